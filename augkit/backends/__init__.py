@@ -1,0 +1,1 @@
+"""Ways to resample, behind one signature. `augkit.resample` chooses among them."""

@@ -1,0 +1,89 @@
+"""Axis-aligned resampling in torch: one small map per axis, never a ``(B, H, W, 2)`` grid.
+
+Each output pixel of an axis takes a few taps of that axis: an index and a weight each. Small axes, or many
+taps, are cheapest as a dense ``(B, out, in)`` matrix and a batched product; long axes with few taps as gathers.
+Both are differentiable with respect to the images and to the matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from augkit.interpolation import FUNCTION, HALF_WIDTH, padded_index
+
+DENSE_UP_TO = 64  # pixels of an axis; measured on 2 cores, see benchmarks/LOG.md
+
+
+def resample(
+    images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
+) -> Tensor:
+    """Resample float ``images`` ``(B, C, H, W)`` to ``size`` through axis-aligned ``matrix`` ``(B, 3, 3)``.
+
+    ``max_shrink`` bounds how far any axis shrinks; the kernel is stretched by the true factor up to it, and
+    1 switches antialiasing off. A bound that is known beforehand spares the device a synchronisation.
+    """
+    for axis, dim in ((0, -1), (1, -2)):
+        scale, offset = matrix[:, axis, axis], matrix[:, axis, 2]
+        taps = axis_taps(scale, offset, (images.shape[dim], size[axis - 1]), kernel, padding, max_shrink)
+        images = _apply(images, *taps, dim=dim)
+    return images
+
+
+def axis_taps(
+    scale: Tensor, offset: Tensor, sizes: tuple[int, int], kernel: str, padding: str, max_shrink: float
+) -> tuple[Tensor, Tensor]:
+    """Index (int64) and weight of every tap along one axis, both ``(B, out, T)``; sizes are ``(in, out)``."""
+    size_in, size_out = sizes
+    u = torch.arange(size_out, device=scale.device, dtype=scale.dtype)
+    x = (u - offset[:, None]) / scale[:, None]
+    shrink = max_shrink if kernel != "nearest" else 1.0
+    stretch = (1 / scale.abs()).clamp(1.0, shrink)[:, None]
+    reach = HALF_WIDTH[kernel] * stretch
+    first = torch.floor(x - reach) + 1
+    count = math.ceil(2 * HALF_WIDTH[kernel] * shrink) + (shrink > 1)
+    tap = first[..., None] + torch.arange(count, device=x.device, dtype=x.dtype)
+    weight = FUNCTION[kernel]((tap - x[..., None]) / stretch[..., None])
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    if padding == "zeros":
+        weight = torch.where((tap >= 0) & (tap < size_in), weight, torch.zeros_like(weight))
+    # Far outside, a coordinate may exceed int64; the clamp changes nothing within a million images' widths.
+    limit = 1e6 * size_in
+    return padded_index(tap.clamp(-limit, limit).to(torch.int64), size_in, padding), weight
+
+
+def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tensor:
+    size_in, taps = images.shape[dim], index.shape[-1]
+    weight = weight.to(images.dtype)
+    if size_in <= DENSE_UP_TO or taps * 4 > size_in:
+        return _apply_dense(images, index, weight, dim)
+    out = None
+    for t in range(taps):
+        at, factor = (index[..., t], weight[..., t])
+        term = _gather(images, at, dim) * _along(factor, dim)
+        out = term if out is None else out + term
+    assert out is not None  # every kernel has a tap
+    return out
+
+
+def _along(values: Tensor, dim: int) -> Tensor:
+    """``(B, n)`` to ``(B, 1, 1, n)`` or ``(B, 1, n, 1)``."""
+    return values[:, None, None, :] if dim == -1 else values[:, None, :, None]
+
+
+def _gather(images: Tensor, at: Tensor, dim: int) -> Tensor:
+    shape = list(images.shape)
+    shape[dim] = at.shape[1]
+    return images.gather(dim, _along(at, dim).expand(shape))
+
+
+def _apply_dense(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tensor:
+    batch, channels, height, width = images.shape
+    dense = weight.new_zeros(batch, index.shape[1], images.shape[dim]).scatter_add(2, index, weight)
+    if dim == -1:
+        rows = images.reshape(batch, channels * height, width)
+        return torch.bmm(rows, dense.mT).unflatten(1, (channels, height))
+    columns = images.movedim(1, 2).reshape(batch, height, channels * width)
+    return torch.bmm(dense, columns).unflatten(2, (channels, width)).movedim(2, 1)

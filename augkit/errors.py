@@ -1,0 +1,44 @@
+"""Every error that augkit raises on purpose. Each is one line: what was expected, what came, how to mend it.
+
+    AugkitError                 exit code 1
+    ├── RunError                a run that started and failed (also a RuntimeError)
+    └── InputError              bad input (also a ValueError), exit code 2
+        └── InputTypeError      of the wrong type (also a TypeError)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AugkitError(Exception):
+    """Base of all errors raised on purpose; a command prints it as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class RunError(AugkitError, RuntimeError):
+    """A run that was well specified and failed all the same, such as a loss that became NaN."""
+
+
+class InputError(AugkitError, ValueError):
+    """Input that cannot be used. The message says what was expected, what came and how to mend it."""
+
+    exit_code = 2
+
+
+class InputTypeError(InputError, TypeError):
+    """Input of the wrong type."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
+    """The error for a name that is not among those known, with the nearest one suggested.
+
+    >>> print(unknown_name("kernel", "bilinaer", ["bicubic", "bilinear"]))
+    unknown kernel 'bilinaer': did you mean 'bilinear'? (known: bicubic, bilinear)
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" did you mean '{close[0]}'?" if close else ""
+    return InputError(f"unknown {kind} '{name}':{hint} (known: {', '.join(names)})")

@@ -1,0 +1,172 @@
+"""The one resampling: any axis-aligned matrix, any kernel, any padding; and the exact shift on a torus."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from augkit.backends import separable
+from augkit.errors import InputError, InputTypeError
+from augkit.interpolation import check_names
+
+
+def resample(
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int] | None = None,
+    *,
+    kernel: str = "bicubic",
+    padding: str = "zeros",
+    antialias: bool = True,
+) -> Tensor:
+    """Resample images once, each through its own matrix.
+
+    Args:
+        images: ``(B, C, H, W)``, floating or uint8. Never changed in place.
+        matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.geometry`).
+        size: ``(H, W)`` of the output; the input's when None.
+        kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
+        padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
+        antialias: stretch the kernel by the factor by which an axis shrinks.
+
+    Returns:
+        ``(B, C, *size)`` in the dtype of the images; uint8 is rounded and clipped. The identity matrix at the
+        same size gives the images back bit for bit.
+
+    Raises:
+        InputTypeError: images or matrix are not tensors of a supported dtype.
+        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not axis-aligned.
+
+    >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
+    torch.Size([2, 3, 4, 6])
+    """
+    check_images(images)
+    check_names(kernel, padding)
+    matrix = _checked_matrix(matrix, images)
+    size = check_size(size or (images.shape[-2], images.shape[-1]))
+    if kernel == "fourier":
+        return _fourier(images, matrix, size, padding)
+    scales = matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs()
+    shrink = 1 / float(scales.min()) if antialias and len(scales) else 1.0
+    return resample_checked(images, matrix, size, kernel, padding, max(1.0, shrink))
+
+
+def resample_checked(
+    images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
+) -> Tensor:
+    """`resample` without its checks, which wait for the device: for matrices that are known to be sound."""
+    if images.dtype in (torch.float32, torch.float64):
+        work = images
+    else:
+        work = images.to(torch.float32)
+    # Coordinates keep float32 at least, and autocast would run the products in half precision.
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    with torch.autocast(images.device.type, enabled=False):
+        out = separable.resample(work, matrix, size, kernel, padding, max_shrink)
+    if images.dtype == torch.uint8:
+        out = out.round().clamp(0, 255)
+    return out.to(images.dtype)
+
+
+def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift images on the torus by any fraction of a pixel, exactly for band-limited content.
+
+    Each frequency is multiplied by its phase. At the Nyquist frequency of an even size a real image has no
+    phase to turn; its coefficient is multiplied by ``cos(pi * shift)``, so that the result is real, integer
+    shifts equal `torch.roll`, and all frequencies below keep their energy.
+
+    Args:
+        images: ``(B, C, H, W)``, floating or uint8 (rounded and clipped).
+        shift: ``(2,)`` or ``(B, 2)`` pixels as ``(x, y)``; positive x moves the content right, positive y down.
+
+    Raises:
+        InputTypeError, InputError: as `resample`.
+
+    >>> x = torch.rand(1, 1, 5, 8)
+    >>> torch.allclose(fourier_shift(x, torch.tensor([2.0, 1.0])), x.roll((1, 2), (-2, -1)), atol=1e-6)
+    True
+    """
+    check_images(images)
+    shift = torch.as_tensor(shift, device=images.device)
+    if shift.shape not in {(2,), (images.shape[0], 2)}:
+        raise InputError(
+            f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}"
+        )
+    if not torch.is_floating_point(shift):
+        shift = shift.to(torch.float32)
+    if not bool(torch.isfinite(shift).all()):
+        raise InputError("shift: expected finite numbers, got NaN or infinity")
+    work = images if images.dtype in (torch.float32, torch.float64) else images.to(torch.float32)
+    shift = shift.expand(images.shape[0], 2)
+    spectrum = torch.fft.rfft2(work)
+    height, width = images.shape[-2:]
+    phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, device=images.device), width, spectrum.dtype)
+    phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, device=images.device), height, spectrum.dtype)
+    spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
+    out = torch.fft.irfft2(spectrum, s=(height, width))
+    out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], work, out)
+    if images.dtype == torch.uint8:
+        out = out.round().clamp(0, 255)
+    return out.to(images.dtype)
+
+
+def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    # Whole turns are dropped before the product: in float32 a large angle would lose its last digits.
+    precise = torch.float32 if shift.device.type == "mps" else torch.float64
+    turns = torch.remainder(shift[:, None].to(precise) * frequency.to(precise), 1.0)
+    phase = torch.exp(-2j * math.pi * turns)
+    if size % 2 == 0:
+        nyquist = frequency.abs() == 0.5
+        phase = torch.where(nyquist, phase.real.to(phase.dtype), phase)
+    return phase.to(dtype)
+
+
+def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str) -> Tensor:
+    eye = torch.eye(2, device=matrix.device, dtype=matrix.dtype)
+    if padding != "circular":
+        raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
+    if size != tuple(images.shape[-2:]) or not bool((matrix[:, :2, :2] == eye).all()):
+        raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
+    return fourier_shift(images, matrix[:, :2, 2])
+
+
+def check_images(images: Tensor) -> None:
+    """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
+    if not isinstance(images, Tensor):
+        raise InputTypeError(f"images: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
+    if images.ndim != 4:
+        raise InputError(
+            f"images: expected 4 dimensions (B, C, H, W), got {images.ndim} {tuple(images.shape)}"
+            + ("; add a batch dimension with images[None]" if images.ndim == 3 else "")
+        )
+    if not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise InputTypeError(f"images: expected a floating dtype or uint8, got {images.dtype}")
+    check_size((images.shape[-2], images.shape[-1]))
+
+
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Raise unless ``size`` is ``(H, W)``, two positive integers."""
+    if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
+        raise InputError(f"size: expected (H, W), two integers of at least 1, got {tuple(size)}")
+    return int(size[0]), int(size[1])
+
+
+def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
+    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+        got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
+    batch = images.shape[0]
+    if matrix.shape not in {(3, 3), (batch, 3, 3)}:
+        raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")
+    matrix = matrix.expand(batch, 3, 3)
+    if not bool(torch.isfinite(matrix).all()):
+        raise InputError("matrix: expected finite numbers, got NaN or infinity")
+    off_axis = matrix.detach() * (1 - torch.eye(3, device=matrix.device, dtype=matrix.dtype))
+    off_axis[:, :2, 2] = 0
+    if bool(off_axis.any()) or bool((matrix[:, 2, 2] != 1).any()):
+        raise InputError("matrix: expected scale and shift only (axis-aligned); rotation and shear came")
+    if bool((matrix[:, [0, 1], [0, 1]] == 0).any()):
+        raise InputError("matrix: expected an invertible matrix, got one with scale 0")
+    return matrix
