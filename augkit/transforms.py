@@ -282,6 +282,7 @@ class Augment(nn.Module):
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
+        strength: used where a call names none.
 
     Raises:
         InputError, InputTypeError: from the constructor and from ``forward``, one line each.
@@ -299,9 +300,11 @@ class Augment(nn.Module):
         antialias: bool = True,
         normalize: tuple[Any, Any] | None = None,
         dtype: torch.dtype | None = None,
+        strength: float = 1.0,
     ) -> None:
         super().__init__()
         check_names(kernel, padding)
+        self.strength = check_range("strength", strength, 0.0, 1.0)
         for op in ops:
             if not isinstance(op, RandomGeometry):
                 raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {op!r}")
@@ -322,7 +325,7 @@ class Augment(nn.Module):
         batch: int,
         size: Size,
         *,
-        strength: float | Tensor = 1.0,
+        strength: float | Tensor | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
@@ -330,6 +333,7 @@ class Augment(nn.Module):
         device = torch.device(device or "cpu")
         ops = self._geometry()
         draws = draw(batch, sum(op.draws for op in ops), device, generator)
+        strength = self.strength if strength is None else strength
         return self.matrix(draws, strengths(strength, batch, device), size)
 
     def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
@@ -348,7 +352,7 @@ class Augment(nn.Module):
         masks: Tensor | None = None,
         boxes: Tensor | None = None,
         keypoints: Tensor | None = None,
-        strength: float | Tensor = 1.0,
+        strength: float | Tensor | None = None,
         generator: torch.Generator | None = None,
         matrix: Tensor | None = None,
     ) -> Any:
@@ -359,7 +363,7 @@ class Augment(nn.Module):
             masks: ``(B, C, H, W)`` of any floating dtype or uint8; resampled to the nearest pixel.
             boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
-            strength: scalar or ``(B,)`` in [0, 1].
+            strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
             generator: source of the draws, on the device of the images; torch's global state when None.
             matrix: ``(B, 3, 3)`` to replay instead of drawing.
 
@@ -368,7 +372,7 @@ class Augment(nn.Module):
         """
         check_images(images)
         size = (images.shape[-2], images.shape[-1])
-        if not self.training:
+        if not self.training or not len(self.ops):
             matrix = geometry.identity(images.shape[0], device=images.device)
             size_out, out = size, images
         else:
@@ -409,7 +413,7 @@ class Augment(nn.Module):
         return size
 
     def extra_repr(self) -> str:
-        return f"kernel={self.kernel!r}, padding={self.padding!r}, antialias={self.antialias}"
+        return f"kernel={self.kernel!r}, padding={self.padding!r}, strength={self.strength}"
 
     def _geometry(self) -> list[RandomGeometry]:
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
