@@ -107,7 +107,7 @@ def atypical(images: Images, *, seed: int = 0) -> dict[str, Images]:
     photographs, grey where the images are, without labels.
     """
     count, channels, height, width = images.images.shape
-    inverted = replace(images, images=255 - images.images, background=1 - images.background)
+    inverted = replace(images, images=255 - images.images)
     upside_down = replace(images, images=images.images.flip(-2))
     patches = Images(_patches(count, channels, (height, width), seed), None)
     return {"inverted": inverted, "upside down": upside_down, "photographs": patches}

@@ -57,17 +57,28 @@ def resample_checked(
     images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
 ) -> Tensor:
     """`resample` without its checks, which wait for the device: for matrices that are known to be sound."""
-    if images.dtype in (torch.float32, torch.float64):
-        work = images
-    else:
-        work = images.to(torch.float32)
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
-        out = separable.resample(work, matrix, size, kernel, padding, max_shrink)
-    if images.dtype == torch.uint8:
-        out = out.round().clamp(0, 255)
-    return out.to(images.dtype)
+        out = separable.resample(_working(images), matrix, size, kernel, padding, max_shrink)
+    return _restored(out, images.dtype)
+
+
+def shift_checked(
+    images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str
+) -> Tensor:
+    """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
+    with torch.autocast(images.device.type, enabled=False):
+        out = separable.shift(_working(images), pixels.to(torch.float32), size, kernel, padding)
+    return _restored(out, images.dtype)
+
+
+def _working(images: Tensor) -> Tensor:
+    return images if images.dtype in (torch.float32, torch.float64) else images.to(torch.float32)
+
+
+def _restored(out: Tensor, dtype: torch.dtype) -> Tensor:
+    return (out.round().clamp(0, 255) if dtype == torch.uint8 else out).to(dtype)
 
 
 def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
@@ -98,7 +109,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
         shift = shift.to(torch.float32)
     if not bool(torch.isfinite(shift).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
-    work = images if images.dtype in (torch.float32, torch.float64) else images.to(torch.float32)
+    work = _working(images)
     shift = shift.expand(images.shape[0], 2)
     spectrum = torch.fft.rfft2(work)
     height, width = images.shape[-2:]
@@ -107,9 +118,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
     out = torch.fft.irfft2(spectrum, s=(height, width))
     out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], work, out)
-    if images.dtype == torch.uint8:
-        out = out.round().clamp(0, 255)
-    return out.to(images.dtype)
+    return _restored(out, images.dtype)
 
 
 def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:

@@ -72,7 +72,8 @@ def fit(
     target = choose_device(device)
     dataset = dataset or load_recipe_data(recipe)
     folder = None if output is None else claim(Path(output), resume=resume, overwrite=overwrite)
-    model = model_for(recipe, dataset, seed).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fits = describe_input(recipe, dataset)
+    model = build_recipe_model(recipe, fits, seed).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, recipe)
     history = _restore(folder, recipe, seed, model, optimizer, target) if folder and resume else []
     if folder and not history:
@@ -113,7 +114,7 @@ def fit(
         }
         history.append(row)
         if folder:
-            _save(folder, recipe, seed, model, optimizer, history)
+            _save(folder, recipe.replaced(seed=seed), fits, model, optimizer, history)
         if on_epoch is not None:
             on_epoch(row)
     model.eval()
@@ -142,24 +143,24 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.optim.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
 
 
-def model_for(recipe: Recipe, dataset: Dataset, seed: int) -> nn.Module:
-    """The recipe's network with the weights that ``seed`` names."""
-    return build_recipe_model(recipe, len(dataset.classes), dataset.train.images.shape[1], seed,
-                              recipe.data.canvas or dataset.train.images.shape[-1])
+def describe_input(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """What a network must fit: ``classes`` (names), ``channels`` and ``side`` in pixels."""
+    shape = dataset.train.images.shape
+    return {"classes": dataset.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
 
 
-def build_recipe_model(recipe: Recipe, classes: int, channels: int, seed: int, side: int) -> nn.Module:
-    """The recipe's network for data of given classes, channels and side in pixels."""
+def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int) -> nn.Module:
+    """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names."""
     settings = recipe.model
     return build_model(
         settings.name,
-        classes,
-        channels,
+        len(fits["classes"]),
+        fits["channels"],
         downsample=settings.downsample,
         head=settings.head,
         padding_mode=settings.padding_mode,
         width=settings.width,
-        input_size=side,
+        input_size=fits["side"],
         seed=seed,
     )
 
@@ -231,7 +232,7 @@ def _describe(folder: Path, recipe: Recipe, seed: int) -> None:
 def _save(
     folder: Path,
     recipe: Recipe,
-    seed: int,
+    fits: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, Any]],
@@ -240,8 +241,8 @@ def _save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": history,
-        "recipe": recipe.replaced(seed=seed).model_dump(),
-        "seed": seed,
+        "recipe": recipe.model_dump(),
+        "input": fits,
     }
     write(folder / "checkpoint.pt", lambda path: torch.save(state, path))
     write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))

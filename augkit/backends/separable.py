@@ -36,8 +36,7 @@ def axis_taps(
     scale: Tensor, offset: Tensor, sizes: tuple[int, int], kernel: str, padding: str, max_shrink: float
 ) -> tuple[Tensor, Tensor]:
     """Index (int64) and weight of every tap along one axis, both ``(B, out, T)``; sizes are ``(in, out)``."""
-    size_in, size_out = sizes
-    u = torch.arange(size_out, device=scale.device, dtype=scale.dtype)
+    u = torch.arange(sizes[1], device=scale.device, dtype=scale.dtype)
     x = (u - offset[:, None]) / scale[:, None]
     shrink = max_shrink if kernel != "nearest" else 1.0
     stretch = (1 / scale.abs()).clamp(1.0, shrink)[:, None]
@@ -47,6 +46,30 @@ def axis_taps(
     tap = first[..., None] + torch.arange(count, device=x.device, dtype=x.dtype)
     weight = FUNCTION[kernel]((tap - x[..., None]) / stretch[..., None])
     weight = weight / weight.sum(dim=-1, keepdim=True)
+    return _pad(tap, weight, sizes[0], padding)
+
+
+def shift(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
+    """`resample` for shifts by ``pixels`` ``(B, 2)``: the weights are the same for every pixel of an axis."""
+    for axis, dim in ((0, -1), (1, -2)):
+        taps = shift_taps(pixels[:, axis], (images.shape[dim], size[axis - 1]), kernel, padding)
+        images = _apply(images, *taps, dim=dim)
+    return images
+
+
+def shift_taps(pixels: Tensor, sizes: tuple[int, int], kernel: str, padding: str) -> tuple[Tensor, Tensor]:
+    """As `axis_taps` for ``x -> x + pixels``."""
+    x = -pixels[:, None]
+    reach = HALF_WIDTH[kernel]
+    tap = torch.floor(x - reach) + 1 + torch.arange(math.ceil(2 * reach), device=x.device, dtype=x.dtype)
+    weight = FUNCTION[kernel](tap - x)
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    u = torch.arange(sizes[1], device=x.device, dtype=x.dtype)
+    return _pad(tap[:, None, :] + u[:, None], weight[:, None, :].expand(-1, sizes[1], -1), sizes[0], padding)
+
+
+def _pad(tap: Tensor, weight: Tensor, size_in: int, padding: str) -> tuple[Tensor, Tensor]:
+    """The pixel that each tap reads, and its weight, once the padding has its say."""
     if padding == "zeros":
         weight = torch.where((tap >= 0) & (tap < size_in), weight, torch.zeros_like(weight))
     # Far outside, a coordinate may exceed int64; the clamp changes nothing within a million images' widths.

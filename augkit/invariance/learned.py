@@ -34,8 +34,8 @@ def learned_invariance(treated: Reports, control: Reports, *, metric: str = "js"
         seed: of the bootstrap.
 
     Returns:
-        The estimate; undefined (NaN) where the control's variability is below its own noise, that is where its
-        interval reaches 0.
+        The estimate; undefined (NaN) where the control's variability is below its own noise: less than two
+        standard errors over images, or of the order of float rounding.
 
     Raises:
         InputError: the reports do not belong together.
@@ -91,6 +91,6 @@ def _log_ratio(
         raise InputError("expected reports on the same images under the same protocol, shifts and seed")
     above = replicates(metric, [report.statistics for report in treated], seed=seed)
     below = replicates(metric, [report.statistics for report in control], seed=seed)
-    if below.estimate().low <= ROUNDING:
+    if below.value - 2 * float(below.images.std()) <= ROUNDING:
         return None
     return combine(lambda a, b: np.log(np.maximum(a, FLOOR) / np.maximum(b, FLOOR)), above, below)

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from augkit import geometry
 from augkit.errors import InputError, unknown_name
 from augkit.interpolation import check_names
-from augkit.resampling import check_size, fourier_shift, resample_checked
+from augkit.resampling import check_size, fourier_shift, shift_checked
 
 PROTOCOLS = ("crop", "embed", "circular")
 # Bilinear is never the default: its blur depends on the fraction of the shift, so it would be measured too.
@@ -56,14 +55,14 @@ class Protocol:
         if self.name == "circular" and self.kernel == "fourier":
             return fourier_shift(images, shift)
         padding = {"crop": "reflection", "embed": "zeros", "circular": "circular"}[self.name]
-        start_y, start_x = ((b - a) // 2 for a, b in zip(self.image_size, self.input_size, strict=True))
+        # Towards 0, so that an odd margin gives its extra pixel to the right and the bottom in both protocols.
+        start_y, start_x = (int((b - a) / 2) for a, b in zip(self.image_size, self.input_size, strict=True))
         start = torch.tensor([start_x, start_y], device=images.device, dtype=shift.dtype)
-        matrix = geometry.shift(start + shift)
         if self.name != "embed":
-            return resample_checked(images, matrix, self.input_size, self.kernel, padding, 1.0)
-        content = images - self.background
-        moved = resample_checked(content, matrix, self.input_size, self.kernel, padding, 1.0)
-        return moved + self.background
+            return shift_checked(images, start + shift, self.input_size, self.kernel, padding)
+        content = images - self.background if self.background else images
+        moved = shift_checked(content, start + shift, self.input_size, self.kernel, padding)
+        return moved + self.background if self.background else moved
 
 
 def make_protocol(

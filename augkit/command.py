@@ -1,0 +1,194 @@
+"""What all commands share: arguments, one-line errors, exit codes, JSON, progress.
+
+Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted. Standard output carries the result alone; progress
+goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from augkit.errors import AugkitError, InputError
+from augkit.recipe import Recipe, find_recipe
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with the line that goes on from what was done."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see python -m augkit.{self.prog.rpartition('.')[2]} --help)")
+
+
+def make_parser(name: str, description: str, example: str) -> Parser:
+    """A parser with the flags that every command takes."""
+    parser = Parser(
+        prog=f"python -m augkit.{name}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: a new one in runs/)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=non_negative, help="of all randomness (default: the recipe's)")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return parser
+
+
+def add_writing(parser: Parser) -> None:
+    """Flags of commands that write a folder which can be gone on with."""
+    parser.add_argument("--resume", action="store_true", help="go on with what stands in --output")
+    parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    return _integer(text, 1)
+
+
+def non_negative(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    return _integer(text, 0)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return number
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, got '{text}'") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {number}")
+    return number
+
+
+def split_recipe(words: Sequence[str], default: str | None) -> tuple[list[str], list[str]]:
+    """Positional words to recipes (those without ``=``) and overrides."""
+    recipes = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    if not recipes and default is not None:
+        recipes = [default]
+    return recipes, overrides
+
+
+def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
+    """The recipe that positional words name, with their overrides."""
+    recipes, overrides = split_recipe(words, default)
+    if len(recipes) != 1:
+        raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(words) or 'nothing'}")
+    return Recipe.load(find_recipe(recipes[0]), overrides)
+
+
+def new_folder(kind: str) -> Path:
+    """A folder in ``runs/`` named by kind and time."""
+    return Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(result, allow_nan=False))
+
+
+def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
+    """Run a command's ``main`` and turn what it raises into one line and an exit code."""
+    try:
+        main(sys.argv[1:] if arguments is None else arguments)
+    except AugkitError as error:
+        print(f"augkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as stop:
+        print(f"augkit: interrupted; what was done is kept. To go on:\n  {stop}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("augkit: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; a second error at exit would help nobody.
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+class Display:
+    """Progress on standard error: a bar with the stage, the best so far and the time left; lines where no terminal.
+
+    ``total`` is in seconds' worth of work of any unit; what counts is that `advance` adds up to it.
+    """
+
+    def __init__(self, total: float, *, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn
+
+        self.quiet, self.total, self.done = quiet, total, 0.0
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal and not quiet
+        self.started = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("[bold]{task.fields[best]}"),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("starting", total=total, best="")
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+        self.bar.update(self.task, description=text)
+        if not self.live:
+            self.line(f"[{self._clock()}] {text}")
+
+    def advance(self, amount: float) -> None:
+        """Count work as done."""
+        self.done += amount
+        self.bar.update(self.task, completed=self.done)
+
+    def best(self, text: str) -> None:
+        """The best so far."""
+        self.bar.update(self.task, best=text)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def _clock(self) -> str:
+        spent = time.monotonic() - self.started
+        share = min(1.0, self.done / self.total) if self.total else 0.0
+        left = f", about {spent * (1 - share) / share:.0f} s left" if share > 0.02 else ""
+        return f"{100 * share:3.0f} %, {spent:.0f} s{left}"

@@ -1,0 +1,102 @@
+"""One self-contained HTML page from a tuning's results; opens offline, prints, reads on a phone."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+from augkit.report import figures
+from augkit.report.sheet import data_url
+from augkit.report.table import html_table
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem; margin: 0 auto;
+  padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
+p { max-width: 46rem; } .lead { font-size: 1.05rem; background: #f3f7fb; border-left: 4px solid #0072B2;
+  padding: .8rem 1rem; } .note { color: #555; font-size: .9rem; }
+figure { margin: .5rem 0; } figure svg, figure img { max-width: 100%; height: auto; }
+figcaption { color: #555; font-size: .9rem; max-width: 46rem; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
+thead th { border-bottom: 2px solid #888; font-size: .88rem; } tbody th, td.name, thead th:nth-child(-n+2) {
+  text-align: left; } small { color: #666; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto;
+  font-size: .85rem; } img.sheet { image-rendering: pixelated; }
+@media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
+"""
+
+
+def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -> str:
+    """The report of `augkit.tune`; ``results`` as it returns them, with `Estimate`s."""
+    chosen = results["chosen"]
+    settings = results["settings"]
+    parts = [
+        f"<h1>{escape(settings['name'])}: did augmentation make the network invariant?</h1>",
+        f"<p class='note'>{escape(_subtitle(results))}</p>",
+        f"<p class='lead'>{escape(results['conclusion'])}</p>",
+        "<h2>Closing table</h2>",
+        html_table(results["table"]),
+        f"<p class='note'>Test split, opened once; {settings['seeds']} training seeds that the search did not use."
+        " Value and 95 % interval (bootstrap over images and seeds). Learned invariance is 1 − JS of the tuned"
+        " network / JS of the control; transfer is its value on atypical images minus that on typical ones."
+        " Upside-down digits keep the label of the digit, so their accuracy asks for more than a person would.</p>",
+        "<div class='two'>",
+        _figure(
+            "Response curve",
+            figures.response(results["response"]),
+            "How far the answer moves from that to the unshifted image, against the length of a shift in a random"
+            " direction; typical test images. Bands are 95 % intervals.",
+        ),
+        _figure(
+            "Dose-response",
+            figures.dose_response(results["dose_response"]),
+            "The chosen policy at several strengths, one seed, validation split. Strength 0 is the control.",
+        ),
+        _figure(
+            "Trials",
+            figures.pareto(results["trials"]),
+            f"Validation split, short runs. Chosen: trial {chosen['number']} ({chosen['rule']}).",
+        ),
+    ]
+    if results["importance"]:
+        caption = (
+            "Which searched field explains the differences between trials. With few trials this is a hint, no more."
+        )
+        parts.append(_figure("Importance", figures.importance(results["importance"]), caption))
+    parts += [
+        "</div>",
+        "<h2>What the chosen augmentation does</h2>",
+        f"<p>{escape(chosen['policy'])}</p>",
+        f"<figure><img class='sheet' src='{data_url(sheet)}' alt='contact sheet: originals and nine random draws'>"
+        "<figcaption>Left: the image as it is. Then nine draws each.</figcaption></figure>",
+        "<h2>To repeat it</h2>",
+        f"<pre>{escape(recipe_yaml)}</pre>",
+        f"<pre>{escape(json.dumps({k: results[k] for k in ('settings', 'environment', 'cost')}, indent=2))}</pre>",
+    ]
+    body = "\n".join(parts)
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>augkit: {escape(settings['name'])}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _subtitle(results: dict[str, Any]) -> str:
+    settings, cost = results["settings"], results["cost"]
+    return (
+        f"{settings['trials']} trials of {settings['trial_epochs']} epochs, then {settings['seeds']} seeds of"
+        f" {settings['epochs']} epochs each for control and best; protocol {settings['protocol']}, kernel"
+        f" {settings['kernel']}, shifts up to {settings['max_shift']:g} px; {cost['seconds']:.0f} s in all."
+    )
+
+
+def _figure(title: str, figure: Any, caption: str) -> str:
+    return (
+        f"<figure role='img' aria-label='{escape(title, quote=True)}'><h2>{escape(title)}</h2>"
+        f"{figures.svg(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
+    )
