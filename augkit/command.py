@@ -139,10 +139,16 @@ class Display:
 
     def __init__(self, total: float, *, quiet: bool = False) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        self.quiet, self.total, self.done = quiet, total, 0.0
+        self.quiet, self.total, self.done, self.skipped = quiet, total, 0.0, 0.0
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.live = self.console.is_terminal and not quiet
         self.started = time.monotonic()
@@ -152,7 +158,7 @@ class Display:
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TimeRemainingColumn(),
             TextColumn("[bold]{task.fields[best]}"),
             console=self.console,
             disable=not self.live,
@@ -179,6 +185,11 @@ class Display:
         self.done += amount
         self.bar.update(self.task, completed=self.done)
 
+    def skip(self, amount: float) -> None:
+        """Count work that an earlier session did; it says nothing about the speed of this one."""
+        self.skipped += amount
+        self.advance(amount)
+
     def best(self, text: str) -> None:
         """The best so far."""
         self.bar.update(self.task, best=text)
@@ -190,5 +201,6 @@ class Display:
     def _clock(self) -> str:
         spent = time.monotonic() - self.started
         share = min(1.0, self.done / self.total) if self.total else 0.0
-        left = f", about {spent * (1 - share) / share:.0f} s left" if share > 0.02 else ""
+        worked = self.done - self.skipped
+        left = f", about {spent * (self.total - self.done) / worked:.0f} s left" if worked > 0.02 * self.total else ""
         return f"{100 * share:3.0f} %, {spent:.0f} s{left}"

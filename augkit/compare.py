@@ -31,7 +31,7 @@ EXAMPLE = "python -m augkit.compare recipes/control.yaml recipes/mine.yaml --see
 
 def compare(
     recipes: Sequence[Recipe],
-    seeds: int,
+    seeds: Sequence[int],
     folder: Path,
     *,
     device: str | None = None,
@@ -61,7 +61,7 @@ def compare(
     show = display or Display(0, quiet=True)
     runs = {}
     for recipe in recipes:
-        for seed in range(seeds):
+        for seed in seeds:
             show.stage(f"training {recipe.name}, seed {seed}")
             runs[recipe.name, seed] = fit(
                 recipe,
@@ -75,13 +75,15 @@ def compare(
     show.stage("measuring on the test split and on atypical images")
     sets = open_test_sets(dataset)
     arms = [
-        Arm(name, [{key: measure_run(runs[name, s], images, device=target) for key, images in sets.items()}
-                   for s in range(seeds)])
+        Arm(
+            name,
+            [{key: measure_run(runs[name, s], images, device=target) for key, images in sets.items()} for s in seeds],
+        )
         for name in names
     ]
     rows = closing_table(arms)
     words = {name: conclusion(rows, name, recipes[0].invariance.max_shift) for name in names[1:]}
-    result = {"control": names[0], "seeds": seeds, "table": rows, "conclusions": words}
+    result = {"control": names[0], "seeds": list(seeds), "table": rows, "conclusions": words}
     write(folder / "results.json", json.dumps(jsonable(result), indent=2, allow_nan=False))
     return result
 
@@ -99,10 +101,11 @@ def main(arguments: list[str]) -> None:
     recipes = [Recipe.load(find_recipe(file), overrides) for file in files]
     folder = options.output or new_folder("compare")
     try:
+        first = options.seed or 0
         with Display(sum(r.train.epochs for r in recipes) * options.seeds, quiet=options.quiet) as display:
             result = compare(
                 recipes,
-                options.seeds,
+                range(first, first + options.seeds),
                 folder,
                 device=options.device,
                 resume=options.resume,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,14 @@ import torch
 
 from augkit.data import Dataset, Images, atypical
 from augkit.errors import InputError
-from augkit.invariance import Estimate, InvarianceReport, learned_invariance, measure_invariance, transfer, verdict
+from augkit.invariance import (
+    Estimate,
+    InvarianceReport,
+    learned_invariance,
+    measure_invariance,
+    transfer,
+    verdict,
+)
 from augkit.invariance.intervals import combine, replicates
 from augkit.recipe import Recipe
 from augkit.training import Run
@@ -130,7 +138,10 @@ def response_curve(arm: Arm, images: str = TYPICAL, metric: str = "js") -> list[
     """Variability against the length of the shift, over all seeds of an arm."""
     reports = arm.on(images)
     return [
-        {"length": length, metric: replicates(metric, [report.curve[length] for report in reports]).estimate(0, 1)}
+        {
+            "length": length,
+            metric: replicates(metric, [report.curve[length] for report in reports]).estimate(0, 1),
+        }
         for length in reports[0].curve
     ]
 
@@ -195,6 +206,6 @@ def jsonable(value: Any) -> Any:
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and math.isnan(value):
         return None
     return value

@@ -1,9 +1,9 @@
 """Every error that augkit raises on purpose. Each is one line: what was expected, what came, how to mend it.
 
-    AugkitError                 exit code 1
-    ├── RunError                a run that started and failed (also a RuntimeError)
-    └── InputError              bad input (also a ValueError), exit code 2
-        └── InputTypeError      of the wrong type (also a TypeError)
+AugkitError                 exit code 1
+├── RunError                a run that started and failed (also a RuntimeError)
+└── InputError              bad input (also a ValueError), exit code 2
+    └── InputTypeError      of the wrong type (also a TypeError)
 """
 
 from __future__ import annotations

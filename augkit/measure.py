@@ -56,7 +56,12 @@ def main(arguments: list[str]) -> None:
         labels = None if images.labels is None else images.labels[: options.limit]
         images = Images(images.images[: options.limit], labels, images.background)
     report = _measure(options, loaded, images)
-    result = {"model": options.model, "data": dataset.name, "split": options.split, **jsonable(report.to_dict())}
+    result = {
+        "model": options.model,
+        "data": dataset.name,
+        "split": options.split,
+        **jsonable(report.to_dict()),
+    }
     if folder is not None:
         write(folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
         write(folder / "environment.json", json.dumps(environment(), indent=2))

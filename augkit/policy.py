@@ -7,6 +7,7 @@ torch.Size([2, 1, 40, 40])
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos3", "sinc", "fourier"]
 Padding = Literal["zeros", "border", "reflection", "circular"]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Data(BaseModel):
@@ -31,43 +31,50 @@ class Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def searched(low: float, high: float, unit: str) -> dict[str, Any]:
-    """Where `augkit.tune` searches a field, and its unit; stands beside the field, its only description."""
-    return {"search": [low, high], "unit": unit}
+@dataclass(frozen=True)
+class Search:
+    """Where `augkit.tune` searches a field, and its unit; stands in the field, its only description."""
+
+    low: float
+    high: float
+    unit: str
+
+
+Probability = Annotated[float, Search(0.0, 1.0, "probability"), Field(ge=0, le=1)]
+Pixels = Annotated[float, Search(0.0, 6.0, "pixels"), Field(ge=0)]
+Factor = Annotated[float, Search(1.0, 1.5, "factor"), Field(ge=1, le=16)]
+Area = Annotated[float, Search(0.4, 1.0, "fraction of area"), Field(gt=0, le=1)]
 
 
 class Shift(Data):
     """Sub-pixel shift along x and along y."""
 
-    max_pixels: float = Field(
-        0.0, ge=0, description="largest displacement", json_schema_extra=searched(0.0, 6.0, "pixels")
-    )
-    p: Probability = Field(1.0, description="share of samples", json_schema_extra=searched(0.0, 1.0, "probability"))
+    max_pixels: Pixels = Field(0.0, description="largest displacement (pixels)")
+    p: Probability = Field(1.0, description="share of samples (probability)")
 
 
 class Rescale(Data):
     """Scale about the centre, log-uniform."""
 
-    max_factor: float = Field(
-        1.0, ge=1, le=16, description="largest factor", json_schema_extra=searched(1.0, 1.5, "factor")
-    )
-    p: Probability = Field(1.0, description="share of samples", json_schema_extra=searched(0.0, 1.0, "probability"))
+    max_factor: Factor = Field(1.0, description="largest factor, either way (factor)")
+    p: Probability = Field(1.0, description="share of samples (probability)")
 
 
 class Crop(Data):
     """Window of random area and aspect, resized to the whole."""
 
-    min_area: float = Field(
-        1.0, gt=0, le=1, description="smallest window", json_schema_extra=searched(0.4, 1.0, "fraction of area")
-    )
-    max_ratio: float = Field(4 / 3, ge=1, le=16, description="largest aspect, either way round (factor)")
-    p: Probability = Field(1.0, description="share of samples", json_schema_extra=searched(0.0, 1.0, "probability"))
+    min_area: Area = Field(1.0, description="smallest window (fraction of area)")
+    max_ratio: float = Field(1.33, ge=1, le=16, description="largest aspect, either way round (factor)")
+    p: Probability = Field(1.0, description="share of samples (probability)")
 
 
 class Flip(Data):
     """Mirror left and right."""
 
-    p: Probability = Field(0.5, description="share of samples (probability)")
+    p: float = Field(0.5, ge=0, le=1, description="share of samples (probability)")
+
+
+SEARCHED: dict[str, type[Data]] = {"shift": Shift, "rescale": Rescale, "crop": Crop}
 
 
 class Policy(Data):
@@ -153,16 +160,14 @@ def search_space(policy: Policy) -> dict[str, tuple[float, float, str]]:
 
     A policy without ops is searched over shift, rescale and crop.
     """
-    ops = [name for name in ("shift", "rescale", "crop") if getattr(policy, name) is not None]
-    space = {}
-    for name in ops or ["shift", "rescale", "crop"]:
-        model = {"shift": Shift, "rescale": Rescale, "crop": Crop}[name]
-        for key, field in model.model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and isinstance(extra.get("search"), list):
-                low, high = extra["search"]  # type: ignore[misc]
-                space[f"{name}.{key}"] = (float(low), float(high), str(extra["unit"]))  # type: ignore[arg-type]
-    return space
+    names = [name for name in SEARCHED if getattr(policy, name) is not None] or list(SEARCHED)
+    return {
+        f"{name}.{key}": (row.low, row.high, row.unit)
+        for name in names
+        for key, field in SEARCHED[name].model_fields.items()
+        for row in field.metadata
+        if isinstance(row, Search)
+    }
 
 
 def with_values(policy: Policy, values: dict[str, float]) -> Policy:

@@ -77,11 +77,11 @@ class Recipe(Data):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name of run folders")
     data: DataSettings = Field(description="images")
-    model: ModelSettings = Field(default_factory=lambda: ModelSettings(), description="network")
-    policy: Policy = Field(default_factory=lambda: Policy(), description="augmentation")
-    optim: OptimSettings = Field(default_factory=lambda: OptimSettings(), description="optimiser")
-    train: TrainSettings = Field(default_factory=lambda: TrainSettings(), description="training")
-    invariance: InvarianceSettings = Field(default_factory=lambda: InvarianceSettings(), description="measuring")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="network")
+    policy: Policy = Field(default_factory=Policy, description="augmentation")
+    optim: OptimSettings = Field(default_factory=OptimSettings, description="optimiser")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="training")
+    invariance: InvarianceSettings = Field(default_factory=InvarianceSettings, description="measuring")
     seed: int = Field(0, ge=0, description="of initial weights, data order and augmentation")
 
     @classmethod

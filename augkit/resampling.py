@@ -64,9 +64,7 @@ def resample_checked(
     return _restored(out, images.dtype)
 
 
-def shift_checked(
-    images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str
-) -> Tensor:
+def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
     with torch.autocast(images.device.type, enabled=False):
         out = separable.shift(_working(images), pixels.to(torch.float32), size, kernel, padding)
@@ -102,9 +100,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     check_images(images)
     shift = torch.as_tensor(shift, device=images.device)
     if shift.shape not in {(2,), (images.shape[0], 2)}:
-        raise InputError(
-            f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}"
-        )
+        raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
     if not torch.is_floating_point(shift):
         shift = shift.to(torch.float32)
     if not bool(torch.isfinite(shift).all()):

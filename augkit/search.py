@@ -56,11 +56,10 @@ def open_study(storage: str | Path, name: str, policy: Policy, digest: str, *, r
 def begin(study: optuna.Study, policy: Policy, control_accuracy: float) -> None:
     """Put the control in as a finished trial, and the recipe as it stands and a strong preset first in line."""
     space = search_space(policy)
-    distributions = {key: optuna.distributions.FloatDistribution(low, high) for key, (low, high, _) in space.items()}
     study.add_trial(
         optuna.trial.create_trial(
             params=_preset(policy, 0.0),
-            distributions=distributions,
+            distributions=_distributions(policy),
             values=[control_accuracy, 0.0],
             user_attrs={"control": True},
         )
@@ -72,7 +71,11 @@ def begin(study: optuna.Study, policy: Policy, control_accuracy: float) -> None:
 
 
 def search(
-    study: optuna.Study, policy: Policy, trials: int, evaluate: Evaluate, on_trial: Callable[[FrozenTrial], None]
+    study: optuna.Study,
+    policy: Policy,
+    trials: int,
+    evaluate: Evaluate,
+    on_trial: Callable[[FrozenTrial], None],
 ) -> None:
     """Run trials until ``trials`` of them are complete, the control not counted.
 
@@ -82,8 +85,7 @@ def search(
     Raises:
         RunError: three trials failed in a row.
     """
-    space = search_space(policy)
-    distributions = {key: optuna.distributions.FloatDistribution(low, high) for key, (low, high, _) in space.items()}
+    distributions = _distributions(policy)
     failed = 0
     while len(completed(study)) < trials:
         trial = study.ask(distributions)
@@ -169,13 +171,15 @@ def importance(study: optuna.Study) -> dict[str, dict[str, float]]:
             warnings.simplefilter("ignore")  # the evaluator is marked experimental in some releases of Optuna
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             try:
-                shares = optuna.importance.get_param_importances(
-                    study, evaluator=evaluator, target=lambda trial, k=k: trial.values[k]
-                )
+                shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=_value(k))
             except (ValueError, RuntimeError):  # all trials score the same: nothing to explain
                 continue
         out[name] = {key: float(share) for key, share in shares.items()}
     return out
+
+
+def _value(k: int) -> Callable[[FrozenTrial], float]:
+    return lambda trial: float(trial.values[k])
 
 
 def repair_journal(path: Path) -> bool:
@@ -203,6 +207,12 @@ def _storage(storage: str | Path) -> BaseStorage:
     except Exception as error:  # each driver has its own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"storage '{storage}': cannot be reached ({reason[:160]})") from None
+
+
+def _distributions(policy: Policy) -> dict[str, optuna.distributions.BaseDistribution]:
+    return {
+        key: optuna.distributions.FloatDistribution(low, high) for key, (low, high, _) in search_space(policy).items()
+    }
 
 
 def _search_digest(policy: Policy, digest: str) -> str:

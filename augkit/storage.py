@@ -69,7 +69,7 @@ def environment(**extra: Any) -> dict[str, Any]:
     """Versions and machine, for `environment.json` and for results."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in ("augkit", "torch", "torchvision", "kornia", "optuna", "albumentations", "numpy"):
         try:
             versions[package] = version(package)

@@ -6,7 +6,16 @@ import json
 import sys
 from typing import Any
 
-from augkit.command import Display, Interrupted, add_writing, make_parser, new_folder, one_recipe, print_json, run
+from augkit.command import (
+    Display,
+    Interrupted,
+    add_writing,
+    make_parser,
+    new_folder,
+    one_recipe,
+    print_json,
+    run,
+)
 from augkit.recipe import Recipe
 from augkit.training import fit
 

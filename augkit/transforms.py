@@ -98,9 +98,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
             transform = self.compute_transformation(input, params, flags)
         size = (input.shape[-2], input.shape[-1])
         kernel = flags.get("kernel", self.kernel)
-        return resample_checked(
-            input, transform, self.output_size(size), kernel, self.padding, self.max_shrink(size)
-        )
+        return resample_checked(input, transform, self.output_size(size), kernel, self.padding, self.max_shrink(size))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -132,9 +130,7 @@ class RandomSubpixelShift(RandomGeometry):
 
     draws = 3
 
-    def __init__(
-        self, max_pixels: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros"
-    ) -> None:
+    def __init__(self, max_pixels: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros") -> None:
         super().__init__(p, kernel, padding)
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
@@ -162,9 +158,7 @@ class RandomRescale(RandomGeometry):
 
     draws = 2
 
-    def __init__(
-        self, max_factor: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros"
-    ) -> None:
+    def __init__(self, max_factor: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros") -> None:
         super().__init__(p, kernel, padding)
         self.max_factor = check_range("max_factor", max_factor, 1.0, math.inf)
 
@@ -291,6 +285,9 @@ class Augment(nn.Module):
     >>> augment(torch.rand(4, 3, 32, 32)).shape
     torch.Size([4, 3, 24, 24])
     """
+
+    mean: Tensor | None
+    std: Tensor | None
 
     def __init__(
         self,
@@ -431,7 +428,7 @@ class Augment(nn.Module):
             return images
         if images.dtype == torch.uint8:
             images = images.to(torch.float32) / 255
-        if self.mean is not None:
+        if self.mean is not None and self.std is not None:
             images = (images - self.mean) / self.std
         return images.to(self.out_dtype or images.dtype)
 

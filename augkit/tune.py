@@ -43,7 +43,7 @@ from augkit.errors import InputError, RunError
 from augkit.invariance import Estimate, InvarianceReport, learned_invariance
 from augkit.policy import Policy
 from augkit.recipe import Recipe
-from augkit.report.figures import summary
+from augkit.report.figures import save_png, summary
 from augkit.report.page import tuning_page
 from augkit.report.sheet import contact_sheet, save
 from augkit.report.table import print_table
@@ -98,9 +98,15 @@ class Tuning:
             self.display.advance(1)
 
         run = fit(
-            recipe, seed, output=output, resume=True, device=self.device, dataset=self.dataset, on_epoch=on_epoch
+            recipe,
+            seed,
+            output=output,
+            resume=True,
+            device=self.device,
+            dataset=self.dataset,
+            on_epoch=on_epoch,
         )
-        self.display.advance(epochs - before[0])
+        self.display.skip(epochs - before[0])
         return run
 
     def measure(self, run: Run, images: Any, *, curve: bool = False) -> InvarianceReport:
@@ -115,7 +121,7 @@ class Tuning:
         return images * (1 + 2 * self.recipe.invariance.pairs + lengths) / (1.5 * len(self.dataset.train))
 
 
-def tune(
+def tune(  # noqa: PLR0913 (the flags of the command)
     recipe: Recipe,
     folder: Path,
     *,
@@ -155,7 +161,15 @@ def tune(
     claim(folder, resume=resume, overwrite=overwrite)
     epochs = trial_epochs or math.ceil(recipe.train.epochs / 2)
     tuning = Tuning(
-        recipe, folder, trials, epochs, seeds, storage or folder / "study.journal", study_name, target, dataset,
+        recipe,
+        folder,
+        trials,
+        epochs,
+        seeds,
+        storage or folder / "study.journal",
+        study_name,
+        target,
+        dataset,
         Display(0, quiet=True),
     )
     with Display(_total_work(tuning), quiet=quiet) as tuning.display:
@@ -186,7 +200,12 @@ def _open(tuning: Tuning, resume: bool) -> optuna.Study:
         raise InputError(f"'{tuning.folder}' tunes another recipe; resume with {kept}")
     digest = f"{tuning.recipe.digest()}:{tuning.trial_epochs}"
     study = search.open_study(
-        tuning.storage, tuning.study_name, tuning.recipe.policy, digest, resume=resume, seed=tuning.recipe.seed
+        tuning.storage,
+        tuning.study_name,
+        tuning.recipe.policy,
+        digest,
+        resume=resume,
+        seed=tuning.recipe.seed,
     )
     if not kept.is_file():
         write(kept, tuning.recipe.to_yaml("what this folder tunes"))
@@ -218,7 +237,7 @@ def _search(tuning: Tuning, study: optuna.Study, control: InvarianceReport) -> N
     if not any(trial.user_attrs.get("control") for trial in study.trials):
         search.begin(study, tuning.recipe.policy, control.accuracy.value)
     already = search.completed(study)
-    tuning.display.advance(len(already) * (tuning.trial_epochs + tuning.work(len(tuning.dataset.validation))))
+    tuning.display.skip(len(already) * (tuning.trial_epochs + tuning.work(len(tuning.dataset.validation))))
 
     def evaluate(policy: Policy, number: int) -> dict[str, Any]:
         tuning.display.stage(f"trial {len(search.completed(study)) + 1} of {tuning.trials}")
@@ -236,8 +255,10 @@ def _search(tuning: Tuning, study: optuna.Study, control: InvarianceReport) -> N
     def on_trial(trial: optuna.trial.FrozenTrial) -> None:
         policy = search.policy_of(trial, tuning.recipe.policy)
         accuracy, learned = trial.values
-        tuning.display.line(f"trial {trial.number:3d} accuracy {100 * accuracy:5.1f} %  learned invariance"
-                            f" {100 * learned:5.1f} %  {policy}")
+        tuning.display.line(
+            f"trial {trial.number:3d} accuracy {100 * accuracy:5.1f} %  learned invariance"
+            f" {100 * learned:5.1f} %  {policy}"
+        )
         best = search.choose(search.completed(study), control.accuracy.value, len(tuning.dataset.validation))
         tuning.display.best(f"best {100 * best.values[0]:.1f} %, invariance {100 * best.values[1]:.0f} %")
 
@@ -257,10 +278,12 @@ def _choose(tuning: Tuning, study: optuna.Study) -> dict[str, Any]:
 def _retrain(tuning: Tuning, chosen: dict[str, Any]) -> dict[str, list[Run]]:
     started = time.monotonic()
     runs: dict[str, list[Run]] = {"control": [], "best": []}
+    # A resumed search may choose another trial: its runs must not be taken for those of the first choice.
+    folders = {"control": "control", "best": f"trial{chosen['number']}"}
     for name, policy in (("control", tuning.control_policy), ("best", chosen["policy"])):
         for seed in tuning.final_seeds:
             tuning.display.stage(f"final run: {name}, seed {seed}")
-            folder = tuning.folder / "final" / f"{name}-seed{seed}"
+            folder = tuning.folder / "final" / f"{folders[name]}-seed{seed}"
             runs[name].append(tuning.train(policy, seed, tuning.recipe.train.epochs, folder))
     tuning.phases["final runs"] = time.monotonic() - started
     return runs
@@ -269,18 +292,23 @@ def _retrain(tuning: Tuning, chosen: dict[str, Any]) -> dict[str, list[Run]]:
 def _dose_response(tuning: Tuning, chosen: dict[str, Any], runs: dict[str, list[Run]]) -> list[dict[str, Any]]:
     started = time.monotonic()
     seed, validation = tuning.final_seeds[0], tuning.dataset.validation
-    reports = {0.0: tuning.measure(runs["control"][0], validation), 1.0: tuning.measure(runs["best"][0], validation)}
+    reports = {
+        0.0: tuning.measure(runs["control"][0], validation),
+        1.0: tuning.measure(runs["best"][0], validation),
+    }
     for strength in STRENGTHS:
         tuning.display.stage(f"dose-response: strength {strength:g}")
         policy = chosen["policy"].model_copy(update={"strength": strength * chosen["policy"].strength})
-        folder = tuning.folder / "dose" / f"strength{strength:g}-seed{seed}"
+        folder = tuning.folder / "dose" / f"trial{chosen['number']}-strength{strength:g}-seed{seed}"
         reports[strength] = tuning.measure(tuning.train(policy, seed, tuning.recipe.train.epochs, folder), validation)
     tuning.phases["dose-response"] = time.monotonic() - started
     return [
         {
             "strength": strength,
             "accuracy": report.accuracy,
-            "learned_invariance": Estimate(0.0, 0.0, 0.0) if strength == 0 else learned_invariance(report, reports[0.0]),
+            "learned_invariance": Estimate(0.0, 0.0, 0.0)
+            if strength == 0
+            else learned_invariance(report, reports[0.0]),
         }
         for strength, report in sorted(reports.items())
     ]
@@ -292,10 +320,10 @@ def _final_measurements(tuning: Tuning, runs: dict[str, list[Run]]) -> list[Arm]
     arms = []
     for name, several in runs.items():
         reports = []
-        for run in several:
-            tuning.display.stage(f"test split: {name}, seed {run.seed}")
+        for trained in several:
+            tuning.display.stage(f"test split: {name}, seed {trained.seed}")
             reports.append(
-                {key: tuning.measure(run, images, curve=key == "typical") for key, images in sets.items()}
+                {key: tuning.measure(trained, images, curve=key == "typical") for key, images in sets.items()}
             )
         arms.append(Arm(name, reports))
     tuning.phases["test split"] = time.monotonic() - started
@@ -346,7 +374,10 @@ def _results(
             **{key: arms[0].on("typical")[0].settings[key] for key in ("protocol", "kernel", "max_shift", "pairs")},
             "device": str(tuning.device),
         },
-        "cost": {"seconds": round(seconds, 1), **{key: round(value, 1) for key, value in tuning.phases.items()}},
+        "cost": {
+            "seconds": round(seconds, 1),
+            **{key: round(value, 1) for key, value in tuning.phases.items()},
+        },
         "environment": environment(),
     }
 
@@ -360,7 +391,7 @@ def _write(tuning: Tuning, chosen: dict[str, Any], results: dict[str, Any]) -> N
     picture = summary(results["response"], [row for row in results["table"] if row["arm"] == "best"])
     write(tuning.folder / "best.yaml", best)
     write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
-    write(tuning.folder / "summary.png", lambda path: picture.savefig(path, format="png", dpi=130))
+    write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
     write(tuning.folder / "results.json", json.dumps(jsonable(results), indent=2, allow_nan=False))
     write(tuning.folder / "report.html", tuning_page(results, best, sheet))
 

@@ -32,6 +32,8 @@ class BlurPool2d(nn.Module):
         InputError: a size below 2, a stride below 1 or an unknown padding mode.
     """
 
+    taps: Tensor
+
     def __init__(self, channels: int, size: int = 4, stride: int = 2, padding_mode: str = "zeros") -> None:
         super().__init__()
         if size < 2 or stride < 1:
@@ -49,12 +51,24 @@ class BlurPool2d(nn.Module):
         before, after = (self.size - 1) // 2, self.size // 2
         pads = (before, after, before, after)
         maps = F.pad(maps, pads, mode=PADDING_MODES[self.padding_mode])
-        taps: Tensor = self.taps.to(maps.dtype)  # type: ignore[union-attr,operator,assignment]
+        taps = self.taps.to(maps.dtype)
         maps = F.conv2d(
-            maps, taps.view(1, 1, 1, -1).expand(self.channels, 1, 1, -1), None, (1, self.stride), 0, 1, self.channels
+            maps,
+            taps.view(1, 1, 1, -1).expand(self.channels, 1, 1, -1),
+            None,
+            (1, self.stride),
+            0,
+            1,
+            self.channels,
         )
         return F.conv2d(
-            maps, taps.view(1, 1, -1, 1).expand(self.channels, 1, -1, 1), None, (self.stride, 1), 0, 1, self.channels
+            maps,
+            taps.view(1, 1, -1, 1).expand(self.channels, 1, -1, 1),
+            None,
+            (self.stride, 1),
+            0,
+            1,
+            self.channels,
         )
 
     def extra_repr(self) -> str:

@@ -212,7 +212,7 @@ class _Shortcut(nn.Module):
 
 
 def _conv(channels: int, out: int, size: int, stride: int, padding_mode: str) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, size, stride, size // 2, bias=False, padding_mode=padding_mode)
+    return nn.Conv2d(channels, out, size, stride, size // 2, bias=False, padding_mode=padding_mode)  # type: ignore[arg-type]
 
 
 def _head(head: str, channels: int, num_classes: int, side: int | None) -> nn.Sequential:

@@ -121,6 +121,4 @@ def replicates(metric: str, runs: list[dict[str, Tensor]], *, seed: int = 0) -> 
     whole = [
         float(METRICS[metric]({name: values.double().cpu().mean(0) for name, values in run.items()})) for run in runs
     ]
-    return Replicates(
-        float(np.mean(whole)), per_seed.mean(1), (per_seed * seed_weights).sum(1), count
-    )
+    return Replicates(float(np.mean(whole)), per_seed.mean(1), (per_seed * seed_weights).sum(1), count)

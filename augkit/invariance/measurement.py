@@ -44,9 +44,7 @@ class InvarianceReport:
 
     def response(self, metric: str = "js") -> dict[float, Estimate]:
         """Variability (``js`` or ``top1_change``) against the length of the shift in pixels."""
-        return {
-            length: replicates(metric, [statistics]).estimate(0, 1) for length, statistics in self.curve.items()
-        }
+        return {length: replicates(metric, [statistics]).estimate(0, 1) for length, statistics in self.curve.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Metrics and settings for JSON."""
@@ -61,7 +59,7 @@ class InvarianceReport:
         return {**out, "settings": self.settings}
 
 
-def measure_invariance(
+def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
     model: nn.Module,
     images: Tensor,
     labels: Tensor | None = None,
@@ -171,8 +169,7 @@ def _probabilities(
             offsets = shifts[start : start + batch_size].to(device)
             with torch.inference_mode():
                 columns = [
-                    _logits(model, normalise(operator.shift(batch, offsets[:, s])))
-                    for s in range(shifts.shape[1])
+                    _logits(model, normalise(operator.shift(batch, offsets[:, s]))) for s in range(shifts.shape[1])
                 ]
                 # On the device, one stack and one copy a batch; float64 on the CPU, where MPS has it too.
                 logits = torch.stack(columns, dim=1).to("cpu", torch.float64)

@@ -51,9 +51,7 @@ def kappa(changed: Tensor, shares: Tensor) -> Tensor:
     return torch.where(constant, torch.zeros_like(score), score)
 
 
-def image_statistics(
-    pairs: tuple[Tensor, Tensor], unshifted: Tensor, labels: Tensor | None
-) -> dict[str, Tensor]:
+def image_statistics(pairs: tuple[Tensor, Tensor], unshifted: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
     """Per-image statistics, each ``(B, F)``, of which every metric is a function of the means.
 
     Args:

@@ -110,7 +110,7 @@ def make_protocol(
         raise InputError(
             f"input_size: protocol '{name}' expects {need} the images' {_text(image_size)} pixels, got {_text(size)}"
         )
-    protocol = Protocol(name, kernel, tuple(image_size), size, background)
+    protocol = Protocol(name, kernel, (image_size[0], image_size[1]), size, background)
     if max_shift > protocol.margin:
         raise InputError(
             f"max_shift: protocol '{name}' with images of {_text(image_size)} and an input of {_text(size)} has a"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -14,15 +15,16 @@ from matplotlib.figure import Figure
 from augkit.invariance import Estimate
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#9a9a9a", "#222222"
-STYLE = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e6e6e6",
     "axes.axisbelow": True,
     "font.size": 10,
-    "axes.titlesize": 11,
+    "axes.titlesize": 10,
     "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
     "svg.hashsalt": "augkit",
 }
 
@@ -34,6 +36,12 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """A figure as PNG, whatever the file is called."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, format="png", dpi=140, bbox_inches="tight", metadata={"Software": "augkit"})
 
 
 def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
@@ -54,7 +62,7 @@ def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
         axes.annotate(str(trial["number"]), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
     axes.set_xlabel("validation accuracy, %")
     axes.set_ylabel("learned invariance, %")
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
     return figure
 
 
@@ -103,7 +111,7 @@ def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str
         figure = Figure(figsize=(9.2, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
     _draw_response(left, curves)
-    left.set_title("How much the answer varies when the image shifts")
+    left.set_title("How far the answer moves when the image shifts")
     shown = [row for row in rows if row["learned_invariance"] is not None]
     names = [row["images"] for row in shown]
     for k, row in enumerate(shown):
@@ -118,7 +126,7 @@ def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str
     right.set_ylim(len(names) - 0.5, -0.5)
     right.axvline(0, color=BLACK, lw=0.8)
     right.set_xlabel("share of variability that augmentation removed, %")
-    right.set_title("Learned invariance, and whether it carries over")
+    right.set_title("Learned invariance, typical and atypical images")
     if title:
         figure.suptitle(title, fontsize=9, color="#666666", x=0.01, ha="left")
     return figure
@@ -135,7 +143,12 @@ def _draw_response(axes: Axes, curves: dict[str, Sequence[dict[str, Any]]]) -> N
 
 
 def _band(
-    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], colour: str, label: str | None, factor: float = 1.0
+    axes: Axes,
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
+    colour: str,
+    label: str | None,
+    factor: float = 1.0,
 ) -> None:
     value, low, high = (factor * np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high"))
     axes.plot(x, value, "o-", color=colour, label=label, ms=4)

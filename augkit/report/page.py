@@ -82,7 +82,8 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>augkit: {escape(settings['name'])}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>augkit: {escape(settings['name'])}</title><style>{STYLE}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
     )
 
 

@@ -63,7 +63,11 @@ def html_table(rows: Sequence[dict[str, Any]]) -> str:
     body = ""
     for row in rows:
         first, second, *numbers = (escape(cell) for cell in cells(row))
-        tail = "".join(f"<td>{number.replace(' [', ' <small>[', 1)}</small></td>" if " [" in number
-                       else f"<td>{number}</td>" for number in numbers)
+        tail = "".join(f"<td>{_stacked(number)}</td>" for number in numbers)
         body += f"<tr><th scope='row'>{first}</th><td class='name'>{second}</td>{tail}</tr>\n"
     return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
+
+
+def _stacked(number: str) -> str:
+    value, bracket, interval = number.partition(" [")
+    return f"{value}<br><small>[{interval}</small>" if bracket else value
