@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from augkit import geometry
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.resampling import check_images, check_size, fourier_shift, resample, resample_checked
+from augkit.resampling import check_images, check_size, fourier_shift_checked, resample, resample_checked
 
 Size = tuple[int, int]
 
@@ -436,7 +436,7 @@ class Augment(nn.Module):
 
     def _resample(self, images: Tensor, matrix: Tensor, size: Size, kernel: str) -> Tensor:
         if kernel == "fourier":
-            return fourier_shift(images, matrix[:, :2, 2])
+            return fourier_shift_checked(images, matrix[:, :2, 2])
         shrink, current = 1.0, (images.shape[-2], images.shape[-1])
         for op in self._geometry():
             shrink, current = shrink * op.max_shrink(current), op.output_size(current)
