@@ -140,7 +140,7 @@ def test_whole_pixels_move_pixels_and_change_none(kernel: str, padding: str, x: 
         assert torch.equal(expected, images.roll((y, x), (-2, -1)))
 
 
-# The largest error on images in [-1, 1] of frequencies below 1/8 of a cycle per pixel, a little above what was measured.
+# The largest error on images in [-1, 1] of frequencies below 1/8 of a cycle per pixel: a little above what was seen.
 COMPOSITION_ERROR = {"bilinear": 0.15, "bicubic": 0.015, "lanczos3": 0.018, "sinc": 2e-4, "fourier": 1e-12}
 
 
