@@ -73,7 +73,7 @@ class InvarianceSettings(Data):
 
 
 class Recipe(Data):
-    """All that a run needs but the seed's value may be overridden: the same recipe and seed give the same run."""
+    """All that a run needs: the same recipe and seed give the same run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name of run folders")
     data: DataSettings = Field(description="images")
