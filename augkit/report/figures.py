@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from augkit.invariance import Estimate
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#9a9a9a", "#222222"
+LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -105,31 +106,34 @@ def importance(shares: dict[str, dict[str, float]]) -> Figure:
     return figure
 
 
-def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str, Any]], title: str = "") -> Figure:
+def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str, Any]]) -> Figure:
     """The story in one picture: response curves, and learned invariance on typical and on atypical images."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    _draw_response(left, curves)
-    left.set_title("How far the answer moves when the image shifts")
-    shown = [row for row in rows if row["learned_invariance"] is not None]
-    names = [row["images"] for row in shown]
-    for k, row in enumerate(shown):
+        _draw_response(left, curves)
+        left.set_title("How far the answer moves when the image shifts")
+        _draw_learned(right, [row for row in rows if row["learned_invariance"] is not None])
+    return figure
+
+
+def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    for k, row in enumerate(rows):
         estimate: Estimate = row["learned_invariance"]
         colour = BLUE if k == 0 else ORANGE
         if not estimate.defined:
-            right.annotate("undefined", (0, k), fontsize=8, va="center")
+            axes.annotate("undefined", (0, k), fontsize=8, va="center", ha="center")
             continue
-        low, high = estimate.value - estimate.low, estimate.high - estimate.value
-        right.errorbar(100 * estimate.value, k, xerr=[[100 * low], [100 * high]], fmt="o", color=colour, capsize=3)
-    right.set_yticks(range(len(names)), names)
-    right.set_ylim(len(names) - 0.5, -0.5)
-    right.axvline(0, color=BLACK, lw=0.8)
-    right.set_xlabel("share of variability that augmentation removed, %")
-    right.set_title("Learned invariance, typical and atypical images")
-    if title:
-        figure.suptitle(title, fontsize=9, color="#666666", x=0.01, ha="left")
-    return figure
+        value, low, high = (max(LEAST, 100 * part) for part in (estimate.value, estimate.low, estimate.high))
+        axes.errorbar(value, k, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3, clip_on=False)
+        if 100 * estimate.low < LEAST:  # an arrow: the interval goes on
+            axes.plot(LEAST, k, marker="<", color=colour, ms=8, clip_on=False)
+    axes.set_yticks(range(len(rows)), [row["images"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(LEAST, 100)
+    axes.axvline(0, color=BLACK, lw=0.8)
+    axes.set_xlabel("share of variability that augmentation removed, %")
+    axes.set_title("Learned invariance, typical and atypical")
 
 
 def _draw_response(axes: Axes, curves: dict[str, Sequence[dict[str, Any]]]) -> None:

@@ -14,7 +14,7 @@ from augkit.report.table import html_table
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem; margin: 0 auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 70rem; margin: 0 auto;
   padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 p { max-width: 46rem; } .lead { font-size: 1.05rem; background: #f3f7fb; border-left: 4px solid #0072B2;
@@ -23,7 +23,7 @@ figure { margin: .5rem 0; } figure svg, figure img { max-width: 100%; height: au
 figcaption { color: #555; font-size: .9rem; max-width: 46rem; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
+th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 thead th { border-bottom: 2px solid #888; font-size: .88rem; } tbody th, td.name, thead th:nth-child(-n+2) {
   text-align: left; } small { color: #666; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto;
   font-size: .85rem; } img.sheet { image-rendering: pixelated; }

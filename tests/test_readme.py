@@ -1,0 +1,60 @@
+"""The README is true: its Python runs, its commands run, its numbers stand in the result file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augkit import compare, measure, train, tune
+from augkit.command import run
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = {"train": train.main, "measure": measure.main, "compare": compare.main, "tune": tune.main}
+SMALL = ["train.epochs=1", "data.limit=200"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_python_examples_run() -> None:
+    code = "\n".join(blocks("python"))
+    scope: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["batch"].shape == (8, 3, 224, 224)
+    assert scope["again"].equal(scope["out"].images)
+    assert 0 <= scope["report"].js.value <= 1
+
+
+def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m augkit.")]
+    assert [line.split()[2] for line in lines] == ["augkit.train", "augkit.measure", "augkit.compare", "augkit.tune"]
+    for line in lines:
+        name, *words = shlex.split(line.removeprefix("python -m augkit."))
+        if name == "measure":
+            words += ["--limit", "40"]
+        else:
+            words = [*words, *SMALL]
+        if name == "tune":  # the last --trials and --seeds count
+            words += ["--trials", "1", "--seeds", "1", "--trial-epochs", "1"]
+        assert run(COMMANDS[name], [*words, "--quiet"]) == 0, capsys.readouterr().err
+    assert (tmp_path / "runs" / "longer" / "report.html").is_file()
+
+
+def test_numbers_stand_in_the_result_file() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "tune-mnist5k.json").read_text())
+    rows = {row["images"]: row["learned_invariance"] for row in results["table"] if row["arm"] == "best"}
+    for images in ("typical", "upside down", "photographs"):
+        number = rows[images]
+        text = " ".join(README.split())
+        assert f"{100 * number['value']:.0f} % [{100 * number['low']:.0f}, {100 * number['high']:.0f}]" in text, images
+    assert f"takes {results['cost']['seconds']:.0f} s" in " ".join(README.split())
+    assert results["environment"]["versions"]["torch"]
+    assert results["settings"]["seeds"] == 3
