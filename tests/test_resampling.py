@@ -22,8 +22,8 @@ KERNELS = ["nearest", "bilinear", "bicubic", "lanczos3", "sinc"]
 PADDINGS = ["zeros", "border", "reflection", "circular"]
 NUMPY_MODE = {"zeros": "constant", "border": "edge", "reflection": "reflect", "circular": "wrap"}
 
-# Input size, output size, and (scale_x, shift_x, scale_y, shift_y) of each sample. Numbers of few bits, so that
-# float32 coordinates are as exact as they can be, and none that lands midway between two pixels.
+# Input size, output size, and (scale_x, shift_x, scale_y, shift_y) of each sample: numbers of few bits, so that
+# float32 coordinates are as exact as they can be.
 CASES = {
     "shift": ((7, 10), (7, 10), [(1, 1.28125, 1, -2.71875), (1, -13.21875, 1, 0.46875)]),
     "enlarge": ((9, 5), (13, 11), [(2.1875, 0.71875, 1.40625, -0.34375), (1.09375, -1.03125, 1.15625, 1.21875)]),
