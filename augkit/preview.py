@@ -127,8 +127,8 @@ def preview(
     info = environment()
     write(folder / "preview.png", lambda path: save(sheet, path))
     write(folder / "kernels.png", lambda path: save_png(figure, path))
-    with Image.open(folder / "kernels.png") as picture:
-        page = preview_page(subject.title, subject.policy.to_yaml(), notes, sheet, picture, info["command"])
+    first, second = ((folder / name).read_bytes() for name in ("preview.png", "kernels.png"))
+    page = preview_page(subject.title, subject.policy.to_yaml(), notes, first, second, info["command"])
     write(folder / "preview.html", page)
     write(folder / "environment.json", json.dumps(info, indent=2))
     display.advance(1)

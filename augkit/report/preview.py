@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from html import escape
 
 from PIL import Image
 
 from augkit.report.page import STYLE
-from augkit.report.sheet import data_url
 
 SHEET_CAPTION = (
     "Down: each op of the policy alone, then all of them composed and resampled once. Across: strength, which scales"
@@ -26,16 +27,14 @@ KERNEL_CAPTION = (
 )
 
 
-def preview_page(
-    title: str, policy_yaml: str, notes: list[str], sheet: Image.Image, kernels: Image.Image, command: str
-) -> str:
+def preview_page(title: str, policy_yaml: str, notes: list[str], sheet: bytes, kernels: bytes, command: str) -> str:
     """One HTML file that opens offline.
 
     Args:
         title: what the picture is.
         policy_yaml: the policy in full.
         notes: sentences on what was done to the image before.
-        sheet, kernels: the two pictures, embedded.
+        sheet, kernels: the two pictures, as PNG files hold them.
         command: what repeats them.
     """
     body = "\n".join(
@@ -59,10 +58,13 @@ def preview_page(
     )
 
 
-def _picture(picture: Image.Image, alt: str, caption: str) -> str:
+def _picture(png: bytes, alt: str, caption: str) -> str:
+    with Image.open(io.BytesIO(png)) as picture:
+        width, height = picture.size
+    source = "data:image/png;base64," + base64.b64encode(png).decode()
     return (
         # On a phone the labels stay readable: the picture scrolls sideways instead of shrinking further.
-        f"<figure><div class='scroll'><img src='{data_url(picture)}' width='{picture.width}'"
-        f" height='{picture.height}' style='min-width: 44rem' alt='{escape(alt, quote=True)}'></div>"
+        f"<figure><div class='scroll'><img src='{source}' width='{width}'"
+        f" height='{height}' style='min-width: 44rem' alt='{escape(alt, quote=True)}'></div>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
