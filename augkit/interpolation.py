@@ -23,8 +23,9 @@ KAISER_BETA = 8.0
 
 
 def _nearest(d: Tensor) -> Tensor:
-    # Half open, so that a point midway between two pixels has exactly one nearest.
-    return ((d >= -0.5) & (d < 0.5)).to(d.dtype)
+    # A point has one tap, at most half a pixel away (midway, the pixel after it). The bound is wider than that half,
+    # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalised to NaN.
+    return (d.abs() < 1).to(d.dtype)
 
 
 def _bilinear(d: Tensor) -> Tensor:

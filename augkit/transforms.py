@@ -10,6 +10,7 @@ its matrix is used. Every sample has its own parameters and its own coin for ``p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from augkit import geometry
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.resampling import check_images, check_size, fourier_shift, resample, resample_checked
+from augkit.resampling import check_images, check_size, fourier_shift_checked, resample, resample_checked
 
 Size = tuple[int, int]
 
@@ -72,15 +73,25 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """
         del data_keys
         check_images(input)
+        if not input.is_floating_point():
+            raise InputTypeError(f"images: expected a floating dtype (only Augment takes uint8), got {input.dtype}")
         if params is None:
-            params = self.forward_parameters(input.shape)
-            params["draws"] = draw(input.shape[0], self.draws, input.device, generator)
-            params["strength"] = strengths(strength, input.shape[0], input.device)
+            # Not through `forward_parameters`, which would draw from torch's global state as well.
+            params = {
+                "draws": draw(input.shape[0], self.draws, input.device, generator),
+                "strength": strengths(strength, input.shape[0], input.device),
+                "batch_prob": torch.ones(input.shape[0], device=input.device),
+                "forward_input_shape": torch.tensor(input.shape),
+            }
         return super().forward(input, params)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         draws = torch.rand(batch_shape[0], self.draws, device=self.device)
         return {"draws": draws, "strength": torch.ones(batch_shape[0], device=self.device)}
+
+    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+        # Kornia's would round the matrix to the images' dtype under autocast.
+        return self.compute_transformation(input, params, flags)
 
     def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
         del flags
@@ -304,16 +315,18 @@ class Augment(nn.Module):
         self.strength = check_range("strength", strength, 0.0, 1.0)
         for op in ops:
             if not isinstance(op, RandomGeometry):
-                raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {op!r}")
+                raise InputTypeError(
+                    f"Augment: expected augkit ops such as RandomSubpixelShift, got {type(op).__name__}"
+                )
         if kernel == "fourier" and (
             padding != "circular" or any(not isinstance(op, RandomSubpixelShift) for op in ops)
         ):
             raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
-        if dtype is not None and not dtype.is_floating_point:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
         self.ops = nn.ModuleList(ops)
         self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
-        mean, std = (None, None) if normalize is None else _channel_statistics(*normalize)
+        mean, std = (None, None) if normalize is None else _channel_statistics(normalize)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
@@ -362,7 +375,7 @@ class Augment(nn.Module):
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
             generator: source of the draws, on the device of the images; torch's global state when None.
-            matrix: ``(B, 3, 3)`` to replay instead of drawing.
+            matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
 
         Returns:
             The images; an `Augmented` tuple when any target is passed.
@@ -388,19 +401,25 @@ class Augment(nn.Module):
                     padding=self.padding,
                     antialias=self.antialias,
                 )
+                matrix = matrix.expand(images.shape[0], 3, 3)
         out = self._finish(out)
         if masks is None and boxes is None and keypoints is None:
             return out
         if masks is not None:
-            check_images(masks)
+            check_images(masks, "masks")
+            if (masks.shape[0], *masks.shape[-2:]) != (images.shape[0], *size):
+                raise InputError(
+                    f"masks: expected the batch, height and width of the images {tuple(images.shape)},"
+                    f" got {tuple(masks.shape)}"
+                )
             masks = resample_checked(masks, matrix, size_out, "nearest", self.padding, 1.0)
         if boxes is not None:
             _check_target("boxes", boxes, images.shape[0], 4)
             limit = torch.tensor([size_out[1], size_out[0]] * 2, device=boxes.device, dtype=boxes.dtype)
-            boxes = geometry.apply_to_boxes(matrix.to(boxes.dtype), boxes).clamp(min=0).minimum(limit)
+            boxes = _moved(geometry.apply_to_boxes, matrix, boxes).clamp(min=0).minimum(limit)
         if keypoints is not None:
             _check_target("keypoints", keypoints, images.shape[0], 2)
-            keypoints = geometry.apply_to_points(matrix.to(keypoints.dtype), keypoints)
+            keypoints = _moved(geometry.apply_to_points, matrix, keypoints)
         return Augmented(out, masks, boxes, keypoints, matrix)
 
     def output_size(self, size: Size) -> Size:
@@ -417,7 +436,7 @@ class Augment(nn.Module):
 
     def _resample(self, images: Tensor, matrix: Tensor, size: Size, kernel: str) -> Tensor:
         if kernel == "fourier":
-            return fourier_shift(images, matrix[:, :2, 2])
+            return fourier_shift_checked(images, matrix[:, :2, 2])
         shrink, current = 1.0, (images.shape[-2], images.shape[-1])
         for op in self._geometry():
             shrink, current = shrink * op.max_shrink(current), op.output_size(current)
@@ -429,12 +448,16 @@ class Augment(nn.Module):
         if images.dtype == torch.uint8:
             images = images.to(torch.float32) / 255
         if self.mean is not None and self.std is not None:
+            if len(self.mean) not in (1, images.shape[1]):
+                raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
             images = (images - self.mean) / self.std
         return images.to(self.out_dtype or images.dtype)
 
 
 def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputTypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
     if generator is not None and generator.device.type != device.type:
         raise InputError(f"generator: expected one on {device}, got one on {generator.device}")
     return torch.rand(batch, columns, device=device, generator=generator)
@@ -460,14 +483,14 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
     """``value`` as a float; raises where it is not a number in ``[low, high]``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputTypeError(f"{name}: expected a number, got {value!r}")
-    if not low <= value <= high:
+    if not low <= value <= high or value == math.inf:
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
         raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
     return float(value)
 
 
 def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> tuple[float, float]:
-    if len(pair) != 2:
+    if not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(f"{name}: expected (low, high), got {pair!r}")
     first, last = (check_range(name, value, low, high) for value in pair)
     if first > last:
@@ -475,13 +498,25 @@ def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> t
     return first, last
 
 
-def _channel_statistics(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
+def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    try:
+        mean, std = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in normalize)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
     if mean.shape != std.shape or not bool((std > 0).all()):
         raise InputError("normalize: expected (mean, std) of equal length with std above 0")
     return mean, std
 
 
 def _check_target(name: str, target: Tensor, batch: int, last: int) -> None:
+    if not isinstance(target, Tensor) or not target.is_floating_point():
+        got = target.dtype if isinstance(target, Tensor) else type(target).__name__
+        raise InputTypeError(f"{name}: expected a floating tensor ({batch}, N, {last}), got {got}")
     if target.ndim != 3 or target.shape[0] != batch or target.shape[2] != last:
         raise InputError(f"{name}: expected shape ({batch}, N, {last}), got {tuple(target.shape)}")
+
+
+def _moved(move: Callable[[Tensor, Tensor], Tensor], matrix: Tensor, target: Tensor) -> Tensor:
+    """``target`` moved in float32 at least: a coordinate of 224 is up to half a pixel off in bfloat16."""
+    dtype = torch.promote_types(matrix.dtype, target.dtype)
+    return move(matrix.to(dtype), target.to(dtype)).to(target.dtype)
