@@ -25,7 +25,7 @@ ROWS = [
     ["training", "search"],
     ["comparison", "models", "report"],
     ["command"],
-    ["train", "tune", "measure", "compare"],
+    ["train", "tune", "measure", "compare", "preview"],
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}
 MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))

@@ -1,0 +1,276 @@
+"""The preview: what it writes, that strength 0 is the original, that nothing in it is random, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from augkit import command, geometry
+from augkit.interpolation import KERNELS
+from augkit.policy import Policy
+from augkit.preview import find_subject, main, read_image, reduced
+from augkit.recipe import Recipe
+from augkit.report import kernels as page
+from augkit.report.strengths import QUANTILES, STRENGTHS, draw_sheet, forced_draws, strength_rows
+
+EVERYTHING = Policy(
+    shift={"max_pixels": 4.0, "p": 0.5},
+    rescale={"max_factor": 1.5},
+    crop={"min_area": 0.5, "max_ratio": 1.5},
+    flip={"p": 0.5},
+    kernel="bicubic",
+)
+
+
+def random_image(channels: int = 3, height: int = 20, width: int = 30) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "photograph.png"
+    Image.fromarray(random_image(3, 90, 400).permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def run_json(capsys, *arguments: str) -> dict:
+    assert command.run(main, [*arguments, "--json", "--quiet"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["photograph", "digits", "recipe", "folder"])
+def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tmp_path, photograph, capsys):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(Recipe(name="own", data={"name": "digits"}, policy={"shift": {"max_pixels": 1.5}}).to_yaml())
+    sources = {
+        "photograph": [str(photograph)],
+        "recipe": [str(recipe), "policy.shift.max_pixels=2"],
+        "folder": [f"folder:{tmp_path}"],
+    }
+    folder = tmp_path / "seen"
+    result = run_json(capsys, *sources.get(source, [source]), "--output", str(folder))
+    assert {path.name for path in folder.iterdir()} == {*result["files"], "environment.json"}
+    for name in ("preview.png", "kernels.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 400
+    html = (folder / "preview.html").read_text()
+    assert html.count("src='data:image/png;base64,") == 2
+    assert not re.search(r"https?://|<script|<link|url\(|src='(?!data:)", html)
+    assert set(result["kernels"]) == set(KERNELS)
+    if source == "recipe":
+        assert result["policy"]["shift"]["max_pixels"] == 2
+        assert "Not in this policy: rescale, crop, flip." in html
+    if source == "photograph":
+        assert result["image"] == {"channels": 3, "height": 50, "width": 224}
+
+
+def test_the_same_command_draws_the_same_pictures(tmp_path, capsys):
+    pixels = []
+    for flags in ([], ["--overwrite"]):
+        run_json(capsys, "digits", "--output", str(tmp_path / "seen"), *flags)
+        pixels.append([(tmp_path / "seen" / file).read_bytes() for file in ("preview.png", "kernels.png")])
+    assert pixels[0] == pixels[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "there is no such file"),
+        (["broken.png"], "cannot be read as an image"),
+        (["empty/none.yaml"], "no such file"),
+        (["digit"], "did you mean 'digits'?"),
+        (["empty"], "as data: folder:DIR"),
+        (["folder:empty"], "expected images"),
+        (["folder:nowhere"], "expected a folder"),
+        (["digits", "mnist5k"], "expected one image, dataset or recipe, got 2"),
+        (["digits", "train.epochs=3"], "other keys need a recipe"),
+        (["digits", "policy.shift.max_pixel=3"], "did you mean 'shift.max_pixels'?"),
+        (["mnist5k", "policy.kernel=bilinaer"], "policy.kernel"),
+        (["digits", "policy.kernel=fourier"], "kernel 'fourier' expects padding 'circular'"),
+        (["digits", "--strengths", "0", "1.5"], "strengths: expected one or more numbers in [0, 1]"),
+        (["digits", "--quantiles", "1"], "quantiles: expected one or more numbers in [0, 1)"),
+        (["digits", "--device", "toaster"], "device 'toaster'"),
+        (["digits", "--quantiles", "nan"], "quantiles"),
+        (["digits", "--output", "filled"], "exists"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled" / "precious.txt").write_text("mine")
+    assert command.run(main, ["--quiet", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("augkit: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert (tmp_path / "filled" / "precious.txt").read_text() == "mine"
+
+
+# --- what is looked at ----------------------------------------------------------------------------------------
+
+
+def test_the_seed_picks_the_image_and_nothing_else():
+    first, again, other = (find_subject("digits", [], seed) for seed in (0, 0, 1))
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+    assert first.policy == other.policy
+
+
+def test_a_name_that_is_both_is_the_recipe():
+    subject = find_subject("mnist5k", ["policy.rescale.p=0.25"])
+    assert subject.title == "recipe mnist5k"
+    assert subject.policy == Recipe.load("mnist5k", ["policy.rescale.p=0.25"]).policy
+    assert subject.image.shape == (1, 40, 40)  # on the recipe's canvas
+
+
+def test_a_small_image_gets_a_small_shift():
+    assert find_subject("digits", []).policy.shift.max_pixels == 0.8
+    assert find_subject(None, []).policy.shift.max_pixels == 8.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3), ("I;16", 1)]
+)
+def test_files_of_any_mode_are_read(mode, channels, tmp_path):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    if mode == "I;16":
+        Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16)).save(path)
+        assert read_image(path).tolist() == [[[0, 100, 255]]]
+        return
+    Image.new(mode, (5, 4)).save(path)
+    assert read_image(path).shape == (channels, 4, 5)
+
+
+@pytest.mark.parametrize(("size", "expected"), [((20, 30), (20, 30)), ((500, 250), (224, 112)), ((1, 4000), (1, 224))])
+def test_large_images_are_reduced_and_small_ones_left(size, expected):
+    image = random_image(1, *size)
+    small = reduced(image, 224)
+    assert small.shape[-2:] == expected
+    assert small is image or size != expected
+
+
+# --- the sheet ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_row_per_op_and_strength_0_is_the_original(channels):
+    image = random_image(channels)
+    rows = strength_rows(image, EVERYTHING)
+    assert [row.name for row in rows] == ["shift", "rescale", "crop", "flip", "policy"]
+    for row in rows:
+        assert row.tiles.shape == (len(QUANTILES), len(STRENGTHS), *image.shape)
+        assert all(torch.equal(tile, image) for tile in row.tiles[:, 0])
+        assert not torch.equal(row.tiles[0, -1], image)
+
+
+def test_the_sheet_shows_the_original_pixel_for_pixel():
+    image = random_image(3, 224, 224)
+    rows = strength_rows(image, EVERYTHING)
+    sheet = torch.from_numpy(np.array(draw_sheet(rows, "title"))[:400, :700]).permute(2, 0, 1)
+    corners = (sheet.unfold(1, 3, 1).unfold(2, 3, 1) == image[:, None, None, :3, :3]).all(dim=-1).all(dim=-1).all(dim=0)
+    places = corners.nonzero().tolist()
+    top, left = places[0]
+    assert torch.equal(sheet[:, top : top + 224, left : left + 224], image)
+
+
+def test_draws_stand_at_the_quantile():
+    shift, *_, flip = EVERYTHING.ops()
+    assert forced_draws(shift, 0.25, 2).tolist() == [[0.0, 0.25, 0.25]] * 2  # the coin chose the sample
+    assert forced_draws(flip, 0.25, 1).tolist() == [[0.25]]
+    rows = {row.name: row for row in strength_rows(random_image(), EVERYTHING, [0, 0.5, 1], [0.25, 0.75])}
+    assert rows["shift"].captions == [
+        ["x 0, y 0 px", "x −1, y −1 px", "x −2, y −2 px"],
+        ["x 0, y 0 px", "x 1, y 1 px", "x 2, y 2 px"],
+    ]
+    assert rows["rescale"].captions[1][-1] == f"× {math.exp(0.5 * math.log(1.5)):.2f}"
+    assert rows["crop"].captions[0] == ["area 1.00", "area 0.81", "area 0.62"]
+    assert rows["flip"].captions == [["as it is", "as it is", "mirrored"], ["as it is"] * 3]
+    assert torch.equal(rows["flip"].tiles[0, -1], random_image().flip(-1))
+
+
+def test_the_labels_state_range_and_unit():
+    ranges = {row.name: row.range for row in strength_rows(random_image(), EVERYTHING)}
+    assert ranges["shift"] == "up to ± 4 pixels along x and y; on 50\u00a0% of samples"
+    assert ranges["rescale"] == "factor 0.667 to 1.5"
+    assert ranges["crop"] == "window of 0.5 to 1 of the area, aspect 0.67 to 1.5"
+    assert ranges["flip"] == "probability 0.5 × strength"
+    assert ranges["policy"] == "shift, then rescale, then crop, then flip; resampled once"
+
+
+def test_a_policy_without_ops_shows_the_original():
+    image = random_image()
+    (row,) = strength_rows(image, Policy())
+    assert row.name == "policy"
+    assert (row.tiles == image).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (3, 2)])
+def test_tiny_and_flat_images_can_be_drawn(size):
+    image = random_image(1, *size)
+    sheet = draw_sheet(strength_rows(image, EVERYTHING), "a title that is too long for the sheet " * 9)
+    assert sheet.width > 400
+    page.kernel_figure(image, page.kernel_results(image))
+
+
+# --- the kernels ----------------------------------------------------------------------------------------------
+
+
+def test_responses_are_those_of_the_textbook():
+    frequency = page.frequencies()
+    bilinear = page.magnitude_response("bilinear")
+    assert torch.allclose(bilinear, torch.cos(math.pi * frequency).double(), atol=1e-6)
+    for kernel in ("nearest", "fourier"):
+        assert torch.allclose(page.magnitude_response(kernel), torch.ones_like(bilinear), atol=1e-6)
+    for kernel in KERNELS:
+        assert torch.allclose(page.magnitude_response(kernel, 3.0), torch.ones_like(bilinear), atol=1e-6)
+
+
+def test_better_kernels_lose_less():
+    image = random_image(1, 51, 51)
+    results = {result.kernel: result for result in page.kernel_results(image)}
+    order = ("bilinear", "bicubic", "lanczos3", "sinc", "fourier")
+    assert sorted(order, key=lambda kernel: results[kernel].psnr) == list(order)
+    assert sorted(order, key=lambda kernel: results[kernel].kept) == list(order)
+    assert results["bilinear"].kept == pytest.approx(0.5 - 1 / math.pi, abs=0.01)
+    assert results["fourier"].psnr > 100
+
+
+def test_there_and_back_is_an_inverse_pair():
+    image = random_image(1, 9, 9)[None].float()
+    moved = page.shift_by(image, "bicubic", (2.0, -1.0))
+    assert torch.equal(moved, image.roll((-1, 2), (-2, -1)))
+    assert torch.equal(geometry.shift(torch.tensor([[2.0, -1.0]]))[0, :2, 2], torch.tensor([2.0, -1.0]))
+
+
+def test_the_detail_is_where_the_image_is_busiest():
+    image = torch.zeros(1, 100, 120, dtype=torch.uint8)
+    image[0, 60:80, 30:50] = random_image(1, 20, 20)[0]
+    top, left, height, width = page.busiest_window(image)
+    assert (height, width) == (28, 28)
+    assert top <= 60
+    assert top + height >= 80
+    assert left <= 30
+    assert left + width >= 50
+
+
+def test_the_spectrum_shows_a_grating_at_its_frequency():
+    x = torch.arange(64, dtype=torch.float32)
+    grating = (0.5 + 0.5 * torch.cos(2 * math.pi * 16 / 64 * x)).expand(1, 64, 64)
+    power = page.spectrum(grating - grating.mean())
+    row, column = np.unravel_index(power.argmax(), power.shape)
+    assert row == 32
+    assert abs(column - 32) == 16
