@@ -42,15 +42,29 @@ def resample(
     >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
     torch.Size([2, 3, 4, 6])
     """
+    return replay(images, matrix, size, kernel, padding, 1.0 if antialias else None)
+
+
+def replay(
+    images: Tensor, matrix: Tensor, size: tuple[int, int] | None, kernel: str, padding: str, max_shrink: float | None
+) -> Tensor:
+    """`resample` with the bits that `resample_checked` gives for ``max_shrink``, unless a matrix shrinks more.
+
+    The bound sets the number of taps, and with it the order in which their weights are summed; None switches
+    antialiasing off.
+    """
     check_images(images)
     check_names(kernel, padding)
     matrix = _checked_matrix(matrix, images)
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding)
-    scales = matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs()
-    shrink = 1 / float(scales.min()) if antialias and len(scales) else 1.0
-    return resample_checked(images, matrix, size, kernel, padding, max(1.0, shrink))
+    if max_shrink is None or not len(images):
+        return resample_checked(images, matrix, size, kernel, padding, 1.0)
+    shrink = 1 / float(matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs().min())
+    # A matrix drawn at the bound may lie beyond it by a rounding.
+    bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
+    return resample_checked(images, matrix, size, kernel, padding, bound)
 
 
 def resample_checked(

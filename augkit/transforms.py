@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from augkit import geometry
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.resampling import check_images, check_size, fourier_shift_checked, resample, resample_checked
+from augkit.resampling import check_images, check_size, fourier_shift_checked, replay, resample, resample_checked
 
 Size = tuple[int, int]
 
@@ -386,21 +386,14 @@ class Augment(nn.Module):
             matrix = geometry.identity(images.shape[0], device=images.device)
             size_out, out = size, images
         else:
-            size_out = self.output_size(size)
+            size_out, max_shrink = self.output_size(size), self._max_shrink(size)
             if matrix is None:
                 matrix = self.sample(
                     images.shape[0], size, strength=strength, generator=generator, device=images.device
                 )
-                out = self._resample(images, matrix, size_out, self.kernel)
+                out = self._resample(images, matrix, size_out, max_shrink or 1.0)
             else:
-                out = resample(
-                    images,
-                    matrix,
-                    size_out,
-                    kernel=self.kernel,
-                    padding=self.padding,
-                    antialias=self.antialias,
-                )
+                out = replay(images, matrix, size_out, self.kernel, self.padding, max_shrink)
                 matrix = matrix.expand(images.shape[0], 3, 3)
         out = self._finish(out)
         if masks is None and boxes is None and keypoints is None:
@@ -434,13 +427,18 @@ class Augment(nn.Module):
     def _geometry(self) -> list[RandomGeometry]:
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
 
-    def _resample(self, images: Tensor, matrix: Tensor, size: Size, kernel: str) -> Tensor:
-        if kernel == "fourier":
-            return fourier_shift_checked(images, matrix[:, :2, 2])
-        shrink, current = 1.0, (images.shape[-2], images.shape[-1])
+    def _max_shrink(self, size: Size) -> float | None:
+        if not self.antialias:
+            return None
+        shrink = 1.0
         for op in self._geometry():
-            shrink, current = shrink * op.max_shrink(current), op.output_size(current)
-        return resample_checked(images, matrix, size, kernel, self.padding, shrink if self.antialias else 1.0)
+            shrink, size = shrink * op.max_shrink(size), op.output_size(size)
+        return shrink
+
+    def _resample(self, images: Tensor, matrix: Tensor, size: Size, max_shrink: float) -> Tensor:
+        if self.kernel == "fourier":
+            return fourier_shift_checked(images, matrix[:, :2, 2])
+        return resample_checked(images, matrix, size, self.kernel, self.padding, max_shrink)
 
     def _finish(self, images: Tensor) -> Tensor:
         if self.mean is None and self.out_dtype is None:
