@@ -105,8 +105,12 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
         shift = shift.to(torch.float32)
     if not bool(torch.isfinite(shift).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
+    return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
+
+
+def fourier_shift_checked(images: Tensor, shift: Tensor) -> Tensor:
+    """`fourier_shift` without its checks, which wait for the device; ``shift`` is ``(B, 2)``."""
     work = _working(images)
-    shift = shift.expand(images.shape[0], 2)
     spectrum = torch.fft.rfft2(work)
     height, width = images.shape[-2:]
     phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, device=images.device), width, spectrum.dtype)

@@ -1,0 +1,195 @@
+"""The base of all random ops, its place in Kornia, and the draws that feed it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from kornia.augmentation import GeometricAugmentationBase2D
+from kornia.geometry.boxes import Boxes
+from torch import Tensor
+
+from augkit import targets
+from augkit.errors import InputError, InputTypeError
+from augkit.interpolation import check_names
+from augkit.resampling import check_images, resample, resample_checked
+
+Size = tuple[int, int]
+
+
+class RandomGeometry(GeometricAugmentationBase2D):
+    """Base of the ops. A subclass says how many uniform draws it takes and what matrix they make.
+
+    Column 0 of the draws is the coin for ``p``: a sample not chosen gets the identity.
+    """
+
+    draws: ClassVar[int]
+
+    def __init__(self, p: float, kernel: str, padding: str) -> None:
+        # Kornia's own coin stays at 1: it would compute and blend every sample, and refuses crops.
+        super().__init__(p=1.0)
+        self.probability = check_range("p", p, 0.0, 1.0)
+        check_names(kernel, padding)
+        self.kernel, self.padding = kernel, padding
+
+    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
+        """Matrices ``(B, 3, 3)`` for an input of ``size`` from draws ``(B, n)`` in [0, 1) and strength ``(B,)``."""
+        raise NotImplementedError  # abstract: every op below defines it
+
+    def output_size(self, size: Size) -> Size:
+        """The size that an input of ``size`` leaves with."""
+        return size
+
+    def max_shrink(self, size: Size) -> float:
+        """The most that the op shrinks an axis of an input of ``size``, at least 1: bounds the antialias taps."""
+        del size
+        return 1.0
+
+    def chosen(self, draws: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        """``values`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter here."""
+        coin = draws[:, 0] < self.probability
+        return tuple(torch.where(coin, value, torch.zeros_like(value)) for value in values)
+
+    def forward(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor] | None = None,
+        *,
+        strength: float | Tensor = 1.0,
+        generator: torch.Generator | None = None,
+        data_keys: Any = None,
+    ) -> Tensor:
+        """Transform ``input`` ``(B, C, H, W)``; replay with ``params=op._params`` as in Kornia.
+
+        ``data_keys`` is what Kornia's containers pass along; it is not used.
+        """
+        del data_keys
+        check_images(input)
+        if params is None:
+            params = self.forward_parameters(input.shape)
+            params["draws"] = draw(input.shape[0], self.draws, input.device, generator)
+            params["strength"] = strengths(strength, input.shape[0], input.device)
+        return super().forward(input, params)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        draws = torch.rand(batch_shape[0], self.draws, device=self.device)
+        return {"draws": draws, "strength": torch.ones(batch_shape[0], device=self.device)}
+
+    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+        del flags
+        draws, strength = params["draws"].to(input.device), params["strength"].to(input.device)
+        return self.matrix(draws, strength, (input.shape[-2], input.shape[-1]))
+
+    def apply_transform(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        if transform is None:
+            transform = self.compute_transformation(input, params, flags)
+        size = (input.shape[-2], input.shape[-1])
+        kernel = flags.get("kernel", self.kernel)
+        return resample_checked(input, transform, self.output_size(size), kernel, self.padding, self.max_shrink(size))
+
+    def apply_transform_mask(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        if transform is None:
+            transform = self.compute_transformation(input, params, flags)
+        size = self.output_size((input.shape[-2], input.shape[-1]))
+        return targets.move_masks(input, transform, size, self.padding)
+
+    def apply_transform_box(
+        self, input: Boxes, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Boxes:
+        del params, flags
+        assert transform is not None  # Kornia's containers always pass it
+        return _move_kornia_boxes(input, transform)
+
+    def inverse_boxes(
+        self,
+        input: Boxes,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Boxes:
+        del params, flags, kwargs  # part of Kornia's signature
+        assert transform is not None
+        return _move_kornia_boxes(input, transform)
+
+    def inverse_transform(
+        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
+    ) -> Tensor:
+        assert transform is not None  # Kornia always passes the inverted matrix
+        if flags.get("kernel") == "nearest":
+            return targets.move_masks(input, transform, size or (input.shape[-2], input.shape[-1]), self.padding)
+        return resample(input, transform, size, kernel=self.kernel, padding=self.padding)
+
+    def inverse_masks(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        return super().inverse_masks(input, params, {**flags, "kernel": "nearest"}, transform, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _shared_repr(self) -> str:
+        return f"p={self.probability}, kernel={self.kernel!r}, padding={self.padding!r}"
+
+
+def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``."""
+    if generator is not None and generator.device.type != device.type:
+        raise InputError(f"generator: expected one on {device}, got one on {generator.device}")
+    return torch.rand(batch, columns, device=device, generator=generator)
+
+
+def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Tensor:
+    """``strength`` as ``(batch,)`` on ``device``.
+
+    Raises:
+        InputError: a scalar outside [0, 1] or a tensor of another shape. Values of a tensor on an accelerator
+            or in a compiled graph are clamped instead of checked, because a check would wait for the device.
+    """
+    if not isinstance(strength, Tensor):
+        return torch.full((batch,), check_range("strength", strength, 0.0, 1.0), device=device)
+    if strength.shape not in {(), (batch,)}:
+        raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
+    checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
+    if checked and not bool(((strength >= 0) & (strength <= 1)).all()):
+        raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
+    return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> float:
+    """``value`` as a float; raises where it is not a number in ``[low, high]``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputTypeError(f"{name}: expected a number, got {value!r}")
+    if not low <= value <= high:
+        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
+    return float(value)
+
+
+def _move_kornia_boxes(boxes: Boxes, matrix: Tensor) -> Boxes:
+    """Kornia's ``boxes`` through ``matrix`` ``(B, 3, 3)``, by edges as `Augment` does, and not clipped.
+
+    Kornia stores the centres of a box's first and last pixel, and would scale the distance between them:
+    a box 0, 0, W, H would come half a pixel off on each side. Half a pixel is given back before and after.
+    """
+    corners = boxes.data  # (B, N, 4, 2): top left, top right, bottom right, bottom left
+    edges = torch.cat([corners.amin(dim=-2), corners.amax(dim=-2) + 1], dim=-1)  # as xyxy along the edges
+    moved = targets.move_boxes(matrix, edges.reshape(matrix.shape[0], -1, 4)).reshape(edges.shape)
+    x0, y0, x1, y1 = (moved - moved.new_tensor([0.0, 0.0, 1.0, 1.0])).unbind(-1)
+    boxes = boxes.clone()
+    boxes._data = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], dim=-1).unflatten(-1, (4, 2))
+    return boxes
