@@ -1,4 +1,20 @@
-"""The base of all random ops, its place in Kornia, and the draws that feed it."""
+"""The base of all random ops, its place in Kornia, and the draws that feed it.
+
+Inside ``kornia.augmentation.AugmentationSequential`` an op moves images, masks (nearest pixel), boxes and
+keypoints, and ``inverse`` takes them back. Two conventions are Kornia's there: nothing is clipped, and a
+``bbox_xyxy`` is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points.
+Boxes along the edges of pixels, as `augkit.Augment` takes them, are right when moved by half a pixel:
+
+>>> import augkit, kornia.augmentation
+>>> ops = kornia.augmentation.AugmentationSequential(
+...     augkit.RandomSubpixelShift(2.0), augkit.RandomHorizontalFlip(p=1.0), data_keys=["input", "bbox_xyxy"]
+... )
+>>> images, boxes = torch.rand(1, 3, 8, 10), torch.tensor([[[0.0, 0.0, 10.0, 8.0]]])
+>>> out, moved = ops(images, boxes - 0.5)
+>>> moved = moved + 0.5
+>>> (moved[..., 2:] - moved[..., :2]).round().tolist()
+[[[10.0, 8.0]]]
+"""
 
 from __future__ import annotations
 
@@ -7,7 +23,6 @@ from typing import Any, ClassVar
 
 import torch
 from kornia.augmentation import GeometricAugmentationBase2D
-from kornia.geometry.boxes import Boxes
 from torch import Tensor
 
 from augkit import targets
@@ -102,25 +117,6 @@ class RandomGeometry(GeometricAugmentationBase2D):
         size = self.output_size((input.shape[-2], input.shape[-1]))
         return targets.move_masks(input, transform, size, self.padding)
 
-    def apply_transform_box(
-        self, input: Boxes, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
-    ) -> Boxes:
-        del params, flags
-        assert transform is not None  # Kornia's containers always pass it
-        return _move_kornia_boxes(input, transform)
-
-    def inverse_boxes(
-        self,
-        input: Boxes,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Boxes:
-        del params, flags, kwargs  # part of Kornia's signature
-        assert transform is not None
-        return _move_kornia_boxes(input, transform)
-
     def inverse_transform(
         self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
     ) -> Tensor:
@@ -178,18 +174,3 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
         raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
     return float(value)
-
-
-def _move_kornia_boxes(boxes: Boxes, matrix: Tensor) -> Boxes:
-    """Kornia's ``boxes`` through ``matrix`` ``(B, 3, 3)``, by edges as `Augment` does, and not clipped.
-
-    Kornia stores the centres of a box's first and last pixel, and would scale the distance between them:
-    a box 0, 0, W, H would come half a pixel off on each side. Half a pixel is given back before and after.
-    """
-    corners = boxes.data  # (B, N, 4, 2): top left, top right, bottom right, bottom left
-    edges = torch.cat([corners.amin(dim=-2), corners.amax(dim=-2) + 1], dim=-1)  # as xyxy along the edges
-    moved = targets.move_boxes(matrix, edges.reshape(matrix.shape[0], -1, 4)).reshape(edges.shape)
-    x0, y0, x1, y1 = (moved - moved.new_tensor([0.0, 0.0, 1.0, 1.0])).unbind(-1)
-    boxes = boxes.clone()
-    boxes._data = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], dim=-1).unflatten(-1, (4, 2))
-    return boxes
