@@ -368,7 +368,7 @@ class Augment(nn.Module):
             options = {"kernel": self.kernel, "padding": self.padding}
             out = resample(out, matrix, size_out, **options, antialias=self.antialias)
             matrix = matrix.expand(images.shape[0], 3, 3)
-        out = self._finish(out)
+        out = self.finish(out)
         if masks is None and boxes is None and keypoints is None:
             return out
         return self._with_targets(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size, size_out)
@@ -430,7 +430,8 @@ class Augment(nn.Module):
             out = out._replace(keypoints=keypoints, keypoints_visible=targets.visible(keypoints, size_out))
         return out
 
-    def _finish(self, images: Tensor) -> Tensor:
+    def finish(self, images: Tensor) -> Tensor:
+        """``normalize`` and ``dtype``, which follow the geometry."""
         if self.mean is None and self.out_dtype is None:
             return images
         if images.dtype == torch.uint8:
