@@ -6,6 +6,14 @@ Kornia augmentation (it also runs inside ``kornia.augmentation.AugmentationSeque
 own coin for ``p``.
 
 ``strength`` in [0, 1] scales the range of every op: 0 is the identity bit for bit, 1 the range as written.
+
+A plain loop; what the other loops take is in `augkit.adapters`:
+
+>>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
+>>> model, loader = nn.Linear(64, 2), [(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8), torch.arange(4) % 2)]
+>>> for images, labels in loader:
+...     logits = model(augment(images).flatten(1))  # on the device of the images; drawn anew for each batch
+...     loss = nn.functional.cross_entropy(logits, labels)
 """
 
 from __future__ import annotations

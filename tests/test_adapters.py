@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import pickle
 import warnings
 from collections import namedtuple
@@ -36,6 +38,16 @@ def full() -> augkit.Augment:
         augkit.RandomHorizontalFlip(),
         padding="reflection",
     )
+
+
+@pytest.mark.parametrize("name", ["albumentations", "collate", "huggingface", "lightning", "timm", "torchvision"])
+def test_docstring_examples(name: str) -> None:
+    if name in ("lightning", "timm"):
+        pytest.importorskip(name, reason=f"needs the extra '{name}'")
+    module = importlib.import_module(f"augkit.adapters.{name}")
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.attempted > 2
+    assert result.failed == 0
 
 
 class TestCollate:

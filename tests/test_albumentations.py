@@ -75,8 +75,9 @@ def test_fourier_and_blur_control() -> None:
 
 def test_distribution_is_that_of_the_device_transform() -> None:
     chosen = policy()
-    twin, image = chosen.albumentations(SIZE, seed=3), photograph(np.uint8, (*SHAPE, 1))
-    ours = torch.from_numpy(np.stack([drawn(twin, image)[1] for _ in range(600)]))
+    twin = chosen.albumentations(SIZE, seed=3).transforms[0]
+    drawn_matrices = [twin.get_params_dependent_on_data({"shape": SHAPE}, {})["matrix"] for _ in range(600)]
+    ours = torch.from_numpy(np.stack(drawn_matrices))
     theirs = chosen.augment(SIZE).sample(20_000, SHAPE, generator=torch.Generator().manual_seed(0))
     for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)):
         a, b = ours[:, row, column], theirs[:, row, column]
@@ -116,10 +117,27 @@ def test_keypoint_angle_and_scale() -> None:
     np.testing.assert_allclose(moved, [[3.0, 8.0, 0.0, np.pi - 0.3, 4.0]], atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["torch", "opencv"])
 @pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 1), (*SHAPE, 7)])
-def test_channels(shape: tuple[int, ...]) -> None:
-    out = policy().albumentations(SIZE, seed=0)(image=photograph(np.uint8, shape))["image"]
-    assert out.shape == (*SIZE, *shape[2:])
+def test_channels(shape: tuple[int, ...], backend: str) -> None:
+    for chosen in (policy(kernel="bilinear"), policy(kernel="bilinear", rescale=None, crop=None)):
+        twin = chosen.albumentations(SIZE, backend=backend, seed=0)  # type: ignore[arg-type]
+        out = twin(image=photograph(np.uint8, shape))["image"]
+        assert out.shape == (*(SIZE if chosen.crop else SHAPE), *shape[2:])
+
+
+def test_no_boxes_and_no_keypoints() -> None:
+    bbox = A.BboxParams("pascal_voc", label_fields=["labels"])
+    twin = policy().albumentations(SIZE, bbox_params=bbox, keypoint_params=A.KeypointParams("xy"))
+    out = twin(image=photograph(np.uint8), bboxes=[], labels=[], keypoints=[])
+    assert len(out["bboxes"]) == len(out["keypoints"]) == 0
+
+
+def test_batches_and_videos_share_one_draw() -> None:
+    images = np.stack([photograph(np.uint8)] * 3)
+    out = policy().albumentations(SIZE, seed=0)(images=images)["images"]
+    assert out.shape == (3, *SIZE, 3)
+    assert (out == out[:1]).all()
 
 
 @pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="OpenCV 4 places pixels to 1/32")

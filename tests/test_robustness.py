@@ -112,7 +112,8 @@ def test_nothing_waits_for_the_device(augment: Augment, targets: dict[str, Tenso
         augment(images, strength=0.5, **targets)
 
 
-@pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
+# "bilinear" is compiled below, with targets.
+@pytest.mark.parametrize("augment", [PIPELINES[name] for name in ("lanczos3, normalised", "fourier", "blur")])
 def test_compiles_without_graph_breaks(augment: Augment) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(augment, fullgraph=True, backend="aot_eager")

@@ -260,6 +260,14 @@ def test_boxes_have_kornias_own_convention_in_kornia() -> None:
     assert (container(images, edges - 0.5)[1] + 0.5).tolist() == edges.tolist()
 
 
+def test_integer_masks_in_kornia() -> None:
+    op = augkit.RandomSubpixelShift(3.0, padding="border")
+    container = K.AugmentationSequential(op, data_keys=["input", "mask"])
+    masks = torch.randint(0, 1000, (4, 1, *SIZE))
+    _, moved = container(torch.rand(4, 3, *SIZE), masks)
+    assert torch.equal(moved.long(), targets.move_masks(masks, container.transform_matrix, SIZE, "border"))
+
+
 def test_kornia_chain_of_ops_and_colour() -> None:
     images, given = torch.rand(3, 3, *SIZE), example(3)
     container = K.AugmentationSequential(

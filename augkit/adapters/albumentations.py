@@ -45,6 +45,7 @@ _BORDERS = {
     "circular": cv2.BORDER_WRAP,
 }
 _LONGEST_CONTAINER = 64  # a longer list holds samples, not pipelines
+_DEEPEST = 12  # steps from a dataset to its pipeline: a few wrappers, a Compose, a closure
 
 
 class PolicyTransform(albumentations.DualTransform):
@@ -101,9 +102,12 @@ class PolicyTransform(albumentations.DualTransform):
         del args
         matrix, blur = params["matrix"], params.get("blur")
         size = self._augment.output_size((img.shape[0], img.shape[1]))
+        if blur is None and size == img.shape[:2] and np.array_equal(matrix, np.eye(3)):
+            return img.copy()
         if self._opencv_is_exact(img, matrix, blur):
             border = _BORDERS[self._augment.padding]
-            return cv2.warpAffine(img, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
+            out = cv2.warpAffine(img, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
+            return out.reshape(*size, *img.shape[2:])  # OpenCV drops the axis of a single channel
         pixels = None if blur is None else _batch_of_one(blur)
         return _from_tensor(self._augment.render(_to_tensor(img), _batch_of_one(matrix), pixels), img.ndim)
 
@@ -117,6 +121,8 @@ class PolicyTransform(albumentations.DualTransform):
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``bboxes`` ``(N, 4 + n)``, the first four normalised as albumentations has them."""
         del args
+        if not len(bboxes):  # without a second axis
+            return bboxes
         height, width = _hw(params)
         new_height, new_width = self._augment.output_size((height, width))
         pixels = bboxes[:, :4].astype(np.float32) * np.array([width, height] * 2, np.float32)
@@ -126,6 +132,8 @@ class PolicyTransform(albumentations.DualTransform):
     def apply_to_keypoints(self, keypoints: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``keypoints`` ``(N, 2 + n)`` as x, y, z, angle (radians), scale (pixels), the rest untouched."""
         del args
+        if not len(keypoints):
+            return keypoints
         matrix, moved = params["matrix"], keypoints.astype(np.float32, copy=True)
         points = torch.from_numpy(moved[:, :2])[None]
         moved[:, :2] = targets.move_points(_batch_of_one(matrix), points)[0].numpy()
@@ -194,15 +202,15 @@ def worker_init_fn(worker_id: int) -> None:
         seed_pipeline(pipeline, worker.seed)
 
 
-def _pipelines(holder: Any, seen: set[int]) -> Iterator[albumentations.BaseCompose]:
-    if id(holder) in seen:
+def _pipelines(holder: Any, seen: set[int], depth: int = 0) -> Iterator[albumentations.BaseCompose]:
+    if id(holder) in seen or depth > _DEEPEST:
         return
     seen.add(id(holder))
     if isinstance(holder, albumentations.BaseCompose):
         yield holder
         return
     for child in _children(holder):
-        yield from _pipelines(child, seen)
+        yield from _pipelines(child, seen, depth + 1)
 
 
 def _children(holder: Any) -> list[Any]:
