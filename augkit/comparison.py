@@ -186,7 +186,11 @@ def _carries_over(row: dict[str, Any]) -> str:
         return f"{images.capitalize()}: undetermined ({numbers})."
     if verdict(moved) == "positive":
         return f"{images.capitalize()}: yes, and more than on typical images ({numbers})."
-    part = "only in part" if verdict(learned) == "positive" else "no"
+    part = {
+        "positive": "only in part",
+        "negative": "no, it does harm there",
+        "undetermined": "less than on typical images, and whether at all is undetermined",
+    }[verdict(learned)]
     return f"{images.capitalize()}: {part} ({numbers})."
 
 

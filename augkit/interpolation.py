@@ -20,12 +20,12 @@ from torch import Tensor
 from augkit.errors import unknown_name
 
 KAISER_BETA = 8.0
-I0_OF_BETA = 427.56411572180474  # the Bessel function I0 there; a number, since a tensor would wait for the device
 
 
 def _nearest(d: Tensor) -> Tensor:
-    # Half open, so that a point midway between two pixels has exactly one nearest.
-    return ((d >= -0.5) & (d < 0.5)).to(d.dtype)
+    # A point has one tap, at most half a pixel away (midway, the pixel after it). The bound is wider than that half,
+    # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalised to NaN.
+    return (d.abs() < 1).to(d.dtype)
 
 
 def _bilinear(d: Tensor) -> Tensor:
@@ -55,7 +55,9 @@ def _kaiser_sinc(d: Tensor) -> Tensor:
     inside = d.abs() < 8
     # The clamp keeps the derivative of the square root finite outside the window.
     window = torch.special.i0(KAISER_BETA * torch.sqrt((1 - (d / 8) ** 2).clamp(min=1e-12)))
-    return torch.where(inside, _sinc(d) * window / I0_OF_BETA, torch.zeros_like(d))
+    # Filled on the device: a tensor of a host value would wait for it, and cannot stand in a CUDA graph.
+    norm = torch.special.i0(torch.full((), KAISER_BETA, dtype=d.dtype, device=d.device))
+    return torch.where(inside, _sinc(d) * window / norm, torch.zeros_like(d))
 
 
 HALF_WIDTH = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos3": 3.0, "sinc": 8.0}

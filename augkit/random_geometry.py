@@ -81,15 +81,25 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """
         del data_keys
         check_images(input)
+        if not input.is_floating_point():
+            raise InputTypeError(f"images: expected a floating dtype (only Augment takes uint8), got {input.dtype}")
         if params is None:
-            params = self.forward_parameters(input.shape)
-            params["draws"] = draw(input.shape[0], self.draws, input.device, generator)
-            params["strength"] = strengths(strength, input.shape[0], input.device)
+            # Not through `forward_parameters`, which would draw from torch's global state as well.
+            params = {
+                "draws": draw(input.shape[0], self.draws, input.device, generator),
+                "strength": strengths(strength, input.shape[0], input.device),
+                "batch_prob": torch.ones(input.shape[0], device=input.device),
+                "forward_input_shape": torch.tensor(input.shape),
+            }
         return super().forward(input, params)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         draws = torch.rand(batch_shape[0], self.draws, device=self.device)
         return {"draws": draws, "strength": torch.ones(batch_shape[0], device=self.device)}
+
+    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+        # Kornia's would round the matrix to the images' dtype under autocast.
+        return self.compute_transformation(input, params, flags)
 
     def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
         del flags
@@ -139,11 +149,16 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def _shared_repr(self) -> str:
-        return f"p={self.probability}, kernel={self.kernel!r}, padding={self.padding!r}"
+        named = ((name, getattr(self, name), usual) for name, usual in (("kernel", "bicubic"), ("padding", "zeros")))
+        return f"p={self.probability}" + "".join(
+            f", {name}={value!r}" for name, value, usual in named if value != usual
+        )
 
 
 def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputTypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
     if generator is not None and generator.device.type != device.type:
         raise InputError(f"generator: expected one on {device}, got one on {generator.device}")
     return torch.rand(batch, columns, device=device, generator=generator)
@@ -170,7 +185,7 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
     """``value`` as a float; raises where it is not a number in ``[low, high]``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputTypeError(f"{name}: expected a number, got {value!r}")
-    if not low <= value <= high:
+    if not low <= value <= high or value == math.inf:
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
         raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
     return float(value)

@@ -73,7 +73,7 @@ class InvarianceSettings(Data):
 
 
 class Recipe(Data):
-    """All that a run needs but the seed's value may be overridden: the same recipe and seed give the same run."""
+    """All that a run needs: the same recipe and seed give the same run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name of run folders")
     data: DataSettings = Field(description="images")
@@ -108,6 +108,11 @@ class Recipe(Data):
         """YAML that `load` reads back to an equal recipe; ``header`` becomes comment lines on top."""
         comment = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
         return comment + yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
+
+    def control(self) -> Recipe:
+        """The same recipe without augmentation: what learned invariance is measured against."""
+        plain = Policy(kernel=self.policy.kernel, padding=self.policy.padding)
+        return self.replaced(name=f"{self.name}-control", policy=plain)
 
     def digest(self) -> str:
         """A short hash of every field."""

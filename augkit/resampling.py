@@ -45,7 +45,7 @@ def resample(
     check_images(images)
     check_names(kernel, padding)
     matrix = _checked_matrix(matrix, images)
-    size = check_size(size or (images.shape[-2], images.shape[-1]))
+    size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding)
     scales = matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs()
@@ -66,8 +66,9 @@ def resample_checked(
 
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
+    pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
-        out = separable.shift(_working(images), pixels.to(torch.float32), size, kernel, padding)
+        out = separable.shift(_working(images), pixels, size, kernel, padding)
     return _restored(out, images.dtype)
 
 
@@ -98,7 +99,10 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     True
     """
     check_images(images)
-    shift = torch.as_tensor(shift, device=images.device)
+    try:
+        shift = torch.as_tensor(shift, device=images.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError(f"shift: expected a tensor (2,) or (B, 2), got {type(shift).__name__}") from None
     if shift.shape not in {(2,), (images.shape[0], 2)}:
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
     if not torch.is_floating_point(shift):
@@ -109,23 +113,24 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def fourier_shift_checked(images: Tensor, shift: Tensor) -> Tensor:
-    """`fourier_shift` without its checks, which wait for the device; ``shift`` is ``(B, 2)``."""
+    """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device."""
     work = _working(images)
     spectrum = torch.fft.rfft2(work)
     height, width = images.shape[-2:]
-    phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, device=images.device), width, spectrum.dtype)
-    phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, device=images.device), height, spectrum.dtype)
+    # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
+    turns = {"device": images.device, "dtype": torch.float32 if images.device.type == "mps" else torch.float64}
+    phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, **turns), width, spectrum.dtype)
+    phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, **turns), height, spectrum.dtype)
     spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
     out = torch.fft.irfft2(spectrum, s=(height, width))
-    out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], work, out)
+    # Without a shift the images come back bit for bit; the gradient with respect to the shift stays.
+    still = work.detach() + (out - out.detach()) if shift.requires_grad else work
+    out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], still, out)
     return _restored(out, images.dtype)
 
 
 def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    # Whole turns are dropped before the product: in float32 a large angle would lose its last digits.
-    precise = torch.float32 if shift.device.type == "mps" else torch.float64
-    turns = torch.remainder(shift[:, None].to(precise) * frequency.to(precise), 1.0)
-    phase = torch.exp(-2j * math.pi * turns)
+    phase = torch.exp(-2j * math.pi * torch.remainder(shift[:, None].to(frequency.dtype) * frequency, 1.0))
     if size % 2 == 0:
         nyquist = frequency.abs() == 0.5
         phase = torch.where(nyquist, phase.real.to(phase.dtype), phase)
@@ -141,25 +146,30 @@ def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str
     return fourier_shift(images, matrix[:, :2, 2])
 
 
-def check_images(images: Tensor) -> None:
+def check_images(images: Tensor, name: str = "images") -> None:
     """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
     if not isinstance(images, Tensor):
-        raise InputTypeError(f"images: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
+        raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
     if images.ndim != 4:
         raise InputError(
-            f"images: expected 4 dimensions (B, C, H, W), got {images.ndim} {tuple(images.shape)}"
+            f"{name}: expected 4 dimensions (B, C, H, W), got {images.ndim} {tuple(images.shape)}"
             + ("; add a batch dimension with images[None]" if images.ndim == 3 else "")
         )
     if not (images.is_floating_point() or images.dtype == torch.uint8):
-        raise InputTypeError(f"images: expected a floating dtype or uint8, got {images.dtype}")
-    check_size((images.shape[-2], images.shape[-1]))
+        raise InputTypeError(f"{name}: expected a floating dtype or uint8, got {images.dtype}")
+    if 0 in images.shape[-2:]:
+        raise InputError(f"{name}: expected at least one pixel, got {tuple(images.shape)}")
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
     """Raise unless ``size`` is ``(H, W)``, two positive integers."""
-    if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
-        raise InputError(f"size: expected (H, W), two integers of at least 1, got {tuple(size)}")
-    return int(size[0]), int(size[1])
+    try:
+        height, width = (int(n) for n in size)
+        if (height, width) == tuple(size) and min(height, width) >= 1:
+            return height, width
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"size: expected (H, W), two integers of at least 1, got {size!r}")
 
 
 def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:

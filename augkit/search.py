@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ def open_study(storage: str | Path, name: str, policy: Policy, digest: str, *, r
         InputError: the storage cannot be reached, the study exists, or was made with another search.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = _storage(storage)
-    names = [study.study_name for study in optuna.get_all_study_summaries(backend)]
-    if name in names and not resume:
-        raise InputError(f"study '{name}' exists in '{storage}': add --resume to go on, or name another --study")
-    study = optuna.create_study(
-        storage=backend, study_name=name, directions=["maximize", "maximize"], load_if_exists=True
-    )
+    with _storage_errors(storage):
+        backend = _storage(storage)
+        if not resume and name in [study.study_name for study in optuna.get_all_study_summaries(backend)]:
+            raise InputError(f"study '{name}' exists in '{storage}': add --resume to go on, or name another --study")
+        study = optuna.create_study(
+            storage=backend, study_name=name, directions=["maximize", "maximize"], load_if_exists=True
+        )
     known = study.user_attrs.get("search")
     mine = _search_digest(policy, digest)
     if known is not None and known != mine:
@@ -110,7 +111,7 @@ def search(
 
 
 def recover(study: optuna.Study) -> int:
-    """Fail the trials that a killed session left running, and put them first in line; how many there were."""
+    """Fail the trials that a killed session left running, and put them in line again; how many there were."""
     stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in stale:
         study.tell(trial.number, state=TrialState.FAIL)
@@ -192,21 +193,26 @@ def repair_journal(path: Path) -> bool:
     return True
 
 
-def _storage(storage: str | Path) -> BaseStorage:
-    if "://" not in str(storage):
-        path = Path(storage)
-        if not path.parent.is_dir():
-            raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
-        repair_journal(path)
-        try:
-            return JournalStorage(JournalFileBackend(str(path)))
-        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"storage '{path}': cannot be read as a journal ({error})") from None
+@contextlib.contextmanager
+def _storage_errors(storage: str | Path) -> Iterator[None]:
     try:
-        return optuna.storages.get_storage(str(storage))
-    except Exception as error:  # each driver has its own kinds
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each driver, and a file that is no journal, has its own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"storage '{storage}': cannot be reached ({reason[:160]})") from None
+        word = "reached" if "://" in str(storage) else "read as a journal"
+        raise InputError(f"storage '{storage}': cannot be {word} ({reason[:160]})") from None
+
+
+def _storage(storage: str | Path) -> BaseStorage:
+    if "://" in str(storage):
+        return optuna.storages.get_storage(str(storage))
+    path = Path(storage)
+    if not path.parent.is_dir():
+        raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
+    repair_journal(path)
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _distributions(policy: Policy) -> dict[str, optuna.distributions.BaseDistribution]:

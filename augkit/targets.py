@@ -15,7 +15,7 @@ from torch import Tensor
 
 from augkit import geometry
 from augkit.errors import InputError, InputTypeError
-from augkit.interpolation import padded_index
+from augkit.interpolation import HALF_WIDTH, padded_index
 
 Size = tuple[int, int]
 
@@ -25,9 +25,13 @@ def check_masks(masks: Tensor, batch: int, size: Size) -> None:
     if not isinstance(masks, Tensor) or masks.is_complex():
         got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise InputTypeError(f"masks: expected a real tensor ({batch}, C, {size[0]}, {size[1]}), got {got}")
-    if masks.ndim != 4 or masks.shape[0] != batch or tuple(masks.shape[-2:]) != size:
+    if masks.ndim != 4:
         hint = "; add a channel with masks[:, None]" if masks.ndim == 3 else ""
-        raise InputError(f"masks: expected shape ({batch}, C, {size[0]}, {size[1]}), got {tuple(masks.shape)}{hint}")
+        raise InputError(f"masks: expected 4 dimensions (B, C, H, W), got {masks.ndim} {tuple(masks.shape)}{hint}")
+    if (masks.shape[0], *masks.shape[-2:]) != (batch, *size):
+        raise InputError(
+            f"masks: expected the batch, height and width of the images {(batch, *size)}, got {tuple(masks.shape)}"
+        )
 
 
 def check_points(name: str, points: Tensor, batch: int, last: int) -> None:
@@ -39,29 +43,47 @@ def check_points(name: str, points: Tensor, batch: int, last: int) -> None:
         raise InputError(f"{name}: expected shape ({batch}, N, {last}), got {tuple(points.shape)}")
 
 
-def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str) -> Tensor:
-    """Masks ``(B, C, H, W)`` of any real dtype through axis-aligned ``matrix`` ``(B, 3, 3)``, nearest pixel.
+def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = True) -> Tensor:
+    """Masks ``(B, C, H, W)`` of any real dtype through ``matrix`` ``(B, 3, 3)``, nearest pixel.
 
-    A point midway between two pixels takes the first of them, as the kernel ``nearest`` does.
+    A point midway between two pixels takes the one after it, as the kernel ``nearest`` does. ``axis_aligned``
+    promises that no matrix rotates or shears: one index a row and a column, instead of one a pixel.
     """
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    if not axis_aligned:
+        return _move_freely(masks, matrix, size, padding)
     for axis, dim in ((0, -1), (1, -2)):
         scale, offset = matrix[:, axis, axis, None], matrix[:, axis, 2, None]
         u = torch.arange(size[axis - 1], device=matrix.device, dtype=matrix.dtype)
-        masks = _take(masks, torch.ceil((u - offset) / scale - 0.5), dim, padding)
+        index, inside = _nearest((u - offset) / scale, masks.shape[dim], padding)
+        masks = _take(masks, index, inside, dim, padding)
     return masks
 
 
-def _take(masks: Tensor, at: Tensor, dim: int, padding: str) -> Tensor:
-    length = masks.shape[dim]
+def _move_freely(masks: Tensor, matrix: Tensor, size: Size, padding: str) -> Tensor:
+    at = torch.arange(size[0] * size[1], device=matrix.device)
+    point = torch.stack([at % size[1], at // size[1], torch.ones_like(at)]).to(matrix.dtype)
+    with torch.autocast(matrix.device.type, enabled=False):
+        source = torch.linalg.inv(matrix)[:, :2] @ point  # (B, 2, pixels): x and y of the input
+    x, inside_x = _nearest(source[:, 0], masks.shape[-1], padding)
+    y, inside_y = _nearest(source[:, 1], masks.shape[-2], padding)
+    wide = masks.flatten(2)[:, :, None]  # the pixels as one long row
+    taken = _take(wide, y * masks.shape[-1] + x, inside_x & inside_y, -1, padding)
+    return taken.reshape(*masks.shape[:2], *size)
+
+
+def _nearest(at: Tensor, length: int, padding: str) -> tuple[Tensor, Tensor]:
+    """The pixel of an axis of ``length`` nearest to each of ``at`` ``(B, n)``, and whether it is on the axis."""
+    pixel = torch.floor(at - HALF_WIDTH["nearest"]) + 1
     limit = 1e6 * length  # far outside, a coordinate may exceed int64
-    index = padded_index(at.clamp(-limit, limit).to(torch.int64), length, padding)
+    return padded_index(pixel.clamp(-limit, limit).to(torch.int64), length, padding), (pixel >= 0) & (pixel < length)
+
+
+def _take(masks: Tensor, index: Tensor, inside: Tensor, dim: int, padding: str) -> Tensor:
     shape = list(masks.shape)
-    shape[dim] = at.shape[1]
+    shape[dim] = index.shape[1]
     taken = masks.gather(dim, _along(index, dim).expand(shape))
-    if padding != "zeros":
-        return taken
-    return torch.where(_along((at >= 0) & (at < length), dim), taken, torch.zeros_like(taken))
+    return torch.where(_along(inside, dim), taken, torch.zeros_like(taken)) if padding == "zeros" else taken
 
 
 def _along(values: Tensor, dim: int) -> Tensor:

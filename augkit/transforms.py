@@ -19,6 +19,7 @@ A plain loop; what the other loops take is in `augkit.adapters`:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -282,16 +283,17 @@ class Augment(nn.Module):
         super().__init__()
         check_names(kernel, padding)
         _check_ops(ops, kernel, padding)
-        if dtype is not None and not dtype.is_floating_point:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
         self.strength = check_range("strength", strength, 0.0, 1.0)
         self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
         self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
-        self.normalize = None if normalize is None else tuple(_floats(v) for v in normalize)
-        mean, std = (None, None) if self.normalize is None else _channel_statistics(*self.normalize)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.normalize = None if normalize is None else _channel_statistics(normalize)
+        mean, std = self.normalize or (None, None)
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = None if values is None else torch.tensor(values).reshape(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
 
     @property
     def draws(self) -> int:
@@ -354,14 +356,14 @@ class Augment(nn.Module):
                 ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
             generator: source of the draws, on the device of the images; torch's global state when None.
-            matrix: ``(B, 3, 3)`` to replay instead of drawing.
+            matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
             blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
 
         Returns:
             The images; an `Augmented` tuple when any target is passed.
         """
         check_images(images)
-        size = (images.shape[-2], images.shape[-1])
+        size, aligned = (images.shape[-2], images.shape[-1]), True
         if not self.training or not len(self.ops):
             matrix, blur = geometry.identity(images.shape[0], device=images.device), None
             size_out, out = size, images
@@ -376,10 +378,15 @@ class Augment(nn.Module):
             options = {"kernel": self.kernel, "padding": self.padding}
             out = resample(out, matrix, size_out, **options, antialias=self.antialias)
             matrix = matrix.expand(images.shape[0], 3, 3)
+            aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
         out = self.finish(out)
         if masks is None and boxes is None and keypoints is None:
             return out
-        return self._with_targets(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size, size_out)
+        if masks is not None:
+            targets.check_masks(masks, images.shape[0], size)
+            if self.training and len(self.ops):
+                masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
+        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None) -> Tensor:
         """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making: nothing is checked or waited for.
@@ -404,13 +411,12 @@ class Augment(nn.Module):
         return size
 
     def __repr__(self) -> str:
-        normalize = "" if self.normalize is None else f", normalize={self.normalize}"
-        dtype = "" if self.out_dtype is None else f", dtype={self.out_dtype}"
-        return (
-            f"Augment({''.join(f'{op!r}, ' for op in self.ops)}kernel={self.kernel!r}, padding={self.padding!r}, "
-            f"antialias={self.antialias}{normalize}{dtype}, strength={self.strength}, "
-            f"min_visible_area={self.min_visible_area})"
-        )
+        kept = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        options = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        usual = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        options["min_visible_area"] = self.min_visible_area
+        kept |= {name: value for name, value in options.items() if value != usual[name]}
+        return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in kept.items())])})"
 
     def _geometry(self) -> list[RandomGeometry]:
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
@@ -421,12 +427,8 @@ class Augment(nn.Module):
         strength = self.strength if strength is None else strength
         return draw(batch, self.draws, device, generator), strengths(strength, batch, device)
 
-    def _with_targets(self, out: Augmented, size: Size, size_out: Size) -> Augmented:
+    def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
         batch, matrix = out.images.shape[0], out.matrix
-        if out.masks is not None:
-            targets.check_masks(out.masks, batch, size)
-            if self.training and len(self.ops):
-                out = out._replace(masks=targets.move_masks(out.masks, matrix, size_out, self.padding))
         if out.boxes is not None:
             targets.check_points("boxes", out.boxes, batch, 4)
             boxes = targets.move_boxes(matrix, out.boxes)
@@ -445,6 +447,8 @@ class Augment(nn.Module):
         if images.dtype == torch.uint8:
             images = images.to(torch.float32) / 255
         if self.mean is not None and self.std is not None:
+            if len(self.mean) not in (1, images.shape[1]):
+                raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
             images = (images - self.mean) / self.std
         return images.to(self.out_dtype or images.dtype)
 
@@ -452,7 +456,7 @@ class Augment(nn.Module):
 def _check_ops(ops: tuple[RandomGeometry, ...], kernel: str, padding: str) -> None:
     for op in ops:
         if not isinstance(op, RandomGeometry):
-            raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {op!r}")
+            raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {type(op).__name__}")
     if sum(isinstance(op, RandomShiftBlur) for op in ops) > 1:
         raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
     shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) for op in ops)
@@ -460,18 +464,18 @@ def _check_ops(ops: tuple[RandomGeometry, ...], kernel: str, padding: str) -> No
         raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
 
 
-def _floats(values: Any) -> list[float]:
-    return [float(v) for v in torch.as_tensor(values, dtype=torch.float64).reshape(-1)]
-
-
-def _channel_statistics(mean: list[float], std: list[float]) -> tuple[Tensor, Tensor]:
+def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[list[float], list[float]]:
+    try:
+        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1).tolist() for v in normalize)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
     if len(mean) != len(std) or not all(v > 0 for v in std):
         raise InputError("normalize: expected (mean, std) of equal length with std above 0")
-    return torch.tensor(mean).reshape(-1, 1, 1), torch.tensor(std).reshape(-1, 1, 1)
+    return mean, std
 
 
 def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> tuple[float, float]:
-    if len(pair) != 2:
+    if not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(f"{name}: expected (low, high), got {pair!r}")
     first, last = (check_range(name, value, low, high) for value in pair)
     if first > last:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import augkit
-from augkit.interpolation import I0_OF_BETA, KAISER_BETA
 
 # Names that a repr may use.
 from augkit.transforms import (
@@ -185,10 +184,6 @@ def test_state_dict_is_empty_and_buffers_move() -> None:
     augment = full(**NORMALIZED)
     assert not augment.state_dict()
     assert augment.to(torch.float64).mean.dtype == torch.float64
-
-
-def test_norm_of_the_kaiser_window() -> None:
-    assert torch.special.i0(torch.tensor(KAISER_BETA, dtype=torch.float64)).item() == pytest.approx(I0_OF_BETA)
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import kornia.augmentation as K
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import augkit
+import augkit.geometry
 from augkit import targets
 from augkit.errors import InputError, InputTypeError
 
@@ -36,7 +38,7 @@ def reference_mask(mask: Tensor, matrix: Tensor, size: tuple[int, int], padding:
     for v in range(size[0]):
         for u in range(size[1]):
             x, y, _ = (inverse @ torch.tensor([u, v, 1.0], dtype=torch.float64)).tolist()
-            i, j = int(torch.ceil(torch.tensor(y - 0.5))), int(torch.ceil(torch.tensor(x - 0.5)))
+            i, j = math.floor(y + 0.5), math.floor(x + 0.5)
             if padding == "zeros" and not (0 <= i < height and 0 <= j < width):
                 continue
             if padding == "circular":
@@ -69,7 +71,20 @@ def test_large_labels_are_kept_exactly() -> None:
 def test_mask_midway_between_pixels() -> None:
     masks = torch.arange(8)[None, None, None]
     half = torch.tensor([[[0.5, 0, -0.25], [0, 1, 0], [0, 0, 1]]])
-    assert targets.move_masks(masks, half, (1, 4), "zeros").flatten().tolist() == [0, 2, 4, 6]
+    assert targets.move_masks(masks, half, (1, 4), "zeros").flatten().tolist() == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection", "circular"])
+def test_masks_turn_with_rotation_and_shear(padding: str) -> None:
+    masks = torch.randint(0, 200, (3, 1, 9, 11))
+    matrix = augkit.geometry.rotate(torch.tensor([17.0, -64.0, 90.0]), (9, 11))
+    matrix = augkit.geometry.compose(matrix, augkit.geometry.shear(torch.tensor([[0.2, 0.1]]), (9, 11)))
+    got = targets.move_masks(masks, matrix, (8, 10), padding, axis_aligned=False)
+    for k in range(3):
+        assert torch.equal(got[k, 0], reference_mask(masks[k, 0], matrix[k], (8, 10), padding))
+    aligned = matrices(3)
+    both = [targets.move_masks(masks, aligned, (8, 10), padding, axis_aligned=a) for a in (True, False)]
+    assert torch.equal(*both)
 
 
 def test_boxes_and_keypoints_sit_on_the_content() -> None:

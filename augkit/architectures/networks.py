@@ -7,6 +7,7 @@ and before the 1x1 convolution of the shortcut.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -135,7 +136,8 @@ def build_model(
     for key, number in (("num_classes", num_classes), ("in_channels", in_channels), ("width", width)):
         if number < 1:
             raise InputError(f"{key}: expected at least 1, got {number}")
-    model = NETWORKS[name](
+    build = functools.partial(
+        NETWORKS[name],
         num_classes,
         in_channels,
         downsample=downsample,
@@ -144,8 +146,11 @@ def build_model(
         width=width,
         input_size=input_size,
     )
-    if seed is not None:
-        initialise(model, seed)
+    if seed is None:
+        return build()
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, replaced at once
+        model = build()
+    initialise(model, seed)
     return model
 
 

@@ -9,6 +9,7 @@ Satterthwaite 1946, S - 1 for the part from seeds. ``tests/test_intervals.py`` c
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from augkit.invariance.metrics import METRICS
 
 REPLICATES = 1000
 LEVEL = 0.95
-CHUNK = 1 << 24  # weights held at once
+CHUNK = 1 << 22  # weights in one block; eight blocks are kept
 
 
 @dataclass(frozen=True)
@@ -107,18 +108,23 @@ def replicates(metric: str, runs: list[dict[str, Tensor]], *, seed: int = 0) -> 
     if not runs or len({len(run["js"]) for run in runs}) != 1:
         raise InputError("intervals: expected at least one run, all on the same images")
     count, images = len(runs), len(runs[0]["js"])
-    rng = np.random.default_rng([seed, images, count])
-    seed_weights = rng.multinomial(count, np.full(count, 1 / count), size=REPLICATES) / count
     per_seed = np.empty((REPLICATES, count))
     step = max(1, CHUNK // images)
     for start in range(0, REPLICATES, step):
-        rows = slice(start, min(start + step, REPLICATES))
-        counts = rng.multinomial(images, np.full(images, 1 / images), size=rows.stop - start)
-        weights = torch.from_numpy(counts / images)
+        weights = _image_weights(seed, images, start, min(start + step, REPLICATES))
         for k, run in enumerate(runs):
             means = {name: weights @ values.double().cpu() for name, values in run.items()}
-            per_seed[rows, k] = METRICS[metric](means).numpy()
+            per_seed[start : start + step, k] = METRICS[metric](means).numpy()
+    seed_weights = np.random.default_rng([seed, count]).multinomial(count, [1 / count] * count, size=REPLICATES) / count
     whole = [
         float(METRICS[metric]({name: values.double().cpu().mean(0) for name, values in run.items()})) for run in runs
     ]
     return Replicates(float(np.mean(whole)), per_seed.mean(1), (per_seed * seed_weights).sum(1), count)
+
+
+@functools.lru_cache(maxsize=8)
+def _image_weights(seed: int, images: int, start: int, stop: int) -> Tensor:
+    """Weights of replicates ``start`` to ``stop``, ``(stop - start, images)``: the same for every metric and run."""
+    rng = np.random.default_rng([seed, images, start])
+    counts = rng.multinomial(images, np.full(images, 1 / images), size=stop - start)
+    return torch.from_numpy(counts / images)

@@ -1,0 +1,113 @@
+"""The closing table and the words that it supports."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from augkit.comparison import Arm, closing_table, conclusion, jsonable, response_curve
+from augkit.errors import InputError
+from augkit.invariance import Estimate, InvarianceReport
+from augkit.report.table import cells, headings, html_table
+
+
+def report(level: float, images: str, seed: int, labelled: bool = True) -> InvarianceReport:
+    """A report with known variability: ``level`` on average, a little different for every seed."""
+    rng = np.random.default_rng(seed)
+    shared = np.random.default_rng(99).exponential(1.0, 200)
+    js = torch.from_numpy(level * shared * math.exp(0.02 * rng.normal()))[:, None]
+    statistics = {"changed": js, "mac": js, "js": js, "shares": torch.full((200, 2), 0.5, dtype=torch.float64)}
+    if labelled:
+        correct = torch.from_numpy((np.random.default_rng(5).random(200) < 0.9).astype(float))[:, None]
+        statistics |= {"correct": correct, "shifted_correct": correct}
+    return InvarianceReport({}, statistics, {1.0: {"js": js, "changed": js}}, images, {})
+
+
+def arm(name: str, levels: dict[str, float], first: int) -> Arm:
+    labelled = {"photographs": False}
+    return Arm(
+        name,
+        [
+            {images: report(level, images, first + k, labelled.get(images, True)) for images, level in levels.items()}
+            for k in range(3)
+        ],
+    )
+
+
+CONTROL = {"typical": 0.1, "inverted": 0.1, "upside down": 0.1, "photographs": 0.1}
+
+
+def table(**levels: float) -> list[dict[str, object]]:
+    best = {images.replace("_", " "): level for images, level in levels.items()}
+    return closing_table([arm("control", {k: CONTROL[k] for k in best}, 0), arm("best", best, 10)])
+
+
+def test_rows_and_their_numbers() -> None:
+    rows = table(typical=0.02, upside_down=0.06, photographs=0.1)
+    assert [(row["arm"], row["images"]) for row in rows][:3] == [
+        ("control", "typical"),
+        ("control", "upside down"),
+        ("control", "photographs"),
+    ]
+    best = {row["images"]: row for row in rows if row["arm"] == "best"}
+    assert best["typical"]["learned_invariance"].value == pytest.approx(0.8, abs=0.02)
+    assert best["upside down"]["learned_invariance"].value == pytest.approx(0.4, abs=0.05)
+    assert best["upside down"]["transfer"].value == pytest.approx(-0.4, abs=0.05)
+    assert best["typical"]["transfer"] is None
+    assert best["photographs"]["accuracy"] is None
+    assert best["typical"]["accuracy_gain"].value == 0
+    assert rows[0]["learned_invariance"] is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ({"typical": 0.02, "upside_down": 0.06}, "Upside down: only in part"),
+        ({"typical": 0.05, "upside_down": 0.02}, "Upside down: yes, and more"),
+        ({"typical": 0.02, "upside_down": 0.02}, "Upside down: undetermined"),
+        ({"typical": 0.02, "inverted": 0.15}, "Inverted: no, it does harm there"),
+        ({"typical": 0.02, "photographs": 0.1}, "whether at all is undetermined"),
+        ({"typical": 0.02}, "made the network more invariant, though not invariant"),
+        ({"typical": 0.15}, "made the network less invariant"),
+        ({"typical": 0.1}, "more invariant is undetermined"),
+        ({"typical": 0.02}, "Accuracy changed in an undetermined direction: +0.0 points"),
+    ],
+)
+def test_words_follow_the_intervals(levels: dict[str, float], expected: str) -> None:
+    assert expected in conclusion(table(**levels), "best", 6.0)
+
+
+def test_a_control_that_does_not_vary_leaves_it_undefined() -> None:
+    rows = closing_table([arm("control", {"typical": 1e-15}, 0), arm("best", {"typical": 1e-15}, 10)])
+    assert "learned invariance is undefined" in conclusion(rows, "best", 6.0)
+    assert "undefined" in cells(rows[1])
+
+
+def test_arms_need_the_same_seeds() -> None:
+    short = arm("best", {"typical": 0.1}, 10)
+    with pytest.raises(InputError, match="as many seeds"):
+        closing_table([arm("control", {"typical": 0.1}, 0), Arm("best", short.reports[:2])])
+
+
+def test_response_curves_pool_the_seeds() -> None:
+    points = response_curve(arm("control", {"typical": 0.1}, 0))
+    assert [point["length"] for point in points] == [1.0]
+    assert points[0]["js"].low < points[0]["js"].value < points[0]["js"].high
+
+
+def test_cells_fit_the_headings_and_html_is_escaped() -> None:
+    rows = table(typical=0.02, photographs=0.1)
+    assert all(len(cells(row)) == len(headings()) for row in rows)
+    rows[0]["arm"] = "<script>"
+    assert "<script>" not in html_table(rows)
+
+
+def test_json_has_no_nan() -> None:
+    undefined = Estimate(math.nan, math.nan, math.nan)
+    assert jsonable({"a": [undefined, (1, math.nan)], 2.5: "x"}) == {
+        "a": [{"value": None, "low": None, "high": None}, [1, None]],
+        "2.5": "x",
+    }

@@ -1,0 +1,203 @@
+"""Protocols and measurement, on networks whose invariance is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import augkit
+from augkit.errors import InputError, InputTypeError
+from augkit.invariance import make_protocol
+
+
+class CircularNet(nn.Module):
+    """Exactly invariant on the torus: stride-1 circular convolution and global average pooling."""
+
+    def __init__(self, stride: int = 1, padding_mode: str = "circular") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, stride, 1, padding_mode=padding_mode)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.conv(images).square().mean((-2, -1)))
+
+
+def photo_like(count: int, side: int, seed: int = 0) -> Tensor:
+    """Smooth random images in [0, 1]: noise with most of its energy at low frequencies."""
+    noise = torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(seed))
+    for _ in range(3):
+        noise = (noise + noise.roll(1, -1) + noise.roll(1, -2)) / 3
+    low, high = noise.amin(), noise.amax()
+    return (noise - low) / (high - low)
+
+
+@pytest.mark.parametrize(("image", "window"), [(20, 12), (21, 12), (20, 13)])
+def test_crop_moves_a_window_over_the_image(image: int, window: int) -> None:
+    images = photo_like(3, image)
+    protocol = make_protocol("crop", (image, image), max_shift=3, input_size=window)
+    left = (image - window) // 2
+    assert torch.equal(
+        protocol.shift(images, torch.zeros(3, 2)), images[..., left : left + window, left : left + window]
+    )
+    moved = protocol.shift(images, torch.tensor([[2.0, -3.0]]).expand(3, 2))
+    expected = images[..., left + 3 : left + 3 + window, left - 2 : left - 2 + window]
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("background", [0.0, 0.7])
+def test_embed_moves_the_image_over_a_canvas(background: float) -> None:
+    images = photo_like(2, 9)
+    protocol = make_protocol("embed", (9, 9), max_shift=4, input_size=17, background=background)
+    moved = protocol.shift(images, torch.tensor([[1.0, -2.0], [4.0, 4.0]]))
+    expected = torch.full((2, 1, 17, 17), background)
+    expected[0, :, 2:11, 5:14] = images[0]
+    expected[1, :, 8:17, 8:17] = images[1]
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+
+
+def test_circular_rolls() -> None:
+    images = photo_like(2, 11)
+    for kernel in ("fourier", "sinc", "lanczos3", "bicubic", "bilinear"):
+        moved = make_protocol("circular", (11, 11), kernel=kernel).shift(images, torch.tensor([3.0, -2.0]).expand(2, 2))
+        torch.testing.assert_close(moved, images.roll((-2, 3), (-2, -1)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("protocol", ["crop", "embed", "circular"])
+def test_half_pixel_shifts_move_the_centroid_by_half_a_pixel(protocol: str) -> None:
+    grid = torch.arange(33.0)
+    blob = torch.exp(-((grid[:, None] - 16) ** 2 + (grid - 16) ** 2) / 8)[None, None]
+    operator = make_protocol(protocol, (33, 33), max_shift=2)
+    size = operator.input_size[0]
+    out = operator.shift(blob, torch.tensor([[0.5, -1.25]])) - operator.shift(blob, torch.zeros(1, 2))
+    place = torch.arange(float(size))
+    mass = blob.sum()
+    assert (out.sum(-2) @ place / mass).item() == pytest.approx(0.5, abs=1e-3)
+    assert (out.sum(-1) @ place / mass).item() == pytest.approx(-1.25, abs=1e-3)
+
+
+def test_exactly_invariant_network_measures_zero_and_a_strided_one_does_not() -> None:
+    # An odd side: at the Nyquist frequency of an even one a shift by a fraction loses energy.
+    images = photo_like(8, 17)
+    exact = augkit.measure_invariance(CircularNet().double(), images.double(), protocol="circular", max_shift=8)
+    assert exact.js.value < 1e-15
+    assert exact.top1_change.value == 0
+    strided = augkit.measure_invariance(CircularNet(stride=2).double(), images.double(), protocol="circular")
+    assert strided.js.value > 1e-9
+    padded = augkit.measure_invariance(CircularNet(padding_mode="zeros"), images, protocol="circular")
+    assert padded.js.value > 1e-9
+
+
+def test_result_does_not_depend_on_the_batch_size() -> None:
+    images, model = photo_like(13, 20), CircularNet(stride=2, padding_mode="zeros")
+    labels = torch.arange(13) % 4
+    reports = [
+        augkit.measure_invariance(model, images, labels, max_shift=3, batch_size=size, lengths=(1.0, 2.5))
+        for size in (1, 7, 13)
+    ]
+    for other in reports[1:]:
+        for name, values in reports[0].statistics.items():
+            torch.testing.assert_close(values, other.statistics[name], atol=1e-6, rtol=1e-4)
+        assert reports[0].curve[2.5]["js"].shape == (13, 1)
+        assert reports[0].fingerprint == other.fingerprint
+
+
+def test_measurement_equals_a_loop_over_images_and_shifts() -> None:
+    images, model = photo_like(5, 20), CircularNet(stride=2).eval()
+    report = augkit.measure_invariance(model, images, max_shift=3, pairs=2, seed=7, input_size=12, kernel="lanczos3")
+    uniform = torch.rand(5, 8, generator=torch.Generator().manual_seed(7))
+    shifts = (2 * uniform - 1).view(5, 4, 2) * 3
+    protocol = make_protocol("crop", (20, 20), max_shift=3, input_size=12, kernel="lanczos3")
+    total = 0.0
+    with torch.inference_mode():
+        for n in range(5):
+            answers = [
+                model(protocol.shift(images[n : n + 1], shifts[n : n + 1, s])).double().softmax(-1) for s in range(4)
+            ]
+            for s, t in ((0, 2), (1, 3)):
+                middle = (answers[s] + answers[t]) / 2
+                entropies = [-(p * p.log2()).sum().item() for p in (middle, answers[s], answers[t])]
+                total += entropies[0] - (entropies[1] + entropies[2]) / 2
+    assert report.js.value == pytest.approx(total / 10, rel=1e-4)
+
+
+def test_accuracy_is_that_of_the_unshifted_images_and_needs_labels() -> None:
+    images, model = photo_like(12, 16), CircularNet()
+    with torch.inference_mode():
+        answers = model((images[..., 2:14, 2:14] - 0.3) / 0.5).argmax(-1)
+    report = augkit.measure_invariance(model, images, answers, max_shift=2, mean=[0.3], std=[0.5])
+    assert report.accuracy.value == 1
+    assert not hasattr(augkit.measure_invariance(model, images, max_shift=2), "accuracy")
+
+
+def test_model_comes_back_in_the_mode_it_was_in_and_images_unchanged() -> None:
+    images, model = photo_like(3, 16), CircularNet().train()
+    before = images.clone()
+    augkit.measure_invariance(model, images, max_shift=2)
+    assert model.training
+    assert torch.equal(images, before)
+
+
+def test_report_holds_all_that_repeats_it() -> None:
+    report = augkit.measure_invariance(CircularNet(stride=2), photo_like(6, 16), max_shift=2, lengths=(1, 2))
+    tree = report.to_dict()
+    assert tree["settings"]["protocol"] == "crop"
+    assert tree["settings"]["kernel"] == "sinc"
+    assert [point["length"] for point in tree["response"]] == [1, 2]
+    assert set(tree["js"]) == {"value", "low", "high"}
+    assert report.js.low <= report.js.value <= report.js.high
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"protocol": "crp"}, "did you mean 'crop'"),
+        ({"kernel": "bilinaer"}, "did you mean 'bilinear'"),
+        ({"kernel": "fourier"}, "wraps around"),
+        ({"max_shift": -1.0}, "at least 0"),
+        ({"max_shift": math.nan}, "at least 0"),
+        ({"max_shift": 8.0}, "leaves no window"),
+        ({"max_shift": 3.0, "input_size": 12}, "margin of 2"),
+        ({"input_size": 20, "max_shift": 0.0}, "at most"),
+        ({"protocol": "embed", "input_size": 10, "max_shift": 0.0}, "at least"),
+        ({"protocol": "circular", "input_size": 10}, "exactly"),
+        ({"mean": [0.5], "max_shift": 2.0}, "both or neither"),
+        ({"mean": [0.5, 0.5], "std": [1.0, 1.0], "max_shift": 2.0}, "mean and std"),
+        ({"pairs": 0, "max_shift": 2.0}, "at least 1"),
+        ({"labels": torch.tensor([0, 1, 9]), "max_shift": 2.0}, "label 9"),
+        ({"labels": torch.tensor([0, 1])}, "labels"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        augkit.measure_invariance(CircularNet(), photo_like(3, 16), **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Identity(), r"expected logits \(3, K\)"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(1)), "at least 2 classes"),
+    ],
+)
+def test_models_that_give_no_logits_are_refused(model: nn.Module, message: str) -> None:
+    model(torch.zeros(3, 1, 12, 12))
+    with pytest.raises(InputError, match=message):
+        augkit.measure_invariance(model, photo_like(3, 16), max_shift=2)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    model = CircularNet()
+    nn.init.constant_(model.head.bias, math.nan)
+    with pytest.raises(InputError, match="finite logits"):
+        augkit.measure_invariance(model, photo_like(3, 16), max_shift=2)
+
+
+def test_images_of_the_wrong_rank_or_dtype_are_refused() -> None:
+    with pytest.raises(InputError, match="4 dimensions"):
+        augkit.measure_invariance(CircularNet(), torch.zeros(16, 16))
+    with pytest.raises(InputTypeError, match="floating dtype or uint8"):
+        augkit.measure_invariance(CircularNet(), torch.zeros(1, 1, 16, 16, dtype=torch.int32))

@@ -1,0 +1,158 @@
+"""Training: same numbers twice, resumption, and what stops a run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import augkit
+from augkit.data import Dataset
+from augkit.errors import InputError, RunError
+from augkit.models import load_model
+from augkit.recipe import Recipe
+from augkit.training import choose_device, learning_rate, read_checkpoint
+
+
+def weights(run: augkit.training.Run) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in run.model.state_dict().values()])
+
+
+def test_same_recipe_and_seed_give_the_same_run(tiny: Recipe) -> None:
+    first, second = augkit.fit(tiny, seed=1), augkit.fit(tiny, seed=1)
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(augkit.fit(tiny, seed=2)))
+    assert [row["loss"] for row in first.history] == [row["loss"] for row in second.history]
+
+
+def test_it_learns(tiny: Recipe) -> None:
+    longer = tiny.replaced(data={"name": "digits", "canvas": 16}, train={"epochs": 6, "batch_size": 32})
+    history = augkit.fit(longer).history
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1]["validation_accuracy"] > 0.5
+
+
+def test_global_random_state_is_neither_used_nor_disturbed(tiny: Recipe) -> None:
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    first = augkit.fit(tiny)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(456)
+    assert torch.equal(weights(augkit.fit(tiny)), weights(first))
+
+
+def test_policies_share_initial_weights_and_order(tiny: Recipe) -> None:
+    # With a learning rate that changes nothing, only order and initial weights could differ.
+    frozen = tiny.replaced(optim={"lr": 1e-30, "weight_decay": 0.0})
+    plain = frozen.replaced(policy={})
+    started, other = augkit.fit(frozen).model, augkit.fit(plain).model
+    for a, b in zip(started.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-20, rtol=0)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tiny: Recipe, tmp_path: Path) -> None:
+    three = tiny.replaced(train={"epochs": 3, "batch_size": 32})
+    whole = augkit.fit(three, output=tmp_path / "whole")
+
+    def stop(row: dict[str, object]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        augkit.fit(three, output=tmp_path / "parts", on_epoch=stop)
+    resumed = augkit.fit(three, output=tmp_path / "parts", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [row["loss"] for row in whole.history] == [row["loss"] for row in resumed.history]
+
+
+def test_run_folder_holds_what_it_promises(tiny: Recipe, tmp_path: Path) -> None:
+    run = augkit.fit(tiny, seed=3, output=tmp_path / "run")
+    folder = tmp_path / "run"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint.pt",
+        "environment.json",
+        "metrics.jsonl",
+        "recipe.yaml",
+    ]
+    assert Recipe.load(folder) == tiny.replaced(seed=3)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows == run.history
+    assert "torch" in json.loads((folder / "environment.json").read_text())["versions"]
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(state["model"][name], value)
+    loaded = load_model(str(folder))
+    assert loaded.recipe == tiny.replaced(seed=3)
+    assert loaded.input_size == 16
+    assert torch.equal(weights(run), torch.cat([v.flatten().double() for v in loaded.model.state_dict().values()]))
+
+
+def test_nothing_is_overwritten_unless_asked(tiny: Recipe, tmp_path: Path) -> None:
+    augkit.fit(tiny, output=tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(InputError, match="exists: add --resume"):
+        augkit.fit(tiny, output=tmp_path / "run")
+    with pytest.raises(InputError, match="another recipe or seed"):
+        augkit.fit(tiny, seed=9, output=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    augkit.fit(tiny, seed=9, output=tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() != before
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="augkit wrote"):
+        augkit.fit(tiny, output=tmp_path / "foreign", overwrite=True)
+    assert (tmp_path / "foreign" / "thesis.tex").read_text() == "precious"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="it is a file"):
+        augkit.fit(tiny, output=tmp_path / "file")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny: Recipe, tmp_path: Path) -> None:
+    wild = tiny.replaced(optim={"name": "sgd", "lr": 1e20})
+    with pytest.raises(RunError, match=r"loss is (nan|inf) in epoch \d at learning rate.*lower optim.lr"):
+        augkit.fit(wild, output=tmp_path / "run")
+
+
+def test_broken_checkpoints_are_refused(tmp_path: Path, tiny: Recipe) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"broken\.pt.*cannot be read"):
+        read_checkpoint(tmp_path / "broken.pt")
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match="expected a dict with 'model'"):
+        read_checkpoint(tmp_path / "other.pt")
+
+
+def test_learning_rate_rises_then_falls_to_zero(tiny: Recipe) -> None:
+    rates = [learning_rate(step, 100, tiny) for step in range(100)]
+    top = rates.index(max(rates))
+    assert top == pytest.approx(100 * tiny.train.warmup, abs=1)
+    assert all((a < b) == (step < top) for step, (a, b) in enumerate(itertools.pairwise(rates)))
+    assert max(rates) == pytest.approx(tiny.optim.lr)
+    assert rates[-1] < 0.001 * tiny.optim.lr + 1e-4
+
+
+def test_both_optimisers_spare_norms_and_biases(tiny: Recipe, digits: Dataset) -> None:
+    # With decay alone at work (a rate so small that gradients change nothing), only weights shrink.
+    for name in ("sgd", "adamw"):
+        start = augkit.fit(tiny.replaced(optim={"name": name, "lr": 1e-9, "weight_decay": 0.0}))
+        decayed = augkit.fit(tiny.replaced(optim={"name": name, "lr": 1e-9, "weight_decay": 1e7}))
+        for (key, a), b in zip(start.model.named_parameters(), decayed.model.parameters(), strict=True):
+            shrunk = (b.norm() / a.norm()).item() if a.norm() > 1e-6 else 1.0
+            assert (shrunk < 0.999) == (a.ndim > 1), key
+
+
+def test_unusable_devices_are_named() -> None:
+    for device in ("cuda:99", "nonsense"):
+        with pytest.raises(InputError, match=f"device '{device}': cannot be used here"):
+            choose_device(device)
+
+
+def test_head_fc_and_missing_channels(tiny: Recipe) -> None:
+    assert augkit.fit(tiny.replaced(model={"head": "fc", "width": 4})).history
+    with pytest.raises(InputError, match=r"data\.mean: expected 1 or 1 values"):
+        augkit.fit(tiny.replaced(data={"name": "digits", "mean": [0.5] * 3, "std": [0.5] * 3}))
+    with pytest.raises(InputError, match=r"data\.canvas: expected at least 8"):
+        augkit.fit(tiny.replaced(data={"name": "digits", "canvas": 4}))
