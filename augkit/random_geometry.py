@@ -149,10 +149,9 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def _shared_repr(self) -> str:
-        named = ((name, getattr(self, name), usual) for name, usual in (("kernel", "bicubic"), ("padding", "zeros")))
-        return f"p={self.probability}" + "".join(
-            f", {name}={value!r}" for name, value, usual in named if value != usual
-        )
+        kernel = "" if self.kernel == "bicubic" else f", kernel={self.kernel!r}"
+        padding = "" if self.padding == "zeros" else f", padding={self.padding!r}"
+        return f"p={self.probability}{kernel}{padding}"
 
 
 def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -411,12 +411,12 @@ class Augment(nn.Module):
         return size
 
     def __repr__(self) -> str:
-        kept = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
-        options = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
-        usual = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
-        options["min_visible_area"] = self.min_visible_area
-        kept |= {name: value for name, value in options.items() if value != usual[name]}
-        return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in kept.items())])})"
+        usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        options |= {"min_visible_area": self.min_visible_area}
+        named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        named |= {name: value for name, value in options.items() if value != usual[name]}
+        return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
 
     def _geometry(self) -> list[RandomGeometry]:
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
