@@ -14,6 +14,7 @@ _HOME = {
     "Augment": "transforms",
     "RandomHorizontalFlip": "transforms",
     "RandomRescale": "transforms",
+    "RandomShiftBlur": "transforms",
     "RandomSubpixelCrop": "transforms",
     "RandomSubpixelShift": "transforms",
     "Policy": "policy",
@@ -26,6 +27,7 @@ _HOME = {
     "load_dataset": "data",
     "measure_invariance": "invariance",
     "resample": "resampling",
+    "shift_blur": "blur",
     "transfer": "invariance",
 }
 
@@ -33,6 +35,7 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (the keys are strings
 
 if TYPE_CHECKING:
     from augkit.architectures import build_model as build_model
+    from augkit.blur import shift_blur as shift_blur
     from augkit.data import load_dataset as load_dataset
     from augkit.invariance import architectural_invariance as architectural_invariance
     from augkit.invariance import learned_invariance as learned_invariance
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from augkit.transforms import Augment as Augment
     from augkit.transforms import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.transforms import RandomRescale as RandomRescale
+    from augkit.transforms import RandomShiftBlur as RandomShiftBlur
     from augkit.transforms import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.transforms import RandomSubpixelShift as RandomSubpixelShift
 

@@ -124,5 +124,6 @@ def apply_to_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
     """
     x0, y0, x1, y1 = (boxes - 0.5).unbind(-1)
     corners = torch.stack([x0, y0, x1, y0, x0, y1, x1, y1], dim=-1)
-    moved = apply_to_points(matrix, corners.reshape(boxes.shape[0], -1, 2)).unflatten(1, (-1, 4))
+    batch, count = boxes.shape[:2]
+    moved = apply_to_points(matrix, corners.reshape(batch, 4 * count, 2)).reshape(batch, count, 4, 2)
     return torch.cat([moved.amin(dim=2), moved.amax(dim=2)], dim=-1) + 0.5

@@ -55,7 +55,8 @@ def _kaiser_sinc(d: Tensor) -> Tensor:
     inside = d.abs() < 8
     # The clamp keeps the derivative of the square root finite outside the window.
     window = torch.special.i0(KAISER_BETA * torch.sqrt((1 - (d / 8) ** 2).clamp(min=1e-12)))
-    norm = torch.special.i0(torch.tensor(KAISER_BETA, dtype=d.dtype, device=d.device))
+    # Filled on the device: a tensor of a host value would wait for it, and cannot stand in a CUDA graph.
+    norm = torch.special.i0(torch.full((), KAISER_BETA, dtype=d.dtype, device=d.device))
     return torch.where(inside, _sinc(d) * window / norm, torch.zeros_like(d))
 
 

@@ -19,6 +19,8 @@ from augkit.errors import InputError
 from augkit.schema import parse_yaml, validate
 
 if TYPE_CHECKING:
+    import albumentations
+
     from augkit.transforms import Augment, RandomGeometry
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos3", "sinc", "fourier"]
@@ -51,6 +53,7 @@ class Shift(Data):
 
     max_pixels: Pixels = Field(0.0, description="largest displacement (pixels)")
     p: Probability = Field(1.0, description="share of samples (probability)")
+    blur_only: bool = Field(False, description="control: blur as the shift would, but move nothing")
 
 
 class Rescale(Data):
@@ -117,7 +120,8 @@ class Policy(Data):
 
         ops: list[RandomGeometry] = []
         if self.shift:
-            ops.append(transforms.RandomSubpixelShift(self.shift.max_pixels, self.shift.p))
+            op = transforms.RandomShiftBlur if self.shift.blur_only else transforms.RandomSubpixelShift
+            ops.append(op(self.shift.max_pixels, self.shift.p))
         if self.rescale:
             ops.append(transforms.RandomRescale(self.rescale.max_factor, self.rescale.p))
         if self.crop:
@@ -145,12 +149,38 @@ class Policy(Data):
             strength=self.strength,
         )
 
+    def albumentations(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        bbox_params: Any = None,
+        keypoint_params: Any = None,
+        backend: Literal["torch", "opencv"] = "torch",
+        seed: int | None = None,
+    ) -> albumentations.Compose:
+        """The CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
+
+        ``bbox_params`` and ``keypoint_params`` are albumentations' own; ``backend`` is explained in
+        `augkit.adapters.albumentations`.
+
+        >>> import numpy
+        >>> twin = Policy(shift={"max_pixels": 2.0}).albumentations(seed=0)
+        >>> twin(image=numpy.zeros((24, 32, 3), numpy.uint8))["image"].shape
+        (24, 32, 3)
+        """
+        from augkit.adapters.albumentations import Compose, PolicyTransform
+
+        transform = PolicyTransform(self.model_dump(exclude_none=True), size, backend)
+        return Compose([transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
+
     def __str__(self) -> str:
         parts = []
         for name in ("shift", "rescale", "crop", "flip"):
             op = getattr(self, name)
             if op is not None:
-                values = ", ".join(f"{k} {v:.3g}" for k, v in op.model_dump().items())
+                fields = op.model_dump(exclude={"blur_only"}).items()
+                values = ", ".join(f"{k} {v:.3g}" for k, v in fields)
+                values += ", blur only" if getattr(op, "blur_only", False) else ""
                 parts.append(f"{name} ({values})")
         return ", ".join(parts) or "no augmentation"
 

@@ -1,130 +1,36 @@
 """Random geometric transforms: one op a class, composed by `Augment` and resampled once.
 
 Each op turns uniform draws into a matrix and does nothing else; randomness enters as data. Alone, an op is a
-Kornia augmentation (it also runs inside ``kornia.augmentation.AugmentationSequential``). Inside `Augment` only
-its matrix is used. Every sample has its own parameters and its own coin for ``p``.
+Kornia augmentation (it also runs inside ``kornia.augmentation.AugmentationSequential``, see
+`augkit.random_geometry`). Inside `Augment` only its matrix is used. Every sample has its own parameters and its
+own coin for ``p``.
 
 ``strength`` in [0, 1] scales the range of every op: 0 is the identity bit for bit, 1 the range as written.
+
+A plain loop; what the other loops take is in `augkit.adapters`:
+
+>>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
+>>> model, loader = nn.Linear(64, 2), [(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8), torch.arange(4) % 2)]
+>>> for images, labels in loader:
+...     logits = model(augment(images).flatten(1))  # on the device of the images; drawn anew for each batch
+...     loss = nn.functional.cross_entropy(logits, labels)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-from kornia.augmentation import GeometricAugmentationBase2D
 from torch import Tensor, nn
 
-from augkit import geometry
+from augkit import geometry, targets
+from augkit.blur import shift_blur, shift_blur_checked
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.resampling import check_images, check_size, fourier_shift_checked, replay, resample, resample_checked
-
-Size = tuple[int, int]
-
-
-class RandomGeometry(GeometricAugmentationBase2D):
-    """Base of the ops. A subclass says how many uniform draws it takes and what matrix they make.
-
-    Column 0 of the draws is the coin for ``p``: a sample not chosen gets the identity.
-    """
-
-    draws: ClassVar[int]
-
-    def __init__(self, p: float, kernel: str, padding: str) -> None:
-        # Kornia's own coin stays at 1: it would compute and blend every sample, and refuses crops.
-        super().__init__(p=1.0)
-        self.probability = check_range("p", p, 0.0, 1.0)
-        check_names(kernel, padding)
-        self.kernel, self.padding = kernel, padding
-
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
-        """Matrices ``(B, 3, 3)`` for an input of ``size`` from draws ``(B, n)`` in [0, 1) and strength ``(B,)``."""
-        raise NotImplementedError  # abstract: every op below defines it
-
-    def output_size(self, size: Size) -> Size:
-        """The size that an input of ``size`` leaves with."""
-        return size
-
-    def max_shrink(self, size: Size) -> float:
-        """The most that the op shrinks an axis of an input of ``size``, at least 1: bounds the antialias taps."""
-        del size
-        return 1.0
-
-    def chosen(self, draws: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        """``values`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter here."""
-        coin = draws[:, 0] < self.probability
-        return tuple(torch.where(coin, value, torch.zeros_like(value)) for value in values)
-
-    def forward(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor] | None = None,
-        *,
-        strength: float | Tensor = 1.0,
-        generator: torch.Generator | None = None,
-        data_keys: Any = None,
-    ) -> Tensor:
-        """Transform ``input`` ``(B, C, H, W)``; replay with ``params=op._params`` as in Kornia.
-
-        ``data_keys`` is what Kornia's containers pass along; it is not used.
-        """
-        del data_keys
-        check_images(input)
-        if not input.is_floating_point():
-            raise InputTypeError(f"images: expected a floating dtype (only Augment takes uint8), got {input.dtype}")
-        if params is None:
-            # Not through `forward_parameters`, which would draw from torch's global state as well.
-            params = {
-                "draws": draw(input.shape[0], self.draws, input.device, generator),
-                "strength": strengths(strength, input.shape[0], input.device),
-                "batch_prob": torch.ones(input.shape[0], device=input.device),
-                "forward_input_shape": torch.tensor(input.shape),
-            }
-        return super().forward(input, params)
-
-    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        draws = torch.rand(batch_shape[0], self.draws, device=self.device)
-        return {"draws": draws, "strength": torch.ones(batch_shape[0], device=self.device)}
-
-    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
-        # Kornia's would round the matrix to the images' dtype under autocast.
-        return self.compute_transformation(input, params, flags)
-
-    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
-        del flags
-        draws, strength = params["draws"].to(input.device), params["strength"].to(input.device)
-        return self.matrix(draws, strength, (input.shape[-2], input.shape[-1]))
-
-    def apply_transform(
-        self,
-        input: Tensor,
-        params: dict[str, Tensor],
-        flags: dict[str, Any],
-        transform: Tensor | None = None,
-    ) -> Tensor:
-        if transform is None:
-            transform = self.compute_transformation(input, params, flags)
-        size = (input.shape[-2], input.shape[-1])
-        kernel = flags.get("kernel", self.kernel)
-        return resample_checked(input, transform, self.output_size(size), kernel, self.padding, self.max_shrink(size))
-
-    def apply_transform_mask(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
-    ) -> Tensor:
-        return self.apply_transform(input, params, {**flags, "kernel": "nearest"}, transform)
-
-    def inverse_transform(
-        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
-    ) -> Tensor:
-        del flags
-        assert transform is not None  # Kornia always passes the inverted matrix
-        return resample(input, transform, size, kernel=self.kernel, padding=self.padding)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.extra_repr()})"
+from augkit.random_geometry import RandomGeometry, Size, check_range, draw, strengths
+from augkit.resampling import check_images, check_size, fourier_shift_checked, replay, resample_checked
 
 
 class RandomSubpixelShift(RandomGeometry):
@@ -152,7 +58,60 @@ class RandomSubpixelShift(RandomGeometry):
         return geometry.shift(torch.stack([x, y], dim=-1))
 
     def extra_repr(self) -> str:
-        return f"max_pixels={self.max_pixels}, p={self.probability}"
+        return f"max_pixels={self.max_pixels}, {self._shared_repr()}"
+
+
+class RandomShiftBlur(RandomGeometry):
+    """Blur as a shift by up to ``max_pixels`` would, and move nothing: the control of `RandomSubpixelShift`.
+
+    Draws the same displacement as the shift and applies the magnitude of its kernel's response with zero phase
+    (`augkit.blur`). `Augment` blurs before it resamples, with its own kernel and padding. The match is exact
+    where the shift is the only geometry; with others, `Augment` resamples a shift together with them.
+
+    Args:
+        max_pixels: largest displacement whose blur is drawn, in pixels.
+        p: probability that a sample is blurred.
+        kernel, padding: used when the op stands alone; `Augment` has its own.
+
+    Raises:
+        InputError: ``max_pixels`` below 0, ``p`` outside [0, 1], unknown kernel or padding.
+    """
+
+    draws = 3
+
+    def __init__(self, max_pixels: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros") -> None:
+        super().__init__(p, kernel, padding)
+        self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
+
+    def pixels(self, draws: Tensor, strength: Tensor) -> Tensor:
+        """The displacement ``(B, 2)`` whose blur is applied, from draws ``(B, 3)`` and strength ``(B,)``."""
+        reach = self.max_pixels * strength
+        x, y = self.chosen(draws, (2 * draws[:, 1] - 1) * reach, (2 * draws[:, 2] - 1) * reach)
+        return torch.stack([x, y], dim=-1)
+
+    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
+        del strength, size
+        return geometry.identity(draws.shape[0], device=draws.device)
+
+    def apply_transform(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        del flags, transform
+        pixels = self.pixels(params["draws"].to(input.device), params["strength"].to(input.device))
+        return shift_blur_checked(input, pixels, self.kernel, self.padding)
+
+    def inverse_transform(
+        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
+    ) -> Tensor:
+        del flags, transform, size
+        return input  # a blur has no inverse; the geometry is the identity
+
+    def extra_repr(self) -> str:
+        return f"max_pixels={self.max_pixels}, {self._shared_repr()}"
 
 
 class RandomRescale(RandomGeometry):
@@ -182,7 +141,7 @@ class RandomRescale(RandomGeometry):
         return self.max_factor
 
     def extra_repr(self) -> str:
-        return f"max_factor={self.max_factor}, p={self.probability}"
+        return f"max_factor={self.max_factor}, {self._shared_repr()}"
 
 
 class RandomSubpixelCrop(RandomGeometry):
@@ -243,7 +202,7 @@ class RandomSubpixelCrop(RandomGeometry):
         return max(1.0, size[0] / out[0], size[1] / out[1])
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, area={self.area}, ratio={self.ratio}, p={self.probability}"
+        return f"size={self.size}, area={self.area}, ratio={self.ratio}, {self._shared_repr()}"
 
 
 class RandomHorizontalFlip(RandomGeometry):
@@ -266,13 +225,19 @@ class RandomHorizontalFlip(RandomGeometry):
 
 
 class Augmented(NamedTuple):
-    """What `Augment` returns when targets are passed; a target that was not passed is None."""
+    """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
+
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw.
+    """
 
     images: Tensor
     masks: Tensor | None
     boxes: Tensor | None
     keypoints: Tensor | None
     matrix: Tensor
+    boxes_valid: Tensor | None = None
+    keypoints_visible: Tensor | None = None
+    blur: Tensor | None = None
 
 
 class Augment(nn.Module):
@@ -281,13 +246,14 @@ class Augment(nn.Module):
     In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
 
     Args:
-        *ops: applied in this order.
+        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
         strength: used where a call names none.
+        min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
 
     Raises:
         InputError, InputTypeError: from the constructor and from ``forward``, one line each.
@@ -295,6 +261,9 @@ class Augment(nn.Module):
     >>> augment = Augment(RandomSubpixelShift(2.0), RandomRescale(1.2), RandomSubpixelCrop(size=(24, 24)))
     >>> augment(torch.rand(4, 3, 32, 32)).shape
     torch.Size([4, 3, 24, 24])
+    >>> out = augment(torch.rand(4, 3, 32, 32), boxes=torch.tensor([[[4.0, 4.0, 20.0, 28.0]]]).expand(4, 1, 4))
+    >>> out.boxes.shape, out.boxes_valid.shape
+    (torch.Size([4, 1, 4]), torch.Size([4, 1]))
     """
 
     mean: Tensor | None
@@ -309,26 +278,27 @@ class Augment(nn.Module):
         normalize: tuple[Any, Any] | None = None,
         dtype: torch.dtype | None = None,
         strength: float = 1.0,
+        min_visible_area: float = 0.0,
     ) -> None:
         super().__init__()
         check_names(kernel, padding)
-        self.strength = check_range("strength", strength, 0.0, 1.0)
-        for op in ops:
-            if not isinstance(op, RandomGeometry):
-                raise InputTypeError(
-                    f"Augment: expected augkit ops such as RandomSubpixelShift, got {type(op).__name__}"
-                )
-        if kernel == "fourier" and (
-            padding != "circular" or any(not isinstance(op, RandomSubpixelShift) for op in ops)
-        ):
-            raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
+        _check_ops(ops, kernel, padding)
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
+        self.strength = check_range("strength", strength, 0.0, 1.0)
+        self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
         self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
-        mean, std = (None, None) if normalize is None else _channel_statistics(normalize)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        self.normalize = None if normalize is None else _channel_statistics(normalize)
+        mean, std = self.normalize or (None, None)
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = None if values is None else torch.tensor(values).reshape(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def draws(self) -> int:
+        """How many uniform draws a sample takes."""
+        return sum(op.draws for op in self._geometry())
 
     def sample(
         self,
@@ -341,19 +311,27 @@ class Augment(nn.Module):
     ) -> Tensor:
         """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
         device = torch.device(device or "cpu")
-        ops = self._geometry()
-        draws = draw(batch, sum(op.draws for op in ops), device, generator)
-        strength = self.strength if strength is None else strength
-        return self.matrix(draws, strengths(strength, batch, device), size)
+        return self.matrix(*self._draw(batch, strength, generator, device), size)
 
     def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
         """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength ``(B,)``; pure."""
         total = geometry.identity(draws.shape[0], device=draws.device)
         first = 0
-        for op in self._geometry():
-            total = op.matrix(draws[:, first : first + op.draws], strength, size) @ total
-            first, size = first + op.draws, op.output_size(size)
+        # Autocast would multiply the matrices in half precision.
+        with torch.autocast(draws.device.type, enabled=False):
+            for op in self._geometry():
+                total = op.matrix(draws[:, first : first + op.draws], strength, size) @ total
+                first, size = first + op.draws, op.output_size(size)
         return total
+
+    def blur(self, draws: Tensor, strength: Tensor) -> Tensor | None:
+        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
+        first = 0
+        for op in self._geometry():
+            if isinstance(op, RandomShiftBlur):
+                return op.pixels(draws[:, first : first + op.draws], strength)
+            first += op.draws
+        return None
 
     def forward(
         self,
@@ -365,55 +343,64 @@ class Augment(nn.Module):
         strength: float | Tensor | None = None,
         generator: torch.Generator | None = None,
         matrix: Tensor | None = None,
+        blur: Tensor | None = None,
     ) -> Any:
         """Augment images, and the targets that are passed, with one draw.
 
         Args:
             images: ``(B, C, H, W)``, floating in [0, 1] or uint8.
-            masks: ``(B, C, H, W)`` of any floating dtype or uint8; resampled to the nearest pixel.
+            masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
             boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
+                ``boxes_valid`` ``(B, N)`` tells which are still of use (see ``min_visible_area``).
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
+                ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
             generator: source of the draws, on the device of the images; torch's global state when None.
             matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
+            blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
 
         Returns:
             The images; an `Augmented` tuple when any target is passed.
         """
         check_images(images)
-        size = (images.shape[-2], images.shape[-1])
+        size, aligned = (images.shape[-2], images.shape[-1]), True
         if not self.training or not len(self.ops):
-            matrix = geometry.identity(images.shape[0], device=images.device)
+            matrix, blur = geometry.identity(images.shape[0], device=images.device), None
             size_out, out = size, images
+        elif matrix is None:
+            size_out = self.output_size(size)
+            draws, factors = self._draw(images.shape[0], strength, generator, images.device)
+            matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
+            out = self.render(images, matrix, blur)
         else:
-            size_out, max_shrink = self.output_size(size), self._max_shrink(size)
-            if matrix is None:
-                matrix = self.sample(
-                    images.shape[0], size, strength=strength, generator=generator, device=images.device
-                )
-                out = self._resample(images, matrix, size_out, max_shrink or 1.0)
-            else:
-                out = replay(images, matrix, size_out, self.kernel, self.padding, max_shrink)
-                matrix = matrix.expand(images.shape[0], 3, 3)
-        out = self._finish(out)
+            size_out = self.output_size(size)
+            out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
+            out = replay(out, matrix, size_out, self.kernel, self.padding, self._max_shrink(size))
+            matrix = matrix.expand(images.shape[0], 3, 3)
+            aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
+        out = self.finish(out)
         if masks is None and boxes is None and keypoints is None:
             return out
         if masks is not None:
-            check_images(masks, "masks")
-            if (masks.shape[0], *masks.shape[-2:]) != (images.shape[0], *size):
-                raise InputError(
-                    f"masks: expected the batch, height and width of the images {tuple(images.shape)},"
-                    f" got {tuple(masks.shape)}"
-                )
-            masks = resample_checked(masks, matrix, size_out, "nearest", self.padding, 1.0)
-        if boxes is not None:
-            _check_target("boxes", boxes, images.shape[0], 4)
-            limit = torch.tensor([size_out[1], size_out[0]] * 2, device=boxes.device, dtype=boxes.dtype)
-            boxes = _moved(geometry.apply_to_boxes, matrix, boxes).clamp(min=0).minimum(limit)
-        if keypoints is not None:
-            _check_target("keypoints", keypoints, images.shape[0], 2)
-            keypoints = _moved(geometry.apply_to_points, matrix, keypoints)
-        return Augmented(out, masks, boxes, keypoints, matrix)
+            targets.check_masks(masks, images.shape[0], size)
+            if self.training and len(self.ops):
+                masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
+        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
+
+    def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None) -> Tensor:
+        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making: nothing is checked or waited for.
+
+        ``forward(matrix=...)`` is for matrices from elsewhere.
+        """
+        if blur is not None:
+            images = shift_blur_checked(images, blur, self.kernel, self.padding)
+        if all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
+            return images
+        if self.kernel == "fourier":
+            return fourier_shift_checked(images, matrix[:, :2, 2])
+        size = (images.shape[-2], images.shape[-1])
+        shrink = self._max_shrink(size) or 1.0
+        return resample_checked(images, matrix, self.output_size(size), self.kernel, self.padding, shrink)
 
     def output_size(self, size: Size) -> Size:
         """The size that images of ``size`` leave with."""
@@ -421,8 +408,13 @@ class Augment(nn.Module):
             size = op.output_size(size)
         return size
 
-    def extra_repr(self) -> str:
-        return f"kernel={self.kernel!r}, padding={self.padding!r}, strength={self.strength}"
+    def __repr__(self) -> str:
+        usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        options |= {"min_visible_area": self.min_visible_area}
+        named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        named |= {name: value for name, value in options.items() if value != usual[name]}
+        return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
 
     def _geometry(self) -> list[RandomGeometry]:
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
@@ -435,12 +427,27 @@ class Augment(nn.Module):
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
 
-    def _resample(self, images: Tensor, matrix: Tensor, size: Size, max_shrink: float) -> Tensor:
-        if self.kernel == "fourier":
-            return fourier_shift_checked(images, matrix[:, :2, 2])
-        return resample_checked(images, matrix, size, self.kernel, self.padding, max_shrink)
+    def _draw(
+        self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        strength = self.strength if strength is None else strength
+        return draw(batch, self.draws, device, generator), strengths(strength, batch, device)
 
-    def _finish(self, images: Tensor) -> Tensor:
+    def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
+        batch, matrix = out.images.shape[0], out.matrix
+        if out.boxes is not None:
+            targets.check_points("boxes", out.boxes, batch, 4)
+            boxes = targets.move_boxes(matrix, out.boxes)
+            boxes, valid = targets.clip_boxes(boxes, size_out, self.min_visible_area)
+            out = out._replace(boxes=boxes, boxes_valid=valid)
+        if out.keypoints is not None:
+            targets.check_points("keypoints", out.keypoints, batch, 2)
+            keypoints = targets.move_points(matrix, out.keypoints)
+            out = out._replace(keypoints=keypoints, keypoints_visible=targets.visible(keypoints, size_out))
+        return out
+
+    def finish(self, images: Tensor) -> Tensor:
+        """``normalize`` and ``dtype``, which follow the geometry."""
         if self.mean is None and self.out_dtype is None:
             return images
         if images.dtype == torch.uint8:
@@ -452,39 +459,25 @@ class Augment(nn.Module):
         return images.to(self.out_dtype or images.dtype)
 
 
-def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputTypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
-    if generator is not None and generator.device.type != device.type:
-        raise InputError(f"generator: expected one on {device}, got one on {generator.device}")
-    return torch.rand(batch, columns, device=device, generator=generator)
+def _check_ops(ops: tuple[RandomGeometry, ...], kernel: str, padding: str) -> None:
+    for op in ops:
+        if not isinstance(op, RandomGeometry):
+            raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {type(op).__name__}")
+    if sum(isinstance(op, RandomShiftBlur) for op in ops) > 1:
+        raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
+    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) for op in ops)
+    if kernel == "fourier" and not (padding == "circular" and shifts):
+        raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
 
 
-def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Tensor:
-    """``strength`` as ``(batch,)`` on ``device``.
-
-    Raises:
-        InputError: a scalar outside [0, 1] or a tensor of another shape. Values of a tensor on an accelerator
-            are clamped instead of checked, because a check would wait for the device.
-    """
-    if not isinstance(strength, Tensor):
-        return torch.full((batch,), check_range("strength", strength, 0.0, 1.0), device=device)
-    if strength.shape not in {(), (batch,)}:
-        raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
-    if strength.device.type == "cpu" and not bool(((strength >= 0) & (strength <= 1)).all()):
-        raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
-    return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
-
-
-def check_range(name: str, value: float, low: float, high: float) -> float:
-    """``value`` as a float; raises where it is not a number in ``[low, high]``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputTypeError(f"{name}: expected a number, got {value!r}")
-    if not low <= value <= high or value == math.inf:
-        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
-    return float(value)
+def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[list[float], list[float]]:
+    try:
+        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1).tolist() for v in normalize)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
+    if len(mean) != len(std) or not all(v > 0 for v in std):
+        raise InputError("normalize: expected (mean, std) of equal length with std above 0")
+    return mean, std
 
 
 def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> tuple[float, float]:
@@ -494,27 +487,3 @@ def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> t
     if first > last:
         raise InputError(f"{name}: expected low <= high, got {pair!r}")
     return first, last
-
-
-def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
-    try:
-        mean, std = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in normalize)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
-    if mean.shape != std.shape or not bool((std > 0).all()):
-        raise InputError("normalize: expected (mean, std) of equal length with std above 0")
-    return mean, std
-
-
-def _check_target(name: str, target: Tensor, batch: int, last: int) -> None:
-    if not isinstance(target, Tensor) or not target.is_floating_point():
-        got = target.dtype if isinstance(target, Tensor) else type(target).__name__
-        raise InputTypeError(f"{name}: expected a floating tensor ({batch}, N, {last}), got {got}")
-    if target.ndim != 3 or target.shape[0] != batch or target.shape[2] != last:
-        raise InputError(f"{name}: expected shape ({batch}, N, {last}), got {tuple(target.shape)}")
-
-
-def _moved(move: Callable[[Tensor, Tensor], Tensor], matrix: Tensor, target: Tensor) -> Tensor:
-    """``target`` moved in float32 at least: a coordinate of 224 is up to half a pixel off in bfloat16."""
-    dtype = torch.promote_types(matrix.dtype, target.dtype)
-    return move(matrix.to(dtype), target.to(dtype)).to(target.dtype)

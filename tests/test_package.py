@@ -18,10 +18,10 @@ ROOT = Path(augkit.__file__).parent
 ROWS = [
     ["errors"],
     ["geometry", "interpolation", "schema", "storage"],
-    ["backends", "resampling"],
-    ["transforms", "architectures", "invariance"],
+    ["backends", "resampling", "blur", "targets"],
+    ["random_geometry", "transforms", "architectures", "invariance"],
     ["policy", "data"],
-    ["recipe"],
+    ["adapters", "recipe"],
     ["training", "search"],
     ["comparison", "models", "report"],
     ["command"],
@@ -69,6 +69,7 @@ def test_public_names_are_those_listed() -> None:
         "Policy",
         "RandomHorizontalFlip",
         "RandomRescale",
+        "RandomShiftBlur",
         "RandomSubpixelCrop",
         "RandomSubpixelShift",
         "Recipe",
@@ -81,6 +82,7 @@ def test_public_names_are_those_listed() -> None:
         "load_dataset",
         "measure_invariance",
         "resample",
+        "shift_blur",
         "transfer",
     }
     for name in augkit.__all__:

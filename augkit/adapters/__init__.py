@@ -1,0 +1,7 @@
+"""augkit in other people's training loops. Import the module by its name; each needs only its own library.
+
+- `augkit.adapters.albumentations`: the CPU twin of a policy, and the seeding of DataLoader workers.
+- `augkit.adapters.collate`: augment inside ``collate_fn``.
+- `augkit.adapters.torchvision`: a transform for ``torchvision.transforms.v2.Compose``.
+- `augkit.adapters.lightning`, `augkit.adapters.timm`, `augkit.adapters.huggingface`: extras of the same names.
+"""

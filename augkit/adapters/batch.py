@@ -1,0 +1,70 @@
+"""Where the images and the targets of a batch are, whoever made it; what the adapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from augkit.errors import InputError, InputTypeError
+from augkit.transforms import Augment
+
+Key = int | str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The places in a batch: positions where it is a sequence, names where it is a mapping; None where absent."""
+
+    images: Key = 0
+    masks: Key | None = None
+    boxes: Key | None = None
+    keypoints: Key | None = None
+
+    def present(self) -> dict[str, Key]:
+        """Targets and images that have a place, under the names of `Augment`."""
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: key for name, key in pairs if key is not None}
+
+
+IMAGES_FIRST = Keys()
+
+
+def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Tensor]:
+    """Augment what ``keys`` names in ``batch``: the new value of each place.
+
+    Raises:
+        InputError: the batch has no such place.
+        InputTypeError: what is there is no tensor.
+    """
+    found = {name: _at(batch, key) for name, key in keys.present().items()}
+    images = found.pop("images")
+    out = augment(images, **found, strength=strength)
+    if not found:
+        return {keys.images: out}
+    return {key: getattr(out, name) for name, key in keys.present().items()}
+
+
+def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
+    """A copy of ``batch``, of the same type, with ``values`` in their places."""
+    if isinstance(batch, Tensor):
+        return values[0]
+    if isinstance(batch, Mapping):
+        return type(batch)({**batch, **values})  # type: ignore[call-arg]
+    entries = [values.get(place, entry) for place, entry in enumerate(batch)]
+    return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+
+
+def _at(batch: Any, key: Key) -> Tensor:
+    if isinstance(batch, Tensor) and key == 0:
+        return batch
+    try:
+        value = batch[key]
+    except (KeyError, IndexError, TypeError):
+        names = list(batch) if isinstance(batch, Mapping) else f"{type(batch).__name__} of positions"
+        raise InputError(f"batch: expected an entry {key!r}, got {names}; name the place with Keys(...)") from None
+    if not isinstance(value, Tensor):
+        raise InputTypeError(f"batch[{key!r}]: expected a tensor, got {type(value).__name__}; convert it before")
+    return value

@@ -1,0 +1,42 @@
+"""Augment inside ``collate_fn``: on whole batches, in the DataLoader's workers.
+
+The draws come from torch's global state, which torch seeds for each worker and epoch.
+
+>>> import augkit
+>>> from augkit.adapters.collate import Collate
+>>> from torch.utils.data import DataLoader
+>>> samples = [(torch.rand(3, 16, 16), label) for label in range(8)]
+>>> collate = Collate(augkit.Augment(augkit.RandomSubpixelShift(2.0)))
+>>> images, labels = next(iter(DataLoader(samples, batch_size=4, collate_fn=collate)))
+>>> images.shape, labels.tolist()
+(torch.Size([4, 3, 16, 16]), [0, 1, 2, 3])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import default_collate
+
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
+from augkit.transforms import Augment
+
+
+class Collate:
+    """A ``collate_fn`` that collates, then augments.
+
+    Args:
+        augment: what to apply; in ``eval()`` it leaves the geometry alone.
+        keys: where images and targets are in a collated batch; the first entry by default.
+        collate_fn: makes the batch; torch's own by default.
+    """
+
+    def __init__(
+        self, augment: Augment, keys: Keys = IMAGES_FIRST, collate_fn: Callable[[list[Any]], Any] = default_collate
+    ) -> None:
+        self.augment, self.keys, self.collate_fn = augment, keys, collate_fn
+
+    def __call__(self, samples: list[Any]) -> Any:
+        batch = self.collate_fn(samples)
+        return replaced(batch, augmented(self.augment, batch, self.keys))

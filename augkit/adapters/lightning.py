@@ -1,0 +1,50 @@
+"""Augment the training batches of a Lightning ``Trainer``, on its device; needs the extra ``lightning``.
+
+>>> import augkit
+>>> from augkit.adapters.lightning import AugmentCallback
+>>> callback = AugmentCallback(augkit.Augment(augkit.RandomSubpixelShift(2.0)))
+>>> batch = [torch.rand(4, 3, 16, 16), torch.arange(4)]
+>>> callback.on_train_batch_start(None, None, batch, 0)  # what lightning.Trainer(callbacks=[callback]) does
+>>> batch[0].shape
+torch.Size([4, 3, 16, 16])
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, MutableSequence
+from typing import Any
+
+import lightning
+
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented
+from augkit.errors import InputTypeError
+from augkit.transforms import Augment
+
+
+class AugmentCallback(lightning.Callback):
+    """Replace the images (and targets) of each training batch; validation, test and prediction see their own.
+
+    Lightning hands a callback the batch itself, so it is changed in place: it must be a list or a dict, which is
+    what torch's default collation makes of tuples.
+
+    Args:
+        augment: what to apply; it is moved to the batch's device.
+        keys: where images and targets are in a batch; the first entry by default.
+    """
+
+    def __init__(self, augment: Augment, keys: Keys = IMAGES_FIRST) -> None:
+        self.augment, self.keys = augment, keys
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        del trainer
+        self.augment.to(pl_module.device)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        del trainer, pl_module, batch_idx
+        if not isinstance(batch, (MutableSequence, MutableMapping)):
+            raise InputTypeError(
+                f"AugmentCallback: expected batches that are lists or dicts, got {type(batch).__name__}; "
+                "make collate_fn return a list"
+            )
+        for key, value in augmented(self.augment, batch, self.keys).items():
+            batch[key] = value  # type: ignore[index]

@@ -1,0 +1,213 @@
+"""The transforms under AMP, torch.compile, channels_last, pickle, repr; and without waiting for the device."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import augkit
+
+# Names that a repr may use.
+from augkit.transforms import (
+    Augment,
+    RandomHorizontalFlip,
+    RandomRescale,
+    RandomShiftBlur,
+    RandomSubpixelCrop,
+    RandomSubpixelShift,
+)
+
+SIZE = (24, 33)
+OPS = [
+    RandomSubpixelShift(2.5, p=0.5, kernel="lanczos3", padding="border"),
+    RandomShiftBlur(1.5),
+    RandomRescale(1.25, kernel="sinc"),
+    RandomSubpixelCrop((20, 27), area=(0.4, 0.9), ratio=(0.8, 1.2), p=0.7),
+    RandomSubpixelCrop(),
+    RandomHorizontalFlip(0.3),
+]
+
+
+def full(**options: Any) -> Augment:
+    ops = (RandomSubpixelShift(2.0, p=0.5), RandomRescale(1.2), RandomSubpixelCrop((20, 27)), RandomHorizontalFlip())
+    return Augment(*ops, **options)
+
+
+NORMALIZED = {"normalize": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), "dtype": torch.bfloat16}
+PIPELINES = {
+    "bilinear": full(kernel="bilinear"),
+    "lanczos3, normalised": full(kernel="lanczos3", padding="reflection", **NORMALIZED),
+    "sinc": full(kernel="sinc", padding="border"),
+    "fourier": Augment(RandomSubpixelShift(2.0), kernel="fourier", padding="circular"),
+    "blur": Augment(RandomShiftBlur(2.0), RandomHorizontalFlip()),
+}
+TARGETS = {
+    "masks": torch.zeros(4, 1, *SIZE, dtype=torch.int64),
+    "boxes": torch.rand(4, 3, 4) * 20,
+    "keypoints": torch.rand(4, 2, 2) * 20,
+}
+
+
+def seeded(function: Any, *args: Any, **kwargs: Any) -> Any:
+    torch.manual_seed(0)
+    out = function(*args, **kwargs)
+    return out if isinstance(out, Tensor) else tuple(value for value in out if value is not None)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: type(op).__name__)
+def test_repr_of_an_op_round_trips(op: Any) -> None:
+    again = eval(repr(op))
+    assert repr(again) == repr(op)
+    images = torch.rand(4, 3, *SIZE)
+    assert torch.equal(seeded(op, images), seeded(again, images))
+
+
+@pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
+def test_repr_pickle_and_deepcopy_of_augment(augment: Augment) -> None:
+    images = torch.rand(4, 3, *SIZE)
+    for again in (eval(repr(augment)), pickle.loads(pickle.dumps(augment)), copy.deepcopy(augment)):
+        assert repr(again) == repr(augment)
+        assert torch.equal(seeded(augment, images), seeded(again, images))
+
+
+def test_a_used_op_pickles() -> None:
+    op = RandomSubpixelShift(2.0)
+    images = torch.rand(2, 3, *SIZE)
+    out = op(images)
+    again = pickle.loads(pickle.dumps(op))
+    assert torch.equal(again(images, params=again._params), out)
+
+
+class NoHostSync(TorchDispatchMode):
+    """Raises where a value is read on the host, or a tensor is made from host values.
+
+    On a GPU either waits for the device, and neither can stand in a CUDA graph.
+    """
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_nonzero", "unique")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(name in str(func) for name in self.WAITS), f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_guard_sees_a_wait() -> None:
+    with pytest.raises(AssertionError, match="waits"), NoHostSync():
+        bool(torch.rand(1) > 0)
+
+
+@pytest.mark.parametrize("targets", [{}, TARGETS], ids=["images", "targets"])
+@pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
+def test_nothing_waits_for_the_device(augment: Augment, targets: dict[str, Tensor]) -> None:
+    images = torch.rand(4, 3, *SIZE)
+    with NoHostSync():
+        augment(images, **targets)
+        augment(images, strength=0.5, **targets)
+
+
+# "bilinear" is compiled below, with targets.
+@pytest.mark.parametrize("augment", [PIPELINES[name] for name in ("lanczos3, normalised", "fourier", "blur")])
+def test_compiles_without_graph_breaks(augment: Augment) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(augment, fullgraph=True, backend="aot_eager")
+    images = torch.rand(4, 3, *SIZE)
+    torch.testing.assert_close(seeded(compiled, images), seeded(augment, images))
+
+
+@pytest.mark.parametrize("strength", [0.5, torch.tensor([0.1, 0.4, 0.7, 1.0])], ids=["float", "tensor"])
+def test_compiles_with_targets_and_strength(strength: Any) -> None:
+    torch._dynamo.reset()
+    augment = full(kernel="bilinear")
+    compiled = torch.compile(augment, fullgraph=True, backend="aot_eager")
+    images = torch.rand(4, 3, *SIZE)
+    expected = seeded(augment, images, strength=strength, **TARGETS)
+    for a, b in zip(seeded(compiled, images, strength=strength, **TARGETS), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_strength_that_changes_compiles_twice_at_most() -> None:
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
+    compiled = torch.compile(full(kernel="bilinear"), fullgraph=True, backend=counter)
+    for strength in (0.1, 0.2, 0.3, 0.45):
+        compiled(torch.rand(2, 3, *SIZE), strength=strength)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor() -> None:
+    torch._dynamo.reset()
+    augment = full(kernel="bilinear", padding="reflection")
+    compiled = torch.compile(augment, fullgraph=True)
+    images = torch.rand(4, 3, *SIZE)
+    matrix = seeded(augment, images, keypoints=TARGETS["keypoints"])[2]
+    out, _, again = seeded(compiled, images, keypoints=TARGETS["keypoints"])[:3]
+    torch.testing.assert_close(out, augment(images, matrix=again), rtol=0, atol=1e-5)
+    assert again.shape == matrix.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
+def test_autocast_changes_nothing(augment: Augment, dtype: torch.dtype) -> None:
+    images = torch.rand(4, 3, *SIZE)
+    plain = seeded(augment, images, **TARGETS)
+    with torch.autocast("cpu", dtype=dtype):
+        cast = seeded(augment, images, **TARGETS)
+    assert all(map(torch.equal, plain, cast))
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: type(op).__name__)
+def test_autocast_changes_nothing_in_an_op_alone(op: Any) -> None:
+    images = torch.rand(4, 3, *SIZE)
+    plain = seeded(op, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = seeded(op, images)
+    assert torch.equal(plain, cast)
+
+
+@pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
+def test_channels_last(augment: Augment) -> None:
+    images = torch.rand(4, 3, *SIZE)
+    plain, last = (
+        seeded(augment, images.contiguous(memory_format=f)) for f in (torch.contiguous_format, torch.channels_last)
+    )
+    torch.testing.assert_close(plain, last, rtol=0, atol=1e-6 if plain.dtype == torch.float32 else 1e-2)
+
+
+def test_state_dict_is_empty_and_buffers_move() -> None:
+    augment = full(**NORMALIZED)
+    assert not augment.state_dict()
+    assert augment.to(torch.float64).mean.dtype == torch.float64
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
+def test_runs_in_a_cuda_graph(augment: Augment) -> None:
+    if "fourier" in repr(augment) or "Blur" in repr(augment):
+        pytest.skip("cuFFT plans are made outside of graphs")
+    augment = copy.deepcopy(augment).cuda()
+    images = torch.rand(4, 3, *SIZE, device="cuda")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            augment(images)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = augment(images)
+    graph.replay()
+    first = out.clone()
+    graph.replay()
+    assert not torch.equal(first, out)  # each replay draws anew
+
+
+def test_public_names_are_exported() -> None:
+    for name in ("RandomShiftBlur", "shift_blur"):
+        assert name in augkit.__all__
+        assert getattr(augkit, name).__doc__
