@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from augkit.backends import separable
+from augkit import geometry
+from augkit.backends import choose, separable
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
+
+
+class Finish(NamedTuple):
+    """What becomes of resampled values, fused where the backend can.
+
+    With neither, the output has the dtype of the images. With either, uint8 is divided by 255 and left
+    unrounded; the output is of ``dtype``, by default the images' own, or float32 for uint8.
+
+    Attributes:
+        dtype: floating dtype of the output.
+        mean, std: per channel, ``(C,)`` or ``(C, 1, 1)``: ``(value - mean) / std``.
+    """
+
+    dtype: torch.dtype | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+
+NOTHING = Finish()
 
 
 def resample(
@@ -20,6 +41,7 @@ def resample(
     kernel: str = "bicubic",
     padding: str = "zeros",
     antialias: bool = True,
+    finish: Finish = NOTHING,
 ) -> Tensor:
     """Resample images once, each through its own matrix.
 
@@ -30,6 +52,7 @@ def resample(
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
         antialias: stretch the kernel by the factor by which an axis shrinks.
+        finish: a dtype and a normalisation of the output, see `Finish`.
 
     Returns:
         ``(B, C, *size)`` in the dtype of the images; uint8 is rounded and clipped. The identity matrix at the
@@ -47,29 +70,81 @@ def resample(
     matrix = _checked_matrix(matrix, images)
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
-        return _fourier(images, matrix, size, padding)
+        return _fourier(images, matrix, size, padding, finish)
     scales = matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs()
     shrink = 1 / float(scales.min()) if antialias and len(scales) else 1.0
-    return resample_checked(images, matrix, size, kernel, padding, max(1.0, shrink))
+    return resample_checked(images, matrix, size, kernel, padding, max(1.0, shrink), finish=finish)
 
 
 def resample_checked(
-    images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    *,
+    finish: Finish = NOTHING,
 ) -> Tensor:
-    """`resample` without its checks, which wait for the device: for matrices that are known to be sound."""
+    """`resample` without its checks, which wait for the device: for axis-aligned matrices known to be sound."""
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    if choose(images, matrix) == "native":
+        return _native(images, matrix, size, kernel, padding, max_shrink, finish)
     with torch.autocast(images.device.type, enabled=False):
         out = separable.resample(_working(images), matrix, size, kernel, padding, max_shrink)
-    return _restored(out, images.dtype)
+        return finished(out, images.dtype, finish)
 
 
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
+    if choose(images, pixels) == "native":
+        return _native(images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
     with torch.autocast(images.device.type, enabled=False):
         out = separable.shift(_working(images), pixels, size, kernel, padding)
     return _restored(out, images.dtype)
+
+
+def _native(
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    finish: Finish,
+) -> Tensor:
+    from augkit.backends import native  # numba takes a third of a second to import
+
+    dtype, gain, bias = output_dtype(images.dtype, finish), None, None
+    if finish.mean is not None or finish.dtype is not None:
+        gain = torch.full((images.shape[1],), 1 / 255 if images.dtype == torch.uint8 else 1.0)
+        if finish.mean is not None and finish.std is not None:
+            gain = gain / finish.std.reshape(-1)
+            bias = (-finish.mean / finish.std).reshape(-1)
+    # The loop writes uint8 and float32; any other floating dtype is a conversion of the latter.
+    loop_dtype = dtype if dtype == torch.uint8 else torch.float32
+    out = native.resample(images, matrix, size, kernel, padding, max_shrink, dtype=loop_dtype, gain=gain, bias=bias)
+    return out.to(dtype)
+
+
+def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
+    """``out``, resampled in floating point from images of ``dtype``, as `Finish` says."""
+    if finish.mean is None and finish.dtype is None:
+        return _restored(out, dtype)
+    if dtype == torch.uint8:
+        out = out / 255
+    if finish.mean is not None and finish.std is not None:
+        out = (out - finish.mean.reshape(-1, 1, 1)) / finish.std.reshape(-1, 1, 1)
+    return out.to(output_dtype(dtype, finish))
+
+
+def output_dtype(dtype: torch.dtype, finish: Finish) -> torch.dtype:
+    """The dtype of the output for images of ``dtype``."""
+    if finish.dtype is not None:
+        return finish.dtype
+    return torch.float32 if dtype == torch.uint8 and finish.mean is not None else dtype
 
 
 def _working(images: Tensor) -> Tensor:
@@ -112,7 +187,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
 
 
-def fourier_shift_checked(images: Tensor, shift: Tensor) -> Tensor:
+def fourier_shift_checked(images: Tensor, shift: Tensor, finish: Finish = NOTHING) -> Tensor:
     """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device."""
     work = _working(images)
     spectrum = torch.fft.rfft2(work)
@@ -124,7 +199,7 @@ def fourier_shift_checked(images: Tensor, shift: Tensor) -> Tensor:
     # Without a shift the images come back bit for bit; the gradient with respect to the shift stays.
     still = work.detach() + (out - out.detach()) if shift.requires_grad else work
     out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], still, out)
-    return _restored(out, images.dtype)
+    return finished(out, images.dtype, finish)
 
 
 def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -138,13 +213,13 @@ def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> T
     return phase.to(dtype)
 
 
-def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str) -> Tensor:
+def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, finish: Finish) -> Tensor:
     eye = torch.eye(2, device=matrix.device, dtype=matrix.dtype)
     if padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
     if size != tuple(images.shape[-2:]) or not bool((matrix[:, :2, :2] == eye).all()):
         raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
-    return fourier_shift(images, matrix[:, :2, 2])
+    return fourier_shift_checked(images, matrix[:, :2, 2], finish)
 
 
 def check_images(images: Tensor, name: str = "images") -> None:

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from augkit import geometry
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.resampling import check_images, check_size, fourier_shift_checked, resample, resample_checked
+from augkit.resampling import (
+    Finish,
+    check_images,
+    check_size,
+    finished,
+    fourier_shift_checked,
+    resample,
+    resample_checked,
+)
 
 Size = tuple[int, int]
 
@@ -384,7 +392,7 @@ class Augment(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         if not self.training or not len(self.ops):
             matrix = geometry.identity(images.shape[0], device=images.device)
-            size_out, out = size, images
+            size_out, out = size, finished(images, images.dtype, self._finish(images))
         else:
             size_out = self.output_size(size)
             if matrix is None:
@@ -400,9 +408,9 @@ class Augment(nn.Module):
                     kernel=self.kernel,
                     padding=self.padding,
                     antialias=self.antialias,
+                    finish=self._finish(images),
                 )
                 matrix = matrix.expand(images.shape[0], 3, 3)
-        out = self._finish(out)
         if masks is None and boxes is None and keypoints is None:
             return out
         if masks is not None:
@@ -435,23 +443,19 @@ class Augment(nn.Module):
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
 
     def _resample(self, images: Tensor, matrix: Tensor, size: Size, kernel: str) -> Tensor:
+        finish = self._finish(images)
         if kernel == "fourier":
-            return fourier_shift_checked(images, matrix[:, :2, 2])
+            return fourier_shift_checked(images, matrix[:, :2, 2], finish)
         shrink, current = 1.0, (images.shape[-2], images.shape[-1])
         for op in self._geometry():
             shrink, current = shrink * op.max_shrink(current), op.output_size(current)
-        return resample_checked(images, matrix, size, kernel, self.padding, shrink if self.antialias else 1.0)
+        shrink = shrink if self.antialias else 1.0
+        return resample_checked(images, matrix, size, kernel, self.padding, shrink, finish=finish)
 
-    def _finish(self, images: Tensor) -> Tensor:
-        if self.mean is None and self.out_dtype is None:
-            return images
-        if images.dtype == torch.uint8:
-            images = images.to(torch.float32) / 255
-        if self.mean is not None and self.std is not None:
-            if len(self.mean) not in (1, images.shape[1]):
-                raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
-            images = (images - self.mean) / self.std
-        return images.to(self.out_dtype or images.dtype)
+    def _finish(self, images: Tensor) -> Finish:
+        if self.mean is not None and len(self.mean) not in (1, images.shape[1]):
+            raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
+        return Finish(self.out_dtype, self.mean, self.std)
 
 
 def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:

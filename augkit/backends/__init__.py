@@ -1,1 +1,54 @@
-"""Ways to resample, behind one signature. `augkit.resample` chooses among them."""
+"""Ways to resample, behind one signature, and the one place where a way is chosen."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+
+def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
+    """The module of `augkit.backends` that resamples ``images`` through ``matrix``.
+
+    ======================  =========  ==============================================================
+    backend                 matrices   when
+    ======================  =========  ==============================================================
+    ``general``             any        rotation or shear; torch, differentiable, every device
+    ``native``              aligned    CPU, float32 or uint8, no gradient, not traced; numba installed
+    ``separable``           aligned    everything else; torch, differentiable, every device
+    ======================  =========  ==============================================================
+    """
+    if not axis_aligned:
+        return "general"
+    if images.device.type == "cpu" and native_takes(images, matrix):
+        return "native"
+    return "separable"
+
+
+def native_takes(images: Tensor, matrix: Tensor) -> bool:
+    """Whether the loop of `augkit.backends.native`, which torch cannot see into, may run."""
+    return (
+        images.dtype in (torch.float32, torch.uint8)
+        and type(images) is Tensor  # a subclass expects torch's own functions
+        and not _watched(images, matrix)
+        and installed("numba")
+    )
+
+
+@cache
+def installed(package: str) -> bool:
+    """Whether ``package`` can be imported; it is not imported for that."""
+    return find_spec(package) is not None
+
+
+def _watched(images: Tensor, matrix: Tensor) -> bool:
+    """Whether torch records, traces or transforms what happens to the tensors."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or (torch.is_grad_enabled() and (images.requires_grad or matrix.requires_grad))
+        or torch._C._functorch.peek_interpreter_stack() is not None  # torch.func: vmap, jvp, grad
+        or torch.autograd.forward_ad._current_level >= 0
+    )

@@ -36,7 +36,10 @@ def axis_taps(
     scale: Tensor, offset: Tensor, sizes: tuple[int, int], kernel: str, padding: str, max_shrink: float
 ) -> tuple[Tensor, Tensor]:
     """Index (int64) and weight of every tap along one axis, both ``(B, out, T)``; sizes are ``(in, out)``."""
-    u = torch.arange(sizes[1], device=scale.device, dtype=scale.dtype)
+    # In float64, as in the native loop: at 224 pixels a float32 coordinate is wrong in the fifth digit of a weight.
+    dtype, precise = scale.dtype, torch.float32 if scale.device.type == "mps" else torch.float64
+    scale, offset = scale.to(precise), offset.to(precise)
+    u = torch.arange(sizes[1], device=scale.device, dtype=precise)
     x = (u - offset[:, None]) / scale[:, None]
     shrink = max_shrink if kernel != "nearest" else 1.0
     stretch = (1 / scale.abs()).clamp(1.0, shrink)[:, None]
@@ -44,7 +47,7 @@ def axis_taps(
     first = torch.floor(x - reach) + 1
     count = math.ceil(2 * HALF_WIDTH[kernel] * shrink) + (shrink > 1)
     tap = first[..., None] + torch.arange(count, device=x.device, dtype=x.dtype)
-    weight = FUNCTION[kernel]((tap - x[..., None]) / stretch[..., None])
+    weight = FUNCTION[kernel](((tap - x[..., None]) / stretch[..., None]).to(dtype))
     weight = weight / weight.sum(dim=-1, keepdim=True)
     return _pad(tap, weight, sizes[0], padding)
 
