@@ -26,7 +26,7 @@ from augkit.report.table import print_table
 from augkit.storage import claim, environment, write
 from augkit.training import choose_device, fit, load_recipe_data
 
-EXAMPLE = "python -m augkit.compare recipes/control.yaml recipes/mine.yaml --seeds 3"
+EXAMPLE = "python -m augkit.compare mnist5k --seeds 3"
 
 
 def compare(
@@ -83,22 +83,35 @@ def compare(
     ]
     rows = closing_table(arms)
     words = {name: conclusion(rows, name, recipes[0].invariance.max_shift) for name in names[1:]}
-    result = {"control": names[0], "seeds": list(seeds), "table": rows, "conclusions": words}
+    result = {
+        "control": names[0],
+        "seeds": list(seeds),
+        "table": rows,
+        "conclusions": words,
+        "environment": environment(),
+    }
     write(folder / "results.json", json.dumps(jsonable(result), indent=2, allow_nan=False))
     return result
 
 
 def main(arguments: list[str]) -> None:
     """Parse, compare, print."""
-    parser = make_parser("compare", "Compare recipes over seeds; the first one is the control.", EXAMPLE)
+    parser = make_parser(
+        "compare",
+        "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
+        " recipe is compared with itself without augmentation.",
+        EXAMPLE,
+    )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="files or shipped names")
     parser.add_argument("--seeds", type=positive, default=3, help="training seeds per recipe (default: 3)")
     add_writing(parser)
     options = parser.parse_intermixed_args(arguments)
     files, overrides = split_recipe(options.recipes, None)
-    if len(files) < 2:
-        raise InputError(f"compare: expected at least two recipes, got {len(files)}")
+    if not files:
+        raise InputError("compare: expected a recipe or several, got none")
     recipes = [Recipe.load(find_recipe(file), overrides) for file in files]
+    if len(recipes) == 1:
+        recipes = [recipes[0].control(), *recipes]
     folder = options.output or new_folder("compare")
     try:
         first = options.seed or 0

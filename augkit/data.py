@@ -113,6 +113,23 @@ def atypical(images: Images, *, seed: int = 0) -> dict[str, Images]:
     return {"inverted": inverted, "upside down": upside_down, "photographs": patches}
 
 
+def sample(images: Images, count: int, *, seed: int = 0) -> Images:
+    """At most ``count`` images in their order: stratified by label where there are labels, drawn by ``seed``."""
+    if count >= len(images):
+        return images
+    rng = np.random.default_rng(seed)
+    order = torch.from_numpy(rng.permutation(len(images)))
+    if images.labels is not None:
+        # Ranked within its class, every class gives its best ranks first.
+        labels, rank = images.labels[order], torch.empty_like(order)
+        for label in labels.unique():
+            members = labels == label
+            rank[members] = torch.arange(int(members.sum()))
+        order = order[torch.argsort(rank, stable=True)]
+    kept = order[:count].sort().values
+    return replace(images, images=images.images[kept], labels=None if images.labels is None else images.labels[kept])
+
+
 def _patches(count: int, channels: int, size: tuple[int, int], seed: int) -> Tensor:
     from sklearn.datasets import load_sample_images
 

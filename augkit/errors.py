@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 16  # names that one line can hold
+
 
 class AugkitError(Exception):
     """Base of all errors raised on purpose; a command prints it as one line, without a traceback."""
@@ -41,4 +43,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
-    return InputError(f"unknown {kind} '{name}':{hint} (known: {', '.join(names)})")
+    listed = ", ".join(names) if len(names) <= SHOWN else f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"
+    return InputError(f"unknown {kind} '{name}':{hint} (known: {listed})")

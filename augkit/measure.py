@@ -9,7 +9,7 @@ from typing import Any
 
 from augkit.command import Display, make_parser, positive, positive_number, print_json, run
 from augkit.comparison import jsonable
-from augkit.data import Dataset, Images, load_dataset
+from augkit.data import Dataset, Images, load_dataset, sample
 from augkit.errors import InputError
 from augkit.interpolation import KERNELS
 from augkit.invariance import PROTOCOLS, Estimate, InvarianceReport, measure_invariance
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--image-size", type=positive, metavar="PX", help="resize and centre-crop images of folders")
     parser.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
     parser.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")
-    parser.add_argument("--limit", type=positive, help="measure the first N images of the split")
+    parser.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
     parser.add_argument("--batch-size", type=positive, default=250, help="(default: 250)")
     options = parser.parse_args(arguments)
     folder = None if options.output is None else claim(options.output)
@@ -53,8 +53,7 @@ def main(arguments: list[str]) -> None:
     dataset = _dataset(options, loaded)
     images = dataset.open_test() if options.split == "test" else dataset.validation
     if options.limit is not None:
-        labels = None if images.labels is None else images.labels[: options.limit]
-        images = Images(images.images[: options.limit], labels, images.background)
+        images = sample(images, options.limit, seed=options.seed or 0)
     report = _measure(options, loaded, images)
     result = {
         "model": options.model,

@@ -103,7 +103,10 @@ def _from_callable(source: str) -> LoadedModel:
         raise InputError(f"model '{source}': cannot be imported ({error})") from None
     if not callable(make):
         raise InputError(f"model '{source}': expected a callable, got {type(make).__name__}")
-    model = make()
+    try:
+        model = make()
+    except Exception as error:  # the user's own code may raise anything; their traceback is one call away
+        raise InputError(f"model '{source}': calling it failed ({type(error).__name__}: {error})") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model '{source}': expected it to return an nn.Module, got {type(model).__name__}")
     return LoadedModel(model)

@@ -109,6 +109,11 @@ class Recipe(Data):
         comment = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
         return comment + yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
 
+    def control(self) -> Recipe:
+        """The same recipe without augmentation: what learned invariance is measured against."""
+        plain = Policy(kernel=self.policy.kernel, padding=self.policy.padding)
+        return self.replaced(name=f"{self.name}-control", policy=plain)
+
     def digest(self) -> str:
         """A short hash of every field."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]

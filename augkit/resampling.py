@@ -192,8 +192,10 @@ def fourier_shift_checked(images: Tensor, shift: Tensor, finish: Finish = NOTHIN
     work = _working(images)
     spectrum = torch.fft.rfft2(work)
     height, width = images.shape[-2:]
-    phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, device=images.device), width, spectrum.dtype)
-    phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, device=images.device), height, spectrum.dtype)
+    # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
+    turns = {"device": images.device, "dtype": torch.float32 if images.device.type == "mps" else torch.float64}
+    phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, **turns), width, spectrum.dtype)
+    phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, **turns), height, spectrum.dtype)
     spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
     out = torch.fft.irfft2(spectrum, s=(height, width))
     # Without a shift the images come back bit for bit; the gradient with respect to the shift stays.
@@ -203,10 +205,7 @@ def fourier_shift_checked(images: Tensor, shift: Tensor, finish: Finish = NOTHIN
 
 
 def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    # Whole turns are dropped before the product: in float32 a large angle would lose its last digits.
-    precise = torch.float32 if shift.device.type == "mps" else torch.float64
-    turns = torch.remainder(shift[:, None].to(precise) * frequency.to(precise), 1.0)
-    phase = torch.exp(-2j * math.pi * turns)
+    phase = torch.exp(-2j * math.pi * torch.remainder(shift[:, None].to(frequency.dtype) * frequency, 1.0))
     if size % 2 == 0:
         nyquist = frequency.abs() == 0.5
         phase = torch.where(nyquist, phase.real.to(phase.dtype), phase)

@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> None:
                 on_epoch=on_epoch,
             )
     except KeyboardInterrupt:
+        if not (folder / "recipe.yaml").is_file():
+            raise
         raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
     last = trained.history[-1]
     result = {"folder": str(folder), "seed": seed, **last}

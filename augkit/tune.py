@@ -75,7 +75,7 @@ class Tuning:
     @property
     def control_policy(self) -> Policy:
         """No augmentation, with the kernel and the padding of the recipe."""
-        return Policy(kernel=self.recipe.policy.kernel, padding=self.recipe.policy.padding)
+        return self.recipe.control().policy
 
     @property
     def final_seeds(self) -> list[int]:

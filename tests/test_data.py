@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from augkit.data import Dataset, Images, atypical, load_dataset
+from augkit.data import Dataset, Images, atypical, load_dataset, sample
 from augkit.errors import InputError
 
 
@@ -136,3 +136,14 @@ def test_torchvision_datasets_are_read_from_their_layout(tmp_path: Path) -> None
 def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'mnist5k'"):
         load_dataset("minst5k")
+
+
+def test_a_sample_is_stratified_seeded_and_in_order(digits: Dataset) -> None:
+    test = digits.open_test()
+    part = sample(test, 50, seed=1)
+    assert part.labels is not None
+    assert torch.bincount(part.labels).tolist() == [5] * 10
+    assert torch.equal(part.images, sample(test, 50, seed=1).images)
+    assert not torch.equal(part.images, sample(test, 50, seed=2).images)
+    assert sample(test, 10_000) is test
+    assert len(sample(Images(test.images, None), 7)) == 7

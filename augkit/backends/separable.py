@@ -42,7 +42,10 @@ def axis_taps(
     u = torch.arange(sizes[1], device=scale.device, dtype=precise)
     x = (u - offset[:, None]) / scale[:, None]
     shrink = max_shrink if kernel != "nearest" else 1.0
-    stretch = (1 / scale.abs()).clamp(1.0, shrink)[:, None]
+    inverse = 1 / scale.abs()
+    # Not a plain clamp: its gradient ends at the bound itself, where the strongest shrink of a batch lies.
+    bounded = torch.where((inverse > 1) & (inverse <= shrink), inverse, inverse.detach().clamp(1.0, shrink))
+    stretch = bounded[:, None]
     reach = HALF_WIDTH[kernel] * stretch
     first = torch.floor(x - reach) + 1
     count = math.ceil(2 * HALF_WIDTH[kernel] * shrink) + (shrink > 1)

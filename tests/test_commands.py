@@ -1,0 +1,229 @@
+"""The commands as a person runs them: what they write, print and refuse."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from augkit import compare, measure, train, tune
+from augkit.command import run
+from augkit.data import Dataset
+from augkit.recipe import Recipe
+
+COMMANDS = {"train": train, "measure": measure, "compare": compare, "tune": tune}
+
+
+@pytest.fixture
+def tiny_file(tiny: Recipe, tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny.to_yaml())
+    return str(path)
+
+
+def call(name: str, *words: str) -> int:
+    return run(COMMANDS[name].main, list(words))
+
+
+def test_train_then_measure(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "run")
+    assert call("train", tiny_file, "train.epochs=1", "--output", folder, "--json") == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["epoch"] == 1
+    assert "epoch   1/1" in out.err
+    assert call("measure", folder, "--limit", "60", "--json", "--quiet", "--output", str(tmp_path / "m")) == 0
+    out = capsys.readouterr()
+    result = json.loads(out.out)
+    assert out.err == ""
+    assert result["js"]["low"] <= result["js"]["value"] <= result["js"]["high"]
+    assert result["settings"]["protocol"] == "embed"
+    assert result["settings"]["images"] == 60
+    assert json.loads((tmp_path / "m" / "results.json").read_text()) == result
+    assert call("measure", folder, "--limit", "60", "--quiet") == 0
+    assert "Jensen-Shannon" in capsys.readouterr().out
+
+
+def test_measure_takes_networks_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    (tmp_path / "mynet.py").write_text(
+        "from torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 10))\n"
+        "def number():\n    return 3\n"
+        "def fails():\n    raise OSError('no disk')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--data", "digits", "--max-shift", "1", "--json", "--quiet"]
+    assert call("measure", "mynet:make", *arguments) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["protocol"] == "crop"
+    from mynet import make  # type: ignore[import-not-found]
+
+    torch.save(make().state_dict(), tmp_path / "weights.pt")
+    assert call("measure", "mynet:make", "--weights", "weights.pt", *arguments) == 0
+    capsys.readouterr()
+    for model, message in (("mynet:number", "got int"), ("mynet:fails", "no disk"), ("mynet:none", "no attribute")):
+        assert call("measure", model, *arguments) == 2
+        assert message in capsys.readouterr().err
+    torch.save({"0.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    assert call("measure", "mynet:make", "--weights", "other.pt", *arguments) == 2
+    assert "do not fit the network" in capsys.readouterr().err
+
+
+def test_compare_gives_a_paired_table(
+    tiny_file: str, tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [tiny_file, "train.epochs=1", "--seeds", "2", "--output", str(tmp_path / "c"), "--quiet"]
+    assert call("compare", *words) == 0
+    out = capsys.readouterr().out
+    assert f"tiny: On {len(digits.open_test())} typical test images and 2 training seeds" in " ".join(out.split())
+    result = json.loads((tmp_path / "c" / "results.json").read_text())
+    rows = {(row["arm"], row["images"]): row for row in result["table"]}
+    assert {images for _, images in rows} == {"typical", "inverted", "upside down", "photographs"}
+    assert rows["tiny-control", "typical"]["learned_invariance"] is None
+    assert rows["tiny", "photographs"]["accuracy"] is None
+    assert set(rows["tiny", "typical"]["learned_invariance"]) == {"value", "low", "high"}
+    before = (tmp_path / "c" / "tiny-seed1" / "checkpoint.pt").stat().st_mtime_ns
+    assert call("compare", *words, "--resume", "--json") == 0
+    assert (tmp_path / "c" / "tiny-seed1" / "checkpoint.pt").stat().st_mtime_ns == before
+    assert json.loads(capsys.readouterr().out)["table"] == result["table"]
+
+
+def tune_words(tiny_file: str, folder: Path) -> list[str]:
+    return [tiny_file, "--trials", "2", "--trial-epochs", "1", "--seeds", "1", "--output", str(folder)]
+
+
+def test_tune_writes_all_that_it_promises(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tuned"
+    assert call("tune", *tune_words(tiny_file, folder)) == 0
+    out = capsys.readouterr()
+    assert "Does it carry over to atypical images?" in " ".join(out.out.split())
+    assert "trial 2 of 2" in out.err
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results["trials"]) == 3
+    assert [point["strength"] for point in results["dose_response"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert results["dose_response"][0]["learned_invariance"]["value"] == 0
+    assert {len(curve) for curve in results["response"].values()} == {8}
+    assert sum(trial["chosen"] for trial in results["trials"]) == 1
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") >= 3
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    for words in (
+        "Closing table",
+        "Dose-response",
+        "Response curve",
+        "Trials",
+        results["conclusion"][:40],
+    ):
+        assert words in page
+    best = Recipe.load(folder / "best.yaml")
+    assert best.policy.model_dump() == results["chosen"]["fields"]
+    assert call("train", str(folder / "best.yaml"), "--output", str(tmp_path / "again"), "--quiet") == 0
+    for name in ("study.journal", "contact-sheet.png", "summary.png", "recipe.yaml", "environment.json"):
+        assert (folder / name).stat().st_size > 50
+
+
+def test_tune_goes_on_where_it_stopped(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real Ctrl-C in the middle, then the very line that it printed."""
+    folder = tmp_path / "tuned"
+    words = [*tune_words(tiny_file, folder), "train.epochs=1"]
+    words[2] = "400"
+    command = [sys.executable, "-m", "augkit.tune", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "trial 3 of 400" in line)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "interrupted; what was done is kept" in rest
+    line = rest.strip().splitlines()[-1].strip()
+    assert line.startswith("python -m augkit.tune --output")
+    done = (folder / "study.journal").read_text()
+    resumed = [word if word != "400" else "4" for word in line.split()[3:]]
+    assert call("tune", *resumed, "--json", "--quiet") == 0
+    results = json.loads(capsys.readouterr().out)
+    assert (folder / "study.journal").read_text().startswith(done)
+    assert results["settings"]["trials"] == 4
+    assert call("tune", *resumed, "--quiet", "--trial-epochs", "2") == 2
+    assert "resume with what it began with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tune --trials 0", "--trials: expected an integer of at least 1, got 0"),
+        ("tune --trials x", "expected an integer, got 'x'"),
+        ("tune --resume", "expected --output DIR"),
+        ("tune --bogus", "unrecognized arguments: --bogus"),
+        ("tune nothing.yaml", "no such file"),
+        ("tune polcy.x=1", "did you mean 'policy'"),
+        ("tune data.name=minst", "unknown dataset 'minst': did you mean 'mnist'"),
+        ("train", "expected one recipe"),
+        ("train mnist5k policy.strength=1.5", "policy.strength: expected less than or equal to 1, got 1.5"),
+        ("train mnist5k --device tpu9", "device 'tpu9': cannot be used here"),
+        ("train mnist5k --seed -1", "at least 0"),
+        ("compare", "expected a recipe or several"),
+        ("compare mnist5k mnist5k", "different names"),
+        ("compare mnist5k fashion-mnist", "same 'data'"),
+        ("measure nowhere", "there is no such file or folder"),
+        ("measure torchvision:resnet19 --data digits", "did you mean 'resnet18'"),
+        ("measure torchvision:resnet18", "--data: expected a dataset"),
+        ("measure torchvision:resnet18 --data folder:/nowhere", "there is none"),
+        ("measure torchvision:resnet18 --data digits --max-shift 1", "mean and std|expected"),
+        ("measure json:loads --data digits", "calling it failed"),
+        ("measure no.such:thing --data digits", "cannot be imported"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *arguments = words.split()
+    assert call(name, *arguments, "--quiet") == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("augkit: error: ")
+    assert out.err.count("\n") == 1
+    import re
+
+    assert re.search(message, out.err)
+    assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
+
+
+def test_failed_runs_exit_with_1(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", tiny_file, "optim.lr=1e30", "--output", str(tmp_path / "run"), "--quiet") == 1
+    assert "the loss is" in capsys.readouterr().err
+
+
+def test_outputs_that_exist_are_left_alone(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    for words in (["train", tiny_file], ["tune", tiny_file], ["compare", tiny_file, "mnist5k"]):
+        assert call(*words, "--output", str(tmp_path / "full"), "--quiet") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        COMMANDS[name].main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert f"example:\n  python -m augkit.{name}" in out
+    assert "--json" in out
+
+
+def test_schema_is_json_with_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", "--schema") == 0
+    schema = json.loads(capsys.readouterr().out)
+    for section in schema["$defs"].values():
+        for name, field in section["properties"].items():
+            assert "description" in field or "$ref" in field, name
