@@ -89,9 +89,9 @@ def resample_checked(
     """`resample` without its checks, which wait for the device: for axis-aligned matrices known to be sound."""
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    if choose(images, matrix) == "native":
-        return _native(images, matrix, size, kernel, padding, max_shrink, finish)
     with torch.autocast(images.device.type, enabled=False):
+        if choose(images, matrix) == "native":
+            return _native(images, matrix, size, kernel, padding, max_shrink, finish)
         out = separable.resample(_working(images), matrix, size, kernel, padding, max_shrink)
         return finished(out, images.dtype, finish)
 
@@ -99,9 +99,9 @@ def resample_checked(
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
-    if choose(images, pixels) == "native":
-        return _native(images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
     with torch.autocast(images.device.type, enabled=False):
+        if choose(images, pixels) == "native":
+            return _native(images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
         out = separable.shift(_working(images), pixels, size, kernel, padding)
     return _restored(out, images.dtype)
 
@@ -123,9 +123,10 @@ def _native(
         if finish.mean is not None and finish.std is not None:
             gain = gain / finish.std.reshape(-1)
             bias = (-finish.mean / finish.std).reshape(-1)
-    # The loop writes uint8 and float32; any other floating dtype is a conversion of the latter.
+    # The loop knows uint8 and float32; half precision is a conversion before and after it.
     loop_dtype = dtype if dtype == torch.uint8 else torch.float32
-    out = native.resample(images, matrix, size, kernel, padding, max_shrink, dtype=loop_dtype, gain=gain, bias=bias)
+    source = images if images.dtype == torch.uint8 else _working(images)
+    out = native.resample(source, matrix, size, kernel, padding, max_shrink, dtype=loop_dtype, gain=gain, bias=bias)
     return out.to(dtype)
 
 

@@ -16,7 +16,7 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
     backend                 matrices   when
     ======================  =========  ==============================================================
     ``general``             any        rotation or shear; torch, differentiable, every device
-    ``native``              aligned    CPU, float32 or uint8, no gradient, not traced; numba installed
+    ``native``              aligned    CPU, not float64, no gradient, not traced; numba installed
     ``separable``           aligned    everything else; torch, differentiable, every device
     ======================  =========  ==============================================================
     """
@@ -30,7 +30,7 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
 def native_takes(images: Tensor, matrix: Tensor) -> bool:
     """Whether the loop of `augkit.backends.native`, which torch cannot see into, may run."""
     return (
-        images.dtype in (torch.float32, torch.uint8)
+        images.dtype in (torch.float32, torch.uint8, torch.float16, torch.bfloat16)
         and type(images) is Tensor  # a subclass expects torch's own functions
         and not _watched(images, matrix)
         and installed("numba")
