@@ -1,4 +1,4 @@
-"""The one resampling: any axis-aligned matrix, any kernel, any padding; and the exact shift on a torus."""
+"""The one resampling: any affine matrix, any kernel, any padding; and the exact shift on a torus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from augkit import geometry
-from augkit.backends import choose, separable
+from augkit.backends import choose, general, separable
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
 
@@ -60,7 +60,7 @@ def resample(
 
     Raises:
         InputTypeError: images or matrix are not tensors of a supported dtype.
-        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not axis-aligned.
+        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not affine.
 
     >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
     torch.Size([2, 3, 4, 6])
@@ -71,9 +71,17 @@ def resample(
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding, finish)
-    scales = matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs()
-    shrink = 1 / float(scales.min()) if antialias and len(scales) else 1.0
-    return resample_checked(images, matrix, size, kernel, padding, max(1.0, shrink), finish=finish)
+    linear = matrix.detach()[:, :2, :2]
+    aligned = not bool(linear[:, [0, 1], [1, 0]].any())
+    shrink = _strongest_shrink(linear) if antialias and len(linear) else 1.0
+    return resample_checked(images, matrix, size, kernel, padding, shrink, finish=finish, axis_aligned=aligned)
+
+
+def _strongest_shrink(linear: Tensor) -> float:
+    """The most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
+    strongest = float(torch.linalg.vector_norm(torch.linalg.inv(linear.cpu().double()), dim=-1).max())
+    # A float32 rotation spans 1 pixel but for rounding; and a bound a little wide never cuts the strongest shrink.
+    return 1.0 if strongest < 1 + 1e-6 else strongest * (1 + 1e-12)
 
 
 def resample_checked(
@@ -85,14 +93,20 @@ def resample_checked(
     max_shrink: float,
     *,
     finish: Finish = NOTHING,
+    axis_aligned: bool = True,
 ) -> Tensor:
-    """`resample` without its checks, which wait for the device: for axis-aligned matrices known to be sound."""
+    """`resample` without its checks, which wait for the device: for matrices known to be sound.
+
+    ``axis_aligned`` promises that no matrix rotates or shears, and ``max_shrink`` bounds how far an axis shrinks.
+    """
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
-        if choose(images, matrix) == "native":
+        backend = choose(images, matrix, axis_aligned=axis_aligned)
+        if backend == "native":
             return _native(images, matrix, size, kernel, padding, max_shrink, finish)
-        out = separable.resample(_working(images), matrix, size, kernel, padding, max_shrink)
+        run = general.resample if backend == "general" else separable.resample
+        out = run(_working(images), matrix, size, kernel, padding, max_shrink)
         return finished(out, images.dtype, finish)
 
 
@@ -258,10 +272,9 @@ def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
     matrix = matrix.expand(batch, 3, 3)
     if not bool(torch.isfinite(matrix).all()):
         raise InputError("matrix: expected finite numbers, got NaN or infinity")
-    off_axis = matrix.detach() * (1 - torch.eye(3, device=matrix.device, dtype=matrix.dtype))
-    off_axis[:, :2, 2] = 0
-    if bool(off_axis.any()) or bool((matrix[:, 2, 2] != 1).any()):
-        raise InputError("matrix: expected scale and shift only (axis-aligned); rotation and shear came")
-    if bool((matrix[:, [0, 1], [0, 1]] == 0).any()):
-        raise InputError("matrix: expected an invertible matrix, got one with scale 0")
+    last = torch.tensor([0, 0, 1], device=matrix.device, dtype=matrix.dtype)
+    if bool((matrix[:, 2] != last).any()):
+        raise InputError("matrix: expected an affine matrix, whose last row is 0, 0, 1; got a perspective")
+    if bool((torch.linalg.det(matrix.detach()[:, :2, :2].cpu().double()) == 0).any()):
+        raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
     return matrix

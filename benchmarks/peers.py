@@ -1,7 +1,7 @@
 """The contenders of `benchmarks/augment.py`: each a function from a batch to an augmented batch, at its best.
 
-All draw their own parameters, one set per sample, inside the timed call. A peer that cannot run raises `UnavailableError` with
-the reason, which stands in the results.
+All draw their own parameters, one set per sample, inside the timed call. A peer that cannot run raises
+`UnavailableError` with the reason, which stands in the results.
 
 Shift: up to 4 px along each axis. Pipeline: the shift, rescale by up to 1.25, crop of 35 to 100 % of the area, flip.
 uint8 input leaves as float32, normalised; float32 input leaves as it is. Where a library has one op for two of the
