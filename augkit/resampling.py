@@ -79,7 +79,9 @@ def resample(
 
 def _strongest_shrink(linear: Tensor) -> float:
     """The most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
-    strongest = float(torch.linalg.vector_norm(torch.linalg.inv(linear.cpu().double()), dim=-1).max())
+    # Written out: LAPACK starts threads, which hang in a forked worker.
+    (a, b), (c, d) = linear.cpu().double().permute(1, 2, 0)
+    strongest = float((torch.maximum(torch.hypot(d, b), torch.hypot(c, a)) / (a * d - b * c).abs()).max())
     # A float32 rotation spans 1 pixel but for rounding; and a bound a little wide never cuts the strongest shrink.
     return 1.0 if strongest < 1 + 1e-6 else strongest * (1 + 1e-12)
 
@@ -275,6 +277,7 @@ def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
     last = torch.tensor([0, 0, 1], device=matrix.device, dtype=matrix.dtype)
     if bool((matrix[:, 2] != last).any()):
         raise InputError("matrix: expected an affine matrix, whose last row is 0, 0, 1; got a perspective")
-    if bool((torch.linalg.det(matrix.detach()[:, :2, :2].cpu().double()) == 0).any()):
+    (a, b), (c, d) = matrix.detach()[:, :2, :2].cpu().double().permute(1, 2, 0)
+    if bool((a * d == b * c).any()):
         raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
     return matrix

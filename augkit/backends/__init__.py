@@ -32,7 +32,7 @@ def native_takes(images: Tensor, matrix: Tensor) -> bool:
     return (
         images.dtype in (torch.float32, torch.uint8, torch.float16, torch.bfloat16)
         and type(images) is Tensor  # a subclass expects torch's own functions
-        and not _watched(images, matrix)
+        and not watched(images, matrix)
         and installed("numba")
     )
 
@@ -43,7 +43,7 @@ def installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def _watched(images: Tensor, matrix: Tensor) -> bool:
+def watched(images: Tensor, matrix: Tensor) -> bool:
     """Whether torch records, traces or transforms what happens to the tensors."""
     return (
         torch.compiler.is_compiling()

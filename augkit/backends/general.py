@@ -30,7 +30,7 @@ def resample(
     ``max_shrink`` bounds the stretch of the kernel, and 1 switches antialiasing off.
     """
     batch, channels, height, width = images.shape
-    inverse = torch.linalg.inv(matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64))
+    inverse = _inverse(matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64))
     flat = images.reshape(batch, channels, height * width)
     shrink = max_shrink if kernel != "nearest" else 1.0
     taps = math.ceil(2 * HALF_WIDTH[kernel] * shrink) + (shrink > 1)
@@ -39,11 +39,18 @@ def resample(
     parts = []
     for at in pixels.split(step):
         point = torch.stack([at % size[1], at // size[1], torch.ones_like(at)]).to(inverse.dtype)
-        source = inverse[:, :2] @ point  # (B, 2, n): x and y of the input
+        source = inverse @ point  # (B, 2, n): x and y of the input
         x, weight_x = _axis(source[:, 0], inverse[:, 0], width, kernel, padding, (taps, shrink))
         y, weight_y = _axis(source[:, 1], inverse[:, 1], height, kernel, padding, (taps, shrink))
         parts.append(_weighted(flat, x, weight_x.to(images.dtype), y * width, weight_y.to(images.dtype)))
     return torch.cat(parts, dim=-1).unflatten(-1, size)
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """The first two rows of the inverses, ``(B, 2, 3)``; written out, see `augkit.resampling`."""
+    (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrix[:, :2].unbind(1))
+    rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
+    return (torch.stack(rows, dim=-1) / (a * d - b * c)[:, None]).unflatten(-1, (2, 3))
 
 
 def _axis(
