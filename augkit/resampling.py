@@ -105,8 +105,8 @@ def resample_checked(
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, matrix, axis_aligned=axis_aligned)
-        if backend == "native":
-            return _native(images, matrix, size, kernel, padding, max_shrink, finish)
+        if backend in ("native", "cuda_triton"):
+            return _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
         run = general.resample if backend == "general" else separable.resample
         out = run(_working(images), matrix, size, kernel, padding, max_shrink)
         return finished(out, images.dtype, finish)
@@ -116,13 +116,15 @@ def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
-        if choose(images, pixels) == "native":
-            return _native(images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+        backend = choose(images, pixels)
+        if backend in ("native", "cuda_triton"):
+            return _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
         out = separable.shift(_working(images), pixels, size, kernel, padding)
     return _restored(out, images.dtype)
 
 
-def _native(
+def _fused(
+    backend: str,
     images: Tensor,
     matrix: Tensor,
     size: tuple[int, int],
@@ -131,19 +133,25 @@ def _native(
     max_shrink: float,
     finish: Finish,
 ) -> Tensor:
-    from augkit.backends import native  # numba takes a third of a second to import
-
+    """Resample, normalise and cast in one pass, by a backend that is imported only now."""
     dtype, gain, bias = output_dtype(images.dtype, finish), None, None
     if finish.mean is not None or finish.dtype is not None:
-        gain = torch.full((images.shape[1],), 1 / 255 if images.dtype == torch.uint8 else 1.0)
+        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        gain = torch.full((images.shape[1],), unit, device=images.device)
         if finish.mean is not None and finish.std is not None:
             gain = gain / finish.std.reshape(-1)
             bias = (-finish.mean / finish.std).reshape(-1)
+    how = (matrix, size, kernel, padding, max_shrink)
+    if backend == "cuda_triton":
+        from augkit.backends import cuda_triton
+
+        return cuda_triton.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
+    from augkit.backends import native  # numba takes a third of a second to import
+
     # The loop knows uint8 and float32; half precision is a conversion before and after it.
-    loop_dtype = dtype if dtype == torch.uint8 else torch.float32
     source = images if images.dtype == torch.uint8 else _working(images)
-    out = native.resample(source, matrix, size, kernel, padding, max_shrink, dtype=loop_dtype, gain=gain, bias=bias)
-    return out.to(dtype)
+    loop_dtype = dtype if dtype == torch.uint8 else torch.float32
+    return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)
 
 
 def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:

@@ -8,6 +8,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+# What the fused backends read. Torch cannot see into them, and a subclass of Tensor expects torch's own functions.
+FUSED = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
+
 
 def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
     """The module of `augkit.backends` that resamples ``images`` through ``matrix``.
@@ -17,24 +20,18 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
     ======================  =========  ==============================================================
     ``general``             any        rotation or shear; torch, differentiable, every device
     ``native``              aligned    CPU, not float64, no gradient, not traced; numba installed
+    ``cuda_triton``         aligned    CUDA, not float64, no gradient, not traced; Triton installed
     ``separable``           aligned    everything else; torch, differentiable, every device
     ======================  =========  ==============================================================
     """
     if not axis_aligned:
         return "general"
-    if images.device.type == "cpu" and native_takes(images, matrix):
+    fused = images.dtype in FUSED and type(images) is Tensor and not watched(images, matrix)
+    if fused and images.device.type == "cpu" and installed("numba"):
         return "native"
+    if fused and images.device.type == "cuda" and installed("triton"):
+        return "cuda_triton"
     return "separable"
-
-
-def native_takes(images: Tensor, matrix: Tensor) -> bool:
-    """Whether the loop of `augkit.backends.native`, which torch cannot see into, may run."""
-    return (
-        images.dtype in (torch.float32, torch.uint8, torch.float16, torch.bfloat16)
-        and type(images) is Tensor  # a subclass expects torch's own functions
-        and not watched(images, matrix)
-        and installed("numba")
-    )
 
 
 @cache
