@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
-    "Augment": "transforms",
+    "Augment": "augment",
     "RandomHorizontalFlip": "transforms",
     "RandomRescale": "transforms",
     "RandomShiftBlur": "transforms",
@@ -35,6 +35,7 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (the keys are strings
 
 if TYPE_CHECKING:
     from augkit.architectures import build_model as build_model
+    from augkit.augment import Augment as Augment
     from augkit.blur import shift_blur as shift_blur
     from augkit.data import load_dataset as load_dataset
     from augkit.invariance import architectural_invariance as architectural_invariance
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from augkit.resampling import fourier_shift as fourier_shift
     from augkit.resampling import resample as resample
     from augkit.training import fit as fit
-    from augkit.transforms import Augment as Augment
     from augkit.transforms import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.transforms import RandomRescale as RandomRescale
     from augkit.transforms import RandomShiftBlur as RandomShiftBlur

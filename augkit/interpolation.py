@@ -60,7 +60,9 @@ def _kaiser_sinc(d: Tensor) -> Tensor:
     return torch.where(inside, _sinc(d) * window / norm, torch.zeros_like(d))
 
 
-HALF_WIDTH = {"nearest": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos3": 3.0, "sinc": 8.0}
+# `nearest` stops short of half a pixel: a point midway between two pixels takes the one after it, also when the
+# rounding of a float32 matrix puts it a little before.
+HALF_WIDTH = {"nearest": 0.5 - 1e-4, "bilinear": 1.0, "bicubic": 2.0, "lanczos3": 3.0, "sinc": 8.0}
 FUNCTION: dict[str, Callable[[Tensor], Tensor]] = {
     "nearest": _nearest,
     "bilinear": _bilinear,

@@ -21,7 +21,8 @@ from augkit.schema import parse_yaml, validate
 if TYPE_CHECKING:
     import albumentations
 
-    from augkit.transforms import Augment, RandomGeometry
+    from augkit.augment import Augment
+    from augkit.random_geometry import RandomGeometry
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos3", "sinc", "fourier"]
 Padding = Literal["zeros", "border", "reflection", "circular"]
@@ -138,7 +139,7 @@ class Policy(Data):
         dtype: torch.dtype | None = None,
     ) -> Augment:
         """The device transform of this policy; arguments as in `Augment`."""
-        from augkit.transforms import Augment
+        from augkit.augment import Augment
 
         return Augment(
             *([] if self.is_identity else self.ops(size)),

@@ -1,15 +1,36 @@
-"""The one resampling: any axis-aligned matrix, any kernel, any padding; and the exact shift on a torus."""
+"""The one resampling: any affine matrix, any kernel, any padding; and the exact shift on a torus."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from augkit.backends import separable
+from augkit import geometry
+from augkit.backends import choose, general, separable
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
+
+
+class Finish(NamedTuple):
+    """What becomes of resampled values, fused where the backend can.
+
+    With neither, the output has the dtype of the images. With either, uint8 is divided by 255 and left
+    unrounded; the output is of ``dtype``, by default the images' own, or float32 for uint8.
+
+    Attributes:
+        dtype: floating dtype of the output.
+        mean, std: per channel, ``(C,)`` or ``(C, 1, 1)``: ``(value - mean) / std``.
+    """
+
+    dtype: torch.dtype | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+
+NOTHING = Finish()
 
 
 def resample(
@@ -20,6 +41,7 @@ def resample(
     kernel: str = "bicubic",
     padding: str = "zeros",
     antialias: bool = True,
+    finish: Finish = NOTHING,
 ) -> Tensor:
     """Resample images once, each through its own matrix.
 
@@ -30,6 +52,7 @@ def resample(
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
         antialias: stretch the kernel by the factor by which an axis shrinks.
+        finish: a dtype and a normalisation of the output, see `Finish`.
 
     Returns:
         ``(B, C, *size)`` in the dtype of the images; uint8 is rounded and clipped. The identity matrix at the
@@ -37,16 +60,22 @@ def resample(
 
     Raises:
         InputTypeError: images or matrix are not tensors of a supported dtype.
-        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not axis-aligned.
+        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not affine.
 
     >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
     torch.Size([2, 3, 4, 6])
     """
-    return replay(images, matrix, size, kernel, padding, 1.0 if antialias else None)
+    return replay(images, matrix, size, kernel, padding, 1.0 if antialias else None, finish)
 
 
 def replay(
-    images: Tensor, matrix: Tensor, size: tuple[int, int] | None, kernel: str, padding: str, max_shrink: float | None
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int] | None,
+    kernel: str,
+    padding: str,
+    max_shrink: float | None,
+    finish: Finish = NOTHING,
 ) -> Tensor:
     """`resample` with the bits that `resample_checked` gives for ``max_shrink``, unless a matrix shrinks more.
 
@@ -58,32 +87,110 @@ def replay(
     matrix = _checked_matrix(matrix, images)
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
-        return _fourier(images, matrix, size, padding)
-    if max_shrink is None or not len(images):
-        return resample_checked(images, matrix, size, kernel, padding, 1.0)
-    shrink = 1 / float(matrix.detach().diagonal(dim1=-2, dim2=-1)[:, :2].abs().min())
-    # A matrix drawn at the bound may lie beyond it by a rounding.
-    bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
-    return resample_checked(images, matrix, size, kernel, padding, bound)
+        return _fourier(images, matrix, size, padding, finish)
+    linear = matrix.detach()[:, :2, :2]
+    aligned = not bool(linear[:, [0, 1], [1, 0]].any())
+    bound = 1.0
+    if max_shrink is not None and len(images):
+        shrink = _strongest_shrink(linear)
+        # A matrix drawn at the bound may lie beyond it by a rounding.
+        bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
+    return resample_checked(images, matrix, size, kernel, padding, bound, finish=finish, axis_aligned=aligned)
+
+
+def _strongest_shrink(linear: Tensor) -> float:
+    """The most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
+    # Written out: LAPACK starts threads, which hang in a forked worker.
+    (a, b), (c, d) = linear.cpu().double().permute(1, 2, 0)
+    strongest = float((torch.maximum(torch.hypot(d, b), torch.hypot(c, a)) / (a * d - b * c).abs()).max())
+    # A float32 rotation spans 1 pixel but for rounding; and a bound a little wide never cuts the strongest shrink.
+    return 1.0 if strongest < 1 + 1e-6 else strongest * (1 + 1e-12)
 
 
 def resample_checked(
-    images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    *,
+    finish: Finish = NOTHING,
+    axis_aligned: bool = True,
 ) -> Tensor:
-    """`resample` without its checks, which wait for the device: for matrices that are known to be sound."""
+    """`resample` without its checks, which wait for the device: for matrices known to be sound.
+
+    ``axis_aligned`` promises that no matrix rotates or shears, and ``max_shrink`` bounds how far an axis shrinks.
+    """
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
-        out = separable.resample(_working(images), matrix, size, kernel, padding, max_shrink)
-    return _restored(out, images.dtype)
+        backend = choose(images, matrix, axis_aligned=axis_aligned)
+        if backend in ("native", "cuda_triton"):
+            return _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
+        run = general.resample if backend == "general" else separable.resample
+        out = run(_working(images), matrix, size, kernel, padding, max_shrink)
+        return finished(out, images.dtype, finish)
 
 
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
+        backend = choose(images, pixels)
+        if backend in ("native", "cuda_triton"):
+            return _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
         out = separable.shift(_working(images), pixels, size, kernel, padding)
     return _restored(out, images.dtype)
+
+
+def _fused(
+    backend: str,
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    finish: Finish,
+) -> Tensor:
+    """Resample, normalise and cast in one pass, by a backend that is imported only now."""
+    dtype, gain, bias = output_dtype(images.dtype, finish), None, None
+    if finish.mean is not None or finish.dtype is not None:
+        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        gain = torch.full((images.shape[1],), unit, device=images.device)
+        if finish.mean is not None and finish.std is not None:
+            gain = gain / finish.std.reshape(-1)
+            bias = (-finish.mean / finish.std).reshape(-1)
+    how = (matrix, size, kernel, padding, max_shrink)
+    if backend == "cuda_triton":
+        from augkit.backends import cuda_triton
+
+        return cuda_triton.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
+    from augkit.backends import native  # numba takes a third of a second to import
+
+    # The loop knows uint8 and float32; half precision is a conversion before and after it.
+    source = images if images.dtype == torch.uint8 else _working(images)
+    loop_dtype = dtype if dtype == torch.uint8 else torch.float32
+    return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)
+
+
+def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
+    """``out``, resampled in floating point from images of ``dtype``, as `Finish` says."""
+    if finish.mean is None and finish.dtype is None:
+        return _restored(out, dtype)
+    if dtype == torch.uint8:
+        out = out / 255
+    if finish.mean is not None and finish.std is not None:
+        out = (out - finish.mean.reshape(-1, 1, 1)) / finish.std.reshape(-1, 1, 1)
+    return out.to(output_dtype(dtype, finish))
+
+
+def output_dtype(dtype: torch.dtype, finish: Finish) -> torch.dtype:
+    """The dtype of the output for images of ``dtype``."""
+    if finish.dtype is not None:
+        return finish.dtype
+    return torch.float32 if dtype == torch.uint8 and finish.mean is not None else dtype
 
 
 def _working(images: Tensor) -> Tensor:
@@ -126,7 +233,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
 
 
-def fourier_shift_checked(images: Tensor, shift: Tensor) -> Tensor:
+def fourier_shift_checked(images: Tensor, shift: Tensor, finish: Finish = NOTHING) -> Tensor:
     """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device."""
     work = _working(images)
     spectrum = torch.fft.rfft2(work)
@@ -140,7 +247,7 @@ def fourier_shift_checked(images: Tensor, shift: Tensor) -> Tensor:
     # Without a shift the images come back bit for bit; the gradient with respect to the shift stays.
     still = work.detach() + (out - out.detach()) if shift.requires_grad else work
     out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], still, out)
-    return _restored(out, images.dtype)
+    return finished(out, images.dtype, finish)
 
 
 def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -151,13 +258,13 @@ def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> T
     return phase.to(dtype)
 
 
-def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str) -> Tensor:
+def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, finish: Finish) -> Tensor:
     eye = torch.eye(2, device=matrix.device, dtype=matrix.dtype)
     if padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
     if size != tuple(images.shape[-2:]) or not bool((matrix[:, :2, :2] == eye).all()):
         raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
-    return fourier_shift(images, matrix[:, :2, 2])
+    return fourier_shift_checked(images, matrix[:, :2, 2], finish)
 
 
 def check_images(images: Tensor, name: str = "images") -> None:
@@ -196,10 +303,10 @@ def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
     matrix = matrix.expand(batch, 3, 3)
     if not bool(torch.isfinite(matrix).all()):
         raise InputError("matrix: expected finite numbers, got NaN or infinity")
-    off_axis = matrix.detach() * (1 - torch.eye(3, device=matrix.device, dtype=matrix.dtype))
-    off_axis[:, :2, 2] = 0
-    if bool(off_axis.any()) or bool((matrix[:, 2, 2] != 1).any()):
-        raise InputError("matrix: expected scale and shift only (axis-aligned); rotation and shear came")
-    if bool((matrix[:, [0, 1], [0, 1]] == 0).any()):
-        raise InputError("matrix: expected an invertible matrix, got one with scale 0")
+    last = torch.tensor([0, 0, 1], device=matrix.device, dtype=matrix.dtype)
+    if bool((matrix[:, 2] != last).any()):
+        raise InputError("matrix: expected an affine matrix, whose last row is 0, 0, 1; got a perspective")
+    (a, b), (c, d) = matrix.detach()[:, :2, :2].cpu().double().permute(1, 2, 0)
+    if bool((a * d == b * c).any()):
+        raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
     return matrix

@@ -77,6 +77,32 @@ def resample(
     return np.stack(out)
 
 
+def resample_affine(
+    images: Array, matrix: Array, size: tuple[int, int], kernel: str, padding: str, antialias: bool = True
+) -> Array:
+    """As `resample`, for any affine matrix: each output pixel traced back, a square of taps around the point.
+
+    Antialias stretches the kernel along an input axis by the distance that one output pixel spans on it.
+    """
+    out = np.zeros((*images.shape[:2], *size))
+    for b, m in enumerate(np.linalg.inv(matrix.astype(np.float64))):
+        for v in range(size[0]):
+            for u in range(size[1]):
+                point = m @ [u, v, 1.0]
+                x, y = (
+                    _tap_weights(point[k], np.hypot(*m[k, :2]), images.shape[3 - k], kernel, padding, antialias)
+                    for k in (0, 1)
+                )
+                out[b, :, v, u] = np.einsum("cyx,y,x->c", images[b].astype(np.float64), y, x)
+    return out
+
+
+def _tap_weights(at: float, span: float, length: int, kernel: str, padding: str, antialias: bool) -> Array:
+    # The axis scaled by the span, and shifted so that output pixel 0 looks at `at`, has these very weights.
+    scale = 1 / max(1.0, span) if antialias else 1.0
+    return axis_weights(scale, -at * scale, length, 1, kernel, padding, antialias)[0]
+
+
 def fourier_shift(signal: Array, shift: float) -> Array:
     """A signal on a circle as the sum of its waves, each moved by ``shift``; ``cos(pi * shift)`` at Nyquist."""
     n = len(signal)

@@ -19,7 +19,7 @@ ROWS = [
     ["errors"],
     ["geometry", "interpolation", "schema", "storage"],
     ["backends", "resampling", "blur", "targets"],
-    ["random_geometry", "transforms", "architectures", "invariance"],
+    ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy", "data"],
     ["adapters", "recipe"],
     ["training", "search"],

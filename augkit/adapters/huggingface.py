@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkit.augment import Augment
 from augkit.errors import InputError, InputTypeError
-from augkit.transforms import Augment
 
 
 class DatasetTransform:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
-from augkit.transforms import Augment
+from augkit.augment import Augment
 
 
 class AugmentedLoader:

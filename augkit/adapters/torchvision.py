@@ -25,10 +25,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augkit import geometry, targets
+from augkit.augment import Augment
 from augkit.errors import InputError, InputTypeError
 from augkit.random_geometry import draw, strengths
 from augkit.resampling import check_images
-from augkit.transforms import Augment
 
 _KEYPOINTS: type = getattr(tv_tensors, "KeyPoints", type(None))  # since torchvision 0.23
 
@@ -98,8 +98,8 @@ class Geometry(v2.Transform):
         check_images(batch)
         matrix = matrix.expand(batch.shape[0], 3, 3)
         blur = None if blur is None else blur.expand(batch.shape[0], 2)
-        moved = self.augment.render(batch, matrix, blur) if self._active() else batch
-        return self.augment.finish(moved).reshape(*images.shape[:-2], *moved.shape[-2:])
+        moved = self.augment.render(batch, matrix, blur) if self._active() else self.augment.finish(batch)
+        return moved.reshape(*images.shape[:-2], *moved.shape[-2:])
 
     def _masks(self, masks: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
         batch = matrix.shape[0]

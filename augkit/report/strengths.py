@@ -18,9 +18,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from augkit.augment import Augment
 from augkit.errors import InputError
 from augkit.policy import Policy
-from augkit.transforms import Augment, RandomGeometry, RandomHorizontalFlip
+from augkit.random_geometry import RandomGeometry
+from augkit.transforms import RandomHorizontalFlip
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUANTILES = (0.1, 0.9)

@@ -1,0 +1,278 @@
+"""`Augment`: the geometry of several random ops, composed as matrices and resampled once.
+
+A plain loop; what the other loops take is in `augkit.adapters`:
+
+>>> from augkit.transforms import RandomHorizontalFlip, RandomRescale, RandomSubpixelCrop
+>>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
+>>> model, loader = nn.Linear(64, 2), [(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8), torch.arange(4) % 2)]
+>>> for images, labels in loader:
+...     logits = model(augment(images).flatten(1))  # on the device of the images; drawn anew for each batch
+...     loss = nn.functional.cross_entropy(logits, labels)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from augkit import geometry, targets
+from augkit.blur import shift_blur, shift_blur_checked
+from augkit.errors import InputError, InputTypeError
+from augkit.interpolation import check_names
+from augkit.random_geometry import RandomGeometry, Size, check_range, draw, strengths
+from augkit.resampling import Finish, check_images, finished, fourier_shift_checked, replay, resample_checked
+from augkit.transforms import RandomShiftBlur, RandomSubpixelShift
+
+
+class Augmented(NamedTuple):
+    """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
+
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw.
+    """
+
+    images: Tensor
+    masks: Tensor | None
+    boxes: Tensor | None
+    keypoints: Tensor | None
+    matrix: Tensor
+    boxes_valid: Tensor | None = None
+    keypoints_visible: Tensor | None = None
+    blur: Tensor | None = None
+
+
+class Augment(nn.Module):
+    """Compose the geometry of several ops and resample once, whatever their number.
+
+    In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
+
+    Args:
+        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry.
+        kernel, padding: see `augkit.resample`.
+        antialias: stretch the kernel where an axis shrinks.
+        normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
+        dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
+            ``normalize`` the output has the dtype of the input.
+        strength: used where a call names none.
+        min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
+
+    Raises:
+        InputError, InputTypeError: from the constructor and from ``forward``, one line each.
+
+    >>> augment = Augment(RandomSubpixelShift(2.0), RandomRescale(1.2), RandomSubpixelCrop(size=(24, 24)))
+    >>> augment(torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4, 3, 24, 24])
+    >>> out = augment(torch.rand(4, 3, 32, 32), boxes=torch.tensor([[[4.0, 4.0, 20.0, 28.0]]]).expand(4, 1, 4))
+    >>> out.boxes.shape, out.boxes_valid.shape
+    (torch.Size([4, 1, 4]), torch.Size([4, 1]))
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        *ops: RandomGeometry,
+        kernel: str = "bicubic",
+        padding: str = "zeros",
+        antialias: bool = True,
+        normalize: tuple[Any, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        strength: float = 1.0,
+        min_visible_area: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_names(kernel, padding)
+        _check_ops(ops, kernel, padding)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
+        self.strength = check_range("strength", strength, 0.0, 1.0)
+        self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
+        self.ops = nn.ModuleList(ops)
+        self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
+        self.normalize = None if normalize is None else _channel_statistics(normalize)
+        mean, std = self.normalize or (None, None)
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = None if values is None else torch.tensor(values).reshape(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def draws(self) -> int:
+        """How many uniform draws a sample takes."""
+        return sum(op.draws for op in self._geometry())
+
+    def sample(
+        self,
+        batch: int,
+        size: Size,
+        *,
+        strength: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
+        device = torch.device(device or "cpu")
+        return self.matrix(*self._draw(batch, strength, generator, device), size)
+
+    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
+        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength ``(B,)``; pure."""
+        total = geometry.identity(draws.shape[0], device=draws.device)
+        first = 0
+        # Autocast would multiply the matrices in half precision.
+        with torch.autocast(draws.device.type, enabled=False):
+            for op in self._geometry():
+                total = op.matrix(draws[:, first : first + op.draws], strength, size) @ total
+                first, size = first + op.draws, op.output_size(size)
+        return total
+
+    def blur(self, draws: Tensor, strength: Tensor) -> Tensor | None:
+        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
+        first = 0
+        for op in self._geometry():
+            if isinstance(op, RandomShiftBlur):
+                return op.pixels(draws[:, first : first + op.draws], strength)
+            first += op.draws
+        return None
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        masks: Tensor | None = None,
+        boxes: Tensor | None = None,
+        keypoints: Tensor | None = None,
+        strength: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        matrix: Tensor | None = None,
+        blur: Tensor | None = None,
+    ) -> Any:
+        """Augment images, and the targets that are passed, with one draw.
+
+        Args:
+            images: ``(B, C, H, W)``, floating in [0, 1] or uint8.
+            masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
+            boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
+                ``boxes_valid`` ``(B, N)`` tells which are still of use (see ``min_visible_area``).
+            keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
+                ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
+            strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
+            generator: source of the draws, on the device of the images; torch's global state when None.
+            matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
+            blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
+
+        Returns:
+            The images; an `Augmented` tuple when any target is passed.
+        """
+        check_images(images)
+        size, aligned = (images.shape[-2], images.shape[-1]), True
+        if not self.training or not len(self.ops):
+            matrix, blur = geometry.identity(images.shape[0], device=images.device), None
+            size_out, out = size, finished(images, images.dtype, self._finish(images))
+        elif matrix is None:
+            size_out = self.output_size(size)
+            draws, factors = self._draw(images.shape[0], strength, generator, images.device)
+            matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
+            out = self.render(images, matrix, blur)
+        else:
+            size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._finish(images)
+            out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
+            out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
+            matrix = matrix.expand(images.shape[0], 3, 3)
+            aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
+        if masks is None and boxes is None and keypoints is None:
+            return out
+        if masks is not None:
+            targets.check_masks(masks, images.shape[0], size)
+            if self.training and len(self.ops):
+                masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
+        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
+
+    def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None) -> Tensor:
+        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making, normalised and cast.
+
+        Nothing is checked or waited for; ``forward(matrix=...)`` is for matrices from elsewhere.
+        """
+        finish, size = self._finish(images), (images.shape[-2], images.shape[-1])
+        if blur is not None:
+            images = shift_blur_checked(images, blur, self.kernel, self.padding)
+        if all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
+            return finished(images, images.dtype, finish)
+        if self.kernel == "fourier":
+            return fourier_shift_checked(images, matrix[:, :2, 2], finish)
+        shrink, size_out = self._max_shrink(size) or 1.0, self.output_size(size)
+        return resample_checked(images, matrix, size_out, self.kernel, self.padding, shrink, finish=finish)
+
+    def finish(self, images: Tensor) -> Tensor:
+        """``normalize`` and ``dtype`` alone, for images that keep their geometry."""
+        return finished(images, images.dtype, self._finish(images))
+
+    def output_size(self, size: Size) -> Size:
+        """The size that images of ``size`` leave with."""
+        for op in self._geometry():
+            size = op.output_size(size)
+        return size
+
+    def __repr__(self) -> str:
+        usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        options |= {"min_visible_area": self.min_visible_area}
+        named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        named |= {name: value for name, value in options.items() if value != usual[name]}
+        return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
+
+    def _geometry(self) -> list[RandomGeometry]:
+        return [op for op in self.ops if isinstance(op, RandomGeometry)]
+
+    def _max_shrink(self, size: Size) -> float | None:
+        if not self.antialias:
+            return None
+        shrink = 1.0
+        for op in self._geometry():
+            shrink, size = shrink * op.max_shrink(size), op.output_size(size)
+        return shrink
+
+    def _draw(
+        self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        strength = self.strength if strength is None else strength
+        return draw(batch, self.draws, device, generator), strengths(strength, batch, device)
+
+    def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
+        batch, matrix = out.images.shape[0], out.matrix
+        if out.boxes is not None:
+            targets.check_points("boxes", out.boxes, batch, 4)
+            boxes = targets.move_boxes(matrix, out.boxes)
+            boxes, valid = targets.clip_boxes(boxes, size_out, self.min_visible_area)
+            out = out._replace(boxes=boxes, boxes_valid=valid)
+        if out.keypoints is not None:
+            targets.check_points("keypoints", out.keypoints, batch, 2)
+            keypoints = targets.move_points(matrix, out.keypoints)
+            out = out._replace(keypoints=keypoints, keypoints_visible=targets.visible(keypoints, size_out))
+        return out
+
+    def _finish(self, images: Tensor) -> Finish:
+        if self.mean is not None and len(self.mean) not in (1, images.shape[1]):
+            raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
+        return Finish(self.out_dtype, self.mean, self.std)
+
+
+def _check_ops(ops: tuple[RandomGeometry, ...], kernel: str, padding: str) -> None:
+    for op in ops:
+        if not isinstance(op, RandomGeometry):
+            raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {type(op).__name__}")
+    if sum(isinstance(op, RandomShiftBlur) for op in ops) > 1:
+        raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
+    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) for op in ops)
+    if kernel == "fourier" and not (padding == "circular" and shifts):
+        raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
+
+
+def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[list[float], list[float]]:
+    try:
+        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1).tolist() for v in normalize)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
+    if len(mean) != len(std) or not all(v > 0 for v in std):
+        raise InputError("normalize: expected (mean, std) of equal length with std above 0")
+    return mean, std

@@ -1,0 +1,67 @@
+"""The Triton kernel: its arithmetic by the interpreter on any machine, and itself where there is a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from augkit import geometry
+from augkit.backends import choose, separable
+from augkit.resampling import Finish, resample
+
+CHECK = """
+import json, torch
+from augkit.backends import cuda_triton, separable
+from augkit import geometry
+torch.manual_seed(0)
+worst = {}
+matrix = geometry.axis_aligned(*torch.tensor([[1, -1.3, 0.6], [0, 11.2, 2.2], [1, 0.8, 0.7], [0, 0.4, -1.0]]))
+cases = [("nearest", "border", torch.float32, (6, 130)), ("bicubic", "reflection", torch.float32, (5, 6))]
+cases += [("bilinear", "circular", torch.float32, (5, 6)), ("bilinear", "zeros", torch.uint8, (5, 6))]
+for kernel, padding, dtype, size in cases:
+    images = torch.rand(3, 2, 9, 12)
+    images = (images * 255).to(dtype) if dtype == torch.uint8 else images
+    out = cuda_triton.resample(images, matrix, size, kernel, padding, 1.7)
+    expected = separable.resample(images.float(), matrix, size, kernel, padding, 1.7)
+    expected = expected.round().clamp(0, 255) if dtype == torch.uint8 else expected
+    worst[f"{kernel} {padding} {dtype}"] = float((out.float() - expected).abs().max())
+gain, bias = torch.tensor([2.0, 3.0]), torch.tensor([-1.0, 0.5])
+images = (torch.rand(3, 2, 9, 12) * 255).to(torch.uint8)
+out = cuda_triton.resample(images, matrix, (9, 12), "bilinear", "zeros", 1.7, dtype=torch.float32, gain=gain, bias=bias)
+plain = separable.resample(images.float(), matrix, (9, 12), "bilinear", "zeros", 1.7)
+worst["fused"] = float((out - plain * gain[:, None, None] - bias[:, None, None]).abs().max()) / 765
+print(json.dumps(worst))
+"""
+
+
+def test_the_interpreted_kernel_agrees_with_torch() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}  # read when Triton is imported: another process
+    run = subprocess.run(
+        [sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    for case, difference in json.loads(run.stdout.splitlines()[-1]).items():
+        # uint8: a value next to a half may round either way
+        assert difference <= (1 if "uint8" in case else 1e-5), case
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic", "lanczos3", "sinc"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+def test_the_kernel_agrees_with_torch_on_the_gpu(kernel: str, dtype: torch.dtype) -> None:
+    images = (torch.rand(3, 3, 70, 90, device="cuda") * 255).to(dtype)
+    matrix = geometry.shift(torch.tensor([[0.0, 0.0], [1.3, -2.6], [40.0, 0.5]], device="cuda"))
+    assert choose(images, matrix) == "cuda_triton"
+    finish = Finish(torch.float32)
+    out = resample(images, matrix, (70, 200), kernel=kernel, padding="reflection", finish=finish)
+    expected = separable.resample(images.float(), matrix, (70, 200), kernel, "reflection", 1.0)
+    scale = 255 if dtype == torch.uint8 else 1
+    torch.testing.assert_close(out * scale, expected, rtol=0, atol=1e-2)
+    assert torch.equal(resample(images, matrix, kernel=kernel)[0], images[0])
