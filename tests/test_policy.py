@@ -22,7 +22,7 @@ FULL = Policy(
     crop=Crop(min_area=0.5, max_ratio=1.5, p=0.8),
     flip=Flip(p=0.4),
     strength=0.7,
-    kernel="bicubic",
+    kernel="sinc",
     padding="reflection",
 )
 
@@ -34,7 +34,7 @@ def seeded() -> torch.Generator:
 share = st.floats(0, 1)
 policies = st.builds(
     Policy,
-    shift=st.none() | st.builds(Shift, max_pixels=st.floats(0, 1e6), p=share),
+    shift=st.none() | st.builds(Shift, max_pixels=st.floats(0, 1e6), p=share, blur_only=st.booleans()),
     rescale=st.none() | st.builds(Rescale, max_factor=st.floats(1, 16), p=share),
     crop=st.none() | st.builds(Crop, min_area=st.floats(1e-6, 1), max_ratio=st.floats(1, 16), p=share),
     flip=st.none() | st.builds(Flip, p=share),
@@ -55,6 +55,8 @@ def test_yaml_from_a_file(tmp_path: Path) -> None:
     path.write_text(FULL.to_yaml())
     assert Policy.from_yaml(path) == Policy.from_yaml(str(path)) == FULL
     assert Policy.from_yaml("") == Policy()
+    # What a recipe leaves to its defaults still stands in the file that it writes.
+    assert "kernel: lanczos3\npadding: zeros" in Policy().to_yaml()
     assert Policy.from_yaml("shift: {}").shift == Shift(max_pixels=0.0, p=1.0)
 
 
@@ -101,7 +103,7 @@ def test_augment_equals_the_ops_that_the_policy_names() -> None:
         RandomRescale(1.25, 0.5),
         RandomSubpixelCrop((16, 20), (0.5, 1.0), (1 / 1.5, 1.5), 0.8),
         RandomHorizontalFlip(0.4),
-        kernel="bicubic",
+        kernel="sinc",
         padding="reflection",
         normalize=(0.4, 0.2),
         dtype=torch.bfloat16,
@@ -193,4 +195,5 @@ def test_a_policy_reads_as_a_sentence() -> None:
     policy = Policy(shift={"max_pixels": 3.0}, rescale={"max_factor": 1.2345, "p": 0.5})
     assert str(policy) == "shift (max_pixels 3, p 1), rescale (max_factor 1.23, p 0.5)"
     assert str(Policy()) == "no augmentation"
+    assert str(Policy(shift=Shift(max_pixels=2, blur_only=True))) == "shift (max_pixels 2, p 1, blur only)"
     assert str(Policy(flip=Flip(), crop=Crop())) == "crop (min_area 1, max_ratio 1.33, p 1), flip (p 0.5)"

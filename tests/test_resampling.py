@@ -40,6 +40,11 @@ def axis_aligned(rows: list[tuple[float, ...]], dtype: torch.dtype = torch.float
     return geometry.axis_aligned(*torch.tensor(rows, dtype=dtype).unbind(-1))
 
 
+def recorded(images: Tensor) -> Tensor:
+    """The images, watched by autograd: a path of its own in the backends."""
+    return images.clone().requires_grad_()
+
+
 def shift(x: float, y: float, dtype: torch.dtype = torch.float32) -> Tensor:
     return axis_aligned([(1, x, 1, y)], dtype)[0]
 
@@ -87,10 +92,11 @@ def test_agrees_with_the_reference(kernel: str, padding: str, case: str) -> None
     size, out, rows = CASES[case]
     images, matrix = torch.rand(len(rows), 2, *size, dtype=torch.float64), axis_aligned(rows)
     expected = torch.from_numpy(reference.resample(images.numpy(), matrix.numpy(), out, kernel, padding))
-    exact = resample(images, matrix, out, kernel=kernel, padding=padding)
-    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-12)
-    single = resample(images.float(), matrix.float(), out, kernel=kernel, padding=padding)
-    torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-5)
+    for given in (images, recorded(images)):
+        exact = resample(given, matrix, out, kernel=kernel, padding=padding)
+        torch.testing.assert_close(exact, expected, rtol=0, atol=1e-12)
+        single = resample(given.float(), matrix.float(), out, kernel=kernel, padding=padding)
+        torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -98,19 +104,25 @@ def test_antialias_off_agrees_with_the_reference(kernel: str) -> None:
     size, out, rows = CASES["shrink"]
     images, matrix = torch.rand(2, 2, *size, dtype=torch.float64), axis_aligned(rows)
     expected = reference.resample(images.numpy(), matrix.numpy(), out, kernel, "reflection", antialias=False)
-    actual = resample(images, matrix, out, kernel=kernel, padding="reflection", antialias=False)
-    torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=0, atol=1e-12)
+    for given in (images, recorded(images)):
+        actual = resample(given, matrix, out, kernel=kernel, padding="reflection", antialias=False)
+        torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_dense_and_gathered_taps_agree(padding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bags_products_and_gathers_agree(padding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(2, 3, 40, 47, dtype=torch.float64)
     matrix = axis_aligned([(1.2, 0.3, 0.9, -0.7), (0.7, -4.4, 1.3, 0.6)])
-    dense = resample(images, matrix, (31, 52), padding=padding)
+    bags = resample(images, matrix, (31, 52), padding=padding)
+    monkeypatch.setattr(separable, "_apply_bags", None)
+    monkeypatch.setattr(separable, "_gather", None)
+    dense = resample(recorded(images), matrix, (31, 52), padding=padding)
+    torch.testing.assert_close(dense, bags, rtol=0, atol=1e-12)
+    monkeypatch.undo()
     monkeypatch.setattr(separable, "DENSE_UP_TO", 0)
     monkeypatch.setattr(separable, "_apply_dense", None)
-    gathered = resample(images, matrix, (31, 52), padding=padding)
-    torch.testing.assert_close(gathered, dense, rtol=0, atol=1e-12)
+    gathered = resample(recorded(images), matrix, (31, 52), padding=padding)
+    torch.testing.assert_close(gathered, bags, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bfloat16, torch.uint8])
@@ -119,11 +131,12 @@ def test_dense_and_gathered_taps_agree(padding: str, monkeypatch: pytest.MonkeyP
 def test_the_identity_changes_no_bit(kernel: str, padding: str, dtype: torch.dtype) -> None:
     padding = "circular" if kernel == "fourier" else padding
     images = (torch.rand(2, 3, 7, 70) * 255).to(dtype)
-    out = resample(images, torch.eye(3), kernel=kernel, padding=padding)
-    assert out.dtype == dtype
-    assert torch.equal(out, images)
-    if kernel != "fourier":
-        assert torch.equal(shift_checked(images, torch.zeros(2, 2), (7, 70), kernel, padding), images)
+    for given in (images, recorded(images)) if dtype.is_floating_point else (images,):
+        out = resample(given, torch.eye(3), kernel=kernel, padding=padding)
+        assert out.dtype == dtype
+        assert torch.equal(out, images)
+        if kernel != "fourier":
+            assert torch.equal(shift_checked(given, torch.zeros(2, 2), (7, 70), kernel, padding), images)
 
 
 @pytest.mark.parametrize(("x", "y"), [(3, 0), (-2, 1), (0, -4), (9, -11)])
@@ -133,9 +146,10 @@ def test_whole_pixels_move_pixels_and_change_none(kernel: str, padding: str, x: 
     images = torch.rand(2, 3, 6, 70)
     wide = np.pad(images.numpy(), ((0, 0), (0, 0), (12, 12), (12, 12)), NUMPY_MODE[padding])
     expected = torch.from_numpy(wide)[..., 12 - y : 18 - y, 12 - x : 82 - x]
-    assert torch.equal(resample(images, shift(x, y), kernel=kernel, padding=padding), expected)
     pixels = torch.tensor([[x, y]], dtype=torch.float32).expand(2, 2)
-    assert torch.equal(shift_checked(images, pixels, (6, 70), kernel, padding), expected)
+    for given in (images, recorded(images)):
+        assert torch.equal(resample(given, shift(x, y), kernel=kernel, padding=padding), expected)
+        assert torch.equal(shift_checked(given, pixels, (6, 70), kernel, padding), expected)
     if padding == "circular":
         assert torch.equal(expected, images.roll((y, x), (-2, -1)))
 
@@ -324,12 +338,13 @@ def test_fourier_shift_at_nyquist_follows_the_cosine() -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_shift_checked_equals_resample(kernel: str, padding: str) -> None:
     images, pixels = torch.rand(3, 2, 9, 70), torch.tensor([[0.3, -1.6], [2.25, 0.5], [-33.4, 20.9]])
-    actual = shift_checked(images, pixels, (12, 66), kernel, padding)
-    expected = resample(images, geometry.shift(pixels), (12, 66), kernel=kernel, padding=padding)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
-    precise = shift_checked(images.double(), pixels.double(), (12, 66), kernel, padding)
-    expected = resample(images.double(), geometry.shift(pixels.double()), (12, 66), kernel=kernel, padding=padding)
-    torch.testing.assert_close(precise, expected, rtol=0, atol=1e-12)
+    for given in (images, recorded(images)):
+        actual = shift_checked(given, pixels, (12, 66), kernel, padding)
+        expected = resample(given, geometry.shift(pixels), (12, 66), kernel=kernel, padding=padding)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
+        precise = shift_checked(given.double(), pixels.double(), (12, 66), kernel, padding)
+        expected = resample(given.double(), geometry.shift(pixels.double()), (12, 66), kernel=kernel, padding=padding)
+        torch.testing.assert_close(precise, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
@@ -358,19 +373,25 @@ def test_gradients_of_the_fourier_shift(pixels: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("kernel", ["bilinear", "lanczos3"])
 def test_autocast_does_not_lower_the_precision(kernel: str) -> None:
-    images, matrix = torch.rand(2, 3, 12, 80), axis_aligned([(0.8, 0.3, 1.1, -0.2)] * 2, torch.float32)
-    pixels = torch.tensor([[0.3, 1.7]] * 2)
-    expected = resample(images, matrix, kernel=kernel), shift_checked(images, pixels, (12, 80), kernel, "zeros")
+    # Recorded, or numba and `embedding_bag` would do what autocast cannot see.
+    images, matrix = recorded(torch.rand(2, 3, 12, 80)), axis_aligned([(0.8, 0.3, 1.1, -0.2)] * 2, torch.float32)
+    turn, pixels = geometry.rotate(torch.tensor([20.0, -5.0]), (12, 80)), torch.tensor([[0.3, 1.7]] * 2)
+
+    def all_ways() -> list[Tensor]:
+        shifted = shift_checked(images, pixels, (12, 80), kernel, "zeros")
+        return [shifted, *(resample(images, m, kernel=kernel) for m in (matrix, turn))]
+
+    expected = all_ways()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(resample(images, matrix, kernel=kernel), expected[0])
-        assert torch.equal(shift_checked(images, pixels, (12, 80), kernel, "zeros"), expected[1])
+        assert all(torch.equal(a, b) for a, b in zip(all_ways(), expected, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_images_are_resampled_in_float32(dtype: torch.dtype) -> None:
     images = torch.rand(2, 1, 10, 300).to(dtype)
     matrix = axis_aligned([(1.01, 0.3, 0.99, -0.2)] * 2, torch.float32)
-    assert torch.equal(resample(images, matrix), resample(images.float(), matrix).to(dtype))
+    for given in (images, recorded(images)):
+        assert torch.equal(resample(given, matrix), resample(given.float(), matrix).to(dtype))
 
 
 def test_uint8_is_rounded_and_clipped() -> None:
