@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import augkit
 
 # Names that a repr may use.
+from augkit.augment import Augment
 from augkit.transforms import (
-    Augment,
     RandomHorizontalFlip,
     RandomRescale,
     RandomShiftBlur,

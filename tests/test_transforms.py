@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomSubpixelCrop, RandomSubpixelShift, geometry
 from augkit.errors import InputError, InputTypeError
+from augkit.random_geometry import RandomGeometry, draw
 from augkit.resampling import resample
-from augkit.transforms import RandomGeometry, draw
 
 SIZE = (24, 35)  # not square, one side even and one odd
 OPS: dict[str, Callable[..., RandomGeometry]] = {
