@@ -165,6 +165,7 @@ def environment(device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "openmp": {name: value for name, value in os.environ.items() if name.startswith("OMP_")},
         "load_before": loads(),
         "date": time.strftime("%Y-%m-%d"),
     }
