@@ -139,11 +139,12 @@ def test_a_generator_decides_all_and_the_global_state_is_left_alone(make: Callab
 def test_replay_by_matrix_is_exact(kernel: str) -> None:
     augment, batch = Augment(*all_ops((20, 18)), kernel=kernel), images()
     masks, keypoints = batch[:, :1], torch.rand(4, 3, 2) * 20
-    out = augment(batch, masks=masks, keypoints=keypoints)
-    again = augment(batch, masks=masks, keypoints=keypoints, matrix=out.matrix)
-    assert torch.equal(again.images, out.images)
-    assert torch.equal(again.masks, out.masks)
-    assert torch.equal(again.keypoints, out.keypoints)
+    for seed in range(15):  # The bits must not depend on how much the draws happen to shrink.
+        out = augment(batch, masks=masks, keypoints=keypoints, generator=seeded(seed))
+        again = augment(batch, masks=masks, keypoints=keypoints, matrix=out.matrix)
+        assert torch.equal(again.images, out.images)
+        assert torch.equal(again.masks, out.masks)
+        assert torch.equal(again.keypoints, out.keypoints)
     one = augment(batch, keypoints=keypoints, matrix=out.matrix[0])
     assert torch.equal(one.keypoints[0], out.keypoints[0])
     assert one.matrix.shape == (4, 3, 3)
@@ -192,9 +193,9 @@ def test_coordinates_stay_in_float32(dtype: torch.dtype) -> None:
         out = op(batch, generator=seeded())
     assert op.transform_matrix.dtype == torch.float32
     assert torch.equal(out, op(batch.float(), generator=seeded()).to(dtype))
-    keypoints = torch.full((2, 1, 2), 251.0)
-    moved = Augment(op)(batch, keypoints=keypoints.to(dtype), generator=seeded()).keypoints
-    assert torch.equal(moved, Augment(op)(batch, keypoints=keypoints, generator=seeded()).keypoints.to(dtype))
+    keypoints, augment = torch.full((2, 1, 2), 251.0), Augment(RandomRescale(1.3))
+    moved = augment(batch, keypoints=keypoints.to(dtype), generator=seeded()).keypoints
+    assert torch.equal(moved, augment(batch, keypoints=keypoints, generator=seeded()).keypoints.to(dtype))
 
 
 def is_uniform(values: Tensor, low: float, high: float) -> bool:
@@ -243,9 +244,11 @@ def test_windows_have_the_area_drawn_and_lie_inside(size: tuple[int, int], out: 
     torch.testing.assert_close(top, draws[:, 4] * (size[0] - height), rtol=0, atol=1e-3)
 
 
-def test_aspects_are_uniform_in_their_logarithm() -> None:
+def test_aspects_are_uniform_in_their_logarithm_whatever_the_area() -> None:
     left, top, right, bottom = windows(drawn(RandomSubpixelCrop(area=(0.3, 0.4)), size=(30, 30)), (30, 30), (30, 30))
-    assert is_uniform(((right - left) / (bottom - top)).log(), math.log(3 / 4), math.log(4 / 3))
+    width, height = right - left, bottom - top
+    assert is_uniform((width / height).log(), math.log(3 / 4), math.log(4 / 3))
+    assert abs(torch.stack([width / height, width * height]).corrcoef()[0, 1]) < 0.1
 
 
 def test_a_crop_shows_its_window() -> None:
@@ -292,6 +295,11 @@ def test_a_crop_that_shrinks_is_antialiased_on_request(antialias: bool) -> None:
     out = augment(batch, keypoints=torch.zeros(4, 1, 2))
     expected = resample(batch, out.matrix, (9, 11), antialias=antialias)
     torch.testing.assert_close(out.images, expected, rtol=0, atol=1e-5)
+    assert torch.equal(augment(batch, matrix=out.matrix), out.images)
+    # A matrix that shrinks more than the ops can is antialiased in full.
+    strong = geometry.rescale(torch.tensor([0.2]), SIZE).expand(4, 3, 3)
+    expected = resample(batch, strong, (9, 11), antialias=antialias)
+    torch.testing.assert_close(augment(batch, matrix=strong), expected, rtol=0, atol=1e-5)
 
 
 def test_the_fourier_kernel_shifts_on_the_torus() -> None:
@@ -328,15 +336,17 @@ def test_uint8_comes_back_rounded() -> None:
 def test_normalize_and_dtype_equal_doing_it_after(integer: bool, dtype: torch.dtype | None, normalize: Any) -> None:
     batch = (images() * 255).to(torch.uint8) if integer else images()
     out = Augment(*all_ops(), normalize=normalize, dtype=dtype)(batch, generator=seeded())
-    after = Augment(*all_ops())(batch, generator=seeded())
-    if integer and (normalize or dtype):
-        after = after.float() / 255
+    # With either, uint8 is left unrounded; with neither it stays uint8.
+    fused = normalize is not None or dtype is not None
+    after = Augment(*all_ops())(batch.float() if fused else batch, generator=seeded())
+    if integer and fused:
+        after = after / 255
     if normalize:
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in normalize)
         after = (after - mean) / std
     after = after.to(dtype or after.dtype)
     assert out.dtype == after.dtype
-    assert torch.equal(out, after)
+    torch.testing.assert_close(out, after, **({"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
