@@ -135,9 +135,10 @@ def test_a_generator_decides_all_and_the_global_state_is_left_alone(make: Callab
     assert torch.equal(module(batch), from_global)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic", "lanczos3", "sinc"])
-def test_replay_by_matrix_is_exact(kernel: str) -> None:
-    augment, batch = Augment(*all_ops((20, 18)), kernel=kernel), images()
+def test_replay_by_matrix_is_exact(kernel: str, dtype: torch.dtype) -> None:
+    augment, batch = Augment(*all_ops((20, 18)), kernel=kernel), images().to(dtype)
     masks, keypoints = batch[:, :1], torch.rand(4, 3, 2) * 20
     for seed in range(15):  # The bits must not depend on how much the draws happen to shrink.
         out = augment(batch, masks=masks, keypoints=keypoints, generator=seeded(seed))
