@@ -16,7 +16,7 @@ from torch import Tensor
 from augkit import geometry
 from augkit.backends import separable
 from augkit.errors import InputError, InputTypeError
-from augkit.resampling import fourier_shift, resample, shift_checked
+from augkit.resampling import fourier_shift, resample, resample_checked, shift_checked
 
 KERNELS = ["nearest", "bilinear", "bicubic", "lanczos3", "sinc"]
 PADDINGS = ["zeros", "border", "reflection", "circular"]
@@ -362,6 +362,19 @@ def test_gradients(kernel: str, padding: str, gathered: bool, monkeypatch: pytes
         return resample(images, geometry.axis_aligned(*entries.unbind(-1)), (2, 5), kernel=kernel, padding=padding)
 
     assert torch.autograd.gradcheck(act, (images, entries), fast_mode=True)
+
+
+def test_the_strongest_shrink_keeps_its_gradient() -> None:
+    images = torch.rand(1, 1, 5, 9, dtype=torch.float64)
+    for scale in torch.linspace(0.3, 0.9, 50, dtype=torch.float64):
+        entries = torch.tensor([[float(scale), 0.2, 0.95, -0.3]], dtype=torch.float64, requires_grad=True)
+        matrix = geometry.axis_aligned(*entries.unbind(-1))
+        bound_elsewhere = resample_checked(images, matrix, (3, 4), "bicubic", "border", 5.0)
+        gradients = [
+            torch.autograd.grad(out[0, 0, 1, 2], entries, retain_graph=True)[0]
+            for out in (resample(images, matrix, (3, 4), padding="border"), bound_elsewhere)
+        ]
+        torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("pixels", [(0.3, -0.7), (0.0, 0.0), (0.0, 1.5)])
