@@ -10,12 +10,18 @@ from typing import Any
 
 import pytest
 
-from augkit import compare, measure, train, tune
+from augkit import compare, measure, preview, train, tune
 from augkit.command import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = {"train": train.main, "measure": measure.main, "compare": compare.main, "tune": tune.main}
+COMMANDS = {
+    "preview": preview.main,
+    "train": train.main,
+    "measure": measure.main,
+    "compare": compare.main,
+    "tune": tune.main,
+}
 # The same commands on smaller images: what they do is the same, how long it takes is not.
 SMALL = [
     "data.name=digits",
@@ -43,7 +49,9 @@ def test_python_examples_run() -> None:
 def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m augkit.")]
-    assert [line.split()[2] for line in lines] == ["augkit.train", "augkit.measure", "augkit.compare", "augkit.tune"]
+    assert [line.split()[2] for line in lines] == [
+        f"augkit.{name}" for name in ("preview", "train", "measure", "compare", "tune")
+    ]
     for line in lines:
         name, *words = shlex.split(line.removeprefix("python -m augkit."))
         if name == "measure":
