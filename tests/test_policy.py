@@ -123,6 +123,11 @@ def test_ops_that_a_policy_leaves_out_do_not_act(name: str) -> None:
     assert not single.is_identity
 
 
+def test_the_blur_of_a_shift_stands_in_for_the_shift() -> None:
+    (op,) = Policy(shift=Shift(max_pixels=3.0, p=0.5, blur_only=True)).ops()
+    assert repr(op) == "RandomShiftBlur(max_pixels=3.0, p=0.5)"
+
+
 @pytest.mark.parametrize("policy", [Policy(), FULL.model_copy(update={"strength": 0.0})])
 def test_the_identity_changes_no_bit(policy: Policy) -> None:
     images = torch.rand(3, 1, 9, 12)
