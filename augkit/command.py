@@ -202,5 +202,6 @@ class Display:
         spent = time.monotonic() - self.started
         share = min(1.0, self.done / self.total) if self.total else 0.0
         worked = self.done - self.skipped
-        left = f", about {spent * max(0.0, self.total - self.done) / worked:.0f} s left" if worked > 0.02 * self.total else ""
+        rest = max(0.0, self.total - self.done)
+        left = f", about {spent * rest / worked:.0f} s left" if worked > 0.02 * self.total else ""
         return f"{100 * share:3.0f} %, {spent:.0f} s{left}"
