@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,7 +203,8 @@ def _storage_errors(storage: str | Path) -> Iterator[None]:
     except Exception as error:  # each driver, and a file that is no journal, has its own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         word = "reached" if "://" in str(storage) else "read as a journal"
-        raise InputError(f"storage '{storage}': cannot be {word} ({reason[:160]})") from None
+        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", f"storage '{storage}': cannot be {word} ({reason[:160]})")
+        raise InputError(shown) from None
 
 
 def _storage(storage: str | Path) -> BaseStorage:

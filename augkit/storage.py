@@ -70,7 +70,7 @@ def environment(**extra: Any) -> dict[str, Any]:
     import torch
 
     versions: dict[str, str | None] = {}
-    for package in ("augkit", "torch", "torchvision", "kornia", "optuna", "albumentations", "numpy"):
+    for package in ("augkit", "torch", "torchvision", "kornia", "optuna", "albumentations", "numpy", "numba"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
