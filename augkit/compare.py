@@ -19,7 +19,7 @@ from augkit.command import (
     run,
     split_recipe,
 )
-from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
+from augkit.comparison import Arm, check_measurable, closing_table, conclusion, jsonable, measure_run, open_test_sets
 from augkit.errors import InputError
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
@@ -56,6 +56,8 @@ def compare(
             raise InputError(f"compare: expected recipes with the same '{key}', these differ: {', '.join(names)}")
     target = choose_device(device)
     dataset = load_recipe_data(recipes[0])
+    for recipe in recipes:
+        check_measurable(recipe, dataset.validation)
     claim(folder, resume=resume, overwrite=overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     show = display or Display(0, quiet=True)

@@ -31,6 +31,7 @@ from augkit.command import (
 )
 from augkit.comparison import (
     Arm,
+    check_measurable,
     closing_table,
     conclusion,
     jsonable,
@@ -158,6 +159,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         raise InputError(f"tune: expected trials, seeds, epochs of at least 1, got {trials}, {seeds}, {trial_epochs}")
     started = time.monotonic()
     target, dataset = choose_device(device), load_recipe_data(recipe)
+    check_measurable(recipe, dataset.validation)
     claim(folder, resume=resume, overwrite=overwrite)
     epochs = trial_epochs or math.ceil(recipe.train.epochs / 2)
     tuning = Tuning(

@@ -212,6 +212,8 @@ class _Normalise:
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         if (mean is None) != (std is None):
             raise InputError("mean and std: expected both or neither")
+        if std is not None and not min(std) > 0:
+            raise InputError(f"std: expected values above 0, got {min(std):g}")
         self.mean, self.std = mean, std
 
     def __call__(self, images: Tensor) -> Tensor:
