@@ -233,10 +233,15 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
 
 
-def fourier_shift_checked(images: Tensor, shift: Tensor, finish: Finish = NOTHING) -> Tensor:
-    """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device."""
+def fourier_shift_checked(
+    images: Tensor, shift: Tensor, finish: Finish = NOTHING, *, spectrum: Tensor | None = None
+) -> Tensor:
+    """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device.
+
+    ``spectrum`` is ``torch.fft.rfft2`` of the images, where it is at hand from another shift.
+    """
     work = _working(images)
-    spectrum = torch.fft.rfft2(work)
+    spectrum = torch.fft.rfft2(work) if spectrum is None else spectrum
     height, width = images.shape[-2:]
     # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
     turns = {"device": images.device, "dtype": torch.float32 if images.device.type == "mps" else torch.float64}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import augkit
 from augkit.errors import InputError, InputTypeError
-from augkit.invariance import make_protocol
+from augkit.invariance import Pairs, Plan, make_protocol
 
 
 class CircularNet(nn.Module):
@@ -107,16 +107,16 @@ def test_result_does_not_depend_on_the_batch_size() -> None:
 def test_measurement_equals_a_loop_over_images_and_shifts() -> None:
     images, model = photo_like(5, 20), CircularNet(stride=2).eval()
     report = augkit.measure_invariance(model, images, max_shift=3, pairs=2, seed=7, input_size=12, kernel="lanczos3")
-    uniform = torch.rand(5, 8, generator=torch.Generator().manual_seed(7))
-    shifts = (2 * uniform - 1).view(5, 4, 2) * 3
+    plan = Plan(pairs=Pairs(2, -3.0, 3.0))
+    shifts = plan.displacements(7, 0, 5)[..., :2]
     protocol = make_protocol("crop", (20, 20), max_shift=3, input_size=12, kernel="lanczos3")
     total = 0.0
     with torch.inference_mode():
         for n in range(5):
             answers = [
-                model(protocol.shift(images[n : n + 1], shifts[n : n + 1, s])).double().softmax(-1) for s in range(4)
+                model(protocol.shift(images[n : n + 1], shifts[n : n + 1, s])).double().softmax(-1) for s in range(5)
             ]
-            for s, t in ((0, 2), (1, 3)):
+            for s, t in ((1, 2), (3, 4)):
                 middle = (answers[s] + answers[t]) / 2
                 entropies = [-(p * p.log2()).sum().item() for p in (middle, answers[s], answers[t])]
                 total += entropies[0] - (entropies[1] + entropies[2]) / 2

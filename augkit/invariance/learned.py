@@ -15,7 +15,7 @@ import numpy as np
 
 from augkit.errors import InputError
 from augkit.invariance.intervals import UNDEFINED, Estimate, Replicates, combine, replicates
-from augkit.invariance.measurement import InvarianceReport
+from augkit.invariance.reports import InvarianceReport
 
 VARIABILITIES = ("js", "top1_change", "mac")
 ROUNDING = 1e-9  # bits: below it a network is invariant but for rounding

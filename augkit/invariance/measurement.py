@@ -1,67 +1,29 @@
-"""Measure one network on one set of images: forward passes, per-image statistics, estimates."""
+"""Measure one network on images that stream by: forward passes, a tally, and a report at any time."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from augkit.errors import InputError, InputTypeError
-from augkit.invariance.intervals import Estimate, replicates
-from augkit.invariance.metrics import METRICS, NEEDS_LABELS, image_statistics, jensen_shannon, top1_change
-from augkit.invariance.protocols import Protocol, make_protocol
+from augkit.invariance.network import Network
+from augkit.invariance.plan import Pairs, Plan
+from augkit.invariance.protocols import Protocol, Scene, make_protocol
+from augkit.invariance.reports import InvarianceReport, estimates
+from augkit.invariance.tally import PAIR_MEASURES, Answers, Tally, answer, digest, fingerprint
 from augkit.resampling import check_images
 
-
-@dataclass(frozen=True)
-class InvarianceReport:
-    """What `measure_invariance` found. Every metric is an `Estimate` with ``value``, ``low`` and ``high``.
-
-    Attributes:
-        settings: protocol, kernel, shifts, sizes and seed: all that is needed to repeat it.
-        statistics: per-image statistics ``(N, F)``, from which paired comparisons are made.
-        curve: per length in pixels of a shift in a random direction, statistics ``js`` and ``changed`` ``(N, 1)``
-            against the unshifted image.
-        fingerprint: equal for reports on the same images and settings.
-    """
-
-    settings: dict[str, Any]
-    statistics: dict[str, Tensor] = field(repr=False)
-    curve: dict[float, dict[str, Tensor]] = field(repr=False)
-    fingerprint: str = field(repr=False)
-    metrics: dict[str, Estimate]
-
-    def __getattr__(self, name: str) -> Estimate:
-        try:
-            return self.__dict__["metrics"][name]
-        except KeyError:
-            raise AttributeError(f"InvarianceReport has no metric '{name}'") from None
-
-    def response(self, metric: str = "js") -> dict[float, Estimate]:
-        """Variability (``js`` or ``top1_change``) against the length of the shift in pixels."""
-        return {length: replicates(metric, [statistics]).estimate(0, 1) for length, statistics in self.curve.items()}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Metrics and settings for JSON."""
-        out: dict[str, Any] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
-        if self.curve:
-            out["response"] = [
-                {"length": length, "js": js.to_dict(), "top1_change": change.to_dict()}
-                for (length, js), change in zip(
-                    self.response("js").items(), self.response("top1_change").values(), strict=True
-                )
-            ]
-        return {**out, "settings": self.settings}
+Batch = tuple[Tensor, Tensor | None]
+Images = Tensor | Iterable[Tensor | tuple[Tensor, Tensor | None]]
+STATE_VERSION = 1
 
 
 def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
     model: nn.Module,
-    images: Tensor,
+    images: Images,
     labels: Tensor | None = None,
     *,
     protocol: str = "crop",
@@ -70,171 +32,284 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     seed: int = 0,
     pairs: int = 4,
     lengths: Sequence[float] = (),
+    plan: Plan | None = None,
     input_size: tuple[int, int] | int | None = None,
-    background: float = 0.0,
+    background: float | str = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     batch_size: int = 250,
     device: torch.device | str | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
+    on_batch: Callable[[int, int | None], None] | None = None,
 ) -> InvarianceReport:
-    """How much the output of a network varies when its input is shifted.
+    """How much the output of a network varies when its input is shifted, or rescaled.
 
-    Each image is seen without a shift, under ``pairs`` pairs of shifts uniform in ``[-max_shift, max_shift]``
-    along each axis, and once for each of ``lengths`` in a random direction; shifts are drawn per image from
-    ``seed``, so the result does not depend on ``batch_size``.
+    Each image is seen without a displacement, under ``pairs`` pairs of shifts uniform in ``[-max_shift,
+    max_shift]`` along each axis, and once for each of ``lengths`` in a random direction; or as ``plan`` says.
+    Displacements are drawn per image from ``seed``, so the result does not depend on ``batch_size``. Nothing but
+    a few bytes per image is kept, so images may be more than fit in memory.
 
     Args:
         model: gives logits ``(B, K)``; put in ``eval()`` for the measurement, then back.
-        images: ``(N, C, H, W)``, uint8 or floating in [0, 1].
-        labels: ``(N,)`` class indices, for accuracy; left out when None.
+        images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; or an iterable of batches, each a tensor or a pair of
+            images and labels, such as a `DataLoader` that does not shuffle.
+        labels: ``(N,)`` class indices, for accuracy; left out when None. An iterable brings its own.
         protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
         max_shift: pixels of the network's input.
         lengths: lengths in pixels at which the response curve is taken.
-        mean, std: per channel, applied to the shifted images before the network sees them.
-        device: where to compute; the model's own when None.
-        on_batch: called with images done and in all.
+        plan: all that an image is seen under; replaces ``max_shift``, ``pairs`` and ``lengths``.
+        mean, std: per channel, applied to the moved images before the network sees them.
+        batch_size: images at once; batches of an iterable are split, and never joined.
+        device, precision, compiled: see `augkit.invariance.network.Network`.
+        on_batch: called with images done and in all, None where that is not known.
 
     Raises:
         InputError: shapes, names or numbers that do not fit; logits that are not ``(B, K)`` or not finite.
+
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
+    >>> report = measure_invariance(net, torch.rand(4, 1, 8, 8), max_shift=1.0)
+    >>> report.js.low <= report.js.value <= report.js.high
+    True
     """
-    check_images(images)
-    _check_labels(labels, len(images))
-    if pairs < 1 or batch_size < 1 or len(images) < 1:
-        raise InputError(f"expected images, pairs, batch_size of at least 1, got {len(images)}, {pairs}, {batch_size}")
-    size = (images.shape[-2], images.shape[-1])
-    longest = max([max_shift, *lengths])
-    operator = make_protocol(
-        protocol, size, max_shift=longest, kernel=kernel, input_size=input_size, background=background
+    if plan is None:
+        if pairs < 1:
+            raise InputError(f"pairs: expected at least 1, got {pairs}")
+        if not max_shift >= 0:
+            raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
+        plan = Plan(pairs=Pairs(pairs, -max_shift, max_shift), lengths=tuple(float(v) for v in lengths))
+    elif (max_shift, pairs, tuple(lengths)) != (8.0, 4, ()):
+        raise InputError("plan: it replaces max_shift, pairs and lengths; leave them out")
+    network = Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device)
+    geometry = {"protocol": protocol, "kernel": kernel, "input_size": input_size, "background": background}
+    measurement = Measurement(network, plan, geometry, seed=seed)
+    total = len(images) if isinstance(images, Tensor) else None
+    measurement.run(
+        batches(images, labels, batch_size), None if on_batch is None else lambda done: on_batch(done, total)
     )
-    shifts = _draw_shifts(len(images), pairs, max_shift, lengths, seed)
-    settings = {
-        "protocol": protocol,
-        "kernel": operator.kernel,
-        "max_shift": float(max_shift),
-        "pairs": pairs,
-        "seed": seed,
-        "images": len(images),
-        "image_size": list(size),
-        "input_size": list(operator.input_size),
-        "background": background,
-        "lengths": [float(length) for length in lengths],
-    }
-    rows = []
-    for probability, rows_done in _probabilities(
-        model, images, shifts, operator, _Normalise(mean, std), batch_size, device
-    ):
-        start = rows_done - len(probability)
-        rows.append(_batch_statistics(probability, pairs, lengths, labels, start))
+    return measurement.report()
+
+
+class _Sent(NamedTuple):
+    """A batch that was sent off and not yet counted; ``start`` is the number of its first image."""
+
+    start: int
+    answers: Answers
+    displacements: Tensor
+    labels: Tensor | None
+    digests: Tensor
+
+
+class Measurement:
+    """One measurement in progress: `run` it over batches, take its `state` at any time, `report` at the end.
+
+    Args:
+        network: what is measured.
+        plan: what every image is seen under.
+        operator: ``protocol``, ``kernel``, ``input_size`` and ``background`` of `make_protocol`; the size of the
+            images is that of the first batch.
+        seed: of the displacements.
+    """
+
+    def __init__(self, network: Network, plan: Plan, operator: dict[str, Any], *, seed: int = 0) -> None:
+        if seed < 0:
+            raise InputError(f"seed: expected an integer of at least 0, got {seed}")
+        self.network, self.plan, self.seed = network, plan, seed
+        self.tally = Tally(plan.layout)
+        self._operator = operator
+        self._protocol: Protocol | None = None
+        self._channels = ""
+        self._smallest = plan.factors[0]
+
+    @property
+    def views(self) -> int:
+        """Forward passes per image."""
+        return len(self.plan.layout.columns)
+
+    def run(
+        self,
+        stream: Iterable[Batch],
+        on_batch: Callable[[int], None] | None = None,
+        on_view: Callable[[int], None] | None = None,
+    ) -> None:
+        """Measure batch after batch; those of a restored state are skipped, once they are known to be the same.
+
+        The answers to a batch are fetched when the next one has been sent off, so that a GPU need not wait. An
+        interrupt leaves whole batches.
+
+        Args:
+            stream: images ``(B, C, H, W)`` with labels ``(B,)`` or None, see `batches`.
+            on_batch: called after each batch with the images done so far.
+            on_view: called after each forward pass with its number of images.
+        """
+        waiting: list[_Sent] = []
+        sent = 0
+        with self.network.measuring():
+            try:
+                for images, labels in stream:
+                    self._prepare(images, labels)
+                    if sent < self.tally.images:
+                        self._check_seen(images, sent)
+                    else:
+                        displacements = self.plan.displacements(self.seed, sent, len(images))
+                        answers = self._ask(images, displacements, on_view)
+                        waiting.append(_Sent(sent, answers, displacements, labels, digest(images)))
+                    sent += len(images)
+                    if len(waiting) > 1:
+                        self._fetch(waiting, on_batch)
+                if waiting:
+                    self._fetch(waiting, on_batch)
+            except KeyboardInterrupt:
+                while waiting:
+                    self._fetch(waiting, None)
+                raise
+        if sent < self.tally.images:
+            raise InputError(f"images: {self.tally.images} were measured before, and {sent} came")
+        if sent == 0:
+            raise InputError("images: expected at least 1, got none")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that is needed to repeat it; known once the first batch has come."""
+        protocol, plan = self._protocol, self.plan
+        if protocol is None:
+            raise InputError("measurement: its settings are known once the first batch has come")
+        return {
+            "protocol": protocol.name,
+            "kernel": protocol.kernel,
+            "axis": plan.axis,
+            "max_shift": plan.max_shift if plan.axis == "scale" else plan.pairs.reach,
+            "pairs": plan.pairs.count,
+            "seed": self.seed,
+            "images": self.tally.images,
+            "image_size": list(protocol.image_size),
+            "input_size": list(protocol.input_size),
+            "background": protocol.background,
+            "lengths": list(plan.lengths),
+            "plan": plan.to_dict(),
+            "views": self.views,
+            "channels": self._channels,
+            "precision": self.network.precision,
+            "compiled": self.network.compiled,
+            "device": self.network.device.type,
+            "classes": self.tally.classes,
+        }
+
+    def report(self) -> InvarianceReport:
+        """What was found on the images so far."""
+        statistics, curves, settings = self.tally.statistics(), self.tally.curves(), self.settings
+        numbers = self.tally.merged("measures")
+        largest = numbers[:, len(self.plan.layout.measures) + PAIR_MEASURES.index("logit_max")]
+        identity = [(name, value) for name, value in settings.items() if name not in ("compiled", "device")]
+        return InvarianceReport(
+            settings,
+            statistics,
+            curves.pop("length", {}),
+            fingerprint(identity, self.tally.merged("digests")),
+            estimates(statistics),
+            curves,
+            [flip.to_dict(self.plan.axis) for flip in self.tally.flips],
+            float(largest.max()),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes up: whole batches only."""
+        return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.tally.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of the same measurement; the same batches give the same bits (on the CPU).
+
+        Raises:
+            InputError: the state of another plan, protocol or seed.
+        """
+        if state.get("version") != STATE_VERSION or state.get("identity") != self._identity():
+            raise InputError("the measurement there is of another plan, protocol, precision or seed; start anew")
+        self.tally.restore(state["tally"])
+
+    def _fetch(self, waiting: list[_Sent], on_batch: Callable[[int], None] | None) -> None:
+        """Count the first batch that waits; an interrupt in between neither loses nor doubles it."""
+        if waiting[0].start == self.tally.images:
+            self.tally.add(*waiting[0][1:])
+        waiting.pop(0)
         if on_batch is not None:
-            on_batch(rows_done, len(images))
-    whole = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
-    statistics = {name: values for (where, name), values in whole.items() if where is None}
-    curve = {length: {name: values for (w, name), values in whole.items() if w == length} for length in lengths}
-    names = [name for name in METRICS if labels is not None or name not in NEEDS_LABELS]
-    bounds = {name: (-1.0 if name == "kappa" else 0.0, 1.0) for name in names}
-    metrics = {name: replicates(name, [statistics]).estimate(*bounds[name]) for name in names}
-    return InvarianceReport(settings, statistics, curve, _fingerprint(images, settings), metrics)
+            on_batch(self.tally.images)
+
+    def _identity(self) -> str:
+        return repr((self.plan, sorted(self._operator.items()), self.seed, self.network.precision))
+
+    def _prepare(self, images: Tensor, labels: Tensor | None) -> None:
+        check_images(images)
+        _check_labels(labels, len(images))
+        size = (images.shape[-2], images.shape[-1])
+        if self._protocol is None:
+            self._protocol = make_protocol(
+                self._operator["protocol"],
+                size,
+                max_shift=self.plan.max_shift,
+                factors=self.plan.factors,
+                kernel=self._operator.get("kernel"),
+                input_size=self._operator.get("input_size"),
+                background=self._operator.get("background", 0.0),
+            )
+            self._channels = self.network.fit_channels(images.shape[1])
+        elif size != self._protocol.image_size:
+            raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
+
+    def _ask(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> Answers:
+        assert self._protocol is not None  # _prepare comes first
+        device, dtype = self.network.device, self.network.dtype
+        batch = images.to(device, non_blocking=True)
+        batch = batch.to(dtype) / 255 if batch.dtype == torch.uint8 else batch.to(dtype)
+        places = displacements.to(device, non_blocking=True)
+        scene, columns = Scene(self._protocol, batch), self.plan.layout.columns
+
+        def logits_of(k: int) -> Tensor:
+            column, shift, factor = columns[k], places[:, k, :2], places[:, k, 2]
+            if column.blurred:
+                view = scene.blurred(shift)
+            elif column.place[2] != 1 or (self.plan.axis == "scale" and column.source != "fixed"):
+                view = scene.rescale(factor, self._smallest)
+            else:
+                view = scene.unshifted() if k == 0 else scene.shift(shift)
+            logits = self.network(view)
+            if on_view is not None:
+                on_view(len(view))
+            return logits
+
+        return answer(self.plan.layout, logits_of)
+
+    def _check_seen(self, images: Tensor, start: int) -> None:
+        stop = start + len(images)
+        if stop > self.tally.images:
+            raise InputError("images: the batches end elsewhere than those measured before; use the same batch size")
+        if not torch.equal(digest(images), self.tally.merged("digests")[start:stop]):
+            raise InputError(f"images: those from {start} on are not the ones measured before; start anew")
 
 
-def _draw_shifts(count: int, pairs: int, max_shift: float, lengths: Sequence[float], seed: int) -> Tensor:
-    """``(N, 1 + 2 * pairs + lengths, 2)``: none, the pairs (all s, then all t), the curve."""
-    columns = 4 * pairs + len(lengths)
-    uniform = torch.rand(count, columns, generator=torch.Generator().manual_seed(seed))
-    paired = (2 * uniform[:, : 4 * pairs] - 1).unflatten(1, (2 * pairs, 2)) * max_shift
-    angle = 2 * math.pi * uniform[:, 4 * pairs :]
-    radius = torch.tensor([float(length) for length in lengths])
-    along = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-    return torch.cat([torch.zeros(count, 1, 2), paired, along], dim=1)
-
-
-def _probabilities(
-    model: nn.Module,
-    images: Tensor,
-    shifts: Tensor,
-    operator: Protocol,
-    normalise: _Normalise,
-    batch_size: int,
-    device: torch.device | str | None,
-) -> Iterator[tuple[Tensor, int]]:
-    """Class probabilities ``(b, S, K)`` in float64 on the CPU, batch by batch, with the images done so far."""
-    if device is None:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    was_training = model.training
-    model = model.to(device).eval()
-    try:
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size].to(device)
-            batch = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch
-            offsets = shifts[start : start + batch_size].to(device)
-            with torch.inference_mode():
-                columns = [
-                    _logits(model, normalise(operator.shift(batch, offsets[:, s]))) for s in range(shifts.shape[1])
-                ]
-                # On the device, one stack and one copy a batch; float64 on the CPU, where MPS has it too.
-                logits = torch.stack(columns, dim=1).to("cpu", torch.float64)
-            if not bool(torch.isfinite(logits).all()):
-                raise InputError(f"model: expected finite logits, got NaN or infinity on images from {start} on")
-            yield logits.softmax(-1), start + len(batch)
-    finally:
-        model.train(was_training)
-
-
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    logits = model(inputs)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != inputs.shape[0]:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"model: expected logits ({inputs.shape[0]}, K), got {got}")
-    if logits.shape[1] < 2:
-        raise InputError("model: expected logits for at least 2 classes, got 1")
-    return logits
-
-
-def _batch_statistics(
-    probability: Tensor, pairs: int, lengths: Sequence[float], labels: Tensor | None, start: int
-) -> dict[tuple[float | None, str], Tensor]:
-    unshifted = probability[:, 0]
-    first, second = probability[:, 1 : 1 + pairs], probability[:, 1 + pairs : 1 + 2 * pairs]
-    here = None if labels is None else labels[start : start + len(probability)].cpu()
-    if here is not None and int(here.max()) >= probability.shape[-1]:
-        raise InputError(f"labels: the model has {probability.shape[-1]} classes, got label {int(here.max())}")
-    keyed: dict[tuple[float | None, str], Tensor] = {
-        (None, name): values for name, values in image_statistics((first, second), unshifted, here).items()
-    }
-    for k, length in enumerate(lengths):
-        moved = probability[:, 1 + 2 * pairs + k]
-        keyed[length, "js"] = jensen_shannon(unshifted, moved)[:, None]
-        keyed[length, "changed"] = top1_change(unshifted, moved)[:, None]
-    return keyed
-
-
-class _Normalise:
-    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        if (mean is None) != (std is None):
-            raise InputError("mean and std: expected both or neither")
-        if std is not None and not min(std) > 0:
-            raise InputError(f"std: expected values above 0, got {min(std):g}")
-        self.mean, self.std = mean, std
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if self.mean is None or self.std is None:
-            return images
-        if len(self.mean) not in (1, images.shape[1]) or len(self.mean) != len(self.std):
-            raise InputError(f"mean and std: expected {images.shape[1]} values each, got {len(self.mean)}")
-        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (images - mean) / std
+def batches(images: Images, labels: Tensor | None, batch_size: int) -> Iterator[Batch]:
+    """``images`` and ``labels`` in pieces of at most ``batch_size``."""
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    if isinstance(images, Tensor):
+        check_images(images)
+        _check_labels(labels, len(images))
+        images = [(images, labels)]
+    elif labels is not None:
+        raise InputError("labels: an iterable of batches brings its own, as pairs (images, labels)")
+    for batch in images:
+        whole, of_batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        check_images(whole)
+        _check_labels(of_batch, len(whole))
+        for start in range(0, len(whole), batch_size):
+            part = slice(start, start + batch_size)
+            yield whole[part], None if of_batch is None else of_batch[part]
 
 
 def _check_labels(labels: Tensor | None, count: int) -> None:
     if labels is None:
         return
-    if labels.shape != (count,) or labels.is_floating_point():
-        raise InputTypeError(f"labels: expected integers ({count},), got {labels.dtype} {tuple(labels.shape)}")
+    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputTypeError(f"labels: expected integers ({count},), got {got}")
     if count and int(labels.min()) < 0:
         raise InputError(f"labels: expected class indices of at least 0, got {int(labels.min())}")
-
-
-def _fingerprint(images: Tensor, settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-    digest.update(images.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,16 +1,22 @@
-"""Output metrics: pure functions of class probabilities under two shifts, and of means over images.
+"""Output metrics: pure functions of what a network answers under two displacements, or under many.
 
-Each pairwise function takes ``p`` and ``q``, ``(..., K)`` probabilities under shifts s and t, and gives
-``(...)``. What is not a plain mean over images (kappa) is a function of means, so that a bootstrap over images
-needs means alone.
+Three layers, each testable without a network:
+
+- pairwise functions of probabilities ``p`` and ``q`` ``(..., K)`` under s and t, which give ``(...)``;
+- functions of the top-1 answers under many displacements;
+- `METRICS`: every reported number as a function of means over images of per-image statistics, so that a bootstrap
+  over images needs means alone, also for kappa, which is not a plain mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Means = dict[str, Tensor]
 
 
 def top1_change(p: Tensor, q: Tensor) -> Tensor:
@@ -38,52 +44,98 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     return bits.clamp(0, 1)
 
 
+def logit_change(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and largest ``|a_k - b_k|`` over classes of logits ``(..., K)``: absolute, in the unit of the logits.
+
+    >>> [value.item() for value in logit_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0]))]
+    [1.5, 3.0]
+    """
+    difference = (a - b).abs()
+    return difference.mean(-1), difference.amax(-1)
+
+
+def worst_case(unshifted: Tensor, moved: Tensor) -> Tensor:
+    """Whether an image's answer changes anywhere on a grid: ``(N,)`` and ``(N, G)`` answers to bool ``(N,)``.
+
+    >>> worst_case(torch.tensor([3, 3]), torch.tensor([[3, 3], [3, 1]])).tolist()
+    [False, True]
+    """
+    return (moved != unshifted[:, None]).any(-1)
+
+
+def jaggedness(answers: Tensor) -> Tensor:
+    """Changes of the top-1 answer along a path: answers ``(N, L + 1)`` to counts ``(N,)`` (Azulay & Weiss 2019).
+
+    >>> jaggedness(torch.tensor([[1, 1, 2, 1, 1]])).tolist()
+    [2]
+    """
+    return (answers[:, 1:] != answers[:, :-1]).sum(-1)
+
+
 def kappa(changed: Tensor, shares: Tensor) -> Tensor:
     """Consistency corrected for chance, ``(C - C0) / (1 - C0)`` with ``C0 = sum_k shares_k ** 2``.
 
     ``changed`` ``(...)`` is the mean top-1 change, ``shares`` ``(..., K)`` the share of predictions per class.
     A constant classifier has C0 = 1 and scores 0.
     """
-    chance = (shares**2).sum(-1)
+    return kappa_of_chance(changed, (shares**2).sum(-1))
+
+
+def kappa_of_chance(changed: Tensor, chance: Tensor) -> Tensor:
+    """`kappa` where the chance agreement C0 ``(...)`` is at hand."""
     room = 1 - chance
     constant = room < 1e-12
     score = (1 - changed - chance) / torch.where(constant, torch.ones_like(room), room)
     return torch.where(constant, torch.zeros_like(score), score)
 
 
-def image_statistics(pairs: tuple[Tensor, Tensor], unshifted: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-    """Per-image statistics, each ``(B, F)``, of which every metric is a function of the means.
+@dataclass(frozen=True)
+class Metric:
+    """One reported number.
 
-    Args:
-        pairs: probabilities under s and under t, each ``(B, pairs, K)``.
-        unshifted: probabilities without a shift, ``(B, K)``.
-        labels: ``(B,)`` or None.
+    Attributes:
+        title: for tables.
+        needs: the per-image statistics ``(N, F)`` of whose means it is a function.
+        function: means ``(..., F)`` by name to ``(...)``.
+        low, high: bounds of the number.
     """
-    p, q = pairs
-    both = torch.cat([p, q], dim=1)
-    predictions = both.argmax(-1)
-    shares = torch.nn.functional.one_hot(predictions, both.shape[-1]).to(p.dtype).mean(1)
-    statistics = {
-        "changed": top1_change(p, q).mean(1, keepdim=True),
-        "mac": mean_absolute_change(p, q).mean(1, keepdim=True),
-        "js": jensen_shannon(p, q).mean(1, keepdim=True),
-        "shares": shares,
-    }
-    if labels is not None:
-        statistics["correct"] = (unshifted.argmax(-1) == labels).to(p.dtype)[:, None]
-        statistics["shifted_correct"] = (predictions == labels[:, None]).to(p.dtype).mean(1, keepdim=True)
-    return statistics
+
+    title: str
+    needs: tuple[str, ...]
+    function: Callable[[Means], Tensor]
+    low: float = 0.0
+    high: float = 1.0
+
+    def __call__(self, means: Means) -> Tensor:
+        return self.function(means)
 
 
-Means = dict[str, Tensor]
-# Every metric as a function of means over images, (..., F) each.
-METRICS: dict[str, Callable[[Means], Tensor]] = {
-    "accuracy": lambda m: m["correct"][..., 0],
-    "shifted_accuracy": lambda m: m["shifted_correct"][..., 0],
-    "top1_change": lambda m: m["changed"][..., 0],
-    "consistency": lambda m: 1 - m["changed"][..., 0],
-    "mac": lambda m: m["mac"][..., 0],
-    "js": lambda m: m["js"][..., 0],
-    "kappa": lambda m: kappa(m["changed"][..., 0], m["shares"]),
+def _mean(title: str, statistic: str, high: float = 1.0) -> Metric:
+    return Metric(title, (statistic,), lambda means: means[statistic][..., 0], high=high)
+
+
+INFINITY = float("inf")
+METRICS: dict[str, Metric] = {
+    "accuracy": _mean("accuracy", "correct"),
+    "shifted_accuracy": _mean("accuracy under shift", "shifted_correct"),
+    "grid_accuracy": _mean("accuracy on the grid, mean", "grid_correct"),
+    "worst_accuracy": _mean("accuracy on the grid, worst case", "worst_correct"),
+    "top1_change": _mean("top-1 change", "changed"),
+    "consistency": Metric("consistency", ("changed",), lambda means: 1 - means["changed"][..., 0]),
+    "mac": _mean("mean absolute change", "mac"),
+    "js": _mean("Jensen-Shannon (bits)", "js"),
+    "kappa": Metric(
+        "kappa", ("changed", "shares"), lambda means: kappa(means["changed"][..., 0], means["shares"]), low=-1.0
+    ),
+    "worst_case": _mean("worst case: changed somewhere on the grid", "worst"),
+    "jaggedness": _mean("jaggedness: changes along the path", "jagged", INFINITY),
+    "logit_change": _mean("logits move by, mean over classes", "logit", INFINITY),
+    "logit_change_max": _mean("logits move by, largest of an image", "logit_max", INFINITY),
+    "from_unshifted_js": _mean("JS of shifted and unshifted", "from_unshifted_js"),
+    "from_unshifted_top1_change": _mean("top-1 change, shifted and unshifted", "from_unshifted_changed"),
+    "blur_only_js": _mean("JS of blurred and unshifted", "blur_only_js"),
+    "blur_only_top1_change": _mean("top-1 change, blurred and unshifted", "blur_only_changed"),
+    "blur_matched_js": _mean("JS of shifted and as much blurred", "blur_matched_js"),
+    "blur_matched_top1_change": _mean("top-1 change, shifted and as much blurred", "blur_matched_changed"),
 }
-NEEDS_LABELS = frozenset({"accuracy", "shifted_accuracy"})
+NEEDS_LABELS = frozenset({"accuracy", "shifted_accuracy", "grid_accuracy", "worst_accuracy"})

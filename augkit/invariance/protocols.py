@@ -1,47 +1,55 @@
-"""Shift operators: where the pixels at the border come from, and what half a pixel means.
+"""Operators: where the pixels at the border come from, what half a pixel means, and what a factor does.
 
 - ``crop``: the image has a margin and a window moves over it; content enters and leaves (Zhang 2019).
-- ``embed``: the image stands on a constant canvas and moves there (Azulay & Weiss 2019).
-- ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023).
+- ``embed``: the image stands on a canvas and moves there (Azulay & Weiss 2019). The canvas is of one grey value, of
+  the image's mean colour (``mean``), or a blurred copy of the image (``blur``).
+- ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023). A torus has no rescaling.
 
 A shift is in pixels of the network's input, x to the right and y down, with the sign of
-``torch.roll(image, (y, x), dims=(-2, -1))``.
+``torch.roll(image, (y, x), dims=(-2, -1))``. A factor of 2 doubles distances from the centre of the input.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from augkit import geometry
+from augkit.blur import shift_blur_checked
 from augkit.errors import InputError, unknown_name
 from augkit.interpolation import check_names
-from augkit.resampling import check_size, fourier_shift, shift_checked
+from augkit.resampling import check_size, fourier_shift_checked, resample_checked, shift_checked
 
 PROTOCOLS = ("crop", "embed", "circular")
+BACKGROUNDS = ("black", "mean", "blur")
 # Bilinear is never the default: its blur depends on the fraction of the shift, so it would be measured too.
 DEFAULT_KERNEL = {"crop": "sinc", "embed": "sinc", "circular": "fourier"}
+PADDING = {"crop": "reflection", "embed": "zeros", "circular": "circular"}
+BLUR_CELLS = 6  # a blurred copy keeps as many cells along each axis as this
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One shift operator for images of one size. Make it with `make_protocol`, which checks.
+    """One operator for images of one size. Make it with `make_protocol`, which checks.
 
     Attributes:
         name: ``crop``, ``embed`` or ``circular``.
         kernel: interpolation kernel.
         image_size: ``(H, W)`` of the images that come.
         input_size: ``(H, W)`` that the network sees: the window, the canvas, or the image.
-        background: grey value of the canvas in [0, 1]; ``embed`` only.
+        background: the canvas of ``embed``: a grey value in [0, 1], ``mean`` or ``blur``.
     """
 
     name: str
     kernel: str
     image_size: tuple[int, int]
     input_size: tuple[int, int]
-    background: float = 0.0
+    background: float | str = 0.0
 
     @property
     def margin(self) -> float:
@@ -50,19 +58,105 @@ class Protocol:
             return math.inf
         return min(abs(a - b) // 2 for a, b in zip(self.image_size, self.input_size, strict=True))
 
+    @property
+    def factors(self) -> tuple[float, float]:
+        """The smallest and the largest factor for which no new border appears."""
+        ratios = [b / a for a, b in zip(self.image_size, self.input_size, strict=True)]
+        return {"crop": (max(ratios), math.inf), "embed": (0.0, min(ratios)), "circular": (1.0, 1.0)}[self.name]
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """Where the image's corner lies in the unshifted input, ``(x, y)`` pixels."""
+        # Towards 0, so that an odd margin gives its extra pixel to the right and the bottom in both protocols.
+        y, x = (int((b - a) / 2) for a, b in zip(self.image_size, self.input_size, strict=True))
+        return x, y
+
     def shift(self, images: Tensor, shift: Tensor) -> Tensor:
         """Shift float images ``(B, C, *image_size)`` by ``(B, 2)`` pixels; gives ``(B, C, *input_size)``."""
-        if self.name == "circular" and self.kernel == "fourier":
-            return fourier_shift(images, shift)
-        padding = {"crop": "reflection", "embed": "zeros", "circular": "circular"}[self.name]
-        # Towards 0, so that an odd margin gives its extra pixel to the right and the bottom in both protocols.
-        start_y, start_x = (int((b - a) / 2) for a, b in zip(self.image_size, self.input_size, strict=True))
-        start = torch.tensor([start_x, start_y], device=images.device, dtype=shift.dtype)
-        if self.name != "embed":
-            return shift_checked(images, start + shift, self.input_size, self.kernel, padding)
-        content = images - self.background if self.background else images
-        moved = shift_checked(content, start + shift, self.input_size, self.kernel, padding)
-        return moved + self.background if self.background else moved
+        return Scene(self, images).shift(shift)
+
+
+class Scene:
+    """A batch of float images ``(B, C, *image_size)`` under one protocol; views of it are ``(B, C, *input_size)``.
+
+    What views share (the canvas, the spectrum) is computed once.
+    """
+
+    def __init__(self, protocol: Protocol, images: Tensor) -> None:
+        self.protocol, self.images = protocol, images
+
+    def unshifted(self) -> Tensor:
+        """The images where they stand, pixel for pixel."""
+        return self._on_canvas(self._placed(self._content))
+
+    def shift(self, pixels: Tensor) -> Tensor:
+        """Move by ``(B, 2)`` pixels."""
+        protocol = self.protocol
+        if protocol.kernel == "fourier":
+            return fourier_shift_checked(self.images, pixels, spectrum=self._spectrum)
+        # Numbers and not a tensor, which would have to be copied to the device.
+        x, y = protocol.start
+        pixels = torch.stack([pixels[:, 0] + x, pixels[:, 1] + y], dim=-1)
+        how = (protocol.input_size, protocol.kernel, PADDING[protocol.name])
+        return self._on_canvas(shift_checked(self._content, pixels, *how))
+
+    def rescale(self, factor: Tensor, smallest: float) -> Tensor:
+        """Rescale by ``(B,)`` factors about the centre of the input; no factor is below ``smallest``."""
+        protocol = self.protocol
+        (x, y), (height, width) = protocol.start, protocol.input_size
+        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+        shift_x, shift_y = middle_x + factor * (x - middle_x), middle_y + factor * (y - middle_y)
+        matrix = geometry.axis_aligned(factor, shift_x, factor, shift_y)
+        how = (protocol.input_size, protocol.kernel, PADDING[protocol.name], max(1.0, 1 / smallest))
+        return self._on_canvas(resample_checked(self._content, matrix, *how))
+
+    def blurred(self, pixels: Tensor) -> Tensor:
+        """Blurred as a shift by ``(B, 2)`` pixels blurs, and not moved (see `augkit.shift_blur`)."""
+        protocol = self.protocol
+        how = (pixels, protocol.kernel, PADDING[protocol.name])
+        if protocol.name == "embed":
+            return self._on_canvas(shift_blur_checked(self._placed(self._content), *how))
+        return self._placed(shift_blur_checked(self._content, *how))
+
+    @cached_property
+    def _content(self) -> Tensor:
+        """What moves: on a canvas, the difference from it, or the images with their coverage as a last channel."""
+        background = self.protocol.background
+        if self.protocol.name != "embed" or background == 0:
+            return self.images
+        if background == "blur":
+            return torch.cat([self.images, torch.ones_like(self.images[:, :1])], dim=1)
+        return self.images - self._canvas
+
+    @cached_property
+    def _canvas(self) -> Tensor | float:
+        background = self.protocol.background
+        if not isinstance(background, str):
+            return background
+        if background == "mean":
+            return self.images.mean((-2, -1), keepdim=True)
+        cells = F.adaptive_avg_pool2d(self.images, BLUR_CELLS)
+        return F.interpolate(cells, self.protocol.input_size, mode="bilinear", align_corners=False)
+
+    def _on_canvas(self, moved: Tensor) -> Tensor:
+        if self.protocol.name != "embed" or self.protocol.background == 0:
+            return moved
+        if self.protocol.background == "blur":
+            return moved[:, :-1] + self._canvas * (1 - moved[:, -1:])
+        return moved + self._canvas
+
+    @cached_property
+    def _spectrum(self) -> Tensor:
+        return torch.fft.rfft2(self.images.to(torch.promote_types(self.images.dtype, torch.float32)))
+
+    def _placed(self, content: Tensor) -> Tensor:
+        (x, y), (height, width) = self.protocol.start, self.protocol.input_size
+        if self.protocol.name == "crop":
+            return content[..., -y : -y + height, -x : -x + width]
+        if self.protocol.name == "circular":
+            return content
+        right, bottom = width - content.shape[-1] - x, height - content.shape[-2] - y
+        return F.pad(content, (x, right, y, bottom))
 
 
 def make_protocol(
@@ -70,19 +164,20 @@ def make_protocol(
     image_size: tuple[int, int],
     *,
     max_shift: float = 0.0,
+    factors: tuple[float, float] = (1.0, 1.0),
     kernel: str | None = None,
     input_size: tuple[int, int] | int | None = None,
-    background: float = 0.0,
+    background: float | str = 0.0,
 ) -> Protocol:
     """A checked `Protocol`.
 
-    ``input_size`` defaults to the image less the margin that ``max_shift`` needs (``crop``), to the image plus
-    that margin (``embed``), and is the image's own in ``circular``. ``kernel`` defaults to ``sinc``, and to
-    ``fourier`` in ``circular``.
+    ``input_size`` defaults to the image less the margin that ``max_shift`` and the smallest of ``factors`` need
+    (``crop``), to the image plus the margin that ``max_shift`` and the largest factor need (``embed``), and is the
+    image's own in ``circular``. ``kernel`` defaults to ``sinc``, and to ``fourier`` in ``circular``.
 
     Raises:
-        InputError: an unknown name, a negative shift, a shift beyond the margin, a window larger than the image
-            or a canvas smaller than it, ``fourier`` outside ``circular``.
+        InputError: an unknown name, a negative shift, a shift or a factor beyond the margin, a window larger than
+            the image or a canvas smaller than it, ``fourier`` outside ``circular``, a factor in ``circular``.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
@@ -92,14 +187,36 @@ def make_protocol(
         raise InputError(f"protocol '{name}': kernel 'fourier' wraps around; expected 'sinc' or 'lanczos3'")
     if not max_shift >= 0:
         raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
-    room = 2 * math.ceil(max_shift)
-    change = {"crop": -room, "embed": room, "circular": 0}[name]
+    if name == "circular" and factors != (1.0, 1.0):
+        raise InputError("protocol 'circular': a torus cannot be rescaled; expected 'crop' or 'embed'")
     if input_size is None:
-        size = (image_size[0] + change, image_size[1] + change)
-        if min(size) < 1:
-            raise InputError(f"max_shift {max_shift:g} leaves no window in images of {_text(image_size)} pixels")
+        size = _default_size(name, image_size, max_shift, factors)
     else:
         size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
+    _check_sizes(name, image_size, size)
+    protocol = Protocol(name, kernel, (image_size[0], image_size[1]), size, _checked_background(background))
+    _check_margins(protocol, max_shift, factors)
+    return protocol
+
+
+def _default_size(
+    name: str, image_size: tuple[int, int], max_shift: float, factors: tuple[float, float]
+) -> tuple[int, int]:
+    room = 2 * math.ceil(max_shift) if math.isfinite(max_shift) else max(image_size)
+    height, width = image_size
+    if name == "circular":
+        return height, width
+    if name == "embed":
+        most = max(1.0, factors[1])
+        return max(height + room, math.ceil(height * most)), max(width + room, math.ceil(width * most))
+    least = min(1.0, factors[0])
+    size = min(height - room, math.floor(height * least)), min(width - room, math.floor(width * least))
+    if min(size) < 1:
+        raise InputError(f"max_shift {max_shift:g} leaves no window in images of {_text(image_size)} pixels")
+    return size
+
+
+def _check_sizes(name: str, image_size: tuple[int, int], size: tuple[int, int]) -> None:
     wrong = {
         "crop": size[0] > image_size[0] or size[1] > image_size[1],
         "embed": size[0] < image_size[0] or size[1] < image_size[1],
@@ -110,13 +227,32 @@ def make_protocol(
         raise InputError(
             f"input_size: protocol '{name}' expects {need} the images' {_text(image_size)} pixels, got {_text(size)}"
         )
-    protocol = Protocol(name, kernel, (image_size[0], image_size[1]), size, background)
+
+
+def _check_margins(protocol: Protocol, max_shift: float, factors: tuple[float, float]) -> None:
+    sizes = f"images of {_text(protocol.image_size)} and an input of {_text(protocol.input_size)}"
     if max_shift > protocol.margin:
         raise InputError(
-            f"max_shift: protocol '{name}' with images of {_text(image_size)} and an input of {_text(size)} has a"
-            f" margin of {protocol.margin:g} pixels, got {max_shift:g}"
+            f"max_shift: protocol '{protocol.name}' with {sizes} has a margin of {protocol.margin:g} pixels,"
+            f" got {max_shift:g}"
         )
-    return protocol
+    low, high = protocol.factors
+    beyond = [factor for factor in factors if not low <= factor <= high]
+    if beyond and factors != (1.0, 1.0):
+        raise InputError(
+            f"factor: protocol '{protocol.name}' with {sizes} has room for factors from {low:.4g} to {high:.4g},"
+            f" got {beyond[0]:.4g}"
+        )
+
+
+def _checked_background(background: float | str) -> float | str:
+    if isinstance(background, str):
+        if background not in BACKGROUNDS:
+            raise unknown_name("background", background, BACKGROUNDS)
+        return 0.0 if background == "black" else background
+    if not 0 <= background <= 1:
+        raise InputError(f"background: expected a grey value in [0, 1] or {', '.join(BACKGROUNDS)}, got {background:g}")
+    return float(background)
 
 
 def _text(size: tuple[int, int]) -> str:

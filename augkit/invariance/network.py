@@ -1,0 +1,130 @@
+"""A network made ready to be measured: device, precision, normalisation, channels, and checks of what it returns."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.errors import InputError, RunError, unknown_name
+
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Network:
+    """Inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``, within `measuring`.
+
+    Args:
+        model: gives logits ``(B, K)``; moved to ``device``, in ``eval()`` while it is measured.
+        mean, std: per channel, applied before the network sees its input.
+        precision: ``float32`` (true float32: TensorFloat-32 is switched off), ``bf16`` or ``fp16`` (autocast). The
+            weights keep their dtype, and a network in float64 is measured in float64.
+        compiled: through `torch.compile`.
+        device: the model's own when None.
+
+    Raises:
+        InputError: mean and std that do not fit each other, an unknown precision, half precision of a float64 network.
+    """
+
+    def __init__(  # noqa: PLR0913 (each has a default)
+        self,
+        model: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        precision: str = "float32",
+        compiled: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
+        if (mean is None) != (std is None):
+            raise InputError("mean and std: expected both or neither")
+        if mean is not None and std is not None and len(mean) != len(std):
+            raise InputError(f"mean and std: expected as many values, got {len(mean)} and {len(std)}")
+        if std is not None and not min(std) > 0:
+            raise InputError(f"std: expected values above 0, got {min(std):g}")
+        first = next((p for p in model.parameters() if p.is_floating_point()), None)
+        self.device = torch.device(device or (first.device if first is not None else "cpu"))
+        # What images become before they are moved: never less than float32.
+        self.dtype = torch.promote_types(first.dtype if first is not None else torch.float32, torch.float32)
+        self._weights = first.dtype if first is not None else torch.float32
+        if PRECISIONS[precision] is not None and self.dtype == torch.float64:
+            raise InputError(f"precision '{precision}': the network is in float64; convert it first, or use float32")
+        self.model, self.precision, self.compiled = model.to(self.device), precision, compiled
+        self._run = torch.compile(self.model) if compiled else self.model
+        self._mean, self._std = (None if v is None else self._per_channel(v) for v in (mean, std))
+        self._repeat = 0
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Evaluation mode, no gradients, and full float32 products; afterwards all is as it was."""
+        was_training = self.model.training
+        self.model.eval()
+        cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.allow_tf32, products.allow_tf32
+        cudnn.allow_tf32 = products.allow_tf32 = False
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            cudnn.allow_tf32, products.allow_tf32 = before
+            self.model.train(was_training)
+
+    def fit_channels(self, channels: int) -> str:
+        """Get ready for images of ``channels``; grey images are repeated for a network that wants more.
+
+        Returns:
+            What was done, for the settings.
+
+        Raises:
+            InputError: the network wants another number of channels, or mean and std have another length.
+        """
+        wanted = next((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), channels)
+        if wanted != channels and channels != 1:
+            raise InputError(f"images: the model expects {wanted} channels, got {channels}")
+        self._repeat = wanted if wanted != channels else 0
+        if self._mean is not None and self._mean.shape[1] not in (1, wanted):
+            raise InputError(f"mean and std: expected {wanted} values each, got {self._mean.shape[1]}")
+        return f"1 repeated to {wanted}" if self._repeat else str(channels)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits of float inputs that lie on the device.
+
+        Raises:
+            InputError: the network fails on these inputs, or returns something else than ``(B, K)`` with K >= 2.
+            RunError: out of memory.
+        """
+        if self._repeat:
+            inputs = inputs.expand(-1, self._repeat, -1, -1)
+        if self._mean is not None and self._std is not None:
+            inputs = (inputs - self._mean) / self._std
+        half = PRECISIONS[self.precision]
+        context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
+        try:
+            with context:
+                logits = self._run(inputs.to(self._weights))
+        except torch.OutOfMemoryError:
+            raise RunError(
+                f"out of memory on {self.device}: {len(inputs)} images at once; lower the batch size"
+            ) from None
+        except RuntimeError as error:
+            shape, reason = tuple(inputs.shape), str(error).splitlines()[0]
+            raise InputError(f"model: it fails on an input {shape} ({reason})") from error
+        check_logits(logits, len(inputs))
+        return logits
+
+    def _per_channel(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(list(values), device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
+
+
+def check_logits(logits: Any, batch: int) -> None:
+    """Raise InputError unless ``logits`` is a tensor ``(batch, K)`` with K of at least 2."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != batch:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"model: expected logits ({batch}, K), got {got}")
+    if logits.shape[1] < 2:
+        raise InputError("model: expected logits for at least 2 classes, got 1")
