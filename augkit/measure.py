@@ -1,133 +1,365 @@
-"""``python -m augkit.measure``: how invariant is a network to shifts of its input?"""
+"""``python -m augkit.measure``: how invariant is a network to shifts and rescaling of its input?"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+import shlex
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from augkit.command import Display, make_parser, positive, positive_number, print_json, run
+import torch
+
+from augkit.command import (
+    Display,
+    Interrupted,
+    Parser,
+    add_writing,
+    make_parser,
+    new_folder,
+    positive,
+    positive_number,
+    print_json,
+    run,
+)
 from augkit.comparison import jsonable
 from augkit.data import Dataset, Images, load_dataset, sample
-from augkit.errors import InputError
+from augkit.errors import InputError, unknown_name
 from augkit.interpolation import KERNELS
-from augkit.invariance import PROTOCOLS, Estimate, InvarianceReport, measure_invariance
+from augkit.invariance import PROTOCOLS, Measurement, Network, Plan
+from augkit.invariance.measurement import batches
+from augkit.invariance.network import PRECISIONS
+from augkit.invariance.plan import AXES, Pairs, full_plan, one_shift, square_grid
+from augkit.invariance.presets import PRESETS, Preset
+from augkit.invariance.protocols import BACKGROUNDS, make_protocol
 from augkit.models import LoadedModel, load_model
-from augkit.storage import claim, environment, write
+from augkit.report.measured import print_measured
+from augkit.storage import MARK, claim, environment, write
 from augkit.training import choose_device
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
-TITLES = {
-    "accuracy": "accuracy",
-    "shifted_accuracy": "accuracy under shift",
-    "top1_change": "top-1 change",
-    "consistency": "consistency",
-    "mac": "mean absolute change",
-    "js": "Jensen-Shannon (bits)",
-    "kappa": "kappa",
-}
+STATE = "measurement.pt"
+SAVE_EVERY = 10.0  # seconds
 
 
 def main(arguments: list[str]) -> None:
-    """Parse, measure, print."""
-    parser = make_parser("measure", "Measure how much a network's output varies under shifts of its input.", EXAMPLE)
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
-    parser.add_argument("--data", help="dataset name or folder:DIR (default: the run's own)")
-    parser.add_argument("--root", help="folder of torchvision datasets")
-    parser.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
-    parser.add_argument("--protocol", help=f"{', '.join(PROTOCOLS)} (default: the run's own, else crop)")
-    parser.add_argument("--kernel", help=f"{', '.join(KERNELS)} (default: sinc; fourier for circular)")
-    parser.add_argument("--max-shift", type=positive_number, metavar="PX", help="largest shift along each axis")
-    parser.add_argument("--pairs", type=positive, help="pairs of shifts per image (default: 4)")
-    parser.add_argument("--input-size", type=positive, metavar="PX", help="side of what the network sees")
-    parser.add_argument("--image-size", type=positive, metavar="PX", help="resize and centre-crop images of folders")
-    parser.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
-    parser.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")
-    parser.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
-    parser.add_argument("--batch-size", type=positive, default=250, help="(default: 250)")
-    options = parser.parse_args(arguments)
-    folder = None if options.output is None else claim(options.output)
+    """Parse, measure, write, print."""
+    options = _parser().parse_args(arguments)
+    if options.resume and options.output is None:
+        raise InputError("--resume: expected --output DIR, the folder to go on with")
+    torch.manual_seed(options.seed or 0)  # so that an untrained network is the same one when a measurement goes on
     loaded = load_model(options.model, options.weights)
-    dataset = _dataset(options, loaded)
-    images = dataset.open_test() if options.split == "test" else dataset.validation
-    if options.limit is not None:
-        images = sample(images, options.limit, seed=options.seed or 0)
-    report = _measure(options, loaded, images)
-    result = {
-        "model": options.model,
-        "data": dataset.name,
-        "split": options.split,
-        **jsonable(report.to_dict()),
-    }
-    if folder is not None:
-        write(folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
-        write(folder / "environment.json", json.dumps(environment(), indent=2))
+    preset, protocol = _preset(options), _protocol(options, loaded)
+    sets = _image_sets(options, loaded, protocol)
+    plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images)
+    session = _Session(options, arguments, loaded, plan, operator)
+    session.begin(sets)
+    reports = session.measure()
+    result = {"model": options.model, "split": options.split, **reports.pop(session.typical)}
+    if reports:
+        result["ood"] = reports
+    if preset is not None:
+        result["preset"] = {"name": options.preset, **preset.to_dict()}
+    result |= {"weights_sha256": session.network.digest, "folder": str(session.folder)}
+    write(session.folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
     if options.json:
         print_json(result)
-    else:
-        _print(result["settings"], report.metrics)
+        return
+    print_measured(result)
+    print(f"written to {session.folder}")
 
 
-def _measure(options: Any, loaded: LoadedModel, images: Images) -> InvarianceReport:
-    settings = loaded.recipe.invariance if loaded.recipe is not None else None
-    protocol = options.protocol or (settings.protocol if settings else "crop")
-    max_shift = options.max_shift or (settings.max_shift if settings else 8.0)
-    pairs = options.pairs or (settings.pairs if settings else 4)
-    kernel = options.kernel or (settings.kernel if settings and protocol == settings.protocol else None)
-    canvas = loaded.recipe.data.canvas if loaded.recipe is not None else None
-    if canvas is not None and protocol != "embed":
-        images = Images(images.on_canvas(canvas), images.labels, images.background)
-    input_size = options.input_size or (canvas if protocol == "embed" else None)
-    with Display(len(images), quiet=options.quiet) as display:
-        display.stage(f"measuring {options.model} ({protocol}, up to {max_shift:g} px)")
-        done = 0
+def _parser() -> Parser:
+    description = "Measure how much a network's output varies when its input is shifted or rescaled."
+    parser = make_parser("measure", description, EXAMPLE)
+    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
+    data = parser.add_argument_group("images")
+    data.add_argument("--data", help="dataset name or folder:DIR (default: the run's own)")
+    data.add_argument("--ood", metavar="DATA", action="append", default=[], help="measure these images beside")
+    data.add_argument("--root", help="folder of torchvision datasets")
+    data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
+    data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
+    data.add_argument("--image-size", type=positive, metavar="PX", help="resize and centre-crop images of folders")
+    data.add_argument("--input-size", type=positive, metavar="PX", help="side of what the network sees")
+    data.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
+    data.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--preset", metavar="NAME", help=f"a published protocol: {', '.join(PRESETS)}")
+    what.add_argument("--protocol", help=f"{', '.join(PROTOCOLS)} (default: the run's own, else crop)")
+    what.add_argument("--kernel", help=f"{', '.join(KERNELS)} (default: sinc; fourier for circular)")
+    what.add_argument("--background", type=_background, help=f"of embed: a grey value or {', '.join(BACKGROUNDS)}")
+    what.add_argument("--axis", help=f"{' or '.join(AXES)} (default: shift)")
+    what.add_argument("--max-shift", type=positive_number, metavar="PX", help="largest shift along each axis")
+    what.add_argument("--max-scale", type=positive_number, metavar="F", help="largest factor (default: 1.25)")
+    what.add_argument("--shift", type=_place, metavar="X,Y", help="one displacement against none, as --shift=-1,0.5")
+    what.add_argument("--pairs", type=positive, help="pairs of displacements per image (default: 4)")
+    what.add_argument(
+        "--grid", type=_numbers, metavar="STEP[,EXTENT]", help="worst case over multiples of STEP pixels up to EXTENT"
+    )
+    what.add_argument("--no-curves", action="store_true", help="pairs alone, and the grid if given: far fewer views")
+    how = parser.add_argument_group("how")
+    how.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
+    how.add_argument("--compile", action="store_true", help="compile the network first")
+    how.add_argument("--batch-size", type=positive, help="images at once (default: 64; 256 on a GPU)")
+    add_writing(parser)
+    return parser
 
-        def on_batch(count: int, total: int) -> None:
-            nonlocal done
-            display.advance(count - done)
-            done = count
 
-        return measure_invariance(
-            loaded.model,
-            images.images,
-            images.labels,
-            protocol=protocol,
-            max_shift=max_shift,
-            kernel=kernel,
-            seed=options.seed or 0,
-            pairs=pairs,
-            input_size=input_size,
-            background=images.background,
-            mean=options.mean or loaded.mean,
-            std=options.std or loaded.std,
-            batch_size=options.batch_size,
-            device=choose_device(options.device),
-            on_batch=on_batch,
-        )
+def _protocol(options: Any, loaded: LoadedModel) -> str:
+    preset = _preset(options)
+    own = loaded.recipe.invariance.protocol if loaded.recipe is not None else "crop"
+    protocol = str(options.protocol or (preset.protocol if preset else own))
+    if protocol not in PROTOCOLS:
+        raise unknown_name("protocol", protocol, PROTOCOLS)
+    return protocol
 
 
-def _dataset(options: Any, loaded: LoadedModel) -> Dataset:
+def _what(options: Any, loaded: LoadedModel, protocol: str, images: torch.Tensor) -> tuple[Plan, dict[str, Any]]:
+    """The plan, and the arguments of `make_protocol`."""
+    preset = _preset(options)
+    own = loaded.recipe.invariance if loaded.recipe is not None else None
+    kernel = options.kernel or (preset.kernel if preset else own.kernel if own and protocol == own.protocol else None)
+    background = options.background if options.background is not None else preset.background if preset else None
+    plan = preset.plan if preset else _plan(options, own, protocol == "circular" and kernel in (None, "fourier"))
+    if preset and options.pairs:
+        plan = replace(plan, pairs=replace(plan.pairs, count=options.pairs))
+    operator = {"protocol": protocol, "kernel": kernel, "background": background}
+    return plan, operator | {"input_size": _input_size(options, loaded, protocol, plan, images)}
+
+
+def _preset(options: Any) -> Preset | None:
+    if options.preset is None:
+        return None
+    if options.preset not in PRESETS:
+        raise unknown_name("preset", options.preset, PRESETS)
+    fixed = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "no_curves")
+    for name in fixed:
+        if getattr(options, name) not in (None, False):
+            raise InputError(f"--preset {options.preset} fixes --{name.replace('_', '-')}: leave one of them out")
+    return PRESETS[options.preset]
+
+
+def _plan(options: Any, own: Any, exact: bool) -> Plan:
+    if options.shift is not None:
+        for name in ("axis", "max_shift", "max_scale", "pairs", "grid", "no_curves"):
+            if getattr(options, name) not in (None, False):
+                raise InputError(f"--shift is one displacement against none: leave out --{name.replace('_', '-')}")
+        return one_shift(*options.shift)
+    axis = options.axis or "shift"
+    if axis not in AXES:
+        raise unknown_name("axis", axis, AXES)
+    other = "max_scale" if axis == "shift" else "max_shift"
+    if getattr(options, other) is not None:
+        raise InputError(f"--{other.replace('_', '-')}: it belongs to the other --axis, got --axis {axis}")
+    if axis == "scale" and options.grid is not None:
+        raise InputError("--grid is in pixels; with --axis scale the grid is the factors of the curve")
+    most = (options.max_shift or (own.max_shift if own else 8.0)) if axis == "shift" else options.max_scale or 1.25
+    pairs = options.pairs or (own.pairs if own else 4)
+    grid = None if options.grid is None else square_grid(options.grid[0], (*options.grid, most)[1])
+    if not options.no_curves:
+        return full_plan(axis, most, pairs, grid=grid, blur=not exact)
+    low = -most if axis == "shift" else 1 / most
+    return Plan(axis, Pairs(pairs, low, most), grid=grid or ())
+
+
+def _input_size(options: Any, loaded: LoadedModel, protocol: str, plan: Plan, images: torch.Tensor) -> int | None:
+    """The side that the network sees: as asked, else its own where the images leave room for it, else None."""
+    if options.input_size is not None:
+        return int(options.input_size)
+    own = loaded.recipe.data.canvas if loaded.recipe is not None else loaded.input_size
+    if own is None or protocol == "circular" or (loaded.recipe is not None and protocol != "embed"):
+        return None
+    size = (images.shape[-2], images.shape[-1])
+    try:
+        make_protocol(protocol, size, max_shift=plan.max_shift, factors=plan.factors, input_size=own)
+    except InputError:
+        return own if loaded.recipe is not None else None
+    return own
+
+
+def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, _Set]:
+    """The images by name: those of ``--data`` first, then those of ``--ood``."""
     own = loaded.recipe.data if loaded.recipe is not None else None
     if options.data is None and own is None:
         raise InputError("--data: expected a dataset, such as --data mnist5k or --data folder:DIR")
-    name = options.data or (own.name if own is not None else "")
+    names = [options.data or (own.name if own is not None else ""), *options.ood]
+    if len(set(names)) != len(names):
+        raise InputError("--ood: expected other images than those of --data, each once")
+    return {name: _image_set(options, loaded, protocol, name) for name in names}
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Images in memory, with the number of classes that their labels stand for."""
+
+    images: torch.Tensor
+    labels: torch.Tensor | None
+    background: float
+    classes: int
+
+
+def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> _Set:
+    own = loaded.recipe.data if loaded.recipe is not None else None
     root = options.root or (own.root if own is not None and name == own.name else None)
-    return load_dataset(name, root=root, image_size=options.image_size or (own.image_size if own else None))
+    dataset: Dataset = load_dataset(name, root=root, image_size=options.image_size or (own.image_size if own else None))
+    images = dataset.open_test() if options.split == "test" else dataset.validation
+    if options.limit is not None:
+        images = sample(images, options.limit, seed=options.seed or 0)
+    if own is not None and own.canvas is not None and protocol != "embed":
+        images = Images(images.on_canvas(own.canvas), images.labels, images.background)
+    return _Set(images.images, images.labels, images.background, len(dataset.classes))
 
 
-def _print(settings: dict[str, Any], metrics: dict[str, Estimate]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+@dataclass
+class _Session:
+    """Measurements of several image sets by one network, kept in a folder while they go on."""
 
-    table = Table(title=f"{settings['images']:,} images, protocol {settings['protocol']}, kernel {settings['kernel']}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, estimate in metrics.items():
-        table.add_row(TITLES[name], f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}")
-    Console().print(table)
+    options: Any
+    arguments: list[str]
+    loaded: LoadedModel
+    plan: Plan
+    operator: dict[str, Any]
+    folder: Path = field(init=False)
+    network: Network = field(init=False)
+    sets: dict[str, _Set] = field(default_factory=dict)
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def typical(self) -> str:
+        """The name of the first image set."""
+        return next(iter(self.sets))
+
+    def begin(self, sets: dict[str, _Set]) -> None:
+        """Let the network see one image of every set, and only then touch the output folder."""
+        options, loaded = self.options, self.loaded
+        self.network = Network(
+            loaded.model,
+            mean=options.mean or loaded.mean,
+            std=options.std or loaded.std,
+            precision=options.precision,
+            compiled=options.compile,
+            device=choose_device(options.device),
+        )
+        for name, images in sets.items():
+            background = self.operator["background"]
+            operator = self.operator | {"background": images.background if background is None else background}
+            measurement = Measurement(self.network, self.plan, operator, seed=options.seed or 0)
+            self.sets[name], self.notes[name] = self._with_fitting_labels(measurement, name, images)
+            self.measurements[name] = measurement
+            if self.operator["protocol"] != "circular":  # the network sees images of one size
+                self.operator["input_size"] = tuple(measurement.settings["input_size"])
+        if options.resume and not (options.output / MARK).is_file():
+            raise InputError(f"--resume: '{options.output}' holds no measurement to go on with")
+        self.folder = claim(options.output or new_folder("measure"), resume=options.resume, overwrite=options.overwrite)
+        for name, measurement in self.measurements.items():
+            if options.resume and self._state(name).is_file():
+                measurement.restore(torch.load(self._state(name), map_location="cpu", weights_only=True))
+        write(self.folder / MARK, json.dumps(environment(), indent=2))
+
+    def measure(self) -> dict[str, dict[str, Any]]:
+        """Reports for JSON, by image set; an interrupt keeps all whole batches."""
+        views = len(self.plan.layout.columns)
+        try:
+            with Display(
+                sum(map(len, (s.images for s in self.sets.values()))) * views, quiet=self.options.quiet
+            ) as bar:
+                return {name: self._measure_one(name, bar) for name in self.sets}
+        except KeyboardInterrupt:
+            for name, measurement in self.measurements.items():
+                if measurement.tally.images:
+                    self._save(name)
+            raise Interrupted(self._resume_line()) from None
+
+    def _measure_one(self, name: str, display: Display) -> dict[str, Any]:
+        images, measurement = self.sets[name], self.measurements[name]
+        for note in self.notes[name]:
+            display.line(note)
+        what = f"measuring {self.options.model} on {name}"
+        display.stage(what)
+        display.skip(measurement.tally.images * measurement.views)
+        size = self.options.batch_size or (256 if self.network.device.type == "cuda" else 64)
+        stream = batches(images.images, images.labels, size)
+        measurement.run(stream, self._saver(name, lambda: display.stage(what)), display.advance)
+        self._save(name)
+        report = measurement.report().to_dict()
+        report["settings"] |= {"batch_size": size, "notes": self.notes[name]}
+        return {"data": name, **jsonable(report)}
+
+    def _saver(self, name: str, show: Callable[[], None]) -> Callable[[int], None]:
+        last = time.monotonic()
+
+        def on_batch(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > SAVE_EVERY:
+                self._save(name)
+                show()
+                last = time.monotonic()
+
+        return on_batch
+
+    def _save(self, name: str) -> None:
+        state = self.measurements[name].state()
+        write(self._state(name), lambda path: torch.save(state, path))
+
+    def _state(self, name: str) -> Path:
+        number = list(self.measurements).index(name)
+        return self.folder / (f"ood{number}-{STATE}" if number else STATE)
+
+    def _with_fitting_labels(self, measurement: Measurement, name: str, images: _Set) -> tuple[_Set, list[str]]:
+        classes = measurement.probe(images.images[:1])
+        channels = measurement.settings["channels"]
+        notes = [f"{name}: grey images, {channels} channels for the network"] if "repeated" in channels else []
+        if images.labels is None:
+            return images, [*notes, f"{name}: no labels, so accuracy is left out"]
+        if classes < images.classes:
+            raise InputError(f"labels: '{name}' has {images.classes} classes, the model {classes}; they do not match")
+        if classes > images.classes:
+            why = f"the model has {classes} classes and the data {images.classes}"
+            return replace(images, labels=None), [*notes, f"{name}: accuracy is left out, {why}"]
+        return images, notes
+
+    def _resume_line(self) -> str:
+        words, kept = iter(self.arguments), []
+        for word in words:
+            if word == "--output":
+                next(words, None)
+            elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
+                kept.append(word)
+        return f"python -m augkit.measure {shlex.join(kept)} --output {shlex.quote(str(self.folder))} --resume"
+
+
+def _background(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2) or not all(0 < number < float("inf") for number in numbers):
+        raise argparse.ArgumentTypeError(f"expected STEP or STEP,EXTENT in pixels above 0, got '{text}'")
+    return numbers
+
+
+def _place(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise argparse.ArgumentTypeError(f"expected X,Y in pixels, such as --shift=1,-0.5, got '{text}'")
+    return x, y
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_flips_are_the_most_confident_disagreements_one_per_image() -> None:
     for n in range(60):
         logits[n, 0, 0] = logits[n, 1, 1 if n % 2 else 0] = n / 10
     flips = tally_of(logits, torch.full((60,), 2), plan, sizes=(13, 47)).flips
-    assert [flip.index for flip in flips] == [59 - 2 * k for k in range(FLIPS)]
+    assert [flip.image for flip in flips] == [59 - 2 * k for k in range(FLIPS)]
     best = flips[0].to_dict("shift")
     assert best["shifts"] == [[0.0, 0.0], [1.0, 0.0]]
     assert best["answers"] == [0, 1]

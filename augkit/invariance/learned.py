@@ -17,8 +17,10 @@ from augkit.errors import InputError
 from augkit.invariance.intervals import UNDEFINED, Estimate, Replicates, combine, replicates
 from augkit.invariance.reports import InvarianceReport
 
-VARIABILITIES = ("js", "top1_change", "mac")
-ROUNDING = 1e-9  # bits: below it a network is invariant but for rounding
+VARIABILITIES = ("js", "top1_change", "mac", "worst_case", "jaggedness", "logit_change", "logit_change_max")
+VARIABILITIES += ("from_unshifted_js", "blur_matched_js", "blur_only_js")
+# By how much rounding moves logits of the size that networks give; float32 when a report names no precision.
+LOGIT_ROUNDING = {"float32": 1e-5, "fp16": 1e-2, "bf16": 1e-1}
 FLOOR = 1e-12
 
 Reports = InvarianceReport | Sequence[InvarianceReport]
@@ -30,7 +32,7 @@ def learned_invariance(treated: Reports, control: Reports, *, metric: str = "js"
     Args:
         treated, control: one report, or one per training seed in the same order; all on the same images under
             the same protocol.
-        metric: ``js``, ``top1_change`` or ``mac``.
+        metric: one of `VARIABILITIES`, which the reports hold.
         seed: of the bootstrap.
 
     Returns:
@@ -76,6 +78,18 @@ def verdict(estimate: Estimate) -> str:
     return "negative" if estimate.high < 0 else "undetermined"
 
 
+def rounding(metric: str, precision: str) -> float:
+    """What a network that is invariant but for rounding may score; its variability says nothing below that.
+
+    Logits that move by up to d move probabilities by at most d / 2, and JS by at most about d**2 / (8 ln 2) bits. What
+    counts answers has no such floor: an answer that rounding changes is a changed answer.
+    """
+    moved = LOGIT_ROUNDING[precision]
+    if metric.endswith("js"):
+        return max(1e-9, moved**2 / (8 * math.log(2)))
+    return {"mac": moved / 2, "logit_change": moved, "logit_change_max": moved}.get(metric, 0.0)
+
+
 def _several(reports: Reports) -> list[InvarianceReport]:
     return [reports] if isinstance(reports, InvarianceReport) else list(reports)
 
@@ -91,6 +105,7 @@ def _log_ratio(
         raise InputError("expected reports on the same images under the same protocol, shifts and seed")
     above = replicates(metric, [report.statistics for report in treated], seed=seed)
     below = replicates(metric, [report.statistics for report in control], seed=seed)
-    if below.value - 2 * float(below.images.std()) <= ROUNDING:
+    precision = control[0].settings.get("precision", "float32")
+    if below.value - 2 * float(below.images.std()) <= rounding(metric, precision):
         return None
     return combine(lambda a, b: np.log(np.maximum(a, FLOOR) / np.maximum(b, FLOOR)), above, below)

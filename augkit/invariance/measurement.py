@@ -41,7 +41,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     device: torch.device | str | None = None,
     precision: str = "float32",
     compiled: bool = False,
-    on_batch: Callable[[int, int | None], None] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> InvarianceReport:
     """How much the output of a network varies when its input is shifted, or rescaled.
 
@@ -62,7 +62,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         mean, std: per channel, applied to the moved images before the network sees them.
         batch_size: images at once; batches of an iterable are split, and never joined.
         device, precision, compiled: see `augkit.invariance.network.Network`.
-        on_batch: called with images done and in all, None where that is not known.
+        on_batch: called with images done and in all; with images done twice where an iterable has no end in sight.
 
     Raises:
         InputError: shapes, names or numbers that do not fit; logits that are not ``(B, K)`` or not finite.
@@ -83,10 +83,12 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     network = Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device)
     geometry = {"protocol": protocol, "kernel": kernel, "input_size": input_size, "background": background}
     measurement = Measurement(network, plan, geometry, seed=seed)
-    total = len(images) if isinstance(images, Tensor) else None
-    measurement.run(
-        batches(images, labels, batch_size), None if on_batch is None else lambda done: on_batch(done, total)
-    )
+
+    def progress(done: int) -> None:
+        if on_batch is not None:
+            on_batch(done, len(images) if isinstance(images, Tensor) else done)
+
+    measurement.run(batches(images, labels, batch_size), progress)
     return measurement.report()
 
 
@@ -125,6 +127,17 @@ class Measurement:
     def views(self) -> int:
         """Forward passes per image."""
         return len(self.plan.layout.columns)
+
+    def probe(self, image: Tensor) -> int:
+        """How many classes the network knows: it sees one image ``(1, C, H, W)`` unshifted.
+
+        Raises:
+            InputError: what `run` would raise on its first batch, before any work.
+        """
+        self._prepare(image, None)
+        assert self._protocol is not None
+        with self.network.measuring():
+            return self.network(Scene(self._protocol, self._floating(image)).unshifted()).shape[1]
 
     def run(
         self,
@@ -223,7 +236,9 @@ class Measurement:
             InputError: the state of another plan, protocol or seed.
         """
         if state.get("version") != STATE_VERSION or state.get("identity") != self._identity():
-            raise InputError("the measurement there is of another plan, protocol, precision or seed; start anew")
+            raise InputError(
+                "the measurement there is of another network, plan, protocol, precision or seed; start anew"
+            )
         self.tally.restore(state["tally"])
 
     def _fetch(self, waiting: list[_Sent], on_batch: Callable[[int], None] | None) -> None:
@@ -235,7 +250,7 @@ class Measurement:
             on_batch(self.tally.images)
 
     def _identity(self) -> str:
-        return repr((self.plan, sorted(self._operator.items()), self.seed, self.network.precision))
+        return repr((self.plan, sorted(self._operator.items()), self.seed, self.network.precision, self.network.digest))
 
     def _prepare(self, images: Tensor, labels: Tensor | None) -> None:
         check_images(images)
@@ -257,11 +272,8 @@ class Measurement:
 
     def _ask(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> Answers:
         assert self._protocol is not None  # _prepare comes first
-        device, dtype = self.network.device, self.network.dtype
-        batch = images.to(device, non_blocking=True)
-        batch = batch.to(dtype) / 255 if batch.dtype == torch.uint8 else batch.to(dtype)
-        places = displacements.to(device, non_blocking=True)
-        scene, columns = Scene(self._protocol, batch), self.plan.layout.columns
+        places = displacements.to(self.network.device, non_blocking=True)
+        scene, columns = Scene(self._protocol, self._floating(images)), self.plan.layout.columns
 
         def logits_of(k: int) -> Tensor:
             column, shift, factor = columns[k], places[:, k, :2], places[:, k, 2]
@@ -277,6 +289,11 @@ class Measurement:
             return logits
 
         return answer(self.plan.layout, logits_of)
+
+    def _floating(self, images: Tensor) -> Tensor:
+        device, dtype = self.network.device, self.network.dtype
+        images = images.to(device, non_blocking=True)
+        return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
     def _check_seen(self, images: Tensor, start: int) -> None:
         stop = start + len(images)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ class Network:
         InputError: mean and std that do not fit each other, an unknown precision, half precision of a float64 network.
     """
 
-    def __init__(  # noqa: PLR0913 (each has a default)
+    def __init__(
         self,
         model: nn.Module,
         *,
@@ -84,7 +86,7 @@ class Network:
             InputError: the network wants another number of channels, or mean and std have another length.
         """
         wanted = next((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), channels)
-        if wanted != channels and channels != 1:
+        if channels not in (wanted, 1):
             raise InputError(f"images: the model expects {wanted} channels, got {channels}")
         self._repeat = wanted if wanted != channels else 0
         if self._mean is not None and self._mean.shape[1] not in (1, wanted):
@@ -116,6 +118,15 @@ class Network:
             raise InputError(f"model: it fails on an input {shape} ({reason})") from error
         check_logits(logits, len(inputs))
         return logits
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, to tell one network from another."""
+        whole = hashlib.sha256()
+        for name, values in self.model.state_dict().items():
+            whole.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            whole.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return whole.hexdigest()
 
     def _per_channel(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(list(values), device=self.device, dtype=self.dtype).view(1, -1, 1, 1)

@@ -66,13 +66,13 @@ class Pairs:
 class Column(NamedTuple):
     """One kind of view.
 
-    ``source`` says what is drawn per image: ``fixed`` (nothing), ``first`` or ``second`` of pair ``index``, the
+    ``source`` says what is drawn per image: ``fixed`` (nothing), ``first`` or ``second`` of pair number ``pair``, the
     direction (``length``) or the whole pixels (``fraction``). ``place`` is the fixed part: x and y in pixels, and
     a factor. ``blurred`` stands for the blur of the displacement without the displacement.
     """
 
     source: str
-    index: int = 0
+    pair: int = 0
     place: tuple[float, float, float] = (0.0, 0.0, 1.0)
     blurred: bool = False
 
@@ -222,7 +222,7 @@ class Plan:
         low, high = math.ceil(self.pairs.low), math.floor(self.pairs.high)
         for k, column in enumerate(columns):
             if column.source in ("first", "second"):
-                values = drawn[:, column.index, 1 if column.source == "second" and self.pairs.step is None else 0]
+                values = drawn[:, column.pair, 1 if column.source == "second" and self.pairs.step is None else 0]
                 if self.axis == "shift":
                     out[:, k, :2] += values
                 else:
@@ -287,6 +287,30 @@ def draws(seed: int, stream: int, start: int, count: int, columns: int) -> np.nd
     blocks = -(-columns // 4)  # one count of Philox gives four numbers
     bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=start * blocks)
     return np.random.Generator(bits).random((count, 4 * blocks))[:, :columns]
+
+
+def full_plan(axis: str, most: float, pairs: int, *, grid: tuple[Any, ...] | None = None, blur: bool = True) -> Plan:
+    """Every curve, a grid and a path, for displacements up to ``most`` pixels, or up to the factor ``most``.
+
+    Six lengths; fractions in eighths of a pixel up to a half (the rest mirrors them); eight directions; a path of
+    up to 8 pixels; nine factors. The grid is the image's neighbours at one pixel, or the nine factors, when None.
+    """
+    if axis == "scale":
+        if not 1 < most < math.inf:
+            raise InputError(f"max_scale: expected a factor above 1, got {most:g}")
+        factors = tuple(most ** (k / 4) for k in range(-4, 5))
+        return Plan(axis, Pairs(pairs, 1 / most, most), grid=factors if grid is None else grid, scales=factors)
+    unit = min(1.0, most)
+    return Plan(
+        axis,
+        Pairs(pairs, -most, most),
+        grid=square_grid(unit, unit) if grid is None else grid,
+        lengths=tuple(most * k / 6 for k in range(1, 7)),
+        fractions=(0.0, 0.125, 0.25, 0.375, 0.5) if most >= 1 else (),
+        directions=tuple(45.0 * k for k in range(8)),
+        path=line_path(min(8, 2 * math.floor(most))),
+        blur_control=blur,
+    )
 
 
 def one_shift(x: float, y: float) -> Plan:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from augkit.errors import InputError
 from augkit.invariance.intervals import Estimate, Run, mean_estimates, replicates_of

@@ -49,7 +49,7 @@ class Flip(NamedTuple):
     ``views`` are the two displacements (x, y, factor); answers and probabilities belong to them in that order.
     """
 
-    index: int
+    image: int
     label: int | None
     views: Sequence[Sequence[float]]
     answers: Sequence[int]
@@ -58,14 +58,14 @@ class Flip(NamedTuple):
     @property
     def rank(self) -> tuple[float, int]:
         """Sorts the most confident disagreement first: by the less sure of the two answers."""
-        return -min(self.probabilities), self.index
+        return -min(self.probabilities), self.image
 
     def to_dict(self, axis: str) -> dict[str, Any]:
         """For JSON: ``shifts`` in pixels or ``scales``, by the axis that was measured."""
         scales = {"scales": [view[2] for view in self.views]}
         where = scales if axis == "scale" else {"shifts": [list(view[:2]) for view in self.views]}
         both = {"answers": list(self.answers), "probabilities": list(self.probabilities)}
-        return {"index": self.index, "label": self.label, **where, **both}
+        return {"index": self.image, "label": self.label, **where, **both}
 
 
 class _Batch(NamedTuple):
