@@ -102,8 +102,10 @@ def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
 
 
 def new_folder(kind: str) -> Path:
-    """A folder in ``runs/`` named by kind and time."""
-    return Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """A folder in ``runs/`` named by kind and time, and numbered where that second has one already."""
+    name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [name, *(f"{name}-{k}" for k in range(2, 1000))]
+    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
 
 
 def print_json(result: dict[str, Any]) -> None:

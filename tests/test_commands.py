@@ -182,7 +182,10 @@ def test_tune_goes_on_where_it_stopped(tiny_file: str, tmp_path: Path, capsys: p
         ("measure torchvision:resnet19 --data digits", "did you mean 'resnet18'"),
         ("measure torchvision:resnet18", "--data: expected a dataset"),
         ("measure torchvision:resnet18 --data folder:/nowhere", "there is none"),
-        ("measure torchvision:resnet18 --data digits --max-shift 1", "mean and std|expected"),
+        (
+            "measure torchvision:resnet18 --data digits --max-shift 1 --mean 0 0 --std 1 1",
+            "expected 3 values each, got 2",
+        ),
         ("measure json:loads --data digits", "calling it failed"),
         ("measure no.such:thing --data digits", "cannot be imported"),
     ],

@@ -10,7 +10,8 @@ import torch
 
 from augkit.errors import InputError
 from augkit.invariance import InvarianceReport, learned_invariance, transfer, verdict
-from augkit.invariance.intervals import Estimate, combine, replicates
+from augkit.invariance.intervals import Estimate, combine, mean_estimates, replicates, replicates_of
+from augkit.invariance.learned import rounding
 
 
 def run_of(values: np.ndarray) -> dict[str, torch.Tensor]:
@@ -123,3 +124,67 @@ def test_verdict_and_text() -> None:
     assert verdict(Estimate(0.2, 0.1, 0.5)) == "positive"
     assert format(Estimate(0.2, 0.1, 0.5), ".2f") == "0.20 [0.10, 0.50]"
     assert Estimate(math.nan, math.nan, math.nan).to_dict() == {"value": None, "low": None, "high": None}
+
+
+def test_shares_of_predictions_need_no_one_hot_array() -> None:
+    rng = np.random.default_rng(0)
+    predictions = torch.from_numpy(rng.integers(0, 7, (40, 6)).astype(np.int16))
+    changed = torch.from_numpy(rng.random((40, 1)))
+    one_hot = torch.nn.functional.one_hot(predictions.long(), 7).double().mean(1)
+    compact = replicates("kappa", [{"changed": changed, "predictions": predictions}])
+    plain = replicates("kappa", [{"changed": changed, "shares": one_hot}])
+    assert compact.value == pytest.approx(plain.value, abs=1e-12)
+    np.testing.assert_allclose(compact.images, plain.images, atol=1e-12)
+
+
+def test_several_metrics_at_once_give_what_each_gives_alone() -> None:
+    run = run_of(np.random.default_rng(0).random(30))
+    together = replicates_of(["js", "kappa", "consistency"], [run, run])
+    for metric, found in together.items():
+        alone = replicates(metric, [run, run])
+        # A product of other widths sums in another order.
+        np.testing.assert_allclose(found.images, alone.images, atol=1e-14)
+        np.testing.assert_allclose(found.both, alone.both, atol=1e-14)
+
+
+def test_mean_estimates_are_the_bootstrap_of_plain_means() -> None:
+    values = np.random.default_rng(0).random((50, 2))
+    found = mean_estimates(torch.from_numpy(values), high=1.0)
+    for k in range(2):
+        alone = replicates("js", [run_of(values[:, k])]).estimate(0, 1)
+        assert vars(found[k]) == pytest.approx(vars(alone))
+
+
+def test_resamples_draw_images_with_replacement() -> None:
+    # The variance of a resampled mean is that of the sample over n, which a wrong weighting would miss.
+    values = np.random.default_rng(1).exponential(1.0, 300)
+    found = replicates("js", [run_of(values)]).images
+    assert found.std() == pytest.approx(values.std() / math.sqrt(300), rel=0.1)
+    assert found.mean() == pytest.approx(values.mean(), abs=3 * found.std() / math.sqrt(1000) + 1e-3)
+
+
+def test_what_was_not_measured_is_named() -> None:
+    with pytest.raises(InputError, match="'worst' was not measured"):
+        replicates("worst_case", [run_of(np.ones(4))])
+
+
+@pytest.mark.parametrize("metric", ["mac", "logit_change", "js"])
+def test_rounding_of_an_invariant_network_leaves_learned_invariance_undefined(metric: str) -> None:
+    noise = np.full(20, 0.5 * rounding(metric, "float32"))
+    run = run_of(noise) | {"logit": torch.from_numpy(noise)[:, None]}
+    report = InvarianceReport({"precision": "float32"}, run, {}, "same", {})
+    assert not learned_invariance(report, report, metric=metric).defined
+    assert rounding(metric, "bf16") > rounding(metric, "fp16") > rounding(metric, "float32")
+
+
+def test_learned_invariance_of_the_worst_case() -> None:
+    rng = np.random.default_rng(3)
+    control = (rng.random(400) < 0.5).astype(float)
+    treated = control * (rng.random(400) < 0.25)
+    reports = [
+        InvarianceReport({}, run_of(v) | {"worst": torch.from_numpy(v)[:, None]}, {}, "same", {})
+        for v in (treated, control)
+    ]
+    estimate = learned_invariance(*reports, metric="worst_case")
+    assert estimate.low < 0.75 < estimate.high
+    assert estimate.high - estimate.low < 0.2

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,9 @@ from torch import Tensor, nn
 
 import augkit
 from augkit.errors import InputError, InputTypeError
-from augkit.invariance import Pairs, Plan, make_protocol
+from augkit.invariance import InvarianceReport, Measurement, Network, Pairs, Plan, make_protocol
+from augkit.invariance.measurement import batches
+from augkit.invariance.plan import full_plan, one_shift
 
 
 class CircularNet(nn.Module):
@@ -123,6 +128,200 @@ def test_measurement_equals_a_loop_over_images_and_shifts() -> None:
     assert report.js.value == pytest.approx(total / 10, rel=1e-4)
 
 
+def test_grid_path_and_curves_equal_a_loop() -> None:
+    images, model = photo_like(4, 20), CircularNet(stride=2).eval()
+    labels = torch.tensor([0, 1, 2, 3])
+    plan = full_plan("shift", 2.0, 2)
+    report = augkit.measure_invariance(model, images, labels, plan=plan, seed=3, kernel="bicubic", batch_size=3)
+    protocol = make_protocol("crop", (20, 20), max_shift=2, kernel="bicubic")
+    moved = plan.displacements(3, 0, 4)[..., :2]
+
+    def answer(n: int, shift: Tensor) -> int:
+        with torch.inference_mode():
+            return int(model(protocol.shift(images[n : n + 1], shift[None])).argmax())
+
+    here = [answer(n, torch.zeros(2)) for n in range(4)]
+    grid = [[answer(n, torch.tensor(place)) for place in plan.grid] for n in range(4)]
+    assert report.worst_case.value == sum(any(k != here[n] for k in grid[n]) for n in range(4)) / 4
+    assert report.worst_accuracy.value == sum(all(k == n for k in [here[n], *grid[n]]) for n in range(4)) / 4
+    path = [[answer(n, torch.tensor(place)) for place in plan.path] for n in range(4)]
+    assert report.jaggedness.value == sum(a != b for k in path for a, b in pairwise(k)) / 4
+    column = plan.layout.curves["fraction"][0.25]
+    changed = sum(answer(n, moved[n, column]) != here[n] for n in range(4)) / 4
+    assert report.response("top1_change", "fraction")[0.25].value == changed
+    shares = [row["share"]["value"] for row in report.jaggedness_distribution()]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_rescaling_is_measured_like_shifting() -> None:
+    plan = full_plan("scale", 1.25, 3)
+    blurry = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+    report = augkit.measure_invariance(CircularNet(stride=2), photo_like(6, 30), plan=plan)
+    assert report.settings["axis"] == "scale"
+    assert report.settings["input_size"] == [24, 24]
+    assert report.js.value > 1e-9
+    response = report.response("js", "scale")
+    assert response[1.0].value == 0
+    assert response[1.25].value > response[1.25**0.25].value
+    constant = augkit.measure_invariance(blurry, torch.full((3, 1, 30, 30), 0.5), plan=plan)
+    assert constant.js.value < 1e-12
+
+
+def test_a_displacement_against_none() -> None:
+    images = photo_like(5, 16)
+    still = augkit.measure_invariance(CircularNet(stride=2), images, plan=one_shift(0.0, 0.0))
+    assert (still.js.value, still.mac.value, still.top1_change.value, still.logit_change.value) == (0, 0, 0, 0)
+    assert still.settings["views"] == 1
+    moved = augkit.measure_invariance(CircularNet(stride=2), images, plan=one_shift(1.0, 0.0))
+    assert moved.settings["views"] == 2
+    assert moved.logit_change.value > 0
+
+
+class Counting(nn.Module):
+    """Counts how many images it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.seen = CircularNet(stride=2), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return self.net(images)
+
+
+def test_no_forward_pass_is_made_twice() -> None:
+    plan, model = full_plan("shift", 2.0, 2), Counting()
+    augkit.measure_invariance(model, photo_like(7, 16), plan=plan, batch_size=3)
+    assert model.seen == 7 * len(plan.layout.columns)
+
+
+def test_batches_may_stream_by() -> None:
+    images, labels, model = photo_like(11, 16), torch.arange(11) % 4, CircularNet(stride=2)
+    whole = augkit.measure_invariance(model, images, labels, max_shift=2, lengths=(1.0,), batch_size=4)
+
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in (0, 8):
+            yield images[start : start + 8], labels[start : start + 8]
+
+    done: list[int] = []
+    streamed = augkit.measure_invariance(
+        model, loader(), max_shift=2, lengths=(1.0,), batch_size=4, on_batch=lambda count, total: done.append(count)
+    )
+    assert done == [4, 8, 11]
+    assert streamed.fingerprint == whole.fingerprint
+    for name, values in whole.statistics.items():
+        assert torch.equal(values, streamed.statistics[name])
+    unlabelled = augkit.measure_invariance(model, [images[:5], images[5:]], max_shift=2)
+    assert not hasattr(unlabelled, "accuracy")
+
+
+class Stopped(nn.Module):
+    """Raises Ctrl-C at a given forward pass."""
+
+    def __init__(self, net: nn.Module, at: int) -> None:
+        super().__init__()
+        self.net, self.left = net, at
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.net(images)
+
+
+def measurement_of(model: nn.Module, seed: int = 0) -> Measurement:
+    return Measurement(Network(model), full_plan("shift", 2.0, 2), {"protocol": "crop"}, seed=seed)
+
+
+def same(a: InvarianceReport, b: InvarianceReport) -> bool:
+    return a.to_dict() == b.to_dict() and a.fingerprint == b.fingerprint
+
+
+@pytest.mark.parametrize("at", [1, 30, 70, 100])
+def test_an_interrupt_keeps_whole_batches_and_resuming_gives_the_same_bits(at: int, tmp_path: Any) -> None:
+    images, labels, net = photo_like(11, 16), torch.arange(11) % 4, CircularNet(stride=2)
+    through = measurement_of(Stopped(net, 0))
+    through.run(batches(images, labels, 4))
+    first = measurement_of(Stopped(net, at))
+    with pytest.raises(KeyboardInterrupt):
+        first.run(batches(images, labels, 4))
+    assert first.tally.images == 4 * ((at - 1) // first.views)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = measurement_of(Stopped(net, 0))
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    second.run(batches(images, labels, 4))
+    assert same(second.report(), through.report())
+
+
+def test_a_state_belongs_to_one_network_plan_and_images() -> None:
+    images, net = photo_like(8, 16), CircularNet(stride=2)
+    first = measurement_of(net)
+    first.run(batches(images[:4], None, 4))
+    with pytest.raises(InputError, match="another network"):
+        measurement_of(net, seed=1).restore(first.state())
+    with pytest.raises(InputError, match="another network"):
+        measurement_of(CircularNet(stride=2)).restore(first.state())
+    for other, size, message in (
+        (images.flip(0), 4, "not the ones measured before"),
+        (images, 3, "end elsewhere"),
+        (images[:0], 4, "4 were measured before, and 0 came"),
+    ):
+        again = measurement_of(net)
+        again.restore(first.state())
+        with pytest.raises(InputError, match=message):
+            again.run(batches(other, None, size))
+
+
+def test_grey_images_are_repeated_for_a_network_that_wants_colour() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    grey = photo_like(5, 16)
+    report = augkit.measure_invariance(net, grey, max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])
+    colour = augkit.measure_invariance(
+        net, grey.expand(-1, 3, -1, -1), max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]
+    )
+    assert report.settings["channels"] == "1 repeated to 3"
+    assert report.js.value == pytest.approx(colour.js.value, rel=1e-4)
+    with pytest.raises(InputError, match="the model expects 3 channels, got 2"):
+        augkit.measure_invariance(net, grey.expand(-1, 2, -1, -1), max_shift=2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_said_and_nearly_agrees(precision: str) -> None:
+    images, model = photo_like(6, 16), CircularNet(stride=2)
+    exact = augkit.measure_invariance(model, images, max_shift=2)
+    rough = augkit.measure_invariance(model, images, max_shift=2, precision=precision)
+    assert (exact.settings["precision"], rough.settings["precision"]) == ("float32", precision)
+    assert rough.fingerprint != exact.fingerprint
+    assert rough.logit_change.value == pytest.approx(exact.logit_change.value, abs=0.01)
+    with pytest.raises(InputError, match="float64"):
+        augkit.measure_invariance(CircularNet().double(), images, max_shift=2, precision=precision)
+
+
+def test_an_untrained_network_is_consistent_though_its_logits_move() -> None:
+    """A plain strided ResNet-18, untrained, on the torus: top-1 says nothing about it."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    model = resnet18(weights=None, num_classes=10)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer.padding != (0, 0):
+            layer.padding_mode = "circular"
+            layer._reversed_padding_repeated_twice = [layer.padding[1]] * 2 + [layer.padding[0]] * 2
+    images = torch.randn(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plan = Plan(pairs=Pairs(2, -8.0, 8.0, quantum=1.0))
+    report = augkit.measure_invariance(model, images, protocol="circular", plan=plan)
+    assert report.consistency.value >= 0.98
+    assert 0.5 <= report.logit_change_max.value <= 1.0
+    assert report.largest_logit_change >= report.logit_change_max.value
+
+
+def test_a_failing_network_gets_one_line() -> None:
+    with pytest.raises(InputError, match=r"it fails on an input \(3, 1, 12, 12\)"):
+        augkit.measure_invariance(
+            nn.Sequential(nn.Flatten(), nn.Linear(5, 3)), photo_like(3, 16), max_shift=2, batch_size=3
+        )
+
+
 def test_accuracy_is_that_of_the_unshifted_images_and_needs_labels() -> None:
     images, model = photo_like(12, 16), CircularNet()
     with torch.inference_mode():
@@ -168,6 +367,13 @@ def test_report_holds_all_that_repeats_it() -> None:
         ({"pairs": 0, "max_shift": 2.0}, "at least 1"),
         ({"labels": torch.tensor([0, 1, 9]), "max_shift": 2.0}, "label 9"),
         ({"labels": torch.tensor([0, 1])}, "labels"),
+        ({"labels": [0, 1, 2]}, "expected integers"),
+        ({"mean": [0.5], "std": [0.5, 0.5], "max_shift": 2.0}, "as many values"),
+        ({"seed": -1, "max_shift": 2.0}, "seed"),
+        ({"precision": "float16", "max_shift": 2.0}, "unknown precision"),
+        ({"background": "grey", "protocol": "embed"}, "unknown background"),
+        ({"batch_size": 0, "max_shift": 2.0}, "at least 1"),
+        ({"plan": Plan(), "pairs": 2}, "it replaces"),
     ],
 )
 def test_bad_input_gets_one_clear_line(arguments: dict[str, object], message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -82,7 +84,7 @@ def slow(logits: Tensor, labels: Tensor, plan: Plan) -> dict[str, float]:
         out["grid_accuracy"] = np.mean([k[n, g] == y[n] for n in range(N) for g in layout.grid])
         out["worst_accuracy"] = np.mean([all(k[n, g] == y[n] for g in (0, *layout.grid)) for n in range(N)])
     if layout.path:
-        steps = list(zip(layout.path, layout.path[1:], strict=False))
+        steps = list(pairwise(layout.path))
         out["jaggedness"] = np.mean([sum(k[n, a] != k[n, b] for a, b in steps) for n in range(N)])
     blurred = [c for c, column in enumerate(layout.columns) if column.blurred]
     for (first, _), b in zip(pairs, blurred, strict=False):

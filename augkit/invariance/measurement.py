@@ -137,7 +137,10 @@ class Measurement:
         self._prepare(image, None)
         assert self._protocol is not None
         with self.network.measuring():
-            return self.network(Scene(self._protocol, self._floating(image)).unshifted()).shape[1]
+            logits = self.network(Scene(self._protocol, self._floating(image)).unshifted())
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError("model: expected finite logits, got NaN or infinity on the first image")
+        return logits.shape[1]
 
     def run(
         self,

@@ -337,4 +337,6 @@ def line_path(length: int, direction: Place = (1.0, 0.0)) -> tuple[Place, ...]:
     >>> line_path(2)
     ((-1.0, 0.0), (0.0, 0.0), (1.0, 0.0))
     """
-    return tuple((k * direction[0], k * direction[1]) for k in range(-(length // 2), length - length // 2 + 1))
+    # Adding 0 turns -0.0 into 0.0.
+    steps = range(-(length // 2), length - length // 2 + 1)
+    return tuple((k * direction[0] + 0.0, k * direction[1] + 0.0) for k in steps)
