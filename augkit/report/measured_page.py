@@ -53,6 +53,7 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
         parts.append(_figure("Layer by layer", figures.layers(result["layers"]), LAYERS_CAPTION))
     if "certificate" in result:
         parts += ["<h2>Certificate</h2>", f"<pre>{escape(result['certificate']['text'])}</pre>"]
+    facts = {key: result[key] for key in ("settings", "environment") if key in result}
     parts += [
         "<h2>Gallery of flips</h2>",
         "<p class='note'>The most confident disagreements first: the image as the network saw it twice, what it"
@@ -60,7 +61,7 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
         gallery(flips),
         "<h2>To repeat it</h2>",
         f"<pre>{escape(result['command'])}</pre>",
-        f"<pre>{escape(json.dumps({k: result[k] for k in ('settings', 'environment') if k in result}, indent=2))}</pre>",
+        f"<pre>{escape(json.dumps(facts, indent=2))}</pre>",
     ]
     body = "\n".join(parts)
     return (
@@ -99,7 +100,7 @@ def _percent(estimate: dict[str, float | None]) -> str:
 def _curve(sets: dict[str, dict[str, Any]], key: str, by: str, label: str) -> str:
     drawn = {name: found[key] for name, found in sets.items() if key in found}
     caption = "Against the answer to the unshifted image; bands are 95 % intervals."
-    return _figure(f"Response to a {label.split(',')[0]}", figures.curves(drawn, by, label), caption)
+    return _figure(f"Response to a {label.partition(',')[0]}", figures.curves(drawn, by, label), caption)
 
 
 def _lie(found: dict[str, Any]) -> str:
