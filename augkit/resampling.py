@@ -236,6 +236,8 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
 def fourier_shift_checked(images: Tensor, shift: Tensor, finish: Finish = NOTHING) -> Tensor:
     """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device."""
     work = _working(images)
+    if not images.numel():  # which MKL's FFT refuses
+        return finished(work, images.dtype, finish)
     spectrum = torch.fft.rfft2(work)
     height, width = images.shape[-2:]
     # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
