@@ -19,10 +19,19 @@ from torch import Tensor, nn
 
 from augkit import geometry, targets
 from augkit.blur import shift_blur, shift_blur_checked
+from augkit.colour import apply_colour, is_colour
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.random_geometry import RandomGeometry, Size, check_range, draw, strengths
-from augkit.resampling import Finish, check_images, finished, fourier_shift_checked, replay, resample_checked
+from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample
+from augkit.resampling import (
+    Finish,
+    check_images,
+    finished,
+    fourier_shift_checked,
+    output_dtype,
+    replay,
+    resample_checked,
+)
 from augkit.transforms import RandomShiftBlur, RandomSubpixelShift
 
 
@@ -48,7 +57,8 @@ class Augment(nn.Module):
     In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
 
     Args:
-        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry.
+        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
+            such as ``ColorJitter``, may stand after it (`augkit.colour`); a ``matrix`` does not replay them.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
@@ -74,7 +84,7 @@ class Augment(nn.Module):
 
     def __init__(
         self,
-        *ops: RandomGeometry,
+        *ops: nn.Module,
         kernel: str = "bicubic",
         padding: str = "zeros",
         antialias: bool = True,
@@ -116,18 +126,18 @@ class Augment(nn.Module):
         device = torch.device(device or "cpu")
         return self.matrix(*self._draw(batch, strength, generator, device), size)
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
-        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength ``(B,)``; pure."""
-        total = geometry.identity(draws.shape[0], device=draws.device)
-        first = 0
-        # Autocast would multiply the matrices in half precision.
-        with torch.autocast(draws.device.type, enabled=False):
-            for op in self._geometry():
-                total = op.matrix(draws[:, first : first + op.draws], strength, size) @ total
-                first, size = first + op.draws, op.output_size(size)
-        return total
+    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
+        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
+        total, first, size_out = None, 0, size
+        for op in self._geometry():
+            axes = op.axes(draws[:, first : first + op.draws], per_sample(strength), size_out)
+            total = axes if total is None else total.then(axes)
+            first, size_out = first + op.draws, op.output_size(size_out)
+        if total is None:
+            return geometry.identity(draws.shape[0], device=draws.device)
+        return total.matrix(size, size_out)
 
-    def blur(self, draws: Tensor, strength: Tensor) -> Tensor | None:
+    def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
         """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
         first = 0
         for op in self._geometry():
@@ -174,11 +184,13 @@ class Augment(nn.Module):
             size_out = self.output_size(size)
             draws, factors = self._draw(images.shape[0], strength, generator, images.device)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
-            out = self.render(images, matrix, blur)
+            out = self.render(images, matrix, blur, factors, generator)
         else:
-            size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._finish(images)
+            size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._resampled(images)
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
+            strength = self.strength if strength is None else strength
+            out = self._coloured(out, images, checked_strength(strength, len(images), images.device), generator)
             matrix = matrix.expand(images.shape[0], 3, 3)
             aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
         if masks is None and boxes is None and keypoints is None:
@@ -189,12 +201,24 @@ class Augment(nn.Module):
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
         return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
 
-    def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None) -> Tensor:
-        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making, normalised and cast.
+    def render(
+        self,
+        images: Tensor,
+        matrix: Tensor,
+        blur: Tensor | None = None,
+        strength: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making, coloured, normalised and cast.
 
-        Nothing is checked or waited for; ``forward(matrix=...)`` is for matrices from elsewhere.
+        Nothing is checked or waited for; ``forward(matrix=...)`` is for matrices from elsewhere. ``strength`` (the
+        constructor's when None) and ``generator`` are those of the colour ops.
         """
-        finish, size = self._finish(images), (images.shape[-2], images.shape[-1])
+        out = self._moved(images, matrix, blur, self._resampled(images))
+        return self._coloured(out, images, self.strength if strength is None else strength, generator)
+
+    def _moved(self, images: Tensor, matrix: Tensor, blur: Tensor | None, finish: Finish) -> Tensor:
+        size = (images.shape[-2], images.shape[-1])
         if blur is not None:
             images = shift_blur_checked(images, blur, self.kernel, self.padding)
         if all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
@@ -203,6 +227,22 @@ class Augment(nn.Module):
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
         shrink, size_out = self._max_shrink(size) or 1.0, self.output_size(size)
         return resample_checked(images, matrix, size_out, self.kernel, self.padding, shrink, finish=finish)
+
+    def _resampled(self, images: Tensor) -> Finish:
+        """What the resampling leaves: all that is asked for or, where colour comes between, floats in [0, 1]."""
+        if not self._colour():
+            return self._finish(images)
+        return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
+
+    def _coloured(
+        self, out: Tensor, images: Tensor, strength: float | Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        if not self._colour():
+            return out
+        out, finish = apply_colour(self._colour(), out, strength, generator), self._finish(images)
+        if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
+            return (255 * out).round().clamp(0, 255).to(torch.uint8)
+        return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
 
     def finish(self, images: Tensor) -> Tensor:
         """``normalize`` and ``dtype`` alone, for images that keep their geometry."""
@@ -225,6 +265,9 @@ class Augment(nn.Module):
     def _geometry(self) -> list[RandomGeometry]:
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
 
+    def _colour(self) -> list[nn.Module]:
+        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
+
     def _max_shrink(self, size: Size) -> float | None:
         if not self.antialias:
             return None
@@ -235,9 +278,9 @@ class Augment(nn.Module):
 
     def _draw(
         self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, float | Tensor]:
         strength = self.strength if strength is None else strength
-        return draw(batch, self.draws, device, generator), strengths(strength, batch, device)
+        return draw(batch, self.draws, device, generator), checked_strength(strength, batch, device)
 
     def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
         batch, matrix = out.images.shape[0], out.matrix
@@ -258,13 +301,19 @@ class Augment(nn.Module):
         return Finish(self.out_dtype, self.mean, self.std)
 
 
-def _check_ops(ops: tuple[RandomGeometry, ...], kernel: str, padding: str) -> None:
+def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
+    moving = [op for op in ops if isinstance(op, RandomGeometry)]
     for op in ops:
-        if not isinstance(op, RandomGeometry):
-            raise InputTypeError(f"Augment: expected augkit ops such as RandomSubpixelShift, got {type(op).__name__}")
-    if sum(isinstance(op, RandomShiftBlur) for op in ops) > 1:
+        if not isinstance(op, RandomGeometry) and not is_colour(op):
+            raise InputTypeError(
+                "Augment: expected augkit ops such as RandomSubpixelShift, then Kornia's colour ops such as "
+                f"ColorJitter, got {type(op).__name__}"
+            )
+    if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):
+        raise InputError("Augment: expected all geometry before the first colour op; put the colour ops last")
+    if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
         raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
-    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) for op in ops)
+    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) for op in moving)
     if kernel == "fourier" and not (padding == "circular" and shifts):
         raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
 

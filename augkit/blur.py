@@ -55,6 +55,8 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
 
 def shift_blur_checked(images: Tensor, shift: Tensor, kernel: str, padding: str) -> Tensor:
     """`shift_blur` without its checks, which wait for the device; ``shift`` is ``(B, 2)``."""
+    if not images.numel():  # which MKL's FFT refuses
+        return images.clone()
     work = images if images.dtype == torch.float64 else images.to(torch.float32)
     with torch.autocast(images.device.type, enabled=False):
         for axis, dim in ((0, -1), (1, -2)):

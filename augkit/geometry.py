@@ -8,12 +8,52 @@ matrices, resampled once, is the idea of Karras et al. 2020 (https://arxiv.org/a
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from augkit.errors import InputError
 
 Size = tuple[int, int]
+
+
+class Axes(NamedTuple):
+    """An axis-aligned map with the origin at the centre of either image: ``x -> scale * x + offset``.
+
+    What `augkit.Augment` composes: a product costs two short operations, and scaling and mirroring about the centre
+    need no offset.
+
+    Attributes:
+        scale, offset: ``(B, 2)`` as (x, y), or ``(B, 1)`` where both axes are alike; offsets in pixels.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def then(self, after: Axes) -> Axes:
+        """This map, followed by ``after``."""
+        return Axes(self.scale * after.scale, torch.addcmul(after.offset, after.scale, self.offset))
+
+    def matrix(self, size: Size, size_out: Size) -> Tensor:
+        """``(B, 3, 3)`` from pixel coordinates of an image of ``size`` to those of an image of ``size_out``.
+
+        >>> Axes(torch.tensor([[2.0]]), torch.tensor([[0.5, 0.0]])).matrix((3, 5), (3, 5))[0, :2].tolist()
+        [[2.0, 0.0, -1.5], [0.0, 2.0, -1.0]]
+        """
+        start, end = (along_axes((w - 1) / 2, (h - 1) / 2, self.scale) for h, w in (size, size_out))
+        entries = self.scale.new_zeros(len(self.scale), 9)
+        entries[:, 0:5:4] = self.scale
+        # Centres first: without a scale they cancel, and the offset keeps all its digits.
+        entries[:, 2:6:3] = self.offset + (self.scale * -start + end)
+        entries[:, 8].fill_(1)
+        return entries.view(-1, 3, 3)
+
+
+def along_axes(x: float, y: float, like: Tensor) -> float | Tensor:
+    """``(2,)`` of ``x`` and ``y`` with the device and dtype of ``like``; the number itself where both are the same."""
+    # Filled on the device: a tensor of host values would wait for it, and cannot stand in a CUDA graph.
+    return x if x == y else torch.linspace(x, y, 2, device=like.device, dtype=like.dtype)
 
 
 def identity(batch: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from augkit import targets
 from augkit.errors import InputError, InputTypeError
+from augkit.geometry import Axes
 from augkit.interpolation import check_names
 from augkit.resampling import check_images, resample, resample_checked
 
@@ -34,7 +35,7 @@ Size = tuple[int, int]
 
 
 class RandomGeometry(GeometricAugmentationBase2D):
-    """Base of the ops. A subclass says how many uniform draws it takes and what matrix they make.
+    """Base of the ops. A subclass says how many uniform draws it takes and what map they make.
 
     Column 0 of the draws is the coin for ``p``: a sample not chosen gets the identity.
     """
@@ -48,9 +49,13 @@ class RandomGeometry(GeometricAugmentationBase2D):
         check_names(kernel, padding)
         self.kernel, self.padding = kernel, padding
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
-        """Matrices ``(B, 3, 3)`` for an input of ``size`` from draws ``(B, n)`` in [0, 1) and strength ``(B,)``."""
-        raise NotImplementedError  # abstract: every op below defines it
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
+        """The map of an input of ``size`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B, 1)``."""
+        raise NotImplementedError  # abstract: every op defines it
+
+    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
+        """`axes` as matrices ``(B, 3, 3)`` from input to output pixels; strength is a number or ``(B,)``."""
+        return self.axes(draws, per_sample(strength), size).matrix(size, self.output_size(size))
 
     def output_size(self, size: Size) -> Size:
         """The size that an input of ``size`` leaves with."""
@@ -61,10 +66,9 @@ class RandomGeometry(GeometricAugmentationBase2D):
         del size
         return 1.0
 
-    def chosen(self, draws: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        """``values`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter here."""
-        coin = draws[:, 0] < self.probability
-        return tuple(torch.where(coin, value, torch.zeros_like(value)) for value in values)
+    def chosen(self, draws: Tensor, values: Tensor) -> Tensor:
+        """``values`` ``(B, n)`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter."""
+        return values if self.probability == 1 else torch.where(draws[:, :1] < self.probability, values, 0.0)
 
     def forward(
         self,
@@ -163,21 +167,32 @@ def draw(batch: int, columns: int, device: torch.device, generator: torch.Genera
     return torch.rand(batch, columns, device=device, generator=generator)
 
 
-def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Tensor:
-    """``strength`` as ``(batch,)`` on ``device``.
+def checked_strength(strength: float | Tensor, batch: int, device: torch.device) -> float | Tensor:
+    """``strength`` as a number, or as ``(batch,)`` float32 on ``device`` where a tensor came.
 
     Raises:
         InputError: a scalar outside [0, 1] or a tensor of another shape. Values of a tensor on an accelerator
             or in a compiled graph are clamped instead of checked, because a check would wait for the device.
     """
     if not isinstance(strength, Tensor):
-        return torch.full((batch,), check_range("strength", strength, 0.0, 1.0), device=device)
+        return check_range("strength", strength, 0.0, 1.0)
     if strength.shape not in {(), (batch,)}:
         raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
     checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
     if checked and not bool(((strength >= 0) & (strength <= 1)).all()):
         raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
     return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
+
+
+def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Tensor:
+    """As `checked_strength`, always as ``(batch,)``."""
+    checked = checked_strength(strength, batch, device)
+    return checked if isinstance(checked, Tensor) else torch.full((batch,), checked, device=device)
+
+
+def per_sample(strength: float | Tensor) -> float | Tensor:
+    """A number as it is, ``(B,)`` as ``(B, 1)``."""
+    return strength[:, None] if isinstance(strength, Tensor) else strength
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:

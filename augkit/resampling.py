@@ -241,6 +241,8 @@ def fourier_shift_checked(
     ``spectrum`` is ``torch.fft.rfft2`` of the images, where it is at hand from another shift.
     """
     work = _working(images)
+    if not images.numel():  # which MKL's FFT refuses
+        return finished(work, images.dtype, finish)
     spectrum = torch.fft.rfft2(work) if spectrum is None else spectrum
     height, width = images.shape[-2:]
     # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.

@@ -1,8 +1,8 @@
 """Random geometric transforms: one op a class; `augkit.Augment` composes them and resamples once.
 
-Each op turns uniform draws into a matrix and does nothing else; randomness enters as data. Alone, an op is a
+Each op turns uniform draws into a map and does nothing else; randomness enters as data. Alone, an op is a
 Kornia augmentation (it also runs inside ``kornia.augmentation.AugmentationSequential``, see
-`augkit.random_geometry`). Inside `Augment` only its matrix is used. Every sample has its own parameters and its
+`augkit.random_geometry`). Inside `Augment` only its map is used. Every sample has its own parameters and its
 own coin for ``p``.
 
 ``strength`` in [0, 1] scales the range of every op: 0 is the identity bit for bit, 1 the range as written.
@@ -17,13 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit import geometry
 from augkit.blur import shift_blur_checked
 from augkit.errors import InputError
-from augkit.random_geometry import RandomGeometry, Size, check_range
-from augkit.resampling import (
-    check_size,
-)
+from augkit.geometry import Axes, along_axes
+from augkit.random_geometry import RandomGeometry, Size, check_range, per_sample
+from augkit.resampling import check_size
 
 
 class RandomSubpixelShift(RandomGeometry):
@@ -44,11 +42,10 @@ class RandomSubpixelShift(RandomGeometry):
         super().__init__(p, kernel, padding)
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
         del size
-        reach = self.max_pixels * strength
-        x, y = self.chosen(draws, (2 * draws[:, 1] - 1) * reach, (2 * draws[:, 2] - 1) * reach)
-        return geometry.shift(torch.stack([x, y], dim=-1))
+        pixels = self.chosen(draws, (2 * draws[:, 1:3] - 1) * (self.max_pixels * strength))
+        return Axes(torch.ones_like(pixels), pixels)
 
     def extra_repr(self) -> str:
         return f"max_pixels={self.max_pixels}, {self._shared_repr()}"
@@ -76,15 +73,14 @@ class RandomShiftBlur(RandomGeometry):
         super().__init__(p, kernel, padding)
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
-    def pixels(self, draws: Tensor, strength: Tensor) -> Tensor:
-        """The displacement ``(B, 2)`` whose blur is applied, from draws ``(B, 3)`` and strength ``(B,)``."""
-        reach = self.max_pixels * strength
-        x, y = self.chosen(draws, (2 * draws[:, 1] - 1) * reach, (2 * draws[:, 2] - 1) * reach)
-        return torch.stack([x, y], dim=-1)
+    def pixels(self, draws: Tensor, strength: float | Tensor) -> Tensor:
+        """The displacement ``(B, 2)`` whose blur is applied; draws ``(B, 3)``, strength a number or ``(B,)``."""
+        return self.chosen(draws, (2 * draws[:, 1:3] - 1) * (self.max_pixels * per_sample(strength)))
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
         del strength, size
-        return geometry.identity(draws.shape[0], device=draws.device)
+        still = torch.zeros_like(draws[:, :1])
+        return Axes(torch.ones_like(still), still)
 
     def apply_transform(
         self,
@@ -125,9 +121,10 @@ class RandomRescale(RandomGeometry):
         super().__init__(p, kernel, padding)
         self.max_factor = check_range("max_factor", max_factor, 1.0, math.inf)
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
-        (log_factor,) = self.chosen(draws, (2 * draws[:, 1] - 1) * math.log(self.max_factor) * strength)
-        return geometry.rescale(torch.exp(log_factor), size)
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
+        del size
+        log_factor = self.chosen(draws, (2 * draws[:, 1:2] - 1) * (math.log(self.max_factor) * strength))
+        return Axes(torch.exp(log_factor), torch.zeros_like(log_factor))
 
     def max_shrink(self, size: Size) -> float:
         del size
@@ -171,21 +168,17 @@ class RandomSubpixelCrop(RandomGeometry):
         self.area = _ordered("area", area, 1e-6, 1.0)
         self.ratio = _ordered("ratio", ratio, 1e-6, math.inf)
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
         low, high = self.area
-        drawn_area = low + (high - low) * draws[:, 1]
-        (lost,) = self.chosen(draws, (1 - drawn_area) * strength)
-        area = 1 - lost
+        log_area = torch.log1p(self.chosen(draws, (draws[:, 1:2] * (high - low) - (1 - low)) * strength))
         # Aspect relative to the image's own, so that strength 0 is the whole image whatever its shape.
-        image_ratio = size[1] / size[0]
-        limit = -torch.log(area)
-        lowest = torch.clamp(torch.full_like(area, math.log(self.ratio[0] / image_ratio)), -limit, limit)
-        highest = torch.clamp(torch.full_like(area, math.log(self.ratio[1] / image_ratio)), -limit, limit)
-        relative = torch.exp((lowest + (highest - lowest) * draws[:, 2]) * strength)
-        width = torch.sqrt(area * relative).clamp(max=1.0) * size[1]
-        height = torch.sqrt(area / relative).clamp(max=1.0) * size[0]
-        left, top = draws[:, 3] * (size[1] - width), draws[:, 4] * (size[0] - height)
-        return geometry.crop(left, top, width, height, self.output_size(size))
+        lowest, highest = (_fitting(math.log(ratio * size[0] / size[1]), log_area) for ratio in self.ratio)
+        log_ratio = torch.lerp(lowest, highest, draws[:, 2:3]) * strength
+        log_sides = log_area + torch.cat([log_ratio, -log_ratio], dim=1)  # twice the logarithms
+        enlarged = torch.exp(log_sides * -0.5).clamp(min=1.0)  # the image's side over the window's
+        out = self.output_size(size)
+        resized = along_axes(out[1] / size[1], out[0] / size[0], enlarged)
+        return Axes(enlarged * resized, (draws[:, 3:5] - 0.5) * (enlarged - 1) * along_axes(-out[1], -out[0], enlarged))
 
     def output_size(self, size: Size) -> Size:
         return self.size or size
@@ -210,11 +203,18 @@ class RandomHorizontalFlip(RandomGeometry):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p, "nearest", "zeros")
 
-    def matrix(self, draws: Tensor, strength: Tensor, size: Size) -> Tensor:
-        return geometry.flip(draws[:, 0] < self.probability * strength, size)
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
+        del size
+        sign = torch.where(draws < self.probability * strength, -1.0, 1.0)
+        return Axes(torch.nn.functional.pad(sign, (0, 1), value=1.0), torch.zeros_like(sign))
 
     def extra_repr(self) -> str:
         return f"p={self.probability}"
+
+
+def _fitting(log_ratio: float, log_area: Tensor) -> Tensor:
+    """``log_ratio`` where a window of that aspect and of ``log_area`` ``(B, 1)`` fits, else the nearest that does."""
+    return log_area.clamp(min=log_ratio) if log_ratio < 0 else (-log_area).clamp(max=log_ratio)
 
 
 def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> tuple[float, float]:

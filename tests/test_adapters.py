@@ -23,6 +23,7 @@ from augkit.adapters.batch import Keys
 from augkit.adapters.collate import Collate
 from augkit.adapters.torchvision import Geometry
 from augkit.errors import InputError, InputTypeError
+from augkit.geometry import Axes
 
 SIZE = (20, 27)
 
@@ -148,8 +149,8 @@ class TestTorchvision:
 
     def test_sanitize_removes_what_is_not_visible_enough(self) -> None:
         class Left(augkit.RandomSubpixelShift):
-            def matrix(self, draws: Tensor, strength: Tensor, size: tuple[int, int]) -> Tensor:
-                return torch.tensor([[[1.0, 0, -8], [0, 1, 0], [0, 0, 1]]])
+            def axes(self, draws: Tensor, strength: float | Tensor, size: tuple[int, int]) -> Axes:
+                return Axes(torch.ones(1, 2), torch.tensor([[-8.0, 0.0]]))
 
         pipeline = v2.Compose([Geometry(augkit.Augment(Left(8.0), min_visible_area=0.5)), v2.SanitizeBoundingBoxes()])
         boxes = tv_tensors.BoundingBoxes([[0.0, 0, 10, 10], [9, 3, 20, 12]], format="XYXY", canvas_size=SIZE)

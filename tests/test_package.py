@@ -18,7 +18,7 @@ ROOT = Path(augkit.__file__).parent
 ROWS = [
     ["errors"],
     ["geometry", "interpolation", "schema", "storage"],
-    ["backends", "resampling", "blur", "targets"],
+    ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy", "data"],
     ["adapters", "recipe"],

@@ -23,6 +23,8 @@ worst = {}
 matrix = geometry.axis_aligned(*torch.tensor([[1, -1.3, 0.6], [0, 11.2, 2.2], [1, 0.8, 0.7], [0, 0.4, -1.0]]))
 cases = [("nearest", "border", torch.float32, (6, 130)), ("bicubic", "reflection", torch.float32, (5, 6))]
 cases += [("bilinear", "circular", torch.float32, (5, 6)), ("bilinear", "zeros", torch.uint8, (5, 6))]
+cases += [("lanczos3", "circular", torch.float32, (12, 7)), ("sinc", "zeros", torch.float32, (5, 6))]
+cases += [("bicubic", "border", torch.uint8, (17, 9)), ("nearest", "reflection", torch.float32, (5, 6))]
 for kernel, padding, dtype, size in cases:
     images = torch.rand(3, 2, 9, 12)
     images = (images * 255).to(dtype) if dtype == torch.uint8 else images

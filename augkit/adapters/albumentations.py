@@ -90,10 +90,9 @@ class PolicyTransform(albumentations.DualTransform):
         del data
         augment = self._augment
         draws = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
-        strength = torch.full((1,), self._strength)
-        blur = augment.blur(draws, strength)
+        blur = augment.blur(draws, self._strength)
         return {
-            "matrix": augment.matrix(draws, strength, _hw(params)).numpy()[0],
+            "matrix": augment.matrix(draws, self._strength, _hw(params)).numpy()[0],
             "blur": None if blur is None else blur.numpy()[0],
         }
 

@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from augkit import geometry, targets
 from augkit.augment import Augment
 from augkit.errors import InputError, InputTypeError
-from augkit.random_geometry import draw, strengths
+from augkit.random_geometry import draw
 from augkit.resampling import check_images
 
 _KEYPOINTS: type = getattr(tv_tensors, "KeyPoints", type(None))  # since torchvision 0.23
@@ -71,7 +71,7 @@ class Geometry(v2.Transform):
         if not self._active():
             return {"matrix": geometry.identity(batch, device=device), "blur": None, "size": size}
         draws = draw(batch, self.augment.draws, device, None)
-        strength = strengths(self.augment.strength, batch, device)
+        strength = self.augment.strength
         matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength)
         return {"matrix": matrix, "blur": blur, "size": size}
 

@@ -1,24 +1,41 @@
 """Axis-aligned resampling on CUDA in one launch, by Triton (which comes with torch on Linux).
 
-The index and weight of every tap of both axes are computed in torch (a few thousand numbers); the kernel reads them,
-gathers the square of taps of each output pixel through the cache, and writes once, normalised and cast. Indices are
-int32 within a plane. Memory beyond the output: the two axes' taps.
+The place and weight of every tap of both axes are computed in torch (a few thousand numbers). A program writes one
+tile of the output, normalised and cast:
 
-State: the arithmetic is tested on the CPU by Triton's interpreter and the kernel compiles for sm_90, but it has not
-been timed or tuned on a GPU. Taps are not shared between neighbouring pixels other than by the cache, so that kernels
-with many taps are bound by loads. There is no backward: `augkit.backends.choose` takes torch where one is wanted.
+- with few taps (nearest, bilinear) each output pixel gathers its square of taps through the cache;
+- with many, the program streams the input rows that its tile spans: the taps along x are summed once per row, and
+  each row of the tile takes its share of that line. A tile of h rows reads ``h / scale + taps`` lines instead of
+  ``h * taps``: the separable form, without an intermediate image.
+
+Tile and warps are tuned by Triton at the first call for each size and number of taps. Indices are int32 within a
+plane. Memory beyond the output: the two axes' taps. There is no backward: `augkit.backends.choose` takes torch where
+one is wanted. Where Triton is missing `augkit.backends.separable` stands in; torch.compile cannot, since its own CUDA
+code is Triton.
+
+State: both forms are tested on the CPU by Triton's interpreter; neither has been run, timed or tuned on a GPU yet.
 """
 
 from __future__ import annotations
+
+import os
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from augkit.backends.separable import axis_taps
+from augkit.backends.separable import axis_taps, unpadded_taps
+from augkit.interpolation import PADDINGS
 
-BLOCK = (4, 128)  # rows and columns of the output that one program writes
+STREAMED_FROM = 3  # taps along y
+# Triton reads this when it is imported; its tuner needs a GPU, its interpreter has none.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+TILES = [
+    triton.Config({"BLOCK_H": h, "BLOCK_W": w}, num_warps=warps)
+    for h, w, warps in ((8, 128, 4), (4, 128, 4), (16, 64, 4), (16, 128, 4), (32, 64, 4), (32, 128, 8), (32, 32, 4))
+]
 
 
 def resample(
@@ -41,40 +58,62 @@ def resample(
     out = torch.empty((batch, channels, *size), dtype=dtype or images.dtype, device=images.device)
     if out.numel() == 0:
         return out
-    taps = []
-    for axis, length in ((0, width), (1, height)):
-        scale, offset = matrix[:, axis, axis].contiguous(), matrix[:, axis, 2].contiguous()
-        index, weight = axis_taps(scale, offset, (length, size[1 - axis]), kernel, padding, max_shrink)
-        taps += [index.to(torch.int32).contiguous(), weight.to(torch.float32).contiguous()]
+    (scale_x, offset_x), (scale_y, offset_y) = ((matrix[:, k, k], matrix[:, k, 2]) for k in (0, 1))
+    column, weight_x = axis_taps(scale_x, offset_x, (width, size[1]), kernel, padding, max_shrink)
+    tap, weight_y = unpadded_taps(scale_y, offset_y, size[0], kernel, max_shrink)
+    if padding == "zeros":
+        weight_y = torch.where((tap >= 0) & (tap < height), weight_y, 0.0)
+    first_row = tap[..., 0].clamp(-(2**30), 2**30).to(torch.int32).contiguous()
     affine = torch.ones(2, channels, device=images.device)
     affine[0] = 1.0 if gain is None else gain.reshape(-1)
     affine[1] = 0.0 if bias is None else bias.reshape(-1)
-    grid = (batch * channels, triton.cdiv(size[0], BLOCK[0]), triton.cdiv(size[1], BLOCK[1]))
-    _kernel[grid](
+    tile: dict[str, Any] = TILES[0].kwargs if INTERPRETED else {}
+    _launcher()[lambda meta: _grid(batch * channels, size, meta)](
         images.contiguous(),
         out,
-        *taps,
+        column.to(torch.int32).contiguous(),
+        weight_x.float().contiguous(),
+        first_row,
+        weight_y.float().contiguous(),
         affine,
         channels,
         height,
         width,
         *size,
-        TAPS_X=taps[0].shape[-1],
-        TAPS_Y=taps[2].shape[-1],
-        BLOCK_H=BLOCK[0],
-        BLOCK_W=BLOCK[1],
+        TAPS_X=column.shape[-1],
+        TAPS_Y=tap.shape[-1],
+        WIDE=triton.next_power_of_2(column.shape[-1]),
+        PADDING=PADDINGS.index(padding),
+        STREAM=tap.shape[-1] >= STREAMED_FROM,
         QUANTISE=out.dtype == torch.uint8,
+        **tile,
     )
     return out
+
+
+def _grid(planes: int, size: tuple[int, int], meta: dict[str, Any]) -> tuple[int, int, int]:
+    return planes, triton.cdiv(size[0], meta["BLOCK_H"]), triton.cdiv(size[1], meta["BLOCK_W"])
+
+
+@triton.jit
+def _padded(y, size, PADDING: tl.constexpr):  # noqa: N803
+    """As `augkit.interpolation.padded_index`; ``zeros`` reads the border and has no weight there."""
+    if PADDING == 3:
+        y = ((y % size) + size) % size
+    elif PADDING == 2:
+        period = tl.maximum(2 * (size - 1), 1)
+        y = ((y % period) + period) % period
+        y = tl.minimum(y, period - y)
+    return tl.minimum(tl.maximum(y, 0), size - 1)
 
 
 @triton.jit
 def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     images,
     out,
-    index_x,
+    column,
     weight_x,
-    index_y,
+    first_row,
     weight_y,
     affine,
     channels,
@@ -84,9 +123,12 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     out_width,
     TAPS_X: tl.constexpr,  # noqa: N803 (Triton's habit for constants)
     TAPS_Y: tl.constexpr,  # noqa: N803
+    WIDE: tl.constexpr,  # noqa: N803
+    PADDING: tl.constexpr,  # noqa: N803
+    STREAM: tl.constexpr,  # noqa: N803
+    QUANTISE: tl.constexpr,  # noqa: N803
     BLOCK_H: tl.constexpr,  # noqa: N803
     BLOCK_W: tl.constexpr,  # noqa: N803
-    QUANTISE: tl.constexpr,  # noqa: N803
 ):
     plane = tl.program_id(0)
     sample, channel = plane // channels, plane % channels
@@ -96,16 +138,30 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     # Planes may lie beyond 2**31 values; within one, int32 is enough.
     source = images + plane.to(tl.int64) * height * width
     at_y, at_x = (sample * out_height + v) * TAPS_Y, (sample * out_width + u) * TAPS_X
+    # Rows beyond the image repeat its last one, so that they widen no range below.
+    first = tl.load(first_row + sample * out_height + tl.minimum(v, out_height - 1))
     total = tl.zeros((BLOCK_H, BLOCK_W), dtype=tl.float32)
-    for ty in range(TAPS_Y):
-        y = tl.load(index_y + at_y + ty, mask=inside_v, other=0)
-        factor = tl.load(weight_y + at_y + ty, mask=inside_v, other=0.0)
-        line = tl.zeros((BLOCK_H, BLOCK_W), dtype=tl.float32)
-        for tx in range(TAPS_X):
-            x = tl.load(index_x + at_x + tx, mask=inside_u, other=0)
-            weight = tl.load(weight_x + at_x + tx, mask=inside_u, other=0.0)
-            line += weight[None, :] * tl.load(source + y[:, None] * width + x[None, :]).to(tl.float32)
-        total += factor[:, None] * line
+    if STREAM:
+        t = tl.arange(0, WIDE)
+        wanted = inside_u[:, None] & (t < TAPS_X)[None, :]
+        x = tl.load(column + at_x[:, None] + t[None, :], mask=wanted, other=0)
+        weight = tl.load(weight_x + at_x[:, None] + t[None, :], mask=wanted, other=0.0)
+        for y in range(tl.min(first, axis=0), tl.max(first, axis=0) + TAPS_Y):
+            row = source + _padded(y, height, PADDING) * width
+            line = tl.sum(weight * tl.load(row + x, mask=wanted, other=0).to(tl.float32), axis=1)
+            step = y - first
+            factor = tl.load(weight_y + at_y + step, mask=inside_v & (step >= 0) & (step < TAPS_Y), other=0.0)
+            total += factor[:, None] * line[None, :]
+    else:
+        for ty in range(TAPS_Y):
+            row = _padded(first + ty, height, PADDING) * width
+            factor = tl.load(weight_y + at_y + ty, mask=inside_v, other=0.0)
+            line = tl.zeros((BLOCK_H, BLOCK_W), dtype=tl.float32)
+            for tx in range(TAPS_X):
+                x = tl.load(column + at_x + tx, mask=inside_u, other=0)
+                weight = tl.load(weight_x + at_x + tx, mask=inside_u, other=0.0)
+                line += weight[None, :] * tl.load(source + row[:, None] + x[None, :]).to(tl.float32)
+            total += factor[:, None] * line
     total = total * tl.load(affine + channel) + tl.load(affine + channels + channel)
     if QUANTISE:
         rounded = tl.floor(total + 0.5)
@@ -114,3 +170,10 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     target = out + plane.to(tl.int64) * out_height * out_width
     place = target + v[:, None] * out_width + u[None, :]
     tl.store(place, total.to(out.dtype.element_ty), mask=inside_v[:, None] & inside_u[None, :])
+
+
+_TUNED = triton.autotune(TILES, key=["out_height", "out_width", "TAPS_X", "TAPS_Y"])(_kernel)
+
+
+def _launcher() -> Any:
+    return _kernel if INTERPRETED else _TUNED

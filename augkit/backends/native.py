@@ -31,7 +31,7 @@ from torch import Tensor
 
 from augkit.interpolation import FUNCTION, HALF_WIDTH, KAISER_BETA, PADDINGS
 
-SMALL = 1 << 15  # output values below which a second thread costs more than it saves
+SMALL = 1 << 19  # taps below which a second thread costs more than it saves, its struggle for the GIL included
 _NEAREST, _BILINEAR, _BICUBIC, _LANCZOS3, _SINC = range(5)
 _ZEROS, _BORDER, _REFLECTION, _CIRCULAR = range(4)
 _BESSEL_BETA = float(np.i0(KAISER_BETA))
@@ -78,7 +78,8 @@ def resample(
     shrink = float(max_shrink) if kernel != "nearest" else 1.0
     names = (list(FUNCTION).index(kernel), PADDINGS.index(padding))
     how = (*names, HALF_WIDTH[kernel], shrink, out.dtype == torch.uint8)
-    _spread(batch * channels, out.numel(), (source, out.numpy(), moves, how, affine))
+    work = out.numel() * math.ceil(2 * HALF_WIDTH[kernel])
+    _spread(batch * channels, work, (source, out.numpy(), moves, how, affine))
     return out
 
 
@@ -131,7 +132,7 @@ def _planes(start, stop, images, out, matrix, how, affine):
                 inside, outside = max(0, left), min(width, left + columns.size)
                 inner = row[inside - left : outside - left]
         if same:
-            _copy(images, out, b, c, line, gain, bias, quantise)
+            _copy(images[b, c], out[b, c], gain, bias)
             continue
         image = images[b, c]
         for v in range(out_height):
@@ -145,16 +146,19 @@ def _planes(start, stop, images, out, matrix, how, affine):
                     row[j] = row[columns[j]]
                 for j in range(outside - left, columns.size):
                     row[j] = row[columns[j]]
-            _gather(row, begin, weight_x, line)
-            _finish(line, out, b, c, v, gain, bias, quantise)
+            if quantise:
+                _gather(row, begin, weight_x, line, gain, bias)
+                _quantise(line, out[b, c, v])
+            else:
+                _gather(row, begin, weight_x, out[b, c, v], gain, bias)
 
 
 @_jit
-def _copy(images, out, b, c, line, gain, bias, quantise):
-    for v in range(out.shape[2]):
-        for u in range(out.shape[3]):
-            line[u] = images[b, c, v, u]
-        _finish(line, out, b, c, v, gain, bias, quantise)
+def _copy(image, out, gain, bias):
+    for v in range(out.shape[0]):
+        for u in range(out.shape[1]):
+            # A float that keeps its value keeps its bits, the sign of a zero too; integers are written as they are.
+            out[v, u] = image[v, u] if gain == 1 and bias == 0 else gain * np.float32(image[v, u]) + bias
 
 
 @_jit
@@ -211,40 +215,33 @@ def _rows(first, weight, height, padding):
 
 
 @_inline
-def _gather(row, begin, weight, line):
-    """``line[u]`` is the weighted sum of the taps of ``row`` from ``begin[u]``."""
+def _gather(row, begin, weight, line, gain, bias):
+    """``line[u]`` is the weighted sum of the taps of ``row`` from ``begin[u]``, times ``gain``, plus ``bias``."""
     taps, one = weight.shape[1], np.uint32(1)
     if taps == 1:
         for u in range(begin.size):
-            line[u] = row[begin[u]]
+            line[u] = gain * row[begin[u]] + bias
     elif taps == 2:  # the weights sum to 1: one load less
         for u in range(begin.size):
             near = row[begin[u]]
-            line[u] = near + weight[u, 1] * (row[begin[u] + one] - near)
+            line[u] = gain * (near + weight[u, 1] * (row[begin[u] + one] - near)) + bias
     else:
-        _gather_many(row, begin, weight, line)
+        _gather_many(row, begin, weight, line, gain, bias)
 
 
 @_jit
-def _gather_many(row, begin, weight, line):
+def _gather_many(row, begin, weight, line, gain, bias):
     for u in range(begin.size):
         total, at = np.float32(0), begin[u]
         for t in range(np.uint64(weight.shape[1])):
             total += weight[u, t] * row[at + t]
-        line[u] = total
+        line[u] = gain * total + bias
 
 
 @_inline
-def _finish(line, out, b, c, v, gain, bias, quantise):
-    if quantise:
-        for u in range(out.shape[3]):
-            out[b, c, v, u] = min(max(np.rint(line[u]), np.float32(0)), np.float32(255))
-    elif gain == 1 and bias == 0:
-        for u in range(out.shape[3]):
-            out[b, c, v, u] = line[u]
-    else:
-        for u in range(out.shape[3]):
-            out[b, c, v, u] = gain * line[u] + bias
+def _quantise(line, out):
+    for u in range(out.size):
+        out[u] = min(max(np.rint(line[u]), np.float32(0)), np.float32(255))
 
 
 @_jit
@@ -304,6 +301,14 @@ def _taps(scale, offset, n_out, n_in, how):
     taps = int(np.ceil(2 * reach))
     first = np.empty(n_out, np.int64)
     weight = np.empty((n_out, taps), np.float32)
+    if kernel == _BILINEAR and taps == 2:  # as below; at 32 pixels the taps cost as much as the sums
+        inverse, limit = 1 / scale, 1e6 * n_in
+        for u in range(n_out):
+            x = (u - offset) * inverse
+            at = math.floor(x)
+            weight[u, 0], weight[u, 1] = 1 - (x - at), x - at
+            first[u] = _nearby(int(min(max(at, -limit), limit)), taps, n_in, padding)
+        return first, weight
     value = np.empty(taps, np.float64)
     for u in range(n_out):
         x = (u - offset) / scale

@@ -43,10 +43,15 @@ def axis_taps(
     scale: Tensor, offset: Tensor, sizes: tuple[int, int], kernel: str, padding: str, max_shrink: float
 ) -> tuple[Tensor, Tensor]:
     """Index (int64) and weight of every tap along one axis, both ``(B, out, T)``; sizes are ``(in, out)``."""
+    return _pad(*unpadded_taps(scale, offset, sizes[1], kernel, max_shrink), sizes[0], padding)
+
+
+def unpadded_taps(scale: Tensor, offset: Tensor, size: int, kernel: str, max_shrink: float) -> tuple[Tensor, Tensor]:
+    """Place and weight of every tap of an axis of ``size`` output pixels, before the padding: ``(B, size, T)``."""
     # In float64, as in the native loop: at 224 pixels a float32 coordinate is wrong in the fifth digit of a weight.
     dtype, precise = scale.dtype, torch.float32 if scale.device.type == "mps" else torch.float64
     scale, offset = scale.to(precise), offset.to(precise)
-    u = torch.arange(sizes[1], device=scale.device, dtype=precise)
+    u = torch.arange(size, device=scale.device, dtype=precise)
     x = (u - offset[:, None]) / scale[:, None]
     shrink = max_shrink if kernel != "nearest" else 1.0
     inverse = 1 / scale.abs()
@@ -58,8 +63,7 @@ def axis_taps(
     count = math.ceil(2 * HALF_WIDTH[kernel] * shrink) + (shrink > 1)
     tap = first[..., None] + torch.arange(count, device=x.device, dtype=x.dtype)
     weight = FUNCTION[kernel](((tap - x[..., None]) / stretch[..., None]).to(dtype))
-    weight = weight / weight.sum(dim=-1, keepdim=True)
-    return _pad(tap, weight, sizes[0], padding)
+    return tap, weight / weight.sum(dim=-1, keepdim=True)
 
 
 def shift(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
