@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from augkit.data.images import SLICE, Images
+from augkit.data.images import Images
 from augkit.data.splits import SHARES, limited, partition, sample
 from augkit.data.stream import Reading, Stream
 from augkit.errors import InputError
@@ -27,8 +26,9 @@ class Found:
 class Dataset:
     """Train and validation images at hand; the test split behind a call, so that opening it is visible.
 
-    A dataset whose splits take at most ``Reading.memory`` bytes decoded is decoded at once, and a broken file of
-    any split is an error at once. The splits of a larger one are `Stream`, opened when they are first used.
+    Splits are decoded when they are first used. One of at most ``Reading.memory`` bytes is then held in memory, a
+    larger one is a `Stream`. Where all splits together are that small, they are decoded as soon as one asks for
+    ``train``, so that a broken file is an error before any training.
 
     Attributes:
         name: as it was asked for.
@@ -55,58 +55,54 @@ class Dataset:
         if mapping is not None:
             parts = {name: part.relabelled(mapping) for name, part in parts.items()}
             whole = whole.relabelled(mapping)
-        if sum(part.images.nbytes for part in parts.values() if isinstance(part, Stream)) <= reading.memory:
-            parts = self._decoded(parts)
-            if isinstance(whole, Stream):
-                whole = whole.with_channels(parts["test"].shape[0])
         self._parts, self._whole = parts, whole
+        self._opened: dict[str, Images] = {}
 
-    @cached_property
+    @property
     def train(self) -> Images:
         """What training may see."""
-        return self._opened(self._parts["train"])
+        if sum(part.images.nbytes for part in self._parts.values()) <= self._reading.memory:
+            for name in self._parts:
+                self._part(name)
+        return self._part("train")
 
-    @cached_property
+    @property
     def validation(self) -> Images:
         """What choices may be made by."""
-        return self._opened(self._parts["validation"])
+        return self._part("validation")
 
     def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
-        """The test split, or a stratified sample of it. `measure`, `compare` and the last step of `tune` call this."""
-        return self._sampled(self._parts["test"], limit, seed)
+        """The test split, or a stratified sample of it. `measure`, `compare` and the last step of `tune` call this.
+
+        A sample of a large split is held in memory where it fits.
+        """
+        if limit is None or "test" in self._opened:
+            test = self._part("test")
+            return test if limit is None else self._open(sample(test, limit, seed=seed))
+        return self._open(sample(self._parts["test"], limit, seed=seed))
 
     def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
         """All images where the data bring no splits of their own, else the test split; or a sample of these.
 
         For measuring networks that were trained on other data. It opens the test split.
         """
-        return self._sampled(self._whole, limit, seed)
+        return self._open(self._whole if limit is None else sample(self._whole, limit, seed=seed))
 
-    def _sampled(self, images: Images, limit: int | None, seed: int) -> Images:
-        return self._opened(images if limit is None else sample(images, limit, seed=seed))
+    def _part(self, name: str) -> Images:
+        if name not in self._opened:
+            self._opened[name] = self._open(self._parts[name])
+        return self._opened[name]
 
-    def _opened(self, images: Images) -> Images:
+    def _open(self, images: Images) -> Images:
         """Held where it fits, with broken files left out where they may be."""
         if not isinstance(images, Stream):
             return images
         skipped = self.skipped if self._reading.skip_corrupt else None
-        if images.images.nbytes <= self._reading.memory:
-            return images.load(skipped)
-        return images if skipped is None else images.readable(skipped)
-
-    def _decoded(self, parts: dict[str, Images]) -> dict[str, Images]:
-        """All parts in memory; of one channel where every image is grey, whatever the files say."""
-        look = self._reading.channels is None
-        rgb = {
-            name: part.with_channels(3) if look and isinstance(part, Stream) else part for name, part in parts.items()
-        }
-        held = {name: self._opened(part) for name, part in rgb.items()}
-        for name, part in held.items():
-            if len(part) == 0 < len(parts[name]):
-                raise InputError(f"dataset '{self.name}': none of the {len(parts[name])} {name} images can be read")
-        if look and all(part.shape[0] == 3 and _grey(part.images) for part in held.values()):
-            return {name: replace(part, images=part.images[:, :1].contiguous()) for name, part in held.items()}
-        return held
+        small = images.images.nbytes <= self._reading.memory
+        opened = images.load(skipped) if small else images if skipped is None else images.readable(skipped)
+        if len(opened) == 0 < len(images):
+            raise InputError(f"dataset '{self.name}': expected images, none of {len(images)} of a split can be read")
+        return opened
 
 
 def _alike(found: Found, channels: int | None) -> dict[str, Images]:
@@ -125,7 +121,3 @@ def _alike(found: Found, channels: int | None) -> dict[str, Images]:
             f"dataset '{found.name}': expected one size, got {listed} pixels; set data.image_size to resize"
         )
     return {name: part.with_channels(common) for name, part in found.splits.items()}
-
-
-def _grey(pixels: Tensor) -> bool:
-    return all(bool((part == part[:, :1]).all()) for part in pixels.split(SLICE))

@@ -34,11 +34,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Fault:
-    """An image that cannot be used: its name, why, and whether the file itself is broken."""
+    """An image that cannot be used: why, whether the file itself is broken, and its name."""
 
-    name: str
     reason: str
     corrupt: bool
+    name: str = ""
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -50,7 +50,7 @@ def upright(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: pixels of 32 bits, whose range is unknown.
     """
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     grey = image.mode in GREY_MODES
     if image.mode == "F" or (image.mode == "I" and not _is_16_bit(image)):
         raise ValueError(f"pixels of 32 bits (mode {image.mode}), expected 8 or 16")
@@ -61,7 +61,12 @@ def upright(image: Image.Image) -> Image.Image:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
-    return image.convert("L" if grey else "RGB")
+    return in_mode(image, "L" if grey else "RGB")
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """``image`` converted to ``mode``; itself where it has it, which Pillow would copy."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _is_16_bit(image: Image.Image) -> bool:
@@ -71,39 +76,41 @@ def _is_16_bit(image: Image.Image) -> bool:
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """An image of mode L or RGB as ``(C, H, W)`` uint8."""
+    """An image of mode L or RGB as ``(C, H, W)`` uint8, a view."""
     array = np.asarray(image)
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def decode(opener: Callable[[], Image.Image], form: Form, name: str) -> np.ndarray | Fault:
+def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     """The image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or why it cannot be had."""
-    picture = decode_upright(opener, name)
+    picture = decode_upright(opener)
     if isinstance(picture, Fault):
         return picture
     if form.fit:
         picture = ImageOps.fit(picture, (form.width, form.height), Image.Resampling.LANCZOS)
     if picture.size != (form.width, form.height):
-        got = f"{picture.size[0]} x {picture.size[1]}"
-        wanted = (
-            f"expected {form.width} x {form.height} pixels as {form.like}, got {got}; set data.image_size to resize"
-        )
-        return Fault(name, wanted, corrupt=False)
+        return wrong_size(picture, form)
     if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):
-        return Fault(name, f"expected a grey image as {form.like}, got colour; set channels to 1 or 3", corrupt=False)
-    return pixels_of(picture.convert("L" if form.channels == 1 else "RGB"))
+        return Fault(f"expected a grey image as {form.like}, got colour; set data.channels to 1 or 3", corrupt=False)
+    return pixels_of(in_mode(picture, "L" if form.channels == 1 else "RGB"))
 
 
-def decode_upright(opener: Callable[[], Image.Image], name: str) -> Image.Image | Fault:
+def wrong_size(picture: Image.Image, form: Form) -> Fault:
+    """The fault of an image that does not have the size of ``form``."""
+    expected, got = f"{form.width} x {form.height}", f"{picture.size[0]} x {picture.size[1]}"
+    remedy = "set data.image_size to resize"
+    return Fault(f"expected {expected} pixels as {form.like}, got {got}; {remedy}", corrupt=False)
+
+
+def decode_upright(opener: Callable[[], Image.Image]) -> Image.Image | Fault:
     """The image that ``opener`` opens in mode L or RGB at its own size, or why it cannot be had."""
     try:
         with opener() as opened:
+            opened.load()
             return upright(opened)
-    except (
-        Exception
-    ) as error:  # for a broken file Pillow's plugins raise any kind: OSError, struct.error, EOFError, ...
+    except Exception as error:  # Pillow's plugins raise any kind for a broken file: OSError, struct.error, EOFError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return Fault(name, f"cannot be read as an image ({reason})", corrupt=True)
+        return Fault(f"cannot be read as an image ({reason})", corrupt=True)
 
 
 def is_grey(image: Image.Image) -> bool:

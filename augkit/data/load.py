@@ -40,7 +40,7 @@ def load_dataset(
         root: where torchvision datasets lie, ``~/.cache/augkit`` when None; where `datasets` keeps its files.
         image_size: resize the shorter side to this and cut the centre; needed where sizes are mixed.
         limit: keep at most this many training images, stratified.
-        channels: 1 or 3, to convert to grey or RGB; 1 where all images are grey, else 3, when None.
+        channels: 1 or 3, to convert to grey or RGB; when None, 1 where images spread over the data are grey, else 3.
         labels_file: which class is which output of a network, see `augkit.data.labels.read_labels`.
         skip_corrupt: leave out files that cannot be read, and list them in ``Dataset.skipped``.
         workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where it pays.
@@ -48,7 +48,8 @@ def load_dataset(
             splits of larger data come as `Stream`.
 
     Raises:
-        InputError: an unknown name; data that are missing, empty, of one class, of mixed sizes, or broken.
+        InputError: an unknown name; data that are missing, empty, of one class, or of mixed sizes. A broken file may
+            be an error only when its split is first used.
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"data.image_size: expected 1 or more, got {image_size}")

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey
+from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
 from augkit.data.images import Canvas, Images, Step
 from augkit.errors import InputError
 
@@ -25,7 +26,7 @@ CHUNK = 2 * 2**20
 # Below this many decoded bytes the processes would take longer to start than the decoding takes.
 WORTH_WORKERS = 64 * 2**20
 MEMORY = 2 * 2**30
-PROBES = 16  # images looked at, evenly spread, to learn size and channels
+PROBES = 32  # images looked at, evenly spread, to learn size and channels
 
 
 class Source(ABC):
@@ -51,8 +52,8 @@ class Reading:
     Attributes:
         image_size: side in pixels to which images are fitted: the shorter side resized, the centre cut. When None
             all must have the size of the first.
-        channels: 1 or 3, to which all are converted. When None, 1 where all are grey, else 3; of a stream, as far
-            as a few images spread over it tell.
+        channels: 1 or 3, to which all are converted. When None, 1 where 32 images spread over the data are grey,
+            else 3; colour among grey ones is then an error.
         skip_corrupt: leave out, and list in `Dataset.skipped`, files that cannot be read.
         workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where the
             images are worth it.
@@ -129,8 +130,11 @@ class Stream(Images):
         size = max(1, CHUNK // max(1, math.prod(self.shape)))
         places = torch.arange(len(self)).split(size) if len(self) else ()
         workers = min(self._workers(), len(places))
-        # Batches of places are what the loader calls a sampler of single items.
-        yield from DataLoader(_Decoder(self), sampler=places, batch_size=None, num_workers=workers)
+        # Chunks of places are what the loader calls a sampler of single items; its seeds for the workers are drawn
+        # from a generator of its own, so that the global one is left alone.
+        yield from DataLoader(
+            _Decoder(self), sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
+        )
 
     def pixels(self) -> Iterator[Tensor]:
         """All images in order, ``(b, C, H, W)`` uint8, a few MiB at a time.
@@ -185,17 +189,17 @@ class _Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
     def __getitem__(self, places: Tensor) -> tuple[Tensor, Tensor, list[Fault]]:
         form = self.form
         numbers = self.indices[places]
-        pixels = torch.empty(len(places), form.channels, form.height, form.width, dtype=torch.uint8)
+        array = np.empty((len(places), form.channels, form.height, form.width), dtype=np.uint8)
         kept: list[int] = []
         faults = []
         for k, index in enumerate(numbers.tolist()):
-            found = decode(partial(self.source.open, index), form, self.source.name(index))
+            found = decode(partial(self.source.open, index), form)
             if isinstance(found, Fault):
-                faults.append(found)
+                faults.append(replace(found, name=self.source.name(index)))
             else:
-                pixels[len(kept)] = torch.from_numpy(found)
+                array[len(kept)] = found
                 kept.append(k)
-        pixels, numbers, places = pixels[: len(kept)], numbers[kept], places[kept]
+        pixels, numbers, places = torch.from_numpy(array[: len(kept)]), numbers[kept], places[kept]
         for step in self.steps:
             pixels = step(pixels, numbers)
         return pixels, places, faults
@@ -226,6 +230,9 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
     channels = reading.channels or (1 if all(map(is_grey, pictures.values())) else 3)
     fit, convert = reading.image_size is not None, reading.channels is not None
     form = Form(height, width, channels, fit=fit, convert=convert, like=like)
+    for name, picture in pictures.items():
+        if not fit and picture.size != (width, height):
+            raise broken(replace(wrong_size(picture, form), name=name))
     pixels = torch.empty(len(source), channels, height, width, dtype=torch.uint8, device="meta")
     everything = torch.arange(len(source))
     return Stream(images=pixels, labels=labels, source=source, indices=everything, form=form, workers=reading.workers)
@@ -239,11 +246,11 @@ def _look(source: Source, skip_corrupt: bool) -> dict[str, Image.Image]:
     for count, index in enumerate(itertools.chain(spread, rest)):
         if count >= len(spread) and (pictures or not skip_corrupt):
             break
-        picture = decode_upright(partial(source.open, index), source.name(index))
+        picture = decode_upright(partial(source.open, index))
         if isinstance(picture, Image.Image):
             pictures[source.name(index)] = picture
         elif not skip_corrupt:
-            raise broken(picture)
+            raise broken(replace(picture, name=source.name(index)))
     if not pictures:
         raise InputError(f"expected images, none of {len(source)} can be read, such as {source.name(0)}")
     return pictures
