@@ -163,8 +163,8 @@ def _from_callable(source: str) -> LoadedModel:
         sys.path.insert(0, "")  # as `python -m` does: modules beside the caller are found
     try:
         make = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # the user's own code may raise anything when it is imported
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"model '{source}': cannot be imported ({reason})") from None
     if not callable(make):
         raise InputError(f"model '{source}': expected a callable, got {type(make).__name__}")

@@ -90,7 +90,7 @@ def test_channels_follow_the_images_or_the_wish(tmp_path: Path) -> None:
     rgb = load_dataset(name, channels=3).train
     assert torch.equal(rgb.images, load_dataset(name).train.images.expand(-1, 3, -1, -1))
     Image.fromarray(noise(0)).save(folder / "a" / "004.png")  # not among those looked at
-    with pytest.raises(InputError, match=r"003\.png': expected a grey image as .*; set data\.channels"):
+    with pytest.raises(InputError, match=r"004\.png': expected a grey image as .*; set channels"):
         _ = load_dataset(name).train
     assert load_dataset(name, channels=1).train.shape == (1, 8, 8)
     assert load_dataset("digits", channels=3).train.shape == (3, 8, 8)

@@ -112,7 +112,7 @@ def _alike(found: Found, channels: int | None) -> dict[str, Images]:
         InputError: they differ in size.
     """
     if channels not in (None, 1, 3):
-        raise InputError(f"data.channels: expected 1 or 3, got {channels}")
+        raise InputError(f"channels: expected 1 or 3, got {channels}")
     common = channels or max(part.shape[0] for part in found.splits.values())
     sizes = {name: part.shape[1:] for name, part in found.splits.items()}
     if len(set(sizes.values())) > 1:

@@ -91,7 +91,7 @@ def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     if picture.size != (form.width, form.height):
         return wrong_size(picture, form)
     if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):
-        return Fault(f"expected a grey image as {form.like}, got colour; set data.channels to 1 or 3", corrupt=False)
+        return Fault(f"expected a grey image as {form.like}, got colour; set channels to 1 or 3", corrupt=False)
     return pixels_of(in_mode(picture, "L" if form.channels == 1 else "RGB"))
 
 
