@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from augkit.errors import InputError, unknown_name
 from augkit.recipe import Recipe
 from augkit.schema import validate
 from augkit.training import build_recipe_model, read_checkpoint
+from augkit.weights import final_layer, fit_weights, read_weights, unwrapped
 
 FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME or package.module:callable"
+# Builds a network with that many classes; with its own number when None.
+Make = Callable[[int | None], nn.Module]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network; where it is known, its recipe, mean and std, and the side of its input in pixels."""
+    """A network, with what is known about it; None where it is not.
+
+    Attributes:
+        model: gives logits ``(B, K)``.
+        recipe: of a run of augkit.
+        mean, std: per channel, of images in [0, 1].
+        input_size: side of its input in pixels.
+        num_classes: K, the outputs of its final layer.
+        crop_pct: the share of the shorter side that its own evaluation keeps: images are resized to
+            ``input_size / crop_pct``, then the centre is cut.
+        classes: names, in the order of its outputs.
+    """
 
     model: nn.Module
     recipe: Recipe | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     input_size: int | None = None
+    num_classes: int | None = None
+    crop_pct: float | None = None
+    classes: list[str] | None = None
 
 
 def load_model(source: str, weights: str | Path | None = None) -> LoadedModel:
@@ -35,25 +53,27 @@ def load_model(source: str, weights: str | Path | None = None) -> LoadedModel:
     Args:
         source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, or
             ``package.module:callable``, called without arguments.
-        weights: a file with a state dict, loaded with ``weights_only=True``; without it the networks of
-            torchvision, timm and callables come as they are built, which is untrained for the first two.
+        weights: a file with a state dict, see `augkit.weights.read_weights`; without it the networks of torchvision,
+            timm and callables come as they are built, which is untrained for the first two. Those two are built
+            with as many classes as the weights have.
 
     Raises:
         InputError: nothing of that name, or weights that do not fit, with the keys.
     """
+    state = None if weights is None else read_weights(weights)
     path = Path(source).expanduser()
     if path.exists():
         loaded = _from_run(path / "checkpoint.pt" if path.is_dir() else path)
     elif source.startswith("torchvision:"):
-        loaded = _from_torchvision(source.removeprefix("torchvision:"))
+        loaded = _from_torchvision(source.removeprefix("torchvision:"), state)
     elif source.startswith("timm:"):
-        loaded = _from_timm(source.removeprefix("timm:"))
+        loaded = _from_timm(source.removeprefix("timm:"), state)
     elif ":" in source:
         loaded = _from_callable(source)
     else:
         raise InputError(f"model '{source}': expected {FORMS}; there is no such file or folder")
-    if weights is not None:
-        _load_weights(loaded.model, Path(weights))
+    if state is not None and weights is not None:
+        fit_weights(loaded.model, state, weights)
     return loaded
 
 
@@ -64,33 +84,77 @@ def _from_run(path: Path) -> LoadedModel:
     if "recipe" not in state:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
     recipe = validate(Recipe, state["recipe"], str(path))
-    model = build_recipe_model(recipe, state["input"], recipe.seed)
-    _fit_weights(model, state["model"], path)
-    return LoadedModel(model, recipe, recipe.data.mean, recipe.data.std, state["input"]["side"])
+    fits = state["input"]
+    model = build_recipe_model(recipe, fits, recipe.seed)
+    fit_weights(model, state["model"], path)
+    classes = list(fits["classes"])
+    data = recipe.data
+    return LoadedModel(model, recipe, data.mean, data.std, fits["side"], len(classes), classes=classes)
 
 
-def _from_torchvision(name: str) -> LoadedModel:
+def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
     from torchvision import models
 
-    try:
-        model = models.get_model(name, weights=None)
-    except ValueError:
-        raise unknown_name("torchvision model", name, models.list_models(module=models)) from None
-    return LoadedModel(model, None, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    known = models.list_models(module=models)
+    if name.lower() not in known:
+        raise unknown_name("torchvision model", name, known)
+    # Without the option, these two warn that its default will change.
+    options = {"init_weights": True} if name.lower() in ("googlenet", "inception_v3") else {}
+
+    def make(classes: int | None) -> nn.Module:
+        count = {} if classes is None else {"num_classes": classes}
+        made: nn.Module = models.get_model(name, weights=None, **options, **count)
+        return made
+
+    best = models.get_model_weights(name).DEFAULT  # says how to feed the network; nothing is downloaded
+    preset = best.transforms()
+    side, resized = preset.crop_size[0], preset.resize_size[0]
+    described = LoadedModel(
+        _with_classes_of(make, state),
+        None,
+        list(preset.mean),
+        list(preset.std),
+        side,
+        crop_pct=side / resized,
+        classes=list(best.meta["categories"]),
+    )
+    return _counted(described)
 
 
-def _from_timm(name: str) -> LoadedModel:
+def _from_timm(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
     try:
         import timm
     except ImportError:
         raise InputError("model 'timm:...': timm is not installed; pip install 'augkit[timm]'") from None
+    if "/" not in name and not timm.is_model(name.partition(".")[0]):
+        raise unknown_name("timm model", name, timm.list_models())
+
+    def make(classes: int | None) -> nn.Module:
+        made: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
+        return made
+
     try:
-        model = timm.create_model(name, pretrained=False)
-    except RuntimeError as error:
-        raise InputError(f"model 'timm:{name}': {str(error).splitlines()[0]}") from None
-    config: dict[str, Any] = getattr(model, "pretrained_cfg", {}) or {}
-    size = config.get("input_size", (3, None, None))[-1]
-    return LoadedModel(model, None, list(config.get("mean", ())) or None, list(config.get("std", ())) or None, size)
+        model = _with_classes_of(make, state)
+    except Exception as error:  # timm's own kinds, and those of the hub's client for hf-hub:NAME
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"model 'timm:{name}': {reason[:200]}") from None
+    return _described_by_timm(model)
+
+
+def _described_by_timm(model: nn.Module) -> LoadedModel:
+    """What the ``pretrained_cfg`` that timm puts on its networks says about the input."""
+    found = getattr(model, "pretrained_cfg", None)
+    config: dict[str, Any] = found if isinstance(found, dict) else {}
+    return _counted(
+        LoadedModel(
+            model,
+            mean=list(config.get("mean") or ()) or None,
+            std=list(config.get("std") or ()) or None,
+            input_size=(config.get("input_size") or (None,))[-1],
+            crop_pct=config.get("crop_pct"),
+            classes=list(config.get("label_names") or ()) or None,
+        )
+    )
 
 
 def _from_callable(source: str) -> LoadedModel:
@@ -99,38 +163,36 @@ def _from_callable(source: str) -> LoadedModel:
         sys.path.insert(0, "")  # as `python -m` does: modules beside the caller are found
     try:
         make = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"model '{source}': cannot be imported ({error})") from None
+    except Exception as error:  # the user's own code may raise anything when it is imported
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"model '{source}': cannot be imported ({reason})") from None
     if not callable(make):
         raise InputError(f"model '{source}': expected a callable, got {type(make).__name__}")
     try:
         model = make()
     except Exception as error:  # the user's own code may raise anything; their traceback is one call away
-        raise InputError(f"model '{source}': calling it failed ({type(error).__name__}: {error})") from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"model '{source}': calling it failed ({type(error).__name__}: {reason})") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model '{source}': expected it to return an nn.Module, got {type(model).__name__}")
-    return LoadedModel(model)
+    return _described_by_timm(model)
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"weights '{path}': no such file")
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise InputError(f"weights '{path}': cannot be read ({str(error).splitlines()[0][:120]})") from None
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    _fit_weights(model, state, path)
+def _with_classes_of(make: Make, state: Mapping[str, Tensor] | None) -> nn.Module:
+    """The network as it is, or with as many classes as the final layer in ``state`` has outputs."""
+    model = make(None)
+    final = final_layer(model)
+    if state is None or final is None:
+        return model
+    weight = unwrapped(state, model.state_dict()).get(f"{final[0]}.weight")
+    if weight is None or weight.ndim == 0 or len(weight) == final[1]:
+        return model
+    return make(len(weight))
 
 
-def _fit_weights(model: nn.Module, state: Any, path: Path) -> None:
-    if not isinstance(state, dict):
-        raise InputError(f"weights '{path}': expected a state dict, got {type(state).__name__}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise InputError(f"weights '{path}' do not fit the network: {'; '.join(lines)[:300]}") from None
+def _counted(loaded: LoadedModel) -> LoadedModel:
+    """With K, of the network's own ``num_classes`` or of its final layer; names of classes only where they are K."""
+    own, final = getattr(loaded.model, "num_classes", None), final_layer(loaded.model)
+    count = own if isinstance(own, int) and own > 0 else final[1] if final is not None else None
+    named = loaded.classes is not None and len(loaded.classes) == count
+    return replace(loaded, num_classes=count, classes=loaded.classes if named else None)

@@ -17,7 +17,7 @@ ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
     ["errors"],
-    ["geometry", "interpolation", "schema", "storage"],
+    ["geometry", "interpolation", "schema", "storage", "weights"],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy", "data"],

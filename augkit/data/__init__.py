@@ -1,0 +1,28 @@
+"""Named datasets, folders and tables to splits of uint8 images, at hand or streamed; and images unlike them.
+
+Splits are fixed: they depend on the dataset alone, never on a recipe's seed.
+"""
+
+from augkit.data.atypical import atypical, atypical_versions
+from augkit.data.batches import batches
+from augkit.data.dataset import Dataset
+from augkit.data.folder import IMAGE_SUFFIXES
+from augkit.data.images import Images
+from augkit.data.load import load_dataset
+from augkit.data.splits import sample
+from augkit.data.stream import Reading, Stream
+from augkit.data.torchvision import TORCHVISION
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "TORCHVISION",
+    "Dataset",
+    "Images",
+    "Reading",
+    "Stream",
+    "atypical",
+    "atypical_versions",
+    "batches",
+    "load_dataset",
+    "sample",
+]

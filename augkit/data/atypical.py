@@ -1,0 +1,199 @@
+"""Images unlike those given, for the question whether invariance carries over.
+
+`atypical` makes other content; `atypical_versions` makes each image itself atypical, step by step per image: what a
+step does to an image depends on ``seed`` and on the number of the image alone, never on its batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augkit import geometry
+from augkit.data.images import Images
+from augkit.errors import InputError
+from augkit.resampling import resample
+
+SHUFFLE, ERASE, PLACE = range(3)  # what a stream of random numbers is for
+GRID = 4  # patches of a shuffle along the shorter side
+
+
+def atypical(images: Images, *, seed: int = 0) -> dict[str, Images]:
+    """Content unlike ``images``, in versions that need no download, by name.
+
+    ``inverted`` (contrast, with the canvas) and ``upside down`` keep order and labels, so that they pair with
+    the originals image by image. ``photographs`` are as many patches of the same size from scikit-learn's two
+    photographs, grey where the images are, without labels.
+    """
+    channels, height, width = images.shape
+    patches = Images(_patches(len(images), channels, (height, width), seed), None)
+    return {"inverted": images.then(Inverted()), "upside down": images.then(UpsideDown()), "photographs": patches}
+
+
+def atypical_versions(
+    images: Images, *, seed: int = 0, max_shift: float | None = None, max_factor: float = 1.0
+) -> dict[str, Images]:
+    """Atypical versions of each image, by name, in the same order with the same labels.
+
+    ``upside down``; ``texture shuffle``: patches of a quarter of the shorter side, permuted; ``erased``: a rectangle
+    of 10 to 40 % of the area filled with the image's mean (random erasing, Zhong et al. 2020, arXiv:1708.04896, which
+    fills it with noise); and, where ``max_shift`` is given, ``out of range``: the content moved by more than that.
+    Versions of a `Stream` are streams.
+
+    Args:
+        images: on the canvas on which they are to be placed.
+        seed: of the versions.
+        max_shift: pixels along each axis; the content is moved by more along both, at most twice as far.
+        max_factor: above 1, the content is also rescaled by more than that factor or its inverse, at most its square.
+
+    Raises:
+        InputError: no room on the canvas to move that far.
+    """
+    versions = {
+        "upside down": images.then(UpsideDown()),
+        "texture shuffle": images.then(TextureShuffle(seed)),
+        "erased": images.then(Erase(seed)),
+    }
+    if max_shift is not None:
+        versions["out of range"] = images.then(place_beyond(images, seed, max_shift, max_factor))
+    return versions
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """The step that inverts contrast."""
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 to the same."""
+        return 255 - pixels
+
+
+@dataclass(frozen=True)
+class UpsideDown:
+    """The step that mirrors top and bottom."""
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 to the same."""
+        return pixels.flip(-2)
+
+
+@dataclass(frozen=True)
+class TextureShuffle:
+    """The step that permutes square patches: texture stays, shape goes.
+
+    The side of a patch is a quarter of the image's shorter side; what is left over at the far edges stays.
+    """
+
+    seed: int
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 to the same."""
+        height, width = pixels.shape[-2:]
+        side = max(1, min(height, width) // GRID)
+        rows, columns = height // side, width // side
+        out = pixels.clone()
+        inner = out[..., : rows * side, : columns * side]
+        patches = inner.unflatten(-1, (columns, side)).unflatten(-3, (rows, side)).movedim(-2, -3).flatten(-4, -3)
+        for image, shuffled, number in zip(inner, patches.clone(), numbers.tolist(), strict=True):
+            order = _rng(self.seed, SHUFFLE, number).permutation(rows * columns)
+            grid = shuffled[:, torch.from_numpy(order)].unflatten(1, (rows, columns))
+            image.copy_(grid.movedim(2, 3).flatten(3, 4).flatten(1, 2))
+        return out
+
+
+@dataclass(frozen=True)
+class Erase:
+    """The step that fills a rectangle of 10 to 40 % of the area, of aspect 0.3 to 3.3, with the image's mean."""
+
+    seed: int
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 to the same."""
+        height, width = pixels.shape[-2:]
+        out = pixels.clone()
+        means = pixels.double().mean((-2, -1), keepdim=True).round().to(torch.uint8)
+        for image, mean, number in zip(out, means, numbers.tolist(), strict=True):
+            rng = _rng(self.seed, ERASE, number)
+            area, aspect = rng.uniform(0.1, 0.4) * height * width, math.exp(rng.uniform(-1, 1) * math.log(3.3))
+            tall, wide = (
+                min(n, max(1, round(math.sqrt(area * a)))) for n, a in ((height, aspect), (width, 1 / aspect))
+            )
+            top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
+            image[:, top : top + tall, left : left + wide] = mean
+        return out
+
+
+@dataclass(frozen=True)
+class Place:
+    """The step that moves the content by ``nearest`` to ``farthest`` whole pixels along both axes, either way.
+
+    With ``max_factor`` above 1 it is first rescaled about the centre, up or down, by a factor between ``max_factor``
+    and its square. What comes from outside is ``background``, a grey value in [0, 1].
+    """
+
+    seed: int
+    nearest: int
+    farthest: int
+    max_factor: float
+    background: float
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 to the same."""
+        drawn = [self._draw(number) for number in numbers.tolist()]
+        move = torch.tensor([moved for moved, _ in drawn], dtype=torch.float32).view(-1, 2)
+        factor = torch.tensor([scaled for _, scaled in drawn], dtype=torch.float32)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        matrix = geometry.compose(geometry.rescale(factor, size), geometry.shift(move))
+        # The resampling pads with 0, so that values are taken relative to the background.
+        relative = pixels.to(torch.float32) - 255 * self.background
+        moved = resample(relative, matrix, kernel="lanczos3", padding="zeros") + 255 * self.background
+        return moved.round().clamp(0, 255).to(torch.uint8)
+
+    def _draw(self, number: int) -> tuple[list[int], float]:
+        rng = _rng(self.seed, PLACE, number)
+        lengths = rng.integers(self.nearest, self.farthest + 1, size=2)
+        signs = rng.choice([-1, 1], size=3)
+        exponent = float(signs[2] * (2 - rng.random()))  # in [-2, -1) or (1, 2]
+        return (lengths * signs[:2]).tolist(), self.max_factor**exponent
+
+
+def place_beyond(images: Images, seed: int, max_shift: float, max_factor: float = 1.0) -> Place:
+    """The step that places content beyond a range of shifts, and of factors where ``max_factor`` is above 1.
+
+    Raises:
+        InputError: negative range; half of the canvas is nearer than ``max_shift``.
+    """
+    if not (max_shift >= 0 and math.isfinite(max_shift) and max_factor >= 1):
+        raise InputError(f"out of range: expected max_shift >= 0 and max_factor >= 1, got {max_shift}, {max_factor}")
+    nearest, half = math.floor(max_shift) + 1, min(images.shape[1:]) // 2
+    if nearest > half:
+        raise InputError(
+            f"out of range: expected max_shift below {half} pixels, half of the canvas, got {max_shift:g}; "
+            "use a larger canvas"
+        )
+    farthest = min(half, max(nearest, math.floor(2 * max_shift)))
+    return Place(seed, nearest, farthest, max_factor, images.background)
+
+
+def _rng(seed: int, purpose: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, purpose, number])
+
+
+def _patches(count: int, channels: int, size: tuple[int, int], seed: int) -> Tensor:
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(seed)
+    photographs = load_sample_images().images
+    out = np.empty((count, *size, 3), dtype=np.uint8)
+    for k in range(count):
+        photograph = photographs[rng.integers(len(photographs))]
+        top, left = (rng.integers(n - m + 1) for n, m in zip(photograph.shape[:2], size, strict=True))
+        out[k] = photograph[top : top + size[0], left : left + size[1]]
+    if channels == 1:
+        # ITU-R BT.601 luma, as Pillow's mode L.
+        out = (out @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
+    return torch.from_numpy(np.ascontiguousarray(out.transpose(0, 3, 1, 2)))

@@ -1,0 +1,77 @@
+"""Batches of images, whether these are at hand or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from augkit.data.images import Images
+from augkit.data.stream import Stream
+from augkit.errors import InputError
+
+
+def batches(images: Images, batch_size: int, device: torch.device | str | None = None) -> Iterator[Tensor]:
+    """The images in their order, ``(b, C, H, W)`` uint8, on ``device``; all of ``batch_size`` but the last.
+
+    Those of a `Stream` are decoded by its workers meanwhile. For a CUDA device they come through pinned memory, one
+    batch ahead, on a stream of their own.
+
+    Raises:
+        InputError: a batch size below 1; from a stream, an image that cannot be used, named.
+
+    >>> images = Images(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), None)
+    >>> [len(batch) for batch in batches(images, 2)]
+    [2, 2, 1]
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size: expected 1 or more, got {batch_size}")
+    target = None if device is None else torch.device(device)
+    cuda = target is not None and target.type == "cuda"
+    if isinstance(images, Stream):
+        found = _batched(images, batch_size, pinned=cuda)
+    else:
+        found = iter(images.images.split(batch_size)) if len(images) else iter(())
+    if target is None:
+        return found
+    return _ahead(found, target) if cuda else (batch.to(target) for batch in found)
+
+
+def _batched(stream: Stream, batch_size: int, *, pinned: bool) -> Iterator[Tensor]:
+    """What the workers decoded, copied together into batches."""
+    left, filled = len(stream), 0
+    batch = torch.empty(0)
+    for pixels in stream.pixels():
+        start = 0
+        while start < len(pixels):
+            if filled == 0:
+                count = min(batch_size, left)
+                batch = torch.empty(count, *stream.shape, dtype=torch.uint8, pin_memory=pinned)
+            stop = min(len(pixels), start + len(batch) - filled)
+            batch[filled : filled + stop - start] = pixels[start:stop]
+            filled, start = filled + stop - start, stop
+            if filled == len(batch):
+                left, filled = left - filled, 0
+                yield batch
+
+
+def _ahead(found: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Batches on a CUDA device; the next one is copied while the last one is used."""
+    copying = torch.cuda.Stream(device)
+
+    def copied() -> tuple[Tensor, torch.cuda.Event] | None:
+        batch = next(found, None)
+        if batch is None:
+            return None
+        with torch.cuda.stream(copying):
+            return batch.to(device, non_blocking=True), copying.record_event()
+
+    ahead = copied()
+    while ahead is not None:
+        batch, done = ahead
+        ahead = copied()
+        using = torch.cuda.current_stream(device)
+        using.wait_event(done)
+        batch.record_stream(using)  # its memory is not given to the next copy before this stream has used it
+        yield batch

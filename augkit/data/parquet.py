@@ -1,0 +1,174 @@
+"""``parquet:DIR``: tables in the image schema of Hugging Face.
+
+A struct column with ``bytes`` (and maybe ``path``) holds the encoded images, an integer column the labels. Names such
+as ``train-00000-of-00002.parquet`` or folders such as ``train/`` give the splits. Class names come from the metadata
+that the library `datasets` writes, where present.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from augkit.data.columns import choose_label, class_names, clean_labels, open_encoded
+from augkit.data.dataset import Found
+from augkit.data.folder import SPLIT_NAMES
+from augkit.data.images import Images
+from augkit.data.stream import Reading, Source, stream_of
+from augkit.errors import InputError
+
+CACHE = 64 * 2**20  # bytes of encoded images that a process keeps of the row groups it read last
+
+
+class Rows(Source):
+    """Rows of parquet files. Reading a row reads its whole row group; those read last are kept."""
+
+    def __init__(self, paths: list[Path], column: str) -> None:
+        parquet = _pyarrow()
+        self.paths, self.column = paths, column
+        groups = []
+        for number, path in enumerate(paths):
+            metadata = parquet.read_metadata(path)
+            groups += [(number, group, metadata.row_group(group).num_rows) for group in range(metadata.num_row_groups)]
+        self.groups = [group[:2] for group in groups]
+        self.ends = np.cumsum([group[2] for group in groups], dtype=np.int64)
+        self._process = os.getpid()
+        self._open: dict[int, Any] = {}
+        self._read: OrderedDict[int, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def name(self, index: int) -> str:
+        """The file in quotes, and the row in it."""
+        file = self.groups[self._group(index)][0]
+        first = next(k for k, (number, _) in enumerate(self.groups) if number == file)
+        return f"'{self.paths[file]}' row {index - self._start(first)}"
+
+    def open(self, index: int) -> Image.Image:
+        """The image, opened by Pillow."""
+        group = self._group(index)
+        file = self.groups[group][0]
+        cell = self._cells(group)[index - self._start(group)]
+        return open_encoded(cell.as_py(), self.paths[file].parent)
+
+    def _group(self, index: int) -> int:
+        return int(np.searchsorted(self.ends, index, side="right"))
+
+    def _start(self, group: int) -> int:
+        return int(self.ends[group - 1]) if group else 0
+
+    def _cells(self, group: int) -> Any:
+        if self._process != os.getpid():  # a forked worker opens the files anew: an offset in them would be shared
+            self._process, self._open, self._read = os.getpid(), {}, OrderedDict()
+        if group not in self._read:
+            file, within = self.groups[group]
+            opened = self._open.get(file) or _pyarrow().ParquetFile(self.paths[file])
+            self._open = {file: opened}
+            self._read[group] = opened.read_row_group(within, columns=[self.column], use_threads=False)[self.column]
+            while len(self._read) > 1 and sum(cells.nbytes for cells in self._read.values()) > CACHE:
+                self._read.popitem(last=False)
+        self._read.move_to_end(group)
+        return self._read[group]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": None, "_open": {}, "_read": OrderedDict()}
+
+
+def find_parquet(path: Path, reading: Reading) -> Found:
+    """The images of a folder of parquet files, or of a single one.
+
+    Raises:
+        InputError: pyarrow is missing; no files, or files that are no parquet; no column of images.
+    """
+    _pyarrow()
+    name = f"parquet:{path}"
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    if not files:
+        raise InputError(f"dataset '{name}': expected parquet files, there are none")
+    splits: dict[str, Images] = {}
+    names: list[str] | None = None
+    for split, members in _by_split(name, files).items():
+        splits[split], found = _read(name, members, reading)
+        names = names or found
+    return Found(name, class_names(names, splits, f"dataset '{name}'"), splits)
+
+
+def _by_split(name: str, files: list[Path]) -> dict[str, list[Path]]:
+    """Files by split, in the order of their names; all of them are ``all`` where none is of a split."""
+    parts: dict[str, list[Path]] = {}
+    folders: dict[str, set[Path]] = {}
+    for file in files:
+        split = _split_of(file)
+        parts.setdefault(split, []).append(file)
+        folders.setdefault(split, set()).add(file.parent)
+    for split, where in folders.items():
+        if len(where) > 1:
+            listed = ", ".join(f"'{folder}'" for folder in sorted(where)[:4])
+            raise InputError(f"dataset '{name}': {split} files lie in several folders, {listed}; name one of them")
+    if len(parts) > 1 and "all" in parts:
+        raise InputError(
+            f"dataset '{name}': expected names such as train-*.parquet and test-*.parquet, got '{parts['all'][0].name}'"
+        )
+    return parts
+
+
+def _split_of(file: Path) -> str:
+    word = re.split(r"[-_.]", file.name)[0].lower()
+    return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(file.parent.name.lower()) or "all"
+
+
+def _read(name: str, files: list[Path], reading: Reading) -> tuple[Images, list[str] | None]:
+    parquet = _pyarrow()
+    try:
+        schemas = [parquet.read_schema(file) for file in files]
+        column, label, names = _columns(schemas[0], f"dataset '{name}'")
+        rows = Rows(files, column)
+        tables = [] if label is None else [parquet.read_table(file, columns=[label]) for file in files]
+    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are kinds of these
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"dataset '{name}': cannot be read as parquet ({reason})") from None
+    if not len(rows):
+        raise InputError(f"dataset '{name}': expected rows, '{files[0].name}' has none")
+    labels = None
+    if label is not None:
+        values = np.concatenate([table[label].fill_null(-1).to_numpy() for table in tables])
+        labels = clean_labels(values.tolist(), f"dataset '{name}', column '{label}'")
+    return stream_of(rows, labels, reading), names
+
+
+def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None]:
+    """The column of images, that of labels if there is one, and its class names if they are known."""
+    import pyarrow as pa
+
+    encoded = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in [part.name for part in f.type]]
+    encoded = encoded or [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    if len(encoded) != 1:
+        got = ", ".join(f"{f.name} ({f.type})" for f in schema)[:200]
+        raise InputError(f"{where}: expected one struct column with bytes, the images, got {got}")
+    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    classes = {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+    }
+    integers = [f.name for f in schema if pa.types.is_integer(f.type)]
+    label = choose_label(integers, {name: classes[name] for name in integers if name in classes}, where)
+    return encoded[0], label, classes.get(label) if label is not None else None
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("data 'parquet:...': pyarrow is not installed; pip install 'augkit[parquet]'") from None
+    return pyarrow.parquet

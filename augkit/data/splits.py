@@ -1,0 +1,91 @@
+"""Which image goes into which split, and seeded samples: fixed, stratified, from labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augkit.data.images import Images
+
+SPLIT_SEED = 20260101
+NOTHING = torch.empty(0, dtype=torch.int64)
+# Shares of data that come without splits, and of the training split of data that have a test split of their own.
+SHARES = {"validation": 0.1, "test": 0.2}
+
+
+def partition(splits: Mapping[str, Images], shares: Mapping[str, float] = SHARES) -> dict[str, Images]:
+    """``train``, ``validation`` and ``test`` from the splits that a dataset brings, or from ``all`` of it.
+
+    A test split of its own is kept. Where it has none, or one with hidden labels (as ImageNet), its validation split
+    is the test split, and validation is cut from training. Without images to train on, or without labels, everything
+    is the test split.
+    """
+    own = dict(splits)
+    if "validation" in own and "test" in own and own["test"].labels is None:
+        del own["test"]
+    if "train" in own and len(own) == 1:
+        own = {"all": own["train"]}
+    if "all" in own:
+        return _cut(own["all"], shares)
+    if len(own) == 3:
+        return own
+    test = own["test"] if "test" in own else own["validation"]
+    if "train" in own:
+        return {**_cut(own["train"], {"validation": shares["validation"]}), "test": test}
+    nothing = test.take(NOTHING)
+    return {
+        "train": nothing,
+        "validation": own["validation"] if "test" in own and "validation" in own else nothing,
+        "test": test,
+    }
+
+
+def _cut(images: Images, shares: Mapping[str, float]) -> dict[str, Images]:
+    if images.labels is None:
+        return {"train": images.take(NOTHING), "validation": images.take(NOTHING), "test": images}
+    parts = stratified(images.labels, shares)
+    return {"train": images.take(parts["rest"]), **{name: images.take(parts[name]) for name in shares}}
+
+
+def stratified(labels: Tensor, shares: Mapping[str, float]) -> dict[str, Tensor]:
+    """Indices per named share and for the ``rest``: per class at least one each, fixed, in file order."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    parts: dict[str, list[int]] = {name: [] for name in (*shares, "rest")}
+    for label in labels.unique().tolist():
+        members = rng.permutation((labels == label).nonzero()[:, 0].numpy())
+        start = 0
+        for name, share in shares.items():
+            stop = start + max(1, round(share * len(members)))
+            parts[name].extend(members[start:stop].tolist())
+            start = stop
+        parts["rest"].extend(members[start:].tolist())
+    return {name: torch.tensor(sorted(indices), dtype=torch.int64) for name, indices in parts.items()}
+
+
+def limited(train: Images, limit: int | None) -> Images:
+    """About ``limit`` images at most, the same share of every class."""
+    if limit is None or limit >= len(train) or train.labels is None:
+        return train
+    return train.take(stratified(train.labels, {"kept": limit / len(train)})["kept"])
+
+
+def sample(images: Images, count: int, *, seed: int = 0) -> Images:
+    """At most ``count`` images in their order: stratified by label where there are labels, drawn by ``seed``.
+
+    Of a stream nothing is decoded.
+    """
+    if count >= len(images):
+        return images
+    rng = np.random.default_rng(seed)
+    order = torch.from_numpy(rng.permutation(len(images)))
+    if images.labels is not None:
+        # Ranked within its class, every class gives its best ranks first.
+        labels, rank = images.labels[order], torch.empty_like(order)
+        for label in labels.unique():
+            members = labels == label
+            rank[members] = torch.arange(int(members.sum()))
+        order = order[torch.argsort(rank, stable=True)]
+    return images.take(order[:count].sort().values)

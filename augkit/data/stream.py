@@ -1,0 +1,256 @@
+"""Images that are decoded as they are needed, by worker processes, in a fixed order; never all held at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
+from augkit.data.images import Canvas, Images, Step
+from augkit.errors import InputError
+
+# A worker hands over this many bytes at a time: small, as containers often have 64 MiB of shared memory.
+CHUNK = 2 * 2**20
+# Below this many decoded bytes the processes would take longer to start than the decoding takes.
+WORTH_WORKERS = 64 * 2**20
+MEMORY = 2 * 2**30
+PROBES = 32  # images looked at, evenly spread, to learn size and channels
+
+
+class Source(ABC):
+    """Encoded images by index. Pickles, and may be read from several processes."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """How an error names the image, such as its path in quotes."""
+
+    @abstractmethod
+    def open(self, index: int) -> Image.Image:
+        """The image, opened by Pillow; raises whatever its reading raises."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How encoded images are read.
+
+    Attributes:
+        image_size: side in pixels to which images are fitted: the shorter side resized, the centre cut. When None
+            all must have the size of the first.
+        channels: 1 or 3, to which all are converted. When None, 1 where 32 images spread over the data are grey,
+            else 3; colour among grey ones is then an error.
+        skip_corrupt: leave out, and list in `Dataset.skipped`, files that cannot be read.
+        workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where the
+            images are worth it.
+        memory: decoded bytes up to which images are held in memory; more are streamed.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+    skip_corrupt: bool = False
+    workers: int | None = None
+    memory: int = MEMORY
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stream(Images):
+    """Images of a source, decoded when they are iterated.
+
+    ``images`` has the shape ``(N, C, H, W)`` of all of them and no pixels: it is a tensor on the device ``meta``.
+
+    Attributes:
+        source: where the encoded images lie.
+        indices: ``(N,)`` int64, which of them, in which order.
+        form: size and channels of each as it is decoded.
+        workers: as in `Reading`.
+        steps: what is done to decoded pixels, in the workers.
+    """
+
+    source: Source
+    indices: Tensor
+    form: Form
+    workers: int | None = None
+    steps: tuple[Step, ...] = ()
+
+    def take(self, indices: Tensor) -> Stream:
+        """The images at ``indices``, in that order; nothing is decoded."""
+        labels = None if self.labels is None else self.labels[indices]
+        images = self.images.new_empty(len(indices), *self.shape)
+        return replace(self, images=images, labels=labels, indices=self.indices[indices])
+
+    def with_channels(self, channels: int) -> Stream:
+        """The same images decoded to 1 or 3 channels; before any step."""
+        if channels == self.form.channels:
+            return self
+        images = self.images.new_empty(len(self), channels, *self.shape[1:])
+        return replace(self, images=images, form=replace(self.form, channels=channels))
+
+    def then(self, step: Step) -> Stream:
+        """The images after ``step``, which keeps their shape; they are numbered by their place in the source."""
+        return replace(self, steps=(*self.steps, step))
+
+    def put_on_canvas(self, side: int | None) -> Stream:
+        """The same images in the middle of a square canvas of ``side`` pixels; as they are when None."""
+        if side is None:
+            return self
+        step = Canvas(side, round(255 * self.background))
+        return replace(self.then(step), images=step(self.images, self.indices))
+
+    def on_canvas(self, side: int | None) -> Tensor:
+        """Refused: these pixels are not at hand. `put_on_canvas` gives a stream.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"these {len(self):,} images are {self.images.nbytes / 2**30:.2f} GiB decoded and are streamed, where "
+            "images in memory are needed: set a lower limit or image_size, or a higher memory"
+        )
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor, list[Fault]]]:
+        """Pixels ``(b, C, H, W)``, the places ``(b,)`` of these images in the stream, and those that failed.
+
+        In order, a few MiB at a time.
+        """
+        size = max(1, CHUNK // max(1, math.prod(self.shape)))
+        places = torch.arange(len(self)).split(size) if len(self) else ()
+        workers = min(self._workers(), len(places))
+        # Chunks of places are what the loader calls a sampler of single items; its seeds for the workers are drawn
+        # from a generator of its own, so that the global one is left alone.
+        yield from DataLoader(
+            _Decoder(self), sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
+        )
+
+    def pixels(self) -> Iterator[Tensor]:
+        """All images in order, ``(b, C, H, W)`` uint8, a few MiB at a time.
+
+        Raises:
+            InputError: an image that cannot be used, named.
+        """
+        for part, _, faults in self.chunks():
+            _settle(faults, None)
+            yield part
+
+    def load(self, skipped: dict[str, str] | None = None) -> Images:
+        """All images decoded at once; broken ones are left out and put into ``skipped`` where it is given.
+
+        Raises:
+            InputError: an image that is broken, with none to be skipped, or of another size.
+        """
+        pixels = torch.empty(self.images.shape, dtype=torch.uint8)
+        kept = [torch.empty(0, dtype=torch.int64)]
+        start = 0
+        for part, places, faults in self.chunks():
+            _settle(faults, skipped)
+            pixels[start : start + len(part)] = part
+            start += len(part)
+            kept.append(places)
+        found = torch.cat(kept)
+        labels = None if self.labels is None else self.labels[found]
+        return Images(pixels[: len(found)], labels, self.background)
+
+    def readable(self, skipped: dict[str, str]) -> Stream:
+        """The stream without the images that cannot be decoded, which are put into ``skipped``; decodes all once."""
+        kept = [torch.empty(0, dtype=torch.int64)]
+        for _, places, faults in self.chunks():
+            _settle(faults, skipped)
+            kept.append(places)
+        return self.take(torch.cat(kept))
+
+    def _workers(self) -> int:
+        if self.workers is not None:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, cores) if self.images.nbytes >= WORTH_WORKERS else 0
+
+
+class _Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
+    """The part of a stream that a worker needs: places to pixels."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.source, self.form, self.steps = stream.source, stream.form, stream.steps
+        self.indices = stream.indices
+
+    def __getitem__(self, places: Tensor) -> tuple[Tensor, Tensor, list[Fault]]:
+        form = self.form
+        numbers = self.indices[places]
+        array = np.empty((len(places), form.channels, form.height, form.width), dtype=np.uint8)
+        kept: list[int] = []
+        faults = []
+        for k, index in enumerate(numbers.tolist()):
+            found = decode(partial(self.source.open, index), form)
+            if isinstance(found, Fault):
+                faults.append(replace(found, name=self.source.name(index)))
+            else:
+                array[len(kept)] = found
+                kept.append(k)
+        pixels, numbers, places = torch.from_numpy(array[: len(kept)]), numbers[kept], places[kept]
+        for step in self.steps:
+            pixels = step(pixels, numbers)
+        return pixels, places, faults
+
+
+def _settle(faults: list[Fault], skipped: dict[str, str] | None) -> None:
+    for fault in faults:
+        if not fault.corrupt or skipped is None:
+            raise broken(fault)
+        skipped[fault.name] = fault.reason
+
+
+def broken(fault: Fault) -> InputError:
+    """The error that names an image that cannot be used."""
+    remedy = "; mend or remove it, or skip it and its like with skip_corrupt" if fault.corrupt else ""
+    return InputError(f"{fault.name}: {fault.reason}{remedy}")
+
+
+def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream:
+    """A stream of all images of ``source``, at least one, in its order; ``labels`` are ``(N,)`` int64 or None.
+
+    Raises:
+        InputError: a broken image among the few looked at; none that can be read.
+    """
+    pictures = _look(source, reading.skip_corrupt)
+    like, first = next(iter(pictures.items()))
+    width, height = first.size if reading.image_size is None else (reading.image_size, reading.image_size)
+    channels = reading.channels or (1 if all(map(is_grey, pictures.values())) else 3)
+    fit, convert = reading.image_size is not None, reading.channels is not None
+    form = Form(height, width, channels, fit=fit, convert=convert, like=like)
+    for name, picture in pictures.items():
+        if not fit and picture.size != (width, height):
+            raise broken(replace(wrong_size(picture, form), name=name))
+    pixels = torch.empty(len(source), channels, height, width, dtype=torch.uint8, device="meta")
+    everything = torch.arange(len(source))
+    return Stream(images=pixels, labels=labels, source=source, indices=everything, form=form, workers=reading.workers)
+
+
+def _look(source: Source, skip_corrupt: bool) -> dict[str, Image.Image]:
+    """A few images by name, evenly spread; where these are broken and may be, the first that is not."""
+    spread = sorted({round(k * (len(source) - 1) / (PROBES - 1)) for k in range(PROBES)})
+    pictures: dict[str, Image.Image] = {}
+    rest = (index for index in range(len(source)) if index not in spread)
+    for count, index in enumerate(itertools.chain(spread, rest)):
+        if count >= len(spread) and (pictures or not skip_corrupt):
+            break
+        picture = decode_upright(partial(source.open, index))
+        if isinstance(picture, Image.Image):
+            pictures[source.name(index)] = picture
+        elif not skip_corrupt:
+            raise broken(replace(picture, name=source.name(index)))
+    if not pictures:
+        raise InputError(f"expected images, none of {len(source)} can be read, such as {source.name(0)}")
+    return pictures

@@ -1,0 +1,73 @@
+"""Which split an image goes into: by the dataset alone, whatever else is asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from augkit.data import Images
+from augkit.data.splits import limited, partition, stratified
+
+
+def images(first: int, count: int, labelled: bool = True, classes: int = 3) -> Images:
+    values = torch.arange(first, first + count).view(-1, 1, 1, 1)
+    return Images(values, torch.arange(count) % classes if labelled else None)
+
+
+def values(part: Images) -> list[int]:
+    return part.images.flatten().tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(counts=st.lists(st.integers(3, 40), min_size=2, max_size=5), seed=st.integers(0, 100))
+def test_parts_are_disjoint_complete_and_stratified(counts: list[int], seed: int) -> None:
+    labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    parts = stratified(labels, {"validation": 0.1, "test": 0.2})
+    together = torch.cat(list(parts.values()))
+    assert sorted(together.tolist()) == list(range(len(labels)))
+    for name, share in (("validation", 0.1), ("test", 0.2)):
+        assert parts[name].tolist() == sorted(parts[name].tolist())
+        for label, count in enumerate(counts):
+            assert int((labels[parts[name]] == label).sum()) == max(1, round(share * count))
+
+
+WHOLE, TRAIN, VALIDATION, TEST = images(0, 30), images(100, 30), images(200, 6), images(300, 9)
+
+
+@pytest.mark.parametrize(
+    ("splits", "sizes", "test"),
+    [
+        ({"all": WHOLE}, (21, 3, 6), None),
+        ({"train": WHOLE}, (21, 3, 6), None),
+        ({"train": TRAIN, "test": TEST}, (27, 3, 9), TEST),
+        ({"train": TRAIN, "validation": VALIDATION}, (27, 3, 6), VALIDATION),
+        ({"train": TRAIN, "validation": VALIDATION, "test": TEST}, (30, 6, 9), TEST),
+        ({"train": TRAIN, "validation": VALIDATION, "test": images(300, 9, False)}, (27, 3, 6), VALIDATION),
+        ({"test": TEST}, (0, 0, 9), TEST),
+        ({"validation": VALIDATION}, (0, 0, 6), VALIDATION),
+        ({"validation": VALIDATION, "test": TEST}, (0, 6, 9), TEST),
+        ({"all": images(0, 30, False)}, (0, 0, 30), None),
+        ({"train": images(0, 30, False), "test": TEST}, (0, 0, 9), TEST),
+    ],
+)
+def test_splits_of_its_own_are_kept(
+    splits: dict[str, Images], sizes: tuple[int, int, int], test: Images | None
+) -> None:
+    parts = partition(splits)
+    assert list(parts) == ["train", "validation", "test"]
+    assert tuple(map(len, parts.values())) == sizes
+    if test is not None:
+        assert values(parts["test"]) == values(test)
+    together = [value for part in parts.values() for value in values(part)]
+    assert len(set(together)) == len(together)
+
+
+def test_a_limit_keeps_the_share_of_every_class() -> None:
+    train = images(0, 300)
+    assert torch.bincount(limited(train, 30).labels).tolist() == [10, 10, 10]  # type: ignore[arg-type]
+    for limit in (None, 300, 1000):
+        assert limited(train, limit) is train
+    assert values(limited(train, 60)) == sorted(values(limited(train, 60)))
