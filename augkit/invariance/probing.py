@@ -166,7 +166,7 @@ class Penultimate:
             return None
         if self._name is None and (self._answers != logits.shape[-1] or seen.ndim != 2):
             return None
-        return seen.flatten(1).to(logits.dtype)
+        return seen.flatten(1)
 
     def __enter__(self) -> Penultimate:
         return self
