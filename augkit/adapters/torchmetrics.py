@@ -31,13 +31,14 @@ class _PairMetric(Metric):
 
     is_differentiable = False
     full_state_update = False
+    summed = torch.float32
     total: Tensor
     count: Tensor
 
     def __init__(self, *, logits: bool = False, validate: bool = True, **torchmetrics_options: Any) -> None:
         super().__init__(**torchmetrics_options)  # which names those that it does not know
         self.logits, self.validate = logits, validate
-        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=self.summed), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +87,7 @@ class TopOneChange(_PairMetric):
     """
 
     higher_is_better = False
+    summed = torch.long  # exact, however many
 
     def update(self, p: Tensor, q: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
@@ -134,6 +136,7 @@ class Kappa(_PairMetric):
     """
 
     higher_is_better = True
+    summed = torch.long
     predictions: Tensor
 
     def __init__(self, num_classes: int, **options: Any) -> None:
@@ -166,6 +169,7 @@ class ShiftAccuracy(_PairMetric):
     """
 
     higher_is_better = True
+    summed = torch.long
 
     def __init__(self, *, worst: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -177,4 +181,4 @@ class ShiftAccuracy(_PairMetric):
             got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise InputTypeError(f"labels: expected integers {tuple(p.shape[:-1])}, got {got}")
         right = torch.stack([each.argmax(-1) == labels.flatten() for each in self._probabilities(p, q)])
-        self._add((right.all(0) if self.worst else right).to(torch.float32))
+        self._add(right.all(0) if self.worst else right)

@@ -164,8 +164,8 @@ def spectral_derivative(images: Tensor, dim: int, *, mirrored: bool = False) -> 
 
     The Nyquist frequency of an even size is a cosine that has its extrema at the pixels, so its slope is 0 there.
 
-    >>> spectral_derivative(torch.tensor([[0.0, 1.0, 0.0, -1.0]]), -1).round(decimals=4).tolist()
-    [[1.5708, 0.0, -1.5708, 0.0]]
+    >>> spectral_derivative(torch.tensor([[0.0, 1.0, 0.0, -1.0]]), -1)  # of sin(pi x / 2)
+    tensor([[ 1.5708,  0.0000, -1.5708,  0.0000]])
     """
     count = images.shape[dim]
     if mirrored and count > 2:
@@ -183,14 +183,14 @@ def tangents(images: Tensor, protocol: Protocol, directions: Sequence[str]) -> t
     still = images.new_zeros(len(images), 2)
     mirrored = protocol.name == "crop"
     source = images if mirrored else protocol.shift(images, still)
-    gradient = [spectral_derivative(source, dim, mirrored=mirrored) for dim in (-1, -2)]
+    along_x, along_y = (spectral_derivative(source, dim, mirrored=mirrored) for dim in (-1, -2))
     if mirrored:
-        source, *gradient = (protocol.shift(each, still) for each in (source, *gradient))
+        source, along_x, along_y = (protocol.shift(each, still) for each in (source, along_x, along_y))
     height, width = protocol.input_size
     radius = max(_radius(protocol.input_size), torch.finfo(images.dtype).tiny)
     x = (torch.arange(width, device=images.device, dtype=images.dtype) - (width - 1) / 2) / radius
     y = (torch.arange(height, device=images.device, dtype=images.dtype)[:, None] - (height - 1) / 2) / radius
-    return source, torch.stack([DIRECTIONS[name](*gradient, x, y) for name in directions])
+    return source, torch.stack([DIRECTIONS[name](along_x, along_y, x, y) for name in directions])
 
 
 def _radius(size: tuple[int, int]) -> float:
@@ -233,10 +233,10 @@ def _line(error: Exception) -> str:
 
 def _forward(network: Network, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
     """Logits ``(B, K)`` and their derivatives ``(D, B, K)``; the network itself is computed once for all directions."""
-    along = functools.partial(torch.func.jvp, network, (window,), strict=True)
     with _differentiable():
-        logits, slopes = torch.func.vmap(lambda each: along((each,)), out_dims=(None, 0))(velocity)
-    return logits, slopes
+        along = torch.func.vmap(lambda each: torch.func.jvp(network, (window,), (each,), strict=True)[:2])
+        logits, slopes = along(velocity)
+    return logits[0], slopes
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,17 +35,24 @@ from augkit.invariance.probing import (
 from augkit.invariance.protocols import Protocol, make_protocol
 from augkit.resampling import check_images, resample_checked
 
-EPS = 1e-6  # of the length of the features: distances below it are rounding
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "euclidean": lambda a, b: (a - b).norm(dim=-1),
-    # Of unit vectors the squared distance is twice 1 - cosine, and does not cancel.
-    "cosine": lambda a, b: (_unit(a) - _unit(b)).square().sum(-1) / 2,
-}
+class Distance(NamedTuple):
+    """A distance of vectors, and what it makes of a relative error ``r`` of rounding in them (the ``eps`` above)."""
+
+    between: Callable[[Tensor, Tensor], Tensor]
+    of_rounding: Callable[[Tensor, Tensor, float], Tensor | float]
 
 
 def _unit(features: Tensor) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
+
+
+DISTANCES: dict[str, Distance] = {
+    "euclidean": Distance(lambda a, b: (a - b).norm(dim=-1), lambda a, b, r: r * (a.norm(dim=-1) + b.norm(dim=-1)) / 2),
+    # Of unit vectors half the squared distance is 1 - cosine, and does not cancel.
+    "cosine": Distance(lambda a, b: (_unit(a) - _unit(b)).square().sum(-1) / 2, lambda a, b, r: r * r / 2),
+}
+ROUNDING = 10.0  # units in the last place, by which constant features may differ
 
 
 @dataclass(frozen=True)
@@ -234,14 +241,13 @@ def rescaled_and_shifted(
     return moved + protocol.background
 
 
-def _distances(seen: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _distances(seen: Tensor, distance: Distance) -> Tensor:
     """Relative invariance, distance moved and distance apart, means over transforms, ``(P, 2, 3)``."""
     still, moved = seen[:, :, :1], seen[:, :, 1:]
     other = moved.flip(1)
-    near, far = distance(still, moved), distance(still, other)
-    # Below EPS of their lengths two vectors differ by rounding: a constant feature must not score.
-    scale = (distance(still, torch.zeros_like(still)) + distance(other, torch.zeros_like(other))) / 2
-    eps = EPS * scale + torch.finfo(seen.dtype).tiny
+    near, far = distance.between(still, moved), distance.between(still, other)
+    precision = torch.finfo(seen.dtype)
+    eps = distance.of_rounding(still, other, ROUNDING * precision.eps) + precision.tiny
     return torch.stack([(far - near) / (far + eps), near, far], dim=-1).mean(2)
 
 

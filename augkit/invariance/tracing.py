@@ -129,7 +129,8 @@ class Tracer:
                 return None
             call.inputs = [self._index(each) for each in args]
             call.given = [each.clone() for each in args]
-            return tuple(call.given), kwargs
+            # The module may write into what it gets, and the gradient would be that of what it wrote.
+            return tuple(each.clone() for each in call.given), kwargs
 
         return enter
 
