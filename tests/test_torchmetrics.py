@@ -170,6 +170,7 @@ def _worker(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.cluster
 def test_two_processes_agree_on_the_whole_sets_value(tmp_path: Path) -> None:
     if not torch.distributed.is_available():
         pytest.skip("torch is built without torch.distributed")
