@@ -1,26 +1,39 @@
-"""How invariant a network is to shifts and rescaling of its input, with intervals."""
+"""How invariant a network is to shifts and rescaling of its input, with intervals; where it loses it; what is exact."""
 
+from augkit.invariance.certificate import Certificate, LogitCheck, certify
 from augkit.invariance.intervals import Estimate
+from augkit.invariance.layerwise import LayerEquivariance, layerwise_equivariance
 from augkit.invariance.learned import architectural_invariance, learned_invariance, transfer, verdict
+from augkit.invariance.lie import LieDerivative, lie_derivative
 from augkit.invariance.measurement import Measurement, measure_invariance
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import PROTOCOLS, Protocol, make_protocol
+from augkit.invariance.relative import RelativeInvariance, relative_invariance
 from augkit.invariance.reports import InvarianceReport
 
 __all__ = [
     "PROTOCOLS",
+    "Certificate",
     "Estimate",
     "InvarianceReport",
+    "LayerEquivariance",
+    "LieDerivative",
+    "LogitCheck",
     "Measurement",
     "Network",
     "Pairs",
     "Plan",
     "Protocol",
+    "RelativeInvariance",
     "architectural_invariance",
+    "certify",
+    "layerwise_equivariance",
     "learned_invariance",
+    "lie_derivative",
     "make_protocol",
     "measure_invariance",
+    "relative_invariance",
     "transfer",
     "verdict",
 ]

@@ -1,0 +1,184 @@
+"""The output metrics as `torchmetrics` metrics, for evaluation loops; needs the extra ``torchmetrics``.
+
+``update`` takes what a network says about the same images under two shifts, ``p`` and ``q``, ``(..., K)`` each.
+They are probabilities, or logits where the metric was made with ``logits=True``. Sums and counts are kept, and
+``compute`` divides, so batches of any sizes and any number of processes give the value of the whole set.
+Definitions: `augkit.invariance.metrics`.
+
+>>> import augkit
+>>> from augkit.adapters.torchmetrics import Consistency
+>>> consistency = Consistency(logits=True)
+>>> network, images = augkit.build_model("small_cnn", 10, 1).eval(), torch.rand(4, 1, 32, 32)
+>>> consistency.update(network(images), network(images.roll(16, -1)))
+>>> 0 <= consistency.compute() <= 1
+tensor(True)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from augkit.errors import InputError, InputTypeError
+from augkit.invariance import metrics
+
+
+class _PairMetric(Metric):
+    """A mean over all pairs given."""
+
+    is_differentiable = False
+    full_state_update = False
+    summed = torch.float32
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, *, logits: bool = False, validate: bool = True, **torchmetrics_options: Any) -> None:
+        super().__init__(**torchmetrics_options)  # which names those that it does not know
+        self.logits, self.validate = logits, validate
+        self.add_state("total", torch.zeros((), dtype=self.summed), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Both as probabilities ``(M, K)``, float32 at least."""
+        if not (isinstance(p, Tensor) and isinstance(q, Tensor) and p.is_floating_point() and q.is_floating_point()):
+            raise InputTypeError("p and q: expected floating tensors (..., K)")
+        if p.shape != q.shape or p.ndim < 2 or p.shape[-1] < 2:
+            raise InputError(f"p and q: expected the same shape (..., K), K at least 2, got {tuple(p.shape)} and"
+                             f" {tuple(q.shape)}")  # fmt: skip
+        pair = [each.detach().to(torch.promote_types(each.dtype, torch.float32)).flatten(0, -2) for each in (p, q)]
+        if self.validate:
+            _check_values(torch.cat(pair), self.logits)
+        if self.logits:
+            pair = [each.softmax(-1) for each in pair]
+        return pair[0], pair[1]
+
+    def _add(self, values: Tensor) -> None:
+        self.total += values.sum().to(self.total.dtype)
+        self.count += values.numel()
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar; NaN before the first update."""
+        return self.total / self.count
+
+
+def _check_values(values: Tensor, logits: bool) -> None:
+    """Finite, and distributions unless they are logits. Waits for the device; ``validate=False`` leaves it out."""
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("p and q: expected finite values, got NaN or infinity")
+    if not logits and not bool(((values.sum(-1) - 1).abs() < 1e-2).all() & (values >= 0).all()):
+        raise InputError("p and q: expected probabilities that sum to 1; pass logits=True if they are logits")
+
+
+class TopOneChange(_PairMetric):
+    """Share of pairs whose most probable class differs (Azulay & Weiss 2019), in [0, 1].
+
+    Args:
+        logits: whether ``update`` is given logits; they are put through a softmax. Probabilities by default.
+        validate: check values, which waits for the device; shapes are always checked.
+        torchmetrics_options: of `torchmetrics.Metric`, such as ``sync_on_compute``.
+
+    >>> change = TopOneChange()
+    >>> change.update(torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([[0.8, 0.2], [0.3, 0.7]]))
+    >>> change.compute()
+    tensor(0.5000)
+    """
+
+    higher_is_better = False
+    summed = torch.long  # exact, however many
+
+    def update(self, p: Tensor, q: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
+        self._add(metrics.top1_change(*self._probabilities(p, q)))
+
+
+class Consistency(TopOneChange):
+    """Share of pairs whose most probable class is the same (Zhang 2019), in [0, 1]. Arguments: `TopOneChange`."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """1 minus the top-1 change, a scalar; NaN before the first update."""
+        return 1 - super().compute()
+
+
+class MeanAbsoluteChange(_PairMetric):
+    """Mean change in probability of the class that ``p`` favours (Azulay & Weiss 2019), in [0, 1].
+
+    Swapping ``p`` and ``q`` changes it. Arguments: `TopOneChange`.
+    """
+
+    higher_is_better = False
+
+    def update(self, p: Tensor, q: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
+        self._add(metrics.mean_absolute_change(*self._probabilities(p, q)))
+
+
+class JensenShannon(_PairMetric):
+    """Mean Jensen-Shannon divergence in bits (Lin 1991), in [0, 1]. Arguments: `TopOneChange`."""
+
+    higher_is_better = False
+
+    def update(self, p: Tensor, q: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
+        self._add(metrics.jensen_shannon(*self._probabilities(p, q)))
+
+
+class Kappa(_PairMetric):
+    """Consistency corrected for chance, at most 1; 0 for a constant classifier.
+
+    Args:
+        num_classes: K.
+        logits, validate, torchmetrics_options: as in `TopOneChange`.
+    """
+
+    higher_is_better = True
+    summed = torch.long
+    predictions: Tensor
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(**options)
+        if num_classes < 2:
+            raise InputError(f"num_classes: expected at least 2, got {num_classes}")
+        self.num_classes = num_classes
+        self.add_state("predictions", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, p: Tensor, q: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
+        p, q = self._probabilities(p, q)
+        if p.shape[-1] != self.num_classes:
+            raise InputError(f"p and q: expected {self.num_classes} classes, got {p.shape[-1]}")
+        self._add(metrics.top1_change(p, q))
+        answers = torch.cat([p, q]).argmax(-1)
+        # A sum over one-hot rows, which is deterministic on a GPU, where bincount is not.
+        self.predictions += torch.nn.functional.one_hot(answers, self.num_classes).sum(0)
+
+    def compute(self) -> Tensor:
+        """Kappa, a scalar; NaN before the first update."""
+        shares = self.predictions / (2 * self.count)
+        return metrics.kappa(self.total / self.count, shares)
+
+
+class ShiftAccuracy(_PairMetric):
+    """Accuracy under shift: share of answers, under both shifts, that are the label. Arguments: `TopOneChange`.
+
+    With ``worst=True`` a pair counts only where both answers are right.
+    """
+
+    higher_is_better = True
+    summed = torch.long
+
+    def __init__(self, *, worst: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.worst = worst
+
+    def update(self, p: Tensor, q: Tensor, labels: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, and ``labels`` ``(...)``, class indices."""
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != p.shape[:-1]:
+            got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise InputTypeError(f"labels: expected integers {tuple(p.shape[:-1])}, got {got}")
+        right = torch.stack([each.argmax(-1) == labels.flatten() for each in self._probabilities(p, q)])
+        self._add(right.all(0) if self.worst else right)
