@@ -6,7 +6,6 @@ from augkit.architectures.polyphase import (
     AdaptivePolyphaseSampling,
     AdaptivePolyphaseUpsampling,
     LearnablePolyphaseSampling,
-    polyphase,
     sample_phase,
 )
 
@@ -21,6 +20,5 @@ __all__ = [
     "SmallCNN",
     "build_model",
     "downsample",
-    "polyphase",
     "sample_phase",
 ]

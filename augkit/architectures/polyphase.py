@@ -52,6 +52,8 @@ def polyphase(maps: Tensor, stride: int) -> Tensor:
 def sample_phase(maps: Tensor, phase: Tensor, stride: int) -> Tensor:
     """The component of each sample that ``phase`` names: ``(B, C, H, W)`` to ``(B, C, H / stride, W / stride)``.
 
+    The memory format of the maps is kept.
+
     Args:
         maps: sides must be multiples of the stride.
         phase: ``(B,)`` int64, numbers of components; or ``(B, stride**2)`` float, weights of a sum over all.
@@ -65,9 +67,12 @@ def sample_phase(maps: Tensor, phase: Tensor, stride: int) -> Tensor:
     if phase.is_floating_point():
         weights = phase.to(maps.dtype).view(B, 1, stride, stride).repeat(1, 1, h, w)
         return F.avg_pool2d(maps * weights, stride, divisor_override=1)
-    row, column = (phase // stride).view(B, 1, 1, 1), (phase % stride).view(B, 1, 1, 1)
-    out = _pick(maps.view(B, C, h, stride, W), 3, row)
-    return _pick(out.view(B, C, h, w, stride), 4, column)
+    pixels = _pixels(phase, h, w, stride)
+    if _channels_last(maps):
+        pixels = (pixels + torch.arange(B, device=maps.device).view(B, 1) * (H * W)).flatten()
+        picked = maps.permute(0, 2, 3, 1).reshape(B * H * W, C).index_select(0, pixels)
+        return picked.view(B, h, w, C).permute(0, 3, 1, 2)
+    return maps.flatten(2).gather(2, pixels.view(B, 1, h * w).expand(B, C, h * w)).view(B, C, h, w)
 
 
 class AdaptivePolyphaseSampling(nn.Module):
@@ -214,7 +219,8 @@ class LearnablePolyphaseSampling(nn.Module):
         B, C, H, W = hidden.shape
         means = hidden.view(B, C, H // self.stride, self.stride, W // self.stride, self.stride)
         pooled = means.mean((2, 4), dtype=_accumulator(hidden)).flatten(2)
-        return torch.einsum("bck,c->bk", pooled, self.score.weight[0].to(pooled.dtype))
+        # Not a matrix product: autocast would round the scores, and make ties of them.
+        return (pooled * self.score.weight.to(pooled.dtype).view(1, C, 1)).sum(1)
 
     def _weights(self, scores: Tensor, generator: torch.Generator | None) -> Tensor:
         noise = -torch.empty_like(scores).exponential_(generator=generator).log()
@@ -260,33 +266,52 @@ class AdaptivePolyphaseUpsampling(nn.Module):
         H, W = (h * s, w * s) if size is None else size
         if (-(-H // s), -(-W // s)) != (h, w):
             raise InputError(f"AdaptivePolyphaseUpsampling: maps of {h} x {w} at stride {s} do not fill {H} x {W}")
-        fine = maps.view(B, C, h, 1, w, 1)
         if phase.is_floating_point():
-            out = fine * phase.to(maps.dtype).view(B, 1, 1, s, 1, s)
-        else:
-            places = torch.arange(s * s, device=phase.device).view(1, 1, 1, s, 1, s)
-            out = torch.where(places == phase.view(B, 1, 1, 1, 1, 1), fine, fine.new_zeros(()))
-        return out.reshape(B, C, h * s, w * s)[..., :H, :W]
+            weights = phase.to(maps.dtype).view(B, 1, 1, s, 1, s)
+            return (maps.view(B, C, h, 1, w, 1) * weights).reshape(B, C, h * s, w * s)[..., :H, :W]
+        pixels = _pixels(phase, h, w, s)
+        if _channels_last(maps):
+            rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
+            out = maps.new_zeros(B, h * s * w * s, C).scatter(1, pixels.unsqueeze(2).expand_as(rows), rows)
+            return out.view(B, h * s, w * s, C).permute(0, 3, 1, 2)[..., :H, :W]
+        rows = maps.flatten(2)
+        out = maps.new_zeros(B, C, h * s * w * s).scatter(2, pixels.unsqueeze(1).expand_as(rows), rows)
+        return out.view(B, C, h * s, w * s)[..., :H, :W]
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}"
 
 
 def component_norms(maps: Tensor, stride: int, norm: float = 2.0) -> Tensor:
-    """Norm of each polyphase component over channels and pixels, ``(B, stride**2)``, float32 at least."""
-    H, W = maps.shape[-2:]
-    # Reads the map once and keeps no square of it.
-    rows = torch.linalg.vector_norm(maps, norm, dim=1, dtype=_accumulator(maps))
-    rows = rows.view(-1, H // stride, stride, W // stride, stride)
-    return torch.linalg.vector_norm(rows, norm, dim=(1, 3)).flatten(1)
+    """Norm of each component over channels and pixels, to the power of its order: ``(B, stride**2)``, float32 at least.
+
+    The maximum for a norm of order ``inf``. Sides must be multiples of the stride.
+
+    >>> component_norms(torch.arange(16.0).reshape(1, 1, 4, 4), 2)
+    tensor([[168., 212., 328., 388.]])
+    """
+    B, _, H, W = maps.shape
+    sizes = maps.to(_accumulator(maps))
+    sizes = sizes.square() if norm == 2 else sizes.abs()
+    # Over the channels first: one pass over the map, whatever the stride.
+    if norm == float("inf"):
+        return sizes.amax(1).view(B, H // stride, stride, W // stride, stride).amax((1, 3)).flatten(1)
+    if norm not in (1, 2):
+        sizes = sizes.pow(norm)
+    return sizes.sum(1).view(B, H // stride, stride, W // stride, stride).sum((1, 3)).flatten(1)
 
 
-def _pick(parts: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Along ``dim``, the entry that ``index`` names for each sample; without a gather, whose gradient is slow."""
-    first, *others = parts.unbind(dim)
-    for k, other in enumerate(others, 1):
-        first = torch.where(index == k, other, first)
-    return first
+def _pixels(phase: Tensor, h: int, w: int, stride: int) -> Tensor:
+    """Of each pixel of the coarse map, the number of its pixel in the fine map: ``(B, h * w)``."""
+    W = w * stride
+    rows = torch.arange(h, device=phase.device).view(h, 1) * (stride * W)
+    columns = torch.arange(w, device=phase.device) * stride
+    first = torch.div(phase, stride, rounding_mode="floor") * W + phase % stride
+    return (rows + columns).view(1, h * w) + first.view(-1, 1)
+
+
+def _channels_last(maps: Tensor) -> bool:
+    return maps.stride(1) == 1 and maps.shape[1] > 1
 
 
 def _accumulator(maps: Tensor) -> torch.dtype:
