@@ -2,5 +2,23 @@
 
 from augkit.architectures.downsampling import DOWNSAMPLES, BlurPool2d, downsample
 from augkit.architectures.networks import NETWORKS, ResNet, SmallCNN, build_model
+from augkit.architectures.polyphase import (
+    AdaptivePolyphaseSampling,
+    AdaptivePolyphaseUpsampling,
+    LearnablePolyphaseSampling,
+    sample_phase,
+)
 
-__all__ = ["DOWNSAMPLES", "NETWORKS", "BlurPool2d", "ResNet", "SmallCNN", "build_model", "downsample"]
+__all__ = [
+    "DOWNSAMPLES",
+    "NETWORKS",
+    "AdaptivePolyphaseSampling",
+    "AdaptivePolyphaseUpsampling",
+    "BlurPool2d",
+    "LearnablePolyphaseSampling",
+    "ResNet",
+    "SmallCNN",
+    "build_model",
+    "downsample",
+    "sample_phase",
+]
