@@ -108,8 +108,8 @@ class Certificate:
         lines += [] if self.mend is None else [f"  mend: {self.mend}"]
         statistics = "calibrated" if c.calibrated else "as it is"
         lines.append(
-            f"  logits move by {c.integer:.1e} (integer) and {c.fractional:.1e} (fractional shifts), scale {c.scale:.1e}"
-            f" (float64, {c.images} random images, batch norm {statistics}, tolerance {c.tolerance:g} of the scale)"
+            f"  logits of scale {c.scale:.1e} move by {c.integer:.1e} under integer and {c.fractional:.1e} under fractional"
+            f" shifts (float64, {c.images} random images, batch norm {statistics}, tolerance {c.tolerance:g} of the scale)"
         )
         return "\n".join(lines)
 
@@ -172,8 +172,8 @@ def _checked(
     if images < 2:
         raise InputError(f"images: expected at least 2, got {images}")
     if in_channels is None:
-        found = (m.in_channels for m in model.modules() if isinstance(getattr(m, "in_channels", None), int))
-        in_channels = next(found, None)
+        found = (getattr(module, "in_channels", None) for module in model.modules())
+        in_channels = next((number for number in found if isinstance(number, int)), None)
     if in_channels is None:
         raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
     if in_channels < 1:
@@ -252,7 +252,7 @@ def _verdict(walked: Walk, check: LogitCheck, size: tuple[int, int]) -> Certific
         moves = check.integer_moves or (verdict == "fractional" and check.fractional_moves)
         if moves and verdict in ("integer", "fractional"):
             kind = "integer" if check.integer_moves else "fractional"
-            why = f"every layer allows {verdict} shifts, yet the logits move under {kind} ones: the walk missed something"
+            why = f"every layer allows {verdict} shifts, yet the logits move under {kind} ones: a layer hides something"
             verdict, trouble = "refused", Trouble(why, refused=True)
     mend = _divisible(walked, size) if trouble.needs_divisible else trouble.mend
     return Certificate(verdict, trouble.layer, trouble.type, trouble.why, mend, size, walked.steps, check)

@@ -120,7 +120,8 @@ def stacked(call: Call) -> Equivariant:
     dim = call.get(1, "dim", 0) % call.out.ndim
     if dim == 0:
         raise unseen("stacks along the batch")
-    new = [Operand(part.value.unsqueeze(dim), layouts.reshaped(part, part.value.unsqueeze(dim).shape)) for part in parts]
+    grown = [part.value.unsqueeze(dim) for part in parts]
+    new = [Operand(g, layouts.reshaped(part, tuple(g.shape))) for g, part in zip(grown, parts, strict=True)]
     return combined(new)
 
 
@@ -186,9 +187,7 @@ def _no_higher(state: Equivariant, weights: list[Operand]) -> Equivariant:
     if any(o.state.moves for o in weights):
         raise unseen("its weights are computed from a map")
     vector = combined(Operand(torch.empty(()), o.state) for o in weights)
-    if vector.level < state.level:
-        state = replace(state.lowered("its weights follow integer shifts alone"), limit=vector.limit)
-    return state
+    return replace(state, level=vector.level, limit=vector.limit) if vector.level < state.level else state
 
 
 def max_pool(call: Call) -> Equivariant:
@@ -340,7 +339,7 @@ _ROWS: dict[str, Rule] = {
     "channel_shuffle": same,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
-    "group_norm": lambda call: group_norm(call),
+    "group_norm": group_norm,
     "instance_norm": instance_norm,
     "softmax": over_channels("softmax"),
     "log_softmax": over_channels("softmax"),

@@ -126,9 +126,7 @@ def flipped(x: Operand, dims: Any) -> Equivariant:
     """`torch.flip`: the map moves the other way."""
     named = [x.dim(d) for d in ([dims] if isinstance(dims, int) else dims)]
     _whole(x, named, "flips")
-    axes = [
-        replace(axis, unit=-axis.unit) if axis is not None and axis.dim in named else axis for axis in x.state.axes
-    ]
+    axes = [replace(axis, unit=-axis.unit) if axis is not None and axis.dim in named else axis for axis in x.state.axes]
     return x.state.with_axes(axes)
 
 

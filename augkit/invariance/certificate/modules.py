@@ -119,9 +119,7 @@ def unsubclassed(rule: Callable[[Call], Any]) -> ModuleRule:
 
 def blur_pool(module: Any, call: Call) -> Equivariant:
     """`augkit.architectures.BlurPool2d`: a filter of ``size`` taps, padded to keep the size, then a stride."""
-    return windows.convolved(
-        call.x, module.size, module.stride, "same", 1, module.padding_mode, advice=windows.BLUR
-    )
+    return windows.convolved(call.x, module.size, module.stride, "same", 1, module.padding_mode, advice=windows.BLUR)
 
 
 def dense_max_pool(module: Any, call: Call) -> Equivariant:
@@ -187,6 +185,44 @@ def polyphase_upsampling(module: Any, call: Call) -> Equivariant:
     return replace(x.state, frame=frame).with_axes(axes)
 
 
+def ideal_lowpass(module: Any, call: Call) -> Equivariant:
+    """`IdealLowpass2d`: a circular convolution that removes the Nyquist frequency."""
+    return replace(_unpadded(call.x), clean=True)
+
+
+def ideal_downsample(module: Any, call: Call) -> Equivariant:
+    """`AliasFreeDownsample2d`: the same periodic function on fewer pixels, which moves by as many less."""
+    state, shape = _unpadded(call.x), call.out.shape
+    axes = [
+        None if a is None else Axis(a.dim, shape[a.dim], a.unit * Fraction(shape[a.dim], a.period)) for a in state.axes
+    ]
+    return replace(state.with_axes(axes), clean=True)
+
+
+def alias_free_activation(module: Any, call: Call) -> Equivariant:
+    """`AliasFreeActivation`: polynomials commute with every shift, others with those of the finer grid."""
+    state = _unpadded(call.x)
+    if module.form != "polynomial" and state.moves:
+        why = f"{module.form} makes harmonics without end, of which the finer grid removes the largest alone"
+        fine = [None if a is None else replace(a, unit=a.unit * module.factor) for a in state.axes]
+        low = replace(state, axes=(fine[0], fine[1])).lowered(why, "form='polynomial'")
+        state = replace(low, axes=state.axes)
+    return replace(state, clean=True)
+
+
+def alias_free_layer_norm(module: Any, call: Call) -> Equivariant:
+    """`AliasFreeLayerNorm2d`: one deviation for all channels and places."""
+    return windows.normalised(call.x, {1, 2, 3}, [])
+
+
+def _unpadded(x: Operand) -> Equivariant:
+    if any(axis is not None and axis.dim not in (2, 3) for axis in x.state.axes):
+        raise unseen("works along a dimension of channels or images that holds places")
+    if x.bordered():
+        raise breaks("filters a padded map, which is no torus", "filter the map itself")
+    return x.state
+
+
 MODULES: dict[type[nn.Module], ModuleRule] = {
     **{kind: unsubclassed(lambda call: nonlinear(call.x.state)) for kind in POINTWISE},
     **{kind: unsubclassed(functions.same) for kind in IDENTITY},
@@ -224,6 +260,10 @@ AUGKIT: dict[str, ModuleRule] = {
     OWN + "polyphase.AdaptivePolyphaseSampling": polyphase,
     OWN + "polyphase.LearnablePolyphaseSampling": polyphase,
     OWN + "polyphase.AdaptivePolyphaseUpsampling": polyphase_upsampling,
+    OWN + "aliasfree.IdealLowpass2d": ideal_lowpass,
+    OWN + "aliasfree.AliasFreeDownsample2d": ideal_downsample,
+    OWN + "aliasfree.AliasFreeActivation": alias_free_activation,
+    OWN + "aliasfree.AliasFreeLayerNorm2d": alias_free_layer_norm,
 }
 
 

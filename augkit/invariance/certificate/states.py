@@ -5,7 +5,7 @@ far is written per axis as ``unit * t``, where ``t`` is what the *frame* moved b
 that a polyphase sampling chose. Two maps can be added only if they move alike: same frame, same unit.
 
 - ``FRACTIONAL``: for every real ``g`` (`augkit.fourier_shift`); units may be fractions, as after ideal downsampling.
-- ``INTEGER``: for integer ``g`` alone; units are integers.
+- ``INTEGER``: for integer ``g`` alone. The map itself may still move by fractions of its pixels.
 - A value without axes does not move at all: it is invariant.
 """
 
@@ -104,13 +104,14 @@ class Equivariant:
         return replace(self, axes=(y, x), frame=() if still else self.frame, clean=still or self.clean)
 
     def lowered(self, why: str, mend: str | None = None) -> Equivariant:
-        """The same with integer shifts alone; breaks where an integer shift of the input is not one of the map."""
-        if self.level == Level.INTEGER or not self.moves:
+        """The same behind what commutes with shifts by whole pixels of the map alone."""
+        if not self.moves:
             return self
         for axis in self.axes:
             if axis is not None and axis.unit.denominator > 1:
                 raise breaks(f"{why}, on a map that a shift of the input by one pixel moves by {axis.unit} pixel", mend)
-        return replace(self, level=Level.INTEGER, limit=Trouble(why, mend))
+        limit = Trouble(why, mend) if self.level == Level.FRACTIONAL else self.limit
+        return replace(self, level=Level.INTEGER, limit=limit, clean=False)
 
 
 FIXED = Equivariant(Level.FRACTIONAL)  # parameters and constants; compared by identity
@@ -181,10 +182,7 @@ def combined(operands: Iterable[Operand], ndim: int | None = None) -> Equivarian
     for operand in operands:
         _check_still(operand, dims, ndim)
     clean = all(o.state.clean for o in moving)
-    state = Equivariant(Level.FRACTIONAL, (axes[0], axes[1]), moving[0].state.frame, clean)
-    if level == Level.INTEGER:
-        state = replace(state.lowered("joins a value that follows integer shifts alone"), limit=limit)
-    return state
+    return Equivariant(level, (axes[0], axes[1]), moving[0].state.frame, clean, limit)
 
 
 def _rebased(operand: Operand, k: int, ndim: int) -> Axis | None:
@@ -245,9 +243,9 @@ def slid(x: Operand, windows: dict[int, Window], border: str, mend_stride: str) 
             continue
         if len(x.state.at(axis.dim)) > 1:
             raise unseen("slides over places that were flattened to a sequence")
-        found, axis = _slid(axis, x.shape[axis.dim], window, border, mend_stride)
+        found, moved = _slid(axis, x.shape[axis.dim], window, border, mend_stride)
         faults.update(found)
-        axes.append(axis)
+        axes.append(moved)
         strided |= window.stride > 1
     if faults:
         raise breaks(" and ".join(faults), "; ".join(dict.fromkeys(faults.values())))

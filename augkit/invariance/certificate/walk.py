@@ -28,7 +28,6 @@ from augkit.invariance.certificate.states import (
     Level,
     Lost,
     Operand,
-    Phase,
     State,
     Trouble,
     combined,
@@ -138,12 +137,12 @@ class _Walker(fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val  # parameters are constants
 
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:
         if kind == "placeholder":
             return self._proxy(self.images, _input_state(self.images))
         rule = self._rule(kind, target)
-        operands = map_aggregate((args, kwargs), _operand)
-        call = Call(*operands, order=len(self.steps) + 1)  # type: ignore[misc]
+        operands: Any = map_aggregate((args, kwargs), _operand)
+        call = Call(*operands, order=len(self.steps) + 1)
         states: list[State] = [operand.state for operand in call.operands()]
         result, changed = self._run(kind, target, args, kwargs)
         lost = [state.trouble for state in states if isinstance(state, Lost)]
@@ -163,7 +162,8 @@ class _Walker(fx.Tracer):
             self._pure = _is_torch(kind, module)
             found = module_rule(module)
             return None if found is None else lambda call: found(module, call)
-        owner = self.names.get(id(self.root.get_submodule(self.scope.module_path)), "") if self.scope.module_path else ""
+        path = self.scope.module_path
+        owner = self.names.get(id(self.root.get_submodule(path)), "") if path else ""
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
         self._pure = _is_torch(kind, target)
         self.where, self.what = f"{owner}.{name}" if owner else name, f"function {name}"
@@ -181,7 +181,7 @@ class _Walker(fx.Tracer):
                 (tensors if followed else constants).append(item)
             return item
 
-        args, kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
+        args, kwargs = map_aggregate((args, kwargs), value)
         versions, fixed = ([tensor._version for tensor in found] for found in (tensors, constants))
         random = torch.get_rng_state()
         self._running = True

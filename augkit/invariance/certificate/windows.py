@@ -44,9 +44,7 @@ def convolved(
         pads = tuple(d * (k - 1) if padding == "same" else 0 for k, d in zip(sizes, dilations, strict=True))
     else:
         pads = tuple(2 * p for p in pair(padding))
-    windows = {
-        dim: Window(k, s, d, p) for dim, k, s, d, p in zip((2, 3), sizes, strides, dilations, pads, strict=True)
-    }
+    windows = {dim: Window(k, s, d, p) for dim, k, s, d, p in zip((2, 3), sizes, strides, dilations, pads, strict=True)}
     return slid(x, windows, CIRCULAR.get(mode, mode), mend_stride(advice, strides))
 
 
