@@ -107,10 +107,10 @@ class Certificate:
         lines = [f"{self.verdict}: {claim} ({H} x {W} pixels, evaluation mode)", f"  {place}{self.reason}"]
         lines += [] if self.mend is None else [f"  mend: {self.mend}"]
         statistics = "calibrated" if c.calibrated else "as it is"
-        lines.append(
-            f"  logits of scale {c.scale:.1e} move by {c.integer:.1e} under integer and {c.fractional:.1e} under fractional"
-            f" shifts (float64, {c.images} random images, batch norm {statistics}, tolerance {c.tolerance:g} of the scale)"
-        )
+        lines += [
+            f"  logits (scale {c.scale:.1e}) move by {c.integer:.1e} under integer shifts, {c.fractional:.1e} under others",
+            f"  float64, {c.images} random images, batch norm {statistics}, tolerance {c.tolerance:g} of the scale",
+        ]
         return "\n".join(lines)
 
 
