@@ -142,6 +142,8 @@ def extremum(call: Call) -> Any:
     second = call.get(1, "dim", call.kwargs.get("other", call.kwargs.get("axis")))
     if isinstance(second, Operand):
         return pointwise(call)
+    if second is None:
+        raise unseen("reduces over the batch: images are not judged alone")
     if not isinstance(second, int) or call.x.state.at(call.x.dim(second)):
         raise unseen("gives the place of an extremum", "amax over the places, which gives its value alone")
     return (reduced(call, linear=False),) * 2

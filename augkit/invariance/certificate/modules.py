@@ -267,8 +267,12 @@ AUGKIT: dict[str, ModuleRule] = {
 }
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks or a ``forward`` of its own may change what a module does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def module_rule(module: nn.Module) -> ModuleRule | None:
-    """The rule for a module; None where it has none, or where hooks or an own ``forward`` may change what it does."""
-    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    """The rule for a module; None where it has none, or is not what its class says."""
     kind = type(module)
-    return None if hooked else MODULES.get(kind) or AUGKIT.get(f"{kind.__module__}.{kind.__qualname__}")
+    return None if hooked(module) else MODULES.get(kind) or AUGKIT.get(f"{kind.__module__}.{kind.__qualname__}")

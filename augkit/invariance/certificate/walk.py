@@ -19,7 +19,7 @@ from torch.fx.node import map_aggregate
 
 from augkit.invariance.certificate.calls import Call
 from augkit.invariance.certificate.functions import FUNCTIONS, METHODS, SHAPE_METHODS
-from augkit.invariance.certificate.modules import module_rule
+from augkit.invariance.certificate.modules import hooked, module_rule
 from augkit.invariance.certificate.states import (
     FIXED,
     Axis,
@@ -106,6 +106,8 @@ class _Proxy(fx.Proxy):
         self.tensor, self.state = tensor, state
 
     def __getattr__(self, name: str) -> Any:
+        if name == "mT":
+            return self.transpose(-2, -1)
         return getattr(self.tensor, name) if name in PLAIN else super().__getattr__(name)
 
     def __len__(self) -> int:
@@ -123,6 +125,7 @@ class _Walker(fx.Tracer):
         self.first: Trouble | None = None  # the first layer that breaks
         self.where, self.what = "", ""  # the layer at hand
         self._running = False
+        self._without_rule = ""  # why the layer at hand has none
         self._pure = False  # whether the layer at hand is torch's own
         self._seen: list[weakref.ref[_Proxy]] = []
 
@@ -142,7 +145,7 @@ class _Walker(fx.Tracer):
             return self._proxy(self.images, _input_state(self.images))
         rule = self._rule(kind, target)
         operands: Any = map_aggregate((args, kwargs), _operand)
-        call = Call(*operands, order=len(self.steps) + 1)
+        call = Call(operands[0], operands[1], order=len(self.steps) + 1)
         states: list[State] = [operand.state for operand in call.operands()]
         result, changed = self._run(kind, target, args, kwargs)
         lost = [state.trouble for state in states if isinstance(state, Lost)]
@@ -161,11 +164,14 @@ class _Walker(fx.Tracer):
             self.where, self.what = name or "(the network itself)", type(module).__name__
             self._pure = _is_torch(kind, module)
             found = module_rule(module)
+            self._without_rule = "there is no rule for it"
+            if hooked(module):
+                self._without_rule = "hooks or a forward of its own may change what it does"
             return None if found is None else lambda call: found(module, call)
         path = self.scope.module_path
         owner = self.names.get(id(self.root.get_submodule(path)), "") if path else ""
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        self._pure = _is_torch(kind, target)
+        self._pure, self._without_rule = _is_torch(kind, target), "there is no rule for it"
         self.where, self.what = f"{owner}.{name}" if owner else name, f"function {name}"
         return METHODS.get(target) if kind == "call_method" else FUNCTIONS.get(target)
 
@@ -205,7 +211,7 @@ class _Walker(fx.Tracer):
             if self._pure and _vectors(call):
                 return combined(Operand(torch.empty(()), operand.state) for operand in call.operands())
             if rule is None:
-                raise unseen("there is no rule for it")
+                raise unseen(self._without_rule)
             return _noted(rule(call), self.where, self.what, call.order)
         except Broken as broken:
             trouble = replace(broken.trouble, layer=self.where, type=self.what, order=call.order)
@@ -238,7 +244,8 @@ class _Walker(fx.Tracer):
             if isinstance(state, Lost) and self.what.removeprefix("function ") not in SHAPE_METHODS:
                 raise Broken(state.trouble)
             return result
-        self._record(result, state)
+        if result.is_floating_point():  # not the phases of a sampling
+            self._record(result, state)
         return self._proxy(result, state)
 
     def _proxy(self, tensor: Tensor, state: State) -> _Proxy:
@@ -297,8 +304,7 @@ def _vectors(call: Call) -> bool:
 def _is_torch(kind: str, target: Any) -> bool:
     """Whether a call is of torch's own, whose result is a function of its arguments."""
     if isinstance(target, nn.Module):
-        plain = not (target._forward_hooks or target._forward_pre_hooks or "forward" in vars(target))
-        return plain and type(target).__module__.startswith("torch.nn.modules")
+        return not hooked(target) and type(target).__module__.startswith("torch.nn.modules")
     home = getattr(target, "__module__", None) or ""
     return kind == "call_method" or target in FUNCTIONS or home.split(".")[0] in ("torch", "_operator")
 
