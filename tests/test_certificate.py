@@ -198,6 +198,14 @@ def test_chooser_of_learnable_sampling_must_be_circular() -> None:
     assert "zero padding" in certificate.reason
 
 
+def test_a_choice_that_rounding_makes_is_refused() -> None:
+    """A norm gives every place the same length, so that all grids have the same norm."""
+    certificate = certify(net(Do(F.normalize), AdaptivePolyphaseSampling()), 16)
+    assert (certificate.verdict, certificate.type) == ("refused", "AdaptivePolyphaseSampling")
+    assert "rounding decides" in certificate.reason
+    assert certify(net(nn.Upsample(scale_factor=2), AdaptivePolyphaseSampling()), 8).verdict == "integer", "equal grids"
+
+
 def test_upsampling_back_to_the_grid_of_its_sampling() -> None:
     def down_and_up(maps: Tensor, down: nn.Module, up: nn.Module, inner: nn.Module) -> Tensor:
         coarse, phase = down(maps, return_phase=True)
@@ -228,9 +236,9 @@ def test_constant_logits_of_a_broken_network_are_not_certified() -> None:
 KEEPS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "group norm, even side": (lambda: nn.GroupNorm(2, C), "integer"),
     "instance norm": (lambda: nn.InstanceNorm2d(C, affine=True), "integer"),
-    "layer norm of channels": (lambda: Do(lambda x, n: n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.LayerNorm(C)), "integer"),
+    "layer norm of channels": (lambda: Do(lambda x, n: n(x.movedim(1, 3)).movedim(3, 1), nn.LayerNorm(C)), "integer"),
     "layer norm of all": (lambda: nn.LayerNorm((C, 12, 12)), "integer"),
-    "dropout": (lambda: nn.Dropout2d(), "fractional"),
+    "dropout": (nn.Dropout2d, "fractional"),
     "roll": (lambda: Do(lambda x: torch.roll(x, (1, 2), (2, 3)) + x), "fractional"),
     "flip alone": (lambda: Do(lambda x: x.flip(-1)), "fractional"),
     "flip and sum": (lambda: Do(lambda x: x.flip(-1) + x), "none"),
@@ -242,21 +250,21 @@ KEEPS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "padded too much": (lambda: Do(lambda x: F.max_pool2d(F.pad(x, (1, 2, 1, 1), mode="circular"), 3, 1)), "none"),
     "no padding": (lambda: nn.Conv2d(C, C, 3), "none"),
     "pixel shuffle": (lambda: Do(lambda x, c: c(F.pixel_shuffle(x, 2)), nn.Conv2d(1, C, 1)), "integer"),
-    "upsampling, then a stride": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), conv(), nn.AvgPool2d(2)), "integer"),
+    "up, then a stride": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), conv(), nn.AvgPool2d(2)), "integer"),
     "bilinear upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), "none"),
     "blocks": (lambda: nn.ConvTranspose2d(C, C, 2, 2), "integer"),
     "overlapping blocks": (lambda: nn.ConvTranspose2d(C, C, 3, 2), "none"),
     "functional convolution": (lambda: Do(lambda x, c: F.conv2d(x, c.weight, padding=1), conv()), "none"),
-    "learned positions": (lambda: Do(lambda x, c: x + c.weight[0, 0, 0, 0] * torch.arange(12.0).to(x), conv()), "none"),
+    "positions": (lambda: Do(lambda x: x + torch.arange(12.0).to(x)), "none"),
     "average of a window": (lambda: nn.AvgPool2d(3, 1, 1), "none"),
     "adaptive pooling to a grid": (lambda: nn.AdaptiveAvgPool2d(3), "none"),
     "global maximum": (lambda: Do(lambda x: x.amax((2, 3), keepdim=True)), "integer"),
-    "sequence of places": (lambda: Do(lambda x, l: l(x.flatten(2).mT).mT.unflatten(2, (12, 12)), nn.Linear(C, C)), "fractional"),
+    "sequence of places": (lambda: Do(lambda x, f: f(x.flatten(2).mT).mT.view(x.shape), nn.Linear(C, C)), "fractional"),
     "strided slice": (lambda: Do(lambda x: x[..., ::2, ::2]), "none"),
     "dense maximum": (lambda: DenseMaxPool2d("circular"), "integer"),
     "blur without stride": (lambda: BlurPool2d(C, 5, 1, "circular"), "fractional"),
     "one place": (lambda: Do(lambda x: x[:, :, :1, :1]), "none"),
-    "shuffled channels": (lambda: Do(lambda x: x.view(-1, 2, 2, 12, 12).transpose(1, 2).reshape(-1, C, 12, 12)), "fractional"),
+    "shuffled channels": (lambda: Do(lambda x: x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)), "fractional"),
     "vector of places": (lambda: Do(lambda x: x + x.mean((2, 3)).mean(1)[:, None, None, None]), "fractional"),
 }  # fmt: skip
 
@@ -288,7 +296,7 @@ def branching(maps: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "control flow": (lambda: Do(branching), "branches"),
     "number of a tensor": (lambda: Do(lambda x: x * x.mean((1, 2, 3))[0].item()), "no rule|batch|one image"),
-    "attention": (lambda: Do(lambda x, a: _attend(x, a), nn.MultiheadAttention(C, 2, batch_first=True)), "no rule"),
+    "attention": (lambda: Do(_attend, nn.MultiheadAttention(C, 2, batch_first=True)), "no rule"),
     "numpy": (lambda: Do(lambda x: torch.from_numpy(x.numpy())), "no rule"),
     "random": (lambda: Do(lambda x: F.dropout(x, 0.5)), "random"),
     "hook": (lambda: _hooked(nn.ReLU()), "hooks"),
@@ -333,7 +341,7 @@ def test_logits_that_move_are_never_certified(monkeypatch: pytest.MonkeyPatch) -
 # Networks at random: the structure never says yes where fresh images say no
 
 MENU: dict[str, Callable[[], nn.Module]] = {
-    **{name: make for name, (make, _) in KEEPS.items() if name not in ("layer norm of all", "sequence of places")},
+    **{name: make for name, (make, _) in KEEPS.items() if name not in ("layer norm of all", "positions")},
     **{f"conv {k}": (lambda k=k: conv(size=k)) for k in (1, 2, 3)},
     "relu": lambda: nn.ReLU(inplace=True),
     "gelu": nn.GELU,
@@ -353,8 +361,8 @@ MENU: dict[str, Callable[[], nn.Module]] = {
     "transposed": lambda: Do(lambda x: x.transpose(2, 3)),
     "residual of a transposed": lambda: Do(lambda x: x + x.transpose(2, 3)),
     "rows": lambda: Do(lambda x: x * x.mean(2, keepdim=True).tanh()),
-    "softmax": lambda: nn.Softmax2d(),
-    "norm of channels": lambda: Do(lambda x: F.normalize(x)),
+    "softmax": nn.Softmax2d,
+    "norm of channels": lambda: Do(F.normalize),
 }  # fmt: skip
 HEADS: dict[str, Callable[[], list[nn.Module]]] = {
     "average": head,
@@ -442,7 +450,7 @@ def test_compiled_and_scripted_networks() -> None:
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        (nn.Sequential(nn.Conv2d(3, 2, 9), nn.Flatten()), {"input_size": 6}, "input_size 6 x 6, 3 channels: .* Kernel size"),
+        (nn.Sequential(nn.Conv2d(3, 2, 9), nn.Flatten()), {"input_size": 6}, "6 x 6, 3 channels: .* Kernel size"),
         (nn.Sequential(conv(3), nn.Flatten(), nn.Linear(7, 2)), {"input_size": 6}, "cannot take it"),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), {"input_size": 2}, "in_channels: .*pass it"),
         (conv(3), {"input_size": 6}, r"expected logits \(B, K\), got \(2, 4, 6, 6\)"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -29,6 +30,7 @@ from augkit.invariance.certificate.states import (
 )
 
 ModuleRule = Callable[[Any, Call], Any]
+TIE = 1e-10  # relative difference below which rounding in float64 may decide
 
 POINTWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
@@ -145,12 +147,29 @@ def polyphase(module: Any, call: Call) -> Any:
     source = (state.frame, state.axes)
     given = call.get(1, "phase", None)
     phase = Phase(source, call.order)
-    if given is not None:
+    if given is None:
+        _check_choice(module, x)
+    else:
         if not isinstance(given, Operand) or not isinstance(given.state, Phase) or given.state.source != source:
             raise breaks("samples at a phase that was chosen on another grid", "the phase of a map that moves alike")
         phase = given.state
     out = replace(state, frame=(phase,)).with_axes(_coarse(state.axes, s))
     return (out, phase) if call.get(2, "return_phase", False) else out
+
+
+def _check_choice(module: Any, x: Operand) -> None:
+    """Refuse where rounding decides, as behind a norm that makes all places alike: equal scores, unequal grids."""
+    from augkit.architectures.polyphase import component_norms, polyphase
+
+    maps, s = x.value, module.stride
+    scores = module.scores(maps) if hasattr(module, "scores") else component_norms(maps, s, module.norm)
+    best, chosen = scores.max(1, keepdim=True)
+    tied = best - scores <= TIE * best.abs()
+    parts = polyphase(maps, s)
+    kept = parts[torch.arange(len(maps)), chosen[:, 0]][:, None]
+    differ = (parts - kept).abs().amax((2, 3, 4)) > TIE * maps.abs().amax((1, 2, 3))[:, None]
+    if bool((tied & differ).any()):
+        raise unseen("the grids that it chooses from have equal scores, so that rounding decides")
 
 
 def _coarse(axes: tuple[Axis | None, Axis | None], stride: int) -> list[Axis | None]:
