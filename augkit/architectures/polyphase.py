@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from augkit.errors import InputError, OddMapWarning, unknown_name
 
 ODD = ("warn", "raise", "allow")
-CONV_PADDING_MODES = ("zeros", "circular", "reflect")
+SCORE_PADDING_MODES = ("circular", "zeros")
 
 
 def polyphase(maps: Tensor, stride: int) -> Tensor:
@@ -149,7 +149,7 @@ class LearnablePolyphaseSampling(nn.Module):
         channels: C of the maps.
         stride: step of the subsampling, at least 1.
         hidden: channels of the convolution.
-        padding_mode: of the convolution: ``circular`` (the guarantee needs it), ``zeros`` or ``reflect``.
+        padding_mode: of the convolution: ``circular`` (the guarantee needs it) or ``zeros``.
         temperature: of the Gumbel-softmax; the attribute may be changed during training (annealed).
         odd: as in `AdaptivePolyphaseSampling`.
 
@@ -178,18 +178,11 @@ class LearnablePolyphaseSampling(nn.Module):
             )
         if not temperature > 0:
             raise InputError(f"LearnablePolyphaseSampling: expected a temperature above 0, got {temperature}")
-        if padding_mode not in CONV_PADDING_MODES:
-            raise unknown_name("padding mode", padding_mode, CONV_PADDING_MODES)
+        if padding_mode not in SCORE_PADDING_MODES:
+            raise unknown_name("padding mode", padding_mode, SCORE_PADDING_MODES)
         self.channels, self.stride, self.temperature, self.odd = channels, stride, temperature, odd
         # Dilated by the stride, one convolution of the whole map is the convolution of every component.
-        self.conv = nn.Conv2d(
-            channels,
-            hidden,
-            3,
-            padding=stride,
-            dilation=stride,
-            padding_mode=padding_mode,  # type: ignore[arg-type]
-        )
+        self.conv = nn.Conv2d(channels, hidden, 3, 1, stride, stride, padding_mode=padding_mode)  # type: ignore[arg-type]
         self.score = nn.Linear(hidden, 1, bias=False)
         self.warned = False
 
