@@ -309,7 +309,7 @@ def _pixels(phase: Tensor, h: int, w: int, stride: int) -> Tensor:
 
 
 def _channels_last(maps: Tensor) -> bool:
-    return maps.stride(1) == 1 and maps.shape[1] > 1
+    return maps.stride(1) == 1
 
 
 def _accumulator(maps: Tensor) -> torch.dtype:
