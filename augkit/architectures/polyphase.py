@@ -181,8 +181,9 @@ class LearnablePolyphaseSampling(nn.Module):
         if padding_mode not in SCORE_PADDING_MODES:
             raise unknown_name("padding mode", padding_mode, SCORE_PADDING_MODES)
         self.channels, self.stride, self.temperature, self.odd = channels, stride, temperature, odd
+        self.padding_mode = padding_mode
         # Dilated by the stride, one convolution of the whole map is the convolution of every component.
-        self.conv = nn.Conv2d(channels, hidden, 3, 1, stride, stride, padding_mode=padding_mode)  # type: ignore[arg-type]
+        self.conv = nn.Conv2d(channels, hidden, 3, 1, 0 if padding_mode == "circular" else stride, stride)
         self.score = nn.Linear(hidden, 1, bias=False)
         self.warned = False
 
@@ -213,10 +214,14 @@ class LearnablePolyphaseSampling(nn.Module):
 
     def scores(self, maps: Tensor) -> Tensor:
         """Score of each component, ``(B, stride**2)``, float32 at least; sides must be multiples of the stride."""
+        s = self.stride
+        if self.padding_mode == "circular":  # as F.pad, in a third of its time (gradient included)
+            maps = torch.cat([maps[:, :, -s:], maps, maps[:, :, :s]], 2)
+            maps = torch.cat([maps[..., -s:], maps, maps[..., :s]], 3)
         hidden = torch.relu(self.conv(maps))
         B, C, H, W = hidden.shape
-        means = hidden.view(B, C, H // self.stride, self.stride, W // self.stride, self.stride)
-        pooled = means.mean((2, 4), dtype=_accumulator(hidden)).flatten(2)
+        rows = hidden.view(B, C, H // s, s, W).mean(2, dtype=_accumulator(hidden))
+        pooled = rows.view(B, C, s, W // s, s).mean(3).flatten(2)
         # Not a matrix product: autocast would round the scores, and make ties of them.
         return (pooled * self.score.weight.to(pooled.dtype).view(1, C, 1)).sum(1)
 
