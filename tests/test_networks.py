@@ -16,8 +16,8 @@ from augkit.architectures import DOWNSAMPLES, HEADS, NETWORKS, ResNet, Style, in
 from augkit.architectures.blocks import Stage
 from augkit.errors import InputError, OddMapWarning
 
-WIDTH = {"small_cnn": 8, "resnet50": 2}
-EXACT = ("aps", "lps")
+WIDTH = {"small_cnn": 8, "resnet50": 2, "resnet34": 2}
+EXACT = ("aps", "lps", "aliasfree")
 
 
 def build(name: str = "small_cnn", **arguments: object) -> nn.Module:

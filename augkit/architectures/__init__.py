@@ -1,6 +1,13 @@
 """Networks and layers whose architecture decides how a shift of the input reaches the output."""
 
+from augkit.architectures.aliasfree import (
+    AliasFreeActivation,
+    AliasFreeDownsample2d,
+    AliasFreeLayerNorm2d,
+    IdealLowpass2d,
+)
 from augkit.architectures.blocks import ACTIVATIONS, DOWNSAMPLES, Style
+from augkit.architectures.convnext import ConvNeXt, LayerNorm2d
 from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d
 from augkit.architectures.heads import HEADS, SpatialPyramidPool2d, build_head
 from augkit.architectures.networks import NETWORKS, build_model, initialise
@@ -22,8 +29,14 @@ __all__ = [
     "VGG",
     "AdaptivePolyphaseSampling",
     "AdaptivePolyphaseUpsampling",
+    "AliasFreeActivation",
+    "AliasFreeDownsample2d",
+    "AliasFreeLayerNorm2d",
     "BlurPool2d",
+    "ConvNeXt",
     "DenseMaxPool2d",
+    "IdealLowpass2d",
+    "LayerNorm2d",
     "LearnablePolyphaseSampling",
     "ResNet",
     "SmallCNN",

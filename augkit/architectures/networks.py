@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from augkit.architectures.blocks import Style
+from augkit.architectures.convnext import ConvNeXt
 from augkit.architectures.heads import HEADS
 from augkit.architectures.resnet import STEMS, ResNet
 from augkit.architectures.small_cnn import SmallCNN
@@ -22,11 +23,16 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet,
     "resnet34": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "convnext": ConvNeXt,
+    "convnext_aliasfree": functools.partial(ConvNeXt, norm="aliasfree"),
     "vgg11": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg11"]),
     "vgg13": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg13"]),
 }
-DEFAULT_WIDTH = {"small_cnn": 16}
-WITH_STEM = ("resnet18", "resnet34", "resnet50")
+DEFAULT_WIDTH = {"small_cnn": 16, "convnext": 40, "convnext_aliasfree": 40}
+# What a network is halved and activated by where nothing else is asked for.
+OWN_DOWNSAMPLE = {"convnext": "stride", "convnext_aliasfree": "aliasfree"}
+OWN_ACTIVATION = {"convnext": "gelu", "convnext_aliasfree": "aliasfree"}
+WITH_STEM = ("resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree")
 
 
 def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
@@ -50,13 +56,16 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
     used.
 
     Args:
-        name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``vgg11`` or ``vgg13``.
+        name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``convnext``, ``convnext_aliasfree``,
+            ``vgg11`` or ``vgg13``.
         num_classes, in_channels: sizes of the output and the input.
-        downsample: ``maxpool`` (the default), ``stride``, ``blurpool``, ``aps`` or ``lps``.
+        downsample: ``maxpool``, ``stride``, ``blurpool``, ``aps``, ``lps`` or ``aliasfree``, as in `Style`. None is
+            ``maxpool``, for ``convnext`` ``stride`` and for ``convnext_aliasfree`` ``aliasfree``.
         head: ``gap`` (global average), ``fc`` (fully connected) or ``spp`` (spatial pyramid).
-        padding_mode: ``zeros``, ``circular`` or ``reflect``.
-        activation: ``relu`` (the default) or ``gelu``.
-        stem: ``small`` or ``imagenet``, of ResNets.
+        padding_mode: ``zeros``, ``circular``, ``reflect`` or, without shortcuts, ``full``, as in `Style`.
+        activation: ``relu``, ``gelu``, ``quadratic``, ``aliasfree`` or ``aliasfree_gelu``. None is ``aliasfree``
+            with that downsample, else ``relu`` (for ``convnext`` ``gelu``).
+        stem: ``small`` or ``imagenet``, of ResNets and ConvNeXts.
         width: channels of the first stage; the network's own when None.
         input_size: side of the input in pixels, needed by the head ``fc`` alone.
         seed: of the initial weights.
@@ -70,7 +79,9 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
     for kind, value, known in (("network", name, NETWORKS), ("head", head, HEADS), ("stem", stem, STEMS)):
         if value not in known:
             raise unknown_name(kind, value, known)
-    style = Style(downsample or "maxpool", padding_mode, activation or "relu")
+    style = Style(
+        downsample or OWN_DOWNSAMPLE.get(name, "maxpool"), padding_mode, activation or OWN_ACTIVATION.get(name)
+    )
     width = DEFAULT_WIDTH.get(name, 64) if width is None else width
     for key, number in (("num_classes", num_classes), ("in_channels", in_channels), ("width", width)):
         if number < 1:

@@ -1,7 +1,7 @@
 """ResNet: He et al. 2016, "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 
 Two forms: ``small`` has a 3x3 stem without pooling (the form used for CIFAR), ``imagenet`` the 7x7 stem of stride 2
-and a 3x3 max pool. Three deviations follow from comparing ways to halve a map:
+and a 3x3 max pool. Deviations that follow from comparing ways to halve a map:
 
 - ``maxpool`` halves after the activation of a stride-1 convolution, in the branch and in the shortcut; ``stride`` is
   the paper's (in the 3x3 convolution of a bottleneck, as is usual today). ``blurpool`` low-passes where ``maxpool``
@@ -10,7 +10,9 @@ and a 3x3 max pool. Three deviations follow from comparing ways to halve a map:
 - ``aps`` and ``lps`` stand where Chaman & Dokmanic 2021 put them: after the activation of a stride-1 convolution,
   without a maximum. The shortcut keeps the phase that the branch chose.
 - The ``imagenet`` stem keeps its stride of 2 with ``maxpool``, ``stride`` and ``blurpool``, as in Zhang 2019. The
-  others, which must not alias at all, convolve at full resolution: four times the work in that layer.
+  others, which must not alias at all, convolve at full resolution: four times the work in that layer. With
+  ``aliasfree`` one ideal downsampling by 4 stands for stride and max pool.
+- Where the activation is a quadratic (``aliasfree``) nothing follows the sum of a block, see `Style.act_on_sum`.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class ResNet(nn.Module):
             raise InputError("padding_mode 'full': expected a network without shortcuts (small_cnn, vgg11, vgg13)")
         self.entry = style.entry()
         self.conv = style.conv(in_channels, width, 7 if stem == "imagenet" else 3, _stem_stride(style, stem))
-        self.norm = nn.BatchNorm2d(width)
+        self.norm = style.norm(width)
         self.act = style.act()
         self.pool = style.stem_pool(width) if stem == "imagenet" else nn.Identity()
         side = input_size if input_size is None or stem == "small" else -(-input_size // 4)
@@ -94,14 +96,14 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.out_channels = width
         self.conv1 = style.conv(channels, width, 3, style.conv_stride if halve else 1)
-        self.norm1 = nn.BatchNorm2d(width)
+        self.norm1 = style.norm(width)
         self.act1 = style.act()
         self.pool = style.pool(width) if halve else nn.Identity()
         self.conv2 = style.conv(width, width, 3)
-        self.norm2 = nn.BatchNorm2d(width)
+        self.norm2 = style.norm(width)
         self.shortcut_pool = style.shortcut_pool(channels) if halve else nn.Identity()
         self.shortcut = _shortcut(channels, width, style, halve)
-        self.act2 = style.act()
+        self.act2 = style.act_on_sum()
         self.shares_phase = halve and style.polyphase
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -123,17 +125,17 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.out_channels = 4 * width
         self.conv1 = style.conv(channels, width, 1)
-        self.norm1 = nn.BatchNorm2d(width)
+        self.norm1 = style.norm(width)
         self.act1 = style.act()
         self.conv2 = style.conv(width, width, 3, style.conv_stride if halve else 1)
-        self.norm2 = nn.BatchNorm2d(width)
+        self.norm2 = style.norm(width)
         self.act2 = style.act()
         self.pool = style.pool(width) if halve else nn.Identity()
         self.conv3 = style.conv(width, 4 * width, 1)
-        self.norm3 = nn.BatchNorm2d(4 * width)
+        self.norm3 = style.norm(4 * width)
         self.shortcut_pool = style.shortcut_pool(channels) if halve else nn.Identity()
         self.shortcut = _shortcut(channels, 4 * width, style, halve)
-        self.act3 = style.act()
+        self.act3 = style.act_on_sum()
         self.shares_phase = halve and style.polyphase
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ def _shortcut(channels: int, out: int, style: Style, halve: bool) -> nn.Module:
     if channels == out and not halve:
         return nn.Identity()
     conv = style.conv(channels, out, 1, style.conv_stride if halve else 1)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out)))
+    return nn.Sequential(OrderedDict(conv=conv, norm=style.norm(out)))
 
 
 def _stem_stride(style: Style, stem: str) -> int:
