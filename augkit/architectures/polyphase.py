@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from augkit.errors import InputError, OddMapWarning, unknown_name
 
 ODD = ("warn", "raise", "allow")
-CONV_PADDING_MODES = ("zeros", "circular", "reflect")
+SCORE_PADDING_MODES = ("circular", "zeros")
 
 
 def polyphase(maps: Tensor, stride: int) -> Tensor:
@@ -149,7 +149,7 @@ class LearnablePolyphaseSampling(nn.Module):
         channels: C of the maps.
         stride: step of the subsampling, at least 1.
         hidden: channels of the convolution.
-        padding_mode: of the convolution: ``circular`` (the guarantee needs it), ``zeros`` or ``reflect``.
+        padding_mode: of the convolution: ``circular`` (the guarantee needs it) or ``zeros``.
         temperature: of the Gumbel-softmax; the attribute may be changed during training (annealed).
         odd: as in `AdaptivePolyphaseSampling`.
 
@@ -178,18 +178,12 @@ class LearnablePolyphaseSampling(nn.Module):
             )
         if not temperature > 0:
             raise InputError(f"LearnablePolyphaseSampling: expected a temperature above 0, got {temperature}")
-        if padding_mode not in CONV_PADDING_MODES:
-            raise unknown_name("padding mode", padding_mode, CONV_PADDING_MODES)
+        if padding_mode not in SCORE_PADDING_MODES:
+            raise unknown_name("padding mode", padding_mode, SCORE_PADDING_MODES)
         self.channels, self.stride, self.temperature, self.odd = channels, stride, temperature, odd
+        self.padding_mode = padding_mode
         # Dilated by the stride, one convolution of the whole map is the convolution of every component.
-        self.conv = nn.Conv2d(
-            channels,
-            hidden,
-            3,
-            padding=stride,
-            dilation=stride,
-            padding_mode=padding_mode,  # type: ignore[arg-type]
-        )
+        self.conv = nn.Conv2d(channels, hidden, 3, 1, 0 if padding_mode == "circular" else stride, stride)
         self.score = nn.Linear(hidden, 1, bias=False)
         self.warned = False
 
@@ -220,10 +214,14 @@ class LearnablePolyphaseSampling(nn.Module):
 
     def scores(self, maps: Tensor) -> Tensor:
         """Score of each component, ``(B, stride**2)``, float32 at least; sides must be multiples of the stride."""
+        s = self.stride
+        if self.padding_mode == "circular":  # as F.pad, in half its time on the CPU, gradient included
+            maps = torch.cat([maps[:, :, -s:], maps, maps[:, :, :s]], 2)
+            maps = torch.cat([maps[..., -s:], maps, maps[..., :s]], 3)
         hidden = torch.relu(self.conv(maps))
         B, C, H, W = hidden.shape
-        means = hidden.view(B, C, H // self.stride, self.stride, W // self.stride, self.stride)
-        pooled = means.mean((2, 4), dtype=_accumulator(hidden)).flatten(2)
+        rows = hidden.view(B, C, H // s, s, W).mean(2, dtype=_accumulator(hidden))
+        pooled = rows.view(B, C, s, W // s, s).mean(3).flatten(2)
         # Not a matrix product: autocast would round the scores, and make ties of them.
         return (pooled * self.score.weight.to(pooled.dtype).view(1, C, 1)).sum(1)
 
@@ -316,7 +314,7 @@ def _pixels(phase: Tensor, h: int, w: int, stride: int) -> Tensor:
 
 
 def _channels_last(maps: Tensor) -> bool:
-    return maps.stride(1) == 1 and maps.shape[1] > 1
+    return maps.stride(1) == 1
 
 
 def _accumulator(maps: Tensor) -> torch.dtype:
