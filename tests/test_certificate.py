@@ -14,6 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import augkit
+from augkit.architectures.aliasfree import (
+    AliasFreeActivation,
+    AliasFreeDownsample2d,
+    AliasFreeLayerNorm2d,
+    IdealLowpass2d,
+)
 from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d
 from augkit.architectures.polyphase import (
     AdaptivePolyphaseSampling,
@@ -83,7 +89,7 @@ def lps(channels: int) -> nn.Module:
 def resnet18(sampling: Callable[[int], nn.Module], width: int = 4, shared: bool = True) -> nn.Module:
     """ResNet-18 in its ImageNet form (five halvings), with a polyphase sampling in the place of every stride."""
     stem = [nn.Conv2d(3, width, 7, padding=3, padding_mode="circular"), nn.BatchNorm2d(width), nn.ReLU()]
-    layers = [*stem, sampling(width), DenseMaxPool2d("circular"), sampling(width)]
+    layers = [*stem, sampling(width), DenseMaxPool2d(2, "circular"), sampling(width)]
     channels = width
     for stage in range(4):
         for k in range(2):
@@ -261,7 +267,13 @@ KEEPS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "global maximum": (lambda: Do(lambda x: x.amax((2, 3), keepdim=True)), "integer"),
     "sequence of places": (lambda: Do(lambda x, f: f(x.flatten(2).mT).mT.view(x.shape), nn.Linear(C, C)), "fractional"),
     "strided slice": (lambda: Do(lambda x: x[..., ::2, ::2]), "none"),
-    "dense maximum": (lambda: DenseMaxPool2d("circular"), "integer"),
+    "dense maximum": (lambda: DenseMaxPool2d(2, "circular"), "integer"),
+    "ideal low-pass": (lambda: IdealLowpass2d(0.5), "fractional"),
+    "ideal downsampling": (lambda: nn.Sequential(AliasFreeDownsample2d(3), conv()), "fractional"),
+    "alias-free activation": (AliasFreeActivation, "fractional"),
+    "alias-free norm, even side": (lambda: AliasFreeLayerNorm2d(C), "integer"),
+    "alias-free norm": (lambda: nn.Sequential(IdealLowpass2d(), AliasFreeLayerNorm2d(C)), "fractional"),
+    "half pixels": (lambda: nn.Sequential(AliasFreeDownsample2d(2), AliasFreeActivation("relu")), "integer"),
     "blur without stride": (lambda: BlurPool2d(C, 5, 1, "circular"), "fractional"),
     "one place": (lambda: Do(lambda x: x[:, :, :1, :1]), "none"),
     "shuffled channels": (lambda: Do(lambda x: x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)), "fractional"),
@@ -274,11 +286,28 @@ def test_rule_agrees_with_the_logits(name: str) -> None:
     make, expected = KEEPS[name]
     certificate = certify(net(make()), 12)
     assert certificate.verdict == expected, str(certificate)
+    if name in ("ideal downsampling", "half pixels"):
+        return  # a map that moves by fractions bears no nonlinearity
     # Behind a nonlinearity the mean over all places no longer hides what a layer does to them.
     certificate = certify(net(make(), conv(), nn.Softplus()), 12)
     assert certificate.verdict == ("none" if expected == "none" else "integer"), str(certificate)
     assert certificate.check.integer_moves == (expected == "none")
     assert certificate.check.fractional_moves
+
+
+@pytest.mark.parametrize("side", [32, 36])
+def test_alias_free_networks_follow_fractions_of_a_pixel_at_any_size(side: int) -> None:
+    model = augkit.build_model("resnet18", 5, downsample="aliasfree", padding_mode="circular", width=4, seed=0)
+    certificate = certify(model, side)
+    assert (certificate.verdict, certificate.layer) == ("fractional", None)
+    assert certificate.check.fractional < 1e-12 * certificate.check.scale
+
+
+def test_a_nonlinearity_breaks_a_map_that_moves_by_half_pixels() -> None:
+    certificate = certify(net(AliasFreeDownsample2d(), nn.ReLU()), 16)
+    assert (certificate.verdict, certificate.layer) == ("none", "2")
+    assert "moves by 1/2 pixel" in certificate.reason
+    assert certificate.check.integer_moves
 
 
 def test_odd_sides_have_no_nyquist_frequency_for_a_norm_to_count() -> None:
@@ -354,6 +383,7 @@ MENU: dict[str, Callable[[], nn.Module]] = {
     "block apart": lambda: Block(C, C, aps, shared=False),
     "zeros": lambda: conv(mode="zeros"),
     "norm": lambda: nn.BatchNorm2d(C),
+    "finer relu": lambda: AliasFreeActivation("relu", factor=3),
     "max pool": lambda: nn.MaxPool2d(2),
     "blur pool": lambda: BlurPool2d(C, padding_mode="circular"),
     "nearest": lambda: nn.Upsample(scale_factor=2),

@@ -127,7 +127,7 @@ def blur_pool(module: Any, call: Call) -> Equivariant:
 def dense_max_pool(module: Any, call: Call) -> Equivariant:
     """`DenseMaxPool2d`: the maximum of a window at every pixel."""
     state = nonlinear(call.x.state, "a maximum")
-    size = getattr(module, "size", 2)
+    size = module.kernel_size
     border = windows.CIRCULAR.get(module.padding_mode, module.padding_mode)
     window = Window(size, pad=size - 1)
     return slid(Operand(call.x.value, state), {2: window, 3: window}, border, "")
@@ -137,12 +137,12 @@ def polyphase(module: Any, call: Call) -> Any:
     """Polyphase sampling: an equivariant choice of the grid, or the grid that another sampling chose."""
     x, s = call.x, module.stride
     _check_grid(x, s)
-    for conv in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
-        if max(conv.kernel_size) > 1 and conv.padding_mode != "circular":
-            raise breaks(
-                f"chooses the grid by a convolution with {windows.CIRCULAR[conv.padding_mode]} padding",
-                "padding_mode='circular' of the sampling",
-            )
+    mode = getattr(module, "padding_mode", "circular")  # of the scores of learnable sampling
+    if mode != "circular":
+        raise breaks(
+            f"chooses the grid by a convolution with {windows.CIRCULAR[mode]} padding",
+            "padding_mode='circular' of the sampling",
+        )
     state = x.state.lowered("sampling one of the grids folds high frequencies onto low ones", "ideal downsampling")
     source = (state.frame, state.axes)
     given = call.get(1, "phase", None)

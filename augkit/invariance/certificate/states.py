@@ -209,10 +209,13 @@ def _check_still(operand: Operand, dims: set[int], ndim: int) -> None:
             raise breaks("combines a map with fixed values that differ from place to place", "one value per channel")
 
 
-def nonlinear(state: Equivariant, what: str = "a pointwise nonlinearity") -> Equivariant:
+FINER_GRID = "AliasFreeActivation, which works on a finer grid and filters"
+
+
+def nonlinear(state: Equivariant, what: str = "a pointwise nonlinearity", mend: str = FINER_GRID) -> Equivariant:
     """The state behind a nonlinear function of each place."""
     why = f"{what} makes frequencies that the grid cannot hold, so fractional shifts no longer commute with it"
-    return state.lowered(why, "AliasFreeActivation, which works on a finer grid and filters")
+    return state.lowered(why, mend)
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ def slid(x: Operand, windows: dict[int, Window], border: str, mend_stride: str) 
 def _slid(axis: Axis, size: int, window: Window, border: str, mend: str) -> tuple[dict[str, str], Axis]:
     faults = {}
     stride = window.stride
-    if axis.unit % stride or axis.period % stride:
+    if stride > 1 and (axis.unit % stride or axis.period % stride):
         nth = {2: "every second pixel", 3: "every third pixel"}.get(stride, f"one pixel in {stride}")
         faults[f"stride {stride} keeps {nth} (others after a shift by one)"] = mend
     reach = window.dilation * (window.kernel - 1)

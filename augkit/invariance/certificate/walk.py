@@ -212,12 +212,15 @@ class _Walker(fx.Tracer):
                 return combined(Operand(torch.empty(()), operand.state) for operand in call.operands())
             if rule is None:
                 raise unseen(self._without_rule)
+            self._running = True  # a rule may run a part of its module
             return _noted(rule(call), self.where, self.what, call.order)
         except Broken as broken:
             trouble = replace(broken.trouble, layer=self.where, type=self.what, order=call.order)
         except Exception as error:  # a rule met arguments that it was not written for
             why = f"its arguments are not understood ({type(error).__name__}: {str(error)[:80]})"
             trouble = Trouble(why, None, True, layer=self.where, type=self.what, order=call.order)
+        finally:
+            self._running = False
         if self.first is None and not trouble.refused:
             self.first = trouble
         return Lost(trouble)

@@ -170,7 +170,7 @@ def normalised(x: Operand, dims: set[int], parameters: Iterable[Operand | None])
             return state
         why = "its deviation counts the Nyquist frequency, whose energy changes with the fraction of a shift"
         return state.lowered(why, "an ideal low-pass before it, or odd sides")
-    return nonlinear(state, "a norm of each place")
+    return nonlinear(state, "a norm of each place", "AliasFreeLayerNorm2d, which divides by one number per image")
 
 
 def _same_everywhere(x: Operand, parameter: Tensor) -> None:
