@@ -21,6 +21,7 @@ _HOME = {
     "Recipe": "recipe",
     "architectural_invariance": "invariance",
     "build_model": "architectures",
+    "certify": "invariance",
     "fit": "training",
     "fourier_shift": "resampling",
     "learned_invariance": "invariance",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from augkit.blur import shift_blur as shift_blur
     from augkit.data import load_dataset as load_dataset
     from augkit.invariance import architectural_invariance as architectural_invariance
+    from augkit.invariance import certify as certify
     from augkit.invariance import learned_invariance as learned_invariance
     from augkit.invariance import measure_invariance as measure_invariance
     from augkit.invariance import transfer as transfer

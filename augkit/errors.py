@@ -4,6 +4,8 @@ AugkitError                 exit code 1
 ├── RunError                a run that started and failed (also a RuntimeError)
 └── InputError              bad input (also a ValueError), exit code 2
     └── InputTypeError      of the wrong type (also a TypeError)
+
+OddMapWarning               a map whose size ends a guarantee (also a UserWarning)
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ class InputError(AugkitError, ValueError):
 
 class InputTypeError(InputError, TypeError):
     """Input of the wrong type."""
+
+
+class OddMapWarning(UserWarning):
+    """A map that is no multiple of a layer's stride: exact equivariance to shifts ends there."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

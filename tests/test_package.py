@@ -76,6 +76,7 @@ def test_public_names_are_those_listed() -> None:
         "__version__",
         "architectural_invariance",
         "build_model",
+        "certify",
         "fit",
         "fourier_shift",
         "learned_invariance",

@@ -1,0 +1,263 @@
+"""Layers that commute with shifts by any fraction of a pixel, because none of them aliases.
+
+A map without frequencies at or above the Nyquist frequency stands for one periodic function on the torus. The layers
+here act on that function: ideal low-pass filters, resampling, activations whose harmonics are removed before they
+fold back, and a layer norm whose only statistic is the energy of the function. A network of these, of convolutions
+with circular padding and of batch norm (in evaluation one affine map per channel), ended by a global average, gives
+the same logits for every `fourier_shift` of its input, whole pixels or not.
+
+Karras et al. 2021, "Alias-Free Generative Adversarial Networks", https://arxiv.org/abs/2106.12423; Michaeli et al.
+2023, "Alias-Free Convnets: Fractional Shift Invariance via Polynomial Activations",
+https://arxiv.org/abs/2303.08085.
+
+Two conventions, everywhere below:
+
+- The Nyquist frequency of an even side is removed: it has no phase that a shift could turn. Of n pixels the
+  frequencies ``|k| <= (n - 1) // 2`` remain: all of an odd side, all but one of an even. (Of 2 pixels the mean
+  remains, of 4 pixels 3 coefficients.) Exactness at sizes so small is bought with content.
+- A side that is no multiple of the stride is no obstacle: ``ceil(n / stride)`` samples are spread evenly over the
+  torus, at steps of a little less than the stride.
+
+All is computed in float32 at least, under autocast too, and given back in the dtype that came.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augkit.errors import InputError, unknown_name
+
+LONGEST_MATRIX = 96  # pixels a side up to which two products with a matrix are faster than two FFTs on the CPU
+
+
+class IdealLowpass2d(nn.Module):
+    """Remove the frequencies at and above ``cutoff``, along each axis, and leave the others as they are.
+
+    Args:
+        cutoff: as a fraction of the Nyquist frequency, in (0, 1]. With 1 an even side loses its Nyquist frequency
+            and an odd side nothing. The mean always stays.
+
+    Raises:
+        InputError: a cutoff outside (0, 1].
+
+    >>> maps = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 1, 8, 8)
+    >>> IdealLowpass2d(1.0)(2.0 + maps).unique().tolist()
+    [2.0]
+    """
+
+    def __init__(self, cutoff: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < cutoff <= 1:
+            raise InputError(f"IdealLowpass2d: expected 0 < cutoff <= 1, a fraction of Nyquist, got {cutoff}")
+        self.cutoff = cutoff
+
+    def forward(self, maps: Tensor) -> Tensor:
+        H, W = maps.shape[-2:]
+        return band_limited(maps, (H, W), (self._bins(H), self._bins(W))).to(maps.dtype)
+
+    def _bins(self, side: int) -> int:
+        return max(0, math.ceil(self.cutoff * side / 2 - 1e-9) - 1)
+
+    def extra_repr(self) -> str:
+        return f"cutoff={self.cutoff:g}"
+
+
+class AliasFreeDownsample2d(nn.Module):
+    """Low-pass at the Nyquist frequency of the result, then sample: ``(B, C, H, W)`` at 1 / ``stride`` of the rate.
+
+    The output has ``ceil(H / stride)`` by ``ceil(W / stride)`` pixels; the first stays where it is.
+
+    Args:
+        stride: at least 1.
+
+    Raises:
+        InputError: a stride below 1.
+
+    >>> AliasFreeDownsample2d(2)(torch.rand(1, 3, 8, 9)).shape
+    torch.Size([1, 3, 4, 5])
+    """
+
+    def __init__(self, stride: int = 2) -> None:
+        super().__init__()
+        if stride < 1:
+            raise InputError(f"AliasFreeDownsample2d: expected a stride of at least 1, got {stride}")
+        self.stride = stride
+
+    def forward(self, maps: Tensor) -> Tensor:
+        H, W = (-(-side // self.stride) for side in maps.shape[-2:])
+        return band_limited(maps, (H, W), ((H - 1) // 2, (W - 1) // 2)).to(maps.dtype)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
+
+
+# The quadratic nearest to GELU (least squares) for inputs of the standard normal law, which norms provide:
+# its Hermite coefficients are E[f], E[f'] and E[f''] / 2.
+GELU_QUADRATIC = (1 / (8 * math.sqrt(math.pi)), 0.5, 3 / (8 * math.sqrt(math.pi)))
+POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+FORMS = ("polynomial", *POINTWISE)
+
+
+class AliasFreeActivation(nn.Module):
+    """Interpolate the maps, activate, remove what the maps' own grid cannot carry, and come back to it.
+
+    A polynomial of degree 2 doubles the band, so that on a grid twice as fine nothing folds back: the result is
+    that of the activation of the continuous function, exactly, and commutes with every fractional shift (Michaeli
+    2023, section 3.2). A grid 3/2 as fine gives the same numbers, as what folds back then lies in the band that
+    is removed (Orszag 1971), and is what is used. GELU and ReLU have harmonics without end: on a grid ``factor``
+    times as fine the largest are removed (Karras 2021), and the rest alias.
+
+    Args:
+        form: ``polynomial`` (a0 + a1 x + a2 x**2, at first the quadratic nearest to GELU), ``gelu`` or ``relu``.
+        channels: with ``polynomial``, learn a0, a1 and a2 for each of so many channels (the parameter
+            ``coefficients``, of shape ``(3, channels)``); they are fixed where None.
+        factor: of the finer grid, with ``gelu`` and ``relu``; at least 1.
+
+    Raises:
+        InputError: an unknown form, ``channels`` with another form than ``polynomial``, a factor below 1.
+    """
+
+    coefficients: Tensor
+
+    def __init__(self, form: str = "polynomial", channels: int | None = None, factor: int = 2) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise unknown_name("form of activation", form, FORMS)
+        if channels is not None and form != "polynomial":
+            raise InputError(f"AliasFreeActivation: channels are learned with form 'polynomial' only, not '{form}'")
+        if factor < 1:
+            raise InputError(f"AliasFreeActivation: expected a factor of at least 1, got {factor}")
+        self.form, self.channels, self.factor = form, channels, factor
+        if channels is not None:
+            self.coefficients = nn.Parameter(torch.tensor(GELU_QUADRATIC)[:, None].repeat(1, channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        H, W = maps.shape[-2:]
+        bins = (H - 1) // 2, (W - 1) // 2
+        fine = band_limited(maps, (self._fine(H), self._fine(W)), bins)
+        return band_limited(self._activate(fine), (H, W), bins).to(maps.dtype)
+
+    def _activate(self, fine: Tensor) -> Tensor:
+        if self.form != "polynomial":
+            return POINTWISE[self.form](fine)
+        if self.channels is None:
+            return quadratic(fine)
+        constant, linear, square = self.coefficients.to(fine.dtype)[..., None, None]
+        return fine * (fine * square + linear) + constant
+
+    def _fine(self, side: int) -> int:
+        if self.form != "polynomial":
+            return self.factor * side
+        # Products reach 2 K, and 2 K - size must fall outside [-K, K]; rounded up, for aligned products.
+        return -(-(3 * ((side - 1) // 2) + 1) // 4) * 4
+
+    def extra_repr(self) -> str:
+        learned = "" if self.channels is None else f", channels={self.channels}"
+        return f"{self.form!r}{learned}" if self.form == "polynomial" else f"{self.form!r}, factor={self.factor}"
+
+
+class AliasFreeLayerNorm2d(nn.Module):
+    """Layer norm that divides a whole sample by one number (Michaeli 2023, section 3.3).
+
+    At each pixel the mean over channels is subtracted (linear, so that nothing aliases); then the sample is divided
+    by the root mean square over channels and pixels. That is the energy of the function that the maps stand for,
+    the same on every grid. Dividing each pixel by its own deviation, as ConvNeXt does, makes new frequencies.
+
+    Args:
+        channels: C of the maps ``(B, C, H, W)``.
+        eps: added to the mean square.
+
+    >>> AliasFreeLayerNorm2d(8)(5 + 3 * torch.randn(2, 8, 6, 6)).square().mean().round(decimals=2)
+    tensor(1., grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        work = maps.to(_working(maps))
+        work = work - work.mean(1, keepdim=True)
+        scale = (work.square().mean((1, 2, 3), keepdim=True) + self.eps).rsqrt()
+        work = work * scale * self.weight.to(work.dtype)[:, None, None] + self.bias.to(work.dtype)[:, None, None]
+        return work.to(maps.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps:g}"
+
+
+def quadratic(values: Tensor) -> Tensor:
+    """The quadratic nearest to GELU under the standard normal law: ``(1 + 3 x**2) / (8 sqrt(pi)) + x / 2``."""
+    constant, linear, square = GELU_QUADRATIC
+    return values * (values * square + linear) + constant
+
+
+def band_limited(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> Tensor:
+    """Sample the periodic function that maps stand for on a grid of ``size``, frequencies up to ``bins`` alone.
+
+    Args:
+        maps: ``(..., H, W)`` floating.
+        size: pixels of the result, (height, width).
+        bins: largest frequency that is kept, in cycles per side; ``2 * bins + 1`` fit in both grids.
+
+    Returns:
+        ``(..., *size)``, float32 or float64.
+    """
+    work = maps.to(_working(maps))
+    if max(*work.shape[-2:], *size) <= LONGEST_MATRIX and _exact_products(work):
+        return _by_matrices(work, size, bins)
+    return _by_fft(work, size, bins)
+
+
+def _exact_products(maps: Tensor) -> bool:
+    # FFTs are float32 whatever the settings; products of matrices may be TensorFloat-32 or bfloat16 inside.
+    return maps.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+
+
+def _by_fft(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> Tensor:
+    rows, columns = bins
+    spectrum = torch.fft.rfft2(maps, norm="forward")[..., : columns + 1]
+    H = maps.shape[-2]
+    zeros = spectrum.new_zeros(*spectrum.shape[:-2], size[0] - 2 * rows - 1, columns + 1)
+    spectrum = torch.cat([spectrum[..., : rows + 1, :], zeros, spectrum[..., H - rows :, :]], -2)
+    return torch.fft.irfft2(spectrum, s=size, norm="forward")
+
+
+def _by_matrices(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> Tensor:
+    H, W = maps.shape[-2:]
+    down = _interpolation(H, size[0], bins[0], maps.dtype)
+    across = _interpolation(W, size[1], bins[1], maps.dtype)
+    with torch.autocast("cpu", enabled=False):
+        return torch.matmul(down, torch.matmul(maps, across.T))
+
+
+def _interpolation(before: int, after: int, bins: int, dtype: torch.dtype) -> Tensor:
+    """The matrix ``(after, before)`` of trigonometric interpolation."""
+    # The compiler looks through a cache, with a warning, and folds constants by itself.
+    kernel = _dirichlet if torch.compiler.is_compiling() else _cached_dirichlet
+    return torch.from_numpy(kernel(before, after, bins)).to(dtype)
+
+
+def _dirichlet(before: int, after: int, bins: int) -> np.ndarray:
+    """A Dirichlet kernel around each place: ``1 + 2 sum_k cos(2 pi k d) = sin((2 bins + 1) pi d) / sin(pi d)``."""
+    turn = before * after
+    steps = (np.arange(after)[:, None] * before - np.arange(before) * after) % turn
+    half = np.pi * np.where(steps > turn // 2, steps - turn, steps) / turn  # near 0, where sines are precise
+    sines = np.sin((2 * bins + 1) * half) / np.where(steps == 0, 1.0, np.sin(half))
+    return np.asarray(np.where(steps == 0, 2.0 * bins + 1.0, sines) / before)
+
+
+_cached_dirichlet = functools.lru_cache(maxsize=256)(_dirichlet)
+
+
+def _working(maps: Tensor) -> torch.dtype:
+    return torch.promote_types(maps.dtype, torch.float32)

@@ -1,0 +1,290 @@
+"""Is a network exactly invariant to shifts on the torus, and if not, where does it begin?
+
+Two answers must agree. The *structure*: a walk through the network, layer by layer (`walk`), in which each layer
+keeps integer or fractional shifts by proof or ends them. The *logits*: how much they move, in float64, for random
+images and shifts. A network is certified only where the structure says yes and the logits do not move. One that is
+broken in structure is not certified even if its logits happen to stand still, such as those of a constant network.
+
+Exactly invariant networks: Chaman & Dokmanic 2021, https://arxiv.org/abs/2011.14214 (integer shifts); Michaeli et
+al. 2023, https://arxiv.org/abs/2303.08085 (fractional ones).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from augkit.errors import InputError, InputTypeError, OddMapWarning
+from augkit.invariance.certificate.states import Equivariant, Level, Lost, State, Trouble
+from augkit.invariance.certificate.walk import Step, Walk, walk
+from augkit.resampling import check_size, fourier_shift
+
+Verdict = Literal["integer", "fractional", "none", "refused"]
+
+# Every residue of small strides, along each axis and along both, and distances beyond the strides: a short shift may
+# change the phases of polyphase samplings alone, and move no coarse map. The first few are the telling ones.
+INTEGER_SHIFTS = ((1, 0), (5, 7), (13, -11), (0, 1), (1, 1), (2, -1), (-3, 2), (-26, 22))
+FRACTIONAL_SHIFTS = ((0.5, 0.5), (1 / 3, -2 / 3), (-0.25, 1.7), (0.5, 0.0), (0.0, 0.5))
+FEW = 3  # shifts of each kind that show how far the logits of a broken network move
+CALIBRATION_PASSES = 3
+
+
+@dataclass(frozen=True)
+class LogitCheck:
+    """How much the logits move under circular shifts, in float64.
+
+    Attributes:
+        integer, fractional: the largest absolute change of a logit over all images and shifts of each kind.
+        scale: the largest absolute logit of the unshifted images.
+        tolerance: change over scale up to which logits count as unmoved.
+        shifts: number of shifts, fewer where the structure says no.
+        images: number of random images, standard normal, drawn from ``seed``.
+        calibrated: whether batch norm took its statistics from these images, or kept those it came with.
+    """
+
+    integer: float
+    fractional: float
+    scale: float
+    tolerance: float
+    shifts: int
+    images: int
+    seed: int
+    calibrated: bool
+
+    @property
+    def integer_moves(self) -> bool:
+        """Whether an integer shift moved a logit."""
+        return not self.integer <= self.tolerance * self.scale
+
+    @property
+    def fractional_moves(self) -> bool:
+        """Whether a fractional shift moved a logit."""
+        return not self.fractional <= self.tolerance * self.scale
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is known about a network in evaluation mode, at one input size, on the torus.
+
+    Attributes:
+        verdict: ``integer``: exactly invariant to integer circular shifts; ``fractional``: to fractional ones too;
+            ``none``: to neither; ``refused``: it cannot be judged.
+        layer, type: qualified name and class of the first layer that ends the guarantee (for ``integer``: that of
+            fractional shifts); None where none does.
+        reason: why, in one sentence.
+        mend: what would mend it; None where nothing is known to.
+        input_size: ``(H, W)``.
+        walk: the layers in the order of execution.
+        check: the confirmation on logits.
+    """
+
+    verdict: Verdict
+    layer: str | None
+    type: str | None
+    reason: str
+    mend: str | None
+    input_size: tuple[int, int]
+    walk: tuple[Step, ...]
+    check: LogitCheck
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        H, W = self.input_size
+        claim = {
+            "integer": "exactly invariant to integer circular shifts, not to fractional ones",
+            "fractional": "exactly invariant to integer and fractional circular shifts",
+            "none": "not exactly invariant to circular shifts",
+            "refused": "cannot be judged",
+        }[self.verdict]
+        place = "" if self.layer is None else f"{self.layer} ({self.type}): "
+        c = self.check
+        lines = [f"{self.verdict}: {claim} ({H} x {W} pixels, evaluation mode)", f"  {place}{self.reason}"]
+        lines += [] if self.mend is None else [f"  mend: {self.mend}"]
+        statistics = "calibrated" if c.calibrated else "as it is"
+        change = f"{c.integer:.1e} (integer) and {c.fractional:.1e} (fractional shifts)"
+        lines += [
+            f"  logits of scale {c.scale:.1e} move by {change}, tolerance {c.tolerance:g} of the scale",
+            f"  float64, {c.images} random images, {c.shifts} shifts, batch norm {statistics}",
+        ]
+        return "\n".join(lines)
+
+
+def certify(
+    model: nn.Module,
+    input_size: int | tuple[int, int],
+    *,
+    in_channels: int | None = None,
+    images: int = 2,
+    tolerance: float = 1e-9,
+    calibrate: bool = False,
+    seed: int = 0,
+) -> Certificate:
+    """Whether a network's logits are exactly invariant to circular shifts, and the first layer that ends it.
+
+    The network is copied and judged in evaluation mode; it is not changed.
+
+    Args:
+        model: maps images ``(B, C, H, W)`` to logits ``(B, K)``.
+        input_size: side of the input in pixels, or ``(H, W)``; strides and maps of odd sides depend on it.
+        in_channels: C; read off the first convolution where None.
+        images: random images of the check on logits, at least 2.
+        tolerance: largest change of a logit, relative to the largest logit, that counts as rounding in float64.
+        calibrate: give batch norm the statistics of the random images (for untrained networks); otherwise it keeps
+            those it has.
+        seed: of the random images.
+
+    Raises:
+        InputTypeError: no `torch.nn.Module`.
+        InputError: a size that the network cannot take, an output that is not ``(B, K)``, an unknown C.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(
+    ...     nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ... )
+    >>> certificate = certify(net, 16)
+    >>> certificate.verdict, certificate.layer
+    ('integer', '1')
+    """
+    size, channels = _checked(model, input_size, in_channels, images)
+    generator = torch.Generator().manual_seed(seed)
+    batch = torch.randn(images, channels, *size, generator=generator, dtype=torch.float64)
+    devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OddMapWarning)  # the certificate says it
+        network, batch = _prepared(model, batch, calibrate)
+        logits = _logits(network, batch)
+        walked = _agreeing(walk(network, batch.clone()), logits, tolerance)
+        few = FEW if isinstance(walked.state, Lost) else None
+        shifts = INTEGER_SHIFTS[:few], FRACTIONAL_SHIFTS[:few]
+        integer, fractional = (_moved(network, batch, logits, own) for own in shifts)
+    check = LogitCheck(
+        integer, fractional, float(logits.abs().max()), tolerance, sum(map(len, shifts)), images, seed, calibrate
+    )
+    return _verdict(walked, check, size)
+
+
+def _checked(
+    model: nn.Module, input_size: int | tuple[int, int], in_channels: int | None, images: int
+) -> tuple[tuple[int, int], int]:
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
+    if images < 2:
+        raise InputError(f"images: expected at least 2, got {images}")
+    if in_channels is None:
+        found = (getattr(module, "in_channels", None) for module in model.modules())
+        in_channels = next((number for number in found if isinstance(number, int)), None)
+    if in_channels is None:
+        raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
+    if in_channels < 1:
+        raise InputError(f"in_channels: expected at least 1, got {in_channels}")
+    return size, in_channels
+
+
+def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Module, Tensor]:
+    """A float64 copy in evaluation mode, and the images on its device."""
+    network = copy.deepcopy(getattr(model, "_orig_mod", model))  # what `torch.compile` wraps
+    first = next((t for t in (*network.parameters(), *network.buffers())), None)
+    device = torch.device("cpu") if first is None or first.device.type == "mps" else first.device
+    network, batch = network.to(device, torch.float64).eval(), batch.to(device)
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    if calibrate:
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average
+        for _ in range(CALIBRATION_PASSES):
+            _logits(network, batch)
+        network.eval()
+    return network, batch
+
+
+def _logits(network: nn.Module, batch: Tensor) -> Tensor:
+    H, W = batch.shape[-2:]
+    try:
+        logits = network(batch.clone())
+    except Exception as error:  # the network's own code may raise anything
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"input_size {H} x {W}, {batch.shape[1]} channels: the network cannot take it in float64 ({line[:160]})"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"model: expected logits (B, K), got {got}; wrap it so that it returns its logits alone")
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError("model: its logits are not finite for random images; pass calibrate=True if it is untrained")
+    return logits
+
+
+def _moved(network: nn.Module, batch: Tensor, logits: Tensor, shifts: tuple[tuple[float, float], ...]) -> float:
+    """The largest change of a logit; each image of a batch takes another of the shifts."""
+    largest = 0.0
+    for k in range(len(shifts)):
+        own = [shifts[(k + n) % len(shifts)] for n in range(len(batch))]
+        if all(isinstance(s, int) for s in own[0]):
+            moved = torch.stack([image.roll((y, x), (-2, -1)) for image, (x, y) in zip(batch, own, strict=True)])
+        else:
+            moved = fourier_shift(batch, torch.tensor(own, dtype=torch.float64, device=batch.device))
+        change = float((_logits(network, moved) - logits).abs().max())
+        largest = change if math.isnan(change) else max(largest, change)
+    return largest
+
+
+def _agreeing(walked: Walk, logits: Tensor, tolerance: float) -> Walk:
+    """The walk, unless what it traced is not what the network computes."""
+    if isinstance(walked.state, Lost):
+        return walked
+    output = walked.output
+    close = isinstance(output, Tensor) and output.shape == logits.shape
+    if close and float((output - logits).abs().max()) <= tolerance * float(logits.abs().max()):
+        return walked
+    why = "its trace gives other logits than the network: its Python code takes another path, or it is random"
+    return dataclasses.replace(walked, state=Lost(Trouble(why, refused=True)))
+
+
+def _verdict(walked: Walk, check: LogitCheck, size: tuple[int, int]) -> Certificate:
+    state = walked.state
+    if isinstance(state, Lost):
+        trouble = state.trouble
+        verdict: Verdict = "refused" if trouble.refused else "none"
+    else:
+        verdict, trouble = _structural(state)
+        moves = check.integer_moves or (verdict == "fractional" and check.fractional_moves)
+        if moves and verdict in ("integer", "fractional"):
+            kind = "integer" if check.integer_moves else "fractional"
+            why = f"every layer allows {verdict} shifts, yet the logits move under {kind} ones: a layer hides something"
+            verdict, trouble = "refused", Trouble(why, refused=True)
+    mend = _divisible(walked, size) if trouble.needs_divisible else trouble.mend
+    return Certificate(verdict, trouble.layer, trouble.type, trouble.why, mend, size, walked.steps, check)
+
+
+def _structural(state: State) -> tuple[Verdict, Trouble]:
+    if not isinstance(state, Equivariant):
+        return "refused", Trouble("its output is a choice of a grid, not logits", refused=True)
+    if state.moves:
+        return "none", Trouble("its output still has places, which move with the image", "global average pooling")
+    if state.level == Level.FRACTIONAL:
+        return "fractional", Trouble("every layer commutes with fractional shifts, and the head forgets the place")
+    return "integer", state.limit or Trouble("a layer keeps integer shifts alone")
+
+
+def _divisible(walked: Walk, size: tuple[int, int]) -> str:
+    """The input sizes at which every polyphase sampling divides its map: multiples of all their strides together."""
+    factor, side = 1, size[0]
+    for step in walked.steps:
+        if step.type.endswith("PolyphaseSampling") and step.size is not None and step.size[0] < side:
+            factor, side = factor * math.ceil(side / step.size[0]), step.size[0]  # ceil(side / stride) are left
+    sizes = [[n // factor * factor for n in size], [-(-n // factor) * factor for n in size]]
+    near = " or ".join(f"{H} x {W}" for H, W in sizes if min(H, W) > 0)
+    return f"an input whose sides are multiples of {factor}, such as {near} instead of {size[0]} x {size[1]}"
