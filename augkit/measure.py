@@ -7,44 +7,37 @@ import json
 import math
 import shlex
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from augkit.command import (
-    Display,
-    Interrupted,
     Parser,
     add_writing,
     make_parser,
-    new_folder,
     positive,
     positive_number,
     print_json,
     run,
 )
-from augkit.comparison import jsonable
-from augkit.data import Dataset, Images, load_dataset, sample
+from augkit.data import atypical_versions, load_dataset, sample
 from augkit.errors import InputError, unknown_name
 from augkit.interpolation import KERNELS
-from augkit.invariance import PROTOCOLS, Measurement, Network, Plan
-from augkit.invariance.measurement import batches
+from augkit.invariance import PROTOCOLS, Plan
 from augkit.invariance.network import PRECISIONS
 from augkit.invariance.plan import AXES, Pairs, full_plan, one_shift, square_grid
 from augkit.invariance.presets import PRESETS, Preset
 from augkit.invariance.protocols import BACKGROUNDS, make_protocol
+from augkit.measuring import ImageSet, Session
 from augkit.models import LoadedModel, load_model
+from augkit.probes import add_probe_flags
 from augkit.report.measured import print_measured
-from augkit.storage import MARK, claim, environment, write
-from augkit.training import choose_device
+from augkit.report.measured_page import measured_page
+from augkit.storage import environment, write
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
-STATE = "measurement.pt"
-SAVE_EVERY = 10.0  # seconds
 
 
 def main(arguments: list[str]) -> None:
@@ -56,8 +49,10 @@ def main(arguments: list[str]) -> None:
     loaded = load_model(options.model, options.weights)
     preset, protocol = _preset(options), _protocol(options, loaded)
     sets = _image_sets(options, loaded, protocol)
-    plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images)
-    session = _Session(options, arguments, loaded, plan, operator)
+    plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images.shape[1:])
+    if options.ood_builtin:
+        sets |= _built_in(next(iter(sets.values())), plan, options.seed or 0)
+    session = Session(options, arguments, loaded, plan, operator, lie=preset is not None and preset.lie is not None)
     session.begin(sets)
     reports = session.measure()
     result = {"model": options.model, "split": options.split, **reports.pop(session.typical)}
@@ -65,13 +60,16 @@ def main(arguments: list[str]) -> None:
         result["ood"] = reports
     if preset is not None:
         result["preset"] = {"name": options.preset, **preset.to_dict()}
-    result |= {"weights_sha256": session.network.digest, "folder": str(session.folder)}
+    command = f"python -m augkit.measure {shlex.join(arguments)}"
+    result |= {"weights_sha256": session.network.digest, "folder": str(session.folder), "command": command}
+    result["environment"] = environment()
     write(session.folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
+    write(session.folder / "report.html", measured_page(result, session.pictures(result["flips"])))
     if options.json:
         print_json(result)
         return
     print_measured(result)
-    print(f"written to {session.folder}")
+    print(f"report: {session.folder / 'report.html'}")
 
 
 def _parser() -> Parser:
@@ -80,8 +78,11 @@ def _parser() -> Parser:
     parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
     data = parser.add_argument_group("images")
-    data.add_argument("--data", help="dataset name or folder:DIR (default: the run's own)")
+    data.add_argument("--data", help="name, folder:DIR, parquet:DIR or hf:NAME (default: the run's own)")
     data.add_argument("--ood", metavar="DATA", action="append", default=[], help="measure these images beside")
+    data.add_argument("--ood-builtin", action="store_true", help="measure atypical versions of the images beside")
+    data.add_argument("--labels", type=Path, metavar="FILE", help="which class is which output of the network")
+    data.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read, and count them")
     data.add_argument("--root", help="folder of torchvision datasets")
     data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
     data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
@@ -103,6 +104,7 @@ def _parser() -> Parser:
         "--grid", type=_numbers, metavar="STEP[,EXTENT]", help="worst case over multiples of STEP pixels up to EXTENT"
     )
     what.add_argument("--no-curves", action="store_true", help="pairs alone, and the grid if given: far fewer views")
+    add_probe_flags(parser)
     how = parser.add_argument_group("how")
     how.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
     how.add_argument("--compile", action="store_true", help="compile the network first")
@@ -120,7 +122,7 @@ def _protocol(options: Any, loaded: LoadedModel) -> str:
     return protocol
 
 
-def _what(options: Any, loaded: LoadedModel, protocol: str, images: torch.Tensor) -> tuple[Plan, dict[str, Any]]:
+def _what(options: Any, loaded: LoadedModel, protocol: str, size: tuple[int, int]) -> tuple[Plan, dict[str, Any]]:
     """The plan, and the arguments of `make_protocol`."""
     preset = _preset(options)
     own = loaded.recipe.invariance if loaded.recipe is not None else None
@@ -130,7 +132,7 @@ def _what(options: Any, loaded: LoadedModel, protocol: str, images: torch.Tensor
     if preset and options.pairs:
         plan = replace(plan, pairs=replace(plan.pairs, count=options.pairs))
     operator = {"protocol": protocol, "kernel": kernel, "background": background}
-    return plan, operator | {"input_size": _input_size(options, loaded, protocol, plan, images)}
+    return plan, operator | {"input_size": _input_size(options, loaded, protocol, plan, size)}
 
 
 def _preset(options: Any) -> Preset | None:
@@ -168,14 +170,13 @@ def _plan(options: Any, own: Any, exact: bool) -> Plan:
     return Plan(axis, Pairs(pairs, low, most), grid=grid or ())
 
 
-def _input_size(options: Any, loaded: LoadedModel, protocol: str, plan: Plan, images: torch.Tensor) -> int | None:
+def _input_size(options: Any, loaded: LoadedModel, protocol: str, plan: Plan, size: tuple[int, int]) -> int | None:
     """The side that the network sees: as asked, else its own where the images leave room for it, else None."""
     if options.input_size is not None:
         return int(options.input_size)
     own = loaded.recipe.data.canvas if loaded.recipe is not None else loaded.input_size
     if own is None or protocol == "circular" or (loaded.recipe is not None and protocol != "embed"):
         return None
-    size = (images.shape[-2], images.shape[-1])
     try:
         make_protocol(protocol, size, max_shift=plan.max_shift, factors=plan.factors, input_size=own)
     except InputError:
@@ -183,7 +184,7 @@ def _input_size(options: Any, loaded: LoadedModel, protocol: str, plan: Plan, im
     return own
 
 
-def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, _Set]:
+def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, ImageSet]:
     """The images by name: those of ``--data`` first, then those of ``--ood``."""
     own = loaded.recipe.data if loaded.recipe is not None else None
     if options.data is None and own is None:
@@ -194,145 +195,38 @@ def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, _
     return {name: _image_set(options, loaded, protocol, name) for name in names}
 
 
-@dataclass(frozen=True)
-class _Set:
-    """Images in memory, with the number of classes that their labels stand for."""
-
-    images: torch.Tensor
-    labels: torch.Tensor | None
-    background: float
-    classes: int
-
-
-def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> _Set:
+def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> ImageSet:
     own = loaded.recipe.data if loaded.recipe is not None else None
-    root = options.root or (own.root if own is not None and name == own.name else None)
-    dataset: Dataset = load_dataset(name, root=root, image_size=options.image_size or (own.image_size if own else None))
-    images = dataset.open_test() if options.split == "test" else dataset.validation
-    if options.limit is not None:
-        images = sample(images, options.limit, seed=options.seed or 0)
+    dataset = load_dataset(
+        name,
+        root=options.root or (own.root if own is not None and name == own.name else None),
+        image_size=options.image_size or (own.image_size if own else None),
+        labels_file=options.labels if name == options.data else None,
+        skip_corrupt=options.skip_corrupt,
+    )
+    seed = options.seed or 0
+    if options.split == "test":
+        images = dataset.open_test(options.limit, seed=seed)
+    else:
+        images = dataset.validation if options.limit is None else sample(dataset.validation, options.limit, seed=seed)
     if own is not None and own.canvas is not None and protocol != "embed":
-        images = Images(images.on_canvas(own.canvas), images.labels, images.background)
-    return _Set(images.images, images.labels, images.background, len(dataset.classes))
+        images = images.put_on_canvas(own.canvas)
+    notes = []
+    if dataset.skipped:
+        first = next(iter(dataset.skipped))
+        notes.append(f"{len(dataset.skipped)} broken files left out, the first is {first}")
+    return ImageSet(images, dataset.classes, tuple(notes))
 
 
-@dataclass
-class _Session:
-    """Measurements of several image sets by one network, kept in a folder while they go on."""
-
-    options: Any
-    arguments: list[str]
-    loaded: LoadedModel
-    plan: Plan
-    operator: dict[str, Any]
-    folder: Path = field(init=False)
-    network: Network = field(init=False)
-    sets: dict[str, _Set] = field(default_factory=dict)
-    measurements: dict[str, Measurement] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def typical(self) -> str:
-        """The name of the first image set."""
-        return next(iter(self.sets))
-
-    def begin(self, sets: dict[str, _Set]) -> None:
-        """Let the network see one image of every set, and only then touch the output folder."""
-        options, loaded = self.options, self.loaded
-        self.network = Network(
-            loaded.model,
-            mean=options.mean or loaded.mean,
-            std=options.std or loaded.std,
-            precision=options.precision,
-            compiled=options.compile,
-            device=choose_device(options.device),
-        )
-        for name, images in sets.items():
-            background = self.operator["background"]
-            operator = self.operator | {"background": images.background if background is None else background}
-            measurement = Measurement(self.network, self.plan, operator, seed=options.seed or 0)
-            self.sets[name], self.notes[name] = self._with_fitting_labels(measurement, name, images)
-            self.measurements[name] = measurement
-            if self.operator["protocol"] != "circular":  # the network sees images of one size
-                self.operator["input_size"] = tuple(measurement.settings["input_size"])
-        if options.resume and not (options.output / MARK).is_file():
-            raise InputError(f"--resume: '{options.output}' holds no measurement to go on with")
-        self.folder = claim(options.output or new_folder("measure"), resume=options.resume, overwrite=options.overwrite)
-        for name, measurement in self.measurements.items():
-            if options.resume and self._state(name).is_file():
-                measurement.restore(torch.load(self._state(name), map_location="cpu", weights_only=True))
-        write(self.folder / MARK, json.dumps(environment(), indent=2))
-
-    def measure(self) -> dict[str, dict[str, Any]]:
-        """Reports for JSON, by image set; an interrupt keeps all whole batches."""
-        views = len(self.plan.layout.columns)
-        try:
-            with Display(
-                sum(map(len, (s.images for s in self.sets.values()))) * views, quiet=self.options.quiet
-            ) as bar:
-                return {name: self._measure_one(name, bar) for name in self.sets}
-        except KeyboardInterrupt:
-            for name, measurement in self.measurements.items():
-                if measurement.tally.images:
-                    self._save(name)
-            raise Interrupted(self._resume_line()) from None
-
-    def _measure_one(self, name: str, display: Display) -> dict[str, Any]:
-        images, measurement = self.sets[name], self.measurements[name]
-        for note in self.notes[name]:
-            display.line(note)
-        what = f"measuring {self.options.model} on {name}"
-        display.stage(what)
-        display.skip(measurement.tally.images * measurement.views)
-        size = self.options.batch_size or (256 if self.network.device.type == "cuda" else 64)
-        stream = batches(images.images, images.labels, size)
-        measurement.run(stream, self._saver(name, lambda: display.stage(what)), display.advance)
-        self._save(name)
-        report = measurement.report().to_dict()
-        report["settings"] |= {"batch_size": size, "notes": self.notes[name]}
-        return {"data": name, **jsonable(report)}
-
-    def _saver(self, name: str, show: Callable[[], None]) -> Callable[[int], None]:
-        last = time.monotonic()
-
-        def on_batch(done: int) -> None:
-            nonlocal last
-            if time.monotonic() - last > SAVE_EVERY:
-                self._save(name)
-                show()
-                last = time.monotonic()
-
-        return on_batch
-
-    def _save(self, name: str) -> None:
-        state = self.measurements[name].state()
-        write(self._state(name), lambda path: torch.save(state, path))
-
-    def _state(self, name: str) -> Path:
-        number = list(self.measurements).index(name)
-        return self.folder / (f"ood{number}-{STATE}" if number else STATE)
-
-    def _with_fitting_labels(self, measurement: Measurement, name: str, images: _Set) -> tuple[_Set, list[str]]:
-        classes = measurement.probe(images.images[:1])
-        channels = measurement.settings["channels"]
-        notes = [f"{name}: grey images, {channels} channels for the network"] if "repeated" in channels else []
-        if images.labels is None:
-            return images, [*notes, f"{name}: no labels, so accuracy is left out"]
-        if classes < images.classes:
-            raise InputError(f"labels: '{name}' has {images.classes} classes, the model {classes}; they do not match")
-        if classes > images.classes:
-            why = f"the model has {classes} classes and the data {images.classes}"
-            return replace(images, labels=None), [*notes, f"{name}: accuracy is left out, {why}"]
-        return images, notes
-
-    def _resume_line(self) -> str:
-        words, kept = iter(self.arguments), []
-        for word in words:
-            if word == "--output":
-                next(words, None)
-            elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
-                kept.append(word)
-        return f"python -m augkit.measure {shlex.join(kept)} --output {shlex.quote(str(self.folder))} --resume"
+def _built_in(typical: ImageSet, plan: Plan, seed: int) -> dict[str, ImageSet]:
+    """Atypical versions of the images; placement beyond the range where their canvas leaves room for it."""
+    notes: tuple[str, ...] = ()
+    try:
+        reach = plan.max_shift or None
+        versions = atypical_versions(typical.images, seed=seed, max_shift=reach, max_factor=max(1.0, plan.factors[1]))
+    except InputError as error:
+        versions, notes = atypical_versions(typical.images, seed=seed), (f"no placement out of range: {error}",)
+    return {name: ImageSet(images, typical.classes, notes) for name, images in versions.items()}
 
 
 def _background(text: str) -> float | str:

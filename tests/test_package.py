@@ -25,6 +25,8 @@ ROWS = [
     ["training", "search"],
     ["comparison", "models", "report"],
     ["command"],
+    ["probes"],
+    ["measuring"],
     ["train", "tune", "measure", "compare", "preview"],
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}

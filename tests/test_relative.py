@@ -12,7 +12,8 @@ import augkit
 from augkit import geometry
 from augkit.errors import InputError
 from augkit.invariance import Protocol, make_protocol, relative_invariance
-from augkit.invariance.relative import _draw, rescaled_and_shifted
+from augkit.invariance.protocols import Scene
+from augkit.invariance.relative import _draw
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -120,14 +121,14 @@ def test_rescaling_and_shift_compose_about_the_centre(name: str) -> None:
     blob = torch.exp(-((grid[:, None] - 4) ** 2 + (grid + 6) ** 2) / 8)[None, None]  # at (-6, 4) from the centre
     window = {"crop": (35, 35), "embed": (61, 61), "circular": (41, 41)}[name]
     protocol = make_protocol(name, (41, 41), input_size=window, kernel="sinc")
-    out = rescaled_and_shifted(protocol, blob, torch.tensor([0.8]), torch.tensor([[1.5, -2.0]]), 1.25)
+    out = Scene(protocol, blob).rescale(torch.tensor([0.8]), 0.8, torch.tensor([[1.5, -2.0]]))
     assert out.shape[-2:] == window
     place = torch.arange(window[0]).double() - (window[0] - 1) / 2
     mass = out.sum()
     assert (out.sum(-2) @ place / mass).item() == pytest.approx(0.8 * -6 + 1.5, abs=0.02)
     assert (out.sum(-1) @ place / mass).item() == pytest.approx(0.8 * 4 - 2.0, abs=0.02)
     assert (mass / blob.sum()).item() == pytest.approx(0.64, rel=0.01)
-    none = rescaled_and_shifted(protocol, blob, torch.ones(1), torch.tensor([[2.0, 1.0]]), 1.25)
+    none = Scene(protocol, blob).rescale(torch.ones(1), 0.8, torch.tensor([[2.0, 1.0]]))
     torch.testing.assert_close(none, protocol.shift(blob, torch.tensor([[2.0, 1.0]])), atol=1e-5, rtol=0)
 
 
@@ -142,7 +143,7 @@ def test_rescaling_is_measured_and_no_transform_leaves_the_image() -> None:
         geometry.shift(torch.tensor([[-4.0, -4.0]])), geometry.rescale(torch.tensor([0.8]), (32, 32))
     )
     plain = augkit.resample(images[:1], matrix, (32, 32), kernel="sinc", padding="zeros")
-    mirrored = rescaled_and_shifted(protocol, images[:1], torch.tensor([0.8]), torch.zeros(1, 2), 1.25)
+    mirrored = Scene(protocol, images[:1]).rescale(torch.tensor([0.8]), 0.8, torch.zeros(1, 2))
     torch.testing.assert_close(mirrored[..., 8:24, 8:24], plain[..., 8:24, 8:24], atol=1e-5, rtol=0)
 
 

@@ -185,6 +185,13 @@ class Measurement:
             raise InputError("images: expected at least 1, got none")
 
     @property
+    def protocol(self) -> Protocol:
+        """How images are moved; known once the first batch has come."""
+        if self._protocol is None:
+            raise InputError("measurement: its protocol is known once the first batch has come")
+        return self._protocol
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that is needed to repeat it; known once the first batch has come."""
         protocol, plan = self._protocol, self.plan

@@ -100,12 +100,17 @@ class Scene:
         how = (protocol.input_size, protocol.kernel, PADDING[protocol.name])
         return self._on_canvas(shift_checked(self._content, pixels, *how))
 
-    def rescale(self, factor: Tensor, smallest: float) -> Tensor:
-        """Rescale by ``(B,)`` factors about the centre of the input; no factor is below ``smallest``."""
+    def rescale(self, factor: Tensor, smallest: float, pixels: Tensor | None = None) -> Tensor:
+        """Rescale by ``(B,)`` factors about the input's centre, then move by ``pixels`` ``(B, 2)``; resampled once.
+
+        No factor is below ``smallest``.
+        """
         protocol = self.protocol
         (x, y), (height, width) = protocol.start, protocol.input_size
         middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
         shift_x, shift_y = middle_x + factor * (x - middle_x), middle_y + factor * (y - middle_y)
+        if pixels is not None:
+            shift_x, shift_y = shift_x + pixels[:, 0], shift_y + pixels[:, 1]
         matrix = geometry.axis_aligned(factor, shift_x, factor, shift_y)
         how = (protocol.input_size, protocol.kernel, PADDING[protocol.name], max(1.0, 1 / smallest))
         return self._on_canvas(resample_checked(self._content, matrix, *how))

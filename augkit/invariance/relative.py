@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from augkit import geometry
 from augkit.errors import InputError, unknown_name
 from augkit.invariance.intervals import Estimate
 from augkit.invariance.probing import (
@@ -32,8 +31,8 @@ from augkit.invariance.probing import (
     interval,
     resampled_means,
 )
-from augkit.invariance.protocols import Protocol, make_protocol
-from augkit.resampling import check_images, resample_checked
+from augkit.invariance.protocols import Protocol, Scene, make_protocol
+from augkit.resampling import check_images
 
 
 class Distance(NamedTuple):
@@ -202,17 +201,17 @@ def _features(
     network: Network, hook: Penultimate, protocol: Protocol, images: Tensor, transforms: Tensor, max_factor: float
 ) -> Tensor:
     """Features ``(P, 2, 1 + S, D)`` of images ``(2 P, ...)``: untransformed, then under each transform."""
-    loaded = network.load(images)
+    scene = Scene(protocol, network.load(images))
     amounts = transforms.repeat_interleave(2, dim=0).to(network.device)
     factors = amounts[..., 2].exp() if max_factor > 1 else None
     columns = []
     for s in range(-1, amounts.shape[1]):
         if s < 0:
-            seen = protocol.shift(loaded, torch.zeros_like(amounts[:, 0, :2]))
+            seen = scene.unshifted()
         elif factors is None:
-            seen = protocol.shift(loaded, amounts[:, s, :2])
+            seen = scene.shift(amounts[:, s, :2])
         else:
-            seen = rescaled_and_shifted(protocol, loaded, factors[:, s], amounts[:, s, :2], max_factor)
+            seen = scene.rescale(factors[:, s], 1 / max_factor, amounts[:, s, :2])
         vector = hook.features(network(seen))
         if vector is None:
             raise InputError(
@@ -220,25 +219,6 @@ def _features(
             )
         columns.append(vector.to(torch.promote_types(vector.dtype, torch.float32)))
     return torch.stack(columns, dim=1).unflatten(0, (-1, 2))
-
-
-def rescaled_and_shifted(
-    protocol: Protocol, images: Tensor, factor: Tensor, shift: Tensor, max_factor: float
-) -> Tensor:
-    """Content scaled by ``factor`` ``(B,)`` about the centre, then moved by ``shift`` ``(B, 2)`` pixels.
-
-    Gives ``(B, C, *protocol.input_size)``, resampled once. No factor is below ``1 / max_factor``.
-    """
-    padding = {"crop": "reflection", "embed": "zeros", "circular": "circular"}[protocol.name]
-    # As in Protocol.shift: an odd margin gives its extra pixel to the right and the bottom.
-    start_y, start_x = (int((b - a) / 2) for a, b in zip(protocol.image_size, protocol.input_size, strict=True))
-    start = torch.tensor([start_x, start_y], device=images.device, dtype=shift.dtype).expand(len(images), 2)
-    matrix = geometry.compose(
-        geometry.shift(start), geometry.rescale(factor, protocol.input_size), geometry.shift(shift)
-    )
-    content = images - protocol.background
-    moved = resample_checked(content, matrix, protocol.input_size, protocol.kernel, padding, max_factor)
-    return moved + protocol.background
 
 
 def _distances(seen: Tensor, distance: Distance) -> Tensor:
