@@ -43,6 +43,13 @@ def test_steps_do_not_depend_on_the_batch_and_change_nothing_in_place(step: obje
     assert empty.shape == (0, 3, 16, 20)
 
 
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "upside down"])
+def test_each_image_has_its_own_draw(name: str) -> None:
+    same = random(1).expand(20, -1, -1, -1)
+    found = STEPS[name](same, torch.arange(20))  # type: ignore[operator]
+    assert len({tuple(image.flatten().tolist()) for image in found}) >= 15
+
+
 def test_versions_keep_order_and_labels_and_follow_the_seed() -> None:
     images = Images(random(600, (12, 12), 1), torch.arange(600) % 5, background=0.25)
     versions = atypical_versions(images, seed=1, max_shift=2.0)

@@ -8,20 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import write_folder
 from PIL import Image
 
 from augkit.data import Dataset, Images, atypical, load_dataset, sample
 from augkit.errors import InputError
-
-
-def write_folder(folder: Path, classes: dict[str, int], side: int = 8, mode: str = "RGB") -> Path:
-    rng = np.random.default_rng(0)
-    for name, count in classes.items():
-        (folder / name).mkdir(parents=True)
-        for k in range(count):
-            shape = (side, side, 3) if mode == "RGB" else (side, side)
-            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name / f"{k}.png")
-    return folder
 
 
 def test_mnist5k_has_the_splits_that_it_promises() -> None:

@@ -186,17 +186,22 @@ def test_a_large_dataset_counts_what_it_skips_per_split(tmp_path: Path) -> None:
     assert len(dataset.skipped) == 10
 
 
-def test_the_validation_and_test_splits_are_not_decoded_for_the_other(tmp_path: Path) -> None:
-    """Measuring opens the test split alone: a broken training image does not matter to it."""
+def test_measuring_decodes_the_test_split_alone_and_training_all(tmp_path: Path) -> None:
+    """A broken image for training does not matter to measuring; one for testing stops it at once."""
     folder = write_folder(tmp_path, {"a": 50, "b": 50})
     whole = load_dataset(f"folder:{folder}")
-    stream = whole._parts["train"]
-    assert isinstance(stream, Stream)
-    unseen = next(int(k) for k in stream.indices if int(k) not in {round(j * 99 / 31) for j in range(32)})
-    Path(stream.source.name(unseen).strip("'")).write_bytes(b"no")
-    assert len(load_dataset(f"folder:{folder}").open_test()) == 20
-    with pytest.raises(InputError, match="cannot be read"):
-        _ = load_dataset(f"folder:{folder}").train
+    looked_at = {round(k * 99 / 31) for k in range(32)}
+    for split in ("train", "test"):
+        stream = whole._parts[split]
+        assert isinstance(stream, Stream)
+        path = Path(stream.source.name(next(k for k in stream.indices.tolist() if k not in looked_at)).strip("'"))
+        before = path.read_bytes()
+        path.write_bytes(b"no")
+        with pytest.raises(InputError, match="cannot be read"):
+            _ = load_dataset(f"folder:{folder}").train
+        if split == "train":
+            assert len(load_dataset(f"folder:{folder}").open_test()) == 20
+        path.write_bytes(before)
 
 
 def test_rows_of_parquet_stream_in_any_order_from_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
