@@ -12,6 +12,7 @@ CURVES = {
     "response_direction": ("direction", "shift in this direction, degrees (0 right, 90 down)"),
     "response_scale": ("scale", "rescaled by this factor"),
 }
+LOSSES = 5  # layers named on a terminal
 CURVE_COLUMNS = {"js": "JS, bits", "top1_change": "top-1 change", "accuracy": "accuracy"}
 
 
@@ -54,6 +55,22 @@ def heading(settings: dict[str, Any]) -> str:
     )
 
 
+def probe_lines(result: dict[str, Any]) -> list[str]:
+    """What the probes found, in a few lines each."""
+    lines = []
+    for form, found in result.get("lie", {}).items():
+        if form in ("logits", "probabilities"):
+            numbers = ", ".join(f"{name} {text_of(estimate)}" for name, estimate in found.items())
+            lines.append(f"Lie derivative of the {form}, per pixel: {numbers}")
+    if "relative_invariance" in result:
+        lines.append(f"relative invariance of the features: {text_of(result['relative_invariance']['relative'])}")
+    worst = [layer for layer in result.get("layers", ()) if layer["share"]["value"] is not None]
+    for layer in sorted(worst, key=lambda layer: -layer["share"]["value"])[:LOSSES]:
+        share, decibels = layer["share"]["value"], layer["decibels"]["value"]
+        lines.append(f"lost at {layer['name']} ({layer['kind']}): {100 * share:.0f} % of the error, {decibels:.1f} dB")
+    return lines + ([result["certificate"]["text"]] if "certificate" in result else [])
+
+
 def print_measured(result: dict[str, Any]) -> None:
     """Metrics, then the response curves of the first image set."""
     from rich import box
@@ -82,3 +99,5 @@ def print_measured(result: dict[str, Any]) -> None:
         for point in result[key]:
             table.add_row(f"{point[by]:.4g}", *(text_of(point[name]) for name in known))
         console.print(table)
+    for line in probe_lines(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -29,13 +29,14 @@ def curves(sets: Mapping[str, Sequence[dict[str, Any]]], by: str, label: str) ->
             if name in points[0]:
                 _band(axes, [p[by] for p in points], [p[name] for p in points], PANELS[name][1], colour, images)
         axes.set_title(PANELS[name][0])
-        axes.set_xlabel(label)
         if name != "accuracy":
             axes.set_ylim(bottom=0)
         if by == "scale":
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.2g"))
             axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    with mpl.rc_context(STYLE):
+        figure.supxlabel(label, fontsize=9)
     if len(sets) > 1:
         panels[0].legend(frameon=False, fontsize=8)
     return figure
@@ -66,8 +67,8 @@ def layers(found: Sequence[dict[str, Any]]) -> Figure:
     _bars(right, rows, [layer["share"] for layer in shown], 100.0, ORANGE)
     left.set_yticks(rows, [f"{layer['name']}  {layer['kind']}" for layer in shown], fontsize=7)
     left.set_ylim(len(shown) - 0.4, -0.6)
-    left.set_title("signal to error, dB (more is closer to moving along)")
-    right.set_title("share of the final error that the layer adds, %")
+    left.set_title("signal to error, dB", fontsize=9)
+    right.set_title("share of the final error added, %", fontsize=9)
     return figure
 
 

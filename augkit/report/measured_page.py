@@ -15,7 +15,10 @@ from augkit.report.gallery import FlipPicture, gallery
 from augkit.report.measured import CURVES, heading, metric_rows, text_of
 from augkit.report.page import STYLE
 
-GALLERY_STYLE = """
+MEASURED_STYLE = """
+thead th:nth-child(2) { text-align: right; }
+tbody th { white-space: normal; min-width: 7rem; }
+@media (max-width: 40rem) { tbody th { max-width: 38vw; font-size: .85rem; } }
 ol.gallery { list-style: none; padding: 0; display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
 li.flip { border: 1px solid #e3e3e3; border-radius: 4px; padding: .6rem .7rem; break-inside: avoid; }
@@ -49,6 +52,8 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
         parts.append(_figure("Jaggedness", figures.jaggedness(result["jaggedness_distribution"]), caption))
     if "lie" in result:
         parts += ["<h2>Lie derivative</h2>", _lie(result["lie"])]
+    if "relative_invariance" in result:
+        parts += ["<h2>Relative invariance of the penultimate features</h2>", _relative(result["relative_invariance"])]
     if "layers" in result:
         parts.append(_figure("Layer by layer", figures.layers(result["layers"]), LAYERS_CAPTION))
     if "certificate" in result:
@@ -67,7 +72,7 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>augkit measure: {escape(result['model'])}</title><style>{STYLE}{GALLERY_STYLE}</style></head>\n"
+        f"<title>augkit measure: {escape(result['model'])}</title><style>{STYLE}{MEASURED_STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
 
@@ -86,7 +91,7 @@ def summary(result: dict[str, Any]) -> str:
     if "accuracy" in result:
         out.append(f"Accuracy is {_percent(result['accuracy'])}.")
     for name, other in result.get("ood", {}).items():
-        out.append(f"On {name} the answer changes for {_percent(other['top1_change'])} of pairs.")
+        out.append(f"On images of '{name}' the answer changes for {_percent(other['top1_change'])} of pairs.")
     return " ".join(out)
 
 
@@ -110,6 +115,13 @@ def _lie(found: dict[str, Any]) -> str:
     ]
     note = "<p class='note'>Per pixel of displacement (Gruver et al. 2023); 0 where the network is invariant.</p>"
     return _table(["direction", "E ‖L‖² / K on logits", "E Σ |L| / K on probabilities"], rows) + note
+
+
+def _relative(found: dict[str, Any]) -> str:
+    titles = {"relative": "relative invariance", "moved": "distance when moved", "apart": "distance to another image"}
+    rows = [[title, text_of(found[name])] for name, title in titles.items()]
+    note = "1 is invariant, 0 no closer to itself than to another image (Bouchacourt et al. 2021)."
+    return _table(["", "value"], rows) + f"<p class='note'>{note}</p>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
