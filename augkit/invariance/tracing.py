@@ -49,7 +49,8 @@ class Call:
     Attributes:
         inside: the call from which it was called.
         inputs: indices of the values it was given; None where one of them is neither map nor vector.
-        given: the copies of them that this call alone sees, so that a gradient for them is this call's own.
+        given: the copies of them that this call alone sees, so that a gradient for them is this call's own; none without
+            gradients.
         output: index of the value it gave; None where that is neither map nor vector.
     """
 
@@ -128,6 +129,8 @@ class Tracer:
             if kwargs or not args or not all(self._is_value(each) for each in args):
                 return None
             call.inputs = [self._index(each) for each in args]
+            if not torch.is_grad_enabled():
+                return None
             call.given = [each.clone() for each in args]
             # The module may write into what it gets, and the gradient would be that of what it wrote.
             return tuple(each.clone() for each in call.given), kwargs
