@@ -166,6 +166,38 @@ def test_writing_in_place_changes_nothing() -> None:
             assert one.share.value == pytest.approx(other.share.value, abs=1e-9, nan_ok=True)
 
 
+class Quirk(nn.Module):
+    """A block whose shortcut sees what its branch wrote into the input, as in some published networks."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.stem, self.conv, self.act = conv(1, 3, "zeros"), conv(3, 3, "zeros"), nn.ReLU(inplace)
+        self.skip = conv(3, 3, "zeros")
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
+        active = self.act(maps)
+        return self.head((self.conv(active) + self.skip(maps if self.act.inplace else active)).amax((-2, -1)))
+
+
+def test_what_is_written_in_place_is_seen_elsewhere_as_without_hooks() -> None:
+    images, shifts = noise(3, 1, 9, 9), torch.tensor([[1.5, -2.0]])
+    nets = [Quirk(inplace).double() for inplace in (False, True)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    with torch.no_grad():
+        assert torch.equal(nets[0](images), nets[1](images))
+        error = (nets[0](augkit.fourier_shift(images, shifts[0])) - nets[0](images)).square().sum()
+        signal = nets[0](augkit.fourier_shift(images, shifts[0])).square().sum()
+    for options in ({}, {"shares": False}):
+        a, b = (layerwise_equivariance(net, images, shifts=shifts, **options) for net in nets)
+        assert b[-1].decibels.value == pytest.approx(10 * np.log10((signal / error).item()))
+        for one, other in zip(a, b, strict=True):
+            assert one.name == other.name
+            assert one.decibels.value == pytest.approx(other.decibels.value)
+    assert sum(layer.share.value for layer in layerwise_equivariance(nets[1], images)) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
 def test_shares_sum_to_one_and_circular_convolutions_add_nothing(name: str) -> None:
     net = augkit.build_model(name, 5, 1, width=4, seed=0, padding_mode="circular").double()

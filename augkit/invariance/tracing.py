@@ -49,7 +49,9 @@ class Call:
     Attributes:
         inside: the call from which it was called.
         inputs: indices of the values it was given; None where one of them is neither map nor vector.
-        given: the copies of them that this call alone sees, so that a gradient for them is this call's own.
+        given: copies of them that this call alone sees, so that a gradient for them is this call's own; none where
+            there are no gradients.
+        taken: the tensors themselves, while the module runs.
         output: index of the value it gave; None where that is neither map nor vector.
     """
 
@@ -58,6 +60,7 @@ class Call:
     inside: Call | None
     inputs: list[int] | None
     given: list[Tensor] = field(default_factory=list)
+    taken: tuple[Tensor, ...] = ()
     output: int | None = None
 
 
@@ -128,21 +131,30 @@ class Tracer:
             if kwargs or not args or not all(self._is_value(each) for each in args):
                 return None
             call.inputs = [self._index(each) for each in args]
-            call.given = [each.clone() for each in args]
-            # The module may write into what it gets, and the gradient would be that of what it wrote.
-            return tuple(each.clone() for each in call.given), kwargs
+            if not torch.is_grad_enabled():
+                return None
+            call.given, call.taken = [each.clone() for each in args], args
+            # Copied again: the module may write into what it gets, and the gradient would be that of what it wrote.
+            used = tuple(each.clone() for each in call.given)
+            for each, index in zip(used, call.inputs, strict=True):
+                self._known[each] = index, each._version
+            return used, kwargs
 
         return enter
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor | None:
-        del args
         if self._now is None:
             return None
         call = self._open.pop()
         self._now.calls.append(call)
+        for taken, used in zip(call.taken, args, strict=False):
+            if used._version:  # written in place: some networks count on seeing that elsewhere
+                taken.copy_(used)
+        call.taken = ()
         if not self._is_value(output) or (output.ndim == 4 and type(module) in CHANNELS_LAST):
             return None
-        call.output = self._record(output)
+        written = not torch.is_grad_enabled() and any(output is each for each in args)
+        call.output = self._record(output.clone() if written else output)
         # What follows may write into what it is given: it gets a copy.
         copy = output.clone()
         self._known[copy] = call.output, copy._version
