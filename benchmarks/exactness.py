@@ -52,6 +52,7 @@ class Case:
         name: of the network.
         rounding: the largest move that is rounding, in float64.
         odd_breaks: whether a map that does not halve evenly ends the claim.
+        moves: the least that it moves where nothing is claimed.
     """
 
     label: str
@@ -61,6 +62,7 @@ class Case:
     name: str = "resnet18"
     rounding: float = 1e-12
     odd_breaks: bool = True
+    moves: float = 0.05
 
     @property
     def bounds(self) -> dict[torch.dtype, float]:
@@ -68,20 +70,33 @@ class Case:
         return {torch.float32: 1e-5, torch.float64: self.rounding}
 
     def build(self, width: int) -> nn.Module:
-        """The network, of so many channels in its first stage, with weights of seed 0."""
+        """The network, of so many channels in its first stage, with weights of seed 0; ResNets halve five times."""
         stem = {"stem": "imagenet"} if self.name.startswith("resnet") else {}
         arguments = {"padding_mode": "circular", **stem, **self.arguments}
         return augkit.build_model(self.name, 10, width=width, seed=0, **arguments)
 
 
-POLYPHASE = ("integer",)
+ALL = tuple(SHIFTS)
+ALIAS_FREE = {"rounding": 1e-11, "odd_breaks": False}
 CASES = [
     Case("ResNet-18, stride", arguments={"downsample": "stride"}),
     Case("ResNet-18, max pool", arguments={"downsample": "maxpool"}),
     Case("ResNet-18, blur pool", arguments={"downsample": "blurpool"}),
-    Case("ResNet-18, APS", POLYPHASE, {"downsample": "aps"}),
+    Case("ResNet-18, APS", ("integer",), {"downsample": "aps"}),
     Case("ResNet-18, APS, zero padding", arguments={"downsample": "aps", "padding_mode": "zeros"}),
-    Case("ResNet-18, LPS", POLYPHASE, {"downsample": "lps"}),
+    Case("ResNet-18, LPS", ("integer",), {"downsample": "lps"}),
+    Case("ResNet-18, alias-free", ALL, {"downsample": "aliasfree"}, **ALIAS_FREE),
+    Case("ConvNeXt", name="convnext"),
+    Case("ConvNeXt, alias-free", ALL, name="convnext_aliasfree", **ALIAS_FREE),
+    Case("ConvNeXt, alias-free, zero padding", arguments={"padding_mode": "zeros"}, name="convnext_aliasfree"),
+    Case("ConvNeXt, alias-free, GELU", arguments={"activation": "gelu"}, name="convnext_aliasfree", moves=5e-3),
+    Case(
+        "ConvNeXt, alias-free, upsampled GELU",
+        arguments={"activation": "aliasfree_gelu"},
+        name="convnext_aliasfree",
+        moves=1e-4,
+    ),
+    Case("ConvNeXt, alias-free, bilinear shifts", ("integer",), {}, "bilinear", "convnext_aliasfree", **ALIAS_FREE),
 ]
 
 
@@ -135,12 +150,11 @@ def measure(case: Case, side: int, dtype: torch.dtype, width: int, images: int) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OddMapWarning)  # 72 halves to 9: what the table shows
         model = calibrate(case.build(width).to(dtype), pictures(2 * images, side, seed=1).to(dtype))
-        seen = pictures(images, side, seed=0)
-        rows = []
+        rows, seen = [], pictures(images, side, seed=0)
         for kind, shifts in SHIFTS.items():
             values = moves(model, seen, shifts, case.kernel)
-            row = {"network": case.label, "shift": kind, "side": side, "dtype": str(dtype).removeprefix("torch.")}
             worst = int(values.argmax())
+            row = {"network": case.label, "shift": kind, "side": side, "dtype": str(dtype).removeprefix("torch.")}
             rows.append({**row, "move": values[worst].item(), "worst_shift": shifts[worst]})
     return rows
 

@@ -99,9 +99,7 @@ class Patches(nn.Module):
     With ``stride`` the patches are disjoint (Liu 2022); else they lie at every pixel, and pools follow.
     """
 
-    def __init__(
-        self, channels: int, out: int, size: int, halvings: int, style: Style, norm: str, first: bool
-    ) -> None:
+    def __init__(self, channels: int, out: int, size: int, halvings: int, style: Style, norm: str, first: bool) -> None:
         super().__init__()
         self.norm_before = nn.Identity() if first else NORMS[norm](channels)
         if style.downsample == "stride" and halvings:
