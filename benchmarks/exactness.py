@@ -62,7 +62,7 @@ class Case:
     name: str = "resnet18"
     rounding: float = 1e-12
     odd_breaks: bool = True
-    moves: float = 0.05
+    moves: float = 0.01
 
     @property
     def bounds(self) -> dict[torch.dtype, float]:

@@ -38,14 +38,11 @@ def _few_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(case, side: int, dtype: torch.dtype) -> dict[str, float]:
-    rows = exactness.measure(case, side, dtype, width=8, images=3)
+    rows = exactness.measure(case, side, dtype, width=4, images=2)
     return {row["shift"]: row["move"] for row in rows}
 
 
-@pytest.mark.parametrize("dtype", exactness.DTYPES, **named)
-@pytest.mark.parametrize("side", [64, 96])
-@pytest.mark.parametrize("case", EXACT, **named)
-def test_logits_do_not_move(case, side: int, dtype: torch.dtype) -> None:
+def check(case, side: int, dtype: torch.dtype) -> None:
     for kind, move in measured(case, side, dtype).items():
         if kind in case.exact:
             assert move < case.bounds[dtype], kind
@@ -54,10 +51,22 @@ def test_logits_do_not_move(case, side: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", exactness.DTYPES, **named)
+@pytest.mark.parametrize("side", [64, 96])
+@pytest.mark.parametrize("case", [case for case in EXACT if case.kernel == "fourier"], **named)
+def test_logits_do_not_move(case, side: int, dtype: torch.dtype) -> None:
+    check(case, side, dtype)
+
+
+@pytest.mark.parametrize("dtype", exactness.DTYPES, **named)
 @pytest.mark.parametrize("side", [72, 128])
 @pytest.mark.parametrize("label", ["ResNet-18, alias-free", "ConvNeXt, alias-free"])
 def test_alias_free_networks_need_no_even_sizes(label: str, side: int, dtype: torch.dtype) -> None:
-    test_logits_do_not_move(next(case for case in EXACT if case.label == label), side, dtype)
+    check(next(case for case in EXACT if case.label == label), side, dtype)
+
+
+def test_bilinear_fractions_of_a_pixel_are_no_shifts() -> None:
+    (case,) = (case for case in EXACT if case.kernel == "bilinear")
+    check(case, 64, torch.float64)
 
 
 @pytest.mark.parametrize("case", [case for case in EXACT if case.odd_breaks], **named)
@@ -65,7 +74,6 @@ def test_logits_move_where_a_map_becomes_odd(case) -> None:
     assert min(measured(case, 72, torch.float64).values()) > case.moves  # 72, 36, 18, 9
 
 
-@pytest.mark.filterwarnings("ignore:.*padding='same' with even kernel lengths.*")
 @pytest.mark.parametrize("case", INEXACT, **named)
 def test_logits_of_other_networks_move(case) -> None:
     assert min(measured(case, 64, torch.float32).values()) > case.moves
