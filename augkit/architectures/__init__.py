@@ -15,7 +15,6 @@ from augkit.architectures.polyphase import (
     AdaptivePolyphaseSampling,
     AdaptivePolyphaseUpsampling,
     LearnablePolyphaseSampling,
-    polyphase,
     sample_phase,
 )
 from augkit.architectures.resnet import ResNet
@@ -47,6 +46,5 @@ __all__ = [
     "build_head",
     "build_model",
     "initialise",
-    "polyphase",
     "sample_phase",
 ]
