@@ -139,14 +139,18 @@ def test_the_quadratic_is_the_nearest_to_gelu_under_the_normal_law() -> None:
     torch.testing.assert_close(torch.tensor(aliasfree.GELU_QUADRATIC, dtype=torch.float64), fitted, atol=1e-6, rtol=0)
 
 
-def test_finer_grids_bring_gelu_nearer_to_the_guarantee_and_no_grid_reaches_it() -> None:
+def test_finer_grids_bring_gelu_nearer_to_the_guarantee() -> None:
     maps = IdealLowpass2d(0.5)(torch.randn(2, 3, 16, 16, dtype=torch.float64))
-    half = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    third, half = torch.tensor([1 / 3, 1 / 5], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
     errors = []
-    for factor in (1, 2, 4):
+    for factor in (1, 2, 3):
         layer = AliasFreeActivation("gelu", factor=factor)
-        errors.append((layer(fourier_shift(maps, half)) - fourier_shift(layer(maps), half)).abs().max().item())
-    assert errors[0] > 3 * errors[1] > 9 * errors[2] > 1e-8
+        errors.append((layer(fourier_shift(maps, third)) - fourier_shift(layer(maps), third)).abs().max().item())
+    assert errors[0] > 1e3 * errors[1] > 1e6 * errors[2]
+    assert errors[1] > 1e-7
+    # Half a pixel is one pixel of the grid twice as fine.
+    layer = AliasFreeActivation("gelu", factor=2)
+    torch.testing.assert_close(layer(fourier_shift(maps, half)), fourier_shift(layer(maps), half), atol=1e-12, rtol=0)
 
 
 def test_the_norm_of_each_pixel_aliases() -> None:
@@ -196,7 +200,7 @@ def test_layers_used_in_inference_mode_can_train_afterwards() -> None:
     AliasFreeActivation()(maps).sum().backward()
 
 
-@pytest.mark.parametrize("side", [8, 2 * aliasfree.LONGEST_MATRIX])
+@pytest.mark.parametrize("side", [8, pytest.param(2 * aliasfree.LONGEST_MATRIX, marks=pytest.mark.slow)])
 def test_layers_compile_as_one_graph(side: int) -> None:
     layer = nn.Sequential(AliasFreeLayerNorm2d(2), AliasFreeActivation(), AliasFreeDownsample2d())
     maps = torch.rand(1, 2, side, 6, requires_grad=True)
@@ -263,8 +267,8 @@ def test_odd_sides_are_no_obstacle() -> None:
     [
         ({"padding_mode": "zeros"}, 1e-3),
         ({"activation": "gelu", "padding_mode": "circular"}, 1e-4),
-        ({"activation": "quadratic", "padding_mode": "circular"}, 1e-4),
-        ({"activation": "aliasfree_gelu", "padding_mode": "circular"}, 1e-5),
+        ({"activation": "quadratic", "padding_mode": "circular"}, 1e-5),
+        ({"activation": "aliasfree_gelu", "padding_mode": "circular"}, 1e-6),
     ],
 )
 def test_each_piece_is_needed(name: str, broken: dict[str, str], least: float) -> None:

@@ -58,10 +58,10 @@ class BlurPool2d(nn.Module):
         channels = maps.shape[1]
         if self.channels not in (None, channels):
             raise InputError(f"BlurPool2d: expected {self.channels} channels, got maps of {channels}")
-        work = F.pad(_fast(maps), (before, after, before, after), mode=PADDING_MODES[self.padding_mode])
+        work = F.pad(maps, (before, after, before, after), mode=PADDING_MODES[self.padding_mode])
         taps = self.taps.to(maps.dtype)
         weight = (taps[:, None] * taps).expand(channels, 1, -1, -1)
-        return _as(maps, F.conv2d(work, weight, stride=self.stride, groups=channels))
+        return _as(maps, F.conv2d(_fast(work), weight, stride=self.stride, groups=channels))
 
     def extra_repr(self) -> str:
         of = "" if self.channels is None else f"{self.channels}, "
@@ -88,10 +88,10 @@ class DenseMaxPool2d(nn.Module):
         before, after = (self.kernel_size - 1) // 2, self.kernel_size // 2
         pads = (before, after, before, after)
         if self.padding_mode == "zeros":
-            work = F.pad(_fast(maps), pads, value=-torch.inf)
+            work = F.pad(maps, pads, value=-torch.inf)
         else:
-            work = F.pad(_fast(maps), pads, mode=self.padding_mode)
-        return _as(maps, F.max_pool2d(work, self.kernel_size, 1))
+            work = F.pad(maps, pads, mode=self.padding_mode)
+        return _as(maps, F.max_pool2d(_fast(work), self.kernel_size, 1))
 
     def extra_repr(self) -> str:
         return f"{self.kernel_size}, padding_mode={self.padding_mode!r}"
@@ -120,6 +120,7 @@ class MaxBlurPool2d(nn.Sequential):
 
 
 def _fast(maps: Tensor) -> Tensor:
+    # After padding, as circular padding gives contiguous maps whatever it gets.
     return maps.contiguous(memory_format=torch.channels_last) if maps.device.type == "cpu" else maps
 
 
