@@ -50,9 +50,7 @@ class Variant:
     """A network with what a step of training and of inference needs."""
 
     def __init__(self, downsample: str, case: dict[str, int], device: str, amp: bool) -> None:
-        model = augkit.build_model(
-            "resnet18", 10, downsample=downsample, padding_mode="circular", width=case["width"], seed=0
-        )
+        model = augkit.build_model("resnet18", 10, downsample=downsample, width=case["width"], seed=0)
         self.model = model.to(device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         images = torch.rand(case["batch"], 3, case["side"], case["side"], device=device)
@@ -187,7 +185,7 @@ def table(record: dict[str, Any]) -> str:
     """The results as a Markdown table with a line that says what was measured."""
     case = record["case"]
     lines = [
-        f"ResNet-18 (small stem, width {case['width']}, circular padding), batch {case['batch']} of 3 x {case['side']} "
+        f"ResNet-18 (small stem, width {case['width']}), batch {case['batch']} of 3 x {case['side']} "
         f"x {case['side']}, {record['dtype']}, channels_last, {record['device']}, torch {record['versions']['torch']}, "
         f"{record['torch_threads']} threads; ratios to max pooling, median of {record['rounds']} rounds with 95 % "
         "interval.\n",

@@ -197,6 +197,7 @@ def test_networks_can_be_traced_and_call_each_layer_once(name: str, method: str)
     assert len(set(called)) == len(called)
 
 
+@pytest.mark.slow
 def test_networks_compile_as_one_graph() -> None:
     model = build("resnet18", downsample="blurpool").eval()
     images = torch.rand(2, 2, 16, 16)
