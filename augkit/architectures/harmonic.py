@@ -28,7 +28,7 @@ from augkit.architectures.downsampling import PADDING_MODES
 from augkit.errors import InputError, unknown_name
 
 ORDERS = (0, 1, 2)
-RING_WIDTH = 0.65  # standard deviation in pixels: aliasing (narrower) and the cut at the border (wider) balance
+RING_WIDTH = 0.6  # standard deviation in pixels: aliasing (narrower) and the cut at the border (wider) balance
 SOFTENING = 1e-4  # added to squared magnitudes, where maps after a batch norm are of the order of 1
 
 Streams = Mapping[int, int]  # rotation order -> channels

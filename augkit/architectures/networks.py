@@ -155,7 +155,10 @@ def build_model(
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named stream."""
+    """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named stream.
+
+    A ``phase`` is an angle and is drawn from the whole circle.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
@@ -163,6 +166,9 @@ def initialise(model: nn.Module, seed: int) -> None:
                 continue
             digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            if name.endswith("phase"):
+                parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * math.pi)
+                continue
             gain = 1.0 if parameter.ndim == 2 else 2.0  # a linear head has no ReLU behind it
             std = math.sqrt(gain / parameter[0].numel())
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
