@@ -45,7 +45,7 @@ FLOAT = torch.float64
 BAND = 0.2  # cycles per pixel
 SIZES = (5, 7, 9)  # pixels
 WAVES, PATCHES, CHANNELS, FILTERS, LAYER_SEEDS = 64, 200, 4, 32, 5
-NETWORK_SEEDS, ANGLES = 5, 8
+NETWORK_SEEDS, IMAGES, ANGLES = 5, 24, 8
 SEEDS, EPOCHS, BATCH, RATE, DECAY, TURNS = 3, 10, 64, 0.03, 1e-3, 4
 
 
@@ -93,22 +93,22 @@ def decibels(signal: Tensor, error: Tensor) -> float:
 
 
 @torch.no_grad()
-def layer_decibels(m: int, n: int, size: int, seed: int) -> float:
+def layer_decibels(m: int, n: int, size: int, seed: int, patches: int = PATCHES) -> float:
     """Signal to error of a random layer from order m to order n, over random places and angles."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     conv = HarmonicConv2d({m: CHANNELS}, {n: FILTERS}, size).to(FLOAT)
     waves = Waves.random(CHANNELS, BAND, generator)
-    places = 100 * torch.rand(PATCHES, 1, 1, 2, generator=generator, dtype=FLOAT)
-    angles = 2 * math.pi * torch.rand(PATCHES, generator=generator, dtype=FLOAT)
+    places = 100 * torch.rand(patches, 1, 1, 2, generator=generator, dtype=FLOAT)
+    angles = 2 * math.pi * torch.rand(patches, generator=generator, dtype=FLOAT)
 
     def centre(points: Tensor, phase: Tensor) -> Tensor:
         # A patch of the size of the filter: its central pixel sees all of it and no padding.
-        patches = waves.at(points)
+        maps = waves.at(points)
         if m == 0:
-            patches = patches.real + 0j  # as of an image
-        patches = patches * phase[:, None, None, None]
-        out = conv(torch.cat([patches.real, patches.imag], dim=1))[:, :, size // 2, size // 2]
+            maps = maps.real + 0j  # as of an image
+        maps = maps * phase[:, None, None, None]
+        out = conv(torch.cat([maps.real, maps.imag], dim=1))[:, :, size // 2, size // 2]
         return torch.complex(*out.chunk(2, dim=1))
 
     phases = torch.polar(torch.ones_like(angles), angles)
@@ -129,11 +129,11 @@ def fading_images(count: int, side: int, angles: Tensor, generator: torch.Genera
 
 
 @torch.no_grad()
-def network_decibels(size: int, seed: int) -> float:
-    """Signal to error of the logits of a random network when images of 41 pixels turn by random angles."""
+def network_decibels(size: int, seed: int, count: int = IMAGES, turns: int = ANGLES) -> float:
+    """Signal to error of the logits of a random network when ``count`` images of 41 pixels turn at random."""
     generator = torch.Generator().manual_seed(seed)
-    angles = 2 * math.pi * torch.rand(ANGLES, generator=generator, dtype=FLOAT)
-    images = fading_images(24, 41, torch.cat([torch.zeros(1, dtype=FLOAT), angles]), generator)
+    angles = 2 * math.pi * torch.rand(turns, generator=generator, dtype=FLOAT)
+    images = fading_images(count, 41, torch.cat([torch.zeros(1, dtype=FLOAT), angles]), generator)
     net = HarmonicNet(10, size=size)
     initialise(net, seed)
     net = net.to(FLOAT).train()
@@ -169,7 +169,7 @@ def measure_network() -> dict[str, Any]:
         {"size": size, "decibels": [round(network_decibels(size, seed), 1) for seed in range(NETWORK_SEEDS)]}
         for size in SIZES
     ]
-    return {"n": {"weights": NETWORK_SEEDS, "images": 24, "angles": ANGLES}, "table": rows}
+    return {"n": {"weights": NETWORK_SEEDS, "images": IMAGES, "angles": ANGLES}, "table": rows}
 
 
 # --- digits ---------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Contender:
         """The network with the initial weights that ``seed`` names."""
         if self.network == "small_cnn":
             return build_model("small_cnn", 10, 1, width=self.width, seed=seed)
-        net = HarmonicNet(10, 1, width=self.width, size=5, max_order=2)
+        net = HarmonicNet(10, 1, width=self.width)
         initialise(net, seed)
         return net
 
@@ -215,7 +215,8 @@ def load_digits(limit: int | None = None) -> Digits:
     """`mnist5k`; the angles of the test images are fixed."""
     dataset = load_dataset("mnist5k", limit=limit)
     test = dataset.open_test()
-    assert dataset.train.labels is not None and test.labels is not None
+    assert dataset.train.labels is not None
+    assert test.labels is not None
     images = test.images.float() / 255
     generator = torch.Generator().manual_seed(0)
     turned = torch.stack([turned_at_random(images, generator) for _ in range(TURNS)], dim=1)
@@ -292,7 +293,10 @@ def measure_digits() -> dict[str, Any]:
 
 
 def line(row: dict[str, Any]) -> str:
-    upright, rotated = (f"{100 * row[key].value:5.1f} [{100 * row[key].low:.1f}, {100 * row[key].high:.1f}]" for key in ("upright", "rotated"))
+    upright, rotated = (
+        "{:5.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in row[key].to_dict().values()))
+        for key in ("upright", "rotated")
+    )
     return f"{row['network']:36s} {row['parameters']:6d}  upright {upright}  rotated {rotated}  {row['seconds']} s"
 
 

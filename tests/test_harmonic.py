@@ -108,11 +108,11 @@ def test_logits_are_invariant_to_quarter_turns(shape: tuple[int, int], padding_m
 def test_convolution_turns_by_any_angle_on_images_without_fine_detail(m: int, n: int) -> None:
     least = {5: {0: 55, 1: 45, 2: 40}, 7: {0: 55, 1: 50, 2: 45}, 9: {0: 55, 1: 50, 2: 45}}
     for size, decibels in least.items():
-        assert benchmark.layer_decibels(m, n, size, seed=5) > decibels[abs(n - m)]
+        assert benchmark.layer_decibels(m, n, size, seed=9, patches=50) > decibels[abs(n - m)]
 
 
 def test_network_is_nearly_invariant_to_any_angle() -> None:
-    assert benchmark.network_decibels(size=9, seed=0) > 25
+    assert benchmark.network_decibels(size=9, seed=0, count=8, turns=3) > 28
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 0), (0, 1), (1, 0), (2, 1), (0, 2), (2, 0)])
@@ -221,7 +221,7 @@ def test_mixed_precision_and_memory_format_keep_the_numbers() -> None:
     loss.backward()
     assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in net.parameters())
     net.eval()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out, turned_out = net(images), net(images.rot90(1, (-2, -1)))
     assert difference(out, turned_out) < 0.05 * float(out.std())
 
@@ -265,6 +265,7 @@ def test_initial_weights_follow_the_seed_and_keep_the_scale() -> None:
         (lambda: HarmonicConv2d({0: 1}, {0: 1}, size=3), "odd size of at least 5 pixels, got 3"),
         (lambda: HarmonicConv2d({3: 1}, {0: 1}), "orders 0, 1, 2"),
         (lambda: HarmonicConv2d({0: 1}, {}), "orders 0, 1, 2"),
+        (lambda: HarmonicConv2d((1, 1), {0: 1}), r"such as \{0: 8, 1: 8\}, got \(1, 1\)"),
         (lambda: HarmonicConv2d({0: 1}, {0: 0}), "at least 1"),
         (lambda: HarmonicConv2d({0: 1}, {0: 1}, padding_mode="zero"), "did you mean 'zeros'"),
         (lambda: HarmonicConv2d({1: 2}, {0: 1})(torch.rand(1, 2, 9, 9)), r"expected maps \(B, 4, H, W\)"),
@@ -283,15 +284,13 @@ def test_claims_stand_in_the_results() -> None:
     assert HarmonicConv2d.__doc__ is not None
     results = benchmark.read_results()
     for row in results["layer"]["table"]:
-        cells = " ".join(f"{row[f'order_{k}']:5.1f}" for k in (0, 1, 2))
-        assert f"{row['size']:2d}     {cells}" in HarmonicConv2d.__doc__, row
+        cells = "      ".join(f"{row[f'order_{k}']:.1f}" for k in (0, 1, 2))
+        assert f" {row['size']}      {cells}\n" in HarmonicConv2d.__doc__, row
 
 
 @pytest.mark.slow
 def test_harmonic_network_reads_turned_digits_that_the_plain_one_cannot() -> None:
     digits = benchmark.load_digits(limit=1000)
-    accuracies = {
-        name: benchmark.train_and_test(name, digits, seed=0, epochs=6) for name in ("harmonic", "small_cnn")
-    }
+    accuracies = {name: benchmark.train_and_test(name, digits, seed=0, epochs=6) for name in ("harmonic", "small_cnn")}
     turned_share = {name: float(out["rotated"].mean()) for name, out in accuracies.items()}
     assert turned_share["harmonic"] > turned_share["small_cnn"] + 0.2, turned_share

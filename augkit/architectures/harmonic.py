@@ -45,7 +45,10 @@ class HarmonicConv2d(nn.Module):
     how well pixels sample the rings. Signal to error in dB for images of at most 0.2 cycles per pixel, random
     weights, all angles (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``):
 
-    TABLE
+        size   order 0   order 1   order 2 of the filter
+         5      61.9      49.9      41.8
+         7      59.6      57.9      47.9
+         9      63.3      57.0      48.6
 
     Args:
         inputs, outputs: `Streams`: channels of each order, of 0, 1 and 2.
@@ -245,7 +248,10 @@ def harmonic_rings(order: int, size: int) -> Tensor:
     down, right = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
     square = right**2 + down**2  # of integers, so equal at pixels of equal radius, and so is all that follows
     radius = np.sqrt(square)
-    turn = ((right - 1j * down) / np.where(square == 0, 1, radius)) ** order
+    turn = np.ones_like(radius, dtype=complex)
+    for _ in range(order):  # products of integers, exact where ** is not
+        turn *= right - 1j * down
+    turn /= np.where(square == 0, 1, radius) ** order
     rings = []
     for a in range(min(order, 1), half):
         # ive is I scaled by exp(-x): a Gaussian of r - a remains.
@@ -261,9 +267,10 @@ def checked_streams(streams: Streams) -> dict[int, int]:
     Raises:
         InputError: no stream, an order that is not 0, 1 or 2, or less than one channel.
     """
-    if not streams or any(order not in ORDERS or channels < 1 for order, channels in streams.items()):
+    known = isinstance(streams, Mapping) and len(streams) > 0 and set(streams) <= set(ORDERS)
+    if not known or min(streams.values()) < 1:
         raise InputError(
-            f"streams: expected channels (at least 1) of the orders 0, 1, 2, such as {{0: 8, 1: 8}}, got {dict(streams)}"
+            f"streams: expected the channels (at least 1) of orders 0, 1, 2, such as {{0: 8, 1: 8}}, got {streams!r}"
         )
     return dict(sorted(streams.items()))
 

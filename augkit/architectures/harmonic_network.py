@@ -41,9 +41,9 @@ class HarmonicNet(nn.Module):
         num_classes: int,
         in_channels: int = 1,
         padding_mode: str = "zeros",
-        width: int = 6,
+        width: int = 4,
         size: int = 7,
-        max_order: int = 1,
+        max_order: int = 2,
     ) -> None:
         super().__init__()
         if max_order not in ORDERS:
