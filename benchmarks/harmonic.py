@@ -46,7 +46,7 @@ BAND = 0.2  # cycles per pixel
 SIZES = (5, 7, 9)  # pixels
 WAVES, PATCHES, CHANNELS, FILTERS, LAYER_SEEDS = 64, 200, 4, 32, 5
 NETWORK_SEEDS, IMAGES, ANGLES = 5, 24, 8
-SEEDS, EPOCHS, BATCH, RATE, DECAY, TURNS = 3, 10, 64, 0.03, 1e-3, 4
+SEEDS, EPOCHS, BATCH, RATE, DECAY, TURNS = 3, 8, 32, 0.02, 1e-3, 4
 
 
 # --- equivariance ---------------------------------------------------------------------------------------------

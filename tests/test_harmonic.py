@@ -22,7 +22,7 @@ from augkit.errors import InputError
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "harmonic.py"
 STREAMS = {0: 3, 1: 2, 2: 2}
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 2e-14}  # of the largest value
 DTYPES = list(TOLERANCE)
 
 
@@ -46,7 +46,9 @@ def turned(maps: Tensor, streams: Streams, quarters: int) -> Tensor:
 
 
 def difference(first: Tensor, second: Tensor) -> float:
-    return float((first - second).detach().abs().max())
+    """The largest difference, as a share of the largest value."""
+    first, second = first.detach(), second.detach()
+    return float((first - second).abs().max() / second.abs().max())
 
 
 def random_maps(streams: Streams, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -93,14 +95,17 @@ def test_max_pooling_does_not_turn_with_its_maps() -> None:
 @pytest.mark.parametrize("shape", [(28, 28), (33, 33), (20, 27)])
 def test_logits_are_invariant_to_quarter_turns(shape: tuple[int, int], padding_mode: str, dtype: torch.dtype) -> None:
     net = HarmonicNet(5, 2, padding_mode, width=3, max_order=2).to(dtype)
-    images = torch.rand(4, 2, *shape, dtype=dtype)
-    net(images)  # statistics of the batch norms
-    for mode in (net.train(), net.eval()):
-        logits = mode(images)
+    images = nn.functional.interpolate(torch.randn(4, 2, 6, 6, dtype=dtype), shape, mode="bicubic")
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the statistics are those of the images
+    for training in (True, False):
+        net.train(training)
+        logits = net(images)
         for quarters in (1, 2, 3):
-            assert difference(mode(images.rot90(quarters, (-2, -1))), logits) < TOLERANCE[dtype]
-    assert logits.std(dim=0).min() > 1e-3, "a constant would be invariant too"
-    assert difference(net(images.flip(-1)), logits) > 1e-3, "a mirror image is another image"
+            assert difference(net(images.rot90(quarters, (-2, -1))), logits) < TOLERANCE[dtype]
+    assert logits.std(dim=0).min() > 1e-2, "a constant would be invariant too"
+    assert difference(net(images.flip(-1)), logits) > 1e-2, "a mirror image is another image"
 
 
 @pytest.mark.parametrize("m", [0, 1, 2])
@@ -223,7 +228,7 @@ def test_mixed_precision_and_memory_format_keep_the_numbers() -> None:
     net.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out, turned_out = net(images), net(images.rot90(1, (-2, -1)))
-    assert difference(out, turned_out) < 0.05 * float(out.std())
+    assert difference(out, turned_out) < 0.02
 
 
 def test_network_compiles_whole() -> None:

@@ -41,7 +41,8 @@ class HarmonicConv2d(nn.Module):
     less where k is not 0, since such a filter vanishes at its centre), and a learnt phase beta. There is no bias:
     a constant is no map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
 
-    Rotations by 90 degrees are exact to float rounding, whatever the size. At other angles the error depends on
+    Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA that of TF32, 1e-3, unless
+    ``torch.backends.cudnn.allow_tf32`` is off). At other angles the error depends on
     how well pixels sample the rings. Signal to error in dB for images of at most 0.2 cycles per pixel, random
     weights, all angles (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``):
 
