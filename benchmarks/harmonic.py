@@ -1,8 +1,8 @@
 """Harmonic layers and the harmonic network: how closely they turn with the image, and what that is worth.
 
-    python benchmarks/harmonic.py                 # everything: about 8 minutes on 2 quiet cores
-    python benchmarks/harmonic.py layer network   # seconds; the other parts of the results stay as they are
-    python benchmarks/harmonic.py digits          # minutes
+    python benchmarks/harmonic.py                 # everything: about 10 minutes on a core
+    python benchmarks/harmonic.py layer network   # two minutes; the digits of the results stay as they are
+    python benchmarks/harmonic.py digits          # the rest
 
 All parts write ``results/harmonic.json``.
 
@@ -120,9 +120,10 @@ def layer_decibels(m: int, n: int, size: int, seed: int, patches: int = PATCHES)
 def fading_images(count: int, side: int, angles: Tensor, generator: torch.Generator) -> Tensor:
     """Images ``(count, A, 1, side, side)``, each turned by every one of ``angles`` ``(A,)``, dark at the border.
 
-    A Gaussian window widens the band by its own; waves of 0.14 cycles per pixel stay below 0.2 to 60 dB.
+    A Gaussian window widens the band by its own: of waves of at most 0.12 cycles per pixel, the energy above 0.2
+    is 58 dB below the rest.
     """
-    waves = Waves.random(count, 0.14, generator)
+    waves = Waves.random(count, 0.12, generator)
     window = torch.exp(-pixels(side).square().sum(-1) / (2 * (side / 7) ** 2))
     points = turn_back(pixels(side), angles)
     return (waves.at(points).real * window).transpose(0, 1)[:, :, None]

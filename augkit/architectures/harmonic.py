@@ -9,9 +9,9 @@ that ``maps.unflatten(1, (2, C))`` has the leading pair. **Streams** say which c
 1: 4}`` is C = 12, eight channels of order 0 followed by four of order 1. Images are order 0 and may leave out
 their imaginary half, which is 0.
 
-Deviations from the paper. Rings are Gaussians that are smeared around a circle (so the pixel grid samples them
-with little aliasing), instead of samples interpolated onto the grid from polar ones. Filters of negative order
-have weights of their own. Magnitudes are softened near 0, where a phase is float rounding and nothing else.
+Choices of ours. Radial profiles are sums of Gaussian rings, which the pixel grid samples with little aliasing.
+Every pair of streams has weights of its own, also where filters have opposite orders. Magnitudes are softened near
+0, where a phase is float rounding and nothing else. Maps are pooled by blurring.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class HarmonicConv2d(nn.Module):
     less where k is not 0, since such a filter vanishes at its centre), and a learnt phase beta. There is no bias:
     a constant is no map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
 
-    Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA that of TF32, 1e-3, unless
-    ``torch.backends.cudnn.allow_tf32`` is off). At other angles the error depends on
-    how well pixels sample the rings. Signal to error in dB for images of at most 0.2 cycles per pixel, random
-    weights, all angles (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``):
+    Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA to that of TF32, unless
+    ``torch.backends.cudnn.allow_tf32`` is off). At other angles the error depends on how well pixels sample the
+    rings. Signal to error in dB, for maps of at most 0.2 cycles per pixel and random angles, the worst of several
+    random weights (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``). Trained weights can do worse:
+    they may cancel the signal and keep the error.
 
         size   order 0   order 1   order 2 of the filter
          5      61.9      49.9      41.8
@@ -137,7 +138,7 @@ class HarmonicConv2d(nn.Module):
 
 
 class MagnitudeReLU(nn.Module):
-    """C-ReLU of Worrall et al. 2017, equation 8: ``ReLU(|z| + b) z / |z|``, with a learnt bias b per channel.
+    """C-ReLU of Worrall et al. 2017: ``ReLU(|z| + b) z / |z|``, with a learnt bias b per channel, 0 at first.
 
     The phase is kept, so that a map of order m stays one. Below a magnitude of about 0.01 the output goes to 0
     smoothly: there a positive bias would blow rounding up to full size, and the gradient has no limit at 0.
@@ -161,7 +162,7 @@ class MagnitudeReLU(nn.Module):
 
 
 class MagnitudeBatchNorm2d(nn.Module):
-    """Batch norm of the magnitudes, then their ReLU; the phase is kept (Worrall et al. 2017, section 4).
+    """Batch norm of the magnitudes, then their ReLU; the phase is kept (Worrall et al. 2017).
 
     The ReLU belongs to the layer: a normalised magnitude below 0 would turn the phase by half a circle. The bias
     of the batch norm is the bias of the C-ReLU. Real and imaginary parts apart must not be normalised: a rotation

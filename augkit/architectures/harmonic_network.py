@@ -1,8 +1,7 @@
 """A small network whose logits do not change when the image is turned by 90 degrees, and little at other angles.
 
-Worrall et al. 2017, https://arxiv.org/abs/1612.04642. It has the three stages of `SmallCNN`; where the paper
-reads class scores from the last maps of order 0, here the magnitudes of all orders are averaged, then a linear
-layer follows.
+After Worrall et al. 2017, https://arxiv.org/abs/1612.04642, with the three stages of `SmallCNN`; the magnitudes of
+the last maps, of all orders, are averaged over the image, then a linear layer follows.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ class HarmonicNet(nn.Module):
     """Three stages of harmonic convolution, batch norm and ReLU of magnitudes; blur pooling between them.
 
     Takes ``(B, in_channels, H, W)`` of any size and gives logits ``(B, num_classes)``, invariant to rotations of
-    the image by 90 degrees to float rounding, in training too. Images without a border of their own (digits on an
-    empty canvas) keep most of it at other angles: see ``benchmarks/results/harmonic.json``.
+    the image by 90 degrees to float rounding, in training too. At other angles they keep most of it where nothing
+    turns in or out of the image, as for digits on an empty canvas (``benchmarks/results/harmonic.json``). What
+    differs by a rotation alone, such as 6 and 9 as some write them, it cannot tell apart.
 
     Args:
         num_classes, in_channels: sizes of the output and the input.
