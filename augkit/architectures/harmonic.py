@@ -178,7 +178,7 @@ class MagnitudeBatchNorm2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         size = magnitude(maps)
-        return _scaled(maps, torch.relu(self.norm(size)) / size)
+        return _scaled(maps, torch.relu(self.norm(size.to(self.norm.weight.dtype))) / size)
 
 
 class CentredBlurPool2d(nn.Module):

@@ -59,5 +59,6 @@ class HarmonicNet(nn.Module):
         self.head = nn.Linear(sum(streams.values()), num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(magnitude(self.features(images)).mean((-2, -1)))
+        sizes = magnitude(self.features(images)).mean((-2, -1))
+        logits: Tensor = self.head(sizes.to(self.head.weight.dtype))
         return logits
