@@ -39,7 +39,7 @@ class ModelSettings(Data):
     """Which network."""
 
     name: Literal[
-        "small_cnn", "resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree", "vgg11", "vgg13"
+        "small_cnn", "resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree", "vgg11", "vgg13", "harmonic"
     ] = Field("small_cnn", description="network")
     downsample: Literal["maxpool", "stride", "blurpool", "aps", "lps", "aliasfree"] | None = Field(
         None, description="how maps are halved; the network's own when null (mostly maxpool)"

@@ -9,6 +9,14 @@ from augkit.architectures.aliasfree import (
 from augkit.architectures.blocks import ACTIVATIONS, DOWNSAMPLES, Style
 from augkit.architectures.convnext import ConvNeXt, LayerNorm2d
 from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
+from augkit.architectures.harmonic import (
+    CentredBlurPool2d,
+    HarmonicConv2d,
+    MagnitudeBatchNorm2d,
+    MagnitudeReLU,
+    magnitude,
+)
+from augkit.architectures.harmonic_network import HarmonicNet
 from augkit.architectures.heads import HEADS, SpatialPyramidPool2d, build_head
 from augkit.architectures.networks import NETWORKS, build_model, initialise
 from augkit.architectures.polyphase import (
@@ -33,11 +41,16 @@ __all__ = [
     "AliasFreeDownsample2d",
     "AliasFreeLayerNorm2d",
     "BlurPool2d",
+    "CentredBlurPool2d",
     "ConvNeXt",
     "DenseMaxPool2d",
+    "HarmonicConv2d",
+    "HarmonicNet",
     "IdealLowpass2d",
     "LayerNorm2d",
     "LearnablePolyphaseSampling",
+    "MagnitudeBatchNorm2d",
+    "MagnitudeReLU",
     "MaxBlurPool2d",
     "ResNet",
     "SmallCNN",
@@ -46,5 +59,6 @@ __all__ = [
     "build_head",
     "build_model",
     "initialise",
+    "magnitude",
     "sample_phase",
 ]

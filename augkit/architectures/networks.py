@@ -12,11 +12,25 @@ from torch import nn
 
 from augkit.architectures.blocks import Style
 from augkit.architectures.convnext import ConvNeXt
+from augkit.architectures.harmonic_network import HarmonicNet
 from augkit.architectures.heads import HEADS
 from augkit.architectures.resnet import STEMS, ResNet
 from augkit.architectures.small_cnn import SmallCNN
 from augkit.architectures.vgg import CONVOLUTIONS, VGG
 from augkit.errors import InputError, unknown_name
+
+
+def _harmonic(
+    num_classes: int, in_channels: int, *, style: Style, head: str, width: int, input_size: int | None
+) -> HarmonicNet:
+    del input_size
+    if style.downsample != "blurpool" or style.activation != "relu" or head != "gap":
+        raise InputError(
+            "network 'harmonic' has its own pools, activation and head, which commute with rotations; leave"
+            " downsample, activation and head out"
+        )
+    return HarmonicNet(num_classes, in_channels, style.padding_mode, width)
+
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
@@ -25,12 +39,13 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
     "convnext": ConvNeXt,
     "convnext_aliasfree": functools.partial(ConvNeXt, norm="aliasfree"),
+    "harmonic": _harmonic,
     "vgg11": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg11"]),
     "vgg13": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg13"]),
 }
-DEFAULT_WIDTH = {"small_cnn": 16, "convnext": 40, "convnext_aliasfree": 40}
+DEFAULT_WIDTH = {"small_cnn": 16, "harmonic": 4, "convnext": 40, "convnext_aliasfree": 40}
 # What a network is halved and activated by where nothing else is asked for.
-OWN_DOWNSAMPLE = {"convnext": "stride", "convnext_aliasfree": "aliasfree"}
+OWN_DOWNSAMPLE = {"harmonic": "blurpool", "convnext": "stride", "convnext_aliasfree": "aliasfree"}
 OWN_ACTIVATION = {"convnext": "gelu", "convnext_aliasfree": "aliasfree"}
 WITH_STEM = ("resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree")
 
@@ -57,7 +72,7 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
 
     Args:
         name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``convnext``, ``convnext_aliasfree``,
-            ``vgg11`` or ``vgg13``.
+            ``vgg11``, ``vgg13`` or ``harmonic``.
         num_classes, in_channels: sizes of the output and the input.
         downsample: ``maxpool``, ``stride``, ``blurpool``, ``aps``, ``lps`` or ``aliasfree``, as in `Style`. None is
             ``maxpool``, for ``convnext`` ``stride`` and for ``convnext_aliasfree`` ``aliasfree``.
@@ -105,15 +120,17 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
 def initialise(model: nn.Module, seed: int) -> None:
     """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named stream.
 
-    Weights of norms become 1 and biases 0. Parameters of other names, such as the coefficients of an activation,
-    stay as their layer made them.
+    Weights of norms become 1 and biases 0; the ``phase`` of a harmonic filter is an angle, drawn from the whole circle.
+    Parameters of other names, such as the coefficients of an activation, stay as their layer made them.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            kind = name.rpartition(".")[2]
-            if kind == "weight" and parameter.ndim >= 2:
-                digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-                generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            *path, kind = name.split(".")
+            digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            if kind == "phase":
+                parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * math.pi)
+            elif parameter.ndim >= 2 and (kind == "weight" or "radial" in path):
                 gain = 1.0 if parameter.ndim == 2 else 2.0  # a linear head has no ReLU behind it
                 std = math.sqrt(gain / parameter[0].numel())
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

@@ -1,0 +1,283 @@
+"""Layers whose feature maps turn with the image: streams of complex maps, each of a rotation order.
+
+Worrall et al. 2017, "Harmonic Networks: Deep Translation and Rotation Equivariance",
+https://arxiv.org/abs/1612.04642. When the image turns by ``theta``, counter-clockwise on the screen, a map of
+order m turns with it and is multiplied by ``exp(i m theta)``; its magnitude is a map that only turns.
+
+**Maps** are real tensors ``(B, 2 * C, H, W)``: C real parts, then the C imaginary parts of the same channels, so
+that ``maps.unflatten(1, (2, C))`` has the leading pair. **Streams** say which channel has which order: ``{0: 8,
+1: 4}`` is C = 12, eight channels of order 0 followed by four of order 1. Images are order 0 and may leave out
+their imaginary half, which is 0.
+
+Choices of ours. Radial profiles are sums of Gaussian rings, which the pixel grid samples with little aliasing.
+Every pair of streams has weights of its own, also where filters have opposite orders. Magnitudes are softened near
+0, where a phase is float rounding and nothing else. Maps are pooled by blurring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augkit.architectures.downsampling import PADDING_MODES
+from augkit.errors import InputError, unknown_name
+
+ORDERS = (0, 1, 2)
+RING_WIDTH = 0.6  # standard deviation in pixels: aliasing (narrower) and the cut at the border (wider) balance
+SOFTENING = 1e-4  # added to squared magnitudes, where maps after a batch norm are of the order of 1
+
+Streams = Mapping[int, int]  # rotation order -> channels
+
+
+class HarmonicConv2d(nn.Module):
+    """Convolution from streams to streams with filters ``R(r) exp(i (k phi + beta))``, of order k = n - m from m to n.
+
+    Each pair of an input and an output channel has a radial profile R, a learnt sum of ``size // 2`` rings (one
+    less where k is not 0, since such a filter vanishes at its centre), and a learnt phase beta. There is no bias:
+    a constant is no map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
+
+    Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA to that of TF32, unless
+    ``torch.backends.cudnn.allow_tf32`` is off). At other angles the error depends on how well pixels sample the
+    rings. Signal to error in dB, for maps of at most 0.2 cycles per pixel and random angles, the worst of several
+    random weights (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``). Trained weights can do worse:
+    they may cancel the signal and keep the error.
+
+        size   order 0   order 1   order 2 of the filter
+         5      61.9      49.9      41.8
+         7      59.6      57.9      47.9
+         9      63.3      57.0      48.6
+
+    Args:
+        inputs, outputs: `Streams`: channels of each order, of 0, 1 and 2.
+        size: side of the filters in pixels, odd and at least 5.
+        padding_mode: ``zeros``, ``circular`` or ``reflect``; the output has the size of the input.
+
+    Raises:
+        InputError: an order, a number of channels, a size or a padding mode that cannot be; in the call, maps of
+            another number of channels, or smaller than the padding.
+
+    >>> conv = HarmonicConv2d({0: 3}, {0: 4, 1: 4}, size=5)
+    >>> conv(torch.rand(2, 3, 28, 28)).shape  # an image: real
+    torch.Size([2, 16, 28, 28])
+    """
+
+    def __init__(self, inputs: Streams, outputs: Streams, size: int = 9, padding_mode: str = "zeros") -> None:
+        super().__init__()
+        if size < 5 or size % 2 == 0:
+            raise InputError(f"HarmonicConv2d: expected an odd size of at least 5 pixels, got {size}")
+        if padding_mode not in PADDING_MODES:
+            raise unknown_name("padding mode", padding_mode, PADDING_MODES)
+        self.inputs, self.outputs = checked_streams(inputs), checked_streams(outputs)
+        self.size, self.padding_mode = size, padding_mode
+        self.radial = nn.ParameterDict()
+        for n, out in self.outputs.items():
+            for m, channels in self.inputs.items():
+                rings = harmonic_rings(abs(n - m), size) / math.sqrt(len(self.inputs))
+                self.radial[f"{m}_to_{n}"] = nn.Parameter(torch.empty(out, channels, len(rings)))
+                name = f"rings_{abs(n - m)}"
+                if not hasattr(self, name):
+                    self.register_buffer(name, rings.to(torch.get_default_dtype()), persistent=False)
+        self.phase = nn.Parameter(torch.empty(sum(self.outputs.values()), sum(self.inputs.values())))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw profiles as He et al. 2015 and phases from the whole circle, with torch's global generator."""
+        for profile in self.radial.values():
+            nn.init.normal_(profile, std=math.sqrt(2 / profile[0].numel()))
+        nn.init.uniform_(self.phase, -math.pi, math.pi)
+
+    def filters(self) -> Tensor:
+        """The filters, sampled at pixels: real and imaginary parts ``(2, C_out, C_in, size, size)``."""
+        rows = [torch.cat([self._block(m, n) for m in self.inputs], dim=2) for n in self.outputs]
+        real, imaginary = torch.cat(rows, dim=1).unbind(0)
+        cos, sin = self.phase.cos()[..., None, None], self.phase.sin()[..., None, None]
+        return torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        is_real = self._check(maps)
+        real, imaginary = self.filters().unbind(0)
+        weight = torch.cat([real, imaginary])
+        if not is_real:
+            weight = torch.cat([weight, torch.cat([-imaginary, real])], dim=1)
+        pad = self.size // 2
+        if self.padding_mode == "zeros":
+            return F.conv2d(maps, weight, padding=pad)
+        return F.conv2d(F.pad(maps, (pad,) * 4, mode=PADDING_MODES[self.padding_mode]), weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs} -> {self.outputs}, size={self.size}, padding_mode={self.padding_mode!r}"
+
+    def _block(self, m: int, n: int) -> Tensor:
+        """Filters from order m to order n without their phase, ``(2, C_n, C_m, size, size)``."""
+        rings: Tensor = getattr(self, f"rings_{abs(n - m)}")
+        real, imaginary = torch.tensordot(self.radial[f"{m}_to_{n}"], rings, 1).unbind(2)
+        return torch.stack([real, imaginary if n >= m else -imaginary])
+
+    def _check(self, maps: Tensor) -> bool:
+        """Whether the maps are an image without imaginary half."""
+        channels, pad = sum(self.inputs.values()), self.size // 2
+        is_real = list(self.inputs) == [0] and maps.shape[1] == channels
+        if maps.ndim != 4 or not (is_real or maps.shape[1] == 2 * channels):
+            real = f" or a real image ({channels})" if list(self.inputs) == [0] else ""
+            raise InputError(
+                f"HarmonicConv2d: expected maps (B, {2 * channels}, H, W), real then imaginary parts of the streams "
+                f"{self.inputs},{real} got {tuple(maps.shape)}"
+            )
+        least = {"zeros": 1, "circular": pad, "reflect": pad + 1}[self.padding_mode]
+        if min(maps.shape[-2:]) < least:
+            raise InputError(
+                f"HarmonicConv2d: padding '{self.padding_mode}' and size {self.size} need at least {least} pixels, "
+                f"got {tuple(maps.shape[-2:])}"
+            )
+        return is_real
+
+
+class MagnitudeReLU(nn.Module):
+    """C-ReLU of Worrall et al. 2017: ``ReLU(|z| + b) z / |z|``, with a learnt bias b per channel, 0 at first.
+
+    The phase is kept, so that a map of order m stays one. Below a magnitude of about 0.01 the output goes to 0
+    smoothly: there a positive bias would blow rounding up to full size, and the gradient has no limit at 0.
+
+    Args:
+        channels: C of the maps ``(B, 2 * C, H, W)``.
+
+    >>> relu = MagnitudeReLU(1)
+    >>> _ = relu.bias.data.fill_(-2.5)
+    >>> relu(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)).flatten()
+    tensor([1.5000, 2.0000], grad_fn=...)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        size = magnitude(maps)
+        return _scaled(maps, torch.relu(size + self.bias[:, None, None]) / size)
+
+
+class MagnitudeBatchNorm2d(nn.Module):
+    """Batch norm of the magnitudes, then their ReLU; the phase is kept (Worrall et al. 2017).
+
+    The ReLU belongs to the layer: a normalised magnitude below 0 would turn the phase by half a circle. The bias
+    of the batch norm is the bias of the C-ReLU. Real and imaginary parts apart must not be normalised: a rotation
+    mixes them.
+
+    Args:
+        channels: C of the maps ``(B, 2 * C, H, W)``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        size = magnitude(maps)
+        return _scaled(maps, torch.relu(self.norm(size.to(self.norm.weight.dtype))) / size)
+
+
+class CentredBlurPool2d(nn.Module):
+    """Blur and keep every second pixel, on a grid that is symmetric about the centre of the map.
+
+    An axis of n pixels becomes ``ceil(n / 2)``: with the filter 1 3 3 1 where n is even, and 1 4 6 4 1 where n is
+    odd. So a rotation by 90 degrees commutes with it, as with no pooling whose windows are off the centre. It is
+    linear and treats real and imaginary parts alike, so orders stay what they are. Max pooling does neither: the
+    largest real part and the largest imaginary part come from different pixels and change with the phase; and
+    the pixel of the largest magnitude jumps as the image turns by less than 90 degrees.
+
+    Args:
+        padding_mode: ``zeros``, ``circular`` or ``reflect``.
+
+    >>> CentredBlurPool2d()(torch.rand(1, 4, 28, 33)).shape
+    torch.Size([1, 4, 14, 17])
+    """
+
+    even: Tensor
+    odd: Tensor
+
+    def __init__(self, padding_mode: str = "zeros") -> None:
+        super().__init__()
+        if padding_mode not in PADDING_MODES:
+            raise unknown_name("padding mode", padding_mode, PADDING_MODES)
+        self.padding_mode = padding_mode
+        self.register_buffer("even", torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, persistent=False)
+        self.register_buffer("odd", torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16, persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        for axis in (2, 3):
+            taps = self.odd if maps.shape[axis] % 2 else self.even
+            pad = (len(taps) - 1) // 2
+            pads = (pad, pad, 0, 0) if axis == 3 else (0, 0, pad, pad)
+            shape, stride = ((1, -1), (1, 2)) if axis == 3 else ((-1, 1), (2, 1))
+            weight = taps.to(maps.dtype).view(1, 1, *shape).expand(maps.shape[1], 1, *shape)
+            maps = F.pad(maps, pads, mode=PADDING_MODES[self.padding_mode])
+            maps = F.conv2d(maps, weight, stride=stride, groups=maps.shape[1])
+        return maps
+
+    def extra_repr(self) -> str:
+        return f"padding_mode={self.padding_mode!r}"
+
+
+def magnitude(maps: Tensor) -> Tensor:
+    """``sqrt(re^2 + im^2 + 1e-4)`` of maps ``(B, 2 * C, H, W)``: ``(B, C, H, W)``, float32 or float64.
+
+    Rotations of the image move it and change nothing else. Half precision is left: squares would lose its digits.
+    """
+    real, imaginary = maps.to(torch.promote_types(maps.dtype, torch.float32)).chunk(2, dim=1)
+    return torch.sqrt(real * real + imaginary * imaginary + SOFTENING)
+
+
+def harmonic_rings(order: int, size: int) -> Tensor:
+    """Rings times ``exp(i order phi)`` on a square of ``size`` pixels: ``(J, 2, size, size)`` float64, real first.
+
+    A ring of radius a is a Gaussian blob smeared around a circle, the phase going along: ``exp(-(r^2 + a^2) /
+    (2 s^2)) I_k(a r / s^2) exp(i k phi)``, a Gaussian ring times ``r^k`` near the centre. Its spectrum is a Gaussian
+    times a Bessel function, so aliasing falls as fast as a Gaussian can. Radii are 0 (order 0 alone), 1, ... up to
+    ``size // 2 - 1``, which leaves two pixels to the first pixel left out. Each has norm 1. phi is
+    counter-clockwise on the screen; entries are exactly those that a rotation by 90 degrees asks for.
+
+    >>> harmonic_rings(0, 9).shape, harmonic_rings(1, 9).shape
+    (torch.Size([4, 2, 9, 9]), torch.Size([3, 2, 9, 9]))
+    """
+    from scipy.special import ive
+
+    half = size // 2
+    down, right = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    square = right**2 + down**2  # of integers, so equal at pixels of equal radius, and so is all that follows
+    radius = np.sqrt(square)
+    turn = np.ones_like(radius, dtype=complex)
+    for _ in range(order):  # products of integers, exact where ** is not
+        turn *= right - 1j * down
+    turn /= np.where(square == 0, 1, radius) ** order
+    rings = []
+    for a in range(min(order, 1), half):
+        # ive is I scaled by exp(-x): a Gaussian of r - a remains.
+        profile = np.exp(-((radius - a) ** 2) / (2 * RING_WIDTH**2)) * ive(order, a * radius / RING_WIDTH**2)
+        ring = profile * turn
+        rings.append(np.stack([ring.real, ring.imag]) / np.linalg.norm(ring))
+    return torch.from_numpy(np.stack(rings))
+
+
+def checked_streams(streams: Streams) -> dict[int, int]:
+    """The streams in the order of their channels.
+
+    Raises:
+        InputError: no stream, an order that is not 0, 1 or 2, or less than one channel.
+    """
+    known = isinstance(streams, Mapping) and len(streams) > 0 and set(streams) <= set(ORDERS)
+    if not known or min(streams.values()) < 1:
+        raise InputError(
+            f"streams: expected the channels (at least 1) of orders 0, 1, 2, such as {{0: 8, 1: 8}}, got {streams!r}"
+        )
+    return dict(sorted(streams.items()))
+
+
+def _scaled(maps: Tensor, gain: Tensor) -> Tensor:
+    real, imaginary = maps.chunk(2, dim=1)
+    gain = gain.to(maps.dtype)
+    return torch.cat([real * gain, imaginary * gain], dim=1)

@@ -1,0 +1,64 @@
+"""A small network whose logits do not change when the image is turned by 90 degrees, and little at other angles.
+
+After Worrall et al. 2017, https://arxiv.org/abs/1612.04642, with the three stages of `SmallCNN`; the magnitudes of
+the last maps, of all orders, are averaged over the image, then a linear layer follows.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from augkit.architectures.harmonic import ORDERS, CentredBlurPool2d, HarmonicConv2d, MagnitudeBatchNorm2d, magnitude
+from augkit.errors import InputError
+
+
+class HarmonicNet(nn.Module):
+    """Three stages of harmonic convolution, batch norm and ReLU of magnitudes; blur pooling between them.
+
+    Takes ``(B, in_channels, H, W)`` of any size and gives logits ``(B, num_classes)``, invariant to rotations of
+    the image by 90 degrees to float rounding, in training too. At other angles they keep most of it where nothing
+    turns in or out of the image, as for digits on an empty canvas (``benchmarks/results/harmonic.json``). What
+    differs by a rotation alone, such as 6 and 9 as some write them, it cannot tell apart.
+
+    Args:
+        num_classes, in_channels: sizes of the output and the input.
+        padding_mode: ``zeros``, ``circular`` or ``reflect``.
+        width: channels of each order in the first stage; the second and the third have two and four times as many.
+        size: side of the filters in pixels, odd and at least 5.
+        max_order: streams have the orders 0 to this, 0 to 2. With 0 all filters are round and cannot see direction.
+
+    Raises:
+        InputError: a size, an order, a width or a padding mode that cannot be.
+
+    >>> net = HarmonicNet(10, width=2).eval()
+    >>> images = torch.rand(2, 1, 28, 28)
+    >>> torch.allclose(net(images), net(images.rot90(1, (-2, -1))), atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 1,
+        padding_mode: str = "zeros",
+        width: int = 4,
+        size: int = 7,
+        max_order: int = 2,
+    ) -> None:
+        super().__init__()
+        if max_order not in ORDERS:
+            raise InputError(f"HarmonicNet: expected max_order 0, 1 or 2, got {max_order}")
+        layers: list[nn.Module] = []
+        streams = {0: in_channels}
+        for factor in (1, 2, 4):
+            wider = dict.fromkeys(range(max_order + 1), factor * width)
+            layers += [CentredBlurPool2d(padding_mode)] if layers else []
+            layers += [HarmonicConv2d(streams, wider, size, padding_mode), MagnitudeBatchNorm2d(sum(wider.values()))]
+            streams = wider
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(sum(streams.values()), num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        sizes = magnitude(self.features(images)).mean((-2, -1))
+        logits: Tensor = self.head(sizes.to(self.head.weight.dtype))
+        return logits
