@@ -77,7 +77,7 @@ class Network:
             self.model.train(was_training)
 
     def fit_channels(self, channels: int) -> str:
-        """Get ready for images of ``channels``; grey images are repeated for a network that wants more.
+        """Get ready for images of ``channels``; grey images are repeated for a network that wants red, green and blue.
 
         Returns:
             What was done, for the settings.
@@ -86,8 +86,8 @@ class Network:
             InputError: the network wants another number of channels, or mean and std have another length.
         """
         wanted = next((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), channels)
-        if channels not in (wanted, 1):
-            raise InputError(f"images: the model expects {wanted} channels, got {channels}")
+        if channels != wanted and (channels, wanted) != (1, 3):
+            raise InputError(f"images: the model expects {wanted} channels, the images have {channels}")
         self._repeat = wanted if wanted != channels else 0
         if self._mean is not None and self._mean.shape[1] not in (1, wanted):
             raise InputError(f"mean and std: expected {wanted} values each, got {self._mean.shape[1]}")

@@ -197,8 +197,8 @@ class Tally:
         self._batches = [_Batch(dict(state["columns"]), flips, state["classes"])] if state else []
 
     def statistics(self) -> dict[str, Tensor]:
-        """Per-image statistics: float64 ``(N, 1)`` each, and ``predictions`` ``(N, 2 * pairs)``, integers."""
-        layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures").double()
+        """Per-image statistics: numbers or bools ``(N, 1)``, and ``predictions`` ``(N, 2 * pairs)``, integers."""
+        layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures")
         first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
         out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
         names = (*layout.measures, *PAIR_MEASURES)
@@ -218,7 +218,7 @@ class Tally:
             if layout.grid:
                 out["grid_correct"] = hit[:, layout.grid].double().mean(1)
                 out["worst_correct"] = hit[:, (0, *layout.grid)].all(1)
-        columns = {name: column.double()[:, None] for name, column in out.items()}
+        columns = {name: column[:, None] for name, column in out.items()}
         return columns | {"predictions": top1[:, first + second]}
 
     def curves(self) -> dict[str, dict[float, dict[str, Tensor]]]:
@@ -228,10 +228,10 @@ class Tally:
         out: dict[str, dict[float, dict[str, Tensor]]] = {}
         for curve, points in self.layout.curves.items():
             for point, column in points.items():
-                js = measures[:, names.index(f"{curve} {point}")].double()
-                values = {"js": js, "changed": (top1[:, column] != top1[:, 0]).double()}
+                js = measures[:, names.index(f"{curve} {point}")]
+                values = {"js": js, "changed": top1[:, column] != top1[:, 0]}
                 if self.labelled:
-                    values["correct"] = (top1[:, column] == self.merged("labels")).double()
+                    values["correct"] = top1[:, column] == self.merged("labels")
                 out.setdefault(curve, {})[point] = {name: column[:, None] for name, column in values.items()}
         return out
 
