@@ -7,9 +7,7 @@ import json
 import math
 import shlex
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +25,21 @@ from augkit.command import (
     print_json,
     run,
 )
-from augkit.comparison import jsonable
 from augkit.data import Dataset, Images, load_dataset, sample
 from augkit.errors import InputError, unknown_name
 from augkit.interpolation import KERNELS
-from augkit.invariance import PROTOCOLS, Measurement, Network, Plan
-from augkit.invariance.measurement import batches
+from augkit.invariance import PROTOCOLS, Network, Plan
 from augkit.invariance.network import PRECISIONS
 from augkit.invariance.plan import AXES, Pairs, full_plan, one_shift, square_grid
 from augkit.invariance.presets import PRESETS, Preset
 from augkit.invariance.protocols import BACKGROUNDS, make_protocol
+from augkit.measuring import ImageSet, Session
 from augkit.models import LoadedModel, load_model
 from augkit.report.measured import print_measured
 from augkit.storage import MARK, claim, environment, write
 from augkit.training import choose_device
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
-STATE = "measurement.pt"
-SAVE_EVERY = 10.0  # seconds
 
 
 def main(arguments: list[str]) -> None:
@@ -57,21 +52,43 @@ def main(arguments: list[str]) -> None:
     preset, protocol = _preset(options), _protocol(options, loaded)
     sets = _image_sets(options, loaded, protocol)
     plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images)
-    session = _Session(options, arguments, loaded, plan, operator)
-    session.begin(sets)
-    reports = session.measure()
+    network = Network(
+        loaded.model,
+        mean=options.mean or loaded.mean,
+        std=options.std or loaded.std,
+        precision=options.precision,
+        compiled=options.compile,
+        device=choose_device(options.device),
+    )
+    session = Session(network, plan, operator, options.seed or 0, options.batch_size)
+    session.try_out(sets)
+    folder = _folder(options)
+    session.keep_in(folder)
+    try:
+        with Display(session.passes, quiet=options.quiet) as display:
+            reports = session.measure(options.model, display)
+    except KeyboardInterrupt:
+        raise Interrupted(_resume_line(arguments, folder)) from None
     result = {"model": options.model, "split": options.split, **reports.pop(session.typical)}
     if reports:
         result["ood"] = reports
     if preset is not None:
         result["preset"] = {"name": options.preset, **preset.to_dict()}
-    result |= {"weights_sha256": session.network.digest, "folder": str(session.folder)}
-    write(session.folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
+    result |= {"weights_sha256": network.digest, "folder": str(folder)}
+    write(folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
     if options.json:
         print_json(result)
         return
     print_measured(result)
-    print(f"written to {session.folder}")
+    print(f"written to {folder}")
+
+
+def _folder(options: Any) -> Path:
+    if options.resume and not (options.output / MARK).is_file():
+        raise InputError(f"--resume: '{options.output}' holds no measurement to go on with")
+    folder = claim(options.output or new_folder("measure"), resume=options.resume, overwrite=options.overwrite)
+    write(folder / MARK, json.dumps(environment(), indent=2))
+    return folder
 
 
 def _parser() -> Parser:
@@ -183,7 +200,7 @@ def _input_size(options: Any, loaded: LoadedModel, protocol: str, plan: Plan, im
     return own
 
 
-def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, _Set]:
+def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, ImageSet]:
     """The images by name: those of ``--data`` first, then those of ``--ood``."""
     own = loaded.recipe.data if loaded.recipe is not None else None
     if options.data is None and own is None:
@@ -194,17 +211,7 @@ def _image_sets(options: Any, loaded: LoadedModel, protocol: str) -> dict[str, _
     return {name: _image_set(options, loaded, protocol, name) for name in names}
 
 
-@dataclass(frozen=True)
-class _Set:
-    """Images in memory, with the number of classes that their labels stand for."""
-
-    images: torch.Tensor
-    labels: torch.Tensor | None
-    background: float
-    classes: int
-
-
-def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> _Set:
+def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> ImageSet:
     own = loaded.recipe.data if loaded.recipe is not None else None
     root = options.root or (own.root if own is not None and name == own.name else None)
     dataset: Dataset = load_dataset(name, root=root, image_size=options.image_size or (own.image_size if own else None))
@@ -213,126 +220,17 @@ def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> _
         images = sample(images, options.limit, seed=options.seed or 0)
     if own is not None and own.canvas is not None and protocol != "embed":
         images = Images(images.on_canvas(own.canvas), images.labels, images.background)
-    return _Set(images.images, images.labels, images.background, len(dataset.classes))
+    return ImageSet(images.images, images.labels, images.background, len(dataset.classes))
 
 
-@dataclass
-class _Session:
-    """Measurements of several image sets by one network, kept in a folder while they go on."""
-
-    options: Any
-    arguments: list[str]
-    loaded: LoadedModel
-    plan: Plan
-    operator: dict[str, Any]
-    folder: Path = field(init=False)
-    network: Network = field(init=False)
-    sets: dict[str, _Set] = field(default_factory=dict)
-    measurements: dict[str, Measurement] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def typical(self) -> str:
-        """The name of the first image set."""
-        return next(iter(self.sets))
-
-    def begin(self, sets: dict[str, _Set]) -> None:
-        """Let the network see one image of every set, and only then touch the output folder."""
-        options, loaded = self.options, self.loaded
-        self.network = Network(
-            loaded.model,
-            mean=options.mean or loaded.mean,
-            std=options.std or loaded.std,
-            precision=options.precision,
-            compiled=options.compile,
-            device=choose_device(options.device),
-        )
-        for name, images in sets.items():
-            background = self.operator["background"]
-            operator = self.operator | {"background": images.background if background is None else background}
-            measurement = Measurement(self.network, self.plan, operator, seed=options.seed or 0)
-            self.sets[name], self.notes[name] = self._with_fitting_labels(measurement, name, images)
-            self.measurements[name] = measurement
-            if self.operator["protocol"] != "circular":  # the network sees images of one size
-                self.operator["input_size"] = tuple(measurement.settings["input_size"])
-        if options.resume and not (options.output / MARK).is_file():
-            raise InputError(f"--resume: '{options.output}' holds no measurement to go on with")
-        self.folder = claim(options.output or new_folder("measure"), resume=options.resume, overwrite=options.overwrite)
-        for name, measurement in self.measurements.items():
-            if options.resume and self._state(name).is_file():
-                measurement.restore(torch.load(self._state(name), map_location="cpu", weights_only=True))
-        write(self.folder / MARK, json.dumps(environment(), indent=2))
-
-    def measure(self) -> dict[str, dict[str, Any]]:
-        """Reports for JSON, by image set; an interrupt keeps all whole batches."""
-        views = len(self.plan.layout.columns)
-        try:
-            with Display(
-                sum(map(len, (s.images for s in self.sets.values()))) * views, quiet=self.options.quiet
-            ) as bar:
-                return {name: self._measure_one(name, bar) for name in self.sets}
-        except KeyboardInterrupt:
-            for name, measurement in self.measurements.items():
-                if measurement.tally.images:
-                    self._save(name)
-            raise Interrupted(self._resume_line()) from None
-
-    def _measure_one(self, name: str, display: Display) -> dict[str, Any]:
-        images, measurement = self.sets[name], self.measurements[name]
-        for note in self.notes[name]:
-            display.line(note)
-        what = f"measuring {self.options.model} on {name}"
-        display.stage(what)
-        display.skip(measurement.tally.images * measurement.views)
-        size = self.options.batch_size or (256 if self.network.device.type == "cuda" else 64)
-        stream = batches(images.images, images.labels, size)
-        measurement.run(stream, self._saver(name, lambda: display.stage(what)), display.advance)
-        self._save(name)
-        report = measurement.report().to_dict()
-        report["settings"] |= {"batch_size": size, "notes": self.notes[name]}
-        return {"data": name, **jsonable(report)}
-
-    def _saver(self, name: str, show: Callable[[], None]) -> Callable[[int], None]:
-        last = time.monotonic()
-
-        def on_batch(done: int) -> None:
-            nonlocal last
-            if time.monotonic() - last > SAVE_EVERY:
-                self._save(name)
-                show()
-                last = time.monotonic()
-
-        return on_batch
-
-    def _save(self, name: str) -> None:
-        state = self.measurements[name].state()
-        write(self._state(name), lambda path: torch.save(state, path))
-
-    def _state(self, name: str) -> Path:
-        number = list(self.measurements).index(name)
-        return self.folder / (f"ood{number}-{STATE}" if number else STATE)
-
-    def _with_fitting_labels(self, measurement: Measurement, name: str, images: _Set) -> tuple[_Set, list[str]]:
-        classes = measurement.probe(images.images[:1])
-        channels = measurement.settings["channels"]
-        notes = [f"{name}: grey images, {channels} channels for the network"] if "repeated" in channels else []
-        if images.labels is None:
-            return images, [*notes, f"{name}: no labels, so accuracy is left out"]
-        if classes < images.classes:
-            raise InputError(f"labels: '{name}' has {images.classes} classes, the model {classes}; they do not match")
-        if classes > images.classes:
-            why = f"the model has {classes} classes and the data {images.classes}"
-            return replace(images, labels=None), [*notes, f"{name}: accuracy is left out, {why}"]
-        return images, notes
-
-    def _resume_line(self) -> str:
-        words, kept = iter(self.arguments), []
-        for word in words:
-            if word == "--output":
-                next(words, None)
-            elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
-                kept.append(word)
-        return f"python -m augkit.measure {shlex.join(kept)} --output {shlex.quote(str(self.folder))} --resume"
+def _resume_line(arguments: list[str], folder: Path) -> str:
+    words, kept = iter(arguments), []
+    for word in words:
+        if word == "--output":
+            next(words, None)
+        elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
+            kept.append(word)
+    return f"python -m augkit.measure {shlex.join(kept)} --output {shlex.quote(str(folder))} --resume"
 
 
 def _background(text: str) -> float | str:

@@ -25,6 +25,7 @@ ROWS = [
     ["training", "search"],
     ["comparison", "models", "report"],
     ["command"],
+    ["measuring"],
     ["train", "tune", "measure", "compare", "preview"],
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}

@@ -61,9 +61,10 @@ class Flip(NamedTuple):
         return -min(self.probabilities), self.image
 
     def to_dict(self, axis: str) -> dict[str, Any]:
-        """For JSON: ``shifts`` in pixels or ``scales``, by the axis that was measured."""
-        scales = {"scales": [view[2] for view in self.views]}
-        where = scales if axis == "scale" else {"shifts": [list(view[:2]) for view in self.views]}
+        """For JSON: ``shifts`` in pixels for axis ``shift``, and ``scales`` where a view is rescaled."""
+        where: dict[str, Any] = {"shifts": [list(view[:2]) for view in self.views]} if axis == "shift" else {}
+        if axis == "scale" or any(view[2] != 1 for view in self.views):
+            where["scales"] = [view[2] for view in self.views]
         both = {"answers": list(self.answers), "probabilities": list(self.probabilities)}
         return {"index": self.image, "label": self.label, **where, **both}
 
