@@ -179,7 +179,7 @@ def test_interrupted_and_resumed_it_gives_the_same_bits(capsys: pytest.CaptureFi
         ("features --max-shift 1", r"expected logits \(1, K\), got \(1, 1, 6, 6\)"),
         ("one --max-shift 1", "at least 2 classes, got 1"),
         ("five --max-shift 1", "'digits' has 10 classes, the model 5"),
-        ("two --max-shift 1", "'digits' has 10 classes, the model 2"),
+        ("two --max-shift 1", "the model expects 2 channels, the images have 1"),
         ("make --max-shift 1 --input-size 9", "expects at most the images' 8 x 8 pixels, got 9 x 9"),
         ("make --max-shift 2 --input-size 6", "margin of 1 pixels, got 2"),
         ("make --max-shift 8", "leaves no window"),

@@ -281,7 +281,7 @@ def test_grey_images_are_repeated_for_a_network_that_wants_colour() -> None:
     )
     assert report.settings["channels"] == "1 repeated to 3"
     assert report.js.value == pytest.approx(colour.js.value, rel=1e-4)
-    with pytest.raises(InputError, match="the model expects 3 channels, got 2"):
+    with pytest.raises(InputError, match="the model expects 3 channels, the images have 2"):
         augkit.measure_invariance(net, grey.expand(-1, 2, -1, -1), max_shift=2)
 
 

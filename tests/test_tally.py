@@ -23,7 +23,7 @@ PLAN = Plan(
     lengths=(0.5, 1.0),
     fractions=(0.0, 0.5),
     directions=(45.0,),
-    scales=(0.9,),
+    scales=(0.9, 1.0),
     path=line_path(5),
     blur_control=True,
 )
@@ -117,7 +117,7 @@ def test_curves_agree_with_loops() -> None:
         "length": [0.5, 1.0],
         "fraction": [0.0, 0.5],
         "direction": [45.0],
-        "scale": [0.9],
+        "scale": [0.9, 1.0],
     }
     for name, points in curves.items():
         for point, values in points.items():

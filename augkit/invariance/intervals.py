@@ -26,7 +26,7 @@ from augkit.invariance.metrics import METRICS, Means
 
 REPLICATES = 1000
 LEVEL = 0.95
-CHUNK = 1 << 21  # counts in one block, a byte each; 32 blocks are kept, enough for 65,000 images
+CHUNK = 1 << 21  # counts in one block, a byte each; 8 blocks are kept, enough for 16,000 images
 PREDICTIONS = "predictions"
 Run = dict[str, Tensor]  # per-image statistics (N, F) by name; predictions (N, V) are integers
 
@@ -191,7 +191,7 @@ def _resamples(images: int, seed: int) -> Iterator[Tensor]:
         yield _counts(seed, images, start, min(start + step, REPLICATES))
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def _counts(seed: int, images: int, start: int, stop: int) -> Tensor:
     rng = np.random.default_rng([seed, images, start])
     out = np.empty((stop - start, images), dtype=np.uint8)

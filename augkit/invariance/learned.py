@@ -17,8 +17,16 @@ from augkit.errors import InputError
 from augkit.invariance.intervals import UNDEFINED, Estimate, Replicates, combine, replicates
 from augkit.invariance.reports import InvarianceReport
 
-VARIABILITIES: tuple[str, ...] = ("js", "top1_change", "mac", "worst_case", "jaggedness")
-VARIABILITIES += ("logit_change", "logit_change_max", "from_unshifted_js", "blur_matched_js", "blur_only_js")
+VARIABILITIES: tuple[str, ...] = (
+    "js",
+    "top1_change",
+    "mac",
+    "worst_case",
+    "jaggedness",
+    "logit_change",
+    "logit_change_max",
+)
+VARIABILITIES += ("from_unshifted_js", "blur_matched_js", "blur_only_js")
 # By how much rounding moves logits of the size that networks give; float32 when a report names no precision.
 LOGIT_ROUNDING = {"float32": 1e-5, "fp16": 1e-2, "bf16": 1e-1}
 FLOOR = 1e-12

@@ -59,6 +59,8 @@ class Network:
         self.model, self.precision, self.compiled = model.to(self.device), precision, compiled
         self._run = torch.compile(self.model) if compiled else self.model
         self._mean, self._std = (None if v is None else self._per_channel(v) for v in (mean, std))
+        # The first convolution is the one that sees the images, as good as always; only a failure makes us say so.
+        self._stem_channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         self._repeat = 0
 
     @contextlib.contextmanager
@@ -77,21 +79,19 @@ class Network:
             self.model.train(was_training)
 
     def fit_channels(self, channels: int) -> str:
-        """Get ready for images of ``channels``; grey images are repeated for a network that wants more.
+        """Get ready for images of ``channels``; grey images are repeated for a network that wants red, green and blue.
 
         Returns:
             What was done, for the settings.
 
         Raises:
-            InputError: the network wants another number of channels, or mean and std have another length.
+            InputError: mean and std have another length.
         """
-        wanted = next((m.in_channels for m in self.model.modules() if isinstance(m, nn.Conv2d)), channels)
-        if channels not in (wanted, 1):
-            raise InputError(f"images: the model expects {wanted} channels, got {channels}")
-        self._repeat = wanted if wanted != channels else 0
-        if self._mean is not None and self._mean.shape[1] not in (1, wanted):
-            raise InputError(f"mean and std: expected {wanted} values each, got {self._mean.shape[1]}")
-        return f"1 repeated to {wanted}" if self._repeat else str(channels)
+        self._repeat = 3 if channels == 1 and self._stem_channels == 3 else 0
+        seen = self._repeat or channels
+        if self._mean is not None and self._mean.shape[1] not in (1, seen):
+            raise InputError(f"mean and std: expected {seen} values each, got {self._mean.shape[1]}")
+        return f"1 repeated to {seen}" if self._repeat else str(channels)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits of float inputs that lie on the device.
@@ -115,6 +115,9 @@ class Network:
             ) from None
         except RuntimeError as error:
             shape, reason = tuple(inputs.shape), str(error).splitlines()[0]
+            if self._stem_channels not in (None, shape[1]):
+                wanted = self._stem_channels
+                raise InputError(f"images: the model expects {wanted} channels, the images have {shape[1]}") from error
             raise InputError(f"model: it fails on an input {shape} ({reason})") from error
         check_logits(logits, len(inputs))
         return logits

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from augkit.errors import InputError
 from augkit.invariance.intervals import Estimate, Run, mean_estimates, replicates_of
@@ -53,14 +54,15 @@ class InvarianceReport:
         Raises:
             InputError: a curve or a number that was not measured.
         """
-        points = self.curve if by == "length" else self.curves.get(by, {})
-        name = CURVE_STATISTICS.get(metric, metric)
+        points, name = self._points(by), CURVE_STATISTICS.get(metric, metric)
         if any(name not in run for run in points.values()):
             raise InputError(f"response: expected one of {', '.join(CURVE_STATISTICS)}, measured, got '{metric}'")
         if not points:
             return {}
-        columns = torch.cat([run[name] for run in points.values()], dim=1)
-        return dict(zip(points, mean_estimates(columns, high=1.0), strict=True))
+        return dict(zip(points, _means([run[name] for run in points.values()]), strict=True))
+
+    def _points(self, by: str) -> dict[float, Run]:
+        return self.curve if by == "length" else self.curves.get(by, {})
 
     def jaggedness_distribution(self) -> list[dict[str, Any]]:
         """Per number of changes along the path, the share of images that have it."""
@@ -68,22 +70,37 @@ class InvarianceReport:
             return []
         changes = self.statistics["jagged"][:, 0]
         counts = torch.arange(int(changes.max()) + 1)
-        shares = mean_estimates((changes[:, None] == counts).double(), high=1.0)
+        shares = mean_estimates(changes[:, None] == counts, high=1.0)
         return [{"changes": int(k), "share": share.to_dict()} for k, share in zip(counts, shares, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """Metrics, curves, flips and settings for JSON."""
         out: dict[str, Any] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
-        for by, key in CURVES.items():
-            points = self.curve if by == "length" else self.curves.get(by, {})
-            if points:
-                known = [name for name, s in CURVE_STATISTICS.items() if s in next(iter(points.values()))]
-                columns = {name: self.response(name, by) for name in known}
-                out[key] = [{by: p, **{name: columns[name][p].to_dict() for name in known}} for p in points]
+        known = {by: self._points(by) for by in CURVES}
+        numbers = [
+            run[name]
+            for points in known.values()
+            for run in points.values()
+            for name in CURVE_STATISTICS.values()
+            if name in run
+        ]
+        # All curves in one pass over the resamples, which cost more than the products with them.
+        found = iter(_means(numbers))
+        for by, points in known.items():
+            rows = [
+                {by: point, **{name: next(found).to_dict() for name, s in CURVE_STATISTICS.items() if s in run}}
+                for point, run in points.items()
+            ]
+            out |= {CURVES[by]: rows} if rows else {}
         if "jagged" in self.statistics:
             out["jaggedness_distribution"] = self.jaggedness_distribution()
         out["largest_logit_change"] = self.largest_logit_change
         return {**out, "flips": self.flips, "settings": self.settings}
+
+
+def _means(columns: list[Tensor]) -> list[Estimate]:
+    """Means in [0, 1] of columns ``(N, 1)``."""
+    return mean_estimates(torch.cat([column.double() for column in columns], dim=1), high=1.0) if columns else []
 
 
 def estimates(statistics: Run) -> dict[str, Estimate]:

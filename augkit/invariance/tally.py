@@ -61,9 +61,10 @@ class Flip(NamedTuple):
         return -min(self.probabilities), self.image
 
     def to_dict(self, axis: str) -> dict[str, Any]:
-        """For JSON: ``shifts`` in pixels or ``scales``, by the axis that was measured."""
-        scales = {"scales": [view[2] for view in self.views]}
-        where = scales if axis == "scale" else {"shifts": [list(view[:2]) for view in self.views]}
+        """For JSON: ``shifts`` in pixels for axis ``shift``, and ``scales`` where a view is rescaled."""
+        where: dict[str, Any] = {"shifts": [list(view[:2]) for view in self.views]} if axis == "shift" else {}
+        if axis == "scale" or any(view[2] != 1 for view in self.views):
+            where["scales"] = [view[2] for view in self.views]
         both = {"answers": list(self.answers), "probabilities": list(self.probabilities)}
         return {"index": self.image, "label": self.label, **where, **both}
 
@@ -197,8 +198,8 @@ class Tally:
         self._batches = [_Batch(dict(state["columns"]), flips, state["classes"])] if state else []
 
     def statistics(self) -> dict[str, Tensor]:
-        """Per-image statistics: float64 ``(N, 1)`` each, and ``predictions`` ``(N, 2 * pairs)``, integers."""
-        layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures").double()
+        """Per-image statistics: numbers or bools ``(N, 1)``, and ``predictions`` ``(N, 2 * pairs)``, integers."""
+        layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures")
         first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
         out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
         names = (*layout.measures, *PAIR_MEASURES)
@@ -218,7 +219,7 @@ class Tally:
             if layout.grid:
                 out["grid_correct"] = hit[:, layout.grid].double().mean(1)
                 out["worst_correct"] = hit[:, (0, *layout.grid)].all(1)
-        columns = {name: column.double()[:, None] for name, column in out.items()}
+        columns = {name: column[:, None] for name, column in out.items()}
         return columns | {"predictions": top1[:, first + second]}
 
     def curves(self) -> dict[str, dict[float, dict[str, Tensor]]]:
@@ -228,10 +229,10 @@ class Tally:
         out: dict[str, dict[float, dict[str, Tensor]]] = {}
         for curve, points in self.layout.curves.items():
             for point, column in points.items():
-                js = measures[:, names.index(f"{curve} {point}")].double()
-                values = {"js": js, "changed": (top1[:, column] != top1[:, 0]).double()}
+                js = measures[:, names.index(f"{curve} {point}")]
+                values = {"js": js, "changed": top1[:, column] != top1[:, 0]}
                 if self.labelled:
-                    values["correct"] = (top1[:, column] == self.merged("labels")).double()
+                    values["correct"] = top1[:, column] == self.merged("labels")
                 out.setdefault(curve, {})[point] = {name: column[:, None] for name, column in values.items()}
         return out
 

@@ -1,0 +1,251 @@
+"""What measuring costs beside the bare forward passes that it needs, and how its memory grows with the images.
+
+    python benchmarks/measure.py                  # CPU, about 3 minutes; writes results/measure-cpu.json
+    python benchmarks/measure.py --device cuda    # writes results/measure-cuda.json
+    python benchmarks/measure.py --quick          # a smoke run of seconds; writes nothing unless --output is given
+
+Time: `augkit.measure_invariance` against a plain loop that runs the same network as often, on batches of the same
+size that are ready on the device. Both are measured in every round, in random order; a round's ratio is ours over the
+loop's, and its interval is a 95 % bootstrap of the median over rounds. Everything counts: drawing, moving the images,
+metrics, hashing, intervals. Memory: the peak of a fresh process that streams N random images and one that streams
+several times as many, with 1,000 classes; the difference per image is what is kept of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augkit.architectures import build_model
+from augkit.invariance import Pairs, Plan, measure_invariance
+from augkit.invariance.plan import full_plan
+
+HERE = Path(__file__).parent
+PACKAGES = ["torch", "torchvision", "numpy", "scipy", "numba", "triton", "augkit"]
+AIM = 1.10  # of the bare forward passes
+PLANS = {"pairs": Plan(pairs=Pairs(4, -4.0, 4.0)), "full": full_plan("shift", 4.0, 4)}
+# network, side of its input, images, batch, plan, protocol
+CASES = {
+    "cpu": [
+        ("augkit resnet18", 32, 32, 16, "pairs", "crop"),
+        ("torchvision resnet18", 128, 32, 16, "pairs", "crop"),
+        ("torchvision resnet18", 64, 96, 32, "pairs", "circular"),
+        ("torchvision resnet18", 128, 8, 8, "full", "crop"),
+    ],
+    "cuda": [
+        ("augkit resnet18", 64, 4096, 256, "pairs", "crop"),
+        ("torchvision resnet18", 224, 2048, 256, "pairs", "crop"),
+        ("torchvision resnet18", 224, 1024, 256, "full", "crop"),
+        ("torchvision resnet50", 224, 1024, 256, "pairs", "circular"),
+    ],
+}
+
+
+def network(name: str) -> nn.Module:
+    """An untrained network in evaluation mode."""
+    torch.manual_seed(0)
+    if name.startswith("augkit"):
+        return build_model(name.split()[1], num_classes=10, in_channels=3).eval()
+    from torchvision import models
+
+    return models.get_model(name.split()[1], weights=None).eval()
+
+
+def bare(model: nn.Module, inputs: Tensor, passes: int, images: int) -> Callable[[], None]:
+    """The forward passes and nothing else, on one batch over and over."""
+
+    def run() -> None:
+        with torch.inference_mode():
+            for start in range(0, images, len(inputs)):
+                for _ in range(passes):
+                    model(inputs[: min(len(inputs), images - start)])
+        synchronise(inputs)
+
+    return run
+
+
+def synchronise(tensor: Tensor) -> None:
+    """Wait for the device."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+def cost(case: tuple[str, int, int, int, str, str], device: str, rounds: int) -> dict[str, Any]:
+    """Seconds of ours and of the loop, and their ratio, over rounds in which they take turns."""
+    name, side, images, batch, plan_name, protocol = case
+    plan, model = PLANS[plan_name], network(name).to(device)
+    margin = 0 if protocol == "circular" else 8
+    pixels = torch.randint(0, 256, (images, 3, side + margin, side + margin), dtype=torch.uint8)
+    labels = torch.arange(images) % 10
+    inputs = torch.rand(batch, 3, side, side, device=device)
+
+    def ours() -> None:
+        report = measure_invariance(
+            model,
+            pixels,
+            labels,
+            protocol=protocol,
+            plan=plan,
+            batch_size=batch,
+            mean=[0.5] * 3,
+            std=[0.25] * 3,
+            device=device,
+        )
+        report.to_dict()
+
+    views = len(plan.layout.columns)
+    runs = {"measure": ours, "bare": bare(model, inputs, views, images)}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for warm_up in runs.values():
+        warm_up()
+    for _ in range(rounds):
+        for key in random.sample(list(runs), 2):
+            start = time.perf_counter()
+            runs[key]()
+            times[key].append(time.perf_counter() - start)
+    ratios = np.array(times["measure"]) / np.array(times["bare"])
+    drawn = np.random.default_rng(0).choice(ratios, (2000, rounds))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return {
+        "network": name,
+        "input": side,
+        "images": images,
+        "batch": batch,
+        "plan": plan_name,
+        "protocol": protocol,
+        "views": views,
+        "seconds": {key: [round(float(f(v)), 4) for f in (np.median, np.min)] for key, v in times.items()},
+        "ratio": [round(float(v), 4) for v in (np.median(ratios), low, high)],
+        "n": rounds,
+        "met": bool(np.median(ratios) <= AIM),
+    }
+
+
+class Answers(nn.Module):
+    """Answers with 1,000 classes at next to no cost, so that memory is all that is measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 16, 1000)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images[..., ::3, ::3].flatten(1)[:, :48])
+
+
+def stream(images: int, batch: int = 250) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random images that are made as they are asked for, with labels."""
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, images, batch):
+        count = min(batch, images - start)
+        shape = (count, 3, 12, 12)
+        yield torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), torch.arange(count) % 1000
+
+
+def peak_of(images: int) -> float:
+    """MiB at most in this process, having measured ``images`` images."""
+    measure_invariance(Answers(), stream(images), protocol="circular", kernel="bilinear", plan=PLANS["full"])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(sizes: tuple[int, int]) -> dict[str, Any]:
+    """Peak memory of fresh processes at two sizes, and bytes per image in between."""
+    peaks = []
+    for images in sizes:
+        command = [sys.executable, __file__, "--peak-of", str(images)]
+        peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    growth = (peaks[1] - peaks[0]) * 2**20 / (sizes[1] - sizes[0])
+    views = len(PLANS["full"].layout.columns)
+    held = 8 * 1000 * views
+    return {
+        "images": list(sizes),
+        "peak_mib": [round(peak, 1) for peak in peaks],
+        "bytes_per_image": round(growth, 1),
+        "probabilities_per_image": held,
+        "views": views,
+        "classes": 1000,
+    }
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Command, versions and machine."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "command": "python " + " ".join(sys.argv),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": platform.machine(),
+        "processor": processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "openmp": {name: value for name, value in os.environ.items() if name.startswith("OMP_")},
+        "load_before": loads(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def loads() -> list[float] | None:
+    """Processes that wanted a core over the last 1, 5 and 15 minutes; more than cores means a disturbed run."""
+    return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else None
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    """Time, weigh, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--quick", action="store_true", help="one small case, two rounds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch; 1 on a busy machine")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="JSON file; results/measure-DEVICE.json")
+    parser.add_argument("--note", default="", help="a remark for the results, such as what else was running")
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.peak_of is not None:
+        print(peak_of(options.peak_of))
+        return
+    random.seed(0)
+    record = environment(options.device) | {"note": options.note, "aim": AIM}
+    cases = [("augkit resnet18", 32, 16, 8, "pairs", "crop")] if options.quick else CASES[options.device]
+    cells = []
+    for case in cases:
+        cells.append(cost(case, options.device, 2 if options.quick else options.rounds))
+        ratio, low, high = cells[-1]["ratio"]
+        print(f"{' '.join(map(str, case)):60s} {ratio:.3f} [{low:.3f}, {high:.3f}]", flush=True)
+    record |= {"cost": cells, "memory": memory((500, 2000) if options.quick else (10_000, 40_000))}
+    record["load_after"] = loads()
+    print(f"memory: {record['memory']}")
+    output = options.output or HERE / "results" / f"measure-{options.device}.json"
+    if options.output or not options.quick:
+        output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
