@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augkit.architectures.polyphase import AdaptivePolyphaseUpsampling
 from augkit.interpolation import padded_index
 
 PADDED_INDEX = {"circular": "circular", "reflect": "reflection", "replicate": "border"}
@@ -229,6 +230,35 @@ class AntialiasedLayer(nn.Module):
     def extra_repr(self) -> str:
         own = super().extra_repr()
         return f"{own}, step={self.step}, place={self.place!r}, mode={self.mode!r}"
+
+
+class PhaseUpsample(nn.Upsample):
+    """Nearest upsampling of maps that polyphase sampling made: every pixel is repeated from where it was taken.
+
+    Without regard to the phase, the maps of a high-resolution branch and of a low one (HRNet) would be added askew.
+
+    Args:
+        layer: the upsampling to replace, by nearest pixels and a whole factor.
+        name: under which the selectors know this layer.
+        selectors: of the samplings to be undone, the last one first; the product of the steps is the factor.
+        steps: stride of each of them.
+    """
+
+    def __init__(self, layer: nn.Upsample, name: str, selectors: Sequence[PhaseSelector], steps: Sequence[int]) -> None:
+        super().__init__(layer.size, layer.scale_factor, layer.mode)
+        self.name, self.selectors = name, tuple(selectors)
+        self.places = nn.ModuleList(AdaptivePolyphaseUpsampling(step) for step in steps)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        for selector, place in zip(self.selectors, self.places, strict=True):
+            phase, step = selector.phase, place.stride
+            if phase is None:  # called alone, without the layers that choose
+                phase = maps.new_zeros(len(maps), dtype=torch.long)
+            if selector.layers[-1] == self.name:
+                selector.phase = None
+            maps = pad(place(maps, phase), (step - 1, 0, step - 1, 0), "circular")
+            maps = F.avg_pool2d(maps, step, 1, divisor_override=1)
+        return maps
 
 
 @functools.cache

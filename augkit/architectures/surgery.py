@@ -25,9 +25,11 @@ from torch import nn
 from augkit.architectures.downsampling import PADDING_MODES
 from augkit.architectures.polyphase import ODD
 from augkit.architectures.replacing import METHODS, Manner, change_padding, make_antialiased
-from augkit.architectures.strided import AntialiasedLayer, PhaseSelector
+from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.tracing import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
 from augkit.errors import InputError, InputTypeError, unknown_name
+
+Grid = tuple[tuple[int, int], tuple[int, int]]  # size of the maps, stride
 
 
 class Changed(NamedTuple):
@@ -113,9 +115,8 @@ def antialias(
       changed      1: MaxPool2d 2x2 stride 2
     """
     _check(model, method, padding_mode, size, odd)
-    image = _input_size(model, input_size)
+    image, calls = _first_pass(model, input_size)
     polyphase = method != "blurpool"
-    calls = trace(model, image)
     find_sites(model, calls, polyphase)  # an error leaves the model as it was
     model = model if inplace else copy.deepcopy(model)
     if _expose(model, calls, padding_mode):
@@ -123,13 +124,23 @@ def antialias(
     sites, unchanged = find_sites(model, calls, polyphase)
     like = next(model.parameters(), torch.empty(0))
     manner = Manner(method, padding_mode, size, odd, like.device, like.dtype)
-    selectors = _shared_selectors(sites) if polyphase else {}
-    changed = [Changed(name, describe(layer), _decider(selectors, name)) for name, layer, _ in sites]
+    grids = _grids(model, sites, calls) if polyphase else {}
+    selectors = {grid: PhaseSelector(users) for grid, users in grids.items()}
+    changed = []
     for site in sites:
-        make_antialiased(site, manner, selectors.get(site.name))
+        selector = selectors.get((site.call.size, site.call.stride))
+        changed.append(Changed(site.name, describe(site.layer), selector.layers[0] if selector else None))
+        make_antialiased(site, manner, selector)
+    changed += _align_upsampling(model, grids, selectors)
     padded, unpadded = change_padding(model, calls, padding_mode) if padding_mode else ([], [])
+    done = {name for name, _, _ in changed}
     model._surgery_report = SurgeryReport(  # type: ignore[assignment]
-        method, padding_mode, tuple(changed), tuple(unchanged), tuple(padded), tuple(unpadded)
+        method,
+        padding_mode,
+        tuple(changed),
+        tuple(entry for entry in unchanged if entry.name not in done),
+        tuple(padded),
+        tuple(unpadded),
     )
     return model
 
@@ -162,13 +173,23 @@ def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, o
         raise InputError(f"antialias: {type(model).__name__} was operated on before; start from the original")
 
 
-def _input_size(model: nn.Module, given: int | tuple[int, int, int] | None) -> tuple[int, int, int]:
+def _first_pass(
+    model: nn.Module, given: int | tuple[int, int, int] | None
+) -> tuple[tuple[int, int, int], list[Call]]:
+    """The size of the image (C, H, W) for a pass, and the calls of that pass."""
     if isinstance(given, tuple):
-        return given
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+        return given, trace(model, given)
     config = getattr(model, "pretrained_cfg", None) or {}
-    _, height, width = config.get("input_size") or (3, 224, 224)
-    return (channels, height, width) if given is None else (channels, given, given)
+    named, height, width = config.get("input_size") or (3, 224, 224)
+    if given is not None:
+        height = width = given
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), named)
+    try:
+        return (channels, height, width), trace(model, (channels, height, width))
+    except InputError:
+        if channels == named:
+            raise
+    return (named, height, width), trace(model, (named, height, width))  # the first convolution is not the first layer
 
 
 def _expose(model: nn.Module, calls: list[Call], padding_mode: str | None) -> bool:
@@ -186,13 +207,52 @@ def _expose(model: nn.Module, calls: list[Call], padding_mode: str | None) -> bo
     return exposed
 
 
-def _shared_selectors(sites: list[Site]) -> dict[str, PhaseSelector]:
-    """The selector of each layer: one for all whose inputs have the same size and that take the same stride."""
-    grids: dict[tuple[tuple[int, int], tuple[int, int]], list[str]] = {}
-    for site in sites:
-        grids.setdefault((site.call.size, site.call.stride), []).append(site.name)
-    return {name: selector for names in grids.values() for selector in [PhaseSelector(names)] for name in names}
+def _grids(model: nn.Module, sites: list[Site], calls: list[Call]) -> dict[Grid, list[str]]:
+    """Who keeps, or must know, the phase on each grid, in the order in which they run.
+
+    Layers whose inputs have the same size and that take the same stride are on one grid; so is a nearest
+    upsampling that leads back to it.
+    """
+    names, modules = {site.name for site in sites}, dict(model.named_modules())
+    grids: dict[Grid, list[str]] = {}
+    for call in calls:
+        if call.function == "interpolate":
+            on = [grids[grid] for grid in _way_back(modules[call.name], call, grids)]
+        else:
+            on = [grids.setdefault((call.size, call.stride), [])] if call.name in names and max(call.stride) > 1 else []
+        for users in on:
+            users.extend([] if call.name in users else [call.name])
+    return grids
 
 
-def _decider(selectors: dict[str, PhaseSelector], name: str) -> str | None:
-    return selectors[name].layers[0] if name in selectors else None
+def _way_back(layer: nn.Module, call: Call, grids: dict[Grid, list[str]]) -> list[Grid]:
+    """The grids between the map of an upsampling and its result, the coarsest first; none if it has no way back."""
+    factor = getattr(layer, "scale_factor", None)
+    if not isinstance(layer, nn.Upsample) or layer.mode != "nearest" or factor is None or factor != int(factor):
+        return []
+    size, way = (call.size[0] * int(factor), call.size[1] * int(factor)), list[Grid]()
+    while size != call.size:
+        found = [grid for grid in grids if grid[0] == size]
+        if len(found) != 1:
+            return []
+        (height, width), (down, right) = found[0]
+        way.insert(0, found[0])
+        size = (-(-height // down), -(-width // right))
+    return way
+
+
+def _align_upsampling(
+    model: nn.Module, grids: dict[Grid, list[str]], selectors: dict[Grid, PhaseSelector]
+) -> list[Changed]:
+    """Put a `PhaseUpsample` in place of each upsampling on the grids."""
+    changed = []
+    for name, layer in list(model.named_modules()):
+        way = [grid for grid, users in reversed(grids.items()) if name in users]
+        if isinstance(layer, nn.Upsample) and way:
+            chosen = [selectors[grid] for grid in way]
+            parent, _, attribute = name.rpartition(".")
+            steps = [stride[0] for _, stride in way]
+            setattr(model.get_submodule(parent), attribute, PhaseUpsample(layer, name, chosen, steps))
+            deciders = ", ".join(selector.layers[0] for selector in chosen)
+            changed.append(Changed(name, f"Upsample nearest by {layer.scale_factor:g}", deciders))
+    return changed

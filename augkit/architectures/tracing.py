@@ -186,18 +186,19 @@ def find_sites(model: nn.Module, calls: list[Call], polyphase: bool) -> tuple[li
     """
     modules = dict(model.named_modules())
     sites, left = dict[str, Site](), dict[tuple[str, str], Unchanged]()
-    seen: dict[str, set[tuple[int, int]]] = {}
+    seen: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for call in calls:
-        seen.setdefault(call.name, set()).add(call.size)
+        seen.setdefault((call.name, call.function), set()).add(call.size)
     for call in calls:
         layer = modules[call.name]
-        reason = _objection(layer, call, polyphase, seen[call.name])
+        reason = _objection(layer, call, polyphase, seen[call.name, call.function])
         if reason:
             left[call.name, call.function] = Unchanged(call.name, describe(layer, call), reason)
         elif max(call.stride) > 1:
             sites.setdefault(call.name, Site(call.name, layer, call))
+    reached = {call.name for call in calls}
     for name, module in modules.items():
-        if isinstance(module, tuple(LAYERS.values())) and max(pair(module.stride)) > 1 and name not in seen:
+        if isinstance(module, tuple(LAYERS.values())) and max(pair(module.stride)) > 1 and name not in reached:
             left[name, ""] = Unchanged(name, describe(module), "not reached by a pass in evaluation mode")
     if not sites:
         why = "; ".join(f"{name}: {reason}" for name, _, reason in left.values()) or "it has none"
