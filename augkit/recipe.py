@@ -38,10 +38,16 @@ class DataSettings(Data):
 class ModelSettings(Data):
     """Which network."""
 
-    name: Literal["small_cnn", "resnet18"] = Field("small_cnn", description="network")
-    downsample: Literal["maxpool", "stride", "blurpool"] = Field("maxpool", description="how maps are halved")
-    head: Literal["gap", "fc"] = Field("gap", description="global average pooling, or fully connected")
-    padding_mode: Literal["zeros", "circular", "reflect"] = Field("zeros", description="padding of convolutions")
+    name: Literal["small_cnn", "resnet18", "resnet34", "resnet50", "vgg11", "vgg13"] = Field(
+        "small_cnn", description="network"
+    )
+    downsample: Literal["maxpool", "stride", "blurpool", "aps", "lps"] = Field(
+        "maxpool", description="how maps are halved"
+    )
+    head: Literal["gap", "fc", "spp"] = Field("gap", description="global average, fully connected, spatial pyramid")
+    padding_mode: Literal["zeros", "circular", "reflect", "full"] = Field("zeros", description="of convolutions")
+    activation: Literal["relu", "gelu"] | None = Field(None, description="the network's own when null")
+    stem: Literal["small", "imagenet"] = Field("small", description="of ResNets: 3x3, or 7x7 and a max pool")
     width: int | None = Field(None, ge=1, description="channels of the first stage; the network's own when null")
 
 

@@ -159,6 +159,8 @@ def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int) -> nn.Mo
         downsample=settings.downsample,
         head=settings.head,
         padding_mode=settings.padding_mode,
+        activation=settings.activation,
+        stem=settings.stem,
         width=settings.width,
         input_size=fits["side"],
         seed=seed,

@@ -1,26 +1,36 @@
 """Networks and layers whose architecture decides how a shift of the input reaches the output."""
 
-from augkit.architectures.downsampling import DOWNSAMPLES, BlurPool2d, downsample
-from augkit.architectures.networks import NETWORKS, ResNet, SmallCNN, build_model
+from augkit.architectures.blocks import ACTIVATIONS, DOWNSAMPLES, Style
+from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d
+from augkit.architectures.heads import HEADS, SpatialPyramidPool2d, build_head
+from augkit.architectures.networks import NETWORKS, build_model, initialise
 from augkit.architectures.polyphase import (
     AdaptivePolyphaseSampling,
     AdaptivePolyphaseUpsampling,
     LearnablePolyphaseSampling,
-    polyphase,
     sample_phase,
 )
+from augkit.architectures.resnet import ResNet
+from augkit.architectures.small_cnn import SmallCNN
+from augkit.architectures.vgg import VGG
 
 __all__ = [
+    "ACTIVATIONS",
     "DOWNSAMPLES",
+    "HEADS",
     "NETWORKS",
+    "VGG",
     "AdaptivePolyphaseSampling",
     "AdaptivePolyphaseUpsampling",
     "BlurPool2d",
+    "DenseMaxPool2d",
     "LearnablePolyphaseSampling",
     "ResNet",
     "SmallCNN",
+    "SpatialPyramidPool2d",
+    "Style",
+    "build_head",
     "build_model",
-    "downsample",
-    "polyphase",
+    "initialise",
     "sample_phase",
 ]

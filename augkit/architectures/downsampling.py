@@ -1,7 +1,6 @@
-"""Ways to halve a feature map, from the one that aliases most to the one that aliases least.
+"""Blur pooling: low-pass, then keep every n-th pixel.
 
-Blur pooling: Zhang 2019, "Making Convolutional Networks Shift-Invariant Again",
-https://arxiv.org/abs/1904.11486.
+Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from augkit.errors import InputError, unknown_name
 
-DOWNSAMPLES = ("maxpool", "stride", "blurpool")
 PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect"}
 
 
@@ -75,30 +73,30 @@ class BlurPool2d(nn.Module):
         return f"{self.channels}, size={self.size}, stride={self.stride}, padding_mode={self.padding_mode!r}"
 
 
-def downsample(method: str, channels: int, padding_mode: str) -> nn.Module:
-    """What halves a map after a stride-1 convolution: ``maxpool`` or ``blurpool``; nothing for ``stride``.
-
-    ``maxpool`` takes windows of 2; ``blurpool`` is Zhang's form of it: the maximum of every window at stride 1,
-    then the blurred subsampling. With ``stride`` the convolution itself subsamples.
-    """
-    if method == "maxpool":
-        return nn.MaxPool2d(2)
-    if method == "blurpool":
-        return nn.Sequential(DenseMaxPool2d(padding_mode), BlurPool2d(channels, padding_mode=padding_mode))
-    if method == "stride":
-        return nn.Identity()
-    raise unknown_name("downsample", method, DOWNSAMPLES)
-
-
 class DenseMaxPool2d(nn.Module):
-    """Maximum over 2 x 2 windows at every pixel; keeps the size. One row and column are padded."""
+    """Maximum over windows at every pixel; keeps the size. What the maximum is before anything subsamples.
 
-    def __init__(self, padding_mode: str) -> None:
+    Args:
+        kernel_size: side of the windows; a window begins ``(kernel_size - 1) // 2`` pixels before its place.
+        padding_mode: ``circular`` and ``reflect`` continue the maps; with ``zeros`` a window ends at the border.
+    """
+
+    def __init__(self, kernel_size: int = 2, padding_mode: str = "zeros") -> None:
         super().__init__()
-        self.padding_mode = padding_mode
+        if kernel_size < 1:
+            raise InputError(f"DenseMaxPool2d: expected kernel_size >= 1, got {kernel_size}")
+        if padding_mode not in PADDING_MODES:
+            raise unknown_name("padding mode", padding_mode, PADDING_MODES)
+        self.kernel_size, self.padding_mode = kernel_size, padding_mode
 
     def forward(self, maps: Tensor) -> Tensor:
-        # Zero padding of maps that a ReLU made never exceeds a true value, so it acts as no padding.
-        maps = F.pad(maps, (0, 1, 0, 1), mode=PADDING_MODES[self.padding_mode])
-        maps = torch.maximum(maps[..., :-1], maps[..., 1:])
-        return torch.maximum(maps[..., :-1, :], maps[..., 1:, :])
+        before, after = (self.kernel_size - 1) // 2, self.kernel_size // 2
+        pads = (before, after, before, after)
+        if self.padding_mode == "zeros":
+            maps = F.pad(maps, pads, value=-torch.inf)
+        else:
+            maps = F.pad(maps, pads, mode=self.padding_mode)
+        return F.max_pool2d(maps, self.kernel_size, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.kernel_size}, padding_mode={self.padding_mode!r}"

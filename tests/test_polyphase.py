@@ -1,0 +1,540 @@
+"""Polyphase sampling: against slow loops, the laws of shifts, and the ways in which layers are used."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import itertools
+import pickle
+import warnings
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from augkit.architectures import (
+    AdaptivePolyphaseSampling,
+    AdaptivePolyphaseUpsampling,
+    BlurPool2d,
+    LearnablePolyphaseSampling,
+    sample_phase,
+)
+from augkit.architectures.polyphase import component_norms, polyphase
+from augkit.errors import InputError, OddMapWarning
+
+INF = float("inf")
+SAMPLINGS: dict[str, Callable[..., nn.Module]] = {
+    "aps": lambda stride=2, **options: AdaptivePolyphaseSampling(stride, **options),
+    "lps": lambda stride=2, **options: LearnablePolyphaseSampling(3, stride, **options).eval(),
+}
+sampling = pytest.mark.parametrize("name", SAMPLINGS)
+layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+
+
+def maps_of(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_components_are_the_grids_in_row_major_order(stride: int) -> None:
+    maps = maps_of(2, 3, 4 * stride, 5 * stride)
+    parts = polyphase(maps, stride)
+    assert parts.shape == (2, stride**2, 3, 4, 5)
+    for k in range(stride**2):
+        assert torch.equal(parts[:, k], maps[:, :, k // stride :: stride, k % stride :: stride])
+        assert torch.equal(sample_phase(maps, torch.full((2,), k), stride), parts[:, k])
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0, INF])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_aps_agrees_with_a_loop(norm: float, stride: int) -> None:
+    maps = maps_of(5, 3, 4 * stride, 3 * stride)
+    out, phase = AdaptivePolyphaseSampling(stride, norm)(maps, return_phase=True)
+    for n, image in enumerate(maps.numpy()):
+        grids = [image[:, i::stride, j::stride] for i in range(stride) for j in range(stride)]
+        norms = [np.linalg.norm(grid.ravel(), norm) for grid in grids]
+        assert phase[n] == np.argmax(norms)
+        np.testing.assert_array_equal(out[n].numpy(), grids[int(np.argmax(norms))])
+
+
+def test_norms_of_different_order_choose_differently() -> None:
+    maps = torch.zeros(1, 1, 4, 4)
+    maps[0, 0, 0, 0] = 3.0  # the largest pixel
+    maps[0, 0, 1::2, 1::2] = 1.0  # the largest sum
+    assert [AdaptivePolyphaseSampling(norm=p).choose(maps).item() for p in (1.0, 2.0, INF)] == [3, 0, 0]
+
+
+@pytest.mark.parametrize("padding_mode", ["circular", "zeros"])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_lps_scores_each_component_by_the_same_network(stride: int, padding_mode: str) -> None:
+    layer = LearnablePolyphaseSampling(3, stride, padding_mode=padding_mode).double()
+    maps = maps_of(2, 3, 4 * stride, 5 * stride)
+    mode = {"zeros": "constant"}.get(padding_mode, padding_mode)
+    expected = []
+    for part in polyphase(maps, stride).unbind(1):
+        hidden = F.conv2d(F.pad(part, (1, 1, 1, 1), mode), layer.conv.weight, layer.conv.bias)
+        expected.append(layer.score(torch.relu(hidden).mean((2, 3)))[:, 0])
+    torch.testing.assert_close(layer.scores(maps), torch.stack(expected, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(SAMPLINGS)),
+    stride=st.integers(1, 4),
+    sides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    shift=st.tuples(st.integers(-9, 9), st.integers(-9, 9)),
+    seed=st.integers(0, 999),
+)
+def test_sampling_commutes_with_shifts_up_to_a_shift_of_the_coarse_map(
+    name: str, stride: int, sides: tuple[int, int], shift: tuple[int, int], seed: int
+) -> None:
+    layer = SAMPLINGS[name](stride).double()
+    maps = maps_of(2, 3, sides[0] * stride, sides[1] * stride, seed=seed)
+    out, phase = layer(maps, return_phase=True)
+    moved_out, moved_phase = layer(maps.roll(shift, (-2, -1)), return_phase=True)
+    for n in range(2):
+        places = [int(phase[n]) // stride + shift[0], int(phase[n]) % stride + shift[1]]
+        assert moved_phase[n] == places[0] % stride * stride + places[1] % stride
+        coarse = [place // stride for place in places]
+        assert torch.equal(moved_out[n], out[n].roll(coarse, (-2, -1)))
+    upsampling = AdaptivePolyphaseUpsampling(stride)
+    expected = upsampling(out, phase).roll(shift, (-2, -1))
+    assert torch.equal(upsampling(moved_out, moved_phase), expected), "the two together commute with every shift"
+
+
+@settings(max_examples=30, deadline=None)
+@given(stride=st.integers(1, 4), norm=st.sampled_from([1.0, 1.5, 2.0, INF]), seed=st.integers(0, 999))
+def test_the_component_kept_is_the_largest(stride: int, norm: float, seed: int) -> None:
+    maps = maps_of(3, 2, 2 * stride, 3 * stride, seed=seed)
+    out = AdaptivePolyphaseSampling(stride, norm)(maps)
+    kept = torch.linalg.vector_norm(out, norm, dim=(1, 2, 3))
+    assert torch.equal(kept, torch.linalg.vector_norm(polyphase(maps, stride), norm, dim=(2, 3, 4)).amax(1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(stride=st.integers(1, 3), soft=st.booleans(), seed=st.integers(0, 999))
+def test_upsampling_is_the_adjoint_of_sampling(stride: int, soft: bool, seed: int) -> None:
+    fine, coarse = maps_of(3, 2, 4 * stride, 5 * stride, seed=seed), maps_of(3, 2, 4, 5, seed=seed + 1)
+    phase = torch.rand(3, stride**2, dtype=torch.float64) if soft else torch.randint(stride**2, (3,))
+    up = AdaptivePolyphaseUpsampling(stride)(coarse, phase)
+    torch.testing.assert_close((sample_phase(fine, phase, stride) * coarse).sum(), (fine * up).sum())
+
+
+@layouts
+def test_upsampling_puts_pixels_back_where_they_were(layout: torch.memory_format) -> None:
+    maps = maps_of(4, 3, 6, 8).contiguous(memory_format=layout)
+    coarse, phase = AdaptivePolyphaseSampling()(maps, return_phase=True)
+    up = AdaptivePolyphaseUpsampling()(coarse, phase)
+    assert up.is_contiguous(memory_format=layout)
+    for n, k in enumerate(phase.tolist()):
+        expected = torch.zeros(3, 6, 8, dtype=torch.float64)
+        expected[:, k // 2 :: 2, k % 2 :: 2] = maps[n, :, k // 2 :: 2, k % 2 :: 2]
+        assert torch.equal(up[n], expected)
+
+
+@sampling
+def test_a_batch_is_its_samples_and_nothing_is_changed(name: str) -> None:
+    layer = SAMPLINGS[name]().double()
+    maps, state = maps_of(6, 3, 8, 4), torch.get_rng_state()
+    before = maps.clone()
+    out, phase = layer(maps, return_phase=True)
+    assert torch.equal(out, torch.cat([layer(one) for one in maps.split(1)]))
+    assert phase.dtype == torch.int64
+    assert len(set(phase.tolist())) > 1, "the samples choose differently"
+    AdaptivePolyphaseUpsampling()(out, phase).add_(1)
+    out.zero_()
+    assert torch.equal(maps, before), "the output shares no memory with the input"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert layer(maps[:0]).shape == (0, 3, 4, 2)
+
+
+@sampling
+def test_a_shortcut_keeps_the_grid_of_its_branch(name: str) -> None:
+    branch, shortcut = maps_of(3, 3, 8, 8), maps_of(3, 5, 8, 8, seed=1)
+    out, phase = SAMPLINGS[name]().double()(branch, return_phase=True)
+    kept, same = AdaptivePolyphaseSampling()(shortcut, phase, return_phase=True)
+    assert same is phase
+    assert torch.equal(kept, polyphase(shortcut, 2)[torch.arange(3), phase])
+    assert torch.equal(SAMPLINGS[name]().double()(branch, phase), out)
+
+
+# Learnable sampling in training
+
+
+def test_training_weights_all_components_and_evaluation_keeps_one() -> None:
+    layer, maps = LearnablePolyphaseSampling(3).double(), maps_of(4, 3, 8, 6)
+    out, weights = layer(maps, return_phase=True)
+    torch.testing.assert_close(weights.sum(1), torch.ones(4, dtype=torch.float64))
+    assert weights.min() > 0
+    torch.testing.assert_close(out, (polyphase(maps, 2) * weights[:, :, None, None, None]).sum(1))
+    shortcut = AdaptivePolyphaseSampling()(maps, weights)
+    assert torch.equal(shortcut, out)
+    out, phase = layer.eval()(maps, return_phase=True)
+    assert torch.equal(phase, layer.scores(maps).argmax(1))
+    assert torch.equal(out, polyphase(maps, 2)[torch.arange(4), phase])
+
+
+def test_gumbel_noise_draws_components_with_their_softmax_probabilities() -> None:
+    layer, n = LearnablePolyphaseSampling(3), 20_000
+    layer.score.weight.data *= 20
+    maps = maps_of(1, 3, 4, 4, dtype=torch.float32)
+    with torch.no_grad():
+        expected = layer.scores(maps).softmax(1)[0]
+        _, weights = layer(maps.expand(n, -1, -1, -1), return_phase=True)
+    share = torch.bincount(weights.argmax(1), minlength=4) / n
+    assert expected.max() - expected.min() > 0.1
+    torch.testing.assert_close(share, expected, atol=4 * 0.5 / n**0.5, rtol=0)
+
+
+def test_noise_comes_from_the_generator_per_sample_and_cools_to_one_component() -> None:
+    layer, maps = LearnablePolyphaseSampling(3), maps_of(1, 3, 4, 4, dtype=torch.float32).expand(8, -1, -1, -1)
+    draw = functools.partial(layer, maps, return_phase=True)
+    state = torch.get_rng_state()
+    first, again = (draw(generator=torch.Generator().manual_seed(3))[1] for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), state), "torch's global state is left alone"
+    assert len({tuple(row) for row in first.tolist()}) == 8, "every sample has noise of its own"
+    torch.manual_seed(5)
+    one = draw()[1]
+    torch.manual_seed(5)
+    assert torch.equal(draw()[1], one)
+    layer.temperature = 1e-3
+    assert draw(generator=torch.Generator().manual_seed(3))[1].amax(1).min() > 0.999
+
+
+def test_scores_learn_to_keep_the_component_that_matters() -> None:
+    layer = LearnablePolyphaseSampling(1, hidden=4)
+    optimiser = torch.optim.Adam(layer.parameters(), 0.05)
+    parts = torch.rand(32, 4, 1, 4, 4) + torch.tensor([0.0, 0.0, 1.0, 0.0]).view(1, 4, 1, 1, 1)
+    maps = parts.view(32, 2, 2, 4, 4).permute(0, 3, 1, 4, 2).reshape(32, 1, 8, 8)
+    for _ in range(60):  # the smallest output wins, so that the norm would choose wrongly
+        optimiser.zero_grad()
+        layer(maps).mean().backward()
+        optimiser.step()
+    assert (layer.eval()(maps, return_phase=True)[1] != 2).all()
+    assert (AdaptivePolyphaseSampling().choose(maps) == 2).all()
+
+
+# Odd maps and ties
+
+
+@sampling
+@pytest.mark.parametrize("size", [(5, 8), (5, 7), (1, 1), (1, 6)])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_odd_maps_are_continued_on_the_torus(name: str, size: tuple[int, int], stride: int) -> None:
+    layer, maps = SAMPLINGS[name](stride, odd="allow").double(), maps_of(2, 3, *size)
+    out, phase = layer(maps, return_phase=True)
+    sides = [-(-side // stride) for side in size]
+    assert list(out.shape[-2:]) == sides
+    rows, columns = (torch.arange(side * stride) % size[k] for k, side in enumerate(sides))
+    whole = maps[:, :, rows][..., columns]
+    assert torch.equal(out, layer(whole, phase))
+    assert torch.equal(phase, layer(whole, return_phase=True)[1])
+    up = AdaptivePolyphaseUpsampling(stride)
+    assert torch.equal(up(out, phase, size), up(out, phase)[..., : size[0], : size[1]])
+
+
+@sampling
+def test_odd_maps_warn_once_or_raise(name: str) -> None:
+    maps = maps_of(8, 3, 9, 8)
+    layer = SAMPLINGS[name]().double()
+    with pytest.warns(OddMapWarning, match="multiples of the stride 2, got 9 x 8.*odd='allow'") as caught:
+        out, phase = layer(maps, return_phase=True)
+    assert len(caught) == 1
+    layer(maps)
+    AdaptivePolyphaseSampling()(maps, phase)  # a shortcut: its branch has warned
+    with pytest.raises(InputError, match="got 9 x 8, where no choice of grid follows shifts"):
+        SAMPLINGS[name](odd="raise").double()(maps)
+    moved = layer(maps.roll(1, -2))
+    rolls = torch.stack([out.roll(shift, (-2, -1)) for shift in np.ndindex(5, 4)])
+    follows = (moved == rolls).all((2, 3, 4)).any(0)
+    assert not follows.all(), "the guarantee ends here"
+
+
+def test_ties_are_broken_alike_and_do_no_harm_where_components_are_one_map() -> None:
+    layer = AdaptivePolyphaseSampling()
+    assert layer.choose(torch.ones(2, 3, 4, 4)).tolist() == [0, 0]
+    rows = maps_of(2, 3, 1, 4).expand(-1, -1, 8, -1).repeat(1, 1, 1, 2)  # period 1 and 4: ties along columns
+    out = layer(rows)
+    for shift in itertools.product(range(-2, 3), repeat=2):
+        moved = layer(rows.roll(shift, (-2, -1)))
+        assert any(torch.equal(moved, out.roll(c, -1)) for c in range(4))
+
+
+# Dtypes, layouts, compilers
+
+
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # torch's own
+
+
+@forward_mode
+@sampling
+@layouts
+@pytest.mark.parametrize("stride", [2, 3])
+def test_gradients_are_right(name: str, layout: torch.memory_format, stride: int) -> None:
+    layer = SAMPLINGS[name](stride).double()
+    maps = maps_of(2, 3, 2 * stride, stride).contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(layer, maps, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(layer, maps)
+    phase = torch.tensor([1, stride**2 - 1])
+    up = AdaptivePolyphaseUpsampling(stride)
+    assert torch.autograd.gradcheck(lambda maps: up(maps, phase), maps, check_forward_ad=True)
+
+
+def test_gradients_reach_the_scores() -> None:
+    layer, maps = LearnablePolyphaseSampling(2, hidden=3).double(), maps_of(2, 2, 4, 6).requires_grad_()
+    weights = [p.detach().requires_grad_() for p in layer.parameters()]
+
+    def soft(maps: Tensor, *values: Tensor) -> Tensor:
+        named = dict(zip(dict(layer.named_parameters()), values, strict=True))
+        noise = {"generator": torch.Generator().manual_seed(0)}
+        out: Tensor = torch.func.functional_call(layer, named, (maps,), noise)
+        return out
+
+    assert torch.autograd.gradcheck(soft, (maps, *weights))
+    up = AdaptivePolyphaseUpsampling()
+    phase = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(up, (maps, phase))
+
+
+@forward_mode
+@sampling
+def test_transforms_of_functions_work(name: str) -> None:
+    layer, maps, tangent = SAMPLINGS[name]().double(), maps_of(2, 3, 4, 4), maps_of(2, 3, 4, 4, seed=1)
+    out, phase = layer(maps, return_phase=True)
+    _, derivative = torch.func.jvp(layer, (maps,), (tangent,))
+    assert torch.equal(derivative, layer(tangent, phase))
+    each = torch.func.vmap(lambda image: layer(image[None])[0])(maps)
+    assert torch.equal(each, out)
+
+
+@sampling
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_chooses_in_float32(name: str, layout: torch.memory_format, dtype: torch.dtype) -> None:
+    maps = torch.full((1, 3, 64, 64), 300.0, dtype=dtype)  # whose squares overflow float16
+    maps[:, :, 1::2, 0::2] *= 1 + 2**-7  # a difference that bfloat16 holds, in a sum of thousands that it does not
+    maps[0, 0, 1, 1] = 302.0
+    maps = maps.contiguous(memory_format=layout)
+    assert AdaptivePolyphaseSampling().choose(maps).tolist() == [2]
+    assert torch.isfinite(component_norms(maps, 2)).all()
+    layer = SAMPLINGS[name]()
+    with torch.autocast("cpu", dtype):
+        out, phase = layer(maps, return_phase=True)
+    assert out.dtype == dtype
+    assert torch.equal(out, sample_phase(maps.float(), phase, 2).to(dtype))
+
+
+def test_scores_are_not_rounded_by_autocast() -> None:
+    layer, maps = LearnablePolyphaseSampling(3), torch.rand(4, 3, 16, 16)
+    layer.score.weight.data += 1.0  # so that the scores are far from 0 and close to one another
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = layer.scores(maps)
+        _, weights = layer(maps, return_phase=True)
+    assert scores.dtype == weights.dtype == torch.float32
+    assert all(len(set(row)) == 4 for row in scores.tolist())
+    assert not torch.equal(scores, scores.bfloat16().float())
+
+
+@sampling
+@pytest.mark.parametrize("training", [False, True])
+def test_channels_last_is_kept_and_changes_nothing(name: str, training: bool) -> None:
+    layer, maps = SAMPLINGS[name]().double().train(training), maps_of(2, 3, 8, 6)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf = maps.contiguous(memory_format=layout).requires_grad_()
+        torch.manual_seed(0)
+        out = layer(leaf)
+        assert out.is_contiguous(memory_format=layout)
+        (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
+        results.append((out, gradient))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@sampling
+@pytest.mark.parametrize("training", [False, True])
+def test_layers_compile_in_one_graph(name: str, training: bool) -> None:
+    torch.compiler.reset()
+    layer = SAMPLINGS[name]().train(training)
+    up = AdaptivePolyphaseUpsampling()
+
+    def there_and_back(maps: Tensor) -> Tensor:
+        coarse, phase = layer(maps, return_phase=True)
+        shortcut = AdaptivePolyphaseSampling()(maps, phase)
+        out: Tensor = up(coarse + shortcut, phase, (8, 7))
+        return out
+
+    compiled = torch.compile(there_and_back, fullgraph=True, backend="aot_eager")
+    maps = maps_of(2, 3, 8, 7, dtype=torch.float32).requires_grad_()  # odd: warned of in eager mode alone
+    torch.manual_seed(0)
+    out = compiled(maps)
+    out.sum().backward()
+    assert maps.grad is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OddMapWarning)
+        if not training:
+            torch.testing.assert_close(out, there_and_back(maps))
+
+
+@pytest.mark.slow
+@sampling
+def test_inductor_agrees(name: str) -> None:
+    torch.compiler.reset()
+    layer, maps = SAMPLINGS[name](), maps_of(2, 3, 8, 6, dtype=torch.float32)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True)(maps), layer(maps))
+
+
+@sampling
+def test_layers_are_leaves_of_a_traced_graph(name: str) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch, self.shortcut = SAMPLINGS[name]().double(), AdaptivePolyphaseSampling()
+
+        def forward(self, maps: Tensor) -> Tensor:
+            out, phase = self.branch(maps, return_phase=True)
+            total: Tensor = out + self.shortcut(maps, phase)
+            return total
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+            return not isinstance(module, Block)
+
+    block = Block()
+    graph = Tracer().trace(block)
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    assert calls == {"branch": 1, "shortcut": 1}
+    maps = maps_of(2, 3, 4, 4)
+    assert torch.equal(torch.fx.GraphModule(block, graph)(maps), block(maps))
+
+
+@sampling
+def test_layers_pickle_copy_and_load(name: str) -> None:
+    layer, maps = SAMPLINGS[name]().double(), maps_of(2, 3, 8, 8)
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert torch.equal(other(maps), layer(maps))
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    fresh = SAMPLINGS[name]().double()
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(fresh(maps), layer(maps))
+    keys = [] if name == "aps" else ["conv.weight", "conv.bias", "score.weight"]
+    assert list(layer.state_dict()) == keys, "adaptive sampling adds no keys to a network"
+
+
+@pytest.mark.gpu
+@sampling
+@layouts
+def test_the_gpu_agrees_and_never_waits(name: str, layout: torch.memory_format) -> None:
+    layer, maps = SAMPLINGS[name](), maps_of(4, 3, 16, 12, dtype=torch.float32)
+    expected, phase = layer(maps, return_phase=True)
+    layer, on_gpu = layer.cuda(), maps.cuda().contiguous(memory_format=layout).requires_grad_()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out, chosen = layer(on_gpu, return_phase=True)
+        up = AdaptivePolyphaseUpsampling()(out, chosen)
+        up.sum().backward()
+        layer.train()(on_gpu).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(chosen.cpu(), phase)
+    assert torch.equal(out.cpu(), expected)
+    assert torch.equal(up.cpu(), AdaptivePolyphaseUpsampling()(expected, phase))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: AdaptivePolyphaseSampling(0), "AdaptivePolyphaseSampling: expected stride >= 1, got 0"),
+        (lambda: AdaptivePolyphaseUpsampling(0), "AdaptivePolyphaseUpsampling: expected stride >= 1, got 0"),
+        (lambda: AdaptivePolyphaseSampling(norm=0.5), "norm of order 1 to inf, got 0.5"),
+        (lambda: AdaptivePolyphaseSampling(norm=float("nan")), "norm of order 1 to inf, got nan"),
+        (lambda: AdaptivePolyphaseSampling(odd="warm"), "did you mean 'warn'"),
+        (lambda: LearnablePolyphaseSampling(0), "channels and hidden >= 1, got 0 and 16"),
+        (lambda: LearnablePolyphaseSampling(3, temperature=0.0), "temperature above 0, got 0.0"),
+        (lambda: LearnablePolyphaseSampling(3, padding_mode="circlar"), "did you mean 'circular'"),
+        (lambda: AdaptivePolyphaseSampling()(torch.rand(3, 4, 4)), r"maps \(B, C, H, W\).*got shape \(3, 4, 4\)"),
+        (lambda: AdaptivePolyphaseSampling()(torch.rand(1, 3, 0, 4)), "at least one pixel"),
+        (lambda: AdaptivePolyphaseSampling()(torch.rand(2, 3, 4, 4), torch.tensor([1])), r"expected shape \(2,\)"),
+        (lambda: AdaptivePolyphaseSampling()(torch.rand(2, 3, 4, 4), torch.rand(2, 9)), r"expected shape \(2, 4\)"),
+        (lambda: AdaptivePolyphaseUpsampling()(torch.rand(1, 1, 2, 2), torch.tensor([0]), (5, 4)), "do not fill 5 x 4"),
+        (lambda: polyphase(torch.rand(1, 1, 5, 4), 2), "multiples of 2, got 5 x 4"),
+    ],
+)
+def test_bad_arguments_get_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# Logits of a network
+
+
+class Block(nn.Module):
+    """A residual block that halves its maps, its two branches on one grid."""
+
+    def __init__(self, channels: int, out: int, make: Callable[[int], nn.Module] | None) -> None:
+        super().__init__()
+        stride = 2 if make is None else 1
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False, padding_mode="circular")
+        self.norm1, self.norm2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False, padding_mode="circular")
+        self.shortcut = nn.Conv2d(channels, out, 1, stride, bias=False)
+        self.sampling = None if make is None else make(out)
+        self.same = AdaptivePolyphaseSampling(odd="allow")
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = torch.relu(self.norm1(self.conv1(maps)))
+        if self.sampling is not None:
+            out, phase = self.sampling(out, return_phase=True)
+            maps = self.same(maps, phase)
+        return torch.relu(self.norm2(self.conv2(out)) + self.shortcut(maps))
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module] | None] = {
+    "stride": None,
+    "aps": lambda channels: AdaptivePolyphaseSampling(odd="allow"),
+    "lps": lambda channels: LearnablePolyphaseSampling(channels, odd="allow"),
+}
+
+
+def move(name: str, side: int, dtype: torch.dtype, blur: bool = False) -> float:
+    """The largest change of a logit under shifts, over the standard deviation of the logits."""
+    torch.manual_seed(0)
+    widths = [(3, 8), (8, 8), (8, 16), (16, 16)]
+    blocks: list[nn.Module] = [Block(*width, NETWORKS[name]) for width in widths]
+    if blur:
+        blocks = [m for block in blocks for m in (BlurPool2d(block.conv1.in_channels, 3, 1, "circular"), block)]
+    network = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).to(dtype)
+    images = torch.rand(8, 3, side, side, dtype=dtype)
+    with torch.no_grad():
+        for _ in range(3):  # statistics of batch norm
+            network(images)
+        network.eval()
+        logits = network(images)
+        shifts = [(1, 0), (0, 1), (3, -5), (7, 11), (side // 2 + 1, 2)]
+        moves = [(network(images.roll(shift, (-2, -1))) - logits).abs().max() for shift in shifts]
+    return float(torch.stack(moves).max() / logits.std())
+
+
+@pytest.mark.parametrize("name", ["aps", "lps"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_logits_do_not_move_at_sizes_that_halve_evenly_and_do_at_others(
+    name: str, dtype: torch.dtype, bound: float
+) -> None:
+    assert move(name, 32, dtype) < bound
+    assert move(name, 48, dtype) < bound
+    assert move(name, 36, dtype) > 0.01, "36, 18, 9: an odd map"
+
+
+def test_logits_of_a_strided_network_move_and_blur_keeps_the_guarantee() -> None:
+    assert move("stride", 32, torch.float64) > 0.1
+    assert move("aps", 32, torch.float64, blur=True) < 1e-12
