@@ -12,6 +12,8 @@ from augkit.architectures.polyphase import (
 )
 from augkit.architectures.resnet import ResNet
 from augkit.architectures.small_cnn import SmallCNN
+from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
+from augkit.architectures.surgery import SurgeryReport, antialias, surgery_report
 from augkit.architectures.vgg import VGG
 
 __all__ = [
@@ -22,15 +24,21 @@ __all__ = [
     "VGG",
     "AdaptivePolyphaseSampling",
     "AdaptivePolyphaseUpsampling",
+    "AntialiasedLayer",
     "BlurPool2d",
     "DenseMaxPool2d",
     "LearnablePolyphaseSampling",
+    "PhaseSelector",
+    "PhaseUpsample",
     "ResNet",
     "SmallCNN",
     "SpatialPyramidPool2d",
     "Style",
+    "SurgeryReport",
+    "antialias",
     "build_head",
     "build_model",
     "initialise",
     "sample_phase",
+    "surgery_report",
 ]

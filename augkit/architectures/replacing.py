@@ -62,7 +62,7 @@ def _polyphase(manner: Manner, channels: int, stride: int, mode: str, decides: b
     odd = manner.odd if mode == "circular" else "allow"  # other maps are padded to multiples
     if manner.method == "aps" or not decides:
         return AdaptivePolyphaseSampling(stride, odd=odd)
-    padding_mode = mode if mode in ("circular", "reflect") else "zeros"
+    padding_mode = "circular" if mode == "circular" else "zeros"
     return LearnablePolyphaseSampling(channels, stride, padding_mode=padding_mode, odd=odd)
 
 
@@ -80,7 +80,7 @@ def geometry_of(layer: Any) -> Geometry:
 
 def _mode(layer: Any, padding_mode: str | None) -> str:
     """Padding of the layer's maps as torch names it."""
-    mode = padding_mode or getattr(layer, "padding_mode", "zeros")
+    mode = getattr(layer, "padding_mode", "zeros") if padding_mode is None else padding_mode
     # A window of a maximum pool that leaves the map also holds its border: repeating it changes no maximum.
     return "replicate" if mode == "zeros" and isinstance(layer, nn.MaxPool2d) else TORCH_MODES[mode]
 
@@ -117,7 +117,7 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
     Layers that are an `AntialiasedLayer` by now have theirs.
     """
     changed, left = list[str](), dict[str, Unchanged]()
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     for name, layer in modules.items():
         if isinstance(layer, PAD_LAYERS):
             parent, _, attribute = name.rpartition(".")
@@ -125,7 +125,7 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
         elif isinstance(layer, AntialiasedLayer):
             if layer.geometry is not None and layer.geometry.padding == (0, 0):
                 continue
-        elif not isinstance(layer, tuple(LAYERS.values())) or not is_known(layer) or not pads(layer):
+        elif not isinstance(layer, LAYERS) or not is_known(layer) or not pads(layer):
             continue
         elif is_plain(layer):
             layer.padding_mode = padding_mode

@@ -173,9 +173,7 @@ def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, o
         raise InputError(f"antialias: {type(model).__name__} was operated on before; start from the original")
 
 
-def _first_pass(
-    model: nn.Module, given: int | tuple[int, int, int] | None
-) -> tuple[tuple[int, int, int], list[Call]]:
+def _first_pass(model: nn.Module, given: int | tuple[int, int, int] | None) -> tuple[tuple[int, int, int], list[Call]]:
     """The size of the image (C, H, W) for a pass, and the calls of that pass."""
     if isinstance(given, tuple):
         return given, trace(model, given)

@@ -42,7 +42,8 @@ ARGUMENTS = {
 }
 
 
-LAYERS = {"conv2d": nn.Conv2d, "max_pool2d": nn.MaxPool2d, "avg_pool2d": nn.AvgPool2d}
+LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+CALLED_BY = dict(zip(("conv2d", "max_pool2d", "avg_pool2d"), LAYERS, strict=True))
 # Subclasses of timm with a forward pass of their own that honours stride and padding. Names, as timm may be missing;
 # those that end in "Same" pad as TensorFlow does.
 PLAIN = {"Conv2dSame": nn.Conv2d, "MaxPool2dSame": nn.MaxPool2d, "AvgPool2dSame": nn.AvgPool2d}
@@ -184,7 +185,7 @@ def find_sites(model: nn.Module, calls: list[Call], polyphase: bool) -> tuple[li
     Raises:
         InputError: nothing can be changed.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     sites, left = dict[str, Site](), dict[tuple[str, str], Unchanged]()
     seen: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for call in calls:
@@ -198,7 +199,7 @@ def find_sites(model: nn.Module, calls: list[Call], polyphase: bool) -> tuple[li
             sites.setdefault(call.name, Site(call.name, layer, call))
     reached = {call.name for call in calls}
     for name, module in modules.items():
-        if isinstance(module, tuple(LAYERS.values())) and max(pair(module.stride)) > 1 and name not in reached:
+        if isinstance(module, LAYERS) and max(pair(module.stride)) > 1 and name not in reached:
             left[name, ""] = Unchanged(name, describe(module), "not reached by a pass in evaluation mode")
     if not sites:
         why = "; ".join(f"{name}: {reason}" for name, _, reason in left.values()) or "it has none"
@@ -213,7 +214,7 @@ def _objection(layer: nn.Module, call: Call, polyphase: bool, sizes: set[tuple[i
         return "resizes maps without regard to their phase" if polyphase else None
     if max(stride) == 1:
         return None
-    kind = LAYERS.get(call.function)
+    kind = CALLED_BY.get(call.function)
     if kind is None or not isinstance(layer, kind):
         return f"{call.function} is called by {type(layer).__name__}, which is none of torch's strided layers"
     checks = {
@@ -228,14 +229,16 @@ def _objection(layer: nn.Module, call: Call, polyphase: bool, sizes: set[tuple[i
 
 
 def is_known(layer: nn.Module) -> bool:
-    kind = type(layer)
-    own = {base.forward for base in LAYERS.values()}
-    return kind.forward in own or (kind.__name__ in KNOWN and kind.__module__.startswith("timm."))
+    """Whether the layer's forward pass is one of torch, or one that honours stride and padding all the same."""
+    kind: Any = type(layer)
+    return kind.forward in [base.forward for base in LAYERS] or (
+        kind.__name__ in KNOWN and kind.__module__.startswith("timm.")
+    )
 
 
 def describe(layer: nn.Module, call: Call | None = None) -> str:
     """A strided layer, or a call of one, in a few words: ``Conv2d 3x3 stride 2``."""
-    if not isinstance(layer, tuple(LAYERS.values())):
+    if not isinstance(layer, LAYERS):
         return f"{call.function} in {type(layer).__name__}" if call else type(layer).__name__
     kernel, stride = pair(layer.kernel_size), pair(layer.stride)
     steps = str(stride[0]) if stride[0] == stride[1] else f"{stride[0]}x{stride[1]}"
@@ -282,4 +285,3 @@ def _members(block: nn.Module) -> dict[str, Any]:
 class _LeafTracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
-
