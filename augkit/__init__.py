@@ -19,6 +19,7 @@ _HOME = {
     "RandomSubpixelShift": "transforms",
     "Policy": "policy",
     "Recipe": "recipe",
+    "antialias": "architectures",
     "architectural_invariance": "invariance",
     "build_model": "architectures",
     "certify": "invariance",
@@ -35,6 +36,7 @@ _HOME = {
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (the keys are strings)
 
 if TYPE_CHECKING:
+    from augkit.architectures import antialias as antialias
     from augkit.architectures import build_model as build_model
     from augkit.augment import Augment as Augment
     from augkit.blur import shift_blur as shift_blur

@@ -76,6 +76,7 @@ def test_public_names_are_those_listed() -> None:
         "RandomSubpixelShift",
         "Recipe",
         "__version__",
+        "antialias",
         "architectural_invariance",
         "build_model",
         "certify",

@@ -27,6 +27,8 @@ from augkit.architectures.polyphase import (
 )
 from augkit.architectures.resnet import ResNet
 from augkit.architectures.small_cnn import SmallCNN
+from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
+from augkit.architectures.surgery import SurgeryReport, antialias, surgery_report
 from augkit.architectures.vgg import VGG
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "AliasFreeActivation",
     "AliasFreeDownsample2d",
     "AliasFreeLayerNorm2d",
+    "AntialiasedLayer",
     "BlurPool2d",
     "CentredBlurPool2d",
     "ConvNeXt",
@@ -52,13 +55,18 @@ __all__ = [
     "MagnitudeBatchNorm2d",
     "MagnitudeReLU",
     "MaxBlurPool2d",
+    "PhaseSelector",
+    "PhaseUpsample",
     "ResNet",
     "SmallCNN",
     "SpatialPyramidPool2d",
     "Style",
+    "SurgeryReport",
+    "antialias",
     "build_head",
     "build_model",
     "initialise",
     "magnitude",
     "sample_phase",
+    "surgery_report",
 ]
