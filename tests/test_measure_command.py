@@ -73,7 +73,12 @@ def test_default_run_has_every_metric_and_curve_and_writes_a_new_folder(capsys: 
     found = results(capsys, "make --max-shift 2 --limit 40")
     folder = Path(found["folder"])
     assert folder.parent == Path("runs")
-    assert {path.name for path in folder.iterdir()} == {"results.json", "environment.json", "measurement.pt"}
+    assert {path.name for path in folder.iterdir()} == {
+        "results.json",
+        "environment.json",
+        "measurement.pt",
+        "report.html",
+    }
     assert json.loads((folder / "results.json").read_text()) == found
     metrics = ("top1_change", "consistency", "mac", "js", "kappa", "worst_case", "jaggedness", "logit_change_max")
     for name in (*metrics, "accuracy", "shifted_accuracy", "worst_accuracy", "blur_matched_js", "blur_only_js"):
@@ -133,7 +138,7 @@ def test_more_classes_than_the_data_leave_accuracy_out_and_say_so(capsys: pytest
     found = results(capsys, "hundred --max-shift 1 --no-curves --limit 30")
     assert "accuracy" not in found
     assert found["settings"]["notes"] == [
-        "digits: accuracy is left out, the model has 100 classes and the data 10",
+        "accuracy is left out, the model has 100 classes and the data 10; --labels FILE maps them",
     ]
 
 
@@ -167,7 +172,8 @@ def test_interrupted_and_resumed_it_gives_the_same_bits(capsys: pytest.CaptureFi
     again = shlex.split(line)[3:]
     assert run(measure.main, again) == 0
     through, resumed = (json.loads(Path(f"{name}/results.json").read_text()) for name in ("through", "a folder"))
-    assert {**through, "folder": ""} == {**resumed, "folder": ""}
+    said = {"folder": "", "command": "", "environment": {}}
+    assert {**through, **said} == {**resumed, **said}
     capsys.readouterr()
     assert run(measure.main, [*again, "--seed", "3"]) == 2
     assert "another network, plan" in capsys.readouterr().err
