@@ -37,13 +37,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_python_examples_run() -> None:
+def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(blocks("python"))
     scope: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), scope)
     assert scope["batch"].shape == (8, 3, 224, 224)
     assert scope["again"].equal(scope["out"].images)
     assert 0 <= scope["report"].js.value <= 1
+    assert scope["certificate"].verdict == "none"
+    assert capsys.readouterr().out.splitlines()[-1] == "integer"  # what the comment beside it says
 
 
 def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
