@@ -119,7 +119,7 @@ def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
-    model.train()
+            module.train()  # alone: some networks run other branches in training
     with torch.no_grad():
         model(images)
     return model.eval()
