@@ -42,10 +42,10 @@ PLANS = {"pairs": Plan(pairs=Pairs(4, -4.0, 4.0)), "full": full_plan("shift", 4.
 # network, side of its input, images, batch, plan, protocol
 CASES = {
     "cpu": [
-        ("augkit resnet18", 32, 32, 16, "pairs", "crop"),
-        ("torchvision resnet18", 128, 32, 16, "pairs", "crop"),
-        ("torchvision resnet18", 64, 96, 32, "pairs", "circular"),
-        ("torchvision resnet18", 128, 8, 8, "full", "crop"),
+        ("augkit resnet18", 32, 8, 8, "pairs", "crop"),
+        ("torchvision resnet18", 128, 12, 12, "pairs", "crop"),
+        ("torchvision resnet18", 64, 32, 16, "pairs", "circular"),
+        ("torchvision resnet18", 64, 16, 16, "full", "crop"),
     ],
     "cuda": [
         ("augkit resnet18", 64, 4096, 256, "pairs", "crop"),
@@ -239,7 +239,7 @@ def main() -> None:
         cells.append(cost(case, options.device, 2 if options.quick else options.rounds))
         ratio, low, high = cells[-1]["ratio"]
         print(f"{' '.join(map(str, case)):60s} {ratio:.3f} [{low:.3f}, {high:.3f}]", flush=True)
-    record |= {"cost": cells, "memory": memory((500, 2000) if options.quick else (10_000, 40_000))}
+    record |= {"cost": cells, "memory": memory((500, 2000) if options.quick else (5_000, 20_000))}
     record["load_after"] = loads()
     print(f"memory: {record['memory']}")
     output = options.output or HERE / "results" / f"measure-{options.device}.json"

@@ -76,6 +76,20 @@ def test_unshifted_is_a_shift_by_nothing(protocol: str, background: float | str)
     torch.testing.assert_close(scene.unshifted(), scene.shift(torch.zeros(2, 2)), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("protocol", ["crop", "embed", "circular"])
+@pytest.mark.parametrize("size", [15, 16])
+@pytest.mark.parametrize("background", [0.3, "blur"])
+def test_whole_pixels_are_copied_to_where_the_kernel_puts_them(
+    protocol: str, size: int, background: float | str
+) -> None:
+    images = smooth(2, 14, 15)
+    side = {"crop": (10, 11), "embed": (size + 4, size + 5), "circular": (14, 15)}[protocol]
+    scene = Scene(make_protocol(protocol, (14, 15), max_shift=2, input_size=side, background=background), images)
+    for x, y in ((2, -1), (-2, 2), (0, 1)):
+        moved = scene.shift(torch.tensor([[float(x), float(y)]]).expand(2, 2))
+        torch.testing.assert_close(scene.shift_whole(x, y), moved, atol=2e-6, rtol=0)
+
+
 def test_backgrounds_stand_still_while_the_image_moves() -> None:
     images = smooth(2, 9)
     for background in ("mean", "blur"):

@@ -45,14 +45,14 @@ def make_antialiased(site: Site, manner: Manner, selector: PhaseSelector | None)
         channels = layer.out_channels if place == "after" and isinstance(layer, nn.Conv2d) else site.call.channels
         sampler = _polyphase(manner, channels, step[0], mode, decides=selector.layers[0] == site.name)
     if place == "after" or (manner.padding_mode is not None and pads(layer) and not is_plain(layer)):
-        _pad_instead(layer, geometry)
+        _pad_instead(layer, geometry, mode)
     else:
         if is_plain(layer) and manner.padding_mode is not None:
             layer.padding_mode = manner.padding_mode
-        _become(layer, None)
+        _become(layer, None, mode)
     if pointwise or place == "after":
         layer.stride = (1, 1) if isinstance(layer, nn.Conv2d) else 1
-    layer.step, layer.place, layer.mode = step, place, mode
+    layer.place = place
     layer.sampler, layer.selector = sampler.to(manner.device, manner.dtype).train(layer.training), selector
     layer.decides = selector is not None and selector.layers[0] == site.name
     layer.releases = selector is not None and selector.layers[-1] == site.name
@@ -92,16 +92,16 @@ def _blur_mode(mode: str, padding_mode: str | None) -> str:
     return "reflect" if mode in ("constant", "replicate") else mode
 
 
-def _become(layer: Any, geometry: Geometry | None) -> None:
+def _become(layer: Any, geometry: Geometry | None, mode: str) -> None:
     """Give the layer its subclass; with a geometry, `AntialiasedLayer` pads in its stead."""
     kind = type(layer)
     layer.__class__ = antialiased_class(kind if geometry is None else PLAIN.get(kind.__name__, kind))
-    layer.geometry, layer.place, layer.step = geometry, "none", pair(layer.stride)
+    layer.geometry, layer.mode, layer.place, layer.step = geometry, mode, "none", pair(layer.stride)
     layer.sampler, layer.selector, layer.decides, layer.releases = None, None, False, False
 
 
-def _pad_instead(layer: Any, geometry: Geometry) -> None:
-    _become(layer, geometry)
+def _pad_instead(layer: Any, geometry: Geometry, mode: str) -> None:
+    _become(layer, geometry, mode)
     layer.padding = (0, 0) if isinstance(layer, nn.Conv2d) else 0
     if isinstance(layer, nn.Conv2d):
         layer.padding_mode = "zeros"
@@ -128,10 +128,9 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
         elif not isinstance(layer, LAYERS) or not is_known(layer) or not pads(layer):
             continue
         elif is_plain(layer):
-            layer.padding_mode = padding_mode
+            layer.padding_mode = padding_mode  # type: ignore[assignment]
         elif padding_mode != "zeros":  # the others know no other padding
-            _pad_instead(layer, geometry_of(layer))
-            layer.mode = TORCH_MODES[padding_mode]
+            _pad_instead(layer, geometry_of(layer), TORCH_MODES[padding_mode])
         changed.append(name)
     for call in calls:
         layer = modules[call.name]

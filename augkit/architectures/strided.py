@@ -125,12 +125,12 @@ class Geometry:
             side: of the map.
             axis: 0 for y, 1 for x.
             dense: whether the layer runs at stride 1, at all ``stride * outputs`` places, or at its stride.
-            closed: whether the map is a torus, which has ``side`` places and no more.
+            closed: whether the map is a torus; a layer that keeps all of it then runs at its ``side`` places.
         """
         count, stride = self.outputs(side, axis), self.stride[axis]
         places = (count - 1) * stride + 1
         if dense:
-            places = min(count * stride, side) if closed else count * stride
+            places = side if closed and count == -(-side // stride) else count * stride
         before = self.own_pads(side, axis)[0]
         return before, max(places + self._reach(axis) - side - before, 0)
 

@@ -59,7 +59,7 @@ class Call:
         name: of the innermost module that was running.
         function: ``conv2d``, ``max_pool2d``, ``avg_pool2d``, ``lp_pool2d``, ``slice``, ``interpolate`` or ``pad``.
         stride: (y, x); (1, 1) for ``interpolate`` and ``pad``.
-        size: (H, W) of the map.
+        size: (H, W) of the map as it comes to the layer, before padding.
         channels: C of the map.
         padded: whether pixels are put around the map.
     """
@@ -117,12 +117,12 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.calls, self.running = model, list[Call](), list[str]()
+        self.modules, self.calls, self.running = dict(model.named_modules()), list[Call](), list[tuple[str, Any]]()
         self.hooks = contextlib.ExitStack()
 
     def __enter__(self) -> _Watch:
-        for name, module in self.model.named_modules():
-            start = module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name))
+        for name, module in self.modules.items():
+            start = module.register_forward_pre_hook(lambda _, args, name=name: self.running.append((name, args)))
             end = module.register_forward_hook(lambda *_: self.running.pop() and None)
             self.hooks.callback(start.remove)
             self.hooks.callback(end.remove)
@@ -139,8 +139,11 @@ class _Watch(TorchFunctionMode):
         if isinstance(maps, Tensor) and maps.ndim >= 3:
             function, stride, padded = _read(func, args, kwargs)
             if function:
-                channels, *size = maps.shape[-3:]
-                self.calls.append(Call(self.running[-1], function, stride, (size[0], size[1]), channels, padded))
+                name, inputs = self.running[-1]
+                if isinstance(self.modules[name], LAYERS) and len(inputs) == 1:  # some pad their maps themselves
+                    maps = inputs[0]
+                channels, height, width = maps.shape[-3:]
+                self.calls.append(Call(name, function, stride, (height, width), channels, padded))
         return func(*args, **kwargs)
 
 

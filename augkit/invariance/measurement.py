@@ -292,7 +292,9 @@ class Measurement:
             elif column.place[2] != 1 or (self.plan.axis == "scale" and column.source != "fixed"):
                 view = scene.rescale(factor, self._smallest)
             else:
-                view = scene.unshifted() if k == 0 else scene.shift(shift)
+                whole = column.source == "fixed" and all(v == round(v) for v in column.place[:2])
+                x, y, _ = column.place
+                view = scene.shift_whole(round(x), round(y)) if whole else scene.shift(shift)
             logits = self.network(view)
             if on_view is not None:
                 on_view(len(view))

@@ -87,7 +87,11 @@ class Scene:
 
     def unshifted(self) -> Tensor:
         """The images where they stand, pixel for pixel."""
-        return self._on_canvas(self._placed(self._content))
+        return self.shift_whole(0, 0)
+
+    def shift_whole(self, x: int, y: int) -> Tensor:
+        """Move all images by the same whole pixels, within the margin: a copy, whatever the kernel."""
+        return self._on_canvas(self._placed(self._content, x, y))
 
     def shift(self, pixels: Tensor) -> Tensor:
         """Move by ``(B, 2)`` pixels."""
@@ -154,14 +158,14 @@ class Scene:
     def _spectrum(self) -> Tensor:
         return torch.fft.rfft2(self.images.to(torch.promote_types(self.images.dtype, torch.float32)))
 
-    def _placed(self, content: Tensor) -> Tensor:
+    def _placed(self, content: Tensor, right: int = 0, down: int = 0) -> Tensor:
         (x, y), (height, width) = self.protocol.start, self.protocol.input_size
+        x, y = x + right, y + down
         if self.protocol.name == "crop":
             return content[..., -y : -y + height, -x : -x + width]
         if self.protocol.name == "circular":
-            return content
-        right, bottom = width - content.shape[-1] - x, height - content.shape[-2] - y
-        return F.pad(content, (x, right, y, bottom))
+            return content.roll((y, x), (-2, -1)) if x or y else content
+        return F.pad(content, (x, width - content.shape[-1] - x, y, height - content.shape[-2] - y))
 
 
 def make_protocol(

@@ -1,0 +1,564 @@
+"""Surgery on networks of torchvision and timm: what stays, what is exact, and what the report says."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torchvision import models
+
+import augkit
+from augkit.architectures import (
+    AdaptivePolyphaseSampling,
+    AntialiasedLayer,
+    LearnablePolyphaseSampling,
+    antialias,
+    surgery_report,
+)
+from augkit.architectures.strided import Blur2d
+from augkit.errors import InputError, InputTypeError, OddMapWarning
+
+# One member at least of every classification family of torchvision with strides, and of 18 families of timm; with
+# the smallest image that each takes.
+QUICK = {
+    "torchvision:resnet18": 64,
+    "torchvision:densenet121": 32,
+    "torchvision:googlenet": 32,
+    "torchvision:mobilenet_v3_small": 32,
+    "torchvision:shufflenet_v2_x0_5": 32,
+    "torchvision:squeezenet1_1": 32,
+    "timm:tf_mobilenetv3_small_minimal_100": 32,  # padding as TensorFlow's
+    "timm:hrnet_w18_small": 64,  # branches of several resolutions
+    "timm:convnext_atto": 32,  # kernels as large as their stride
+}
+SLOW = {
+    "torchvision:alexnet": 64,
+    "torchvision:vgg11_bn": 32,
+    "torchvision:resnet50": 64,
+    "torchvision:resnext50_32x4d": 32,
+    "torchvision:wide_resnet50_2": 32,
+    "torchvision:inception_v3": 96,
+    "torchvision:mobilenet_v2": 32,
+    "torchvision:mnasnet0_5": 32,
+    "torchvision:efficientnet_b0": 32,
+    "torchvision:efficientnet_v2_s": 32,
+    "torchvision:regnet_y_400mf": 32,
+    "torchvision:convnext_tiny": 32,
+    "timm:resnetv2_50": 32,
+    "timm:resnetv2_50x1_bit": 64,
+    "timm:regnety_002": 32,
+    "timm:tf_efficientnet_b0": 32,
+    "timm:mobilenetv4_conv_small": 32,
+    "timm:dla34": 64,
+    "timm:rexnet_100": 32,
+    "timm:ghostnet_050": 32,
+    "timm:nfnet_l0": 32,
+    "timm:dm_nfnet_f0": 32,
+    "timm:res2net50_14w_8s": 64,
+    "timm:repvgg_a0": 32,
+    "timm:dpn68": 64,
+    "timm:skresnet18": 64,
+    "timm:mixnet_s": 32,
+    "timm:xception41": 64,
+    "timm:resnet18d": 64,
+    "timm:inception_v4": 96,
+}
+SWEEP = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+METHODS = ("blurpool", "aps", "lps")
+# Families that end in a global average and whose circular form is a torus all the way, with a size that divides.
+TORUS = {
+    "torchvision:resnet18": 64,
+    "torchvision:resnet50": 64,
+    "torchvision:densenet121": 64,
+    "torchvision:regnet_y_400mf": 64,
+    "torchvision:shufflenet_v2_x0_5": 64,
+    "torchvision:googlenet": 64,
+    "torchvision:mobilenet_v3_small": 96,
+    "torchvision:convnext_tiny": 96,
+    "timm:hrnet_w18_small": 64,
+    "timm:resnetv2_50x1_bit": 64,
+    "timm:tf_mobilenetv3_small_minimal_100": 96,
+    "timm:dm_nfnet_f0": 64,
+    "timm:res2net50_14w_8s": 64,
+    "timm:dla34": 64,
+}
+QUICK_TORUS = {"torchvision:shufflenet_v2_x0_5", "timm:hrnet_w18_small", "timm:tf_mobilenetv3_small_minimal_100"}
+
+
+def build(name: str) -> nn.Module:
+    """A network with random weights in all its branches: many start with scales of 0, which hide a branch."""
+    source, _, name = name.partition(":")
+    if source == "timm":
+        model = timm.create_model(name, num_classes=10)
+    else:
+        extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        model = models.get_model(name, weights=None, num_classes=10, **extra)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.numel() == max(parameter.shape, default=1):
+                parameter.uniform_(*((-0.1, 0.1) if key.endswith("bias") else (0.5, 1.0)))
+    return model.eval()
+
+
+def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model in evaluation mode, with batch norm statistics of the images: without, logits hardly vary."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()  # alone: some networks run other branches in training
+    with torch.no_grad():
+        model(images)
+    return model.eval()
+
+
+def movement(model: nn.Module, images: Tensor, shifts: list[tuple[int, int]]) -> float:
+    """Largest change of a logit under circular shifts (rows, columns), relative to the largest logit."""
+    with torch.no_grad():
+        logits = model(images)
+        moved = [(model(images.roll(shift, (-2, -1))) - logits).abs().max() for shift in shifts]
+    return (torch.stack(moved).max() / logits.abs().max()).item()
+
+
+def declared_strides(model: nn.Module) -> set[str]:
+    """Names of convolutions and pools with a stride, by what they declare (the surgery looks at what runs)."""
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    steps = {name: module.stride for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {name for name, step in steps.items() if step not in (1, (1, 1))}
+
+
+@pytest.fixture
+def first_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adaptive sampling that does not adapt: the grid of an ordinary stride."""
+    monkeypatch.setattr(AdaptivePolyphaseSampling, "choose", lambda self, maps: torch.zeros(len(maps)).long())
+
+
+# --- families ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SWEEP)
+def test_every_family_keeps_weights_names_shapes_and_dtype(name: str) -> None:
+    model, size = build(name), {**QUICK, **SLOW}[name]
+    images = torch.rand(2, 3, size, size)
+    logits, state = model(images), model.state_dict()
+    logits.pow(2).sum().backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    for method in METHODS:
+        changed = antialias(model, method)
+        report, new = surgery_report(changed), changed.state_dict()
+        extra = new.keys() - state.keys()
+        assert state.keys() <= new.keys()
+        assert bool(extra) == (method == "lps")
+        assert all(".sampler." in key for key in extra)
+        assert all(torch.equal(state[key], new[key]) for key in state)
+        changed.load_state_dict(state)  # strict
+        changed.load_state_dict(new)
+        assert type(changed) is type(model)
+        assert not changed.training
+        out = changed(images)
+        assert (out.shape, out.dtype) == (logits.shape, logits.dtype)
+        out.pow(2).sum().backward()
+        gradients = {name: p.grad for name, p in changed.named_parameters() if p.grad is not None}
+        assert gradients.keys() == learning
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+        listed = Counter(entry.name for entry in (*report.changed, *report.unchanged))
+        assert max(listed.values()) == 1
+        assert declared_strides(model) <= listed.keys()
+        assert all(reason for _, _, reason in report.unchanged)
+
+
+@pytest.mark.usefixtures("first_phase")
+@pytest.mark.parametrize("name", SWEEP)
+@pytest.mark.parametrize("odd", [False, True], ids=["even", "odd"])
+def test_dense_evaluation_holds_what_the_network_computes(name: str, odd: bool) -> None:
+    """Whatever the padding: at the first phase, the logits are those of the network that was operated on."""
+    size = {**QUICK, **SLOW}[name] + (11 if odd else 0)
+    if odd and name in ("timm:hrnet_w18_small", "timm:dla34"):
+        pytest.skip("the network itself takes sizes that divide alone")
+    images = torch.rand(4, 3, size, size, dtype=torch.float64)
+    model = calibrated(build(name).double(), images)
+    with torch.no_grad():
+        expected = model(images)
+        got = antialias(model, "aps", inplace=True)(images)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", SWEEP)
+def test_a_blur_of_one_tap_changes_nothing(name: str) -> None:
+    size = {**QUICK, **SLOW}[name]
+    images = torch.rand(4, 3, size, size, dtype=torch.float64)
+    model = calibrated(build(name).double(), images)
+    with torch.no_grad():
+        expected = model(images)
+        model = antialias(model, "blurpool", inplace=True)
+        blurs = [module for module in model.modules() if isinstance(module, Blur2d)]
+        blurred = model(images)
+        for blur in blurs:
+            blur.taps_y = blur.taps_x = images.new_ones(1)
+        got = model(images)
+    assert len(blurs) == len(surgery_report(model).changed)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-9 * scale)
+    assert (blurred - expected).abs().max() > 1e-3 * scale
+
+
+# --- exactness --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["aps", "lps"])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("size", [64, 96])
+def test_resnet18_is_exactly_invariant_on_the_torus(method: str, dtype: torch.dtype, limit: float, size: int) -> None:
+    model = antialias(build("torchvision:resnet18"), method, "circular").to(dtype)
+    images = torch.randn(4, 3, size, size, dtype=dtype)
+    assert movement(calibrated(model, images), images, [(1, 0), (0, 1), (3, 5), (17, -7)]) < limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["aps", "lps"])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("size", [64, 96, 128])
+def test_resnet50_is_exactly_invariant_on_the_torus(method: str, dtype: torch.dtype, limit: float, size: int) -> None:
+    model = antialias(build("torchvision:resnet50"), method, "circular").to(dtype)
+    images = torch.randn(4, 3, size, size, dtype=dtype)
+    assert movement(calibrated(model, images), images, [(1, 0), (0, 1), (3, 5), (17, -7)]) < limit
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK_TORUS, *(pytest.param(n, marks=pytest.mark.slow) for n in sorted(TORUS.keys() - QUICK_TORUS))]
+)
+def test_branches_keep_one_phase_in_every_family(name: str) -> None:
+    model = antialias(build(name), "aps", "circular", inplace=True).double()
+    images = torch.randn(2, 3, TORUS[name], TORUS[name], dtype=torch.float64)
+    assert movement(calibrated(model, images), images, [(1, 0), (3, 5)]) < 1e-11
+    assert surgery_report(model).unpadded == ()
+
+
+def test_without_what_makes_it_exact_the_logits_move() -> None:
+    images = torch.randn(4, 3, 72, 72)
+    original, shifts = build("torchvision:resnet18"), [(1, 0), (3, 5)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        odd = calibrated(antialias(original, "aps", "circular"), images)
+    assert all(warning.category is OddMapWarning for warning in caught)
+    assert any("9 x 9" in str(warning.message) for warning in caught)
+    assert movement(odd, images, shifts) > 1e-2, "a map of 9 x 9 does not halve"
+    images = images[..., :64, :64]
+    zeros = calibrated(antialias(original, "aps"), images)
+    assert movement(zeros, images, shifts) > 1e-3, "padding with zeros"
+    blurred = calibrated(antialias(original, "blurpool", "circular"), images)
+    assert movement(blurred, images, shifts) > 1e-2, "a blur is no low-pass"
+    assert movement(blurred, images, [(32, 32)]) < 1e-5, "but the total stride is a shift of the last map"
+    alone = calibrated(antialias(original, "aps", "circular"), images)
+    for layer in alone.modules():
+        if isinstance(layer, AntialiasedLayer):
+            layer.decides = True
+    assert movement(alone, images, shifts) > 1e-3, "branches that choose for themselves"
+
+
+def test_odd_maps_raise_or_pass_as_asked() -> None:
+    model, images = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1)), torch.rand(1, 1, 9, 9)
+    with pytest.raises(InputError, match="multiples of the stride 2, got 9 x 9"):
+        antialias(model, "aps", "circular", odd="raise")(images)
+    assert antialias(model, "aps", "circular", odd="allow")(images).shape == (1, 2, 5, 5)
+    assert antialias(model, "aps", odd="raise")(images).shape == (1, 2, 5, 5), "without a torus nothing is promised"
+
+
+@pytest.mark.parametrize("shift", [(0, 1), (1, 0), (3, 2)])
+def test_maps_follow_shifts_by_less_than_the_stride(shift: tuple[int, int]) -> None:
+    """The outputs of two branches of stride 4, added, are the same up to a roll of the coarse map."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.short = nn.Conv2d(2, 4, 5, 4, 2), nn.Conv2d(2, 4, 1, 4)
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return self.main(maps) + self.short(maps)
+
+    model = antialias(Branches().double(), "aps", "circular")
+    maps = torch.randn(3, 2, 16, 24, dtype=torch.float64)
+    out, shifted = model(maps), model(maps.roll(shift, (-2, -1)))
+    for one, other in zip(out, shifted, strict=True):
+        rolled = [other.roll((i, j), (-2, -1)) for i in range(4) for j in range(6)]
+        assert min((one - candidate).abs().max() for candidate in rolled) < 1e-12
+
+
+# --- single layers ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Callable[[], nn.Module]:
+    kind = draw(st.sampled_from(["conv", "max", "avg"]))
+    kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    stride = draw(st.integers(2, 4))
+    if kind == "conv":
+        padding, dilation = (draw(st.integers(0, 3)), draw(st.integers(0, 3))), draw(st.integers(1, 2))
+        mode = draw(st.sampled_from(["zeros", "circular", "reflect", "replicate"]))
+        return lambda: nn.Conv2d(3, 4, kernel, stride, padding, dilation, padding_mode=mode)
+    padding, ceil = (draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))), draw(st.booleans())
+    if kind == "max":
+        return lambda: nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
+    counted = draw(st.booleans())
+    return lambda: nn.AvgPool2d(kernel, stride, padding, ceil_mode=ceil, count_include_pad=counted)
+
+
+@settings(max_examples=150, deadline=None)
+@given(layer=layers(), height=st.integers(9, 16), width=st.integers(9, 16))
+def test_any_layer_at_the_first_phase_is_itself(layer: Callable[[], nn.Module], height: int, width: int) -> None:
+    maps, model = torch.randn(2, 3, height, width, dtype=torch.float64), nn.Sequential(layer().double())
+    expected = model(maps)
+    model = antialias(model, "aps", odd="allow", input_size=(3, height, width))
+    layer_, choose = model[0], AdaptivePolyphaseSampling.choose
+    layer_.sampler.choose = lambda maps: torch.zeros(len(maps)).long()
+    torch.testing.assert_close(model(maps), expected, rtol=0, atol=1e-12)
+    assert choose is AdaptivePolyphaseSampling.choose
+
+
+@pytest.mark.parametrize("phase", range(4))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 3, 3, 2, 1),
+        nn.Conv2d(2, 3, 2, 2),
+        nn.Conv2d(2, 4, 5, 2, 2, groups=2),
+        nn.Conv2d(2, 3, 1, 2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(2, 2),
+        nn.AvgPool2d(2, 2),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    ],
+    ids=str,
+)
+def test_on_the_torus_a_phase_is_a_shift_of_the_input(
+    layer: nn.Module, phase: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, k = torch.randn(2, 2, 8, 10), 2
+    changed = antialias(nn.Sequential(layer), "aps", "circular")
+    monkeypatch.setattr(AdaptivePolyphaseSampling, "choose", lambda self, maps: torch.full((len(maps),), phase))
+    tiled = maps.roll((-(phase // 2), -(phase % 2)), (-2, -1)).repeat(1, 1, 3, 3)  # borders are far from the middle
+    middle = layer(tiled)[..., 4 : 4 + 4, 5 : 5 + 5]
+    torch.testing.assert_close(changed(maps), middle, msg=f"{k}")
+
+
+def test_a_blurred_convolution_is_the_dense_one_blurred_and_subsampled() -> None:
+    """On the torus; so Zhang's order and the cheap one differ in the place of the activation alone."""
+    conv = nn.Conv2d(3, 5, 3, 2, 1, padding_mode="circular").double()
+    maps = torch.randn(2, 3, 12, 16, dtype=torch.float64)
+    dense = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(maps, (1, 1, 1, 1), mode="circular"), conv.weight, conv.bias
+    )
+    expected = augkit.architectures.BlurPool2d(5, size=5, padding_mode="circular").double()(dense)
+    changed = antialias(nn.Sequential(conv), "blurpool", size=5)
+    torch.testing.assert_close(changed(maps), expected)
+
+
+def test_a_constant_image_keeps_its_features_away_from_the_border() -> None:
+    model = build("torchvision:resnet18")
+    trunk = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool, model.layer1, model.layer2)
+    changed = antialias(trunk, "blurpool", "zeros")
+    assert len(surgery_report(changed).changed) == 4
+    images = torch.tensor([0.2, 0.5, 0.7]).view(1, 3, 1, 1).expand(1, 3, 224, 224)
+    expected, got = trunk(images)[..., 12:16, 12:16], changed(images)[..., 12:16, 12:16]
+    torch.testing.assert_close(got, expected)
+    assert not torch.allclose(trunk(images)[..., :2, :2], changed(images)[..., :2, :2])
+
+
+def test_the_blur_widens_with_the_stride() -> None:
+    blur = Blur2d(4, (4, 2), (4, 2), "circular").double()
+    assert (len(blur.taps_y), len(blur.taps_x)) == (13, 4)
+    torch.testing.assert_close(blur.taps_x, torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8)
+    maps = torch.zeros(1, 1, 32, 16, dtype=torch.float64)
+    maps[..., 16, 8] = 1
+    dense = torch.nn.functional.conv2d(
+        maps.repeat(1, 1, 3, 3), (blur.taps_y[:, None] * blur.taps_x).view(1, 1, 13, 4)
+    )  # row i, column j look at rows i to i + 12
+    middle = dense[..., 32 - 6 : 64 - 6 : 4, 16 - 1 : 32 - 1 : 2]
+    torch.testing.assert_close(blur(maps), middle)
+    for side in range(1, 8):
+        assert Blur2d(4, (4, 2), (4, 2), "reflect")(torch.ones(1, 2, side, side)).eq(1).all(), "maps of any size"
+
+
+def test_learnable_sampling_learns_and_shares_soft_weights() -> None:
+    model = antialias(build("torchvision:resnet18"), "lps", "circular")
+    model.train()(torch.rand(4, 3, 64, 64)).pow(2).sum().backward()
+    samplers = [module for module in model.modules() if isinstance(module, LearnablePolyphaseSampling)]
+    assert len(samplers) == 5, "one for each grid; shortcuts follow"
+    assert all(sampler.score.weight.grad.abs().max() > 0 for sampler in samplers)
+    assert all(sampler.training for sampler in samplers)
+
+
+# --- the operation ----------------------------------------------------------------------------------------------
+
+
+def test_a_copy_leaves_the_network_alone_and_inplace_does_not() -> None:
+    model = build("torchvision:googlenet").train()
+    model.conv1.eval()
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    changed = antialias(model, "aps", "circular")
+    assert changed is not model
+    assert [module.training for module in model.modules()] == modes
+    assert not any(isinstance(module, AntialiasedLayer) for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert changed.training
+    assert not changed.conv1.conv.training
+    parameter = model.conv1.conv.weight
+    assert antialias(model, "blurpool", inplace=True) is model
+    assert model.conv1.conv.weight is parameter
+
+
+def test_functional_pools_inside_blocks_are_changed_too() -> None:
+    model = build("torchvision:inception_v3")
+    report = surgery_report(antialias(model, "aps", "circular", odd="allow"))
+    shared = {name: decided_by for name, _, decided_by in report.changed}
+    assert shared["Mixed_6a.functional.pool0"] == shared["Mixed_6a.branch3x3dbl_3.conv"] == "Mixed_6a.branch3x3.conv"
+    assert report.unchanged == ()
+    assert "Mixed_5b.functional.pool0" in report.padded
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_networks_copy_pickle_trace_and_compile(method: str) -> None:
+    model = antialias(models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1]).eval(), method, "circular")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        logits = model(images)
+        stored = io.BytesIO()
+        torch.save(model, stored)
+        stored.seek(0)
+        for twin in (
+            copy.deepcopy(model),
+            pickle.loads(pickle.dumps(model)),
+            torch.load(stored, weights_only=False),
+            torch.fx.GraphModule(model, _Leaves().trace(model)),
+            torch.compile(model, backend="aot_eager", fullgraph=True),
+        ):
+            torch.testing.assert_close(twin(images), logits)
+    twin = copy.deepcopy(copy.deepcopy(model))
+    assert surgery_report(twin) == surgery_report(model)
+    block = twin.layer2[0]
+    assert type(block.conv1) is type(model.layer2[0].conv1)
+    if method != "blurpool":
+        assert block.conv1.selector is block.downsample[0].selector
+        assert block.conv1.selector is not model.layer2[0].conv1.selector
+        assert model.layer2[0].conv1.selector.phase is None, "nothing of a pass is kept"
+
+
+class _Leaves(torch.fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, AntialiasedLayer) or super().is_leaf_module(m, module_qualified_name)
+
+
+def test_a_pass_that_broke_off_leaves_nothing_behind() -> None:
+    model = antialias(build("torchvision:resnet18"), "aps", "circular")
+    images, broken = torch.rand(2, 3, 64, 64), model.layer2[0].bn1
+    expected = model(images)
+    handle = broken.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("stop")))
+    with pytest.raises(RuntimeError, match="stop"):
+        model(torch.rand(3, 3, 64, 64))
+    handle.remove()
+    torch.testing.assert_close(model(images), expected)
+
+
+def test_half_precision_and_channels_last() -> None:
+    for method in METHODS:
+        model = antialias(build("torchvision:resnet18"), method)
+        images = torch.rand(2, 3, 64, 64)
+        with torch.no_grad():
+            logits = model(images)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert model(images).dtype == torch.bfloat16
+            model.to(memory_format=torch.channels_last)
+            torch.testing.assert_close(model(images.to(memory_format=torch.channels_last)), logits)
+            assert model.to(torch.bfloat16)(images.bfloat16()).dtype == torch.bfloat16
+
+
+def test_what_cannot_be_changed_is_listed_with_its_reason() -> None:
+    class Own(nn.Conv2d):
+        def forward(self, maps: Tensor) -> Tensor:
+            return super().forward(maps) * 2
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start, self.own, self.reused = nn.Conv2d(3, 4, 3, 2, 1), Own(4, 4, 3, 2, 1), nn.MaxPool2d(2)
+            self.wide, self.big, self.unused = nn.Conv2d(4, 4, 1, (2, 1)), nn.Conv2d(4, 4, 8, 8), nn.AvgPool2d(2)
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear")
+
+        def forward(self, maps: Tensor) -> Tensor:
+            maps = self.reused(self.reused(self.own(self.start(maps))))
+            maps = self.wide(torch.nn.functional.pad(self.up(maps), (1, 1, 1, 1)))[..., ::2, ::2]
+            return self.big(torch.nn.functional.lp_pool2d(maps, 2, 1, 1))
+
+    report = surgery_report(antialias(Odd(), "aps", "circular", input_size=512))
+    assert [name for name, _, _ in report.changed] == ["start"]
+    reasons = {(name, layer.split()[0]): reason for name, layer, reason in report.unchanged}
+    assert "forward pass of its own" in reasons["own", "Own"]
+    assert "several sizes" in reasons["reused", "MaxPool2d"]
+    assert "same stride along both axes" in reasons["wide", "Conv2d"]
+    assert "embedding of patches" in reasons["big", "Conv2d"]
+    assert "not reached" in reasons["unused", "AvgPool2d"]
+    assert "without regard to their phase" in reasons["up", "interpolate"]
+    assert "called by Odd" in reasons["", "slice"]
+    assert {(name, reason) for name, _, reason in report.unpadded} == {
+        ("", "Odd pads by itself"),
+        ("own", "Own pads by itself"),
+    }
+    assert "not changed  own: Own 3x3 stride 2" in str(report)
+    blurred = surgery_report(antialias(Odd(), "blurpool", input_size=512))
+    assert [name for name, _, _ in blurred.changed] == ["start", "reused", "wide"]
+
+
+def test_our_own_networks_can_be_operated_on() -> None:
+    model = augkit.build_model("resnet18", 5, downsample="stride", padding_mode="circular", width=8)
+    images = torch.randn(4, 3, 32, 32)
+    changed = calibrated(augkit.antialias(model, "aps", "circular", input_size=32), images)
+    assert movement(changed, images, [(1, 0), (3, 5)]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "apss"}, "did you mean 'aps'"),
+        ({"padding_mode": "circula"}, "did you mean 'circular'"),
+        ({"odd": "rise"}, "did you mean 'raise'"),
+        ({"size": 1}, "size >= 2"),
+        ({"input_size": 2}, r"a pass of Sequential over one image of 3x2x2 failed \(.*give the input_size"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments: dict[str, object], message: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2))
+    with pytest.raises(InputError, match=message) as error:
+        antialias(model, **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    assert type(model[0]) is nn.Conv2d
+
+
+def test_networks_without_strides_get_one_line() -> None:
+    with pytest.raises(InputError, match="expected strided layers to change in Sequential, found none"):
+        antialias(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    with pytest.raises(InputError, match="conv_proj: the embedding of patches: 32x32 phases"):
+        antialias(_small_transformer())
+    with pytest.raises(InputTypeError, match=r"expected a torch\.nn\.Module, got str"):
+        antialias("resnet18")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="does not come from"):
+        surgery_report(nn.Identity())
+    with pytest.raises(InputError, match="operated on before"):
+        antialias(antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2))))
+
+
+def _small_transformer() -> nn.Module:
+    return models.VisionTransformer(
+        image_size=224, patch_size=32, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=3
+    )
