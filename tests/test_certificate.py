@@ -292,7 +292,8 @@ def test_rule_agrees_with_the_logits(name: str) -> None:
     certificate = certify(net(make(), conv(), nn.Softplus()), 12)
     assert certificate.verdict == ("none" if expected == "none" else "integer"), str(certificate)
     assert certificate.check.integer_moves == (expected == "none")
-    assert certificate.check.fractional_moves
+    # Few frequencies are left to fold behind a low-pass: little, but more than rounding.
+    assert certificate.check.fractional > 1e-12 * certificate.check.scale
 
 
 @pytest.mark.parametrize("side", [32, 36])

@@ -120,8 +120,12 @@ class MaxBlurPool2d(nn.Sequential):
 
 
 def _fast(maps: Tensor) -> Tensor:
+    # torch.func knows no memory format.
+    mapped = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    if mapped or maps.device.type != "cpu":
+        return maps
     # After padding, as circular padding gives contiguous maps whatever it gets.
-    return maps.contiguous(memory_format=torch.channels_last) if maps.device.type == "cpu" else maps
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def _as(maps: Tensor, out: Tensor) -> Tensor:
