@@ -1,6 +1,6 @@
 """How far the logits of untrained networks move when the image does: the exactness table.
 
-    python benchmarks/exactness.py            # CPU, about 5 minutes; writes results/exactness.json and .md
+    python benchmarks/exactness.py            # CPU, about 10 minutes; writes results/exactness.json and .md
     python benchmarks/exactness.py --quick    # narrow networks, seconds; writes nothing unless --output is given
 
 The image is a torus: integer shifts roll it, fractional ones turn the phases of its spectrum. Weights are random;
@@ -52,6 +52,7 @@ class Case:
         name: of the network.
         rounding: the largest move that is rounding, in float64.
         odd_breaks: whether a map that does not halve evenly ends the claim.
+        moves: the least that it moves where nothing is claimed.
     """
 
     label: str
@@ -61,27 +62,41 @@ class Case:
     name: str = "resnet18"
     rounding: float = 1e-12
     odd_breaks: bool = True
+    moves: float = 0.01
 
     @property
     def bounds(self) -> dict[torch.dtype, float]:
         """The largest move that is rounding, in each dtype."""
         return {torch.float32: 1e-5, torch.float64: self.rounding}
 
-    def build(self, width: int) -> nn.Module:
-        """The network, of so many channels in its first stage, with weights of seed 0."""
+    def build(self, width: int | None) -> nn.Module:
+        """The network with weights of seed 0, of its own width where None; ResNets halve maps five times."""
         stem = {"stem": "imagenet"} if self.name.startswith("resnet") else {}
         arguments = {"padding_mode": "circular", **stem, **self.arguments}
         return augkit.build_model(self.name, 10, width=width, seed=0, **arguments)
 
 
-POLYPHASE = ("integer",)
+ALL = tuple(SHIFTS)
+ALIAS_FREE = {"rounding": 1e-11, "odd_breaks": False}
 CASES = [
     Case("ResNet-18, stride", arguments={"downsample": "stride"}),
     Case("ResNet-18, max pool", arguments={"downsample": "maxpool"}),
     Case("ResNet-18, blur pool", arguments={"downsample": "blurpool"}),
-    Case("ResNet-18, APS", POLYPHASE, {"downsample": "aps"}),
+    Case("ResNet-18, APS", ("integer",), {"downsample": "aps"}),
     Case("ResNet-18, APS, zero padding", arguments={"downsample": "aps", "padding_mode": "zeros"}),
-    Case("ResNet-18, LPS", POLYPHASE, {"downsample": "lps"}),
+    Case("ResNet-18, LPS", ("integer",), {"downsample": "lps"}),
+    Case("ResNet-18, alias-free", ALL, {"downsample": "aliasfree"}, **ALIAS_FREE),
+    Case("ConvNeXt", name="convnext"),
+    Case("ConvNeXt, alias-free", ALL, name="convnext_aliasfree", **ALIAS_FREE),
+    Case("ConvNeXt, alias-free, zero padding", arguments={"padding_mode": "zeros"}, name="convnext_aliasfree"),
+    Case("ConvNeXt, alias-free, GELU", arguments={"activation": "gelu"}, name="convnext_aliasfree", moves=5e-3),
+    Case(
+        "ConvNeXt, alias-free, upsampled GELU",
+        arguments={"activation": "aliasfree_gelu"},
+        name="convnext_aliasfree",
+        moves=1e-4,
+    ),
+    Case("ConvNeXt, alias-free, bilinear shifts", ("integer",), {}, "bilinear", "convnext_aliasfree", **ALIAS_FREE),
 ]
 
 
@@ -130,17 +145,16 @@ def moves(model: nn.Module, images: Tensor, shifts: Sequence[tuple[float, float]
     return torch.stack(changes) / logits.std()
 
 
-def measure(case: Case, side: int, dtype: torch.dtype, width: int, images: int) -> list[dict[str, Any]]:
+def measure(case: Case, side: int, dtype: torch.dtype, width: int | None, images: int) -> list[dict[str, Any]]:
     """A row for each kind of shift."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OddMapWarning)  # 72 halves to 9: what the table shows
         model = calibrate(case.build(width).to(dtype), pictures(2 * images, side, seed=1).to(dtype))
-        seen = pictures(images, side, seed=0)
-        rows = []
+        rows, seen = [], pictures(images, side, seed=0)
         for kind, shifts in SHIFTS.items():
             values = moves(model, seen, shifts, case.kernel)
-            row = {"network": case.label, "shift": kind, "side": side, "dtype": str(dtype).removeprefix("torch.")}
             worst = int(values.argmax())
+            row = {"network": case.label, "shift": kind, "side": side, "dtype": str(dtype).removeprefix("torch.")}
             rows.append({**row, "move": values[worst].item(), "worst_shift": shifts[worst]})
     return rows
 
@@ -156,15 +170,16 @@ def markdown(results: dict[str, Any]) -> str:
     for network, kind in dict.fromkeys(key[:2] for key in values):
         cells = " | ".join(f"{values[network, kind, *column]:.1e}" for column in columns)
         lines.append(f"| {network} | {kind} | {cells} |")
+    width = "full width" if results["width"] is None else f"width {results['width']}"
     told = (
-        f"Largest change of a logit over the standard deviation of the logits; width {results['width']}, "
+        f"Largest change of a logit over the standard deviation of the logits; {width}, "
         f"{results['images']} images, random weights, circular padding unless said. `{results['command']}`, torch "
         f"{results['versions']['torch']}, {results['machine']}, {results['date']}."
     )
     return "\n".join([*lines, "", told, ""])
 
 
-def run(width: int, images: int) -> dict[str, Any]:
+def run(width: int | None, images: int) -> dict[str, Any]:
     """Measure all cases."""
     start, rows = time.time(), []
     for case in CASES:
@@ -191,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="narrow networks and few images")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: results beside this file")
     options = parser.parse_args(arguments)
-    results = run(8, 4) if options.quick else run(64, 8)
+    results = run(8, 4) if options.quick else run(None, 4)
     table = markdown(results)
     folder = options.output or (None if options.quick else Path(__file__).parent / "results")
     if folder is not None:

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import augkit
 from augkit.architectures import DOWNSAMPLES, HEADS, NETWORKS, ResNet, Style, initialise
@@ -175,6 +175,42 @@ def test_networks_pickle_copy_and_train(method: str) -> None:
         assert torch.equal(other(images), model(images))
     one_by_one = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(one_by_one, model(images), atol=1e-5, rtol=1e-5)
+
+
+class _Tracer(fx.Tracer):
+    """Goes into networks and blocks, not into layers that pad, filter or choose."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        layers = ("downsampling", "polyphase", "aliasfree")
+        own = type(module).__module__.rpartition(".")[2] in layers and not isinstance(module, nn.Sequential)
+        return own or super().is_leaf_module(module, name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("method", DOWNSAMPLES)
+def test_networks_can_be_traced_and_call_each_layer_once(name: str, method: str) -> None:
+    model = build(name, downsample=method).eval()
+    graph = _Tracer().trace(model)
+    images = torch.rand(2, 2, 32, 32)
+    assert torch.equal(fx.GraphModule(model, graph)(images), model(images))
+    called = [node.target for node in graph.nodes if node.op == "call_module"]
+    assert len(set(called)) == len(called)
+
+
+@pytest.mark.slow
+def test_networks_compile_as_one_graph() -> None:
+    model = build("resnet18", downsample="blurpool").eval()
+    images = torch.rand(2, 2, 16, 16)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), model(images))
+
+
+@pytest.mark.parametrize("own", [("convnext", "stride", "gelu"), ("convnext_aliasfree", "aliasfree", "aliasfree")])
+def test_networks_have_pieces_of_their_own(own: tuple[str, str, str]) -> None:
+    name, downsample, activation = own
+    images = torch.rand(2, 2, 24, 24)
+    explicit = build(name, downsample=downsample, activation=activation).eval()
+    assert torch.equal(build(name).eval()(images), explicit(images))
 
 
 @pytest.mark.parametrize(

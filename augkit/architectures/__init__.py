@@ -8,7 +8,7 @@ from augkit.architectures.aliasfree import (
 )
 from augkit.architectures.blocks import ACTIVATIONS, DOWNSAMPLES, Style
 from augkit.architectures.convnext import ConvNeXt, LayerNorm2d
-from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d
+from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
 from augkit.architectures.heads import HEADS, SpatialPyramidPool2d, build_head
 from augkit.architectures.networks import NETWORKS, build_model, initialise
 from augkit.architectures.polyphase import (
@@ -38,6 +38,7 @@ __all__ = [
     "IdealLowpass2d",
     "LayerNorm2d",
     "LearnablePolyphaseSampling",
+    "MaxBlurPool2d",
     "ResNet",
     "SmallCNN",
     "SpatialPyramidPool2d",

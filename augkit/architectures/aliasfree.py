@@ -112,7 +112,8 @@ class AliasFreeActivation(nn.Module):
     that of the activation of the continuous function, exactly, and commutes with every fractional shift (Michaeli
     2023, section 3.2). A grid 3/2 as fine gives the same numbers, as what folds back then lies in the band that
     is removed (Orszag 1971), and is what is used. GELU and ReLU have harmonics without end: on a grid ``factor``
-    times as fine the largest are removed (Karras 2021), and the rest alias.
+    times as fine the largest are removed (Karras 2021), and the rest alias. (Shifts by multiples of 1 / ``factor``
+    of a pixel are whole pixels of that grid, and exact even so.)
 
     Args:
         form: ``polynomial`` (a0 + a1 x + a2 x**2, at first the quadratic nearest to GELU), ``gelu`` or ``relu``.
@@ -220,7 +221,10 @@ def band_limited(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> 
 
 def _exact_products(maps: Tensor) -> bool:
     # FFTs are float32 whatever the settings; products of matrices may be TensorFloat-32 or bfloat16 inside.
-    return maps.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    # (The compiler cannot ask; on processors that have such products, leave the precision at "highest".)
+    return maps.device.type == "cpu" and (
+        torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest"
+    )
 
 
 def _by_fft(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> Tensor:

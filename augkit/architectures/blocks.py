@@ -19,7 +19,7 @@ from augkit.architectures.aliasfree import (
     IdealLowpass2d,
     quadratic,
 )
-from augkit.architectures.downsampling import PADDING_MODES, BlurPool2d, DenseMaxPool2d
+from augkit.architectures.downsampling import PADDING_MODES, BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
 from augkit.architectures.polyphase import AdaptivePolyphaseSampling, LearnablePolyphaseSampling
 from augkit.errors import unknown_name
 
@@ -132,7 +132,7 @@ class Style:
     def pool(self, channels: int) -> nn.Module:
         """What halves maps after the activation of a convolution, in all networks but ConvNeXt."""
         if self.downsample == "blurpool":
-            return nn.Sequential(DenseMaxPool2d(2, self.pool_padding), self.subsample(channels))
+            return MaxBlurPool2d(2, padding_mode=self.pool_padding)
         return self.subsample(channels)
 
     def subsample(self, channels: int) -> nn.Module:
@@ -155,10 +155,9 @@ class Style:
             return nn.MaxPool2d(3, 2, 1)
         if self.downsample == "aliasfree":
             return AliasFreeDownsample2d(4)
-        dense = DenseMaxPool2d(3, self.pool_padding)
         if self.downsample == "blurpool":
-            return nn.Sequential(dense, self.shortcut_pool(channels))
-        return nn.Sequential(self.pool(channels), dense, self.pool(channels))
+            return MaxBlurPool2d(3, padding_mode=self.pool_padding)
+        return nn.Sequential(self.pool(channels), DenseMaxPool2d(3, self.pool_padding), self.pool(channels))
 
     def conv_side(self, side: int, size: int, stride: int = 1) -> int:
         """Pixels that a convolution makes of ``side``."""

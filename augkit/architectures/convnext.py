@@ -36,6 +36,12 @@ class LayerNorm2d(nn.LayerNorm):
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": LayerNorm2d, "aliasfree": AliasFreeLayerNorm2d}
 
+PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
+    "zeros": nn.ZeroPad2d,
+    "circular": nn.CircularPad2d,
+    "reflect": nn.ReflectionPad2d,
+}
+
 
 class ConvNeXt(nn.Module):
     """ConvNeXt of four stages; the first keeps the size of its maps, the others halve it.
@@ -102,15 +108,15 @@ class Patches(nn.Module):
     def __init__(self, channels: int, out: int, size: int, halvings: int, style: Style, norm: str, first: bool) -> None:
         super().__init__()
         self.norm_before = nn.Identity() if first else NORMS[norm](channels)
-        if style.downsample == "stride" and halvings:
-            self.conv = nn.Conv2d(channels, out, size, size)
-        else:
-            self.conv = nn.Conv2d(channels, out, size, padding="same", padding_mode=style.padding_mode)  # type: ignore[arg-type]
+        disjoint = style.downsample == "stride" and halvings > 0
+        before, after = (0, 0) if disjoint else ((size - 1) // 2, size // 2)
+        self.pad = PADS[style.padding_mode]((before, after, before, after))
+        self.conv = nn.Conv2d(channels, out, size, size if disjoint else 1)
         self.pool = nn.Sequential(*(style.subsample(out) for _ in range(halvings)))
         self.norm_after = NORMS[norm](out) if first else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
-        out: Tensor = self.norm_after(self.pool(self.conv(self.norm_before(maps))))
+        out: Tensor = self.norm_after(self.pool(self.conv(self.pad(self.norm_before(maps)))))
         return out
 
 

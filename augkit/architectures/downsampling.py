@@ -1,6 +1,12 @@
 """Blur pooling: low-pass, then keep every n-th pixel.
 
 Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
+
+On the CPU both layers work on ``channels_last`` maps, whatever came, and give back the layout that came: there the
+depthwise convolution and the maximum are vectorised over channels. Forward and backward of 32 x 64 x 32 x 32 float32
+on one core, in milliseconds: the blur as slice sums 60, as two convolutions of rows and columns 32, as one
+convolution 27, as one in ``channels_last`` 20 (8 where the maps came so); the maximum as that of shifted slices 72,
+as `max_pool2d` 61, in ``channels_last`` 9.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ class BlurPool2d(nn.Module):
     map of n pixels has ``ceil(n / stride)``.
 
     Args:
-        channels: C of the maps ``(B, C, H, W)``; each is filtered alone.
+        channels: C of the maps ``(B, C, H, W)``, each of which is filtered alone; any C where None.
         size: taps of the filter, at least 2 (4 is "BlurPool-4": 1 3 3 1).
         stride: step of the subsampling.
         padding_mode: ``zeros``, ``circular`` or ``reflect``.
@@ -32,7 +38,9 @@ class BlurPool2d(nn.Module):
 
     taps: Tensor
 
-    def __init__(self, channels: int, size: int = 4, stride: int = 2, padding_mode: str = "zeros") -> None:
+    def __init__(
+        self, channels: int | None = None, size: int = 4, stride: int = 2, padding_mode: str = "zeros"
+    ) -> None:
         super().__init__()
         if size < 2 or stride < 1:
             raise InputError(f"BlurPool2d: expected size >= 2 and stride >= 1, got {size} and {stride}")
@@ -47,30 +55,17 @@ class BlurPool2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         before, after = (self.size - 1) // 2, self.size // 2
-        pads = (before, after, before, after)
-        maps = F.pad(maps, pads, mode=PADDING_MODES[self.padding_mode])
+        channels = maps.shape[1]
+        if self.channels not in (None, channels):
+            raise InputError(f"BlurPool2d: expected {self.channels} channels, got maps of {channels}")
+        work = F.pad(maps, (before, after, before, after), mode=PADDING_MODES[self.padding_mode])
         taps = self.taps.to(maps.dtype)
-        maps = F.conv2d(
-            maps,
-            taps.view(1, 1, 1, -1).expand(self.channels, 1, 1, -1),
-            None,
-            (1, self.stride),
-            0,
-            1,
-            self.channels,
-        )
-        return F.conv2d(
-            maps,
-            taps.view(1, 1, -1, 1).expand(self.channels, 1, -1, 1),
-            None,
-            (self.stride, 1),
-            0,
-            1,
-            self.channels,
-        )
+        weight = (taps[:, None] * taps).expand(channels, 1, -1, -1)
+        return _as(maps, F.conv2d(_fast(work), weight, stride=self.stride, groups=channels))
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, size={self.size}, stride={self.stride}, padding_mode={self.padding_mode!r}"
+        of = "" if self.channels is None else f"{self.channels}, "
+        return f"{of}size={self.size}, stride={self.stride}, padding_mode={self.padding_mode!r}"
 
 
 class DenseMaxPool2d(nn.Module):
@@ -93,10 +88,44 @@ class DenseMaxPool2d(nn.Module):
         before, after = (self.kernel_size - 1) // 2, self.kernel_size // 2
         pads = (before, after, before, after)
         if self.padding_mode == "zeros":
-            maps = F.pad(maps, pads, value=-torch.inf)
+            work = F.pad(maps, pads, value=-torch.inf)
         else:
-            maps = F.pad(maps, pads, mode=self.padding_mode)
-        return F.max_pool2d(maps, self.kernel_size, 1)
+            work = F.pad(maps, pads, mode=self.padding_mode)
+        return _as(maps, F.max_pool2d(_fast(work), self.kernel_size, 1))
 
     def extra_repr(self) -> str:
         return f"{self.kernel_size}, padding_mode={self.padding_mode!r}"
+
+
+class MaxBlurPool2d(nn.Sequential):
+    """Max pooling without its aliasing: the maximum at every pixel, then `BlurPool2d` (Zhang 2019, figure 2).
+
+    The output of a map of n pixels has ``ceil(n / stride)``, as that of ``nn.MaxPool2d(3, 2, padding=1)``.
+
+    Args:
+        kernel_size: side of the windows of the maximum.
+        stride, size, padding_mode: as in `BlurPool2d` and `DenseMaxPool2d`.
+
+    Raises:
+        InputError: as in both.
+
+    >>> MaxBlurPool2d(3, stride=2)(torch.rand(2, 8, 9, 12)).shape
+    torch.Size([2, 8, 5, 6])
+    """
+
+    def __init__(self, kernel_size: int, stride: int = 2, size: int = 4, padding_mode: str = "zeros") -> None:
+        super().__init__(
+            DenseMaxPool2d(kernel_size, padding_mode), BlurPool2d(size=size, stride=stride, padding_mode=padding_mode)
+        )
+
+
+def _fast(maps: Tensor) -> Tensor:
+    # After padding, as circular padding gives contiguous maps whatever it gets.
+    return maps.contiguous(memory_format=torch.channels_last) if maps.device.type == "cpu" else maps
+
+
+def _as(maps: Tensor, out: Tensor) -> Tensor:
+    """``out`` in the layout of ``maps``."""
+    if out.device.type != "cpu" or maps.is_contiguous(memory_format=torch.channels_last):
+        return out
+    return out.contiguous()
