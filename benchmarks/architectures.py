@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from memory import peak, restart_peak
 
 import augkit
 from augkit.architectures import DOWNSAMPLES
@@ -136,12 +136,12 @@ def peak_memory(downsample: str, case: dict[str, int], device: str, amp: bool) -
 
 
 def resident_growth(downsample: str, case: dict[str, int]) -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
+    """MiB by which two training steps raise the resident memory of this process, on Linux."""
     variant = Variant(downsample, case, "cpu", False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = restart_peak()
     for _ in range(2):
         variant.train()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+    return peak() - before
 
 
 def judge(results: dict[str, dict[str, Any]], device: str) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from memory import peak, restart_peak
 from torch import Tensor, nn
 
 from augkit.architectures import build_model
@@ -157,9 +157,10 @@ def stream(images: int, batch: int = 250) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def peak_of(images: int) -> float:
-    """MiB at most in this process, having measured ``images`` images."""
+    """MiB at most in this process while it measures ``images`` images."""
+    restart_peak()
     measure_invariance(Answers(), stream(images), protocol="circular", kernel="bilinear", plan=PLANS["full"])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak()
 
 
 def memory(sizes: tuple[int, int]) -> dict[str, Any]:
