@@ -13,7 +13,7 @@ from augkit.report import measured_figures as figures
 from augkit.report.figures import svg
 from augkit.report.gallery import FlipPicture, gallery
 from augkit.report.measured import CURVES, heading, metric_rows, text_of
-from augkit.report.page import STYLE
+from augkit.report.page import document
 
 MEASURED_STYLE = """
 thead th:nth-child(2) { text-align: right; }
@@ -68,13 +68,7 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
         f"<pre>{escape(result['command'])}</pre>",
         f"<pre>{escape(json.dumps(facts, indent=2))}</pre>",
     ]
-    body = "\n".join(parts)
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>augkit measure: {escape(result['model'])}</title><style>{STYLE}{MEASURED_STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
+    return document(f"augkit measure: {result['model']}", parts, MEASURED_STYLE)
 
 
 def summary(result: dict[str, Any]) -> str:

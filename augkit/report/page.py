@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -78,11 +79,16 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
         f"<pre>{escape(recipe_yaml)}</pre>",
         f"<pre>{escape(json.dumps({k: results[k] for k in ('settings', 'environment', 'cost')}, indent=2))}</pre>",
     ]
+    return document(f"augkit: {settings['name']}", parts)
+
+
+def document(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A whole HTML file of ``parts``; ``style`` is added to `STYLE`."""
     body = "\n".join(parts)
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>augkit: {escape(settings['name'])}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
 

@@ -8,7 +8,7 @@ from html import escape
 
 from PIL import Image
 
-from augkit.report.page import STYLE
+from augkit.report.page import document
 
 SHEET_CAPTION = (
     "Down: each op of the policy alone, then all of them composed and resampled once. Across: strength, which scales"
@@ -37,25 +37,18 @@ def preview_page(title: str, policy_yaml: str, notes: list[str], sheet: bytes, k
         sheet, kernels: the two pictures, as PNG files hold them.
         command: what repeats them.
     """
-    body = "\n".join(
-        [
-            f"<h1>{escape(title)}: what the augmentation does</h1>",
-            f"<p class='note'>{escape(' '.join(notes))}</p>",
-            "<h2>Strength</h2>",
-            _picture(sheet, "contact sheet: a row per op, a column per strength", SHEET_CAPTION),
-            "<h2>What half a pixel means, by kernel</h2>",
-            _picture(kernels, "detail, round trip, spectrum and response of each kernel", KERNEL_CAPTION),
-            "<h2>The policy, and how to repeat this</h2>",
-            f"<pre>{escape(policy_yaml)}</pre>",
-            f"<pre>{escape(command)}</pre>",
-        ]
-    )
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>augkit preview: {escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
+    parts = [
+        f"<h1>{escape(title)}: what the augmentation does</h1>",
+        f"<p class='note'>{escape(' '.join(notes))}</p>",
+        "<h2>Strength</h2>",
+        _picture(sheet, "contact sheet: a row per op, a column per strength", SHEET_CAPTION),
+        "<h2>What half a pixel means, by kernel</h2>",
+        _picture(kernels, "detail, round trip, spectrum and response of each kernel", KERNEL_CAPTION),
+        "<h2>The policy, and how to repeat this</h2>",
+        f"<pre>{escape(policy_yaml)}</pre>",
+        f"<pre>{escape(command)}</pre>",
+    ]
+    return document(f"augkit preview: {title}", parts)
 
 
 def _picture(png: bytes, alt: str, caption: str) -> str:
