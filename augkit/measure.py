@@ -201,7 +201,7 @@ def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> I
         name,
         root=options.root or (own.root if own is not None and name == own.name else None),
         image_size=options.image_size or (own.image_size if own else None),
-        labels_file=options.labels if name == options.data else None,
+        labels_file=options.labels if name not in options.ood else None,
         skip_corrupt=options.skip_corrupt,
     )
     seed = options.seed or 0
