@@ -3,10 +3,8 @@
 Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
 
 On the CPU both layers work on ``channels_last`` maps, whatever came, and give back the layout that came: there the
-depthwise convolution and the maximum are vectorised over channels. Forward and backward of 32 x 64 x 32 x 32 float32
-on one core, in milliseconds: the blur as slice sums 60, as two convolutions of rows and columns 32, as one
-convolution 27, as one in ``channels_last`` 20 (8 where the maps came so); the maximum as that of shifted slices 72,
-as `max_pool2d` 61, in ``channels_last`` 9.
+depthwise convolution and the maximum are vectorised over channels. Slice sums and
+pairs of one-dimensional convolutions were slower in every trial (``benchmarks/LOG.md``).
 """
 
 from __future__ import annotations
