@@ -46,7 +46,7 @@ def test_train_then_measure(tiny_file: str, tmp_path: Path, capsys: pytest.Captu
     assert result["settings"]["protocol"] == "embed"
     assert result["settings"]["images"] == 60
     assert json.loads((tmp_path / "m" / "results.json").read_text()) == result
-    assert call("measure", folder, "--limit", "60", "--quiet") == 0
+    assert call("measure", folder, "--limit", "60", "--quiet", "--output", str(tmp_path / "again")) == 0
     assert "Jensen-Shannon" in capsys.readouterr().out
 
 
