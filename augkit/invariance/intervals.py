@@ -149,8 +149,15 @@ def mean_estimates(columns: Tensor, *, low: float = 0.0, high: float = math.inf,
 def resampled_means(values: Tensor, seed: int = 0) -> Tensor:
     """Means of ``values`` ``(N, F)`` over resampled images, ``(R, F)``."""
     values = values.double().cpu()
-    blocks = [counts.to(torch.float64) @ values for counts in _resamples(len(values), seed)]
-    return torch.cat(blocks) / len(values)
+    out = torch.empty(REPLICATES, values.shape[1], dtype=torch.float64)
+    # One buffer for all blocks: torch's aligned allocations of this size would each take fresh memory.
+    buffer = torch.empty(_block(len(values)), len(values), dtype=torch.float64)
+    start = 0
+    for counts in _resamples(len(values), seed):
+        rows = buffer[: len(counts)].copy_(counts)
+        torch.mm(rows, values, out=out[start : start + len(counts)])
+        start += len(counts)
+    return out / len(values)
 
 
 def _means(run: Run, needs: set[str], seed: int) -> tuple[Means, Means]:
@@ -179,16 +186,26 @@ def _shares(predictions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     one_hot = csr_matrix((np.full(count * views, 1 / views), classes, rows), shape=(count, int(classes.max()) + 1))
     one_hot.sum_duplicates()
     transposed = one_hot.T.tocsr()
-    blocks = [transposed @ counts.numpy().T.astype(np.float64) for counts in _resamples(count, seed)]
-    resampled = torch.from_numpy(np.concatenate(blocks, axis=1).T / count)
-    return torch.from_numpy(np.asarray(one_hot.mean(0)).ravel()), resampled
+    resampled = np.empty((REPLICATES, one_hot.shape[1]))
+    start = 0
+    for counts in _resamples(count, seed):
+        # Rows of images, as scipy's product wants them; it would copy any other layout.
+        drawn = np.ascontiguousarray(counts.numpy().T, dtype=np.float64)
+        resampled[start : start + len(counts)] = (transposed @ drawn).T / count
+        start += len(counts)
+    return torch.from_numpy(np.asarray(one_hot.mean(0)).ravel()), torch.from_numpy(resampled)
 
 
 def _resamples(images: int, seed: int) -> Iterator[Tensor]:
     """How often each image is drawn in each resample, ``(block, images)`` uint8, block by block."""
-    step = max(1, CHUNK // images)
+    step = _block(images)
     for start in range(0, REPLICATES, step):
         yield _counts(seed, images, start, min(start + step, REPLICATES))
+
+
+def _block(images: int) -> int:
+    """Resamples in one block."""
+    return min(REPLICATES, max(1, CHUNK // images))
 
 
 @functools.lru_cache(maxsize=8)
