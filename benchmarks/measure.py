@@ -108,7 +108,8 @@ def cost(case: tuple[str, int, int, int, str, str], device: str, rounds: int) ->
     margin = 0 if protocol == "circular" else 8
     pixels = torch.randint(0, 256, (images, 3, side + margin, side + margin), dtype=torch.uint8)
     labels = torch.arange(images) % 10
-    pool = [torch.rand(batch, 3, side, side, device=device) for _ in range(8)]
+    # Of the values that the network is measured on: on an untrained ResNet-18 plain torch.rand is 2 % faster.
+    pool = [(torch.rand(batch, 3, side, side, device=device) - 0.5) / 0.25 for _ in range(8)]
     outside = []
 
     def ours() -> None:

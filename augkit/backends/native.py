@@ -131,6 +131,8 @@ def _planes(start, stop, images, out, matrix, how, affine):
                 row = np.zeros(columns.size, np.float32)
                 inside, outside = max(0, left), min(width, left + columns.size)
                 inner = row[inside - left : outside - left]
+                # A shift whose taps were not brought close from far outside: one neighbour after the other.
+                slides = sx == 1 and weight_x.shape[1] > 2 and begin[-1] - begin[0] == begin.size - 1
         if same:
             _copy(images[b, c], out[b, c], gain, bias)
             continue
@@ -147,10 +149,10 @@ def _planes(start, stop, images, out, matrix, how, affine):
                 for j in range(outside - left, columns.size):
                     row[j] = row[columns[j]]
             if quantise:
-                _gather(row, begin, weight_x, line, gain, bias)
+                _along_row(row, begin, weight_x, line, gain, bias, slides)
                 _quantise(line, out[b, c, v])
             else:
-                _gather(row, begin, weight_x, out[b, c, v], gain, bias)
+                _along_row(row, begin, weight_x, out[b, c, v], gain, bias, slides)
 
 
 @_jit
@@ -215,6 +217,14 @@ def _rows(first, weight, height, padding):
 
 
 @_inline
+def _along_row(row, begin, weight, line, gain, bias, slides):
+    if slides:
+        _slide(row, np.uint64(begin[0]), weight, line, gain, bias)
+    else:
+        _gather(row, begin, weight, line, gain, bias)
+
+
+@_inline
 def _gather(row, begin, weight, line, gain, bias):
     """``line[u]`` is the weighted sum of the taps of ``row`` from ``begin[u]``, times ``gain``, plus ``bias``."""
     taps, one = weight.shape[1], np.uint32(1)
@@ -236,6 +246,23 @@ def _gather_many(row, begin, weight, line, gain, bias):
         for t in range(np.uint64(weight.shape[1])):
             total += weight[u, t] * row[at + t]
         line[u] = gain * total + bias
+
+
+@_jit
+def _slide(row, begin, weight, line, gain, bias):
+    """`_gather` where all pixels have the same weights: tap after tap along the row, which vectorises."""
+    size = np.uint64(weight.shape[0])  # `line` may be longer
+    for t in range(np.uint64(weight.shape[1])):
+        at, w = begin + t, weight[0, t]
+        if t == 0:
+            for u in range(size):
+                line[u] = w * row[at + u]
+        else:
+            for u in range(size):
+                line[u] += w * row[at + u]
+    if gain != 1 or bias != 0:
+        for u in range(size):
+            line[u] = gain * line[u] + bias
 
 
 @_inline
@@ -310,7 +337,12 @@ def _taps(scale, offset, n_out, n_in, how):
             first[u] = _nearby(int(min(max(at, -limit), limit)), taps, n_in, padding)
         return first, weight
     value = np.empty(taps, np.float64)
+    shifts = scale == 1  # the same weights for every pixel, and a sinc costs more than its sums
     for u in range(n_out):
+        if shifts and u > 0:
+            weight[u] = weight[0]
+            first[u] = _nearby(int(min(max(at + u, -limit), limit)), taps, n_in, padding)
+            continue
         x = (u - offset) / scale
         at = math.floor(x - reach) + 1
         total = 0.0

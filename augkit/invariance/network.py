@@ -103,7 +103,7 @@ class Network:
         if self._repeat:
             inputs = inputs.expand(-1, self._repeat, -1, -1)
         if self._mean is not None and self._std is not None:
-            inputs = (inputs - self._mean) / self._std
+            inputs = (inputs - self._mean).div_(self._std)  # in the memory of the difference: it is still in the cache
         half = PRECISIONS[self.precision]
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
