@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from augkit.building import choose_device, load_recipe_data
 from augkit.command import (
     Display,
     Interrupted,
@@ -24,7 +25,7 @@ from augkit.errors import InputError
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.storage import claim, environment, write
-from augkit.training import choose_device, fit, load_recipe_data
+from augkit.training import fit
 
 EXAMPLE = "python -m augkit.compare mnist5k --seeds 3"
 

@@ -11,11 +11,11 @@ import torch
 
 from augkit.data import Dataset, Images, atypical
 from augkit.errors import InputError
+from augkit.evaluation import measure_model
 from augkit.invariance import (
     Estimate,
     InvarianceReport,
     learned_invariance,
-    measure_invariance,
     transfer,
     verdict,
 )
@@ -75,37 +75,6 @@ def measure_run(
 ) -> InvarianceReport:
     """Measure a run on images as its recipe says: protocol, kernel, shifts, canvas, mean and std."""
     return measure_model(run.model, run.recipe, images, lengths=lengths, device=device, on_batch=on_batch)
-
-
-def measure_model(
-    model: torch.nn.Module,
-    recipe: Recipe,
-    images: Images,
-    *,
-    lengths: Sequence[float] = (),
-    device: torch.device | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> InvarianceReport:
-    """As `measure_run`, for a network and the recipe that it was trained with."""
-    settings, data = recipe.invariance, recipe.data
-    if settings.protocol != "embed" and data.canvas is not None:
-        images = Images(images.on_canvas(data.canvas), images.labels, images.background)
-    return measure_invariance(
-        model,
-        images.images,
-        images.labels,
-        protocol=settings.protocol,
-        max_shift=settings.max_shift,
-        kernel=settings.kernel,
-        pairs=settings.pairs,
-        lengths=lengths,
-        input_size=data.canvas if settings.protocol == "embed" else None,
-        background=images.background,
-        mean=data.mean,
-        std=data.std,
-        device=device,
-        on_batch=on_batch,
-    )
 
 
 def closing_table(arms: Sequence[Arm]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augkit.building import choose_device
 from augkit.command import Display, Interrupted, new_folder
 from augkit.comparison import jsonable
 from augkit.data import Images
@@ -23,7 +24,6 @@ from augkit.models import LoadedModel
 from augkit.probes import Subject, chosen_probes, probe
 from augkit.report.gallery import FlipPicture, flip_pictures
 from augkit.storage import MARK, claim, environment, write
-from augkit.training import choose_device
 
 STATE = "measurement.pt"
 SAVE_EVERY = 10.0  # seconds

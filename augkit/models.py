@@ -11,11 +11,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from augkit.errors import InputError, unknown_name
+from augkit.building import build_recipe_model
+from augkit.checkpoints import read_checkpoint
+from augkit.errors import InputError
 from augkit.recipe import Recipe
 from augkit.schema import validate
-from augkit.training import build_recipe_model, read_checkpoint
 from augkit.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.zoo import timm_network, torchvision_network
 
 FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME or package.module:callable"
 # Builds a network with that many classes; with its own number when None.
@@ -85,7 +87,10 @@ def _from_run(path: Path) -> LoadedModel:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
     recipe = validate(Recipe, state["recipe"], str(path))
     fits = state["input"]
-    model = build_recipe_model(recipe, fits, recipe.seed)
+    if "model" in fits:
+        own = f"'{path}' holds a network of your own ({fits['model']})"
+        raise InputError(f"{own}; give package.module:callable --weights {path}")
+    model = build_recipe_model(recipe, fits, recipe.seed, fresh=False)
     fit_weights(model, state["model"], path)
     classes = list(fits["classes"])
     data = recipe.data
@@ -95,22 +100,12 @@ def _from_run(path: Path) -> LoadedModel:
 def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name.lower() not in known:
-        raise unknown_name("torchvision model", name, known)
-    # Without the option, these two warn that its default will change.
-    options = {"init_weights": True} if name.lower() in ("googlenet", "inception_v3") else {}
-
-    def make(classes: int | None) -> nn.Module:
-        count = {} if classes is None else {"num_classes": classes}
-        made: nn.Module = models.get_model(name, weights=None, **options, **count)
-        return made
-
+    model = _with_classes_of(lambda classes: torchvision_network(name, classes), state)
     best = models.get_model_weights(name).DEFAULT  # says how to feed the network; nothing is downloaded
     preset = best.transforms()
     side, resized = preset.crop_size[0], preset.resize_size[0]
     described = LoadedModel(
-        _with_classes_of(make, state),
+        model,
         None,
         list(preset.mean),
         list(preset.std),
@@ -122,23 +117,7 @@ def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedMo
 
 
 def _from_timm(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
-    try:
-        import timm
-    except ImportError:
-        raise InputError("model 'timm:...': timm is not installed; pip install 'augkit[timm]'") from None
-    if "/" not in name and not timm.is_model(name.partition(".")[0]):
-        raise unknown_name("timm model", name, timm.list_models())
-
-    def make(classes: int | None) -> nn.Module:
-        made: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
-        return made
-
-    try:
-        model = _with_classes_of(make, state)
-    except Exception as error:  # timm's own kinds, and those of the hub's client for hf-hub:NAME
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"model 'timm:{name}': {reason[:200]}") from None
-    return _described_by_timm(model)
+    return _described_by_timm(_with_classes_of(lambda classes: timm_network(name, classes), state))
 
 
 def _described_by_timm(model: nn.Module) -> LoadedModel:

@@ -174,6 +174,9 @@ class Policy(Data):
         transform = PolicyTransform(self.model_dump(exclude_none=True), size, backend)
         return Compose([transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
+    def worker_step(self, seed: int, epoch: int) -> None:
+        return None
+
     def __str__(self) -> str:
         parts = []
         for name in ("shift", "rescale", "crop", "flip"):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from augkit.building import choose_device
 from augkit.command import Display, make_parser, new_folder, print_json, run, split_recipe
 from augkit.data import IMAGE_SUFFIXES, TORCHVISION, load_dataset
 from augkit.errors import InputError, unknown_name
@@ -26,7 +27,6 @@ from augkit.report.sheet import save
 from augkit.report.strengths import OPS, QUANTILES, STRENGTHS, TILE, draw_sheet, strength_rows
 from augkit.schema import apply_overrides, validate
 from augkit.storage import claim, environment, write
-from augkit.training import choose_device
 
 EXAMPLE = """python -m augkit.preview                                     # a photograph, a default policy
   python -m augkit.preview photo.jpg policy.shift.max_pixels=12

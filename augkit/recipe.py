@@ -5,79 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from augkit.errors import InputError, unknown_name
-from augkit.policy import Data, Kernel, Policy
+from augkit.policy import Data, Policy
 from augkit.schema import apply_overrides, parse_yaml, validate
-
-
-class DataSettings(Data):
-    """Which images, and how they are put before the network."""
-
-    name: str = Field(description="dataset: mnist5k, digits, fashion-mnist, cifar10, ..., or folder:DIR")
-    root: str | None = Field(None, description="folder of torchvision datasets (path)")
-    image_size: int | None = Field(None, ge=1, description="resize the shorter side and cut the centre (pixels)")
-    canvas: int | None = Field(None, ge=1, description="side of the canvas the image is put on (pixels)")
-    mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
-    std: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
-    limit: int | None = Field(None, ge=10, description="keep at most this many training images")
-
-    @model_validator(mode="after")
-    def _check(self) -> DataSettings:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"as many values in mean as in std, {len(self.mean)} and {len(self.std)} came")
-        if min(self.std) <= 0:
-            raise ValueError("every std above 0")
-        return self
-
-
-class ModelSettings(Data):
-    """Which network."""
-
-    name: Literal[
-        "small_cnn", "resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree", "vgg11", "vgg13", "harmonic"
-    ] = Field("small_cnn", description="network")
-    downsample: Literal["maxpool", "stride", "blurpool", "aps", "lps", "aliasfree"] | None = Field(
-        None, description="how maps are halved; the network's own when null (mostly maxpool)"
-    )
-    head: Literal["gap", "fc", "spp"] = Field("gap", description="global average, fully connected, spatial pyramid")
-    padding_mode: Literal["zeros", "circular", "reflect", "full"] = Field("zeros", description="of convolutions")
-    activation: Literal["relu", "gelu", "quadratic", "aliasfree", "aliasfree_gelu"] | None = Field(
-        None, description="the network's own when null"
-    )
-    stem: Literal["small", "imagenet"] = Field("small", description="of ResNets and ConvNeXts")
-    width: int | None = Field(None, ge=1, description="channels of the first stage; the network's own when null")
-
-
-class OptimSettings(Data):
-    """How weights are updated."""
-
-    name: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
-    lr: float = Field(0.1, gt=0, description="largest learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="on weights; norms and biases are spared")
-
-
-class TrainSettings(Data):
-    """How long and how."""
-
-    epochs: int = Field(10, ge=1, description="passes over the training split")
-    batch_size: int = Field(128, ge=2, description="images per step")
-    warmup: float = Field(0.2, ge=0, lt=1, description="share of steps over which the rate rises; cosine after")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-
-
-class InvarianceSettings(Data):
-    """What is measured, and how."""
-
-    protocol: Literal["crop", "embed", "circular"] = Field("embed", description="where border pixels come from")
-    max_shift: float = Field(4.0, gt=0, description="largest shift along each axis (pixels of the input)")
-    kernel: Kernel | None = Field(None, description="interpolation; the protocol's own when null")
-    pairs: int = Field(4, ge=1, description="pairs of shifts per image")
+from augkit.sections import (
+    DataSettings,
+    InvarianceSettings,
+    ModelSettings,
+    OptimSettings,
+    ScheduleSettings,
+    TrainSettings,
+)
 
 
 class Recipe(Data):
@@ -88,6 +31,7 @@ class Recipe(Data):
     model: ModelSettings = Field(default_factory=ModelSettings, description="network")
     policy: Policy = Field(default_factory=Policy, description="augmentation")
     optim: OptimSettings = Field(default_factory=OptimSettings, description="optimiser")
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings, description="learning rate over time")
     train: TrainSettings = Field(default_factory=TrainSettings, description="training")
     invariance: InvarianceSettings = Field(default_factory=InvarianceSettings, description="measuring")
     seed: int = Field(0, ge=0, description="of initial weights, data order and augmentation")

@@ -1,13 +1,13 @@
 """The training loop, top to bottom: recipe and seed to run.
 
-Initial weights, data order and augmentation each have a random stream of their own, named by the seed, and the
-last two start anew every epoch. So two recipes that differ in their policy alone see the same images in the
-same order from the same weights, and a run that goes on from a checkpoint equals one that was never stopped.
+Initial weights, data order, augmentation and mixing each have a random stream of their own, named by the seed and the
+place in the run. So two recipes that differ in their policy alone see the same images in the same order from the same
+weights, and a run that goes on from a checkpoint equals one that was never stopped.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -19,28 +19,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.architectures import build_model
-from augkit.data import Dataset, Images, load_dataset
+from augkit import mixing
+from augkit.building import build_recipe_model, choose_device, describe_input, load_recipe_data
+from augkit.checkpoints import FILE, State, describe, restore, save, stalled
+from augkit.data import Dataset, Images, sample
+from augkit.distributed import Process, claim_once, joined, local_device, parallel
 from augkit.errors import InputError, RunError
+from augkit.evaluation import Evaluation, autocast, evaluate, measure_model
+from augkit.feeding import Feed, make_feed
+from augkit.optimizers import set_rate
 from augkit.recipe import Recipe
-from augkit.storage import claim, environment, write
-
-ORDER, AUGMENTATION = 1, 2  # names of random streams
-OnEpoch = Callable[[dict[str, Any]], None]
+from augkit.reproducible import AUGMENTATION, MIXING, deterministic, random_stream
+from augkit.schedules import rate_at
+from augkit.tensorboard import event_writer
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one."""
+    """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
+
+    ``evaluation`` is that of the network on the validation split.
+    """
 
     recipe: Recipe
     seed: int
     model: nn.Module
     history: list[dict[str, Any]]
     folder: Path | None
+    evaluation: Evaluation
 
 
-def fit(
+def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     recipe: Recipe,
     seed: int | None = None,
     *,
@@ -49,9 +58,13 @@ def fit(
     overwrite: bool = False,
     device: str | torch.device | None = None,
     dataset: Dataset | None = None,
-    on_epoch: OnEpoch | None = None,
+    model: nn.Module | None = None,
+    loader: Any = None,
+    validation_loader: Any = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> Run:
-    """Train the recipe's network.
+    """Train the recipe's network, or yours; in one process, or in those that torchrun started.
 
     Args:
         recipe: what to train.
@@ -62,228 +75,151 @@ def fit(
         overwrite: replace a run that stands in ``output``.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         dataset: the recipe's data, if already loaded.
+        model: trained in place of the recipe's network, from the weights that it has.
+        loader, validation_loader: batches of images ``(B, C, H, W)``, uint8 or floating in [0, 1], and labels
+            ``(B,)``, in place of the recipe's data; with ``model``. Each of several processes brings its own.
         on_epoch: called with each row of the history.
+        on_step: called after each update with the updates so far and those in all.
 
     Raises:
         InputError: the output exists, or holds another recipe; data or device are not there.
-        RunError: the loss became NaN or infinite; a file could not be written.
+        RunError: the loss became NaN or infinite; a file could not be written; out of memory.
     """
-    seed = recipe.seed if seed is None else seed
-    target = choose_device(device)
-    dataset = dataset or load_recipe_data(recipe)
-    folder = None if output is None else claim(Path(output), resume=resume, overwrite=overwrite)
-    fits = describe_input(recipe, dataset)
-    model = build_recipe_model(recipe, fits, seed).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(model, recipe)
-    history = _restore(folder, recipe, seed, model, optimizer, target) if folder and resume else []
-    if folder and not history:
-        _describe(folder, recipe, seed)
-    augment = recipe.policy.augment(normalize=(recipe.data.mean, recipe.data.std), dtype=torch.float32).to(target)
-    images = dataset.train.on_canvas(recipe.data.canvas).to(target)
-    labels = _labels(dataset.train).to(target)
-    batch = min(recipe.train.batch_size, len(images))
-    steps = len(images) // batch  # the last, smaller batch is left out: it would upset batch norm
-    for epoch in range(len(history), recipe.train.epochs):
-        started = time.perf_counter()
-        order = torch.randperm(len(images), generator=_stream(seed, ORDER, epoch, torch.device("cpu")))
-        generator = _stream(seed, AUGMENTATION, epoch, target)
-        model.train()
+    recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
+    target = choose_device(local_device(device))
+    if (loader is None) != (validation_loader is None) or (loader is not None and model is None):
+        raise InputError("fit: expected loader, validation_loader and model together")
+    data = loader if loader is not None else dataset or load_recipe_data(recipe)
+    with joined(target) as process, deterministic(recipe.train.deterministic):
+        folder = claim_once(output, process, resume=resume, overwrite=overwrite)
+        fits = describe_input(recipe, data, model)
+        net = model if model is not None else build_recipe_model(recipe, fits, recipe.seed)
+        state = State.begin(net, recipe, target)
+        if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
+            describe(folder, recipe)
+        feed = make_feed(data, recipe, target, process)
+        held_out = validation_loader if loader is not None else data.validation
+        job = _Job(recipe, state, feed, held_out, fits, folder, target, process)
+        _train(job, on_epoch, on_step)
+        if state.best is not None:
+            state.result.load_state_dict(state.best["model"])
+            job.save()
+        evaluation = evaluate(state.result, held_out, recipe, target, process)
+    return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
+
+
+@dataclass(frozen=True)
+class _Job:
+    recipe: Recipe
+    state: State
+    feed: Feed
+    held_out: Any  # images, or batches of them
+    fits: dict[str, Any]
+    folder: Path | None
+    device: torch.device
+    process: Process
+
+    def save(self) -> None:
+        if self.folder is not None and self.process.first:
+            save(self.folder, self.recipe, self.fits, self.state)
+
+
+def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..., None] | None) -> None:
+    recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.feed.steps
+    steps = settings.steps or settings.epochs * length
+    log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
+    augment = recipe.policy.augment(normalize=(recipe.data.mean, recipe.data.std), dtype=torch.float32).to(job.device)
+    forward = parallel(state.model, job.process, job.device)
+    forward = torch.compile(forward) if settings.compile else forward  # type: ignore[assignment]
+    while state.step < steps and not stalled(state.history, settings.patience):
+        started, before = time.perf_counter(), state.step
+        state.model.train()
         augment.train()
-        total = torch.zeros((), device=target)
-        for step in range(steps):
-            rate = learning_rate(epoch * steps + step, recipe.train.epochs * steps, recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            chosen = order[step * batch : (step + 1) * batch].to(target)
-            inputs = augment(images[chosen], generator=generator)
-            logits = model(inputs.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.train.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        mean_loss = float(total) / steps  # the only wait for the device in an epoch
-        if not math.isfinite(mean_loss):
-            raise RunError(_diverged(mean_loss, epoch, rate, folder, history))
-        row = {
-            "epoch": epoch + 1,
-            "loss": mean_loss,
-            "validation_accuracy": accuracy(model, dataset.validation, recipe, target),
-            "lr": rate,
-            "seconds": time.perf_counter() - started,
-        }
-        history.append(row)
-        if folder:
-            _save(folder, recipe.replaced(seed=seed), fits, model, optimizer, history)
+        for images, labels in job.feed.epoch(state.step // length, state.step % length):
+            rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
+            set_rate(state.optimizer, rate)
+            _update(job, forward, augment, images, labels)
+            state.step += 1
+            if settings.ema:
+                state.average(settings.ema)
+            if on_step is not None:
+                on_step(state.step, steps)
+            in_between = settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0
+            if job.device.type == "cpu" or in_between:
+                _finite_loss(job, rate)
+            if in_between and state.step % length:
+                job.save()
+            if state.step == steps:
+                break
+        _end_epoch(job, state.step == steps, rate, before, time.perf_counter() - started)
         if on_epoch is not None:
-            on_epoch(row)
-    model.eval()
-    return Run(recipe, seed, model, history, folder)
+            on_epoch(state.history[-1])
+        log(state.history[-1])
 
 
-def accuracy(model: nn.Module, data: Images, recipe: Recipe, device: torch.device) -> float:
-    """Share of ``data`` that the model gets right, without augmentation."""
-    model.eval()
-    mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (recipe.data.mean, recipe.data.std))
-    images, labels = data.on_canvas(recipe.data.canvas), _labels(data)
-    correct = torch.zeros((), device=device)
-    with torch.inference_mode():
-        for start in range(0, len(images), 500):
-            inputs = (images[start : start + 500].to(device).float() / 255 - mean) / std
-            guesses = model(inputs.contiguous(memory_format=torch.channels_last)).argmax(-1)
-            correct += (guesses == labels[start : start + 500].to(device)).sum()
-    return float(correct) / len(images)
+def _update(job: _Job, forward: nn.Module, augment: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """One update of the weights from a batch, in ``train.accumulate`` parts."""
+    recipe, state, settings = job.recipe, job.state, job.recipe.train
+    generator = torch.Generator(job.device)
+    generator.manual_seed(random_stream(recipe.seed, AUGMENTATION, state.step, job.process.rank))
+    inputs, targets = augment(images, generator=generator), labels
+    if settings.mixup or settings.cutmix:
+        targets = F.one_hot(labels, len(job.fits["classes"])).to(inputs.dtype)
+        shape = (len(inputs), inputs.shape[-2], inputs.shape[-1])
+        place = [recipe.seed, MIXING, state.step, job.process.rank]
+        inputs, targets = mixing.mix(inputs, targets, *mixing.draw(settings.mixup, settings.cutmix, shape, place))
+    if settings.channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
+    for k, (part, wanted) in enumerate(parts):
+        # The gradients of several processes meet once per update, not once per part.
+        alone = k + 1 < len(parts) and job.process.count > 1
+        with forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+            with autocast(recipe, job.device):
+                loss = F.cross_entropy(forward(part), wanted, label_smoothing=settings.label_smoothing)
+            state.scaler.scale(loss * (len(part) / len(inputs))).backward()
+        state.count(loss, len(part))
+    if recipe.optim.clip_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optim.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Linear warm-up to the largest rate, then half a cosine down to 0."""
-    warm = recipe.train.warmup * steps
-    if step < warm:
-        return recipe.optim.lr * (step + 1) / (warm + 1)
-    return recipe.optim.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, steps - warm)))
-
-
-def describe_input(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """What a network must fit: ``classes`` (names), ``channels`` and ``side`` in pixels."""
-    shape = dataset.train.images.shape
-    return {"classes": dataset.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
-
-
-def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int) -> nn.Module:
-    """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names."""
-    settings = recipe.model
-    return build_model(
-        settings.name,
-        len(fits["classes"]),
-        fits["channels"],
-        downsample=settings.downsample,
-        head=settings.head,
-        padding_mode=settings.padding_mode,
-        activation=settings.activation,
-        stem=settings.stem,
-        width=settings.width,
-        input_size=fits["side"],
-        seed=seed,
-    )
-
-
-def load_recipe_data(recipe: Recipe) -> Dataset:
-    """The recipe's dataset, checked against its channels and canvas."""
-    data = recipe.data
-    dataset = load_dataset(data.name, root=data.root, image_size=data.image_size, limit=data.limit)
-    channels = dataset.train.images.shape[1]
-    if len(data.mean) not in (1, channels):
-        raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")
-    side = max(dataset.train.images.shape[-2:])
-    if data.canvas is not None and data.canvas < side:
-        raise InputError(f"recipe {recipe.name}: data.canvas: expected at least {side} pixels, got {data.canvas}")
-    return dataset
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; a GPU if there is one when None.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device '{device}': cannot be used here ({reason})") from None
-    return chosen
-
-
-def _stream(seed: int, name: int, epoch: int, device: torch.device) -> torch.Generator:
-    # A product of odd numbers keeps streams apart; torch's generators mix the seed themselves.
-    mixed = (seed * 0x9E3779B1 + name * 0x85EBCA77 + epoch * 0xC2B2AE3D) % 2**63
-    return torch.Generator(device).manual_seed(mixed)
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    settings = recipe.optim
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": settings.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-
-
-def _labels(images: Images) -> Tensor:
-    if images.labels is None:
-        raise InputError("training: expected labelled images, these have no labels")
-    return images.labels
-
-
-def _diverged(loss: float, epoch: int, rate: float, folder: Path | None, history: list[dict[str, Any]]) -> str:
-    kept = f"; '{folder / 'checkpoint.pt'}' keeps epoch {len(history)}" if folder and history else ""
-    return f"the loss is {loss} in epoch {epoch + 1} at learning rate {rate:.3g}{kept}; try a lower optim.lr"
-
-
-def _describe(folder: Path, recipe: Recipe, seed: int) -> None:
-    found = environment(seed=seed)
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
-    write(folder / "recipe.yaml", recipe.replaced(seed=seed).to_yaml(f"resolved; {versions}"))
-    write(folder / "environment.json", json.dumps(found, indent=2))
-
-
-def _save(
-    folder: Path,
-    recipe: Recipe,
-    fits: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: list[dict[str, Any]],
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-        "recipe": recipe.model_dump(),
-        "input": fits,
+def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) -> None:
+    """Evaluate, measure, add a row to the history, and save."""
+    recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
+    speed = (state.step - before) * job.feed.images_per_step / seconds
+    row: dict[str, Any] = {
+        "epoch": number,
+        "step": state.step,
+        "loss": _finite_loss(job, rate),
+        "lr": rate,
+        "seconds": seconds,
     }
-    write(folder / "checkpoint.pt", lambda path: torch.save(state, path))
-    write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+    row["images_per_second"] = speed
+    job.process.align(state.result)
+    if last or number % recipe.train.evaluate_every == 0:
+        found = evaluate(state.result, job.held_out, recipe, job.device, job.process)
+        row |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+    every = recipe.invariance.every
+    if every and (last or number % every == 0) and isinstance(job.held_out, Images):
+        shown = sample(job.held_out, recipe.invariance.images)
+        row["variability"] = measure_model(state.result, recipe, shown, device=job.device).js.to_dict()
+    if recipe.train.patience and "validation_accuracy" in row:
+        state.note_best(row["validation_accuracy"])
+    state.history.append(row)
+    state.begin_epoch()
+    job.save()
 
 
-def _restore(
-    folder: Path,
-    recipe: Recipe,
-    seed: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    path = folder / "checkpoint.pt"
-    if not path.is_file():
-        return []
-    state = read_checkpoint(path, device)
-    if state.get("recipe") != recipe.replaced(seed=seed).model_dump():
-        raise InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    history: list[dict[str, Any]] = state["history"]
-    return history
-
-
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's dict, read safely (``weights_only=True``).
-
-    Raises:
-        InputError: not a checkpoint, or a broken one.
-    """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({reason[:120]})") from None
-    if not isinstance(state, dict) or "model" not in state:
-        raise InputError(f"'{path}': expected a dict with 'model', a state dict")
-    return state
+def _finite_loss(job: _Job, rate: float) -> float:
+    """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""
+    total, count, first_bad = job.process.total(job.state.seen.clone()).tolist()
+    if math.isfinite(total):
+        return float(total / count)
+    step = job.state.step if math.isinf(first_bad) else int(first_bad) + 1
+    history, folder = job.state.history, job.folder
+    kept = f"; '{folder / FILE}' keeps epoch {len(history)}" if folder and history else ""
+    raise RunError(f"the loss is {total} at step {step}, learning rate {rate:.3g}{kept}; try a lower optim.lr")

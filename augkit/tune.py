@@ -18,6 +18,7 @@ import optuna
 import torch
 
 from augkit import search
+from augkit.building import choose_device, load_recipe_data
 from augkit.command import (
     Display,
     Interrupted,
@@ -49,7 +50,7 @@ from augkit.report.page import tuning_page
 from augkit.report.sheet import contact_sheet, save
 from augkit.report.table import print_table
 from augkit.storage import claim, environment, write
-from augkit.training import Run, choose_device, fit, load_recipe_data
+from augkit.training import Run, fit
 
 EXAMPLE = "python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer"
 STRENGTHS = (0.25, 0.5, 0.75)

@@ -17,11 +17,13 @@ ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
     ["errors"],
-    ["geometry", "interpolation", "schema", "storage", "weights"],
+    ["geometry", "interpolation", "schema", "storage", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy", "data"],
-    ["adapters", "recipe"],
+    ["adapters", "sections"],
+    ["recipe", "schedules", "optimizers", "distributed"],
+    ["building", "checkpoints", "evaluation", "feeding"],
     ["training", "search"],
     ["comparison", "models", "report"],
     ["command"],
@@ -55,7 +57,7 @@ def test_modules_import_only_from_the_rows_above(module: Path) -> None:
     mine = ROW[module.parts[0]]
     for name in imports((ROOT / module).with_suffix(".py")):
         same_part = name == module.parts[0]
-        assert ROW[name] < mine or same_part or (ROW[name] == mine and mine in (2, 3, 4, 6, 7)), name
+        assert ROW[name] < mine or same_part or (ROW[name] == mine and mine in (2, 3, 4, 7, 9)), name
 
 
 def test_import_is_light() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import augkit
+from augkit.building import build_recipe_model
 from augkit.errors import InputError
 from augkit.recipe import Recipe, find_recipe, recipe_folders
-from augkit.training import build_recipe_model
 
 SHIPPED = sorted(path for folder in recipe_folders() for path in folder.glob("*.yaml"))
 

@@ -1,0 +1,128 @@
+"""A recipe's network, dataset and device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from augkit.architectures import antialias, build_model
+from augkit.data import Dataset, load_dataset
+from augkit.errors import InputError
+from augkit.recipe import Recipe
+from augkit.sections import NETWORKS, ModelSettings
+from augkit.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.zoo import timm_network, torchvision_network
+
+
+def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> dict[str, Any]:
+    """What a network must fit: ``classes`` (names), ``channels`` and ``side`` in pixels.
+
+    Of a network that is not the recipe's, ``model`` (its class) and ``classes``, numbered where the data do not name
+    them.
+    """
+    if model is not None:
+        final = final_layer(model)
+        numbered = [str(k) for k in range(final[1] if final else 0)]
+        classes = data.classes if isinstance(data, Dataset) else numbered
+        return {"model": type(model).__qualname__, "classes": list(classes)}
+    shape = data.train.images.shape
+    return {"classes": data.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
+
+
+def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int, *, fresh: bool = True) -> nn.Module:
+    """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names.
+
+    ``fresh`` False leaves out pretrained weights and the file of weights, for a network whose trained weights follow.
+
+    Raises:
+        InputError: a network that is not known or does not fit; timm is not installed; weights that do not fit.
+    """
+    settings = recipe.model
+    model = _own(settings, fits, seed) if settings.name in NETWORKS else _others(settings, fits, seed, fresh)
+    if fresh and settings.weights is not None:
+        _begin_with(model, settings.weights)
+    return model
+
+
+def _own(settings: ModelSettings, fits: dict[str, Any], seed: int) -> nn.Module:
+    return build_model(
+        settings.name,
+        len(fits["classes"]),
+        fits["channels"],
+        downsample=settings.downsample,
+        head=settings.head,
+        padding_mode=settings.padding_mode,
+        activation=settings.activation,
+        stem=settings.stem,
+        width=settings.width,
+        input_size=fits["side"],
+        seed=seed,
+    )
+
+
+def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: bool) -> nn.Module:
+    package, _, name = settings.name.partition(":")
+    classes, channels = len(fits["classes"]), fits["channels"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if package == "timm":
+            model = timm_network(name, classes, channels=channels, pretrained=fresh and settings.pretrained)
+        elif channels == 3:
+            model = torchvision_network(name, classes)
+        else:
+            raise InputError(f"model '{settings.name}': expected images of 3 channels, got {channels}; data.channels=3")
+    return model if settings.downsample is None else antialias(model, method=settings.downsample)
+
+
+def _begin_with(model: nn.Module, path: str) -> None:
+    """Load the weights of ``path``, without those of a final layer that has other classes."""
+    own = model.state_dict()
+    state = dict(unwrapped(read_weights(path), own))
+    final = final_layer(model)
+    if final is not None:
+        for key in (f"{final[0]}.weight", f"{final[0]}.bias"):
+            if key in state and key in own and state[key].shape != own[key].shape:
+                state[key] = own[key]
+    fit_weights(model, state, path)
+
+
+def load_recipe_data(recipe: Recipe) -> Dataset:
+    """The recipe's dataset, checked against its channels and canvas."""
+    data = recipe.data
+    dataset = load_dataset(
+        data.name,
+        root=data.root,
+        image_size=data.image_size,
+        limit=data.limit,
+        channels=data.channels,
+        labels_file=data.labels_file,
+        skip_corrupt=data.skip_corrupt,
+        workers=data.workers,
+        memory=data.memory * 2**20,
+    )
+    channels = dataset.train.images.shape[1]
+    if len(data.mean) not in (1, channels):
+        raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")
+    side = max(dataset.train.images.shape[-2:])
+    if data.canvas is not None and data.canvas < side:
+        raise InputError(f"recipe {recipe.name}: data.canvas: expected at least {side} pixels, got {data.canvas}")
+    return dataset
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; a GPU if there is one when None.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device '{device}': cannot be used here ({reason})") from None
+    return chosen

@@ -1,0 +1,167 @@
+"""What a run keeps: its folder, and a checkpoint from which it goes on bit for bit.
+
+Every random stream of training is named by seed, epoch and step (`augkit.feeding`, `augkit.training`), so the number
+of the step is the state of all of them, and the place in the data too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.errors import InputError
+from augkit.optimizers import make_optimizer
+from augkit.recipe import Recipe
+from augkit.storage import environment, write
+
+FILE = "checkpoint.pt"
+
+
+@dataclass
+class State:
+    """A run in progress.
+
+    Attributes:
+        model: the weights that are trained.
+        optimizer, scaler: theirs; the scaler does nothing but in float16.
+        averaged: their moving average, or None.
+        step: updates so far.
+        seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
+            whose loss was not finite (infinity if none was).
+        history: one row per epoch.
+        best: the best weights so far with their accuracy, where early stopping keeps them.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    averaged: nn.Module | None
+    seen: Tensor
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, model: nn.Module, recipe: Recipe, device: torch.device) -> State:
+        """A run before its first step; ``model`` is moved to ``device``."""
+        form = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+        model = model.to(device, memory_format=form)  # type: ignore[call-overload]
+        scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
+        averaged = copy.deepcopy(model).requires_grad_(False) if recipe.train.ema else None
+        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, torch.empty(3, dtype=torch.float64))
+        state.seen = state.seen.to(device)
+        state.begin_epoch()
+        return state
+
+    def begin_epoch(self) -> None:
+        """Forget the losses of the epoch before."""
+        self.seen[:2], self.seen[2] = 0.0, math.inf
+
+    def count(self, loss: Tensor, images: int) -> None:
+        """Count the mean ``loss`` of some images, without waiting for the device."""
+        loss = loss.detach().double()
+        first_bad = torch.where(torch.isfinite(loss), math.inf, float(self.step)).minimum(self.seen[2])
+        self.seen.copy_(torch.stack([self.seen[0] + loss * images, self.seen[1] + images, first_bad]))
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and kept: the averaged one, if there is one."""
+        return self.model if self.averaged is None else self.averaged
+
+    def average(self, decay: float) -> None:
+        """Move the averaged weights by ``1 - decay`` towards the trained; faster in the first steps."""
+        assert self.averaged is not None
+        # As timm and TensorFlow: the early average must not consist of the initial weights.
+        share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), share)
+            for mine, new in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+                mine.copy_(new)
+
+    def note_best(self, accuracy: float) -> None:
+        """Keep the weights if no earlier ones were as accurate."""
+        if self.best is None or accuracy > self.best["accuracy"]:
+            weights = {key: value.detach().clone() for key, value in self.result.state_dict().items()}
+            self.best = {"accuracy": accuracy, "epoch": len(self.history) + 1, "model": weights}
+
+
+def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Whether the last ``patience`` evaluations brought no better accuracy than those before.
+
+    >>> stalled([{"validation_accuracy": value} for value in (0.5, 0.6, 0.6, 0.4)], 2)
+    True
+    """
+    found = [row["validation_accuracy"] for row in history if "validation_accuracy" in row]
+    return patience is not None and len(found) > patience and max(found[-patience:]) <= max(found[:-patience])
+
+
+def describe(folder: Path, recipe: Recipe) -> None:
+    """Write ``recipe.yaml``, resolved, and ``environment.json``."""
+    found = environment(seed=recipe.seed)
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
+    write(folder / "recipe.yaml", recipe.to_yaml(f"resolved; {versions}"))
+    write(folder / "environment.json", json.dumps(found, indent=2))
+
+
+def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> None:
+    """Write checkpoint and metrics, each whole or not at all."""
+    kept = {
+        "model": state.result.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "step": state.step,
+        "seen": state.seen,
+        "history": state.history,
+        "best": state.best,
+        "recipe": recipe.model_dump(),
+        "input": fits,
+    }
+    if state.averaged is not None:
+        kept["trained"] = state.model.state_dict()
+    write(folder / FILE, lambda path: torch.save(kept, path))
+    write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in state.history))
+
+
+def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) -> bool:
+    """Take up the checkpoint in ``folder``; whether there was one.
+
+    Raises:
+        InputError: it is of another recipe or seed, or cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return False
+    found = read_checkpoint(path, device)
+    if found.get("recipe") != recipe.model_dump():
+        raise InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
+    state.model.load_state_dict(found.get("trained", found["model"]))
+    if state.averaged is not None:
+        state.averaged.load_state_dict(found["model"])
+    state.optimizer.load_state_dict(found["optimizer"])
+    state.scaler.load_state_dict(found["scaler"])
+    state.step, state.seen = found["step"], found["seen"]
+    state.history, state.best = found["history"], found["best"]
+    return True
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A checkpoint's dict, read safely (``weights_only=True``).
+
+    Raises:
+        InputError: not a checkpoint, or a broken one.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({reason[:120]})") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise InputError(f"'{path}': expected a dict with 'model', a state dict")
+    return state

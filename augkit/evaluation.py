@@ -1,0 +1,167 @@
+"""A network on labelled images, and its variability under shifts: what training reports on the validation split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augkit.data import Images, Stream, batches
+from augkit.distributed import Process
+from augkit.errors import InputError
+from augkit.invariance import InvarianceReport, measure_invariance
+from augkit.recipe import Recipe
+from augkit.resampling import resample
+
+BATCH = 500
+Labelled = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network scored: ``loss`` is the mean cross entropy, ``confusion`` ``(K, K)`` counts true x predicted."""
+
+    loss: float
+    confusion: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images that are classified right."""
+        return float(self.confusion.trace()) / max(1, int(self.confusion.sum()))
+
+
+def evaluate(
+    model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process | None = None
+) -> Evaluation:
+    """Evaluate without augmentation, and with test-time shifts where the recipe asks for them.
+
+    Args:
+        model: gives logits ``(B, K)``; left in ``eval()``.
+        data: labelled images, of which every process takes its share; or batches of images and labels, of which it
+            brings its own.
+        recipe: mean, std, canvas, memory format, precision and test-time shifts.
+        device: of the model.
+        process: counts are summed over all.
+    """
+    process = process or Process()
+    model.eval()
+    loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
+    with torch.inference_mode():
+        for images, labels in labelled_batches(data, recipe, device, process):
+            scores = log_probabilities(model, as_float(images), recipe)
+            classes = scores.shape[-1]
+            _check_labels(labels, classes)
+            loss += F.nll_loss(scores, labels, reduction="sum")
+            pairs = torch.bincount(labels * classes + scores.argmax(-1), minlength=classes**2).view(classes, classes)
+            confusion = pairs if confusion is None else confusion + pairs
+    if confusion is None:
+        raise InputError("evaluation: expected at least 1 labelled image, got none")
+    loss, confusion = process.total(loss), process.total(confusion)
+    return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
+
+
+def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
+    """Log of the probabilities ``(B, K)`` of images in [0, 1].
+
+    With ``test_time_shift``, of their mean over the image and its shifts to four sides.
+    """
+    mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (recipe.data.mean, recipe.data.std))
+    form = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    reach, scores = recipe.train.test_time_shift, []
+    moves = [(0.0, 0.0), (reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)] if reach else [(0.0, 0.0)]
+    for x, y in moves:
+        view = images if x == y == 0 else _shifted(images, x, y, recipe)
+        with autocast(recipe, images.device):
+            logits = model(((view - mean) / std).contiguous(memory_format=form))
+        scores.append(logits.float().log_softmax(-1))
+    return torch.stack(scores).logsumexp(0) - math.log(len(moves))
+
+
+def _shifted(images: Tensor, x: float, y: float, recipe: Recipe) -> Tensor:
+    matrix = torch.eye(3, device=images.device)
+    matrix[0, 2], matrix[1, 2] = x, y
+    return resample(images, matrix, kernel=recipe.policy.kernel, padding=recipe.policy.padding)
+
+
+def labelled_batches(
+    data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
+    if not isinstance(data, Images):
+        for images, labels in data:
+            yield images.to(device), labels.to(device)
+        return
+    share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))
+    labels = labels_of(share).to(device)
+    start = 0
+    for images in batches(share.put_on_canvas(recipe.data.canvas), BATCH, device):
+        yield images, labels[start : start + len(images)]
+        start += len(images)
+
+
+def labels_of(images: Images) -> Tensor:
+    """The labels ``(N,)``; InputError where there are none."""
+    if images.labels is None:
+        raise InputError("training: expected labelled images, these have no labels")
+    return images.labels
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The context of the recipe's precision."""
+    half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.train.precision)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1]; floating images as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def measure_model(
+    model: nn.Module,
+    recipe: Recipe,
+    images: Images,
+    *,
+    lengths: Sequence[float] = (),
+    device: torch.device | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> InvarianceReport:
+    """Measure a network on images as the recipe that it was trained with says: protocol, kernel, shifts, mean, std."""
+    settings, data = recipe.invariance, recipe.data
+    if settings.protocol != "embed":
+        images = images.put_on_canvas(data.canvas)
+    at_hand = not isinstance(images, Stream)
+    return measure_invariance(
+        model,
+        images.images if at_hand else _streamed(images),
+        images.labels if at_hand else None,
+        protocol=settings.protocol,
+        max_shift=settings.max_shift,
+        kernel=settings.kernel,
+        pairs=settings.pairs,
+        lengths=lengths,
+        input_size=data.canvas if settings.protocol == "embed" else None,
+        background=images.background,
+        mean=data.mean,
+        std=data.std,
+        device=device,
+        on_batch=on_batch,
+    )
+
+
+def _streamed(images: Images) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+    start = 0
+    for batch in batches(images, BATCH):
+        stop = start + len(batch)
+        yield batch if images.labels is None else (batch, images.labels[start:stop])
+        start = stop
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise InputError(f"labels: the network has {classes} classes, expected labels from 0, got {found}")
