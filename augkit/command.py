@@ -176,11 +176,17 @@ class Display:
     ) -> None:
         self.bar.stop()
 
+    def begin(self, total: float, done: float) -> None:
+        """Say how much work there is, where that was not known before, and how much an earlier session did."""
+        self.total, self.started = total, time.monotonic()
+        self.bar.update(self.task, total=total)
+        self.skip(done)
+
     def stage(self, text: str) -> None:
         """What is being done now."""
         self.bar.update(self.task, description=text)
         if not self.live:
-            self.line(f"[{self._clock()}] {text}")
+            self.line(f"[{self.clock()}] {text}")
 
     def advance(self, amount: float) -> None:
         """Count work as done."""
@@ -200,7 +206,8 @@ class Display:
         """A line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def _clock(self) -> str:
+    def clock(self) -> str:
+        """Share done, time spent and time left."""
         spent = time.monotonic() - self.started
         share = min(1.0, self.done / self.total) if self.total else 0.0
         worked = self.done - self.skipped

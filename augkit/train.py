@@ -1,11 +1,17 @@
-"""``python -m augkit.train``: train one recipe."""
+"""``python -m augkit.train``: train one recipe, in one process or under torchrun."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from augkit.building import load_recipe_data
+from augkit.checkpoints import stalled
 from augkit.command import (
     Display,
     Interrupted,
@@ -16,15 +22,22 @@ from augkit.command import (
     print_json,
     run,
 )
+from augkit.data import Dataset, Stream
+from augkit.distributed import rank
 from augkit.recipe import Recipe
-from augkit.training import fit
+from augkit.report.run_page import RunRecord, run_page
+from augkit.report.sheet import contact_sheet
+from augkit.storage import environment, write
+from augkit.training import Run, fit
 
-EXAMPLE = "python -m augkit.train mnist5k train.epochs=4 policy.shift.max_pixels=3 --output runs/first"
+SHOWN = 6  # training images on the report
+EXAMPLE = """python -m augkit.train mnist5k train.epochs=4 policy.shift.max_pixels=3 --output runs/first
+  torchrun --nproc-per-node 2 -m augkit.train cifar10-resnet18 --output runs/two-gpus"""
 
 
 def main(arguments: list[str]) -> None:
     """Parse, train, print."""
-    parser = make_parser("train", "Train one recipe and write a run folder.", EXAMPLE)
+    parser = make_parser("train", "Train one recipe and write a run folder with its report.", EXAMPLE)
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="file or shipped name")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of a recipe and stop")
     add_writing(parser)
@@ -33,40 +46,85 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(Recipe.model_json_schema(), indent=2))
         return
     recipe = one_recipe(options.recipe, None)
+    recipe = recipe.replaced(seed=recipe.seed if options.seed is None else options.seed)
     folder = options.output or new_folder(f"train-{recipe.name}")
-    seed = recipe.seed if options.seed is None else options.seed
-    epochs = recipe.train.epochs
+    dataset = load_recipe_data(recipe)
+    with Display(0, quiet=options.quiet or rank() > 0) as display:
+        try:
+            trained = _train(recipe, folder, options, dataset, display)
+        except KeyboardInterrupt:
+            if not (folder / "recipe.yaml").is_file():
+                raise
+            raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
+    if rank() > 0:
+        return
+    write(folder / "report.html", _page(trained, dataset))
+    last = {**trained.history[-1], "validation_accuracy": trained.evaluation.accuracy}
+    if options.json:
+        print_json({"folder": str(folder), "seed": recipe.seed, **last, "skipped": len(dataset.skipped)})
+        return
+    if dataset.skipped:
+        print(f"left out {len(dataset.skipped)} broken files, such as {next(iter(dataset.skipped))}")
+    print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
+    print(f"report: {folder / 'report.html'}")
+
+
+def _page(run: Run, dataset: Dataset) -> str:
+    """``report.html`` of a run."""
+    recipe, train = run.recipe, dataset.train
+    shown = train.take(torch.linspace(0, len(train) - 1, SHOWN).long().unique()).put_on_canvas(recipe.data.canvas)
+    notes = [f"{len(dataset.skipped)} broken files were left out."] if dataset.skipped else []
+    if stalled(run.history, recipe.train.patience):
+        notes.append(f"Stopped early: {recipe.train.patience} evaluations brought no better accuracy.")
+    record = RunRecord(
+        name=recipe.name,
+        seed=run.seed,
+        history=run.history,
+        classes=dataset.classes,
+        confusion=run.evaluation.confusion.tolist(),
+        recipe_yaml=recipe.to_yaml(),
+        environment=environment(),
+        notes=notes,
+    )
+    images = (shown.load() if isinstance(shown, Stream) else shown).images
+    return run_page(record, contact_sheet(recipe.policy, images, zoom=2 if images.shape[-1] <= 64 else 1))
+
+
+def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display: Display) -> Run:
+    began = [0, time.monotonic()]
+
+    def on_step(step: int, steps: int) -> None:
+        if not display.total:
+            display.begin(steps, step - 1)
+            began[:] = [step - 1, time.monotonic()]
+        display.advance(1)
+        rate = (step - began[0]) * recipe.train.batch_size / max(1e-9, time.monotonic() - began[1])
+        display.best(f"{rate:,.0f} images/s{note[0]}")
 
     def on_epoch(row: dict[str, Any]) -> None:
-        display.advance(1)
-        display.best(f"accuracy {100 * row['validation_accuracy']:.1f} %")
+        found = row.get("validation_accuracy")
+        accuracy = "" if found is None else f"  validation accuracy {100 * found:.1f} %"
+        note[0] = note[0] if found is None else f", {100 * found:.1f} %"
+        moved = row.get("variability")
+        moved = "" if moved is None else f"  JS {moved['value']:.4f} bits"
+        when = "" if display.live else f"[{display.clock()}] "
         display.line(
-            f"epoch {row['epoch']:3d}/{epochs}  loss {row['loss']:.4f}"
-            f"  validation accuracy {100 * row['validation_accuracy']:.1f} %  {row['seconds']:.1f} s"
+            f"{when}epoch {row['epoch']:3d}  loss {row['loss']:.4f}{accuracy}{moved}"
+            f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
         )
 
-    try:
-        with Display(epochs, quiet=options.quiet) as display:
-            display.stage(f"training {recipe.name}")
-            trained = fit(
-                recipe,
-                seed,
-                output=folder,
-                resume=options.resume,
-                overwrite=options.overwrite,
-                device=options.device,
-                on_epoch=on_epoch,
-            )
-    except KeyboardInterrupt:
-        if not (folder / "recipe.yaml").is_file():
-            raise
-        raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
-    last = trained.history[-1]
-    result = {"folder": str(folder), "seed": seed, **last}
-    if options.json:
-        print_json(result)
-    else:
-        print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
+    note = [""]
+    display.stage(f"training {recipe.name}")
+    return fit(
+        recipe,
+        output=folder,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        device=options.device,
+        dataset=dataset,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""Runs that are killed, and disks that are full: nothing lost, and the same bits at the end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import augkit
+from augkit.checkpoints import read_checkpoint
+from augkit.errors import RunError
+from augkit.recipe import Recipe
+
+RECIPE = """
+name: killed
+data: {name: digits, canvas: 16, limit: 200}
+model: {name: small_cnn, width: 4}
+policy: {shift: {max_pixels: 2.0}, rescale: {max_factor: 1.1, p: 0.5}}
+optim: {name: adamw, lr: 0.01}
+train: {epochs: 4, batch_size: 16, ema: 0.9, mixup: 0.2, cutmix: 1.0, checkpoint_steps: 5, patience: 3}
+"""
+# Trains slowly enough to be hit, and says after each update how far it is.
+SLOWLY = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+from augkit.recipe import Recipe
+from augkit.training import fit
+
+def on_step(step, steps):
+    print(step, flush=True)
+    time.sleep(0.01)
+
+fit(Recipe.load(sys.argv[1]), output=sys.argv[2], resume=True, device="cpu", on_step=on_step)
+"""
+STEPS = 4 * (200 // 16)
+
+
+def start(tmp_path: Path) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", SLOWLY, str(tmp_path / "mine.yaml"), str(tmp_path / "killed")]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def train_until(process: subprocess.Popen[str], step: int) -> int:
+    """Kill the process once it has made ``step`` updates; the updates that it told of."""
+    reached = 0
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            reached = int(line)
+            if reached >= step:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    return reached
+
+
+def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = augkit.fit(Recipe.load(tmp_path / "mine.yaml"), output=tmp_path / "whole", device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    kills = [3, 8, 13, 27, 46]  # before the first checkpoint, within an epoch, at its first step, and later
+    for step in kills:
+        process = start(tmp_path)
+        assert train_until(process, step) >= step
+        assert process.returncode == -signal.SIGKILL
+    process = start(tmp_path)
+    assert train_until(process, STEPS + 1) == STEPS
+    assert process.returncode == 0
+    expected, found = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
+    for key in ("model", "trained"):
+        for name, value in expected[key].items():
+            assert torch.equal(value, found[key][name]), f"{key} {name}"
+    assert str(expected["optimizer"]) == str(found["optimizer"])
+    timing = ("seconds", "images_per_second")
+    rows = [[{k: v for k, v in row.items() if k not in timing} for row in s["history"]] for s in (expected, found)]
+    assert rows[0] == rows[1]
+    assert len(whole.history) == 4
+
+
+def test_a_checkpoint_within_an_epoch_knows_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    train_until(start(tmp_path), 7)  # the update after the sixth comes when the checkpoint of the fifth is written
+    assert read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
+def test_a_full_disk_leaves_the_previous_checkpoint(tiny: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    before: dict[str, bytes] = {}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill_the_disk(row: dict[str, object]) -> None:
+        before["checkpoint"] = (folder / "checkpoint.pt").read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    try:
+        with pytest.raises(RunError, match=r"cannot write '.*checkpoint\.pt' .*what was there before is intact"):
+            augkit.fit(tiny, output=folder, on_epoch=fill_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (folder / "checkpoint.pt").read_bytes() == before["checkpoint"]
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+    whole = augkit.fit(tiny, output=folder, resume=True)
+    assert len(whole.history) == 2
