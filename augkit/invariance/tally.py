@@ -69,12 +69,12 @@ class Flip(NamedTuple):
         return {"index": self.image, "label": self.label, **where, **both}
 
 
-class _Batch(NamedTuple):
-    """What is kept of a batch, or of all batches so far: columns ``(N, ...)`` by name, the worst flips, and K."""
+class _Done(NamedTuple):
+    """How many images are counted, their worst flips, worst first, and K; one value, so that it changes at once."""
 
-    columns: dict[str, Tensor]
-    flips: list[Flip]
-    classes: int
+    images: int = 0
+    flips: Sequence[Flip] = ()
+    classes: int = 0
 
 
 def answer(layout: Layout, logits_of: Callable[[int], Tensor]) -> Answers:
@@ -122,27 +122,30 @@ class Tally:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._batches: list[_Batch] = []
+        # Columns ``(capacity, ...)`` by name, which grow by doubling. Small tensors kept of every batch would lie
+        # between the large ones that come and go, and the holes that these leave would never be filled again.
+        self._columns: dict[str, Tensor] = {}
+        self._done = _Done()
 
     @property
     def images(self) -> int:
         """Images so far."""
-        return sum(len(batch.columns["top1"]) for batch in self._batches)
+        return self._done.images
 
     @property
     def classes(self) -> int:
         """K of the logits; 0 before the first batch."""
-        return self._batches[0].classes if self._batches else 0
+        return self._done.classes
 
     @property
     def flips(self) -> list[Flip]:
         """The most confident disagreements of all images so far, one per image, worst first."""
-        return sorted((flip for batch in self._batches for flip in batch.flips), key=lambda flip: flip.rank)[:FLIPS]
+        return list(self._done.flips)
 
     @property
     def labelled(self) -> bool:
         """Whether labels came with the images."""
-        return bool(self._batches) and "labels" in self._batches[0].columns
+        return "labels" in self._columns
 
     def add(self, answers: Answers, displacements: Tensor, labels: Tensor | None, digests: Tensor) -> None:
         """Count a batch.
@@ -166,36 +169,46 @@ class Tally:
             raise InputError(f"model: expected {self.classes} logits as before, got {answers.classes}")
         if labels is not None and len(labels) and int(labels.max()) >= answers.classes:
             raise InputError(f"labels: the model has {answers.classes} classes, got label {int(labels.max())}")
-        if self._batches and self.labelled != (labels is not None):
+        if start and self.labelled != (labels is not None):
             raise InputError("labels: expected for all batches or for none")
         top1 = answers.top1.cpu().to(smallest_integer(answers.classes))
         columns = {"top1": top1, "measures": answers.measures.cpu(), "digests": digests}
         if labels is not None:
             columns["labels"] = labels.cpu().to(torch.int32)
+        stop = start + len(top1)
+        for name, values in columns.items():
+            self._room(name, values, start, stop)[start:stop] = values
         flips = self._flips(start, answers.confidence.cpu(), top1, displacements, labels)
-        # The one change, so that an interrupt leaves whole batches.
-        self._batches.append(_Batch(columns, flips, answers.classes))
+        worst = sorted((*self._done.flips, *flips), key=lambda flip: flip.rank)[:FLIPS]
+        # The one change that counts, so that an interrupt leaves whole batches.
+        self._done = _Done(stop, worst, answers.classes)
 
     def merged(self, name: str) -> Tensor:
         """``top1`` ``(N, S)``, ``measures`` ``(N, F)``, ``digests`` or ``labels`` ``(N,)`` of all images so far."""
-        if len(self._batches) > 1:
-            names = self._batches[0].columns
-            columns = {name: torch.cat([batch.columns[name] for batch in self._batches]) for name in names}
-            self._batches = [_Batch(columns, self.flips, self.classes)]
-        return self._batches[0].columns[name]
+        return self._columns[name][: self.images]
 
     def state(self) -> dict[str, Any]:
         """All of it as tensors and numbers, for `torch.save`."""
-        if not self._batches:
+        if not self.images:
             return {}
-        self.merged("top1")
-        whole = self._batches[0]
-        return {"columns": dict(whole.columns), "flips": [tuple(flip) for flip in whole.flips], "classes": self.classes}
+        columns = {name: self.merged(name).clone() for name in self._columns}
+        return {"columns": columns, "flips": [tuple(flip) for flip in self._done.flips], "classes": self.classes}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a `state`."""
+        self._columns = dict(state.get("columns", {}))
         flips = [Flip(*values) for values in state.get("flips", ())]
-        self._batches = [_Batch(dict(state["columns"]), flips, state["classes"])] if state else []
+        self._done = _Done(len(state["columns"]["top1"]), flips, state["classes"]) if state else _Done()
+
+    def _room(self, name: str, values: Tensor, start: int, stop: int) -> Tensor:
+        """The column with room up to ``stop``."""
+        column = self._columns.get(name)
+        if column is None or len(column) < stop or column.dtype != values.dtype:
+            grown = values.new_empty(max(stop, 2 * start), *values.shape[1:])
+            if column is not None and start:
+                grown[:start] = column[:start]
+            self._columns[name] = grown
+        return self._columns[name]
 
     def statistics(self) -> dict[str, Tensor]:
         """Per-image statistics: numbers or bools ``(N, 1)``, and ``predictions`` ``(N, 2 * pairs)``, integers."""
