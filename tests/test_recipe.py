@@ -5,28 +5,66 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import augkit
-from augkit.building import build_recipe_model
 from augkit.errors import InputError
 from augkit.recipe import Recipe, find_recipe, recipe_folders
+from augkit.sections import NETWORKS
 
 SHIPPED = sorted(path for folder in recipe_folders() for path in folder.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_recipes_load_round_trip_and_build(path: Path, tmp_path: Path) -> None:
+def test_shipped_recipes_say_what_they_claim_and_round_trip(path: Path, tmp_path: Path) -> None:
     recipe = augkit.Recipe.load(path)
     copy = tmp_path / "copy.yaml"
     copy.write_text(recipe.to_yaml("a header\n\nof several lines"))
     assert Recipe.load(copy) == recipe
-    assert path.read_text().startswith("#"), "every recipe says on top what it claims"
-    model = build_recipe_model(recipe, {"classes": ["a", "b"], "channels": len(recipe.data.mean), "side": 40}, 0)
-    assert sum(parameter.numel() for parameter in model.parameters()) > 100
+    assert recipe.name == path.stem
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    for word in ("# Run: ", f"python -m augkit.train {recipe.name}", "# Expect: "):
+        assert word in header.replace("-m augkit.train imagenet", "python -m augkit.train imagenet"), word
+
+
+def folder_of_images(folder: Path, channels: int) -> Path:
+    """Sixteen small images of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    for k in range(16):
+        (folder / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (32, 32, channels), dtype=torch.uint8, generator=generator).numpy()
+        Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(folder / "ab"[k % 2] / f"{k}.png")
+    return folder
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_build_and_repeat_two_steps(path: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load(path)
+    if recipe.model.name.startswith("timm:"):
+        pytest.importorskip("timm")
+    images = folder_of_images(tmp_path / "images", len(recipe.data.mean))
+    small = [f"data.name=folder:{images}", "data.limit=null", "train.steps=2", "train.batch_size=4"]
+    small += ["train.compile=false", "model.pretrained=false", "data.workers=0", "invariance.max_shift=2"]
+    small += ["data.image_size=96"] if recipe.data.image_size else []
+    small += ["model.width=4"] if recipe.model.name in NETWORKS else []
+    again = Recipe.load(path, small)
+    first, second = augkit.fit(again, device="cpu"), augkit.fit(again, device="cpu")
+    assert [row["loss"] for row in first.history] == [row["loss"] for row in second.history]
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+    assert first.history[-1]["step"] == 2
 
 
 def test_there_are_recipes() -> None:
-    assert {path.stem for path in SHIPPED} >= {"mnist5k", "fashion-mnist"}
+    assert {path.stem for path in SHIPPED} >= {
+        "mnist5k",
+        "fashion-mnist",
+        "cifar10-resnet18",
+        "cifar10-vgg13",
+        "imagenet-resnet50",
+        "finetune-timm",
+    }
 
 
 def test_overrides_reach_every_level() -> None:
@@ -62,6 +100,18 @@ def test_digest_depends_on_every_field() -> None:
         ("name.first=x", "there is no 'first' in 'mnist5k'"),
         ("data.mean.3=1", "there is no '3' in a list of 1"),
         ("name=a/b", "name: expected"),
+        ("model.name=resnet81", "model.name: expected a network; .*did you mean 'resnet18'"),
+        ("model.name='timm:'", "model.name: expected a network"),
+        ("model.pretrained=true", "pretrained with timm:NAME only"),
+        ("model={name: torchvision:resnet18, head: fc}", "no head with torchvision:resnet18"),
+        ("train.accumulate=3", "batch_size in 3 equal parts, 64 came"),
+        ("train.ema=1", "train.ema: expected less than 1, got 1"),
+        ("train.mixup=-1", "train.mixup: expected greater than or equal to 0"),
+        ("train.precision=half", "train.precision: expected 'float32', 'bfloat16' or 'float16', got 'half'"),
+        ("schedule.name=cosin", "schedule.name: expected 'cosine'"),
+        ("schedule.milestones=[0.5,0.2]", "rising shares between 0 and 1"),
+        ("schedul.name=cosine", "unknown key 'schedul': did you mean 'schedule'"),
+        ("optim.betas=[0.9,1]", "two numbers in"),
     ],
 )
 def test_bad_overrides_get_one_line(override: str, message: str) -> None:
