@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -84,8 +85,21 @@ def environment(**extra: Any) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
+        "git": _git(),
         **extra,
     }
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the working folder, and whether files that git follows differ from it; None outside of git."""
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or a file system that takes too long
+        return None
+    return {"commit": commit, "changed": bool(changes)}
 
 
 def _command() -> list[str]:

@@ -40,12 +40,14 @@ def main(arguments: list[str]) -> None:
     parser = make_parser("train", "Train one recipe and write a run folder with its report.", EXAMPLE)
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="file or shipped name")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of a recipe and stop")
+    parser.add_argument("--skip-corrupt", action="store_true", help="as data.skip_corrupt=true")
     add_writing(parser)
     options = parser.parse_intermixed_args(arguments)
     if options.schema:
         print(json.dumps(Recipe.model_json_schema(), indent=2))
         return
-    recipe = one_recipe(options.recipe, None)
+    skip = ["data.skip_corrupt=true"] if options.skip_corrupt else []
+    recipe = one_recipe([*options.recipe, *skip], None)
     recipe = recipe.replaced(seed=recipe.seed if options.seed is None else options.seed)
     folder = options.output or new_folder(f"train-{recipe.name}")
     dataset = load_recipe_data(recipe)

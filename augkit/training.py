@@ -100,11 +100,12 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         feed = make_feed(data, recipe, target, process)
         held_out = validation_loader if loader is not None else data.validation
         job = _Job(recipe, state, feed, held_out, fits, folder, target, process)
-        _train(job, on_epoch, on_step)
+        evaluation = _train(job, on_epoch, on_step)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
             job.save()
-        evaluation = evaluate(state.result, held_out, recipe, target, process)
+        if evaluation is None or state.best is not None:
+            evaluation = evaluate(state.result, held_out, recipe, target, process)
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
 
 
@@ -124,7 +125,9 @@ class _Job:
             save(self.folder, self.recipe, self.fits, self.state)
 
 
-def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..., None] | None) -> None:
+def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..., None] | None) -> Evaluation | None:
+    """All steps that are left; what the network scored after the last one, None where none was left."""
+    evaluation = None
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.feed.steps
     steps = settings.steps or settings.epochs * length
     log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
@@ -151,10 +154,11 @@ def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..
                 job.save()
             if state.step == steps:
                 break
-        _end_epoch(job, state.step == steps, rate, before, time.perf_counter() - started)
+        evaluation = _end_epoch(job, state.step == steps, rate, before, time.perf_counter() - started)
         if on_epoch is not None:
             on_epoch(state.history[-1])
         log(state.history[-1])
+    return evaluation
 
 
 def _update(job: _Job, forward: nn.Module, augment: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -187,7 +191,7 @@ def _update(job: _Job, forward: nn.Module, augment: nn.Module, images: Tensor, l
     state.optimizer.zero_grad(set_to_none=True)
 
 
-def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) -> None:
+def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
     speed = (state.step - before) * job.feed.images_per_step / seconds
@@ -200,6 +204,7 @@ def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) 
     }
     row["images_per_second"] = speed
     job.process.align(state.result)
+    found = None
     if last or number % recipe.train.evaluate_every == 0:
         found = evaluate(state.result, job.held_out, recipe, job.device, job.process)
         row |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
@@ -212,6 +217,7 @@ def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) 
     state.history.append(row)
     state.begin_epoch()
     job.save()
+    return found
 
 
 def _finite_loss(job: _Job, rate: float) -> float:

@@ -19,18 +19,16 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import platform
 import random
 import sys
 import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import environment, loads
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
@@ -149,39 +147,6 @@ def judge(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def environment(device: str) -> dict[str, Any]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "command": "python " + " ".join(sys.argv),
-        "python": platform.python_version(),
-        "versions": versions,
-        "machine": platform.machine(),
-        "processor": processor(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "openmp": {name: value for name, value in os.environ.items() if name.startswith("OMP_")},
-        "load_before": loads(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def loads() -> list[float] | None:
-    """Processes that wanted a core over the last 1, 5 and 15 minutes; more than cores means a disturbed run."""
-    return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else None
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def table(cell: dict[str, Any]) -> str:
     lines = [f"\n{'x'.join(map(str, cell['batch']))} {cell['dtype']} {cell['task']}"]
     for name, row in sorted(cell["results"].items(), key=lambda item: item[1].get("ms", 1e9)):
@@ -207,7 +172,7 @@ def main() -> None:
     torch.manual_seed(0)
     random.seed(0)
     names = [name for name in CONTENDERS if not (options.quick and "compiled" in name)]
-    record = environment(options.device) | {"note": options.note, "parity": check_parity(options.device)}
+    record = environment(options.device, PACKAGES) | {"note": options.note, "parity": check_parity(options.device)}
     cells = []
     for batch in BATCHES[options.device]:
         for dtype in DTYPES[options.device]:

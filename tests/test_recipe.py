@@ -145,3 +145,15 @@ def test_missing_files_and_names(tmp_path: Path) -> None:
         Recipe.load("mnist5")
     (tmp_path / "recipe.yaml").write_text("name: x")
     assert find_recipe(tmp_path) == tmp_path / "recipe.yaml"
+
+
+def test_every_field_of_the_schema_is_described() -> None:
+    schema = Recipe.model_json_schema()
+    sections = {"Recipe": schema, **schema["$defs"]}
+    missing = [
+        f"{name}.{key}"
+        for name, section in sections.items()
+        for key, field in section.get("properties", {}).items()
+        if not field.get("description")
+    ]
+    assert missing == []
