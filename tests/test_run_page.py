@@ -1,0 +1,114 @@
+"""The report of a training run: its numbers against references, and a page for any run."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from augkit import train
+from augkit.command import run
+from augkit.report.run_page import RunRecord, least_accurate, most_confused, run_page, summary, wilson
+
+ENVIRONMENT = {"versions": {"torch": "2"}, "machine": {"gpu": None, "threads": 2}}
+SHEET = Image.new("L", (8, 8))
+
+
+def record(classes: int = 3, epochs: int = 4, **fields: object) -> RunRecord:
+    history = [
+        {
+            "epoch": k + 1,
+            "step": 10 * (k + 1),
+            "loss": 2.0 / (k + 1),
+            "lr": 0.1,
+            "seconds": 1.5,
+            "images_per_second": 90.0,
+        }
+        for k in range(epochs)
+    ]
+    history[-1] |= {"validation_accuracy": 0.5, "validation_loss": 1.0}
+    rng = np.random.default_rng(0)
+    values = {
+        "name": "made-up",
+        "seed": 3,
+        "history": history,
+        "classes": [f"class {k}" for k in range(classes)],
+        "confusion": rng.integers(0, 9, (classes, classes)).tolist(),
+        "recipe_yaml": "name: made-up",
+        "environment": ENVIRONMENT,
+    }
+    return RunRecord(**{**values, **fields})  # type: ignore[arg-type]
+
+
+@given(right=st.integers(0, 500), wrong=st.integers(0, 500))
+def test_interval_is_wilsons(right: int, wrong: int) -> None:
+    low, high = wilson(right, right + wrong)
+    if right + wrong == 0:
+        assert (low, high) == (0.0, 1.0)
+        return
+    expected = scipy.stats.binomtest(right, right + wrong).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_confusions_are_counted() -> None:
+    counts = [[8, 2, 0], [5, 5, 0], [0, 0, 0]]
+    found = [(pair.true, pair.said, pair.count, pair.share) for pair in most_confused(counts)]
+    assert found == [(1, 0, 5, 0.5), (0, 1, 2, 0.2)]
+    assert least_accurate(counts) == [(1, 5, 10), (0, 8, 10)]
+    assert most_confused([[4, 0], [0, 4]]) == []
+
+
+def test_summary_says_what_the_numbers_say() -> None:
+    varied = record().history
+    varied[0]["variability"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    varied[-1]["variability"] = {"value": 0.05, "low": 0.0, "high": 0.1}
+    varied[1] |= {"validation_accuracy": 0.9, "validation_loss": 1.0}
+    text = summary(record(history=varied, confusion=[[8, 2, 0], [5, 5, 0], [0, 0, 0]]))
+    assert text.startswith("65.0 % [43.3, 81.9] of 20 validation images are classified right after 4 epochs")
+    assert "The best evaluation was 90.0 %, after epoch 2" in text
+    assert "move by 0.0500 bits (JS), 0.2000 when first measured" in text
+
+
+class Checker(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(("classes", "epochs"), [(2, 1), (12, 3), (30, 50)])
+def test_page_is_whole_and_self_contained(classes: int, epochs: int) -> None:
+    made = record(classes, epochs, notes=["Beware & <i>."])
+    made.classes[0] = "<b>bold</b>"
+    page = run_page(made, SHEET)
+    assert "<b>bold" not in page
+    assert "Beware &amp; &lt;i&gt;." in page
+    assert ("Confusion matrix" in page) == (classes <= 20)
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert all(link.startswith(("data:", "#")) for link in checker.links)
+
+
+def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["mnist5k", "data.name=digits", "data.canvas=16", "data.limit=100", "train.epochs=2", "train.patience=1"]
+    words += ["optim.lr=1e-9", "invariance.every=1", "invariance.images=20", "invariance.max_shift=2"]
+    assert run(train.main, [*words, "--output", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "report.html" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Stopped early: 1 evaluations brought no better accuracy." in page
+    assert "Variability: Jensen-Shannon" in page
