@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from augkit import geometry, targets
 from augkit.blur import shift_blur, shift_blur_checked
-from augkit.colour import apply_colour, is_colour
+from augkit.colour import apply_colour, is_colour, is_kornia
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
 from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample
@@ -58,7 +58,8 @@ class Augment(nn.Module):
 
     Args:
         *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
-            such as ``ColorJitter``, may stand after it (`augkit.colour`); a ``matrix`` does not replay them.
+            such as ``ColorJitter``, may stand after it (`augkit.colour`); a ``matrix`` does not replay them. Those
+            that move pixels may too, but resample once more each, and masks, boxes and keypoints cannot follow them.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
@@ -195,6 +196,9 @@ class Augment(nn.Module):
             aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
         if masks is None and boxes is None and keypoints is None:
             return out
+        straying = [type(op).__name__ for op in self._colour() if not is_colour(op)]
+        if straying and self.training:
+            raise InputError(f"Augment: masks, boxes and keypoints cannot follow Kornia's {straying[0]}; leave it out")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size)
             if self.training and len(self.ops):
@@ -304,9 +308,9 @@ class Augment(nn.Module):
 def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
     moving = [op for op in ops if isinstance(op, RandomGeometry)]
     for op in ops:
-        if not isinstance(op, RandomGeometry) and not is_colour(op):
+        if not isinstance(op, RandomGeometry) and not is_kornia(op):
             raise InputTypeError(
-                "Augment: expected augkit ops such as RandomSubpixelShift, then Kornia's colour ops such as "
+                "Augment: expected augkit ops such as RandomSubpixelShift, then Kornia's ops such as "
                 f"ColorJitter, got {type(op).__name__}"
             )
     if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):

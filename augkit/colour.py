@@ -1,4 +1,4 @@
-"""Kornia's colour ops after the geometry of `augkit.Augment`: what they see, and how strength reaches them.
+"""Kornia's ops after the geometry of `augkit.Augment`: what they see, and how strength reaches them.
 
 They see images in [0, 1] after the one resampling and before ``normalize``. Interpolation can overshoot; what
 they see is clamped, because colour spaces end at 0 and at 1. They have no strength of their own: a sample of
@@ -24,6 +24,13 @@ def is_colour(op: Any) -> bool:
     from kornia.augmentation import IntensityAugmentationBase2D
 
     return isinstance(op, IntensityAugmentationBase2D)
+
+
+def is_kornia(op: Any) -> bool:
+    """Whether ``op`` is any of Kornia's augmentations of images, those that move pixels included."""
+    from kornia.augmentation import AugmentationBase2D
+
+    return isinstance(op, AugmentationBase2D)
 
 
 def apply_colour(

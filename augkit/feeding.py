@@ -20,6 +20,7 @@ from augkit.data.stream import Source
 from augkit.distributed import Process
 from augkit.errors import InputError
 from augkit.evaluation import labels_of
+from augkit.policy_ops import WorkerStep
 from augkit.recipe import Recipe
 from augkit.reproducible import ORDER, random_stream
 
@@ -126,7 +127,7 @@ def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Proces
         if not hasattr(source, "__len__"):
             raise InputError(f"loader: expected one with a length, such as a DataLoader, got {type(source).__name__}")
         return LoaderFeed(source, device, process)
-    images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0) is not None
+    images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0)
     labels = labels_of(images).to(device)
     if len(images) < 2:
         raise InputError(f"training: expected at least 2 images, got {len(images)}")
@@ -134,7 +135,9 @@ def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Proces
     if batch % (process.count * recipe.train.accumulate):
         parts = f"{process.count} processes x train.accumulate {recipe.train.accumulate}"
         raise InputError(f"train.batch_size: expected a multiple of {parts}, got {batch}")
-    if worker_ops and not isinstance(images, Stream):
+    if worker_ops is not None:
+        _try(worker_ops, images)
+    if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):
         images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
@@ -169,6 +172,14 @@ def _as_stream(images: Images, workers: int | None) -> Stream:
         form=Form(height, width, channels),
         workers=workers,
     )
+
+
+def _try(step: WorkerStep, images: Images) -> None:
+    """Ops that fail do so here, in one line, and not in a worker."""
+    first = images.take(torch.zeros(1, dtype=torch.int64))
+    pixels = (first.load() if isinstance(first, Stream) else first).images
+    for number in range(8):
+        step(pixels, torch.tensor([number]))
 
 
 def _pair(batch: Any) -> Batch:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 
 from augkit.errors import InputError
-from augkit.schema import parse_yaml, validate
+from augkit.policy_ops import OWN, Op, WorkerStep, device_op, worker_op
+from augkit.schema import Data, parse_yaml, validate
 
 if TYPE_CHECKING:
     import albumentations
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos3", "sinc", "fourier"]
 Padding = Literal["zeros", "border", "reflection", "circular"]
-
-
-class Data(BaseModel):
-    """Base of all that a recipe holds: frozen, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -82,15 +77,35 @@ SEARCHED: dict[str, type[Data]] = {"shift": Shift, "rescale": Rescale, "crop": C
 
 
 class Policy(Data):
-    """Ops with their ranges, in the order in which they apply: shift, rescale, crop, flip."""
+    """Ops with their ranges, in the order in which they apply: shift, rescale, crop, flip, then ``ops``.
+
+    The geometry of augkit's own ops, those among ``ops`` too, is composed and resampled once; Kornia's ops follow in
+    their order, and those that move pixels resample once more each.
+    """
 
     shift: Shift | None = Field(None, description="sub-pixel shift")
     rescale: Rescale | None = Field(None, description="scale about the centre")
     crop: Crop | None = Field(None, description="random window, resized")
     flip: Flip | None = Field(None, description="mirror left and right")
+    ops: list[Op] = Field([], description="further ops on the device: classes of augkit and kornia.augmentation")
+    worker_ops: list[Op] = Field([], description="ops before all others, in the loading processes: albumentations")
     strength: float = Field(1.0, ge=0, le=1, description="scales every range; 0 is the identity")
     kernel: Kernel = Field("lanczos3", description="interpolation kernel")
     padding: Padding = Field("zeros", description="pixels outside the image")
+
+    @field_validator("ops", mode="after")
+    @classmethod
+    def _buildable(cls, ops: list[Op]) -> list[Op]:
+        for op in ops:
+            device_op(op)
+        return ops
+
+    @field_validator("worker_ops", mode="after")
+    @classmethod
+    def _buildable_in_workers(cls, ops: list[Op]) -> list[Op]:
+        for op in ops:
+            worker_op(op)
+        return ops
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Policy:
@@ -113,10 +128,11 @@ class Policy(Data):
     @property
     def is_identity(self) -> bool:
         """Whether no op is present or the strength is 0."""
-        return self.strength == 0 or not any((self.shift, self.rescale, self.crop, self.flip))
+        present = (self.shift, self.rescale, self.crop, self.flip, self.ops, self.worker_ops)
+        return self.strength == 0 or not any(present)
 
-    def ops(self, size: tuple[int, int] | None = None) -> list[RandomGeometry]:
-        """The device ops; ``size`` ``(H, W)`` is what a crop is resized to, the input's own when None."""
+    def geometry(self, size: tuple[int, int] | None = None) -> list[RandomGeometry]:
+        """augkit's ops of the four fields; ``size`` ``(H, W)`` is that of a resized crop, the input's when None."""
         from augkit import transforms
 
         ops: list[RandomGeometry] = []
@@ -140,9 +156,12 @@ class Policy(Data):
     ) -> Augment:
         """The device transform of this policy; arguments as in `Augment`."""
         from augkit.augment import Augment
+        from augkit.random_geometry import RandomGeometry
 
+        ops = [] if self.is_identity else [*self.geometry(size), *map(device_op, self.ops)]
+        ops.sort(key=lambda op: not isinstance(op, RandomGeometry))  # stable: geometry first, each in its order
         return Augment(
-            *([] if self.is_identity else self.ops(size)),
+            *ops,
             kernel=self.kernel,
             padding=self.padding,
             normalize=normalize,
@@ -171,11 +190,18 @@ class Policy(Data):
         """
         from augkit.adapters.albumentations import Compose, PolicyTransform
 
+        others = [op.op for op in self.ops if op.op not in OWN]
+        if others:
+            raise InputError(f"policy.ops: {others[0]} of Kornia has no twin on the CPU; put its like into worker_ops")
+        before = [] if self.strength == 0 else [worker_op(op) for op in self.worker_ops]
         transform = PolicyTransform(self.model_dump(exclude_none=True), size, backend)
-        return Compose([transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
+        return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
-    def worker_step(self, seed: int, epoch: int) -> None:
-        return None
+    def worker_step(self, seed: int, epoch: int) -> WorkerStep | None:
+        """``worker_ops`` for the processes that load the data; None where there are none."""
+        if not self.worker_ops or self.strength == 0:
+            return None
+        return WorkerStep(tuple(self.worker_ops), self.strength, seed, epoch)
 
     def __str__(self) -> str:
         parts = []
@@ -186,6 +212,8 @@ class Policy(Data):
                 values = ", ".join(f"{k} {v:.3g}" for k, v in fields)
                 values += ", blur only" if getattr(op, "blur_only", False) else ""
                 parts.append(f"{name} ({values})")
+        parts += [str(op) for op in self.ops]
+        parts += [f"{op} in workers" for op in self.worker_ops]
         return ", ".join(parts) or "no augmentation"
 
 

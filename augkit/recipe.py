@@ -11,8 +11,8 @@ import yaml
 from pydantic import Field
 
 from augkit.errors import InputError, unknown_name
-from augkit.policy import Data, Policy
-from augkit.schema import apply_overrides, parse_yaml, validate
+from augkit.policy import Policy
+from augkit.schema import Data, apply_overrides, parse_yaml, validate
 from augkit.sections import (
     DataSettings,
     InvarianceSettings,

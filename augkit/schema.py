@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augkit.errors import InputError, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Data(BaseModel):
+    """Base of all that a recipe holds: frozen, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:

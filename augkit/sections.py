@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from augkit.errors import unknown_name
-from augkit.policy import Data, Kernel
+from augkit.policy import Kernel
+from augkit.schema import Data
 
 NETWORKS = (
     "small_cnn",

@@ -119,12 +119,12 @@ def test_ops_that_a_policy_leaves_out_do_not_act(name: str) -> None:
     single = Policy(**{name: getattr(FULL, name)})
     expected = {"shift": RandomSubpixelShift, "rescale": RandomRescale}
     expected |= {"crop": RandomSubpixelCrop, "flip": RandomHorizontalFlip}
-    assert [type(op) for op in single.ops()] == [expected[name]]
+    assert [type(op) for op in single.geometry()] == [expected[name]]
     assert not single.is_identity
 
 
 def test_the_blur_of_a_shift_stands_in_for_the_shift() -> None:
-    (op,) = Policy(shift=Shift(max_pixels=3.0, p=0.5, blur_only=True)).ops()
+    (op,) = Policy(shift=Shift(max_pixels=3.0, p=0.5, blur_only=True)).geometry()
     assert repr(op) == "RandomShiftBlur(max_pixels=3.0, p=0.5)"
 
 
@@ -139,7 +139,7 @@ def test_the_identity_changes_no_bit(policy: Policy) -> None:
 def test_strength_scales_every_range(strength: float) -> None:
     policy = Policy(shift=Shift(max_pixels=4.0), rescale=Rescale(max_factor=1.5), strength=strength)
     draws = torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0]])
-    shift, rescale = policy.ops()
+    shift, rescale = policy.geometry()
     augment = policy.augment()
     assert augment.strength == strength
     moved = shift.matrix(draws[:, :3], torch.tensor([strength]), (9, 9))

@@ -188,7 +188,7 @@ def test_the_sheet_shows_the_original_pixel_for_pixel():
 
 
 def test_draws_stand_at_the_quantile():
-    shift, *_, flip = EVERYTHING.ops()
+    shift, *_, flip = EVERYTHING.geometry()
     assert forced_draws(shift, 0.25, 2).tolist() == [[0.0, 0.25, 0.25]] * 2  # the coin chose the sample
     assert forced_draws(flip, 0.25, 1).tolist() == [[0.25]]
     rows = {row.name: row for row in strength_rows(random_image(), EVERYTHING, [0, 0.5, 1], [0.25, 0.75])}

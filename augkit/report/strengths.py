@@ -62,7 +62,7 @@ def strength_rows(
     _check("strengths", strengths, 1.0)
     _check("quantiles", quantiles, 1.0 - 1e-6)
     names = [name for name in OPS if getattr(policy, name) is not None]
-    ops = policy.ops()
+    ops = policy.geometry()
     rows = [
         _row(name, describe(name, getattr(policy, name)), [op], image, policy, strengths, quantiles)
         for name, op in zip(names, ops, strict=True)
