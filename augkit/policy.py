@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 import yaml
 from pydantic import Field, field_validator
+from torch import nn
 
 from augkit.errors import InputError
 from augkit.policy_ops import OWN, Op, WorkerStep, device_op, worker_op
@@ -158,7 +159,7 @@ class Policy(Data):
         from augkit.augment import Augment
         from augkit.random_geometry import RandomGeometry
 
-        ops = [] if self.is_identity else [*self.geometry(size), *map(device_op, self.ops)]
+        ops: list[nn.Module] = [] if self.is_identity else [*self.geometry(size), *map(device_op, self.ops)]
         ops.sort(key=lambda op: not isinstance(op, RandomGeometry))  # stable: geometry first, each in its order
         return Augment(
             *ops,
