@@ -7,6 +7,7 @@ they meet through NCCL on GPUs and gloo on the CPU.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,9 +83,13 @@ def joined(device: torch.device) -> Iterator[Process]:
     if device.type == "cuda" and local >= gpus:
         raise InputError(f"torchrun: expected at most {gpus} processes for {gpus} GPUs, got process {local}")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    process = Process(dist.get_rank(), dist.get_world_size())
     try:
-        yield Process(dist.get_rank(), dist.get_world_size())
+        yield process
+        process.wait()  # none leaves while another still talks to it
     finally:
+        # A parallel network that awaits the garbage collector keeps threads of the group, which abort at exit.
+        gc.collect()
         dist.destroy_process_group()
 
 

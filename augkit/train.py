@@ -109,9 +109,10 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         note[0] = note[0] if found is None else f", {100 * found:.1f} %"
         moved = row.get("variability")
         moved = "" if moved is None else f"  JS {moved['value']:.4f} bits"
+        of = "" if recipe.train.steps else f"/{recipe.train.epochs}"
         when = "" if display.live else f"[{display.clock()}] "
         display.line(
-            f"{when}epoch {row['epoch']:3d}  loss {row['loss']:.4f}{accuracy}{moved}"
+            f"{when}epoch {row['epoch']:3d}{of}  loss {row['loss']:.4f}{accuracy}{moved}"
             f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
         )
 

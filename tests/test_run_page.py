@@ -104,6 +104,15 @@ def test_page_is_whole_and_self_contained(classes: int, epochs: int) -> None:
     assert all(link.startswith(("data:", "#")) for link in checker.links)
 
 
+def test_names_of_classes_are_text_in_any_script() -> None:
+    made = record(4)
+    made.classes[:] = [r"$\\frac$", "冰箱", "<i>", "a&b"]
+    made.history[0]["variability"] = {"value": None, "low": None, "high": None}
+    page = run_page(made, SHEET)
+    for name in (r"$\\frac$", "冰箱", "&lt;i&gt;", "a&amp;b"):
+        assert f"<td class='name'>{name}</td>" in page
+
+
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["mnist5k", "data.name=digits", "data.canvas=16", "data.limit=100", "train.epochs=2", "train.patience=1"]
     words += ["optim.lr=1e-9", "invariance.every=1", "invariance.images=20", "invariance.max_shift=2"]

@@ -217,16 +217,6 @@ def test_rows_of_parquet_stream_in_any_order_from_workers(tmp_path: Path, monkey
         assert torch.equal(joined(stream.take(order)), pixels(order.tolist()))
 
 
-def test_training_on_a_stream_is_refused_in_one_line(tmp_path: Path) -> None:
-    import augkit
-    from augkit.recipe import Recipe
-
-    folder = write_folder(tmp_path, {"a": 30, "b": 30})
-    recipe = Recipe.model_validate({"name": "x", "data": {"name": f"folder:{folder}"}, "train": {"epochs": 1}})
-    with pytest.raises(InputError, match="are streamed, where images in memory are needed"):
-        augkit.fit(recipe, dataset=load_dataset(f"folder:{folder}", memory=0))
-
-
 def test_batch_sizes_are_checked() -> None:
     with pytest.raises(InputError, match="batch size: expected 1 or more, got 0"):
         batches(labelled(3), 0)

@@ -19,7 +19,7 @@ Rows = Sequence[dict[str, Any]]
 
 def curves(history: Rows) -> list[Figure]:
     """Loss, accuracy, variability where it was measured, learning rate and throughput, each against epochs."""
-    varied = [row for row in history if "variability" in row]
+    varied = [row for row in history if row.get("variability", {}).get("value") is not None]
     made = [_panel(lambda axes: _draw_loss(axes, history))]
     made.append(_panel(lambda axes: _draw(axes, history, "validation_accuracy", "validation accuracy, %", 100.0)))
     if varied:
@@ -39,8 +39,10 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [name if len(name) <= 14 else f"{name[:13]}…" for name in classes]
-    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    upright = 90 if max(map(len, names)) > 2 else 0
+    # A class name with dollars is no formula.
+    axes.set_xticks(range(len(names)), names, rotation=upright, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axes.set_xlabel("said")
     axes.set_ylabel("true")
     if len(classes) <= WITH_COUNTS:

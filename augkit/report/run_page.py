@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -71,7 +72,7 @@ def run_page(record: RunRecord, sheet: Image.Image) -> str:
         *(f"<p>{escape(note)}</p>" for note in record.notes),
         "<h2>Along training</h2>",
         "<div class='panels'>",
-        *(f"<div>{svg(figure)}</div>" for figure in figures.curves(record.history)),
+        *(_panel(figure) for figure in figures.curves(record.history)),
         "</div>",
         f"<p class='note'>{escape(_curves_caption(record.history))}</p>",
         "<h2>What the network sees</h2>",
@@ -115,9 +116,10 @@ def summary(record: RunRecord) -> str:
     best = max(known, key=lambda row: row["validation_accuracy"], default=None)
     if best is not None and best["validation_accuracy"] > right / max(1, total):
         text += f" The best evaluation was {100 * best['validation_accuracy']:.1f} %, after epoch {best['epoch']}."
-    varied = [row["variability"] for row in record.history if "variability" in row]
+    found = [row["variability"]["value"] for row in record.history if "variability" in row]
+    varied = [value for value in found if value is not None]
     if len(varied) > 1:
-        first, last = varied[0]["value"], varied[-1]["value"]
+        first, last = varied[0], varied[-1]
         text += f" Under shifts its answers move by {last:.4f} bits (JS), {first:.4f} when first measured."
     return text
 
@@ -188,11 +190,18 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return f"<section><h2>{escape(title)}</h2><div class='scroll'>{table}</div></section>"
 
 
+def _panel(figure: Figure) -> str:
+    title = figure.axes[0].get_title()
+    return f"<div role='img' aria-label='{escape(title, quote=True)} against epochs'>{svg(figure)}</div>"
+
+
 def _figure(title: str, figure: Figure, caption: str) -> str:
-    return (
-        f"<figure role='img' aria-label='{escape(title, quote=True)}'><h2>{escape(title)}</h2>"
-        f"{svg(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font does not have
+        drawn = svg(figure)
+    # The label is on the picture alone, so that a screen reader comes to the caption.
+    picture = f"<div role='img' aria-label='{escape(title, quote=True)}'>{drawn}</div>"
+    return f"<figure><h2>{escape(title)}</h2>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _curves_caption(history: list[dict[str, Any]]) -> str:
