@@ -82,6 +82,8 @@ def joined(device: torch.device) -> Iterator[Process]:
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if device.type == "cuda" and local >= gpus:
         raise InputError(f"torchrun: expected at most {gpus} processes for {gpus} GPUs, got process {local}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # which NCCL's barriers go by
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     process = Process(dist.get_rank(), dist.get_world_size())
     try:
