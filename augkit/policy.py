@@ -7,13 +7,14 @@ torch.Size([2, 1, 40, 40])
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import nn
 
 from augkit.errors import InputError
@@ -77,6 +78,16 @@ class Flip(Data):
 SEARCHED: dict[str, type[Data]] = {"shift": Shift, "rescale": Rescale, "crop": Crop}
 
 
+def _checked(build: Callable[[Op], Any]) -> AfterValidator:
+    """Each entry by itself, so that an error names the entry."""
+
+    def check(op: Op) -> Op:
+        build(op)
+        return op
+
+    return AfterValidator(check)
+
+
 class Policy(Data):
     """Ops with their ranges, in the order in which they apply: shift, rescale, crop, flip, then ``ops``.
 
@@ -88,25 +99,15 @@ class Policy(Data):
     rescale: Rescale | None = Field(None, description="scale about the centre")
     crop: Crop | None = Field(None, description="random window, resized")
     flip: Flip | None = Field(None, description="mirror left and right")
-    ops: list[Op] = Field([], description="further ops on the device: classes of augkit and kornia.augmentation")
-    worker_ops: list[Op] = Field([], description="ops before all others, in the loading processes: albumentations")
+    ops: list[Annotated[Op, _checked(device_op)]] = Field(
+        [], description="further ops on the device: those of augkit, composed first, then those of kornia.augmentation"
+    )
+    worker_ops: list[Annotated[Op, _checked(worker_op)]] = Field(
+        [], description="ops before all others, in the loading processes: albumentations"
+    )
     strength: float = Field(1.0, ge=0, le=1, description="scales every range; 0 is the identity")
     kernel: Kernel = Field("lanczos3", description="interpolation kernel")
     padding: Padding = Field("zeros", description="pixels outside the image")
-
-    @field_validator("ops", mode="after")
-    @classmethod
-    def _buildable(cls, ops: list[Op]) -> list[Op]:
-        for op in ops:
-            device_op(op)
-        return ops
-
-    @field_validator("worker_ops", mode="after")
-    @classmethod
-    def _buildable_in_workers(cls, ops: list[Op]) -> list[Op]:
-        for op in ops:
-            worker_op(op)
-        return ops
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Policy:
@@ -189,12 +190,16 @@ class Policy(Data):
         >>> twin(image=numpy.zeros((24, 32, 3), numpy.uint8))["image"].shape
         (24, 32, 3)
         """
+        from albumentations import Sequential
+
         from augkit.adapters.albumentations import Compose, PolicyTransform
 
         others = [op.op for op in self.ops if op.op not in OWN]
         if others:
             raise InputError(f"policy.ops: {others[0]} of Kornia has no twin on the CPU; put its like into worker_ops")
         before = [] if self.strength == 0 else [worker_op(op) for op in self.worker_ops]
+        if before and self.strength < 1:  # all of them or none, as in `WorkerStep`
+            before = [Sequential(before, p=self.strength)]
         transform = PolicyTransform(self.model_dump(exclude_none=True), size, backend)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 

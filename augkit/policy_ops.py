@@ -8,20 +8,21 @@ silence, and albumentations merely warns.
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError, model_serializer
 from torch import Tensor, nn
 
 from augkit.errors import InputError, unknown_name
 from augkit.schema import Data
 
 OWN = ("RandomSubpixelShift", "RandomRescale", "RandomSubpixelCrop", "RandomHorizontalFlip")
-RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "Resize", "SmallestMaxSize")
+RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
 NOT_OURS = ("Normalize", "Denormalize")  # which `data.mean` and `data.std` do
 
 
@@ -36,6 +37,11 @@ class Op(Data):
     def arguments(self) -> dict[str, Any]:
         """The arguments; lists of YAML are tuples."""
         return {key: _tuples(value) for key, value in (self.model_extra or {}).items()}
+
+    @model_serializer
+    def _whole(self) -> dict[str, Any]:
+        """An argument None is not one that is absent, so ``exclude_none`` must not drop it."""
+        return {"op": self.op, **(self.model_extra or {})}
 
     def __str__(self) -> str:
         values = ", ".join(f"{key} {value}" for key, value in (self.model_extra or {}).items())
@@ -103,11 +109,13 @@ class WorkerStep:
 
         if not self._built:
             self._built.append(albumentations.Compose([worker_op(op) for op in self.ops]))
-        draws = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(2)
-        if draws[0] >= self.strength * 2**32:
+        mixed = np.random.SeedSequence([self.seed, self.epoch, number])
+        coin, seed = mixed.generate_state(2).tolist()
+        if coin >= self.strength * 2**32:
             return image
         compose, array = self._built[0], image.permute(1, 2, 0).contiguous().numpy()
-        compose.set_random_seed(int(draws[1]))
+        # One generator for all ops: `set_random_seed` would give each its own with the same draws.
+        compose.set_random_state(np.random.default_rng(mixed), random.Random(seed))
         names = ", ".join(op.op for op in self.ops)
         try:
             found = compose(image=array)["image"]
@@ -141,15 +149,23 @@ def _named(name: str, known: Mapping[str, type], more: Sequence[str], package: s
 
 
 def _made(make: Callable[..., Any], op: Op) -> Any:
-    parameters = inspect.signature(make).parameters
+    parameters = inspect.signature(make).parameters.values()
+    known = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     for key in op.arguments:
-        if key not in parameters:
-            raise ValueError(f"arguments of {op.op}; {unknown_name('argument', key, list(parameters))}")
+        if key not in known:
+            raise ValueError(f"arguments of {op.op}; {unknown_name('argument', key, known)}")
     try:
         return make(**op.arguments)
     except Exception as error:  # each class has its own kinds
-        reason = " ".join(str(error).split())
-        raise ValueError(f"arguments that {op.op} takes ({reason[:160]})") from None
+        raise ValueError(f"arguments that {op.op} takes ({_reason(error)[:160]})") from None
+
+
+def _reason(error: Exception) -> str:
+    cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if not isinstance(cause, ValidationError):
+        return " ".join(str(error).split())
+    first = cause.errors()[0]  # albumentations'; whole, it is several lines and an address
+    return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
 
 
 def _tuples(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from typing import Any
 
 import albumentations
@@ -103,11 +104,26 @@ def test_worker_ops_depend_on_seed_epoch_and_image_alone(images: Tensor) -> None
 def test_worker_ops_are_albumentations_own(images: Tensor) -> None:
     step = policy(worker_ops=[NOISE]).worker_step(0, 0)
     assert step is not None
-    seed = int(np.random.SeedSequence([0, 0, 11]).generate_state(2)[1])
+    mixed = np.random.SeedSequence([0, 0, 11])
     reference = albumentations.Compose([albumentations.GaussNoise((0.1, 0.2), p=1.0)])
-    reference.set_random_seed(seed)
+    reference.set_random_state(np.random.default_rng(mixed), random.Random(int(mixed.generate_state(2)[1])))
     expected = reference(image=images[0].permute(1, 2, 0).contiguous().numpy())["image"]
     assert np.array_equal(step(images[:1], torch.tensor([11]))[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_worker_ops_draw_independently_of_each_other() -> None:
+    step = policy(worker_ops=[FLIP, {"op": "VerticalFlip", "p": 0.5}]).worker_step(0, 0)
+    assert step is not None
+    images = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).expand(800, 1, 2, 2).contiguous()
+    corner = step(images, torch.arange(800))[:, 0, 0, 0]  # 1 by no flip, 2 and 3 by one, 4 by both
+    assert all(150 < int((corner == value).sum()) < 250 for value in (1, 2, 3, 4))
+
+
+def test_strength_is_the_share_of_images_that_the_twin_changes() -> None:
+    twin = policy(worker_ops=[NOISE], strength=0.5).albumentations(seed=0)
+    image = np.full((4, 4, 3), 100, np.uint8)
+    changed = sum(bool((twin(image=image)["image"] != image).any()) for _ in range(400))
+    assert 150 < changed < 250
 
 
 def test_strength_is_the_share_of_images_that_workers_change() -> None:
@@ -148,6 +164,8 @@ def test_the_twin_has_worker_ops_and_no_kornia() -> None:
 def test_they_are_data(images: Tensor) -> None:
     both = policy(shift={"max_pixels": 1.0}, ops=[JITTER], worker_ops=[NOISE])
     assert Policy.from_yaml(both.to_yaml()) == both
+    none = policy(worker_ops=[{"op": "PixelDropout", "drop_value": None}])
+    assert Policy.from_yaml(none.to_yaml()).worker_ops[0].arguments == {"drop_value": None}
     assert str(both) == (
         "shift (max_pixels 1, p 1), ColorJiggle (brightness 0.4, contrast [0.6, 1.4], p 1.0),"
         " GaussNoise (std_range [0.1, 0.2], p 1.0) in workers"
@@ -170,16 +188,22 @@ def test_overrides_reach_into_the_lists() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("policy.ops=[{op: ColorJigle}]", "policy.ops: expected a class of kornia.* did you mean 'ColorJiggle'"),
+        ("policy.ops=[{op: ColorJigle}]", r"policy\.ops\.0: expected a class of kornia.* did you mean 'ColorJiggle'"),
         ("policy.ops=[{op: RandomSubpixelShft}]", "did you mean 'RandomSubpixelShift'"),
         ("policy.ops=[{op: Normalize}]", "unknown op 'Normalize'"),
         ("policy.ops=[{op: Resize}]", "that keeps the size; unknown op 'Resize'"),
+        ("policy.ops=[{op: RandomResizedCrop, size: [8, 8]}]", "that keeps the size; unknown op 'RandomResizedCrop'"),
+        ("policy.ops=[{op: RandomInvert}, {op: Nothing}]", r"policy\.ops\.1: .*got {'op': 'Nothing'}$"),
         ("policy.ops=[{op: RandomErasing, scal: 1}]", "unknown argument 'scal': did you mean 'scale'"),
         ("policy.ops=[{op: RandomSubpixelShift, max_pixels: -1}]", "arguments that RandomSubpixelShift takes"),
         ("policy.ops=[{brightness: 1}]", "policy.ops.0.op: expected a value, the key is missing"),
         ("policy.ops=[ColorJiggle]", "policy.ops.0: expected"),
         ("policy.worker_ops=[{op: GausNoise}]", "class of albumentations .*did you mean 'GaussNoise'"),
         ("policy.worker_ops=[{op: GaussNoise, std_rang: 1}]", "unknown argument 'std_rang': did you mean 'std_range'"),
+        (
+            "policy.worker_ops=[{op: GaussNoise, p: 2}]",
+            r"GaussNoise takes \(p: Input should be less than .*to 1\), got",
+        ),
         ("policy.worker_ops=[{op: os.system}]", "unknown op 'os.system'"),
         ("policy.worker_ops=[{op: Compose}]", "unknown op 'Compose'"),
     ],
