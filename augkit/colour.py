@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.errors import InputError
+
 
 def is_colour(op: Any) -> bool:
     """Whether ``op`` is one of Kornia's augmentations that leave the geometry alone, such as ``ColorJitter``."""
@@ -42,8 +44,19 @@ def apply_colour(
         coin = None if always else torch.rand(len(images), device=images.device) < strength
         coloured = images.clamp(0, 1)
         for op in ops:
-            coloured = op(coloured)
+            coloured = _applied(op, coloured)
     return coloured if coin is None else torch.where(coin[:, None, None, None], coloured, images)
+
+
+def _applied(op: nn.Module, images: Tensor) -> Tensor:
+    try:
+        out: Tensor = op(images)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Kornia checks many arguments only here, with errors of its own
+        reason, shape = " ".join(str(error).split())[:160], tuple(images.shape)
+        raise InputError(f"Augment: Kornia's {type(op).__name__} fails on images {shape} ({reason})") from error
+    return out
 
 
 @contextlib.contextmanager

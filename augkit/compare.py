@@ -20,8 +20,9 @@ from augkit.command import (
     run,
     split_recipe,
 )
-from augkit.comparison import Arm, check_measurable, closing_table, conclusion, jsonable, measure_run, open_test_sets
+from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
 from augkit.errors import InputError
+from augkit.evaluation import check_measurable
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.storage import claim, environment, write

@@ -20,8 +20,6 @@ from augkit.invariance import (
     verdict,
 )
 from augkit.invariance.intervals import combine, replicates
-from augkit.invariance.protocols import make_protocol
-from augkit.recipe import Recipe
 from augkit.training import Run
 
 TYPICAL = "typical"
@@ -48,21 +46,6 @@ def open_test_sets(dataset: Dataset, *, seed: int = 0) -> dict[str, Images]:
     """The test split as ``typical``, and atypical content made from it; opens the test split."""
     test = dataset.open_test()
     return {TYPICAL: test, **atypical(test, seed=seed)}
-
-
-def check_measurable(recipe: Recipe, images: Images) -> None:
-    """Raise InputError where the recipe's policy cannot be built or its images cannot be measured, before any work."""
-    recipe.policy.augment()
-    settings, canvas = recipe.invariance, recipe.data.canvas
-    on_canvas = settings.protocol != "embed" and canvas is not None
-    size = (canvas, canvas) if on_canvas and canvas is not None else (images.images.shape[-2], images.images.shape[-1])
-    make_protocol(
-        settings.protocol,
-        size,
-        max_shift=settings.max_shift,
-        kernel=settings.kernel,
-        input_size=canvas if settings.protocol == "embed" else None,
-    )
 
 
 def measure_run(

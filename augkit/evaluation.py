@@ -14,6 +14,7 @@ from augkit.data import Images, Stream, batches
 from augkit.distributed import Process
 from augkit.errors import InputError
 from augkit.invariance import InvarianceReport, measure_invariance
+from augkit.invariance.protocols import make_protocol
 from augkit.recipe import Recipe
 from augkit.resampling import resample
 
@@ -119,6 +120,21 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 def as_float(images: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1]; floating images as they are."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def check_measurable(recipe: Recipe, images: Images) -> None:
+    """Raise InputError where the recipe's policy cannot be built or its images cannot be measured, before any work."""
+    recipe.policy.augment()
+    settings, canvas = recipe.invariance, recipe.data.canvas
+    on_canvas = settings.protocol != "embed" and canvas is not None
+    size = (canvas, canvas) if on_canvas and canvas is not None else (images.images.shape[-2], images.images.shape[-1])
+    make_protocol(
+        settings.protocol,
+        size,
+        max_shift=settings.max_shift,
+        kernel=settings.kernel,
+        input_size=canvas if settings.protocol == "embed" else None,
+    )
 
 
 def measure_model(

@@ -25,7 +25,7 @@ from augkit.checkpoints import FILE, State, describe, restore, save, stalled
 from augkit.data import Dataset, Images, sample
 from augkit.distributed import Process, claim_once, joined, local_device, parallel
 from augkit.errors import InputError, RunError
-from augkit.evaluation import Evaluation, autocast, evaluate, measure_model
+from augkit.evaluation import Evaluation, autocast, check_measurable, evaluate, measure_model
 from augkit.feeding import Feed, make_feed
 from augkit.optimizers import set_rate
 from augkit.recipe import Recipe
@@ -99,6 +99,8 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
             describe(folder, recipe)
         feed = make_feed(data, recipe, target, process)
         held_out = validation_loader if loader is not None else data.validation
+        if recipe.invariance.every and isinstance(held_out, Images):
+            check_measurable(recipe, held_out)
         job = _Job(recipe, state, feed, held_out, fits, folder, target, process)
         evaluation = _train(job, on_epoch, on_step)
         if state.best is not None:
@@ -141,7 +143,10 @@ def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..
         for images, labels in job.feed.epoch(state.step // length, state.step % length):
             rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
             set_rate(state.optimizer, rate)
-            _update(job, forward, augment, images, labels)
+            try:
+                _update(job, forward, augment, images, labels)
+            except torch.OutOfMemoryError:
+                raise RunError(f"out of memory on {job.device}: a lower batch_size or more accumulate") from None
             state.step += 1
             if settings.ema:
                 state.average(settings.ema)

@@ -32,7 +32,6 @@ from augkit.command import (
 )
 from augkit.comparison import (
     Arm,
-    check_measurable,
     closing_table,
     conclusion,
     jsonable,
@@ -42,6 +41,7 @@ from augkit.comparison import (
 )
 from augkit.data import Dataset
 from augkit.errors import InputError, RunError
+from augkit.evaluation import check_measurable
 from augkit.invariance import Estimate, InvarianceReport, learned_invariance
 from augkit.policy import Policy
 from augkit.recipe import Recipe

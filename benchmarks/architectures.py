@@ -17,21 +17,19 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from machine import environment, loads
 from memory import peak, restart_peak
 
 import augkit
@@ -154,33 +152,6 @@ def judge(results: dict[str, dict[str, Any]], device: str) -> list[dict[str, Any
     ]
 
 
-def environment(device: str) -> dict[str, Any]:
-    return {
-        "command": "python " + " ".join(sys.argv),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in ("torch", "numpy", "augkit")},
-        "machine": platform.machine(),
-        "processor": processor(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "openmp": {name: value for name, value in os.environ.items() if name.startswith("OMP_")},
-        "load_before": loads(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def loads() -> list[float] | None:
-    """Processes that wanted a core over the last 1, 5 and 15 minutes; more than cores means a disturbed run."""
-    return [round(v, 2) for v in os.getloadavg()] if hasattr(os, "getloadavg") else None
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def table(record: dict[str, Any]) -> str:
     """The results as a Markdown table with a line that says what was measured."""
     case = record["case"]
@@ -228,7 +199,11 @@ def main() -> None:
         return
     case = {"batch": 4, "side": 32, "width": 8} if options.quick else CASES[options.device]
     rounds = 3 if options.quick else options.rounds
-    record = environment(options.device) | {"note": options.note, "case": case, "rounds": rounds}
+    record = environment(options.device, ("torch", "numpy", "augkit")) | {
+        "note": options.note,
+        "case": case,
+        "rounds": rounds,
+    }
     record["dtype"] = "bfloat16 autocast" if options.amp else "float32"
     variants = {name: Variant(name, case, options.device, options.amp) for name in DOWNSAMPLES}
     results = measure(variants, rounds)

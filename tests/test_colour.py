@@ -90,3 +90,12 @@ def test_what_may_not_stand_there() -> None:
         Augment(jitter(), RandomHorizontalFlip())
     with pytest.raises(InputTypeError, match="ops such as ColorJitter, got Dropout"):
         Augment(nn.Dropout())
+
+
+def test_an_op_that_fails_is_named_in_one_line(images: Tensor) -> None:
+    even = Augment(K.RandomGaussianBlur((2, 2), (1.0, 2.0), p=1.0))
+    with pytest.raises(InputError, match=r"RandomGaussianBlur fails on images \(16, 3, 12, 14\) \(Kernel size"):
+        even(images)
+    with pytest.raises(InputError, match=r"RandomPlanckianJitter fails on images \(16, 1, 12, 14\)") as caught:
+        Augment(K.RandomPlanckianJitter(p=1.0))(images[:, :1])
+    assert "\n" not in str(caught.value)

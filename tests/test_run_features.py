@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import augkit
 from augkit.checkpoints import read_checkpoint, stalled
 from augkit.data import Dataset, Images
-from augkit.errors import InputError
+from augkit.errors import InputError, RunError
 from augkit.evaluation import evaluate
 from augkit.models import load_model
 from augkit.recipe import Recipe
@@ -258,3 +258,20 @@ def test_runs_do_not_change_the_data(tiny: Recipe, digits: Dataset) -> None:
     augkit.fit(with_train(tiny, mixup=0.3), dataset=digits)
     assert isinstance(digits.train, Images)
     assert torch.equal(before, digits.train.images)
+
+
+def test_what_cannot_be_measured_is_said_before_training(tiny: Recipe) -> None:
+    recipe = tiny.replaced(invariance={"every": 2, "max_shift": 50.0})
+    rows: list[dict[str, Any]] = []
+    with pytest.raises(InputError, match=r"max_shift: protocol 'embed' .* got 50"):
+        augkit.fit(recipe, on_epoch=rows.append)
+    assert rows == []
+
+
+def test_out_of_memory_is_one_line(tiny: Recipe) -> None:
+    class Hungry(Plain):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RunError, match="out of memory on cpu: a lower batch_size or more accumulate"):
+        augkit.fit(tiny, model=Hungry())
