@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -54,3 +55,12 @@ def mix(images: Tensor, targets: Tensor, share: Tensor, window: Tensor) -> tuple
         torch.lerp(images.roll(1, 0), images, weight),
         torch.lerp(targets.roll(1, 0), targets, target_weight),
     )
+
+
+def mix_batch(
+    images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Draw and mix: images ``(B, C, H, W)`` and labels ``(B,)`` to mixed images and targets ``(B, classes)``."""
+    targets = F.one_hot(labels, classes).to(images.dtype)
+    shape = (len(images), images.shape[-2], images.shape[-1])
+    return mix(images, targets, *draw(mixup, cutmix, shape, seed))

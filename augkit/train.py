@@ -24,6 +24,7 @@ from augkit.command import (
 )
 from augkit.data import Dataset, Stream
 from augkit.distributed import rank
+from augkit.errors import InputError
 from augkit.recipe import Recipe
 from augkit.report.run_page import RunRecord, run_page
 from augkit.report.sheet import contact_sheet
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> None:
             raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
     if rank() > 0:
         return
-    write(folder / "report.html", _page(trained, dataset))
+    report = write_report(trained, dataset)
     last = {**trained.history[-1], "validation_accuracy": trained.evaluation.accuracy}
     if options.json:
         print_json({"folder": str(folder), "seed": recipe.seed, **last, "skipped": len(dataset.skipped)})
@@ -68,11 +69,26 @@ def main(arguments: list[str]) -> None:
     if dataset.skipped:
         print(f"left out {len(dataset.skipped)} broken files, such as {next(iter(dataset.skipped))}")
     print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
-    print(f"report: {folder / 'report.html'}")
+    print(f"report: {report}")
+
+
+def write_report(run: Run, dataset: Dataset) -> Path:
+    """Write ``report.html`` into the folder of a run, of this command or of `augkit.fit`; where it lies.
+
+    Args:
+        run: with a folder.
+        dataset: what the run was trained on, for pictures of augmented images and the names of classes.
+
+    Raises:
+        InputError: the run has no folder.
+    """
+    if run.folder is None:
+        raise InputError("write_report: expected a run with a folder, got one without; give fit an output")
+    write(run.folder / "report.html", _page(run, dataset))
+    return run.folder / "report.html"
 
 
 def _page(run: Run, dataset: Dataset) -> str:
-    """``report.html`` of a run."""
     recipe, train = run.recipe, dataset.train
     shown = train.take(torch.linspace(0, len(train) - 1, SHOWN).long().unique()).put_on_canvas(recipe.data.canvas)
     notes = [f"{len(dataset.skipped)} broken files were left out."] if dataset.skipped else []

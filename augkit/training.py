@@ -8,10 +8,8 @@ weights, and a run that goes on from a checkpoint equals one that was never stop
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit import mixing
 from augkit.building import build_recipe_model, choose_device, describe_input, load_recipe_data
-from augkit.checkpoints import FILE, State, describe, restore, save, stalled
+from augkit.checkpoints import State, describe, restore, stalled
 from augkit.data import Dataset, Images, sample
-from augkit.distributed import Process, claim_once, joined, local_device, parallel
+from augkit.distributed import claim_once, joined, local_device, parallel
 from augkit.errors import InputError, RunError
 from augkit.evaluation import Evaluation, autocast, check_measurable, evaluate, measure_model
-from augkit.feeding import Feed, make_feed
+from augkit.feeding import make_feed
+from augkit.job import Job, Run
+from augkit.mixing import mix_batch
 from augkit.optimizers import set_rate
 from augkit.recipe import Recipe
 from augkit.reproducible import AUGMENTATION, MIXING, deterministic, random_stream
 from augkit.schedules import rate_at
 from augkit.tensorboard import event_writer
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
-
-    ``evaluation`` is that of the network on the validation split.
-    """
-
-    recipe: Recipe
-    seed: int
-    model: nn.Module
-    history: list[dict[str, Any]]
-    folder: Path | None
-    evaluation: Evaluation
 
 
 def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
@@ -70,7 +54,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         recipe: what to train.
         seed: of initial weights, order and augmentation; the recipe's own when None.
         output: folder for ``recipe.yaml``, ``metrics.jsonl``, ``checkpoint.pt``, ``environment.json``; nothing
-            is written when None.
+            is written when None. `augkit.train.write_report` adds ``report.html``.
         resume: go on from the checkpoint in ``output``; bitwise on the CPU. A finished run is only loaded.
         overwrite: replace a run that stands in ``output``.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
@@ -101,7 +85,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         held_out = validation_loader if loader is not None else data.validation
         if recipe.invariance.every and isinstance(held_out, Images):
             check_measurable(recipe, held_out)
-        job = _Job(recipe, state, feed, held_out, fits, folder, target, process)
+        job = Job(recipe, state, feed, held_out, fits, folder, target, process)
         evaluation = _train(job, on_epoch, on_step)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
@@ -111,23 +95,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
 
 
-@dataclass(frozen=True)
-class _Job:
-    recipe: Recipe
-    state: State
-    feed: Feed
-    held_out: Any  # images, or batches of them
-    fits: dict[str, Any]
-    folder: Path | None
-    device: torch.device
-    process: Process
-
-    def save(self) -> None:
-        if self.folder is not None and self.process.first:
-            save(self.folder, self.recipe, self.fits, self.state)
-
-
-def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..., None] | None) -> Evaluation | None:
+def _train(job: Job, on_epoch: Callable[..., None] | None, on_step: Callable[..., None] | None) -> Evaluation | None:
     """All steps that are left; what the network scored after the last one, None where none was left."""
     evaluation = None
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.feed.steps
@@ -154,7 +122,7 @@ def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..
                 on_step(state.step, steps)
             in_between = settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0
             if job.device.type == "cpu" or in_between:
-                _finite_loss(job, rate)
+                job.finite_loss(rate)
             if in_between and state.step % length:
                 job.save()
             if state.step == steps:
@@ -166,17 +134,15 @@ def _train(job: _Job, on_epoch: Callable[..., None] | None, on_step: Callable[..
     return evaluation
 
 
-def _update(job: _Job, forward: nn.Module, augment: nn.Module, images: Tensor, labels: Tensor) -> None:
+def _update(job: Job, forward: nn.Module, augment: nn.Module, images: Tensor, labels: Tensor) -> None:
     """One update of the weights from a batch, in ``train.accumulate`` parts."""
     recipe, state, settings = job.recipe, job.state, job.recipe.train
     generator = torch.Generator(job.device)
     generator.manual_seed(random_stream(recipe.seed, AUGMENTATION, state.step, job.process.rank))
     inputs, targets = augment(images, generator=generator), labels
     if settings.mixup or settings.cutmix:
-        targets = F.one_hot(labels, len(job.fits["classes"])).to(inputs.dtype)
-        shape = (len(inputs), inputs.shape[-2], inputs.shape[-1])
         place = [recipe.seed, MIXING, state.step, job.process.rank]
-        inputs, targets = mixing.mix(inputs, targets, *mixing.draw(settings.mixup, settings.cutmix, shape, place))
+        inputs, targets = mix_batch(inputs, labels, len(job.fits["classes"]), settings.mixup, settings.cutmix, place)
     if settings.channels_last:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
@@ -196,14 +162,14 @@ def _update(job: _Job, forward: nn.Module, augment: nn.Module, images: Tensor, l
     state.optimizer.zero_grad(set_to_none=True)
 
 
-def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
+def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
     speed = (state.step - before) * job.feed.images_per_step / seconds
     row: dict[str, Any] = {
         "epoch": number,
         "step": state.step,
-        "loss": _finite_loss(job, rate),
+        "loss": job.finite_loss(rate),
         "lr": rate,
         "seconds": seconds,
     }
@@ -223,14 +189,3 @@ def _end_epoch(job: _Job, last: bool, rate: float, before: int, seconds: float) 
     state.begin_epoch()
     job.save()
     return found
-
-
-def _finite_loss(job: _Job, rate: float) -> float:
-    """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""
-    total, count, first_bad = job.process.total(job.state.seen.clone()).tolist()
-    if math.isfinite(total):
-        return float(total / count)
-    step = job.state.step if math.isinf(first_bad) else int(first_bad) + 1
-    history, folder = job.state.history, job.folder
-    kept = f"; '{folder / FILE}' keeps epoch {len(history)}" if folder and history else ""
-    raise RunError(f"the loss is {total} at step {step}, learning rate {rate:.3g}{kept}; try a lower optim.lr")

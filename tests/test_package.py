@@ -25,6 +25,7 @@ ROWS = [
     ["adapters", "sections"],
     ["recipe", "schedules", "optimizers", "distributed"],
     ["building", "checkpoints", "evaluation", "feeding"],
+    ["job"],
     ["training", "search"],
     ["comparison", "models", "report"],
     ["command"],

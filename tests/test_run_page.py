@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import augkit
 from augkit import train
 from augkit.command import run
+from augkit.errors import InputError
+from augkit.recipe import Recipe
 from augkit.report.run_page import RunRecord, least_accurate, most_confused, run_page, summary, wilson
 
 ENVIRONMENT = {"versions": {"torch": "2"}, "machine": {"gpu": None, "threads": 2}}
@@ -121,3 +125,13 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Stopped early: 1 evaluations brought no better accuracy." in page
     assert "Variability: Jensen-Shannon" in page
+
+
+def test_a_run_from_python_gets_it_too(tmp_path: Path, tiny: Recipe) -> None:
+    made = augkit.fit(tiny, output=tmp_path / "run", device="cpu")
+    data = augkit.load_dataset(tiny.data.name, limit=tiny.data.limit)
+    report = train.write_report(made, data)
+    assert report == tmp_path / "run" / "report.html"
+    assert "Confusion matrix" in report.read_text()
+    with pytest.raises(InputError, match="expected a run with a folder, got one without"):
+        train.write_report(dataclasses.replace(made, folder=None), data)

@@ -1,0 +1,62 @@
+"""What the training loop works on, and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from augkit.checkpoints import FILE, State, save
+from augkit.distributed import Process
+from augkit.errors import RunError
+from augkit.evaluation import Evaluation
+from augkit.feeding import Feed
+from augkit.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
+
+    ``evaluation`` is that of the network on the validation split.
+    """
+
+    recipe: Recipe
+    seed: int
+    model: nn.Module
+    history: list[dict[str, Any]]
+    folder: Path | None
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run in the making; ``held_out`` are images or batches of them, ``fits`` the input that the network takes."""
+
+    recipe: Recipe
+    state: State
+    feed: Feed
+    held_out: Any
+    fits: dict[str, Any]
+    folder: Path | None
+    device: torch.device
+    process: Process
+
+    def save(self) -> None:
+        """A checkpoint, by the first process and where there is a folder."""
+        if self.folder is not None and self.process.first:
+            save(self.folder, self.recipe, self.fits, self.state)
+
+    def finite_loss(self, rate: float) -> float:
+        """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""
+        total, count, first_bad = self.process.total(self.state.seen.clone()).tolist()
+        if math.isfinite(total):
+            return float(total / count)
+        step = self.state.step if math.isinf(first_bad) else int(first_bad) + 1
+        history = self.state.history
+        kept = f"; '{self.folder / FILE}' keeps epoch {len(history)}" if self.folder and history else ""
+        raise RunError(f"the loss is {total} at step {step}, learning rate {rate:.3g}{kept}; try a lower optim.lr")
