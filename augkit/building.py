@@ -31,6 +31,11 @@ def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) ->
     return {"classes": data.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
 
 
+def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
+    """The recipe's network for ``data``, untrained, on the CPU; to see whether it takes what it will be given."""
+    return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
+
+
 def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int, *, fresh: bool = True) -> nn.Module:
     """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names.
 

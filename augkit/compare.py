@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from augkit.building import choose_device, load_recipe_data
+from augkit.building import choose_device, fresh_model, load_recipe_data
 from augkit.command import (
     Display,
     Interrupted,
@@ -59,7 +59,7 @@ def compare(
     target = choose_device(device)
     dataset = load_recipe_data(recipes[0])
     for recipe in recipes:
-        check_measurable(recipe, dataset.validation)
+        check_measurable(recipe, dataset.validation, fresh_model(recipe, dataset))
     claim(folder, resume=resume, overwrite=overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     show = display or Display(0, quiet=True)

@@ -122,8 +122,12 @@ def as_float(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
-def check_measurable(recipe: Recipe, images: Images) -> None:
-    """Raise InputError where the recipe's policy cannot be built or its images cannot be measured, before any work."""
+def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = None) -> None:
+    """Raise InputError where the policy cannot be built, the images or the model not measured, before any work.
+
+    With the ``model``, two images are measured: windows of the crop protocol are smaller than the images that it is
+    trained on, and may be too small for it.
+    """
     recipe.policy.augment()
     settings, canvas = recipe.invariance, recipe.data.canvas
     on_canvas = settings.protocol != "embed" and canvas is not None
@@ -135,6 +139,9 @@ def check_measurable(recipe: Recipe, images: Images) -> None:
         kernel=settings.kernel,
         input_size=canvas if settings.protocol == "embed" else None,
     )
+    if model is not None:
+        few = recipe.replaced(invariance={**settings.model_dump(), "pairs": 1})
+        measure_model(model, few, images.take(torch.arange(2)), device=next(model.parameters()).device)
 
 
 def measure_model(

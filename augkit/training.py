@@ -84,7 +84,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         feed = make_feed(data, recipe, target, process)
         held_out = validation_loader if loader is not None else data.validation
         if recipe.invariance.every and isinstance(held_out, Images):
-            check_measurable(recipe, held_out)
+            check_measurable(recipe, held_out, state.result)
         job = Job(recipe, state, feed, held_out, fits, folder, target, process)
         evaluation = _train(job, on_epoch, on_step)
         if state.best is not None:

@@ -169,6 +169,10 @@ def test_tune_goes_on_where_it_stopped(tiny_file: str, tmp_path: Path, capsys: p
         ("tune data.name=minst", "unknown dataset 'minst': did you mean 'mnist'"),
         ("tune mnist5k policy.kernel=fourier", "kernel 'fourier' expects padding 'circular'"),
         ("tune mnist5k invariance.max_shift=9", "margin of 6 pixels, got 9"),
+        (
+            "compare mnist5k model.name=vgg13 data.canvas=32 invariance.protocol=crop",
+            "it fails on an input (2, 1, 24, 24) (Given input size",
+        ),
         ("compare mnist5k invariance.max_shift=9", "margin of 6 pixels, got 9"),
         ("measure torchvision:resnet18 --data digits --max-shift 1 --mean 0 --std 0", "std: expected values above 0"),
         ("train", "expected one recipe"),
