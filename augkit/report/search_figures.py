@@ -25,6 +25,7 @@ from augkit.report.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
 PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
 COLOUR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
 UPRIGHT = 8  # parallel axes up to which their names are written level
+WIDEST = 19  # letters of a line up to which it stays level
 LONGEST = 12  # letters of a choice
 APART = 0.07  # of an axis's height that two of its ticks keep
 STYLES: dict[str, dict[str, Any]] = {
@@ -90,7 +91,7 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
     steps = [0.0, *y]
     axes.step(range(len(steps)), steps, where="post", color=BLUE, lw=1.6)
     grown = [k for k in range(1, len(steps)) if steps[k] > steps[k - 1]]
-    axes.scatter(grown, [steps[k] for k in grown], color=BLUE, s=20, zorder=3, label="front grew")
+    axes.scatter(grown, [steps[k] for k in grown], color=BLUE, s=20, zorder=3, label="volume grew")
     barred = [k for k, trial in enumerate(counted, 1) if not trial.get("feasible", True)]
     if barred:
         heights = [steps[k] for k in barred]
@@ -115,10 +116,13 @@ def parallel_coordinates(
     """
     names = [objective] if isinstance(objective, str) else list(objective)
     drawn = [trial for trial in trials if _finite(trial.get("values"))]
-    axes_of = [_Axis(field, row, [trial["parameters"].get(field) for trial in drawn]) for field, row in space.items()]
+    axes_of = [
+        _Axis(field, row, [(trial.get("parameters") or {}).get(field) for trial in drawn])
+        for field, row in space.items()
+    ]
     for k, name in enumerate(names):
         axes_of.append(_Axis(name, {"kind": "float"}, [trial["values"][k] for trial in drawn]))
-    turned = len(axes_of) > UPRIGHT or max(len(part) for a in axes_of for part in a.label.split("\n")) > 16
+    turned = len(axes_of) > UPRIGHT or max(len(part) for a in axes_of for part in a.label.split("\n")) > WIDEST
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(min(13.0, max(5.6, 1.6 + 1.15 * len(axes_of))), 4.2), layout="constrained")
         axes = figure.subplots()
@@ -149,24 +153,25 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
     count = dict.fromkeys(STYLES, 0)
     last = float(budget)
     for trial in trials:
-        curve = sorted((float(epoch), 100 * value) for epoch, value in trial["curve"].items() if _finite([value]))
-        if not curve:
-            continue
         kind = next((key for key in ("chosen", "control") if trial.get(key)), trial["state"])
+        known = (trial.get("curve") or {}).items()
+        curve = sorted((float(epoch), 100 * value) for epoch, value in known if _finite([value]))
+        if not curve or kind not in STYLES:
+            continue
         count[kind] += 1
         ends = {"pruned": "x"}.get(kind, "o" if len(curve) == 1 else "")
         x, y = zip(*curve, strict=True)
-        order = 2 + list(STYLES).index(kind) / 10 if kind != "complete" else 2.15
+        order = 2 + list(STYLES).index(kind) / 10
         axes.plot(x, y, **STYLES[kind], marker=ends, markevery=[-1], ms=5, zorder=order, clip_on=False)
         last = max(last, x[-1])
     axes.set_xlim(0, last)
     if not any(count.values()):
         return _without(figure, axes)
-    known = [kind for kind in STYLES if count[kind]]
-    marks = [Line2D([], [], **STYLES[kind], marker="x" if kind == "pruned" else "", ms=5) for kind in known]
-    texts = [f"{kind} ({count[kind]})" if kind in {"complete", "pruned", "failed"} else kind for kind in known]
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(known)}
-    axes.legend(marks, texts, frameon=False, fontsize=8, **place)
+    marks = {}
+    for kind in (kind for kind in STYLES if count[kind]):
+        text = kind if kind in {"chosen", "control"} else f"{kind} ({count[kind]})"
+        marks[text] = Line2D([], [], **STYLES[kind], marker="x" if kind == "pruned" else "", ms=5)
+    _legend(axes, marks)
     return figure
 
 
@@ -174,13 +179,13 @@ def cost(phases: Mapping[str, float]) -> Figure:
     """Seconds by phase as one bar to scale; the labels step aside where phases are too short to hold them."""
     known = {name: float(value) for name, value in phases.items() if _finite([value]) and value > 0}
     texts = [f"{_words(name)}\n{_duration(value)}" for name, value in known.items()]
-    inches = np.array([0.16 + 0.075 * max(map(len, text.split("\n"))) for text in texts])
+    inches = np.array([0.16 + 0.065 * max(map(len, text.split("\n"))) for text in texts])
     width = max(7.2, inches.sum() + 0.6)
-    figure, axes = _figure(width, 1.5)
+    figure, axes = _figure(width, 1.7)
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
-    axes.set_ylim(-0.5, 2.1)
+    axes.set_ylim(-0.5, 2.7)
     if not known:
         return _without(figure, axes)
     unit, name = _unit(sum(known.values()))
@@ -192,8 +197,9 @@ def cost(phases: Mapping[str, float]) -> Figure:
         colour = PHASES[k % len(PHASES)]
         # The edge keeps a phase visible that is narrower than a pixel.
         axes.barh(0, lengths[k], 0.8, left=starts[k], color=colour, edgecolor=colour, lw=0.8)
-        axes.plot([middles[k], middles[k], places[k]], [0.4, 0.6, 1.0], color=colour, lw=0.9)
-        axes.text(places[k], 1.08, text, ha="center", va="bottom", fontsize=8, color=BLACK, parse_math=False)
+        leader = [middles[k], middles[k], places[k]], [0.4, 0.55, 1.45]
+        axes.plot(*leader, color=colour, lw=0.9, marker="o", markevery=[-1], ms=4, clip_on=False)
+        axes.text(places[k], 1.65, text, ha="center", va="bottom", fontsize=8, color=BLACK, parse_math=False)
     axes.set_xlim(0, total)
     axes.set_xlabel(f"{name}, {_duration(total * unit)} in all")
     return figure
@@ -209,17 +215,20 @@ class _Axis:
             choices = [str(choice) for choice in row["choices"]]
             at = {c: k / (len(choices) - 1) if len(choices) > 1 else 0.5 for k, c in enumerate(choices)}
             self.heights = np.array([at.get(str(value), np.nan) for value in values])
-            self.ticks = [(c if len(c) <= LONGEST else f"{c[: LONGEST - 1]}…", height) for c, height in at.items()]
+            self.ticks: list[tuple[str, float]] = [
+                (c if len(c) <= LONGEST else f"{c[: LONGEST - 1]}…", height) for c, height in at.items()
+            ]
             return
         log = bool(row.get("log"))
         numbers = np.array([float(value) if _finite([value]) else np.nan for value in values], dtype=float)
         if log:
             numbers[~(numbers > 0)] = np.nan
         ends = [float(row[key]) for key in ("low", "high") if row.get(key) is not None]
-        reach = [*numbers[np.isfinite(numbers)], *ends]
-        low, high = (min(reach), max(reach)) if reach else (0.0, 1.0)
-        self.heights = _height(numbers, low, high, log=log)
-        self.ticks = _ticks(low, high, log=log, integer=row["kind"] == "int")
+        reach = [value for value in (*numbers, *ends) if math.isfinite(value) and (value > 0 or not log)]
+        self.heights, self.ticks = numbers, []
+        if reach:
+            self.heights = _height(numbers, min(reach), max(reach), log=log)
+            self.ticks = _ticks(min(reach), max(reach), log=log, integer=row["kind"] == "int")
 
 
 def _height(numbers: Array, low: float, high: float, *, log: bool) -> Array:
@@ -234,7 +243,9 @@ def _ticks(low: float, high: float, *, log: bool, integer: bool) -> list[tuple[s
     """Both ends, and round numbers between them where there is room."""
     if low == high:
         return [(f"{low:.3g}", 0.5)]
-    locator = LogLocator(numticks=6) if log else MaxNLocator(4, integer=integer)
+    locator: Any = MaxNLocator(4, integer=integer)
+    if log and high > 3 * low:
+        locator = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
     found: list[tuple[float, float]] = [(low, 0.0), (high, 1.0)]
     for value in locator.tick_values(low, high):
         if low < value < high:
@@ -242,7 +253,7 @@ def _ticks(low: float, high: float, *, log: bool, integer: bool) -> list[tuple[s
             if all(abs(height - other) >= APART for _, other in found):
                 found.append((float(value), height))
     # An end is rounded to three digits, a range too narrow for them gets more.
-    digits = max(3, math.ceil(-math.log10((high - low) / max(abs(low), abs(high)))) + 2)
+    digits = min(6, max(3, math.ceil(-math.log10((high - low) / max(abs(low), abs(high)))) + 2))
     return [(f"{value:.0f}" if integer else f"{value:.{digits}g}", at) for value, at in sorted(found)]
 
 
@@ -330,16 +341,20 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _legend(axes: Axes, *, below: bool = False) -> None:
-    """A legend with each label once."""
-    once = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    if once:
-        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, 0), "ncols": 3} if below else {}
-        axes.legend(once.values(), once.keys(), frameon=False, fontsize=8, **(place or {"loc": "lower right"}))
+def _legend(axes: Axes, marks: Mapping[str, Any] | None = None, *, below: bool = False) -> None:
+    """Marks by label in a row outside of the axes; those that the axes hold, each label once, if none are given."""
+    if marks is None:
+        handles, labels = axes.get_legend_handles_labels()
+        marks = dict(zip(labels, handles, strict=True))
+    place: dict[str, Any] = {"loc": "upper left" if below else "lower left", "bbox_to_anchor": (0, 0 if below else 1)}
+    if marks:
+        axes.legend(list(marks.values()), list(marks), frameon=False, fontsize=8, ncols=len(marks), **place)
 
 
 def _without(figure: Figure, axes: Axes) -> Figure:
-    axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", va="center", color=GREY)
+    behind = {"fc": "white", "ec": "none"}
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 6}
+    axes.text(0.5, 0.5, "nothing to show", color=GREY, bbox=behind, **place)
     return figure
 
 
