@@ -130,7 +130,8 @@ def plane(figure: Figure, looks: Looks) -> str:
     bottom = top + side
     x, y = (Scale(span.low, span.high, a, b, False, span.ticks) for a, b in ((left, left + side), (bottom, top)))
     body = _y_axis(y, x, figure["y_label"]) + _x_axis(x, bottom, figure["x_label"], top)
-    body += f"<path class='diagonal' d='M{coordinate(left)} {coordinate(bottom)}L{coordinate(left + side)} {coordinate(top)}'/>"
+    ends_at = f"M{coordinate(left)} {coordinate(bottom)}L{coordinate(left + side)} {coordinate(top)}"
+    body += f"<path class='diagonal' d='{ends_at}'/>"
     hidden = 0
     for row in rows:
         arm, kind, look = str(row["arm"]), str(row["kind"]), looks[row["arm"]]
@@ -162,10 +163,8 @@ def _line(
         if place is None or value is None:
             px = x.start if place is None else x(place)
             k = below[px] = below.get(px, -1) + 1
-            near_end = px > (x.start + x.end) / 2
-            marks += undefined(
-                arm, tip, px + (-4 if near_end else 4), bottom - 9 - 12 * k, "end" if near_end else "start"
-            )
+            side, anchor = (-4, "end") if px > (x.start + x.end) / 2 else (4, "start")
+            marks += undefined(arm, tip, px + side, bottom - 9 - 12 * k, anchor)
             pieces.append([])
             continue
         alone = "" if low is None or high is None else interval(y, low, high, value, look, False)
