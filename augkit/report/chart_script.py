@@ -15,7 +15,7 @@ html { -webkit-text-size-adjust: 100%; }
 .chart .mark:focus-visible .hit { stroke: #111; stroke-width: 2; }
 .chart .faded { opacity: .18; } .chart .off { display: none; }
 .charttitle { font-weight: 600; margin: 0 0 .3rem; color: #222; font-size: 1rem; }
-.legend, .key { flex-wrap: wrap; gap: .35rem; margin: 1rem 0; padding: .5rem 0; list-style: none; }
+.legend, .key { flex-wrap: wrap; gap: .35rem; margin: 0 0 1rem; padding: .5rem 0; list-style: none; }
 .legend { display: none; position: sticky; top: 0; z-index: 2; background: #fff; border-bottom: 1px solid #ddd; }
 .live .legend { display: flex; } .key { display: flex; } .live .key { display: none; }
 .legend button, .key li { display: inline-flex; align-items: center; gap: .35rem; font: inherit; font-size: .88rem;
@@ -32,7 +32,8 @@ html { -webkit-text-size-adjust: 100%; }
 #tip[hidden] { display: none; }
 @media (max-width: 600px) { .chart { font-size: 14px; } .chart .small { font-size: 12px; }
   .legend { flex-wrap: nowrap; overflow-x: auto; } .legend button { max-width: none; white-space: nowrap; } }
-@media print { .legend, .live .legend, #tip { display: none !important; } .key, .live .key { display: flex; }
+.hint { display: none; margin: 1rem 0 0; } .live .hint { display: block; }
+@media print { .hint, .live .hint, .legend, .live .legend, #tip { display: none !important; } .key, .live .key { display: flex; }
   .chart { max-width: 15cm; } }
 """
 

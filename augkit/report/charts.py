@@ -231,12 +231,12 @@ def _y_axis(y: Scale, x: Scale, label: str) -> str:
     out = text_lines(_wrap(label), 0, LINE / 2 + 2, "start", first=True)
     for tick in y.ticks:
         out += f"<path class='grid' d='M{coordinate(x.start)} {coordinate(y(tick))}H{coordinate(x.end)}'/>"
-        out += text_lines([y.label(tick)], x.start - 6, y(tick), "end")
+        out += text_lines([y.label(tick)], x.start - 9, y(tick), "end")
     return out
 
 
 def _tick_room(y: Scale) -> float:
-    return 12 + LETTER * max(len(y.label(tick)) for tick in y.ticks)
+    return 14 + LETTER * max(len(y.label(tick)) for tick in y.ticks)
 
 
 def _row_labels(names: Sequence[str]) -> tuple[float, list[list[str]]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 UNDEFINED = "undefined"
 DIGITS = 3  # significant ones of the largest part of an estimate
+MORE = 3  # decimals that a narrow interval may add
 LARGEST = 1e300  # beyond it the difference of two numbers may overflow
 Estimated = Mapping[str, Any] | None
 
@@ -64,14 +65,23 @@ def count_text(count: Any) -> str:
 
 
 def _texts(parts: Sequence[float | None]) -> list[str]:
-    largest = max((abs(part) for part in parts if part is not None), default=0.0)
+    known = [part for part in parts if part is not None]
+    largest = max(map(abs, known), default=0.0)
     if largest == 0.0:
         spec = ".0f"
     elif 1e-4 <= largest < 1e7:
-        spec = f".{max(0, DIGITS - 1 - math.floor(math.log10(largest)))}f"
+        spec = f".{_decimals(largest, max(known) - min(known))}f"
     else:
         spec = f".{DIGITS - 1}e"
     return [UNDEFINED if part is None else _signed(format(part, spec)) for part in parts]
+
+
+def _decimals(largest: float, width: float) -> int:
+    """Three digits of the largest part, and more where a narrow interval would have ends that look alike."""
+    decimals = max(0, DIGITS - 1 - math.floor(math.log10(largest)))
+    if width < largest * 1e-6:
+        return decimals
+    return max(decimals, min(decimals + MORE, 1 - math.floor(math.log10(width))))
 
 
 def _signed(text: str) -> str:

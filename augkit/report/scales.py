@@ -9,7 +9,7 @@ from statistics import median
 
 REACH = 1.5  # how far beyond the values, in spans of them, intervals may stretch an axis
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-PLAIN = range(-3, 5)  # powers of ten that are written out
+PLAIN = (1e-3, 1e5)  # a logarithmic axis within this range has its ticks written out
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Scale:
     def label(self, tick: float) -> str:
         """The text of a tick."""
         if self.log:
-            return power_text(tick)
+            return power_text(tick, all(PLAIN[0] <= end <= PLAIN[1] for end in (self.low, self.high)))
         step = self.ticks[1] - self.ticks[0]
         largest = max(abs(self.low), abs(self.high))
         if largest >= 1e6 or largest < 1e-4:
@@ -67,15 +67,25 @@ def linear(values: Iterable[float], start: float, end: float, count: int = 5) ->
 
 
 def logarithmic(values: Iterable[float], start: float, end: float, count: int = 7) -> Scale:
-    """An axis between powers of ten; ``values`` that are not positive have no place on it and do not count."""
+    """An axis with ticks at powers of ten; ``values`` that are not positive have no place on it and do not count."""
     positive = [value for value in values if value > 0] or [1.0]
-    first = math.floor(math.log10(min(positive)) + 1e-9)
-    last = max(first + 1, math.ceil(math.log10(max(positive)) - 1e-9))
+    low, high = _round_down(min(positive)), 1 / _round_down(1 / max(positive))
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    if last - first < 1:  # no two powers within: make it one whole decade or two
+        first = math.floor(math.log10(low) + 1e-9)
+        last = max(first + 1, math.ceil(math.log10(high) - 1e-9))
+        low, high = 10.0**first, 10.0**last
     stride = max(1, math.ceil((last - first) / count))
     ticks = [10.0**k for k in range(first, last + 1, stride)]
     if last - first == 1:
-        ticks = [factor * 10.0**first for factor in (1, 2, 5, 10)]
-    return Scale(10.0**first, 10.0**last, start, end, True, tuple(ticks))
+        ticks = [t for k in (first - 1, first, last) for t in (10.0**k, 2 * 10.0**k, 5 * 10.0**k)]
+    return Scale(low, high, start, end, True, tuple(t for t in ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)))
+
+
+def _round_down(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above ``value``."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max(factor * power for factor in (0.5, 1, 2, 5) if factor * power <= value * (1 + 1e-9))
 
 
 def nice_step(step: float) -> float:
@@ -88,10 +98,14 @@ def nice_step(step: float) -> float:
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
 
 
-def power_text(value: float) -> str:
-    """A tick of a logarithmic axis: 0.01, 10, 10⁶, 2·10⁶."""
+def power_text(value: float, plain: bool) -> str:
+    """A tick of a logarithmic axis.
+
+    >>> power_text(0.02, plain=True), power_text(1e6, plain=False), power_text(0.02, plain=False)
+    ('0.02', '10⁶', '2·10⁻²')
+    """
     exponent = math.floor(math.log10(value) + 1e-9)
-    if exponent in PLAIN:
+    if plain:
         return f"{value:.{max(0, -exponent)}f}"
     factor = round(value / 10.0**exponent)
     power = "10" + str(exponent).translate(SUPERSCRIPTS)

@@ -53,13 +53,14 @@ td.words small { display: block; } .scroll:focus-visible { outline: 2px solid #1
 .gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); }
 .gallery figure { margin: 0; break-inside: avoid; } .gallery img { width: 4.6rem; height: 4.6rem;
   image-rendering: pixelated; object-fit: contain; border: 1px solid #ddd; } .gallery .to { padding: 0 .3rem; }
+[aria-label="Arms of the study"] thead th:is(:nth-child(3), :nth-child(8)) { text-align: left; }
 tbody.arm { border-top: 1px solid #aaa; } tbody.arm td, tbody.arm th { border-bottom-color: #f0f0f0; }
 tbody.arm th { font-weight: 600; vertical-align: top; white-space: normal; min-width: 7rem; }
 pre { max-width: 100%; box-sizing: border-box; }
 @media print { nav { display: none; } .claim { break-inside: avoid; } pre { white-space: pre-wrap; }
   .scroll { overflow: visible; } table { font-size: .75rem; } th, td { white-space: normal; } }
 """
-SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|#~"} | {"\n": " ", "\r": " "})
+SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_<|~"} | {"\n": " ", "\r": " "})
 
 
 def study_page(results: Results) -> str:
@@ -128,9 +129,7 @@ PLANE_CAPTION = (
     " images like those of training and on others; what is learned from images tends to fall below. A drawn ring marks"
     " an invariance that is architectural, a dashed ring one that is both; no ring, learned."
 )
-LAYER_CAPTION = (
-    "How far the maps of a layer shift with the image; a bar is one layer, its end bears the sign of the arm."
-)
+LAYER_CAPTION = "How far the maps of a layer shift with the image; the sign of the arm is at the end of its bar."
 
 
 def _arms(results: Results) -> list[str]:
@@ -158,7 +157,8 @@ def _tally(results: Results) -> str:
 
 
 def _keys(drawn: Looks) -> str:
-    return legend(drawn) if drawn else ""
+    hint = "Point at a mark, or step to it with Tab, to read its value. A button hides an arm in all charts."
+    return f"<p class='note hint'>{hint}</p>{legend(drawn)}" if drawn else ""
 
 
 def _scrolled(label: str, table: str) -> str:
@@ -195,7 +195,8 @@ def _claim(claim: Claim, drawn: Looks) -> str:
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in claim.get("sentences") or ())
     figure = chart(claim["figure"], drawn) if claim.get("figure") else ""
     return (
-        f"<section class='claim{' drawn' if figure else ''}' id='claim-{_id(claim)}'><div><h3>{_numbered(claim, 'claim')}</h3>"
+        f"<section class='claim{' drawn' if figure else ''}' id='claim-{_id(claim)}'><div>"
+        f"<h3>{_numbered(claim, 'claim')}</h3>"
         f"{_badge(claim['verdict'])}<dl>{listed}</dl>{said}<p class='note'>{escape(matched_text(claim))}</p></div>"
         f"<div>{figure}</div></section>"
     )
@@ -220,14 +221,18 @@ def _arm_table(results: Results) -> str:
     for arm in results.get("arms") or ():
         rows = arm_rows(arm)
         span = f" rowspan='{len(rows)}'"
-        shared = "".join(f"<td{span}>{escape(cell)}</td>" for cell in rows[0][1:OF_ARM])
+        named = [" class='name'"] * 2 + [""] * (OF_ARM - 3)  # architecture and policy are words, the others numbers
+        shared = "".join(f"<td{a}{span}>{escape(b)}</td>" for a, b in zip(named, rows[0][1:OF_ARM], strict=True))
         first = f"<th scope='rowgroup'{span}>{escape(rows[0][0])}</th>{shared}"
         body += "<tbody class='arm'>"
         for k, row in enumerate(rows):
             cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[OF_ARM + 1 :])
             body += f"<tr>{'' if k else first}<td class='name'>{escape(row[OF_ARM])}</td>{cells}</tr>"
         body += "</tbody>"
-    return body and _scrolled("Arms", _head(ARM_COLUMNS) + body) + f"<p class='note'>{escape(INVARIANCE_NOTE)}</p>"
+    return (
+        body
+        and _scrolled("Arms of the study", _head(ARM_COLUMNS) + body) + f"<p class='note'>{escape(INVARIANCE_NOTE)}</p>"
+    )
 
 
 def _gallery(results: Results) -> str:
@@ -256,8 +261,9 @@ def _json(value: Any) -> str:
 
 
 def _md(text: Any) -> str:
-    """Text that Markdown does not take for markup, on one line."""
-    return str(text).translate(SPECIAL)
+    """Text that Markdown does not take for markup, on one line; brackets of intervals stay as they are."""
+    plain = str(text).translate(SPECIAL).replace("](", "]\\(")
+    return f"\\{plain}" if plain.startswith(("#", ">", "-", "+")) else plain
 
 
 def _md_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

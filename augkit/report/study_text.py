@@ -112,7 +112,7 @@ def dose_figure(results: Results) -> dict[str, Any] | None:
     if not series:
         return None
     axes = {"x_label": "strength of the policy (0 is no augmentation)", "y_label": label}
-    return {"kind": "lines", "title": "", **axes, "series": series}
+    return {"kind": "lines", "title": "Effect of the strength", **axes, "series": series}
 
 
 def plane_figure(results: Results) -> dict[str, Any] | None:
@@ -120,7 +120,7 @@ def plane_figure(results: Results) -> dict[str, Any] | None:
     points = results.get("plane")
     axes = {"x_label": "invariance on typical images (1 is perfect)"}
     axes["y_label"] = "invariance on atypical images (1 is perfect)"
-    return {"kind": "plane", "title": "", **axes, "points": points} if points else None
+    return {"kind": "plane", "title": "Typical and atypical images", **axes, "points": points} if points else None
 
 
 def layer_figures(results: Results) -> list[dict[str, Any]]:
