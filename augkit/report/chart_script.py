@@ -33,8 +33,8 @@ html { -webkit-text-size-adjust: 100%; }
 @media (max-width: 600px) { .chart { font-size: 14px; } .chart .small { font-size: 12px; }
   .legend { flex-wrap: nowrap; overflow-x: auto; } .legend button { max-width: none; white-space: nowrap; } }
 .hint { display: none; margin: 1rem 0 0; } .live .hint { display: block; }
-@media print { .hint, .live .hint, .legend, .live .legend, #tip { display: none !important; } .key, .live .key { display: flex; }
-  .chart { max-width: 15cm; } }
+@media print { .hint, .live .hint, .legend, .live .legend, #tip { display: none !important; }
+  .key, .live .key { display: flex; } .chart { max-width: 15cm; } }
 """
 
 CHART_SCRIPT = """

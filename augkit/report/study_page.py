@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -60,7 +61,7 @@ pre { max-width: 100%; box-sizing: border-box; }
 @media print { nav { display: none; } .claim { break-inside: avoid; } pre { white-space: pre-wrap; }
   .scroll { overflow: visible; } table { font-size: .75rem; } th, td { white-space: normal; } }
 """
-SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_<|~"} | {"\n": " ", "\r": " "})
+SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_|~"} | {"\n": " ", "\r": " "})
 
 
 def study_page(results: Results) -> str:
@@ -262,7 +263,7 @@ def _json(value: Any) -> str:
 
 def _md(text: Any) -> str:
     """Text that Markdown does not take for markup, on one line; brackets of intervals stay as they are."""
-    plain = str(text).translate(SPECIAL).replace("](", "]\\(")
+    plain = re.sub(r"(?<=\])(?=\()|(?=<[A-Za-z/!?])", r"\\", str(text).translate(SPECIAL))
     return f"\\{plain}" if plain.startswith(("#", ">", "-", "+")) else plain
 
 
