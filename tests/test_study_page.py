@@ -218,8 +218,28 @@ def test_page_and_markdown_say_everything() -> None:
         assert "name: made-up" in text
     assert "Second sentence 3." in page
     assert page.index("First sentence 4.") > page.index("id='not-run'")
+    assert "(true: “7”) after a shift of (+1.00, +0.50) px" in page
     assert page.count("<img") == 2  # the address elsewhere is left out
     assert "````\nname: recipe" in markdown
+
+
+def test_arms_have_a_row_for_each_kind_of_images() -> None:
+    table = Reader(study_page(study())).tables[1]
+    own = ["plain", "shift", "0.5", "5", "12.3"]
+    assert table[1] == ["a", "91.0 [89.0, 93.0]", "typical", "0.0200 [0.0100, 0.0300]", "–", "–", *own]
+    assert table[2] == ["upside down", "undefined", "–", "–"]
+    assert table[3][4] == "0.600 [0.500, 0.700]"
+    assert len(table) == 1 + 3 * 2
+    assert all(len(row) == len(table[0]) for row in table[1::2])
+
+
+def test_every_text_of_a_claim_is_escaped() -> None:
+    texts = dict.fromkeys(("name", "claim", "source", "prediction", "unit"), "<i>&'x")
+    figure = {**lines(), "title": "<i>", "x_label": "<i>'", "y_label": "<i>'"}
+    made = [claim(k, verdict, **texts, sentences=["<i>"], figure=figure) for k, verdict in enumerate(VERDICTS)]
+    page = study_page(study(claims=made, size="<i>", name="<i>", title="<i>", settings={"<i>": 1}))
+    assert "<i>" not in page
+    assert Reader(page).tables[0][1][0] == "0. <i>&'x<i>&'x"  # name, then claim
 
 
 def test_markdown_takes_text_for_text() -> None:

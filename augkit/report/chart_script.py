@@ -16,7 +16,8 @@ html { -webkit-text-size-adjust: 100%; }
 .chart .faded { opacity: .18; } .chart .off { display: none; }
 .charttitle { font-weight: 600; margin: 0 0 .3rem; color: #222; font-size: 1rem; }
 .legend, .key { flex-wrap: wrap; gap: .35rem; margin: 0 0 1rem; padding: .5rem 0; list-style: none; }
-.legend { display: none; position: sticky; top: 0; z-index: 2; background: #fff; border-bottom: 1px solid #ddd; }
+.legend { display: none; position: sticky; top: 0; z-index: 2; max-height: 28vh; overflow-y: auto;
+  background: #fff; border-bottom: 1px solid #ddd; }
 .live .legend { display: flex; } .key { display: flex; } .live .key { display: none; }
 .legend button, .key li { display: inline-flex; align-items: center; gap: .35rem; font: inherit; font-size: .88rem;
   color: #222; background: #fff; border: 1px solid #bbb; border-radius: 1rem; padding: .15rem .65rem .15rem .4rem;
@@ -30,7 +31,7 @@ html { -webkit-text-size-adjust: 100%; }
   background: #222; color: #fff; border-radius: .3rem; font-size: .85rem; line-height: 1.35; white-space: pre-line;
   overflow-wrap: anywhere; }
 #tip[hidden] { display: none; }
-@media (max-width: 600px) { .chart { font-size: 14px; } .chart .small { font-size: 12px; }
+@media (max-width: 600px) { .chart { font-size: 14px; } .chart .small { font-size: 11px; }
   .legend { flex-wrap: nowrap; overflow-x: auto; } .legend button { max-width: none; white-space: nowrap; } }
 .hint { display: none; margin: 1rem 0 0; } .live .hint { display: block; }
 @media print { .hint, .live .hint, .legend, .live .legend, #tip { display: none !important; }

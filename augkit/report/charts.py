@@ -100,7 +100,7 @@ def bars(figure: Figure, looks: Looks) -> str:
     """Numbers of several series by group, as horizontal bars, so that names of groups can be read."""
     groups, series = [str(name) for name in figure["groups"]], figure["series"]
     left, names = _row_labels(groups)
-    thick = 14.0 if len(series) == 1 else 10.0
+    thick = 14.0 if len(series) == 1 else 11.0
     height = max(thick * len(series), LINE * max((len(name) for name in names), default=1)) + 6
     top = _top(figure["x_label"]) if figure.get("x_label") else 0.0
     bottom = top + height * len(groups) + 4

@@ -16,7 +16,7 @@ from augkit.report.study_text import (
     ARM_COLUMNS,
     INVARIANCE_NOTE,
     NOT_RUN,
-    OF_ARM,
+    OF_IMAGES,
     VERDICT_COLUMNS,
     Claim,
     Results,
@@ -52,15 +52,18 @@ td.words small { display: block; } .scroll:focus-visible { outline: 2px solid #1
 @media (min-width: 60rem) { .claim.drawn { grid-template-columns: minmax(0, 27rem) minmax(0, 1fr); } }
 .charts { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); }
-.gallery figure { margin: 0; break-inside: avoid; } .gallery img { width: 4.6rem; height: 4.6rem;
-  image-rendering: pixelated; object-fit: contain; border: 1px solid #ddd; } .gallery .to { padding: 0 .3rem; }
-[aria-label="Arms of the study"] thead th:is(:nth-child(3), :nth-child(8)) { text-align: left; }
+.gallery figure { margin: 0; break-inside: avoid; } .gallery .pair { display: flex; align-items: center; gap: .3rem; }
+.gallery img { width: 44%; max-width: 5.5rem; aspect-ratio: 1;
+  image-rendering: pixelated; object-fit: contain; border: 1px solid #ddd; }
+[aria-label="Arms of the study"] thead th:is(:nth-child(3), :nth-child(7), :nth-child(8)) { text-align: left; }
+[aria-label="Arms of the study"] thead th:nth-child(2) { text-align: right; }
 tbody.arm { border-top: 1px solid #aaa; } tbody.arm td, tbody.arm th { border-bottom-color: #f0f0f0; }
 tbody.arm th { font-weight: 600; vertical-align: top; white-space: normal; min-width: 7rem; }
 pre { max-width: 100%; box-sizing: border-box; }
 @media print { nav { display: none; } .claim { break-inside: avoid; } pre { white-space: pre-wrap; }
   .scroll { overflow: visible; } table { font-size: .75rem; } th, td { white-space: normal; } }
 """
+WORDS = ("images", "architecture", "policy")  # columns of words, which stand to the left
 SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_|~"} | {"\n": " ", "\r": " "})
 
 
@@ -221,18 +224,26 @@ def _arm_table(results: Results) -> str:
     body = ""
     for arm in results.get("arms") or ():
         rows = arm_rows(arm)
-        span = f" rowspan='{len(rows)}'"
-        named = [" class='name'"] * 2 + [""] * (OF_ARM - 3)  # architecture and policy are words, the others numbers
-        shared = "".join(f"<td{a}{span}>{escape(b)}</td>" for a, b in zip(named, rows[0][1:OF_ARM], strict=True))
-        first = f"<th scope='rowgroup'{span}>{escape(rows[0][0])}</th>{shared}"
-        body += "<tbody class='arm'>"
-        for k, row in enumerate(rows):
-            cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[OF_ARM + 1 :])
-            body += f"<tr>{'' if k else first}<td class='name'>{escape(row[OF_ARM])}</td>{cells}</tr>"
-        body += "</tbody>"
+        lines = [
+            "".join(_arm_cell(c, row, 0 if k else len(rows)) for c in range(len(row))) for k, row in enumerate(rows)
+        ]
+        body += "<tbody class='arm'>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</tbody>"
+    table = _scrolled("Arms of the study", _head(ARM_COLUMNS) + body)
+    return body and f"{table}<p class='note'>{escape(INVARIANCE_NOTE)}</p>"
+
+
+def _arm_cell(column: int, row: Sequence[str], span: int) -> str:
+    """A cell of the arms' table; what tells of the whole arm spans ``span`` rows, and is left out where that is 0."""
+    kind = " class='name'" if ARM_COLUMNS[column] in WORDS else ""
+    text = escape(row[column])
+    if column in OF_IMAGES:
+        return f"<td{kind}>{text}</td>"
+    if not span:
+        return ""
     return (
-        body
-        and _scrolled("Arms of the study", _head(ARM_COLUMNS) + body) + f"<p class='note'>{escape(INVARIANCE_NOTE)}</p>"
+        f"<th scope='rowgroup' rowspan='{span}'>{text}</th>"
+        if column == 0
+        else f"<td{kind} rowspan='{span}'>{text}</td>"
     )
 
 
@@ -247,7 +258,7 @@ def _gallery(results: Results) -> str:
             for source, word in zip(sources, ("before the shift", "after the shift"), strict=True)
         )
         words = f"<figcaption><b>{escape(str(flip['arm']))}</b>: {escape(flip_text(flip))}</figcaption>"
-        shown += f"<figure>{before}<span class='to' aria-hidden='true'>→</span>{after}{words}</figure>"
+        shown += f"<figure><div class='pair'>{before}<span aria-hidden='true'>→</span>{after}</div>{words}</figure>"
     return shown and f"<div class='gallery'>{shown}</div>"
 
 

@@ -8,25 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from augkit.report.numbers import count_text, estimate_text, finite, number, p_text
+from augkit.report.numbers import count_text, estimate_text, finite, p_text
 
 SYMBOLS = {"supported": "✓", "refuted": "✗", "undetermined": "?", "not run": "–"}
 NOT_RUN = "not run"
 VERDICT_COLUMNS = ("claim", "verdict", "effect [95 % interval]", "p (Holm)", "seeds", "images", "seeds needed")
+MEASURED = {
+    "js": "JS, bits",
+    "learned_invariance": "learned invariance",
+    "architectural_invariance": "architectural invariance",
+}
 ARM_COLUMNS = (
-    "arm",
-    "architecture",
-    "policy",
-    "strength",
-    "accuracy, %",
-    "seeds",
-    "time, s",
-    "images",
-    "JS, bits",
-    "learned invariance",
-    "architectural invariance",
+    *("arm", "accuracy, %", "images", *MEASURED.values()),
+    *("architecture", "policy", "strength", "seeds", "time, s"),
 )
-OF_ARM = 7  # the first columns, which tell of the arm as a whole
+OF_IMAGES = range(2, 3 + len(MEASURED))  # columns that tell of one kind of images; the others tell of the arm
 INVARIANCE_NOTE = (
     "JS is the Jensen-Shannon divergence between answers to two shifts of an image. Invariance is the share of it that"
     " is gone: 1 is perfect, 0 is no change, below 0 is a change for the worse. Learned invariance compares with the"
@@ -34,6 +30,7 @@ INVARIANCE_NOTE = (
     " alike. Intervals are 95 %."
 )
 DOSE_LABEL = "learned invariance on typical images, share"
+NAMED = 4  # arms that a title can hold
 Results = Mapping[str, Any]
 Claim = Mapping[str, Any]
 
@@ -69,16 +66,13 @@ def tally(results: Results) -> dict[str, int]:
 
 
 def arm_rows(arm: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of `ARM_COLUMNS`, one for each kind of image; the first `OF_ARM` cells of each are the same."""
+    """Rows of `ARM_COLUMNS`, one for each kind of images; only the cells in `OF_IMAGES` differ between them."""
     kinds = list(dict.fromkeys(kind for key in MEASURED for kind in arm.get(key) or {})) or ["–"]
-    shared = [str(arm["arm"]), str(arm.get("architecture", "–")), str(arm.get("policy", "–"))]
-    shared += ["–" if finite(arm.get("strength")) is None else f"{arm['strength']:g}"]
-    shared += [estimate_text(arm.get("accuracy"), factor=100), count_text(arm.get("n_seeds"))]
-    shared += ["–" if finite(arm.get("seconds")) is None else f"{arm['seconds']:,.1f}"]
-    return [[*shared, kind, *(_measured(arm, key, kind) for key in MEASURED)] for kind in kinds]
-
-
-MEASURED = ("js", "learned_invariance", "architectural_invariance")
+    first = [str(arm["arm"]), estimate_text(arm.get("accuracy"), factor=100)]
+    last = [str(arm.get("architecture", "–")), str(arm.get("policy", "–"))]
+    last += ["–" if finite(arm.get("strength")) is None else f"{arm['strength']:g}", count_text(arm.get("n_seeds"))]
+    last += ["–" if finite(arm.get("seconds")) is None else f"{arm['seconds']:,.1f}"]
+    return [[*first, kind, *(_measured(arm, key, kind) for key in MEASURED), *last] for kind in kinds]
 
 
 def cost_text(results: Results) -> str:
@@ -99,7 +93,7 @@ TIMES = (("h", 3600.0), ("min", 60.0))
 
 def flip_text(flip: Mapping[str, Any]) -> str:
     """One answer that a shift changed; the shift is along x (right) and y (down), in pixels."""
-    shift = ", ".join(number(part) for part in flip["shift"])
+    shift = ", ".join(f"{part:+.2f}".replace("-", "−") for part in flip["shift"])
     return (
         f"“{flip['said_before']}” became “{flip['said_after']}” (true: “{flip['true']}”) after a shift of ({shift}) px"
     )
@@ -129,16 +123,11 @@ def layer_figures(results: Results) -> list[dict[str, Any]]:
     for row in results.get("layers") or ():
         together.setdefault(tuple(map(str, row["names"])), []).append({"arm": row["arm"], "values": row["db"]})
     axes = {"y_label": "signal-to-error ratio under a shift, dB (more is better)"}
-    return [
-        {
-            "kind": "bars",
-            "title": ", ".join(str(row["arm"]) for row in series),
-            **axes,
-            "groups": names,
-            "series": series,
-        }
-        for names, series in together.items()
-    ]
+    figures = []
+    for names, series in together.items():
+        title = ", ".join(str(row["arm"]) for row in series) if len(series) <= NAMED else f"{len(series)} arms"
+        figures.append({"kind": "bars", "title": title, **axes, "groups": list(names), "series": series})
+    return figures
 
 
 def _measured(arm: Mapping[str, Any], key: str, kind: str) -> str:
