@@ -374,6 +374,12 @@ def test_a_wide_interval_is_cut_with_an_arrow() -> None:
     assert "[−1000, 1000]" in drawn  # the tip has the numbers all the same
 
 
+def test_a_tip_says_arm_place_and_value() -> None:
+    tips = [mark["data-tip"] for mark in Reader(chart(lines(), looks(["a"]))).marks]
+    assert tips[1] == "a\nx, px: 1\ny, bits: 0.400 [0.300, 0.500]"
+    assert Reader(chart(bars(3.0), looks(["a"]))).marks[0]["data-tip"] == "a\ngroup 0\ndB: 3.00"
+
+
 def test_undefined_values_are_words() -> None:
     look = looks(["a"])
     half = {"value": 1.0, "low": None, "high": 2.0}

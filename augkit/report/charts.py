@@ -24,7 +24,7 @@ from augkit.report.chart_marks import (
     text_lines,
     undefined,
 )
-from augkit.report.numbers import ends, estimate_text, finite, number
+from augkit.report.numbers import UNDEFINED, ends, estimate_text, finite, number
 from augkit.report.scales import Scale, linear, logarithmic, reachable
 
 WIDTH, HEIGHT = 480.0, 300.0
@@ -158,7 +158,7 @@ def _line(
     marks = ""
     for at, estimate in zip(row["x"], row["y"], strict=True):
         place, (value, low, high) = finite(at), ends(estimate)
-        tip = f"{row.get('series', arm)}\n{figure['x_label']}: {number(at)}\n{figure['y_label']}: "
+        tip = f"{row.get('series', arm)}\n{figure['x_label']}: {UNDEFINED if place is None else format(place, 'g')}\n{figure['y_label']}: "
         tip += estimate_text(estimate)
         if place is None or value is None:
             px = x.start if place is None else x(place)

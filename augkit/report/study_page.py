@@ -61,7 +61,11 @@ tbody.arm { border-top: 1px solid #aaa; } tbody.arm td, tbody.arm th { border-bo
 tbody.arm th { font-weight: 600; vertical-align: top; white-space: normal; min-width: 7rem; }
 pre { max-width: 100%; box-sizing: border-box; }
 @media print { nav { display: none; } .claim { break-inside: avoid; } pre { white-space: pre-wrap; }
-  .scroll { overflow: visible; } table { font-size: .75rem; } th, td { white-space: normal; } }
+  .scroll { overflow: visible; } table { font-size: .72rem; } thead th { font-size: .7rem; }
+  th, td { white-space: normal; padding: .2rem .3rem; } td.words { min-width: 5rem; }
+  td .verdict { font-size: .72rem; padding: 0 .3rem; }
+  [aria-label="Arms of the study"] :is(td, th) { font-size: .58rem; padding: .15rem .2rem; min-width: 0; } }
+@media screen and (max-width: 600px) { td.words { min-width: 10.5rem; } }
 """
 WORDS = ("images", "architecture", "policy")  # columns of words, which stand to the left
 SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_|~"} | {"\n": " ", "\r": " "})
