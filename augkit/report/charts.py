@@ -158,7 +158,8 @@ def _line(
     marks = ""
     for at, estimate in zip(row["x"], row["y"], strict=True):
         place, (value, low, high) = finite(at), ends(estimate)
-        tip = f"{row.get('series', arm)}\n{figure['x_label']}: {UNDEFINED if place is None else format(place, 'g')}\n{figure['y_label']}: "
+        shown = UNDEFINED if place is None else f"{place:g}"
+        tip = f"{row.get('series', arm)}\n{figure['x_label']}: {shown}\n{figure['y_label']}: "
         tip += estimate_text(estimate)
         if place is None or value is None:
             px = x.start if place is None else x(place)
