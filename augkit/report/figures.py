@@ -48,6 +48,7 @@ def save_png(figure: Figure, path: Path) -> None:
 def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
     """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
     figure, axes = _figure(5.6, 3.8)
+    trials = [trial for trial in trials if trial["accuracy"] is not None and trial["learned_invariance"] is not None]
     x = np.array([100 * trial["accuracy"] for trial in trials])
     y = np.array([100 * trial["learned_invariance"] for trial in trials])
     on_front = np.array([bool(trial["front"]) for trial in trials])
