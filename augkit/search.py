@@ -201,6 +201,20 @@ def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
     return True
 
 
+def again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Put an interrupted trial in line again; that is no fault of its own, so it does not count as a retry."""
+    if trial.params or trial.system_attrs.get("fixed_params") or "control" in trial.user_attrs:
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=trial.user_attrs,
+                system_attrs=trial.system_attrs,
+            )
+        )
+
+
 def control_key(architecture: Mapping[str, Value]) -> str:
     """Where a study keeps the control of an architecture."""
     return f"control {json.dumps(dict(architecture), sort_keys=True)}"

@@ -24,9 +24,10 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 
-from augkit.errors import InputError
+from augkit.errors import AugkitError, InputError
 
 HEARTBEAT = 30  # seconds
+ATTEMPTS = 6  # to open a database that others open too
 PATIENCE = 300.0  # seconds that a database may be away
 OPERATIONS = (
     "create_new_trial",
@@ -71,13 +72,7 @@ def open_storage(
             place = urlsplit(str(storage))
             return PatientProxy(host=place.hostname or "localhost", port=place.port or 13000)
         if "://" in str(storage):
-            return PatientDatabase(
-                str(storage),
-                engine_kwargs={"pool_pre_ping": True},
-                heartbeat_interval=max(1, min(HEARTBEAT, int(grace / 4))),
-                grace_period=max(1, int(grace)),
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=retries),
-            )
+            return _open_database(str(storage), retries, grace)
         path = Path(storage)
         if not path.parent.is_dir():
             raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
@@ -91,6 +86,26 @@ def open_storage(
         if first:
             json.loads(first)  # raises where the file is something else, which Optuna would append to
         return JournalStorage(journal)
+
+
+def _open_database(url: str, retries: int, grace: float) -> PatientDatabase:
+    import sqlalchemy.exc
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return PatientDatabase(
+                url,
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=max(1, min(HEARTBEAT, int(grace / 4))),
+                grace_period=max(1, int(grace)),
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=retries),
+            )
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            # Another host makes the tables of an empty database at the same moment.
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.5 * (attempt + 1))
+    raise AssertionError
 
 
 def is_sqlite(storage: str | Path) -> bool:
@@ -112,6 +127,10 @@ def storage_errors(storage: str | Path) -> Iterator[None]:
         raise InputError(shown) from None
 
 
+class StorageLostError(AugkitError):
+    """A study that cannot be written to any more; no trial of it failed."""
+
+
 class Journal(JournalFileBackend):
     """A journal file whose torn last line is cut off before the next line is written."""
 
@@ -129,15 +148,23 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append under the lock, after a repair."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._lock.acquire()
         try:
-            self.repair()
-            with open(self._file_path, "ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            self._lock.release()
+            self._lock.acquire()
+            try:
+                self.repair()
+                with open(self._file_path, "ab") as file:
+                    file.write(lines.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                self._lock.release()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.repair()  # half a line may have found room
+            reason = error.strerror or error
+            raise StorageLostError(
+                f"cannot write '{self._file_path}' ({reason}); what was there before is intact"
+            ) from None
 
 
 class PatientDatabase(RDBStorage):

@@ -7,8 +7,10 @@ for ``grace`` seconds, is dead: its trial fails and is put in line again, and an
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -104,7 +106,7 @@ class Crew:
             member.ended = True
             requeue_of(self.study, member.name, self.retries)
             if code:
-                self.line(f"worker {member.index} gave up: {member.last_word()}")
+                self.line(f"worker {member.index} gave up: {member.last_word() or f'exit code {code}'}")
             return
         again = requeue_of(self.study, member.name, self.retries)
         what = f"trial {', '.join(map(str, again))} is in line again" if again else "it had no trial"
@@ -132,7 +134,12 @@ class Crew:
                 requeue_of(self.study, member.name, None)
 
     def _last_words(self) -> str:
-        return next((word for word in (member.last_word() for member in self._members) if word), "see the logs")
+        for member in self._members:
+            if member.last_word():
+                return member.last_word()
+        # On a full disk there is no room for last words either.
+        full = shutil.disk_usage(self.folder).free < 2**16
+        return f"{os.strerror(errno.ENOSPC)} for '{self.folder}'" if full else f"see {self._members[0].log}"
 
 
 @dataclass
@@ -183,7 +190,7 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
 
     ``alone`` says that nobody else works on the study, so that a trial nobody put a name to is nobody's.
     """
-    again = others = 0
+    again, others = _put_back(study, retries), 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get("worker")
         if worker is None:
@@ -195,6 +202,25 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
         else:
             others += 1
     return again, others
+
+
+def _put_back(study: optuna.Study, retries: int | None) -> int:
+    """Failed trials that were to be put in line again, where that did not reach the study; how many."""
+    trials = study.get_trials(deepcopy=False)
+    alive = [json.dumps(t.user_attrs.get("values"), sort_keys=True) for t in trials if t.state != TrialState.FAIL]
+    alive += [json.dumps(t.params, sort_keys=True) for t in trials if t.state == TrialState.WAITING]
+    count = 0
+    for trial in trials:
+        # One that failed for a reason of its own has an error.
+        if trial.state != TrialState.FAIL or "values" not in trial.user_attrs or "error" in trial.user_attrs:
+            continue
+        mine = json.dumps(trial.user_attrs["values"], sort_keys=True), json.dumps(trial.params, sort_keys=True)
+        tried = len(trial.system_attrs.get("retry_history", []))
+        if not set(mine) & set(alive) and (retries is None or tried < retries):
+            search.again(study, trial)
+            alive += mine
+            count += 1
+    return count
 
 
 def _lives(pid: int) -> bool:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit import search
 from augkit.data import Dataset, Images, atypical
-from augkit.errors import AugkitError, InputError, RunError
+from augkit.errors import AugkitError, InputError, RunError, WriteError
 from augkit.evaluation import measure_model
 from augkit.invariance import InvarianceReport, learned_invariance
 from augkit.job import Run
@@ -137,7 +137,7 @@ class Worker:
     def _hand_back(self, begun: Sequence[int]) -> None:
         for trial in map(self._frozen, begun):
             if trial.state == TrialState.FAIL:
-                _again(self.study, trial)
+                search.again(self.study, trial)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
@@ -186,6 +186,8 @@ class Worker:
             self.failed = 0
             self.on_trial(self._frozen(trial.number), recipe, None)
             raise
+        except WriteError as error:
+            raise GiveUpError(str(error)) from None  # no fault of the trial, and the next would fare no better
         except RunError as error:
             trial.set_user_attr("error", str(error))
             self.failed += 1
@@ -380,17 +382,3 @@ def _along(goal: Goal, row: Mapping[str, Any], reference: Mapping[str, Any]) -> 
         return row.get("validation_accuracy")
     moved = row.get("variability")
     return None if moved is None else 1 - moved["value"] / reference["js"]["typical"]
-
-
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Put an interrupted trial in line again; that is no fault of its own, so it does not count as a retry."""
-    if trial.params or trial.system_attrs.get("fixed_params") or "control" in trial.user_attrs:
-        study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=trial.user_attrs,
-                system_attrs=trial.system_attrs,
-            )
-        )

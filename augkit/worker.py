@@ -6,6 +6,7 @@ It stops, and hands its trial back, when the process that started it is gone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ import optuna
 
 from augkit.building import choose_device, load_recipe_data
 from augkit.command import run
+from augkit.errors import WriteError
 from augkit.search import load_terms
 from augkit.storage import write
 from augkit.storages import open_storage
@@ -68,7 +70,8 @@ def _watch(options: Any) -> Watch:
     def tell() -> None:
         last[0] = time.monotonic()
         if options.status:
-            write(options.status, json.dumps(told))
+            with contextlib.suppress(WriteError):  # no trial fails for want of a status
+                write(options.status, json.dumps(told))
 
     def stage(text: str) -> None:
         told.update(stage=text, epoch=None, epochs=None)
@@ -88,7 +91,7 @@ def _watch(options: Any) -> Watch:
         if time.monotonic() - last[0] > 1:
             tell()
 
-    return Watch(stage, epoch, work, alive)
+    return Watch(stage, epoch, work, alive, line=lambda text: print(text, file=sys.stderr, flush=True))
 
 
 if __name__ == "__main__":
