@@ -45,7 +45,7 @@ def annotate(worker: Worker) -> Callable[[FrozenTrial, Recipe, InvarianceReport 
 
     def add(trial: FrozenTrial, recipe: Recipe, report: InvarianceReport | None) -> None:
         live = optuna.trial.Trial(worker.study, trial._trial_id)
-        save_note(live, recipe_diff(base, recipe))
+        save_note(live, recipe_diff(base, worker.space.with_values(trial.user_attrs["values"])))
         with tempfile.TemporaryDirectory() as scratch:
             sheet, curve = Path(scratch) / "contact-sheet.png", Path(scratch) / "response.png"
             save(contact_sheet(recipe.policy, shown), sheet)

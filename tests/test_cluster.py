@@ -359,3 +359,53 @@ def test_the_disk_is_full(recipe: Path, tmp_path: Path) -> None:
         tally(study, 10, "disk full in trials, then resumed", "one line, exit code 1; nothing written was lost")
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_ray_starts_workers(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "augkit.tune", str(recipe), "train.epochs=2", "--trials", "4", "--seeds", "1"]
+    command += ["--top", "1", "--storage", postgres.url, "--study", "ray", "--launcher", "ray", "--workers", "2"]
+    command += ["--output", str(tmp_path / "out"), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr[-2000:]
+    study = optuna.load_study(storage=open_storage(postgres.url), study_name="ray")
+    tally(study, 4, "none: 2 workers started by Ray", "both worked on the study")
+
+
+def test_a_study_behind_a_grpc_proxy(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import optuna; from augkit.storages import open_storage;"
+        f"optuna.storages.run_grpc_proxy_server(open_storage('{postgres.url}'), host='127.0.0.1', port={port})"
+    )
+    server = on_host("proxy", [sys.executable, "-W", "ignore", "-c", code], tmp_path / "proxy.log")
+
+    def answers() -> bool | None:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", port)) == 0 or None
+
+    wait(answers, "answer of the proxy")
+    team = Team(f"grpc://127.0.0.1:{port}", recipe, tmp_path, 6)
+    for k in range(2):
+        team.add(k)
+    team.finish()
+    tally(team.study, 6, "none: 2 workers behind a gRPC proxy", "both worked on the study")
+    server.kill()
+
+
+def test_a_trial_is_a_torchrun_job(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "augkit.tune", str(recipe), "train.epochs=2", "--trials", "3", "--seeds", "1"]
+    command += ["--top", "1", "--nproc-per-trial", "2", "--keep-trials", "--objective", "accuracy", "--device", "cpu"]
+    command += ["--at-least-invariance", "0", "--trial-epochs", "2", "--output", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kept = sorted((folder / "trials").iterdir())
+    assert [path.name for path in kept] == ["augkit-1", "augkit-2", "augkit-3"], "keyed by study and trial"
+    rows = [json.loads(line) for line in (kept[0] / "metrics.jsonl").read_text().splitlines()]
+    study = optuna.load_study(storage=open_storage(folder / "study.journal"), study_name="augkit")
+    assert study.trials[1].intermediate_values == {row["epoch"]: row["validation_accuracy"] for row in rows}
+    tally(study, 3, "none: a trial is a torchrun job of 2 processes", "one of them talked to the study")
