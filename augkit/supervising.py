@@ -41,6 +41,7 @@ class Crew:
         study: seen from this process.
         folder: of the study; status files and logs go to ``workers/`` in it.
         arguments: of ``augkit.worker`` that all of them share.
+        first: index of the first worker; those of several hosts must differ, since their seeds derive from it.
         per_gpu: workers that share a GPU, where there are GPUs.
         retries: how often a trial is run again.
         grace: seconds without a sign of life.
@@ -52,6 +53,7 @@ class Crew:
     folder: Path
     arguments: Sequence[str]
     count: int
+    first: int = 0
     per_gpu: int = 1
     retries: int = 1
     grace: float = 300.0
@@ -86,11 +88,12 @@ class Crew:
         gpus = torch.cuda.device_count()
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(k // self.per_gpu % gpus)
-        command = [sys.executable, "-m", "augkit.worker", "--index", str(k), "--status", str(status)]
-        command += ["--parent", str(os.getpid()), *self.arguments]
+        command = [sys.executable, "-m", "augkit.worker", "--index", str(self.first + k)]
+        command += ["--status", str(status), "--parent", str(os.getpid()), *self.arguments]
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
-        return _Member(k, process, status, log, time.monotonic(), deaths, len(search.finished(self.study)))
+        name = f"{socket.gethostname()}:{process.pid}:{self.first + k}"
+        return _Member(k, name, process, status, log, time.monotonic(), deaths, len(search.finished(self.study)))
 
     def _look_after(self, member: _Member) -> None:
         code = member.process.poll()
@@ -145,6 +148,7 @@ class Crew:
 @dataclass
 class _Member:
     index: int
+    name: str  # as the worker names itself in a trial
     process: subprocess.Popen[bytes]
     status: Path
     log: Path
@@ -152,11 +156,6 @@ class _Member:
     deaths: int
     finished: int
     ended: bool = False
-
-    @property
-    def name(self) -> str:
-        """As the worker names itself in a trial."""
-        return f"{socket.gethostname()}:{self.process.pid}:{self.index}"
 
     def state(self) -> dict[str, Any]:
         """What it does."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,9 @@ def _folder(options: Any) -> Path:
         return Path(options.output)
     if options.resume:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
+    if options.storage is not None and "://" in options.storage:
+        # Many hosts start in one second, and may share their folders.
+        return new_folder(f"tune-{options.study or 'augkit'}-{socket.gethostname()}-{os.getpid()}")
     return new_folder("tune")
 
 

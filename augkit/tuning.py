@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
 import sys
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +148,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line(f"{others} trial(s) are under way elsewhere")
         tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
         _plan(tuning, trials)
-        _search(tuning, place, crew)
+        _search(tuning, place, crew, 0 if created or resume else _own_index())
         if not (created or resume):
             display.line("the search is done; the command that made the study goes on with the final runs")
             return {"joined": True, "search_cost": search_cost(study, terms)}
@@ -189,11 +192,16 @@ def _plan(tuning: Tuning, trials: int) -> None:
     tuning.display.begin((max(trials, already) + controls) * each + tuning.work(), already * each)
 
 
-def _search(tuning: Tuning, place: str, crew: Workers) -> None:
+def _own_index() -> int:
+    """An index that no other host has, for one that joins a study."""
+    return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000
+
+
+def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
     started = time.monotonic()
     told = Teller(tuning)
     if crew.launcher == "ray":
-        codes = on_ray([_command(tuning, place, crew, k) for k in range(crew.count)], crew.gpus_per_worker, 1)
+        codes = on_ray([_command(tuning, place, crew, first + k) for k in range(crew.count)], crew.gpus_per_worker, 1)
         if not search.done(tuning.study):
             raise RunError(f"the workers on Ray ended with exit codes {codes} before the search was done")
     elif crew.count > 1:
@@ -202,9 +210,10 @@ def _search(tuning: Tuning, place: str, crew: Workers) -> None:
             tuning.folder,
             _command(tuning, place, crew)[5:],
             crew.count,
-            crew.per_gpu,
-            crew.retries,
-            crew.grace,
+            first=first,
+            per_gpu=crew.per_gpu,
+            retries=crew.retries,
+            grace=crew.grace,
             look=told.look,
             line=tuning.display.line,
         )
@@ -216,6 +225,7 @@ def _search(tuning: Tuning, place: str, crew: Workers) -> None:
             tuning.terms,
             tuning.dataset,
             tuning.device,
+            index=first,
             folder=tuning.folder,
             keep=crew.keep,
             retries=crew.retries,

@@ -52,15 +52,15 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m augkit.")]
     assert [line.split()[2] for line in lines] == [
-        f"augkit.{name}" for name in ("preview", "train", "measure", "compare", "tune")
+        f"augkit.{name}" for name in ("preview", "train", "tune", "tune", "tune", "measure", "compare")
     ]
     for line in lines:
         name, *words = shlex.split(line.removeprefix("python -m augkit."))
         if name == "measure":
             words += ["--limit", "40"]
-        else:
+        elif "--show" not in words:
             words = [*words, *SMALL]
-        if name == "tune":  # the last --trials and --seeds count
+        if name == "tune" and "--show" not in words:  # the last --trials and --seeds count
             words += ["--trials", "1", "--seeds", "1", "--trial-epochs", "1"]
         assert run(COMMANDS[name], [*words, "--quiet"]) == 0, capsys.readouterr().err
     assert (tmp_path / "runs" / "longer" / "report.html").is_file()
