@@ -27,7 +27,7 @@ ROWS = [
     ["building", "checkpoints", "evaluation", "feeding"],
     ["job"],
     ["training", "search"],
-    ["comparison", "models", "report"],
+    ["comparison", "experiments", "models", "report"],
     ["command"],
     ["probes"],
     ["measuring"],
