@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -27,10 +28,9 @@ def pictures(count: int = 6, side: int = 16, channels: int = 1) -> Tensor:
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:side, :side]
     images = np.zeros((count, channels, side, side))
-    for image in images.reshape(-1, side, side):
-        for _ in range(3):
-            (cy, cx), width = rng.uniform(4, side - 4, 2), rng.uniform(1, 2)
-            image += rng.uniform(0.2, 0.5) * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 2 / width**2)
+    for index in np.ndindex(count, channels, 3):
+        (cy, cx), width = rng.uniform(side / 4, 3 * side / 4, 2), rng.uniform(1, 2)
+        images[index[:2]] += rng.uniform(0.2, 0.5) * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 2 / width**2)
     return torch.from_numpy(images).float().clamp(0, 1)
 
 
@@ -363,7 +363,7 @@ def test_half_life_of_an_exponential_is_that_of_a_decay() -> None:
 
 def loop_half_life(lengths: np.ndarray, curve: np.ndarray, plateau: float) -> float:
     points = [(0.0, 0.0), *zip(lengths.tolist(), curve.tolist(), strict=True)]
-    for (x0, v0), (x1, v1) in zip(points, points[1:], strict=False):
+    for (x0, v0), (x1, v1) in itertools.pairwise(points):
         if v1 >= plateau / 2 > 0:
             return x0 + (x1 - x0) * (plateau / 2 - v0) / (v1 - v0)
     return math.nan

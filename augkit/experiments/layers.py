@@ -172,7 +172,8 @@ def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with 
 def _downsampling(record: Pass) -> dict[str, str]:
     """Per innermost layer that makes a map coarser, the reported layer whose map it makes coarser."""
     maker = {call.output: call for call in record.calls if call.output is not None}
-    coarser = [call for call in record.calls if _coarsens(record, call)]
+    # What is given the work of no module (the image, a padded map) is left out; its stride may be that of the padding.
+    coarser = [call for call in record.calls if _source(maker, call) is not None and _coarsens(record, call)]
     holding = {id(call.inside) for call in coarser}
     found = {}
     for call in coarser:
