@@ -27,7 +27,7 @@ ROWS = [
     ["building", "checkpoints", "evaluation", "feeding"],
     ["job", "space", "storages"],
     ["training", "search"],
-    ["comparison", "models", "report", "launching"],
+    ["comparison", "experiments", "models", "report", "launching"],
     ["trials", "outcome"],
     ["command"],
     ["probes", "supervising", "trial_notes", "finals"],
