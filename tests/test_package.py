@@ -31,6 +31,12 @@ ROWS = [
     ["command"],
     ["probes"],
     ["measuring"],
+    ["claims", "decisions", "matching"],
+    ["statistics", "studies", "locating"],
+    ["readings"],
+    ["cells"],
+    ["findings"],
+    ["studying"],
     ["train", "tune", "measure", "compare", "preview"],
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}
