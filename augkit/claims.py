@@ -55,10 +55,11 @@ class Prediction(Data):
     """What is predicted of a number.
 
     ``positive``: above the margin. ``negative``: below minus the margin. ``zero``: within the margin on both sides
-    (two one-sided tests, Schuirmann 1987). ``below``: below the margin. ``describe``: nothing, it is only reported.
+    (two one-sided tests, Schuirmann 1987). ``above`` and ``below``: on that side of the margin, which may be negative,
+    as in "not lower by more than". ``describe``: nothing, it is only reported.
     """
 
-    sign: Literal["positive", "negative", "zero", "below", "describe"] = Field(description="where it lies")
+    sign: Literal["positive", "negative", "zero", "above", "below", "describe"] = Field(description="where it lies")
     margin: float = Field(0.0, description="in the unit of the statistic")
 
     @model_validator(mode="after")
@@ -76,6 +77,7 @@ class Prediction(Data):
             "positive": (self.margin, math.inf),
             "negative": (-math.inf, -self.margin),
             "zero": (-self.margin, self.margin),
+            "above": (self.margin, math.inf),
             "below": (-math.inf, self.margin),
             "describe": (-math.inf, math.inf),
         }[self.sign]
@@ -85,6 +87,7 @@ class Prediction(Data):
             "positive": f"above {self.margin:g}",
             "negative": f"below {-self.margin:g}" if self.margin else "below 0",
             "zero": f"within {self.margin:g} of 0",
+            "above": f"above {self.margin:g}",
             "below": f"below {self.margin:g}",
             "describe": "reported only",
         }[self.sign]
@@ -158,7 +161,9 @@ class Part(Data):
     def __str__(self) -> str:
         if self.label:
             return self.label
-        what = f"{self.statistic.replace('_', ' ')} of {' and '.join(self.names) or self.probe}"
+        others = self.names[1:]
+        what = f"{self.statistic.replace('_', ' ')} of {(self.names or [self.probe])[0]}"
+        what += f" against {', '.join(others)}" if others else ""
         return what if self.sets == [TYPICAL] else f"{what} on {', '.join(self.sets)}"
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from augkit.building import choose_device, fresh_model, load_recipe_data
+from augkit.checkpoints import FILE as CHECKPOINT
+from augkit.checkpoints import read_checkpoint, stalled
 from augkit.command import (
     Display,
     Interrupted,
@@ -26,8 +28,6 @@ from augkit.command import (
     run,
     split_recipe,
 )
-from augkit.checkpoints import FILE as CHECKPOINT
-from augkit.checkpoints import read_checkpoint, stalled
 from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
 from augkit.data import Dataset
 from augkit.errors import InputError

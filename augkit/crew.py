@@ -79,6 +79,7 @@ class _Hand:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends us
         )
         study = place.study
         order = {"study": str(source), "size": study.size, "seeds": study.seeds, "folder": str(place.folder)}
