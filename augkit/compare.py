@@ -1,14 +1,22 @@
-"""``python -m augkit.compare``: several recipes, several seeds, the same test images, one paired table."""
+"""``python -m augkit.compare``: several recipes, several seeds, the same test images, one paired table.
+
+Or a study, whose claims are answered; or runs that are finished, which are measured without training.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from augkit.building import choose_device, fresh_model, load_recipe_data
+from augkit.checkpoints import FILE as CHECKPOINT
+from augkit.checkpoints import read_checkpoint, stalled
 from augkit.command import (
     Display,
     Interrupted,
@@ -21,14 +29,19 @@ from augkit.command import (
     split_recipe,
 )
 from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
+from augkit.data import Dataset
 from augkit.errors import InputError
 from augkit.evaluation import check_measurable
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.storage import claim, environment, write
-from augkit.training import fit
+from augkit.studies import Study, is_study
+from augkit.studying import interrupted, run_study, summary
+from augkit.training import Run, fit
 
-EXAMPLE = "python -m augkit.compare mnist5k --seeds 3"
+EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
+  python -m augkit.compare invariance --size quick --workers 2
+  python -m augkit.compare runs/mine-seed0 runs/mine-seed1 runs/other-seed0 runs/other-seed1"""
 
 
 def compare(
@@ -53,9 +66,7 @@ def compare(
     names = [recipe.name for recipe in recipes]
     if len(set(names)) != len(names):
         raise InputError(f"compare: expected recipes with different names, got {', '.join(names)}; set name=...")
-    for key in ("data", "invariance"):
-        if len({getattr(recipe, key).model_dump_json() for recipe in recipes}) != 1:
-            raise InputError(f"compare: expected recipes with the same '{key}', these differ: {', '.join(names)}")
+    _check_comparable(recipes)
     target = choose_device(device)
     dataset = load_recipe_data(recipes[0])
     for recipe in recipes:
@@ -76,6 +87,73 @@ def compare(
                 dataset=dataset,
                 on_epoch=lambda row: show.advance(1),
             )
+    return _finish(runs, names, seeds, dataset, folder, target, show)
+
+
+def compare_finished(
+    folders: Sequence[Path], folder: Path, *, device: str | None = None, display: Display | None = None
+) -> dict[str, Any]:
+    """Measure finished runs, grouped by the name of their recipe over their seeds; the first is the control.
+
+    Returns:
+        As `compare`; written to ``folder``.
+
+    Raises:
+        InputError: a folder that holds no finished run; recipes with other seeds, data or ways of measuring; two runs
+            of one recipe and seed; one recipe alone.
+    """
+    target = choose_device(device)
+    recipes = [finished_recipe(path) for path in folders]
+    names = list(dict.fromkeys(recipe.name for recipe in recipes))
+    paths = {(recipe.name, recipe.seed): path for recipe, path in zip(recipes, folders, strict=True)}
+    seeds = sorted({recipe.seed for recipe in recipes})
+    if len(paths) < len(recipes):
+        raise InputError("compare: expected one run of each recipe and seed, got some twice")
+    if len(names) < 2:
+        raise InputError(f"compare: expected runs of two recipes or more, got those of {names[0]} alone")
+    missing = [f"{name} seed {seed}" for name in names for seed in seeds if (name, seed) not in paths]
+    if missing:
+        raise InputError(f"compare: expected the same seeds of every recipe, there is no {missing[0]}")
+    _check_comparable(recipes)
+    show = display or Display(0, quiet=True)
+    dataset = load_recipe_data(recipes[0])
+    claim(folder)
+    write(folder / "environment.json", json.dumps(environment(), indent=2))
+    runs = {
+        (recipe.name, recipe.seed): fit(recipe, output=path, resume=True, device=target, dataset=dataset)
+        for recipe, path in zip(recipes, folders, strict=True)
+    }
+    return _finish(runs, names, seeds, dataset, folder, target, show)
+
+
+def finished_recipe(path: Path) -> Recipe:
+    """The recipe of a finished run; InputError where it is none, as going on would train it."""
+    recipe = Recipe.load(path)
+    steps = recipe.train.steps
+    kept = read_checkpoint(path / CHECKPOINT)
+    ended = kept.get("step", 0) >= steps if steps else len(kept.get("history", ())) >= recipe.train.epochs
+    if not ended and not stalled(kept.get("history", []), recipe.train.patience):
+        raise InputError(f"'{path}' holds a run that has not ended: python -m augkit.train --output {path} --resume")
+    return recipe
+
+
+def _check_comparable(recipes: Sequence[Recipe]) -> None:
+    names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
+    for key in ("data", "invariance"):
+        if len({getattr(recipe, key).model_dump_json() for recipe in recipes}) != 1:
+            raise InputError(f"compare: expected recipes with the same '{key}', these differ: {names}")
+
+
+def _finish(
+    runs: Mapping[tuple[str, int], Run],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    dataset: Dataset,
+    folder: Path,
+    target: torch.device,
+    show: Display,
+) -> dict[str, Any]:
+    """Measure the runs, make the table and its words, write ``results.json``."""
     show.stage("measuring on the test split and on atypical images")
     sets = open_test_sets(dataset)
     arms = [
@@ -86,7 +164,8 @@ def compare(
         for name in names
     ]
     rows = closing_table(arms)
-    words = {name: conclusion(rows, name, recipes[0].invariance.max_shift) for name in names[1:]}
+    reach = runs[names[0], seeds[0]].recipe.invariance.max_shift
+    words = {name: conclusion(rows, name, reach) for name in names[1:]}
     result = {
         "control": names[0],
         "seeds": list(seeds),
@@ -103,16 +182,33 @@ def main(arguments: list[str]) -> None:
     parser = make_parser(
         "compare",
         "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
-        " recipe is compared with itself without augmentation.",
+        " recipe is compared with itself without augmentation. A study (a file with arms and claims, or a shipped"
+        " name) is run, and its claims are answered. Folders of finished runs are measured without training.",
         EXAMPLE,
     )
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="files or shipped names")
-    parser.add_argument("--seeds", type=positive, default=3, help="training seeds per recipe (default: 3)")
+    parser.add_argument(
+        "recipes",
+        nargs="*",
+        metavar="RECIPE [dotted.key=value ...] | STUDY | RUN RUN ...",
+        help="files, shipped names, or folders of finished runs",
+    )
+    parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
+    parser.add_argument("--size", help="of a study: quick (default), standard or full")
+    parser.add_argument("--workers", type=positive, help="of a study: processes side by side (default: 1)")
     add_writing(parser)
     options = parser.parse_intermixed_args(arguments)
     files, overrides = split_recipe(options.recipes, None)
     if not files:
         raise InputError("compare: expected a recipe or several, got none")
+    if any(is_study(file) for file in files):
+        _study(files, overrides, options, arguments)
+        return
+    if options.size or options.workers:
+        raise InputError(f"compare: --size and --workers belong to studies, '{files[0]}' is none")
+    if len(files) > 1 and all(Path(file).is_dir() for file in files):
+        _finished(files, overrides, options)
+        return
+    options.seeds = options.seeds or 3
     recipes = [Recipe.load(find_recipe(file), overrides) for file in files]
     if len(recipes) == 1:
         recipes = [recipes[0].control(), *recipes]
@@ -133,12 +229,52 @@ def main(arguments: list[str]) -> None:
         words = " ".join(options.recipes)
         line = f"python -m augkit.compare {words} --seeds {options.seeds} --output {folder} --resume"
         raise Interrupted(line) from None
+    _print(result, folder, options)
+
+
+def _print(result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
     if options.json:
         print_json({**jsonable(result), "folder": str(folder)})
         return
     print_table(result["table"])
     for name, text in result["conclusions"].items():
         print(f"{name}: {text}")
+    print(f"written to {folder}")
+
+
+def _finished(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
+    if overrides or options.seeds or options.seed is not None or options.resume or options.overwrite:
+        raise InputError("compare: finished runs are as they are; leave overrides, seeds and --resume out")
+    folder = options.output or new_folder("compare")
+    with Display(len(files), quiet=options.quiet) as display:
+        result = compare_finished([Path(file) for file in files], folder, device=options.device, display=display)
+    _print(result, folder, options)
+
+
+def _study(files: list[str], overrides: list[str], options: argparse.Namespace, arguments: list[str]) -> None:
+    if len(files) > 1 or overrides or options.seed is not None:
+        raise InputError(
+            "compare: expected one study and nothing beside it; overrides and seeds stand in its file, or --seeds N"
+        )
+    study = Study.load(files[0], options.size or "quick", seeds=options.seeds)
+    folder = options.output or new_folder(f"study-{study.settings.name}-{study.size}")
+    try:
+        with Display(0, quiet=options.quiet) as display:
+            results = run_study(
+                study,
+                folder,
+                workers=options.workers or 1,
+                device=options.device,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                display=display,
+            )
+    except KeyboardInterrupt:
+        raise interrupted(arguments, folder) from None
+    if options.json:
+        print_json({**results, "folder": str(folder)})
+        return
+    print(summary(results))
     print(f"written to {folder}")
 
 

@@ -32,7 +32,15 @@ ROWS = [
     ["command"],
     ["probes", "supervising", "trial_notes", "finals"],
     ["measuring", "telling"],
-    ["tuning"],
+    ["tuning", "claims", "decisions", "matching"],
+    ["statistics"],
+    ["studies"],
+    ["readings"],
+    ["cells"],
+    ["crew"],
+    ["answers"],
+    ["findings"],
+    ["studying"],
     ["train", "tune", "measure", "compare", "preview", "worker"],
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}

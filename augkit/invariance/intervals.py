@@ -80,16 +80,21 @@ class Replicates:
             bounds = self.value + self._half_width() * np.array([-1.0, 1.0])
         return Estimate(self.value, float(np.clip(bounds[0], low, high)), float(np.clip(bounds[1], low, high)))
 
+    def error(self) -> tuple[float, float]:
+        """Standard error, and the degrees of freedom of Student's t that go with it (Satterthwaite 1946)."""
+        from_images = float(self.images.var())
+        if self.seeds == 1:
+            return math.sqrt(from_images), math.inf
+        from_seeds = max(0.0, float(self.both.var()) - from_images) * self.seeds / (self.seeds - 1)
+        total = from_images + from_seeds
+        freedom = (self.seeds - 1) * (total / from_seeds) ** 2 if from_seeds > 0 else math.inf
+        return math.sqrt(total), freedom
+
     def _half_width(self) -> float:
         from scipy.stats import t
 
-        from_images = float(self.images.var())
-        from_seeds = max(0.0, float(self.both.var()) - from_images) * self.seeds / (self.seeds - 1)
-        total = from_images + from_seeds
-        if total == 0:
-            return 0.0
-        freedom = (self.seeds - 1) * (total / from_seeds) ** 2 if from_seeds > 0 else math.inf
-        return float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(total)
+        error, freedom = self.error()
+        return float(t.ppf((1 + LEVEL) / 2, freedom)) * error if error else 0.0
 
 
 def combine(function: Callable[..., np.ndarray], *parts: Replicates) -> Replicates:
@@ -128,12 +133,22 @@ def replicates_of(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0)
         for metric in metrics:
             whole[metric].append(float(METRICS[metric](means)))
             per_seed[metric][:, k] = METRICS[metric](resampled).numpy()
-    count = len(runs)
+    return {metric: _over_seeds(whole[metric], values, seed) for metric, values in per_seed.items()}
+
+
+def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
+    """Bootstrap the mean of one column ``(N,)`` per training seed; paired with all that `replicates` gives."""
+    if not columns or len({len(column) for column in columns}) != 1:
+        raise InputError("intervals: expected at least one run, all on the same images")
+    joined = torch.stack([column.double() for column in columns], dim=1)
+    return _over_seeds(joined.mean(0).tolist(), resampled_means(joined, seed).numpy(), seed)
+
+
+def _over_seeds(whole: Sequence[float], per_seed: np.ndarray, seed: int) -> Replicates:
+    """From one value per seed and their replicates over images ``(R, S)``."""
+    count = len(whole)
     weights = np.random.default_rng([seed, count]).multinomial(count, [1 / count] * count, size=REPLICATES) / count
-    return {
-        metric: Replicates(float(np.mean(whole[metric])), values.mean(1), (values * weights).sum(1), count)
-        for metric, values in per_seed.items()
-    }
+    return Replicates(float(np.mean(whole)), per_seed.mean(1), (per_seed * weights).sum(1), count)
 
 
 def mean_estimates(columns: Tensor, *, low: float = 0.0, high: float = math.inf, seed: int = 0) -> list[Estimate]:

@@ -1,0 +1,248 @@
+"""The cells of a study, arm times seed: trained and measured once, kept in a folder each, spread over processes.
+
+A cell's folder is a run as `augkit.fit` writes it, with ``measured/*.npz``, the columns of `augkit.readings`, and
+``cell.json``, which is written last. What is there and belongs to the same recipe and the same measure is used; so a
+study that is run again, with another seed, arm or claim, does what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from augkit.building import load_recipe_data
+from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
+from augkit.data import Dataset, Images
+from augkit.errors import InputError
+from augkit.models import load_model
+from augkit.readings import Columns, image_sets, read, read_accuracy, read_probe
+from augkit.statistics import NO_NETWORK, MissingError, probe_measure
+from augkit.storage import write
+from augkit.studies import Arm, Measure, Study
+from augkit.training import fit
+
+FILE, FOLDER = "cell.json", "cells"
+VERSION = 1  # of the columns: another one measures anew
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed; ``measures`` are those of it that the study needs, by name."""
+
+    arm: Arm
+    seed: int
+    measures: dict[str, Measure | Part]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm.name}-seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Equal for the same training."""
+        whole = [self.arm.recipe.replaced(seed=self.seed).digest(), self.arm.callable, self.arm.task]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """All cells, the seeds outermost, so that a study that is stopped early has few seeds of every arm."""
+    arms = dict(study.arms)
+    wanted: dict[str, dict[str, Measure | Part]] = {
+        name: {DEFAULT_MEASURE: study.measures[DEFAULT_MEASURE]} for name in arms
+    }
+    for part in (part for claim in study.claims for part in claim.parts):
+        if part.statistic == "probe":
+            for name in part.names or [NO_NETWORK]:
+                wanted.setdefault(name, {})[probe_measure(part)] = part
+            continue
+        for name in part.names:
+            for measure in (part.measure, part.from_measure or part.measure):
+                wanted[name][measure] = study.measures[measure]
+    if NO_NETWORK in wanted:
+        arms[NO_NETWORK] = Arm(NO_NETWORK, NO_NETWORK, "none", 1.0, study.recipe)
+    return [Cell(arm, seed, wanted[name]) for seed in range(study.seeds) for name, arm in arms.items()]
+
+
+@dataclass
+class Workplace:
+    """Where cells are worked on: data are loaded once, image sets made once.
+
+    Attributes:
+        study: whose cells they are.
+        folder: of the study.
+        device: to train and measure on.
+    """
+
+    study: Study
+    folder: Path
+    device: torch.device
+    _data: dict[str, Dataset] = field(default_factory=dict, repr=False)
+    _sets: dict[str, dict[str, Images]] = field(default_factory=dict, repr=False)
+
+    def path(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.folder / FOLDER / cell.name
+
+    def missing(self, cell: Cell) -> list[str]:
+        """Names of the measures that are still to be taken; InputError where another recipe stands in its place."""
+        kept = self.kept(cell)
+        if kept is None:
+            return list(cell.measures)
+        return [name for name, measure in cell.measures.items() if not self._is_there(cell, name, measure)]
+
+    def kept(self, cell: Cell) -> dict[str, Any] | None:
+        """What ``cell.json`` says, None where there is none.
+
+        Raises:
+            InputError: it is of another recipe, or broken.
+        """
+        path = self.path(cell) / FILE
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text())
+            digest = found["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"'{path}': expected what a study wrote, it cannot be read; delete it to go on") from None
+        if digest != cell.digest:
+            raise InputError(
+                f"'{path.parent}' holds another recipe ({digest}, expected {cell.digest}): name another --output,"
+                " or --overwrite"
+            )
+        return dict(found)
+
+    def work(self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+        """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says."""
+        missing, kept, started = self.missing(cell), self.kept(cell), time.perf_counter()
+        if kept is not None and not missing:
+            return kept
+        folder = self.path(cell)
+        model = self._network(cell, on_epoch)
+        trained = time.perf_counter()
+        (folder / "measured").mkdir(parents=True, exist_ok=True)
+        failed = {}
+        for name in missing:
+            try:
+                columns = self._take(cell, cell.measures[name], model)
+            except MissingError as error:
+                failed[name] = str(error)
+                continue
+            columns = {**columns, "digest": np.array(self._digest(cell, cell.measures[name]))}
+            write(self._file(cell, name), functools.partial(_save, columns=columns))
+        before = (kept or {}).get("seconds", 0.0)
+        row = {"digest": cell.digest, "arm": cell.arm.name, "seed": cell.seed}
+        row |= {"seconds": before + time.perf_counter() - started, "not_measured": failed}
+        row["training_seconds"] = trained - started if kept is None else kept.get("training_seconds", 0.0)
+        write(folder / FILE, json.dumps(row, indent=2))
+        return row
+
+    def columns(self, cell: Cell) -> dict[str, Columns]:
+        """What was measured of a cell, by measure."""
+        found = {}
+        for name, measure in cell.measures.items():
+            if self._is_there(cell, name, measure):
+                with np.load(self._file(cell, name), allow_pickle=False) as file:
+                    found[name] = {key: file[key] for key in file.files if key != "digest"}
+        return found
+
+    def dataset(self, arm: Arm) -> Dataset:
+        """The data of an arm, or the task of localisation made of them."""
+        key = arm.recipe.data.model_dump_json() + arm.task
+        if key not in self._data:
+            self._data[key] = _located(arm) if arm.task == "locate" else load_recipe_data(arm.recipe)
+        return self._data[key]
+
+    def _network(self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None) -> nn.Module | None:
+        arm = cell.arm
+        if arm.name == NO_NETWORK:
+            return None
+        model = None
+        if arm.callable is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(cell.seed)
+                model = load_model(arm.callable).model
+        run = fit(
+            arm.recipe,
+            cell.seed,
+            output=self.path(cell),
+            resume=True,
+            device=self.device,
+            dataset=self.dataset(arm),
+            model=model,
+            on_epoch=on_epoch,
+        )
+        return run.model
+
+    def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:
+        recipe, sets = cell.arm.recipe, self._image_sets(cell.arm)
+        if isinstance(measure, Part):
+            return read_probe(measure, model, recipe, sets[measure.sets[0]], self.device, cell.seed)
+        assert model is not None
+        if cell.arm.task == "locate":
+            return read_accuracy(model, recipe, sets[TYPICAL], self.device)
+        limit = measure.limit or self.study.images
+        few = {name: _first(images, limit) for name, images in sets.items()}
+        return read(model, recipe, measure, few, self.device)
+
+    def _image_sets(self, arm: Arm) -> dict[str, Images]:
+        key = arm.recipe.data.model_dump_json() + arm.task
+        if key not in self._sets:
+            names = {TYPICAL} if arm.task == "locate" else self._named_sets()
+            self._sets[key] = image_sets(self.dataset(arm), self.study.images, names)
+        return self._sets[key]
+
+    def _named_sets(self) -> set[str]:
+        named = {name for measure in self.study.measures.values() for name in measure.images}
+        return {TYPICAL, *named, *(name for c in self.study.claims for part in c.parts for name in part.sets)}
+
+    def _file(self, cell: Cell, name: str) -> Path:
+        return self.path(cell) / "measured" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.npz"
+
+    def _digest(self, cell: Cell, measure: Measure | Part) -> str:
+        # Of a probe only what it is asked; a claim may be worded anew.
+        what = measure.model_dump_json(include={"probe", "options", "images"} if isinstance(measure, Part) else None)
+        whole = [VERSION, cell.digest, self.study.images, what]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
+
+    def _is_there(self, cell: Cell, name: str, measure: Measure | Part) -> bool:
+        with contextlib.suppress(OSError, ValueError, KeyError), np.load(self._file(cell, name)) as file:
+            return str(file["digest"]) == self._digest(cell, measure)
+        return False
+
+
+def _save(path: Path, columns: Columns) -> None:
+    with path.open("wb") as file:  # of a path, numpy would change the name
+        np.savez_compressed(file, allow_pickle=False, **columns)
+
+
+def _first(images: Images, limit: int) -> Images:
+    return images if len(images) <= limit else images.take(torch.arange(limit))
+
+
+def _located(arm: Arm) -> Dataset:
+    try:
+        from augkit.experiments import locate
+    except ImportError:
+        raise InputError(f"arm {arm.name}: task 'locate' needs augkit.experiments, which is not there") from None
+    data = load_recipe_data(arm.recipe)
+    side = arm.recipe.data.canvas or 2 * max(data.train.shape[1:])
+    found: Dataset = locate(data, canvas=side, cells=3)
+    return found
+
+
+def to_do(place: Workplace, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that are not done; InputError where one of them holds another recipe, before any work."""
+    return [cell for cell in cells if place.kept(cell) is None or place.missing(cell)]

@@ -1,0 +1,220 @@
+"""What is measured of a trained network for a study, as compact columns: one number per image, by set and statistic.
+
+A column is named ``image set|statistic``, and ``image set|statistic@length`` on the response curve. Displacements are
+drawn per image from a fixed seed, so that all arms and seeds see the same images under the same displacements, and
+differences between them are paired.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from augkit.claims import TYPICAL, Part
+from augkit.data import Dataset, Images, Stream, atypical
+from augkit.data.atypical import atypical_versions
+from augkit.errors import InputError, unknown_name
+from augkit.evaluation import evaluate
+from augkit.invariance import layerwise_equivariance, make_protocol, measure_invariance
+from augkit.invariance.plan import Pairs, Plan
+from augkit.recipe import Recipe
+from augkit.statistics import MissingError
+from augkit.studies import Measure
+
+Columns = dict[str, np.ndarray]
+KEPT = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
+LAYER_IMAGES = 32  # a layer's ratio is a mean over pixels and channels: few images suffice
+
+
+def image_sets(dataset: Dataset, limit: int, names: Iterable[str]) -> dict[str, Images]:
+    """The test images, at most ``limit`` of them, and their atypical versions by name; opens the test split."""
+    typical = dataset.open_test(limit)
+    if isinstance(typical, Stream):
+        raise InputError(f"study: {len(typical)} test images do not fit in memory; set a lower 'images'")
+    wanted, found = set(names), {TYPICAL: typical}
+    if wanted & {"inverted", "upside down", "photographs"}:
+        found |= atypical(typical)
+    if wanted & {"texture shuffle", "erased"}:
+        found |= {name: images for name, images in atypical_versions(typical).items() if name not in found}
+    return {name: images for name, images in found.items() if name in wanted}
+
+
+def read(
+    model: nn.Module, recipe: Recipe, measure: Measure, sets: Mapping[str, Images], device: torch.device
+) -> Columns:
+    """Measure a network on all image sets.
+
+    Raises:
+        InputError: displacements for which the images have no room; images that the network does not take.
+        MissingError: something that this installation cannot measure.
+    """
+    by_axis: dict[str, Callable[..., Columns]] = {"layers": _layers, "rotation": _rotation}
+    out: Columns = {}
+    for name in measure.images:
+        found = by_axis.get(measure.axis, _displaced)(model, recipe, measure, sets[name], device)
+        out |= {f"{name}|{key}": values for key, values in found.items()}
+    return out
+
+
+def read_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
+    """Of a network with a task of its own: which test images it answers right."""
+    confusion = evaluate(model, images, recipe, device).confusion
+    right = int(confusion.trace())
+    # Which images they are does not matter: between tasks nothing is paired by image.
+    hits = np.zeros(len(images), dtype=np.float32)
+    hits[:right] = 1
+    return {f"{TYPICAL}|correct": np.random.default_rng(0).permutation(hits)}
+
+
+def _plan(measure: Measure, recipe: Recipe) -> Plan:
+    if measure.axis == "scale":
+        assert measure.reach is not None
+        return Plan("scale", Pairs(measure.pairs, 1 / measure.reach, measure.reach))
+    reach = recipe.invariance.max_shift if measure.reach is None else measure.reach
+    low = -reach if measure.nearest is None else measure.nearest
+    high = reach - (max(map(abs, measure.step)) if measure.step else 0.0)
+    if low > high:
+        raise InputError(f"measure: expected nearest of at most {high:g} pixels, got {low:g}")
+    pairs = Pairs(measure.pairs, low, high, 1.0 if measure.whole or measure.step else None, step=measure.step)
+    return Plan(pairs=pairs, lengths=tuple(measure.lengths))
+
+
+def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, dict[str, Any]]:
+    """The images as the protocol wants them, and the protocol."""
+    protocol = measure.protocol or recipe.invariance.protocol
+    kernel = recipe.invariance.kernel if protocol == recipe.invariance.protocol else None
+    if protocol != "embed":
+        images = images.put_on_canvas(recipe.data.canvas)
+    side = recipe.data.canvas if protocol == "embed" else None
+    return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
+
+
+def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
+    images, operator = _operator(measure, recipe, images)
+    report = measure_invariance(
+        model,
+        images.images,
+        images.labels,
+        plan=_plan(measure, recipe),
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        device=device,
+        **operator,
+    )
+    out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
+    out |= {f"{name}@{length:g}": values for length, run in report.curve.items() for name, values in run.items()}
+    return {name: values[:, 0].float().numpy() for name, values in out.items()}
+
+
+def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
+    try:
+        from augkit.experiments import rotation_variability
+    except ImportError:
+        raise MissingError("augkit.experiments, which rotates, is not there") from None
+    reach = measure.reach or 180.0
+    bits = rotation_variability(
+        model,
+        images.on_canvas(recipe.data.canvas),
+        max_degrees=reach,
+        draws=measure.pairs,
+        background=images.background,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        device=device,
+    )
+    return {"js": np.asarray(bits, dtype=np.float32)}
+
+
+def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
+    """dB of every layer, and ``layer_loss``: dB lost on average where a map becomes coarser than the one before."""
+    few = images.take(torch.arange(min(len(images), LAYER_IMAGES)))
+    found = layerwise_equivariance(
+        model,
+        few.on_canvas(recipe.data.canvas),
+        max_shift=measure.reach or recipe.invariance.max_shift,
+        draws=measure.pairs,
+        shares=False,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        device=device,
+    )
+    decibels = np.array([layer.decibels.value for layer in found])
+    losses, coarsest = [], 1.0
+    for k, layer in enumerate(found):
+        stride = max(layer.stride) if layer.stride else coarsest
+        if stride > coarsest:
+            coarsest = stride
+            if k and math.isfinite(decibels[k] - decibels[k - 1]):
+                losses.append(decibels[k - 1] - decibels[k])
+    out = {"db": decibels, "names": np.array([layer.name for layer in found])}
+    return out | {"layer_loss": np.array([np.mean(losses) if losses else math.nan])}
+
+
+def read_probe(
+    part: Part, model: nn.Module | None, recipe: Recipe, images: Images, device: torch.device, seed: int
+) -> Columns:
+    """Run an experiment of `augkit.experiments` by its name, with what it asks for by the names of its arguments.
+
+    What it gives becomes columns: an array or a number is ``value``; of a tuple with names every field, and of a dict
+    in it ``field.key``, with their mean as ``field``.
+
+    Raises:
+        MissingError: there are no experiments in this installation, or none of that name.
+        InputError: an option that the experiment does not take.
+    """
+    try:
+        from augkit import experiments
+    except ImportError:
+        raise MissingError("augkit.experiments is not there") from None
+    probe = experiments.PROBES.get(str(part.probe))
+    if probe is None:
+        raise MissingError(str(unknown_name("probe", part.probe, experiments.PROBES)))
+    options = dict(part.options)
+    takes = inspect.signature(probe).parameters
+    protocol = options.pop("protocol", recipe.invariance.protocol)
+    shown = images.put_on_canvas(recipe.data.canvas) if protocol != "embed" or "protocol" not in takes else images
+    reach = options.get("max_shift", math.floor(recipe.invariance.max_shift))
+    known: dict[str, Any] = {
+        "model": model,
+        "images": shown.images,
+        "mean": recipe.data.mean,
+        "std": recipe.data.std,
+        "device": device,
+        "seed": seed,
+        "background": images.background,
+    }
+    if "max_shift" in takes:
+        known["max_shift"] = reach
+    if "protocol" in takes:
+        side = recipe.data.canvas if protocol == "embed" else None
+        size = (int(shown.images.shape[-2]), int(shown.images.shape[-1]))
+        known["protocol"] = make_protocol(
+            protocol, size, max_shift=reach, input_size=side, background=images.background
+        )
+    wrong = [key for key in options if key not in takes]
+    if wrong:
+        raise InputError(f"probe {part.probe}: {unknown_name('option', wrong[0], takes)}")
+    return _flat(probe(**{key: value for key, value in known.items() if key in takes} | options))
+
+
+def _flat(found: Any) -> Columns:
+    if hasattr(found, "_asdict"):
+        found = found._asdict()
+    if not isinstance(found, Mapping):
+        return {"value": np.atleast_1d(np.asarray(found, dtype=np.float64))}
+    out: Columns = {}
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            inner = {f"{key}.{name}": np.atleast_1d(np.asarray(part)) for name, part in value.items()}
+            out |= inner
+            if inner:
+                out[key] = np.mean(np.stack(list(inner.values())), axis=0)
+        else:
+            out[key] = np.atleast_1d(np.asarray(value))
+    return out

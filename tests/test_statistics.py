@@ -1,0 +1,225 @@
+"""Statistics of studies: by hand, against scipy, and their coverage and power by simulation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from augkit.claims import Part
+from augkit.decisions import Decision, decide, holm, join, power, seeds_needed
+from augkit.matching import Matched
+from augkit.statistics import MissingError, View, half_length, statistic
+
+IMAGES, SEEDS = 60, 5
+
+
+def view_of(levels: dict[str, list[np.ndarray]], **more: Any) -> View:
+    """A view of arms whose js per seed and image is given on typical images."""
+    columns = {
+        (arm, seed, "shift"): {"typical|js": values, "typical|correct": (values < np.median(values)).astype(float)}
+        for arm, runs in levels.items()
+        for seed, values in enumerate(runs)
+    }
+    return View(columns, range(len(next(iter(levels.values())))), **more)
+
+
+def runs(rng: np.random.Generator, level: float, per_image: np.ndarray, seeds: int = SEEDS) -> list[np.ndarray]:
+    """V with effects of image, of seed and of both, on a log scale."""
+    return [level * np.exp(per_image + rng.normal(0, 0.25) + rng.normal(0, 0.5, len(per_image))) for _ in range(seeds)]
+
+
+def part(statistic: str, sign: str | dict[str, Any] = "positive", **fields: Any) -> Part:
+    return Part.model_validate({"statistic": statistic, "prediction": sign, **fields})
+
+
+LOG_RATIO = part("log_variability_ratio", "negative", arm="a", control="b")
+
+
+def simulate(factor: float, trials: int = 200) -> tuple[float, float]:
+    """Share of 95 % intervals of log(V_a / V_b) that hold the truth, and share of decisions 'supported'."""
+    rng = np.random.default_rng([7, int(1000 * factor)])
+    covered = found = 0
+    for _ in range(trials):
+        per_image = rng.normal(0, 1.0, IMAGES)
+        view = view_of({"a": runs(rng, 0.01 * factor, per_image), "b": runs(rng, 0.01, per_image)})
+        result = statistic(view, LOG_RATIO)
+        covered += result.shown.low <= math.log(factor) <= result.shown.high
+        found += result.decision.verdict == "supported"
+    return covered / trials, found / trials
+
+
+def test_identical_arms_cover_zero_and_are_seldom_told_apart() -> None:
+    covered, found = simulate(1.0)
+    assert 0.90 <= covered <= 0.995  # binomial noise of 200 simulations around 95 % is 1.5 points
+    assert found <= 0.07  # 2.5 % on this side
+
+
+def test_a_planted_effect_is_found_at_the_power_that_was_foretold() -> None:
+    # Effects per seed differ by two independent seeds and by what is left of 60 images.
+    effect = 0.45
+    rng = np.random.default_rng(3)
+    spread = []
+    for _ in range(300):
+        per_image = rng.normal(0, 1.0, IMAGES)
+        a, b = (runs(rng, 0.01, per_image, 1)[0].mean() for _ in range(2))
+        spread.append(math.log(a / b))
+    foretold = power(-effect, float(np.std(spread)), SEEDS, (-math.inf, 0.0))
+    covered, found = simulate(math.exp(-effect))
+    assert 0.4 < foretold < 0.9
+    assert covered >= 0.90
+    assert abs(found - foretold) < 0.15
+
+
+def test_power_is_that_of_a_t_test_by_simulation() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(1.0, 1.0, (4000, 8))
+    t = samples.mean(1) / samples.std(1, ddof=1) * math.sqrt(8)
+    empirical = float((t > stats.t.ppf(0.975, 7)).mean())
+    assert power(1.0, 1.0, 8, (0.0, math.inf)) == pytest.approx(empirical, abs=0.02)
+
+
+def test_seeds_needed_is_the_smallest_number_with_the_power() -> None:
+    effects = np.array([0.5, 1.5, -0.3, 1.1, 0.7])
+    needed = seeds_needed(effects, (0.0, math.inf))
+    assert needed is not None
+    mean, spread = effects.mean(), effects.std(ddof=1)
+    assert power(mean, spread, needed, (0.0, math.inf)) >= 0.8 > power(mean, spread, needed - 1, (0.0, math.inf))
+    assert seeds_needed(-effects, (0.0, math.inf)) == needed  # to refute it takes as many
+    assert seeds_needed([0.0, 1e-9, -1e-9], (-0.1, 0.1)) == 2
+    assert seeds_needed([1.0, -1.0], (0.0, math.inf)) is None
+    assert seeds_needed([1.0], (0.0, math.inf)) is None
+    assert seeds_needed(effects, (-math.inf, math.inf)) is None
+
+
+def test_superiority_is_the_two_sided_t_test() -> None:
+    sample = np.array([0.3, 0.9, 0.1, 0.6, 0.4])
+    error = sample.std(ddof=1) / math.sqrt(5)
+    decision = decide(sample.mean(), error, 4, (0.0, math.inf))
+    assert decision.p_for == pytest.approx(stats.ttest_1samp(sample, 0.0).pvalue)
+    assert decision.verdict == "supported"
+    assert decide(-sample.mean(), error, 4, (0.0, math.inf)).verdict == "refuted"
+    assert decide(0.0, error, 4, (0.0, math.inf)).verdict == "undetermined"
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    sample = np.array([0.02, -0.03, 0.01, 0.00, 0.03, -0.01])
+    error, margin = sample.std(ddof=1) / math.sqrt(6), 0.05
+    lower = stats.ttest_1samp(sample, -margin, alternative="greater").pvalue
+    upper = stats.ttest_1samp(sample, margin, alternative="less").pvalue
+    decision = decide(sample.mean(), error, 5, (-margin, margin))
+    assert decision.p_for == pytest.approx(max(lower, upper))
+    assert decision.verdict == "supported"
+    assert decide(0.2, error, 5, (-margin, margin)).verdict == "refuted"
+    assert decide(0.05, error, 5, (-margin, margin)).verdict == "undetermined"
+
+
+def test_exact_and_undefined_numbers() -> None:
+    assert decide(1e-7, 0.0, math.inf, (-math.inf, 1e-5)).verdict == "supported"
+    assert decide(1e-3, 0.0, math.inf, (-math.inf, 1e-5)).verdict == "refuted"
+    assert decide(math.nan, 0.1, 4, (0.0, math.inf)).verdict == "undetermined"
+    assert decide(5.0, 0.1, 4, (-math.inf, math.inf)).verdict == "undetermined"
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.5]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_parts_are_joined_by_the_weakest() -> None:
+    joined = join([Decision(0.01, 1.0), Decision(0.2, 0.8)])
+    assert (joined.p_for, joined.p_against) == (0.2, 1.0)
+    assert join([Decision(0.001, 1.0), Decision(1.0, 0.01)]).verdict == "refuted"
+    assert join([Decision(0.001, 1.0), Decision(1.0, 0.03)]).verdict == "undetermined"
+
+
+def flat(*levels: float) -> list[np.ndarray]:
+    """One run per level, the same images."""
+    shape = np.random.default_rng(1).exponential(1.0, IMAGES)
+    return [level * shape / shape.mean() for level in levels]
+
+
+def test_invariances_by_hand() -> None:
+    view = view_of({"none": flat(0.1, 0.1), "shift": flat(0.02, 0.03), "blur": flat(0.05, 0.05)})
+    shown = statistic(view, part("learned_invariance", arm="shift", control="none")).shown
+    assert shown.value == pytest.approx(0.75)
+    assert shown.low < 0.75 < shown.high < 1
+    half = statistic(
+        view, part("architectural_invariance", {"sign": "below", "margin": 0.9}, arm="blur", control="none")
+    )
+    assert half.shown.value == pytest.approx(0.5)
+    assert half.decision.verdict == "supported"
+    assert statistic(view, part("variability", arm="blur")).shown.value == pytest.approx(0.05)
+
+
+def test_interaction_is_the_difference_of_log_ratios() -> None:
+    view = view_of({"n": flat(0.1, 0.1), "s": flat(0.02, 0.02), "bn": flat(0.05, 0.05), "bs": flat(0.02, 0.02)})
+    found = statistic(view, part("interaction", arm="bs", control="bn", beside="s", beside_control="n"))
+    assert found.shown.value == pytest.approx(math.log(0.4) - math.log(0.2))
+
+
+def test_slope_over_strength() -> None:
+    strengths = {"s1": 0.5, "s2": 1.0}
+    view = view_of({"n": flat(0.1, 0.1), "s1": flat(0.06, 0.06), "s2": flat(0.02, 0.02)}, strengths=strengths)
+    assert statistic(view, part("slope", arms=["s1", "s2"], control="n")).shown.value == pytest.approx(0.8)
+
+
+def test_growth_and_half_life() -> None:
+    columns = {
+        ("a", seed, "shift"): {
+            f"typical|js@{at:g}": np.full(IMAGES, value) for at, value in ((1, 0.1), (2, 0.3), (4, 0.4))
+        }
+        for seed in (0, 1)
+    }
+    view = View(columns, (0, 1), lengths={"shift": [1.0, 2.0, 4.0]})
+    assert statistic(view, part("growth", arm="a", near=1.0, far=4.0)).shown.value == pytest.approx(math.log(4))
+    assert statistic(view, part("half_life", "describe", arm="a")).shown.value == pytest.approx(1.5)
+    assert half_length(np.array([0.0, 1.0, 2.0]), np.array([[0.8], [0.2]])).tolist() == [0.5]
+
+
+def test_transfer_and_several_image_sets() -> None:
+    levels = {"n": (0.1, 0.1), "s": (0.02, 0.06)}
+    columns = {
+        (arm, seed, "shift"): {"typical|js": flat(typical)[0], "inverted|js": flat(other)[0], "odd|js": flat(0.1)[0]}
+        for arm, (typical, other) in levels.items()
+        for seed in (0, 1)
+    }
+    view = View(columns, (0, 1))
+    moved = part("transfer_learned", "negative", arm="s", control="n", images="inverted")
+    assert statistic(view, moved).shown.value == pytest.approx(0.4 - 0.8)
+    both = part("transfer_learned", "negative", arm="s", control="n", images=["inverted", "odd"])
+    assert statistic(view, both).shown.value == pytest.approx((-0.4 - 0.8) / 2)
+
+
+def test_a_quiet_control_leaves_it_undefined_and_one_seed_undetermined() -> None:
+    view = view_of({"n": flat(1e-15, 1e-15), "s": flat(1e-15, 1e-15)})
+    found = statistic(view, part("learned_invariance", arm="s", control="n"))
+    assert not found.shown.defined
+    assert found.decision.verdict == "undetermined"
+    alone = view_of({"n": flat(0.1), "s": flat(0.05)})
+    columns = dict(alone.columns)
+    columns["s", 0, "shift"] = {"typical|js": np.random.default_rng(0).exponential(0.01, IMAGES)}
+    assert statistic(View(columns, (0,)), part("learned_invariance", arm="s", control="n")).decision.p_for == 1
+
+
+def test_what_was_not_measured_is_named() -> None:
+    with pytest.raises(MissingError, match="'typical js' of c, seed 0"):
+        statistic(view_of({"a": flat(0.1)}), part("variability", arm="c"))
+
+
+def test_matched_accuracy_takes_out_what_accuracy_explains() -> None:
+    accuracy = {("a", k): 0.90 + 0.01 * k for k in range(5)} | {("b", k): 0.92 + 0.01 * k for k in range(5)}
+    levels = {run: math.exp(-10 * value) for run, value in accuracy.items()}
+    matched = Matched(accuracy, {"typical|js": levels}, ("a", "b"))
+    assert matched.possible
+    assert matched.slope("typical|js")[0] == pytest.approx(-10)
+    arms = {arm: flat(*(levels[arm, k] for k in range(5))) for arm in ("a", "b")}
+    raw = statistic(view_of(arms), LOG_RATIO).shown
+    assert raw.value == pytest.approx(0.2, abs=0.01)
+    assert statistic(view_of(arms, matching=matched), LOG_RATIO).shown.value == pytest.approx(0.0, abs=1e-6)
+    apart = {run: value + 0.1 * (run[0] == "b") for run, value in accuracy.items()}
+    assert not Matched(apart, {"typical|js": levels}, ("a", "b")).possible
