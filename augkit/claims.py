@@ -162,7 +162,7 @@ class Part(Data):
         if self.label:
             return self.label
         others = self.names[1:]
-        what = f"{self.statistic.replace('_', ' ')} of {(self.names or [self.probe])[0]}"
+        what = f"{self.statistic.replace('_', ' ')} of {self.names[0] if self.names else self.probe}"
         what += f" against {', '.join(others)}" if others else ""
         return what if self.sets == [TYPICAL] else f"{what} on {', '.join(self.sets)}"
 
