@@ -34,7 +34,7 @@ from augkit.studies import Arm, Measure, Study
 from augkit.training import fit
 
 FILE, FOLDER = "cell.json", "cells"
-VERSION = 1  # of the columns: another one measures anew
+VERSION = 2  # of the columns: another one measures anew
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Workplace:
         return run.model
 
     def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:
-        recipe, sets = cell.arm.recipe, self._image_sets(cell.arm)
+        recipe, sets = cell.arm.recipe, self.image_sets(cell.arm)
         if isinstance(measure, Part):
             return read_probe(measure, model, recipe, sets[measure.sets[0]], self.device, cell.seed)
         assert model is not None
@@ -197,7 +197,8 @@ class Workplace:
         few = {name: _first(images, limit) for name, images in sets.items()}
         return read(model, recipe, measure, few, self.device)
 
-    def _image_sets(self, arm: Arm) -> dict[str, Images]:
+    def image_sets(self, arm: Arm) -> dict[str, Images]:
+        """The test images of an arm and their atypical versions, by name."""
         key = arm.recipe.data.model_dump_json() + arm.task
         if key not in self._sets:
             names = {TYPICAL} if arm.task == "locate" else self._named_sets()

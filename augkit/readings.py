@@ -8,6 +8,7 @@ differences between them are paired.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -24,11 +25,13 @@ from augkit.evaluation import evaluate
 from augkit.invariance import layerwise_equivariance, make_protocol, measure_invariance
 from augkit.invariance.plan import Pairs, Plan
 from augkit.recipe import Recipe
+from augkit.report.gallery import FlipPicture, flip_pictures
 from augkit.statistics import MissingError
 from augkit.studies import Measure
 
 Columns = dict[str, np.ndarray]
 KEPT = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
+FLIPS, KEPT_FLIPS = "flips", 3  # the worst of them, as JSON
 LAYER_IMAGES = 32  # a layer's ratio is a mean over pixels and channels: few images suffice
 
 
@@ -95,6 +98,18 @@ def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images,
     return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
 
 
+def pictures_of(
+    flips: list[dict[str, Any]], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
+) -> list[FlipPicture]:
+    """Flips as the network saw them."""
+    images, operator = _operator(measure, recipe, images)
+    size = (int(images.images.shape[-2]), int(images.images.shape[-1]))
+    del operator["protocol"]
+    name = measure.protocol or recipe.invariance.protocol
+    protocol = make_protocol(name, size, max_shift=recipe.invariance.max_shift, **operator)
+    return flip_pictures(flips, images.images[[flip["index"] for flip in flips]], protocol, classes)
+
+
 def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
     images, operator = _operator(measure, recipe, images)
     report = measure_invariance(
@@ -109,7 +124,8 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
     )
     out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
     out |= {f"{name}@{length:g}": values for length, run in report.curve.items() for name, values in run.items()}
-    return {name: values[:, 0].float().numpy() for name, values in out.items()}
+    found: Columns = {name: values[:, 0].float().numpy() for name, values in out.items()}
+    return found | {FLIPS: np.array(json.dumps(report.flips[:KEPT_FLIPS]))}
 
 
 def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
