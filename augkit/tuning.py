@@ -217,7 +217,11 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
             look=told.look,
             line=tuning.display.line,
         )
-        team.run()
+        tuning.display.stage(f"searching with {crew.count} workers")
+        try:
+            team.run()
+        finally:
+            tuning.display.panel([])
     else:
         watch = Watch(stage=told.stage, work=tuning.display.advance, line=tuning.display.line)
         worker = Worker(
