@@ -92,6 +92,29 @@ def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
     return figure
 
 
+def plane(points: Sequence[dict[str, Any]]) -> Figure:
+    """Invariance on typical images ``x`` against that on atypical ones ``y``, estimates as dicts, a point per ``arm``.
+
+    ``kind`` is learned, architectural or both. On the diagonal all of it carries over.
+    """
+    figure, axes = _figure(5.6, 4.4)
+    looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
+    for kind, (colour, marker) in looks.items():
+        mine = [point for point in points if point["kind"] == kind]
+        for k, point in enumerate(mine):
+            (x, *x_ends), (y, *y_ends) = ([100 * point[axis][key] for key in ("value", "low", "high")] for axis in "xy")
+            axes.plot([max(LEAST, x_ends[0]), x_ends[1]], [y, y], color=colour, lw=1, alpha=0.6)
+            axes.plot([x, x], [max(LEAST, y_ends[0]), y_ends[1]], color=colour, lw=1, alpha=0.6)
+            axes.scatter(x, y, color=colour, marker=marker, s=34, zorder=3, label=None if k else kind)
+            axes.annotate(point["arm"], (x, y), xytext=(5, 4), textcoords="offset points", fontsize=6.5)
+    ends = [max(LEAST, min([0.0, *axes.get_xlim(), *axes.get_ylim()])), 100.0]
+    axes.plot(ends, ends, color=GREY, lw=1, ls=":", zorder=0)
+    axes.set_xlabel("variability removed on typical images, %")
+    axes.set_ylabel("variability removed on atypical images, %")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
 def importance(shares: dict[str, dict[str, float]]) -> Figure:
     """Share of each objective's variance per searched field."""
     figure, axes = _figure(6.4, 3.4)
