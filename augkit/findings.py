@@ -65,7 +65,7 @@ class Findings:
             "size": study.size,
             "title": settings.title or settings.name,
             "lead": " ".join(settings.lead.split()),
-            "claims": answer_claims(study, self.view, self.accuracy),
+            "claims": answer_claims(study, self.view, self.accuracy, self._chance()),
             "arms": [self._arm(study.arms[name]) for name in trained],
             "dose_response": self._dose_response(),
             "dose_response_label": "learned invariance, share",
@@ -79,6 +79,11 @@ class Findings:
             "study_yaml": study.to_yaml(),
         }
         return finite(jsonable(found))
+
+    def _chance(self) -> float:
+        """Accuracy of a guess."""
+        arm = next(arm for arm in self.study.arms.values() if arm.task == "classify" and arm.name != NO_NETWORK)
+        return 1 / len(self.place.dataset(arm).classes)
 
     def _number(self, statistic_name: str, **fields: Any) -> Estimate | None:
         """One statistic, None where it was not measured or is undefined."""
