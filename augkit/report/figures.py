@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from augkit.invariance import Estimate
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#9a9a9a", "#222222"
+EDGE = -100.0  # per cent; where the plane of arms ends
 LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
 STYLE: Any = {
     "axes.spines.top": False,
@@ -95,23 +96,26 @@ def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
 def plane(points: Sequence[dict[str, Any]]) -> Figure:
     """Invariance on typical images ``x`` against that on atypical ones ``y``, estimates as dicts, a point per ``arm``.
 
-    ``kind`` is learned, architectural or both. On the diagonal all of it carries over.
+    ``kind`` is learned, architectural or both. On the diagonal all of it carries over. Points beyond -100 % stand at
+    the edge, and their names tell the value.
     """
-    figure, axes = _figure(5.6, 4.4)
+    figure, axes = _figure(7.4, 4.4)
     looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
-    for kind, (colour, marker) in looks.items():
-        mine = [point for point in points if point["kind"] == kind]
-        for k, point in enumerate(mine):
-            (x, *x_ends), (y, *y_ends) = ([100 * point[axis][key] for key in ("value", "low", "high")] for axis in "xy")
-            axes.plot([max(LEAST, x_ends[0]), x_ends[1]], [y, y], color=colour, lw=1, alpha=0.6)
-            axes.plot([x, x], [max(LEAST, y_ends[0]), y_ends[1]], color=colour, lw=1, alpha=0.6)
-            axes.scatter(x, y, color=colour, marker=marker, s=34, zorder=3, label=None if k else kind)
-            axes.annotate(point["arm"], (x, y), xytext=(5, 4), textcoords="offset points", fontsize=6.5)
-    ends = [max(LEAST, min([0.0, *axes.get_xlim(), *axes.get_ylim()])), 100.0]
-    axes.plot(ends, ends, color=GREY, lw=1, ls=":", zorder=0)
+    axes.plot([EDGE, 100], [EDGE, 100], color=GREY, lw=1, ls=":", zorder=0)
+    for k, point in enumerate(points):
+        colour, marker = looks[point["kind"]]
+        (x, *x_ends), (y, *y_ends) = ([100 * point[axis][key] for key in ("value", "low", "high")] for axis in "xy")
+        beyond = f" ({x:.0f} | {y:.0f} %)" if min(x, y) < EDGE else ""
+        x, y = max(EDGE, x), max(EDGE, y)
+        axes.plot(np.clip(x_ends, EDGE, 100), [y, y], color=colour, lw=1, alpha=0.45)
+        axes.plot([x, x], np.clip(y_ends, EDGE, 100), color=colour, lw=1, alpha=0.45)
+        axes.scatter(x, y, color=colour, marker=marker, s=70, zorder=3, label=f"{k + 1} {point['arm']}{beyond}")
+        axes.annotate(str(k + 1), (x, y), ha="center", va="center", color="white", fontsize=6, zorder=4)
+    axes.set_xlim(EDGE - 6, 106)
+    axes.set_ylim(EDGE - 6, 106)
     axes.set_xlabel("variability removed on typical images, %")
     axes.set_ylabel("variability removed on atypical images, %")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
