@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from augkit.report import search_figures as figures
-from augkit.report.figures import BLUE, GREY, svg
+from augkit.report.figures import BLUE, GREY, plane, svg
 
 UNIT = st.floats(0, 1, allow_nan=False)
 FINE = settings(max_examples=60, deadline=None, derandomize=True)
