@@ -186,13 +186,37 @@ def test_layer_variability_of_exact_and_of_constant_features() -> None:
     assert (experiments.layer_variability(exact, pictures(), torus).values < 1e-12).all()
     assert (experiments.layer_variability(small(), pictures(), torus).values > 1e-3).all()
     dead = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
-    nn.init.zeros_(dead[0].weight)
-    assert np.isnan(experiments.layer_variability(dead, pictures(), torus).values).all()
+    nn.init.ones_(dead[0].bias)
+    for weight in (0.0, 3e-7):  # constant, and constant but for the last place
+        nn.init.constant_(dead[0].weight, weight)
+        assert np.isnan(experiments.layer_variability(dead, pictures(), torus).values).all()
     with pytest.raises(InputError, match="at least 2 images"):
         experiments.layer_variability(exact, pictures(1), torus)
 
 
+def test_layer_variability_does_not_depend_on_the_batch() -> None:
+    torus = make_protocol("circular", (16, 16))
+    whole = experiments.layer_variability(small().double(), pictures(7), torus)
+    for size in (1, 3):
+        found = experiments.layer_variability(small().double(), pictures(7), torus, batch_size=size)
+        np.testing.assert_allclose(found.moved, whole.moved, rtol=1e-9)
+        np.testing.assert_allclose(found.apart, whole.apart, rtol=1e-9)
+
+
 # Answers
+
+
+def test_each_image_has_shifts_of_its_own_to_the_right_and_down() -> None:
+    shifts = experiments.asking.whole_shifts(20, 6, -3, 3, [0, 1], still=False)
+    assert shifts.shape == (20, 6, 2)
+    assert len({tuple(image.flatten()) for image in shifts}) == 20
+    assert (np.abs(shifts) <= 3).all()
+    assert shifts.any(-1).all()
+    assert all(len(np.unique(image, axis=0)) == 6 for image in shifts)
+    images, moves = pictures(4), np.array([[1, 0], [0, 2], [-3, 1], [0, 0]])
+    seen = experiments.asking.moving(make_protocol("circular", (16, 16)), moves)(images[1:3], slice(1, 3))
+    expected = torch.stack([images[1].roll(2, -2), images[2].roll((1, -3), (-2, -1))])
+    assert torch.equal(seen, expected)
 
 
 def test_exactness_of_an_exact_network_ends_at_real_borders() -> None:
@@ -493,9 +517,20 @@ def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None
     assert torch.equal(again.train.images, task.train.images)
     assert torch.equal(again.train.labels, task.train.labels)
     assert not torch.equal(other.train.labels, task.train.labels)
-    assert not torch.equal(task.train.labels[:100], task.validation.labels[:100])
     assert len(task.open_test(20)) == 20
     assert len(task.open_whole()) == len(digits.open_whole())
+
+
+def test_splits_are_placed_independently(digits: Dataset) -> None:
+    class Twice(Dataset):
+        @property
+        def validation(self) -> Images:
+            return self.train
+
+    source = Twice.__new__(Twice)
+    source.__dict__.update(digits.__dict__)
+    task = experiments.locate(source, canvas=16)
+    assert (task.train.labels == task.validation.labels).double().mean() < 0.2
 
 
 def test_uneven_cells_take_every_place_once() -> None:

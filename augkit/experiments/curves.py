@@ -61,7 +61,7 @@ def pixel_sharpness(images: Tensor, kernel: str, *, draws: int = 4, seed: int = 
 
     Args:
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1].
-        kernel: see `augkit.resample`; ``fourier`` too.
+        kernel: see `augkit.resample`; ``fourier`` loses nothing but a part of the Nyquist frequency of an even side.
         draws: shifts per image, uniform in [0, 1) along each axis.
 
     Returns:

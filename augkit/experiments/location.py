@@ -21,7 +21,8 @@ def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0)
     the cell, row by row. Within each split, and within each class of the source as nearly as can be, every cell is
     taken equally often, and every place within a cell is as likely; so what is seen does not tell where it is.
     Splits are those of the source, whose test split is opened when that of the new dataset is. Train on it without
-    shifts, crops and flips, which would move images away from their labels.
+    shifts, crops and flips, which would move images away from their labels, and with a recipe whose ``data.canvas`` is
+    None or ``canvas``.
 
     Args:
         dataset: of which ``train``, ``validation`` and, when asked for, the test split are placed.
