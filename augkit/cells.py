@@ -26,6 +26,7 @@ from augkit.building import load_recipe_data
 from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.data import Dataset, Images
 from augkit.errors import InputError
+from augkit.experiments import locate
 from augkit.models import load_model
 from augkit.readings import Columns, image_sets, read, read_accuracy, read_probe
 from augkit.statistics import NO_NETWORK, MissingError, probe_measure
@@ -236,10 +237,6 @@ def _first(images: Images, limit: int) -> Images:
 
 
 def _located(arm: Arm) -> Dataset:
-    try:
-        from augkit.experiments import locate
-    except ImportError:
-        raise InputError(f"arm {arm.name}: task 'locate' needs augkit.experiments, which is not there") from None
     data = load_recipe_data(arm.recipe)
     side = arm.recipe.data.canvas or 2 * max(data.train.shape[1:])
     found: Dataset = locate(data, canvas=side, cells=3)

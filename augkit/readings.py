@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from augkit import experiments
 from augkit.claims import TYPICAL, Part
 from augkit.data import Dataset, Images, Stream, atypical
 from augkit.data.atypical import atypical_versions
 from augkit.errors import InputError, unknown_name
 from augkit.evaluation import evaluate
+from augkit.experiments import LayerVariability, rotation_variability
 from augkit.invariance import layerwise_equivariance, make_protocol, measure_invariance
 from augkit.invariance.plan import Pairs, Plan
 from augkit.recipe import Recipe
@@ -129,10 +131,6 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
 
 
 def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
-    try:
-        from augkit.experiments import rotation_variability
-    except ImportError:
-        raise MissingError("augkit.experiments, which rotates, is not there") from None
     reach = measure.reach or 180.0
     bits = rotation_variability(
         model,
@@ -181,13 +179,9 @@ def read_probe(
     in it ``field.key``, with their mean as ``field``.
 
     Raises:
-        MissingError: there are no experiments in this installation, or none of that name.
+        MissingError: there is no experiment of that name.
         InputError: an option that the experiment does not take.
     """
-    try:
-        from augkit import experiments
-    except ImportError:
-        raise MissingError("augkit.experiments is not there") from None
     probe = experiments.PROBES.get(str(part.probe))
     if probe is None:
         raise MissingError(str(unknown_name("probe", part.probe, experiments.PROBES)))
@@ -220,6 +214,10 @@ def read_probe(
 
 
 def _flat(found: Any) -> Columns:
+    if isinstance(found, LayerVariability):
+        # Per image, so that its mean over images is the layer's ratio of means.
+        apart = found.apart.mean(0)
+        return {name: found.moved[:, k] / apart[k] for k, name in enumerate(found.names) if apart[k] > 0}
     if hasattr(found, "_asdict"):
         found = found._asdict()
     if not isinstance(found, Mapping):

@@ -21,6 +21,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
 from augkit import search
@@ -41,6 +42,7 @@ GRACE = 6.0
 PATIENCE = 240.0  # seconds for anything
 ROWS: list[dict[str, Any]] = []
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+OPENED: list[BaseStorage] = []
 STARTED: list[subprocess.Popen[bytes]] = []
 
 
@@ -52,6 +54,17 @@ def nobody_is_left() -> Iterator[None]:
             process.kill()
             process.wait()
     STARTED.clear()
+    for storage in OPENED:
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+    OPENED.clear()
+
+
+def opened(place: str | Path) -> BaseStorage:
+    """A storage of this process, closed at the end of the test."""
+    OPENED.append(open_storage(place))
+    return OPENED[-1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +150,7 @@ class Team:
         self.url, self.folder, self.workers = url, folder, []
         space = Space.load(recipe)
         terms = search.Terms(space=space.to_dict(), epochs=6)
-        self.study, _ = search.make_or_join(open_storage(url), "s", terms, trials, join=False)
+        self.study, _ = search.make_or_join(opened(url), "s", terms, trials, join=False)
 
     def add(self, index: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "augkit.worker", "--storage", self.url, "--study", "s"]
@@ -206,7 +219,7 @@ def test_four_workers_on_two_hosts_run_sixty_trials_once_each(postgres: Postgres
     ]
     for worker in team:
         assert worker.wait(PATIENCE) == 0, "\n".join(p.read_text()[-800:] for p in tmp_path.glob("worker*.log"))
-    study = optuna.load_study(storage=open_storage(postgres.url), study_name="team")
+    study = optuna.load_study(storage=opened(postgres.url), study_name="team")
     tally(study, 60, "none: 4 workers on 2 hosts ask at once", "one made the study, three joined it")
     hosts = {trial.user_attrs["worker"].split(":")[0] for trial in search.completed(study)}
     helpers = {trial.user_attrs["worker"] for trial in search.completed(study)}
@@ -302,7 +315,7 @@ def test_a_local_worker_is_killed_and_one_hangs(recipe: Path, tmp_path: Path) ->
     os.kill(workers_of(parent.pid)[-1], signal.SIGSTOP)
     assert parent.wait(PATIENCE) == 0, log.read_text()[-2000:]
     assert "has been silent for" in log.read_text()
-    study = optuna.load_study(storage=open_storage(folder / "study.journal"), study_name="augkit")
+    study = optuna.load_study(storage=opened(folder / "study.journal"), study_name="augkit")
     tally(
         study, 10, "SIGKILL of a local worker, SIGSTOP of another", "the parent ran their trials again in new workers"
     )
@@ -324,7 +337,7 @@ def test_the_parent_is_killed_and_resumed_with_a_torn_journal(recipe: Path, tmp_
     done = resumed(recipe, folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "ended in a torn line, which is cut off" in done.stderr
-    study = optuna.load_study(storage=open_storage(journal), study_name="augkit")
+    study = optuna.load_study(storage=opened(journal), study_name="augkit")
     tally(
         study, 10, "SIGKILL of the parent, journal torn in a line, resumed", "workers handed back, the line was cut off"
     )
@@ -355,7 +368,7 @@ def test_the_disk_is_full(recipe: Path, tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
         done = resumed(recipe, folder)
         assert done.returncode == 0, done.stderr[-2000:]
-        study = optuna.load_study(storage=open_storage(folder / "study.journal"), study_name="augkit")
+        study = optuna.load_study(storage=opened(folder / "study.journal"), study_name="augkit")
         tally(study, 10, "disk full in trials, then resumed", "one line, exit code 1; nothing written was lost")
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
@@ -368,7 +381,7 @@ def test_ray_starts_workers(postgres: Postgres, recipe: Path, tmp_path: Path) ->
     command += ["--output", str(tmp_path / "out"), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr[-2000:]
-    study = optuna.load_study(storage=open_storage(postgres.url), study_name="ray")
+    study = optuna.load_study(storage=opened(postgres.url), study_name="ray")
     tally(study, 4, "none: 2 workers started by Ray", "both worked on the study")
 
 
@@ -406,6 +419,6 @@ def test_a_trial_is_a_torchrun_job(recipe: Path, tmp_path: Path) -> None:
     kept = sorted((folder / "trials").iterdir())
     assert [path.name for path in kept] == ["augkit-1", "augkit-2", "augkit-3"], "keyed by study and trial"
     rows = [json.loads(line) for line in (kept[0] / "metrics.jsonl").read_text().splitlines()]
-    study = optuna.load_study(storage=open_storage(folder / "study.journal"), study_name="augkit")
+    study = optuna.load_study(storage=opened(folder / "study.journal"), study_name="augkit")
     assert study.trials[1].intermediate_values == {row["epoch"]: row["validation_accuracy"] for row in rows}
     tally(study, 3, "none: a trial is a torchrun job of 2 processes", "one of them talked to the study")
