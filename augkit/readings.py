@@ -77,8 +77,8 @@ def _plan(measure: Measure, recipe: Recipe) -> Plan:
         assert measure.reach is not None
         return Plan("scale", Pairs(measure.pairs, 1 / measure.reach, measure.reach))
     reach = recipe.invariance.max_shift if measure.reach is None else measure.reach
-    low = -reach if measure.nearest is None else measure.nearest
     high = reach - (max(map(abs, measure.step)) if measure.step else 0.0)
+    low = -high if measure.nearest is None else measure.nearest
     if low > high:
         raise InputError(f"measure: expected nearest of at most {high:g} pixels, got {low:g}")
     pairs = Pairs(measure.pairs, low, high, 1.0 if measure.whole or measure.step else None, step=measure.step)

@@ -1,0 +1,163 @@
+"""The study file: what it expands to, and what it refuses in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from augkit.cells import cells_of
+from augkit.errors import InputError
+from augkit.studies import SIZES, Study, is_study
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "recipe": "mnist5k",
+    "seeds": 2,
+    "architectures": {"maxpool": {"model.downsample": "maxpool"}, "blurpool": {"model.downsample": "blurpool"}},
+    "policies": {"shift": {"policy.shift.max_pixels": 3.0}},
+    "arms": [
+        {"architectures": ["maxpool", "blurpool"], "policies": ["none", "shift"]},
+        {"architecture": "maxpool", "policy": "shift", "strengths": [0.25, 1.0]},
+    ],
+    "measures": {
+        "shift": {"images": ["typical", "inverted"], "lengths": [1, 4]},
+        "scale": {"axis": "scale", "reach": 1.2},
+    },
+}
+CLAIM: dict[str, Any] = {
+    "id": 6,
+    "name": "augmentation",
+    "claim": "It helps.",
+    "source": "Azulay & Weiss 2019",
+    "statistic": "learned_invariance",
+    "arm": "maxpool+shift",
+    "control": "maxpool+none",
+    "prediction": "positive",
+}
+
+
+def load(tmp_path: Path, size: str = "quick", **changes: Any) -> Study:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**BASE, **changes}))
+    return Study.load(path, size)
+
+
+def with_claim(**changes: Any) -> list[dict[str, Any]]:
+    claim = {**CLAIM, **changes}
+    return [{key: value for key, value in claim.items() if value is not None}]
+
+
+def test_arms_are_products_and_each_is_there_once(tmp_path: Path) -> None:
+    study = load(tmp_path)
+    assert list(study.arms) == [
+        "maxpool+none",
+        "maxpool+shift",
+        "blurpool+none",
+        "blurpool+shift",
+        "maxpool+shift@0.25",
+    ]
+    weak = study.arms["maxpool+shift@0.25"].recipe
+    assert (weak.policy.strength, weak.name) == (0.25, "maxpool-shift-0.25")
+    assert weak.policy.shift is not None
+    assert weak.policy.rescale is None  # the base recipe's own augmentation is not the arm's
+    assert study.arms["blurpool+none"].recipe.policy.is_identity
+    assert study.reference == "maxpool"
+
+
+def test_a_size_changes_recipe_seeds_arms_and_claims(tmp_path: Path) -> None:
+    sizes = {
+        "quick": {"seeds": 4, "overrides": {"train.epochs": 1}, "claims": [], "measures": {"shift": {"lengths": [2]}}},
+        "full": {"arms": [{"architecture": "maxpool"}], "claims": []},
+    }
+    quick = load(tmp_path, sizes=sizes, claims=with_claim())
+    assert (quick.seeds, quick.recipe.train.epochs, quick.claims) == (4, 1, [])
+    assert (quick.measures["shift"].lengths, quick.measures["shift"].images) == ([2], ["typical", "inverted"])
+    assert list(load(tmp_path, "full", sizes=sizes, claims=with_claim()).arms) == ["maxpool+none"]
+    with pytest.raises(InputError, match=r"expected a size that it has \(quick, full\), got 'standard'"):
+        load(tmp_path, "standard", sizes=sizes)
+
+
+def test_cells_take_what_their_claims_need(tmp_path: Path) -> None:
+    study = load(tmp_path, claims=with_claim(measure="scale"))
+    measures = {cell.name: list(cell.measures) for cell in cells_of(study)}
+    assert len(measures) == 10
+    assert measures["maxpool+shift-seed1"] == ["shift", "scale"]
+    assert measures["blurpool+shift-seed0"] == ["shift"]
+
+
+def test_a_claim_of_one_part_needs_no_parts(tmp_path: Path) -> None:
+    (claim,) = load(tmp_path, claims=with_claim()).claims
+    assert [part.statistic for part in claim.parts] == ["learned_invariance"]
+    assert claim.prediction == (
+        "learned invariance of maxpool+shift against maxpool+none: above 0 (share of variability removed)"
+    )
+
+
+def test_networks_of_your_own(tmp_path: Path) -> None:
+    own = {**BASE["architectures"], "mine": {"callable": "mynet:make"}}
+    study = load(tmp_path, architectures=own, arms=[{"architecture": "mine"}])
+    assert study.arms["mine+none"].callable == "mynet:make"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": [{"architecture": "maxpol"}]}, r"arms: unknown architecture 'maxpol': did you mean 'maxpool'\?"),
+        ({"arms": [{"architecture": "maxpool", "policy": "shft"}]}, "unknown policy 'shft': did you mean 'shift'"),
+        ({"arms": [{"architecture": "maxpool", "strength": 2.0}]}, "strengths above 0 and at most 1"),
+        ({"armz": []}, "unknown key 'armz': did you mean 'arms'"),
+        ({"reference": "vgg"}, "reference: unknown architecture 'vgg'"),
+        ({"claims": with_claim(arm="maxpool+shft")}, r"claim 6: unknown arm 'maxpool\+shft': did you mean"),
+        ({"claims": with_claim(statistic="learned_invarianc")}, "unknown statistic 'learned_invarianc': did you mean"),
+        ({"claims": with_claim(control=None)}, "'control' with learned_invariance, which needs arm, control"),
+        ({"claims": with_claim(near=1)}, "no 'near' with learned_invariance"),
+        ({"claims": with_claim(prediction="zero")}, "a margin above 0 with sign zero"),
+        ({"claims": with_claim(images="typcal")}, "unknown image set 'typcal': did you mean 'typical'"),
+        ({"claims": with_claim(measure="scal")}, "unknown measure 'scal': did you mean 'scale'"),
+        ({"claims": with_claim(metric="jss")}, "unknown metric 'jss': did you mean 'js'"),
+        (
+            {"claims": with_claim(statistic="growth", control=None, near=1, far=3)},
+            r"expected a length of measure 'shift' \(1, 4\), got 3",
+        ),
+        ({"claims": [*with_claim(), *with_claim()]}, "expected every id once, got 6, 6"),
+        ({"sizes": {"quick": {"claims": [7]}}, "claims": with_claim()}, "unknown claim '7'"),
+        ({"measures": {"scale": {"axis": "scale"}}}, "a reach with axis scale"),
+        ({"measures": {"shift": {"images": ["odd"]}}}, "unknown image set 'odd'"),
+        (
+            {"architectures": {"a": {"model.nam": "vgg11"}}, "arms": [{"architecture": "a"}]},
+            "did you mean 'model.name'",
+        ),
+        (
+            {"architectures": {"a": {"model.name": "my.net:make"}}, "arms": [{"architecture": "a"}]},
+            "a network of your own goes under callable",
+        ),
+        ({"recipe": "mnist5"}, "unknown recipe 'mnist5': did you mean 'mnist5k'"),
+    ],
+)
+def test_bad_studies_are_refused_in_one_line(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load(tmp_path, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_studies_are_found_by_name(tmp_path: Path) -> None:
+    assert is_study("invariance")
+    assert not is_study("mnist5k")
+    assert not is_study(str(tmp_path))
+    load(tmp_path)
+    assert is_study(str(tmp_path / "small.yaml"))
+    with pytest.raises(InputError, match="unknown study 'invarianc': did you mean 'invariance'"):
+        Study.load("invarianc")
+    with pytest.raises(InputError, match="unknown size 'quik': did you mean 'quick'"):
+        Study.load("invariance", "quik")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_shipped_study_loads_in_all_sizes(size: str) -> None:
+    study = Study.load("invariance", size)
+    assert [claim.id for claim in study.claims] == list(range(1, 15))
+    assert study.seeds >= 5
+    assert yaml.safe_load(study.to_yaml())["name"] == "invariance"
