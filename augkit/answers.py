@@ -7,7 +7,7 @@ number on variability stands the same at matched accuracy (`augkit.matching`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ MATCHABLE = frozenset(
         "slope",
     }
 )
+COLLAPSED = 0.2  # of the best accuracy above chance
 Row = dict[str, Any]
 
 
@@ -44,6 +45,7 @@ class Answer:
     view: View
     found: Sequence[Found]
     missing: str = ""
+    note: str = ""
 
     @property
     def decision(self) -> Decision | None:
@@ -57,29 +59,49 @@ class Answer:
         return list(zip(self.found, self.claim.parts, strict=True)) if self.found else []
 
 
-def answer_claims(study: Study, view: View, accuracy: Mapping[tuple[str, int], float]) -> list[Row]:
+def answer_claims(
+    study: Study, view: View, accuracy: Mapping[tuple[str, int], float], chance: float = 0.0
+) -> list[Row]:
     """All claims of a study, in its order.
 
     Args:
         study: its claims.
         view: all columns, and all seeds.
         accuracy: of every run on typical images, by arm and seed.
+        chance: accuracy of a network that guesses, one over the number of classes.
     """
-    answers = [_answer(claim, view) for claim in study.claims]
+    collapsed = collapses(study, accuracy, chance)
+    answers = [_answer(claim, view, collapsed) for claim in study.claims]
     tested = [answer for answer in answers if answer.decision is not None]
     corrected = dict(zip([id(a) for a in tested], holm([a.decision.p for a in tested if a.decision]), strict=True))
     return [_row(answer, corrected.get(id(answer)), accuracy) for answer in answers]
 
 
-def _answer(claim: Claim, view: View) -> Answer:
+def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: float) -> set[tuple[str, int]]:
+    """Runs, by arm and seed, that hardly learned: a network that gives one answer is perfectly invariant.
+
+    Their accuracy above chance is below `COLLAPSED` of that of the study's best run.
+    """
+    known = {run: value for run, value in accuracy.items() if run[0] in study.arms}
+    own = {run: value for run, value in known.items() if study.arms[run[0]].task == "classify"}
+    best = max(own.values(), default=chance)
+    return {run for run, value in own.items() if value - chance < COLLAPSED * (best - chance)}
+
+
+def _answer(claim: Claim, view: View, collapsed: Set[tuple[str, int]]) -> Answer:
     arms = {name for part in claim.parts for name in (part.names or [NO_NETWORK])}
     have = {(arm, seed) for arm, seed, _ in view.columns}
     seeds = [seed for seed in view.seeds if all((arm, seed) in have for arm in arms)]
+    fallen = sorted(run for run in collapsed if run[0] in arms and run[1] in seeds)
+    seeds = [seed for seed in seeds if seed not in {run[1] for run in fallen}]
     own = replace(view, seeds=seeds, _cache={})
+    words = ", ".join(f"{arm} (seed {seed})" for arm, seed in fallen)
+    note = f"left out, as a network collapsed to guessing: {words}" if fallen else ""
+    all_of = ", ".join(sorted(arms))
     if not seeds:
-        return Answer(claim, own, [], f"not run: no seed has all of {', '.join(sorted(arms))}")
+        return Answer(claim, own, [], f"not run: {note or f'no seed has all of {all_of}'}")
     try:
-        return Answer(claim, own, [statistic(own, part) for part in claim.parts])
+        return Answer(claim, own, [statistic(own, part) for part in claim.parts], note=note)
     except (MissingError, InputError) as error:
         return Answer(claim, own, [], f"not run: {error}")
 
@@ -190,6 +212,7 @@ def _sentences(row: Row, answer: Answer) -> list[str]:
         second += f"; about {row['seeds_needed']} seeds would decide it (power 80 %)"
     elif row["verdict"] == UNDETERMINED and seeds == 1:
         second += "; one seed says nothing about others"
+    second += f"; {answer.note}" if answer.note else ""
     return [first[0].upper() + first[1:], second + "."]
 
 

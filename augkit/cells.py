@@ -26,6 +26,7 @@ from augkit.building import fresh_model, load_recipe_data
 from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.data import Dataset, Images
 from augkit.errors import InputError
+from augkit.experiments import locate
 from augkit.models import load_model
 from augkit.readings import Columns, image_sets, read, read_accuracy, read_probe
 from augkit.statistics import NO_NETWORK, MissingError, probe_measure
@@ -34,7 +35,7 @@ from augkit.studies import Arm, Measure, Study
 from augkit.training import fit
 
 FILE, FOLDER = "cell.json", "cells"
-VERSION = 1  # of the columns: another one measures anew
+VERSION = 2  # of the columns: another one measures anew
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ class Workplace:
                 continue
             columns = {**columns, "digest": np.array(self._digest(cell, cell.measures[name]))}
             write(self._file(cell, name), functools.partial(_save, columns=columns))
+        if kept is not None and failed == kept["not_measured"] and set(failed) == set(missing):
+            return kept  # what could not be measured still cannot
         before = (kept or {}).get("seconds", 0.0)
         row = {"digest": cell.digest, "arm": cell.arm.name, "seed": cell.seed}
         row |= {"seconds": before + time.perf_counter() - started, "not_measured": failed}
@@ -207,7 +210,7 @@ class Workplace:
         return run.model
 
     def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:
-        recipe, sets = cell.arm.recipe, self._image_sets(cell.arm)
+        recipe, sets = cell.arm.recipe, self.image_sets(cell.arm)
         if isinstance(measure, Part):
             return read_probe(measure, model, recipe, sets[measure.sets[0]], self.device, cell.seed)
         assert model is not None
@@ -217,7 +220,8 @@ class Workplace:
         few = {name: _first(images, limit) for name, images in sets.items()}
         return read(model, recipe, measure, few, self.device)
 
-    def _image_sets(self, arm: Arm) -> dict[str, Images]:
+    def image_sets(self, arm: Arm) -> dict[str, Images]:
+        """The test images of an arm and their atypical versions, by name."""
         key = arm.recipe.data.model_dump_json() + arm.task
         if key not in self._sets:
             names = {TYPICAL} if arm.task == "locate" else self._named_sets()
@@ -253,10 +257,6 @@ def _first(images: Images, limit: int) -> Images:
 
 
 def _located(arm: Arm) -> Dataset:
-    try:
-        from augkit.experiments import locate
-    except ImportError:
-        raise InputError(f"arm {arm.name}: task 'locate' needs augkit.experiments, which is not there") from None
     data = load_recipe_data(arm.recipe)
     side = arm.recipe.data.canvas or 2 * max(data.train.shape[1:])
     found: Dataset = locate(data, canvas=side, cells=3)

@@ -146,8 +146,8 @@ class Part(Data):
     @property
     def names(self) -> list[str]:
         """All arms that this part is about, each once, in order."""
-        found = [getattr(self, role) for role in ROLES]
-        return list(dict.fromkeys([name for name in (*found, *(self.arms or ())) if name is not None]))
+        found: list[str | None] = [getattr(self, role) for role in ROLES]
+        return list(dict.fromkeys(name for name in (*found, *(self.arms or ())) if name is not None))
 
     @property
     def of_unit(self) -> str:
@@ -162,7 +162,7 @@ class Part(Data):
         if self.label:
             return self.label
         others = self.names[1:]
-        what = f"{self.statistic.replace('_', ' ')} of {(self.names or [self.probe])[0]}"
+        what = f"{self.statistic.replace('_', ' ')} of {self.names[0] if self.names else self.probe}"
         what += f" against {', '.join(others)}" if others else ""
         return what if self.sets == [TYPICAL] else f"{what} on {', '.join(self.sets)}"
 

@@ -140,7 +140,8 @@ class Display:
     """
 
     def __init__(self, total: float, *, quiet: bool = False) -> None:
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import (
             BarColumn,
             Progress,
@@ -163,18 +164,26 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("[bold]{task.fields[best]}"),
             console=self.console,
-            disable=not self.live,
         )
         self.task = self.bar.add_task("starting", total=total, best="")
+        self.rows: list[str] = []
+        self.view = Live(console=self.console, get_renderable=lambda: Group(*self._rows(), self.bar))
+
+    def _rows(self) -> list[Any]:
+        from rich.text import Text
+
+        return [Text(row, no_wrap=True, overflow="ellipsis") for row in self.rows]
 
     def __enter__(self) -> Display:
-        self.bar.start()
+        if self.live:
+            self.view.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.live:
+            self.view.stop()
 
     def begin(self, total: float, done: float) -> None:
         """Say how much work there is, where that was not known before, and how much an earlier session did."""
@@ -197,6 +206,10 @@ class Display:
         """Count work that an earlier session did; it says nothing about the speed of this one."""
         self.skipped += amount
         self.advance(amount)
+
+    def panel(self, rows: Sequence[str]) -> None:
+        """Lines above the bar that change, such as what each worker does; nothing where there is no terminal."""
+        self.rows = list(rows)
 
     def best(self, text: str) -> None:
         """The best so far."""

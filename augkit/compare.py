@@ -252,11 +252,9 @@ def _finished(files: list[str], overrides: list[str], options: argparse.Namespac
 
 
 def _study(files: list[str], overrides: list[str], options: argparse.Namespace, arguments: list[str]) -> None:
-    if len(files) > 1 or overrides or options.seed is not None:
-        raise InputError(
-            "compare: expected one study and nothing beside it; overrides and seeds stand in its file, or --seeds N"
-        )
-    study = Study.load(files[0], options.size or "quick", seeds=options.seeds)
+    if len(files) > 1 or options.seed is not None:
+        raise InputError("compare: expected one study, overrides of its recipe and --seeds N, which are counted from 0")
+    study = Study.load(files[0], options.size or "quick", seeds=options.seeds, overrides=overrides)
     folder = options.output or new_folder(f"study-{study.settings.name}-{study.size}")
     try:
         with Display(0, quiet=options.quiet) as display:

@@ -2,6 +2,7 @@
 
 AugkitError                 exit code 1
 ├── RunError                a run that started and failed (also a RuntimeError)
+│   └── WriteError          since a file could not be written
 └── InputError              bad input (also a ValueError), exit code 2
     └── InputTypeError      of the wrong type (also a TypeError)
 
@@ -24,6 +25,10 @@ class AugkitError(Exception):
 
 class RunError(AugkitError, RuntimeError):
     """A run that was well specified and failed all the same, such as a loss that became NaN."""
+
+
+class WriteError(RunError):
+    """A file that could not be written: the disk is full, or the folder is not ours."""
 
 
 class InputError(AugkitError, ValueError):

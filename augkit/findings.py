@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,14 @@ from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.comparison import jsonable
 from augkit.errors import InputError
 from augkit.invariance.intervals import Estimate
+from augkit.readings import FLIPS, pictures_of
+from augkit.report.sheet import data_url
 from augkit.statistics import NO_NETWORK, MissingError, View, statistic
 from augkit.storage import environment
 from augkit.studies import OFF, Arm, Study, describe
 
 Row = dict[str, Any]
+GALLERY = 8  # flips shown
 
 
 class Findings:
@@ -31,6 +35,7 @@ class Findings:
 
     def __init__(self, place: Workplace, cells: Sequence[Cell]) -> None:
         self.study: Study = place.study
+        self.place = place
         columns, self.seconds = {}, dict[tuple[str, int], float]()
         for cell in cells:
             kept = place.kept(cell)
@@ -60,12 +65,13 @@ class Findings:
             "size": study.size,
             "title": settings.title or settings.name,
             "lead": " ".join(settings.lead.split()),
-            "claims": answer_claims(study, self.view, self.accuracy),
+            "claims": answer_claims(study, self.view, self.accuracy, self._chance()),
             "arms": [self._arm(study.arms[name]) for name in trained],
             "dose_response": self._dose_response(),
+            "dose_response_label": "learned invariance, share",
             "plane": self._plane(),
             "layers": self._layers(),
-            "gallery": [],
+            "gallery": self._gallery(),
             "cost": {"seconds": sum(self.seconds.values()), "runs": runs, "loaded": loaded},
             "settings": describe(study),
             "environment": environment(),
@@ -73,6 +79,11 @@ class Findings:
             "study_yaml": study.to_yaml(),
         }
         return finite(jsonable(found))
+
+    def _chance(self) -> float:
+        """Accuracy of a guess."""
+        arm = next(arm for arm in self.study.arms.values() if arm.task == "classify" and arm.name != NO_NETWORK)
+        return 1 / len(self.place.dataset(arm).classes)
 
     def _number(self, statistic_name: str, **fields: Any) -> Estimate | None:
         """One statistic, None where it was not measured or is undefined."""
@@ -159,6 +170,34 @@ class Findings:
             )
             if x is not None and y is not None:
                 out.append({"arm": arm.name, "kind": kind, "x": x, "y": y})
+        return out
+
+    def _gallery(self) -> list[Row]:
+        """The most confident disagreements of the first seed, for arms that differ in one thing from the reference."""
+        measure = self.study.measures[DEFAULT_MEASURE]
+        out: list[Row] = []
+        for arm in self.study.arms.values():
+            plain = arm.policy == OFF or arm.architecture == self.study.reference
+            column = self.view.columns.get((arm.name, 0, DEFAULT_MEASURE), {}).get(f"{TYPICAL}|{FLIPS}")
+            if column is None or not plain or arm.strength != 1 or len(out) >= GALLERY:
+                continue
+            flips = json.loads(str(column))[:1]
+            dataset, images = self.place.dataset(arm), self.place.image_sets(arm)[TYPICAL]
+            drawn = pictures_of(flips, measure, arm.recipe, images, dataset.classes)
+            for flip, picture in zip(flips, drawn, strict=True):
+                (x0, y0), (x1, y1) = flip["shifts"]
+                before, after = (dataset.classes[answer] for answer in flip["answers"])
+                out.append(
+                    {
+                        "arm": arm.name,
+                        "before": data_url(picture.pictures[0]),
+                        "after": data_url(picture.pictures[1]),
+                        "said_before": before,
+                        "said_after": after,
+                        "shift": [x1 - x0, y1 - y0],
+                        "true": None if flip["label"] is None else dataset.classes[flip["label"]],
+                    }
+                )
         return out
 
     def _layers(self) -> list[Row]:

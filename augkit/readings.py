@@ -8,6 +8,7 @@ differences between them are paired.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,19 +17,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from augkit import experiments
 from augkit.claims import TYPICAL, Part
 from augkit.data import Dataset, Images, Stream, atypical
 from augkit.data.atypical import atypical_versions
 from augkit.errors import InputError, unknown_name
 from augkit.evaluation import evaluate
+from augkit.experiments import LayerVariability, rotation_variability
 from augkit.invariance import layerwise_equivariance, make_protocol, measure_invariance
 from augkit.invariance.plan import Pairs, Plan
 from augkit.recipe import Recipe
+from augkit.report.gallery import FlipPicture, flip_pictures
 from augkit.statistics import MissingError
 from augkit.studies import Measure
 
 Columns = dict[str, np.ndarray]
 KEPT = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
+FLIPS, KEPT_FLIPS = "flips", 3  # the worst of them, as JSON
 LAYER_IMAGES = 32  # a layer's ratio is a mean over pixels and channels: few images suffice
 
 
@@ -95,6 +100,18 @@ def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images,
     return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
 
 
+def pictures_of(
+    flips: list[dict[str, Any]], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
+) -> list[FlipPicture]:
+    """Flips as the network saw them."""
+    images, operator = _operator(measure, recipe, images)
+    size = (int(images.images.shape[-2]), int(images.images.shape[-1]))
+    del operator["protocol"]
+    name = measure.protocol or recipe.invariance.protocol
+    protocol = make_protocol(name, size, max_shift=recipe.invariance.max_shift, **operator)
+    return flip_pictures(flips, images.images[[flip["index"] for flip in flips]], protocol, classes)
+
+
 def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
     images, operator = _operator(measure, recipe, images)
     report = measure_invariance(
@@ -109,14 +126,11 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
     )
     out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
     out |= {f"{name}@{length:g}": values for length, run in report.curve.items() for name, values in run.items()}
-    return {name: values[:, 0].float().numpy() for name, values in out.items()}
+    found: Columns = {name: values[:, 0].float().numpy() for name, values in out.items()}
+    return found | {FLIPS: np.array(json.dumps(report.flips[:KEPT_FLIPS]))}
 
 
 def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
-    try:
-        from augkit.experiments import rotation_variability
-    except ImportError:
-        raise MissingError("augkit.experiments, which rotates, is not there") from None
     reach = measure.reach or 180.0
     bits = rotation_variability(
         model,
@@ -165,13 +179,9 @@ def read_probe(
     in it ``field.key``, with their mean as ``field``.
 
     Raises:
-        MissingError: there are no experiments in this installation, or none of that name.
+        MissingError: there is no experiment of that name.
         InputError: an option that the experiment does not take.
     """
-    try:
-        from augkit import experiments
-    except ImportError:
-        raise MissingError("augkit.experiments is not there") from None
     probe = experiments.PROBES.get(str(part.probe))
     if probe is None:
         raise MissingError(str(unknown_name("probe", part.probe, experiments.PROBES)))
@@ -204,6 +214,10 @@ def read_probe(
 
 
 def _flat(found: Any) -> Columns:
+    if isinstance(found, LayerVariability):
+        # Per image, so that its mean over images is the layer's ratio of means.
+        apart = found.apart.mean(0)
+        return {name: found.moved[:, k] / apart[k] for k, name in enumerate(found.names) if apart[k] > 0}
     if hasattr(found, "_asdict"):
         found = found._asdict()
     if not isinstance(found, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,12 @@ class Recipe(Data):
             InputError: missing file, unknown key (with the nearest), wrong type, value out of range.
         """
         path = find_recipe(source)
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"recipe '{path}': cannot be read ({error})") from None
-        tree = parse_yaml(text, str(path))
-        tree.pop("augkit", None)  # the versions that a run folder adds
-        return validate(cls, apply_overrides(tree, overrides or []), str(path))
+        tree = read_tree(path, overrides or [])
+        ranges = dict(find_ranges(tree))
+        if ranges:
+            name = next(iter(ranges))
+            raise InputError(f"{path}: {name} is a range, for augkit.tune to search; here give a value: {name}=...")
+        return validate(cls, tree, str(path))
 
     def to_yaml(self, header: str = "") -> str:
         """YAML that `load` reads back to an equal recipe; ``header`` becomes comment lines on top."""
@@ -79,6 +79,27 @@ class Recipe(Data):
         """
         values = {key: (v.model_dump() if isinstance(v, Data) else v) for key, v in sections.items()}
         return validate(Recipe, {**self.model_dump(), **values}, f"recipe {self.name}")
+
+
+def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """A recipe file with overrides applied, as plain data that is not checked yet; its fields may be ranges."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe '{path}': cannot be read ({error})") from None
+    tree = parse_yaml(text, str(path))
+    tree.pop("augkit", None)  # the versions that a run folder adds
+    return apply_overrides(tree, overrides)
+
+
+def find_ranges(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The fields that are written as a range, ``{search: [...]}`` or ``{choice: [...]}``, by dotted name."""
+    if isinstance(tree, dict) and ("search" in tree or "choice" in tree):
+        yield ".".join(path), tree
+        return
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, item in items:
+        yield from find_ranges(item, (*path, str(key)))
 
 
 def recipe_folders() -> list[Path]:

@@ -82,6 +82,15 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
     return tree
 
 
+def set_dotted(tree: Any, path: list[str], value: Any) -> None:
+    """Set one value in a tree of mappings and lists, in place; mappings that miss are made.
+
+    Raises:
+        InputError: the path runs through something that is neither.
+    """
+    _set(tree, path, value, ".".join(path))
+
+
 def _set(tree: Any, path: list[str], value: Any, override: str) -> None:
     *parents, last = path
     for part in parents:

@@ -1,174 +1,274 @@
-"""The search itself: an Optuna study over a policy's fields, with accuracy and learned invariance as objectives."""
+"""A study: what is searched, for what, within which budget, and the rules that hold for all who work on it.
+
+The rules: trials are numbered; each is run once; as many finish as were asked for. A worker starts a trial only where
+the finished ones and those with a smaller number that run or wait are fewer than asked for, so the last place goes to
+the smallest number, whoever asks at once.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import re
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, model_validator
 
-from augkit.errors import InputError, RunError
-from augkit.policy import Policy, search_space, with_values
+from augkit.errors import InputError
+from augkit.schema import Data, validate
+from augkit.space import Space, Value, changes_nothing, differences
 
-OBJECTIVES = ("accuracy", "learned_invariance")
-Evaluate = Callable[[Policy, int], dict[str, Any]]
+SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
+READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
 
 
-def open_study(storage: str | Path, name: str, policy: Policy, digest: str, *, resume: bool, seed: int) -> optuna.Study:
-    """Create a study, or go on with it.
+class Goal(Data):
+    """What a search is for.
+
+    ``pareto``: accuracy and learned invariance, with ``atypical`` learned invariance on atypical images as a third.
+    ``accuracy``: the best accuracy among trials with ``at_least`` this learned invariance, with pruning.
+    ``invariance``: the other way round.
+    """
+
+    mode: Literal["pareto", "accuracy", "invariance"] = Field("pareto", description="objective, or objectives")
+    at_least: float | None = Field(None, description="bound on the other one, where there is one objective")
+    atypical: bool = Field(False, description="of pareto: learned invariance on atypical images as a third objective")
+
+    @model_validator(mode="after")
+    def _check(self) -> Goal:
+        if (self.mode == "pareto") == (self.at_least is not None) or (self.atypical and self.mode != "pareto"):
+            raise ValueError(
+                "pareto, or accuracy or invariance with a bound on the other; a third one with pareto only"
+            )
+        return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of what is maximised."""
+        if self.mode == "pareto":
+            third = ("atypical_invariance",) if self.atypical else ()
+            return ("accuracy", "learned_invariance", *third)
+        return ("accuracy",) if self.mode == "accuracy" else ("learned_invariance",)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether bad trials are stopped early; Optuna cannot with several objectives."""
+        return self.mode != "pareto"
+
+    def shortfall(self, found: Mapping[str, Any]) -> float:
+        """How far a trial stays below the bound; 0 or less where it does not."""
+        if self.at_least is None:
+            return 0.0
+        return float(self.at_least - found["learned_invariance" if self.mode == "accuracy" else "accuracy"])
+
+
+class Terms(Data):
+    """What must not change while a study goes on."""
+
+    space: dict[str, Any] = Field(description="see `Space.to_dict`")
+    goal: Goal = Field(default_factory=Goal, description="what for")
+    epochs: int = Field(ge=1, description="of a trial")
+    least_epochs: int = Field(1, ge=1, description="before a trial may be pruned")
+    sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="of Optuna")
+    floor: float = Field(0.5, ge=0, le=1, description="least accuracy above chance and least kappa (share of control)")
+    seed: int = Field(0, ge=0, description="of the sampler and of trials")
+
+    def open_space(self) -> Space:
+        """The space as such."""
+        return Space.from_dict(self.space)
+
+
+def make_or_join(
+    storage: BaseStorage, name: str, terms: Terms, trials: int, *, join: bool, lead: bool = True
+) -> tuple[optuna.Study, bool]:
+    """Create a study with its first trials in line, or go on with one; and whether it was created.
 
     Args:
-        storage: a journal file (path), or a database URL as Optuna takes it.
+        storage: see `augkit.storages.open_storage`.
         name: of the study.
-        policy: whose fields are searched.
-        digest: of everything else that must not change between sessions; refused when it did.
-        resume: go on with a study that exists.
-        seed: of the sampler; a resumed study derives a new one, so that it does not repeat its first draws.
+        terms: of the search.
+        trials: that should finish.
+        join: whether a study that exists is gone on with.
+        lead: whether it then takes ``trials``, and does not keep its own number.
 
     Raises:
-        InputError: the storage cannot be reached, the study exists, or was made with another search.
+        InputError: the study exists and ``join`` is False, or its terms differ; says in what.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with _storage_errors(storage):
-        backend = _storage(storage)
-        if not resume and name in [study.study_name for study in optuna.get_all_study_summaries(backend)]:
-            raise InputError(f"study '{name}' exists in '{storage}': add --resume to go on, or name another --study")
-        study = optuna.create_study(
-            storage=backend, study_name=name, directions=["maximize", "maximize"], load_if_exists=True
-        )
-    known = study.user_attrs.get("search")
-    mine = _search_digest(policy, digest)
-    if known is not None and known != mine:
-        raise InputError(f"study '{name}' searched another recipe, space or budget; resume with what it began with")
-    study.set_user_attr("search", mine)
-    derived = int.from_bytes(hashlib.sha256(f"{seed}:{len(study.trials)}".encode()).digest()[:4], "big")
-    study.sampler = optuna.samplers.TPESampler(seed=derived, n_startup_trials=6)
-    return study
+    goal = terms.goal
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, directions=["maximize"] * len(goal.objectives))
+        created = True
+    except optuna.exceptions.DuplicatedStudyError:
+        if not join:
+            raise InputError(f"study '{name}' exists: add --resume to go on, or name another --study") from None
+        study, created = optuna.load_study(storage=storage, study_name=name), False
+    if not created:
+        theirs = wait_for(lambda: study.user_attrs.get("terms"), READY)
+        if theirs is None:
+            raise InputError(f"study '{name}' was not made by augkit, or the command that makes it died: name another")
+        _refuse_changes(name, terms, validate(Terms, theirs, f"study '{name}'"))
+    study.set_user_attr("metric_names", list(goal.objectives))
+    study.set_user_attr("terms", terms.model_dump())
+    if created or lead:
+        study.set_user_attr("trials", trials)
+    if created or not study.user_attrs.get("ready"):
+        _begin(study, terms.open_space())
+        study.set_user_attr("ready", True)
+    return study, created
 
 
-def begin(study: optuna.Study, policy: Policy, control_accuracy: float) -> None:
-    """Put the control in as a finished trial, and the recipe as it stands and a strong preset first in line."""
-    space = search_space(policy)
-    study.add_trial(
-        optuna.trial.create_trial(
-            params=_preset(policy, 0.0),
-            distributions=_distributions(policy),
-            values=[control_accuracy, 0.0],
-            user_attrs={"control": True},
-        )
-    )
-    first = _current(policy)
-    inside = all(low <= first[key] <= high for key, (low, high, _) in space.items())
-    for preset in ([first] if inside and not policy.is_identity else []) + [_preset(policy, 0.6)]:
-        study.enqueue_trial(preset)
-
-
-def search(
-    study: optuna.Study,
-    policy: Policy,
-    trials: int,
-    evaluate: Evaluate,
-    on_trial: Callable[[FrozenTrial], None],
-) -> None:
-    """Run trials until ``trials`` of them are complete, the control not counted.
-
-    ``evaluate(policy, number)`` returns at least both objectives. A trial that fails is recorded as failed; an
-    interrupted one is handed to the next session.
+def load_terms(study: optuna.Study) -> Terms:
+    """The terms of a study that augkit made.
 
     Raises:
-        RunError: three trials failed in a row.
+        InputError: it did not.
     """
-    distributions = _distributions(policy)
-    failed = 0
-    while len(completed(study)) < trials:
-        trial = study.ask(distributions)
-        values = rounded(trial.params)
-        try:
-            found = evaluate(with_values(policy, values), trial.number)
-        except KeyboardInterrupt:
-            study.tell(trial, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
-            raise
-        except RunError as error:
-            study.tell(trial, state=TrialState.FAIL)
-            failed += 1
-            if failed == 3:
-                raise RunError(f"three trials failed in a row, the last one: {error}") from None
-            continue
-        failed = 0
-        for key, value in {**found, "values": values}.items():
-            trial.set_user_attr(key, value)
-        study.tell(trial, [found[name] for name in OBJECTIVES])
-        on_trial(study.trials[trial.number])
+    if "terms" not in study.user_attrs:
+        raise InputError(f"study '{study.study_name}' was not made by augkit.tune")
+    return validate(Terms, study.user_attrs["terms"], f"study '{study.study_name}'")
 
 
-def recover(study: optuna.Study) -> int:
-    """Fail the trials that a killed session left running, and put them in line again; how many there were."""
-    stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in stale:
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
-    return len(stale)
+def equip(study: optuna.Study, terms: Terms, worker: int) -> None:
+    """Give a worker's copy of the study its sampler, whose seed is the worker's own, and its pruner."""
+    text = f"{terms.seed}:{worker}:{len(study.get_trials(deepcopy=False))}"
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = _sampler(terms.sampler, seed)
+        study.pruner = optuna.pruners.NopPruner()
+        if terms.goal.prunes:
+            study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=terms.least_epochs, reduction_factor=2)
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials, without the control."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in done if not trial.user_attrs.get("control")]
+    """Trials that were run to the end, without controls."""
+    return [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
 
 
-def front(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials that no other beats in one objective without losing in the other."""
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count: run to the end or pruned, without controls."""
+    return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if "control" not in t.user_attrs]
 
-    def beaten(a: FrozenTrial) -> bool:
-        return any(
-            all(y >= x for x, y in zip(a.values, b.values, strict=True)) and b.values != a.values for b in trials
+
+def has_place(study: optuna.Study, number: int) -> bool:
+    """Whether trial ``number`` is among those asked for."""
+    counted = 0
+    for trial in study.get_trials(deepcopy=False):
+        if "control" in trial.user_attrs or trial.number == number:
+            continue
+        ahead = trial.number < number and trial.state in (TrialState.RUNNING, TrialState.WAITING)
+        counted += trial.state in FINISHED or ahead
+    return counted < int(study.user_attrs["trials"])
+
+
+def open_places(study: optuna.Study) -> bool:
+    """Whether somebody should ask for a trial: one waits, or fewer run and are finished than asked for."""
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return not done(study) or any("control" in t.user_attrs for t in trials if t.state == TrialState.WAITING)
+    running = sum(t.state == TrialState.RUNNING and "control" not in t.user_attrs for t in trials)
+    return running + len(finished(study)) < int(study.user_attrs["trials"])
+
+
+def done(study: optuna.Study) -> bool:
+    """Whether as many trials have finished as were asked for."""
+    return len(finished(study)) >= int(study.user_attrs["trials"])
+
+
+def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
+    """Fail a trial whose worker is gone and put it in line again, at most ``retries`` times in all; None is always.
+
+    Whether it was still running; somebody else may have done this.
+    """
+    trial = next(t for t in study.get_trials(deepcopy=True) if t.number == number)
+    try:
+        study.tell(number, state=TrialState.FAIL)
+    except (ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
+        return False
+    fixed = trial.system_attrs.get("fixed_params")
+    if trial.params or fixed or "control" in trial.user_attrs:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            RetryHeartbeatStaleTrialCallback(max_retry=retries)(study, trial)
+    return True
+
+
+def again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Put an interrupted trial in line again; that is no fault of its own, so it does not count as a retry."""
+    if trial.params or trial.system_attrs.get("fixed_params") or "control" in trial.user_attrs:
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=trial.user_attrs,
+                system_attrs=trial.system_attrs,
+            )
         )
 
-    return [trial for trial in trials if not beaten(trial)]
+
+def control_key(architecture: Mapping[str, Value]) -> str:
+    """Where a study keeps the control of an architecture."""
+    return f"control {json.dumps(dict(architecture), sort_keys=True)}"
 
 
-def choose(trials: list[FrozenTrial], control_accuracy: float, images: int) -> FrozenTrial:
-    """The most invariant trial whose accuracy is within two standard errors of the best.
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial meets all bounds."""
+    return all(value <= 0 for value in trial.user_attrs.get("bounds", {}).values())
 
-    The best is taken over trials and control; the standard error is the binomial one on ``images`` validation
-    images, as in the one-standard-error rule of Breiman et al. 1984, which with a few hundred images would let
-    the luck of the best run decide. Where no trial comes so near, the most accurate one is taken.
+
+def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Feasible trials that no other feasible one beats in one objective without losing in another."""
+    fair = [trial for trial in trials if feasible(trial)]
+
+    def beaten(a: FrozenTrial) -> bool:
+        return any(all(y >= x for x, y in zip(a.values, b.values, strict=True)) and b.values != a.values for b in fair)
+
+    return [trial for trial in fair if not beaten(trial)]
+
+
+def candidates(
+    trials: Sequence[FrozenTrial], goal: Goal, control_accuracy: float, images: int, count: int
+) -> list[FrozenTrial]:
+    """The trials that are worth a full budget, the most promising first.
+
+    With one objective, the best of those within the bound. With several, the most invariant of those whose accuracy is
+    within two standard errors of the best, which is taken over trials and control; the standard error is the binomial
+    one on ``images`` validation images, as in the one-standard-error rule of Breiman et al. 1984, which with a few
+    hundred images would let the luck of the best run decide. Where no trial comes so near, the most accurate ones.
     """
-    best = max(control_accuracy, *(trial.values[0] for trial in trials))
+    fair = [trial for trial in trials if feasible(trial)] or list(trials)
+
+    def score(trial: FrozenTrial, key: str) -> float:
+        return float(trial.user_attrs[key])
+
+    if goal.mode != "pareto":
+        inside = [trial for trial in fair if goal.shortfall(trial.user_attrs) <= 0]
+        if not inside:
+            return sorted(fair, key=lambda trial: goal.shortfall(trial.user_attrs))[:count]
+        return sorted(inside, key=lambda trial: -score(trial, goal.objectives[0]))[:count]
+    best = max(control_accuracy, *(score(trial, "accuracy") for trial in fair))
     error = (best * (1 - best) / images) ** 0.5
-    near = [trial for trial in trials if trial.values[0] >= best - 2 * error]
-    if not near:
-        return max(trials, key=lambda trial: trial.values[0])
-    return max(near, key=lambda trial: trial.values[1])
+    near = [trial for trial in fair if score(trial, "accuracy") >= best - 2 * error]
+    key = "learned_invariance" if near else "accuracy"
+    distinct = {json.dumps(t.user_attrs["values"], sort_keys=True): t for t in reversed(near or fair)}
+    return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
 
 
-def policy_of(trial: FrozenTrial, policy: Policy) -> Policy:
-    """The policy that a trial ran: ``policy`` with the trial's values, three significant digits each."""
-    return with_values(policy, rounded(trial.params))
-
-
-def rounded(parameters: dict[str, float]) -> dict[str, float]:
-    """Parameters to three significant digits, so that a recipe reads well and repeats exactly."""
-    return {key: float(f"{value:.3g}") for key, value in parameters.items()}
-
-
-def importance(study: optuna.Study) -> dict[str, dict[str, float]]:
+def importance(study: optuna.Study, goal: Goal) -> dict[str, dict[str, float]]:
     """Share of each objective's variance that each searched field explains (PED-ANOVA); empty with few trials."""
     if len(completed(study)) < 4:
         return {}
     out = {}
-    for k, name in enumerate(OBJECTIVES):
+    for k, name in enumerate(goal.objectives):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the evaluator is marked experimental in some releases of Optuna
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
@@ -180,69 +280,56 @@ def importance(study: optuna.Study) -> dict[str, dict[str, float]]:
     return out
 
 
+def wait_for(ask: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
+    """What ``ask`` returns once that is not None; None after ``seconds``."""
+    until = time.monotonic() + seconds
+    while (found := ask()) is None and time.monotonic() < until:
+        time.sleep(pause)
+    return found
+
+
 def _value(k: int) -> Callable[[FrozenTrial], float]:
     return lambda trial: float(trial.values[k])
 
 
-def repair_journal(path: Path) -> bool:
-    """Cut a last line that was torn when its writer was killed; it would make the study unloadable."""
-    data = path.read_bytes() if path.is_file() else b""
-    if not data or data.endswith(b"\n"):
-        return False
-    with path.open("r+b") as file:
-        file.truncate(data.rfind(b"\n") + 1)
-    return True
+def _begin(study: optuna.Study, space: Space) -> None:
+    """Put the controls in line, then the presets that lie within the space and are no control, each once."""
+    there = {t.user_attrs.get("control") or t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
+    inside = changes_nothing(space.with_values(space.preset(0.0)).policy)
+    taken: list[dict[str, Value]] = []
+    for architecture in space.architectures():
+        key = control_key(architecture)
+        values = {**space.preset(0.0), **architecture}
+        if key not in there:
+            study.enqueue_trial(values if inside else {}, user_attrs={"control": key})
+        taken += [values] if inside else []
+    for name, strength in PRESETS.items():
+        preset = space.current() if strength is None else space.preset(strength)
+        if preset is None or preset in taken:
+            continue
+        taken.append(preset)
+        if name not in there:
+            study.enqueue_trial(preset, user_attrs={"preset": name})
 
 
-@contextlib.contextmanager
-def _storage_errors(storage: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # each driver, and a file that is no journal, has its own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        word = "reached" if "://" in str(storage) else "read as a journal"
-        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", f"storage '{storage}': cannot be {word} ({reason[:160]})")
-        raise InputError(shown) from None
+def _refuse_changes(name: str, mine: Terms, theirs: Terms) -> None:
+    words = differences(mine.open_space(), theirs.open_space())
+    old, new = theirs.model_dump(exclude={"space"}), mine.model_dump(exclude={"space"})
+    words += [f"{key} was {old[key]}, is {new[key]}" for key in old if old[key] != new[key]]
+    if words:
+        more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
+        raise InputError(f"study '{name}' cannot go on with other terms: {'; '.join(words[:2])}{more}")
 
 
-def _storage(storage: str | Path) -> BaseStorage:
-    if "://" in str(storage):
-        return optuna.storages.get_storage(str(storage))
-    path = Path(storage)
-    if not path.parent.is_dir():
-        raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
-    repair_journal(path)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def _distributions(policy: Policy) -> dict[str, optuna.distributions.BaseDistribution]:
-    return {
-        key: optuna.distributions.FloatDistribution(low, high) for key, (low, high, _) in search_space(policy).items()
-    }
-
-
-def _search_digest(policy: Policy, digest: str) -> str:
-    text = json.dumps([search_space(policy), policy.model_dump(), digest], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _current(policy: Policy) -> dict[str, float]:
-    tree = policy.model_dump()
-    identity = _preset(policy, 0.0)
-    out = {}
-    for dotted in search_space(policy):
-        op, key = dotted.split(".")
-        out[dotted] = identity[dotted] if tree[op] is None else float(tree[op][key])
-    return out
-
-
-def _preset(policy: Policy, strength: float) -> dict[str, float]:
-    """Every field at ``strength`` of the way from its identity to its far end; probabilities likewise."""
-    out = {}
-    for dotted, (low, high, _) in search_space(policy).items():
-        # A crop's smallest window is weakest at the top of its range; everything else at the bottom.
-        weak, strong = (high, low) if dotted == "crop.min_area" else (low, high)
-        out[dotted] = weak + (strong - weak) * strength
-    return out
+def _sampler(name: str, seed: int) -> BaseSampler:
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
+    if name == "qmc":
+        return optuna.samplers.QMCSampler(
+            seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
+        )
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)

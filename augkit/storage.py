@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from augkit.errors import InputError, RunError
+from augkit.errors import InputError, WriteError
 
 MARK = "environment.json"  # what tells a folder of ours from anybody else's
 
@@ -21,7 +21,7 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
     """Write text, or whatever ``save(path)`` writes, to a new file beside ``path`` and move it there.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; what was there before is intact.
+        WriteError: the disk is full or the folder cannot be written; what was there before is intact.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -35,7 +35,7 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
-        raise RunError(f"cannot write '{path}' ({reason}); what was there before is intact") from None
+        raise WriteError(f"cannot write '{path}' ({reason}); what was there before is intact") from None
 
 
 def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -155,19 +156,27 @@ class Study:
     source: str = field(default="", compare=False)
 
     @classmethod
-    def load(cls, source: str | Path, size: str = "quick", *, seeds: int | None = None) -> Study:
+    def load(
+        cls, source: str | Path, size: str = "quick", *, seeds: int | None = None, overrides: Sequence[str] = ()
+    ) -> Study:
         """Load a study file, or one that ships with augkit by its name.
 
         Args:
             source: a path to a YAML file, or a name such as ``invariance``.
             size: ``quick``, ``standard`` or ``full``.
             seeds: in place of the size's.
+            overrides: ``dotted.key=value`` of the base recipe, over those of file and size.
 
         Raises:
             InputError: missing file, unknown key or name (with the nearest), a claim about an arm that is not there.
         """
         path = find_study(source)
         settings = validate(StudySettings, parse_yaml(path.read_text(), str(path)), str(path))
+        if overrides:
+            own = settings.sizes.get(size, Size())  # type: ignore[call-overload]
+            changed = {**own.overrides, **dict(map(_dotted, overrides))}
+            sizes: dict[Any, Size] = {**settings.sizes, size: own.model_copy(update={"overrides": changed})}
+            settings = settings.model_copy(update={"sizes": sizes})
         return resolve(settings, size, str(path), seeds=seeds)
 
     def to_yaml(self) -> str:
@@ -253,6 +262,15 @@ def _arm(
     tree = apply_overrides(tree, _as_words({**own, **policies[policy]}))
     where = f"{source}: arm {name}"
     return Arm(name, architecture, policy, strength, validate(Recipe, tree, where), module, task)
+
+
+def _dotted(override: str) -> tuple[str, Any]:
+    """Key and value of ``dotted.key=value``."""
+    key, _, text = override.partition("=")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
 
 
 def _as_words(dotted: dict[str, Any]) -> list[str]:

@@ -13,10 +13,10 @@ from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import Display, Interrupted
 from augkit.crew import work_all
 from augkit.findings import Findings
+from augkit.report.figures import plane, save_png
+from augkit.report.study_page import study_markdown, study_page
 from augkit.storage import claim, environment, write
 from augkit.studies import Study
-
-COLUMNS = ("claim", "verdict", "effect", "p", "seeds")
 
 
 def run_study(
@@ -75,12 +75,11 @@ def run_study(
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """``results.json``, and both forms of the report."""
     write(folder / "results.json", json.dumps(results, indent=2, allow_nan=False))
-    try:
-        from augkit.report.study_page import study_markdown, study_page
-    except ImportError:  # without it the numbers are complete all the same
-        return
     write(folder / "report.html", study_page(results))
     write(folder / "report.md", study_markdown(results))
+    if results["plane"]:
+        picture = plane(results["plane"])
+        write(folder / "plane.png", lambda path: save_png(picture, path))
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -25,13 +25,14 @@ ROWS = [
     ["adapters", "sections"],
     ["recipe", "schedules", "optimizers", "distributed"],
     ["building", "checkpoints", "evaluation", "feeding"],
-    ["job"],
+    ["job", "space", "storages"],
     ["training", "search"],
-    ["comparison", "models", "report"],
+    ["comparison", "experiments", "models", "report", "launching"],
+    ["trials", "outcome"],
     ["command"],
-    ["probes"],
-    ["measuring"],
-    ["claims", "decisions", "matching"],
+    ["probes", "supervising", "trial_notes", "finals"],
+    ["measuring", "telling"],
+    ["tuning", "claims", "decisions", "matching"],
     ["statistics"],
     ["studies"],
     ["readings"],
@@ -40,7 +41,7 @@ ROWS = [
     ["answers"],
     ["findings"],
     ["studying"],
-    ["train", "tune", "measure", "compare", "preview"],
+    ["train", "tune", "measure", "compare", "preview", "worker"],
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}
 MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))
@@ -68,7 +69,7 @@ def test_modules_import_only_from_the_rows_above(module: Path) -> None:
     mine = ROW[module.parts[0]]
     for name in imports((ROOT / module).with_suffix(".py")):
         same_part = name == module.parts[0]
-        assert ROW[name] < mine or same_part or (ROW[name] == mine and mine in (2, 3, 4, 8, 10)), name
+        assert ROW[name] < mine or same_part or (ROW[name] == mine and mine in (2, 3, 4, 8, 11)), name
 
 
 def test_import_is_light() -> None:

@@ -52,15 +52,15 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m augkit.")]
     assert [line.split()[2] for line in lines] == [
-        f"augkit.{name}" for name in ("preview", "train", "measure", "compare", "tune")
+        f"augkit.{name}" for name in ("preview", "train", "tune", "tune", "tune", "measure", "compare")
     ]
     for line in lines:
         name, *words = shlex.split(line.removeprefix("python -m augkit."))
         if name == "measure":
             words += ["--limit", "40"]
-        else:
+        elif "--show" not in words:
             words = [*words, *SMALL]
-        if name == "tune":  # the last --trials and --seeds count
+        if name == "tune" and "--show" not in words:  # the last --trials and --seeds count
             words += ["--trials", "1", "--seeds", "1", "--trial-epochs", "1"]
         assert run(COMMANDS[name], [*words, "--quiet"]) == 0, capsys.readouterr().err
     assert (tmp_path / "runs" / "longer" / "report.html").is_file()
@@ -76,3 +76,20 @@ def test_numbers_stand_in_the_result_file() -> None:
     assert f"takes {results['cost']['seconds']:.0f} s" in " ".join(README.split())
     assert results["environment"]["versions"]["torch"]
     assert results["settings"]["seeds"] == 3
+
+
+def test_verdicts_stand_in_the_result_file() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "study-quick.json").read_text())
+    rows = {line.split("|")[1].strip(): line.split("|") for line in README.splitlines() if line.startswith("| ")}
+    for claim in results["claims"]:
+        row = rows[f"{claim['id']}. {claim['name']}"]
+        assert row[2].strip().strip("*") == claim["verdict"], claim["name"]
+        assert row[3].strip().startswith(f"{claim['effect']['value']:.3g} ["), claim["name"]
+
+
+def test_faults_stand_in_the_result_file() -> None:
+    faults = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())["faults"]
+    for fault in faults:
+        assert fault["lost"] == fault["doubled"] == 0
+        counts = f"| {fault['completed']} of {fault['asked']} | {fault['lost']} | {fault['doubled']} |"
+        assert any(line.startswith(f"| {fault['fault']} |") and line.endswith(counts) for line in README.splitlines())

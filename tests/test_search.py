@@ -1,141 +1,301 @@
-"""The search: what is asked for is what is run, once, and it goes on after an interrupt."""
+"""The search itself: what is asked for is what is run, once, and it goes on after an interrupt."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
+from toy import RECIPE, Toy, make_terms, open_toy
 
 from augkit import search
 from augkit.errors import InputError, RunError
-from augkit.policy import Policy
-
-POLICY = Policy.model_validate({"shift": {"max_pixels": 2.0}, "rescale": {"max_factor": 1.1}})
-
-
-def toy(policy: Policy, number: int) -> dict[str, Any]:
-    """Shift makes invariant at no cost; rescaling costs accuracy and gives nothing."""
-    assert policy.shift is not None
-    assert policy.rescale is not None
-    reach = policy.shift.max_pixels * policy.shift.p / 6
-    return {"accuracy": 0.95 - 0.3 * (policy.rescale.max_factor - 1), "learned_invariance": 0.8 * reach}
+from augkit.outcome import outcome, search_cost
+from augkit.recipe import Recipe
+from augkit.search import Goal
+from augkit.supervising import recover, requeue_of
 
 
-def started(tmp_path: Path, *, seed: int = 0, resume: bool = False) -> Any:
-    study = search.open_study(tmp_path / "study.journal", "s", POLICY, "digest", resume=resume, seed=seed)
-    if not study.trials:
-        search.begin(study, POLICY, 0.94)
-    return study
+def numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
+    return [trial.number for trial in trials]
 
 
 def test_exactly_as_many_trials_as_asked_for_and_presets_first(tmp_path: Path) -> None:
-    study, seen = started(tmp_path), []
-    search.search(study, POLICY, 7, toy, lambda trial: seen.append(trial.number))
-    assert len(search.completed(study)) == len(seen) == 7
-    assert study.trials[0].user_attrs["control"]
-    assert study.trials[0].values == [0.94, 0.0]
-    first, second = search.completed(study)[:2]
-    assert search.policy_of(first, POLICY) == POLICY
-    assert second.params["shift.max_pixels"] == pytest.approx(3.6)
+    worker = open_toy(tmp_path / "j", make_terms(), 7)
+    worker.run()
+    done = search.completed(worker.study)
+    assert len(done) == 7
+    assert worker.trained == 8
+    control = worker.study.trials[0]
+    assert control.state == TrialState.COMPLETE
+    assert control.values == [0.94, 0.0]
+    assert control.user_attrs["control"] == "control {}"
+    assert [trial.user_attrs.get("preset") for trial in done[:4]] == ["as it stands", "mild", "strong", None]
+    assert worker.space.with_values(done[0].user_attrs["values"]) == worker.space.recipe
+    assert done[2].user_attrs["values"]["policy.shift.max_pixels"] == pytest.approx(3.6)
 
 
-def test_a_synthetic_truth_is_found(tmp_path: Path) -> None:
-    study = started(tmp_path)
-    search.search(study, POLICY, 40, toy, lambda trial: None)
-    chosen = search.choose(search.completed(study), 0.94, 1_000)
-    assert chosen.params["shift.max_pixels"] * chosen.params["shift.p"] > 3
-    assert chosen.params["rescale.max_factor"] < 1.1
-    importance = search.importance(study)
-    assert max(importance["accuracy"], key=importance["accuracy"].__getitem__) == "rescale.max_factor"
-    assert max(importance["learned_invariance"], key=importance["learned_invariance"].__getitem__).startswith("shift")
+@pytest.mark.parametrize("sampler", search.SAMPLERS)
+def test_a_synthetic_truth_is_found(tmp_path: Path, sampler: str) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(sampler=sampler, seed=3), 30)
+    worker.run()
+    chosen = search.candidates(search.completed(worker.study), Goal(), 0.94, 1_000, 2)[0].user_attrs["values"]
+    assert chosen["policy.shift.max_pixels"] * chosen["policy.shift.p"] > (1.5 if sampler == "random" else 2)
+    assert chosen["policy.rescale.max_factor"] < 1.12
+    importance = search.importance(worker.study, Goal())
+    assert max(importance["accuracy"], key=importance["accuracy"].__getitem__) == "policy.rescale.max_factor"
 
 
 def test_an_interrupted_trial_is_run_by_the_next_session(tmp_path: Path) -> None:
-    def interrupted(policy: Policy, number: int) -> dict[str, Any]:
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        asked.append(policy)
-        return toy(policy, number)
+    class Interrupted(Toy):
+        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
+            if self.trained == 4:
+                raise KeyboardInterrupt
+            return super().score(trial, recipe, reference)
 
-    asked: list[Policy] = []
+    terms = make_terms()
+    first = open_toy(tmp_path / "j", terms, 6, kind=Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        search.search(started(tmp_path), POLICY, 6, interrupted, lambda trial: None)
-    study = started(tmp_path, resume=True)
+        first.run()
+    assert len(search.completed(first.study)) == 3
+    lost = next(trial for trial in first.study.trials if trial.state == TrialState.FAIL)
+    second = open_toy(tmp_path / "j", terms, 6, join=True)
+    second.run()
+    done = search.completed(second.study)
+    assert len(done) == 6
+    assert lost.params in [trial.params for trial in done]
+
+
+def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 3)
+    worker._one()  # the control
+    study = worker.study
+
+    def begin(name: str) -> int:
+        trial = study.ask()
+        worker.space.suggest(trial)
+        trial.set_user_attr("worker", name)
+        return trial.number
+
+    first = begin("here:1:0")
+    assert requeue_of(study, "here:2:0", 1) == []
+    assert requeue_of(study, "here:1:0", 1) == [first]
+    assert requeue_of(study, "here:1:0", 1) == [], "nothing is put in line twice"
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert sum(trial.params == study.trials[first].params for trial in waiting) == 1
+    worker.run()
     assert len(search.completed(study)) == 3
-    lost = next(trial for trial in study.trials if trial.state.name == "FAIL")
-    search.search(study, POLICY, 6, toy, lambda trial: None)
-    assert len(search.completed(study)) == 6
-    assert lost.params in [trial.params for trial in search.completed(study)]
+    again = begin("here:1:0")
+    requeue_of(study, "here:1:0", 0)
+    assert study.trials[again].state == TrialState.FAIL
+    assert not study.get_trials(states=(TrialState.WAITING,)), "no retries were allowed"
 
 
-def test_a_killed_sessions_trial_is_recovered(tmp_path: Path) -> None:
-    study = started(tmp_path)
-    running = study.ask(search._distributions(POLICY))
-    again = started(tmp_path, resume=True)
-    assert search.recover(again) == 1
-    search.search(again, POLICY, 2, toy, lambda trial: None)
-    assert running.params in [trial.params for trial in search.completed(again)]
-    assert search.recover(again) == 0
+def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 3)
+    worker._one()
+    mine, nameless, other = (worker.study.ask() for _ in range(3))
+    for trial in (mine, nameless, other):
+        worker.space.suggest(trial)
+    mine.set_user_attr("worker", worker.name)  # a process with our own number that is not this session's
+    other.set_user_attr("worker", "another-host:1:0")
+    assert recover(worker.study, 1, alone=True) == (2, 1)
+    assert recover(worker.study, 1, alone=True) == (0, 1)
+    assert worker.study.trials[other.number].state == TrialState.RUNNING
 
 
-def test_a_torn_journal_is_repaired(tmp_path: Path) -> None:
-    search.search(started(tmp_path), POLICY, 3, toy, lambda trial: None)
-    journal = tmp_path / "study.journal"
-    whole = journal.read_bytes()
-    journal.write_bytes(whole + b'{"op_code": 4, "worker')
-    study = started(tmp_path, resume=True)
-    assert len(search.completed(study)) == 3
-    assert not search.repair_journal(journal)
+def test_two_workers_asking_at_once_never_exceed_what_was_asked_for(tmp_path: Path) -> None:
+    terms = make_terms()
+    workers = [open_toy(tmp_path / "j", terms, 12, join=k > 0, index=k) for k in range(4)]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    study = workers[0].study
+    assert len(search.finished(study)) == 12
+    assert sum(worker.trained for worker in workers) <= 13
+    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    first = [trial.user_attrs["values"] for trial in search.completed(study)]
+    assert len({str(values) for values in first}) == 12, "workers propose the same points"
+
+
+def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 3)
+    worker._one()
+    for number in (1, 2, 3):
+        assert worker.study.ask().number == number
+    assert [search.has_place(worker.study, k) for k in (1, 2, 3)] == [True, True, True]
+    fourth = worker.study.ask().number
+    assert not search.has_place(worker.study, fourth)
+    worker.study.tell(2, state=TrialState.FAIL)
+    assert search.has_place(worker.study, fourth)
+
+
+def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 4)
+    worker._one()
+    values = worker.space.preset(0.5)
+    for _ in range(2):
+        worker.study.enqueue_trial(values)
+    worker.study.set_user_attr("trials", 5)
+    worker.run()
+    twins = [trial for trial in search.completed(worker.study) if trial.user_attrs["values"] == values]
+    assert len(twins) == 2
+    assert twins[1].user_attrs["same_as"] == twins[0].number
+    assert twins[0].values == twins[1].values
+    assert worker.trained == 1 + 4
+    assert search_cost(worker.study, worker.terms)["answered_from_the_study"] == 1
+    assert search_cost(worker.study, worker.terms)["epochs_saved"] == 4
+
+
+def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
+    goal = Goal(mode="accuracy", at_least=0.3)
+    worker = open_toy(tmp_path / "j", make_terms(goal=goal, epochs=8, least_epochs=2, seed=1), 40)
+    worker.run()
+    assert len(search.finished(worker.study)) == 40
+    cost = search_cost(worker.study, worker.terms)
+    assert cost["pruned"] > 5
+    assert cost["epochs_saved"] > 20
+    for trial in search.finished(worker.study):
+        if trial.state == TrialState.PRUNED:
+            assert min(trial.intermediate_values) == 1
+            assert 2 <= max(trial.intermediate_values) < 8, "not before the least budget"
+    best = search.candidates(search.completed(worker.study), goal, 0.94, 1_000, 3)
+    assert all(trial.user_attrs["learned_invariance"] >= 0.3 for trial in best)
+    assert best[0].user_attrs["values"]["policy.rescale.max_factor"] < 1.1
+    held = outcome(worker.study, worker.terms)
+    assert {row["state"] for row in held["trials"]} == {"complete", "pruned"}
+    assert all(
+        row["feasible"] == (row["learned_invariance"] >= 0.3)
+        for row in held["trials"][1:]
+        if row["learned_invariance"] is not None
+    )
+
+
+def test_a_collapsed_trial_is_infeasible(tmp_path: Path) -> None:
+    class Collapsing(Toy):
+        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
+            _, found = super().score(trial, recipe, reference)
+            # A constant classifier: perfectly invariant, and worthless.
+            return None, {**found, "accuracy": 0.1, "kappa": 0.0, "learned_invariance": 1.0}
+
+    worker = open_toy(tmp_path / "j", make_terms(), 4, kind=Collapsing)
+    worker.run()
+    assert not any(map(search.feasible, search.completed(worker.study)))
+    assert search.front(search.completed(worker.study)) == []
+    sampled = optuna.load_study(storage=worker.study._storage, study_name="s").best_trials
+    assert numbers(sampled) == [0], "Optuna knows the bounds too"
+
+
+def test_every_architecture_has_one_control(tmp_path: Path) -> None:
+    recipe = {
+        **RECIPE,
+        "model": {"downsample": {"choice": ["maxpool", "blurpool"]}},
+        "policy": {"shift": {"max_pixels": {"search": [0, 6]}}, "rescale": {"max_factor": {"search": [1.0, 1.5]}}},
+    }
+    worker = open_toy(tmp_path / "j", make_terms(recipe), 10)
+    worker.run()
+    keys = [key for key in worker.study.user_attrs if key.startswith("control")]
+    assert len(keys) == 2
+    assert worker.trained == 12 - search_cost(worker.study, worker.terms)["answered_from_the_study"]
+    assert sum(row["control"] for row in outcome(worker.study, worker.terms)["trials"]) == 2
+
+
+def test_a_control_outside_of_the_space_is_no_trial(tmp_path: Path) -> None:
+    recipe = {
+        **RECIPE,
+        "policy": {"shift": {"max_pixels": {"search": [2, 6]}}, "rescale": {"max_factor": {"search": [1.0, 1.5]}}},
+    }
+    worker = open_toy(tmp_path / "j", make_terms(recipe), 3)
+    worker.run()
+    assert worker.study.trials[0].state == TrialState.FAIL
+    assert len(search.completed(worker.study)) == 3
+    assert outcome(worker.study, worker.terms)["trials"][0]["control"]
 
 
 def test_failed_trials_do_not_count_and_three_in_a_row_stop(tmp_path: Path) -> None:
-    def fails_once(policy: Policy, number: int) -> dict[str, Any]:
-        if number == 2:
-            raise RunError("the loss is nan")
-        return toy(policy, number)
+    class Failing(Toy):
+        fails = (2,)
 
-    study = started(tmp_path)
-    search.search(study, POLICY, 4, fails_once, lambda trial: None)
-    assert len(search.completed(study)) == 4
+        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
+            if trial.number in self.fails or not self.fails:
+                raise RunError("the loss is nan")
+            return super().score(trial, recipe, reference)
 
-    def always(policy: Policy, number: int) -> dict[str, Any]:
-        raise RunError("the loss is nan")
-
+    terms = make_terms()
+    worker = open_toy(tmp_path / "j", terms, 4, kind=Failing)
+    worker.run()
+    assert len(search.completed(worker.study)) == 4
+    assert search_cost(worker.study, terms)["failed"] == 1
+    again = open_toy(tmp_path / "j", terms, 5, join=True, kind=Failing)
+    again.fails = ()
     with pytest.raises(RunError, match=r"three trials failed in a row.*nan"):
-        search.search(study, POLICY, 5, always, lambda trial: None)
+        again.run()
 
 
-def test_front_and_choice_by_hand(tmp_path: Path) -> None:
-    study = started(tmp_path)
-    points = {0: (0.96, 0.1), 1: (0.95, 0.6), 2: (0.94, 0.5), 3: (0.80, 0.9)}
-    search.search(
-        study,
-        POLICY,
-        4,
-        lambda policy, number: dict(zip(search.OBJECTIVES, points[number - 1], strict=True)),
-        lambda trial: None,
-    )
-    trials = search.completed(study)
-    assert [trial.number - 1 for trial in search.front(trials)] == [0, 1, 3]
+def test_a_control_that_fails_ends_the_search(tmp_path: Path) -> None:
+    class NoControl(Toy):
+        def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+            raise RunError("the loss is nan")
+
+    worker = open_toy(tmp_path / "j", make_terms(), 4, kind=NoControl)
+    with pytest.raises(RunError, match="could not be trained"):
+        worker.run()
+
+
+def scored(*points: tuple[float, float]) -> list[optuna.trial.FrozenTrial]:
+    keys = ("accuracy", "learned_invariance")
+    return [
+        optuna.trial.create_trial(
+            values=list(point), user_attrs={**dict(zip(keys, point, strict=True)), "values": {"k": k}}
+        )
+        for k, point in enumerate(points)
+    ]
+
+
+def test_front_and_candidates_by_hand() -> None:
+    trials = scored((0.96, 0.1), (0.95, 0.6), (0.94, 0.5), (0.80, 0.9))
+
+    def chosen(*arguments: Any) -> list[int]:
+        return [trial.user_attrs["values"]["k"] for trial in search.candidates(trials, *arguments)]
+
+    assert [trial.user_attrs["values"]["k"] for trial in search.front(trials)] == [0, 1, 3]
     # Two standard errors of 0.96 on 500 images are 0.0175, on 50,000 images 0.00175.
-    assert search.choose(trials, 0.9, 500).number - 1 == 1
-    assert search.choose(trials, 0.9, 50_000).number - 1 == 0
-    # A control far above all trials leaves the most accurate one.
-    assert search.choose(trials, 0.999, 50_000).number - 1 == 0
+    assert chosen(Goal(), 0.9, 500, 2) == [1, 0]
+    assert chosen(Goal(), 0.9, 50_000, 2) == [0]
+    # A control far above all trials leaves the most accurate ones.
+    assert chosen(Goal(), 0.999, 50_000, 2) == [0, 1]
+    assert chosen(Goal(mode="accuracy", at_least=0.5), 0.9, 500, 2) == [1, 2]
+    assert chosen(Goal(mode="invariance", at_least=0.9), 0.9, 500, 1) == [1]
+    # Where no trial is within the bound, those that come nearest.
+    assert chosen(Goal(mode="accuracy", at_least=0.95), 0.9, 500, 1) == [3]
 
 
-def test_storages_and_studies_that_cannot_be_used(tmp_path: Path) -> None:
-    started(tmp_path)
-    with pytest.raises(InputError, match=r"exists in .*add --resume"):
-        search.open_study(tmp_path / "study.journal", "s", POLICY, "digest", resume=False, seed=0)
-    with pytest.raises(InputError, match="another recipe, space or budget"):
-        search.open_study(tmp_path / "study.journal", "s", POLICY, "other", resume=True, seed=0)
-    with pytest.raises(InputError, match="there is no"):
-        search.open_study(tmp_path / "no" / "study.journal", "s", POLICY, "d", resume=False, seed=0)
-    with pytest.raises(InputError, match="cannot be reached") as caught:
-        search.open_study("postgresql+psycopg://me:secret@127.0.0.1:1/none", "s", POLICY, "d", resume=False, seed=0)
-    assert "secret" not in str(caught.value)
-    (tmp_path / "text.journal").write_text("this is no journal\n")
-    with pytest.raises(InputError, match="cannot be read as a journal"):
-        search.open_study(tmp_path / "text.journal", "s", POLICY, "d", resume=False, seed=0)
+def test_terms_that_change_are_named(tmp_path: Path) -> None:
+    open_toy(tmp_path / "j", make_terms(), 3)
+    with pytest.raises(InputError, match=r"study 's' exists: add --resume"):
+        open_toy(tmp_path / "j", make_terms(), 3)
+    narrow, wide = ({**RECIPE, "policy": {"shift": {"max_pixels": {"search": [0, most]}}}} for most in (6, 8))
+    open_toy(tmp_path / "k", make_terms(narrow), 3)
+    with pytest.raises(InputError, match=r"policy.shift.max_pixels was \[0, 6\], is \[0, 8\]"):
+        open_toy(tmp_path / "k", make_terms(wide), 3, join=True)
+    with pytest.raises(InputError, match="epochs was 4, is 5"):
+        open_toy(tmp_path / "j", make_terms(epochs=5), 3, join=True)
+    with pytest.raises(InputError, match=r"train.epochs was 8, is 9"):
+        open_toy(tmp_path / "j", make_terms({**RECIPE, "train": {"epochs": 9}}), 3, join=True)
+    more = open_toy(tmp_path / "j", make_terms(), 5, join=True)
+    assert more.study.user_attrs["trials"] == 5
+    assert len(more.study.trials) == 4, "control and presets are in line once"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"mode": "accuracy"}, {"at_least": 0.5}, {"mode": "accuracy", "at_least": 0.5, "atypical": True}]
+)
+def test_goals_that_make_no_sense(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="bound on the other"):
+        Goal(**fields)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from augkit.report import search_figures as figures
-from augkit.report.figures import BLUE, GREY, svg
+from augkit.report.figures import BLUE, GREY, plane, svg
 
 UNIT = st.floats(0, 1, allow_nan=False)
 FINE = settings(max_examples=60, deadline=None, derandomize=True)
@@ -359,3 +359,18 @@ def _arrays(line: Any) -> Any:
     """A line whose data are arrays, whatever it was drawn from."""
     line.set_data(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()))
     return line
+
+
+def test_the_plane_names_every_arm_and_keeps_far_points_at_its_edge() -> None:
+    def estimate(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    points = [
+        {"arm": "maxpool+shift", "kind": "learned", "x": estimate(0.7), "y": estimate(0.3)},
+        {"arm": "fc+none", "kind": "architectural", "x": estimate(-5.5), "y": estimate(-3.6)},
+    ]
+    axes = plane(points).axes[0]
+    places = [tuple(map(float, dots.get_offsets()[0])) for dots in axes.collections]
+    assert places == [(pytest.approx(70), pytest.approx(30)), (-100.0, -100.0)]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["1 maxpool+shift", "2 fc+none (-550 | -360 %)"]

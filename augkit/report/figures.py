@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from augkit.invariance import Estimate
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#9a9a9a", "#222222"
+EDGE = -100.0  # per cent; where the plane of arms ends
 LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
 STYLE: Any = {
     "axes.spines.top": False,
@@ -48,6 +49,7 @@ def save_png(figure: Figure, path: Path) -> None:
 def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
     """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
     figure, axes = _figure(5.6, 3.8)
+    trials = [trial for trial in trials if trial["accuracy"] is not None and trial["learned_invariance"] is not None]
     x = np.array([100 * trial["accuracy"] for trial in trials])
     y = np.array([100 * trial["learned_invariance"] for trial in trials])
     on_front = np.array([bool(trial["front"]) for trial in trials])
@@ -88,6 +90,32 @@ def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
     """Variability ``js`` against ``length`` of the shift in pixels, one curve per name."""
     figure, axes = _figure(5.6, 3.6)
     _draw_response(axes, curves)
+    return figure
+
+
+def plane(points: Sequence[dict[str, Any]]) -> Figure:
+    """Invariance on typical images ``x`` against that on atypical ones ``y``, estimates as dicts, a point per ``arm``.
+
+    ``kind`` is learned, architectural or both. On the diagonal all of it carries over. Points beyond -100 % stand at
+    the edge, and their names tell the value.
+    """
+    figure, axes = _figure(7.4, 4.4)
+    looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
+    axes.plot([EDGE, 100], [EDGE, 100], color=GREY, lw=1, ls=":", zorder=0)
+    for k, point in enumerate(points):
+        colour, marker = looks[point["kind"]]
+        (x, *x_ends), (y, *y_ends) = ([100 * point[axis][key] for key in ("value", "low", "high")] for axis in "xy")
+        beyond = f" ({x:.0f} | {y:.0f} %)" if min(x, y) < EDGE else ""
+        x, y = max(EDGE, x), max(EDGE, y)
+        axes.plot(np.clip(x_ends, EDGE, 100), [y, y], color=colour, lw=1, alpha=0.45)
+        axes.plot([x, x], np.clip(y_ends, EDGE, 100), color=colour, lw=1, alpha=0.45)
+        axes.scatter(x, y, color=colour, marker=marker, s=70, zorder=3, label=f"{k + 1} {point['arm']}{beyond}")
+        axes.annotate(str(k + 1), (x, y), ha="center", va="center", color="white", fontsize=6, zorder=4)
+    axes.set_xlim(EDGE - 6, 106)
+    axes.set_ylim(EDGE - 6, 106)
+    axes.set_xlabel("variability removed on typical images, %")
+    axes.set_ylabel("variability removed on atypical images, %")
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from augkit.report import figures
+from augkit.report import figures, search_figures
 from augkit.report.sheet import data_url
 from augkit.report.table import html_table
 
@@ -30,6 +30,9 @@ thead th { border-bottom: 2px solid #888; font-size: .88rem; } tbody th, td.name
   font-size: .85rem; } img.sheet { image-rendering: pixelated; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
+
+
+COST = "Seconds of this process. A resumed study counts its last session."
 
 
 def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -> str:
@@ -58,19 +61,12 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
             figures.dose_response(results["dose_response"]),
             "The chosen policy at several strengths, one seed, validation split. Strength 0 is the control.",
         ),
-        _figure(
-            "Trials",
-            figures.pareto(results["trials"]),
-            f"Validation split, short runs. Chosen: trial {chosen['number']} ({chosen['rule']}).",
-        ),
-    ]
-    if results["importance"]:
-        caption = (
-            "Which searched field explains the differences between trials. With few trials this is a hint, no more."
-        )
-        parts.append(_figure("Importance", figures.importance(results["importance"]), caption))
-    parts += [
         "</div>",
+        *_finalists(results),
+        *_search_parts(results, settings["trial_epochs"]),
+        _figure("Time", search_figures.cost({k: v for k, v in results["cost"].items() if k != "seconds"}), COST),
+    ]
+    parts += [
         "<h2>What the chosen augmentation does</h2>",
         f"<p>{escape(chosen['policy'])}</p>",
         f"<figure><img class='sheet' src='{data_url(sheet)}' alt='contact sheet: originals and nine random draws'>"
@@ -80,6 +76,69 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
         f"<pre>{escape(json.dumps({k: results[k] for k in ('settings', 'environment', 'cost')}, indent=2))}</pre>",
     ]
     return document(f"augkit: {settings['name']}", parts)
+
+
+def search_page(name: str, held: dict[str, Any]) -> str:
+    """The report of a search alone, finished or not; ``held`` as `augkit.outcome.outcome` gives it."""
+    cost = held["search_cost"]
+    parts = [
+        f"<h1>{escape(name)}: the search so far</h1>",
+        f"<p class='lead'>{cost['trials']} trials have finished, {cost['pruned']} of them pruned and"
+        f" {cost['answered_from_the_study']} answered from the study; {cost['failed']} failed."
+        f" {cost['epochs_run']} epochs were run and {cost['epochs_saved']} saved, in {cost['trial_seconds']:.0f} s of"
+        " all workers together.</p>",
+        *_search_parts(held, held["budget"]),
+    ]
+    return document(f"augkit: {name}", parts)
+
+
+def _finalists(results: dict[str, Any]) -> list[str]:
+    rows = ""
+    for row in results["finalists"]:
+        mark = " (chosen)" if row["chosen"] else ""
+        learned = row["learned_invariance"]
+        cells = [format(row["accuracy"], ".4f"), "–" if learned is None else format(learned, ".3f")]
+        rows += f"<tr><th scope='row'>{escape(row['name'])}{mark}</th>"
+        rows += "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    return [
+        "<h2>Retrained at full length</h2>",
+        "<div class='scroll'><table><thead><tr><th>recipe</th><th>accuracy</th><th>learned invariance</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>",
+        f"<p class='note'>Validation split, {results['settings']['seeds']} seeds, value and 95 % interval. Chosen:"
+        f" {escape(results['chosen']['rule'])}.</p>",
+    ]
+
+
+def _search_parts(held: dict[str, Any], budget: int) -> list[str]:
+    """What a search found, as sections; those that would be empty are left out."""
+    trials, objectives = held["trials"], held["objectives"]
+    names = [name.replace("_", " ") for name in objectives]
+    told = [t for t in trials if t["accuracy"] is not None]
+    parts = ["<h2>The search</h2>", "<div class='two'>"]
+    caption = "Validation split, short runs; accuracy against learned invariance."
+    parts.append(_figure("Trials", figures.pareto(trials), caption))
+    if len(objectives) > 1 and len(told) > 1:
+        parts.append(
+            _figure(
+                "Hypervolume",
+                search_figures.volume_over_trials(trials, [0.0] * len(objectives)),
+                f"Share of the space of {' and '.join(names)} that the trials so far dominate; a flat end says that"
+                " the search has found what it can.",
+            )
+        )
+    if held["importance"]:
+        words = "Which searched field explains the differences between trials. With few trials this is a hint, no more."
+        parts.append(_figure("Importance", figures.importance(held["importance"]), words))
+    if any(trial["curve"] for trial in trials):
+        label = "validation accuracy" if objectives == ["accuracy"] else names[0]
+        words = "A cross is where a trial was pruned."
+        parts.append(_figure("Pruned curves", search_figures.learning_curves(trials, budget, label), words))
+    parts.append("</div>")
+    if told:
+        words = "Each line is a trial, dark where the first objective is high; broken lines are the control and trials"
+        figure = search_figures.parallel_coordinates(trials, held["space"], names)
+        parts.append(_figure("Parallel coordinates", figure, words + " below a bound."))
+    return parts
 
 
 def document(title: str, parts: Sequence[str], style: str = "") -> str:

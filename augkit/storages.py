@@ -1,0 +1,216 @@
+"""Where a study is kept: a journal file, a database, or a proxy; opened so that it outlives what happens to it.
+
+A journal is repaired before every write, since a writer that was killed leaves half a line, after which Optuna could
+not load the study. A database may restart: its operations are tried again for `PATIENCE` seconds. Optuna's heartbeat
+tells when the host of a trial has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
+
+from augkit.errors import AugkitError, InputError
+
+HEARTBEAT = 30  # seconds
+ATTEMPTS = 6  # to open a database that others open too
+PATIENCE = 300.0  # seconds that a database may be away
+OPERATIONS = (
+    "create_new_trial",
+    "_create_new_trial",
+    "get_study_id_from_name",
+    "get_all_trials",
+    "get_study_user_attrs",
+    "get_study_system_attrs",
+    "get_trial",
+    "record_heartbeat",
+    "set_study_user_attr",
+    "set_study_system_attr",
+    "set_trial_intermediate_value",
+    "set_trial_param",
+    "_set_trial_param",
+    "set_trial_state_values",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+    "_get_stale_trial_ids",
+    "_get_trials",
+)
+
+
+def open_storage(
+    storage: str | Path, *, retries: int = 1, grace: float = 120.0, say: Callable[[str], None] = lambda text: None
+) -> BaseStorage:
+    """Open a journal file (a path), ``grpc://host:port``, or a database by its URL.
+
+    Args:
+        storage: where.
+        retries: how often a trial is run again whose worker died.
+        grace: seconds without a heartbeat after which a worker on another host is taken for dead; databases only.
+        say: takes a line about what had to be repaired or waited for.
+
+    Raises:
+        InputError: it cannot be reached or read.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    with storage_errors(storage), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if str(storage).startswith("grpc://"):
+            place = urlsplit(str(storage))
+            return PatientProxy(host=place.hostname or "localhost", port=place.port or 13000)
+        if "://" in str(storage):
+            return _open_database(str(storage), retries, grace)
+        path = Path(storage)
+        if not path.parent.is_dir():
+            raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
+        if path.with_name(f"{path.name}.lock").is_symlink():
+            say(f"'{path.name}' is locked; a lock that was left behind is taken over after 30 s")
+        journal = Journal(str(path))
+        if journal.repair():
+            say(f"'{path.name}' ended in a torn line, which is cut off")
+        with path.open("rb") as file:
+            first = file.readline()
+        if first:
+            json.loads(first)  # raises where the file is something else, which Optuna would append to
+        return JournalStorage(journal)
+
+
+def _open_database(url: str, retries: int, grace: float) -> PatientDatabase:
+    import sqlalchemy.exc
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return PatientDatabase(
+                url,
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=max(1, min(HEARTBEAT, int(grace / 4))),
+                grace_period=max(1, int(grace)),
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=retries),
+            )
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            # Another host makes the tables of an empty database at the same moment.
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.5 * (attempt + 1))
+    raise AssertionError
+
+
+def is_sqlite(storage: str | Path) -> bool:
+    """Whether it is a SQLite database, which several processes must not write to."""
+    return str(storage).startswith("sqlite")
+
+
+@contextlib.contextmanager
+def storage_errors(storage: str | Path) -> Iterator[None]:
+    """What a driver raises, as one line without the password."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each driver, and a file that is no journal, has its own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        word = "reached" if "://" in str(storage) else "read as a journal"
+        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", f"storage '{storage}': cannot be {word} ({reason[:160]})")
+        raise InputError(shown) from None
+
+
+class StorageLostError(AugkitError):
+    """A study that cannot be written to any more; no trial of it failed."""
+
+
+class Journal(JournalFileBackend):
+    """A journal file whose torn last line is cut off before the next line is written."""
+
+    def repair(self) -> bool:
+        """Cut a last line that has no end; only while nobody writes."""
+        path = Path(self._file_path)
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            if size == 0 or file.seek(size - 1) is None or file.read(1) == b"\n":
+                return False
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        return True
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append under the lock, after a repair."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        try:
+            self._lock.acquire()
+            try:
+                self.repair()
+                with open(self._file_path, "ab") as file:
+                    file.write(lines.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                self._lock.release()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.repair()  # half a line may have found room
+            reason = error.strerror or error
+            raise StorageLostError(
+                f"cannot write '{self._file_path}' ({reason}); what was there before is intact"
+            ) from None
+
+
+class PatientDatabase(RDBStorage):
+    """A database that may restart while it is used."""
+
+
+class PatientProxy(GrpcStorageProxy):
+    """A proxy that may restart while it is used; a dead one shows as an UnboundLocalError."""
+
+
+def _patient(method: Callable[..., Any], name: str, passing: Callable[[], tuple[type[Exception], ...]]) -> Any:
+    @functools.wraps(method)
+    def call(self: Any, *values: Any, **named: Any) -> Any:
+        until, pause, again = time.monotonic() + PATIENCE, 0.2, False
+        while True:
+            try:
+                return method(self, *values, **named)
+            except UpdateFinishedTrialError:
+                # Our first attempt may have arrived, and its answer not.
+                wanted = named.get("state", values[1] if len(values) > 1 else None)
+                if again and name == "set_trial_state_values" and self.get_trial(values[0]).state == wanted:
+                    return True
+                raise
+            except passing() as error:
+                if time.monotonic() > until:
+                    raise StorageInternalError(f"the storage did not come back within {PATIENCE:.0f} s") from error
+            again = True
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
+
+    return call
+
+
+def _of_databases() -> tuple[type[Exception], ...]:
+    import sqlalchemy.exc
+
+    return sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, StorageInternalError
+
+
+def _of_proxies() -> tuple[type[Exception], ...]:
+    import grpc  # type: ignore[import-untyped, unused-ignore]
+
+    return grpc.RpcError, UnboundLocalError
+
+
+for _class, _errors in ((PatientDatabase, _of_databases), (PatientProxy, _of_proxies)):
+    for _name in OPERATIONS:
+        if hasattr(_class, _name):
+            setattr(_class, _name, _patient(getattr(_class, _name), _name, _errors))

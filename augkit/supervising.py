@@ -1,0 +1,243 @@
+"""Workers on this machine: started, watched, and replaced when they die, with what they were doing done again.
+
+A worker writes what it does to a status file once a second. One whose process has ended, or whose file has not moved
+for ``grace`` seconds, is dead: its trial fails and is put in line again, and another worker takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import TrialState
+
+from augkit import search
+from augkit.errors import RunError
+
+POLL = 0.25  # seconds between looks
+DEATHS = 3  # of one worker in a row, after which something else is wrong
+MERCY = 20.0  # seconds to hand a trial back
+
+
+@dataclass
+class Crew:
+    """``count`` workers of one study.
+
+    Attributes:
+        study: seen from this process.
+        folder: of the study; status files and logs go to ``workers/`` in it.
+        arguments: of ``augkit.worker`` that all of them share.
+        first: index of the first worker; those of several hosts must differ, since their seeds derive from it.
+        per_gpu: workers that share a GPU, where there are GPUs.
+        retries: how often a trial is run again.
+        grace: seconds without a sign of life.
+        look: called a few times a second with what each worker does.
+        line: takes a line that stays.
+    """
+
+    study: optuna.Study
+    folder: Path
+    arguments: Sequence[str]
+    count: int
+    first: int = 0
+    per_gpu: int = 1
+    retries: int = 1
+    grace: float = 300.0
+    look: Callable[[list[dict[str, Any]]], None] = lambda states: None
+    line: Callable[[str], None] = lambda text: None
+    _members: list[_Member] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Until all workers have ended of their own accord.
+
+        Raises:
+            RunError: workers die again and again, or give up.
+        """
+        (self.folder / "workers").mkdir(parents=True, exist_ok=True)
+        try:
+            self._members = [self._start(k) for k in range(self.count)]
+            while any(member.process.poll() is None or not member.ended for member in self._members):
+                for member in self._members:
+                    self._look_after(member)
+                self.look([member.state() for member in self._members])
+                time.sleep(POLL)
+            if not search.done(self.study):
+                raise RunError(f"the workers gave up: {self._last_words()}")
+        finally:
+            self._dismiss()
+
+    def _start(self, k: int, deaths: int = 0) -> _Member:
+        status, log = self.folder / "workers" / f"{k}.json", self.folder / "workers" / f"{k}.log"
+        status.unlink(missing_ok=True)
+        threads = max(1, torch.get_num_threads() // self.count)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        gpus = torch.cuda.device_count()
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(k // self.per_gpu % gpus)
+        command = [sys.executable, "-m", "augkit.worker", "--index", str(self.first + k)]
+        command += ["--status", str(status), "--parent", str(os.getpid()), *self.arguments]
+        with log.open("a") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        name = f"{socket.gethostname()}:{process.pid}:{self.first + k}"
+        return _Member(k, name, process, status, log, time.monotonic(), deaths, len(search.finished(self.study)))
+
+    def _look_after(self, member: _Member) -> None:
+        code = member.process.poll()
+        if member.ended:
+            return
+        if code is None and member.silent() > self.grace:
+            self.line(f"worker {member.index} has been silent for {member.silent():.0f} s: killed")
+            member.process.kill()
+            code = member.process.wait()
+        if code is None:
+            return
+        if code in (0, 1, 2):  # done, or gave up with a line in its log
+            member.ended = True
+            requeue_of(self.study, member.name, self.retries)
+            if code:
+                self.line(f"worker {member.index} gave up: {member.last_word() or f'exit code {code}'}")
+            return
+        again = requeue_of(self.study, member.name, self.retries)
+        what = f"trial {', '.join(map(str, again))} is in line again" if again else "it had no trial"
+        self.line(f"worker {member.index} died ({_cause(code)}): {what}")
+        progress = len(search.finished(self.study)) > member.finished
+        deaths = 1 if progress else member.deaths + 1
+        if deaths > DEATHS:
+            raise RunError(f"worker {member.index} died {deaths} times in a row; see {member.log}")
+        self._members[member.index] = self._start(member.index, deaths)
+
+    def _dismiss(self) -> None:
+        """Have those that still work hand their trials back; then do it for them."""
+        for member in self._members:
+            if member.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    member.process.send_signal(signal.SIGCONT)
+                    member.process.send_signal(signal.SIGINT)
+        until = time.monotonic() + MERCY
+        for member in self._members:
+            try:
+                member.process.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                member.process.kill()
+                member.process.wait()
+                requeue_of(self.study, member.name, None)
+
+    def _last_words(self) -> str:
+        for member in self._members:
+            if member.last_word():
+                return member.last_word()
+        # On a full disk there is no room for last words either.
+        full = shutil.disk_usage(self.folder).free < 2**16
+        return f"{os.strerror(errno.ENOSPC)} for '{self.folder}'" if full else f"see {self._members[0].log}"
+
+
+@dataclass
+class _Member:
+    index: int
+    name: str  # as the worker names itself in a trial
+    process: subprocess.Popen[bytes]
+    status: Path
+    log: Path
+    started: float
+    deaths: int
+    finished: int
+    ended: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """What it does."""
+        with contextlib.suppress(OSError, ValueError):
+            return {"worker": self.index, "silent": self.silent(), **json.loads(self.status.read_text())}
+        return {"worker": self.index, "stage": "starting", "silent": self.silent()}
+
+    def silent(self) -> float:
+        """Seconds since its last sign of life."""
+        with contextlib.suppress(OSError):
+            return max(0.0, time.time() - self.status.stat().st_mtime)
+        return time.monotonic() - self.started
+
+    def last_word(self) -> str:
+        """The last error in its log."""
+        with contextlib.suppress(OSError):
+            lines = [line for line in self.log.read_text().splitlines() if line.strip()]
+            return lines[-1].removeprefix("augkit: error: ") if lines else ""
+        return ""
+
+
+def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:
+    """Fail the running trials of a worker and put them in line again; their numbers."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    mine = [trial.number for trial in running if trial.user_attrs.get("worker") == worker]
+    return [number for number in mine if search.requeue(study, number, retries)]
+
+
+def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[int, int]:
+    """Put trials in line again whose workers on this machine are gone; how many, and how many others still run.
+
+    ``alone`` says that nobody else works on the study, so that a trial nobody put a name to is nobody's.
+    """
+    again, others = _put_back(study, retries), 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        worker = trial.user_attrs.get("worker")
+        if worker is None:
+            again += alone and search.requeue(study, trial.number, retries)
+            continue
+        host, pid, _ = worker.rsplit(":", 2)
+        if host == socket.gethostname() and not _lives(int(pid)):
+            again += search.requeue(study, trial.number, retries)
+        else:
+            others += 1
+    return again, others
+
+
+def _put_back(study: optuna.Study, retries: int | None) -> int:
+    """Failed trials that were to be put in line again, where that did not reach the study; how many."""
+    trials = study.get_trials(deepcopy=False)
+    alive = [json.dumps(t.user_attrs.get("values"), sort_keys=True) for t in trials if t.state != TrialState.FAIL]
+    alive += [json.dumps(t.params, sort_keys=True) for t in trials if t.state == TrialState.WAITING]
+    count = 0
+    for trial in trials:
+        # One that failed for a reason of its own has an error.
+        if trial.state != TrialState.FAIL or "values" not in trial.user_attrs or "error" in trial.user_attrs:
+            continue
+        mine = json.dumps(trial.user_attrs["values"], sort_keys=True), json.dumps(trial.params, sort_keys=True)
+        tried = len(trial.system_attrs.get("retry_history", []))
+        if not set(mine) & set(alive) and (retries is None or tried < retries):
+            search.again(study, trial)
+            alive += mine
+            count += 1
+    return count
+
+
+def _lives(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # a trial of this process that is not under way: an earlier one had the same number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    state = Path(f"/proc/{pid}/stat")
+    # A process that has ended and that nobody has asked after yet.
+    return not (state.is_file() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def _cause(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"

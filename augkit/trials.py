@@ -1,0 +1,384 @@
+"""One trial: its recipe trained, measured and judged; and a worker, who runs one after the other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from augkit import search
+from augkit.data import Dataset, Images, atypical
+from augkit.errors import AugkitError, InputError, RunError, WriteError
+from augkit.evaluation import measure_model
+from augkit.invariance import InvarianceReport, learned_invariance
+from augkit.job import Run
+from augkit.recipe import Recipe
+from augkit.search import Goal, Terms
+from augkit.space import Space
+from augkit.training import fit
+
+IN_A_ROW = 3  # failed trials after which a worker gives up
+CONTROL_WAIT = 3600.0  # seconds for the control of another worker
+
+
+class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
+    """A trial beyond those that were asked for."""
+
+
+@dataclass
+class Watch:
+    """What a worker tells while it works; each function may do nothing.
+
+    Attributes:
+        stage: takes what is being done.
+        epoch: takes the trial's number, the row of its history, and epochs in all.
+        work: takes work done, in epochs of training.
+        alive: called at least every few seconds while a trial runs; may raise KeyboardInterrupt to stop it.
+        line: takes a line that stays.
+    """
+
+    stage: Callable[[str], None] = lambda text: None
+    epoch: Callable[[int, dict[str, Any], int], None] = lambda number, row, epochs: None
+    work: Callable[[float], None] = lambda amount: None
+    alive: Callable[[], None] = lambda: None
+    line: Callable[[str], None] = lambda text: None
+
+
+@dataclass
+class Worker:
+    """Runs trials of a study until as many as asked for have finished.
+
+    Attributes:
+        study, terms: of the search.
+        dataset: of its recipe; the test split stays closed.
+        index: of this worker, from which its sampler's seed derives.
+        folder: for runs of controls and trials; nothing is kept when None.
+        keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
+        retries: how often a trial is run again whose worker died.
+        processes: of one trial, started by torchrun.
+        lengths: of shifts in pixels at which a trial's response curve is taken.
+        on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
+            study has its result.
+    """
+
+    study: optuna.Study
+    terms: Terms
+    dataset: Dataset
+    device: torch.device
+    index: int = 0
+    folder: Path | None = None
+    keep: bool = False
+    retries: int = 1
+    processes: int = 1
+    lengths: Sequence[float] = ()
+    watch: Watch = field(default_factory=Watch)
+    on_trial: Callable[[FrozenTrial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
+
+    def __post_init__(self) -> None:
+        self.space = Space.from_dict(self.terms.space)
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{self.index}"
+        self.failed = 0
+        self.validation = self.dataset.validation
+        self.sets: dict[str, Images] = {"typical": self.validation}
+        if self.terms.goal.atypical:
+            self.sets |= atypical(self.validation, seed=self.terms.seed)
+        search.equip(self.study, self.terms, self.index)
+
+    def run(self) -> None:
+        """Work until enough trials have finished and every control is there.
+
+        Raises:
+            RunError: three trials failed in a row, or a control.
+            KeyboardInterrupt: what was begun is in line again.
+        """
+        while not search.done(self.study) or self._missing_controls():
+            self._refuse_lost_controls()
+            if not search.open_places(self.study):
+                self.watch.stage("waiting for trials of other workers")
+                self.watch.alive()
+                self._bury_stale()
+                time.sleep(0.5)
+                continue
+            self._one()
+
+    def _one(self) -> None:
+        begun: list[int] = []
+
+        def objective(trial: optuna.Trial) -> float | Sequence[float]:
+            begun.append(trial.number)
+            return self._trial(trial)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            try:
+                self.study.optimize(objective, n_trials=1, catch=(RunError, Surplus))
+            except KeyboardInterrupt:
+                self._hand_back(begun)
+                raise
+            except GiveUpError as error:
+                raise RunError(str(error)) from None
+            except InputError:
+                raise
+            except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+                if not begun or not self._frozen(begun[0]).state.is_finished():
+                    raise
+                # Taken for dead, its trial is another worker's; so is what comes of it.
+                self.watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
+
+    def _hand_back(self, begun: Sequence[int]) -> None:
+        for trial in map(self._frozen, begun):
+            if trial.state == TrialState.FAIL:
+                search.again(self.study, trial)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+
+    def _missing_controls(self) -> set[str]:
+        keys = {search.control_key(architecture) for architecture in self.space.architectures()}
+        return keys - set(self.study.user_attrs)
+
+    def _refuse_lost_controls(self) -> None:
+        """RunError where a control is missing and nobody is going to train it."""
+        under_way = (TrialState.RUNNING, TrialState.WAITING)
+        lost = self._missing_controls()
+        if lost:
+            trials = self.study.get_trials(deepcopy=False, states=under_way)
+            lost = self._missing_controls() - {trial.user_attrs.get("control") for trial in trials}
+        if lost:
+            raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
+
+    def _bury_stale(self) -> None:
+        """What `optimize` does at its start, for a worker that only waits."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study)
+
+    def _trial(self, trial: optuna.Trial) -> float | Sequence[float]:
+        trial.set_user_attr("worker", self.name)
+        control = trial.user_attrs.get("control")
+        if control is not None:
+            return self._control(trial, control)
+        if not search.has_place(self.study, trial.number):
+            raise Surplus
+        values = self.space.suggest(trial)
+        trial.set_user_attr("values", values)
+        twin = next((t for t in search.finished(self.study) if t.user_attrs.get("values") == values), None)
+        if twin is not None:
+            return self._as(trial, twin)
+        architecture = self.space.architecture(values)
+        reference = self._reference(search.control_key(architecture))
+        began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
+        place = len(search.finished(self.study)) + 1
+        self.watch.stage(f"trial {trial.number}, {place} of {self.study.user_attrs['trials']}")
+        try:
+            report, found = self.score(trial, recipe, reference)
+        except optuna.TrialPruned:
+            trial.set_user_attr("seconds", time.monotonic() - began)
+            self.failed = 0
+            self.on_trial(self._frozen(trial.number), recipe, None)
+            raise
+        except WriteError as error:
+            raise GiveUpError(str(error)) from None  # no fault of the trial, and the next would fare no better
+        except RunError as error:
+            trial.set_user_attr("error", str(error))
+            self.failed += 1
+            if self.failed == IN_A_ROW:
+                raise GiveUpError(f"three trials failed in a row, the last one: {error}") from None
+            raise
+        self.failed = 0
+        found["seconds"] = time.monotonic() - began
+        self._judge(trial, found, reference)
+        self.on_trial(self._frozen(trial.number), recipe, report)
+        return [found[name] for name in self.terms.goal.objectives]
+
+    def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+        """Write what was found, and how far it is from the bounds."""
+        chance, terms = 1 / len(self.dataset.classes), self.terms
+        bounds = {
+            "accuracy": chance + terms.floor * (reference["accuracy"] - chance) - found["accuracy"],
+            "kappa": terms.floor * reference["kappa"] - found["kappa"],
+        }
+        if terms.goal.at_least is not None:
+            bounds["at_least"] = terms.goal.shortfall(found)
+        for key, value in bounds.items():
+            trial.set_constraint(key, value)
+        for key, value in {**found, "bounds": bounds}.items():
+            trial.set_user_attr(key, value)
+
+    def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
+        """The answer of a trial with the same values."""
+        for key, value in twin.user_attrs.items():
+            if key not in ("worker", "preset", "seconds"):
+                trial.set_user_attr(key, value)
+        trial.set_user_attr("same_as", twin.number)
+        trial.set_user_attr("seconds", 0.0)
+        for key, value in twin.user_attrs.get("bounds", {}).items():
+            trial.set_constraint(key, value)
+        if self.terms.goal.prunes:
+            for epoch, value in twin.intermediate_values.items():
+                trial.report(value, epoch)
+        self.watch.work(self._cost())
+        if twin.state == TrialState.PRUNED:
+            raise optuna.TrialPruned
+        return list(twin.values)
+
+    def _reference(self, key: str) -> dict[str, Any]:
+        """What the control scored, once it is there."""
+
+        def ask() -> dict[str, Any] | None:
+            self.watch.alive()
+            self._refuse_lost_controls()
+            found = self.study.user_attrs.get(key)
+            return found if isinstance(found, dict) else None
+
+        found = ask()
+        if found is None:
+            self.watch.stage("waiting for the control of another worker")
+            found = search.wait_for(ask, CONTROL_WAIT)
+        if found is None:
+            raise GiveUpError(f"the control was not trained within {CONTROL_WAIT:.0f} s")
+        return found
+
+    def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
+        """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
+        architecture = dict(next(a for a in self.space.architectures() if search.control_key(a) == key))
+        self.watch.stage("control, not augmented")
+        began, recipe = time.monotonic(), self._budgeted(self.space.control(architecture))
+        found = self.score_control(recipe, trial.number)
+        found |= {"number": trial.number, "epochs": recipe.train.epochs, "seconds": time.monotonic() - began}
+        trial.set_user_attr("architecture", architecture)
+        self.study.set_user_attr(key, found)
+        frozen = self._frozen(trial.number)
+        if not (frozen.params or frozen.system_attrs.get("fixed_params")):
+            raise Surplus  # no augmentation is no point of the space
+        self.space.suggest(trial)
+        scores = {"accuracy": found["accuracy"], "learned_invariance": 0.0, "atypical_invariance": 0.0}
+        self._judge(trial, {**scores, "kappa": found["kappa"], "js": found["js"]["typical"]}, found)
+        return [scores[name] for name in self.terms.goal.objectives]
+
+    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        """Train and measure a control: ``accuracy``, ``kappa``, and ``js`` per set of images."""
+        kept = self.folder / "controls" / f"{self.study.study_name}-{number}" if self.folder else None
+        try:
+            run = self._train(recipe, number, kept, [])
+        except RunError as error:
+            raise GiveUpError(f"the control could not be trained: {error}") from None
+        reports = {name: self._measure(run, images) for name, images in self.sets.items()}
+        typical = reports["typical"]
+        if not learned_invariance(typical, typical).defined:
+            raise GiveUpError(
+                "the control's answers hardly vary under shift, so learned invariance is undefined; "
+                "train longer (train.epochs) or measure larger shifts (invariance.max_shift)"
+            )
+        js = {name: report.js.value for name, report in reports.items()}
+        return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "js": js}
+
+    def score(
+        self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]
+    ) -> tuple[InvarianceReport | None, dict[str, Any]]:
+        """Train and measure a trial: ``accuracy``, ``learned_invariance``, ``js``, ``kappa`` and ``epochs``."""
+        goal, curve = self.terms.goal, []
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            value = _along(goal, row, reference)
+            if value is None:
+                return
+            curve.append(value)
+            trial.set_user_attr("epochs", row["epoch"])
+            trial.report(value, row["epoch"])
+            if row["epoch"] < recipe.train.epochs and trial.should_prune():
+                raise optuna.TrialPruned
+
+        kept = self.folder / "trials" / f"{self.study.study_name}-{trial.number}" if self.folder and self.keep else None
+        run = self._train(recipe, trial.number, kept, [on_epoch] if goal.prunes else [])
+        report = self._measure(run, self.validation, self.lengths)
+        found = {
+            "accuracy": report.accuracy.value,
+            "learned_invariance": 1 - report.js.value / reference["js"]["typical"],
+            "js": report.js.value,
+            "kappa": report.kappa.value,
+            "epochs": recipe.train.epochs,
+        }
+        if goal.atypical:
+            others = {name: self._measure(run, images).js.value for name, images in self.sets.items()}
+            learned = [1 - value / reference["js"][name] for name, value in others.items() if name != "typical"]
+            found["atypical_invariance"] = sum(learned) / len(learned)
+        return report, found
+
+    def _budgeted(self, recipe: Recipe) -> Recipe:
+        """The recipe with the epochs of a trial, and measured along the way where the search prunes by that."""
+        every = 1 if self.terms.goal.prunes else recipe.train.evaluate_every
+        along = 1 if self.terms.goal.mode == "invariance" else None
+        train = {**recipe.train.model_dump(), "epochs": self.terms.epochs, "steps": None, "evaluate_every": every}
+        invariance = {**recipe.invariance.model_dump(), "every": along}
+        return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
+
+    def _train(
+        self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[dict[str, Any]], None]]
+    ) -> Run:
+        last = [0.0]
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            self.watch.work(1)
+            self.watch.epoch(number, row, recipe.train.epochs)
+            for call in callbacks:
+                call(row)
+
+        def on_step(step: int, steps: int) -> None:
+            if time.monotonic() - last[0] > 1:
+                last[0] = time.monotonic()
+                self.watch.alive()
+
+        if self.processes > 1:
+            from augkit.launching import fit_by_torchrun
+
+            device = None if self.device.type == "cuda" else str(self.device)
+            return fit_by_torchrun(recipe, output, self.processes, self.dataset, on_epoch, self.watch.alive, device)
+        return fit(
+            recipe,
+            output=output,
+            resume=True,
+            device=self.device,
+            dataset=self.dataset,
+            on_epoch=on_epoch,
+            on_step=on_step,
+        )
+
+    def _measure(self, run: Run, images: Images, lengths: Sequence[float] = ()) -> InvarianceReport:
+        def on_batch(done: int, of: int) -> None:
+            self.watch.alive()
+
+        report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
+        self.watch.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
+        return report
+
+    def _cost(self) -> float:
+        """A trial, in epochs of training."""
+        images, recipe = len(self.validation), self.space.recipe
+        return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
+
+
+class GiveUpError(AugkitError):
+    """Nothing that another trial would mend."""
+
+
+def measuring_cost(recipe: Recipe, images: int, trained_on: int, lengths: int = 0) -> float:
+    """What measuring costs, in epochs of training: a forward pass is about two thirds of a training step."""
+    return images * (1 + 2 * recipe.invariance.pairs + lengths) / (1.5 * trained_on)
+
+
+def _along(goal: Goal, row: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    """The objective on the way, where this epoch has it."""
+    if goal.mode == "accuracy":
+        return row.get("validation_accuracy")
+    moved = row.get("variability")
+    return None if moved is None else 1 - moved["value"] / reference["js"]["typical"]

@@ -1,0 +1,310 @@
+"""The function behind `augkit.tune`: open or join a study, search with one worker or several, then the finals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial
+
+from augkit import search
+from augkit.building import choose_device, fresh_model, load_recipe_data
+from augkit.command import Display
+from augkit.comparison import jsonable
+from augkit.data import Dataset
+from augkit.errors import InputError, RunError
+from augkit.evaluation import check_measurable
+from augkit.finals import Tuning, finish
+from augkit.invariance import InvarianceReport
+from augkit.launching import on_ray
+from augkit.outcome import search_cost
+from augkit.recipe import Recipe
+from augkit.report.figures import save_png, summary
+from augkit.report.page import tuning_page
+from augkit.report.sheet import contact_sheet, save
+from augkit.search import Goal, Terms
+from augkit.space import Space
+from augkit.storage import claim, environment, write
+from augkit.storages import is_sqlite, open_storage
+from augkit.supervising import Crew, recover
+from augkit.telling import Teller
+from augkit.trial_notes import annotate
+from augkit.trials import Watch, Worker, measuring_cost
+
+JOURNAL = "study.journal"
+SHEET_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How a search is spread over processes.
+
+    Attributes:
+        count: on this machine, or on the Ray cluster.
+        per_gpu: that share a GPU.
+        launcher: who starts them.
+        gpus_per_worker: share of a GPU that Ray sets aside for each.
+        processes: of one trial, by torchrun.
+        retries: how often a trial is run again whose worker died.
+        grace: seconds without a sign of life after which a worker is dead.
+        keep: keep the runs of trials.
+        dashboard: write notes and artifacts for optuna-dashboard.
+    """
+
+    count: int = 1
+    per_gpu: int = 1
+    launcher: Literal["local", "ray"] = "local"
+    gpus_per_worker: float = 0.0
+    processes: int = 1
+    retries: int = 1
+    grace: float = 300.0
+    keep: bool = False
+    dashboard: bool = False
+
+
+def tune(  # noqa: PLR0913 (the flags of the command)
+    space: Space | Recipe,
+    folder: Path,
+    *,
+    trials: int = 10,
+    trial_epochs: int | None = None,
+    least_epochs: int | None = None,
+    seeds: int = 3,
+    top: int = 2,
+    goal: Goal | None = None,
+    sampler: str = "tpe",
+    floor: float = 0.5,
+    storage: str | None = None,
+    study_name: str = "augkit",
+    workers: Workers | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Tune a recipe for accuracy and learned invariance, and judge the result on the test split.
+
+    Args:
+        space: what is searched; of a recipe, the strengths of its policy.
+        folder: gets ``best.yaml``, ``study.journal``, ``results.json``, ``report.html`` and the final runs.
+        trials: finished trials of the search, pruned ones too, controls not counted.
+        trial_epochs: epochs of a trial; half the recipe's when None.
+        least_epochs: epochs before a trial may be pruned; a quarter of ``trial_epochs`` when None.
+        seeds: final training seeds of each recipe.
+        top: trials that are retrained at full length, of which one is chosen.
+        goal: what for; accuracy and learned invariance when None.
+        sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
+        floor: least accuracy above chance, and least kappa, of a trial (share of the control's).
+        storage: Optuna storage (file or URL); ``study.journal`` in ``folder`` when None. A study that exists at a URL
+            is joined: this process then only helps with the search.
+        study_name: of the Optuna study.
+        workers: how the search is spread; one in this process when None.
+        device, resume, overwrite: as in `augkit.fit`.
+        quiet: no progress on standard error.
+
+    Returns:
+        All that ``results.json`` holds, with `Estimate`s; of a study that was joined, what the search holds.
+
+    Raises:
+        InputError, RunError: one line each.
+    """
+    space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
+    crew = workers or Workers()
+    _check(trials, trial_epochs, seeds, top, crew, storage)
+    started = time.monotonic()
+    epochs = trial_epochs or math.ceil(space.recipe.train.epochs / 2)
+    terms = Terms(
+        space=space.to_dict(),
+        goal=goal or Goal(),
+        epochs=epochs,
+        least_epochs=min(epochs, least_epochs or math.ceil(epochs / 4)),
+        sampler=sampler,
+        floor=floor,
+        seed=space.recipe.seed,
+    )
+    target, dataset = choose_device(device), load_recipe_data(space.recipe)
+    check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
+    remote = storage is not None and "://" in storage and not is_sqlite(storage)
+    claim(folder, resume=resume, overwrite=overwrite)
+    _keep_recipe(folder, space, resume)
+    with Display(0, quiet=quiet) as display:
+        place = storage or str(folder / JOURNAL)
+        backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
+        study, created = search.make_or_join(backend, study_name, terms, trials, join=resume or remote, lead=resume)
+        again, others = recover(study, crew.retries, alone=not remote)
+        if again:
+            display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
+        if others:
+            display.line(f"{others} trial(s) are under way elsewhere")
+        tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
+        _plan(tuning, trials)
+        _search(tuning, place, crew, 0 if created or resume else _own_index())
+        if not (created or resume):
+            display.line("the search is done; the command that made the study goes on with the final runs")
+            return {"joined": True, "search_cost": search_cost(study, terms)}
+        recipe, results = finish(tuning)
+        results["cost"] = {
+            "seconds": round(time.monotonic() - started, 1),
+            **{key: round(value, 1) for key, value in tuning.phases.items()},
+        }
+        _write(tuning, recipe, results)
+    return results
+
+
+def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: Workers, storage: str | None) -> None:
+    numbers = [trials, seeds, top, crew.count, crew.per_gpu, crew.processes, epochs or 1]
+    if min(numbers) < 1:
+        raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
+    if storage is not None and is_sqlite(storage) and crew.count > 1:
+        raise InputError(
+            "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
+        )
+    if crew.launcher == "ray" and (storage is None or "://" not in storage):
+        raise InputError("--launcher ray: expected --storage with a URL that all hosts of the cluster reach")
+
+
+def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
+    kept = folder / "recipe.yaml"
+    if resume and kept.is_file() and Recipe.load(kept) != space.recipe:
+        raise InputError(f"'{folder}' tunes another recipe; resume with {kept}")
+    if not kept.is_file():
+        write(kept, space.recipe.to_yaml("what this folder tunes"))
+    write(folder / "space.json", json.dumps(space.to_dict(), indent=2))
+    write(folder / "environment.json", json.dumps(environment(), indent=2))
+
+
+def _plan(tuning: Tuning, trials: int) -> None:
+    """The size of the bar, and how much of it is done."""
+    images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
+    each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
+    already = len(search.finished(tuning.study))
+    controls = len(tuning.space.architectures())
+    tuning.display.begin((max(trials, already) + controls) * each + tuning.work(), already * each)
+
+
+def _own_index() -> int:
+    """An index that no other host has, for one that joins a study."""
+    return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000
+
+
+def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
+    started = time.monotonic()
+    told = Teller(tuning)
+    if crew.launcher == "ray":
+        codes = on_ray([_command(tuning, place, crew, first + k) for k in range(crew.count)], crew.gpus_per_worker, 1)
+        if not search.done(tuning.study):
+            raise RunError(f"the workers on Ray ended with exit codes {codes} before the search was done")
+    elif crew.count > 1:
+        team = Crew(
+            tuning.study,
+            tuning.folder,
+            _command(tuning, place, crew)[5:],
+            crew.count,
+            first=first,
+            per_gpu=crew.per_gpu,
+            retries=crew.retries,
+            grace=crew.grace,
+            look=told.look,
+            line=tuning.display.line,
+        )
+        tuning.display.stage(f"searching with {crew.count} workers")
+        try:
+            team.run()
+        finally:
+            tuning.display.panel([])
+    else:
+        watch = Watch(stage=told.stage, work=tuning.display.advance, line=tuning.display.line)
+        worker = Worker(
+            tuning.study,
+            tuning.terms,
+            tuning.dataset,
+            tuning.device,
+            index=first,
+            folder=tuning.folder,
+            keep=crew.keep,
+            retries=crew.retries,
+            processes=crew.processes,
+            watch=watch,
+        )
+        noted = annotate(worker) if crew.dashboard else None
+
+        def on_trial(trial: FrozenTrial, recipe: Recipe, report: InvarianceReport | None) -> None:
+            if noted is not None:
+                noted(trial, recipe, report)
+
+        worker.on_trial = on_trial
+        worker.run()
+    told.trials()
+    tuning.phases["search"] = time.monotonic() - started
+    spent = search_cost(tuning.study, tuning.terms)
+    tuning.display.line(
+        f"search    {spent['trials']} trials, {spent['pruned']} pruned, {spent['answered_from_the_study']} answered"
+        f" from the study; {spent['epochs_run']} epochs run, {spent['epochs_saved']} saved;"
+        f" {tuning.phases['search']:.0f} s"
+    )
+
+
+def _command(tuning: Tuning, place: str, crew: Workers, index: int = 0) -> list[str]:
+    words = [sys.executable, "-m", "augkit.worker", "--index", str(index)]
+    words += ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
+    words += ["--retries", str(crew.retries), "--grace", str(crew.grace)]
+    words += ["--nproc-per-trial", str(crew.processes)]
+    words += ["--device", "cuda" if tuning.device.type == "cuda" else str(tuning.device)]
+    return words + ["--keep-trials"] * crew.keep + ["--dashboard"] * crew.dashboard
+
+
+def _write(tuning: Tuning, recipe: Recipe, results: dict[str, Any]) -> None:
+    tuning.display.stage("writing the report")
+    named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
+    best = named.to_yaml(_header(tuning, results))
+    sheet = contact_sheet(recipe.policy, some_images(tuning.dataset, recipe))
+    picture = summary(results["response"], [row for row in results["table"] if row["arm"] == "best"])
+    write(tuning.folder / "best.yaml", best)
+    write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
+    write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
+    write(tuning.folder / "results.json", json.dumps(jsonable(results), indent=2, allow_nan=False))
+    write(tuning.folder / "report.html", tuning_page(results, best, sheet))
+
+
+def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:
+    """A few validation images, for a contact sheet."""
+    images = dataset.validation
+    return images.on_canvas(recipe.data.canvas)[:: max(1, len(images) // SHEET_ROWS)][:SHEET_ROWS]
+
+
+def _header(tuning: Tuning, results: dict[str, Any]) -> str:
+    row = next(row for row in results["table"] if row["arm"] == "best" and row["images"] == "typical")
+    learned = format(row["learned_invariance"], ".3f")
+    return (
+        f"Chosen by augkit.tune among {results['settings']['trials']} trials, for accuracy and learned invariance.\n"
+        f"Test split, {row['n_images']} images, {row['n_seeds']} seeds: accuracy {row['accuracy']:.3f}, learned"
+        f" invariance {learned}.\n"
+        f"Run it: python -m augkit.train {tuning.folder / 'best.yaml'}"
+    )
+
+
+def load_study(folder: Path, storage: str | None, name: str | None) -> optuna.Study:
+    """The study of a folder, or one by name in a storage; the folder's only one when ``name`` is None.
+
+    Raises:
+        InputError: there is none.
+    """
+    place = storage or str(folder / JOURNAL)
+    if storage is None and not (folder / JOURNAL).is_file():
+        raise InputError(f"--show: expected a folder of augkit.tune, there is no '{folder / JOURNAL}'")
+    backend = open_storage(place)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
+    wanted = name or (names[0] if len(names) == 1 else None)
+    if wanted not in names:
+        raise InputError(f"--show: expected --study, one of: {', '.join(names) or 'none'}; got {name or 'none'}")
+    return optuna.load_study(storage=backend, study_name=wanted)

@@ -1,0 +1,161 @@
+"""Ranges in a recipe: parsed, refused in one line, and turned into recipes that hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from augkit.errors import InputError
+from augkit.policy import Policy
+from augkit.recipe import Recipe
+from augkit.space import Range, Space, changes_nothing, differences, rounded
+
+BASE: dict[str, Any] = {"name": "toy", "data": {"name": "digits"}, "policy": {"shift": {}, "crop": {}}}
+WRITTEN = [
+    "policy.shift.max_pixels={search: [0, 8]}",
+    "optim.lr={search: [0.01, 1], log: true}",
+    "train.batch_size={search: [16, 64], int: true, log: true}",
+    "model.downsample={choice: [maxpool, blurpool]}",
+    "policy.crop.min_area={search: [0.3, 1], default: 0.7}",
+]
+
+
+def load(*overrides: str) -> Space:
+    return Space.load("mnist5k", list(overrides))
+
+
+def test_ranges_are_read_with_their_units_and_defaults() -> None:
+    space = load(*WRITTEN)
+    told = {key: (str(r), r.default, r.unit) for key, r in space.ranges.items()}
+    assert told == {
+        "policy.shift.max_pixels": ("[0, 8]", 4.0, "pixels"),
+        "optim.lr": ("[0.01, 1] log", 0.1, ""),
+        "train.batch_size": ("[16, 64] log int", 32, ""),
+        "model.downsample": ("choice ['maxpool', 'blurpool']", "maxpool", ""),
+        "policy.crop.min_area": ("[0.3, 1]", 0.7, "fraction of area"),
+    }
+    assert space.recipe.policy.shift is not None
+    assert space.recipe.policy.shift.max_pixels == 4.0
+    assert Space.from_dict(space.to_dict()) == space
+
+
+def test_a_recipe_without_ranges_is_searched_over_its_policy() -> None:
+    space = load()
+    assert list(space.ranges) == [
+        f"policy.{op}"
+        for op in ("shift.max_pixels", "shift.p", "rescale.max_factor", "rescale.p", "crop.min_area", "crop.p")
+    ]
+    assert space.with_values(space.current() or {}) == Recipe.load("mnist5k")
+    assert changes_nothing(space.with_values(space.preset(0.0)).policy)
+    shift = Space.of({**BASE, "policy": {"shift": {"max_pixels": 2.0}}}, "x")
+    assert list(shift.ranges) == ["policy.shift.max_pixels", "policy.shift.p"]
+
+
+def test_a_range_in_a_list_of_ops() -> None:
+    space = load("policy.ops=[{op: RandomSubpixelShift, max_pixels: {search: [1, 5]}}]")
+    assert list(space.ranges) == ["policy.ops.0.max_pixels"]
+    changed = space.with_values({"policy.ops.0.max_pixels": 4.5}).policy
+    assert "4.5" in str(changed.ops[0])
+
+
+def test_presets_go_from_weak_to_strong() -> None:
+    space = load(
+        "policy.shift.max_pixels={search: [0, 8]}",
+        "policy.crop.min_area={search: [0.3, 1]}",
+        "optim.lr={search: [0.01, 1], log: true}",
+    )
+    values = {"policy.shift.max_pixels": 2.4, "policy.crop.min_area": 0.79, "optim.lr": 0.1}
+    assert space.preset(0.3) == values
+    assert space.preset(0.0)["policy.crop.min_area"] == 1.0
+    assert space.preset(1.0)["policy.crop.min_area"] == 0.3
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_whatever_is_suggested_is_a_recipe_and_repeats(data: st.DataObject) -> None:
+    space = load(*WRITTEN)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=data.draw(st.integers(0, 10_000))))
+    trial = study.ask()
+    values = space.suggest(trial)
+    recipe = space.with_values(values)
+    assert recipe.optim.lr == values["optim.lr"]
+    assert recipe.model.downsample == values["model.downsample"]
+    assert space.values_of(trial.params) == values
+    for key, value in values.items():
+        assert value in space.ranges[key]
+        assert rounded(value, space.ranges[key]) == value
+
+
+@given(st.floats(0.001, 1000), st.floats(1.01, 1000), st.floats(0, 1))
+def test_rounding_stays_within_and_near(low: float, span: float, share: float) -> None:
+    r = Range(low=low, high=low * span, default=low)
+    value = low + share * (r.high - low)
+    out = rounded(value, r)
+    assert out in r
+    assert float(out) == pytest.approx(value, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed={search: [0, 2]}", "seed: cannot be searched, trials must agree on it"),
+        ("data.canvas={search: [32, 64], int: true}", "data.canvas: cannot be searched"),
+        ("train.epochs={search: [1, 5], int: true}", "train.epochs: cannot be searched"),
+        ("optim.lr={search: [1, 0]}", r"search: \[low, high\] with low below high, got \[1, 0\]"),
+        ("optim.lr={search: [a, b]}", "with low below high"),
+        ("optim.lr={search: 3}", "with low below high, got 3"),
+        ("optim.lr={search: [-1, 1]}", r"optim.lr: expected greater than 0, got -1.0"),
+        ("optim.lr={search: [0, 1], log: true}", "expected a log range above 0"),
+        ("optim.lr={search: [0, 1], lgo: true}", "with log, int, default, or"),
+        ("train.batch_size={search: [8, 16.5], int: true}", "whole ends"),
+        ("train.batch_size={search: [0, 8], int: true}", "train.batch_size: expected greater than or equal to 2"),
+        ("optim.name={choice: [sgd, adam]}", "expected 'sgd' or 'adamw', got 'adam'"),
+        ("optim.name={choice: [sgd]}", "a choice of two different values or more"),
+        ("policy.shift.maxpixels={search: [0, 8]}", "unknown key 'policy.shift.maxpixels'"),
+        ("model.width={search: [4, 16], int: true}", "expected at most 32 architectures"),
+    ],
+)
+def test_ranges_that_cannot_be_searched(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(override)
+
+
+def test_a_recipe_with_ranges_is_not_trained_by_chance() -> None:
+    with pytest.raises(InputError, match=r"optim.lr is a range, .*; here give a value: optim.lr="):
+        Recipe.load("mnist5k", ["optim.lr={search: [0, 1]}"])
+
+
+def test_differences_are_named() -> None:
+    one, two = load("optim.lr={search: [0.01, 1]}"), load("optim.lr={search: [0.01, 2]}", "train.epochs=3")
+    assert differences(two, one) == [
+        "optim.lr was [0.01, 1], is [0.01, 2]",
+        f"train.epochs was {one.recipe.train.epochs}, is 3",
+    ]
+    assert differences(one, one) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "nothing"),
+    [
+        ({}, True),
+        ({"shift": {"max_pixels": 3.0, "p": 0.0}}, True),
+        ({"shift": {"max_pixels": 3.0}}, False),
+        ({"shift": {"max_pixels": 3.0}, "strength": 0.0}, True),
+        ({"crop": {"min_area": 1.0}}, False),  # its ratio still changes
+        ({"flip": {"p": 0.5}}, False),
+        ({"rescale": {"max_factor": 1.0}}, True),
+    ],
+)
+def test_changes_nothing(policy: dict[str, Any], nothing: bool) -> None:
+    assert changes_nothing(Policy.model_validate(policy)) == nothing
+
+
+def test_ranges_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ndata: {name: digits}\npolicy:\n  shift: {max_pixels: {search: [0, 8]}}\n")
+    assert list(Space.load(file).ranges) == ["policy.shift.max_pixels"]

@@ -1,0 +1,103 @@
+"""Where studies are kept: repaired, waited for, and refused in one line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import sqlalchemy.exc
+from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.trial import TrialState
+from toy import make_terms, open_toy
+
+from augkit import search, storages
+from augkit.errors import InputError
+from augkit.storages import Journal, PatientDatabase, open_storage
+
+
+def test_a_torn_journal_is_repaired_when_it_is_opened(tmp_path: Path) -> None:
+    journal, said = tmp_path / "study.journal", []
+    open_toy(journal, make_terms(), 3).run()
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 4, "worker')
+    open_storage(journal, say=said.append)
+    assert said == ["'study.journal' ended in a torn line, which is cut off"]
+    assert journal.read_bytes() == whole
+    assert len(search.completed(open_toy(journal, make_terms(), 3, join=True).study)) == 3
+
+
+def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    worker = open_toy(journal, make_terms(), 4)
+    worker._one()
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')  # a worker killed as it writes
+    worker.run()
+    assert len(search.completed(open_toy(journal, make_terms(), 4, join=True).study)) == 4
+    assert b'"wor{' not in journal.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"{}\n{", b"{"])
+def test_repair_keeps_whole_lines(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(content)
+    assert Journal(str(path)).repair() == (content[-1:] not in (b"", b"\n"))
+    assert path.read_bytes() == content[: content.rfind(b"\n") + 1]
+    assert not Journal(str(path)).repair()
+
+
+def test_a_lock_that_was_left_behind_is_spoken_of(tmp_path: Path) -> None:
+    journal, said = tmp_path / "study.journal", []
+    journal.touch()
+    os.symlink(journal, f"{journal}.lock")
+    open_storage(journal, say=said.append)
+    assert said == ["'study.journal' is locked; a lock that was left behind is taken over after 30 s"]
+    JournalFileSymlinkLock(str(journal)).release()
+
+
+def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = open_toy(f"sqlite:///{tmp_path}/s.db", make_terms(), 3)
+    failures = []
+    original = PatientDatabase._get_trials.__wrapped__  # type: ignore[attr-defined]
+
+    def fails_twice(self: PatientDatabase, *arguments: object, **named: object) -> object:
+        if len(failures) < 2:
+            failures.append(1)
+            raise sqlalchemy.exc.OperationalError("select", {}, Exception("the database is starting up"))
+        return original(self, *arguments, **named)
+
+    patient = storages._patient(fails_twice, "_get_trials", storages._of_databases)
+    monkeypatch.setattr(PatientDatabase, "_get_trials", patient)
+    worker.run()
+    assert len(failures) == 2
+    assert len(search.completed(worker.study)) == 3
+
+
+def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = open_toy(f"sqlite:///{tmp_path}/s.db", make_terms(), 2)
+    original, lost = PatientDatabase.set_trial_state_values.__wrapped__, []  # type: ignore[attr-defined]
+
+    def arrives_but_does_not_say_so(self: PatientDatabase, *arguments: object, **named: object) -> object:
+        out = original(self, *arguments, **named)
+        if named.get("state") == TrialState.COMPLETE and not lost:
+            lost.append(1)
+            raise sqlalchemy.exc.OperationalError("update", {}, Exception("server closed the connection"))
+        return out
+
+    patient = storages._patient(arrives_but_does_not_say_so, "set_trial_state_values", storages._of_databases)
+    monkeypatch.setattr(PatientDatabase, "set_trial_state_values", patient)
+    worker.run()
+    assert lost
+    assert len(search.completed(worker.study)) == 2
+
+
+def test_storages_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no"):
+        open_storage(tmp_path / "no" / "study.journal")
+    with pytest.raises(InputError, match="cannot be reached") as caught:
+        open_storage("postgresql+psycopg://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+    (tmp_path / "text.journal").write_text("this is no journal\n")
+    with pytest.raises(InputError, match="cannot be read as a journal"):
+        open_storage(tmp_path / "text.journal")

@@ -1,0 +1,75 @@
+"""A worker whose trials take no time and whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from augkit import search
+from augkit.data import Dataset, load_dataset
+from augkit.recipe import Recipe
+from augkit.search import Goal, Terms
+from augkit.space import Space
+from augkit.storages import open_storage
+from augkit.trials import Worker
+
+RECIPE = {
+    "name": "toy",
+    "data": {"name": "digits", "limit": 100},
+    "policy": {"shift": {"max_pixels": 2.0}, "rescale": {"max_factor": 1.1}},
+    "train": {"epochs": 8},
+}
+DATA: list[Dataset] = []
+CONTROL = {"accuracy": 0.94, "kappa": 0.5, "js": {"typical": 0.1}}
+
+
+class Toy(Worker):
+    """Shift makes invariant at no cost; rescaling costs accuracy and gives nothing."""
+
+    trained = 0
+
+    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        assert recipe.policy.is_identity
+        self.trained += 1
+        return dict(CONTROL)
+
+    def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+        self.trained += 1
+        policy = recipe.policy
+        assert policy.shift is not None
+        assert policy.rescale is not None
+        learned = 0.8 * policy.shift.max_pixels * policy.shift.p / 6
+        accuracy = 0.95 - 0.3 * (policy.rescale.max_factor - 1)
+        epochs = recipe.train.epochs
+        if self.terms.goal.prunes:
+            value = accuracy if self.terms.goal.mode == "accuracy" else learned
+            for epochs in range(1, recipe.train.epochs + 1):
+                trial.set_user_attr("epochs", epochs)
+                trial.report(value * epochs / recipe.train.epochs, epochs)
+                if epochs < recipe.train.epochs and trial.should_prune():
+                    raise optuna.TrialPruned
+        found = {"accuracy": accuracy, "learned_invariance": learned, "js": 0.1 * (1 - learned), "kappa": 0.6}
+        return None, {**found, "epochs": epochs}
+
+
+def make_terms(recipe: Mapping[str, Any] = RECIPE, **fields: Any) -> Terms:
+    """Terms of a search of ``recipe``."""
+    space = Space.of(dict(recipe), "toy")
+    return Terms(space=space.to_dict(), **{"epochs": 4, **fields})
+
+
+def open_toy(
+    place: str | Path, terms: Terms, trials: int, *, join: bool = False, index: int = 0, kind: type[Toy] = Toy
+) -> Toy:
+    """A worker of a study at ``place``, which is made, or joined."""
+    if not DATA:
+        DATA.append(load_dataset("digits", limit=100))
+    study, _ = search.make_or_join(open_storage(place), "s", terms, trials, join=join)
+    return kind(study, terms, DATA[0], torch.device("cpu"), index=index)
+
+
+PARETO = Goal()
