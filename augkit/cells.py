@@ -134,7 +134,7 @@ class Workplace:
         arm = cell.arm
         if arm.name == NO_NETWORK or arm.callable is not None or arm.task != "classify":
             return
-        sets = {name: _first(images, 2) for name, images in self._image_sets(arm).items()}
+        sets = {name: _first(images, 2) for name, images in self.image_sets(arm).items()}
         model = fresh_model(arm.recipe, self.dataset(arm)).to(self.device)
         for name, measure in cell.measures.items():
             if isinstance(measure, Measure):
