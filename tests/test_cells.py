@@ -28,7 +28,7 @@ def study_file(tiny: Recipe, tmp_path: Path) -> Path:
         "name": "tiny",
         "title": "A tiny study",
         "recipe": str(tmp_path / "base.yaml"),
-        "overrides": {"train.epochs": 1},
+        "overrides": {"train.epochs": 6, "optim.lr": 0.2},
         "seeds": 2,
         "images": 60,
         "architectures": {"maxpool": {"model.downsample": "maxpool"}},
