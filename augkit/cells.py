@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from augkit.building import load_recipe_data
+from augkit.building import fresh_model, load_recipe_data
 from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.data import Dataset, Images
 from augkit.errors import InputError
@@ -124,6 +124,26 @@ class Workplace:
                 " or --overwrite"
             )
         return dict(found)
+
+    def check(self, cell: Cell) -> None:
+        """Measure two images with the untrained network, so that what cannot be measured is known before training.
+
+        Raises:
+            InputError: displacements without room, images that the network does not take; with the arm's name.
+        """
+        arm = cell.arm
+        if arm.name == NO_NETWORK or arm.callable is not None or arm.task != "classify":
+            return
+        sets = {name: _first(images, 2) for name, images in self.image_sets(arm).items()}
+        model = fresh_model(arm.recipe, self.dataset(arm)).to(self.device)
+        for name, measure in cell.measures.items():
+            if isinstance(measure, Measure):
+                try:
+                    read(model, arm.recipe, measure.model_copy(update={"pairs": 1}), sets, self.device)
+                except MissingError:
+                    continue  # said again where the claim is answered
+                except InputError as error:
+                    raise InputError(f"arm {arm.name}, measure '{name}': {error}") from None
 
     def work(self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says."""

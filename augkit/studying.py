@@ -51,6 +51,8 @@ def run_study(
     place = Workplace(study, folder, choose_device(device))
     cells = cells_of(study)
     missing = to_do(place, cells)
+    for cell in {cell.arm.name: cell for cell in missing}.values():
+        place.check(cell)
     show = display or Display(0, quiet=True)
     show.begin(len(cells), len(cells) - len(missing))
     show.stage(f"{len(cells)} cells, {len(missing)} to do, {workers} worker{'s' * (workers > 1)}")

@@ -151,6 +151,16 @@ def test_a_cell_of_another_recipe_is_refused_before_any_work(study_file: Path, t
         run_study(Study.load(study_file), folder, resume=True)
 
 
+def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load(study_file.read_text())
+    tree["measures"]["scale"] = {"axis": "scale", "reach": 3.0}
+    tree["claims"] = [{**tree["claims"][0], "measure": "scale"}]
+    study_file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(InputError, match=r"arm maxpool\+\w+, measure 'scale': factor: .* has room for factors"):
+        run_study(Study.load(study_file), tmp_path / "out")
+    assert not (tmp_path / "out" / "cells").exists()
+
+
 def test_workers_do_the_same(study_file: Path, tmp_path: Path) -> None:
     study = Study.load(study_file, seeds=1)
     alone = run_study(study, tmp_path / "alone")
