@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from augkit.errors import InputError
@@ -335,6 +335,7 @@ def test_positions_are_affine_in_the_logarithm(powers: list[float]) -> None:
 
 
 @given(low=st.floats(-1e6, 1e6), width=st.floats(0, 1e6))
+@example(low=997001.0, width=2500.0)
 def test_linear_ticks_are_round_and_hold_the_data(low: float, width: float) -> None:
     scale = linear([low, low + width], 0, 100)
     assert scale.inside(low)

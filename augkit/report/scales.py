@@ -51,7 +51,9 @@ class Scale:
         step = self.ticks[1] - self.ticks[0]
         largest = max(abs(self.low), abs(self.high))
         if largest >= 1e6 or largest < 1e-4:
-            return "0" if tick == 0 else f"{tick:.3g}".replace("-", "−")
+            # As many digits as tell neighbours apart, and one more for steps of 2.5.
+            digits = max(3, math.floor(math.log10(largest)) - math.floor(math.log10(step) + 1e-9) + 2)
+            return "0" if tick == 0 else f"{tick:.{digits}g}".replace("-", "−")
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         decimals += abs(round(step, decimals) - step) > 1e-6 * step  # 0.25 needs one more than 0.2
         return f"{tick:.{decimals}f}".replace("-", "−")
