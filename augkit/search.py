@@ -115,13 +115,17 @@ def make_or_join(
         if theirs is None:
             raise InputError(f"study '{name}' was not made by augkit, or the command that makes it died: name another")
         _refuse_changes(name, terms, validate(Terms, theirs, f"study '{name}'"))
-    study.set_user_attr("metric_names", list(goal.objectives))
-    study.set_user_attr("terms", terms.model_dump())
+    if created:
+        study.set_user_attr("metric_names", list(goal.objectives))
+        study.set_user_attr("terms", terms.model_dump())
     if created or lead:
         study.set_user_attr("trials", trials)
-    if created or not study.user_attrs.get("ready"):
+    if created or (lead and not study.user_attrs.get("ready")):
         _begin(study, terms.open_space())
         study.set_user_attr("ready", True)
+    elif wait_for(lambda: study.user_attrs.get("ready"), READY) is None:
+        # Two that put the first trials in line would run each of them twice.
+        raise InputError(f"study '{name}' is not ready: --resume the command that makes it, or name another --study")
     return study, created
 
 

@@ -17,6 +17,7 @@ from augkit.errors import InputError, RunError
 from augkit.outcome import outcome, search_cost
 from augkit.recipe import Recipe
 from augkit.search import Goal
+from augkit.storages import open_storage
 from augkit.supervising import recover, requeue_of
 
 
@@ -299,3 +300,21 @@ def test_terms_that_change_are_named(tmp_path: Path) -> None:
 def test_goals_that_make_no_sense(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="bound on the other"):
         Goal(**fields)
+
+
+def test_one_who_joins_waits_until_the_first_trials_are_in_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = make_terms()
+    storage = open_storage(tmp_path / "j")
+    made = optuna.create_study(storage=storage, study_name="s", directions=["maximize", "maximize"])
+    made.set_user_attr("terms", terms.model_dump())  # the maker has come this far
+    monkeypatch.setattr(search, "READY", 0.1)
+    with pytest.raises(InputError, match="study 's' is not ready"):
+        search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
+    assert made.get_trials() == []
+    search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=True)
+    presets = [trial.user_attrs.get("preset") for trial in made.get_trials()]
+    search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
+    assert [trial.user_attrs.get("preset") for trial in made.get_trials()] == presets
+    assert presets == [None, "as it stands", "mild", "strong"]
