@@ -27,6 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from augkit.errors import AugkitError, InputError
 
 HEARTBEAT = 30  # seconds
+ANSWER = 10.0  # seconds in which a proxy is to answer
 ATTEMPTS = 6  # to open a database that others open too
 PATIENCE = 300.0  # seconds that a database may be away
 OPERATIONS = (
@@ -70,7 +71,9 @@ def open_storage(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if str(storage).startswith("grpc://"):
             place = urlsplit(str(storage))
-            return PatientProxy(host=place.hostname or "localhost", port=place.port or 13000)
+            proxy = PatientProxy(host=place.hostname or "localhost", port=place.port or 13000)
+            proxy.wait_server_ready(timeout=ANSWER)
+            return proxy
         if "://" in str(storage):
             return _open_database(str(storage), retries, grace)
         path = Path(storage)

@@ -15,7 +15,9 @@ from augkit.command import (
     add_writing,
     make_parser,
     new_folder,
+    non_negative,
     positive,
+    positive_number,
     print_json,
     run,
     split_recipe,
@@ -122,12 +124,12 @@ def _parser() -> Any:
     where.add_argument("--workers", type=positive, default=1, help="processes on this machine (default: 1)")
     where.add_argument("--workers-per-gpu", type=positive, default=1, metavar="N", help="that share one (default: 1)")
     where.add_argument("--launcher", choices=("local", "ray"), default="local", help="who starts workers")
-    where.add_argument("--gpus-per-worker", type=float, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
+    where.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
     where.add_argument("--nproc-per-trial", type=positive, default=1, metavar="N", help="a trial is a torchrun job")
-    where.add_argument("--retries", type=int, default=1, help="of a trial whose worker died (default: 1)")
+    where.add_argument("--retries", type=non_negative, default=1, help="of a trial whose worker died (default: 1)")
     where.add_argument(
         "--grace",
-        type=float,
+        type=positive_number,
         default=300.0,
         metavar="SECONDS",
         help="without a sign of life, then a worker is taken for dead (default: 300)",
@@ -148,6 +150,10 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got '{text}'")
     return value
+
+
+def _gpus(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive_number(text)
 
 
 def _goal(options: Any) -> Goal:

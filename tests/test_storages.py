@@ -92,12 +92,15 @@ def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: p
     assert len(search.completed(worker.study)) == 2
 
 
-def test_storages_that_cannot_be_used(tmp_path: Path) -> None:
+def test_storages_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="there is no"):
         open_storage(tmp_path / "no" / "study.journal")
     with pytest.raises(InputError, match="cannot be reached") as caught:
         open_storage("postgresql+psycopg://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(caught.value)
+    monkeypatch.setattr(storages, "ANSWER", 0.5)
+    with pytest.raises(InputError, match=r"storage 'grpc://127.0.0.1:9': cannot be reached"):
+        open_storage("grpc://127.0.0.1:9")
     (tmp_path / "text.journal").write_text("this is no journal\n")
     with pytest.raises(InputError, match="cannot be read as a journal"):
         open_storage(tmp_path / "text.journal")
