@@ -201,14 +201,16 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
     started = time.monotonic()
     told = Teller(tuning)
     if crew.launcher == "ray":
-        codes = on_ray([_command(tuning, place, crew, first + k) for k in range(crew.count)], crew.gpus_per_worker, 1)
+        shared = _arguments(tuning, place, crew)
+        starts = [[sys.executable, "-m", "augkit.worker", "--index", str(first + k)] for k in range(crew.count)]
+        codes = on_ray([[*start, *shared] for start in starts], crew.gpus_per_worker, 1)
         if not search.done(tuning.study):
             raise RunError(f"the workers on Ray ended with exit codes {codes} before the search was done")
     elif crew.count > 1:
         team = Crew(
             tuning.study,
             tuning.folder,
-            _command(tuning, place, crew)[5:],
+            _arguments(tuning, place, crew),
             crew.count,
             first=first,
             per_gpu=crew.per_gpu,
@@ -254,9 +256,9 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
     )
 
 
-def _command(tuning: Tuning, place: str, crew: Workers, index: int = 0) -> list[str]:
-    words = [sys.executable, "-m", "augkit.worker", "--index", str(index)]
-    words += ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
+def _arguments(tuning: Tuning, place: str, crew: Workers) -> list[str]:
+    """Of `augkit.worker`, the same for all workers."""
+    words = ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
     words += ["--retries", str(crew.retries), "--grace", str(crew.grace)]
     words += ["--nproc-per-trial", str(crew.processes)]
     words += ["--device", "cuda" if tuning.device.type == "cuda" else str(tuning.device)]

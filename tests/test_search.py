@@ -9,9 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from toy import RECIPE, Toy, make_terms, open_toy
 
+import augkit
 from augkit import search
 from augkit.errors import InputError, RunError
 from augkit.outcome import outcome, search_cost
@@ -19,6 +21,7 @@ from augkit.recipe import Recipe
 from augkit.search import Goal
 from augkit.storages import open_storage
 from augkit.supervising import recover, requeue_of
+from augkit.trials import Worker
 
 
 def numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
@@ -318,3 +321,26 @@ def test_one_who_joins_waits_until_the_first_trials_are_in_line(
     search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
     assert [trial.user_attrs.get("preset") for trial in made.get_trials()] == presets
     assert presets == [None, "as it stands", "mild", "strong"]
+
+
+@pytest.mark.parametrize(
+    "goal", [Goal(atypical=True), Goal(mode="invariance", at_least=0.0), Goal(mode="accuracy", at_least=-9.0)]
+)
+def test_real_trials_under_every_goal(goal: Goal, tiny: Recipe, tmp_path: Path) -> None:
+    terms = make_terms(tiny.model_dump(exclude_none=True), epochs=3, goal=goal, floor=0.0)
+    study, _ = search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=False)
+    Worker(study, terms, augkit.load_dataset("digits", limit=200), torch.device("cpu")).run()
+    reference = study.user_attrs["control {}"]
+    for trial in search.finished(study):
+        if trial.state == TrialState.PRUNED:
+            assert 1 <= max(trial.intermediate_values) < 3
+            continue
+        found = trial.user_attrs
+        assert trial.values == [found[name] for name in goal.objectives]
+        assert found["learned_invariance"] == pytest.approx(1 - found["js"] / reference["js"]["typical"])
+        if goal.atypical:
+            assert len(trial.values) == 3
+            assert set(reference["js"]) > {"typical"}
+        if goal.mode == "invariance":
+            assert set(trial.intermediate_values) == {1, 2, 3}
+            assert max(trial.intermediate_values.values()) < 1
