@@ -60,6 +60,8 @@ def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
         message = first["msg"]
         for start in ("Input should be ", "Value error, "):
             message = message.removeprefix(start)
+        if first["type"] == "too_short":
+            message = f"at least {first['ctx']['min_length']} of them"
         raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
 
 

@@ -112,6 +112,23 @@ def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
     assert worker.study.trials[other.number].state == TrialState.RUNNING
 
 
+def test_a_trial_that_failed_and_did_not_reach_the_line_is_found(tmp_path: Path) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 3)
+    worker._one()
+    lost, faulty = (worker.study.ask() for _ in range(2))
+    for trial in (lost, faulty):
+        trial.set_user_attr("values", worker.space.suggest(trial))
+    faulty.set_user_attr("error", "the loss is nan")
+    for trial in (lost, faulty):  # as where the disk was full when they were to be put in line again
+        worker.study.tell(trial, state=TrialState.FAIL)
+    assert recover(worker.study, 1, alone=True) == (1, 0)
+    assert recover(worker.study, 1, alone=True) == (0, 0)
+    worker.run()
+    done = [trial.user_attrs["values"] for trial in search.completed(worker.study)]
+    assert worker.study.trials[lost.number].user_attrs["values"] in done
+    assert worker.study.trials[faulty.number].user_attrs["values"] not in done
+
+
 def test_two_workers_asking_at_once_never_exceed_what_was_asked_for(tmp_path: Path) -> None:
     terms = make_terms()
     workers = [open_toy(tmp_path / "j", terms, 12, join=k > 0, index=k) for k in range(4)]

@@ -111,6 +111,7 @@ def test_networks_of_your_own(tmp_path: Path) -> None:
         ({"arms": [{"architecture": "maxpol"}]}, r"arms: unknown architecture 'maxpol': did you mean 'maxpool'\?"),
         ({"arms": [{"architecture": "maxpool", "policy": "shft"}]}, "unknown policy 'shft': did you mean 'shift'"),
         ({"arms": [{"architecture": "maxpool", "strength": 2.0}]}, "strengths above 0 and at most 1"),
+        ({"arms": []}, r"arms: expected at least 1 of them, got \[\]"),
         ({"armz": []}, "unknown key 'armz': did you mean 'arms'"),
         ({"reference": "vgg"}, "reference: unknown architecture 'vgg'"),
         ({"claims": with_claim(arm="maxpool+shft")}, r"claim 6: unknown arm 'maxpool\+shft': did you mean"),
