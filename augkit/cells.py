@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,10 +132,10 @@ class Workplace:
             InputError: displacements without room, images that the network does not take; with the arm's name.
         """
         arm = cell.arm
-        if arm.name == NO_NETWORK or arm.callable is not None or arm.task != "classify":
+        if arm.name == NO_NETWORK or arm.task != "classify":
             return
         sets = {name: _first(images, 2) for name, images in self.image_sets(arm).items()}
-        model = fresh_model(arm.recipe, self.dataset(arm)).to(self.device)
+        model = (self._own(cell) or fresh_model(arm.recipe, self.dataset(arm))).to(self.device)
         for name, measure in cell.measures.items():
             if isinstance(measure, Measure):
                 try:
@@ -145,19 +145,32 @@ class Workplace:
                 except InputError as error:
                     raise InputError(f"arm {arm.name}, measure '{name}': {error}") from None
 
-    def work(self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-        """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says."""
+    def work(
+        self,
+        cell: Cell,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says.
+
+        Args:
+            cell: which.
+            on_epoch: told each row of the history.
+            alive: called at least every few seconds; what it raises ends the work.
+        """
         missing, kept, started = self.missing(cell), self.kept(cell), time.perf_counter()
         if kept is not None and not missing:
             return kept
         folder = self.path(cell)
-        model = self._network(cell, on_epoch)
+        model = self._network(cell, on_epoch, alive)
         trained = time.perf_counter()
         (folder / "measured").mkdir(parents=True, exist_ok=True)
         failed = {}
         for name in missing:
+            alive()
             try:
-                columns = self._take(cell, cell.measures[name], model)
+                with _calling(alive, model):
+                    columns = self._take(cell, cell.measures[name], model)
             except MissingError as error:
                 failed[name] = str(error)
                 continue
@@ -188,15 +201,12 @@ class Workplace:
             self._data[key] = _located(arm) if arm.task == "locate" else load_recipe_data(arm.recipe)
         return self._data[key]
 
-    def _network(self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None) -> nn.Module | None:
+    def _network(
+        self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None, alive: Callable[[], None]
+    ) -> nn.Module | None:
         arm = cell.arm
         if arm.name == NO_NETWORK:
             return None
-        model = None
-        if arm.callable is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(cell.seed)
-                model = load_model(arm.callable).model
         run = fit(
             arm.recipe,
             cell.seed,
@@ -204,10 +214,19 @@ class Workplace:
             resume=True,
             device=self.device,
             dataset=self.dataset(arm),
-            model=model,
+            model=self._own(cell),
             on_epoch=on_epoch,
+            on_step=lambda step, steps: alive(),
         )
         return run.model
+
+    def _own(self, cell: Cell) -> nn.Module | None:
+        """The network of a callable, with the cell's seed; None where the recipe has one."""
+        if cell.arm.callable is None:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(cell.seed)
+            return load_model(cell.arm.callable).model
 
     def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:
         recipe, sets = cell.arm.recipe, self.image_sets(cell.arm)
@@ -245,6 +264,17 @@ class Workplace:
         with contextlib.suppress(OSError, ValueError, KeyError), np.load(self._file(cell, name)) as file:
             return str(file["digest"]) == self._digest(cell, measure)
         return False
+
+
+@contextlib.contextmanager
+def _calling(alive: Callable[[], None], model: nn.Module | None) -> Iterator[None]:
+    """Whatever a measure does, it asks the network."""
+    hook = None if model is None else model.register_forward_pre_hook(lambda network, images: alive())
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def _save(path: Path, columns: Columns) -> None:

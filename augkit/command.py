@@ -53,6 +53,42 @@ def add_writing(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
 
 
+def add_spread(group: argparse._ArgumentGroup, storage: str, study: str) -> None:
+    """Flags that say over which processes work is spread; `spread` reads them."""
+    group.add_argument("--storage", metavar="URL", help=f"journal file or database (default: {storage})")
+    group.add_argument("--study", metavar="NAME", help=f"name in the storage (default: {study})")
+    group.add_argument("--workers", type=positive, default=1, help="processes on this machine (default: 1)")
+    group.add_argument("--workers-per-gpu", type=positive, default=1, metavar="N", help="that share one (default: 1)")
+    group.add_argument("--launcher", choices=("local", "ray"), default="local", help="who starts workers")
+    group.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
+    group.add_argument(
+        "--retries", type=non_negative, default=1, help="of what a worker was at when it died (default: 1)"
+    )
+    group.add_argument(
+        "--grace",
+        type=positive_number,
+        default=300.0,
+        metavar="SECONDS",
+        help="without a sign of life, then a worker is taken for dead (default: 300)",
+    )
+
+
+def spread(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `augkit.supervising.Spread`."""
+    return {
+        "count": options.workers,
+        "per_gpu": options.workers_per_gpu,
+        "launcher": options.launcher,
+        "gpus_per_worker": options.gpus_per_worker,
+        "retries": options.retries,
+        "grace": options.grace,
+    }
+
+
+def _gpus(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive_number(text)
+
+
 def positive(text: str) -> int:
     """An integer of at least 1, for argparse."""
     return _integer(text, 1)

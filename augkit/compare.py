@@ -20,6 +20,7 @@ from augkit.checkpoints import read_checkpoint, stalled
 from augkit.command import (
     Display,
     Interrupted,
+    add_spread,
     add_writing,
     make_parser,
     new_folder,
@@ -27,16 +28,18 @@ from augkit.command import (
     print_json,
     run,
     split_recipe,
+    spread,
 )
 from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
 from augkit.data import Dataset
-from augkit.errors import InputError
+from augkit.errors import InputError, RunError
 from augkit.evaluation import check_measurable
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.storage import claim, environment, write
 from augkit.studies import Study, is_study
 from augkit.studying import interrupted, run_study, summary
+from augkit.supervising import Spread
 from augkit.training import Run, fit
 
 EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
@@ -194,8 +197,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
     parser.add_argument("--size", help="of a study: quick (default), standard or full")
-    parser.add_argument("--workers", type=positive, help="of a study: processes side by side (default: 1)")
     add_writing(parser)
+    group = parser.add_argument_group("where, of a study")
+    add_spread(group, "cells.journal in --output", "NAME-SIZE")
     options = parser.parse_intermixed_args(arguments)
     files, overrides = split_recipe(options.recipes, None)
     if not files:
@@ -203,8 +207,10 @@ def main(arguments: list[str]) -> None:
     if any(is_study(file) for file in files):
         _study(files, overrides, options, arguments)
         return
-    if options.size or options.workers:
-        raise InputError(f"compare: --size and --workers belong to studies, '{files[0]}' is none")
+    of_studies = [action.dest for action in group._group_actions if getattr(options, action.dest) != action.default]
+    if options.size or of_studies:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in ["size"] * bool(options.size) + of_studies)
+        raise InputError(f"compare: {flags} belong to studies, '{files[0]}' is none")
     if len(files) > 1 and all(Path(file).is_dir() for file in files):
         _finished(files, overrides, options)
         return
@@ -255,13 +261,17 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     if len(files) > 1 or options.seed is not None:
         raise InputError("compare: expected one study, overrides of its recipe and --seeds N, which are counted from 0")
     study = Study.load(files[0], options.size or "quick", seeds=options.seeds, overrides=overrides)
+    if options.resume and options.output is None:
+        raise InputError("--resume: expected --output DIR, the folder to go on with")
     folder = options.output or new_folder(f"study-{study.settings.name}-{study.size}")
     try:
         with Display(0, quiet=options.quiet) as display:
             results = run_study(
                 study,
                 folder,
-                workers=options.workers or 1,
+                spread=Spread(**spread(options)),
+                storage=options.storage,
+                name=options.study,
                 device=options.device,
                 resume=options.resume,
                 overwrite=options.overwrite,
@@ -270,10 +280,19 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     except KeyboardInterrupt:
         raise interrupted(arguments, folder) from None
     if options.json:
-        print_json({**results, "folder": str(folder)})
-        return
-    print(summary(results))
-    print(f"written to {folder}")
+        print_json({"folder": str(folder), **results})
+    elif "joined" in results:
+        print(f"helped; the results will be in {results['folder']}")
+    else:
+        print(summary(results))
+        print(f"written to {folder}")
+    failed = results.get("cost", {}).get("failed", {})
+    if failed:
+        first = next(iter(failed))
+        raise RunError(
+            f"{len(failed)} of {results['cost']['runs']} cells failed and are left out, such as {first}:"
+            f" {failed[first]}; --output {folder} --resume tries them again"
+        )
 
 
 if __name__ == "__main__":

@@ -197,8 +197,7 @@ def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
         return False
-    fixed = trial.system_attrs.get("fixed_params")
-    if trial.params or fixed or "control" in trial.user_attrs:
+    if _says_what(trial):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             RetryHeartbeatStaleTrialCallback(max_retry=retries)(study, trial)
@@ -207,7 +206,7 @@ def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
 
 def again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Put an interrupted trial in line again; that is no fault of its own, so it does not count as a retry."""
-    if trial.params or trial.system_attrs.get("fixed_params") or "control" in trial.user_attrs:
+    if _says_what(trial):
         study.add_trial(
             optuna.create_trial(
                 state=TrialState.WAITING,
@@ -217,6 +216,12 @@ def again(study: optuna.Study, trial: FrozenTrial) -> None:
                 system_attrs=trial.system_attrs,
             )
         )
+
+
+def _says_what(trial: FrozenTrial) -> bool:
+    """Whether a trial says what is to be run; one whose worker died before it asked for values does not."""
+    named = trial.user_attrs.keys() & {"control", "cell"}
+    return bool(trial.params or trial.system_attrs.get("fixed_params") or named)
 
 
 def control_key(architecture: Mapping[str, Value]) -> str:

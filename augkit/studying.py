@@ -5,25 +5,35 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from optuna.trial import TrialState
+
 from augkit.building import choose_device
+from augkit.cell_queue import JOURNAL, CellQueue
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import Display, Interrupted
-from augkit.crew import work_all
+from augkit.errors import InputError, RunError, WriteError
 from augkit.findings import Findings
 from augkit.report.figures import plane, save_png
 from augkit.report.study_page import study_markdown, study_page
-from augkit.storage import claim, environment, write
+from augkit.storage import MARK, claim, environment, write
+from augkit.storages import open_storage
 from augkit.studies import Study
+from augkit.supervising import Crew, Spread, doing, is_remote, own_index, recover
+from augkit.taking import IN_A_ROW
 
 
 def run_study(
     study: Study,
     folder: Path,
     *,
-    workers: int = 1,
+    spread: Spread | None = None,
+    storage: str | None = None,
+    name: str | None = None,
     device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -31,45 +41,158 @@ def run_study(
 ) -> dict[str, Any]:
     """Run what is missing of a study, answer its claims, and write ``results.json``, ``report.html``, ``report.md``.
 
+    A cell that fails is left out and named in ``cost.failed``; the others are run.
+
     Args:
         study: what to run.
-        folder: cells and results; with ``resume`` what stands there is used, also of fewer seeds or arms.
-        workers: processes that train and measure side by side.
+        folder: cells and results; with ``resume`` what stands there is used, also of fewer seeds or arms. With a
+            storage at a URL all hosts must share it.
+        spread: processes that train and measure side by side; this one alone when None.
+        storage: where the cells of several processes stand in line, an Optuna storage (file or URL);
+            ``cells.journal`` in ``folder`` when None. Where a URL has this study already, this process only helps.
+        name: of the study in the storage; its own name with its size when None.
         device: to train on; a GPU if there is one when None.
         resume, overwrite: as in `augkit.fit`.
         display: progress.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``; ``{"joined": True, "folder": ...}`` where this process helped.
 
     Raises:
-        InputError: a cell of another recipe in ``folder``; whatever training and measuring raise.
+        InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
+        RunError: several cells in a row fail, or workers die again and again.
     """
-    claim(folder, resume=resume, overwrite=overwrite)
-    write(folder / "environment.json", json.dumps(environment(), indent=2))
-    write(folder / "study.yaml", study.to_yaml())
-    place = Workplace(study, folder, choose_device(device))
-    cells = cells_of(study)
-    missing = to_do(place, cells)
-    for cell in {cell.arm.name: cell for cell in missing}.values():
-        place.check(cell)
-    show = display or Display(0, quiet=True)
+    crew, show, cells = spread or Spread(), display or Display(0, quiet=True), cells_of(study)
+    crew.check(storage)
+    place, queue = Workplace(study, folder, choose_device(device)), None
+    if is_remote(storage) and not resume:
+        _check(place, cells)  # before the storage decides who leads, as helpers wait for the leader
+        queue = _open(study, str(storage), name, crew, show, lead=False)
+        if not queue.leads:
+            return _help(queue, str(storage), crew, place.device, show)
+    try:
+        claim(folder, resume=resume, overwrite=overwrite)
+        missing = to_do(place, cells)
+        if queue is None:
+            _check(place, missing)
+        write(folder / MARK, json.dumps(environment(), indent=2))
+        write(folder / "study.yaml", study.to_yaml())
+    except BaseException:
+        if queue is not None:
+            queue.withdraw()
+        raise
     show.begin(len(cells), len(cells) - len(missing))
-    show.stage(f"{len(cells)} cells, {len(missing)} to do, {workers} worker{'s' * (workers > 1)}")
-    started, done = time.monotonic(), 0
-
-    def report(cell: Cell, row: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
-        show.advance(1)
-        show.stage(f"{done} of {len(missing)}: {cell.name}, {row['seconds']:.1f} s")
-
-    work_all(place, missing, workers, report, folder / "study.yaml")
+    show.stage(f"{len(cells)} cells, {len(missing)} to do, {crew.count} worker{'s' * (crew.count > 1)}")
+    started = time.monotonic()
+    if storage is not None or (crew.count > 1 and len(missing) > 1):
+        where = storage or str(folder / JOURNAL)
+        queue = queue or _open(study, where, name, crew, show, lead=True)
+        failed = _lead(queue, where, place, missing, crew, show)
+    else:
+        failed = _alone(place, missing, show)
     show.stage("answering claims")
     results = Findings(place, cells).results(len(cells), len(cells) - len(missing))
-    results["cost"]["wall_seconds"] = time.monotonic() - started
+    results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
     write_results(results, folder)
     return results
+
+
+def _check(place: Workplace, cells: Sequence[Cell]) -> None:
+    for cell in {cell.arm.name: cell for cell in cells}.values():
+        place.check(cell)
+
+
+def _alone(place: Workplace, missing: Sequence[Cell], show: Display) -> dict[str, str]:
+    """Work on cells one after the other; why some failed."""
+    failed: dict[str, str] = {}
+    in_a_row = 0
+    for k, cell in enumerate(missing):
+        try:
+            seconds = place.work(cell)["seconds"]
+        except WriteError:
+            raise
+        except (RunError, InputError) as error:
+            in_a_row += 1
+            if in_a_row == min(IN_A_ROW, len(missing)):
+                raise
+            failed[cell.name] = str(error)
+            show.line(f"cell {cell.name} failed: {error}")
+        else:
+            in_a_row = 0
+            show.stage(f"{k + 1} of {len(missing)}: {cell.name}, {seconds:.1f} s")
+        show.advance(1)
+    return failed
+
+
+def _open(study: Study, storage: str, name: str | None, crew: Spread, show: Display, *, lead: bool) -> CellQueue:
+    backend = open_storage(storage, retries=crew.retries, grace=crew.grace, say=show.line)
+    return CellQueue.open(backend, name or f"{study.settings.name}-{study.size}", study, lead=lead)
+
+
+def _lead(
+    queue: CellQueue, storage: str, place: Workplace, missing: Sequence[Cell], crew: Spread, show: Display
+) -> dict[str, str]:
+    """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
+    recover(queue.queue, crew.retries, alone=not is_remote(storage))
+    earlier = queue.closed()
+    queue.fill(place.study, place.folder, missing)
+    team = _team(queue, storage, crew, place.device, show)
+    team.look = _Teller(queue, earlier, len(missing), show)
+    try:
+        if missing:
+            team.run()
+        team.look([])
+    finally:
+        show.panel([])
+    return queue.failures(earlier)
+
+
+def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display) -> dict[str, Any]:
+    """Work on the cells of a study that another command leads."""
+    queue.check_shared()
+    show.stage(f"helping with study '{queue.queue.study_name}'")
+    team = _team(queue, storage, crew, device, show, first=own_index())
+    team.look = lambda states: show.panel([doing(state) for state in states])
+    try:
+        team.run()
+    finally:
+        show.panel([])
+    show.line("all cells are done; the command that made the study answers its claims")
+    return {"joined": True, "folder": str(queue.folder)}
+
+
+def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display, first: int = 0) -> Crew:
+    arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
+    arguments += ["--retries", str(crew.retries), "--device", "cuda" if device.type == "cuda" else str(device)]
+    return Crew(
+        queue.queue, queue.folder, arguments, crew, queue.done, lambda: len(queue.closed()), first, line=show.line
+    )
+
+
+class _Teller:
+    """Tells of cells as they are done or fail, each once, and of what workers do."""
+
+    def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
+        self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
+        self.done, self.looked = 0, 0.0
+
+    def __call__(self, states: list[dict[str, Any]]) -> None:
+        if states and time.monotonic() - self.looked < 1:
+            return
+        self.looked = time.monotonic()
+        self.show.panel([doing(state) for state in states])
+        for trial in self.queue.trials():
+            if trial.number in self.seen or not trial.state.is_finished():
+                continue
+            self.seen.add(trial.number)
+            cell = trial.user_attrs["cell"]
+            if trial.state == TrialState.COMPLETE:
+                self.done += 1
+                self.show.advance(1)
+                self.show.stage(f"{self.done} of {self.cells}: {cell}, {trial.values[0]:.1f} s")
+            elif "error" in trial.user_attrs:
+                self.show.advance(1)
+                self.show.line(f"cell {cell} failed: {trial.user_attrs['error']}")
 
 
 def write_results(results: dict[str, Any], folder: Path) -> None:

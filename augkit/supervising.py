@@ -1,4 +1,4 @@
-"""Workers on this machine: started, watched, and replaced when they die, with what they were doing done again.
+"""Workers of a study in processes of their own: how many, who starts them; on this machine watched and replaced.
 
 A worker writes what it does to a status file once a second. One whose process has ended, or whose file has not moved
 for ``grace`` seconds, is dead: its trial fails and is put in line again, and another worker takes its place.
@@ -16,35 +16,78 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
 from optuna.trial import TrialState
 
 from augkit import search
-from augkit.errors import RunError
+from augkit.errors import InputError, RunError
+from augkit.launching import on_ray
+from augkit.storages import is_sqlite
 
 POLL = 0.25  # seconds between looks
 DEATHS = 3  # of one worker in a row, after which something else is wrong
 MERCY = 20.0  # seconds to hand a trial back
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How work is spread over processes.
+
+    Attributes:
+        count: on this machine, or on the Ray cluster.
+        per_gpu: that share a GPU, where there are GPUs.
+        launcher: who starts them.
+        gpus_per_worker: share of a GPU that Ray sets aside for each.
+        retries: how often a trial is run again whose worker died.
+        grace: seconds without a sign of life after which a worker is dead.
+    """
+
+    count: int = 1
+    per_gpu: int = 1
+    launcher: Literal["local", "ray"] = "local"
+    gpus_per_worker: float = 0.0
+    retries: int = 1
+    grace: float = 300.0
+
+    def check(self, storage: str | None) -> None:
+        """InputError where the storage is not one for so many processes."""
+        if storage is not None and is_sqlite(storage) and self.count > 1:
+            raise InputError(
+                "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
+            )
+        if self.launcher == "ray" and (storage is None or "://" not in storage):
+            raise InputError("--launcher ray: expected --storage with a URL that all hosts of the cluster reach")
+
+
+def is_remote(storage: str | None) -> bool:
+    """Whether other hosts may work on the same study."""
+    return storage is not None and "://" in storage and not is_sqlite(storage)
+
+
+def own_index() -> int:
+    """An index of a worker that no other host has, for one that joins a study."""
+    return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000
+
+
 @dataclass
 class Crew:
-    """``count`` workers of one study.
+    """Workers of one study.
 
     Attributes:
         study: seen from this process.
         folder: of the study; status files and logs go to ``workers/`` in it.
         arguments: of ``augkit.worker`` that all of them share.
+        spread: how many of them, and how long one may be silent.
+        done: whether all work is done.
+        progress: grows whenever something is finished.
         first: index of the first worker; those of several hosts must differ, since their seeds derive from it.
-        per_gpu: workers that share a GPU, where there are GPUs.
-        retries: how often a trial is run again.
-        grace: seconds without a sign of life.
         look: called a few times a second with what each worker does.
         line: takes a line that stays.
     """
@@ -52,11 +95,10 @@ class Crew:
     study: optuna.Study
     folder: Path
     arguments: Sequence[str]
-    count: int
+    spread: Spread
+    done: Callable[[], bool]
+    progress: Callable[[], int]
     first: int = 0
-    per_gpu: int = 1
-    retries: int = 1
-    grace: float = 300.0
     look: Callable[[list[dict[str, Any]]], None] = lambda states: None
     line: Callable[[str], None] = lambda text: None
     _members: list[_Member] = field(default_factory=list)
@@ -66,40 +108,50 @@ class Crew:
 
         Raises:
             RunError: workers die again and again, or give up.
+            InputError: Ray is asked for, and not installed.
         """
+        if self.spread.launcher == "ray":
+            starts = [self._command(k) for k in range(self.spread.count)]
+            codes = on_ray(starts, self.spread.gpus_per_worker, 1)
+            if not self.done():
+                raise RunError(f"the workers on Ray ended with exit codes {codes} before the work was done")
+            return
         (self.folder / "workers").mkdir(parents=True, exist_ok=True)
         try:
-            self._members = [self._start(k) for k in range(self.count)]
+            self._members = [self._start(k) for k in range(self.spread.count)]
             while any(member.process.poll() is None or not member.ended for member in self._members):
                 for member in self._members:
                     self._look_after(member)
                 self.look([member.state() for member in self._members])
                 time.sleep(POLL)
-            if not search.done(self.study):
+            if not self.done():
                 raise RunError(f"the workers gave up: {self._last_words()}")
         finally:
             self._dismiss()
 
+    def _command(self, k: int) -> list[str]:
+        return [sys.executable, "-m", "augkit.worker", "--index", str(self.first + k), *self.arguments]
+
     def _start(self, k: int, deaths: int = 0) -> _Member:
-        status, log = self.folder / "workers" / f"{k}.json", self.folder / "workers" / f"{k}.log"
+        # Hosts may share the folder.
+        status, log = (self.folder / "workers" / f"{self.first + k}.{end}" for end in ("json", "log"))
         status.unlink(missing_ok=True)
-        threads = max(1, torch.get_num_threads() // self.count)
+        threads = max(1, torch.get_num_threads() // self.spread.count)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         gpus = torch.cuda.device_count()
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(k // self.per_gpu % gpus)
-        command = [sys.executable, "-m", "augkit.worker", "--index", str(self.first + k)]
-        command += ["--status", str(status), "--parent", str(os.getpid()), *self.arguments]
+            environment["CUDA_VISIBLE_DEVICES"] = str(k // self.spread.per_gpu % gpus)
+        command = [*self._command(k), "--status", str(status), "--parent", str(os.getpid())]
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
         name = f"{socket.gethostname()}:{process.pid}:{self.first + k}"
-        return _Member(k, name, process, status, log, time.monotonic(), deaths, len(search.finished(self.study)))
+        return _Member(k, name, process, status, log, time.monotonic(), deaths, self.progress())
 
     def _look_after(self, member: _Member) -> None:
         code = member.process.poll()
         if member.ended:
             return
-        if code is None and member.silent() > self.grace:
+        if code is None and member.silent() > self.spread.grace:
             self.line(f"worker {member.index} has been silent for {member.silent():.0f} s: killed")
             member.process.kill()
             code = member.process.wait()
@@ -107,15 +159,14 @@ class Crew:
             return
         if code in (0, 1, 2):  # done, or gave up with a line in its log
             member.ended = True
-            requeue_of(self.study, member.name, self.retries)
+            requeue_of(self.study, member.name, self.spread.retries)
             if code:
                 self.line(f"worker {member.index} gave up: {member.last_word() or f'exit code {code}'}")
             return
-        again = requeue_of(self.study, member.name, self.retries)
+        again = requeue_of(self.study, member.name, self.spread.retries)
         what = f"trial {', '.join(map(str, again))} is in line again" if again else "it had no trial"
         self.line(f"worker {member.index} died ({_cause(code)}): {what}")
-        progress = len(search.finished(self.study)) > member.finished
-        deaths = 1 if progress else member.deaths + 1
+        deaths = 1 if self.progress() > member.finished else member.deaths + 1
         if deaths > DEATHS:
             raise RunError(f"worker {member.index} died {deaths} times in a row; see {member.log}")
         self._members[member.index] = self._start(member.index, deaths)
@@ -175,6 +226,14 @@ class _Member:
             lines = [line for line in self.log.read_text().splitlines() if line.strip()]
             return lines[-1].removeprefix("augkit: error: ") if lines else ""
         return ""
+
+
+def doing(state: dict[str, Any]) -> str:
+    """What a worker does, in words."""
+    text = f"worker {state['worker']}: {state.get('stage', '')}"
+    if state.get("epoch"):
+        text += f", epoch {state['epoch']}/{state['epochs']}, {state['images_per_second']:,.0f} images/s"
+    return text + (f", silent for {state['silent']:.0f} s" if state["silent"] > 5 else "")
 
 
 def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:

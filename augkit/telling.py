@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit import search
 from augkit.finals import Tuning
 from augkit.space import Space
+from augkit.supervising import doing
 
 FRONT = 6  # trials of the live table
 
@@ -39,7 +40,7 @@ class Teller:
         if working > self.worked:
             self.tuning.display.advance(working - self.worked)
         self.worked = working
-        self.tuning.display.panel([*map(_doing, states), *self.front()])
+        self.tuning.display.panel([*map(doing, states), *self.front()])
 
     def trials(self) -> None:
         """Lines on trials that have finished since."""
@@ -73,13 +74,6 @@ class Teller:
         if not goal.prunes:
             best.sort(key=lambda trial: -trial.user_attrs["learned_invariance"])
         return [f"trial {t.number:3d} {in_words(t, self.tuning.space)}" for t in best[:FRONT]]
-
-
-def _doing(state: dict[str, Any]) -> str:
-    text = f"worker {state['worker']}: {state.get('stage', '')}"
-    if state.get("epoch"):
-        text += f", epoch {state['epoch']}/{state['epochs']}, {state['images_per_second']:,.0f} images/s"
-    return text + (f", silent for {state['silent']:.0f} s" if state["silent"] > 5 else "")
 
 
 def in_words(trial: FrozenTrial, space: Space) -> str:

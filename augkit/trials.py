@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,40 +16,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit import search
 from augkit.data import Dataset, Images, atypical
-from augkit.errors import AugkitError, InputError, RunError, WriteError
+from augkit.errors import RunError, WriteError
 from augkit.evaluation import measure_model
 from augkit.invariance import InvarianceReport, learned_invariance
 from augkit.job import Run
 from augkit.recipe import Recipe
 from augkit.search import Goal, Terms
 from augkit.space import Space
+from augkit.taking import IN_A_ROW, GiveUpError, Surplus, Watch, frozen, stand_by, take_one
 from augkit.training import fit
 
-IN_A_ROW = 3  # failed trials after which a worker gives up
 CONTROL_WAIT = 3600.0  # seconds for the control of another worker
-
-
-class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
-    """A trial beyond those that were asked for."""
-
-
-@dataclass
-class Watch:
-    """What a worker tells while it works; each function may do nothing.
-
-    Attributes:
-        stage: takes what is being done.
-        epoch: takes the trial's number, the row of its history, and epochs in all.
-        work: takes work done, in epochs of training.
-        alive: called at least every few seconds while a trial runs; may raise KeyboardInterrupt to stop it.
-        line: takes a line that stays.
-    """
-
-    stage: Callable[[str], None] = lambda text: None
-    epoch: Callable[[int, dict[str, Any], int], None] = lambda number, row, epochs: None
-    work: Callable[[float], None] = lambda amount: None
-    alive: Callable[[], None] = lambda: None
-    line: Callable[[str], None] = lambda text: None
 
 
 @dataclass
@@ -63,7 +39,6 @@ class Worker:
         index: of this worker, from which its sampler's seed derives.
         folder: for runs of controls and trials; nothing is kept when None.
         keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
-        retries: how often a trial is run again whose worker died.
         processes: of one trial, started by torchrun.
         lengths: of shifts in pixels at which a trial's response curve is taken.
         on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
@@ -77,7 +52,6 @@ class Worker:
     index: int = 0
     folder: Path | None = None
     keep: bool = False
-    retries: int = 1
     processes: int = 1
     lengths: Sequence[float] = ()
     watch: Watch = field(default_factory=Watch)
@@ -103,44 +77,13 @@ class Worker:
         while not search.done(self.study) or self._missing_controls():
             self._refuse_lost_controls()
             if not search.open_places(self.study):
-                self.watch.stage("waiting for trials of other workers")
-                self.watch.alive()
-                self._bury_stale()
-                time.sleep(0.5)
+                stand_by(self.study, self.watch, "waiting for trials of other workers")
                 continue
-            self._one()
+            self.one()
 
-    def _one(self) -> None:
-        begun: list[int] = []
-
-        def objective(trial: optuna.Trial) -> float | Sequence[float]:
-            begun.append(trial.number)
-            return self._trial(trial)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            try:
-                self.study.optimize(objective, n_trials=1, catch=(RunError, Surplus))
-            except KeyboardInterrupt:
-                self._hand_back(begun)
-                raise
-            except GiveUpError as error:
-                raise RunError(str(error)) from None
-            except InputError:
-                raise
-            except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
-                if not begun or not self._frozen(begun[0]).state.is_finished():
-                    raise
-                # Taken for dead, its trial is another worker's; so is what comes of it.
-                self.watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
-
-    def _hand_back(self, begun: Sequence[int]) -> None:
-        for trial in map(self._frozen, begun):
-            if trial.state == TrialState.FAIL:
-                search.again(self.study, trial)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+    def one(self) -> None:
+        """Run one trial; raises as `run`."""
+        take_one(self.study, self._trial, self.watch)
 
     def _missing_controls(self) -> set[str]:
         keys = {search.control_key(architecture) for architecture in self.space.architectures()}
@@ -155,12 +98,6 @@ class Worker:
             lost = self._missing_controls() - {trial.user_attrs.get("control") for trial in trials}
         if lost:
             raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
-
-    def _bury_stale(self) -> None:
-        """What `optimize` does at its start, for a worker that only waits."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self.study)
 
     def _trial(self, trial: optuna.Trial) -> float | Sequence[float]:
         trial.set_user_attr("worker", self.name)
@@ -184,7 +121,7 @@ class Worker:
         except optuna.TrialPruned:
             trial.set_user_attr("seconds", time.monotonic() - began)
             self.failed = 0
-            self.on_trial(self._frozen(trial.number), recipe, None)
+            self.on_trial(frozen(self.study, trial.number), recipe, None)
             raise
         except WriteError as error:
             raise GiveUpError(str(error)) from None  # no fault of the trial, and the next would fare no better
@@ -197,7 +134,7 @@ class Worker:
         self.failed = 0
         found["seconds"] = time.monotonic() - began
         self._judge(trial, found, reference)
-        self.on_trial(self._frozen(trial.number), recipe, report)
+        self.on_trial(frozen(self.study, trial.number), recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
 
     def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
@@ -257,8 +194,8 @@ class Worker:
         found |= {"number": trial.number, "epochs": recipe.train.epochs, "seconds": time.monotonic() - began}
         trial.set_user_attr("architecture", architecture)
         self.study.set_user_attr(key, found)
-        frozen = self._frozen(trial.number)
-        if not (frozen.params or frozen.system_attrs.get("fixed_params")):
+        own = frozen(self.study, trial.number)
+        if not (own.params or own.system_attrs.get("fixed_params")):
             raise Surplus  # no augmentation is no point of the space
         self.space.suggest(trial)
         scores = {"accuracy": found["accuracy"], "learned_invariance": 0.0, "atypical_invariance": 0.0}
@@ -365,10 +302,6 @@ class Worker:
         """A trial, in epochs of training."""
         images, recipe = len(self.validation), self.space.recipe
         return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
-
-
-class GiveUpError(AugkitError):
-    """Nothing that another trial would mend."""
 
 
 def measuring_cost(recipe: Recipe, images: int, trained_on: int, lengths: int = 0) -> float:

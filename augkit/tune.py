@@ -12,15 +12,15 @@ from typing import Any
 
 from augkit.command import (
     Interrupted,
+    add_spread,
     add_writing,
     make_parser,
     new_folder,
-    non_negative,
     positive,
-    positive_number,
     print_json,
     run,
     split_recipe,
+    spread,
 )
 from augkit.comparison import jsonable
 from augkit.errors import InputError
@@ -62,15 +62,10 @@ def main(arguments: list[str]) -> None:
             storage=options.storage,
             study_name=options.study or "augkit",
             workers=Workers(
-                options.workers,
-                options.workers_per_gpu,
-                options.launcher,
-                options.gpus_per_worker,
-                options.nproc_per_trial,
-                options.retries,
-                options.grace,
-                options.keep_trials,
-                options.dashboard,
+                **spread(options),
+                processes=options.nproc_per_trial,
+                keep=options.keep_trials,
+                dashboard=options.dashboard,
             ),
             device=options.device,
             resume=options.resume,
@@ -119,21 +114,8 @@ def _parser() -> Any:
         help="least accuracy above chance and kappa of a trial, as a share of the control's (default: 0.5)",
     )
     where = parser.add_argument_group("where")
-    where.add_argument("--storage", metavar="URL", help="journal file or database (default: study.journal in --output)")
-    where.add_argument("--study", metavar="NAME", help="name of the study (default: augkit)")
-    where.add_argument("--workers", type=positive, default=1, help="processes on this machine (default: 1)")
-    where.add_argument("--workers-per-gpu", type=positive, default=1, metavar="N", help="that share one (default: 1)")
-    where.add_argument("--launcher", choices=("local", "ray"), default="local", help="who starts workers")
-    where.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
+    add_spread(where, "study.journal in --output", "augkit")
     where.add_argument("--nproc-per-trial", type=positive, default=1, metavar="N", help="a trial is a torchrun job")
-    where.add_argument("--retries", type=non_negative, default=1, help="of a trial whose worker died (default: 1)")
-    where.add_argument(
-        "--grace",
-        type=positive_number,
-        default=300.0,
-        metavar="SECONDS",
-        help="without a sign of life, then a worker is taken for dead (default: 300)",
-    )
     where.add_argument("--keep-trials", action="store_true", help="keep the run folder of every trial")
     where.add_argument("--dashboard", action="store_true", help="notes and pictures for optuna-dashboard")
     add_writing(parser)
@@ -150,10 +132,6 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got '{text}'")
     return value
-
-
-def _gpus(text: str) -> float:
-    return 0.0 if text in ("0", "0.0") else positive_number(text)
 
 
 def _goal(options: Any) -> Goal:

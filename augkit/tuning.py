@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import sys
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import torch
@@ -22,11 +18,10 @@ from augkit.building import choose_device, fresh_model, load_recipe_data
 from augkit.command import Display
 from augkit.comparison import jsonable
 from augkit.data import Dataset
-from augkit.errors import InputError, RunError
+from augkit.errors import InputError
 from augkit.evaluation import check_measurable
 from augkit.finals import Tuning, finish
 from augkit.invariance import InvarianceReport
-from augkit.launching import on_ray
 from augkit.outcome import search_cost
 from augkit.recipe import Recipe
 from augkit.report.figures import save_png, summary
@@ -35,39 +30,28 @@ from augkit.report.sheet import contact_sheet, save
 from augkit.search import Goal, Terms
 from augkit.space import Space
 from augkit.storage import claim, environment, write
-from augkit.storages import is_sqlite, open_storage
-from augkit.supervising import Crew, recover
+from augkit.storages import open_storage
+from augkit.supervising import Crew, Spread, is_remote, own_index, recover
+from augkit.taking import Watch
 from augkit.telling import Teller
 from augkit.trial_notes import annotate
-from augkit.trials import Watch, Worker, measuring_cost
+from augkit.trials import Worker, measuring_cost
 
 JOURNAL = "study.journal"
 SHEET_ROWS = 6
 
 
 @dataclass(frozen=True)
-class Workers:
+class Workers(Spread):
     """How a search is spread over processes.
 
     Attributes:
-        count: on this machine, or on the Ray cluster.
-        per_gpu: that share a GPU.
-        launcher: who starts them.
-        gpus_per_worker: share of a GPU that Ray sets aside for each.
         processes: of one trial, by torchrun.
-        retries: how often a trial is run again whose worker died.
-        grace: seconds without a sign of life after which a worker is dead.
         keep: keep the runs of trials.
         dashboard: write notes and artifacts for optuna-dashboard.
     """
 
-    count: int = 1
-    per_gpu: int = 1
-    launcher: Literal["local", "ray"] = "local"
-    gpus_per_worker: float = 0.0
     processes: int = 1
-    retries: int = 1
-    grace: float = 300.0
     keep: bool = False
     dashboard: bool = False
 
@@ -134,7 +118,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     )
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
     check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
-    remote = storage is not None and "://" in storage and not is_sqlite(storage)
+    remote = is_remote(storage)
     claim(folder, resume=resume, overwrite=overwrite)
     _keep_recipe(folder, space, resume)
     with Display(0, quiet=quiet) as display:
@@ -148,7 +132,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line(f"{others} trial(s) are under way elsewhere")
         tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
         _plan(tuning, trials)
-        _search(tuning, place, crew, 0 if created or resume else _own_index())
+        _search(tuning, place, crew, 0 if created or resume else own_index())
         if not (created or resume):
             display.line("the search is done; the command that made the study goes on with the final runs")
             return {"joined": True, "search_cost": search_cost(study, terms)}
@@ -165,12 +149,7 @@ def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: Workers,
     numbers = [trials, seeds, top, crew.count, crew.per_gpu, crew.processes, epochs or 1]
     if min(numbers) < 1:
         raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
-    if storage is not None and is_sqlite(storage) and crew.count > 1:
-        raise InputError(
-            "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
-        )
-    if crew.launcher == "ray" and (storage is None or "://" not in storage):
-        raise InputError("--launcher ray: expected --storage with a URL that all hosts of the cluster reach")
+    crew.check(storage)
 
 
 def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
@@ -192,30 +171,18 @@ def _plan(tuning: Tuning, trials: int) -> None:
     tuning.display.begin((max(trials, already) + controls) * each + tuning.work(), already * each)
 
 
-def _own_index() -> int:
-    """An index that no other host has, for one that joins a study."""
-    return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000
-
-
 def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
     started = time.monotonic()
     told = Teller(tuning)
-    if crew.launcher == "ray":
-        shared = _arguments(tuning, place, crew)
-        starts = [[sys.executable, "-m", "augkit.worker", "--index", str(first + k)] for k in range(crew.count)]
-        codes = on_ray([[*start, *shared] for start in starts], crew.gpus_per_worker, 1)
-        if not search.done(tuning.study):
-            raise RunError(f"the workers on Ray ended with exit codes {codes} before the search was done")
-    elif crew.count > 1:
+    if crew.launcher == "ray" or crew.count > 1:
         team = Crew(
             tuning.study,
             tuning.folder,
             _arguments(tuning, place, crew),
-            crew.count,
+            crew,
+            done=lambda: search.done(tuning.study),
+            progress=lambda: len(search.finished(tuning.study)),
             first=first,
-            per_gpu=crew.per_gpu,
-            retries=crew.retries,
-            grace=crew.grace,
             look=told.look,
             line=tuning.display.line,
         )
@@ -234,7 +201,6 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
             index=first,
             folder=tuning.folder,
             keep=crew.keep,
-            retries=crew.retries,
             processes=crew.processes,
             watch=watch,
         )

@@ -1,4 +1,4 @@
-"""``python -m augkit.worker``: one worker of a study, as `augkit.tune --workers` starts them.
+"""``python -m augkit.worker``: one worker of a search or a study, as ``--workers`` of their commands starts them.
 
 It stops, and hands its trial back, when the process that started it is gone.
 """
@@ -17,13 +17,15 @@ from typing import Any
 import optuna
 
 from augkit.building import choose_device, load_recipe_data
+from augkit.cell_queue import CellWorker
 from augkit.command import run
 from augkit.errors import WriteError
 from augkit.search import load_terms
 from augkit.storage import write
 from augkit.storages import open_storage
+from augkit.taking import Watch
 from augkit.trial_notes import annotate
-from augkit.trials import Watch, Worker
+from augkit.trials import Worker
 
 
 def main(arguments: list[str]) -> None:
@@ -44,6 +46,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     storage = open_storage(options.storage, retries=options.retries, grace=options.grace)
     study = optuna.load_study(storage=storage, study_name=options.study)
+    if "order" in study.user_attrs:
+        CellWorker(study, choose_device(options.device), options.index, _watch(options)).run()
+        return
     terms = load_terms(study)
     worker = Worker(
         study,
@@ -53,7 +58,6 @@ def main(arguments: list[str]) -> None:
         index=options.index,
         folder=options.folder,
         keep=options.keep_trials,
-        retries=options.retries,
         processes=options.nproc_per_trial,
         watch=_watch(options),
     )

@@ -18,6 +18,7 @@ from augkit.errors import InputError
 from augkit.recipe import Recipe
 from augkit.studies import Study
 from augkit.studying import run_study, summary
+from augkit.supervising import Spread
 
 
 @pytest.fixture
@@ -93,7 +94,8 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_a_study_runs_is_resumed_and_takes_a_seed_more(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     results = run_study(Study.load(study_file), folder)
-    assert results["cost"]["runs"], results["cost"]["loaded"] == (5, 0)
+    assert (results["cost"]["runs"], results["cost"]["loaded"]) == (6, 0)
+    assert results["cost"]["failed"] == {}
     assert json.loads((folder / "results.json").read_text())["claims"] == results["claims"]
     verdicts = {row["id"]: row["verdict"] for row in results["claims"]}
     assert verdicts["x"] == "not run"
@@ -169,7 +171,7 @@ def test_workers_do_the_same(study_file: Path, tmp_path: Path) -> None:
         alone = run_study(study, tmp_path / "alone")
     finally:
         torch.set_num_threads(threads)
-    both = run_study(study, tmp_path / "both", workers=2)
+    both = run_study(study, tmp_path / "both", spread=Spread(2))
     values = [[row["effect"] and row["effect"]["value"] for row in found["claims"]] for found in (alone, both)]
     assert [value is None for value in values[0]] == [value is None for value in values[1]]
     numbers = [[value for value in found if value is not None] for found in values]

@@ -76,7 +76,7 @@ def test_an_interrupted_trial_is_run_by_the_next_session(tmp_path: Path) -> None
 
 def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker._one()  # the control
+    worker.one()  # the control
     study = worker.study
 
     def begin(name: str) -> int:
@@ -101,7 +101,7 @@ def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
 
 def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker._one()
+    worker.one()
     mine, nameless, other = (worker.study.ask() for _ in range(3))
     for trial in (mine, nameless, other):
         worker.space.suggest(trial)
@@ -114,7 +114,7 @@ def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
 
 def test_a_trial_that_failed_and_did_not_reach_the_line_is_found(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker._one()
+    worker.one()
     lost, faulty = (worker.study.ask() for _ in range(2))
     for trial in (lost, faulty):
         trial.set_user_attr("values", worker.space.suggest(trial))
@@ -147,7 +147,7 @@ def test_two_workers_asking_at_once_never_exceed_what_was_asked_for(tmp_path: Pa
 
 def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker._one()
+    worker.one()
     for number in (1, 2, 3):
         assert worker.study.ask().number == number
     assert [search.has_place(worker.study, k) for k in (1, 2, 3)] == [True, True, True]
@@ -159,7 +159,7 @@ def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
 
 def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
-    worker._one()
+    worker.one()
     values = worker.space.preset(0.5)
     for _ in range(2):
         worker.study.enqueue_trial(values)

@@ -30,7 +30,7 @@ def test_a_torn_journal_is_repaired_when_it_is_opened(tmp_path: Path) -> None:
 def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     worker = open_toy(journal, make_terms(), 4)
-    worker._one()
+    worker.one()
     with journal.open("ab") as file:
         file.write(b'{"op_code": 4, "wor')  # a worker killed as it writes
     worker.run()

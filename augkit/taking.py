@@ -1,0 +1,94 @@
+"""How a worker takes trials of an Optuna study, one at a time, while other workers on other machines do the same."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from augkit import search
+from augkit.errors import AugkitError, InputError, RunError
+
+IN_A_ROW = 3  # failed trials after which a worker gives up
+
+
+class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
+    """A trial that nobody needs."""
+
+
+class GiveUpError(AugkitError):
+    """Nothing that another trial would mend."""
+
+
+@dataclass
+class Watch:
+    """What a worker tells while it works; each function may do nothing.
+
+    Attributes:
+        stage: takes what is being done.
+        epoch: takes the trial's number, the row of its history, and epochs in all.
+        work: takes work done, in epochs of training.
+        alive: called at least every few seconds while a trial runs; may raise KeyboardInterrupt to stop it.
+        line: takes a line that stays.
+    """
+
+    stage: Callable[[str], None] = lambda text: None
+    epoch: Callable[[int, dict[str, Any], int], None] = lambda number, row, epochs: None
+    work: Callable[[float], None] = lambda amount: None
+    alive: Callable[[], None] = lambda: None
+    line: Callable[[str], None] = lambda text: None
+
+
+def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]], watch: Watch) -> None:
+    """Ask for a trial, run it, and tell what came of it; with a heartbeat where the storage has one.
+
+    A RunError or `Surplus` in ``objective`` fails the trial and nothing else.
+
+    Raises:
+        RunError: ``objective`` raised `GiveUpError`.
+        KeyboardInterrupt: what was begun is in line again.
+    """
+    begun: list[int] = []
+
+    def run(trial: optuna.Trial) -> float | Sequence[float]:
+        begun.append(trial.number)
+        return objective(trial)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            study.optimize(run, n_trials=1, catch=(RunError, Surplus))
+        except KeyboardInterrupt:
+            for trial in (frozen(study, number) for number in begun):
+                if trial.state == TrialState.FAIL:
+                    search.again(study, trial)
+            raise
+        except GiveUpError as error:
+            raise RunError(str(error)) from None
+        except InputError:
+            raise
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+            if not begun or not frozen(study, begun[0]).state.is_finished():
+                raise
+            # Taken for dead, its trial is another worker's; so is what comes of it.
+            watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
+
+
+def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:
+    """Wait a moment for others, and put in line again what the dead among them left."""
+    watch.stage(text)
+    watch.alive()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)  # what `optimize` does at its start
+    time.sleep(0.5)
+
+
+def frozen(study: optuna.Study, number: int) -> FrozenTrial:
+    """A trial as the storage has it."""
+    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
