@@ -110,7 +110,7 @@ def _row(answer: Answer, corrected: float | None, accuracy: Mapping[tuple[str, i
     claim = answer.claim
     row: Row = {"id": claim.id, "name": claim.name, "claim": claim.claim, "source": claim.source}
     row |= {"prediction": claim.prediction, "unit": claim.parts[0].of_unit, "n_seeds": len(answer.view.seeds)}
-    empty = {"effect": None, "p": None, "n_images": 0, "seeds_needed": None, "matched": None, "figure": None}
+    empty = {"effect": None, "p": None, "n_images": None, "seeds_needed": None, "matched": None, "figure": None}
     if answer.missing:
         return {
             **row,
@@ -128,7 +128,8 @@ def _row(answer: Answer, corrected: float | None, accuracy: Mapping[tuple[str, i
         "verdict": verdict,
         "effect": answer.found[0].shown.to_dict(),
         "p": corrected,
-        "n_images": min(found.effect.n_images for found in answer.found),
+        # A number of a whole network, such as decibels lost, is no mean over images.
+        "n_images": min((found.effect.n_images for found in answer.found if found.effect.n_images > 1), default=None),
         "seeds_needed": needed,
         "matched": None if matched[0] is None else matched[0].to_dict(),
         "parts": [_part_row(found, part, other) for (found, part), other in zip(answer.pairs, matched, strict=True)],
@@ -202,7 +203,7 @@ def _sentences(row: Row, answer: Answer) -> list[str]:
     ]
     first = "; ".join(parts) + "."
     seeds, images = row["n_seeds"], row["n_images"]
-    second = f"{seeds} seed{'s' * (seeds != 1)}, {images:,} image{'s' * (images != 1)}"
+    second = f"{seeds} seed{'s' * (seeds != 1)}" + ("" if images is None else f", {images:,} images")
     second += "" if row["p"] is None else f"; p = {row['p']:.2g} after Holm's correction"
     if row["matched"] is not None:
         second += f"; at matched accuracy {number(row['matched'], row['unit'])}"

@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from optuna.trial import TrialState
 
 from augkit import compare
-from augkit.cells import Workplace, cells_of, to_do
+from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker
+from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
-from augkit.errors import InputError
+from augkit.errors import InputError, RunError
 from augkit.recipe import Recipe
+from augkit.search import requeue
+from augkit.storages import open_storage
 from augkit.studies import Study
 from augkit.studying import run_study, summary
 from augkit.supervising import Spread
+from augkit.taking import Watch, take_one
 
 
 @pytest.fixture
@@ -228,3 +233,216 @@ def test_finished_runs_are_compared_without_training(
     assert "there is no maxpool-shift seed 1" in capsys.readouterr().err
     assert call(*words[:2]) == 2
     assert "runs of two recipes or more" in capsys.readouterr().err
+
+
+OWN = """
+from torch import nn
+
+
+def make() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+
+
+def flat() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(7, 10))
+"""
+
+
+def with_own_network(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Study:
+    (tmp_path / "ownnet.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    tree = yaml.safe_load(study_file.read_text())
+    tree["architectures"]["mine"] = {"callable": f"ownnet:{name}"}
+    tree["arms"] = [{"architecture": "mine", "policies": ["none", "shift"]}]
+    tree["overrides"]["optim.lr"] = 0.02
+    tree["claims"] = [{**tree["claims"][0], "arm": "mine+shift", "control": "mine+none"}]
+    study_file.write_text(yaml.safe_dump(tree))
+    return Study.load(study_file)
+
+
+def test_a_network_of_your_own_is_trained_and_compared(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = run_study(with_own_network(study_file, tmp_path, monkeypatch, "make"), tmp_path / "out")
+    (row,) = results["claims"]
+    assert row["n_seeds"] == 2
+    assert row["effect"]["value"] is not None
+    weights = [
+        torch.load(tmp_path / "out" / "cells" / f"mine+none-seed{seed}" / "checkpoint.pt", weights_only=False)["model"]
+        for seed in (0, 1)
+    ]
+    assert list(weights[0]) == ["1.weight", "1.bias"]
+    assert not torch.equal(weights[0]["1.weight"], weights[1]["1.weight"]), "each seed has weights of its own"
+
+
+def test_a_network_that_does_not_take_the_images_is_refused_before_training(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = with_own_network(study_file, tmp_path, monkeypatch, "flat")
+    with pytest.raises(InputError, match=r"arm mine\+\w+, measure 'shift': "):
+        run_study(study, tmp_path / "out")
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_a_cell_that_fails_is_left_out_and_tried_again(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, work = tmp_path / "out", Workplace.work
+
+    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+        if cell.name == "maxpool+shift-seed1":
+            raise RunError("the loss became NaN")
+        return work(place, cell, *rest)
+
+    monkeypatch.setattr(Workplace, "work", fails)
+    assert call(str(study_file), "--output", str(folder), "--quiet") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "1 of 6 cells failed and are left out, such as maxpool+shift-seed1: the loss became NaN" in error
+    results = json.loads((folder / "results.json").read_text())
+    assert results["cost"]["failed"] == {"maxpool+shift-seed1": "the loss became NaN"}
+    assert results["claims"][0]["n_seeds"] == 1
+    for page in ("report.md", "report.html"):
+        assert "maxpool+shift-seed1" in (folder / page).read_text()
+    monkeypatch.setattr(Workplace, "work", work)
+    assert call(str(study_file), "--output", str(folder), "--quiet", "--resume") == 0
+    assert json.loads((folder / "results.json").read_text())["claims"][0]["n_seeds"] == 2
+
+
+def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+        raise RunError(f"no luck with {cell.name}")
+
+    monkeypatch.setattr(Workplace, "work", fails)
+    with pytest.raises(RunError, match="no luck with"):
+        run_study(Study.load(study_file), tmp_path / "out")
+
+
+def open_cells(study_file: Path, folder: Path, seeds: int = 1) -> tuple[CellQueue, Study]:
+    """A queue with all cells in line, and nobody at work."""
+    folder.mkdir(exist_ok=True)
+    study = Study.load(study_file, seeds=seeds)
+    queue = CellQueue.open(open_storage(folder / JOURNAL), "q", study, lead=True)
+    queue.fill(study, folder, cells_of(study))
+    return queue, study
+
+
+def test_each_cell_is_in_line_once(study_file: Path, tmp_path: Path) -> None:
+    queue, study = open_cells(study_file, tmp_path / "out")
+    queue.fill(study, tmp_path / "out", cells_of(study))
+    assert [trial.user_attrs["cell"] for trial in queue.trials()] == [cell.name for cell in cells_of(study)]
+    assert not queue.done()
+
+
+def test_a_worker_takes_cells_until_none_is_left(study_file: Path, tmp_path: Path) -> None:
+    queue, study = open_cells(study_file, tmp_path / "out")
+    CellWorker(queue.queue, torch.device("cpu")).run()
+    assert queue.done()
+    assert {trial.state.name for trial in queue.trials()} == {"COMPLETE"}
+    left = to_do(Workplace(study, tmp_path / "out", torch.device("cpu")), cells_of(study))
+    assert [cell.name for cell in left] == ["no-network-seed0"], "what could not be measured is tried again"
+    assert queue.failures(set()) == {}
+
+
+def test_a_seed_added_while_a_worker_works_reaches_it(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    worker = CellWorker(queue.queue, torch.device("cpu"))
+    more = Study.load(study_file, seeds=2)
+    queue.fill(more, tmp_path / "out", cells_of(more))
+    worker.run()
+    assert {trial.user_attrs["cell"] for trial in queue.trials()} == {cell.name for cell in cells_of(more)}
+    assert {trial.state.name for trial in queue.trials()} == {"COMPLETE"}
+
+
+def test_an_interrupted_worker_hands_its_cell_back(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    calls = [0]
+
+    def alive() -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CellWorker(queue.queue, torch.device("cpu"), watch=Watch(alive=alive)).run()
+    states = [(trial.user_attrs["cell"], trial.state.name) for trial in queue.trials()]
+    first = states[0][0]
+    assert states[0] == (first, "FAIL")
+    assert states[-1] == (first, "WAITING")
+    CellWorker(queue.queue, torch.device("cpu")).run()
+    assert queue.failures(set()) == {}
+
+
+def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: Path, tmp_path: Path) -> None:
+    queue, study = open_cells(study_file, tmp_path / "out")
+    worker = CellWorker(queue.queue, torch.device("cpu"))
+    first, lines, slept = cells_of(study)[0], list[str](), list[int]()
+
+    def alive() -> None:
+        if not slept:
+            slept.append(0)
+            (running,) = queue.queue.get_trials(states=(TrialState.RUNNING,))
+            requeue(queue.queue, running.number, 1)  # what others do with one who gives no sign of life
+            worker.looked = -1e9
+
+    worker.watch = Watch(alive=alive, line=lines.append)
+    take_one(queue.queue, worker._work, worker.watch)
+    assert "was taken over while this worker slept" in lines[0]
+    assert not (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
+    CellWorker(queue.queue, torch.device("cpu")).run()
+    assert (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
+
+
+def test_failed_cells_of_workers_are_named(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out", seeds=2)
+    work = Workplace.work
+
+    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+        if cell.name == "maxpool+none-seed0":
+            raise RunError("the loss became NaN")
+        return work(place, cell, *rest)
+
+    monkeypatch.setattr(Workplace, "work", fails)
+    CellWorker(queue.queue, torch.device("cpu")).run()
+    assert queue.done()
+    assert queue.failures(set()) == {"maxpool+none-seed0": "the loss became NaN"}
+    assert queue.failures(queue.closed()) == {}
+
+
+def test_another_study_does_not_join(study_file: Path, tmp_path: Path) -> None:
+    open_cells(study_file, tmp_path / "out")
+    tree = yaml.safe_load(study_file.read_text())
+    storage = open_storage(tmp_path / "out" / JOURNAL)
+    study_file.write_text(yaml.safe_dump({**tree, "images": 50}))
+    with pytest.raises(InputError, match="study 'q' is tiny, size quick, with other arms, claims or overrides"):
+        CellQueue.open(storage, "q", Study.load(study_file), lead=False)
+    assert CellQueue.open(storage, "q", Study.load(study_file), lead=True).leads
+    study_file.write_text(yaml.safe_dump({**tree, "name": "other"}))
+    with pytest.raises(InputError, match="study 'q' is tiny"):
+        CellQueue.open(storage, "q", Study.load(study_file), lead=True)
+
+
+def test_a_host_that_does_not_see_the_folder_says_so(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    queue.check_shared()
+    (tmp_path / "out" / TOKEN).rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="which this host does not see: expected an --output on storage that all"):
+        queue.check_shared()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resume"], "--resume: expected --output DIR"),
+        (["--launcher", "ray"], "expected --storage with a URL"),
+        (["--storage", "sqlite:///x.db", "--workers", "2"], "SQLite with several workers runs trials twice"),
+        (["--workers", "0"], "expected an integer of at least 1"),
+        (["--grace", "0"], "expected a number above 0"),
+    ],
+)
+def test_bad_flags_are_one_line(
+    words: list[str], message: str, study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(str(study_file), *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -82,10 +82,11 @@ def cost_text(results: Results) -> str:
     runs, loaded = cost.get("runs"), cost.get("loaded") or 0
     text = f"{count_text(runs)} training {'run' if runs == 1 else 'runs'}"
     text += f", {count_text(loaded)} of them loaded from earlier ones" if loaded else ""
-    if seconds is None:
-        return text + "."
-    larger = next((f" ({seconds / size:.1f} {unit})" for unit, size in TIMES if seconds >= size), "")
-    return f"{text}; {seconds:,.0f} s{larger} in all."
+    if seconds is not None:
+        larger = next((f" ({seconds / size:.1f} {unit})" for unit, size in TIMES if seconds >= size), "")
+        text += f"; {seconds:,.0f} s{larger} in all"
+    failed = "; ".join(f"{cell} ({error})" for cell, error in (cost.get("failed") or {}).items())
+    return f"{text}. Failed and left out: {failed}." if failed else f"{text}."
 
 
 TIMES = (("h", 3600.0), ("min", 60.0))
