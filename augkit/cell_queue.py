@@ -117,7 +117,7 @@ class CellQueue:
         if found != order["token"]:
             raise InputError(
                 f"study '{self.queue.study_name}' keeps its cells in '{self.folder}', which this host does not see:"
-                " expected an --output on storage that all hosts share"
+                " expected an --output on storage that all hosts share, or another --study"
             )
 
     def trials(self) -> list[FrozenTrial]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.storage import claim, environment, write
 from augkit.studies import Study, is_study
-from augkit.studying import interrupted, run_study, summary
+from augkit.studying import HelperInterrupted, interrupted, run_study, summary
 from augkit.supervising import Spread
 from augkit.training import Run, fit
 
@@ -277,6 +278,8 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
                 overwrite=options.overwrite,
                 display=display,
             )
+    except HelperInterrupted:
+        raise Interrupted(f"python -m augkit.compare {shlex.join(arguments)}") from None
     except KeyboardInterrupt:
         raise interrupted(arguments, folder) from None
     if options.json:

@@ -86,8 +86,15 @@ def fit_by_torchrun(
         return Run(recipe, recipe.seed, model, saved["history"], folder, found)
 
 
-def on_ray(commands: Sequence[Sequence[str]], gpus_per_worker: float, cpus_per_worker: float) -> list[int]:
+def on_ray(
+    commands: Sequence[Sequence[str]],
+    gpus_per_worker: float,
+    cpus_per_worker: float,
+    look: Callable[[], None] = lambda: None,
+) -> list[int]:
     """Run commands as tasks of a Ray cluster, that of ``RAY_ADDRESS`` or a local one; their exit codes.
+
+    ``look`` is called about once a second meanwhile.
 
     Raises:
         InputError: Ray is not installed.
@@ -103,10 +110,14 @@ def on_ray(commands: Sequence[Sequence[str]], gpus_per_worker: float, cpus_per_w
         return subprocess.run(command, check=False).returncode
 
     tasks = [work.remote(list(command)) for command in commands]
+    waiting = tasks
     try:
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            look()
         return [int(code) for code in ray.get(tasks)]
     finally:
-        for task in tasks:
+        for task in waiting:  # of one that has ended, this may crash Ray
             ray.cancel(task)
 
 

@@ -155,6 +155,8 @@ def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
     team.look = lambda states: show.panel([doing(state) for state in states])
     try:
         team.run()
+    except KeyboardInterrupt:
+        raise HelperInterrupted from None
     finally:
         show.panel([])
     show.line("all cells are done; the command that made the study answers its claims")
@@ -167,6 +169,10 @@ def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
     return Crew(
         queue.queue, queue.folder, arguments, crew, queue.done, lambda: len(queue.closed()), first, line=show.line
     )
+
+
+class HelperInterrupted(KeyboardInterrupt):
+    """Ctrl-C where only help was given: the same command helps again."""
 
 
 class _Teller:

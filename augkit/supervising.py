@@ -34,6 +34,7 @@ from augkit.storages import is_sqlite
 POLL = 0.25  # seconds between looks
 DEATHS = 3  # of one worker in a row, after which something else is wrong
 MERCY = 20.0  # seconds to hand a trial back
+START = 60.0  # seconds to start in, however short the grace
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Crew:
         """
         if self.spread.launcher == "ray":
             starts = [self._command(k) for k in range(self.spread.count)]
-            codes = on_ray(starts, self.spread.gpus_per_worker, 1)
+            codes = on_ray(starts, self.spread.gpus_per_worker, 1, lambda: self.look([]))
             if not self.done():
                 raise RunError(f"the workers on Ray ended with exit codes {codes} before the work was done")
             return
@@ -151,7 +152,8 @@ class Crew:
         code = member.process.poll()
         if member.ended:
             return
-        if code is None and member.silent() > self.spread.grace:
+        grace = self.spread.grace if member.status.exists() else max(self.spread.grace, START)
+        if code is None and member.silent() > grace:
             self.line(f"worker {member.index} has been silent for {member.silent():.0f} s: killed")
             member.process.kill()
             code = member.process.wait()
