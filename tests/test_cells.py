@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 import torch
 import yaml
 from optuna.trial import TrialState
+from pictures import noise
+from PIL import Image
 
 from augkit import compare
 from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
-from augkit.errors import InputError, RunError
+from augkit.errors import InputError, OddMapWarning, RunError
 from augkit.recipe import Recipe
 from augkit.search import requeue
 from augkit.storages import open_storage
@@ -446,3 +449,19 @@ def test_bad_flags_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("size", "shape"), [("quick", (28, 28)), ("standard", (28, 28)), ("full", (32, 32, 3))])
+def test_the_shipped_study_can_be_measured(size: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    for label in range(10):
+        (tmp_path / f"{label}").mkdir()
+        for k in range(4):
+            Image.fromarray(noise(10 * label + k, shape)).save(tmp_path / f"{label}" / f"{k}.png")
+    # Narrow, as what is tested is whether images have room for their displacements and networks take them.
+    words = [f"data.name=folder:{tmp_path}", "data.limit=null", "model.width=4"]
+    study = Study.load("invariance", size, seeds=1, overrides=words)
+    place = Workplace(study, tmp_path, torch.device("cpu"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OddMapWarning)  # which would end what polyphase networks promise
+        for cell in {(cell.arm.architecture, *cell.measures): cell for cell in cells_of(study)}.values():
+            place.check(cell)
