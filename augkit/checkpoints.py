@@ -22,6 +22,23 @@ from augkit.recipe import Recipe
 from augkit.storage import environment, write
 
 FILE = "checkpoint.pt"
+FEW = 16  # channels: a block of oneDNN's widest kernels
+
+
+def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:
+    """Of images and weights in training: channels last where the recipe asks for it and it can be trusted.
+
+    On a CPU oneDNN's gradient of a strided 1x1 convolution of few channels writes past its buffer in that format, which
+    is a crash or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    unsafe = device.type == "cpu" and any(
+        isinstance(layer, nn.Conv2d)
+        and set(layer.kernel_size) == {1}
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < FEW
+        for layer in model.modules()
+    )
+    return torch.channels_last if recipe.train.channels_last and not unsafe else torch.contiguous_format
 
 
 @dataclass
@@ -35,6 +52,7 @@ class State:
         step: updates so far.
         seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
             whose loss was not finite (infinity if none was).
+        form: memory format of images and weights.
         history: one row per epoch.
         best: the best weights so far with their accuracy, where early stopping keeps them.
     """
@@ -44,6 +62,7 @@ class State:
     scaler: torch.amp.GradScaler
     averaged: nn.Module | None
     seen: Tensor
+    form: torch.memory_format = torch.contiguous_format
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
@@ -51,11 +70,12 @@ class State:
     @classmethod
     def begin(cls, model: nn.Module, recipe: Recipe, device: torch.device) -> State:
         """A run before its first step; ``model`` is moved to ``device``."""
-        form = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+        form = memory_format(model, recipe, device)
         model = model.to(device, memory_format=form)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
         averaged = copy.deepcopy(model).requires_grad_(False) if recipe.train.ema else None
-        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, torch.empty(3, dtype=torch.float64))
+        seen = torch.empty(3, dtype=torch.float64)
+        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, seen, form)
         state.seen = state.seen.to(device)
         state.begin_epoch()
         return state

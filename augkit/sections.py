@@ -144,7 +144,7 @@ class TrainSettings(Data):
         None, gt=0, lt=1, description="decay per step of averaged weights, which are what is kept"
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the forward pass")
-    channels_last: bool = Field(True, description="memory format of images and weights")
+    channels_last: bool = Field(True, description="memory format of images and weights, where it can be trusted")
     compile: bool = Field(False, description="compile the network (torch.compile)")
     deterministic: bool = Field(False, description="same numbers twice on a GPU too; slower, an error where impossible")
     evaluate_every: int = Field(1, ge=1, description="epochs between evaluations on the validation split")

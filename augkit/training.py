@@ -143,8 +143,7 @@ def _update(job: Job, forward: nn.Module, augment: nn.Module, images: Tensor, la
     if settings.mixup or settings.cutmix:
         place = [recipe.seed, MIXING, state.step, job.process.rank]
         inputs, targets = mix_batch(inputs, labels, len(job.fits["classes"]), settings.mixup, settings.cutmix, place)
-    if settings.channels_last:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs = inputs.contiguous(memory_format=state.form)
     parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
     for k, (part, wanted) in enumerate(parts):
         # The gradients of several processes meet once per update, not once per part.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 import augkit
 from augkit.building import choose_device
-from augkit.checkpoints import read_checkpoint
+from augkit.checkpoints import memory_format, read_checkpoint
 from augkit.data import Dataset
 from augkit.errors import InputError, RunError
 from augkit.models import load_model
@@ -177,3 +179,21 @@ def test_head_fc_and_missing_channels(tiny: Recipe) -> None:
         augkit.fit(tiny.replaced(data={"name": "digits", "mean": [0.5] * 3, "std": [0.5] * 3}))
     with pytest.raises(InputError, match=r"data\.canvas: expected at least 8"):
         augkit.fit(tiny.replaced(data={"name": "digits", "canvas": 4}))
+
+
+def test_channels_last_is_not_used_where_its_gradient_is_wrong(tiny: Recipe) -> None:
+    """Strided 1x1 convolutions of few channels crash the process: https://github.com/uxlfoundation/oneDNN/issues/6035."""
+
+    def form(downsample: str, width: int, device: str = "cpu") -> torch.memory_format:
+        model = augkit.build_model("resnet18", num_classes=10, in_channels=3, downsample=downsample, width=width)
+        return memory_format(model, tiny, torch.device(device))
+
+    assert form("stride", 8) == torch.contiguous_format
+    assert form("stride", 16) == form("maxpool", 8) == form("stride", 8, "meta") == torch.channels_last
+    code = (
+        "import augkit; recipe = augkit.Recipe.model_validate({'name': 'x', 'data': {'name': 'digits', 'limit': 64,"
+        " 'canvas': 48}, 'model': {'name': 'resnet18', 'downsample': 'stride', 'width': 8}, 'train': {'epochs': 1}});"
+        " augkit.fit(recipe, device='cpu')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
