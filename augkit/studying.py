@@ -113,7 +113,7 @@ def _alone(place: Workplace, missing: Sequence[Cell], show: Display) -> dict[str
             raise
         except (RunError, InputError) as error:
             in_a_row += 1
-            if in_a_row == min(IN_A_ROW, len(missing)):
+            if in_a_row == IN_A_ROW:
                 raise
             failed[cell.name] = str(error)
             show.line(f"cell {cell.name} failed: {error}")
