@@ -35,7 +35,7 @@ from augkit.studies import Arm, Measure, Study
 from augkit.training import fit
 
 FILE, FOLDER = "cell.json", "cells"
-VERSION = 2  # of the columns: another one measures anew
+VERSION, OF_LAYERS = 2, 3  # of the columns: another one measures anew
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,8 @@ class Workplace:
     def _digest(self, cell: Cell, measure: Measure | Part) -> str:
         # Of a probe only what it is asked; a claim may be worded anew.
         what = measure.model_dump_json(include={"probe", "options", "images"} if isinstance(measure, Part) else None)
-        whole = [VERSION, cell.digest, self.study.images, what]
+        version = OF_LAYERS if isinstance(measure, Measure) and measure.axis == "layers" else VERSION
+        whole = [version, cell.digest, self.study.images, what]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
 
     def _is_there(self, cell: Cell, name: str, measure: Measure | Part) -> bool:

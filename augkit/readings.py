@@ -24,7 +24,7 @@ from augkit.data.atypical import atypical_versions
 from augkit.errors import InputError, unknown_name
 from augkit.evaluation import evaluate
 from augkit.experiments import LayerVariability, rotation_variability
-from augkit.invariance import layerwise_equivariance, make_protocol, measure_invariance
+from augkit.invariance import make_protocol, measure_invariance
 from augkit.invariance.plan import Pairs, Plan
 from augkit.recipe import Recipe
 from augkit.report.gallery import FlipPicture, flip_pictures
@@ -34,7 +34,7 @@ from augkit.studies import Measure
 Columns = dict[str, np.ndarray]
 KEPT = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
 FLIPS, KEPT_FLIPS = "flips", 3  # the worst of them, as JSON
-LAYER_IMAGES = 32  # a layer's ratio is a mean over pixels and channels: few images suffice
+LAYER_IMAGES = 32  # each is asked about alone, which is slow
 
 
 def image_sets(dataset: Dataset, limit: int, names: Iterable[str]) -> dict[str, Images]:
@@ -146,28 +146,24 @@ def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images
 
 
 def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
-    """dB of every layer, and ``layer_loss``: dB lost on average where a map becomes coarser than the one before."""
+    """``db``, ``names``: dB of every layer, mean over images; ``layer_loss``: per image, mean over downsamplings."""
     few = images.take(torch.arange(min(len(images), LAYER_IMAGES)))
-    found = layerwise_equivariance(
+    found = experiments.layer_loss(
         model,
         few.on_canvas(recipe.data.canvas),
         max_shift=measure.reach or recipe.invariance.max_shift,
         draws=measure.pairs,
-        shares=False,
         mean=recipe.data.mean,
         std=recipe.data.std,
         device=device,
     )
-    decibels = np.array([layer.decibels.value for layer in found])
-    losses, coarsest = [], 1.0
-    for k, layer in enumerate(found):
-        stride = max(layer.stride) if layer.stride else coarsest
-        if stride > coarsest:
-            coarsest = stride
-            if k and math.isfinite(decibels[k] - decibels[k - 1]):
-                losses.append(decibels[k - 1] - decibels[k])
-    out = {"db": decibels, "names": np.array([layer.name for layer in found])}
-    return out | {"layer_loss": np.array([np.mean(losses) if losses else math.nan])}
+    losses = list(found.losses.values()) or [np.full(len(few), math.nan)]
+    decibels = np.where(np.isfinite(found.decibels), found.decibels, math.nan)
+    return {
+        "db": np.nanmean(decibels, axis=0),
+        "names": np.array(found.names),
+        "layer_loss": np.mean(losses, axis=0),
+    }
 
 
 def read_probe(

@@ -199,6 +199,23 @@ def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> N
     assert cells[0] not in to_do(place, cells)
 
 
+def test_what_layers_lose_is_lost_at_pools_and_not_brought_back_by_global_pooling(
+    study_file: Path, tmp_path: Path
+) -> None:
+    study = Study.load(study_file, seeds=1)
+    place = Workplace(study, tmp_path, torch.device("cpu"))
+    cell = next(cell for cell in cells_of(study) if cell.arm.name == "maxpool+none")
+    place.work(cell)
+    found = place.columns(cell)["layers"]
+    level = dict(zip(found["typical|names"].tolist(), found["typical|db"].tolist(), strict=True))
+    pools = [name for name in level if name.endswith(".pool")]
+    assert len(pools) >= 2
+    assert level["penultimate"] > level[pools[-1]], "global pooling gains decibels"
+    lost = [level[name.replace(".pool", ".act")] - level[name] for name in pools]
+    assert found["typical|layer_loss"].shape == (32,)
+    assert np.mean(found["typical|layer_loss"]) == pytest.approx(np.mean(lost), rel=1e-4)
+
+
 def call(*words: str) -> int:
     return run(compare.main, list(words))
 
