@@ -6,12 +6,15 @@ that each cell is worked on once, and what dead workers leave is worked on again
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence, Set
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,14 +25,15 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.cells import Cell, Workplace, cells_of
-from augkit.errors import InputError, RunError, WriteError
+from augkit.errors import AugkitError, InputError, RunError, WriteError
 from augkit.schema import parse_yaml, validate
-from augkit.search import READY, wait_for
+from augkit.search import READY, requeue, wait_for
 from augkit.storage import write
 from augkit.studies import Study, StudySettings, resolve
 from augkit.taking import IN_A_ROW, GiveUpError, Surplus, Watch, frozen, stand_by, take_one
 
-JOURNAL, TOKEN = "cells.journal", "queue.json"
+JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
+SEEN = 30.0  # seconds in which a host sees what another wrote
 LOOK = 5.0  # seconds between looks whether a cell is still this worker's
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -63,22 +67,21 @@ class CellQueue:
         try:
             return cls(optuna.create_study(storage=storage, study_name=name, sampler=sampler), leads=True)
         except optuna.exceptions.DuplicatedStudyError:
+            pass
+        try:
             queue = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
-        if "terms" in queue.user_attrs:
-            raise InputError(f"study '{name}' is a search of augkit.tune: name another --study")
-        if not lead and wait_for(lambda: queue.user_attrs.get("ready"), READY) is None:
+            if "terms" in queue.user_attrs:
+                raise InputError(f"study '{name}' is a search of augkit.tune: name another --study")
+            ready = lead or wait_for(lambda: queue.user_attrs.get("ready"), READY)
+            order = queue.user_attrs.get("order")
+        except KeyError:
+            raise InputError(f"study '{name}' was taken back by the command that made it, which says why") from None
+        if not ready:
             raise InputError(
                 f"study '{name}' is not ready: --resume the command that makes it, or name another --study"
             )
-        order = queue.user_attrs.get("order")
         if order is not None:
-            theirs = open_study(order)
-            one = (theirs.settings.name, theirs.size) == (study.settings.name, study.size)
-            if not one or not (lead or theirs.to_yaml() == study.to_yaml()):
-                raise InputError(
-                    f"study '{name}' is {theirs.settings.name}, size {theirs.size}, with other arms, claims or"
-                    " overrides: run it as it was made, or name another --study"
-                )
+            _refuse_another(name, order, study, exactly=not lead)
         return cls(queue, leads=lead)
 
     def withdraw(self) -> None:
@@ -99,26 +102,15 @@ class CellQueue:
             "seeds": study.seeds,
             "folder": str(folder.resolve()),
             "token": uuid4().hex,
+            "cells": {cell.name: cell.digest for cell in cells_of(study)},
         }
-        write(folder / TOKEN, json.dumps({"token": order["token"]}))
         self.queue.set_user_attr("order", order)
         there = {trial.user_attrs.get("cell") for trial in self.queue.get_trials(deepcopy=False, states=OPEN)}
         for cell in cells:
             if cell.name not in there:
                 self.queue.enqueue_trial({}, user_attrs={"cell": cell.name})
+        write(folder / TOKEN, json.dumps({"token": order["token"]}))  # which helpers wait for
         self.queue.set_user_attr("ready", True)
-
-    def check_shared(self) -> None:
-        """InputError where this host does not see the folder that the others write to."""
-        order, found = self.queue.user_attrs["order"], None
-        path = self.folder / TOKEN
-        if path.is_file():
-            found = json.loads(path.read_text())["token"]
-        if found != order["token"]:
-            raise InputError(
-                f"study '{self.queue.study_name}' keeps its cells in '{self.folder}', which this host does not see:"
-                " expected an --output on storage that all hosts share, or another --study"
-            )
 
     def trials(self) -> list[FrozenTrial]:
         """All that were ever in line."""
@@ -131,6 +123,20 @@ class CellQueue:
     def closed(self) -> set[int]:
         """Numbers of the trials that are over."""
         return {trial.number for trial in self.trials() if trial.state.is_finished()}
+
+    def settled(self) -> int:
+        """How many cells were done, or failed for a reason of their own; grows unless workers only die."""
+        return sum(t.state == TrialState.COMPLETE or "error" in t.user_attrs for t in self.trials())
+
+    def bury(self, grace: float) -> None:
+        """Put cells in line again whose workers show no life in the folder; for storages without heartbeats."""
+        for trial in self.queue.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            index = str(trial.user_attrs.get("worker", "")).rpartition(":")[2]
+            sign = self.folder / "workers" / f"{index}.json"
+            began = trial.datetime_start or datetime.now()
+            silent = time.time() - (sign.stat().st_mtime if sign.is_file() else began.timestamp())
+            if index and silent > grace:
+                requeue(self.queue, trial.number, None)
 
     def failures(self, earlier: Set[int]) -> dict[str, str]:
         """Why cells failed, by name, in trials that are not ``earlier`` ones; not those that were done all the same."""
@@ -166,9 +172,17 @@ class CellWorker:
 
     def _open(self) -> None:
         order = self.queue.user_attrs["order"]
+        check_shared(self.queue)
         study = open_study(order)
+        self.token = order["token"]
         self.place = Workplace(study, Path(order["folder"]), self.device)
         self.cells = {cell.name: cell for cell in cells_of(study)}
+        for name, cell in self.cells.items():
+            if order["cells"][name] != cell.digest:
+                raise InputError(
+                    f"cell {name}: this host makes another recipe of it than the one that made the study; expected the"
+                    " same recipe files and release of augkit on all hosts"
+                )
 
     def run(self) -> None:
         """Work until nothing is in line or under way.
@@ -186,8 +200,8 @@ class CellWorker:
     def _work(self, trial: optuna.Trial) -> float:
         trial.set_user_attr("worker", self.name)
         name = trial.user_attrs.get("cell")
-        if name is not None and name not in self.cells:
-            self._open()  # a seed or an arm was added since
+        if self.queue.user_attrs["order"]["token"] != self.token:
+            self._open()  # a seed, an arm or a measure was added since
         if name not in self.cells:
             raise Surplus
         self.watch.stage(name)
@@ -204,8 +218,9 @@ class CellWorker:
             self.watch.epoch(trial.number, row, epochs)
 
         try:
-            row = self.place.work(self.cells[name], on_epoch, alive)
+            row = attempt(self.place, self.cells[name], on_epoch, alive)
         except WriteError as error:
+            trial.set_user_attr("error", str(error))
             raise GiveUpError(str(error)) from None
         except (RunError, InputError) as error:
             trial.set_user_attr("error", str(error))
@@ -215,6 +230,73 @@ class CellWorker:
             raise RunError(str(error)) from None
         self.failed = 0
         return float(row["seconds"])
+
+
+def attempt(
+    place: Workplace,
+    cell: Cell,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """`Workplace.work`, where whatever goes wrong in one cell is a RunError that other cells survive.
+
+    What a network of somebody's own raises leaves its traceback in the cell's folder.
+    """
+    try:
+        return place.work(cell, on_epoch, alive)
+    except (AugkitError, Surplus, optuna.exceptions.OptunaError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        where = place.path(cell) / "error.txt"
+        with contextlib.suppress(OSError):
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_text(traceback.format_exc())
+        raise RunError(f"{type(error).__name__}: {said} (traceback in '{where}')") from error
+
+
+def check_shared(queue: optuna.Study) -> None:
+    """InputError where this host does not see the folder that the others write to."""
+
+    def sees() -> bool | None:
+        order = queue.user_attrs["order"]
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((Path(order["folder"]) / TOKEN).read_text())["token"] == order["token"] or None
+        return None
+
+    if wait_for(sees, SEEN) is None:
+        raise InputError(
+            f"study '{queue.study_name}' keeps its cells in '{queue.user_attrs['order']['folder']}', which this host"
+            " does not see: expected an --output on storage that all hosts share, or another --study"
+        )
+
+
+@contextlib.contextmanager
+def leading(folder: Path) -> Iterator[bool]:
+    """Whether no other process leads the work in a folder, and none does meanwhile; the lock ends with its process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nobody is kept out
+        yield True
+        return
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        (folder / TOKEN).unlink(missing_ok=True)  # of an earlier session: who comes now waits for ours
+        yield True
+
+
+def _refuse_another(name: str, order: Mapping[str, Any], study: Study, *, exactly: bool) -> None:
+    theirs = open_study(order)
+    one = (theirs.settings.name, theirs.size) == (study.settings.name, study.size)
+    if not one or (exactly and theirs.to_yaml() != study.to_yaml()):
+        raise InputError(
+            f"study '{name}' is {theirs.settings.name}, size {theirs.size}, with other arms, claims or overrides:"
+            " run it as it was made, or name another --study"
+        )
 
 
 def open_study(order: Mapping[str, Any]) -> Study:

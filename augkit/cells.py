@@ -125,6 +125,11 @@ class Workplace:
             )
         return dict(found)
 
+    def is_done(self, cell: Cell) -> bool:
+        """Whether all is there that can be measured."""
+        kept = self.kept(cell)
+        return kept is not None and set(self.missing(cell)) <= set(kept["not_measured"])
+
     def check(self, cell: Cell) -> None:
         """Measure two images with the untrained network, so that what cannot be measured is known before training.
 

@@ -23,6 +23,7 @@ from augkit.recipe import Recipe
 from augkit.storage import write
 
 POLL = 0.5  # seconds between looks at a job
+LAST = 30.0  # seconds that a task of Ray may take to end
 
 
 def fit_by_torchrun(
@@ -91,10 +92,12 @@ def on_ray(
     gpus_per_worker: float,
     cpus_per_worker: float,
     look: Callable[[], None] = lambda: None,
+    done: Callable[[], bool] = lambda: False,
 ) -> list[int]:
     """Run commands as tasks of a Ray cluster, that of ``RAY_ADDRESS`` or a local one; their exit codes.
 
-    ``look`` is called about once a second meanwhile.
+    ``look`` is called about once a second meanwhile. Tasks that have not ended `LAST` seconds after all is ``done``,
+    as one whose process was stopped, are cancelled, and have no exit code.
 
     Raises:
         InputError: Ray is not installed.
@@ -110,12 +113,14 @@ def on_ray(
         return subprocess.run(command, check=False).returncode
 
     tasks = [work.remote(list(command)) for command in commands]
-    waiting = tasks
+    ended, waiting, since = [], tasks, None
     try:
-        while waiting:
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+        while waiting and (since is None or time.monotonic() - since < LAST):
+            now, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            ended += now
             look()
-        return [int(code) for code in ray.get(tasks)]
+            since = since or (time.monotonic() if done() else None)
+        return [int(code) for code in ray.get(ended)]
     finally:
         for task in waiting:  # of one that has ended, this may crash Ray
             ray.cancel(task)

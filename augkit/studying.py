@@ -13,7 +13,7 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.building import choose_device
-from augkit.cell_queue import JOURNAL, CellQueue
+from augkit.cell_queue import JOURNAL, CellQueue, attempt, check_shared, leading
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import Display, Interrupted
 from augkit.errors import InputError, RunError, WriteError
@@ -65,22 +65,47 @@ def run_study(
     crew, show, cells = spread or Spread(), display or Display(0, quiet=True), cells_of(study)
     crew.check(storage)
     place, queue = Workplace(study, folder, choose_device(device)), None
+    fresh = not resume and (is_remote(storage) or overwrite)
+    if fresh:
+        # Before the storage decides who leads, as helpers wait for the leader; before anything is replaced.
+        _check(place, cells)
     if is_remote(storage) and not resume:
-        _check(place, cells)  # before the storage decides who leads, as helpers wait for the leader
         queue = _open(study, str(storage), name, crew, show, lead=False)
         if not queue.leads:
+            if overwrite:
+                raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
             return _help(queue, str(storage), crew, place.device, show)
     try:
         claim(folder, resume=resume, overwrite=overwrite)
         missing = to_do(place, cells)
-        if queue is None:
+        if not fresh:
             _check(place, missing)
-        write(folder / MARK, json.dumps(environment(), indent=2))
-        write(folder / "study.yaml", study.to_yaml())
     except BaseException:
         if queue is not None:
             queue.withdraw()
         raise
+    with leading(folder) as leads:
+        if not leads and not is_remote(storage):
+            raise InputError(f"output '{folder}': another command works on it; wait for its end")
+        if not leads:
+            queue = _open(study, str(storage), name, crew, show, lead=False)
+            return _help(queue, str(storage), crew, place.device, show)
+        return _run(place, cells, missing, queue, crew, storage, name, show)
+
+
+def _run(
+    place: Workplace,
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    queue: CellQueue | None,
+    crew: Spread,
+    storage: str | None,
+    name: str | None,
+    show: Display,
+) -> dict[str, Any]:
+    study, folder = place.study, place.folder
+    write(folder / MARK, json.dumps(environment(), indent=2))
+    write(folder / "study.yaml", study.to_yaml())
     show.begin(len(cells), len(cells) - len(missing))
     show.stage(f"{len(cells)} cells, {len(missing)} to do, {crew.count} worker{'s' * (crew.count > 1)}")
     started = time.monotonic()
@@ -108,7 +133,7 @@ def _alone(place: Workplace, missing: Sequence[Cell], show: Display) -> dict[str
     in_a_row = 0
     for k, cell in enumerate(missing):
         try:
-            seconds = place.work(cell)["seconds"]
+            seconds = attempt(place, cell)["seconds"]
         except WriteError:
             raise
         except (RunError, InputError) as error:
@@ -133,23 +158,31 @@ def _lead(
     queue: CellQueue, storage: str, place: Workplace, missing: Sequence[Cell], crew: Spread, show: Display
 ) -> dict[str, str]:
     """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
+    order = queue.queue.user_attrs.get("order")
+    if is_remote(storage) and order is not None and Path(order["folder"]) != place.folder.resolve():
+        raise InputError(
+            f"study '{queue.queue.study_name}' keeps its cells in '{order['folder']}': expected that as --output, or"
+            " another --study"
+        )
     recover(queue.queue, crew.retries, alone=not is_remote(storage))
     earlier = queue.closed()
     queue.fill(place.study, place.folder, missing)
     team = _team(queue, storage, crew, place.device, show)
-    team.look = _Teller(queue, earlier, len(missing), show)
+    team.look = _Teller(queue, earlier, len(missing), show, crew.grace if storage.startswith("grpc://") else None)
     try:
         if missing:
             team.run()
         team.look([])
     finally:
         show.panel([])
-    return queue.failures(earlier)
+    why = queue.failures(earlier)
+    # What counts is what lies in the folder.
+    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not place.is_done(cell)}
 
 
 def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display) -> dict[str, Any]:
     """Work on the cells of a study that another command leads."""
-    queue.check_shared()
+    check_shared(queue.queue)
     show.stage(f"helping with study '{queue.queue.study_name}'")
     team = _team(queue, storage, crew, device, show, first=own_index())
     team.look = lambda states: show.panel([doing(state) for state in states])
@@ -165,10 +198,8 @@ def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
 
 def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display, first: int = 0) -> Crew:
     arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
-    arguments += ["--retries", str(crew.retries), "--device", "cuda" if device.type == "cuda" else str(device)]
-    return Crew(
-        queue.queue, queue.folder, arguments, crew, queue.done, lambda: len(queue.closed()), first, line=show.line
-    )
+    arguments += ["--retries", str(crew.retries), "--device", str(device)]
+    return Crew(queue.queue, queue.folder, arguments, crew, queue.done, queue.settled, first, line=show.line)
 
 
 class HelperInterrupted(KeyboardInterrupt):
@@ -178,8 +209,10 @@ class HelperInterrupted(KeyboardInterrupt):
 class _Teller:
     """Tells of cells as they are done or fail, each once, and of what workers do."""
 
-    def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
-        self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
+    def __init__(
+        self, queue: CellQueue, earlier: set[int], cells: int, show: Display, grace: float | None = None
+    ) -> None:
+        self.queue, self.seen, self.cells, self.show, self.grace = queue, set(earlier), cells, show, grace
         self.done, self.looked = 0, 0.0
 
     def __call__(self, states: list[dict[str, Any]]) -> None:
@@ -187,6 +220,8 @@ class _Teller:
             return
         self.looked = time.monotonic()
         self.show.panel([doing(state) for state in states])
+        if self.grace is not None:
+            self.queue.bury(self.grace)
         for trial in self.queue.trials():
             if trial.number in self.seen or not trial.state.is_finished():
                 continue

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import optuna
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from augkit import search
 from augkit.errors import InputError, RunError
@@ -113,22 +113,29 @@ class Crew:
         """
         if self.spread.launcher == "ray":
             starts = [self._command(k) for k in range(self.spread.count)]
-            codes = on_ray(starts, self.spread.gpus_per_worker, 1, lambda: self.look([]))
+            codes = on_ray(starts, self.spread.gpus_per_worker, 1, lambda: self.look([]), self.done)
             if not self.done():
                 raise RunError(f"the workers on Ray ended with exit codes {codes} before the work was done")
             return
         (self.folder / "workers").mkdir(parents=True, exist_ok=True)
         try:
-            self._members = [self._start(k) for k in range(self.spread.count)]
-            while any(member.process.poll() is None or not member.ended for member in self._members):
-                for member in self._members:
-                    self._look_after(member)
-                self.look([member.state() for member in self._members])
-                time.sleep(POLL)
+            for _ in range(DEATHS):
+                self._members = [self._start(k) for k in range(self.spread.count)]
+                self._mind()
+                # All may end in good faith in the moment in which what somebody else hands back is in no line.
+                if self.done() or any(member.process.returncode for member in self._members):
+                    break
             if not self.done():
                 raise RunError(f"the workers gave up: {self._last_words()}")
         finally:
             self._dismiss()
+
+    def _mind(self) -> None:
+        while any(member.process.poll() is None or not member.ended for member in self._members):
+            for member in self._members:
+                self._look_after(member)
+            self.look([member.state() for member in self._members])
+            time.sleep(POLL)
 
     def _command(self, k: int) -> list[str]:
         return [sys.executable, "-m", "augkit.worker", "--index", str(self.first + k), *self.arguments]
@@ -139,9 +146,10 @@ class Crew:
         status.unlink(missing_ok=True)
         threads = max(1, torch.get_num_threads() // self.spread.count)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        gpus = torch.cuda.device_count()
+        gpus = torch.cuda.device_count() if "cuda" in self.arguments else 0  # cuda:1 is a choice already
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(k // self.spread.per_gpu % gpus)
+            mine = k // self.spread.per_gpu % gpus
+            environment["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus)[mine]
         command = [*self._command(k), "--status", str(status), "--parent", str(os.getpid())]
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
@@ -230,6 +238,12 @@ class _Member:
         return ""
 
 
+def visible_gpus(count: int) -> list[str]:
+    """What this process was given, by SLURM perhaps, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return given if len(given) >= count else [str(k) for k in range(count)]
+
+
 def doing(state: dict[str, Any]) -> str:
     """What a worker does, in words."""
     text = f"worker {state['worker']}: {state.get('stage', '')}"
@@ -241,14 +255,16 @@ def doing(state: dict[str, Any]) -> str:
 def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:
     """Fail the running trials of a worker and put them in line again; their numbers."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [trial.number for trial in running if trial.user_attrs.get("worker") == worker]
-    return [number for number in mine if search.requeue(study, number, retries)]
+    mine = [trial for trial in running if trial.user_attrs.get("worker") == worker]
+    failed = [trial for trial in mine if search.requeue(study, trial.number, retries)]
+    return [trial.number for trial in failed if retries is None or _tries(trial) < retries]
 
 
 def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[int, int]:
-    """Put trials in line again whose workers on this machine are gone; how many, and how many others still run.
+    """Put trials in line again whose workers are gone; how many, and how many others still run.
 
-    ``alone`` says that nobody else works on the study, so that a trial nobody put a name to is nobody's.
+    ``alone`` says that nobody else works on the study: then workers of other hosts, which this machine may have been
+    called before, are gone too, and a trial that nobody put a name to is nobody's.
     """
     again, others = _put_back(study, retries), 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -257,7 +273,8 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
             again += alone and search.requeue(study, trial.number, retries)
             continue
         host, pid, _ = worker.rsplit(":", 2)
-        if host == socket.gethostname() and not _lives(int(pid)):
+        here = host == socket.gethostname()
+        if (here or alone) and not (here and _lives(int(pid))):
             again += search.requeue(study, trial.number, retries)
         else:
             others += 1
@@ -275,12 +292,15 @@ def _put_back(study: optuna.Study, retries: int | None) -> int:
         if trial.state != TrialState.FAIL or "values" not in trial.user_attrs or "error" in trial.user_attrs:
             continue
         mine = json.dumps(trial.user_attrs["values"], sort_keys=True), json.dumps(trial.params, sort_keys=True)
-        tried = len(trial.system_attrs.get("retry_history", []))
-        if not set(mine) & set(alive) and (retries is None or tried < retries):
+        if not set(mine) & set(alive) and (retries is None or _tries(trial) < retries):
             search.again(study, trial)
             alive += mine
             count += 1
     return count
+
+
+def _tries(trial: FrozenTrial) -> int:
+    return len(trial.system_attrs.get("retry_history", []))
 
 
 def _lives(pid: int) -> bool:
@@ -292,9 +312,11 @@ def _lives(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    state = Path(f"/proc/{pid}/stat")
-    # A process that has ended and that nobody has asked after yet.
-    return not (state.is_file() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+    with contextlib.suppress(OSError):
+        # One that has ended and that nobody has asked after yet, or another program by now.
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not ended and b"augkit" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return True
 
 
 def _cause(code: int) -> str:

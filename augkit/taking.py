@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -15,6 +16,7 @@ from augkit import search
 from augkit.errors import AugkitError, InputError, RunError
 
 IN_A_ROW = 3  # failed trials after which a worker gives up
+NAMELESS = 120.0  # seconds after which a trial that no worker has put its name to is nobody's
 
 
 class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
@@ -53,11 +55,17 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
         RunError: ``objective`` raised `GiveUpError`.
         KeyboardInterrupt: what was begun is in line again.
     """
-    begun: list[int] = []
+    begun, own = list[int](), list[Exception]()
 
     def run(trial: optuna.Trial) -> float | Sequence[float]:
         begun.append(trial.number)
-        return objective(trial)
+        try:
+            return objective(trial)
+        except optuna.exceptions.OptunaError:
+            raise
+        except Exception as error:
+            own.append(error)
+            raise
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -72,20 +80,28 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
             raise RunError(str(error)) from None
         except InputError:
             raise
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
-            if not begun or not frozen(study, begun[0]).state.is_finished():
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
+            own_fault = any(error is one for one in own)
+            if own_fault or not begun or not frozen(study, begun[0]).state.is_finished():
                 raise
             # Taken for dead, its trial is another worker's; so is what comes of it.
             watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
 
 
 def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:
-    """Wait a moment for others, and put in line again what the dead among them left."""
+    """Wait a moment for others, and put in line again what the dead among them left.
+
+    One who dies between asking for a trial and its first heartbeat leaves it without a name, and Optuna without a clue.
+    """
     watch.stage(text)
     watch.alive()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)  # what `optimize` does at its start
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        since = trial.datetime_start
+        if "worker" not in trial.user_attrs and since and (datetime.now() - since).total_seconds() > NAMELESS:
+            search.requeue(study, trial.number, None)
     time.sleep(0.5)
 
 

@@ -227,7 +227,7 @@ def _arguments(tuning: Tuning, place: str, crew: Workers) -> list[str]:
     words = ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
     words += ["--retries", str(crew.retries), "--grace", str(crew.grace)]
     words += ["--nproc-per-trial", str(crew.processes)]
-    words += ["--device", "cuda" if tuning.device.type == "cuda" else str(tuning.device)]
+    words += ["--device", str(tuning.device)]
     return words + ["--keep-trials"] * crew.keep + ["--dashboard"] * crew.dashboard
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,18 @@ from optuna.trial import TrialState
 from pictures import noise
 from PIL import Image
 
-from augkit import compare
-from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker
+from augkit import cell_queue, compare
+from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_shared, leading
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
 from augkit.errors import InputError, OddMapWarning, RunError
 from augkit.recipe import Recipe
 from augkit.search import requeue
+from augkit.storage import write
 from augkit.storages import open_storage
 from augkit.studies import Study
 from augkit.studying import run_study, summary
-from augkit.supervising import Spread
+from augkit.supervising import Spread, recover
 from augkit.taking import Watch, take_one
 
 
@@ -337,11 +341,11 @@ def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, mon
         run_study(Study.load(study_file), tmp_path / "out")
 
 
-def open_cells(study_file: Path, folder: Path, seeds: int = 1) -> tuple[CellQueue, Study]:
+def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") -> tuple[CellQueue, Study]:
     """A queue with all cells in line, and nobody at work."""
     folder.mkdir(exist_ok=True)
     study = Study.load(study_file, seeds=seeds)
-    queue = CellQueue.open(open_storage(folder / JOURNAL), "q", study, lead=True)
+    queue = CellQueue.open(open_storage(folder / JOURNAL), name, study, lead=True)
     queue.fill(study, folder, cells_of(study))
     return queue, study
 
@@ -441,12 +445,134 @@ def test_another_study_does_not_join(study_file: Path, tmp_path: Path) -> None:
         CellQueue.open(storage, "q", Study.load(study_file), lead=True)
 
 
-def test_a_host_that_does_not_see_the_folder_says_so(study_file: Path, tmp_path: Path) -> None:
+def test_a_host_that_does_not_see_the_folder_says_so(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell_queue, "SEEN", 0.1)
     queue, _ = open_cells(study_file, tmp_path / "out")
-    queue.check_shared()
+    check_shared(queue.queue)
     (tmp_path / "out" / TOKEN).rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="which this host does not see: expected an --output on storage that all"):
-        queue.check_shared()
+        check_shared(queue.queue)
+    with pytest.raises(InputError, match="does not see"):
+        CellWorker(queue.queue, torch.device("cpu"))
+
+
+def test_a_measure_added_while_a_worker_works_reaches_it(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    worker = CellWorker(queue.queue, torch.device("cpu"))
+    tree = yaml.safe_load(study_file.read_text())
+    tree["measures"]["scale"] = {"axis": "scale", "reach": 1.2, "pairs": 1}
+    tree["claims"] = [{**tree["claims"][0], "measure": "scale"}]
+    study_file.write_text(yaml.safe_dump(tree))
+    more = Study.load(study_file, seeds=1)
+    queue.fill(more, tmp_path / "out", cells_of(more))
+    worker.run()
+    place = Workplace(more, tmp_path / "out", torch.device("cpu"))
+    assert all(place.is_done(cell) for cell in cells_of(more))
+
+
+def test_a_host_with_another_recipe_does_not_work(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    base = yaml.safe_load((tmp_path / "base.yaml").read_text())
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "seed": 5, "optim": {"lr": 0.1, "momentum": 0.5}}))
+    with pytest.raises(InputError, match=r"this host makes another recipe of it .* on all hosts"):
+        CellWorker(queue.queue, torch.device("cpu"))
+
+
+def test_a_study_taken_back_by_the_command_that_made_it(study_file: Path, tmp_path: Path) -> None:
+    study, storage = Study.load(study_file), open_storage(tmp_path / JOURNAL)
+    made = CellQueue.open(storage, "q", study, lead=False)
+    helpers: list[str] = []
+
+    def help_out() -> None:
+        try:
+            CellQueue.open(open_storage(tmp_path / JOURNAL), "q", study, lead=False)
+        except InputError as error:
+            helpers.append(str(error))
+
+    helper = threading.Thread(target=help_out)
+    helper.start()
+    time.sleep(0.3)
+    made.withdraw()
+    helper.join(timeout=20)
+    assert helpers == ["study 'q' was taken back by the command that made it, which says why"]
+
+
+def test_fewer_seeds_after_an_interruption_are_no_failures(study_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    open_cells(study_file, folder, seeds=3, name="tiny-quick")  # and nobody has worked on them
+    results = run_study(Study.load(study_file, seeds=1), folder, spread=Spread(2), resume=True)
+    assert results["cost"]["failed"] == {}
+    assert results["claims"][0]["n_seeds"] == 1
+
+
+def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Workplace.work
+
+    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+        if cell.name == "maxpool+none-seed0":
+            raise ValueError("Expected more than 1 value per channel when training")
+        return work(place, cell, *rest)
+
+    monkeypatch.setattr(Workplace, "work", fails)
+    queue, study = open_cells(study_file, tmp_path / "out", seeds=2)
+    CellWorker(queue.queue, torch.device("cpu")).run()
+    (reason,) = queue.failures(set()).values()
+    trace = tmp_path / "out" / "cells" / "maxpool+none-seed0" / "error.txt"
+    assert reason == f"ValueError: Expected more than 1 value per channel when training (traceback in '{trace}')"
+    assert "in fails" in trace.read_text()
+    assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 5
+    alone = run_study(study, tmp_path / "alone")
+    assert list(alone["cost"]["failed"]) == ["maxpool+none-seed0"]
+
+
+def test_one_command_at_a_time_leads(study_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with leading(folder) as first:
+        assert first
+        with leading(folder) as second:
+            assert not second
+        with pytest.raises(InputError, match="another command works on it"):
+            run_study(Study.load(study_file, seeds=1), folder, resume=True)
+    with leading(folder) as third:
+        assert third
+
+
+def test_workers_of_a_host_that_is_gone_do_not_hold_up_a_journal(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    trial = queue.queue.ask()
+    trial.set_user_attr("worker", "another-host:1:0")
+    assert recover(queue.queue, 1, alone=False) == (0, 1)
+    assert recover(queue.queue, 1, alone=True) == (1, 0)
+    again = [t for t in queue.trials() if t.user_attrs["cell"] == trial.user_attrs["cell"]]
+    assert [t.state for t in again] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_the_dead_are_told_by_their_files_where_there_is_no_heartbeat(study_file: Path, tmp_path: Path) -> None:
+    queue, _ = open_cells(study_file, tmp_path / "out")
+    (tmp_path / "out" / "workers").mkdir()
+    for index in (3, 4):
+        queue.queue.ask().set_user_attr("worker", f"far:1:{index}")
+        write(tmp_path / "out" / "workers" / f"{index}.json", "{}")
+    os.utime(tmp_path / "out" / "workers" / "3.json", (time.time() - 100, time.time() - 100))
+    queue.bury(50.0)
+    assert [trial.state for trial in queue.trials()[:2]] == [TrialState.FAIL, TrialState.RUNNING]
+
+
+def test_overwriting_looks_before_it_deletes(study_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    run_study(Study.load(study_file, seeds=1), folder)
+    before = stamps(folder)
+    tree = yaml.safe_load(study_file.read_text())
+    tree["measures"]["shift"]["reach"] = 50.0
+    study_file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(InputError, match="margin"):
+        run_study(Study.load(study_file, seeds=1), folder, overwrite=True)
+    assert stamps(folder) == before
 
 
 @pytest.mark.parametrize(

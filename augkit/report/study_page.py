@@ -39,7 +39,8 @@ h3 { font-size: 1.02rem; margin: 0 0 .3rem; } nav { margin: .8rem 0; font-size: 
 h1, h2, h3, p, figcaption, dd { overflow-wrap: anywhere; }
 h2, .claim, #not-run > p { scroll-margin-top: 4.5rem; }
 td { vertical-align: top; } td.words { text-align: left; white-space: normal; min-width: 13rem; max-width: 26rem; }
-td.words small { display: block; } .scroll:focus-visible { outline: 2px solid #111; }
+td.words small { display: block; } small.unit { display: block; white-space: normal; max-width: 15rem;
+  margin-left: auto; } .scroll:focus-visible { outline: 2px solid #111; }
 .verdict { display: inline-block; padding: .05rem .55rem; border-radius: .3rem; border: 1px solid; font-size: .9rem;
   font-weight: 600; white-space: nowrap; }
 .supported { color: #00583f; background: #e3f5ee; } .refuted { color: #8f3300; background: #fdeee5; }
@@ -184,7 +185,10 @@ def _verdict_table(claims: Sequence[Claim]) -> str:
     for claim in claims:
         link = f"<a href='#claim-{_id(claim)}'>{_numbered(claim, 'name')}</a>"
         words = f"<td class='words'>{link}<small>{escape(claim['claim'])}</small></td>"
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in verdict_row(claim)[1:])
+        effect, *others = verdict_row(claim)[1:]
+        unit = str(claim.get("unit") or "") if claim.get("effect") else ""
+        shown = f"<td>{escape(effect.removesuffix(unit))}<small class='unit'>{escape(unit)}</small></td>"
+        cells = shown + "".join(f"<td>{escape(cell)}</td>" for cell in others)
         body += f"<tr>{words}<td class='name'>{_badge(claim['verdict'])}</td>{cells}</tr>"
     return _scrolled("Verdicts", f"{_head(VERDICT_COLUMNS)}<tbody>{body}</tbody>")
 
