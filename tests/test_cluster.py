@@ -570,6 +570,31 @@ def test_the_parent_of_a_study_is_killed_and_resumed(study: Path, tmp_path: Path
     tally_cells(queue, folder, "SIGKILL of the parent of a study, resumed", "workers handed their cells back and ended")
 
 
+def test_two_commands_resume_a_study_whose_host_died(postgres: Postgres, study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    words = ["--storage", postgres.url, "--study", "cells", "--output", str(folder), "--grace", str(OF_CELLS)]
+    first = on_host("host-a", comparing(study, *words), tmp_path / "worker0.log")
+    wait(lambda: cells_in(folder) >= 2 or None, "second cell")
+    children = workers_of(first.pid)
+    first.kill()
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    team = [
+        on_host(f"host-{name}", comparing(study, *words, "--resume"), tmp_path / f"worker{name}.log") for name in "bc"
+    ]
+    for member in team:
+        assert member.wait(PATIENCE) == 0, "\n".join(p.read_text()[-800:] for p in tmp_path.glob("worker*.log"))
+    said = "".join(path.read_text() for path in tmp_path.glob("worker[bc].log"))
+    assert said.count("helped; the results will be in") == 1, "one leads, one helps"
+    queue = optuna.load_study(storage=opened(postgres.url), study_name="cells")
+    tally_cells(
+        queue,
+        folder,
+        "SIGKILL of the host that leads a study, two resume it",
+        "one led, one helped; nothing was done again",
+    )
+
+
 def test_ray_starts_workers_of_a_study(postgres: Postgres, study: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     words = ["--storage", postgres.url, "--study", "ray", "--launcher", "ray", "--workers", "2"]
