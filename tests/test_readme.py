@@ -79,12 +79,34 @@ def test_numbers_stand_in_the_result_file() -> None:
 
 
 def test_verdicts_stand_in_the_result_file() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "study-quick.json").read_text())
     rows = {line.split("|")[1].strip(): line.split("|") for line in README.splitlines() if line.startswith("| ")}
-    for claim in results["claims"]:
-        row = rows[f"{claim['id']}. {claim['name']}"]
-        assert row[2].strip().strip("*") == claim["verdict"], claim["name"]
-        assert row[3].strip().startswith(f"{claim['effect']['value']:.3g} ["), claim["name"]
+    for name, first in (("study-quick-10-seeds", 2), ("study-standard", 4)):
+        results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        for claim in results["claims"]:
+            row = rows[f"{claim['id']}. {claim['name']}"]
+            effect = claim["effect"]
+            assert row[first].strip() == claim["verdict"], claim["name"]
+            assert row[first + 1].strip() == f"{effect['value']:.3g} [{effect['low']:.3g}, {effect['high']:.3g}]"
+            assert row[6].strip() == claim["unit"]
+
+
+def test_what_is_said_of_studies_stands_in_the_result_files() -> None:
+    text = " ".join(README.split())
+    found = {
+        name: json.loads((ROOT / "benchmarks" / "results" / f"study-{name}.json").read_text())
+        for name in ("quick", "quick-10-seeds", "standard")
+    }
+    cost = found["quick"]["cost"]
+    assert (found["quick"]["settings"]["seeds"], cost["runs"], cost["loaded"]) == (5, 140, 0)
+    assert f"140 runs of 5 seeds on digits and takes {cost['wall_seconds'] / 60:.0f} minutes on 2 cores" in text
+    assert f"{found['standard']['cost']['seconds'] / 3600:.1f} h of work for one core" in text
+    for name in ("quick-10-seeds", "standard"):
+        parts = {claim["id"]: claim["parts"] for claim in found[name]["claims"]}
+        for claim, k, scale, digits in ((7, 0, 1, 2), (7, 1, 1, 2), (7, 2, 1, 2), (7, 4, 1, 2), (10, 0, 100, 0),
+                                        (10, 1, 100, 1), (14, 1, 1, 3)):  # fmt: skip
+            value, low, high = (scale * parts[claim][k]["effect"][key] for key in ("value", "low", "high"))
+            points = " points" if scale == 100 else ""
+            assert f"{value:.{digits}f}{points} [{low:.{digits}f}, {high:.{digits}f}]" in text, (name, claim, k)
 
 
 def test_faults_stand_in_the_result_file() -> None:
