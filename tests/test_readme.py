@@ -107,6 +107,13 @@ def test_what_is_said_of_studies_stands_in_the_result_files() -> None:
             value, low, high = (scale * parts[claim][k]["effect"][key] for key in ("value", "low", "high"))
             points = " points" if scale == 100 else ""
             assert f"{value:.{digits}f}{points} [{low:.{digits}f}, {high:.{digits}f}]" in text, (name, claim, k)
+    point = next(point for point in found["standard"]["plane"] if point["arm"] == "aliasfree+none")
+    for axis in "xy":
+        value, low, high = (100 * point[axis][key] for key in ("value", "low", "high"))
+        assert f"{value:.1f} % [{low:.1f}, {high:.1f}]" in text
+    accuracy = {arm["arm"]: f"{100 * arm['accuracy']['value']:.0f} %" for arm in found["standard"]["arms"]}
+    assert f"an accuracy of {accuracy['aliasfree+none']} against {accuracy['maxpool+none']}" in text
+    assert f"({accuracy['maxpool+rotate']} against {accuracy['maxpool+none']} without augmentation)" in text
 
 
 def test_faults_stand_in_the_result_file() -> None:
