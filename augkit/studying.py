@@ -13,7 +13,7 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.building import choose_device
-from augkit.cell_queue import JOURNAL, CellQueue, attempt, check_shared, leading
+from augkit.cell_queue import JOURNAL, LOCK, CellQueue, attempt, check_shared, leading
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import Display, Interrupted
 from augkit.errors import InputError, RunError, WriteError
@@ -76,6 +76,9 @@ def run_study(
                 raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
             return _help(queue, str(storage), crew, place.device, show)
     try:
+        if overwrite and (folder / LOCK).is_file():
+            with leading(folder) as nobody:
+                _refuse_shared(nobody, folder)
         claim(folder, resume=resume, overwrite=overwrite)
         missing = to_do(place, cells)
         if not fresh:
@@ -85,8 +88,7 @@ def run_study(
             queue.withdraw()
         raise
     with leading(folder) as leads:
-        if not leads and not is_remote(storage):
-            raise InputError(f"output '{folder}': another command works on it; wait for its end")
+        _refuse_shared(leads or is_remote(storage), folder)
         if not leads:
             queue = _open(study, str(storage), name, crew, show, lead=False)
             return _help(queue, str(storage), crew, place.device, show)
@@ -120,6 +122,11 @@ def _run(
     results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
     write_results(results, folder)
     return results
+
+
+def _refuse_shared(leads: bool, folder: Path) -> None:
+    if not leads:
+        raise InputError(f"output '{folder}': another command works on it; wait for its end")
 
 
 def _check(place: Workplace, cells: Sequence[Cell]) -> None:

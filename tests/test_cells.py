@@ -538,6 +538,8 @@ def test_one_command_at_a_time_leads(study_file: Path, tmp_path: Path) -> None:
             assert not second
         with pytest.raises(InputError, match="another command works on it"):
             run_study(Study.load(study_file, seeds=1), folder, resume=True)
+        with pytest.raises(InputError, match="another command works on it"):
+            run_study(Study.load(study_file, seeds=1), folder, overwrite=True)
     with leading(folder) as third:
         assert third
 
