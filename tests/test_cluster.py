@@ -479,7 +479,7 @@ def tally_cells(queue: optuna.Study, folder: Path, fault: str, happened: str) ->
     assert results["cost"]["failed"] == {}
     for path in folder.glob("cells/*/metrics.jsonl"):
         epochs = [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
-        assert epochs == list(range(1, 31)), f"{path.parent.name} was trained by two at once"
+        assert epochs == list(range(1, 31)), f"{path.parent.name} was not trained to its end"
     return row
 
 
