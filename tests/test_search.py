@@ -108,9 +108,10 @@ def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
         worker.space.suggest(trial)
     mine.set_user_attr("worker", worker.name)  # a process with our own number that is not this session's
     other.set_user_attr("worker", "another-host:1:0")
-    assert recover(worker.study, 1, alone=True) == (2, 1)
-    assert recover(worker.study, 1, alone=True) == (0, 1)
+    assert recover(worker.study, 1, alone=False) == (1, 1)
     assert worker.study.trials[other.number].state == TrialState.RUNNING
+    assert recover(worker.study, 1, alone=True) == (2, 0)
+    assert recover(worker.study, 1, alone=True) == (0, 0)
 
 
 def test_a_trial_that_failed_and_did_not_reach_the_line_is_found(tmp_path: Path) -> None:

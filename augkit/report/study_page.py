@@ -186,8 +186,10 @@ def _verdict_table(claims: Sequence[Claim]) -> str:
         link = f"<a href='#claim-{_id(claim)}'>{_numbered(claim, 'name')}</a>"
         words = f"<td class='words'>{link}<small>{escape(claim['claim'])}</small></td>"
         effect, *others = verdict_row(claim)[1:]
-        unit = str(claim.get("unit") or "") if claim.get("effect") else ""
-        shown = f"<td>{escape(effect.removesuffix(unit))}<small class='unit'>{escape(unit)}</small></td>"
+        unit = str(claim.get("unit") or "")
+        number = effect.removesuffix(unit)
+        below = f"<small class='unit'>{escape(unit)}</small>" if number != effect else ""
+        shown = f"<td>{escape(number)}{below}</td>"
         cells = shown + "".join(f"<td>{escape(cell)}</td>" for cell in others)
         body += f"<tr>{words}<td class='name'>{_badge(claim['verdict'])}</td>{cells}</tr>"
     return _scrolled("Verdicts", f"{_head(VERDICT_COLUMNS)}<tbody>{body}</tbody>")
