@@ -175,7 +175,7 @@ def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_
     assert not (tmp_path / "out" / "cells").exists()
 
 
-def test_workers_do_the_same(study_file: Path, tmp_path: Path) -> None:
+def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(study_file: Path, tmp_path: Path) -> None:
     study = Study.load(study_file, seeds=1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers: sums of several threads differ, and training makes more of that
@@ -183,7 +183,10 @@ def test_workers_do_the_same(study_file: Path, tmp_path: Path) -> None:
         alone = run_study(study, tmp_path / "alone")
     finally:
         torch.set_num_threads(threads)
-    both = run_study(study, tmp_path / "both", spread=Spread(2))
+    open_cells(study_file, tmp_path / "both", seeds=3, name="tiny-quick")  # and nobody has worked on them
+    both = run_study(study, tmp_path / "both", spread=Spread(2), resume=True)
+    assert both["cost"]["failed"] == {}
+    assert both["claims"][0]["n_seeds"] == 1
     values = [[row["effect"] and row["effect"]["value"] for row in found["claims"]] for found in (alone, both)]
     assert [value is None for value in values[0]] == [value is None for value in values[1]]
     numbers = [[value for value in found if value is not None] for found in values]
@@ -497,14 +500,6 @@ def test_a_study_taken_back_by_the_command_that_made_it(study_file: Path, tmp_pa
     made.withdraw()
     helper.join(timeout=20)
     assert helpers == ["study 'q' was taken back by the command that made it, which says why"]
-
-
-def test_fewer_seeds_after_an_interruption_are_no_failures(study_file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    open_cells(study_file, folder, seeds=3, name="tiny-quick")  # and nobody has worked on them
-    results = run_study(Study.load(study_file, seeds=1), folder, spread=Spread(2), resume=True)
-    assert results["cost"]["failed"] == {}
-    assert results["claims"][0]["n_seeds"] == 1
 
 
 def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(

@@ -56,6 +56,7 @@ def test_epochs_begin_anywhere_with_the_same_batches(tiny: Recipe) -> None:
         assert torch.equal(a[0], b[0])
 
 
+@pytest.mark.cluster
 def test_two_processes_reach_the_result_of_one(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(RECIPE)
@@ -79,6 +80,7 @@ def test_two_processes_reach_the_result_of_one(tmp_path: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
 
 
+@pytest.mark.cluster
 def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     # Without augmentation and batch norm two processes do exactly what one does, up to the order of sums.
     code = tmp_path / "plain.py"

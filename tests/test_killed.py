@@ -60,6 +60,7 @@ def train_until(process: subprocess.Popen[str], step: int) -> int:
     return reached
 
 
+@pytest.mark.cluster
 def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE)
     threads = torch.get_num_threads()
