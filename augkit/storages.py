@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from augkit.errors import AugkitError, InputError
 
+BEGIN = b'{"op_code"'  # of every line of a journal
 HEARTBEAT = 30  # seconds
 ANSWER = 10.0  # seconds in which a proxy is to answer
 ATTEMPTS = 6  # to open a database that others open too
@@ -81,6 +82,9 @@ def open_storage(
             raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
         if path.with_name(f"{path.name}.lock").is_symlink():
             say(f"'{path.name}' is locked; a lock that was left behind is taken over after 30 s")
+        head = path.read_bytes()[: len(BEGIN)] if path.is_file() else b""
+        if not BEGIN.startswith(head):
+            raise ValueError("it is another file")  # of which a repair would cut the last line off
         journal = Journal(str(path))
         if journal.repair():
             say(f"'{path.name}' ended in a torn line, which is cut off")

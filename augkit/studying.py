@@ -75,6 +75,8 @@ def run_study(
             if overwrite:
                 raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
             return _help(queue, str(storage), crew, place.device, show)
+    if storage is not None and not is_remote(storage) and folder.resolve() not in Path(storage).resolve().parents:
+        _open(study, storage, name, crew, show, lead=True)  # one that cannot be used is refused before any work
     try:
         if overwrite and (folder / LOCK).is_file():
             with leading(folder) as nobody:

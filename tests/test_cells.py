@@ -570,6 +570,14 @@ def test_overwriting_looks_before_it_deletes(study_file: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="margin"):
         run_study(Study.load(study_file, seeds=1), folder, overwrite=True)
     assert stamps(folder) == before
+    tree["measures"]["shift"]["reach"] = 2.0
+    study_file.write_text(yaml.safe_dump(tree))
+    (tmp_path / "bad.journal").write_text("garbage")
+    for storage in (tmp_path / "bad.journal", tmp_path / "nowhere" / "x.journal"):
+        with pytest.raises(InputError, match="storage"):
+            run_study(Study.load(study_file, seeds=1), folder, storage=str(storage), overwrite=True)
+        assert stamps(folder) == before
+    assert (tmp_path / "bad.journal").read_text() == "garbage"
 
 
 @pytest.mark.parametrize(
