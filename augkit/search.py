@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, model_validator
 
@@ -185,43 +185,6 @@ def open_places(study: optuna.Study) -> bool:
 def done(study: optuna.Study) -> bool:
     """Whether as many trials have finished as were asked for."""
     return len(finished(study)) >= int(study.user_attrs["trials"])
-
-
-def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
-    """Fail a trial whose worker is gone and put it in line again, at most ``retries`` times in all; None is always.
-
-    Whether it was still running; somebody else may have done this.
-    """
-    trial = next(t for t in study.get_trials(deepcopy=True) if t.number == number)
-    try:
-        study.tell(number, state=TrialState.FAIL)
-    except (ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
-        return False
-    if _says_what(trial):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            RetryHeartbeatStaleTrialCallback(max_retry=retries)(study, trial)
-    return True
-
-
-def again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Put an interrupted trial in line again; that is no fault of its own, so it does not count as a retry."""
-    if _says_what(trial):
-        study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=trial.user_attrs,
-                system_attrs=trial.system_attrs,
-            )
-        )
-
-
-def _says_what(trial: FrozenTrial) -> bool:
-    """Whether a trial says what is to be run; one whose worker died before it asked for values does not."""
-    named = trial.user_attrs.keys() & {"control", "cell"}
-    return bool(trial.params or trial.system_attrs.get("fixed_params") or named)
 
 
 def control_key(architecture: Mapping[str, Value]) -> str:

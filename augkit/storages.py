@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from augkit.errors import AugkitError, InputError
+from augkit.requeueing import Retry
 
 BEGIN = b'{"op_code"'  # of every line of a journal
 HEARTBEAT = 30  # seconds
@@ -105,7 +106,7 @@ def _open_database(url: str, retries: int, grace: float) -> PatientDatabase:
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=max(1, min(HEARTBEAT, int(grace / 4))),
                 grace_period=max(1, int(grace)),
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=retries),
+                heartbeat_stale_trial_callback=Retry(retries),
             )
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
             # Another host makes the tables of an empty database at the same moment.

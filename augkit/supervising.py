@@ -26,9 +26,9 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit import search
 from augkit.errors import InputError, RunError
 from augkit.launching import on_ray
+from augkit.requeueing import requeue, requeue_interrupted
 from augkit.storages import is_sqlite
 
 POLL = 0.25  # seconds between looks
@@ -256,7 +256,7 @@ def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[in
     """Fail the running trials of a worker and put them in line again; their numbers."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     mine = [trial for trial in running if trial.user_attrs.get("worker") == worker]
-    failed = [trial for trial in mine if search.requeue(study, trial.number, retries)]
+    failed = [trial for trial in mine if requeue(study, trial.number, retries)]
     return [trial.number for trial in failed if retries is None or _tries(trial) < retries]
 
 
@@ -270,12 +270,12 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get("worker")
         if worker is None:
-            again += alone and search.requeue(study, trial.number, retries)
+            again += alone and requeue(study, trial.number, retries)
             continue
         host, pid, _ = worker.rsplit(":", 2)
         here = host == socket.gethostname()
         if (here or alone) and not (here and _lives(int(pid))):
-            again += search.requeue(study, trial.number, retries)
+            again += requeue(study, trial.number, retries)
         else:
             others += 1
     return again, others
@@ -293,7 +293,7 @@ def _put_back(study: optuna.Study, retries: int | None) -> int:
             continue
         mine = json.dumps(trial.user_attrs["values"], sort_keys=True), json.dumps(trial.params, sort_keys=True)
         if not set(mine) & set(alive) and (retries is None or _tries(trial) < retries):
-            search.again(study, trial)
+            requeue_interrupted(study, trial)
             alive += mine
             count += 1
     return count

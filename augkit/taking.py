@@ -12,8 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit import search
 from augkit.errors import AugkitError, InputError, RunError
+from augkit.requeueing import requeue, requeue_interrupted
 
 IN_A_ROW = 3  # failed trials after which a worker gives up
 NAMELESS = 120.0  # seconds after which a trial that no worker has put its name to is nobody's
@@ -74,7 +74,7 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
         except KeyboardInterrupt:
             for trial in (frozen(study, number) for number in begun):
                 if trial.state == TrialState.FAIL:
-                    search.again(study, trial)
+                    requeue_interrupted(study, trial)
             raise
         except GiveUpError as error:
             raise RunError(str(error)) from None
@@ -101,7 +101,7 @@ def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         since = trial.datetime_start
         if "worker" not in trial.user_attrs and since and (datetime.now() - since).total_seconds() > NAMELESS:
-            search.requeue(study, trial.number, None)
+            requeue(study, trial.number, None)
     time.sleep(0.5)
 
 

@@ -24,7 +24,7 @@ from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
 from augkit.errors import InputError, OddMapWarning, RunError
 from augkit.recipe import Recipe
-from augkit.search import requeue
+from augkit.requeueing import requeue
 from augkit.storage import write
 from augkit.storages import open_storage
 from augkit.studies import Study
