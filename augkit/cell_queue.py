@@ -26,10 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit.cells import Cell, Workplace, cells_of
 from augkit.errors import AugkitError, InputError, RunError, WriteError
+from augkit.folders import write
 from augkit.requeueing import requeue
 from augkit.schema import parse_yaml, validate
 from augkit.search import READY, wait_for
-from augkit.storage import write
 from augkit.studies import Study, StudySettings, resolve
 from augkit.taking import IN_A_ROW, GiveUpError, Surplus, Watch, frozen, stand_by, take_one
 

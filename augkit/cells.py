@@ -27,10 +27,10 @@ from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.data import Dataset, Images
 from augkit.errors import InputError
 from augkit.experiments import locate
+from augkit.folders import write
 from augkit.models import load_model
 from augkit.readings import Columns, image_sets, read, read_accuracy, read_probe
 from augkit.statistics import NO_NETWORK, MissingError, probe_measure
-from augkit.storage import write
 from augkit.studies import Arm, Measure, Study
 from augkit.training import fit
 

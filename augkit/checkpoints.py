@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from augkit.errors import InputError
+from augkit.folders import environment, write
 from augkit.optimizers import make_optimizer
 from augkit.recipe import Recipe
-from augkit.storage import environment, write
 
 FILE = "checkpoint.pt"
 FEW = 16  # channels: a block of oneDNN's widest kernels

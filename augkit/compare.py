@@ -35,9 +35,9 @@ from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_
 from augkit.data import Dataset
 from augkit.errors import InputError, RunError
 from augkit.evaluation import check_measurable
+from augkit.folders import claim, environment, write
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
-from augkit.storage import claim, environment, write
 from augkit.studies import Study, is_study
 from augkit.studying import HelperInterrupted, interrupted, run_study, summary
 from augkit.supervising import Spread

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from augkit.errors import InputError
-from augkit.storage import claim
+from augkit.folders import claim
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def parallel(model: nn.Module, process: Process, device: torch.device) -> nn.Mod
 
 
 def claim_once(output: str | Path | None, process: Process, *, resume: bool, overwrite: bool) -> Path | None:
-    """`augkit.storage.claim` by the first process, while the others wait; None without an output."""
+    """`augkit.folders.claim` by the first process, while the others wait; None without an output."""
     if output is None:
         return None
     folder = claim(Path(output), resume=resume, overwrite=overwrite) if process.first else Path(output)

@@ -19,13 +19,13 @@ from augkit import search
 from augkit.command import Display
 from augkit.comparison import Arm, closing_table, conclusion, measure_run, open_test_sets, response_curve
 from augkit.data import Dataset
+from augkit.folders import environment
 from augkit.invariance import Estimate, InvarianceReport, learned_invariance
 from augkit.job import Run
 from augkit.outcome import outcome
 from augkit.recipe import Recipe
 from augkit.search import Goal, Terms
 from augkit.space import Space
-from augkit.storage import environment
 from augkit.training import fit
 from augkit.trials import measuring_cost
 

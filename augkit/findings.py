@@ -14,11 +14,11 @@ from augkit.cells import Cell, Workplace
 from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.comparison import jsonable
 from augkit.errors import InputError
+from augkit.folders import environment
 from augkit.invariance.intervals import Estimate
 from augkit.readings import FLIPS, pictures_of
 from augkit.report.sheet import data_url
 from augkit.statistics import NO_NETWORK, MissingError, View, statistic
-from augkit.storage import environment
 from augkit.studies import OFF, Arm, Study, describe
 
 Row = dict[str, Any]

@@ -18,9 +18,9 @@ from augkit.checkpoints import FILE, read_checkpoint
 from augkit.data import Dataset
 from augkit.errors import InputError, RunError
 from augkit.evaluation import evaluate
+from augkit.folders import write
 from augkit.job import Run
 from augkit.recipe import Recipe
-from augkit.storage import write
 
 POLL = 0.5  # seconds between looks at a job
 LAST = 30.0  # seconds that a task of Ray may take to end

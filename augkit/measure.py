@@ -24,6 +24,7 @@ from augkit.command import (
 )
 from augkit.data import atypical_versions, load_dataset, sample
 from augkit.errors import InputError, unknown_name
+from augkit.folders import environment, write
 from augkit.interpolation import KERNELS
 from augkit.invariance import PROTOCOLS, Plan
 from augkit.invariance.network import PRECISIONS
@@ -35,7 +36,6 @@ from augkit.models import LoadedModel, load_model
 from augkit.probes import add_probe_flags
 from augkit.report.measured import print_measured
 from augkit.report.measured_page import measured_page
-from augkit.storage import environment, write
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
 

@@ -19,11 +19,11 @@ from augkit.comparison import jsonable
 from augkit.data import Images
 from augkit.data import batches as decoded
 from augkit.errors import InputError
+from augkit.folders import MARK, claim, environment, write
 from augkit.invariance import Measurement, Network, Plan
 from augkit.models import LoadedModel
 from augkit.probes import Subject, chosen_probes, probe
 from augkit.report.gallery import FlipPicture, flip_pictures
-from augkit.storage import MARK, claim, environment, write
 
 STATE = "measurement.pt"
 SAVE_EVERY = 10.0  # seconds

@@ -18,6 +18,7 @@ from augkit.building import choose_device
 from augkit.command import Display, make_parser, new_folder, print_json, run, split_recipe
 from augkit.data import IMAGE_SUFFIXES, TORCHVISION, load_dataset
 from augkit.errors import InputError, unknown_name
+from augkit.folders import claim, environment, write
 from augkit.policy import Policy
 from augkit.recipe import DataSettings, Recipe, find_recipe, recipe_folders
 from augkit.report.figures import save_png
@@ -26,7 +27,6 @@ from augkit.report.preview import preview_page
 from augkit.report.sheet import save
 from augkit.report.strengths import OPS, QUANTILES, STRENGTHS, TILE, draw_sheet, strength_rows
 from augkit.schema import apply_overrides, validate
-from augkit.storage import claim, environment, write
 
 EXAMPLE = """python -m augkit.preview                                     # a photograph, a default policy
   python -m augkit.preview photo.jpg policy.shift.max_pixels=12

@@ -18,9 +18,9 @@ from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import Display, Interrupted
 from augkit.errors import InputError, RunError, WriteError
 from augkit.findings import Findings
+from augkit.folders import MARK, claim, environment, write
 from augkit.report.figures import plane, save_png
 from augkit.report.study_page import study_markdown, study_page
-from augkit.storage import MARK, claim, environment, write
 from augkit.storages import open_storage
 from augkit.studies import Study
 from augkit.supervising import Crew, Spread, doing, is_remote, own_index, recover

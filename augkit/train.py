@@ -25,10 +25,10 @@ from augkit.command import (
 from augkit.data import Dataset, Stream
 from augkit.distributed import rank
 from augkit.errors import InputError
+from augkit.folders import environment, write
 from augkit.recipe import Recipe
 from augkit.report.run_page import RunRecord, run_page
 from augkit.report.sheet import contact_sheet
-from augkit.storage import environment, write
 from augkit.training import Run, fit
 
 SHOWN = 6  # training images on the report

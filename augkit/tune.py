@@ -24,12 +24,12 @@ from augkit.command import (
 )
 from augkit.comparison import jsonable
 from augkit.errors import InputError
+from augkit.folders import write
 from augkit.outcome import outcome
 from augkit.report.page import search_page
 from augkit.report.table import print_table, print_trials
 from augkit.search import SAMPLERS, Goal, load_terms
 from augkit.space import Space
-from augkit.storage import write
 from augkit.tuning import Workers, load_study, tune
 
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer

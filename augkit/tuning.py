@@ -21,6 +21,7 @@ from augkit.data import Dataset
 from augkit.errors import InputError
 from augkit.evaluation import check_measurable
 from augkit.finals import Tuning, finish
+from augkit.folders import claim, environment, write
 from augkit.invariance import InvarianceReport
 from augkit.outcome import search_cost
 from augkit.recipe import Recipe
@@ -29,7 +30,6 @@ from augkit.report.page import tuning_page
 from augkit.report.sheet import contact_sheet, save
 from augkit.search import Goal, Terms
 from augkit.space import Space
-from augkit.storage import claim, environment, write
 from augkit.storages import open_storage
 from augkit.supervising import Crew, Spread, is_remote, own_index, recover
 from augkit.taking import Watch

@@ -20,8 +20,8 @@ from augkit.building import choose_device, load_recipe_data
 from augkit.cell_queue import CellWorker
 from augkit.command import run
 from augkit.errors import WriteError
+from augkit.folders import write
 from augkit.search import load_terms
-from augkit.storage import write
 from augkit.storages import open_storage
 from augkit.taking import Watch
 from augkit.trial_notes import annotate

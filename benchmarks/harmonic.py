@@ -36,9 +36,9 @@ from augkit import geometry
 from augkit.architectures import HarmonicConv2d, HarmonicNet, build_model
 from augkit.architectures.networks import initialise
 from augkit.data import load_dataset
+from augkit.folders import environment, write
 from augkit.invariance.intervals import Estimate, Replicates, combine, replicates
 from augkit.resampling import resample
-from augkit.storage import environment, write
 
 RESULTS = Path(__file__).parent / "results" / "harmonic.json"
 FLOAT = torch.float64

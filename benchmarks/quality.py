@@ -36,11 +36,11 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from augkit import geometry
+from augkit.folders import environment, write
 from augkit.interpolation import KERNELS
 from augkit.invariance import Estimate
 from augkit.report.figures import BLUE, GREY, STYLE, save_png
 from augkit.resampling import resample
-from augkit.storage import environment, write
 
 Array = np.ndarray
 Shift = Callable[[Array, float, float], Array]  # image (H, W) float32 in [0, 1], pixels right, pixels down

@@ -34,7 +34,7 @@ from torchvision import models
 from augkit.architectures import antialias, surgery_report
 from augkit.architectures.replacing import change_padding
 from augkit.architectures.tracing import trace
-from augkit.storage import environment, write
+from augkit.folders import environment, write
 
 # Family, network, side of the image: 128, or what the network needs for no map to be smaller than its padding.
 FAMILIES = [

@@ -23,9 +23,9 @@ from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_share
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
 from augkit.errors import InputError, OddMapWarning, RunError
+from augkit.folders import write
 from augkit.recipe import Recipe
 from augkit.requeueing import requeue
-from augkit.storage import write
 from augkit.storages import open_storage
 from augkit.studies import Study
 from augkit.studying import run_study, summary

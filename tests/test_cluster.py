@@ -72,7 +72,7 @@ def table() -> Iterator[None]:
     """The faults seen, as a file."""
     yield
     if os.environ.get("AUGKIT_FAULTS"):
-        from augkit.storage import environment
+        from augkit.folders import environment
 
         text = json.dumps({"faults": ROWS, "environment": environment()}, indent=2)
         Path(os.environ["AUGKIT_FAULTS"]).write_text(text + "\n")

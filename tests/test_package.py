@@ -17,14 +17,14 @@ ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
     ["errors"],
-    ["geometry", "interpolation", "schema", "storage", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
+    ["geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy_ops", "data"],
     ["policy"],
     ["adapters", "sections"],
     ["recipe", "schedules", "optimizers", "distributed"],
-    ["building", "checkpoints", "evaluation", "feeding"],
+    ["building", "checkpoints", "evaluation", "feeding", "requeueing"],
     ["job", "space", "storages"],
     ["training", "search"],
     ["comparison", "experiments", "models", "report", "launching", "taking"],

@@ -39,7 +39,7 @@ class RunRecord:
         classes: names, in the order of the labels.
         confusion: ``(K, K)`` counts on the validation split, true x said.
         recipe_yaml: the resolved recipe.
-        environment: see `augkit.storage.environment`.
+        environment: see `augkit.folders.environment`.
         notes: sentences on what was out of the ordinary.
     """
 
