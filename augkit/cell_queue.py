@@ -31,7 +31,7 @@ from augkit.requeueing import requeue
 from augkit.schema import parse_yaml, validate
 from augkit.search import READY, wait_for
 from augkit.studies import Study, StudySettings, resolve
-from augkit.taking import IN_A_ROW, GiveUpError, Surplus, Watch, frozen, stand_by, take_one
+from augkit.taking import IN_A_ROW, GiveUpError, Later, Surplus, Watch, frozen, stand_by, take_one
 
 JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
 SEEN = 30.0  # seconds in which a host sees what another wrote
@@ -169,6 +169,7 @@ class CellWorker:
     def __post_init__(self) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{self.index}"
         self.failed, self.looked = 0, 0.0
+        self.unable: InputError | None = None
         self._open()
 
     def _open(self) -> None:
@@ -190,11 +191,14 @@ class CellWorker:
 
         Raises:
             RunError: three cells failed in a row, or nothing can be written.
+            InputError: the study was added to, and this host cannot do what is new.
             KeyboardInterrupt: what was begun is in line again.
         """
         while self.queue.get_trials(deepcopy=False, states=OPEN):
             if self.queue.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 take_one(self.queue, self._work, self.watch)
+                if self.unable is not None:
+                    raise self.unable
             else:
                 stand_by(self.queue, self.watch, "waiting for cells of other workers")
 
@@ -202,7 +206,11 @@ class CellWorker:
         trial.set_user_attr("worker", self.name)
         name = trial.user_attrs.get("cell")
         if self.queue.user_attrs["order"]["token"] != self.token:
-            self._open()  # a seed, an arm or a measure was added since
+            try:
+                self._open()  # a seed, an arm or a measure was added since
+            except InputError as error:
+                self.unable = error
+                raise Later from None  # others may be able
         if name not in self.cells:
             raise Surplus
         self.watch.stage(name)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from augkit.building import fresh_model, load_recipe_data
 from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.data import Dataset, Images
 from augkit.errors import InputError
+from augkit.evaluation import calling
 from augkit.experiments import locate
 from augkit.folders import write
 from augkit.models import load_model
@@ -174,7 +175,7 @@ class Workplace:
         for name in missing:
             alive()
             try:
-                with _calling(alive, model):
+                with calling(alive, model):
                     columns = self._take(cell, cell.measures[name], model)
             except MissingError as error:
                 failed[name] = str(error)
@@ -221,7 +222,7 @@ class Workplace:
             dataset=self.dataset(arm),
             model=self._own(cell),
             on_epoch=on_epoch,
-            on_step=lambda step, steps: alive(),
+            alive=alive,
         )
         return run.model
 
@@ -270,17 +271,6 @@ class Workplace:
         with contextlib.suppress(OSError, ValueError, KeyError), np.load(self._file(cell, name)) as file:
             return str(file["digest"]) == self._digest(cell, measure)
         return False
-
-
-@contextlib.contextmanager
-def _calling(alive: Callable[[], None], model: nn.Module | None) -> Iterator[None]:
-    """Whatever a measure does, it asks the network."""
-    hook = None if model is None else model.register_forward_pre_hook(lambda network, images: alive())
-    try:
-        yield
-    finally:
-        if hook is not None:
-            hook.remove()
 
 
 def _save(path: Path, columns: Columns) -> None:

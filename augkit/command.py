@@ -23,6 +23,10 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with the line that goes on from what was done."""
 
 
+class HelperInterrupted(KeyboardInterrupt):
+    """Ctrl-C where only help was given: the same command helps again."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all of ours."""
 

@@ -20,6 +20,7 @@ from augkit.checkpoints import FILE as CHECKPOINT
 from augkit.checkpoints import read_checkpoint, stalled
 from augkit.command import (
     Display,
+    HelperInterrupted,
     Interrupted,
     add_spread,
     add_writing,
@@ -39,7 +40,7 @@ from augkit.folders import claim, environment, write
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.studies import Study, is_study
-from augkit.studying import HelperInterrupted, interrupted, run_study, summary
+from augkit.studying import interrupted, run_study, summary
 from augkit.supervising import Spread
 from augkit.training import Run, fit
 

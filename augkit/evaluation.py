@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,17 @@ def evaluate(
         raise InputError("evaluation: expected at least 1 labelled image, got none")
     loss, confusion = process.total(loss), process.total(confusion)
     return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
+
+
+@contextlib.contextmanager
+def calling(alive: Callable[[], None], model: nn.Module | None) -> Iterator[None]:
+    """Call ``alive`` whenever the network is asked, as every measure does."""
+    hook = None if model is None else model.register_forward_pre_hook(lambda network, images: alive())
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:

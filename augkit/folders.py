@@ -32,6 +32,9 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except KeyboardInterrupt:
+        partial.unlink(missing_ok=True)
+        raise
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
@@ -52,11 +55,12 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Pat
         raise InputError(
             f"output '{folder}' exists: add --resume to go on, --overwrite to replace it, or name another --output"
         )
-    if filled and overwrite and not resume:
-        if not (folder / MARK).is_file():
-            raise InputError(f"output '{folder}': --overwrite replaces folders that augkit wrote, this is none")
-        shutil.rmtree(folder)
+    replaced = filled and overwrite and not resume
+    if replaced and not (folder / MARK).is_file():
+        raise InputError(f"output '{folder}': --overwrite replaces folders that augkit wrote, this is none")
     try:
+        if replaced:
+            _empty(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.partial"
         probe.touch()
@@ -64,6 +68,15 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Pat
     except OSError as error:
         raise InputError(f"output '{folder}': cannot be written ({error.strerror or error})") from None
     return folder
+
+
+def _empty(folder: Path) -> None:
+    """The mark last, so that what an interrupt leaves can still be told from anybody else's."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == MARK):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def environment(**extra: Any) -> dict[str, Any]:

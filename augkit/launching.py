@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,7 +76,12 @@ def fit_by_torchrun(
             finally:
                 if job.poll() is None:
                     job.terminate()
-                    job.wait(30)
+                    try:
+                        job.wait(30)
+                    except subprocess.TimeoutExpired:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.killpg(job.pid, signal.SIGKILL)
+                        job.wait()
             if code:
                 log.seek(0)
                 lines = [line for line in log.read().splitlines() if line.startswith("augkit: error: ")]

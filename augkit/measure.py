@@ -54,17 +54,18 @@ def main(arguments: list[str]) -> None:
         sets |= _built_in(next(iter(sets.values())), plan, options.seed or 0)
     session = Session(options, arguments, loaded, plan, operator, lie=preset is not None and preset.lie is not None)
     session.begin(sets)
-    reports = session.measure()
-    result = {"model": options.model, "split": options.split, **reports.pop(session.typical)}
-    if reports:
-        result["ood"] = reports
-    if preset is not None:
-        result["preset"] = {"name": options.preset, **preset.to_dict()}
-    command = f"python -m augkit.measure {shlex.join(arguments)}"
-    result |= {"weights_sha256": session.network.digest, "folder": str(session.folder), "command": command}
-    result["environment"] = environment()
-    write(session.folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
-    write(session.folder / "report.html", measured_page(result, session.pictures(result["flips"])))
+    with session.interruptible():
+        reports = session.measure()
+        result = {"model": options.model, "split": options.split, **reports.pop(session.typical)}
+        if reports:
+            result["ood"] = reports
+        if preset is not None:
+            result["preset"] = {"name": options.preset, **preset.to_dict()}
+        command = f"python -m augkit.measure {shlex.join(arguments)}"
+        result |= {"weights_sha256": session.network.digest, "folder": str(session.folder), "command": command}
+        result["environment"] = environment()
+        write(session.folder / "results.json", json.dumps(result, indent=2, allow_nan=False))
+        write(session.folder / "report.html", measured_page(result, session.pictures(result["flips"])))
     if options.json:
         print_json(result)
         return

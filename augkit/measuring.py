@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import time
@@ -113,13 +114,18 @@ class Session:
         write(self.folder / MARK, json.dumps(environment(), indent=2))
 
     def measure(self) -> dict[str, dict[str, Any]]:
-        """Reports for JSON, by image set, the probes with the first; an interrupt keeps all whole batches."""
+        """Reports for JSON, by image set, the probes with the first."""
         views = len(self.plan.layout.columns)
+        with Display(sum(map(len, self.sets.values())) * views, quiet=self.options.quiet) as bar:
+            reports = {name: self._measure_one(name, bar) for name in self.sets}
+            reports[self.typical] |= self._probe(bar)
+            return reports
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """An interrupt keeps all whole batches, and says how to go on."""
         try:
-            with Display(sum(map(len, self.sets.values())) * views, quiet=self.options.quiet) as bar:
-                reports = {name: self._measure_one(name, bar) for name in self.sets}
-                reports[self.typical] |= self._probe(bar)
-                return reports
+            yield
         except KeyboardInterrupt:
             for name, measurement in self.measurements.items():
                 if measurement.tally.images:

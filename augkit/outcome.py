@@ -36,12 +36,12 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
         }
         for found in controls
     ]
-    numbers = {row["number"] for row in rows}
+    numbers, lost = {row["number"] for row in rows}, {trial.number for trial in search.lost(study)}
     for trial in study.get_trials(deepcopy=False):
         attrs = trial.user_attrs
         if trial.number in numbers or "control" in attrs or trial.state in (TrialState.RUNNING, TrialState.WAITING):
             continue
-        if trial.state == TrialState.FAIL and "values" not in attrs:
+        if trial.state == TrialState.FAIL and trial.number not in lost:
             continue
         done = trial.state == TrialState.COMPLETE
         rows.append(
@@ -75,13 +75,12 @@ def search_cost(study: optuna.Study, terms: Terms) -> dict[str, Any]:
     trials = search.finished(study)
     copied = [trial for trial in trials if "same_as" in trial.user_attrs]
     fresh = [trial for trial in trials if "same_as" not in trial.user_attrs]
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     run = sum(int(trial.user_attrs.get("epochs", terms.epochs)) for trial in fresh)
     return {
         "trials": len(trials),
         "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
         "answered_from_the_study": len(copied),
-        "failed": sum("values" in trial.user_attrs for trial in failed),
+        "failed": len(search.lost(study)),
         "epochs_run": run,
         "epochs_saved": len(trials) * terms.epochs - run,
         "trial_seconds": round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in trials), 1),

@@ -35,17 +35,21 @@ def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
 
     Whether it was still running; somebody else may have done this.
     """
-    trial = next(t for t in study.get_trials(deepcopy=True) if t.number == number)
-    try:
-        study.tell(number, state=TrialState.FAIL)
-    except (ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
-        return False
-    Retry(retries)(study, trial)
-    return True
+    trial = _fail(study, number)
+    if trial is not None:
+        Retry(retries)(study, trial)
+    return trial is not None
+
+
+def hand_back(study: optuna.Study, number: int) -> None:
+    """`requeue`, of a trial that was interrupted: no fault of its own, so it does not count as a retry."""
+    trial = _fail(study, number)
+    if trial is not None:
+        requeue_interrupted(study, trial)
 
 
 def requeue_interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Put a trial that failed in line again; that is no fault of its own, so it does not count as a retry."""
+    """Put a trial that failed because it was interrupted in line again."""
     if _says_what(trial):
         asked = _as_asked(trial)
         study.add_trial(
@@ -57,6 +61,16 @@ def requeue_interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
                 system_attrs=asked.system_attrs,
             )
         )
+
+
+def _fail(study: optuna.Study, number: int) -> FrozenTrial | None:
+    """The trial, where it was running and now has failed."""
+    trial = next(t for t in study.get_trials(deepcopy=True) if t.number == number)
+    try:
+        study.tell(number, state=TrialState.FAIL)
+    except (ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
+        return None
+    return trial
 
 
 def _as_asked(trial: FrozenTrial) -> FrozenTrial:

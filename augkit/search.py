@@ -162,6 +162,18 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if "control" not in t.user_attrs]
 
 
+def lost(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that failed, but for those that were interrupted and run again."""
+    trials = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
+
+    def again(trial: FrozenTrial) -> bool:
+        same = [t for t in trials if t.user_attrs["values"] == trial.user_attrs["values"]]
+        return any(t.state != TrialState.FAIL or t.number > trial.number for t in same)
+
+    failed = [t for t in trials if t.state == TrialState.FAIL]
+    return [t for t in failed if "error" in t.user_attrs or not again(t)]
+
+
 def has_place(study: optuna.Study, number: int) -> bool:
     """Whether trial ``number`` is among those asked for."""
     counted = 0

@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from augkit.errors import AugkitError, InputError
 from augkit.requeueing import Retry
 
 BEGIN = b'{"op_code"'  # of every line of a journal
 HEARTBEAT = 30  # seconds
+LOCKED = 30  # seconds without a line, after which a journal's lock is taken over
 ANSWER = 10.0  # seconds in which a proxy is to answer
 ATTEMPTS = 6  # to open a database that others open too
 PATIENCE = 300.0  # seconds that a database may be away
@@ -82,11 +83,13 @@ def open_storage(
         if not path.parent.is_dir():
             raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
         if path.with_name(f"{path.name}.lock").is_symlink():
-            say(f"'{path.name}' is locked; a lock that was left behind is taken over after 30 s")
+            say(f"'{path.name}' is locked; a lock that was left behind is taken over after {LOCKED} s")
         head = path.read_bytes()[: len(BEGIN)] if path.is_file() else b""
         if not BEGIN.startswith(head):
             raise ValueError("it is another file")  # of which a repair would cut the last line off
-        journal = Journal(str(path))
+        # Absolute, since the lock is a link to it; taken over from a dead holder before its worker is taken for silent.
+        file_path, patience = str(path.resolve()), max(3, min(LOCKED, int(grace / 2)))
+        journal = Journal(file_path, JournalFileSymlinkLock(file_path, grace_period=patience))
         if journal.repair():
             say(f"'{path.name}' ended in a torn line, which is cut off")
         with path.open("rb") as file:

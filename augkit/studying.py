@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from augkit.building import choose_device
 from augkit.cell_queue import JOURNAL, LOCK, CellQueue, attempt, check_shared, leading
 from augkit.cells import Cell, Workplace, cells_of, to_do
-from augkit.command import Display, Interrupted
+from augkit.command import Display, HelperInterrupted, Interrupted
 from augkit.errors import InputError, RunError, WriteError
 from augkit.findings import Findings
 from augkit.folders import MARK, claim, environment, write
@@ -209,10 +209,6 @@ def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
     arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
     arguments += ["--retries", str(crew.retries), "--device", str(device)]
     return Crew(queue.queue, queue.folder, arguments, crew, queue.done, queue.settled, first, line=show.line)
-
-
-class HelperInterrupted(KeyboardInterrupt):
-    """Ctrl-C where only help was given: the same command helps again."""
 
 
 class _Teller:

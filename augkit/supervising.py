@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -28,13 +29,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit.errors import InputError, RunError
 from augkit.launching import on_ray
-from augkit.requeueing import requeue, requeue_interrupted
+from augkit.requeueing import hand_back, requeue, requeue_interrupted
 from augkit.storages import is_sqlite
 
 POLL = 0.25  # seconds between looks
 DEATHS = 3  # of one worker in a row, after which something else is wrong
 MERCY = 20.0  # seconds to hand a trial back
 START = 60.0  # seconds to start in, however short the grace
+CLOCK = 10.0  # seconds by which the times of a process and of its trial may differ
 
 
 @dataclass(frozen=True)
@@ -183,19 +185,20 @@ class Crew:
 
     def _dismiss(self) -> None:
         """Have those that still work hand their trials back; then do it for them."""
-        for member in self._members:
-            if member.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    member.process.send_signal(signal.SIGCONT)
-                    member.process.send_signal(signal.SIGINT)
+        at_work = [member for member in self._members if member.process.poll() is None]
+        for member in at_work:
+            with contextlib.suppress(ProcessLookupError):
+                member.process.send_signal(signal.SIGCONT)
+                member.process.send_signal(signal.SIGINT)
         until = time.monotonic() + MERCY
-        for member in self._members:
+        for member in at_work:
             try:
                 member.process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
-                requeue_of(self.study, member.name, None)
+            for trial in _running(self.study, member.name):
+                hand_back(self.study, trial.number)
 
     def _last_words(self) -> str:
         for member in self._members:
@@ -217,6 +220,8 @@ class _Member:
     deaths: int
     finished: int
     ended: bool = False
+    sign: float = 0.0  # when the status file was written, by the clock of its disk
+    seen: float = -math.inf  # when that was seen to change, by ours, which stands still while a laptop sleeps
 
     def state(self) -> dict[str, Any]:
         """What it does."""
@@ -227,8 +232,10 @@ class _Member:
     def silent(self) -> float:
         """Seconds since its last sign of life."""
         with contextlib.suppress(OSError):
-            return max(0.0, time.time() - self.status.stat().st_mtime)
-        return time.monotonic() - self.started
+            sign = self.status.stat().st_mtime
+            if sign != self.sign:
+                self.sign, self.seen = sign, time.monotonic()
+        return time.monotonic() - max(self.seen, self.started)
 
     def last_word(self) -> str:
         """The last error in its log."""
@@ -254,10 +261,13 @@ def doing(state: dict[str, Any]) -> str:
 
 def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:
     """Fail the running trials of a worker and put them in line again; their numbers."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    mine = [trial for trial in running if trial.user_attrs.get("worker") == worker]
-    failed = [trial for trial in mine if requeue(study, trial.number, retries)]
+    failed = [trial for trial in _running(study, worker) if requeue(study, trial.number, retries)]
     return [trial.number for trial in failed if retries is None or _tries(trial) < retries]
+
+
+def _running(study: optuna.Study, worker: str) -> list[FrozenTrial]:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial for trial in running if trial.user_attrs.get("worker") == worker]
 
 
 def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[int, int]:
@@ -274,7 +284,7 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
             continue
         host, pid, _ = worker.rsplit(":", 2)
         here = host == socket.gethostname()
-        if (here or alone) and not (here and _lives(int(pid))):
+        if (here or alone) and not (here and _lives(int(pid), trial)):
             again += requeue(study, trial.number, retries)
         else:
             others += 1
@@ -286,8 +296,14 @@ def _put_back(study: optuna.Study, retries: int | None) -> int:
     trials = study.get_trials(deepcopy=False)
     alive = [json.dumps(t.user_attrs.get("values"), sort_keys=True) for t in trials if t.state != TrialState.FAIL]
     alive += [json.dumps(t.params, sort_keys=True) for t in trials if t.state == TrialState.WAITING]
-    count = 0
+    count, controls = 0, {t.user_attrs.get("control") for t in trials if t.state != TrialState.FAIL}
+    controls |= set(study.user_attrs)
     for trial in trials:
+        control = trial.user_attrs.get("control")
+        if control is not None and control not in controls:  # without which there is nothing to measure against
+            requeue_interrupted(study, trial)
+            controls.add(control)
+            count += 1
         # One that failed for a reason of its own has an error.
         if trial.state != TrialState.FAIL or "values" not in trial.user_attrs or "error" in trial.user_attrs:
             continue
@@ -303,7 +319,8 @@ def _tries(trial: FrozenTrial) -> int:
     return len(trial.system_attrs.get("retry_history", []))
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, trial: FrozenTrial) -> bool:
+    """Whether the process that began a trial of this host is still there."""
     if pid == os.getpid():
         return False  # a trial of this process that is not under way: an earlier one had the same number
     try:
@@ -312,10 +329,14 @@ def _lives(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StopIteration):  # where there is no /proc
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text().splitlines()
+        booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
+        started = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
         # One that has ended and that nobody has asked after yet, or another program by now.
-        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        return not ended and b"augkit" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        began = trial.datetime_start.timestamp() if trial.datetime_start else started
+        return fields[0] != "Z" and started < began + CLOCK
     return True
 
 

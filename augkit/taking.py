@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.errors import AugkitError, InputError, RunError
-from augkit.requeueing import requeue, requeue_interrupted
+from augkit.requeueing import hand_back, requeue, requeue_interrupted
 
 IN_A_ROW = 3  # failed trials after which a worker gives up
 NAMELESS = 120.0  # seconds after which a trial that no worker has put its name to is nobody's
@@ -21,6 +21,10 @@ NAMELESS = 120.0  # seconds after which a trial that no worker has put its name 
 
 class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
     """A trial that nobody needs."""
+
+
+class Later(Exception):  # noqa: N818 (no error: it is run after what it waits for)
+    """A trial that needs what stands in line behind it."""
 
 
 class GiveUpError(AugkitError):
@@ -49,19 +53,25 @@ class Watch:
 def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]], watch: Watch) -> None:
     """Ask for a trial, run it, and tell what came of it; with a heartbeat where the storage has one.
 
-    A RunError or `Surplus` in ``objective`` fails the trial and nothing else.
+    A RunError or `Surplus` in ``objective`` fails the trial and nothing else; `Later` puts it at the end of the line.
 
     Raises:
         RunError: ``objective`` raised `GiveUpError`.
         KeyboardInterrupt: what was begun is in line again.
     """
-    begun, own = list[int](), list[Exception]()
+    begun, own, stopped, later = list[int](), list[Exception](), list[int](), list[int]()
 
     def run(trial: optuna.Trial) -> float | Sequence[float]:
         begun.append(trial.number)
         try:
             return objective(trial)
         except optuna.exceptions.OptunaError:
+            raise
+        except KeyboardInterrupt:
+            stopped.append(trial.number)
+            raise
+        except Later:
+            later.append(trial.number)
             raise
         except Exception as error:
             own.append(error)
@@ -70,22 +80,39 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            study.optimize(run, n_trials=1, catch=(RunError, Surplus))
+            study.optimize(run, n_trials=1, catch=(RunError, Surplus, Later))
+            for number in later:
+                requeue_interrupted(study, frozen(study, number))
         except KeyboardInterrupt:
-            for trial in (frozen(study, number) for number in begun):
-                if trial.state == TrialState.FAIL:
-                    requeue_interrupted(study, trial)
+            _break_off(study, begun, told=bool(stopped))
             raise
         except GiveUpError as error:
             raise RunError(str(error)) from None
         except InputError:
             raise
         except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
+            if stopped:  # and taken over before: there is nothing to hand back
+                raise KeyboardInterrupt from None
             own_fault = any(error is one for one in own)
             if own_fault or not begun or not frozen(study, begun[0]).state.is_finished():
                 raise
             # Taken for dead, its trial is another worker's; so is what comes of it.
             watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
+        except UnboundLocalError as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            # Interrupted while the result was told, Optuna trips over a variable of its own.
+            _break_off(study, begun, told=False)
+            raise KeyboardInterrupt from None
+
+
+def _break_off(study: optuna.Study, begun: Sequence[int], *, told: bool) -> None:
+    """Put trials in line again that were interrupted; ``told`` says that those that failed did so for that reason."""
+    for trial in (frozen(study, number) for number in begun):
+        if trial.state == TrialState.RUNNING:
+            hand_back(study, trial.number)
+        elif trial.state == TrialState.FAIL and told:
+            requeue_interrupted(study, trial)
 
 
 def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:

@@ -55,13 +55,13 @@ def main(arguments: list[str]) -> None:
     with Display(0, quiet=options.quiet or rank() > 0) as display:
         try:
             trained = _train(recipe, folder, options, dataset, display)
+            report = write_report(trained, dataset) if rank() == 0 else None
         except KeyboardInterrupt:
             if not (folder / "recipe.yaml").is_file():
                 raise
             raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
     if rank() > 0:
         return
-    report = write_report(trained, dataset)
     last = {**trained.history[-1], "validation_accuracy": trained.evaluation.accuracy}
     if options.json:
         print_json({"folder": str(folder), "seed": recipe.seed, **last, "skipped": len(dataset.skipped)})

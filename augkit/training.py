@@ -22,7 +22,7 @@ from augkit.checkpoints import State, describe, restore, stalled
 from augkit.data import Dataset, Images, sample
 from augkit.distributed import claim_once, joined, local_device, parallel
 from augkit.errors import InputError, RunError
-from augkit.evaluation import Evaluation, autocast, check_measurable, evaluate, measure_model
+from augkit.evaluation import Evaluation, autocast, calling, check_measurable, evaluate, measure_model
 from augkit.feeding import make_feed
 from augkit.job import Job, Run
 from augkit.mixing import mix_batch
@@ -47,6 +47,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     validation_loader: Any = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Run:
     """Train the recipe's network, or yours; in one process, or in those that torchrun started.
 
@@ -64,6 +65,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
             ``(B,)``, in place of the recipe's data; with ``model``. Each of several processes brings its own.
         on_epoch: called with each row of the history.
         on_step: called after each update with the updates so far and those in all.
+        alive: called at every batch, of evaluations too, for what has to be done every few seconds.
 
     Raises:
         InputError: the output exists, or holds another recipe; data or device are not there.
@@ -86,16 +88,22 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         if recipe.invariance.every and isinstance(held_out, Images):
             check_measurable(recipe, held_out, state.result)
         job = Job(recipe, state, feed, held_out, fits, folder, target, process)
-        evaluation = _train(job, on_epoch, on_step)
+        evaluation = _train(job, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
             job.save()
         if evaluation is None or state.best is not None:
-            evaluation = evaluate(state.result, held_out, recipe, target, process)
+            with calling(alive, state.result):
+                evaluation = evaluate(state.result, held_out, recipe, target, process)
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
 
 
-def _train(job: Job, on_epoch: Callable[..., None] | None, on_step: Callable[..., None] | None) -> Evaluation | None:
+def _train(
+    job: Job,
+    on_epoch: Callable[..., None] | None,
+    on_step: Callable[..., None] | None,
+    alive: Callable[[], None],
+) -> Evaluation | None:
     """All steps that are left; what the network scored after the last one, None where none was left."""
     evaluation = None
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.feed.steps
@@ -120,6 +128,7 @@ def _train(job: Job, on_epoch: Callable[..., None] | None, on_step: Callable[...
                 state.average(settings.ema)
             if on_step is not None:
                 on_step(state.step, steps)
+            alive()
             in_between = settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0
             if job.device.type == "cpu" or in_between:
                 job.finite_loss(rate)
@@ -127,7 +136,9 @@ def _train(job: Job, on_epoch: Callable[..., None] | None, on_step: Callable[...
                 job.save()
             if state.step == steps:
                 break
-        evaluation = _end_epoch(job, state.step == steps, rate, before, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        with calling(alive, state.result):
+            evaluation = _end_epoch(job, state.step == steps, rate, before, seconds)
         if on_epoch is not None:
             on_epoch(state.history[-1])
         log(state.history[-1])

@@ -23,10 +23,10 @@ from augkit.job import Run
 from augkit.recipe import Recipe
 from augkit.search import Goal, Terms
 from augkit.space import Space
-from augkit.taking import IN_A_ROW, GiveUpError, Surplus, Watch, frozen, stand_by, take_one
+from augkit.taking import IN_A_ROW, GiveUpError, Later, Surplus, Watch, frozen, stand_by, take_one
 from augkit.training import fit
 
-CONTROL_WAIT = 3600.0  # seconds for the control of another worker
+SETTLE = 2.0  # seconds in which what has failed is in line again
 
 
 @dataclass
@@ -91,13 +91,20 @@ class Worker:
 
     def _refuse_lost_controls(self) -> None:
         """RunError where a control is missing and nobody is going to train it."""
-        under_way = (TrialState.RUNNING, TrialState.WAITING)
-        lost = self._missing_controls()
-        if lost:
-            trials = self.study.get_trials(deepcopy=False, states=under_way)
-            lost = self._missing_controls() - {trial.user_attrs.get("control") for trial in trials}
-        if lost:
+        if self._lost_controls():
+            time.sleep(SETTLE)
+        if lost := self._lost_controls():
             raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
+
+    def _lost_controls(self) -> set[str]:
+        if not self._missing_controls():
+            return set()
+        under_way = self._controls(TrialState.RUNNING, TrialState.WAITING)
+        return self._missing_controls() - under_way  # missing now, since one may have ended in between
+
+    def _controls(self, *states: TrialState) -> set[str]:
+        trials = self.study.get_trials(deepcopy=False, states=states)
+        return {trial.user_attrs["control"] for trial in trials if "control" in trial.user_attrs}
 
     def _trial(self, trial: optuna.Trial) -> float | Sequence[float]:
         trial.set_user_attr("worker", self.name)
@@ -106,6 +113,8 @@ class Worker:
             return self._control(trial, control)
         if not search.has_place(self.study, trial.number):
             raise Surplus
+        if self._controls(TrialState.WAITING):
+            raise Later  # one that was interrupted stands behind the first trials
         values = self.space.suggest(trial)
         trial.set_user_attr("values", values)
         twin = next((t for t in search.finished(self.study) if t.user_attrs.get("values") == values), None)
@@ -170,20 +179,12 @@ class Worker:
 
     def _reference(self, key: str) -> dict[str, Any]:
         """What the control scored, once it is there."""
-
-        def ask() -> dict[str, Any] | None:
-            self.watch.alive()
+        while (found := self.study.user_attrs.get(key)) is None:
             self._refuse_lost_controls()
-            found = self.study.user_attrs.get(key)
-            return found if isinstance(found, dict) else None
-
-        found = ask()
-        if found is None:
-            self.watch.stage("waiting for the control of another worker")
-            found = search.wait_for(ask, CONTROL_WAIT)
-        if found is None:
-            raise GiveUpError(f"the control was not trained within {CONTROL_WAIT:.0f} s")
-        return found
+            if key in self._controls(TrialState.WAITING):
+                raise Later  # its worker has died, or handed it back
+            stand_by(self.study, self.watch, "waiting for the control of another worker")
+        return dict(found)
 
     def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
         """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
@@ -262,18 +263,11 @@ class Worker:
     def _train(
         self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[dict[str, Any]], None]]
     ) -> Run:
-        last = [0.0]
-
         def on_epoch(row: dict[str, Any]) -> None:
             self.watch.work(1)
             self.watch.epoch(number, row, recipe.train.epochs)
             for call in callbacks:
                 call(row)
-
-        def on_step(step: int, steps: int) -> None:
-            if time.monotonic() - last[0] > 1:
-                last[0] = time.monotonic()
-                self.watch.alive()
 
         if self.processes > 1:
             from augkit.launching import fit_by_torchrun
@@ -287,7 +281,7 @@ class Worker:
             device=self.device,
             dataset=self.dataset,
             on_epoch=on_epoch,
-            on_step=on_step,
+            alive=self.watch.alive,
         )
 
     def _measure(self, run: Run, images: Images, lengths: Sequence[float] = ()) -> InvarianceReport:

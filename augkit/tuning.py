@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from augkit import search
 from augkit.building import choose_device, fresh_model, load_recipe_data
-from augkit.command import Display
+from augkit.command import Display, HelperInterrupted
 from augkit.comparison import jsonable
 from augkit.data import Dataset
 from augkit.errors import InputError
@@ -132,8 +132,12 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line(f"{others} trial(s) are under way elsewhere")
         tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
         _plan(tuning, trials)
-        _search(tuning, place, crew, 0 if created or resume else own_index())
-        if not (created or resume):
+        helps = not (created or resume)
+        try:
+            _search(tuning, place, crew, own_index() if helps else 0)
+        except KeyboardInterrupt:
+            raise (HelperInterrupted if helps else KeyboardInterrupt) from None
+        if helps:
             display.line("the search is done; the command that made the study goes on with the final runs")
             return {"joined": True, "search_cost": search_cost(study, terms)}
         recipe, results = finish(tuning)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
 
 from augkit.data import Dataset, load_dataset
 from augkit.recipe import Recipe
+
+# A busy machine stalls for longer than any example takes, and what fails once should fail again.
+hypothesis.settings.register_profile(
+    "augkit", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("augkit")
 
 
 @pytest.fixture(autouse=True)

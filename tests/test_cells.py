@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -483,7 +484,16 @@ def test_a_host_with_another_recipe_does_not_work(study_file: Path, tmp_path: Pa
         CellWorker(queue.queue, torch.device("cpu"))
 
 
-def test_a_study_taken_back_by_the_command_that_made_it(study_file: Path, tmp_path: Path) -> None:
+def test_a_study_taken_back_by_the_command_that_made_it(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, wait_for = threading.Event(), cell_queue.wait_for
+
+    def noted(ask: Callable[[], Any], seconds: float) -> Any:
+        waits.set()
+        return wait_for(ask, seconds)
+
+    monkeypatch.setattr(cell_queue, "wait_for", noted)
     study, storage = Study.load(study_file), open_storage(tmp_path / JOURNAL)
     made = CellQueue.open(storage, "q", study, lead=False)
     helpers: list[str] = []
@@ -496,7 +506,7 @@ def test_a_study_taken_back_by_the_command_that_made_it(study_file: Path, tmp_pa
 
     helper = threading.Thread(target=help_out)
     helper.start()
-    time.sleep(0.3)
+    assert waits.wait(timeout=60)
     made.withdraw()
     helper.join(timeout=20)
     assert helpers == ["study 'q' was taken back by the command that made it, which says why"]

@@ -254,3 +254,23 @@ def test_schema_is_json_with_descriptions(capsys: pytest.CaptureFixture[str]) ->
     for section in schema["$defs"].values():
         for name, field in section["properties"].items():
             assert "description" in field or "$ref" in field, name
+
+
+def test_who_helped_with_a_search_and_was_interrupted_helps_again(
+    tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --resume it would lead: take its own number of trials, and do the final runs a second time."""
+    place = f"sqlite:///{tmp_path}/s.db"
+    words = [*tune_words(tiny_file, tmp_path / "first"), "--storage", place, "--study", "s"]
+    assert call("tune", *words, "--quiet") == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("augkit.tuning._search", interrupted)
+    monkeypatch.setattr("augkit.tuning.is_remote", lambda storage: True)
+    words = [*tune_words(tiny_file, tmp_path / "second"), "--storage", place, "--study", "s"]
+    assert call("tune", *words, "--quiet") == 130
+    again = [word for word in words if word not in ("--output", str(tmp_path / "second"))]
+    line = capsys.readouterr().err.splitlines()[-1].split()
+    assert line == ["python", "-m", "augkit.tune", *again, "--quiet"]

@@ -25,9 +25,9 @@ policy: {shift: {max_pixels: 2.0}, rescale: {max_factor: 1.1, p: 0.5}}
 optim: {name: adamw, lr: 0.01}
 train: {epochs: 4, batch_size: 16, ema: 0.9, mixup: 0.2, cutmix: 1.0, checkpoint_steps: 5, patience: 3}
 """
-# Trains slowly enough to be hit, and says after each update how far it is.
-SLOWLY = """
-import sys, time
+# Says after each update how far it is, and kills itself after one of them: from outside, a busy machine comes too late.
+UNTIL = """
+import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from augkit.recipe import Recipe
@@ -35,29 +35,19 @@ from augkit.training import fit
 
 def on_step(step, steps):
     print(step, flush=True)
-    time.sleep(0.01)
+    if step == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 fit(Recipe.load(sys.argv[1]), output=sys.argv[2], resume=True, device="cpu", on_step=on_step)
 """
 STEPS = 4 * (200 // 16)
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", SLOWLY, str(tmp_path / "mine.yaml"), str(tmp_path / "killed")]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-
-
-def train_until(process: subprocess.Popen[str], step: int) -> int:
-    """Kill the process once it has made ``step`` updates; the updates that it told of."""
-    reached = 0
-    with process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            reached = int(line)
-            if reached >= step:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-    return reached
+def train_until(tmp_path: Path, step: int) -> tuple[int, int]:
+    """Train in a process that SIGKILL ends after ``step`` updates; the updates that it told of, and its exit code."""
+    arguments = [sys.executable, "-c", UNTIL, str(tmp_path / "mine.yaml"), str(tmp_path / "killed"), str(step)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
+    return int(done.stdout.split()[-1]), done.returncode
 
 
 @pytest.mark.cluster
@@ -71,12 +61,8 @@ def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> 
         torch.set_num_threads(threads)
     kills = [3, 8, 13, 27, 46]  # before the first checkpoint, within an epoch, at its first step, and later
     for step in kills:
-        process = start(tmp_path)
-        assert train_until(process, step) >= step
-        assert process.returncode == -signal.SIGKILL
-    process = start(tmp_path)
-    assert train_until(process, STEPS + 1) == STEPS
-    assert process.returncode == 0
+        assert train_until(tmp_path, step) == (step, -signal.SIGKILL)
+    assert train_until(tmp_path, STEPS + 1) == (STEPS, 0)
     expected, found = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
     for key in ("model", "trained"):
         for name, value in expected[key].items():
@@ -90,7 +76,7 @@ def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> 
 
 def test_a_checkpoint_within_an_epoch_knows_its_place(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE)
-    train_until(start(tmp_path), 7)  # the update after the sixth comes when the checkpoint of the fifth is written
+    train_until(tmp_path, 7)
     assert read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == 5
 
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from toy import make_terms, open_toy
+from toy import Toy, make_terms, open_toy
 
-from augkit import search
+from augkit import search, trials
+from augkit.errors import RunError
+from augkit.outcome import search_cost
+from augkit.recipe import Recipe
 from augkit.requeueing import Retry, requeue, requeue_interrupted
 from augkit.storages import open_storage
-from augkit.taking import frozen
+from augkit.supervising import recover
+from augkit.taking import GiveUpError, Watch, frozen, take_one
+
+
+def wait(ask: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not ask():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def interrupt(*_: object) -> None:
@@ -84,6 +98,120 @@ def test_what_is_asked_for_stays_and_what_came_of_it_goes(tmp_path: Path, way: s
     assert second.suggest_float("x", 0, 1) == 0.25
     WAYS[way](study, second.number)
     assert len(study.trials) == (2 if counted else 3), "one retry was allowed; an interrupt is none"
+
+
+class InterruptedControl(Toy):
+    """Ctrl-C while the control is trained."""
+
+    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+
+class FullDisk(Toy):
+    """There is no room for the control."""
+
+    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        raise GiveUpError("the control could not be trained: no space left")
+
+
+@pytest.mark.parametrize(("kind", "ends"), [(InterruptedControl, KeyboardInterrupt), (FullDisk, RunError)])
+def test_a_control_that_stands_behind_the_presets_comes_first(
+    tmp_path: Path, kind: type[Toy], ends: type[BaseException]
+) -> None:
+    with pytest.raises(ends):
+        open_toy(tmp_path / "j", make_terms(), 5, kind=kind).run()
+    second = open_toy(tmp_path / "j", make_terms(), 5, join=True)
+    recover(second.study, 1, alone=True)
+    second.run()
+    assert second.trained == 6
+    presets = {trial.user_attrs.get("preset") for trial in search.completed(second.study)}
+    assert {"as it stands", "mild", "strong"} <= presets
+    assert search.lost(second.study) == []
+    assert recover(second.study, 1, alone=True) == (0, 0), "a control that was trained is not put in line again"
+
+
+def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(tmp_path: Path) -> None:
+    first, second = (open_toy(tmp_path / "j", make_terms(), 3, join=k > 0, index=k) for k in range(2))
+    control = first.study.ask()
+    control.set_user_attr("worker", first.name)
+    thread = threading.Thread(target=second.run)
+    thread.start()
+    wait(lambda: "values" in frozen(first.study, 1).user_attrs)
+    requeue(first.study, control.number, 1)  # what the parent does
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert len(search.completed(first.study)) == 3
+    assert second.trained == 4
+
+
+def test_a_control_between_failing_and_being_in_line_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 3)
+    control = worker.study.ask()
+    worker.study.tell(control, state=TrialState.FAIL)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        requeue_interrupted(worker.study, frozen(worker.study, control.number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials.time, "sleep", sleep)
+        worker._refuse_lost_controls()
+    assert slept == [trials.SETTLE]
+    monkeypatch.setattr(trials, "SETTLE", 0.0)
+    worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
+    while worker.study.ask().user_attrs.get("control") is None:
+        pass
+    control = next(t for t in worker.study.trials if t.state == TrialState.RUNNING and "control" in t.user_attrs)
+    worker.study.tell(control.number, state=TrialState.FAIL)
+    with pytest.raises(RunError, match=r"control \{\} could not be trained"):
+        worker._refuse_lost_controls()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 4)
+    worker.one()
+    storage = worker.study._storage
+    tell = storage.set_trial_state_values
+
+    def interrupted(trial_id: int, state: TrialState, values: Any = None) -> bool:
+        if state != TrialState.COMPLETE:
+            return tell(trial_id, state, values)
+        if when == "after":
+            tell(trial_id, state, values)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "set_trial_state_values", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.run()
+    assert not worker.study.get_trials(states=(TrialState.RUNNING,))
+    assert len(search.completed(worker.study)) == (1 if when == "after" else 0)
+    second = open_toy(tmp_path / "j", make_terms(), 4, join=True)
+    assert recover(second.study, 0, alone=True) == (0, 0), "no retry was allowed, and none is needed"
+    second.run()
+    done = search.completed(second.study)
+    assert len(done) == 4
+    assert {"as it stands", "mild", "strong"} <= {trial.user_attrs.get("preset") for trial in done}
+    assert search_cost(second.study, make_terms())["failed"] == 0
+
+
+def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    study.enqueue_trial({"x": 0.5})
+
+    def objective(trial: optuna.Trial) -> float:
+        requeue(study, trial.number, 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        take_one(study, objective, Watch())
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 @pytest.mark.parametrize("way", WAYS)

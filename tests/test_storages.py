@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import sqlalchemy.exc
 from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from toy import make_terms, open_toy
 
@@ -54,6 +56,19 @@ def test_a_lock_that_was_left_behind_is_spoken_of(tmp_path: Path) -> None:
     open_storage(journal, say=said.append)
     assert said == ["'study.journal' is locked; a lock that was left behind is taken over after 30 s"]
     JournalFileSymlinkLock(str(journal)).release()
+
+
+def test_a_lock_that_was_left_behind_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths of a command are relative, those of links are relative to something else."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    worker = open_toy("runs/study.journal", make_terms(), 3)
+    storage = open_storage(Path("runs/study.journal"), grace=6)
+    os.symlink(tmp_path / "runs" / "study.journal", "runs/study.journal.lock")
+    began = time.monotonic()
+    storage.create_new_study([StudyDirection.MAXIMIZE], "another")
+    assert 2.5 < time.monotonic() - began < 60
+    worker.run()
 
 
 def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,3 +202,13 @@ def test_channels_last_is_not_used_where_its_gradient_is_wrong(tiny: Recipe) -> 
         seen.clear()
         augkit.fit(recipe, model=model, device="cpu")
         assert set(seen) == {expected}
+
+
+def test_alive_is_called_at_every_batch_of_training_and_of_evaluation(tiny: Recipe) -> None:
+    called: list[int] = []
+    run = augkit.fit(tiny, alive=lambda: called.append(1))
+    steps = 2 * (200 // 32)
+    assert len(called) > steps, "the validation images too"
+    last = len(called)
+    run.model(torch.zeros(1, 1, 16, 16))
+    assert len(called) == last, "the network that comes back does not call any more"

@@ -1,0 +1,67 @@
+"""Files are whole or not there; what is replaced is ours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augkit.errors import InputError
+from augkit.folders import MARK, claim, write
+
+
+def test_an_interrupt_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("before")
+
+    def save(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", save)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "before"
+
+
+def make_run(folder: Path) -> None:
+    (folder / "cells" / "one").mkdir(parents=True)
+    (folder / "cells" / "one" / "x").touch()
+    (folder / MARK).write_text("{}")
+    (folder / "zz").touch()
+
+
+def test_a_removal_that_was_interrupted_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run")
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            claim(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / MARK).is_file()
+    claim(tmp_path / "run", overwrite=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_somebody_still_writes_to_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run")
+
+    def fails(path: Path) -> Any:
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(shutil, "rmtree", fails)
+    with pytest.raises(InputError, match=r"output '.*run': cannot be written \(Directory not empty\)"):
+        claim(tmp_path / "run", overwrite=True)
+
+
+def test_what_a_link_points_to_is_kept(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").touch()
+    (tmp_path / "run" / "data").symlink_to(tmp_path / "data")
+    claim(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "data" / "x").is_file()
