@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import hypothesis
 import pytest
 import torch
+import yaml
 
 from augkit.data import Dataset, load_dataset
 from augkit.recipe import Recipe
@@ -37,3 +41,69 @@ def tiny() -> Recipe:
             "invariance": {"protocol": "embed", "max_shift": 3.0, "pairs": 2},
         }
     )
+
+
+@pytest.fixture
+def study_file(tiny: Recipe, tmp_path: Path) -> Path:
+    """A study of two arms, three of whose claims can be answered."""
+    (tmp_path / "base.yaml").write_text(tiny.to_yaml())
+    path = tmp_path / "study.yaml"
+    tree: dict[str, Any] = {
+        "name": "tiny",
+        "title": "A tiny study",
+        "recipe": str(tmp_path / "base.yaml"),
+        "overrides": {"train.epochs": 6, "optim.lr": 0.2},
+        "seeds": 2,
+        "images": 60,
+        "architectures": {"maxpool": {"model.downsample": "maxpool"}},
+        "policies": {"shift": {"policy.shift.max_pixels": 2.0}},
+        "arms": [{"architecture": "maxpool", "policies": ["none", "shift"]}],
+        "measures": {
+            "shift": {"images": ["typical", "inverted"], "lengths": [1, 3], "pairs": 1},
+            "layers": {"axis": "layers", "pairs": 1},
+        },
+        "claims": [
+            {
+                "id": 6,
+                "name": "Augmentation teaches invariance",
+                "claim": "It removes variability.",
+                "source": "Azulay & Weiss 2019",
+                "statistic": "learned_invariance",
+                "arm": "maxpool+shift",
+                "control": "maxpool+none",
+                "prediction": "positive",
+            },
+            {
+                "id": 2,
+                "name": "Far against near",
+                "claim": "Variability grows.",
+                "source": "Azulay & Weiss 2019",
+                "parts": [
+                    {"statistic": "growth", "arm": "maxpool+none", "near": 1, "far": 3, "prediction": "positive"},
+                    {"statistic": "half_life", "arm": "maxpool+none", "prediction": "describe"},
+                ],
+            },
+            {
+                "id": 3,
+                "name": "Layers",
+                "claim": "Pools lose.",
+                "source": "Zhang 2019",
+                "statistic": "layer_loss",
+                "arm": "maxpool+none",
+                "measure": "layers",
+                "prediction": "positive",
+            },
+            {
+                "id": "x",
+                "name": "Not there",
+                "claim": "No such experiment.",
+                "source": "nobody",
+                "statistic": "probe",
+                "probe": "no_such_probe",
+                "key": "value",
+                "prediction": "positive",
+            },
+        ],
+    }
+    path.write_text(yaml.safe_dump(tree))
+    return path

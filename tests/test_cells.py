@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,88 +11,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from optuna.trial import TrialState
 from pictures import noise
 from PIL import Image
 
-from augkit import cell_queue, compare
-from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_shared, leading
+from augkit import compare
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
 from augkit.errors import InputError, OddMapWarning, RunError
-from augkit.folders import write
-from augkit.recipe import Recipe
-from augkit.requeueing import requeue
-from augkit.storages import open_storage
 from augkit.studies import Study
 from augkit.studying import run_study, summary
-from augkit.supervising import Spread, recover
-from augkit.taking import Watch, take_one
-
-
-@pytest.fixture
-def study_file(tiny: Recipe, tmp_path: Path) -> Path:
-    (tmp_path / "base.yaml").write_text(tiny.to_yaml())
-    path = tmp_path / "study.yaml"
-    tree: dict[str, Any] = {
-        "name": "tiny",
-        "title": "A tiny study",
-        "recipe": str(tmp_path / "base.yaml"),
-        "overrides": {"train.epochs": 6, "optim.lr": 0.2},
-        "seeds": 2,
-        "images": 60,
-        "architectures": {"maxpool": {"model.downsample": "maxpool"}},
-        "policies": {"shift": {"policy.shift.max_pixels": 2.0}},
-        "arms": [{"architecture": "maxpool", "policies": ["none", "shift"]}],
-        "measures": {
-            "shift": {"images": ["typical", "inverted"], "lengths": [1, 3], "pairs": 1},
-            "layers": {"axis": "layers", "pairs": 1},
-        },
-        "claims": [
-            {
-                "id": 6,
-                "name": "Augmentation teaches invariance",
-                "claim": "It removes variability.",
-                "source": "Azulay & Weiss 2019",
-                "statistic": "learned_invariance",
-                "arm": "maxpool+shift",
-                "control": "maxpool+none",
-                "prediction": "positive",
-            },
-            {
-                "id": 2,
-                "name": "Far against near",
-                "claim": "Variability grows.",
-                "source": "Azulay & Weiss 2019",
-                "parts": [
-                    {"statistic": "growth", "arm": "maxpool+none", "near": 1, "far": 3, "prediction": "positive"},
-                    {"statistic": "half_life", "arm": "maxpool+none", "prediction": "describe"},
-                ],
-            },
-            {
-                "id": 3,
-                "name": "Layers",
-                "claim": "Pools lose.",
-                "source": "Zhang 2019",
-                "statistic": "layer_loss",
-                "arm": "maxpool+none",
-                "measure": "layers",
-                "prediction": "positive",
-            },
-            {
-                "id": "x",
-                "name": "Not there",
-                "claim": "No such experiment.",
-                "source": "nobody",
-                "statistic": "probe",
-                "probe": "no_such_probe",
-                "key": "value",
-                "prediction": "positive",
-            },
-        ],
-    }
-    path.write_text(yaml.safe_dump(tree))
-    return path
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -174,24 +97,6 @@ def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_
     with pytest.raises(InputError, match=r"arm maxpool\+\w+, measure 'scale': factor: .* has room for factors"):
         run_study(Study.load(study_file), tmp_path / "out")
     assert not (tmp_path / "out" / "cells").exists()
-
-
-def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(study_file: Path, tmp_path: Path) -> None:
-    study = Study.load(study_file, seeds=1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers: sums of several threads differ, and training makes more of that
-    try:
-        alone = run_study(study, tmp_path / "alone")
-    finally:
-        torch.set_num_threads(threads)
-    open_cells(study_file, tmp_path / "both", seeds=3, name="tiny-quick")  # and nobody has worked on them
-    both = run_study(study, tmp_path / "both", spread=Spread(2), resume=True)
-    assert both["cost"]["failed"] == {}
-    assert both["claims"][0]["n_seeds"] == 1
-    values = [[row["effect"] and row["effect"]["value"] for row in found["claims"]] for found in (alone, both)]
-    assert [value is None for value in values[0]] == [value is None for value in values[1]]
-    numbers = [[value for value in found if value is not None] for found in values]
-    assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
 
 
 def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> None:
@@ -343,231 +248,6 @@ def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, mon
     monkeypatch.setattr(Workplace, "work", fails)
     with pytest.raises(RunError, match="no luck with"):
         run_study(Study.load(study_file), tmp_path / "out")
-
-
-def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") -> tuple[CellQueue, Study]:
-    """A queue with all cells in line, and nobody at work."""
-    folder.mkdir(exist_ok=True)
-    study = Study.load(study_file, seeds=seeds)
-    queue = CellQueue.open(open_storage(folder / JOURNAL), name, study, lead=True)
-    queue.fill(study, folder, cells_of(study))
-    return queue, study
-
-
-def test_each_cell_is_in_line_once(study_file: Path, tmp_path: Path) -> None:
-    queue, study = open_cells(study_file, tmp_path / "out")
-    queue.fill(study, tmp_path / "out", cells_of(study))
-    assert [trial.user_attrs["cell"] for trial in queue.trials()] == [cell.name for cell in cells_of(study)]
-    assert not queue.done()
-
-
-def test_a_worker_takes_cells_until_none_is_left(study_file: Path, tmp_path: Path) -> None:
-    queue, study = open_cells(study_file, tmp_path / "out")
-    CellWorker(queue.queue, torch.device("cpu")).run()
-    assert queue.done()
-    assert {trial.state.name for trial in queue.trials()} == {"COMPLETE"}
-    left = to_do(Workplace(study, tmp_path / "out", torch.device("cpu")), cells_of(study))
-    assert [cell.name for cell in left] == ["no-network-seed0"], "what could not be measured is tried again"
-    assert queue.failures(set()) == {}
-
-
-def test_a_seed_added_while_a_worker_works_reaches_it(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    worker = CellWorker(queue.queue, torch.device("cpu"))
-    more = Study.load(study_file, seeds=2)
-    queue.fill(more, tmp_path / "out", cells_of(more))
-    worker.run()
-    assert {trial.user_attrs["cell"] for trial in queue.trials()} == {cell.name for cell in cells_of(more)}
-    assert {trial.state.name for trial in queue.trials()} == {"COMPLETE"}
-
-
-def test_an_interrupted_worker_hands_its_cell_back(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    calls = [0]
-
-    def alive() -> None:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        CellWorker(queue.queue, torch.device("cpu"), watch=Watch(alive=alive)).run()
-    states = [(trial.user_attrs["cell"], trial.state.name) for trial in queue.trials()]
-    first = states[0][0]
-    assert states[0] == (first, "FAIL")
-    assert states[-1] == (first, "WAITING")
-    CellWorker(queue.queue, torch.device("cpu")).run()
-    assert queue.failures(set()) == {}
-
-
-def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: Path, tmp_path: Path) -> None:
-    queue, study = open_cells(study_file, tmp_path / "out")
-    worker = CellWorker(queue.queue, torch.device("cpu"))
-    first, lines, slept = cells_of(study)[0], list[str](), list[int]()
-
-    def alive() -> None:
-        if not slept:
-            slept.append(0)
-            (running,) = queue.queue.get_trials(states=(TrialState.RUNNING,))
-            requeue(queue.queue, running.number, 1)  # what others do with one who gives no sign of life
-            worker.looked = -1e9
-
-    worker.watch = Watch(alive=alive, line=lines.append)
-    take_one(queue.queue, worker._work, worker.watch)
-    assert "was taken over while this worker slept" in lines[0]
-    assert not (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
-    CellWorker(queue.queue, torch.device("cpu")).run()
-    assert (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
-
-
-def test_failed_cells_of_workers_are_named(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out", seeds=2)
-    work = Workplace.work
-
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
-        if cell.name == "maxpool+none-seed0":
-            raise RunError("the loss became NaN")
-        return work(place, cell, *rest)
-
-    monkeypatch.setattr(Workplace, "work", fails)
-    CellWorker(queue.queue, torch.device("cpu")).run()
-    assert queue.done()
-    assert queue.failures(set()) == {"maxpool+none-seed0": "the loss became NaN"}
-    assert queue.failures(queue.closed()) == {}
-
-
-def test_another_study_does_not_join(study_file: Path, tmp_path: Path) -> None:
-    open_cells(study_file, tmp_path / "out")
-    tree = yaml.safe_load(study_file.read_text())
-    storage = open_storage(tmp_path / "out" / JOURNAL)
-    study_file.write_text(yaml.safe_dump({**tree, "images": 50}))
-    with pytest.raises(InputError, match="study 'q' is tiny, size quick, with other arms, claims or overrides"):
-        CellQueue.open(storage, "q", Study.load(study_file), lead=False)
-    assert CellQueue.open(storage, "q", Study.load(study_file), lead=True).leads
-    study_file.write_text(yaml.safe_dump({**tree, "name": "other"}))
-    with pytest.raises(InputError, match="study 'q' is tiny"):
-        CellQueue.open(storage, "q", Study.load(study_file), lead=True)
-
-
-def test_a_host_that_does_not_see_the_folder_says_so(
-    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cell_queue, "SEEN", 0.1)
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    check_shared(queue.queue)
-    (tmp_path / "out" / TOKEN).rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="which this host does not see: expected an --output on storage that all"):
-        check_shared(queue.queue)
-    with pytest.raises(InputError, match="does not see"):
-        CellWorker(queue.queue, torch.device("cpu"))
-
-
-def test_a_measure_added_while_a_worker_works_reaches_it(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    worker = CellWorker(queue.queue, torch.device("cpu"))
-    tree = yaml.safe_load(study_file.read_text())
-    tree["measures"]["scale"] = {"axis": "scale", "reach": 1.2, "pairs": 1}
-    tree["claims"] = [{**tree["claims"][0], "measure": "scale"}]
-    study_file.write_text(yaml.safe_dump(tree))
-    more = Study.load(study_file, seeds=1)
-    queue.fill(more, tmp_path / "out", cells_of(more))
-    worker.run()
-    place = Workplace(more, tmp_path / "out", torch.device("cpu"))
-    assert all(place.is_done(cell) for cell in cells_of(more))
-
-
-def test_a_host_with_another_recipe_does_not_work(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    base = yaml.safe_load((tmp_path / "base.yaml").read_text())
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "seed": 5, "optim": {"lr": 0.1, "momentum": 0.5}}))
-    with pytest.raises(InputError, match=r"this host makes another recipe of it .* on all hosts"):
-        CellWorker(queue.queue, torch.device("cpu"))
-
-
-def test_a_study_taken_back_by_the_command_that_made_it(
-    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits, wait_for = threading.Event(), cell_queue.wait_for
-
-    def noted(ask: Callable[[], Any], seconds: float) -> Any:
-        waits.set()
-        return wait_for(ask, seconds)
-
-    monkeypatch.setattr(cell_queue, "wait_for", noted)
-    study, storage = Study.load(study_file), open_storage(tmp_path / JOURNAL)
-    made = CellQueue.open(storage, "q", study, lead=False)
-    helpers: list[str] = []
-
-    def help_out() -> None:
-        try:
-            CellQueue.open(open_storage(tmp_path / JOURNAL), "q", study, lead=False)
-        except InputError as error:
-            helpers.append(str(error))
-
-    helper = threading.Thread(target=help_out)
-    helper.start()
-    assert waits.wait(timeout=60)
-    made.withdraw()
-    helper.join(timeout=20)
-    assert helpers == ["study 'q' was taken back by the command that made it, which says why"]
-
-
-def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(
-    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = Workplace.work
-
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
-        if cell.name == "maxpool+none-seed0":
-            raise ValueError("Expected more than 1 value per channel when training")
-        return work(place, cell, *rest)
-
-    monkeypatch.setattr(Workplace, "work", fails)
-    queue, study = open_cells(study_file, tmp_path / "out", seeds=2)
-    CellWorker(queue.queue, torch.device("cpu")).run()
-    (reason,) = queue.failures(set()).values()
-    trace = tmp_path / "out" / "cells" / "maxpool+none-seed0" / "error.txt"
-    assert reason == f"ValueError: Expected more than 1 value per channel when training (traceback in '{trace}')"
-    assert "in fails" in trace.read_text()
-    assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 5
-    alone = run_study(study, tmp_path / "alone")
-    assert list(alone["cost"]["failed"]) == ["maxpool+none-seed0"]
-
-
-def test_one_command_at_a_time_leads(study_file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    with leading(folder) as first:
-        assert first
-        with leading(folder) as second:
-            assert not second
-        with pytest.raises(InputError, match="another command works on it"):
-            run_study(Study.load(study_file, seeds=1), folder, resume=True)
-        with pytest.raises(InputError, match="another command works on it"):
-            run_study(Study.load(study_file, seeds=1), folder, overwrite=True)
-    with leading(folder) as third:
-        assert third
-
-
-def test_workers_of_a_host_that_is_gone_do_not_hold_up_a_journal(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    trial = queue.queue.ask()
-    trial.set_user_attr("worker", "another-host:1:0")
-    assert recover(queue.queue, 1, alone=False) == (0, 1)
-    assert recover(queue.queue, 1, alone=True) == (1, 0)
-    again = [t for t in queue.trials() if t.user_attrs["cell"] == trial.user_attrs["cell"]]
-    assert [t.state for t in again] == [TrialState.FAIL, TrialState.WAITING]
-
-
-def test_the_dead_are_told_by_their_files_where_there_is_no_heartbeat(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    (tmp_path / "out" / "workers").mkdir()
-    for index in (3, 4):
-        queue.queue.ask().set_user_attr("worker", f"far:1:{index}")
-        write(tmp_path / "out" / "workers" / f"{index}.json", "{}")
-    os.utime(tmp_path / "out" / "workers" / "3.json", (time.time() - 100, time.time() - 100))
-    queue.bury(50.0)
-    assert [trial.state for trial in queue.trials()[:2]] == [TrialState.FAIL, TrialState.RUNNING]
 
 
 def test_overwriting_looks_before_it_deletes(study_file: Path, tmp_path: Path) -> None:
