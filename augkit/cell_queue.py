@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,7 +26,6 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.cells import Cell, Workplace, cells_of
 from augkit.errors import AugkitError, InputError, RunError, WriteError
 from augkit.folders import write
-from augkit.requeueing import requeue
 from augkit.schema import parse_yaml, validate
 from augkit.search import READY, wait_for
 from augkit.studies import Study, StudySettings, resolve
@@ -128,16 +126,6 @@ class CellQueue:
     def settled(self) -> int:
         """How many cells were done, or failed for a reason of their own; grows unless workers only die."""
         return sum(t.state == TrialState.COMPLETE or "error" in t.user_attrs for t in self.trials())
-
-    def bury(self, grace: float) -> None:
-        """Put cells in line again whose workers show no life in the folder; for storages without heartbeats."""
-        for trial in self.queue.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            index = str(trial.user_attrs.get("worker", "")).rpartition(":")[2]
-            sign = self.folder / "workers" / f"{index}.json"
-            began = trial.datetime_start or datetime.now()
-            silent = time.time() - (sign.stat().st_mtime if sign.is_file() else began.timestamp())
-            if index and silent > grace:
-                requeue(self.queue, trial.number, None)
 
     def failures(self, earlier: Set[int]) -> dict[str, str]:
         """Why cells failed, by name, in trials that are not ``earlier`` ones; not those that were done all the same."""

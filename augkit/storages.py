@@ -25,6 +25,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBSt
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from augkit.errors import AugkitError, InputError
+from augkit.heartbeats import Heartbeats
 from augkit.requeueing import Retry
 
 BEGIN = b'{"op_code"'  # of every line of a journal
@@ -63,7 +64,7 @@ def open_storage(
     Args:
         storage: where.
         retries: how often a trial is run again whose worker died.
-        grace: seconds without a heartbeat after which a worker on another host is taken for dead; databases only.
+        grace: seconds without a heartbeat after which a worker on another host is taken for dead; not of journals.
         say: takes a line about what had to be repaired or waited for.
 
     Raises:
@@ -75,6 +76,7 @@ def open_storage(
         if str(storage).startswith("grpc://"):
             place = urlsplit(str(storage))
             proxy = PatientProxy(host=place.hostname or "localhost", port=place.port or 13000)
+            proxy.heartbeats = Heartbeats(grace, retries)
             proxy.wait_server_ready(timeout=ANSWER)
             return proxy
         if "://" in str(storage):
@@ -184,6 +186,8 @@ class PatientDatabase(RDBStorage):
 
 class PatientProxy(GrpcStorageProxy):
     """A proxy that may restart while it is used; a dead one shows as an UnboundLocalError."""
+
+    heartbeats: Heartbeats
 
 
 def _patient(method: Callable[..., Any], name: str, passing: Callable[[], tuple[type[Exception], ...]]) -> Any:

@@ -177,7 +177,7 @@ def _lead(
     earlier = queue.closed()
     queue.fill(place.study, place.folder, missing)
     team = _team(queue, storage, crew, place.device, show)
-    team.look = _Teller(queue, earlier, len(missing), show, crew.grace if storage.startswith("grpc://") else None)
+    team.look = _Teller(queue, earlier, len(missing), show)
     try:
         if missing:
             team.run()
@@ -214,10 +214,8 @@ def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
 class _Teller:
     """Tells of cells as they are done or fail, each once, and of what workers do."""
 
-    def __init__(
-        self, queue: CellQueue, earlier: set[int], cells: int, show: Display, grace: float | None = None
-    ) -> None:
-        self.queue, self.seen, self.cells, self.show, self.grace = queue, set(earlier), cells, show, grace
+    def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
+        self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
         self.done, self.looked = 0, 0.0
 
     def __call__(self, states: list[dict[str, Any]]) -> None:
@@ -225,8 +223,6 @@ class _Teller:
             return
         self.looked = time.monotonic()
         self.show.panel([doing(state) for state in states])
-        if self.grace is not None:
-            self.queue.bury(self.grace)
         for trial in self.queue.trials():
             if trial.number in self.seen or not trial.state.is_finished():
                 continue

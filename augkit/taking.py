@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.errors import AugkitError, InputError, RunError
-from augkit.requeueing import hand_back, requeue, requeue_interrupted
+from augkit.heartbeats import Beating, Vigil
+from augkit.requeueing import hand_back, requeue_interrupted
 
 IN_A_ROW = 3  # failed trials after which a worker gives up
-NAMELESS = 120.0  # seconds after which a trial that no worker has put its name to is nobody's
 
 
 class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
@@ -41,6 +41,7 @@ class Watch:
         work: takes work done, in epochs of training.
         alive: called at least every few seconds while a trial runs; may raise KeyboardInterrupt to stop it.
         line: takes a line that stays.
+        vigil: what this worker has seen of others while it waited.
     """
 
     stage: Callable[[str], None] = lambda text: None
@@ -48,6 +49,7 @@ class Watch:
     work: Callable[[float], None] = lambda amount: None
     alive: Callable[[], None] = lambda: None
     line: Callable[[str], None] = lambda text: None
+    vigil: Vigil = field(default_factory=Vigil)
 
 
 def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]], watch: Watch) -> None:
@@ -63,8 +65,11 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
 
     def run(trial: optuna.Trial) -> float | Sequence[float]:
         begun.append(trial.number)
+        storage = study._storage
+        beats = storage.heartbeats.of(study, trial.number) if isinstance(storage, Beating) else contextlib.nullcontext()
         try:
-            return objective(trial)
+            with beats:
+                return objective(trial)
         except optuna.exceptions.OptunaError:
             raise
         except KeyboardInterrupt:
@@ -116,19 +121,13 @@ def _break_off(study: optuna.Study, begun: Sequence[int], *, told: bool) -> None
 
 
 def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:
-    """Wait a moment for others, and put in line again what the dead among them left.
-
-    One who dies between asking for a trial and its first heartbeat leaves it without a name, and Optuna without a clue.
-    """
+    """Wait a moment for others, and put in line again what the dead among them left."""
     watch.stage(text)
     watch.alive()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)  # what `optimize` does at its start
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        since = trial.datetime_start
-        if "worker" not in trial.user_attrs and since and (datetime.now() - since).total_seconds() > NAMELESS:
-            requeue(study, trial.number, None)
+    watch.vigil.look(study)
     time.sleep(0.5)
 
 

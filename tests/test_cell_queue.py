@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from augkit import cell_queue
 from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_shared, leading
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.errors import InputError, RunError
-from augkit.folders import write
 from augkit.requeueing import requeue
 from augkit.storages import open_storage
 from augkit.studies import Study
@@ -239,17 +236,6 @@ def test_workers_of_a_host_that_is_gone_do_not_hold_up_a_journal(study_file: Pat
     assert recover(queue.queue, 1, alone=True) == (1, 0)
     again = [t for t in queue.trials() if t.user_attrs["cell"] == trial.user_attrs["cell"]]
     assert [t.state for t in again] == [TrialState.FAIL, TrialState.WAITING]
-
-
-def test_the_dead_are_told_by_their_files_where_there_is_no_heartbeat(study_file: Path, tmp_path: Path) -> None:
-    queue, _ = open_cells(study_file, tmp_path / "out")
-    (tmp_path / "out" / "workers").mkdir()
-    for index in (3, 4):
-        queue.queue.ask().set_user_attr("worker", f"far:1:{index}")
-        write(tmp_path / "out" / "workers" / f"{index}.json", "{}")
-    os.utime(tmp_path / "out" / "workers" / "3.json", (time.time() - 100, time.time() - 100))
-    queue.bury(50.0)
-    assert [trial.state for trial in queue.trials()[:2]] == [TrialState.FAIL, TrialState.RUNNING]
 
 
 def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(study_file: Path, tmp_path: Path) -> None:

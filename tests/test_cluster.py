@@ -146,14 +146,16 @@ def on_host(name: str, command: list[str], log: Path) -> subprocess.Popen[bytes]
 class Team:
     """A study in a database, and workers of it."""
 
-    def __init__(self, url: str, recipe: Path, folder: Path, trials: int, grace: float = GRACE) -> None:
-        self.url, self.folder, self.grace, self.workers = url, folder, grace, []
+    def __init__(
+        self, url: str, recipe: Path, folder: Path, trials: int, grace: float = GRACE, name: str = "s"
+    ) -> None:
+        self.url, self.folder, self.grace, self.name, self.workers = url, folder, grace, name, []
         space = Space.load(recipe)
         terms = search.Terms(space=space.to_dict(), epochs=6)
-        self.study, _ = search.make_or_join(opened(url), "s", terms, trials, join=False)
+        self.study, _ = search.make_or_join(opened(url), name, terms, trials, join=False)
 
     def add(self, index: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "augkit.worker", "--storage", self.url, "--study", "s"]
+        command = [sys.executable, "-m", "augkit.worker", "--storage", self.url, "--study", self.name]
         command += ["--index", str(index), "--grace", str(self.grace), "--device", "cpu"]
         worker = on_host(f"host-{'ab'[index % 2]}", command, self.folder / f"worker{index}.log")
         self.workers.append(worker)
@@ -414,6 +416,15 @@ def test_a_study_behind_a_grpc_proxy(postgres: Postgres, recipe: Path, tmp_path:
         team.add(k)
     team.finish()
     tally(team.study, 6, "none: 2 workers behind a gRPC proxy", "both worked on the study")
+    (tmp_path / "again").mkdir()
+    team = Team(f"grpc://127.0.0.1:{port}", recipe, tmp_path / "again", 6, name="again")
+    first, _ = team.add(0), team.add(1)
+    team.stop_in_trial(first)
+    first.kill()
+    first.wait()
+    team.finish(dead=(first,))
+    row = tally(team.study, 6, "SIGKILL of a worker behind a gRPC proxy", "it showed no life; another ran the trial")
+    assert row["run_again"] == 1
     server.kill()
 
 

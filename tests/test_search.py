@@ -14,14 +14,14 @@ from optuna.trial import TrialState
 from toy import RECIPE, Toy, make_terms, open_toy
 
 import augkit
-from augkit import search, taking
+from augkit import search
 from augkit.errors import InputError, RunError
 from augkit.outcome import outcome, search_cost
 from augkit.recipe import Recipe
 from augkit.search import Goal
 from augkit.storages import open_storage
 from augkit.supervising import recover, requeue_of, visible_gpus
-from augkit.taking import Watch, stand_by, take_one
+from augkit.taking import Watch, take_one
 from augkit.trials import Worker
 
 
@@ -388,16 +388,3 @@ def test_a_trials_own_error_is_not_taken_for_a_take_over(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="of its own"):
         take_one(study, fails, Watch(line=lines.append))
     assert lines == []
-
-
-def test_a_trial_that_nobody_put_a_name_to_is_put_in_line_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
-    study.enqueue_trial({}, user_attrs={"cell": "a"})
-    study.ask()  # and die
-    stand_by(study, Watch(), "waiting")
-    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
-    monkeypatch.setattr(taking, "NAMELESS", 0.0)
-    stand_by(study, Watch(), "waiting")
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
