@@ -262,7 +262,10 @@ class Workplace:
 
     def _digest(self, cell: Cell, measure: Measure | Part) -> str:
         # Of a probe only what it is asked; a claim may be worded anew.
-        what = measure.model_dump_json(include={"probe", "options", "images"} if isinstance(measure, Part) else None)
+        if isinstance(measure, Part):
+            what = measure.model_dump_json(include={"probe", "options", "images"})
+        else:  # a field that came later counts where it is set, so that what was measured before still counts
+            what = measure.model_dump_json(exclude={"window"} if measure.window is None else None)
         version = OF_LAYERS if isinstance(measure, Measure) and measure.axis == "layers" else VERSION
         whole = [version, cell.digest, self.study.images, what]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]

@@ -94,9 +94,17 @@ def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images,
     """The images as the protocol wants them, and the protocol."""
     protocol = measure.protocol or recipe.invariance.protocol
     kernel = recipe.invariance.kernel if protocol == recipe.invariance.protocol else None
+    side = recipe.data.canvas if protocol == "embed" else measure.window
+    content = min(images.shape[1:])
     if protocol != "embed":
         images = images.put_on_canvas(recipe.data.canvas)
-    side = recipe.data.canvas if protocol == "embed" else None
+    reach = measure.reach or recipe.invariance.max_shift
+    window = measure.window or min(images.shape[1:]) - 2 * math.ceil(reach)
+    if measure.protocol == "crop" and measure.axis == "shift" and content + 2 * reach <= window:
+        raise InputError(
+            f"measure: images of {content} px shifted by {reach:g} px do not leave windows of {window} px, so no border"
+            " is seen; expected a smaller window"
+        )
     return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
 
 

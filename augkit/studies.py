@@ -50,6 +50,9 @@ class Measure(Data):
         None, description="of axis shift: pairs differ by just this (x, y; pixels)"
     )
     whole: bool = Field(False, description="of axis shift: whole pixels only")
+    window: int | None = Field(
+        None, ge=1, description="of protocol crop: side of what the network sees (pixels); what reach leaves when null"
+    )
     pairs: int = Field(4, ge=1, description="pairs of displacements per image")
     lengths: list[float] = Field([], description="of axis shift: lengths of the response curve (pixels)")
     images: list[str] = Field([TYPICAL], min_length=1, description=", ".join(IMAGE_SETS))
@@ -62,6 +65,8 @@ class Measure(Data):
             raise ValueError(f"image sets; {unknown_name('image set', wrong[0], IMAGE_SETS)}")
         if self.axis != "shift" and (self.nearest is not None or self.step or self.whole or self.lengths):
             raise ValueError("nearest, step, whole and lengths with axis shift only")
+        if self.window is not None and self.protocol != "crop":
+            raise ValueError("a window with protocol crop only")
         if self.axis in ("scale", "rotation") and self.reach is None:
             raise ValueError(f"a reach with axis {self.axis}")
         if self.axis == "scale" and self.reach is not None and self.reach <= 1:

@@ -15,10 +15,14 @@ from pictures import noise
 from PIL import Image
 
 from augkit import compare
+from augkit.building import load_recipe_data
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
 from augkit.errors import InputError, OddMapWarning, RunError
-from augkit.studies import Study
+from augkit.models import load_model
+from augkit.readings import read
+from augkit.recipe import Recipe
+from augkit.studies import Measure, Study
 from augkit.studying import run_study, summary
 
 
@@ -97,6 +101,28 @@ def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_
     with pytest.raises(InputError, match=r"arm maxpool\+\w+, measure 'scale': factor: .* has room for factors"):
         run_study(Study.load(study_file), tmp_path / "out")
     assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_borders_that_nothing_reaches_are_no_measure(study_file: Path, tmp_path: Path) -> None:
+    """On a plain canvas that is larger than window and image a shift is a circular one."""
+    tree = yaml.safe_load(study_file.read_text())
+    borders = {"protocol": "crop", "whole": True, "reach": 2.0, "pairs": 1}
+    tree["measures"]["borders"] = borders
+    tree["claims"] = [{**tree["claims"][0], "statistic": "variability", "measure": "borders"}]
+    del tree["claims"][0]["control"]
+    study_file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(InputError, match=r"'borders': .*images of 8 px shifted by 2 px do not leave windows of 12 px"):
+        run_study(Study.load(study_file, seeds=1), tmp_path / "out")
+    assert not (tmp_path / "out" / "cells").exists()
+    tree["measures"]["borders"] = {**borders, "window": 8}
+    study_file.write_text(yaml.safe_dump(tree))
+    run_study(Study.load(study_file, seeds=1), tmp_path / "out")
+    cell = tmp_path / "out" / "cells" / "maxpool+none-seed0"
+    recipe, model, seen = Recipe.load(cell / "recipe.yaml"), load_model(str(cell)).model, set()
+    model.register_forward_pre_hook(lambda network, inputs: seen.add(tuple(inputs[0].shape[-2:])))
+    sets = {"typical": load_recipe_data(recipe).open_test(20)}
+    read(model, recipe, Measure(**tree["measures"]["borders"]), sets, torch.device("cpu"))
+    assert seen == {(8, 8)}
 
 
 def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> None:
