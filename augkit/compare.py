@@ -194,7 +194,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "recipes",
         nargs="*",
-        metavar="RECIPE [dotted.key=value ...] | STUDY | RUN RUN ...",
+        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ...",
         help="files, shipped names, or folders of finished runs",
     )
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
@@ -234,9 +234,7 @@ def main(arguments: list[str]) -> None:
                 display=display,
             )
     except KeyboardInterrupt:
-        words = " ".join(options.recipes)
-        line = f"python -m augkit.compare {words} --seeds {options.seeds} --output {folder} --resume"
-        raise Interrupted(line) from None
+        raise interrupted(arguments, folder) from None
     _print(result, folder, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -274,3 +275,20 @@ def test_who_helped_with_a_search_and_was_interrupted_helps_again(
     again = [word for word in words if word not in ("--output", str(tmp_path / "second"))]
     line = capsys.readouterr().err.splitlines()[-1].split()
     assert line == ["python", "-m", "augkit.tune", *again, "--quiet"]
+
+
+def test_a_comparison_that_was_interrupted_says_how_to_go_on(
+    tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spaced = tmp_path / "my recipe.yaml"
+    spaced.write_text(Path(tiny_file).read_text())
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("augkit.compare.compare", interrupted)
+    folder = tmp_path / "out"
+    words = [str(spaced), "train.epochs=1", "--device", "cpu"]
+    assert call("compare", *words, "--overwrite", "--output", str(folder), "--quiet") == 130
+    line = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert line == ["python", "-m", "augkit.compare", *words, "--quiet", "--output", str(folder), "--resume"]
