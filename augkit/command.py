@@ -7,6 +7,7 @@ goes to standard error.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -15,8 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from augkit.distributed import rank
 from augkit.errors import AugkitError, InputError
 from augkit.recipe import Recipe, find_recipe
+
+_MADE: list[Path] = []  # folders that nobody named
 
 
 class Interrupted(KeyboardInterrupt):
@@ -142,10 +146,28 @@ def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
 
 
 def new_folder(kind: str) -> Path:
-    """A folder in ``runs/`` named by kind and time, and numbered where that second has one already."""
+    """A folder in ``runs/`` named by kind and time, and numbered where that second has one already.
+
+    It is made at once, so that no other command of the same second takes it, and `run` removes it if it stays empty.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [name, *(f"{name}-{k}" for k in range(2, 1000))]
-    return next(folder for folder in (Path("runs") / name for name in names) if not folder.exists())
+    folders = [Path("runs") / word for word in (name, *(f"{name}-{k}" for k in range(2, 1000)))]
+    if rank() > 0:
+        return folders[0]  # only the first process of a job writes
+    for folder in folders:
+        missing = [place.absolute() for place in (folder.parent, folder) if not place.exists()]
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"output '{folder}': cannot be made ({error.strerror}); name an --output") from None
+        _MADE.extend(missing)
+        return folder
+    raise InputError(f"output: expected room for one more '{name}' in runs/, there are {len(folders)}")
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -170,6 +192,10 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
         # The reader of our output left, as `| head` does; a second error at exit would help nobody.
         sys.stderr.close()
         return 1
+    finally:
+        while _MADE:
+            with contextlib.suppress(OSError):  # it is not empty
+                _MADE.pop().rmdir()
     return 0
 
 

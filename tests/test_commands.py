@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from augkit import compare, measure, train, tune
+from augkit import command, compare, measure, train, tune
 from augkit.command import run
 from augkit.data import Dataset
+from augkit.errors import InputError
 from augkit.recipe import Recipe
 
 COMMANDS = {"train": train, "measure": measure, "compare": compare, "tune": tune}
@@ -292,3 +293,21 @@ def test_a_comparison_that_was_interrupted_says_how_to_go_on(
     assert call("compare", *words, "--overwrite", "--output", str(folder), "--quiet") == 130
     line = shlex.split(capsys.readouterr().err.splitlines()[-1])
     assert line == ["python", "-m", "augkit.compare", *words, "--quiet", "--output", str(folder), "--resume"]
+
+
+def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+    first, second = command.new_folder("train"), command.new_folder("train")
+    assert (str(first), str(second)) == ("runs/train-20260101-000000", "runs/train-20260101-000000-2")
+    (first / "recipe.yaml").touch()
+
+    def fails(arguments: list[str]) -> None:
+        raise InputError(f"bad, though {command.new_folder('train')} was made")
+
+    assert run(fails, []) == 2
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["train-20260101-000000"], "empty ones are removed"
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(first)
+    Path("runs").touch()
+    assert run(lambda arguments: print(command.new_folder("train")), []) == 2
