@@ -92,7 +92,7 @@ def open_storage(
         # Absolute, since the lock is a link to it; taken over from a dead holder before its worker is taken for silent.
         file_path, patience = str(path.resolve()), max(3, min(LOCKED, int(grace / 2)))
         journal = Journal(file_path, JournalFileSymlinkLock(file_path, grace_period=patience))
-        if journal.repair():
+        if journal.mend():
             say(f"'{path.name}' ended in a torn line, which is cut off")
         with path.open("rb") as file:
             first = file.readline()
@@ -146,6 +146,18 @@ class StorageLostError(AugkitError):
 
 class Journal(JournalFileBackend):
     """A journal file whose torn last line is cut off before the next line is written."""
+
+    def mend(self) -> bool:
+        """`repair` under the lock, which is waited for only where the last line has no end."""
+        size = Path(self._file_path).stat().st_size
+        with open(self._file_path, "rb") as file:
+            if size == 0 or file.seek(size - 1) is None or file.read(1) == b"\n":
+                return False
+        self._lock.acquire()  # somebody may just be writing that line
+        try:
+            return self.repair()
+        finally:
+            self._lock.release()
 
     def repair(self) -> bool:
         """Cut a last line that has no end; only while nobody writes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -47,6 +48,30 @@ def test_repair_keeps_whole_lines(tmp_path: Path, content: bytes) -> None:
     assert Journal(str(path)).repair() == (content[-1:] not in (b"", b"\n"))
     assert path.read_bytes() == content[: content.rfind(b"\n") + 1]
     assert not Journal(str(path)).repair()
+
+
+def test_a_line_that_is_being_written_is_not_cut_off(tmp_path: Path) -> None:
+    journal, said = tmp_path / "study.journal", []
+    open_toy(journal, make_terms(), 3).run()
+    lock, opened = JournalFileSymlinkLock(str(journal)), threading.Event()
+    lock.acquire()
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-20])
+
+    def come() -> None:
+        open_storage(journal, say=said.append)
+        opened.set()
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    assert not opened.wait(0.3), "it waits for the writer"
+    with journal.open("ab") as file:
+        file.write(whole[-20:])
+    lock.release()
+    thread.join(timeout=60)
+    assert opened.is_set()
+    assert journal.read_bytes() == whole
+    assert [line for line in said if "torn" in line] == []
 
 
 def test_a_lock_that_was_left_behind_is_spoken_of(tmp_path: Path) -> None:
