@@ -34,6 +34,7 @@ MATCHABLE = frozenset(
     }
 )
 COLLAPSED = 0.2  # of the best accuracy above chance
+EASY = 0.99  # accuracy of all arms of a task that is no test
 Row = dict[str, Any]
 
 
@@ -72,9 +73,19 @@ def answer_claims(
     """
     collapsed = collapses(study, accuracy, chance)
     answers = [_answer(claim, view, collapsed) for claim in study.claims]
+    answers = [replace(answer, note=_notes(answer, accuracy)) for answer in answers]
     tested = [answer for answer in answers if answer.decision is not None]
     corrected = dict(zip([id(a) for a in tested], holm([a.decision.p for a in tested if a.decision]), strict=True))
     return [_row(answer, corrected.get(id(answer)), accuracy) for answer in answers]
+
+
+def _notes(answer: Answer, accuracy: Mapping[tuple[str, int], float]) -> str:
+    """What to know of the arms: that some collapsed, or that a task is too easy to tell them apart."""
+    compared = {name for _, part in answer.pairs if part.statistic == "accuracy_difference" for name in part.names}
+    scores = [accuracy.get((name, seed), 0.0) for name in compared for seed in answer.view.seeds]
+    easy = min(scores, default=0.0) >= EASY
+    said = f"all of these networks answer at least {100 * EASY:.0f} % right, so their task hardly tells them apart"
+    return "; ".join([answer.note] * bool(answer.note) + [said] * easy)
 
 
 def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: float) -> set[tuple[str, int]]:

@@ -187,3 +187,16 @@ def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -
         accuracy["maxpool+shift", seed] = 0.1
     (row,) = answer_claims(study, view, accuracy, 0.1)
     assert row["verdict"] == "not run"
+
+
+@pytest.mark.parametrize(("level", "easy"), [(1.0, True), (0.95, False)])
+def test_a_task_that_all_arms_master_is_said_to_be_none(tmp_path: Path, level: float, easy: bool) -> None:
+    arms = [{"architectures": ["maxpool", "blurpool"], "task": "locate"}]
+    claim = with_claim(statistic="accuracy_difference", arm="maxpool+none+locate", control="blurpool+none+locate")
+    study = load(tmp_path, arms=arms, claims=claim)
+    hits = (np.arange(100) < 100 * level).astype(np.float32)
+    columns = {(arm, seed, "shift"): {"typical|correct": hits} for arm in study.arms for seed in range(3)}
+    accuracy = {(arm, seed): level for arm in study.arms for seed in range(3)}
+    (row,) = answer_claims(study, View(columns, range(3)), accuracy, 1 / 9)
+    assert row["verdict"] == "undetermined"
+    assert ("at least 99 % right, so their task hardly tells them apart" in row["sentences"][1]) == easy
