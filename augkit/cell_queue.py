@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.cells import Cell, Workplace, cells_of
 from augkit.errors import AugkitError, InputError, RunError, WriteError
 from augkit.folders import write
+from augkit.heartbeats import sign_on
 from augkit.schema import parse_yaml, validate
 from augkit.search import READY, wait_for
 from augkit.studies import Study, StudySettings, resolve
@@ -191,7 +192,7 @@ class CellWorker:
                 stand_by(self.queue, self.watch, "waiting for cells of other workers")
 
     def _work(self, trial: optuna.Trial) -> float:
-        trial.set_user_attr("worker", self.name)
+        sign_on(trial, self.name)
         name = trial.user_attrs.get("cell")
         if self.queue.user_attrs["order"]["token"] != self.token:
             try:

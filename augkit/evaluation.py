@@ -67,14 +67,20 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def calling(alive: Callable[[], None], model: nn.Module | None) -> Iterator[None]:
-    """Call ``alive`` whenever the network is asked, as every measure does."""
-    hook = None if model is None else model.register_forward_pre_hook(lambda network, images: alive())
+def calling(alive: Callable[[], object] | None, model: nn.Module | None) -> Iterator[None]:
+    """Call ``alive`` whenever the network is asked, as every measure does; a scripted one has no hooks."""
+    if alive is None or model is None or isinstance(model, torch.jit.ScriptModule):
+        yield
+        return
+
+    def call(network: nn.Module, images: object) -> None:  # what a hook returns takes the place of the images
+        alive()
+
+    hook = model.register_forward_pre_hook(call)
     try:
         yield
     finally:
-        if hook is not None:
-            hook.remove()
+        hook.remove()
 
 
 def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:

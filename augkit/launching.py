@@ -26,6 +26,7 @@ from augkit.job import Run
 from augkit.recipe import Recipe
 
 POLL = 0.5  # seconds between looks at a job
+LEAVE = 60.0  # seconds for a job to end, of which torchrun itself takes up to 30 to kill its ranks
 LAST = 30.0  # seconds that a task of Ray may take to end
 
 
@@ -77,7 +78,7 @@ def fit_by_torchrun(
                 if job.poll() is None:
                     job.terminate()
                     try:
-                        job.wait(30)
+                        job.wait(LEAVE)
                     except subprocess.TimeoutExpired:
                         with contextlib.suppress(ProcessLookupError):
                             os.killpg(job.pid, signal.SIGKILL)

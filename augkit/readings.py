@@ -95,16 +95,8 @@ def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images,
     protocol = measure.protocol or recipe.invariance.protocol
     kernel = recipe.invariance.kernel if protocol == recipe.invariance.protocol else None
     side = recipe.data.canvas if protocol == "embed" else measure.window
-    content = min(images.shape[1:])
     if protocol != "embed":
         images = images.put_on_canvas(recipe.data.canvas)
-    reach = measure.reach or recipe.invariance.max_shift
-    window = measure.window or min(images.shape[1:]) - 2 * math.ceil(reach)
-    if measure.protocol == "crop" and measure.axis == "shift" and content + 2 * reach <= window:
-        raise InputError(
-            f"measure: images of {content} px shifted by {reach:g} px do not leave windows of {window} px, so no border"
-            " is seen; expected a smaller window"
-        )
     return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
 
 
@@ -120,7 +112,22 @@ def pictures_of(
     return flip_pictures(flips, images.images[[flip["index"] for flip in flips]], protocol, classes)
 
 
+def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
+    """InputError where a measure of real borders sees none: on a plain canvas such a shift is a circular one."""
+    if measure.protocol != "crop" or measure.axis != "shift":
+        return
+    content = min(images.shape[1:])
+    reach = recipe.invariance.max_shift if measure.reach is None else measure.reach
+    window = measure.window or (recipe.data.canvas or content) - 2 * math.ceil(reach)
+    if content + 2 * reach <= window:
+        raise InputError(
+            f"measure: images of {content} px shifted by {reach:g} px do not leave windows of {window} px, so no border"
+            " is seen; expected a smaller window"
+        )
+
+
 def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
+    _check_borders(measure, recipe, images)
     images, operator = _operator(measure, recipe, images)
     report = measure_invariance(
         model,

@@ -64,7 +64,8 @@ def open_storage(
     Args:
         storage: where.
         retries: how often a trial is run again whose worker died.
-        grace: seconds without a heartbeat after which a worker on another host is taken for dead; not of journals.
+        grace: seconds without a heartbeat after which a worker on another host is taken for dead; a journal has none,
+            but a lock on it that was left behind is taken over after half of it, `LOCKED` at most.
         say: takes a line about what had to be repaired or waited for.
 
     Raises:
@@ -84,13 +85,14 @@ def open_storage(
         path = Path(storage)
         if not path.parent.is_dir():
             raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
+        patience = max(3, min(LOCKED, int(grace / 2)))
         if path.with_name(f"{path.name}.lock").is_symlink():
-            say(f"'{path.name}' is locked; a lock that was left behind is taken over after {LOCKED} s")
+            say(f"'{path.name}' is locked; a lock that was left behind is taken over after {patience} s")
         head = path.read_bytes()[: len(BEGIN)] if path.is_file() else b""
         if not BEGIN.startswith(head):
             raise ValueError("it is another file")  # of which a repair would cut the last line off
         # Absolute, since the lock is a link to it; taken over from a dead holder before its worker is taken for silent.
-        file_path, patience = str(path.resolve()), max(3, min(LOCKED, int(grace / 2)))
+        file_path = str(path.resolve())
         journal = Journal(file_path, JournalFileSymlinkLock(file_path, grace_period=patience))
         if journal.mend():
             say(f"'{path.name}' ended in a torn line, which is cut off")

@@ -27,7 +27,8 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.errors import InputError, RunError
+from augkit.errors import AugkitError, InputError, RunError
+from augkit.heartbeats import PROCESS, process_mark
 from augkit.launching import on_ray
 from augkit.requeueing import hand_back, requeue, requeue_interrupted
 from augkit.storages import is_sqlite
@@ -36,7 +37,6 @@ POLL = 0.25  # seconds between looks
 DEATHS = 3  # of one worker in a row, after which something else is wrong
 MERCY = 20.0  # seconds to hand a trial back
 START = 60.0  # seconds to start in, however short the grace
-CLOCK = 10.0  # seconds by which the times of a process and of its trial may differ
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,10 @@ class Crew:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
-            for trial in _running(self.study, member.name):
-                hand_back(self.study, trial.number)
+        with contextlib.suppress(AugkitError):  # a full disk, of which there was word before; resuming finds them
+            for member in self._members:
+                for trial in _running(self.study, member.name):
+                    hand_back(self.study, trial.number)
 
     def _last_words(self) -> str:
         for member in self._members:
@@ -259,10 +261,10 @@ def doing(state: dict[str, Any]) -> str:
     return text + (f", silent for {state['silent']:.0f} s" if state["silent"] > 5 else "")
 
 
-def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:
+def requeue_of(study: optuna.Study, worker: str, retries: int) -> list[int]:
     """Fail the running trials of a worker and put them in line again; their numbers."""
     failed = [trial for trial in _running(study, worker) if requeue(study, trial.number, retries)]
-    return [trial.number for trial in failed if retries is None or _tries(trial) < retries]
+    return [trial.number for trial in failed if _tries(trial) < retries]
 
 
 def _running(study: optuna.Study, worker: str) -> list[FrozenTrial]:
@@ -298,11 +300,17 @@ def _put_back(study: optuna.Study, retries: int | None) -> int:
     alive += [json.dumps(t.params, sort_keys=True) for t in trials if t.state == TrialState.WAITING]
     count, controls = 0, {t.user_attrs.get("control") for t in trials if t.state != TrialState.FAIL}
     controls |= set(study.user_attrs)
+    presets = {t.user_attrs.get("preset") for t in trials if t.state != TrialState.FAIL or "values" in t.user_attrs}
     for trial in trials:
         control = trial.user_attrs.get("control")
         if control is not None and control not in controls:  # without which there is nothing to measure against
             requeue_interrupted(study, trial)
             controls.add(control)
+            count += 1
+        preset = trial.user_attrs.get("preset")
+        if preset is not None and "values" not in trial.user_attrs and preset not in presets:
+            requeue_interrupted(study, trial)
+            presets.add(preset)
             count += 1
         # One that failed for a reason of its own has an error.
         if trial.state != TrialState.FAIL or "values" not in trial.user_attrs or "error" in trial.user_attrs:
@@ -329,15 +337,10 @@ def _lives(pid: int, trial: FrozenTrial) -> bool:
         return False
     except PermissionError:
         return True
-    with contextlib.suppress(OSError, StopIteration):  # where there is no /proc
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        lines = Path("/proc/stat").read_text().splitlines()
-        booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
-        started = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        # One that has ended and that nobody has asked after yet, or another program by now.
-        began = trial.datetime_start.timestamp() if trial.datetime_start else started
-        return fields[0] != "Z" and started < began + CLOCK
-    return True
+    if not Path("/proc/self/stat").is_file():
+        return True
+    mark, began_by = process_mark(pid), trial.user_attrs.get(PROCESS)
+    return mark is not None and began_by in (None, mark)
 
 
 def _cause(code: int) -> str:

@@ -103,11 +103,15 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
                 raise
             # Taken for dead, its trial is another worker's; so is what comes of it.
             watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
+        except AssertionError as error:
+            if isinstance(error.__context__, AugkitError):  # a full disk, over which Optuna trips as well
+                raise error.__context__ from None
+            raise
         except UnboundLocalError as error:
             if not isinstance(error.__context__, KeyboardInterrupt):
                 raise
             # Interrupted while the result was told, Optuna trips over a variable of its own.
-            _break_off(study, begun, told=False)
+            _break_off(study, begun, told=bool(stopped))
             raise KeyboardInterrupt from None
 
 

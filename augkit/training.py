@@ -47,7 +47,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     validation_loader: Any = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
-    alive: Callable[[], None] = lambda: None,
+    alive: Callable[[], object] | None = None,
 ) -> Run:
     """Train the recipe's network, or yours; in one process, or in those that torchrun started.
 
@@ -102,7 +102,7 @@ def _train(
     job: Job,
     on_epoch: Callable[..., None] | None,
     on_step: Callable[..., None] | None,
-    alive: Callable[[], None],
+    alive: Callable[[], object] | None,
 ) -> Evaluation | None:
     """All steps that are left; what the network scored after the last one, None where none was left."""
     evaluation = None
@@ -128,7 +128,8 @@ def _train(
                 state.average(settings.ema)
             if on_step is not None:
                 on_step(state.step, steps)
-            alive()
+            if alive is not None:
+                alive()
             in_between = settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0
             if job.device.type == "cpu" or in_between:
                 job.finite_loss(rate)

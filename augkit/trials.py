@@ -18,6 +18,7 @@ from augkit import search
 from augkit.data import Dataset, Images, atypical
 from augkit.errors import RunError, WriteError
 from augkit.evaluation import measure_model
+from augkit.heartbeats import BEAT, PROCESS, sign_on
 from augkit.invariance import InvarianceReport, learned_invariance
 from augkit.job import Run
 from augkit.recipe import Recipe
@@ -107,7 +108,7 @@ class Worker:
         return {trial.user_attrs["control"] for trial in trials if "control" in trial.user_attrs}
 
     def _trial(self, trial: optuna.Trial) -> float | Sequence[float]:
-        trial.set_user_attr("worker", self.name)
+        sign_on(trial, self.name)
         control = trial.user_attrs.get("control")
         if control is not None:
             return self._control(trial, control)
@@ -163,7 +164,7 @@ class Worker:
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
         """The answer of a trial with the same values."""
         for key, value in twin.user_attrs.items():
-            if key not in ("worker", "preset", "seconds"):
+            if key not in ("worker", "preset", "seconds", BEAT, PROCESS):
                 trial.set_user_attr(key, value)
         trial.set_user_attr("same_as", twin.number)
         trial.set_user_attr("seconds", 0.0)

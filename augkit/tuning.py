@@ -124,16 +124,17 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     with Display(0, quiet=quiet) as display:
         place = storage or str(folder / JOURNAL)
         backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
-        study, created = search.make_or_join(backend, study_name, terms, trials, join=resume or remote, lead=resume)
-        again, others = recover(study, crew.retries, alone=not remote)
-        if again:
-            display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
-        if others:
-            display.line(f"{others} trial(s) are under way elsewhere")
-        tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
-        _plan(tuning, trials)
-        helps = not (created or resume)
+        helps = remote and not resume  # until it is known whether the study was there
         try:
+            study, created = search.make_or_join(backend, study_name, terms, trials, join=resume or remote, lead=resume)
+            helps = not (created or resume)
+            again, others = recover(study, crew.retries, alone=not remote)
+            if again:
+                display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
+            if others:
+                display.line(f"{others} trial(s) are under way elsewhere")
+            tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
+            _plan(tuning, trials)
             _search(tuning, place, crew, own_index() if helps else 0)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None

@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 
 import optuna
-import pytest
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
-from augkit import heartbeats
 from augkit.heartbeats import BEAT, Heartbeats, Vigil
 from augkit.storages import open_storage
 from augkit.taking import Watch, frozen, stand_by, take_one
@@ -31,16 +29,38 @@ def make_study(tmp_path: Path, grace: float | None = None, retries: int = 1) -> 
     return study
 
 
-def test_a_trial_that_nobody_put_a_name_to_is_put_in_line_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study, watch = make_study(tmp_path), Watch()
-    study.ask()  # and die
-    stand_by(study, watch, "waiting")
-    stand_by(study, watch, "waiting")
+def wait(vigil: Vigil, study: optuna.Study, now: list[float], seconds: int) -> None:
+    """Look every 5 s, as one who waits."""
+    for _ in range(seconds // 5):
+        vigil.look(study)
+        now[0] += 5
+    vigil.look(study)
+
+
+def test_after_a_time_in_which_nothing_was_seen_all_may_show_life_again(tmp_path: Path) -> None:
+    """A proxy that was away for longer than the grace."""
+    now = [0.0]
+    study, vigil = make_study(tmp_path, grace=30.0), Vigil(clock=lambda: now[0])
+    study.ask().set_user_attr("worker", "far:1:0")
+    wait(vigil, study, now, 10)
+    now[0] += 1000
+    wait(vigil, study, now, 25)
     assert states(study) == [TrialState.RUNNING]
-    monkeypatch.setattr(heartbeats, "NAMELESS", 0.0)
-    stand_by(study, watch, "waiting")
+    wait(vigil, study, now, 10)
+    assert states(study) == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_trial_that_nobody_put_a_name_to_is_put_in_line_again(tmp_path: Path) -> None:
+    now = [0.0]
+    study, watch = make_study(tmp_path), Watch(vigil=Vigil(clock=lambda: now[0]))
+    study.ask()  # and die
+    for _ in range(3):
+        stand_by(study, watch, "waiting")
+        now[0] += 35
+    assert states(study) == [TrialState.RUNNING]
+    for _ in range(2):
+        stand_by(study, watch, "waiting")
+        now[0] += 35
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -49,8 +69,7 @@ def test_one_with_a_name_is_left_alone_where_the_storage_knows_the_dead(tmp_path
     study, vigil = make_study(tmp_path), Vigil(clock=lambda: now[0])
     study.ask().set_user_attr("worker", "far:1:0")
     for _ in range(3):
-        vigil.look(study)
-        now[0] += 1e6
+        wait(vigil, study, now, 100)
     assert states(study) == [TrialState.RUNNING]
 
 
@@ -61,17 +80,14 @@ def test_behind_a_proxy_one_that_shows_no_life_is_dead(tmp_path: Path) -> None:
     trial.set_user_attr("worker", "far:1:0")
     for beat in range(5):
         trial.set_user_attr(BEAT, beat)
-        vigil.look(study)
-        now[0] += 20
+        wait(vigil, study, now, 20)
     assert states(study) == [TrialState.RUNNING], "100 s of life"
-    now[0] += 20
-    vigil.look(study)
+    wait(vigil, study, now, 20)
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
     study.ask().set_user_attr("worker", "far:2:0")
     vigil.look(study)
     assert states(study)[1] == TrialState.RUNNING, "it has just begun"
-    now[0] += 31
-    vigil.look(study)
+    wait(vigil, study, now, 35)
     assert states(study) == [TrialState.FAIL, TrialState.FAIL], "one retry was allowed"
 
 

@@ -6,21 +6,23 @@ import os
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from augkit.heartbeats import PROCESS, process_mark
 from augkit.supervising import _lives, _Member
 
 HOUR = 3600.0
 
 
-def begun(ago: float) -> FrozenTrial:
-    trial = optuna.create_trial(state=TrialState.RUNNING)
-    trial.datetime_start = datetime.now() - timedelta(seconds=ago)
+def begun(mark: str | None) -> FrozenTrial:
+    """A trial whose start was noted by a clock that is years away."""
+    trial = optuna.create_trial(state=TrialState.RUNNING, user_attrs={} if mark is None else {PROCESS: mark})
+    trial.datetime_start = datetime(2001, 1, 1)
     return trial
 
 
@@ -41,19 +43,22 @@ def test_silence_is_no_matter_of_clocks(tmp_path: Path, clock: float) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="there is no /proc")
-def test_a_process_is_the_one_that_began_a_trial_only_if_it_is_older() -> None:
+def test_a_process_is_the_one_that_began_a_trial_or_a_later_one_of_its_number() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert _lives(process.pid, begun(ago=-1))
-        assert not _lives(process.pid, begun(ago=HOUR)), "another program with the number of one that has died"
+        assert _lives(process.pid, begun(process_mark(process.pid)))
+        assert _lives(process.pid, begun(None)), "of a trial that bears no mark nothing more is known"
+        assert not _lives(process.pid, begun(process_mark(os.getpid()))), "the number was given to another program"
+        mark = process_mark(process.pid)
         process.communicate(b"\n")
-    assert not _lives(process.pid, begun(ago=0))
-    assert not _lives(os.getpid(), begun(ago=0)), "this process has just begun to look"
+    assert not _lives(process.pid, begun(mark))
+    assert not _lives(os.getpid(), begun(process_mark(os.getpid()))), "this process has just begun to look"
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="there is no /proc")
 def test_one_that_has_ended_and_was_not_asked_after_is_dead() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         assert process.stdout is None
         until = time.monotonic() + 60
-        while _lives(process.pid, begun(ago=0)) and time.monotonic() < until:
+        while process_mark(process.pid) is not None and time.monotonic() < until:
             time.sleep(0.05)
-        assert not _lives(process.pid, begun(ago=0))
+        assert not _lives(process.pid, begun(None))

@@ -206,9 +206,18 @@ def test_channels_last_is_not_used_where_its_gradient_is_wrong(tiny: Recipe) -> 
 
 def test_alive_is_called_at_every_batch_of_training_and_of_evaluation(tiny: Recipe) -> None:
     called: list[int] = []
-    run = augkit.fit(tiny, alive=lambda: called.append(1))
+    run = augkit.fit(tiny, alive=lambda: called.append(1) or "what it returns is nobody's")
     steps = 2 * (200 // 32)
     assert len(called) > steps, "the validation images too"
     last = len(called)
     run.model(torch.zeros(1, 1, 16, 16))
     assert len(called) == last, "the network that comes back does not call any more"
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")
+def test_a_scripted_network_is_trained(tiny: Recipe) -> None:
+    network = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10)))
+    called: list[int] = []
+    assert len(augkit.fit(tiny, model=network).history) == 2
+    augkit.fit(tiny, model=network, alive=lambda: called.append(1))
+    assert len(called) == 2 * (200 // 32), "at every update, but not in evaluations"
