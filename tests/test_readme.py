@@ -80,21 +80,21 @@ def test_numbers_stand_in_the_result_file() -> None:
 
 def test_verdicts_stand_in_the_result_file() -> None:
     rows = {line.split("|")[1].strip(): line.split("|") for line in README.splitlines() if line.startswith("| ")}
-    for name, first in (("study-quick-10-seeds", 2), ("study-standard", 4)):
+    for name, first in (("study-quick-10-seeds", 2), ("study-standard", 4), ("study-cifar10", 6)):
         results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         for claim in results["claims"]:
             row = rows[f"{claim['id']}. {claim['name']}"]
             effect = claim["effect"]
             assert row[first].strip() == claim["verdict"], claim["name"]
             assert row[first + 1].strip() == f"{effect['value']:.3g} [{effect['low']:.3g}, {effect['high']:.3g}]"
-            assert row[6].strip() == claim["unit"]
+            assert row[8].strip() == claim["unit"]
 
 
 def test_what_is_said_of_studies_stands_in_the_result_files() -> None:
     text = " ".join(README.split())
     found = {
         name: json.loads((ROOT / "benchmarks" / "results" / f"study-{name}.json").read_text())
-        for name in ("quick", "quick-10-seeds", "standard")
+        for name in ("quick", "quick-10-seeds", "standard", "cifar10")
     }
     cost = found["quick"]["cost"]
     assert (found["quick"]["settings"]["seeds"], cost["runs"], cost["loaded"]) == (5, 140, 0)
@@ -107,6 +107,15 @@ def test_what_is_said_of_studies_stands_in_the_result_files() -> None:
             value, low, high = (scale * parts[claim][k]["effect"][key] for key in ("value", "low", "high"))
             points = " points" if scale == 100 else ""
             assert f"{value:.{digits}f}{points} [{low:.{digits}f}, {high:.{digits}f}]" in text, (name, claim, k)
+    cifar10 = found["cifar10"]
+    assert f"again on 10,000 of CIFAR-10, {cifar10['cost']['seconds'] / 3600:.1f} h" in text
+    parts = {claim["id"]: claim["parts"] for claim in cifar10["claims"]}
+    for claim, k, digits in ((7, 0, 2), (7, 1, 2), (7, 2, 2), (5, 2, 3), (5, 3, 3), (14, 1, 2)):
+        value, low, high = (parts[claim][k]["effect"][key] for key in ("value", "low", "high"))
+        assert f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" in text, (claim, k)
+    assert f"changes {100 * parts[14][0]['effect']['value']:.0f} % of its answers" in text
+    plain = next(arm["accuracy"]["value"] for arm in cifar10["arms"] if arm["arm"] == "maxpool+none")
+    assert f"reach an accuracy of {100 * plain:.0f} % only" in text
     point = next(point for point in found["standard"]["plane"] if point["arm"] == "aliasfree+none")
     for axis in "xy":
         value, low, high = (100 * point[axis][key] for key in ("value", "low", "high"))
