@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -168,6 +169,23 @@ def new_folder(kind: str) -> Path:
         _MADE.extend(missing)
         return folder
     raise InputError(f"output: expected room for one more '{name}' in runs/, there are {len(folders)}")
+
+
+def without_place(words: Sequence[str]) -> list[str]:
+    """The words of a command, but for those that say where it writes."""
+    left, kept = iter(words), []
+    for word in left:
+        if word == "--output":
+            next(left, None)
+        elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
+            kept.append(word)
+    return kept
+
+
+def interrupted(name: str, words: Sequence[str], folder: Path) -> Interrupted:
+    """Ctrl-C, with the line that goes on: the words as typed, and the folder."""
+    line = [*without_place(words), "--output", str(folder), "--resume"]
+    return Interrupted(f"python -m augkit.{name} {shlex.join(line)}")
 
 
 def print_json(result: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from augkit.command import (
     Interrupted,
     add_spread,
     add_writing,
+    interrupted,
     make_parser,
     new_folder,
     positive,
@@ -40,7 +41,7 @@ from augkit.folders import claim, environment, write
 from augkit.recipe import Recipe, find_recipe
 from augkit.report.table import print_table
 from augkit.studies import Study, is_study
-from augkit.studying import interrupted, run_study, summary
+from augkit.studying import run_study, summary
 from augkit.supervising import Spread
 from augkit.training import Run, fit
 
@@ -234,7 +235,7 @@ def main(arguments: list[str]) -> None:
                 display=display,
             )
     except KeyboardInterrupt:
-        raise interrupted(arguments, folder) from None
+        raise interrupted("compare", arguments, folder) from None
     _print(result, folder, options)
 
 
@@ -280,7 +281,7 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     except HelperInterrupted:
         raise Interrupted(f"python -m augkit.compare {shlex.join(arguments)}") from None
     except KeyboardInterrupt:
-        raise interrupted(arguments, folder) from None
+        raise interrupted("compare", arguments, folder) from None
     if options.json:
         print_json({"folder": str(folder), **results})
     elif "joined" in results:

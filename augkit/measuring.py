@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from augkit.building import choose_device
-from augkit.command import Display, Interrupted, new_folder
+from augkit.command import Display, interrupted, new_folder
 from augkit.comparison import jsonable
 from augkit.data import Images
 from augkit.data import batches as decoded
@@ -130,7 +129,7 @@ class Session:
             for name, measurement in self.measurements.items():
                 if measurement.tally.images:
                     self._save(name)
-            raise Interrupted(self._resume_line()) from None
+            raise interrupted("measure", self.arguments, self.folder) from None
 
     def pictures(self, flips: list[dict[str, Any]]) -> list[FlipPicture]:
         """The flips of the first image set, drawn."""
@@ -224,12 +223,3 @@ class Session:
             )
             return replace(found, images=replace(found.images, labels=None), notes=tuple(notes))
         return replace(found, notes=tuple(notes))
-
-    def _resume_line(self) -> str:
-        words, kept = iter(self.arguments), []
-        for word in words:
-            if word == "--output":
-                next(words, None)
-            elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
-                kept.append(word)
-        return f"python -m augkit.measure {shlex.join(kept)} --output {shlex.quote(str(self.folder))} --resume"

@@ -151,10 +151,8 @@ class Journal(JournalFileBackend):
 
     def mend(self) -> bool:
         """`repair` under the lock, which is waited for only where the last line has no end."""
-        size = Path(self._file_path).stat().st_size
-        with open(self._file_path, "rb") as file:
-            if size == 0 or file.seek(size - 1) is None or file.read(1) == b"\n":
-                return False
+        if not self._torn():
+            return False
         self._lock.acquire()  # somebody may just be writing that line
         try:
             return self.repair()
@@ -163,14 +161,18 @@ class Journal(JournalFileBackend):
 
     def repair(self) -> bool:
         """Cut a last line that has no end; only while nobody writes."""
-        path = Path(self._file_path)
-        size = path.stat().st_size
-        with path.open("r+b") as file:
-            if size == 0 or file.seek(size - 1) is None or file.read(1) == b"\n":
-                return False
-            file.seek(0)
+        if not self._torn():
+            return False
+        with open(self._file_path, "r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
         return True
+
+    def _torn(self) -> bool:
+        with open(self._file_path, "rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append under the lock, after a repair."""

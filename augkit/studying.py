@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from optuna.trial import TrialState
 from augkit.building import choose_device
 from augkit.cell_queue import JOURNAL, LOCK, CellQueue, attempt, check_shared, leading
 from augkit.cells import Cell, Workplace, cells_of, to_do
-from augkit.command import Display, HelperInterrupted, Interrupted
+from augkit.command import Display, HelperInterrupted
 from augkit.errors import InputError, RunError, WriteError
 from augkit.findings import Findings
 from augkit.folders import MARK, claim, environment, write
@@ -254,16 +253,3 @@ def summary(results: dict[str, Any]) -> str:
         lines.append(f"{row['id']}. {row['name']}: {row['verdict']}")
         lines += [f"   {sentence}" for sentence in row["sentences"]]
     return "\n".join(lines)
-
-
-def interrupted(words: list[str], folder: Path) -> Interrupted:
-    """Ctrl-C, with the line that goes on: the words as typed, and the folder."""
-    kept, skip = [], False
-    for word in words:
-        if skip or word in ("--resume", "--overwrite") or word.startswith("--output="):
-            skip = False
-        elif word == "--output":
-            skip = True
-        else:
-            kept.append(word)
-    return Interrupted(f"python -m augkit.compare {shlex.join(kept)} --output {shlex.quote(str(folder))} --resume")

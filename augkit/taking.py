@@ -61,7 +61,7 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
         RunError: ``objective`` raised `GiveUpError`.
         KeyboardInterrupt: what was begun is in line again.
     """
-    begun, own, stopped, later = list[int](), list[Exception](), list[int](), list[int]()
+    begun, raised = list[int](), list[BaseException]()
 
     def run(trial: optuna.Trial) -> float | Sequence[float]:
         begun.append(trial.number)
@@ -70,35 +70,30 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
         try:
             with beats:
                 return objective(trial)
-        except optuna.exceptions.OptunaError:
+        except BaseException as error:
+            raised.append(error)
             raise
-        except KeyboardInterrupt:
-            stopped.append(trial.number)
-            raise
-        except Later:
-            later.append(trial.number)
-            raise
-        except Exception as error:
-            own.append(error)
-            raise
+
+    def was(kind: type[BaseException]) -> bool:
+        return any(isinstance(error, kind) for error in raised)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             study.optimize(run, n_trials=1, catch=(RunError, Surplus, Later))
-            for number in later:
-                requeue_interrupted(study, frozen(study, number))
+            if was(Later):
+                requeue_interrupted(study, frozen(study, begun[0]))
         except KeyboardInterrupt:
-            _break_off(study, begun, told=bool(stopped))
+            _break_off(study, begun, told=was(KeyboardInterrupt))
             raise
         except GiveUpError as error:
             raise RunError(str(error)) from None
         except InputError:
             raise
         except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
-            if stopped:  # and taken over before: there is nothing to hand back
+            if was(KeyboardInterrupt):  # and taken over before: there is nothing to hand back
                 raise KeyboardInterrupt from None
-            own_fault = any(error is one for one in own)
+            own_fault = isinstance(error, ValueError) and any(error is one for one in raised)
             if own_fault or not begun or not frozen(study, begun[0]).state.is_finished():
                 raise
             # Taken for dead, its trial is another worker's; so is what comes of it.
@@ -111,7 +106,7 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
             if not isinstance(error.__context__, KeyboardInterrupt):
                 raise
             # Interrupted while the result was told, Optuna trips over a variable of its own.
-            _break_off(study, begun, told=bool(stopped))
+            _break_off(study, begun, told=was(KeyboardInterrupt))
             raise KeyboardInterrupt from None
 
 

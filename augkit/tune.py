@@ -7,7 +7,6 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from augkit.command import (
     run,
     split_recipe,
     spread,
+    without_place,
 )
 from augkit.comparison import jsonable
 from augkit.errors import InputError
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
             quiet=options.quiet,
         )
     except HelperInterrupted:  # who resumes a study leads it, and does its final runs
-        raise Interrupted(f"python -m augkit.tune {shlex.join(_without_output(arguments))}") from None
+        raise Interrupted(f"python -m augkit.tune {shlex.join(without_place(arguments))}") from None
     except KeyboardInterrupt:
         if not (folder / "recipe.yaml").is_file():
             raise
@@ -192,17 +192,6 @@ def _folder(options: Any) -> Path:
         # Many hosts start in one second, and may share their folders.
         return new_folder(f"tune-{options.study or 'augkit'}-{socket.gethostname()}-{os.getpid()}")
     return new_folder("tune")
-
-
-def _without_output(arguments: Sequence[str]) -> list[str]:
-    """What a helper keeps lies in the study; its folder is there already."""
-    words, kept = iter(arguments), []
-    for word in words:
-        if word == "--output":
-            next(words, None)
-        elif not word.startswith("--output="):
-            kept.append(word)
-    return kept
 
 
 def _resume_line(options: Any, folder: Path) -> str:

@@ -33,6 +33,18 @@ def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") 
     return queue, study
 
 
+def let_fail(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    """One cell raises, all others are worked on."""
+    work = Workplace.work
+
+    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+        if cell.name == name:
+            raise error
+        return work(place, cell, *rest)
+
+    monkeypatch.setattr(Workplace, "work", fails)
+
+
 def test_each_cell_is_in_line_once(study_file: Path, tmp_path: Path) -> None:
     queue, study = open_cells(study_file, tmp_path / "out")
     queue.fill(study, tmp_path / "out", cells_of(study))
@@ -101,14 +113,7 @@ def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: 
 
 def test_failed_cells_of_workers_are_named(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out", seeds=2)
-    work = Workplace.work
-
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
-        if cell.name == "maxpool+none-seed0":
-            raise RunError("the loss became NaN")
-        return work(place, cell, *rest)
-
-    monkeypatch.setattr(Workplace, "work", fails)
+    let_fail(monkeypatch, "maxpool+none-seed0", RunError("the loss became NaN"))
     CellWorker(queue.queue, torch.device("cpu")).run()
     assert queue.done()
     assert queue.failures(set()) == {"maxpool+none-seed0": "the loss became NaN"}
@@ -194,14 +199,7 @@ def test_a_study_taken_back_by_the_command_that_made_it(
 def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = Workplace.work
-
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
-        if cell.name == "maxpool+none-seed0":
-            raise ValueError("Expected more than 1 value per channel when training")
-        return work(place, cell, *rest)
-
-    monkeypatch.setattr(Workplace, "work", fails)
+    let_fail(monkeypatch, "maxpool+none-seed0", ValueError("Expected more than 1 value per channel when training"))
     queue, study = open_cells(study_file, tmp_path / "out", seeds=2)
     CellWorker(queue.queue, torch.device("cpu")).run()
     (reason,) = queue.failures(set()).values()

@@ -19,7 +19,7 @@ from augkit.errors import RunError
 from augkit.outcome import search_cost
 from augkit.recipe import Recipe
 from augkit.requeueing import Retry, requeue, requeue_interrupted
-from augkit.storages import open_storage
+from augkit.storages import StorageLostError, open_storage
 from augkit.supervising import recover
 from augkit.taking import GiveUpError, Watch, frozen, take_one
 
@@ -199,6 +199,71 @@ def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
     assert len(done) == 4
     assert {"as it stands", "mild", "strong"} <= {trial.user_attrs.get("preset") for trial in done}
     assert search_cost(second.study, make_terms())["failed"] == 0
+
+
+def test_a_second_interrupt_while_the_first_is_told_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    study.enqueue_trial({"x": 0.5})
+    tell = study._storage.set_trial_state_values
+
+    def interrupted(trial_id: int, state: TrialState, values: Any = None) -> bool:
+        tell(trial_id, state, values)
+        if state == TrialState.FAIL:
+            raise KeyboardInterrupt
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study._storage, "set_trial_state_values", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            take_one(study, interrupt, Watch())
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+@pytest.mark.parametrize("outcome", ["finished", "failed"])
+def test_a_disk_that_is_full_when_optuna_is_told_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    lost, tell = StorageLostError("no space left"), study._storage.set_trial_state_values
+
+    def objective(trial: optuna.Trial) -> float:
+        if outcome == "failed":
+            raise RunError("the loss is nan")
+        return 1.0
+
+    def full(trial_id: int, state: TrialState, values: Any = None) -> bool:
+        if state.is_finished():
+            raise lost
+        return tell(trial_id, state, values)
+
+    monkeypatch.setattr(study._storage, "set_trial_state_values", full)
+    with pytest.raises(StorageLostError) as caught:
+        take_one(study, objective, Watch())
+    assert caught.value is lost
+
+
+def test_a_preset_that_was_put_off_and_did_not_reach_the_line_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = open_toy(tmp_path / "j", make_terms(), 4)
+    worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
+    worker.study.enqueue_trial({}, user_attrs={"control": "control {}"})
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("augkit.taking.requeue_interrupted", die)
+        with pytest.raises(KeyboardInterrupt):
+            worker.one()
+    second = open_toy(tmp_path / "j", make_terms(), 4, join=True)
+    assert recover(second.study, 1, alone=True) == (1, 0)
+    assert recover(second.study, 1, alone=True) == (0, 0)
+    second.run()
+    presets = {trial.user_attrs.get("preset") for trial in search.completed(second.study)}
+    assert {"as it stands", "mild", "strong"} <= presets
 
 
 def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: Path) -> None:
