@@ -42,7 +42,18 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
 
 
 def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Make ``folder`` ready to write to.
+    """Make ``folder`` ready to write to; errors as of `reserve`."""
+    reserve(folder, resume=resume, overwrite=overwrite)
+    if overwrite and not resume:
+        try:
+            _empty(folder)
+        except OSError as error:
+            raise InputError(f"output '{folder}': cannot be replaced ({error.strerror or error})") from None
+    return folder
+
+
+def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """See to it that `claim` will do, for commands that must look at something else before anything is replaced.
 
     Raises:
         InputError: it exists and neither ``resume`` nor ``overwrite`` is asked for; it is a file; ``overwrite``
@@ -55,19 +66,15 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Pat
         raise InputError(
             f"output '{folder}' exists: add --resume to go on, --overwrite to replace it, or name another --output"
         )
-    replaced = filled and overwrite and not resume
-    if replaced and not (folder / MARK).is_file():
+    if filled and not resume and not (folder / MARK).is_file():
         raise InputError(f"output '{folder}': --overwrite replaces folders that augkit wrote, this is none")
     try:
-        if replaced:
-            _empty(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.partial"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise InputError(f"output '{folder}': cannot be written ({error.strerror or error})") from None
-    return folder
 
 
 def _empty(folder: Path) -> None:

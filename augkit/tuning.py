@@ -21,7 +21,7 @@ from augkit.data import Dataset
 from augkit.errors import InputError
 from augkit.evaluation import check_measurable
 from augkit.finals import Tuning, finish
-from augkit.folders import claim, environment, write
+from augkit.folders import claim, environment, reserve, write
 from augkit.invariance import InvarianceReport
 from augkit.outcome import search_cost
 from augkit.recipe import Recipe
@@ -118,16 +118,24 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     )
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
     check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
-    remote = is_remote(storage)
-    claim(folder, resume=resume, overwrite=overwrite)
-    _keep_recipe(folder, space, resume)
+    remote, place = is_remote(storage), storage or str(folder / JOURNAL)
+
+    def take_folder() -> None:
+        claim(folder, resume=resume, overwrite=overwrite)
+        _keep_recipe(folder, space, resume)
+
+    reserve(folder, resume=resume, overwrite=overwrite)
+    inside = "://" not in place and folder.resolve() in Path(place).resolve().parents
+    if inside:
+        take_folder()
     with Display(0, quiet=quiet) as display:
-        place = storage or str(folder / JOURNAL)
         backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
         helps = remote and not resume  # until it is known whether the study was there
         try:
             study, created = search.make_or_join(backend, study_name, terms, trials, join=resume or remote, lead=resume)
             helps = not (created or resume)
+            if not inside:
+                take_folder()  # a storage or a study that will not do is refused before anything is replaced
             again, others = recover(study, crew.retries, alone=not remote)
             if again:
                 display.line(f"{again} unfinished trial(s) of an earlier session are in line again")

@@ -311,3 +311,21 @@ def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monk
     monkeypatch.chdir(first)
     Path("runs").touch()
     assert run(lambda arguments: print(command.new_folder("train")), []) == 2
+
+
+@pytest.mark.parametrize("storage", ["grpc://localhost:1", "other/study.journal"])
+def test_a_search_looks_at_its_storage_before_it_overwrites(
+    tiny_file: str, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that does not answer, and a journal that holds the study already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("augkit.storages.ANSWER", 1.0)
+    assert call("tune", *tune_words(tiny_file, Path("other")), "--quiet") == 0
+    assert call("tune", *tune_words(tiny_file, Path("mine")), "--quiet") == 0
+    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    words = [*tune_words(tiny_file, Path("mine")), "--storage", storage, "--study", "augkit", "--overwrite", "--quiet"]
+    assert call("tune", *words) == 2
+    assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
+    fresh = [*tune_words(tiny_file, Path("new")), "--storage", storage, "--quiet"]
+    assert call("tune", *fresh) == 2
+    assert list(Path("new").iterdir()) == [], "the same command can be tried again"

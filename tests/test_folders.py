@@ -54,7 +54,7 @@ def test_a_folder_that_somebody_still_writes_to_is_one_line(tmp_path: Path, monk
         raise OSError(39, "Directory not empty")
 
     monkeypatch.setattr(shutil, "rmtree", fails)
-    with pytest.raises(InputError, match=r"output '.*run': cannot be written \(Directory not empty\)"):
+    with pytest.raises(InputError, match=r"output '.*run': cannot be replaced \(Directory not empty\)"):
         claim(tmp_path / "run", overwrite=True)
 
 
