@@ -33,13 +33,22 @@ from augkit.command import (
     split_recipe,
     spread,
 )
-from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
+from augkit.comparison import (
+    Arm,
+    Contrast,
+    carried_over,
+    closing_table,
+    conclusion,
+    jsonable,
+    measure_run,
+    open_test_sets,
+)
 from augkit.data import Dataset
 from augkit.errors import InputError, RunError
 from augkit.evaluation import check_measurable
 from augkit.folders import claim, environment, write
 from augkit.recipe import Recipe, find_recipe
-from augkit.report.table import print_table
+from augkit.report.table import print_carried_over, print_table
 from augkit.studies import Study, is_study
 from augkit.studying import run_study, summary
 from augkit.supervising import Spread
@@ -171,11 +180,17 @@ def _finish(
     ]
     rows = closing_table(arms)
     reach = runs[names[0], seeds[0]].recipe.invariance.max_shift
-    words = {name: conclusion(rows, name, reach) for name in names[1:]}
+    recipes = {name: runs[name, seeds[0]].recipe for name in names}
+    carried = carried_over([(f"{arm.name}, seed {s}", r) for arm in arms for s, r in zip(seeds, arm.reports, strict=True)])
+    words = {
+        name: conclusion(rows, name, reach, Contrast.between(recipes[name], recipes[names[0]]), carried)
+        for name in names[1:]
+    }
     result = {
         "control": names[0],
         "seeds": list(seeds),
         "table": rows,
+        "carry_over": carried,
         "conclusions": words,
         "environment": environment(),
     }
@@ -246,6 +261,7 @@ def _print(result: dict[str, Any], folder: Path, options: argparse.Namespace) ->
     print_table(result["table"])
     for name, text in result["conclusions"].items():
         print(f"{name}: {text}")
+    print_carried_over(result["carry_over"])
     print(f"written to {folder}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,17 @@ from augkit.comparison import jsonable
 from augkit.data import Dataset
 from augkit.errors import InputError
 from augkit.evaluation import check_measurable
-from augkit.finals import Tuning, finish
+from augkit.finals import Tuning
 from augkit.folders import claim, environment, reserve, write
 from augkit.invariance import InvarianceReport
+from augkit.judging import finish
 from augkit.outcome import search_cost
 from augkit.recipe import Recipe
 from augkit.report.figures import save_png, summary
 from augkit.report.page import tuning_page
 from augkit.report.sheet import contact_sheet, save
 from augkit.search import Goal, Terms
-from augkit.space import Space
+from augkit.space import Space, Value
 from augkit.storages import open_storage
 from augkit.supervising import Crew, Spread, is_remote, own_index, recover
 from augkit.taking import Watch
@@ -67,7 +69,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     top: int = 2,
     goal: Goal | None = None,
     sampler: str = "tpe",
-    floor: float = 0.5,
+    floor: float = search.FLOOR,
+    tune_control: bool | None = None,
     storage: str | None = None,
     study_name: str = "augkit",
     workers: Workers | None = None,
@@ -88,7 +91,9 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         top: trials that are retrained at full length, of which one is chosen.
         goal: what for; accuracy and learned invariance when None.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
-        floor: least accuracy above chance, and least kappa, of a trial (share of the control's).
+        floor: accuracy above chance, and kappa, of a trial must not be clearly below this share of the control's.
+        tune_control: search the control's own fields first, with as many trials, so that augmentation is measured
+            against the best network without it; where fields of training or optimizer are searched when None.
         storage: Optuna storage (file or URL); ``study.journal`` in ``folder`` when None. A study that exists at a URL
             is joined: this process then only helps with the search.
         study_name: of the Optuna study.
@@ -119,6 +124,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
     check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
     remote, place = is_remote(storage), storage or str(folder / JOURNAL)
+    twice = space.searches_training if tune_control is None else tune_control
+    if twice and not space.searches_training:
+        raise InputError(
+            "--tune-control: expected fields of train or optim as ranges beside the augmentation, there are none to search"
+        )
 
     def take_folder() -> None:
         claim(folder, resume=resume, overwrite=overwrite)
@@ -131,24 +141,45 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     with Display(0, quiet=quiet) as display:
         backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
         helps = remote and not resume  # until it is known whether the study was there
-        try:
-            study, created = search.make_or_join(backend, study_name, terms, trials, join=resume or remote, lead=resume)
-            helps = not (created or resume)
-            if not inside:
-                take_folder()  # a storage or a study that will not do is refused before anything is replaced
+
+        def begin(name: str, terms: Terms, create: bool) -> tuple[Tuning, bool]:
+            study, created = search.make_or_join(
+                backend, name, terms, trials, join=resume or remote, lead=resume, create=create
+            )
             again, others = recover(study, crew.retries, alone=not remote)
             if again:
                 display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
             if others:
                 display.line(f"{others} trial(s) are under way elsewhere")
-            tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
-            _plan(tuning, trials)
+            return Tuning(study, terms, folder, seeds, top, target, dataset, display), created
+
+        try:
+            if not (resume or remote):
+                search.refuse_existing(backend, study_name)
+            if twice:
+                of_control = terms.model_copy(update={"space": space.without_policy().to_dict(), "goal": Goal()})
+                control, created = begin(search.control_study(study_name), of_control, True)
+            else:
+                tuning, created = begin(study_name, terms, True)
+            helps = not (created or resume)
+            if not inside:
+                take_folder()  # a storage or a study that will not do is refused before anything is replaced
+            if twice:
+                _plan(control, trials, 2)
+                display.line(f"first {trials} trials without augmentation, for the control (--no-tune-control: none)")
+                _search(control, place, crew, own_index() if helps else 0)
+                found = search.best_controls(control.study, of_control, len(dataset.validation))
+                display.line(f"control   {_in_words(found)}")
+                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), not helps)
+                tuning.phases.update({"search of the control": control.phases["search"]})
+            else:
+                _plan(tuning, trials, 1)
             _search(tuning, place, crew, own_index() if helps else 0)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
             display.line("the search is done; the command that made the study goes on with the final runs")
-            return {"joined": True, "search_cost": search_cost(study, terms)}
+            return {"joined": True, "search_cost": search_cost(tuning.study, tuning.terms)}
         recipe, results = finish(tuning)
         results["cost"] = {
             "seconds": round(time.monotonic() - started, 1),
@@ -156,6 +187,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         }
         _write(tuning, recipe, results)
     return results
+
+
+def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:
+    fields = [f"{key} {value}" for values in controls.values() for key, value in values.items()]
+    return f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
 
 
 def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: Workers, storage: str | None) -> None:
@@ -175,13 +211,13 @@ def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
     write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 
-def _plan(tuning: Tuning, trials: int) -> None:
-    """The size of the bar, and how much of it is done."""
+def _plan(tuning: Tuning, trials: int, searches: int) -> None:
+    """The size of the bar, and how much of it is done, before the first of the searches."""
     images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
     each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
     already = len(search.finished(tuning.study))
     controls = len(tuning.space.architectures())
-    tuning.display.begin((max(trials, already) + controls) * each + tuning.work(), already * each)
+    tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
 
 
 def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
@@ -285,6 +321,7 @@ def load_study(folder: Path, storage: str | None, name: str | None) -> optuna.St
         raise InputError(f"--show: expected a folder of augkit.tune, there is no '{folder / JOURNAL}'")
     backend = open_storage(place)
     names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
+    names = [known for known in names if name == known or known not in map(search.control_study, names)]
     wanted = name or (names[0] if len(names) == 1 else None)
     if wanted not in names:
         raise InputError(f"--show: expected --study, one of: {', '.join(names) or 'none'}; got {name or 'none'}")

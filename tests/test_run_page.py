@@ -70,8 +70,8 @@ def test_confusions_are_counted() -> None:
 
 def test_summary_says_what_the_numbers_say() -> None:
     varied = record().history
-    varied[0]["variability"] = {"value": 0.2, "low": 0.1, "high": 0.3}
-    varied[-1]["variability"] = {"value": 0.05, "low": 0.0, "high": 0.1}
+    varied[0]["shift_information"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    varied[-1]["shift_information"] = {"value": 0.05, "low": 0.0, "high": 0.1}
     varied[1] |= {"validation_accuracy": 0.9, "validation_loss": 1.0}
     text = summary(record(history=varied, confusion=[[8, 2, 0], [5, 5, 0], [0, 0, 0]]))
     assert text.startswith("65.0 % [43.3, 81.9] of 20 validation images are classified right after 4 epochs")
@@ -111,7 +111,7 @@ def test_page_is_whole_and_self_contained(classes: int, epochs: int) -> None:
 def test_names_of_classes_are_text_in_any_script() -> None:
     made = record(4)
     made.classes[:] = [r"$\\frac$", "冰箱", "<i>", "a&b"]
-    made.history[0]["variability"] = {"value": None, "low": None, "high": None}
+    made.history[0]["shift_information"] = {"value": None, "low": None, "high": None}
     page = run_page(made, SHEET)
     for name in (r"$\\frac$", "冰箱", "&lt;i&gt;", "a&amp;b"):
         assert f"<td class='name'>{name}</td>" in page
