@@ -168,7 +168,9 @@ def response_curve(arm: Arm, images: str = TYPICAL, metric: str = "top1_change")
     return [
         {
             "length": length,
-            metric: per_seed([metric], [report.curve[length] for report in reports])[metric].over_seeds().estimate(0, 1),
+            metric: per_seed([metric], [report.curve[length] for report in reports])[metric]
+            .over_seeds()
+            .estimate(0, 1),
         }
         for length in reports[0].curve
     ]
@@ -219,8 +221,8 @@ def compared_words(found: InvarianceComparison, contrast: Contrast, top1_change:
     if found.verdict == "disputed":
         against = " and ".join(f"{TITLES[m]} ({_percent(found.by[m])})" for m in found.dissent)
         return (
-            f"whether {contrast} made the network more invariant is disputed: shift information says {_percent(learned)},"
-            f" {against} {'does' if len(found.dissent) == 1 else 'do'} not agree in sign."
+            f"whether {contrast} made the network more invariant is disputed: shift information says"
+            f" {_percent(learned)}, {against} {'does' if len(found.dissent) == 1 else 'do'} not agree in sign."
         )
     if found.verdict == "undetermined":
         return (

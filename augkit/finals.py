@@ -152,9 +152,10 @@ def retrain(tuning: Tuning) -> Finalists:
         words = "-".join(["control", *(str(value) for value in architecture.values())])
         control(words, architecture)
         reference_name = control(f"{words}-tuned", terms.control_values(architecture))
-        own = control(f"trial{trial.number}-control", values)
-        name = f"trial{trial.number}"
-        made = _finalist(tuning, name, space.with_values(values))
+        name, recipe = f"trial{trial.number}", space.with_values(values)
+        # A trial that does not augment has nothing that its own control would lack.
+        own = reference_name if changes_nothing(recipe.policy) else control(f"{name}-control", values)
+        made = _finalist(tuning, name, recipe)
         found[name] = replace(made, trial=trial, own=own, reference=reference_name)
     tuning.phases["final runs"] = time.monotonic() - started
     return found
@@ -176,7 +177,7 @@ class Chosen:
     Attributes:
         finalist: the winner.
         plain: the recipe as it stands, without augmentation.
-        own: differs from the winner in the policy alone.
+        own: differs from the winner in the policy alone; the best control where the winner does not augment.
         reference: the best control that was found.
         rule: by which it was chosen.
         table: the finalists, as JSON.
@@ -201,6 +202,7 @@ class Chosen:
 
 
 def choose(tuning: Tuning, finalists: Finalists) -> Chosen:
+    """The winner among the retrained trials, by learned invariance against the best control and by accuracy."""
     rows = []
     for finalist in finalists.values():
         control = finalists[finalist.reference] if finalist.trial is not None else finalist

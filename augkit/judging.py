@@ -26,7 +26,6 @@ from augkit.invariance import (
     CarryOver,
     Estimate,
     InvarianceComparison,
-    InvarianceReport,
     compare_invariance,
     learned_invariance,
 )
@@ -82,31 +81,36 @@ def _judge(tuning: Tuning, finalists: Finalists, chosen: Chosen, dose: Sequence[
     for point in dose:
         if point.run is not None:
             look(f"{chosen.finalist.name} at strength {point.strength:g}", point.run)
-    curves = {PLAIN: curve(PLAIN, chosen.own.runs), "best": curve("best", chosen.finalist.runs)}
+    beside = chosen.own if chosen.augmented else chosen.plain
+    curves = {PLAIN: curve(PLAIN, beside.runs), "best": curve("best", chosen.finalist.runs)}
     tuning.phases["test split"] = time.monotonic() - started
-    parts = [(PLAIN, chosen.plain), (OWN, chosen.own), (TUNED, chosen.reference)]
-    controls = list({part.name: (label, part) for label, part in reversed(parts)}.values())[::-1]
-    arms = [Arm(label, found[part.name]) for label, part in controls]
-    own = next(label for label, part in controls if part.name == chosen.own.name)
-    return Judged([*arms, Arm("best", found[chosen.finalist.name], own)], carried_over(networks), curves)
+    own = [(OWN, chosen.own)] if chosen.augmented else []
+    labels: dict[str, str] = {}
+    for label, part in [(PLAIN, chosen.plain), *own, (TUNED, chosen.reference)]:
+        labels.setdefault(part.name, label)  # one network may be several of them
+    arms = [Arm(label, found[name]) for name, label in labels.items()]
+    control = labels[chosen.own.name if chosen.augmented else chosen.plain.name]
+    return Judged([*arms, Arm("best", found[chosen.finalist.name], control)], carried_over(networks), curves)
 
 
-def _decomposition(judged: Judged) -> dict[str, InvarianceComparison]:
+def _decomposition(judged: Judged, augmented: bool) -> dict[str, InvarianceComparison]:
     """What the other fields did, what augmentation did, and both, on typical test images."""
     by_name = {arm.name: arm.on(TYPICAL) for arm in judged.arms}
-    own = by_name[judged.arms[-1].control]
-    parts = {"augmentation": (by_name["best"], own)}
-    if OWN in by_name:
-        parts |= {"other_fields": (own, by_name[PLAIN]), "both": (by_name["best"], by_name[PLAIN])}
+    best, plain, own = by_name["best"], by_name[PLAIN], by_name[judged.arms[-1].control]
+    if not augmented:
+        return {"other_fields": compare_invariance(best, plain)}
+    parts = {"augmentation": (best, own)}
+    if own is not plain:
+        parts |= {"other_fields": (own, plain), "both": (best, plain)}
     if TUNED in by_name:
-        parts["against_tuned_control"] = (by_name["best"], by_name[TUNED])
+        parts["against_tuned_control"] = (best, by_name[TUNED])
     return {name: compare_invariance(*pair) for name, pair in parts.items()}
 
 
 def _results(tuning: Tuning, chosen: Chosen, dose: Sequence[Dose], judged: Judged) -> dict[str, Any]:
     recipe, trial = tuning.recipe, chosen.finalist.trial
     assert trial is not None
-    table, parts = closing_table(judged.arms), _decomposition(judged)
+    table, parts = closing_table(judged.arms), _decomposition(judged, chosen.augmented)
     measured = judged.arms[0].on(TYPICAL)[0].settings
     final = {
         "conclusion": _conclusion(tuning, chosen, judged, table, parts),
@@ -159,31 +163,26 @@ def _conclusion(
     reach, plain = tuning.recipe.invariance.max_shift, chosen.plain.recipe
     changed = next(row for row in table if row["arm"] == "best" and row["images"] == TYPICAL)["top1_change"]
     whole = Contrast.between(chosen.recipe, plain)
+    policy = str(chosen.recipe.policy) if chosen.augmented else "no augmentation"
+    others = f", with {', '.join(whole.others)}" if whole.others else ""
+    named = f"Chosen: {policy}{others}."
+    sentences = [named]
+    if not chosen.augmented and not whole.others:
+        sentences.append("That is the recipe as it stands without augmentation; nothing that was tried is better.")
+    else:
+        shown = Contrast("augmentation") if chosen.augmented else whole
+        sentences.append(conclusion(table, "best", reach, shown, judged.carried))
+    for key, contrast in (("other_fields", Contrast("", whole.others)), ("both", whole)):
+        if key in parts and chosen.augmented:
+            words = compared_words(parts[key], contrast, changed)
+            sentences.append(f"Against the recipe as it stands without augmentation, {words}")
+    if "against_tuned_control" in parts:
+        best = ", ".join(Contrast.between(chosen.reference.recipe, plain).others)
+        words = compared_words(parts["against_tuned_control"], Contrast("the chosen recipe"), changed)
+        sentences.append(f"Against the best network without augmentation that the search found ({best}), {words}")
     seeds = ", ".join(map(str, tuning.final_seeds))
-    how = (
-        f" Trials were run with seed {tuning.terms.seed}; the choice was made on the validation split and judged on the"
+    sentences.append(
+        f"Trials were run with seed {tuning.terms.seed}; the choice was made on the validation split and judged on the"
         f" test split, both with seeds {seeds}."
     )
-    named = f"Chosen: {str(chosen.recipe.policy) if chosen.augmented else 'no augmentation'}"
-    named += f", with {', '.join(whole.others)}. " if whole.others else ". "
-    if not whole.augmentation and not whole.others:
-        return f"{named}That is the recipe as it stands without augmentation; nothing that was tried is better.{how}"
-    if whole.augmentation and not whole.others and TUNED not in [arm.name for arm in judged.arms]:
-        return conclusion(table, "best", reach, whole, judged.carried) + how
-    if chosen.augmented:
-        text = conclusion(table, "best", reach, Contrast("augmentation"), judged.carried)
-    else:
-        rows = closing_table([arm for arm in judged.arms if arm.name in (PLAIN, "best")][-2:])
-        text = conclusion(rows, "best", reach, whole)
-        return f"{named}{text[0].upper()}{text[1:]}{how}"
-    sentences = [
-        f"Against the recipe as it stands without augmentation, {compared_words(parts[key], contrast, changed)}"
-        for key, contrast in (("other_fields", Contrast("", whole.others)), ("both", whole))
-        if key in parts
-    ]
-    if "against_tuned_control" in parts:
-        best = Contrast.between(chosen.reference.recipe, plain).others
-        what = f"the best network without augmentation that the search found ({', '.join(best)})"
-        words = compared_words(parts["against_tuned_control"], Contrast("the chosen recipe"), changed)
-        sentences.append(f"Against {what}, {words}")
-    return f"{named}{text} {' '.join(sentences)}{how}"
+    return " ".join(sentences)

@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 from augkit import search
 from augkit.search import Terms
 
-
 KEPT = ("shift_information", "kappa", "seconds", "preset", "same_as", "error", "worker")
 
 

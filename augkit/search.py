@@ -105,7 +105,7 @@ def refuse_existing(storage: BaseStorage, name: str) -> None:
         raise InputError(f"study '{name}' exists: add --resume to go on, or name another --study")
 
 
-def make_or_join(  # noqa: PLR0913 (what a search is, and who may begin it)
+def make_or_join(
     storage: BaseStorage,
     name: str,
     terms: Terms,

@@ -123,9 +123,8 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         found = row.get("validation_accuracy")
         accuracy = "" if found is None else f"  validation accuracy {100 * found:.1f} %"
         note[0] = note[0] if found is None else f", {100 * found:.1f} %"
-        moved = row.get("shift_information")
-        known = moved is not None and moved["value"] is not None
-        moved = f"  shift information {100 * moved['value']:.1f} %" if known else ""
+        share = row.get("shift_information", {}).get("value")
+        moved = "" if share is None else f"  shift information {100 * share:.1f} %"
         of = "" if recipe.train.steps else f"/{recipe.train.epochs}"
         when = "" if display.live else f"[{display.clock()}] "
         display.line(

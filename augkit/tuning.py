@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from augkit import search
@@ -126,9 +127,10 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     remote, place = is_remote(storage), storage or str(folder / JOURNAL)
     twice = space.searches_training if tune_control is None else tune_control
     if twice and not space.searches_training:
-        raise InputError(
-            "--tune-control: expected fields of train or optim as ranges beside the augmentation, there are none to search"
-        )
+        raise InputError("--tune-control: expected ranges of train or optim beside the augmentation, got none")
+    # A control is searched for what is best of it by itself, whatever is wanted of augmentation.
+    of_control = {"space": space.without_policy().to_dict(), "goal": Goal()}
+    first = terms.model_copy(update=of_control) if twice else terms
 
     def take_folder() -> None:
         claim(folder, resume=resume, overwrite=overwrite)
@@ -142,39 +144,25 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
         helps = remote and not resume  # until it is known whether the study was there
 
-        def begin(name: str, terms: Terms, create: bool) -> tuple[Tuning, bool]:
-            study, created = search.make_or_join(
-                backend, name, terms, trials, join=resume or remote, lead=resume, create=create
-            )
-            again, others = recover(study, crew.retries, alone=not remote)
-            if again:
-                display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
-            if others:
-                display.line(f"{others} trial(s) are under way elsewhere")
-            return Tuning(study, terms, folder, seeds, top, target, dataset, display), created
+        def tuning_of(study: optuna.Study, terms: Terms) -> Tuning:
+            return Tuning(study, terms, folder, seeds, top, target, dataset, display)
 
+        begin = _Begin(backend, crew, trials, resume, remote, tuning_of)
         try:
             if not (resume or remote):
                 search.refuse_existing(backend, study_name)
-            if twice:
-                of_control = terms.model_copy(update={"space": space.without_policy().to_dict(), "goal": Goal()})
-                control, created = begin(search.control_study(study_name), of_control, True)
-            else:
-                tuning, created = begin(study_name, terms, True)
+            tuning, created = begin(search.control_study(study_name) if twice else study_name, first)
             helps = not (created or resume)
             if not inside:
                 take_folder()  # a storage or a study that will not do is refused before anything is replaced
+            index = own_index() if helps else 0
+            _plan(tuning, trials, 1 + twice)
             if twice:
-                _plan(control, trials, 2)
-                display.line(f"first {trials} trials without augmentation, for the control (--no-tune-control: none)")
-                _search(control, place, crew, own_index() if helps else 0)
-                found = search.best_controls(control.study, of_control, len(dataset.validation))
-                display.line(f"control   {_in_words(found)}")
-                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), not helps)
-                tuning.phases.update({"search of the control": control.phases["search"]})
-            else:
-                _plan(tuning, trials, 1)
-            _search(tuning, place, crew, own_index() if helps else 0)
+                found = _search_control(tuning, place, crew, index)
+                seconds = tuning.phases["search"]
+                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), create=not helps)
+                tuning.phases["search of the control"] = seconds
+            _search(tuning, place, crew, index)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
@@ -187,6 +175,42 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         }
         _write(tuning, recipe, results)
     return results
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Opens the studies of a command, one after the other; ``make`` is told a study and its terms."""
+
+    backend: BaseStorage
+    crew: Workers
+    trials: int
+    resume: bool
+    remote: bool
+    make: Callable[[optuna.Study, Terms], Tuning]
+
+    def __call__(self, name: str, terms: Terms, *, create: bool = True) -> tuple[Tuning, bool]:
+        """The study with what was left unfinished in line again, and whether it was created."""
+        join = self.resume or self.remote
+        study, created = search.make_or_join(
+            self.backend, name, terms, self.trials, join=join, lead=self.resume, create=create
+        )
+        tuning = self.make(study, terms)
+        again, others = recover(study, self.crew.retries, alone=not self.remote)
+        if again:
+            tuning.display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
+        if others:
+            tuning.display.line(f"{others} trial(s) are under way elsewhere")
+        return tuning, created
+
+
+def _search_control(tuning: Tuning, place: str, crew: Workers, index: int) -> dict[str, dict[str, Value]]:
+    """Search without augmentation; the best fields of a control, by architecture."""
+    say = tuning.display.line
+    say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
+    _search(tuning, place, crew, index)
+    found = search.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
+    say(f"control   {_in_words(found)}")
+    return found
 
 
 def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:

@@ -76,7 +76,7 @@ def test_summary_says_what_the_numbers_say() -> None:
     text = summary(record(history=varied, confusion=[[8, 2, 0], [5, 5, 0], [0, 0, 0]]))
     assert text.startswith("65.0 % [43.3, 81.9] of 20 validation images are classified right after 4 epochs")
     assert "The best evaluation was 90.0 %, after epoch 2" in text
-    assert "move by 0.0500 bits (JS), 0.2000 when first measured" in text
+    assert "5.0 % of what its answers say is about the shift, 20.0 % when first measured" in text
 
 
 class Checker(HTMLParser):
@@ -124,7 +124,7 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "report.html" in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Stopped early: 1 evaluations brought no better accuracy." in page
-    assert "Variability: Jensen-Shannon" in page
+    assert "Shift information: the share of what answers say" in page
 
 
 def test_a_run_from_python_gets_it_too(tmp_path: Path, tiny: Recipe) -> None:

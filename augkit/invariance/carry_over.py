@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from augkit.errors import InputError
-from augkit.invariance.intervals import LEVEL, UNDEFINED, Estimate, per_seed
-from augkit.invariance.learned import DEFAULT, FLOOR, rounding, unsaid
+from augkit.invariance.intervals import LEVEL, UNDEFINED, Estimate, Run, per_seed
+from augkit.invariance.learned import DEFAULT, FLOOR, rounding, too_little
 from augkit.invariance.reports import InvarianceReport
 
 FEWEST = 5  # networks
@@ -87,12 +87,28 @@ def carry_over(
         )
     if any(len({report.fingerprint for report in group}) > 1 for group in (typical, atypical)):
         raise InputError("carry_over: expected reports on the same images under the same protocol, shifts and seed")
-    if len(typical) < FEWEST:
-        return _undefined(names, [math.nan] * len(names), [math.nan] * len(names), _too_few(len(typical)))
-    sides = [per_seed([metric], [report.statistics for report in group], seed=seed)[metric] for group in (typical, atypical)]
-    least = max(FLOOR, rounding(metric, typical[0].settings.get("precision", "float32")))
-    found = [side.values.tolist() for side in sides]
-    reason = unsaid(atypical, typical)
+    precision = typical[0].settings.get("precision", "float32") if typical else "float32"
+    here, there = ([report.statistics for report in group] for group in (typical, atypical))
+    return carry_over_of(here, there, names, metric=metric, precision=precision, seed=seed)
+
+
+def carry_over_of(
+    typical: Sequence[Run],
+    atypical: Sequence[Run],
+    names: Sequence[str],
+    *,
+    metric: str = DEFAULT,
+    precision: str = "float32",
+    seed: int = 0,
+) -> CarryOver:
+    """`carry_over` of statistics per image, one run of each network, measured in one precision."""
+    names = list(names)
+    if len(names) < FEWEST:
+        return _undefined(names, [math.nan] * len(names), [math.nan] * len(names), _too_few(len(names)))
+    sides = [per_seed([metric], runs, seed=seed)[metric] for runs in (typical, atypical)]
+    least = max(FLOOR, rounding(metric, precision))
+    found = (sides[0].values.tolist(), sides[1].values.tolist())
+    reason = too_little(atypical, typical)
     if reason:
         return _undefined(names, *found, reason)
     known = np.isfinite(sides[0].values) & np.isfinite(sides[1].values)

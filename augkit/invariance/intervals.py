@@ -28,7 +28,9 @@ from augkit.invariance.metrics import METRICS, Means
 REPLICATES = 1000
 LEVEL = 0.95
 NOISE = 1e-6  # bits below which answers say nothing: entropies are kept in float32
-MOST_FREEDOM = 2  # times S - 1: of the part from seeds a few seeds often see nothing, so more would be believed too much
+MOST_FREEDOM = (
+    2  # times S - 1: of the part from seeds a few seeds often see nothing, so more would be believed too much
+)
 CHUNK = 1 << 21  # counts in one block, a byte each; 8 blocks are kept, enough for 16,000 images
 PREDICTIONS = "predictions"
 Run = dict[str, Tensor]  # per-image statistics (N, F) by name; predictions (N, V) are integers
@@ -119,9 +121,7 @@ class PerSeed:
         count = len(self.values)
         rng = np.random.default_rng([self.seed, count])
         weights = rng.multinomial(count, [1 / count] * count, size=REPLICATES) / count
-        return Replicates(
-            float(np.mean(self.values)), self.images.mean(1), (self.images * weights).sum(1), count
-        )
+        return Replicates(float(np.mean(self.values)), self.images.mean(1), (self.images * weights).sum(1), count)
 
 
 def combine_seeds(function: Callable[..., np.ndarray], *parts: PerSeed) -> PerSeed:

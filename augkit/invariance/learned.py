@@ -20,10 +20,12 @@ import numpy as np
 from augkit.errors import InputError
 from augkit.invariance.information import UNCHANGED, matched_js
 from augkit.invariance.intervals import (
+    PREDICTIONS,
     UNDEFINED,
     Estimate,
     PerSeed,
     Replicates,
+    Run,
     combine_seeds,
     means_per_seed,
     per_seed,
@@ -103,13 +105,19 @@ def unsaid(atypical: Reports, typical: Reports) -> str:
     Too little is less than a tenth of the bits (`METRICS["information"]`) that they say about typical ones, the mean
     over training seeds. Reports without probabilities say nothing of it.
     """
-    groups = [_several(atypical), _several(typical)]
-    if any("answer_mean" not in report.statistics for group in groups for report in group):
+    return too_little(*([report.statistics for report in _several(reports)] for reports in (atypical, typical)))
+
+
+def too_little(atypical: Sequence[Run], typical: Sequence[Run]) -> str:
+    """`unsaid` of statistics per image."""
+    row = METRICS["information"]
+    if any(need not in run for group in (atypical, typical) for run in group for need in row.needs):
         return ""
-    there, here = (
-        float(np.mean([float(METRICS["information"](means)) for means, _ in _means(group, "information")]))
-        for group in groups
-    )
+
+    def said(run: Run) -> float:
+        return float(row({need: run[need].double().mean(0) for need in row.needs}))
+
+    there, here = (float(np.mean([said(run) for run in group])) for group in (atypical, typical))
     if there >= LEAST_SAID * here:
         return ""
     return f"the networks say {there:.2g} bits about these images, {here:.2g} about typical ones"
@@ -185,9 +193,7 @@ def as_share(log_ratio: Replicates) -> Estimate:
     return Estimate(*(1 - math.exp(bound) for bound in (interval.value, interval.high, interval.low)))
 
 
-def log_ratios(
-    treated: Reports, control: Reports, *, metric: str = DEFAULT, seed: int = 0
-) -> PerSeed | None:
+def log_ratios(treated: Reports, control: Reports, *, metric: str = DEFAULT, seed: int = 0) -> PerSeed | None:
     """``log(V_treated / V_control)`` of every training seed; None where it is undefined, as in `learned_invariance`."""
     above, below = _several(treated), _several(control)
     if metric not in VARIABILITIES:
@@ -198,9 +204,11 @@ def log_ratios(
         raise InputError("expected reports on the same images under the same protocol, shifts and seed")
     quiet = rounding(metric, below[0].settings.get("precision", "float32"))
     if metric == MATCHED:
-        return log_ratio(*_entropy_matched(above, below, seed), quiet=quiet)
+        return log_ratio(
+            *entropy_matched(*([r.statistics for r in group] for group in (above, below)), seed=seed), quiet=quiet
+        )
     v, v0 = (per_seed([metric], [r.statistics for r in group], seed=seed)[metric] for group in (above, below))
-    return log_ratio(v, v0, quiet=quiet, half=_half_an_answer(metric, below[0]))
+    return log_ratio(v, v0, quiet=quiet, half=half_an_answer(metric, below[0].statistics))
 
 
 def log_ratio(v: PerSeed, v0: PerSeed, *, quiet: float, half: float = 0.0) -> PerSeed | None:
@@ -223,37 +231,41 @@ def log_ratio(v: PerSeed, v0: PerSeed, *, quiet: float, half: float = 0.0) -> Pe
     return combine_seeds(lambda a, b: logs(a) - logs(b), v, v0)
 
 
-def _half_an_answer(metric: str, report: InvarianceReport) -> float:
+def half_an_answer(metric: str, run: Run, pairs: float = 1) -> float:
+    """Half of one changed answer as a share of all, for metrics that count; else 0.
+
+    ``pairs`` of an image where the run keeps no predictions that tell it.
+    """
     if not METRICS[metric].counts:
         return 0.0
-    count = len(report.statistics["changed"])
-    pairs = report.statistics["predictions"].shape[1] / 2 if "predictions" in report.statistics else 1
-    return 0.5 / (count * (pairs if metric == "top1_change" else 1))
+    if PREDICTIONS in run:
+        pairs = run[PREDICTIONS].shape[1] / 2
+    return 0.5 / (len(run[METRICS[metric].needs[0]]) * (pairs if metric == "top1_change" else 1))
 
 
-def _entropy_matched(
-    treated: list[InvarianceReport], control: list[InvarianceReport], seed: int
-) -> tuple[PerSeed, PerSeed]:
-    """JS of both, with the logits of the treated scaled to the confidence of the control, seed by seed."""
-    values: list[list[float]] = [[], []]
-    drawn: list[list[np.ndarray]] = [[], []]
-    groups = (_means(group, "tempered_js", "tempered_bits", seed=seed) for group in (treated, control))
-    for both, both_of_control in zip(*groups, strict=True):
-        for resampled, (mine, its) in enumerate(zip(both, both_of_control, strict=True)):
-            matched = matched_js(mine["tempered_js"], mine["tempered_bits"], its["tempered_bits"][..., UNCHANGED])
-            pair = (matched, its["tempered_js"][..., UNCHANGED])
-            for k, found in enumerate(pair):
-                if resampled:
-                    drawn[k].append(found.numpy())
-                else:
-                    values[k].append(float(found))
-    mine_, control_ = (PerSeed(np.array(v), np.stack(d, axis=1), seed) for v, d in zip(values, drawn, strict=True))
-    return mine_, control_
+def entropy_matched(treated: Sequence[Run], control: Sequence[Run], *, seed: int = 0) -> tuple[PerSeed, PerSeed]:
+    """JS of both, with the logits of each treated network scaled to the confidence of its control.
 
-
-def _means(group: list[InvarianceReport], *names: str, seed: int = 0) -> Any:
-    needs = {need for name in names for need in (METRICS[name].needs if name in METRICS else (name,))}
-    return means_per_seed([report.statistics for report in group], needs, seed=seed)
+    Args:
+        treated, control: statistics per image of one run per training seed, in one order.
+        seed: of the bootstrap.
+    """
+    needs = ("tempered_js", "tempered_bits")
+    values: list[tuple[float, float]] = []
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    for mine, its in zip(*(means_per_seed(runs, needs, seed=seed) for runs in (treated, control)), strict=True):
+        whole, resampled = (
+            (matched_js(a["tempered_js"], a["tempered_bits"], b["tempered_bits"][..., UNCHANGED]),
+             b["tempered_js"][..., UNCHANGED])
+            for a, b in zip(mine, its, strict=True)
+        )  # fmt: skip
+        values.append((float(whole[0]), float(whole[1])))
+        drawn.append((resampled[0].numpy(), resampled[1].numpy()))
+    both = [
+        PerSeed(np.array(v), np.stack(d, axis=1), seed)
+        for v, d in zip(zip(*values, strict=True), zip(*drawn, strict=True), strict=True)
+    ]
+    return both[0], both[1]
 
 
 def _several(reports: Reports) -> list[InvarianceReport]:

@@ -135,9 +135,7 @@ def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = F
     measures = torch.stack([*js, mac.mean(-1), moved.mean(-1), moved_most.amax(-1), *bits.of_views()], dim=-1)
     stacked = (torch.stack(top1, dim=1), torch.stack(confidence, dim=1), measures.to(torch.float32))
     summed = (bits.mean.to(torch.float32), bits.tempered(len(layout.pairs)).to(torch.float32))
-    return Answers(
-        *stacked, *summed, torch.stack(finite).all(), classes, torch.stack(kept, dim=1) if keep else None
-    )
+    return Answers(*stacked, *summed, torch.stack(finite).all(), classes, torch.stack(kept, dim=1) if keep else None)
 
 
 class _Bits:

@@ -119,9 +119,9 @@ def _carried(found: dict[str, CarryOver]) -> list[str]:
     parts = ["<h2>How much of the invariance arrives elsewhere</h2>"]
     if len(without) < len(found):
         words = (
-            "Each point is a network of this run: controls, retrained trials, and the chosen policy at several strengths."
-            " The slope of the line is the share of the invariance gained on typical images that arrives: 1 (dotted) all"
-            " of it, 0 none. Both scales are logarithmic."
+            "Each point is a network of this run: controls, retrained trials, and the chosen policy at several"
+            " strengths. The slope of the line is the share of the invariance gained on typical images that arrives:"
+            " 1 (dotted) all of it, 0 none. Both scales are logarithmic."
         )
         parts.append(_figure("", figures.carry_over(found), words))
     return parts + [f"<p class='note'>{escape(' '.join(without))}</p>"] * bool(without)

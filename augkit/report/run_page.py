@@ -120,7 +120,9 @@ def summary(record: RunRecord) -> str:
     varied = [value for value in found if value is not None]
     if len(varied) > 1:
         first, last = varied[0], varied[-1]
-        text += f" {100 * last:.1f} % of what its answers say is about the shift, {100 * first:.1f} % when first measured."
+        text += (
+            f" {100 * last:.1f} % of what its answers say is about the shift, {100 * first:.1f} % when first measured."
+        )
     return text
 
 
