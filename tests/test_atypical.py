@@ -178,4 +178,6 @@ def test_another_hand_keeps_labels_and_the_size_of_digits(data: str, side: int) 
 
 def test_other_data_are_inverted() -> None:
     images = Images(random(20, (12, 12), 1), torch.arange(20) % 5)
-    assert list(atypical(images)) == list(atypical(images, data="cifar10")) == ["inverted", "upside down", "photographs"]
+    assert (
+        list(atypical(images)) == list(atypical(images, data="cifar10")) == ["inverted", "upside down", "photographs"]
+    )

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from augkit.invariance import CarryOver, Estimate
 
@@ -112,6 +112,7 @@ def carry_over(found: dict[str, CarryOver]) -> Figure:
         axes.set_title(f"{name}: {one.slope:.2f}", fontsize=9)
         axes.set_xlabel("shift information, typical, %")
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(ScalarFormatter())
             axis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("shift information there, %")

@@ -27,10 +27,11 @@ figure { margin: .5rem 0; } figure svg, figure img { max-width: 100%; height: au
 figcaption { color: #555; font-size: .9rem; max-width: 46rem; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-thead th { border-bottom: 2px solid #888; font-size: .88rem; } tbody th, td.name, thead th:nth-child(-n+2) {
-  text-align: left; } small { color: #666; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto;
-  font-size: .85rem; } img.sheet { image-rendering: pixelated; }
+th, td { padding: .3rem .45rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
+thead th { border-bottom: 2px solid #888; font-size: .88rem; white-space: normal; }
+tbody th, td.name, thead th:nth-child(-n+2) { text-align: left; } small { color: #666; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem; }
+img.sheet { image-rendering: pixelated; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 

@@ -28,9 +28,9 @@ from augkit.report.study_text import (
     flip_text,
     invariance_note,
     layer_figures,
-    looks_text,
     matched_text,
     plane_figure,
+    preliminary_text,
     tally,
     verdict_row,
     verdict_text,
@@ -163,7 +163,7 @@ def _anchor(title: str) -> str:
 
 
 def _subtitle(results: Results) -> str:
-    return f"Study {results['name']}, size {results['size']}. {cost_text(results)} {looks_text(results)}".strip()
+    return f"Study {results['name']}, size {results['size']}. {cost_text(results)} {preliminary_text(results)}".strip()
 
 
 def _badge(verdict: str) -> str:

@@ -47,9 +47,11 @@ def invariance_note(results: Results) -> str:
     return f"{VARIABILITY_NOTES[results.get('measured_with', 'js')]} {INVARIANCE_NOTE}"
 
 
-def looks_text(results: Results) -> str:
-    """At which numbers of seeds the study is looked at; empty where that is not kept or there is one."""
+def preliminary_text(results: Results) -> str:
+    """What to know before reading: the looks at the study, where there are several, and how it was measured of old."""
     looks = results.get("looks") or {}
+    if results.get("measured_with") == "js":
+        return "Measured with JS, which also falls where answers are less sure, and not yet run anew."
     if looks.get("exploratory"):
         declared, taken = (", ".join(map(str, looks[key])) for key in ("declared", "taken"))
         return f"Exploratory: looked at {taken} seeds where {declared} were declared, so that no level holds."
@@ -97,10 +99,14 @@ def verdict_row(claim: Claim) -> list[str]:
 
 
 def matched_text(claim: Claim) -> str:
-    """What remains of the effect where both networks are equally accurate along their training."""
+    """What remains of the effect where both networks are equally accurate along their training.
+
+    Studies of before `held` was kept matched accuracies by regression over finished networks.
+    """
+    how = "equal accuracy" if "held" in claim else "matched accuracy (by regression)"
     if claim.get("matched") is None:
-        return "Effect at equal accuracy: not computed."
-    return f"Effect at equal accuracy: {estimate_text(claim['matched'], claim.get('unit') or '')}."
+        return f"Effect at {how}: not computed."
+    return f"Effect at {how}: {estimate_text(claim['matched'], claim.get('unit') or '')}."
 
 
 def tally(results: Results) -> dict[str, int]:
