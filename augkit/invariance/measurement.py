@@ -223,6 +223,7 @@ class Measurement:
             "lengths": list(plan.lengths),
             "plan": plan.to_dict(),
             "views": self.views,
+            "views_of_pairs": len({column for pair in plan.layout.pairs for column in pair}),
             "channels": self._channels,
             "precision": self.network.precision,
             "compiled": self.network.compiled,
