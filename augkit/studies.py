@@ -275,6 +275,8 @@ def _arm(
                 " a network of your own goes under callable:"
             )
     tree = apply_overrides(tree, _as_words({**own, **policies[policy]}))
+    if task == "locate":
+        tree["invariance"]["every"] = None  # its images fill the canvas, so that there is no room to shift them
     where = f"{source}: arm {name}"
     return Arm(name, architecture, policy, strength, validate(Recipe, tree, where), module, task)
 

@@ -101,6 +101,13 @@ def test_a_claim_of_one_part_needs_no_parts(tmp_path: Path) -> None:
     )
 
 
+def test_a_task_of_localisation_is_not_measured_along_training(tmp_path: Path) -> None:
+    arms = [{"architecture": "maxpool"}, {"architecture": "maxpool", "task": "locate"}]
+    study = load(tmp_path, arms=arms, overrides={"invariance.every": 1})
+    every = {name: arm.recipe.invariance.every for name, arm in study.arms.items()}
+    assert every == {"maxpool+none": 1, "maxpool+none+locate": None}
+
+
 def test_networks_of_your_own(tmp_path: Path) -> None:
     own = {**BASE["architectures"], "mine": {"callable": "mynet:make"}}
     study = load(tmp_path, architectures=own, arms=[{"architecture": "mine"}])
