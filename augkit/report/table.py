@@ -18,6 +18,9 @@ COLUMNS = {
     "transfer": ("transfer, points", 100.0, 1),
 }
 
+WIDE = 134  # characters in which all columns have room
+FOR_WIDE = ("js", "kappa")
+
 
 def cells(row: dict[str, Any]) -> list[str]:
     """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
@@ -38,23 +41,26 @@ def headings() -> list[str]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """The table on standard output, value over its 95 % interval."""
+    """The table on standard output, value over its 95 % interval; a narrow terminal gets fewer columns."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    hidden = [2 + k for k, key in enumerate(COLUMNS) if key in FOR_WIDE and console.width < WIDE]
     table = Table(box=box.SIMPLE_HEAD, caption="value [95 % interval]")
     for k, title in enumerate(headings()):
-        table.add_column(title, justify="left" if k < 2 else "right")
+        if k not in hidden:
+            longest = max(map(len, title.split()))  # words are not broken
+            table.add_column(title, justify="left" if k < 2 else "right", min_width=longest if k > 1 else None)
     previous = rows[0]["arm"] if rows else ""
     for row in rows:
         if row["arm"] != previous:
             table.add_section()
             previous = row["arm"]
-        table.add_row(*(cell.replace(" [", "\n[") for cell in cells(row)))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+        table.add_row(*(cell.replace(" [", "\n[") for k, cell in enumerate(cells(row)) if k not in hidden))
     console.print(table)
 
 
