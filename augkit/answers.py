@@ -181,8 +181,10 @@ def _part_row(found: Found, part: Part, view: View, paths: Mapping[tuple[str, in
     decision, verdict = found.decision, found.decision.verdict
     if part.prediction.sign == "describe":
         verdict = "reported"
-    elif part.check:
-        verdict = HOLDS if verdict == SUPPORTED else FAILS
+    elif part.check:  # an identity holds of every network
+        low, high = found.bounds
+        values = np.atleast_1d(found.effect.per_seed)
+        verdict = HOLDS if bool(((low <= values) & (values <= high)).all()) else FAILS
     error, freedom = found.effect.replicates.error()
     matched = at_equal_accuracy(view, part, paths)
     return {

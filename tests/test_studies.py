@@ -239,6 +239,8 @@ def test_identities_are_checks_outside_of_the_count(tmp_path: Path) -> None:
     assert (holds["verdict"], holds["check"], holds["p"]) == ("holds", True, None)
     (alone,) = answered(tmp_path, LEVELS, claims=with_claim())
     assert tested["p"] == alone["p"]  # Holm counts one claim
+    (single,) = answered(tmp_path, LEVELS, seeds=1, claims=claims[:1])
+    assert single["verdict"] == "holds"  # of the one network that there is
     claims[0]["prediction"] = {"sign": "below", "margin": 0.05}
     assert answered(tmp_path, LEVELS, claims=claims)[0]["verdict"] == "fails"
 
