@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from augkit.errors import InputError
 from augkit.folders import environment, write
+from augkit.modes import copied, frozen_modules
 from augkit.optimizers import make_optimizer
 from augkit.recipe import Recipe
 
@@ -50,6 +51,7 @@ class State:
         optimizer, scaler: theirs; the scaler does nothing but in float16.
         averaged: their moving average, or None.
         step: updates so far.
+        frozen: modules that stay in ``eval()`` while the others are trained.
         seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
             whose loss was not finite (infinity if none was).
         form: memory format of images and weights.
@@ -61,6 +63,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaged: nn.Module | None
+    frozen: list[nn.Module]
     seen: Tensor
     form: torch.memory_format = torch.contiguous_format
     step: int = 0
@@ -73,9 +76,10 @@ class State:
         form = memory_format(model, recipe, device)
         model = model.to(device, memory_format=form)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
-        averaged = copy.deepcopy(model).requires_grad_(False) if recipe.train.ema else None
+        frozen = frozen_modules(model)
+        averaged = copied(model).requires_grad_(False) if recipe.train.ema else None
         seen = torch.empty(3, dtype=torch.float64)
-        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, seen, form)
+        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, frozen, seen, form)
         state.seen = state.seen.to(device)
         state.begin_epoch()
         return state
@@ -100,16 +104,31 @@ class State:
         assert self.averaged is not None
         # As timm and TensorFlow: the early average must not consist of the initial weights.
         share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+        averaged, trained = zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), share)
-            for mine, new in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-                mine.copy_(new)
+            torch._foreach_lerp_(averaged, trained, share)
+            mine, new = list(self.averaged.buffers()), list(self.model.buffers())
+            if [b.shape for b in mine] == [b.shape for b in new]:
+                for kept, value in zip(mine, new, strict=True):
+                    kept.copy_(value)
+            else:
+                _match_buffers(self.averaged, self.model)
 
     def note_best(self, accuracy: float) -> None:
         """Keep the weights if no earlier ones were as accurate."""
         if self.best is None or accuracy > self.best["accuracy"]:
-            weights = {key: value.detach().clone() for key, value in self.result.state_dict().items()}
+            state = self.result.state_dict()
+            # What a module of the user's own adds by `get_extra_state` need not be a tensor.
+            weights = {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
             self.best = {"accuracy": accuracy, "epoch": len(self.history) + 1, "model": weights}
+
+
+def _match_buffers(averaged: nn.Module, trained: nn.Module) -> None:
+    """The buffers of the trained network, where some were made or resized since training began."""
+    for mine, new in zip(averaged.modules(), trained.modules(), strict=True):
+        for name, value in new.named_buffers(recurse=False):
+            mine.register_buffer(name, value.clone(), persistent=name in new.state_dict())
 
 
 def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:

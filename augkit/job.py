@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from torch import nn
 
 from augkit.checkpoints import FILE, State, save
 from augkit.distributed import Process
-from augkit.errors import RunError
+from augkit.errors import DeviceMemoryError, RunError
 from augkit.evaluation import Evaluation
 from augkit.feeding import Feed
 from augkit.recipe import Recipe
+from augkit.reproducible import NETWORK, drawing
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """A run in the making; ``held_out`` are images or batches of them, ``fits`` the input that the network takes."""
+    """A run in the making.
+
+    Attributes:
+        held_out: images, or batches of images and labels.
+        fits: the input that the network takes.
+        classes: how many the network knows.
+    """
 
     recipe: Recipe
     state: State
     feed: Feed
     held_out: Any
     fits: dict[str, Any]
+    classes: int
     folder: Path | None
     device: torch.device
     process: Process
@@ -50,6 +60,15 @@ class Job:
         """A checkpoint, by the first process and where there is a folder."""
         if self.folder is not None and self.process.first:
             save(self.folder, self.recipe, self.fits, self.state)
+
+    @contextlib.contextmanager
+    def updating(self) -> Iterator[None]:
+        """What the network draws in an update, such as dropout, is named by its number; too little memory is said."""
+        try:
+            with drawing(self.device, self.recipe.seed, NETWORK, self.state.step, self.process.rank):
+                yield
+        except torch.OutOfMemoryError:
+            raise DeviceMemoryError(self.device) from None
 
     def finite_loss(self, rate: float) -> float:
         """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""

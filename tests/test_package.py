@@ -17,7 +17,10 @@ ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
     ["errors"],
-    ["geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
+    [
+        *("geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"),
+        *("modes", "outputs", "loaders"),
+    ],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy_ops", "data"],
