@@ -21,8 +21,14 @@ from augkit.folders import environment, write
 from augkit.modes import copied, frozen_modules
 from augkit.optimizers import make_optimizer
 from augkit.recipe import Recipe
+from augkit.safe_files import Unreadable, load_safely
 
 FILE = "checkpoint.pt"
+# What a checkpoint holds, beside 'best', which may be None; one of another program need not hold more than 'model'.
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("model", "trained", "optimizer", "scaler", "recipe", "input"), dict),
+    **{"step": int, "seen": Tensor, "history": list},
+}
 FEW = 16  # channels: a block of oneDNN's widest kernels
 
 
@@ -180,27 +186,37 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
     found = read_checkpoint(path, device)
     if found.get("recipe") != recipe.model_dump():
         raise InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
-    state.model.load_state_dict(found.get("trained", found["model"]))
-    if state.averaged is not None:
-        state.averaged.load_state_dict(found["model"])
-    state.optimizer.load_state_dict(found["optimizer"])
-    state.scaler.load_state_dict(found["scaler"])
-    state.step, state.seen = found["step"], found["seen"]
-    state.history, state.best = found["history"], found["best"]
+    try:
+        state.model.load_state_dict(found.get("trained", found["model"]))
+        if state.averaged is not None:
+            state.averaged.load_state_dict(found["model"])
+        state.optimizer.load_state_dict(found["optimizer"])
+        state.scaler.load_state_dict(found["scaler"])
+        state.seen.copy_(found["seen"])
+        state.step, state.history, state.best = found["step"], found["history"], found["best"]
+        if state.step < 0 or (state.best is not None and not {"accuracy", "model"} <= state.best.keys()):
+            raise ValueError("'step' or 'best' are not those of a run")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"'{path}': it does not fit this run ({reason}); start anew with --overwrite") from None
     return True
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's dict, read safely (``weights_only=True``).
+    """A checkpoint's dict, read safely; whatever of `KINDS` it holds is of that type.
 
     Raises:
         InputError: not a checkpoint, or a broken one.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({reason[:120]})") from None
+        state = load_safely(path, device)
+    except Unreadable as error:
+        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({error})") from None
     if not isinstance(state, dict) or "model" not in state:
         raise InputError(f"'{path}': expected a dict with 'model', a state dict")
+    for key, kind in KINDS.items():
+        if key in state and not isinstance(state[key], kind):
+            raise InputError(f"'{path}': expected '{key}' to be a {kind.__name__}, got {type(state[key]).__name__}")
+    if not all(isinstance(row, dict) for row in state.get("history", ())):
+        raise InputError(f"'{path}': expected 'history' to be a list of dicts, one per epoch")
     return state

@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> None:
     if options.resume and options.output is None:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
     torch.manual_seed(options.seed or 0)  # so that an untrained network is the same one when a measurement goes on
-    loaded = load_model(options.model, options.weights)
+    if options.not_strict and options.weights is None:
+        raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
+    loaded = load_model(options.model, options.weights, strict=not options.not_strict)
     preset, protocol = _preset(options), _protocol(options, loaded)
     sets = _image_sets(options, loaded, protocol)
     plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images.shape[1:])
@@ -78,6 +80,7 @@ def _parser() -> Parser:
     parser = make_parser("measure", description, EXAMPLE)
     parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
+    parser.add_argument("--not-strict", action="store_true", help="take of --weights what fits, and say what does not")
     data = parser.add_argument_group("images")
     data.add_argument("--data", help="name, folder:DIR, parquet:DIR or hf:NAME (default: the run's own)")
     data.add_argument("--ood", metavar="DATA", action="append", default=[], help="measure these images beside")

@@ -16,7 +16,7 @@ import augkit
 ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
-    ["errors"],
+    ["errors", "safe_files"],
     [
         *("geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"),
         *("modes", "outputs", "loaders"),
