@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from augkit.errors import InputError, InputTypeError, unknown_name
-from augkit.invariance.intervals import CHUNK, REPLICATES, Estimate, Replicates
+from augkit.invariance import intervals
+from augkit.invariance.intervals import Estimate, Replicates
 from augkit.modes import evaluated
 from augkit.outputs import logits_in
 from augkit.reproducible import MEASUREMENT, drawing
@@ -177,19 +178,11 @@ class Penultimate:
 
 
 def resampled_means(values: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``.
+    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``, float64.
 
-    Images are resampled as in `augkit.invariance.intervals`: the same seed gives the same resamples.
+    The resamples of images are those of `augkit.invariance.intervals` for as many images and the same seed.
     """
-    table = values.to("cpu").double().numpy()
-    count = len(table)
-    step = max(1, CHUNK // count)
-    means = []
-    for start in range(0, REPLICATES, step):
-        rng = np.random.default_rng([seed, count, start])
-        size = min(step, REPLICATES - start)
-        means.append(rng.multinomial(count, np.full(count, 1 / count), size=size) / count @ table)
-    return table.mean(0), np.concatenate(means)
+    return values.double().cpu().mean(0).numpy(), intervals.resampled_means(values, seed).numpy()
 
 
 def interval(value: float | np.ndarray, replicates: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Estimate:
