@@ -22,8 +22,10 @@ from torch.utils.data import (
 )
 
 import augkit
+from augkit.distributed import Process
 from augkit.errors import InputError
 from augkit.evaluation import evaluate
+from augkit.feeding import make_feed
 from augkit.loaders import labelled
 from augkit.recipe import Recipe
 from augkit.reproducible import seeded
@@ -289,6 +291,16 @@ class Jittered(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return (FLOATING[index] * torch.rand(()) * float(np.random.rand())).clamp(0, 1), LABELS[index]  # noqa: NPY002
+
+
+def test_every_epoch_of_a_loader_draws_other_numbers(plain: Recipe) -> None:
+    feed = make_feed(DataLoader(Jittered(), 8), plain, CPU, Process())
+    first, second, rest = (torch.cat([x for x, _ in feed.epoch(*place)]) for place in ((0,), (1,), (1, 3)))
+    factors = {tuple(batch.amax((1, 2, 3)).tolist()) for batch in (*first.split(8), *second.split(8))}
+    assert len(factors) == 10
+    assert torch.equal(second[24:], rest)
+    other = make_feed(DataLoader(Jittered(), 8), plain, CPU, Process(rank=1))
+    assert not torch.equal(first, torch.cat([x for x, _ in other.epoch(0)]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
