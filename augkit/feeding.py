@@ -90,7 +90,8 @@ class DatasetFeed:
 class LoaderFeed:
     """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels.
 
-    An epoch has as many batches as the loader's length says. Where samplers, transforms and workers draw from global
+    An epoch has as many batches as the loader's length says: one that gives more is cut, one that gives fewer is begun
+    again, as those do that leave out broken files. Where samplers, transforms and workers draw from global
     random numbers, they draw from those that seed, process, epoch and batch name.
     """
 
@@ -131,8 +132,11 @@ class LoaderFeed:
         for number in range(steps):
             with drawing(self.device, seed, LOADING, epoch * steps + number, rank):
                 batch = next(batches, None)
+                if batch is None:
+                    batches = iter(self.loader)
+                    batch = next(batches, None)
             if batch is None:
-                raise InputError(f"loader: expected {steps} batches, as its length says, got {number}")
+                raise InputError(f"loader: expected {steps} batches, as its length says, got {number} and then none")
             yield batch
         # Asked once more, it ends of itself, as loaders with workers like to; what is beyond its length is left out.
         with drawing(self.device, seed, LOADING, (epoch + 1) * steps, rank):

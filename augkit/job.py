@@ -14,7 +14,7 @@ from torch import nn
 
 from augkit.checkpoints import FILE, State, save
 from augkit.distributed import Process
-from augkit.errors import DeviceMemoryError, RunError
+from augkit.errors import AugkitError, DeviceMemoryError, InputError, RunError
 from augkit.evaluation import Evaluation
 from augkit.feeding import Feed
 from augkit.recipe import Recipe
@@ -62,13 +62,25 @@ class Job:
             save(self.folder, self.recipe, self.fits, self.state)
 
     @contextlib.contextmanager
-    def updating(self) -> Iterator[None]:
-        """What the network draws in an update, such as dropout, is named by its number; too little memory is said."""
+    def updating(self, images: int) -> Iterator[None]:
+        """An update with that many images: what the network draws in it, such as dropout, is named by its number.
+
+        Raises:
+            DeviceMemoryError: they do not fit into memory.
+            InputError: the network cannot be trained on them, as what it does in training alone may show.
+        """
+        step = self.state.step
         try:
-            with drawing(self.device, self.recipe.seed, NETWORK, self.state.step, self.process.rank):
+            with drawing(self.device, self.recipe.seed, NETWORK, step, self.process.rank):
                 yield
         except torch.OutOfMemoryError:
             raise DeviceMemoryError(self.device) from None
+        except Exception as error:  # the network's own code may raise anything
+            # Later ones have another cause, such as a process that is lost; but for batch norm of a single image.
+            if isinstance(error, AugkitError) or (step and not isinstance(error, ValueError)):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise InputError(f"model: update {step + 1} fails, of {images} images ({reason})") from error
 
     def finite_loss(self, rate: float) -> float:
         """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""

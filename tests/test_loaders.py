@@ -144,22 +144,27 @@ class Batches(list[Any]):
         return self.said
 
 
-class Normalised(Dataset[Any]):
-    """Items that nothing was meant to be."""
+class Once(Batches):
+    """Batches that come once only."""
 
-    def __init__(self, images: Any = PIXELS, labels: Any = LABELS) -> None:
-        self.images, self.labels = images, labels
+    def __iter__(self) -> Iterator[Any]:
+        while list.__len__(self):
+            yield self.pop(0)
+
+
+class Items(Dataset[Any]):
+    """Single images with labels that are plain integers."""
 
     def __len__(self) -> int:
-        return len(self.images)
+        return COUNT
 
     def __getitem__(self, index: int) -> Any:
-        return self.images[index], self.labels[index]
+        return PIXELS[index], int(LABELS[index])
 
 
 FLOATING = PIXELS / 255
 WRONG: dict[str, tuple[Any, str]] = {
-    "unbatched": (lambda: DataLoader(Normalised(), batch_size=None), r"got one image \(1, 12, 12\); give the Data"),
+    "unbatched": (lambda: DataLoader(Items(), batch_size=None), r"got one image \(1, 12, 12\); give the Data"),
     "unbatched int": (lambda: [(PIXELS[0], 3)], r"got one image \(1, 12, 12\)"),
     "no channel": (lambda: pairs(PIXELS[:, 0], LABELS), r"got \(8, 12, 12\); images.unsqueeze\(1\)"),
     "channels last": (
@@ -184,7 +189,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "dict": (lambda: [{"pixel_values": PIXELS, "labels": LABELS}], "got a dict of pixel_values, labels; give a pair"),
     "images alone": (lambda: [PIXELS[:8]], "two tensors, got Tensor"),
     "empty": (list, "expected at least 1 batch, its length is 0|at least 1 labelled image, got none"),
-    "dropped": (lambda: DataLoader(Normalised(), 64, drop_last=True), "its length is 0|1 labelled image, got none"),
+    "dropped": (lambda: DataLoader(Items(), 64, drop_last=True), "its length is 0|1 labelled image, got none"),
 }
 
 
@@ -227,8 +232,14 @@ def test_an_epoch_is_as_long_as_the_loader_says(plain: Recipe) -> None:
     run = train(plain, Batches(given=5, said=3))
     assert [row["step"] for row in run.history] == [3, 6]
     assert torch.equal(weights(run), weights(train(plain, pairs(PIXELS[:24], LABELS[:24]))))
-    with pytest.raises(InputError, match="expected 4 batches, as its length says, got 3"):
-        train(plain, Batches(given=3, said=4))
+    short = train(plain, Batches(given=3, said=4))
+    assert [row["step"] for row in short.history] == [4, 8]
+    begun_again = [Batches(5, 5)[k] for k in (0, 1, 2, 0)]
+    assert torch.equal(weights(short), weights(train(plain, begun_again)))
+    with pytest.raises(InputError, match="expected 4 batches, as its length says, got 3 and then none"):
+        train(plain, Once(given=3, said=4))
+    with pytest.raises(InputError, match="expected 4 batches, as its length says, got 0 and then none"):
+        train(plain, Batches(given=0, said=4))
 
 
 def test_normalised_images_are_taken_where_the_recipe_does_not_normalise(plain: Recipe) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.ops import StochasticDepth
 
 import augkit
@@ -303,6 +304,22 @@ def test_lazily_made_weights_are_trained(tiny: Recipe) -> None:
 def test_a_network_in_double_precision_is_trained_in_it(tiny: Recipe) -> None:
     run = augkit.fit(with_train(tiny, mixup=0.4), model=net().double())
     assert {p.dtype for p in run.model.parameters()} == {torch.float64}
+
+
+def test_a_network_that_cannot_be_trained_is_said_at_the_first_update(tiny: Recipe) -> None:
+    class Narrow(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            return nn.functional.avg_pool2d(maps, 99) if self.training else maps
+
+    with pytest.raises(InputError, match=r"model: update 1 fails, of 32 images \(.*Output size is too small\)"):
+        augkit.fit(tiny, model=net(Narrow()))
+
+
+def test_batch_norm_of_a_single_image_is_said(tiny: Recipe) -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, 10))
+    pairs = DataLoader(TensorDataset(torch.rand(17, 1, 4, 4), torch.arange(17) % 10), 8)
+    with pytest.raises(InputError, match=r"model: update 3 fails, of 1 images \(Expected more than 1 value"):
+        augkit.fit(tiny, model=network, loader=pairs, validation_loader=pairs)
 
 
 def test_nothing_to_train_is_said(tiny: Recipe) -> None:
