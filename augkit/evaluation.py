@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from augkit.reproducible import EVALUATION, drawing
 from augkit.resampling import resample
 
 BATCH = 500
+OWN = "validation_loader"  # what batches are called in messages
 Labelled = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -89,28 +91,26 @@ def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: t
     with drawing(device, recipe.seed, EVALUATION), evaluated(model), torch.no_grad():
         images, labels = _first_labelled(data, recipe, device)
         try:
-            classes = log_probabilities(model, as_float(images[:2].to(device)), recipe).shape[-1]
+            classes = log_probabilities(model, as_float(images[:2]), recipe).shape[-1]
         except AugkitError:
             raise
         except Exception as error:  # the network's own code may raise anything
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise InputError(f"model: it fails on images {tuple(images[:2].shape)} ({reason})") from error
-        check_labels(labels, classes)
+    check_labels(labels_of(data) if isinstance(data, Images) else labels, classes)
     return classes
 
 
 def _first_labelled(data: Images | Labelled, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
-    if isinstance(data, Images):
-        few = data.take(torch.arange(min(2, len(data))))
-        found = next(labelled_batches(few, recipe, device, Process()), None)
-    else:
-        name = "validation_loader"
-        check_repeatable(data, name)
-        found = next((labelled(batch, name) for batch in data), None)
-        if found is not None:
-            check_range(found[0], recipe.data.mean, recipe.data.std, name)
+    few = data.take(torch.arange(min(2, len(data)))) if isinstance(data, Images) else data
+    if not isinstance(data, Images):
+        check_repeatable(data, OWN)
+    given = labelled_batches(few, recipe, device, Process())
+    found = next(given, None)
     if found is None:
         raise InputError("evaluation: expected at least 1 labelled image, got none")
+    if isinstance(data, Iterator):  # which begins again only at its end
+        collections.deque(given, maxlen=0)
     return found
 
 
@@ -169,7 +169,10 @@ def labelled_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
     if not isinstance(data, Images):
-        for images, labels in map(labelled, data):
+        for number, batch in enumerate(data):
+            images, labels = labelled(batch, OWN)
+            if number == 0:
+                check_range(images, recipe.data.mean, recipe.data.std, OWN)
             yield images.to(device), labels.to(device)
         return
     share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))

@@ -90,9 +90,9 @@ class DatasetFeed:
 class LoaderFeed:
     """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels.
 
-    An epoch has as many batches as the loader's length says: one that gives more is cut, one that gives fewer is begun
-    again, as those do that leave out broken files. Where samplers, transforms and workers draw from global
-    random numbers, they draw from those that seed, process, epoch and batch name.
+    An epoch has as many batches as the loader's length says: a loader that gives more is cut short, and one that gives
+    fewer, such as one that leaves out broken files, is begun again. Where samplers, transforms and workers draw from
+    global random numbers, they draw from those that seed, process, epoch and batch name.
     """
 
     loader: Any
@@ -109,7 +109,10 @@ class LoaderFeed:
     @property
     def images_per_step(self) -> int:
         """Images in a batch, over all processes; 0 where the loader does not say."""
-        return (getattr(self.loader, "batch_size", None) or 0) * self.process.count
+        sizes = (
+            getattr(each, "batch_size", None) for each in (self.loader, getattr(self.loader, "batch_sampler", None))
+        )
+        return next(filter(None, sizes), 0) * self.process.count
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch``; the first ``start`` are read and dropped."""

@@ -7,7 +7,7 @@ float32 where they are given so, one-hot among them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,10 +106,10 @@ def count_batches(loader: Any) -> int:
 
 
 def check_repeatable(loader: Iterable[Any], name: str) -> None:
-    """Raise InputError for what can be gone through only once, such as a generator."""
+    """Raise InputError for what can be gone through only once, such as a generator; it has no length."""
     if not isinstance(loader, Iterable):
         raise InputError(f"{name}: expected batches, such as a DataLoader, got {type(loader).__name__}")
-    if iter(loader) is loader:
+    if isinstance(loader, Iterator) and not hasattr(loader, "__len__"):
         got = type(loader).__name__
         raise InputError(f"{name}: expected batches that can be gone through again, such as a DataLoader, got {got}")
 

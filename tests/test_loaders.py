@@ -228,6 +228,37 @@ def test_batches_for_validation_must_come_again(plain: Recipe) -> None:
         train(plain, pairs(PIXELS, LABELS), 3)
 
 
+def test_batches_that_begin_again_at_their_end_are_evaluated_whole(plain: Recipe) -> None:
+    class Resetting:
+        """As loaders of DALI do."""
+
+        place = 0
+
+        def __len__(self) -> int:
+            return 5
+
+        def __iter__(self) -> Resetting:
+            return self
+
+        def __next__(self) -> tuple[Tensor, Tensor]:
+            self.place += 1
+            if self.place > 5:
+                self.place = 0
+                raise StopIteration
+            return PIXELS[8 * self.place - 8 : 8 * self.place], LABELS[8 * self.place - 8 : 8 * self.place]
+
+    run = train(plain, Resetting(), Resetting())
+    assert int(run.evaluation.confusion.sum()) == COUNT
+    assert torch.equal(weights(run), weights(train(plain, pairs(PIXELS, LABELS))))
+
+
+def test_labels_of_a_dataset_that_the_network_does_not_know_are_said_before_training(plain: Recipe) -> None:
+    data = augkit.load_dataset("digits", limit=100)
+    small = nn.Sequential(nn.Flatten(), nn.Linear(256, 5))
+    with pytest.raises(InputError, match="the network has 5 classes, expected labels from 0 to 4, got 0 to 9"):
+        augkit.fit(plain, model=small, dataset=data)
+
+
 def test_an_epoch_is_as_long_as_the_loader_says(plain: Recipe) -> None:
     run = train(plain, Batches(given=5, said=3))
     assert [row["step"] for row in run.history] == [3, 6]
@@ -288,6 +319,7 @@ def test_every_sampler_is_told_the_epoch(plain: Recipe) -> None:
     batches = Own(spy, 8, drop_last=False)
     train(plain.replaced(train={"epochs": 3}), DataLoader(data, batch_sampler=batches))
     assert batches.epochs == (0, 1, 2)
+    assert make_feed(DataLoader(data, batch_sampler=batches), plain, CPU, Process()).images_per_step == 8
     assert len({tuple(order) for order in spy.orders}) == len(spy.orders) == 3
     alone = Spy(data, num_replicas=1, rank=0)
     train(plain.replaced(train={"epochs": 3}), DataLoader(data, 8, sampler=alone))

@@ -91,6 +91,23 @@ def test_a_network_that_draws_is_trained_to_the_same_bits(
     assert states() == before
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [{}, {"compile": True}, {"precision": "float16"}], ids=str)
+def test_what_draws_on_a_gpu_is_named_by_the_seed(settings: dict[str, Any], tiny: Recipe) -> None:
+    recipe = with_train(tiny, deterministic=True, **settings)
+    torch.rand(3, device="cuda")
+    before = torch.get_rng_state(), torch.cuda.get_rng_state()
+    first = augkit.fit(recipe, model=net(nn.Dropout(0.5), Noise()), device="cuda").model
+    torch.rand(3, device="cuda")
+    second = augkit.fit(recipe, model=net(nn.Dropout(0.5), Noise()), device="cuda").model
+    assert torch.equal(weights(first), weights(second))
+    torch.cuda.set_rng_state(before[1])
+    augkit.fit(recipe, model=net(nn.Dropout(0.5)), device="cuda")
+    augkit.measure_invariance(second, torch.rand(4, 1, 20, 20, generator=torch.Generator()), max_shift=2.0, pairs=1)
+    assert torch.equal(torch.cuda.get_rng_state(), before[1])
+    assert torch.equal(torch.get_rng_state(), before[0])
+
+
 def test_every_update_and_every_part_draws_other_numbers(tiny: Recipe) -> None:
     drawn: list[float] = []
 
