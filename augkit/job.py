@@ -25,7 +25,7 @@ from augkit.reproducible import NETWORK, drawing
 class Run:
     """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
 
-    ``evaluation`` is that of the network on the validation split.
+    ``model`` is in ``eval()``; ``evaluation`` is its own on the validation split.
     """
 
     recipe: Recipe

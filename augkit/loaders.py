@@ -133,6 +133,8 @@ def _check_images(images: Tensor, name: str) -> None:
     if images.ndim != 4:
         hint = "; images.unsqueeze(1) gives grey images a channel" if images.ndim == 3 else ""
         raise InputError(f"{name}: expected images (B, C, H, W), got {shape}{hint}")
+    if not images.numel():
+        raise InputError(f"{name}: expected at least 1 image in every batch, got {shape}")
     if shape[3] in CHANNELS and shape[1] not in CHANNELS and shape[2] > 4:
         raise InputError(
             f"{name}: expected images (B, C, H, W), got {shape}, whose channels are last; images.permute(0, 3, 1, 2)"

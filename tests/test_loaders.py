@@ -171,6 +171,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda: pairs(PIXELS.permute(0, 2, 3, 1), LABELS),
         r"got \(8, 12, 12, 1\), whose channels are last; images\.permute\(0, 3, 1, 2\)",
     ),
+    "no image": (lambda: [(PIXELS[:0], LABELS[:0])], r"at least 1 image in every batch, got \(0, 1, 12, 12\)"),
     "flat": (lambda: pairs(PIXELS.flatten(1), LABELS), r"expected images \(B, C, H, W\), got \(8, 144\)"),
     "wide integers": (lambda: pairs(PIXELS.long(), LABELS), "uint8, or floating in .* got int64"),
     "up to 255": (lambda: pairs(PIXELS.float(), LABELS), r"expected images in \[0, 1\], or uint8, got up to 255;"),

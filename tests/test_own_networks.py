@@ -17,9 +17,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.ops import StochasticDepth
 
 import augkit
+from augkit import experiments
 from augkit.data import Dataset
 from augkit.errors import InputError
 from augkit.evaluation import evaluate
+from augkit.invariance import make_protocol
 from augkit.invariance.layerwise import layerwise_equivariance
 from augkit.invariance.lie import lie_derivative
 from augkit.invariance.relative import relative_invariance
@@ -28,6 +30,7 @@ from augkit.recipe import Recipe
 from augkit.reproducible import MEASUREMENT, NETWORK, drawing, seeded
 
 CPU = torch.device("cpu")
+TORUS = make_protocol("circular", (16, 16))
 Make = Callable[[], nn.Module]
 
 
@@ -169,8 +172,11 @@ def test_the_numbers_of_an_accelerator_are_given_back(monkeypatch: pytest.Monkey
         lambda net, images: layerwise_equivariance(net, images[..., :16, :16], shares=False),
         lambda net, images: relative_invariance(net, images, max_shift=2.0, draws=1),
         lambda net, images: augkit.certify(net, 16),
+        lambda net, images: experiments.exactness(net, images[..., :16, :16], TORUS, max_shift=1),
+        lambda net, images: experiments.layer_variability(net, images[..., :16, :16], TORUS, max_shift=1),
+        lambda net, images: experiments.layer_loss(net, images[..., :16, :16], max_shift=1.0, draws=1),
     ],
-    ids=["measure", "lie", "layerwise", "relative", "certify"],
+    ids=["measure", "lie", "layerwise", "relative", "certify", "exactness", "variability of layers", "loss of layers"],
 )
 def test_probes_leave_modes_and_random_numbers_alone(probe: Callable[[nn.Module, Tensor], Any]) -> None:
     network = net(nn.BatchNorm2d(4), nn.Sequential(nn.Dropout(), nn.MaxPool2d(3, 1, 1)), Noise())
