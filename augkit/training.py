@@ -180,9 +180,8 @@ def _update(job: Job, forward: nn.Module, augment: nn.Module, images: Tensor, la
 def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
-    speed = (state.step - before) * job.feed.images_per_step / seconds
     row: dict[str, Any] = {"epoch": number, "step": state.step, "loss": job.finite_loss(rate), "lr": rate}
-    row |= {"seconds": seconds, "images_per_second": speed}
+    row |= {"seconds": seconds, "images_per_second": (state.step - before) * job.feed.images_per_step / seconds}
     job.process.align(state.result)
     found = None
     if last or number % recipe.train.evaluate_every == 0:
@@ -191,7 +190,8 @@ def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -
     every = recipe.invariance.every
     if every and (last or number % every == 0) and isinstance(job.held_out, Images):
         shown = sample(job.held_out, recipe.invariance.images)
-        row["variability"] = measure_model(state.result, recipe, shown, device=job.device).js.to_dict()
+        measured = measure_model(state.result, recipe, shown, device=job.device)
+        row["shift_information"] = measured.shift_information.to_dict()
     if recipe.train.patience and "validation_accuracy" in row:
         state.note_best(row["validation_accuracy"])
     state.history.append(row)
