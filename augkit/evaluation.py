@@ -58,8 +58,7 @@ def evaluate(
     """
     process = process or Process()
     loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
-    own_numbers = drawing(device, recipe.seed, EVALUATION, rank=process.rank)
-    with own_numbers, evaluated(model), torch.no_grad() if is_lazy(model) else torch.inference_mode():
+    with asking(model, recipe, device, process):
         for images, labels in labelled_batches(data, recipe, device, process):
             scores = log_probabilities(model, as_float(images), recipe)
             classes = scores.shape[-1]
@@ -72,6 +71,15 @@ def evaluate(
         raise InputError("evaluation: expected at least 1 labelled image, got none")
     loss, confusion = process.total(loss), process.total(confusion)
     return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
+
+
+@contextlib.contextmanager
+def asking(model: nn.Module, recipe: Recipe, device: torch.device, process: Process | None = None) -> Iterator[None]:
+    """``model`` in ``eval()``, without gradients; what it draws is named by the seed. Afterwards all is as before."""
+    rank = process.rank if process is not None else 0
+    without_gradients = torch.no_grad() if is_lazy(model) else torch.inference_mode()
+    with drawing(device, recipe.seed, EVALUATION, rank=rank), evaluated(model), without_gradients:
+        yield
 
 
 def _summed_loss(scores: Tensor, labels: Tensor) -> Tensor:

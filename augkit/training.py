@@ -125,7 +125,7 @@ def _train(
         for images, labels in job.feed.epoch(state.step // length, state.step % length):
             rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
             set_rate(state.optimizer, rate)
-            with job.updating(len(images)):
+            with job.updating(len(labels)):
                 _update(job, forward, augment, images, labels)
             state.step += 1
             if settings.ema:
