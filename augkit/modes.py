@@ -23,17 +23,13 @@ def evaluated(model: nn.Module) -> Iterator[None]:
     >>> [module.training for module in net.modules()]
     [True, False, True]
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # A frozen module of TorchScript has no mode.
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    _switch([(module, False) for module, _ in modes])
     try:
         yield
     finally:
-        # Through `train`, as some modules do work in it; it also sets what lies within, which comes later in the list.
-        for module, training in modes:
-            if module.training != training:
-                module.train(training)
-        for module, training in modes:  # what lies within two modules may have been set again
-            module.training = training
+        _switch(modes)
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
@@ -74,6 +70,16 @@ def is_lazy(model: nn.Module) -> bool:
     """Whether weights or buffers of it are yet to be made by a first forward pass."""
     unmade = (nn.UninitializedParameter, nn.UninitializedBuffer)
     return any(isinstance(each, unmade) for each in (*model.parameters(), *model.buffers()))
+
+
+def _switch(modes: list[tuple[nn.Module, bool]]) -> None:
+    # Through `train`, as some modules do work in it; it also sets what lies within, which comes later in the list.
+    for module, training in modes:
+        if module.training != training:
+            with contextlib.suppress(NotImplementedError):  # of an exported one, which stays as it was exported
+                module.train(training)
+    for module, training in modes:  # what lies within two modules may have been set again
+        module.training = training
 
 
 def _is_frozen_norm(module: nn.Module) -> bool:

@@ -219,6 +219,16 @@ def test_modes_come_back_through_modules_that_do_work_in_train() -> None:
     assert [module.training for module in network.modules()] == modes
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_networks_that_are_fixed_in_evaluation_mode_are_measured() -> None:
+    network = net(nn.BatchNorm2d(4)).eval()
+    images = torch.rand(4, 1, 20, 20)
+    exported = torch.export.export(network, (images[..., 2:-2, 2:-2].contiguous(),)).module()
+    for fixed in (torch.jit.freeze(torch.jit.script(network)), exported, nn.Sequential(exported)):
+        found = [augkit.measure_invariance(each, images, max_shift=2.0, pairs=1) for each in (network, fixed)]
+        assert found[0].js.value == pytest.approx(found[1].js.value, abs=1e-6)
+
+
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_frozen_norms_stay_frozen(ema: float | None, tiny: Recipe) -> None:
     network = net(nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
