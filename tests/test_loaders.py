@@ -347,27 +347,30 @@ def test_every_epoch_of_a_loader_draws_other_numbers(plain: Recipe) -> None:
     assert not torch.equal(first, torch.cat([x for x, _ in other.epoch(0)]))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_loader_draws_is_named_by_the_seed(workers: int, plain: Recipe, tmp_path: Any) -> None:
-    def loader() -> DataLoader[Any]:
-        data = Jittered()
-        return DataLoader(data, 8, sampler=RandomSampler(data, replacement=True), num_workers=workers)
+def drawn_loader(workers: int = 0) -> DataLoader[Any]:
+    data = Jittered()
+    return DataLoader(data, 8, sampler=RandomSampler(data, replacement=True), num_workers=workers)
 
+
+def test_what_a_loader_draws_is_named_by_the_seed(plain: Recipe, tmp_path: Any) -> None:
     recipe = plain.replaced(train={"epochs": 2, "batch_size": 8, "checkpoint_steps": 3})
 
     def stop(step: int, steps: int) -> None:
         if step == 8:
             raise KeyboardInterrupt
 
-    whole, before = train(recipe, loader(), loader()), torch.get_rng_state()
+    before = torch.get_rng_state()
+    whole = train(recipe, drawn_loader(), drawn_loader())
+    assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, loader(), loader(), output=tmp_path / "run", on_step=stop)
-    resumed = train(recipe, loader(), loader(), output=tmp_path / "run", resume=True)
-    if not workers:  # those of a worker go on through an epoch, as torch seeds it once
-        assert torch.equal(weights(whole), weights(resumed))
-    assert torch.equal(weights(whole), weights(train(recipe, loader(), loader())))
-    assert not torch.equal(weights(whole), weights(train(recipe, loader(), loader(), seed=1)))
-    torch.set_rng_state(before)
-    train(recipe, loader(), loader())
-    assert torch.equal(torch.get_rng_state(), before)
+        train(recipe, drawn_loader(), drawn_loader(), output=tmp_path / "run", on_step=stop)
+    resumed = train(recipe, drawn_loader(), drawn_loader(), output=tmp_path / "run", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert not torch.equal(weights(whole), weights(train(recipe, drawn_loader(), drawn_loader(), seed=1)))
+
+
+def test_workers_of_a_loader_draw_what_the_seed_names(plain: Recipe) -> None:
+    held_out = drawn_loader()
+    first, second = (train(plain, drawn_loader(workers=1), held_out) for _ in range(2))
+    assert torch.equal(weights(first), weights(second))
