@@ -11,6 +11,7 @@ from augkit.architectures import antialias, build_model
 from augkit.data import Dataset, load_dataset
 from augkit.errors import InputError
 from augkit.recipe import Recipe
+from augkit.reproducible import seeded
 from augkit.sections import NETWORKS, ModelSettings
 from augkit.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.zoo import timm_network, torchvision_network
@@ -70,8 +71,7 @@ def _own(settings: ModelSettings, fits: dict[str, Any], seed: int) -> nn.Module:
 def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: bool) -> nn.Module:
     package, _, name = settings.name.partition(":")
     classes, channels = len(fits["classes"]), fits["channels"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if package == "timm":
             model = timm_network(name, classes, channels=channels, pretrained=fresh and settings.pretrained)
         elif channels == 3:
@@ -82,13 +82,15 @@ def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: boo
 
 
 def _begin_with(model: nn.Module, path: str) -> None:
-    """Load the weights of ``path``, without those of a final layer that has other classes."""
+    """Load the weights of ``path``, without those of final layers, auxiliary ones too, that have other classes."""
     own = model.state_dict()
     state = dict(unwrapped(read_weights(path), own))
     final = final_layer(model)
-    if final is not None:
-        for key in (f"{final[0]}.weight", f"{final[0]}.bias"):
-            if key in state and key in own and state[key].shape != own[key].shape:
+    given = state.get(f"{final[0]}.weight") if final is not None else None
+    if final is not None and given is not None and given.ndim and len(given) != final[1]:
+        for key in own.keys() & state.keys():
+            mine, theirs = own[key].shape, state[key].shape
+            if mine[:1] == (final[1],) and theirs == (len(given), *mine[1:]):
                 state[key] = own[key]
     fit_weights(model, state, path)
 

@@ -31,6 +31,7 @@ from augkit.experiments import locate
 from augkit.folders import write
 from augkit.models import load_model
 from augkit.readings import ANSWERS, Columns, image_sets, read, read_accuracy, read_probe
+from augkit.reproducible import seeded
 from augkit.statistics import NO_NETWORK, MissingError, probe_measure
 from augkit.studies import Arm, Measure, Study
 from augkit.training import fit
@@ -249,8 +250,7 @@ class Workplace:
         """The network of a callable, with the cell's seed; None where the recipe has one."""
         if cell.arm.callable is None:
             return None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(cell.seed)
+        with seeded(cell.seed):
             return load_model(cell.arm.callable).model
 
     def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:

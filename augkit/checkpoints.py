@@ -18,10 +18,17 @@ from torch import Tensor, nn
 
 from augkit.errors import InputError
 from augkit.folders import environment, write
+from augkit.modes import copied, frozen_modules
 from augkit.optimizers import make_optimizer
 from augkit.recipe import Recipe
+from augkit.safe_files import Unreadable, load_safely
 
 FILE = "checkpoint.pt"
+# What a checkpoint holds, beside 'best', which may be None; one of another program need not hold more than 'model'.
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("model", "trained", "optimizer", "scaler", "recipe", "input"), dict),
+    **{"step": int, "seen": Tensor, "history": list},
+}
 FEW = 16  # channels: a block of oneDNN's widest kernels
 
 
@@ -50,6 +57,7 @@ class State:
         optimizer, scaler: theirs; the scaler does nothing but in float16.
         averaged: their moving average, or None.
         step: updates so far.
+        frozen: modules that stay in ``eval()`` while the others are trained.
         seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
             whose loss was not finite (infinity if none was).
         form: memory format of images and weights.
@@ -61,6 +69,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaged: nn.Module | None
+    frozen: list[nn.Module]
     seen: Tensor
     form: torch.memory_format = torch.contiguous_format
     step: int = 0
@@ -73,9 +82,10 @@ class State:
         form = memory_format(model, recipe, device)
         model = model.to(device, memory_format=form)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
-        averaged = copy.deepcopy(model).requires_grad_(False) if recipe.train.ema else None
+        frozen = frozen_modules(model)
+        averaged = copied(model).requires_grad_(False) if recipe.train.ema else None
         seen = torch.empty(3, dtype=torch.float64)
-        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, seen, form)
+        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, frozen, seen, form)
         state.seen = state.seen.to(device)
         state.begin_epoch()
         return state
@@ -100,16 +110,31 @@ class State:
         assert self.averaged is not None
         # As timm and TensorFlow: the early average must not consist of the initial weights.
         share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+        averaged, trained = zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), share)
-            for mine, new in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-                mine.copy_(new)
+            torch._foreach_lerp_(averaged, trained, share)
+            mine, new = list(self.averaged.buffers()), list(self.model.buffers())
+            if [b.shape for b in mine] == [b.shape for b in new]:
+                for kept, value in zip(mine, new, strict=True):
+                    kept.copy_(value)
+            else:
+                _match_buffers(self.averaged, self.model)
 
     def note_best(self, accuracy: float) -> None:
         """Keep the weights if no earlier ones were as accurate."""
         if self.best is None or accuracy > self.best["accuracy"]:
-            weights = {key: value.detach().clone() for key, value in self.result.state_dict().items()}
+            state = self.result.state_dict()
+            # What a module of the user's own adds by `get_extra_state` need not be a tensor.
+            weights = {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
             self.best = {"accuracy": accuracy, "epoch": len(self.history) + 1, "model": weights}
+
+
+def _match_buffers(averaged: nn.Module, trained: nn.Module) -> None:
+    """The buffers of the trained network, where some were made or resized since training began."""
+    for mine, new in zip(averaged.modules(), trained.modules(), strict=True):
+        for name, value in new.named_buffers(recurse=False):
+            mine.register_buffer(name, value.clone(), persistent=name in new.state_dict())
 
 
 def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
@@ -161,27 +186,37 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
     found = read_checkpoint(path, device)
     if found.get("recipe") != recipe.model_dump():
         raise InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
-    state.model.load_state_dict(found.get("trained", found["model"]))
-    if state.averaged is not None:
-        state.averaged.load_state_dict(found["model"])
-    state.optimizer.load_state_dict(found["optimizer"])
-    state.scaler.load_state_dict(found["scaler"])
-    state.step, state.seen = found["step"], found["seen"]
-    state.history, state.best = found["history"], found["best"]
+    try:
+        state.model.load_state_dict(found.get("trained", found["model"]))
+        if state.averaged is not None:
+            state.averaged.load_state_dict(found["model"])
+        state.optimizer.load_state_dict(found["optimizer"])
+        state.scaler.load_state_dict(found["scaler"])
+        state.seen.copy_(found["seen"])
+        state.step, state.history, state.best = found["step"], found["history"], found["best"]
+        if state.step < 0 or (state.best is not None and not {"accuracy", "model"} <= state.best.keys()):
+            raise ValueError("'step' or 'best' are not those of a run")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"'{path}': it does not fit this run ({reason}); start anew with --overwrite") from None
     return True
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's dict, read safely (``weights_only=True``).
+    """A checkpoint's dict, read safely; whatever of `KINDS` it holds is of that type.
 
     Raises:
         InputError: not a checkpoint, or a broken one.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({reason[:120]})") from None
+        state = load_safely(path, device)
+    except Unreadable as error:
+        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({error})") from None
     if not isinstance(state, dict) or "model" not in state:
         raise InputError(f"'{path}': expected a dict with 'model', a state dict")
+    for key, kind in KINDS.items():
+        if key in state and not isinstance(state[key], kind):
+            raise InputError(f"'{path}': expected '{key}' to be a {kind.__name__}, got {type(state[key]).__name__}")
+    if not all(isinstance(row, dict) for row in state.get("history", ())):
+        raise InputError(f"'{path}': expected 'history' to be a list of dicts, one per epoch")
     return state

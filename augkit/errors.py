@@ -2,6 +2,7 @@
 
 AugkitError                 exit code 1
 ├── RunError                a run that started and failed (also a RuntimeError)
+│   ├── DeviceMemoryError   since a batch does not fit into the device's memory
 │   └── WriteError          since a file could not be written
 └── InputError              bad input (also a ValueError), exit code 2
     └── InputTypeError      of the wrong type (also a TypeError)
@@ -25,6 +26,13 @@ class AugkitError(Exception):
 
 class RunError(AugkitError, RuntimeError):
     """A run that was well specified and failed all the same, such as a loss that became NaN."""
+
+
+class DeviceMemoryError(RunError):
+    """A batch of training, or of its evaluation, that does not fit into the device's memory."""
+
+    def __init__(self, device: object) -> None:
+        super().__init__(f"out of memory on {device}: a lower batch_size or more accumulate")
 
 
 class WriteError(RunError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,13 +14,18 @@ from torch import Tensor, nn
 
 from augkit.data import Images, Stream, batches
 from augkit.distributed import Process
-from augkit.errors import InputError
+from augkit.errors import AugkitError, DeviceMemoryError, InputError
 from augkit.invariance import InvarianceReport, measure_invariance
 from augkit.invariance.protocols import make_protocol
+from augkit.loaders import check_labels, check_range, check_repeatable, labelled
+from augkit.modes import evaluated, is_lazy, weights_dtype
+from augkit.outputs import check_logits, logits_in
 from augkit.recipe import Recipe
+from augkit.reproducible import EVALUATION, drawing
 from augkit.resampling import resample
 
 BATCH = 500
+OWN = "validation_loader"  # what batches are called in messages
 Labelled = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -42,28 +48,78 @@ def evaluate(
     """Evaluate without augmentation, and with test-time shifts where the recipe asks for them.
 
     Args:
-        model: gives logits ``(B, K)``; left in ``eval()``.
-        data: labelled images, of which every process takes its share; or batches of images and labels, of which it
-            brings its own.
+        model: gives logits ``(B, K)``, alone or as in `augkit.outputs`; in ``eval()`` meanwhile.
+        data: labelled images, of which every process takes its share; or batches of images and labels, see
+            `augkit.loaders`, of which it brings its own. Where labels are probabilities, the most probable class is
+            taken for the true one, and the loss is their cross entropy.
         recipe: mean, std, canvas, memory format, precision and test-time shifts.
         device: of the model.
         process: counts are summed over all.
     """
     process = process or Process()
-    model.eval()
     loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
-    with torch.inference_mode():
+    with asking(model, recipe, device, process):
         for images, labels in labelled_batches(data, recipe, device, process):
             scores = log_probabilities(model, as_float(images), recipe)
             classes = scores.shape[-1]
-            _check_labels(labels, classes)
-            loss += F.nll_loss(scores, labels, reduction="sum")
-            pairs = torch.bincount(labels * classes + scores.argmax(-1), minlength=classes**2).view(classes, classes)
+            check_labels(labels, classes)
+            loss += _summed_loss(scores, labels)
+            truth = labels.argmax(-1) if labels.ndim == 2 else labels
+            pairs = torch.bincount(truth * classes + scores.argmax(-1), minlength=classes**2).view(classes, classes)
             confusion = pairs if confusion is None else confusion + pairs
     if confusion is None:
         raise InputError("evaluation: expected at least 1 labelled image, got none")
     loss, confusion = process.total(loss), process.total(confusion)
     return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
+
+
+@contextlib.contextmanager
+def asking(model: nn.Module, recipe: Recipe, device: torch.device, process: Process | None = None) -> Iterator[None]:
+    """``model`` in ``eval()``, without gradients; what it draws is named by the seed. Afterwards all is as before."""
+    rank = process.rank if process is not None else 0
+    without_gradients = torch.no_grad() if is_lazy(model) else torch.inference_mode()
+    with drawing(device, recipe.seed, EVALUATION, rank=rank), evaluated(model), without_gradients:
+        yield
+
+
+def _summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    return -(labels * scores).sum() if labels.ndim == 2 else F.nll_loss(scores, labels, reduction="sum")
+
+
+def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device) -> int:
+    """How many classes a network knows: it is moved to ``device`` and sees the first of ``data``, before any work.
+
+    Weights that are made by a first forward pass are made here.
+
+    Raises:
+        InputError: what `evaluate` would raise on these images, which are those that training would be evaluated on.
+        RunError: out of memory.
+    """
+    model.to(device)
+    with drawing(device, recipe.seed, EVALUATION), evaluated(model), torch.no_grad():
+        images, labels = _first_labelled(data, recipe, device)
+        try:
+            classes = log_probabilities(model, as_float(images[:2]), recipe).shape[-1]
+        except AugkitError:
+            raise
+        except Exception as error:  # the network's own code may raise anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise InputError(f"model: it fails on images {tuple(images[:2].shape)} ({reason})") from error
+    check_labels(labels_of(data) if isinstance(data, Images) else labels, classes)
+    return classes
+
+
+def _first_labelled(data: Images | Labelled, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
+    few = data.take(torch.arange(min(2, len(data)))) if isinstance(data, Images) else data
+    if not isinstance(data, Images):
+        check_repeatable(data, OWN)
+    given = labelled_batches(few, recipe, device, Process())
+    found = next(given, None)
+    if found is None:
+        raise InputError("evaluation: expected at least 1 labelled image, got none")
+    if isinstance(data, Iterator):  # which begins again only at its end
+        collections.deque(given, maxlen=0)
+    return found
 
 
 @contextlib.contextmanager
@@ -94,10 +150,20 @@ def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tenso
     moves = [(0.0, 0.0), (reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)] if reach else [(0.0, 0.0)]
     for x, y in moves:
         view = images if x == y == 0 else _shifted(images, x, y, recipe)
-        with autocast(recipe, images.device):
-            logits = model(((view - mean) / std).contiguous(memory_format=form))
+        logits = _answer(model, ((view - mean) / std).contiguous(memory_format=form), recipe)
         scores.append(logits.float().log_softmax(-1))
     return torch.stack(scores).logsumexp(0) - math.log(len(moves))
+
+
+def _answer(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
+    """Checked logits."""
+    try:
+        with autocast(recipe, inputs.device):
+            logits: Tensor = logits_in(model(inputs.to(weights_dtype(model))))
+    except torch.OutOfMemoryError:
+        raise DeviceMemoryError(inputs.device) from None
+    check_logits(logits, len(inputs))
+    return logits
 
 
 def _shifted(images: Tensor, x: float, y: float, recipe: Recipe) -> Tensor:
@@ -111,7 +177,10 @@ def labelled_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
     if not isinstance(data, Images):
-        for images, labels in data:
+        for number, batch in enumerate(data):
+            images, labels = labelled(batch, OWN)
+            if number == 0:
+                check_range(images, recipe.data.mean, recipe.data.std, OWN)
             yield images.to(device), labels.to(device)
         return
     share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))
@@ -200,9 +269,3 @@ def _streamed(images: Images) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         stop = start + len(batch)
         yield batch if images.labels is None else (batch, images.labels[start:stop])
         start = stop
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        found = f"{int(labels.min())} to {int(labels.max())}"
-        raise InputError(f"labels: the network has {classes} classes, expected labels from 0, got {found}")

@@ -20,9 +20,10 @@ from augkit.data.stream import Source
 from augkit.distributed import Process
 from augkit.errors import InputError
 from augkit.evaluation import labels_of
+from augkit.loaders import check_labels, check_range, count_batches, labelled, set_epoch
 from augkit.policy_ops import WorkerStep
 from augkit.recipe import Recipe
-from augkit.reproducible import ORDER, random_stream
+from augkit.reproducible import LOADING, ORDER, drawing, random_stream
 
 Batch = tuple[Tensor, Tensor]
 
@@ -87,48 +88,85 @@ class DatasetFeed:
 
 @dataclass(frozen=True)
 class LoaderFeed:
-    """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels."""
+    """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels.
+
+    An epoch has as many batches as the loader's length says: a loader that gives more is cut short, and one that gives
+    fewer, such as one that leaves out broken files, is begun again. Where samplers, transforms and workers draw from
+    global random numbers, they draw from those that seed, process, epoch and batch name.
+    """
 
     loader: Any
+    classes: int | None
+    recipe: Recipe
     device: torch.device
     process: Process
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return len(self.loader)
+        return count_batches(self.loader)
 
     @property
     def images_per_step(self) -> int:
         """Images in a batch, over all processes; 0 where the loader does not say."""
-        return (getattr(self.loader, "batch_size", None) or 0) * self.process.count
+        sizes = (
+            getattr(each, "batch_size", None) for each in (self.loader, getattr(self.loader, "batch_sampler", None))
+        )
+        return next(filter(None, sizes), 0) * self.process.count
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch``; the first ``start`` are read and dropped."""
-        sampler = getattr(self.loader, "sampler", None)
-        if sampler is not None and hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        number = -1
-        for number, batch in enumerate(self.loader):
-            images, labels = _pair(batch)
-            if number >= start:
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        if number + 1 < self.steps:
-            raise InputError(f"loader: expected {self.steps} batches, as its length says, got {number + 1}")
+        set_epoch(self.loader, epoch)
+        for number, batch in enumerate(self._drawn(epoch)):
+            if number < start:
+                continue
+            images, labels = labelled(batch)
+            if number == start:
+                check_range(images, self.recipe.data.mean, self.recipe.data.std)
+            # A look at labels that are not on the CPU would wait for the device.
+            if self.classes is not None and (number == start or labels.device.type == "cpu"):
+                check_labels(labels, self.classes)
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def _drawn(self, epoch: int) -> Iterator[Any]:
+        seed, steps, rank = self.recipe.seed, self.steps, self.process.rank
+        with drawing(self.device, seed, ORDER, epoch, rank):
+            batches = iter(self.loader)
+        for number in range(steps):
+            with drawing(self.device, seed, LOADING, epoch * steps + number, rank):
+                batch = next(batches, None)
+                if batch is None:
+                    batches = iter(self.loader)
+                    batch = next(batches, None)
+            if batch is None:
+                raise InputError(f"loader: expected {steps} batches, as its length says, got {number} and then none")
+            yield batch
+        # Asked once more, it ends of itself, as loaders with workers like to; what is beyond its length is left out.
+        with drawing(self.device, seed, LOADING, (epoch + 1) * steps, rank):
+            next(batches, None)
 
 
-def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Process) -> Feed:
+def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Process, classes: int | None = None) -> Feed:
     """The training batches of a dataset, or of a loader.
 
+    Args:
+        source: a dataset or a loader.
+        recipe: order, policy and size of batches.
+        device: where batches are wanted.
+        process: takes its share of a dataset; of a loader it takes all.
+        classes: how many the network knows, which labels are held against; not held against any when None.
+
     Raises:
-        InputError: no labels; batches that several processes cannot share; a loader without a length.
+        InputError: no labels, or others than the network knows; batches that several processes cannot share; a loader
+            without a length, or with none of batches.
     """
     if not isinstance(source, Dataset):
-        if not hasattr(source, "__len__"):
-            raise InputError(f"loader: expected one with a length, such as a DataLoader, got {type(source).__name__}")
-        return LoaderFeed(source, device, process)
+        count_batches(source)
+        return LoaderFeed(source, classes, recipe, device, process)
     images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0)
     labels = labels_of(images).to(device)
+    if classes is not None:
+        check_labels(labels, classes)
     if len(images) < 2:
         raise InputError(f"training: expected at least 2 images, got {len(images)}")
     batch = min(recipe.train.batch_size, len(images))
@@ -180,10 +218,3 @@ def _try(step: WorkerStep, images: Images) -> None:
     pixels = (first.load() if isinstance(first, Stream) else first).images
     for number in range(8):
         step(pixels, torch.tensor([number]))
-
-
-def _pair(batch: Any) -> Batch:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(v, Tensor) for v in batch):
-        return batch[0], batch[1]
-    got = f"{len(batch)} values" if isinstance(batch, (tuple, list)) else type(batch).__name__
-    raise InputError(f"loader: expected batches of (images, labels), two tensors, got {got}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ from torch import nn
 
 from augkit.checkpoints import FILE, State, save
 from augkit.distributed import Process
-from augkit.errors import RunError
+from augkit.errors import AugkitError, DeviceMemoryError, InputError, RunError
 from augkit.evaluation import Evaluation
 from augkit.feeding import Feed
 from augkit.recipe import Recipe
+from augkit.reproducible import NETWORK, drawing
 
 
 @dataclass(frozen=True)
 class Run:
     """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
 
-    ``evaluation`` is that of the network on the validation split.
+    ``model`` is in ``eval()``; ``evaluation`` is its own on the validation split.
     """
 
     recipe: Recipe
@@ -35,13 +38,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """A run in the making; ``held_out`` are images or batches of them, ``fits`` the input that the network takes."""
+    """A run in the making.
+
+    Attributes:
+        held_out: images, or batches of images and labels.
+        fits: the input that the network takes.
+        classes: how many the network knows.
+    """
 
     recipe: Recipe
     state: State
     feed: Feed
     held_out: Any
     fits: dict[str, Any]
+    classes: int
     folder: Path | None
     device: torch.device
     process: Process
@@ -50,6 +60,27 @@ class Job:
         """A checkpoint, by the first process and where there is a folder."""
         if self.folder is not None and self.process.first:
             save(self.folder, self.recipe, self.fits, self.state)
+
+    @contextlib.contextmanager
+    def updating(self, images: int) -> Iterator[None]:
+        """An update with that many images: what the network draws in it, such as dropout, is named by its number.
+
+        Raises:
+            DeviceMemoryError: they do not fit into memory.
+            InputError: the network cannot be trained on them, as what it does in training alone may show.
+        """
+        step = self.state.step
+        try:
+            with drawing(self.device, self.recipe.seed, NETWORK, step, self.process.rank):
+                yield
+        except torch.OutOfMemoryError:
+            raise DeviceMemoryError(self.device) from None
+        except Exception as error:  # the network's own code may raise anything
+            # Later ones have another cause, such as a process that is lost; but for batch norm of a single image.
+            if isinstance(error, AugkitError) or (step and not isinstance(error, ValueError)):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise InputError(f"model: update {step + 1} fails, of {images} images ({reason})") from error
 
     def finite_loss(self, rate: float) -> float:
         """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""

@@ -91,7 +91,7 @@ def fit_by_torchrun(
         saved = read_checkpoint(target / FILE)
         model = build_recipe_model(recipe, describe_input(recipe, dataset), recipe.seed, fresh=False)
         model.load_state_dict(saved["model"])
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         found = evaluate(model, dataset.validation, recipe, next(model.parameters()).device)
         return Run(recipe, recipe.seed, model, saved["history"], folder, found)
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from augkit.command import (
     Parser,
     add_writing,
@@ -36,6 +34,7 @@ from augkit.models import LoadedModel, load_model
 from augkit.probes import add_probe_flags
 from augkit.report.measured import print_measured
 from augkit.report.measured_page import measured_page
+from augkit.reproducible import seeded
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
 
@@ -45,8 +44,10 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     if options.resume and options.output is None:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
-    torch.manual_seed(options.seed or 0)  # so that an untrained network is the same one when a measurement goes on
-    loaded = load_model(options.model, options.weights)
+    if options.not_strict and options.weights is None:
+        raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
+    with seeded(options.seed or 0):  # so that an untrained network is the same one when a measurement goes on
+        loaded = load_model(options.model, options.weights, strict=not options.not_strict)
     preset, protocol = _preset(options), _protocol(options, loaded)
     sets = _image_sets(options, loaded, protocol)
     plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images.shape[1:])
@@ -78,6 +79,7 @@ def _parser() -> Parser:
     parser = make_parser("measure", description, EXAMPLE)
     parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
+    parser.add_argument("--not-strict", action="store_true", help="take of --weights what fits, and say what does not")
     data = parser.add_argument_group("images")
     data.add_argument("--data", help="name, folder:DIR, parquet:DIR or hf:NAME (default: the run's own)")
     data.add_argument("--ood", metavar="DATA", action="append", default=[], help="measure these images beside")

@@ -18,12 +18,13 @@ from augkit.command import Display, interrupted, new_folder
 from augkit.comparison import jsonable
 from augkit.data import Images
 from augkit.data import batches as decoded
-from augkit.errors import InputError
+from augkit.errors import AugkitError, InputError
 from augkit.folders import MARK, claim, environment, write
 from augkit.invariance import Measurement, Network, Plan
 from augkit.models import LoadedModel
 from augkit.probes import Subject, chosen_probes, probe
 from augkit.report.gallery import FlipPicture, flip_pictures
+from augkit.safe_files import Unreadable, load_safely
 
 STATE = "measurement.pt"
 SAVE_EVERY = 10.0  # seconds
@@ -107,10 +108,20 @@ class Session:
         if options.resume and not (options.output / MARK).is_file():
             raise InputError(f"--resume: '{options.output}' holds no measurement to go on with")
         self.folder = claim(options.output or new_folder("measure"), resume=options.resume, overwrite=options.overwrite)
-        for name, measurement in self.measurements.items():
+        for name in self.measurements:
             if options.resume and self._state(name).is_file():
-                measurement.restore(torch.load(self._state(name), map_location="cpu", weights_only=True))
+                self._restore(name)
         write(self.folder / MARK, json.dumps(environment(), indent=2))
+
+    def _restore(self, name: str) -> None:
+        file = self._state(name)
+        try:
+            self.measurements[name].restore(load_safely(file))
+        except AugkitError:
+            raise
+        except (Unreadable, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise InputError(f"'{file}': cannot be gone on with ({reason}); start anew with --overwrite") from None
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """Reports for JSON, by image set, the probes with the first."""
@@ -210,6 +221,8 @@ class Session:
     def _with_fitting_labels(self, measurement: Measurement, name: str, found: ImageSet) -> ImageSet:
         outputs = measurement.probe(found.pixels([0]))
         channels, notes = measurement.settings["channels"], list(found.notes)
+        if not self.sets:
+            notes.extend(self.loaded.notes)
         if "repeated" in channels:
             notes.append(f"grey images, {channels} channels for the network")
         if found.images.labels is None:

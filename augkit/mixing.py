@@ -60,7 +60,10 @@ def mix(images: Tensor, targets: Tensor, share: Tensor, window: Tensor) -> tuple
 def mix_batch(
     images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Draw and mix: images ``(B, C, H, W)`` and labels ``(B,)`` to mixed images and targets ``(B, classes)``."""
-    targets = F.one_hot(labels, classes).to(images.dtype)
+    """Draw and mix: images ``(B, C, H, W)`` and labels to mixed images and targets ``(B, classes)``.
+
+    Labels are classes ``(B,)``, or probabilities ``(B, classes)``.
+    """
+    targets = (F.one_hot(labels, classes) if labels.ndim == 1 else labels).to(images.dtype)
     shape = (len(images), images.shape[-2], images.shape[-1])
     return mix(images, targets, *draw(mixup, cutmix, shape, seed))

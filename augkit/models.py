@@ -37,6 +37,7 @@ class LoadedModel:
         crop_pct: the share of the shorter side that its own evaluation keeps: images are resized to
             ``input_size / crop_pct``, then the centre is cut.
         classes: names, in the order of its outputs.
+        notes: sentences on what was done, such as weights left out.
     """
 
     model: nn.Module
@@ -47,9 +48,10 @@ class LoadedModel:
     num_classes: int | None = None
     crop_pct: float | None = None
     classes: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def load_model(source: str, weights: str | Path | None = None) -> LoadedModel:
+def load_model(source: str, weights: str | Path | None = None, *, strict: bool = True) -> LoadedModel:
     """Load a network.
 
     Args:
@@ -58,6 +60,8 @@ def load_model(source: str, weights: str | Path | None = None) -> LoadedModel:
         weights: a file with a state dict, see `augkit.weights.read_weights`; without it the networks of torchvision,
             timm and callables come as they are built, which is untrained for the first two. Those two are built
             with as many classes as the weights have.
+        strict: the weights must be those of the network; otherwise those that fit are taken, and ``notes`` of what is
+            returned says which were not.
 
     Raises:
         InputError: nothing of that name, or weights that do not fit, with the keys.
@@ -75,7 +79,9 @@ def load_model(source: str, weights: str | Path | None = None) -> LoadedModel:
     else:
         raise InputError(f"model '{source}': expected {FORMS}; there is no such file or folder")
     if state is not None and weights is not None:
-        fit_weights(loaded.model, state, weights)
+        left_out = fit_weights(loaded.model, state, weights, strict=strict)
+        if left_out:
+            return replace(loaded, notes=(f"weights '{weights}' were taken as far as they fit: {left_out}",))
     return loaded
 
 
@@ -86,10 +92,13 @@ def _from_run(path: Path) -> LoadedModel:
     if "recipe" not in state:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
     recipe = validate(Recipe, state["recipe"], str(path))
-    fits = state["input"]
+    fits = state.get("input", {})
     if "model" in fits:
         own = f"'{path}' holds a network of your own ({fits['model']})"
         raise InputError(f"{own}; give package.module:callable --weights {path}")
+    kinds = {"classes": list, "channels": int, "side": int}
+    if not all(isinstance(fits.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"'{path}': expected a checkpoint of augkit, with 'input'; give MODEL and --weights {path}")
     model = build_recipe_model(recipe, fits, recipe.seed, fresh=False)
     fit_weights(model, state["model"], path)
     classes = list(fits["classes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from augkit.errors import InputError
 from augkit.sections import OptimSettings
 
 # By name: an angle of a harmonic filter (`augkit.architectures.harmonic`) has no size that decay could lessen.
@@ -12,8 +13,14 @@ SPARED = ("phase",)
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """The optimiser of ``model``; norms, biases and phases are spared from weight decay."""
+    """The optimiser of ``model``; norms, biases and phases are spared from weight decay.
+
+    Raises:
+        InputError: nothing in the model requires gradients.
+    """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trained:
+        raise InputError("model: expected weights that require gradients, got none; model.requires_grad_()")
     decayed = [p for name, p in trained if _has_decay(name, p)]
     spared = [p for name, p in trained if not _has_decay(name, p)]
     groups = [

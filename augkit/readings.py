@@ -23,7 +23,7 @@ from augkit.data import Dataset, Images, Stream, atypical
 from augkit.data.atypical import Inverted, atypical_versions
 from augkit.distributed import Process
 from augkit.errors import InputError, unknown_name
-from augkit.evaluation import as_float, labelled_batches, log_probabilities
+from augkit.evaluation import as_float, asking, labelled_batches, log_probabilities
 from augkit.experiments import LayerVariability
 from augkit.experiments.answers import rotation_probabilities
 from augkit.invariance import make_protocol, measure_invariance
@@ -80,8 +80,7 @@ def read(
 def read_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
     """Of a network with a task of its own: which test images it answers right, image by image."""
     hits = []
-    model.eval()
-    with torch.inference_mode():
+    with asking(model, recipe, device):
         for shown, labels in labelled_batches(images, recipe, device, Process()):
             hits.append(log_probabilities(model, as_float(shown), recipe).argmax(-1) == labels)
     return {f"{TYPICAL}|correct": torch.cat(hits).float().cpu().numpy()}

@@ -4,17 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
-ORDER, AUGMENTATION, MIXING = 1, 2, 3  # names of random streams
+# Names of random streams: of the data's order, of augmentation, of mixing; of what the network draws itself, such as
+# dropout; of what a loader of one's own draws; of what a network draws while it is evaluated, or measured.
+ORDER, AUGMENTATION, MIXING, NETWORK, LOADING, EVALUATION, MEASUREMENT = range(1, 8)
+
+CPU = torch.device("cpu")
 
 
 def random_stream(seed: int, name: int, place: int, rank: int = 0) -> int:
     """The seed of one random stream of a run, at an epoch or a step, in one process."""
     # A product of odd numbers keeps streams apart; torch's generators mix the seed themselves.
     return (seed * 0x9E3779B1 + name * 0x85EBCA77 + place * 0xC2B2AE3D + rank * 0x27D4EB2F) % 2**63
+
+
+def drawing(
+    device: torch.device, seed: int, name: int, place: int = 0, rank: int = 0
+) -> contextlib.AbstractContextManager[None]:
+    """`seeded` with the random stream of that name: what draws from global random numbers draws from it."""
+    return seeded(random_stream(seed, name, place, rank), device)
+
+
+@contextlib.contextmanager
+def seeded(number: int, device: torch.device = CPU) -> Iterator[None]:
+    """Global random numbers are those that ``number`` begins, for as long as the context lasts.
+
+    For code that takes no generator: dropout and its like in a network, samplers and transforms of a loader. These
+    are torch's numbers on the CPU and on ``device``, numpy's, and Python's; afterwards they go on where they were.
+    """
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (others draw from it)
+    with _seeded_device(device, number):
+        # Not `torch.manual_seed`, which also seeds the devices whose states are not kept here.
+        torch.default_generator.manual_seed(number)
+        np.random.seed(number % 2**32)  # noqa: NPY002
+        random.seed(number)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+            random.setstate(before[2])
+
+
+@contextlib.contextmanager
+def _seeded_device(device: torch.device, number: int) -> Iterator[None]:
+    """The generator of an accelerator; nothing for the CPU."""
+    if device.type in ("cpu", "meta"):
+        yield
+        return
+    module = torch.get_device_module(device)
+    which = () if device.type == "mps" else (device,)  # which there is one of
+    before = module.get_rng_state(*which)
+    with module.device(device) if which else contextlib.nullcontext():
+        module.manual_seed(number)
+    try:
+        yield
+    finally:
+        module.set_rng_state(before, *which)
 
 
 @contextlib.contextmanager

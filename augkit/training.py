@@ -1,8 +1,9 @@
 """The training loop, top to bottom: recipe and seed to run.
 
-Initial weights, data order, augmentation and mixing each have a random stream of their own, named by the seed and the
-place in the run. So two recipes that differ in their policy alone see the same images in the same order from the same
-weights, and a run that goes on from a checkpoint equals one that was never stopped.
+Initial weights, data order, augmentation, mixing and what the network draws itself, such as dropout, each have a random
+stream of their own, named by the seed and the place in the run. So two recipes that differ in their policy alone see
+the same images in the same order from the same weights, and a run that goes on from a checkpoint equals one that was
+never stopped.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.building import build_recipe_model, choose_device, describe_input, load_recipe_data
 from augkit.checkpoints import State, describe, restore, stalled
 from augkit.data import Dataset, Images, sample
 from augkit.distributed import claim_once, joined, local_device, parallel
-from augkit.errors import InputError, RunError
-from augkit.evaluation import Evaluation, autocast, calling, check_measurable, evaluate, measure_model
+from augkit.errors import InputError
+from augkit.evaluation import Evaluation, autocast, calling, check_measurable, evaluate, measure_model, try_out
 from augkit.feeding import make_feed
 from augkit.job import Job, Run
 from augkit.mixing import mix_batch
+from augkit.modes import train, weights_dtype
 from augkit.optimizers import set_rate
+from augkit.outputs import classification_loss
 from augkit.recipe import Recipe
 from augkit.reproducible import AUGMENTATION, MIXING, deterministic, random_stream
 from augkit.schedules import rate_at
@@ -60,15 +62,17 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         overwrite: replace a run that stands in ``output``.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         dataset: the recipe's data, if already loaded.
-        model: trained in place of the recipe's network, from the weights that it has.
-        loader, validation_loader: batches of images ``(B, C, H, W)``, uint8 or floating in [0, 1], and labels
-            ``(B,)``, in place of the recipe's data; with ``model``. Each of several processes brings its own.
+        model: trained in place of the recipe's network, from the weights that it has; left in ``eval()``. Of what it
+            gives, `augkit.outputs` takes the logits; what is frozen in it stays so, see `augkit.modes.frozen_modules`.
+        loader, validation_loader: batches of images and labels, see `augkit.loaders`, in place of the recipe's data;
+            with ``model``. Each of several processes brings its own.
         on_epoch: called with each row of the history.
         on_step: called after each update with the updates so far and those in all.
         alive: called at every batch, of evaluations too, for what has to be done every few seconds.
 
     Raises:
-        InputError: the output exists, or holds another recipe; data or device are not there.
+        InputError: the output exists, or holds another recipe; data or device are not there; images, labels and
+            network that do not fit each other.
         RunError: the loss became NaN or infinite; a file could not be written; out of memory.
     """
     recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
@@ -77,17 +81,18 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         raise InputError("fit: expected loader, validation_loader and model together")
     data = loader if loader is not None else dataset or load_recipe_data(recipe)
     with joined(target) as process, deterministic(recipe.train.deterministic):
-        folder = claim_once(output, process, resume=resume, overwrite=overwrite)
         fits = describe_input(recipe, data, model)
         net = model if model is not None else build_recipe_model(recipe, fits, recipe.seed)
+        held_out = validation_loader if loader is not None else data.validation
+        classes = try_out(net, held_out, recipe, target)
+        feed = make_feed(data, recipe, target, process, classes)
+        if recipe.invariance.every and isinstance(held_out, Images):
+            check_measurable(recipe, held_out, net)
+        folder = claim_once(output, process, resume=resume, overwrite=overwrite)
         state = State.begin(net, recipe, target)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
-        feed = make_feed(data, recipe, target, process)
-        held_out = validation_loader if loader is not None else data.validation
-        if recipe.invariance.every and isinstance(held_out, Images):
-            check_measurable(recipe, held_out, state.result)
-        job = Job(recipe, state, feed, held_out, fits, folder, target, process)
+        job = Job(recipe, state, feed, held_out, fits, classes, folder, target, process)
         evaluation = _train(job, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
@@ -95,6 +100,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         if evaluation is None or state.best is not None:
             with calling(alive, state.result):
                 evaluation = evaluate(state.result, held_out, recipe, target, process)
+        state.result.eval()
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
 
 
@@ -114,15 +120,13 @@ def _train(
     forward = torch.compile(forward) if settings.compile else forward  # type: ignore[assignment]
     while state.step < steps and not stalled(state.history, settings.patience):
         started, before = time.perf_counter(), state.step
-        state.model.train()
+        train(state.model, state.frozen)
         augment.train()
         for images, labels in job.feed.epoch(state.step // length, state.step % length):
             rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
             set_rate(state.optimizer, rate)
-            try:
+            with job.updating(len(labels)):
                 _update(job, forward, augment, images, labels)
-            except torch.OutOfMemoryError:
-                raise RunError(f"out of memory on {job.device}: a lower batch_size or more accumulate") from None
             state.step += 1
             if settings.ema:
                 state.average(settings.ema)
@@ -154,15 +158,15 @@ def _update(job: Job, forward: nn.Module, augment: nn.Module, images: Tensor, la
     inputs, targets = augment(images, generator=generator), labels
     if settings.mixup or settings.cutmix:
         place = [recipe.seed, MIXING, state.step, job.process.rank]
-        inputs, targets = mix_batch(inputs, labels, len(job.fits["classes"]), settings.mixup, settings.cutmix, place)
-    inputs = inputs.contiguous(memory_format=state.form)
+        inputs, targets = mix_batch(inputs, labels, job.classes, settings.mixup, settings.cutmix, place)
+    inputs = inputs.to(weights_dtype(state.model)).contiguous(memory_format=state.form)
     parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
     for k, (part, wanted) in enumerate(parts):
         # The gradients of several processes meet once per update, not once per part.
         alone = k + 1 < len(parts) and job.process.count > 1
         with forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(recipe, job.device):
-                loss = F.cross_entropy(forward(part), wanted, label_smoothing=settings.label_smoothing)
+                loss = classification_loss(forward(part), wanted, settings.label_smoothing)
             state.scaler.scale(loss * (len(part) / len(inputs))).backward()
         state.count(loss, len(part))
     if recipe.optim.clip_norm is not None:
@@ -176,15 +180,8 @@ def _update(job: Job, forward: nn.Module, augment: nn.Module, images: Tensor, la
 def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
-    speed = (state.step - before) * job.feed.images_per_step / seconds
-    row: dict[str, Any] = {
-        "epoch": number,
-        "step": state.step,
-        "loss": job.finite_loss(rate),
-        "lr": rate,
-        "seconds": seconds,
-    }
-    row["images_per_second"] = speed
+    row: dict[str, Any] = {"epoch": number, "step": state.step, "loss": job.finite_loss(rate), "lr": rate}
+    row |= {"seconds": seconds, "images_per_second": (state.step - before) * job.feed.images_per_step / seconds}
     job.process.align(state.result)
     found = None
     if last or number % recipe.train.evaluate_every == 0:
@@ -193,8 +190,8 @@ def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -
     every = recipe.invariance.every
     if every and (last or number % every == 0) and isinstance(job.held_out, Images):
         shown = sample(job.held_out, recipe.invariance.images)
-        found_there = measure_model(state.result, recipe, shown, device=job.device)
-        row["shift_information"] = found_there.shift_information.to_dict()
+        measured = measure_model(state.result, recipe, shown, device=job.device)
+        row["shift_information"] = measured.shift_information.to_dict()
     if recipe.train.patience and "validation_accuracy" in row:
         state.note_best(row["validation_accuracy"])
     state.history.append(row)

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from augkit.errors import InputError
+from augkit.safe_files import Unreadable, load_safely
 
-# Where training scripts put the state dict of the network in their checkpoints.
-NESTS = ("state_dict", "model_state_dict", "model_state", "model")
-# What wrappers put before every name: data parallel and averaged models, Lightning modules, torch.compile.
-PREFIXES = ("module.", "model.", "_orig_mod.")
+# Where training scripts put the state dict of the network in their checkpoints, and that of its moving average.
+NESTS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params"),
+    *("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema"),
+)
+# Names of what wraps a network or a part of it: data parallel and averaged models, torch.compile, sharding,
+# recomputing, Lightning's strategies.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+DEPTH = 3  # parts of a network's own names that can be a prefix
 SHOWN = 3  # names of each kind that one line can hold
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file of `torch.save`, read with ``weights_only=True``, or in a ``.safetensors`` file.
+@dataclass(frozen=True)
+class Misfit:
+    """Names by which a state dict and a network differ; ``shapes`` are of both, in words."""
 
-    It may be nested in a checkpoint under one of `NESTS`.
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        kinds = ((self.missing, "missing"), (self.unexpected, "unexpected"), (self.shapes, "of another shape"))
+        return "; ".join(filter(None, (_listed(names, what) for names, what in kinds)))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file of `torch.save`, read as `load_safely` does, or in a ``.safetensors`` file.
+
+    It may be nested in a checkpoint under one of `NESTS`, or under a name of its own if it is the only one.
 
     Raises:
         InputError: no such file; not readable safely; no state dict in it.
@@ -30,16 +53,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise InputError(f"weights '{path}': no such file")
     try:
-        state = _safetensors(file) if file.suffix == ".safetensors" else _torch(file)
-    except InputError:
-        raise
-    except Exception as error:  # both raise many kinds for a file that is none of theirs
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"weights '{path}': cannot be read safely ({reason}); save model.state_dict()") from None
-    nested = state
+        nested = _safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
+    except Unreadable as error:
+        raise InputError(f"weights '{path}': cannot be read safely ({error}); save model.state_dict()") from None
+    state = nested
     while isinstance(nested, dict):
-        state, found = nested, [key for key in NESTS if isinstance(nested.get(key), dict)]
-        nested = nested[found[0]] if found else None
+        state, nested = nested, _nested(nested)
     if not isinstance(state, dict):
         raise InputError(f"weights '{path}': expected a state dict, got {type(state).__name__}")
     tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
@@ -50,49 +69,54 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def unwrapped(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """``state`` without the prefixes of wrappers, as far as that makes more of it fit the ``names`` of a network.
+    """``state`` under the ``names`` of a network, as far as they are the same but for wrappers and one prefix.
+
+    The names of `WRAPPERS` are passed over wherever they stand. A prefix that either side has (``model.``,
+    ``backbone.``) is exchanged for that of the other, where that makes more of it fit.
 
     >>> list(unwrapped({"module._orig_mod.fc.weight": torch.zeros(1)}, ["fc.weight"]))
     ['fc.weight']
+    >>> list(unwrapped({"fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, ["net.fc.weight", "net.fc.bias"]))
+    ['net.fc.weight', 'net.fc.bias']
     """
-    known = set(names)
-    best = candidate = dict(state)
-    while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in candidate)), None):
-        candidate = {key.removeprefix(prefix): value for key, value in candidate.items()}
-        if len(known.intersection(candidate)) > len(known.intersection(best)):
-            best = candidate
+    own = {_bare(name): name for name in names}
+    if len(own) < len(set(names)):  # both `fc` and `module.fc`
+        own = {name: name for name in names}
+    given = {_bare(key): value for key, value in state.items()}
+    if len(given) < len(state):
+        given = dict(state)
+    off, on = _prefixes(given, own)
+    rest = {key: value for key, value in given.items() if not key.startswith(off)}
+    given = {**rest, **{on + key[len(off) :]: value for key, value in given.items() if key.startswith(off)}}
     averages = "n_averaged"  # the count of torch.optim.swa_utils.AveragedModel
-    return {key: value for key, value in best.items() if key != averages or key in known}
+    return {own.get(key, key): value for key, value in given.items() if key != averages or key in own}
 
 
-def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, *, strict: bool = True) -> Misfit:
     """Load ``state`` into ``model``; ``path`` is for the message.
+
+    Args:
+        strict: otherwise what does not fit is left out.
+
+    Returns:
+        What was left out.
 
     Raises:
         InputError: it does not fit; which names are missing, unexpected or of another shape, the first few of each.
+            Where it is not ``strict``: nothing of it fits.
     """
     own = model.state_dict()
     given = unwrapped(state, own)
-    # Files from before batch norm counted its batches do not have the counts; torch sets them to 0.
-    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in own]
-    shapes = [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own
-        if key in given and isinstance(own[key], Tensor) and given[key].shape != own[key].shape
-    ]
-    wrong = [
-        _listed(missing, "missing"),
-        _listed(unexpected, "unexpected"),
-        _listed(shapes, "of another shape"),
-    ]
-    if any(wrong):
-        raise InputError(f"weights '{path}' do not fit the network: {'; '.join(filter(None, wrong))}")
+    misfit = _compared(own, given)
+    fitting = {key: value for key, value in given.items() if key in own and _same_shape(own[key], value)}
+    if misfit and (strict or not fitting):
+        raise InputError(f"weights '{path}' do not fit the network: {misfit}")
     try:
-        model.load_state_dict(given)
+        model.load_state_dict(fitting, strict=False)  # what is missing and what is too much has been compared
     except RuntimeError as error:  # a module of the user's own may ask for more
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"weights '{path}' do not fit the network: {reason}") from None
+    return misfit
 
 
 def final_layer(model: nn.Module) -> tuple[str, int] | None:
@@ -109,6 +133,68 @@ def final_layer(model: nn.Module) -> tuple[str, int] | None:
     return last
 
 
+def _nested(state: dict[Any, Any]) -> Any:
+    """The state dict within a checkpoint; None where there is none, or ``state`` is one."""
+    found = [state[key] for key in NESTS if isinstance(state.get(key), dict)]
+    if found or any(isinstance(value, Tensor) for value in state.values()):
+        return found[0] if found else None
+    own = [value for value in state.values() if isinstance(value, dict) and _is_state(value)]
+    return own[0] if len(own) == 1 else None
+
+
+def _is_state(state: dict[Any, Any]) -> bool:
+    return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _prefixes(given: Collection[str], own: Collection[str]) -> tuple[str, str]:
+    """What the ``given`` names have before, and what the network's ``own``, so that most of them are the same."""
+    best, pair = 0, ("", "")
+    for on in dict.fromkeys(prefix for name in ("", *own) for prefix, _ in _splits(name, DEPTH)):
+        inner = {name.removeprefix(on) for name in own if name.startswith(on)}
+        found = Counter(off for name in given for off, rest in _splits(name) if rest in inner)
+        off, count = max(found.items(), key=lambda item: item[1], default=("", 0))  # the first of several
+        # One prefix for another takes many names: a few, such as `weight`, are the same by chance.
+        if count > best and (not (off and on) or 2 * count >= len(own)):
+            best, pair = count, (off, on)
+    return pair
+
+
+def _splits(name: str, depth: int | None = None) -> Iterator[tuple[str, str]]:
+    """``name`` in two: before each of its parts, or of its first ``depth``, beginning with an empty prefix."""
+    parts = name.split(".")
+    for k in range(len(parts))[:depth]:
+        yield "".join(f"{part}." for part in parts[:k]), ".".join(parts[k:])
+
+
+def _compared(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> Misfit:
+    # Files from before batch norm counted its batches do not have the counts; torch sets them to 0. What a module adds
+    # by `get_extra_state` is no weight.
+    needed = [key for key in own if isinstance(own[key], Tensor) and not key.endswith("num_batches_tracked")]
+    return Misfit(
+        [key for key in needed if key not in given],
+        [key for key in given if key not in own],
+        [
+            f"{key} is {_shape(given[key])}, not {_shape(own[key])}"
+            for key in own
+            if key in given and not _same_shape(own[key], given[key])
+        ],
+    )
+
+
+def _same_shape(own: Any, given: Any) -> bool:
+    if not isinstance(own, Tensor) or isinstance(own, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+        return True
+    return isinstance(given, Tensor) and own.shape == given.shape
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
 def _listed(names: list[str], what: str) -> str:
     if not names:
         return ""
@@ -116,13 +202,12 @@ def _listed(names: list[str], what: str) -> str:
     return f"{len(names)} {what} ({', '.join(names[:SHOWN])}{more})"
 
 
-def _torch(file: Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True)
-
-
 def _safetensors(file: Path) -> dict[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError:
         raise InputError(f"weights '{file}': safetensors is not installed; pip install safetensors") from None
-    return load_file(file)
+    try:
+        return load_file(file)
+    except Exception as error:  # it raises many kinds for a file that is none of its own
+        raise Unreadable(error) from None

@@ -485,7 +485,7 @@ def test_compiled_and_scripted_networks() -> None:
         (nn.Sequential(conv(3), nn.Flatten(), nn.Linear(7, 2)), {"input_size": 6}, "cannot take it"),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), {"input_size": 2}, "in_channels: .*pass it"),
         (conv(3), {"input_size": 6}, r"expected logits \(B, K\), got \(2, 4, 6, 6\)"),
-        (nn.Sequential(conv(3), Do(lambda x: {"logits": x})), {"input_size": 6}, "got dict"),
+        (nn.Sequential(conv(3), Do(lambda x: {"a": x, "b": x})), {"input_size": 6}, "got dict"),
         (net(Do(lambda x: x / 0)), {"input_size": 6}, "not finite"),
         (net(), {"input_size": (6, 0)}, "at least 1"),
         (net(), {"input_size": 6, "images": 1}, "images: expected at least 2"),

@@ -101,3 +101,41 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path)
     torch.testing.assert_close(one["model"]["1.weight"], two["model"]["1.weight"], atol=1e-6, rtol=1e-4)
     assert one["history"][-1]["validation_accuracy"] == pytest.approx(two["history"][-1]["validation_accuracy"])
     assert one["history"][-1]["loss"] == pytest.approx(two["history"][-1]["loss"], rel=1e-5)
+
+
+@pytest.mark.cluster
+def test_two_processes_draw_different_numbers_and_resume_to_the_same_bits(tmp_path: Path) -> None:
+    code = tmp_path / "drawing.py"
+    code.write_text(
+        "import os, sys, torch, augkit\n"
+        "from torch import nn\n"
+        "from augkit.recipe import Recipe\n"
+        "class Noise(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        drawn = torch.rand(x.shape)\n"
+        "        if self.training:\n"
+        "            print(float(drawn[0, 0]), file=kept, flush=True)\n"
+        "        return x * drawn\n"
+        "kept = open(f'{sys.argv[2]}.{os.environ[\"RANK\"]}', 'a')\n"
+        "torch.manual_seed(0)\n"
+        "net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(144), Noise(), nn.Linear(144, 10))\n"
+        "net[1].eval()\n"
+        "recipe = Recipe.load(sys.argv[1], ['train.epochs=2', 'train.accumulate=2', 'train.batch_size=500'])\n"
+        "def stop(row):\n"
+        "    if len(sys.argv) > 3 and row['epoch'] == 1: raise KeyboardInterrupt\n"
+        "try: augkit.fit(recipe, model=net, output=sys.argv[2], resume=True, device='cpu', on_epoch=stop)\n"
+        "except KeyboardInterrupt: pass\n"
+    )
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(RECIPE)
+    whole = torchrun(str(code), str(recipe), str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    for how in (["stop"], []):
+        torchrun(str(code), str(recipe), str(tmp_path / "parts"), *how)
+    drawn, again = ([(tmp_path / f"{name}.{k}").read_text().split() for k in (0, 1)] for name in ("whole", "parts"))
+    assert again == drawn
+    both = drawn[0] + drawn[1]
+    assert len(set(both)) == len(both) == 2 * 2 * 2 * 2, "every epoch, update, part and process draws other numbers"
+    one, two = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts"))
+    assert torch.equal(one["model"]["3.weight"], two["model"]["3.weight"])
+    assert not one["model"]["1.running_mean"].any(), "a frozen norm"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import inspect
 import math
 from typing import Any
 
@@ -375,45 +375,7 @@ def test_shifts_beyond_the_margin_and_other_sizes_are_refused() -> None:
             probe(small(), pictures(), real, max_shift=0)
 
 
-# Curves
-
-
-def test_half_life_of_an_exponential_is_that_of_a_decay() -> None:
-    x, tau = np.linspace(0.05, 40, 800), np.array([0.5, 2.0, 4.0])
-    found = experiments.half_life(x, 0.3 * (1 - np.exp(-x / tau[:, None])))
-    np.testing.assert_allclose(found, tau * math.log(2), rtol=1e-3)
-    np.testing.assert_allclose(experiments.half_life(np.append(0, x), np.append(0, 1 - np.exp(-x))), math.log(2), 1e-3)
-
-
-def loop_half_life(lengths: np.ndarray, curve: np.ndarray, plateau: float) -> float:
-    points = [(0.0, 0.0), *zip(lengths.tolist(), curve.tolist(), strict=True)]
-    for (x0, v0), (x1, v1) in itertools.pairwise(points):
-        if v1 >= plateau / 2 > 0:
-            return x0 + (x1 - x0) * (plateau / 2 - v0) / (v1 - v0)
-    return math.nan
-
-
-def test_half_life_of_replicates_agrees_with_a_loop() -> None:
-    rng = np.random.default_rng(0)
-    lengths = np.cumsum(rng.uniform(0.2, 1.0, 9))
-    curves = rng.uniform(0, 1, (3, 50, 9))
-    found = experiments.half_life(lengths, curves, tail=2)
-    given = experiments.half_life(lengths, curves, plateau=1.9)
-    assert found.shape == given.shape == (3, 50)
-    assert np.isnan(given).any()
-    assert not np.isnan(given).all()
-    for k in np.ndindex(3, 50):
-        expected = loop_half_life(lengths, curves[k], curves[k][-2:].mean()), loop_half_life(lengths, curves[k], 1.9)
-        np.testing.assert_allclose((found[k], given[k]), expected)
-
-
-def test_half_life_is_nan_where_there_is_none() -> None:
-    assert np.isnan(experiments.half_life([1, 2, 3], np.zeros(3)))
-    assert np.isnan(experiments.half_life([1, 2, 3], np.array([0.1, math.nan, 0.2])))
-    assert np.isnan(experiments.half_life([1, 2], np.array([0.1, 0.2]), plateau=0.5))
-    for lengths, shape in (([1, 1], 2), ([2, 1], 2), ([1, 2], 3), ([-1, 2], 2)):
-        with pytest.raises(InputError, match="rising lengths"):
-            experiments.half_life(lengths, np.zeros(shape))
+# Sharpness
 
 
 def gain(kernel: str, fraction: float, frequency: np.ndarray) -> np.ndarray:
@@ -580,4 +542,9 @@ def test_located_streams_are_those_of_images_at_hand(digits: Dataset) -> None:
 
 
 def test_every_probe_is_listed() -> None:
-    assert sorted(experiments.PROBES) == sorted(name for name in experiments.__all__ if name[0].islower())
+    named = {name for name in experiments.__all__ if name[0].islower()}
+    assert set(experiments.PROBES) == named - {"locate"}
+    given = {"model", "images", "protocol"}
+    for name, probe in experiments.PROBES.items():
+        needed = {key for key, value in inspect.signature(probe).parameters.items() if value.default is value.empty}
+        assert needed - given <= {"padding_mode", "kernel"}, f"{name} needs what the options of a claim cannot hold"

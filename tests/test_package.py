@@ -16,8 +16,11 @@ import augkit
 ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
-    ["errors"],
-    ["geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
+    ["errors", "safe_files"],
+    [
+        *("geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"),
+        *("modes", "outputs", "loaders"),
+    ],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy_ops", "data"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -190,6 +191,18 @@ def test_growth_and_half_life() -> None:
     assert statistic(view, part("growth", arm="a", near=1.0, far=4.0)).shown.value == pytest.approx(math.log(4))
     assert statistic(view, part("half_life", "describe", arm="a")).shown.value == pytest.approx(1.5)
     assert half_length(np.array([0.0, 1.0, 2.0]), np.array([[0.8], [0.2]])).tolist() == [0.5]
+
+
+def test_half_length_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    lengths, curves = np.cumsum(rng.uniform(0.2, 1.0, 9)), rng.uniform(0, 1, (9, 50))
+    found = half_length(np.array([0.0, *lengths]), curves)
+    for k, curve in enumerate(curves.T):
+        points = [(0.0, 0.0), *zip(lengths, curve, strict=True)]
+        for (x0, v0), (x1, v1) in itertools.pairwise(points):
+            if v1 >= curve.max() / 2:
+                assert found[k] == pytest.approx(x0 + (x1 - x0) * (curve.max() / 2 - v0) / (v1 - v0))
+                break
 
 
 def test_transfer_and_several_image_sets() -> None:

@@ -18,6 +18,7 @@ from augkit.architectures.resnet import STEMS, ResNet
 from augkit.architectures.small_cnn import SmallCNN
 from augkit.architectures.vgg import CONVOLUTIONS, VGG
 from augkit.errors import InputError, unknown_name
+from augkit.reproducible import seeded
 
 
 def _harmonic(
@@ -110,8 +111,7 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
         raise InputError(f"stem 'imagenet': expected one of {', '.join(WITH_STEM)}, got {name}")
     if seed is None:
         return build()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for weights that `initialise` leaves to their layers
+    with seeded(seed):  # for weights that `initialise` leaves to their layers
         model = build()
     initialise(model, seed)
     return model

@@ -15,7 +15,6 @@ Blur pooling is Zhang 2019 (https://arxiv.org/abs/1904.11486), adaptive polyphas
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from augkit.architectures.replacing import METHODS, Manner, change_padding, make
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.tracing import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
 from augkit.errors import InputError, InputTypeError, unknown_name
+from augkit.modes import copied
 
 Grid = tuple[tuple[int, int], tuple[int, int]]  # size of the maps, stride
 
@@ -118,7 +118,7 @@ def antialias(
     image, calls = _first_pass(model, input_size)
     polyphase = method != "blurpool"
     find_sites(model, calls, polyphase)  # an error leaves the model as it was
-    model = model if inplace else copy.deepcopy(model)
+    model = model if inplace else copied(model)
     if _expose(model, calls, padding_mode):
         calls = trace(model, image)
     sites, unchanged = find_sites(model, calls, polyphase)

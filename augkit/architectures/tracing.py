@@ -7,7 +7,7 @@ evaluation never reaches is not.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from augkit.architectures.strided import pair
 from augkit.errors import InputError
+from augkit.modes import evaluated
 
 # Position of the stride among the arguments.
 STRIDED: dict[Callable[..., Any], tuple[str, int]] = {
@@ -82,7 +83,7 @@ def trace(model: nn.Module, input_size: tuple[int, int, int]) -> list[Call]:
     """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     like = next((value for value in state.values() if value.is_floating_point()), torch.empty(0))
-    with _evaluation(model), torch.no_grad():
+    with evaluated(model), torch.no_grad():
         with contextlib.suppress(Exception), _Watch(model) as watch:
             shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
             torch.func.functional_call(model, shapes, (like.new_zeros(1, *input_size, device="meta"),))
@@ -97,19 +98,6 @@ def trace(model: nn.Module, input_size: tuple[int, int, int]) -> list[Call]:
                 f"({type(error).__name__}: {str(error).splitlines()[0]}); give the input_size that it takes"
             ) from error
         return watch.calls
-
-
-@contextlib.contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode, each back in its own at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class _Watch(TorchFunctionMode):

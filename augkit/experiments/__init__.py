@@ -1,4 +1,4 @@
-"""Probes for a study of claims about shifts: what a run and its measured variability do not tell.
+"""Probes for a study of claims about shifts: what a run and its measured variability do not tell; and a task for one.
 
 Each is one plain function. Where it can, it gives one number per image ``(N,)``, float64 on the CPU, so that images
 and training seeds can be resampled afterwards. All that is drawn is drawn per image, from the seed and the number
@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from augkit.experiments.answers import diagonal_pixel, exactness, rotation_variability
-from augkit.experiments.curves import half_life, pixel_sharpness
 from augkit.experiments.layers import (
     LayerDecibels,
     LayerVariability,
@@ -20,17 +19,17 @@ from augkit.experiments.layers import (
     layer_variability,
 )
 from augkit.experiments.location import locate
+from augkit.experiments.sharpness import pixel_sharpness
 
+# By name, for claims: each can be called with a network, images, a protocol and plain options.
 PROBES: Mapping[str, Callable[..., Any]] = {
     probe.__name__: probe
     for probe in (
         convolution_error,
         layer_loss,
         exactness,
-        half_life,
         diagonal_pixel,
         rotation_variability,
-        locate,
         layer_variability,
         pixel_sharpness,
     )
@@ -43,7 +42,6 @@ __all__ = [
     "convolution_error",
     "diagonal_pixel",
     "exactness",
-    "half_life",
     "layer_loss",
     "layer_variability",
     "locate",

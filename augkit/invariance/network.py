@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from augkit.errors import InputError, RunError, unknown_name
+from augkit.modes import evaluated, is_lazy
+from augkit.outputs import check_logits, logits_in
+from augkit.reproducible import MEASUREMENT, drawing
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,7 +22,8 @@ class Network:
     """Inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``, within `measuring`.
 
     Args:
-        model: gives logits ``(B, K)``; moved to ``device``, in ``eval()`` while it is measured.
+        model: gives logits ``(B, K)``, alone or as in `augkit.outputs`; moved to ``device``, in ``eval()`` while it is
+            measured.
         mean, std: per channel, applied before the network sees its input.
         precision: ``float32`` (true float32: TensorFloat-32 is switched off), ``bf16`` or ``fp16`` (autocast). The
             weights keep their dtype, and a network in float64 is measured in float64.
@@ -65,18 +68,20 @@ class Network:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Evaluation mode, no gradients, and full float32 products; afterwards all is as it was."""
-        was_training = self.model.training
-        self.model.eval()
+        """Evaluation mode, no gradients, and full float32 products; afterwards all is as it was.
+
+        What draws from global random numbers even in evaluation mode draws the same numbers every time.
+        """
+        # Weights that are made in inference mode could never be trained.
+        without_gradients = torch.no_grad() if is_lazy(self.model) else torch.inference_mode()
         cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.allow_tf32, products.allow_tf32
         cudnn.allow_tf32 = products.allow_tf32 = False
         try:
-            with torch.inference_mode():
+            with evaluated(self.model), drawing(self.device, 0, MEASUREMENT), without_gradients:
                 yield
         finally:
             cudnn.allow_tf32, products.allow_tf32 = before
-            self.model.train(was_training)
 
     def fit_channels(self, channels: int) -> str:
         """Get ready for images of ``channels``; grey images are repeated for a network that wants red, green and blue.
@@ -108,14 +113,14 @@ class Network:
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
-                logits = self._run(inputs.to(self._weights))
+                logits: Tensor = logits_in(self._run(inputs.to(self._weights)))
         except torch.OutOfMemoryError:
             raise RunError(
                 f"out of memory on {self.device}: {len(inputs)} images at once; lower the batch size"
             ) from None
         except RuntimeError as error:
             shape, reason = tuple(inputs.shape), str(error).splitlines()[0]
-            if self._stem_channels not in (None, shape[1]):
+            if self._stem_channels not in (None, 0, shape[1]):  # 0 of a lazy one
                 wanted = self._stem_channels
                 raise InputError(f"images: the model expects {wanted} channels, the images have {shape[1]}") from error
             raise InputError(f"model: it fails on an input {shape} ({reason})") from error
@@ -127,18 +132,12 @@ class Network:
         """SHA-256 of the weights, to tell one network from another."""
         whole = hashlib.sha256()
         for name, values in self.model.state_dict().items():
+            if not isinstance(values, Tensor):  # what a module of the user's own adds by `get_extra_state`
+                whole.update(f"{name} {values!r}".encode())
+                continue
             whole.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
             whole.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return whole.hexdigest()
 
     def _per_channel(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(list(values), device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
-
-
-def check_logits(logits: Any, batch: int) -> None:
-    """Raise InputError unless ``logits`` is a tensor ``(batch, K)`` with K of at least 2."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != batch:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"model: expected logits ({batch}, K), got {got}")
-    if logits.shape[1] < 2:
-        raise InputError("model: expected logits for at least 2 classes, got 1")

@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from augkit.errors import InputError, InputTypeError, unknown_name
-from augkit.invariance.intervals import CHUNK, REPLICATES, Estimate, Replicates
+from augkit.invariance import intervals
+from augkit.invariance.intervals import Estimate, Replicates
+from augkit.modes import evaluated
+from augkit.outputs import logits_in
+from augkit.reproducible import MEASUREMENT, drawing
 from augkit.resampling import check_images
 
 Forward = Callable[[Tensor], Tensor]
@@ -25,7 +29,7 @@ class Network:
     """Images in [0, 1] to checked logits.
 
     Attributes:
-        forward: from normalised images to logits.
+        forward: from normalised images to logits, alone or as in `augkit.outputs`.
         device: where it computes.
         dtype: what ``forward`` takes.
         mean, std: per channel, applied before ``forward``.
@@ -52,7 +56,7 @@ class Network:
         if self.mean is not None and self.std is not None:
             mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
             images = (images - mean) / std
-        logits = self.forward(images.to(self.dtype))
+        logits = logits_in(self.forward(images.to(self.dtype)))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f"model: expected logits ({len(images)}, K), got {got}")
@@ -83,15 +87,12 @@ def evaluating(
     home = torch.device("cpu") if weight is None else weight.device
     place = home if device is None else torch.device(device)
     own = images.dtype if images.is_floating_point() else torch.float32
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng([place] if place.type == "cuda" else []), torch.no_grad():
+    with evaluated(model), drawing(place, 0, MEASUREMENT), torch.no_grad():
         try:
             if device is not None:
                 model.to(place)
-            yield Network(model.eval(), place, own if weight is None else weight.dtype, mean, std)
+            yield Network(model, place, own if weight is None else weight.dtype, mean, std)
         finally:
-            for module, training in modes:
-                module.training = training
             if device is not None:
                 model.to(home)
 
@@ -177,19 +178,11 @@ class Penultimate:
 
 
 def resampled_means(values: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``.
+    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``, float64.
 
-    Images are resampled as in `augkit.invariance.intervals`: the same seed gives the same resamples.
+    The resamples of images are those of `augkit.invariance.intervals` for as many images and the same seed.
     """
-    table = values.to("cpu").double().numpy()
-    count = len(table)
-    step = max(1, CHUNK // count)
-    means = []
-    for start in range(0, REPLICATES, step):
-        rng = np.random.default_rng([seed, count, start])
-        size = min(step, REPLICATES - start)
-        means.append(rng.multinomial(count, np.full(count, 1 / count), size=size) / count @ table)
-    return table.mean(0), np.concatenate(means)
+    return values.double().cpu().mean(0).numpy(), intervals.resampled_means(values, seed).numpy()
 
 
 def interval(value: float | np.ndarray, replicates: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Estimate:

@@ -11,7 +11,6 @@ al. 2023, https://arxiv.org/abs/2303.08085 (fractional ones).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import warnings
@@ -25,6 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from augkit.errors import InputError, InputTypeError, OddMapWarning
 from augkit.invariance.certificate.states import Equivariant, Level, Lost, State, Trouble
 from augkit.invariance.certificate.walk import Step, Walk, walk
+from augkit.modes import copied
+from augkit.outputs import logits_in
 from augkit.resampling import check_size, fourier_shift
 
 Verdict = Literal["integer", "fractional", "none", "refused"]
@@ -194,7 +195,7 @@ def _checked(
 
 def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Module, Tensor]:
     """A float64 copy in evaluation mode, and the images on its device."""
-    network = copy.deepcopy(getattr(model, "_orig_mod", model))  # what `torch.compile` wraps
+    network = copied(getattr(model, "_orig_mod", model))  # what `torch.compile` wraps
     first = next((t for t in (*network.parameters(), *network.buffers())), None)
     device = torch.device("cpu") if first is None or first.device.type == "mps" else first.device
     network, batch = network.to(device, torch.float64).eval(), batch.to(device)
@@ -213,7 +214,7 @@ def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Modu
 def _logits(network: nn.Module, batch: Tensor) -> Tensor:
     H, W = batch.shape[-2:]
     try:
-        logits = network(batch.clone())
+        logits = logits_in(network(batch.clone()))
     except Exception as error:  # the network's own code may raise anything
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(

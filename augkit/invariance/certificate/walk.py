@@ -33,6 +33,7 @@ from augkit.invariance.certificate.states import (
     combined,
     unseen,
 )
+from augkit.outputs import logits_in
 
 PLAIN = {"shape", "dtype", "device", "ndim", "layout", "is_cuda", "is_sparse", "is_quantized", "requires_grad"}
 
@@ -96,7 +97,8 @@ class _Root(nn.Module):
         self.output: Any = None
 
     def forward(self, images: Tensor) -> Any:
-        self.output = self.model(images)
+        output = self.model(images)
+        self.output = output if isinstance(output, fx.Proxy) else logits_in(output)
         return self.output if isinstance(self.output, fx.Proxy) else None
 
 

@@ -1,0 +1,100 @@
+"""Files of `torch.save`, read without running code that they may hold.
+
+`torch.load` with ``weights_only=True``, which knows tensors and plain containers, and beside them types that training
+scripts put into their checkpoints and that cannot do harm: settings of `argparse`, paths, numpy's scalars and arrays
+of numbers, dates, further containers of Python, and the dict of Lightning's hyperparameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import pathlib
+import re
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+SHOWN = 3  # names that one line can hold
+LENGTH = 120  # letters of a reason
+
+
+class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever wanted to read the file)
+    """Why a file cannot be read, in a few words."""
+
+    def __init__(self, error: BaseException | str) -> None:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()  # without colours
+        if unsupported := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", text):
+            text = f"it holds {unsupported[1]}"
+        elif built := re.search(r"Can only build .* but got <class '([\w.]+)", text):
+            text = f"it holds {built[1]}"
+        elif "Unsupported operand" in text:
+            text = "it is broken, or was not saved with the protocol of pickle that torch.save takes of itself"
+        elif unpickler := re.search(r"WeightsUnpickler error:\s*(.*)", text):
+            text = unpickler[1]
+        super().__init__((text.splitlines() or [type(error).__name__])[0][:LENGTH])
+
+
+def load_safely(file: Path, device: torch.device | str = "cpu") -> Any:
+    """What is in a file of `torch.save`; its tensors on ``device``.
+
+    Raises:
+        Unreadable: it is none, it is broken, or it holds other types than those above, which are named.
+    """
+    with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about archives of TorchScript, which are refused
+        try:
+            return torch.load(file, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a file that is none of its own
+            raise Unreadable(_unknown_types(file) or error) from None
+
+
+def harmless() -> list[Any]:
+    """Types, and what makes them, for `torch.serialization.safe_globals`; with names in files where they differ."""
+    paths = [(kind, f"{module}.{name}") for name, kind in _PATHS.items() for module in ("pathlib", "pathlib._local")]
+    # What numpy pickles a scalar and an array with, whose module had another name before numpy 2.
+    makers: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
+    numpys = [
+        (make, f"{module}.{make.__name__}")
+        for make in makers
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+    ]
+    numbers = {type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OV"}
+    hyperparameters = [(dict, name) for name in _ATTRIBUTE_DICTS]
+    return [*_PLAIN, *paths, *numpys, np.ndarray, np.dtype, *numbers, *hyperparameters]
+
+
+_PLAIN = (
+    *(dict, frozenset, slice, range),
+    *(argparse.Namespace, types.SimpleNamespace, torch.torch_version.TorchVersion),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+)
+# As pure paths, since those of another system cannot be made.
+_PATHS = {
+    "PosixPath": pathlib.PurePosixPath,
+    "PurePosixPath": pathlib.PurePosixPath,
+    "WindowsPath": pathlib.PureWindowsPath,
+    "PureWindowsPath": pathlib.PureWindowsPath,
+}
+_ATTRIBUTE_DICTS = (
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+)
+
+
+def _unknown_types(file: Path) -> str | None:
+    """What a readable file holds that is not read, in words."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # the file is broken, or of the old format, where torch cannot tell
+        return None
+    if not found:
+        return None
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"it holds {', '.join(sorted(found)[:SHOWN])}{more}"
