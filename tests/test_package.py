@@ -16,7 +16,7 @@ import augkit
 ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
-    ["errors"],
+    ["errors", "yaml_text"],
     ["geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
