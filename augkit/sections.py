@@ -40,6 +40,9 @@ class DataSettings(Data):
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); as they are when null")
     labels_file: str | None = Field(None, description="which class is which output of the network (path)")
     skip_corrupt: bool = Field(False, description="leave broken files out, count and name them")
+    max_megapixels: int | None = Field(
+        None, ge=1, description="refuse larger pictures (millions of pixels); Pillow's limit, 179, when null"
+    )
     workers: int | None = Field(None, ge=0, description="processes that decode; one per core, at most 8, when null")
     memory: int = Field(2048, ge=0, description="decoded data up to this are held on the device, else stream (MiB)")
 

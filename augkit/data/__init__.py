@@ -6,7 +6,8 @@ Splits are fixed: they depend on the dataset alone, never on a recipe's seed.
 from augkit.data.atypical import atypical, atypical_versions
 from augkit.data.batches import batches
 from augkit.data.dataset import Dataset
-from augkit.data.folder import IMAGE_SUFFIXES
+from augkit.data.files import list_images
+from augkit.data.folder import read_files
 from augkit.data.images import Images
 from augkit.data.load import load_dataset
 from augkit.data.splits import sample
@@ -14,7 +15,6 @@ from augkit.data.stream import Reading, Stream
 from augkit.data.torchvision import TORCHVISION
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "TORCHVISION",
     "Dataset",
     "Images",
@@ -23,6 +23,8 @@ __all__ = [
     "atypical",
     "atypical_versions",
     "batches",
+    "list_images",
     "load_dataset",
+    "read_files",
     "sample",
 ]

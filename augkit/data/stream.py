@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +59,8 @@ class Reading:
         workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where the
             images are worth it.
         memory: decoded bytes up to which images are held in memory; more are streamed.
+        max_megapixels: larger pictures are refused, for they may be made to fill the memory; Pillow's limit, 179,
+            when None.
     """
 
     image_size: int | None = None
@@ -65,6 +68,7 @@ class Reading:
     skip_corrupt: bool = False
     workers: int | None = None
     memory: int = MEMORY
+    max_megapixels: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -224,33 +228,40 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
     Raises:
         InputError: a broken image among the few looked at; none that can be read.
     """
-    pictures = _look(source, reading.skip_corrupt)
-    like, first = next(iter(pictures.items()))
+    seen = _look(source, reading)
+    like, first = next(iter(seen.items()))
     width, height = first.size if reading.image_size is None else (reading.image_size, reading.image_size)
-    channels = reading.channels or (1 if all(map(is_grey, pictures.values())) else 3)
+    channels = reading.channels or (1 if all(look.grey for look in seen.values()) else 3)
     fit, convert = reading.image_size is not None, reading.channels is not None
-    form = Form(height, width, channels, fit=fit, convert=convert, like=like)
-    for name, picture in pictures.items():
-        if not fit and picture.size != (width, height):
-            raise broken(replace(wrong_size(picture, form), name=name))
+    form = Form(height, width, channels, fit=fit, convert=convert, like=like, max_megapixels=reading.max_megapixels)
+    for name, look in seen.items():
+        if not fit and look.size != (width, height):
+            raise broken(replace(wrong_size(look.size, form), name=name))
     pixels = torch.empty(len(source), channels, height, width, dtype=torch.uint8, device="meta")
     everything = torch.arange(len(source))
     return Stream(images=pixels, labels=labels, source=source, indices=everything, form=form, workers=reading.workers)
 
 
-def _look(source: Source, skip_corrupt: bool) -> dict[str, Image.Image]:
+class _Look(NamedTuple):
+    """What is kept of an image that was looked at; 32 photographs themselves may be a gigabyte."""
+
+    size: tuple[int, int]
+    grey: bool
+
+
+def _look(source: Source, reading: Reading) -> dict[str, _Look]:
     """A few images by name, evenly spread; where these are broken and may be, the first that is not."""
     spread = sorted({round(k * (len(source) - 1) / (PROBES - 1)) for k in range(PROBES)})
-    pictures: dict[str, Image.Image] = {}
+    seen: dict[str, _Look] = {}
     rest = (index for index in range(len(source)) if index not in spread)
     for count, index in enumerate(itertools.chain(spread, rest)):
-        if count >= len(spread) and (pictures or not skip_corrupt):
+        if count >= len(spread) and (seen or not reading.skip_corrupt):
             break
-        picture = decode_upright(partial(source.open, index))
+        picture = decode_upright(partial(source.open, index), reading.max_megapixels)
         if isinstance(picture, Image.Image):
-            pictures[source.name(index)] = picture
-        elif not skip_corrupt:
+            seen[source.name(index)] = _Look(picture.size, is_grey(picture))
+        elif not (reading.skip_corrupt and picture.corrupt):
             raise broken(replace(picture, name=source.name(index)))
-    if not pictures:
+    if not seen:
         raise InputError(f"expected images, none of {len(source)} can be read, such as {source.name(0)}")
-    return pictures
+    return seen
