@@ -115,6 +115,11 @@ def load_recipe_data(recipe: Recipe) -> Dataset:
     """The recipe's dataset, checked against its channels and canvas."""
     data = recipe.data
     dataset = load_data(data)
+    if not dataset.classes:
+        raise InputError(
+            f"recipe {recipe.name}: expected images with labels, '{data.name}' has none; in a table call their column"
+            " 'label'"
+        )
     channels = dataset.train.images.shape[1]
     if len(data.mean) not in (1, channels):
         raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")
