@@ -12,6 +12,7 @@ A plain loop; what the other loops take is in `augkit.adapters`:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -220,6 +221,29 @@ class Augment(nn.Module):
         """
         out = self._moved(images, matrix, blur, self._resampled(images))
         return self._coloured(out, images, self.strength if strength is None else strength, generator)
+
+    def render_each(
+        self,
+        images: Sequence[Tensor],
+        matrix: Tensor,
+        size: Size,
+        shrinks: Sequence[float],
+        blur: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """As `render`, of images ``(C, H, W)`` of sizes of their own, through ``matrix`` ``(B, 3, 3)`` to one size.
+
+        The matrices put each image into a frame of ``size`` first, where it is ``shrinks`` times smaller.
+        """
+        bound, size_out, parts = self._max_shrink(size), self.output_size(size), []
+        for k, image in enumerate(images):
+            one = image[None]
+            if blur is not None:
+                one = shift_blur_checked(one, blur[k : k + 1], self.kernel, self.padding)
+            shrink, finish = 1.0 if bound is None else bound * shrinks[k], self._resampled(one)
+            kernel = self.kernel, self.padding
+            parts.append(resample_checked(one, matrix[k : k + 1], size_out, *kernel, shrink, finish=finish))
+        return self._coloured(torch.cat(parts), images[0][None], self.strength, generator)
 
     def _moved(self, images: Tensor, matrix: Tensor, blur: Tensor | None, finish: Finish) -> Tensor:
         size = (images.shape[-2], images.shape[-1])

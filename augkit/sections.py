@@ -32,7 +32,11 @@ class DataSettings(Data):
         " or hf:NAME"
     )
     root: str | None = Field(None, description="folder of torchvision datasets (path)")
-    image_size: int | None = Field(None, ge=1, description="resize the shorter side and cut the centre (pixels)")
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        description="resize the shorter side and cut the centre (pixels); the crop of a policy is drawn from all of it",
+    )
     canvas: int | None = Field(None, ge=1, description="side of the canvas the image is put on (pixels)")
     mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     std: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")

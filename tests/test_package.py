@@ -20,7 +20,7 @@ ROWS = [
     ["geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
-    ["policy_ops", "data"],
+    ["policy_ops", "data", "views"],
     ["policy"],
     ["adapters", "sections"],
     ["recipe", "schedules", "optimizers", "distributed"],

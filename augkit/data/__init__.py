@@ -13,6 +13,7 @@ from augkit.data.load import load_dataset
 from augkit.data.splits import sample
 from augkit.data.stream import Reading, Stream
 from augkit.data.torchvision import TORCHVISION
+from augkit.data.whole import WholeImages
 
 __all__ = [
     "TORCHVISION",
@@ -20,6 +21,7 @@ __all__ = [
     "Images",
     "Reading",
     "Stream",
+    "WholeImages",
     "atypical",
     "atypical_versions",
     "batches",

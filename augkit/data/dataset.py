@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from augkit.data.images import Images
 from augkit.data.splits import SHARES, limited, partition, sample
 from augkit.data.stream import Reading, Stream
+from augkit.data.whole import WholeImages, whole_images
 from augkit.errors import InputError
 
 NAMED = 3  # files left out that a note names
@@ -73,6 +75,21 @@ class Dataset:
             for name in self._parts:
                 self._part(name)
         return self._part("train")
+
+    def whole_train(self, shorter: int) -> WholeImages | None:
+        """The same images whole, the shorter side at most ``shorter`` pixels; None where they are not encoded files.
+
+        Without an ``image_size`` to fit them to, `train` has them whole already: None too.
+        """
+        train = self.train
+        part = train if isinstance(train, Stream) else self._parts["train"]
+        if not isinstance(part, Stream) or not part.form.fit or not len(part):
+            return None
+        if len(part) > len(train):
+            indices = part.indices.tolist()
+            kept = [k for k, index in enumerate(indices) if part.source.name(index) not in self.skipped]
+            part = part.take(torch.tensor(kept))
+        return whole_images(part, shorter, self._reading.memory)
 
     @property
     def validation(self) -> Images:

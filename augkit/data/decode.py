@@ -39,6 +39,7 @@ class Form:
         convert: make grey of colour where ``channels`` is 1; without it colour is refused.
         like: the image from which the size was taken, for messages.
         max_megapixels: larger pictures are refused, Pillow's limit when None.
+        whole: keep the whole image at a size of its own, its shorter side reduced to this at most (pixels).
     """
 
     height: int
@@ -48,6 +49,7 @@ class Form:
     convert: bool = False
     like: str = ""
     max_megapixels: int | None = None
+    whole: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,25 @@ def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     picture = decode_upright(opener, form.max_megapixels)
     if isinstance(picture, Fault):
         return picture
-    if form.fit:
+    if form.whole is not None:
+        picture = picture.resize(reduced_size(picture.size, form.whole), Image.Resampling.LANCZOS)
+    elif form.fit:
         picture = ImageOps.fit(picture, (form.width, form.height), Image.Resampling.LANCZOS)
-    if picture.size != (form.width, form.height):
+    if form.whole is None and picture.size != (form.width, form.height):
         return wrong_size(picture.size, form)
     if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):
         return Fault(f"expected a grey image as {form.like}, got colour; set channels to 1 or 3", corrupt=False)
     return pixels_of(in_mode(picture, "L" if form.channels == 1 else "RGB"))
+
+
+def reduced_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """``size`` with its shorter side at most ``shorter``.
+
+    >>> reduced_size((400, 200), 50), reduced_size((40, 20), 50)
+    ((100, 50), (40, 20))
+    """
+    factor = min(1.0, shorter / min(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def wrong_size(size: tuple[int, int], form: Form) -> Fault:
@@ -192,6 +206,17 @@ def decode_upright(opener: Callable[[], Image.Image], max_megapixels: int | None
         except Exception as error:  # Pillow's plugins raise any kind for a broken file: OSError, struct.error, EOFError
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             return Fault(f"cannot be read as an image ({reason})", corrupt=True)
+
+
+def header_size(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> tuple[int, int] | None:
+    """``(W, H)`` as the file says, without decoding it; None where it cannot be opened."""
+    with warnings.catch_warnings(), _largest(max_megapixels):
+        warnings.simplefilter("ignore")
+        try:
+            with opener() as opened:
+                return opened.size
+        except Exception:  # whoever decodes it says what is wrong
+            return None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -131,13 +131,16 @@ class Stream(Images):
 
         In order, a few MiB at a time.
         """
-        size = max(1, CHUNK // max(1, math.prod(self.shape)))
-        places = torch.arange(len(self)).split(size) if len(self) else ()
+        yield from self.parts(Decoder(self), math.prod(self.shape))
+
+    def parts(self, decoder: TorchDataset[Any], size: int) -> Iterator[Any]:
+        """What ``decoder`` makes of the places of all images, in order; images take ``size`` bytes each."""
+        places = torch.arange(len(self)).split(max(1, CHUNK // max(1, size))) if len(self) else ()
         workers = min(self._workers(), len(places))
         # Chunks of places are what the loader calls a sampler of single items; its seeds for the workers are drawn
         # from a generator of its own, so that the global one is left alone.
         yield from DataLoader(
-            _Decoder(self), sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
+            decoder, sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
         )
 
     def pixels(self) -> Iterator[Tensor]:
@@ -147,7 +150,7 @@ class Stream(Images):
             InputError: an image that cannot be used, named.
         """
         for part, _, faults in self.chunks():
-            _settle(faults, None)
+            settle(faults, None)
             yield part
 
     def load(self, skipped: dict[str, str] | None = None) -> Images:
@@ -160,7 +163,7 @@ class Stream(Images):
         kept = [torch.empty(0, dtype=torch.int64)]
         start = 0
         for part, places, faults in self.chunks():
-            _settle(faults, skipped)
+            settle(faults, skipped)
             pixels[start : start + len(part)] = part
             start += len(part)
             kept.append(places)
@@ -172,7 +175,7 @@ class Stream(Images):
         """The stream without the images that cannot be decoded, which are put into ``skipped``; decodes all once."""
         kept = [torch.empty(0, dtype=torch.int64)]
         for _, places, faults in self.chunks():
-            _settle(faults, skipped)
+            settle(faults, skipped)
             kept.append(places)
         return self.take(torch.cat(kept))
 
@@ -183,33 +186,37 @@ class Stream(Images):
         return min(8, cores) if self.images.nbytes >= WORTH_WORKERS else 0
 
 
-class _Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
+class Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
     """The part of a stream that a worker needs: places to pixels."""
 
     def __init__(self, stream: Stream) -> None:
         self.source, self.form, self.steps = stream.source, stream.form, stream.steps
         self.indices = stream.indices
 
-    def __getitem__(self, places: Tensor) -> tuple[Tensor, Tensor, list[Fault]]:
-        form = self.form
-        numbers = self.indices[places]
-        array = np.empty((len(places), form.channels, form.height, form.width), dtype=np.uint8)
-        kept: list[int] = []
-        faults = []
+    def decoded(self, numbers: Tensor) -> tuple[list[np.ndarray], list[int], list[Fault]]:
+        """Images by their numbers in the source, which of ``numbers`` these are, and the faults of the others."""
+        found, kept, faults = [], [], []
         for k, index in enumerate(numbers.tolist()):
-            found = decode(partial(self.source.open, index), form)
-            if isinstance(found, Fault):
-                faults.append(replace(found, name=self.source.name(index)))
+            image = decode(partial(self.source.open, index), self.form)
+            if isinstance(image, Fault):
+                faults.append(replace(image, name=self.source.name(index)))
             else:
-                array[len(kept)] = found
+                found.append(image)
                 kept.append(k)
-        pixels, numbers, places = torch.from_numpy(array[: len(kept)]), numbers[kept], places[kept]
+        return found, kept, faults
+
+    def __getitem__(self, places: Tensor) -> tuple[Tensor, Tensor, list[Fault]]:
+        form, numbers = self.form, self.indices[places]
+        found, kept, faults = self.decoded(numbers)
+        array = np.stack(found) if found else np.empty((0, form.channels, form.height, form.width), dtype=np.uint8)
+        pixels, numbers, places = torch.from_numpy(array), numbers[kept], places[kept]
         for step in self.steps:
             pixels = step(pixels, numbers)
         return pixels, places, faults
 
 
-def _settle(faults: list[Fault], skipped: dict[str, str] | None) -> None:
+def settle(faults: list[Fault], skipped: dict[str, str] | None) -> None:
+    """Put broken images into ``skipped``; InputError of the first where there is none, or where it is not broken."""
     for fault in faults:
         if not fault.corrupt or skipped is None:
             raise broken(fault)
