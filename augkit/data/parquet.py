@@ -146,12 +146,7 @@ def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None
     if len(encoded) != 1:
         got = ", ".join(f"{f.name} ({f.type})" for f in schema)[:200]
         raise InputError(f"{where}: expected one struct column with bytes, the images, got {got}")
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
+    names = _names_in((schema.metadata or {}).get(b"huggingface", b"{}"))
     kinds: dict[str, Kind] = {}
     for column in schema:
         kind = _kind(column.type)
@@ -159,6 +154,16 @@ def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None
             kinds[column.name] = "named" if column.name in names else kind
     label = choose_label(kinds, where)
     return encoded[0], label, names.get(label) if label is not None else None
+
+
+def _names_in(metadata: bytes) -> dict[str, list[str]]:
+    """Names of classes by column, in what the library `datasets` writes; none in what is something else."""
+    try:
+        features = json.loads(metadata)["info"]["features"].items()
+        classes = {column: feature["names"] for column, feature in features if "names" in feature}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {column: list(map(str, names)) for column, names in classes.items() if isinstance(names, list) and names}
 
 
 def _kind(column: Any) -> Kind | None:
