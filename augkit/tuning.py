@@ -141,6 +141,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
                 display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
             if others:
                 display.line(f"{others} trial(s) are under way elsewhere")
+            for note in dataset.notes:
+                display.line(note)
             if foreign := sum(map(search.is_foreign, study.get_trials(deepcopy=False))):
                 display.line(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
             tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
