@@ -215,7 +215,7 @@ def _image_of(data: DataSettings, seed: int) -> Tensor:
         folder = Path(data.name.removeprefix("folder:")).expanduser()
         if not folder.is_dir():
             raise InputError(f"dataset '{data.name}': expected a folder, there is none")
-        paths = list_images(folder).images
+        paths = list_images(folder).files
         if not paths:
             raise InputError(f"dataset '{data.name}': expected images, there are none")
         images: Images = read_files([paths[int(rng.integers(len(paths)))]], reading_of(data))

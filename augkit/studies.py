@@ -271,7 +271,7 @@ def _arm(
 
 def _as_words(dotted: dict[str, Any]) -> list[str]:
     """``dotted.key=value``, as on the command line; JSON is YAML."""
-    return [f"{key}={json.dumps(value)}" for key, value in dotted.items()]
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in dotted.items()]
 
 
 def _measures(settings: StudySettings, chosen: Size, source: str) -> dict[str, Measure]:

@@ -199,6 +199,15 @@ def test_parquet_of_imagenet_kind_measures_on_validation(tmp_path: Path) -> None
     assert dataset.open_test().labels.tolist() == [1, 0] * 3  # type: ignore[union-attr]
 
 
+def test_parquet_is_found_through_links_and_hidden_files_are_not(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "store" / "part.parquet", cells(0, 20), [0, 1] * 10)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "store")
+    write_parquet(tmp_path / "set" / "test.pq", cells(50, 5), [1] * 5)
+    (tmp_path / "set" / "._test.parquet").write_bytes(b"no table")
+    assert sizes(load_dataset(f"parquet:{tmp_path / 'set'}")) == [18, 2, 5]
+
+
 def test_parquet_cells_may_name_a_file(tmp_path: Path) -> None:
     Image.fromarray(noise(0)).save(tmp_path / "x.png")
     rows = [*cells(1, 3), {"bytes": None, "path": "x.png"}]

@@ -80,6 +80,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (folder / "b" / "deep").mkdir()
     (folder / "b" / "deep" / "up").symlink_to("..")
     (folder / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "b" / "self.png").symlink_to(folder / "b" / "self.png")
     dataset = load_dataset(f"folder:{folder}")
     assert dataset.classes == ["a", "b", "c"]
     assert sum(sizes(dataset)) == 14 + 5 + 5
@@ -87,6 +88,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         f"'{folder / 'b' / 'round'}'": "a link to a folder that it lies in",
         f"'{folder / 'b' / 'deep' / 'up'}'": "a link to a folder that it lies in",
         f"'{folder / 'b' / 'gone.png'}'": "a link to nothing",
+        f"'{folder / 'b' / 'self.png'}'": "a link to nothing",
     }
 
 
@@ -135,3 +137,13 @@ def test_mixed_sizes_are_refused_early_and_can_be_fitted(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"049\.png': expected 8 x 8 pixels as '.*000\.png', got 9 x 12; set data"):
         load_dataset(f"folder:{folder}")
     assert load_dataset(f"folder:{folder}", image_size=5).train.shape == (3, 5, 5)
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    write_folder(tmp_path, {"a": 4, "b": 4})
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"dataset 'folder:.*': cannot be read \(Permission denied\)"):
+        load_dataset(f"folder:{tmp_path}")

@@ -1,4 +1,4 @@
-"""The image files of a folder, through symbolic links, and every other file with the reason why it is none."""
+"""The files of one kind in a folder, through symbolic links, and every other file with the reason why it is none."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def image_suffixes() -> frozenset[str]:
 
 @dataclass
 class Listing:
-    """Image files in the order of their paths, and what was left out: the path in quotes to the reason."""
+    """Files in the order of their paths, and what was left out: the path in quotes to the reason."""
 
-    images: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, path: str | Path, reason: str) -> None:
@@ -39,51 +39,62 @@ class Listing:
 
 
 def list_images(folder: Path, *, deep: bool = True) -> Listing:
-    """The image files of a folder, and of the folders in it where ``deep``; links are followed.
+    """The image files of a folder; as `list_files`."""
+    return list_files(folder, image_suffixes(), "Pillow reads no {} files", deep=deep)
 
-    Left out are hidden files and folders, links to a folder around them or to nothing, and what Pillow cannot read.
+
+def list_files(folder: Path, suffixes: frozenset[str], others: str, *, deep: bool = True) -> Listing:
+    """The files of a folder with one of ``suffixes``, and of the folders in it where ``deep``; links are followed.
+
+    Left out are hidden files and folders, links to a folder around them or to nothing, and files with another suffix,
+    of which ``others`` says why.
 
     Raises:
         OSError: the folder itself cannot be read.
     """
     found = Listing()
-    _walk(str(folder), (os.path.realpath(folder),), found, deep)
-    found.images.sort()
+    _Walk(suffixes, others, deep, found).down(str(folder), (os.path.realpath(folder),))
+    found.files.sort()
     return found
 
 
-def _walk(folder: str, around: tuple[str, ...], found: Listing, deep: bool) -> None:
-    """List one folder; ``around`` are the real paths of it and of those that led to it."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                if deep:
-                    _enter(entry, around, found)
-            elif (reason := _not_an_image(entry)) is None:
-                found.images.append(Path(entry.path))
-            else:
-                found.leave_out(entry.path, reason)
+@dataclass(frozen=True)
+class _Walk:
+    suffixes: frozenset[str]
+    others: str
+    deep: bool
+    found: Listing
 
+    def down(self, folder: str, around: tuple[str, ...]) -> None:
+        """List one folder; ``around`` are the real paths of it and of those that led to it."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if os.path.isdir(entry.path):  # the entry's own method raises for a link to itself
+                    if self.deep:
+                        self._enter(entry, around)
+                elif (reason := self._why_not(entry)) is None:
+                    self.found.files.append(Path(entry.path))
+                else:
+                    self.found.leave_out(entry.path, reason)
 
-def _enter(entry: os.DirEntry[str], around: tuple[str, ...], found: Listing) -> None:
-    real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(around[-1], entry.name)
-    if entry.name.startswith("."):
-        found.leave_out(entry.path, "a hidden folder")
-    elif real in around:
-        found.leave_out(entry.path, "a link to a folder that it lies in")
-    else:
-        try:
-            _walk(entry.path, (*around, real), found, deep=True)
-        except OSError as error:
-            found.leave_out(entry.path, f"cannot be read ({error.strerror or error})")
+    def _enter(self, entry: os.DirEntry[str], around: tuple[str, ...]) -> None:
+        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(around[-1], entry.name)
+        if entry.name.startswith("."):
+            self.found.leave_out(entry.path, "a hidden folder")
+        elif real in around:
+            self.found.leave_out(entry.path, "a link to a folder that it lies in")
+        else:
+            try:
+                self.down(entry.path, (*around, real))
+            except OSError as error:
+                self.found.leave_out(entry.path, f"cannot be read ({error.strerror or error})")
 
-
-def _not_an_image(entry: os.DirEntry[str]) -> str | None:
-    if entry.name.startswith("."):
-        return "a hidden file"
-    if not entry.is_file():
-        return "a link to nothing" if entry.is_symlink() else "not a regular file"
-    suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix not in image_suffixes():
-        return f"Pillow reads no {suffix} files" if suffix else "a file without a suffix"
-    return None
+    def _why_not(self, entry: os.DirEntry[str]) -> str | None:
+        if entry.name.startswith("."):
+            return "a hidden file"
+        if not os.path.isfile(entry.path):
+            return "a link to nothing" if entry.is_symlink() else "not a regular file"
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in self.suffixes:
+            return None
+        return self.others.format(suffix) if suffix else "a file without a suffix"

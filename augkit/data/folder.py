@@ -119,14 +119,14 @@ def _read(name: str, folder: Path, classes: list[str], fewest: int, reading: Rea
         if not (folder / each).is_dir():
             continue
         own = list_images(folder / each)
-        if len(own.images) < fewest:
+        if len(own.files) < fewest:
             others = f", and {len(own.left_out)} other files" if own.left_out else ""
             raise InputError(
-                f"dataset '{name}': class '{each}' has {len(own.images)} images{others}, expected {fewest} or more"
+                f"dataset '{name}': class '{each}' has {len(own.files)} images{others}, expected {fewest} or more"
             )
         listing.left_out.update(own.left_out)
-        paths.extend(own.images)
-        labels.extend([label] * len(own.images))
+        paths.extend(own.files)
+        labels.extend([label] * len(own.files))
     return stream_of(Files(paths), torch.tensor(labels, dtype=torch.int64), reading)
 
 
@@ -142,4 +142,4 @@ def _own_images(folder: Path, listing: Listing) -> list[Path]:
     """The images that lie in the folder itself."""
     own = list_images(folder, deep=False)
     listing.left_out.update(own.left_out)
-    return own.images
+    return own.files

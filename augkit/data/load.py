@@ -56,7 +56,10 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
     if image_size is not None and image_size < 1:
         raise InputError(f"data.image_size: expected 1 or more, got {image_size}")
     reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels)
-    found = _find(name, root, reading, one_class=labels_file is not None)
+    try:
+        found = _find(name, root, reading, one_class=labels_file is not None)
+    except OSError as error:  # a folder that may not be read
+        raise InputError(f"dataset '{name}': cannot be read ({error.strerror or error})") from None
     mapping, classes = class_mapping(found.classes, labels_file)
     return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping)
 

@@ -19,10 +19,12 @@ from PIL import Image
 
 from augkit.data.columns import Kind, Table, choose_label, found_in, open_encoded
 from augkit.data.dataset import Found
+from augkit.data.files import list_files
 from augkit.data.folder import SPLIT_NAMES
 from augkit.data.stream import Reading, Source
 from augkit.errors import InputError
 
+SUFFIXES = frozenset({".parquet", ".parq", ".pq"})
 CACHE = 64 * 2**20  # bytes of encoded images that a process keeps of the row groups it read last
 
 
@@ -82,14 +84,14 @@ class Rows(Source):
 
 
 def find_parquet(path: Path, reading: Reading) -> Found:
-    """The images of a folder of parquet files, or of a single one.
+    """The images of a folder of parquet files, through links and without hidden ones, or of a single file.
 
     Raises:
         InputError: pyarrow is missing; no files, or files that are no parquet; no column of images.
     """
     _pyarrow()
     name = f"parquet:{path}"
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    files = [path] if path.is_file() else list_files(path, SUFFIXES, "").files if path.is_dir() else []
     if not files:
         raise InputError(f"dataset '{name}': expected parquet files, there are none")
     return found_in(name, {split: _read(name, members) for split, members in _by_split(name, files).items()}, reading)
