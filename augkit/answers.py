@@ -1,7 +1,8 @@
 """Each claim of a study answered: verdict, number, sentences and figure, for JSON.
 
-p-values are corrected for the number of claims that were tested (Holm); a verdict holds at 5 % after that. Beside each
-number on variability stands the same at matched accuracy (`augkit.matching`).
+The verdict is that of the primary part. p-values are corrected for the looks that the study declared
+(`augkit.sequential`) and for the number of claims that were tested (Holm); a verdict holds at 5 % after that. Checks
+are outside of both. Beside each contrast on typical images stands the same at equal accuracy (`augkit.matching`).
 """
 
 from __future__ import annotations
@@ -9,30 +10,42 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from augkit.claims import TYPICAL, Claim, Part
-from augkit.decisions import ALPHA, NOT_RUN, UNDETERMINED, Decision, holm, join, seeds_needed
+from augkit.claims import DEFAULT_MEASURE, TYPICAL, Claim, Part
+from augkit.comparison import TITLES
+from augkit.decisions import (
+    ALPHA,
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    SUPPORTED,
+    UNDETERMINED,
+    Decision,
+    holm,
+    p_words,
+    seeds_needed,
+)
 from augkit.errors import InputError
 from augkit.invariance.intervals import Estimate
-from augkit.matching import Matched
-from augkit.statistics import NO_NETWORK, Found, MissingError, View, probe_measure, statistic
+from augkit.invariance.learned import DEFAULT
+from augkit.matching import Path, log_ratio_at_equal_accuracy
+from augkit.sequential import Look
+from augkit.statistics import (
+    AS_SHARES,
+    CONTRASTS,
+    NO_NETWORK,
+    Found,
+    MissingError,
+    View,
+    probe_measure,
+    statistic,
+)
 from augkit.studies import Study
 
-# Those that compare variabilities, so that accuracy may stand behind the difference.
-MATCHABLE = frozenset(
-    {
-        "log_variability_ratio",
-        "learned_invariance",
-        "architectural_invariance",
-        "transfer_learned",
-        "transfer_architectural",
-        "interaction",
-        "slope",
-    }
-)
 COLLAPSED = 0.2  # of the best accuracy above chance
 EASY = 0.99  # accuracy of all arms of a task that is no test
 Row = dict[str, Any]
@@ -50,9 +63,9 @@ class Answer:
 
     @property
     def decision(self) -> Decision | None:
-        """Of all parts that predict something; None where nothing was tested."""
-        tested = [f.decision for f, part in self.pairs if part.prediction.sign != "describe"]
-        return join(tested) if tested and not self.missing else None
+        """Of the primary part; None where nothing was tested."""
+        primary = self.claim.primary
+        return None if self.missing or primary is None else self.found[primary].decision
 
     @property
     def pairs(self) -> list[tuple[Found, Part]]:
@@ -61,7 +74,13 @@ class Answer:
 
 
 def answer_claims(
-    study: Study, view: View, accuracy: Mapping[tuple[str, int], float], chance: float = 0.0
+    study: Study,
+    view: View,
+    accuracy: Mapping[tuple[str, int], float],
+    chance: float = 0.0,
+    *,
+    look: Look | None = None,
+    paths: Mapping[tuple[str, int], Path] = MappingProxyType({}),
 ) -> list[Row]:
     """All claims of a study, in its order.
 
@@ -70,13 +89,18 @@ def answer_claims(
         view: all columns, and all seeds.
         accuracy: of every run on typical images, by arm and seed.
         chance: accuracy of a network that guesses, one over the number of classes.
+        look: where the study stands among its declared looks; the only one when None.
+        paths: accuracy and variability along training, by arm and seed.
     """
+    # A level below 5 % is a larger p at 5 %.
+    strict = ALPHA / look.level if look is not None else 1.0
     collapsed = collapses(study, accuracy, chance)
     answers = [_answer(claim, view, collapsed) for claim in study.claims]
     answers = [replace(answer, note=_notes(answer, accuracy)) for answer in answers]
     tested = [answer for answer in answers if answer.decision is not None]
-    corrected = dict(zip([id(a) for a in tested], holm([a.decision.p for a in tested if a.decision]), strict=True))
-    return [_row(answer, corrected.get(id(answer)), accuracy) for answer in answers]
+    p_values = [min(1.0, strict * a.decision.p) for a in tested if a.decision]
+    corrected = dict(zip([id(a) for a in tested], holm(p_values), strict=True))
+    return [_row(answer, corrected.get(id(answer)), paths, look) for answer in answers]
 
 
 def _notes(answer: Answer, accuracy: Mapping[tuple[str, int], float]) -> str:
@@ -117,85 +141,89 @@ def _answer(claim: Claim, view: View, collapsed: Set[tuple[str, int]]) -> Answer
         return Answer(claim, own, [], f"not run: {error}")
 
 
-def _row(answer: Answer, corrected: float | None, accuracy: Mapping[tuple[str, int], float]) -> Row:
+def _row(answer: Answer, corrected: float | None, paths: Mapping[tuple[str, int], Path], look: Look | None) -> Row:
     claim = answer.claim
+    primary = claim.primary or 0
     row: Row = {"id": claim.id, "name": claim.name, "claim": claim.claim, "source": claim.source}
-    row |= {"prediction": claim.prediction, "unit": claim.parts[0].of_unit, "n_seeds": len(answer.view.seeds)}
+    row |= {"prediction": claim.prediction, "unit": claim.parts[primary].of_unit, "n_seeds": len(answer.view.seeds)}
+    row |= {"check": claim.is_check, "primary": primary, "exploratory": look is not None and look.exploratory}
     empty = {"effect": None, "p": None, "n_images": None, "seeds_needed": None, "matched": None, "figure": None}
     if answer.missing:
-        return {
-            **row,
-            **empty,
-            "verdict": NOT_RUN,
-            "sentences": [answer.missing[0].upper() + answer.missing[1:] + "."],
-            "parts": [],
-        }
-    decision = answer.decision
-    settled = decision is not None and corrected is not None and corrected < ALPHA
-    verdict = decision.verdict if settled and decision is not None else UNDETERMINED
-    needed = _needed(answer, corrected) if verdict == UNDETERMINED else None
-    matched = [matched_effect(answer.view, part, accuracy) for part in claim.parts]
+        said = [answer.missing[0].upper() + answer.missing[1:] + "."]
+        return {**row, **empty, "verdict": NOT_RUN, "sentences": said, "parts": [], "held": None}
+    parts = [_part_row(found, part, answer.view, paths) for found, part in answer.pairs]
+    verdict = _verdict(answer, corrected, parts)
+    counted = [part for part in parts if part["verdict"] != "reported"]
     row |= {
         "verdict": verdict,
-        "effect": answer.found[0].shown.to_dict(),
+        "effect": parts[primary]["effect"],
         "p": corrected,
         # A number of a whole network, such as decibels lost, is no mean over images.
         "n_images": min((found.effect.n_images for found in answer.found if found.effect.n_images > 1), default=None),
-        "seeds_needed": needed,
-        "matched": None if matched[0] is None else matched[0].to_dict(),
-        "parts": [_part_row(found, part, other) for (found, part), other in zip(answer.pairs, matched, strict=True)],
+        "seeds_needed": _needed(answer, corrected) if verdict == UNDETERMINED else None,
+        "matched": parts[primary]["matched"],
+        "parts": parts,
+        "held": {"parts": sum(p["verdict"] in (SUPPORTED, HOLDS) for p in counted), "of": len(counted)},
     }
     return {**row, "sentences": _sentences(row, answer), "figure": _figure(answer)}
 
 
-def _part_row(found: Found, part: Part, matched: Estimate | None) -> Row:
-    decision = found.decision
+def _verdict(answer: Answer, corrected: float | None, parts: Sequence[Row]) -> str:
+    """That of the primary part after correction; of a check, whether all of it holds."""
+    if answer.claim.is_check:
+        return FAILS if any(part["verdict"] == FAILS for part in parts) else HOLDS
+    decision = answer.decision
+    settled = decision is not None and corrected is not None and corrected < ALPHA
+    return decision.verdict if settled and decision is not None else UNDETERMINED
+
+
+def _part_row(found: Found, part: Part, view: View, paths: Mapping[tuple[str, int], Path]) -> Row:
+    decision, verdict = found.decision, found.decision.verdict
+    if part.prediction.sign == "describe":
+        verdict = "reported"
+    elif part.check:
+        verdict = HOLDS if verdict == SUPPORTED else FAILS
+    error, freedom = found.effect.replicates.error()
+    matched = at_equal_accuracy(view, part, paths)
     return {
         "label": str(part),
         "statistic": part.statistic,
         "prediction": str(part.prediction),
         "unit": part.of_unit,
         "effect": found.shown.to_dict(),
+        "tested": {"value": found.effect.replicates.value, "error": error, "freedom": freedom},
+        "bounds": list(found.bounds),
         "per_seed": [None if math.isnan(v) else v for v in np.atleast_1d(found.effect.per_seed).tolist()],
         "p_for": decision.p_for,
         "p_against": decision.p_against,
-        "verdict": "reported" if part.prediction.sign == "describe" else decision.verdict,
+        "verdict": verdict,
+        "dissent": list(found.dissent),
+        "reason": found.reason or None,
         "matched": None if matched is None else matched.to_dict(),
     }
 
 
 def _needed(answer: Answer, corrected: float | None) -> int | None:
-    """Seeds that would decide all parts that are open, at the level that Holm's correction leaves."""
-    raw = answer.decision.p if answer.decision else 1.0
+    """Seeds that would decide the primary part, at the level that the corrections leave."""
+    primary = answer.claim.primary
+    if primary is None or answer.found[primary].dissent:
+        return None
+    found, raw = answer.found[primary], answer.found[primary].decision.p
     level = ALPHA * min(1.0, raw / corrected) if corrected else ALPHA
-    found = []
-    for part_found, part in answer.pairs:
-        if part.prediction.sign == "describe" or part_found.decision.p_for < level:
-            continue
-        found.append(seeds_needed(np.atleast_1d(part_found.effect.per_seed).tolist(), part_found.bounds, alpha=level))
-    known = [count for count in found if count is not None]
-    if not known or len(known) < len(found):
-        return None
+    count = seeds_needed(np.atleast_1d(found.effect.per_seed).tolist(), found.bounds, alpha=level)
     # Images add an error of their own, which seeds do not show; so never fewer than there are and one more.
-    return max(*known, len(answer.view.seeds) + 1)
+    return None if count is None else max(count, len(answer.view.seeds) + 1)
 
 
-def matched_effect(view: View, part: Part, accuracy: Mapping[tuple[str, int], float]) -> Estimate | None:
-    """The number at matched accuracy; None where it is no contrast of variabilities, or accuracies do not overlap."""
-    if part.statistic not in MATCHABLE:
+def at_equal_accuracy(view: View, part: Part, paths: Mapping[tuple[str, int], Path]) -> Estimate | None:
+    """A contrast on typical images where both networks are equally accurate; None where that says nothing."""
+    same = part.measure == DEFAULT_MEASURE and part.sets == [TYPICAL] and part.metric == DEFAULT
+    if part.statistic not in CONTRASTS or not same:
         return None
-    names = {f"{images}|js" for images in (*part.sets, TYPICAL)}
-    levels: dict[str, dict[tuple[str, int], float]] = {name: {} for name in names}
-    for (arm, seed, measure), columns in view.columns.items():
-        if measure == part.measure:
-            for name in names & set(columns):
-                levels[name][arm, seed] = float(np.mean(columns[name]))
-    of_seeds = {run: value for run, value in accuracy.items() if run[1] in view.seeds}
-    matched = Matched(of_seeds, levels, part.names)
-    if not matched.possible:
-        return None
-    shown = statistic(replace(view, matching=matched, _cache={}), part).shown
-    return shown if shown.defined else None
+    found = log_ratio_at_equal_accuracy(paths, str(part.arm), str(part.control), view.seeds)
+    if found is None or part.statistic not in AS_SHARES:
+        return found
+    return Estimate(*(1 - math.exp(bound) for bound in (found.value, found.high, found.low)))
 
 
 def number(estimate: Mapping[str, float | None], unit: str) -> str:
@@ -207,30 +235,41 @@ def number(estimate: Mapping[str, float | None], unit: str) -> str:
 
 
 def _sentences(row: Row, answer: Answer) -> list[str]:
-    parts = [
-        f"{part['label']}: {number(part['effect'], part['unit'])}"
-        + ("" if part["verdict"] == "reported" else f", predicted {part['prediction']}: {part['verdict']}")
-        for part in row["parts"]
-    ]
-    first = "; ".join(parts) + "."
+    first = (
+        "; ".join(
+            _part_words(part, len(row["parts"]) > 1 and k == row["primary"] and not row["check"])
+            for k, part in enumerate(row["parts"])
+        )
+        + "."
+    )
     seeds, images = row["n_seeds"], row["n_images"]
     second = f"{seeds} seed{'s' * (seeds != 1)}" + ("" if images is None else f", {images:,} images")
-    second += "" if row["p"] is None else f"; p = {row['p']:.2g} after Holm's correction"
+    if row["held"]["of"] > 1:
+        second += f"; {row['held']['parts']} of {row['held']['of']} parts hold"
+    second += "" if row["p"] is None else f"; {p_words(row['p'])} after correction for all claims"
     if row["matched"] is not None:
-        second += f"; at matched accuracy {number(row['matched'], row['unit'])}"
-    elif any(part.statistic in MATCHABLE for part in answer.claim.parts[:1]):
-        second += "; no comparison at matched accuracy, as the arms do not overlap in it"
+        second += f"; at equal accuracy {number(row['matched'], row['unit'])}"
     if row["seeds_needed"] is not None:
         second += f"; about {row['seeds_needed']} seeds would decide it (power 80 %)"
     elif row["verdict"] == UNDETERMINED and seeds == 1:
         second += "; one seed says nothing about others"
+    second += "; exploratory, as the study was looked at when that was not declared" if row["exploratory"] else ""
     second += f"; {answer.note}" if answer.note else ""
     return [first[0].upper() + first[1:], second + "."]
 
 
+def _part_words(part: Row, primary: bool) -> str:
+    words = f"{part['label']}{' (primary)' * primary}: {number(part['effect'], part['unit'])}"
+    if part["reason"]:
+        words += f" ({part['reason']})"
+    if part["dissent"]:
+        words += f", disputed by {' and '.join(TITLES[name] for name in part['dissent'])}"
+    return words if part["verdict"] == "reported" else f"{words}, predicted {part['prediction']}: {part['verdict']}"
+
+
 def _figure(answer: Answer) -> Row | None:
     """Curves where a claim is about curves, else its numbers as points with their intervals."""
-    first = answer.claim.parts[0]
+    first = answer.claim.parts[answer.claim.primary or 0]
     curves = [part for part in answer.claim.parts if part.statistic in ("growth", "half_life")]
     if curves:
         return _curves(answer, curves)
@@ -250,10 +289,11 @@ def _curves(answer: Answer, parts: Sequence[Part]) -> Row:
     series = []
     for part in {(part.arm, part.measure): part for part in parts}.values():
         lengths = [length for length in answer.view.lengths.get(part.measure, ()) if length > 0]
-        means = [answer.view.mean(str(part.arm), part.measure, f"{part.sets[0]}|js@{at:g}") for at in lengths]
+        of_arm = (str(part.arm), part.measure, part.sets[0], part.metric)
+        means = [answer.view.variability(*of_arm, at) for at in lengths]
         series.append({"arm": part.arm, "x": lengths, "y": [mean.estimate().to_dict() for mean in means]})
-    axes = {"x_label": "length of the shift (px)", "y_label": "variability (JS, bits)"}
+    axes = {"x_label": "length of the shift (px)", "y_label": "variability"}
     return {"kind": "lines", "title": answer.claim.name, **axes, "series": series}
 
 
-__all__ = ["Answer", "answer_claims", "matched_effect", "number", "probe_measure"]
+__all__ = ["Answer", "answer_claims", "at_equal_accuracy", "number", "probe_measure"]

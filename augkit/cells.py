@@ -30,13 +30,13 @@ from augkit.evaluation import calling
 from augkit.experiments import locate
 from augkit.folders import write
 from augkit.models import load_model
-from augkit.readings import Columns, image_sets, read, read_accuracy, read_probe
+from augkit.readings import ANSWERS, Columns, image_sets, read, read_accuracy, read_probe
 from augkit.statistics import NO_NETWORK, MissingError, probe_measure
 from augkit.studies import Arm, Measure, Study
 from augkit.training import fit
 
 FILE, FOLDER = "cell.json", "cells"
-VERSION, OF_LAYERS = 2, 3  # of the columns: another one measures anew
+VERSION, OF_LAYERS = 4, 3  # of the columns: another one measures anew
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,31 @@ class Workplace:
         return row
 
     def columns(self, cell: Cell) -> dict[str, Columns]:
-        """What was measured of a cell, by measure."""
+        """What was measured of a cell, by measure; without the answers themselves, see `answers`."""
         found = {}
         for name, measure in cell.measures.items():
             if self._is_there(cell, name, measure):
                 with np.load(self._file(cell, name), allow_pickle=False) as file:
-                    found[name] = {key: file[key] for key in file.files if key != "digest"}
+                    kept = [key for key in file.files if key != "digest" and not key.endswith(f"|{ANSWERS}")]
+                    found[name] = {key: file[key] for key in kept}
+        return found
+
+    def answers(self, cell: Cell, measure: str, images: str = TYPICAL) -> np.ndarray:
+        """Logarithms of the probabilities ``(N, S, K)``, float16, of all views of a measure.
+
+        They are what a measure that nobody has thought of yet needs. Views are in the order of `Layout.columns`.
+        """
+        with np.load(self._file(cell, measure), allow_pickle=False) as file:
+            return np.asarray(file[f"{images}|{ANSWERS}"])
+
+    def path_of_training(self, cell: Cell) -> list[tuple[float, float]]:
+        """Validation accuracy and shift information after each epoch at which both were measured."""
+        file, found = self.path(cell) / "metrics.jsonl", []
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            row = json.loads(line)
+            value = row.get("shift_information", {}).get("value")
+            if value is not None and "validation_accuracy" in row:
+                found.append((float(row["validation_accuracy"]), float(value)))
         return found
 
     def dataset(self, arm: Arm) -> Dataset:

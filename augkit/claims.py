@@ -1,6 +1,8 @@
 """A scientific claim as data: where it comes from, which numbers it is about, and what it predicts of them.
 
-A claim has one part or several, each a statistic of some arms with a prediction; all must hold. What the statistics
+A claim has one part or several, each a statistic of some arms with a prediction. One of them is primary and gives the
+claim its verdict; of the others it is only told how many hold. A part that is a *check* is an identity, which holds by
+construction: it is tested, and counts in no verdict. What the statistics
 are, and in which unit, stands in `STATISTICS`; how they are computed in `augkit.statistics`.
 """
 
@@ -13,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from augkit.errors import InputError, unknown_name
-from augkit.invariance.learned import VARIABILITIES
+from augkit.invariance.learned import DEFAULT, VARIABILITIES
 from augkit.schema import Data
 
 TYPICAL = "typical"
@@ -33,7 +35,7 @@ class Statistic:
 
 _V = ("metric", "measure", "images")
 STATISTICS: dict[str, Statistic] = {
-    "variability": Statistic("bits", ("arm",), _V),
+    "variability": Statistic("share of what answers say", ("arm",), _V),
     "log_variability_ratio": Statistic("log ratio", PAIR, _V),
     "learned_invariance": Statistic("share of variability removed", PAIR, _V),
     "architectural_invariance": Statistic("share of variability removed", PAIR, _V),
@@ -106,13 +108,15 @@ class Part(Data):
     measure: str = Field(DEFAULT_MEASURE, description="one of the study's measures")
     from_measure: str | None = Field(None, description="of transfer: measure of the typical side; the same when null")
     images: str | list[str] = Field(TYPICAL, description="image sets; the mean over several")
-    metric: str = Field("js", description="the variability V")
+    metric: str = Field(DEFAULT, description="the variability V")
     near: float | None = Field(None, description="of growth: length of the short shift (pixels)")
     far: float | None = Field(None, description="of growth: length of the long shift (pixels)")
     probe: str | None = Field(None, description="name of an experiment of augkit.experiments")
     key: str | None = Field(None, description="which of the probe's numbers")
     options: dict[str, Any] = Field({}, description="of the probe")
     unit: str | None = Field(None, description="of the probe's number")
+    primary: bool = Field(False, description="gives the claim its verdict; the first part that is no check if none is")
+    check: bool = Field(False, description="an identity: tested, and no part of any verdict")
     prediction: Prediction = Field(description="what is predicted")
 
     @field_validator("prediction", mode="before")
@@ -127,7 +131,9 @@ class Part(Data):
         if self.metric not in VARIABILITIES:
             raise ValueError(f"a variability; {unknown_name('metric', self.metric, VARIABILITIES)}")
         known = STATISTICS[self.statistic]
-        always = {"label", "statistic", "prediction"}
+        always = {"label", "statistic", "prediction", "primary", "check"}
+        if self.primary and (self.check or self.prediction.sign == "describe"):
+            raise ValueError("a primary part that predicts something and is no check")
         for field in self.model_fields_set - always:
             if field not in (*known.needs, *known.takes) and getattr(self, field) is not None:
                 raise ValueError(
@@ -154,8 +160,8 @@ class Part(Data):
         """Unit of the number."""
         if self.unit is not None:
             return self.unit
-        if self.statistic == "variability" and not self.metric.endswith("js"):
-            return self.metric
+        if self.statistic == "variability" and self.metric != DEFAULT:
+            return "bits" if self.metric.endswith("js") else self.metric
         return STATISTICS[self.statistic].unit
 
     def __str__(self) -> str:
@@ -174,7 +180,7 @@ class Claim(Data):
     name: str = Field(min_length=1, description="a few words")
     claim: str = Field(min_length=1, description="the sentence that is put to the test")
     source: str = Field(min_length=1, description="paper, section, address")
-    parts: list[Part] = Field(min_length=1, description="all must hold")
+    parts: list[Part] = Field(min_length=1, description="the primary one gives the verdict")
 
     @model_validator(mode="before")
     @classmethod
@@ -184,6 +190,24 @@ class Claim(Data):
             own = {key: value for key, value in tree.items() if key in ("id", "name", "claim", "source")}
             return {**own, "parts": [{key: value for key, value in tree.items() if key not in own}]}
         return tree
+
+    @model_validator(mode="after")
+    def _one_primary(self) -> Claim:
+        if sum(part.primary for part in self.parts) > 1:
+            raise ValueError("at most one primary part")
+        return self
+
+    @property
+    def primary(self) -> int | None:
+        """Which part gives the verdict; None of a claim that is a check, or that predicts nothing."""
+        named = [k for k, part in enumerate(self.parts) if part.primary]
+        tested = [k for k, part in enumerate(self.parts) if not part.check and part.prediction.sign != "describe"]
+        return next(iter(named + tested), None)
+
+    @property
+    def is_check(self) -> bool:
+        """Whether all that it predicts are identities."""
+        return self.primary is None and any(part.check for part in self.parts)
 
     @property
     def prediction(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from augkit.across import across, in_words, load_results
 from augkit.building import choose_device, fresh_model, load_recipe_data
 from augkit.checkpoints import FILE as CHECKPOINT
 from augkit.checkpoints import read_checkpoint, stalled
@@ -33,13 +34,23 @@ from augkit.command import (
     split_recipe,
     spread,
 )
-from augkit.comparison import Arm, closing_table, conclusion, jsonable, measure_run, open_test_sets
+from augkit.comparison import (
+    Arm,
+    Contrast,
+    carried_over,
+    closing_table,
+    conclusion,
+    jsonable,
+    measure_run,
+    open_test_sets,
+)
 from augkit.data import Dataset
 from augkit.errors import InputError, RunError
 from augkit.evaluation import check_measurable
+from augkit.findings import finite
 from augkit.folders import claim, environment, write
 from augkit.recipe import Recipe, find_recipe
-from augkit.report.table import print_table
+from augkit.report.table import print_carried_over, print_table
 from augkit.studies import Study, is_study
 from augkit.studying import run_study, summary
 from augkit.supervising import Spread
@@ -47,7 +58,8 @@ from augkit.training import Run, fit
 
 EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
   python -m augkit.compare invariance --size quick --workers 2
-  python -m augkit.compare runs/mine-seed0 runs/mine-seed1 runs/other-seed0 runs/other-seed1"""
+  python -m augkit.compare runs/mine-seed0 runs/mine-seed1 runs/other-seed0 runs/other-seed1
+  python -m augkit.compare runs/study-digits runs/study-clothes/results.json"""
 
 
 def compare(
@@ -175,11 +187,19 @@ def _finish(
     ]
     rows = closing_table(arms)
     reach = runs[names[0], seeds[0]].recipe.invariance.max_shift
-    words = {name: conclusion(rows, name, reach) for name in names[1:]}
+    recipes = {name: runs[name, seeds[0]].recipe for name in names}
+    carried = carried_over(
+        [(f"{arm.name}, seed {s}", r) for arm in arms for s, r in zip(seeds, arm.reports, strict=True)]
+    )
+    words = {
+        name: conclusion(rows, name, reach, Contrast.between(recipes[name], recipes[names[0]]), carried)
+        for name in names[1:]
+    }
     result = {
         "control": names[0],
         "seeds": list(seeds),
         "table": rows,
+        "carry_over": carried,
         "conclusions": words,
         "environment": environment(),
     }
@@ -193,14 +213,15 @@ def main(arguments: list[str]) -> None:
         "compare",
         "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
         " recipe is compared with itself without augmentation. A study (a file with arms and claims, or a shipped"
-        " name) is run, and its claims are answered. Folders of finished runs are measured without training.",
+        " name) is run, and its claims are answered. Folders of finished runs are measured without training; finished"
+        " studies on several data sets are put together part by part (random effects).",
         EXAMPLE,
     )
     parser.add_argument(
         "recipes",
         nargs="*",
-        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ...",
-        help="files, shipped names, or folders of finished runs",
+        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ... | RESULTS RESULTS ...",
+        help="files, shipped names, folders of finished runs, or results of finished studies",
     )
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
     parser.add_argument("--size", help="of a study: quick (default), standard or full")
@@ -211,6 +232,9 @@ def main(arguments: list[str]) -> None:
     files, overrides = split_recipe(options.recipes, None)
     if not files:
         raise InputError("compare: expected a recipe or several, got none")
+    if all(_is_results(file) for file in files):
+        _across(files, overrides, options)
+        return
     if any(is_study(file) for file in files):
         _study(files, overrides, options, arguments)
         return
@@ -243,6 +267,25 @@ def main(arguments: list[str]) -> None:
     _print(result, folder, options)
 
 
+def _is_results(file: str) -> bool:
+    return file.endswith(".json") or (Path(file) / "study.yaml").is_file()
+
+
+def _across(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
+    """Finished studies of the same claims on several data sets, part by part."""
+    if overrides or options.seeds or options.seed is not None or options.resume or options.size:
+        raise InputError("compare: finished studies are as they are; leave overrides, --seeds, --size and --resume out")
+    lines = across(load_results([Path(file) for file in files]))
+    found = {"across": [line.to_dict() for line in lines], "environment": environment()}
+    if options.output is not None:
+        claim(options.output, overwrite=options.overwrite)
+        write(options.output / "across.json", json.dumps(finite(jsonable(found)), indent=2, allow_nan=False))
+    if options.json:
+        print_json({**finite(jsonable(found)), "folder": None if options.output is None else str(options.output)})
+    else:
+        print(in_words(lines))
+
+
 def _print(result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
     if options.json:
         print_json({**jsonable(result), "folder": str(folder)})
@@ -250,6 +293,7 @@ def _print(result: dict[str, Any], folder: Path, options: argparse.Namespace) ->
     print_table(result["table"])
     for name, text in result["conclusions"].items():
         print(f"{name}: {text}")
+    print_carried_over(result["carry_over"])
     print(f"written to {folder}")
 
 

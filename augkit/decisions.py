@@ -2,9 +2,9 @@
 
 Superiority is tested on both sides at 5 %, so that it agrees with the 95 % interval; equivalence ("about 0") by two
 one-sided tests at 5 % each (Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power
-approach"). A claim of several parts is supported by the largest p of its parts (intersection-union test, Berger 1982)
-and refuted by the smallest times their number (Bonferroni). Across the claims of a study p is corrected after Holm
-1979, "A simple sequentially rejective multiple test procedure".
+approach"). A claim has the verdict of its primary part. Across the claims of a study p is corrected after Holm 1979, "A
+simple sequentially rejective multiple test procedure"; before that, for the looks that the study declared
+(`augkit.sequential`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 ALPHA = 0.05
 MOST_SEEDS = 1000
 SUPPORTED, REFUTED, UNDETERMINED, NOT_RUN = "supported", "refuted", "undetermined", "not run"
+HOLDS, FAILS = "holds", "fails"  # of a check
+SMALLEST_P = 1e-3  # below it p depends on tails that few seeds say nothing of
 Bounds = tuple[float, float]
 
 
@@ -44,6 +46,11 @@ def verdict_of(p_for: float, p_against: float) -> str:
     if p_for < ALPHA:
         return SUPPORTED
     return REFUTED if p_against < ALPHA else UNDETERMINED
+
+
+def p_words(p: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``."""
+    return f"p < {SMALLEST_P:g}" if p < SMALLEST_P else f"p = {p:.2g}"
 
 
 def tail(value: float, error: float, freedom: float) -> float:
@@ -76,11 +83,6 @@ def decide(value: float, error: float, freedom: float, bounds: Bounds) -> Decisi
     outside = [tail(low - value, error, freedom), tail(value - high, error, freedom)]
     sides = 3 - len(finite)  # equivalence is two one-sided tests, superiority one of two sides
     return Decision(min(1.0, sides * max(inside)), min(1.0, 2 * min(outside)))
-
-
-def join(decisions: Sequence[Decision]) -> Decision:
-    """Of the parts of a claim, all of which must hold."""
-    return Decision(max(d.p_for for d in decisions), min(1.0, len(decisions) * min(d.p_against for d in decisions)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,13 +1,13 @@
-"""After the search: its best trials at full length with fresh seeds, the winner, and one look at the test split.
+"""After the search: its best trials and their controls at full length with fresh seeds, and the winner.
 
-Functions are in the order in which they run.
+Functions are in the order in which they run; what the winner is worth on the test split stands in `augkit.judging`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ from optuna.trial import FrozenTrial
 
 from augkit import search
 from augkit.command import Display
-from augkit.comparison import Arm, closing_table, conclusion, measure_run, open_test_sets, response_curve
+from augkit.comparison import TYPICAL, Arm, closing_table, measure_run
 from augkit.data import Dataset
-from augkit.folders import environment
-from augkit.invariance import Estimate, InvarianceReport, learned_invariance
+from augkit.invariance import Estimate, InvarianceReport
 from augkit.job import Run
-from augkit.outcome import outcome
 from augkit.recipe import Recipe
 from augkit.search import Goal, Terms
-from augkit.space import Space
+from augkit.space import Space, changes_nothing
 from augkit.training import fit
 from augkit.trials import measuring_cost
 
@@ -93,81 +91,102 @@ class Tuning:
     def work(self) -> float:
         """What is ahead, in epochs of training."""
         validation, epochs = len(self.dataset.validation), self.recipe.train.epochs
-        runs = (1 + self.top) * self.seeds
+        # With fields searched that a control has too, each finalist brings one of its own, and there is the best.
+        controls = 2 + self.top if self.space.searches_training else 1
+        runs = (controls + self.top) * self.seeds
 
         def cost(images: int, lengths: int = 0) -> float:
             return measuring_cost(self.recipe, images, len(self.dataset.train), lengths)
 
         # The test split is not opened to count it; that it is twice the validation split only moves the bar.
-        tested = 2 * self.seeds * (3 * cost(2 * validation) + cost(2 * validation, CURVE_POINTS))
-        return runs * (epochs + cost(validation)) + len(STRENGTHS) * (epochs + cost(validation)) + tested
-
-
-def finish(tuning: Tuning) -> tuple[Recipe, dict[str, Any]]:
-    """Retrain, choose, measure on the test split; the chosen recipe, and all that ``results.json`` holds."""
-    finalists = _retrain(tuning)
-    chosen = _choose(tuning, finalists)
-    dose = _dose_response(tuning, chosen)
-    arms = _test(tuning, finalists[0], chosen)
-    return chosen.recipe, _results(tuning, finalists, chosen, dose, arms)
+        networks = runs + len(STRENGTHS)
+        tested = networks * 4 * cost(2 * validation) + 2 * self.seeds * cost(2 * validation, CURVE_POINTS)
+        return networks * (epochs + cost(validation)) + tested
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A recipe at full length, one run per seed, measured on the validation split; the control has no trial."""
+    """A recipe at full length, one run per seed, measured on the validation split.
+
+    Attributes:
+        name: of its folders.
+        recipe: with all its values.
+        runs, reports: one per seed.
+        trial: that it comes from; None of a control.
+        own: name of the control that differs from it in the policy alone.
+        reference: name of the control that it was searched against: the best one that was found.
+    """
 
     name: str
-    trial: FrozenTrial | None
     recipe: Recipe
     runs: list[Run]
     reports: list[InvarianceReport]
-    control: int = 0  # which of the finalists is the control of its architecture
-
-    @property
-    def policy(self) -> str:
-        """In words."""
-        return str(self.recipe.policy)
+    trial: FrozenTrial | None = None
+    own: str = ""
+    reference: str = ""
 
 
-def _retrain(tuning: Tuning) -> list[Finalist]:
-    """The controls of the best trials, then these, the most promising first."""
+Finalists = dict[str, Finalist]
+
+
+def retrain(tuning: Tuning) -> Finalists:
+    """The recipe as it stands without augmentation, then the best trials, each after its controls."""
     started = time.monotonic()
-    study, space = tuning.study, tuning.space
+    study, space, terms = tuning.study, tuning.space, tuning.terms
     reference = max(study.user_attrs[search.control_key(a)]["accuracy"] for a in space.architectures())
-    best = search.candidates(
-        search.completed(study), tuning.terms.goal, reference, len(tuning.dataset.validation), tuning.top
-    )
+    best = search.candidates(search.completed(study), terms.goal, reference, len(tuning.dataset.validation), tuning.top)
     tuning.display.line(f"at full length: {', '.join(f'trial {trial.number}' for trial in best)}, and the control")
-    finalists: list[Finalist] = []
+    found: Finalists = {}
+
+    def control(name: str, values: Mapping[str, Any]) -> str:
+        """Train one, unless the very same was trained under another name."""
+        recipe = space.control(values)
+        same = [known.name for known in found.values() if known.trial is None and known.recipe == recipe]
+        if not same:
+            found[name] = _finalist(tuning, name, recipe)
+        return same[0] if same else name
+
     for trial in best:
         values = trial.user_attrs["values"]
         architecture = space.architecture(values)
-        words = "-".join(str(value) for value in architecture.values())
-        name = f"control-{words}" if words else "control"
-        if name not in [finalist.name for finalist in finalists]:
-            finalists.append(_finalist(tuning, name, None, space.control(architecture)))
-        control = [finalist.name for finalist in finalists].index(name)
-        made = _finalist(tuning, f"trial{trial.number}", trial, space.with_values(values))
-        finalists.append(Finalist(made.name, trial, made.recipe, made.runs, made.reports, control))
+        words = "-".join(["control", *(str(value) for value in architecture.values())])
+        control(words, architecture)
+        reference_name = control(f"{words}-tuned", terms.control_values(architecture))
+        name, recipe = f"trial{trial.number}", space.with_values(values)
+        # A trial that does not augment has nothing that its own control would lack.
+        own = reference_name if changes_nothing(recipe.policy) else control(f"{name}-control", values)
+        made = _finalist(tuning, name, recipe)
+        found[name] = replace(made, trial=trial, own=own, reference=reference_name)
     tuning.phases["final runs"] = time.monotonic() - started
-    return finalists
+    return found
 
 
-def _finalist(tuning: Tuning, name: str, trial: FrozenTrial | None, recipe: Recipe) -> Finalist:
+def _finalist(tuning: Tuning, name: str, recipe: Recipe) -> Finalist:
     runs, reports = [], []
     for seed in tuning.final_seeds:
         tuning.display.stage(f"final run: {name}, seed {seed}")
         runs.append(tuning.train(recipe, seed, tuning.folder / "final" / f"{name}-seed{seed}"))
         reports.append(tuning.measure(runs[-1], tuning.dataset.validation))
-    return Finalist(name, trial, recipe, runs, reports)
+    return Finalist(name, recipe, runs, reports)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The winner, why, and how the finalists compare on the validation split."""
+    """The winner, its controls, why, and how the finalists compare on the validation split.
+
+    Attributes:
+        finalist: the winner.
+        plain: the recipe as it stands, without augmentation.
+        own: differs from the winner in the policy alone; the best control where the winner does not augment.
+        reference: the best control that was found.
+        rule: by which it was chosen.
+        table: the finalists, as JSON.
+    """
 
     finalist: Finalist
-    control: Finalist
+    plain: Finalist
+    own: Finalist
+    reference: Finalist
     rule: str
     table: list[dict[str, Any]]
 
@@ -176,23 +195,30 @@ class Chosen:
         """To be trained."""
         return self.finalist.recipe
 
+    @property
+    def augmented(self) -> bool:
+        """Whether the winner augments at all."""
+        return not changes_nothing(self.recipe.policy)
 
-def _choose(tuning: Tuning, finalists: Sequence[Finalist]) -> Chosen:
+
+def choose(tuning: Tuning, finalists: Finalists) -> Chosen:
+    """The winner among the retrained trials, by learned invariance against the best control and by accuracy."""
     rows = []
-    for finalist in finalists:
-        control = finalists[finalist.control]
-        arms = [Arm("control", [{"typical": r} for r in control.reports])]
-        arms += [] if finalist.trial is None else [Arm(finalist.name, [{"typical": r} for r in finalist.reports])]
+    for finalist in finalists.values():
+        control = finalists[finalist.reference] if finalist.trial is not None else finalist
+        arms = [Arm("control", [{TYPICAL: r} for r in control.reports])]
+        arms += [] if finalist.trial is None else [Arm(finalist.name, [{TYPICAL: r} for r in finalist.reports])]
         row = closing_table(arms)[-1]
         number = None if finalist.trial is None else finalist.trial.number
-        keys = ("accuracy", "learned_invariance", "js")
+        keys = ("accuracy", "learned_invariance", "shift_information", "comparison", "per_seed")
         rows.append({"name": finalist.name, "number": number, **{key: row[key] for key in keys}})
     winner, rule = decide(rows, tuning.terms.goal)
     for k, row in enumerate(rows):
         row["chosen"] = k == winner
-    chosen = finalists[winner]
+    chosen = finalists[rows[winner]["name"]]
     tuning.display.line(f"chosen    {chosen.name}, {rule}")
-    return Chosen(chosen, finalists[chosen.control], rule, rows)
+    plain = next(iter(finalists.values()))
+    return Chosen(chosen, plain, finalists[chosen.own], finalists[chosen.reference], rule, rows)
 
 
 def decide(rows: Sequence[Mapping[str, Any]], goal: Goal) -> tuple[int, str]:
@@ -201,6 +227,8 @@ def decide(rows: Sequence[Mapping[str, Any]], goal: Goal) -> tuple[int, str]:
     ``rows`` have ``number`` (None for a control), ``accuracy`` and ``learned_invariance`` (`Estimate`s over seeds).
     """
     tried = [k for k, row in enumerate(rows) if row["number"] is not None]
+    # Where the variabilities contradict each other, none of them is believed.
+    tried = [k for k in tried if not _disputed(rows[k])] or tried
 
     def low(k: int, key: str) -> float:
         estimate: Estimate = rows[k][key]
@@ -222,81 +250,32 @@ def decide(rows: Sequence[Mapping[str, Any]], goal: Goal) -> tuple[int, str]:
     return max(tried, key=lambda k: low(k, other)), rule
 
 
-def _dose_response(tuning: Tuning, chosen: Chosen) -> list[dict[str, Any]]:
+def _disputed(row: Mapping[str, Any]) -> bool:
+    found = row.get("comparison")
+    return found is not None and found.verdict == "disputed"
+
+
+@dataclass(frozen=True)
+class Dose:
+    """The winner at one strength, with the first of the final seeds; ``run`` is None at both ends, trained before."""
+
+    strength: float
+    report: InvarianceReport
+    run: Run | None = None
+
+
+def dose_response(tuning: Tuning, chosen: Chosen) -> list[Dose]:
+    """The winner's policy at several strengths; none where it does not augment."""
+    if not chosen.augmented:
+        return []
     started = time.monotonic()
     seed, validation, name = tuning.final_seeds[0], tuning.dataset.validation, chosen.finalist.name
-    reports = {0.0: chosen.control.reports[0], 1.0: chosen.finalist.reports[0]}
+    found = [Dose(0.0, chosen.own.reports[0])]
     for strength in STRENGTHS:
         tuning.display.stage(f"dose-response: strength {strength:g}")
         policy = chosen.recipe.policy.model_copy(update={"strength": strength * chosen.recipe.policy.strength})
         folder = tuning.folder / "dose" / f"{name}-strength{strength:g}-seed{seed}"
         run = tuning.train(chosen.recipe.replaced(policy=policy), seed, folder)
-        reports[strength] = tuning.measure(run, validation)
+        found.append(Dose(strength, tuning.measure(run, validation), run))
     tuning.phases["dose-response"] = time.monotonic() - started
-    return [
-        {
-            "strength": strength,
-            "accuracy": report.accuracy,
-            "learned_invariance": Estimate(0.0, 0.0, 0.0)
-            if strength == 0
-            else learned_invariance(report, reports[0.0]),
-        }
-        for strength, report in sorted(reports.items())
-    ]
-
-
-def _test(tuning: Tuning, control: Finalist, chosen: Chosen) -> list[Arm]:
-    started = time.monotonic()
-    sets = open_test_sets(tuning.dataset)
-    arms = []
-    for name, several in (("control", chosen.control.runs), ("best", chosen.finalist.runs)):
-        reports = []
-        for trained in several:
-            tuning.display.stage(f"test split: {name}, seed {trained.seed}")
-            reports.append(
-                {key: tuning.measure(trained, images, curve=key == "typical") for key, images in sets.items()}
-            )
-        arms.append(Arm(name, reports))
-    tuning.phases["test split"] = time.monotonic() - started
-    return arms
-
-
-def _results(
-    tuning: Tuning,
-    finalists: Sequence[Finalist],
-    chosen: Chosen,
-    dose: list[dict[str, Any]],
-    arms: list[Arm],
-) -> dict[str, Any]:
-    recipe, trial = tuning.recipe, chosen.finalist.trial
-    table = closing_table(arms)
-    assert trial is not None
-    measured = arms[0].on("typical")[0].settings
-    return {
-        "conclusion": conclusion(table, "best", recipe.invariance.max_shift),
-        "chosen": {
-            "number": trial.number,
-            "rule": chosen.rule,
-            "policy": str(chosen.recipe.policy),
-            "fields": chosen.recipe.policy.model_dump(),
-            "values": trial.user_attrs["values"],
-        },
-        "finalists": chosen.table,
-        "table": table,
-        "response": {arm.name: response_curve(arm) for arm in arms},
-        "dose_response": dose,
-        **outcome(tuning.study, tuning.terms, trial.number),
-        "settings": {
-            "name": recipe.name,
-            "trials": len(search.finished(tuning.study)),
-            "trial_epochs": tuning.terms.epochs,
-            "goal": tuning.terms.goal.model_dump(),
-            "sampler": tuning.terms.sampler,
-            "epochs": recipe.train.epochs,
-            "seeds": tuning.seeds,
-            "final_seeds": tuning.final_seeds,
-            **{key: measured[key] for key in ("protocol", "kernel", "max_shift", "pairs")},
-            "device": str(tuning.device),
-        },
-        "environment": environment(),
-    }
+    return [*found, Dose(1.0, chosen.finalist.reports[0])]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from augkit.answers import answer_claims
 from augkit.cells import Cell, Workplace
@@ -15,9 +16,13 @@ from augkit.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.comparison import jsonable
 from augkit.errors import InputError
 from augkit.folders import environment
+from augkit.invariance.carry_over import carry_over_of
 from augkit.invariance.intervals import Estimate
+from augkit.invariance.learned import DEFAULT
+from augkit.invariance.metrics import METRICS
 from augkit.readings import FLIPS, pictures_of
 from augkit.report.sheet import data_url
+from augkit.sequential import look_at
 from augkit.statistics import NO_NETWORK, MissingError, View, statistic
 from augkit.studies import OFF, Arm, Study, describe
 
@@ -37,11 +42,13 @@ class Findings:
         self.study: Study = place.study
         self.place = place
         columns, self.seconds = {}, dict[tuple[str, int], float]()
+        self.paths: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for cell in cells:
             kept = place.kept(cell)
             if kept is None:
                 continue
             self.seconds[cell.arm.name, cell.seed] = float(kept["seconds"])
+            self.paths[cell.arm.name, cell.seed] = place.path_of_training(cell)
             for measure, found in place.columns(cell).items():
                 columns[cell.arm.name, cell.seed, measure] = found
         self.view = View(
@@ -49,6 +56,7 @@ class Findings:
             range(self.study.seeds),
             strengths={name: arm.strength for name, arm in self.study.arms.items()},
             lengths={name: measure.lengths for name, measure in self.study.measures.items()},
+            pairs={name: measure.pairs for name, measure in self.study.measures.items()},
         )
         self.accuracy = {
             (arm, seed): float(np.mean(found[f"{TYPICAL}|correct"]))
@@ -56,8 +64,14 @@ class Findings:
             if measure == DEFAULT_MEASURE and f"{TYPICAL}|correct" in found
         }
 
-    def results(self, runs: int, loaded: int) -> Row:
-        """The content of ``results.json``; ``runs`` cells in all, of which ``loaded`` were there before."""
+    def results(self, runs: int, loaded: int, earlier: Sequence[int] = ()) -> Row:
+        """The content of ``results.json``.
+
+        Args:
+            runs, loaded: cells in all, and those that were there before.
+            earlier: numbers of seeds at which the study was looked at.
+        """
+        look = look_at(self.study.seeds, self.study.looks, earlier, self.study.settings.spending)
         study, settings = self.study, self.study.settings
         trained = [name for name in study.arms if name != NO_NETWORK]
         found = {
@@ -65,11 +79,14 @@ class Findings:
             "size": study.size,
             "title": settings.title or settings.name,
             "lead": " ".join(settings.lead.split()),
-            "claims": answer_claims(study, self.view, self.accuracy, self._chance()),
+            "measured_with": DEFAULT,
+            "looks": look.to_dict(),
+            "claims": answer_claims(study, self.view, self.accuracy, self._chance(), look=look, paths=self.paths),
             "arms": [self._arm(study.arms[name]) for name in trained],
             "dose_response": self._dose_response(),
             "dose_response_label": "learned invariance, share",
             "plane": self._plane(),
+            "carry_over": self._carry_over(),
             "layers": self._layers(),
             "gallery": self._gallery(),
             "cost": {"seconds": sum(self.seconds.values()), "runs": runs, "loaded": loaded},
@@ -103,6 +120,7 @@ class Findings:
     def _arm(self, arm: Arm) -> Row:
         sets = self.study.measures[DEFAULT_MEASURE].images
         js = {name: self._mean(arm.name, f"{name}|js") for name in sets}
+        of_shift = {name: self._number("variability", arm=arm.name, images=name) for name in sets}
         return {
             "arm": arm.name,
             "architecture": arm.architecture,
@@ -111,6 +129,7 @@ class Findings:
             "accuracy": _clipped(self._mean(arm.name, f"{TYPICAL}|correct")),
             "n_seeds": sum(name == arm.name for name, _ in self.seconds),
             "seconds": sum(value for (name, _), value in self.seconds.items() if name == arm.name),
+            "shift_information": {name: _clipped(value) for name, value in of_shift.items() if value is not None},
             "js": {name: _clipped(value) for name, value in js.items() if value is not None},
             "learned_invariance": self._against(arm, f"{arm.architecture}+{OFF}", sets, arm.policy != OFF),
             "architectural_invariance": self._against(
@@ -171,6 +190,24 @@ class Findings:
             if x is not None and y is not None:
                 out.append({"arm": arm.name, "kind": kind, "x": x, "y": y})
         return out
+
+    def _carry_over(self) -> Row:
+        """Per atypical image set, how much of the invariance of all networks arrives there."""
+        sets = self.study.measures[DEFAULT_MEASURE].images
+        kinds = {name for name, arm in self.study.arms.items() if arm.task == "classify"}
+        needs = {need for name in (DEFAULT, "information") for need in METRICS[name].needs}
+        runs: dict[str, list[dict[str, torch.Tensor]]] = {images: [] for images in sets}
+        names = []
+        for (arm, seed, measure), columns in self.view.columns.items():
+            if measure != DEFAULT_MEASURE or arm not in kinds or f"{TYPICAL}|answer_mean" not in columns:
+                continue
+            names.append(f"{arm}, seed {seed}")
+            for images in sets:
+                found = {need: torch.from_numpy(columns[f"{images}|{need}"]).double() for need in needs}
+                runs[images].append({need: v[:, None] if v.ndim == 1 else v for need, v in found.items()})
+        if not names:
+            return {}
+        return {images: carry_over_of(runs[TYPICAL], runs[images], names) for images in sets if images != TYPICAL}
 
     def _gallery(self) -> list[Row]:
         """The most confident disagreements of the first seed, for arms that differ in one thing from the reference."""

@@ -1,90 +1,68 @@
-"""Variability at matched accuracy: a better classifier is more consistent, so arms are also compared as if alike.
+"""Variability at equal accuracy: a better classifier is more consistent, so arms are also compared as if alike.
 
-Within every arm, ``log V`` of its runs is regressed on their accuracy, with one slope for all arms of the study; V of
-each run is then taken to the mean accuracy of the arms compared. Arms whose runs do not overlap in accuracy, and have
-no pair within 0.5 points, cannot be compared so: that would be extrapolation.
+Along its training a network passes through all accuracies up to its last one. Two networks of one seed are compared
+where each of them first reached the lower of their two best accuracies. Nothing is extrapolated, and nothing is
+regressed: within an arm the accuracies of finished networks differ by noise alone. Only typical images are compared so;
+what a network answers to others is no matter of its accuracy on these.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from augkit.invariance.intervals import REPLICATES
+from augkit.invariance.intervals import LEVEL, Estimate
 from augkit.invariance.learned import FLOOR
 
-TOLERANCE = 0.005  # 0.5 points of accuracy
-ACCURACY, VARIABILITY = "correct", ("js", "mac", "logit")
+# Accuracy and variability on the validation images after each epoch at which both were measured.
+Path = Sequence[tuple[float, float]]
 
 
-@dataclass
-class Matched:
-    """Takes variabilities of ``arms`` to their common mean accuracy.
+def at_accuracy(path: Path, accuracy: float) -> float:
+    """Log variability where training first reached an accuracy, linear between epochs; NaN where it never did.
 
-    Attributes:
-        accuracy: of every run of the study on typical images, by arm and seed.
-        levels: mean V of every run, by column and then by arm and seed.
-        arms: those compared.
+    >>> round(at_accuracy([(0.5, 0.4), (0.9, 0.1)], 0.7), 4) == round(math.log(0.4 * 0.1) / 2, 4)
+    True
     """
+    before = None
+    for reached, variability in path:
+        log = math.log(max(variability, FLOOR))
+        if reached >= accuracy:
+            if before is None or reached == before[0]:
+                return log
+            share = (accuracy - before[0]) / (reached - before[0])
+            return before[1] + share * (log - before[1])
+        before = (reached, log) if before is None or reached > before[0] else before
+    return math.nan
 
-    accuracy: Mapping[tuple[str, int], float]
-    levels: Mapping[str, Mapping[tuple[str, int], float]]
-    arms: Sequence[str]
-    _slopes: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    @property
-    def possible(self) -> bool:
-        """Whether all arms overlap in accuracy, or come within 0.5 points of each other."""
-        spans = [self._of(arm) for arm in self.arms]
-        if not spans or any(not len(span) for span in spans):
-            return False
-        return max(min(span) for span in spans) <= min(max(span) for span in spans) + TOLERANCE
+def log_ratio_at_equal_accuracy(
+    paths: Mapping[tuple[str, int], Path], arm: str, control: str, seeds: Sequence[int]
+) -> Estimate | None:
+    """``log(V / V0)`` at the highest accuracy that both networks of a seed reached, the mean over seeds.
 
-    @property
-    def reference(self) -> float:
-        """The accuracy to which all are taken: the mean over the arms compared."""
-        return float(np.mean([np.mean(self._of(arm)) for arm in self.arms]))
+    Args:
+        paths: by arm and seed.
+        arm, control: what is compared.
+        seeds: that both have.
 
-    def slope(self, column: str) -> tuple[float, float]:
-        """Slope of log V on accuracy within arms, and its standard error; (0, 0) for what is no variability."""
-        if column not in self._slopes:
-            self._slopes[column] = self._fit(column)
-        return self._slopes[column]
+    Returns:
+        With a 95 % interval of Student's t over seeds; None for fewer than two seeds that were measured along training.
+    """
+    found = []
+    for seed in seeds:
+        mine, its = paths.get((arm, seed), ()), paths.get((control, seed), ())
+        if len(mine) < 2 or len(its) < 2:
+            continue
+        common = min(max(accuracy for accuracy, _ in path) for path in (mine, its))
+        found.append(at_accuracy(mine, common) - at_accuracy(its, common))
+    known = np.array([value for value in found if math.isfinite(value)])
+    if len(known) < 2:
+        return None
+    from scipy.stats import t
 
-    def factor(self, arm: str, seed: int, column: str) -> float:
-        """By what V of a run is multiplied."""
-        return float(np.exp(-self.slope(column)[0] * (self.accuracy[arm, seed] - self.reference)))
-
-    def drift(self, arm: str, column: str) -> np.ndarray:
-        """By what replicates are multiplied for the error of the slope; the same draws in every arm."""
-        draws = np.random.default_rng(0).normal(size=REPLICATES)
-        away = float(np.mean(self._of(arm))) - self.reference
-        return np.asarray(np.exp(-self.slope(column)[1] * draws * away))
-
-    def _of(self, arm: str) -> list[float]:
-        return [value for (name, _), value in self.accuracy.items() if name == arm]
-
-    def _fit(self, column: str) -> tuple[float, float]:
-        if column.partition("|")[2].partition("@")[0] not in VARIABILITY:
-            return 0.0, 0.0
-        runs = [run for run in self.levels.get(column, {}) if run in self.accuracy]
-        x, y, arms = [], [], 0
-        for arm in dict.fromkeys(name for name, _ in runs):
-            own = [run for run in runs if run[0] == arm]
-            if len(own) < 2:
-                continue
-            arms += 1
-            accuracy = np.array([self.accuracy[run] for run in own])
-            logs = np.log(np.maximum([self.levels[column][run] for run in own], FLOOR))
-            x.append(accuracy - accuracy.mean())
-            y.append(logs - logs.mean())
-        if not x:
-            return 0.0, 0.0
-        dx, dy = np.concatenate(x), np.concatenate(y)
-        freedom, energy = len(dx) - arms - 1, float((dx**2).sum())
-        if freedom < 1 or energy < 1e-12:
-            return 0.0, 0.0
-        slope = float((dx * dy).sum() / energy)
-        return slope, float(np.sqrt(((dy - slope * dx) ** 2).sum() / freedom / energy))
+    half = float(t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    mean = float(known.mean())
+    return Estimate(mean, mean - half, mean + half)

@@ -10,6 +10,8 @@ from optuna.trial import TrialState
 from augkit import search
 from augkit.search import Terms
 
+KEPT = ("shift_information", "kappa", "seconds", "preset", "same_as", "error", "worker")
+
 
 def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dict[str, Any]:
     """What a study holds, finished or not: its trials, the space, importance, and what the search cost and saved."""
@@ -29,7 +31,7 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
             "front": False,
             "chosen": False,
             "feasible": True,
-            "js": found["js"]["typical"],
+            "shift_information": found["shift_information"]["typical"],
             "kappa": found["kappa"],
             "seconds": found["seconds"],
             "curve": {},
@@ -57,7 +59,7 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
                 "chosen": trial.number == chosen,
                 "feasible": search.feasible(trial),
                 "curve": {str(epoch): value for epoch, value in trial.intermediate_values.items()},
-                **{key: attrs.get(key) for key in ("js", "kappa", "seconds", "preset", "same_as", "error", "worker")},
+                **{key: attrs.get(key) for key in KEPT},
             }
         )
     return {

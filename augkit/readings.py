@@ -20,11 +20,15 @@ from torch import nn
 from augkit import experiments
 from augkit.claims import TYPICAL, Part
 from augkit.data import Dataset, Images, Stream, atypical
-from augkit.data.atypical import atypical_versions
+from augkit.data.atypical import Inverted, atypical_versions
+from augkit.distributed import Process
 from augkit.errors import InputError, unknown_name
-from augkit.evaluation import evaluate
-from augkit.experiments import LayerVariability, rotation_variability
+from augkit.evaluation import as_float, labelled_batches, log_probabilities
+from augkit.experiments import LayerVariability
+from augkit.experiments.answers import rotation_probabilities
 from augkit.invariance import make_protocol, measure_invariance
+from augkit.invariance.information import entropy, shift_bits
+from augkit.invariance.metrics import jensen_shannon, top1_change
 from augkit.invariance.plan import Pairs, Plan
 from augkit.recipe import Recipe
 from augkit.report.gallery import FlipPicture, flip_pictures
@@ -32,7 +36,9 @@ from augkit.statistics import MissingError
 from augkit.studies import Measure
 
 Columns = dict[str, np.ndarray]
-KEPT = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
+KEPT: tuple[str, ...] = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
+KEPT += ("shift_bits", "answer_bits", "answer_mean", "tempered_js", "tempered_bits")
+ANSWERS = "log_probabilities"  # (images, views, classes) float16, so that a new measure needs no forward pass
 FLIPS, KEPT_FLIPS = "flips", 3  # the worst of them, as JSON
 LAYER_IMAGES = 32  # each is asked about alone, which is slow
 
@@ -43,8 +49,12 @@ def image_sets(dataset: Dataset, limit: int, names: Iterable[str]) -> dict[str, 
     if isinstance(typical, Stream):
         raise InputError(f"study: {len(typical)} test images do not fit in memory; set a lower 'images'")
     wanted, found = set(names), {TYPICAL: typical}
-    if wanted & {"inverted", "upside down", "photographs"}:
-        found |= atypical(typical)
+    if wanted & {"another hand", "upside down", "photographs"}:
+        found |= atypical(typical, data=dataset.name)
+    if "inverted" in wanted and "inverted" not in found:
+        found |= {"inverted": typical.then(Inverted())}
+    if lacking := wanted - set(found) - {"texture shuffle", "erased"}:
+        raise InputError(f"study: '{min(lacking)}' images are made of digits only, not of {dataset.name}")
     if wanted & {"texture shuffle", "erased"}:
         found |= {name: images for name, images in atypical_versions(typical).items() if name not in found}
     return {name: images for name, images in found.items() if name in wanted}
@@ -68,13 +78,13 @@ def read(
 
 
 def read_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
-    """Of a network with a task of its own: which test images it answers right."""
-    confusion = evaluate(model, images, recipe, device).confusion
-    right = int(confusion.trace())
-    # Which images they are does not matter: between tasks nothing is paired by image.
-    hits = np.zeros(len(images), dtype=np.float32)
-    hits[:right] = 1
-    return {f"{TYPICAL}|correct": np.random.default_rng(0).permutation(hits)}
+    """Of a network with a task of its own: which test images it answers right, image by image."""
+    hits = []
+    model.eval()
+    with torch.inference_mode():
+        for shown, labels in labelled_batches(images, recipe, device, Process()):
+            hits.append(log_probabilities(model, as_float(shown), recipe).argmax(-1) == labels)
+    return {f"{TYPICAL}|correct": torch.cat(hits).float().cpu().numpy()}
 
 
 def _plan(measure: Measure, recipe: Recipe) -> Plan:
@@ -137,17 +147,26 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
         mean=recipe.data.mean,
         std=recipe.data.std,
         device=device,
+        keep_probabilities=True,
         **operator,
     )
     out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
     out |= {f"{name}@{length:g}": values for length, run in report.curve.items() for name, values in run.items()}
-    found: Columns = {name: values[:, 0].float().numpy() for name, values in out.items()}
+    found: Columns = {name: _compact(values) for name, values in out.items()}
+    assert report.log_probabilities is not None
+    found[ANSWERS] = report.log_probabilities.numpy()
     return found | {FLIPS: np.array(json.dumps(report.flips[:KEPT_FLIPS]))}
+
+
+def _compact(values: torch.Tensor) -> np.ndarray:
+    """``(N,)`` of a single number per image, ``(N, F)`` of several, in float32."""
+    whole = values.float().numpy()
+    return whole[:, 0] if whole.shape[1] == 1 else whole
 
 
 def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
     reach = measure.reach or 180.0
-    bits = rotation_variability(
+    p = rotation_probabilities(
         model,
         images.on_canvas(recipe.data.canvas),
         max_degrees=reach,
@@ -157,7 +176,11 @@ def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images
         std=recipe.data.std,
         device=device,
     )
-    return {"js": np.asarray(bits, dtype=np.float32)}
+    unturned = p[:, :1].expand_as(p[:, 1:])
+    out = {"js": jensen_shannon(unturned, p[:, 1:]).mean(1), "changed": top1_change(unturned, p[:, 1:]).mean(1)}
+    out |= {"shift_bits": shift_bits(p), "answer_bits": entropy(p).mean(1), "answer_mean": p.mean(1)}
+    found: Columns = {name: values.float().numpy() for name, values in out.items()}
+    return found | {ANSWERS: p.clamp_min(torch.finfo(p.dtype).tiny).log().to(torch.float16).numpy()}
 
 
 def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:

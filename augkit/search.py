@@ -27,6 +27,7 @@ from augkit.space import Space, Value, changes_nothing, differences
 SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
+FLOOR = 0.8  # benchmarks/results/ruler.json: networks that nearly collapsed stay below it, augmented ones do not
 READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
 
 
@@ -78,16 +79,41 @@ class Terms(Data):
     epochs: int = Field(ge=1, description="of a trial")
     least_epochs: int = Field(1, ge=1, description="before a trial may be pruned")
     sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="of Optuna")
-    floor: float = Field(0.5, ge=0, le=1, description="least accuracy above chance and least kappa (share of control)")
+    floor: float = Field(FLOOR, ge=0, le=1, description="least accuracy above chance and kappa (share of control's)")
     seed: int = Field(0, ge=0, description="of the sampler and of trials")
+    controls: dict[str, dict[str, Value]] = Field(
+        {}, description="by architecture (`control_key`), what the search of a control found; as it stands when empty"
+    )
 
     def open_space(self) -> Space:
         """The space as such."""
         return Space.from_dict(self.space)
 
+    def control_values(self, architecture: Mapping[str, Value]) -> dict[str, Value]:
+        """What the control of an architecture has in the place of the recipe's own fields."""
+        return {**self.controls.get(control_key(architecture), {}), **architecture}
+
+
+def control_study(name: str) -> str:
+    """The study in which a search looks for its best control."""
+    return f"{name}-control"
+
+
+def refuse_existing(storage: BaseStorage, name: str) -> None:
+    """InputError where a study of that name is there."""
+    if name in optuna.get_all_study_names(storage):
+        raise InputError(f"study '{name}' exists: add --resume to go on, or name another --study")
+
 
 def make_or_join(
-    storage: BaseStorage, name: str, terms: Terms, trials: int, *, join: bool, lead: bool = True
+    storage: BaseStorage,
+    name: str,
+    terms: Terms,
+    trials: int,
+    *,
+    join: bool,
+    lead: bool = True,
+    create: bool = True,
 ) -> tuple[optuna.Study, bool]:
     """Create a study with its first trials in line, or go on with one; and whether it was created.
 
@@ -98,17 +124,20 @@ def make_or_join(
         trials: that should finish.
         join: whether a study that exists is gone on with.
         lead: whether it then takes ``trials``, and does not keep its own number.
+        create: whether it may be created; else another command is given a minute to do that.
 
     Raises:
         InputError: the study exists and ``join`` is False, or its terms differ; says in what.
     """
     goal = terms.goal
+    if not create and wait_for(lambda: name in optuna.get_all_study_names(storage) or None, READY) is None:
+        raise InputError(f"study '{name}' is not there: --resume the command that was to make it")
     try:
         study = optuna.create_study(storage=storage, study_name=name, directions=["maximize"] * len(goal.objectives))
         created = True
     except optuna.exceptions.DuplicatedStudyError:
         if not join:
-            raise InputError(f"study '{name}' exists: add --resume to go on, or name another --study") from None
+            refuse_existing(storage, name)
         study, created = optuna.load_study(storage=storage, study_name=name), False
     if not created:
         theirs = wait_for(lambda: study.user_attrs.get("terms"), READY)
@@ -122,7 +151,7 @@ def make_or_join(
         _name_metrics(study, goal)
         study.set_user_attr("trials", trials)
     if created or (lead and not study.user_attrs.get("ready")):
-        _begin(study, terms.open_space())
+        _begin(study, terms)
         study.set_user_attr("ready", True)
     elif wait_for(lambda: study.user_attrs.get("ready"), READY) is None:
         # Two that put the first trials in line would run each of them twice.
@@ -263,6 +292,24 @@ def candidates(
     return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
 
 
+def best_controls(study: optuna.Study, terms: Terms, images: int) -> dict[str, dict[str, Value]]:
+    """What a search without augmentation found best for every architecture, by `control_key`.
+
+    The most invariant of those that are about as accurate as the best, as `candidates` says; what was not tried for an
+    architecture stays out.
+    """
+    space, found = terms.open_space(), {}
+    for architecture in space.architectures():
+        key = control_key(architecture)
+        tried = [t for t in completed(study) if space.architecture(t.user_attrs["values"]) == architecture]
+        control = study.user_attrs[key]
+        best = candidates(tried, terms.goal, control["accuracy"], images, 1) if tried else []
+        # The recipe as it stands was tried too, as the control of this search.
+        if best and best[0].user_attrs["learned_invariance"] > 0:
+            found[key] = space.others(best[0].user_attrs["values"])
+    return found
+
+
 def importance(study: optuna.Study, goal: Goal) -> dict[str, dict[str, float]]:
     """Share of each objective's variance that each searched field explains (PED-ANOVA); empty with few trials."""
     if len(completed(study)) < 4:
@@ -292,14 +339,15 @@ def _value(k: int) -> Callable[[FrozenTrial], float]:
     return lambda trial: float(trial.values[k])
 
 
-def _begin(study: optuna.Study, space: Space) -> None:
+def _begin(study: optuna.Study, terms: Terms) -> None:
     """Put the controls in line, then the presets that lie within the space and are no control, each once."""
     there = {t.user_attrs.get("control") or t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
+    space = terms.open_space()
     inside = changes_nothing(space.with_values(space.preset(0.0)).policy)
     taken: list[dict[str, Value]] = []
     for architecture in space.architectures():
         key = control_key(architecture)
-        values = {**space.preset(0.0), **architecture}
+        values = {**space.preset(0.0), **terms.control_values(architecture)}
         if key not in there:
             study.enqueue_trial(values if inside else {}, user_attrs={"control": key})
         taken += [values] if inside else []

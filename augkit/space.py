@@ -140,9 +140,24 @@ class Space:
         keys = [key for key in self.ranges if key.startswith("model.")]
         return [dict(zip(keys, row, strict=True)) for row in itertools.product(*(self.ranges[k].choices for k in keys))]
 
-    def control(self, architecture: Mapping[str, Value]) -> Recipe:
-        """The recipe as it stands with this architecture, not augmented."""
-        return self.with_values(architecture).control()
+    def others(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Those of the values that are not of the policy."""
+        return {key: values[key] for key in self.ranges if key in values and not key.startswith("policy.")}
+
+    def control(self, values: Mapping[str, Value]) -> Recipe:
+        """The recipe with these values, not augmented: it differs from them in the policy alone."""
+        return self.with_values(self.others(values)).control()
+
+    def without_policy(self) -> Space:
+        """The search of a control: the recipe not augmented, and the ranges that are not of the policy."""
+        return Space(self.recipe.control(), {k: r for k, r in self.ranges.items() if not k.startswith("policy.")})
+
+    @property
+    def searches_training(self) -> bool:
+        """Whether fields of training or optimizer are searched beside augmentation, which a control could have too."""
+        others = any(key.split(".")[0] not in ("policy", "model") for key in self.ranges)
+        augmented = any(key.startswith("policy.") for key in self.ranges) or not changes_nothing(self.recipe.policy)
+        return others and augmented
 
     def preset(self, strength: float) -> dict[str, Value]:
         """The recipe as it stands, but for the policy: every field at ``strength`` of the way to its strong end."""

@@ -23,11 +23,12 @@ from augkit.claims import DEFAULT_MEASURE, TYPICAL, Claim, check_references
 from augkit.errors import InputError, unknown_name
 from augkit.recipe import Recipe, find_recipe, recipe_folders
 from augkit.schema import Data, apply_overrides, parse_override, read_yaml, validate
+from augkit.sequential import RULES, Rule
 from augkit.statistics import NO_NETWORK
 
 SIZES = ("quick", "standard", "full")
 OFF = "none"  # the policy without augmentation
-IMAGE_SETS = (TYPICAL, "inverted", "upside down", "photographs", "texture shuffle", "erased")
+IMAGE_SETS = (TYPICAL, "another hand", "inverted", "upside down", "photographs", "texture shuffle", "erased")
 AXES = ("shift", "scale", "rotation", "layers")
 
 
@@ -104,6 +105,7 @@ class Size(Data):
     recipe: str | None = Field(None, description="base recipe: a file or a shipped name")
     overrides: dict[str, Any] = Field({}, description="dotted keys of the recipe")
     seeds: int | None = Field(None, ge=1, description="training seeds per arm")
+    looks: list[int] | None = Field(None, description="numbers of seeds at which the study is answered")
     images: int | None = Field(None, ge=2, description="test images at most")
     architectures: dict[str, dict[str, Any]] = Field({}, description="added, or put in the place of those so named")
     measures: dict[str, dict[str, Any]] = Field({}, description="fields of measures that differ")
@@ -120,6 +122,10 @@ class StudySettings(Data):
     recipe: str = Field(description="base recipe: a file or a shipped name")
     overrides: dict[str, Any] = Field({}, description="dotted keys of the recipe")
     seeds: int = Field(3, ge=1, description="training seeds per arm")
+    looks: list[int] | None = Field(
+        None, description="numbers of seeds at which the study is answered, ascending; 'seeds' alone when null"
+    )
+    spending: Rule = Field("obrien-fleming", description=f"how looks share the 5 %: {', '.join(RULES)}")
     images: int = Field(1000, ge=2, description="test images at most, the same for all arms")
     sizes: dict[Literal["quick", "standard", "full"], Size] = Field({}, description="what each size changes")
     architectures: dict[str, dict[str, Any]] = Field(
@@ -158,6 +164,7 @@ class Study:
     measures: dict[str, Measure]
     claims: list[Claim]
     reference: str
+    looks: tuple[int, ...] = ()
     source: str = field(default="", compare=False)
 
     @classmethod
@@ -213,7 +220,10 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
         raise InputError(f"{source}: reference: {unknown_name('architecture', reference, architectures)}")
     count = seeds or chosen.seeds or settings.seeds
     images = chosen.images or settings.images
-    return Study(settings, size, recipe, count, images, arms, measures, claims, reference, source)
+    looks = tuple(chosen.looks or settings.looks or [chosen.seeds or settings.seeds])
+    if list(looks) != sorted(set(looks)) or looks[0] < 1:
+        raise InputError(f"{source}: looks: expected ascending numbers of seeds, got {', '.join(map(str, looks))}")
+    return Study(settings, size, recipe, count, images, arms, measures, claims, reference, looks, source)
 
 
 def _expand(

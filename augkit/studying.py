@@ -119,10 +119,18 @@ def _run(
     else:
         failed = _alone(place, missing, show)
     show.stage("answering claims")
-    results = Findings(place, cells).results(len(cells), len(cells) - len(missing))
+    results = Findings(place, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
     results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
     write_results(results, folder)
     return results
+
+
+def _earlier_looks(folder: Path) -> list[int]:
+    """Numbers of seeds at which the claims of this folder were answered before."""
+    try:
+        return [int(seeds) for seeds in json.loads((folder / "results.json").read_text())["looks"]["taken"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # none, or one of a time when looks were not kept
 
 
 def _refuse_shared(leads: bool, folder: Path) -> None:

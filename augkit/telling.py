@@ -51,7 +51,7 @@ class Teller:
                 self.controls.add(key)
                 tuning.display.line(
                     f"{key.removesuffix(' {}')}   accuracy {100 * attrs[key]['accuracy']:5.1f} %"
-                    f"  JS {attrs[key]['js']['typical']:.4f} bits (not augmented)"
+                    f"  shift information {100 * attrs[key]['shift_information']['typical']:.1f} % (not augmented)"
                 )
         for trial in search.finished(tuning.study):
             if trial.number in self.seen:

@@ -123,8 +123,8 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         found = row.get("validation_accuracy")
         accuracy = "" if found is None else f"  validation accuracy {100 * found:.1f} %"
         note[0] = note[0] if found is None else f", {100 * found:.1f} %"
-        moved = row.get("variability")
-        moved = "" if moved is None else f"  JS {moved['value']:.4f} bits"
+        share = row.get("shift_information", {}).get("value")
+        moved = "" if share is None else f"  shift information {100 * share:.1f} %"
         of = "" if recipe.train.steps else f"/{recipe.train.epochs}"
         when = "" if display.live else f"[{display.clock()}] "
         display.line(

@@ -195,7 +195,8 @@ def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -
     every = recipe.invariance.every
     if every and (last or number % every == 0) and isinstance(job.held_out, Images):
         shown = sample(job.held_out, recipe.invariance.images)
-        row["variability"] = measure_model(state.result, recipe, shown, device=job.device).js.to_dict()
+        found_there = measure_model(state.result, recipe, shown, device=job.device)
+        row["shift_information"] = found_there.shift_information.to_dict()
     if recipe.train.patience and "validation_accuracy" in row:
         state.note_best(row["validation_accuracy"])
     state.history.append(row)

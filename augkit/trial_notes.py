@@ -51,7 +51,8 @@ def annotate(worker: Worker) -> Callable[[FrozenTrial, Recipe, InvarianceReport 
             save(contact_sheet(recipe.policy, shown), sheet)
             upload_artifact(artifact_store=store, file_path=str(sheet), study_or_trial=live)
             if report is not None and report.curve:
-                points = [{"length": length, "js": value} for length, value in report.response().items()]
+                changes = report.response("top1_change").items()
+                points = [{"length": length, "top1_change": value} for length, value in changes]
                 save_png(response({f"trial {trial.number}": points}), curve)
                 upload_artifact(artifact_store=store, file_path=str(curve), study_or_trial=live)
 

@@ -19,7 +19,7 @@ from augkit.data import Dataset, Images, atypical
 from augkit.errors import RunError, WriteError
 from augkit.evaluation import measure_model
 from augkit.heartbeats import BEAT, PROCESS, sign_on
-from augkit.invariance import InvarianceReport, learned_invariance
+from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.job import Run
 from augkit.recipe import Recipe
 from augkit.search import Goal, Terms
@@ -65,7 +65,7 @@ class Worker:
         self.validation = self.dataset.validation
         self.sets: dict[str, Images] = {"typical": self.validation}
         if self.terms.goal.atypical:
-            self.sets |= atypical(self.validation, seed=self.terms.seed)
+            self.sets |= atypical(self.validation, seed=self.terms.seed, data=self.dataset.name)
         search.equip(self.study, self.terms, self.index)
 
     def run(self) -> None:
@@ -150,16 +150,22 @@ class Worker:
     def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
         """Write what was found, and how far it is from the bounds."""
         chance, terms = 1 / len(self.dataset.classes), self.terms
-        bounds = {
-            "accuracy": chance + terms.floor * (reference["accuracy"] - chance) - found["accuracy"],
-            "kappa": terms.floor * reference["kappa"] - found["kappa"],
+        least = {
+            "accuracy": chance + terms.floor * (reference["accuracy"] - chance),
+            "kappa": terms.floor * reference["kappa"],
         }
+        bounds = {key: low - self._error(found[key]) - found[key] for key, low in least.items()}
         if terms.goal.at_least is not None:
             bounds["at_least"] = terms.goal.shortfall(found)
         for key, value in bounds.items():
             trial.set_constraint(key, value)
         for key, value in {**found, "bounds": bounds}.items():
             trial.set_user_attr(key, value)
+
+    def _error(self, share: float) -> float:
+        """Two standard errors of a share on the validation images: what is lower by less is not clearly lower."""
+        inside = min(1.0, max(0.0, share))
+        return 2 * float((inside * (1 - inside) / len(self.validation)) ** 0.5)
 
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
         """The answer of a trial with the same values."""
@@ -191,7 +197,7 @@ class Worker:
         """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
         architecture = dict(next(a for a in self.space.architectures() if search.control_key(a) == key))
         self.watch.stage("control, not augmented")
-        began, recipe = time.monotonic(), self._budgeted(self.space.control(architecture))
+        began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
         found = self.score_control(recipe, trial.number)
         found |= {"number": trial.number, "epochs": recipe.train.epochs, "seconds": time.monotonic() - began}
         trial.set_user_attr("architecture", architecture)
@@ -201,11 +207,15 @@ class Worker:
             raise Surplus  # no augmentation is no point of the space
         self.space.suggest(trial)
         scores = {"accuracy": found["accuracy"], "learned_invariance": 0.0, "atypical_invariance": 0.0}
-        self._judge(trial, {**scores, "kappa": found["kappa"], "js": found["js"]["typical"]}, found)
+        beside = {"kappa": found["kappa"], "shift_information": found["shift_information"]["typical"]}
+        self._judge(trial, {**scores, **beside}, found)
         return [scores[name] for name in self.terms.goal.objectives]
 
     def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
-        """Train and measure a control: ``accuracy``, ``kappa``, and ``js`` per set of images."""
+        """Train and measure a control: ``accuracy``, ``kappa``, and ``shift_information`` per set of images.
+
+        Sets about which it says next to nothing are left out.
+        """
         kept = self.folder / "controls" / f"{self.study.study_name}-{number}" if self.folder else None
         try:
             run = self._train(recipe, number, kept, [])
@@ -218,13 +228,15 @@ class Worker:
                 "the control's answers hardly vary under shift, so learned invariance is undefined; "
                 "train longer (train.epochs) or measure larger shifts (invariance.max_shift)"
             )
-        js = {name: report.js.value for name, report in reports.items()}
-        return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "js": js}
+        said = {name: r.shift_information.value for name, r in reports.items() if not unsaid(r, typical)}
+        if self.terms.goal.atypical and len(said) == 1:
+            raise GiveUpError("the control says next to nothing about any atypical images; leave --atypical out")
+        return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]
     ) -> tuple[InvarianceReport | None, dict[str, Any]]:
-        """Train and measure a trial: ``accuracy``, ``learned_invariance``, ``js``, ``kappa`` and ``epochs``."""
+        """Train and measure a trial: what the objectives are, ``shift_information``, ``kappa`` and ``epochs``."""
         goal, curve = self.terms.goal, []
 
         def on_epoch(row: dict[str, Any]) -> None:
@@ -242,14 +254,14 @@ class Worker:
         report = self._measure(run, self.validation, self.lengths)
         found = {
             "accuracy": report.accuracy.value,
-            "learned_invariance": 1 - report.js.value / reference["js"]["typical"],
-            "js": report.js.value,
+            "learned_invariance": 1 - _variability(report) / reference["shift_information"]["typical"],
+            "shift_information": _variability(report),
             "kappa": report.kappa.value,
             "epochs": recipe.train.epochs,
         }
         if goal.atypical:
-            others = {name: self._measure(run, images).js.value for name, images in self.sets.items()}
-            learned = [1 - value / reference["js"][name] for name, value in others.items() if name != "typical"]
+            its = {name: value for name, value in reference["shift_information"].items() if name != "typical"}
+            learned = [1 - _variability(self._measure(run, self.sets[name])) / value for name, value in its.items()]
             found["atypical_invariance"] = sum(learned) / len(learned)
         return report, found
 
@@ -308,5 +320,13 @@ def _along(goal: Goal, row: Mapping[str, Any], reference: Mapping[str, Any]) -> 
     """The objective on the way, where this epoch has it."""
     if goal.mode == "accuracy":
         return row.get("validation_accuracy")
-    moved = row.get("variability")
-    return None if moved is None else 1 - moved["value"] / reference["js"]["typical"]
+    moved = row.get("shift_information")
+    if moved is None:
+        return None
+    return 1 - (1.0 if moved["value"] is None else moved["value"]) / reference["shift_information"]["typical"]
+
+
+def _variability(report: InvarianceReport) -> float:
+    """Shift information; 1, the most that there is, of a network whose answers say nothing."""
+    found = report.shift_information
+    return found.value if found.defined else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -29,8 +30,8 @@ from augkit.errors import InputError
 from augkit.folders import write
 from augkit.outcome import outcome
 from augkit.report.page import search_page
-from augkit.report.table import print_table, print_trials
-from augkit.search import SAMPLERS, Goal, load_terms
+from augkit.report.table import chosen_words, print_carried_over, print_table, print_trials
+from augkit.search import FLOOR, SAMPLERS, Goal, load_terms
 from augkit.space import Space
 from augkit.tuning import Workers, load_study, tune
 
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> None:
             goal=_goal(options),
             sampler=options.sampler,
             floor=options.floor,
+            tune_control=options.tune_control,
             storage=options.storage,
             study_name=options.study or "augkit",
             workers=Workers(
@@ -87,7 +89,8 @@ def main(arguments: list[str]) -> None:
     else:
         print_table(results["table"])
         print(results["conclusion"])
-        print(f"\nchosen: {results['chosen']['policy']}")
+        print_carried_over(results["carry_over"])
+        print(f"\nchosen: {chosen_words(results['chosen'])}")
         print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 
 
@@ -114,8 +117,16 @@ def _parser() -> Any:
     goal.add_argument(
         "--floor",
         type=_share,
-        default=0.5,
-        help="least accuracy above chance and kappa of a trial, as a share of the control's (default: 0.5)",
+        default=FLOOR,
+        help="a trial whose accuracy above chance or kappa is clearly below this share of the control's cannot win"
+        f" (default: {FLOOR:g})",
+    )
+    goal.add_argument(
+        "--tune-control",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="first search the control's own fields, with as many trials (default: where train.* or optim.* are"
+        " searched beside augmentation)",
     )
     where = parser.add_argument_group("where")
     add_spread(where, "study.journal in --output", "augkit")
@@ -127,8 +138,6 @@ def _parser() -> Any:
 
 
 def _share(text: str) -> float:
-    import argparse
-
     try:
         value = float(text)
     except ValueError:
@@ -202,7 +211,10 @@ def _resume_line(options: Any, folder: Path) -> str:
         skipped = action.dest in ("recipe", "output", "resume", "overwrite", "help", "json", "quiet", "show", "seed")
         if skipped or value == action.default:
             continue
-        line += [action.option_strings[0]] if value is True else [action.option_strings[0], str(value)]
+        if isinstance(value, bool):
+            line.append(action.option_strings[0 if value else -1])
+        else:
+            line += [action.option_strings[0], str(value)]
     return shlex.join(line)
 
 

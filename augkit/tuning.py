@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from augkit import search
@@ -20,16 +22,17 @@ from augkit.comparison import jsonable
 from augkit.data import Dataset
 from augkit.errors import InputError
 from augkit.evaluation import check_measurable
-from augkit.finals import Tuning, finish
+from augkit.finals import Tuning
 from augkit.folders import claim, environment, reserve, write
 from augkit.invariance import InvarianceReport
+from augkit.judging import finish
 from augkit.outcome import search_cost
 from augkit.recipe import Recipe
 from augkit.report.figures import save_png, summary
 from augkit.report.page import tuning_page
 from augkit.report.sheet import contact_sheet, save
 from augkit.search import Goal, Terms
-from augkit.space import Space
+from augkit.space import Space, Value
 from augkit.storages import open_storage
 from augkit.supervising import Crew, Spread, is_remote, own_index, recover
 from augkit.taking import Watch
@@ -67,7 +70,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     top: int = 2,
     goal: Goal | None = None,
     sampler: str = "tpe",
-    floor: float = 0.5,
+    floor: float = search.FLOOR,
+    tune_control: bool | None = None,
     storage: str | None = None,
     study_name: str = "augkit",
     workers: Workers | None = None,
@@ -88,7 +92,9 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         top: trials that are retrained at full length, of which one is chosen.
         goal: what for; accuracy and learned invariance when None.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
-        floor: least accuracy above chance, and least kappa, of a trial (share of the control's).
+        floor: accuracy above chance, and kappa, of a trial must not be clearly below this share of the control's.
+        tune_control: search the control's own fields first, with as many trials, so that augmentation is measured
+            against the best network without it; where fields of training or optimizer are searched when None.
         storage: Optuna storage (file or URL); ``study.journal`` in ``folder`` when None. A study that exists at a URL
             is joined: this process then only helps with the search.
         study_name: of the Optuna study.
@@ -119,6 +125,12 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
     check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
     remote, place = is_remote(storage), storage or str(folder / JOURNAL)
+    twice = space.searches_training if tune_control is None else tune_control
+    if twice and not space.searches_training:
+        raise InputError("--tune-control: expected ranges of train or optim beside the augmentation, got none")
+    # A control is searched for what is best of it by itself, whatever is wanted of augmentation.
+    of_control = {"space": space.without_policy().to_dict(), "goal": Goal()}
+    first = terms.model_copy(update=of_control) if twice else terms
 
     def take_folder() -> None:
         claim(folder, resume=resume, overwrite=overwrite)
@@ -130,29 +142,34 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         take_folder()
     with Display(0, quiet=quiet) as display:
         backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
+        for note in dataset.notes:
+            display.line(note)
         helps = remote and not resume  # until it is known whether the study was there
+
+        def tuning_of(study: optuna.Study, terms: Terms) -> Tuning:
+            return Tuning(study, terms, folder, seeds, top, target, dataset, display)
+
+        begin = _Begin(backend, crew, trials, resume, remote, tuning_of)
         try:
-            study, created = search.make_or_join(backend, study_name, terms, trials, join=resume or remote, lead=resume)
+            if not (resume or remote):
+                search.refuse_existing(backend, study_name)
+            tuning, created = begin(search.control_study(study_name) if twice else study_name, first)
             helps = not (created or resume)
             if not inside:
                 take_folder()  # a storage or a study that will not do is refused before anything is replaced
-            again, others = recover(study, crew.retries, alone=not remote)
-            if again:
-                display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
-            if others:
-                display.line(f"{others} trial(s) are under way elsewhere")
-            for note in dataset.notes:
-                display.line(note)
-            if foreign := sum(map(search.is_foreign, study.get_trials(deepcopy=False))):
-                display.line(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
-            tuning = Tuning(study, terms, folder, seeds, top, target, dataset, display)
-            _plan(tuning, trials)
-            _search(tuning, place, crew, own_index() if helps else 0)
+            index = own_index() if helps else 0
+            _plan(tuning, trials, 1 + twice)
+            if twice:
+                found = _search_control(tuning, place, crew, index)
+                seconds = tuning.phases["search"]
+                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), create=not helps)
+                tuning.phases["search of the control"] = seconds
+            _search(tuning, place, crew, index)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
             display.line("the search is done; the command that made the study goes on with the final runs")
-            return {"joined": True, "search_cost": search_cost(study, terms)}
+            return {"joined": True, "search_cost": search_cost(tuning.study, tuning.terms)}
         recipe, results = finish(tuning)
         results["cost"] = {
             "seconds": round(time.monotonic() - started, 1),
@@ -160,6 +177,49 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         }
         _write(tuning, recipe, results)
     return results
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Opens the studies of a command, one after the other; ``make`` is told a study and its terms."""
+
+    backend: BaseStorage
+    crew: Workers
+    trials: int
+    resume: bool
+    remote: bool
+    make: Callable[[optuna.Study, Terms], Tuning]
+
+    def __call__(self, name: str, terms: Terms, *, create: bool = True) -> tuple[Tuning, bool]:
+        """The study with what was left unfinished in line again, and whether it was created."""
+        join = self.resume or self.remote
+        study, created = search.make_or_join(
+            self.backend, name, terms, self.trials, join=join, lead=self.resume, create=create
+        )
+        tuning = self.make(study, terms)
+        again, others = recover(study, self.crew.retries, alone=not self.remote)
+        if again:
+            tuning.display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
+        if others:
+            tuning.display.line(f"{others} trial(s) are under way elsewhere")
+        if foreign := sum(map(search.is_foreign, study.get_trials(deepcopy=False))):
+            tuning.display.line(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
+        return tuning, created
+
+
+def _search_control(tuning: Tuning, place: str, crew: Workers, index: int) -> dict[str, dict[str, Value]]:
+    """Search without augmentation; the best fields of a control, by architecture."""
+    say = tuning.display.line
+    say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
+    _search(tuning, place, crew, index)
+    found = search.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
+    say(f"control   {_in_words(found)}")
+    return found
+
+
+def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:
+    fields = [f"{key} {value}" for values in controls.values() for key, value in values.items()]
+    return f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
 
 
 def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: Workers, storage: str | None) -> None:
@@ -179,13 +239,13 @@ def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
     write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 
-def _plan(tuning: Tuning, trials: int) -> None:
-    """The size of the bar, and how much of it is done."""
+def _plan(tuning: Tuning, trials: int, searches: int) -> None:
+    """The size of the bar, and how much of it is done, before the first of the searches."""
     images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
     each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
     already = len(search.finished(tuning.study))
     controls = len(tuning.space.architectures())
-    tuning.display.begin((max(trials, already) + controls) * each + tuning.work(), already * each)
+    tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
 
 
 def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
@@ -289,6 +349,7 @@ def load_study(folder: Path, storage: str | None, name: str | None) -> optuna.St
         raise InputError(f"--show: expected a folder of augkit.tune, there is no '{folder / JOURNAL}'")
     backend = open_storage(place)
     names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
+    names = [known for known in names if name == known or known not in map(search.control_study, names)]
     wanted = name or (names[0] if len(names) == 1 else None)
     if wanted not in names:
         raise InputError(f"--show: expected --study, one of: {', '.join(names) or 'none'}; got {name or 'none'}")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augkit.data import Images, atypical_versions
+from augkit.data import Images, atypical, atypical_versions, load_dataset
 from augkit.data.atypical import Erase, Place, TextureShuffle, UpsideDown, place_beyond
 from augkit.errors import InputError
 
@@ -150,3 +150,34 @@ def test_there_must_be_room_beyond_the_range() -> None:
     for bad in ({"max_shift": -1.0}, {"max_shift": float("nan")}, {"max_shift": 1.0, "max_factor": 0.5}):
         with pytest.raises(InputError, match="expected max_shift >= 0 and max_factor >= 1"):
             atypical_versions(images, **bad)
+
+
+@pytest.mark.parametrize(("data", "side"), [("mnist5k", 28), ("digits", 8)])
+def test_another_hand_keeps_labels_and_the_size_of_digits(data: str, side: int) -> None:
+    images = load_dataset(data).open_test(200)
+    found = atypical(images, data=data)
+    assert list(found) == ["another hand", "upside down", "photographs"]
+    other = found["another hand"]
+    assert (other.images.shape, other.images.dtype) == ((200, 1, side, side), torch.uint8)
+    assert other.labels is not None
+    assert len(other.labels.unique()) == 10
+
+    def extent(pixels: torch.Tensor) -> float:
+        """Rows that have ink, the mean over images."""
+        return (pixels.amax((1, 3)) > 100).float().sum(1).mean().item()
+
+    assert extent(other.images) == pytest.approx(extent(images.images), rel=0.2)
+    # The same digits, by a classifier that knows nothing but the mean of each class.
+    assert images.labels is not None
+    flat = [each.images.float().flatten(1) for each in (images, other)]
+    means = torch.stack([flat[0][images.labels == k].mean(0) for k in range(10)])
+    answers = torch.cdist(flat[1], means).argmin(1)
+    assert (answers == other.labels).float().mean() > 0.3
+    assert torch.equal(other.images, atypical(images, data=data)["another hand"].images)
+
+
+def test_other_data_are_inverted() -> None:
+    images = Images(random(20, (12, 12), 1), torch.arange(20) % 5)
+    assert (
+        list(atypical(images)) == list(atypical(images, data="cifar10")) == ["inverted", "upside down", "photographs"]
+    )

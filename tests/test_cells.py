@@ -14,13 +14,15 @@ import yaml
 from pictures import noise
 from PIL import Image
 
+import augkit
 from augkit import compare
 from augkit.building import load_recipe_data
 from augkit.cells import Cell, Workplace, cells_of, to_do
 from augkit.command import run
 from augkit.errors import InputError, OddMapWarning, RunError
+from augkit.invariance.information import entropy, shift_information
 from augkit.models import load_model
-from augkit.readings import read
+from augkit.readings import read, read_accuracy
 from augkit.recipe import Recipe
 from augkit.studies import Measure, Study
 from augkit.studying import run_study, summary
@@ -134,8 +136,38 @@ def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> N
     columns = place.columns(cells[0])["shift"]
     assert {"typical|js", "typical|correct", "typical|js@1", "inverted|changed"} <= set(columns)
     numbers = [values for key, values in columns.items() if not key.endswith("flips")]
-    assert all(values.shape == (60,) and values.dtype == np.float32 for values in numbers)
+    assert all(len(values) == 60 and values.dtype == np.float32 for values in numbers)
+    assert columns["inverted|answer_mean"].shape == (60, 10)
     assert cells[0] not in to_do(place, cells)
+
+
+def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Path, tmp_path: Path) -> None:
+    place = Workplace(Study.load(study_file, seeds=1), tmp_path, torch.device("cpu"))
+    cell = cells_of(place.study)[0]
+    place.work(cell)
+    answers = place.answers(cell, "shift")
+    assert (answers.shape, answers.dtype) == ((60, 5, 10), np.float16)  # itself, one pair and two lengths
+    p = torch.from_numpy(answers).double().exp()
+    columns = place.columns(cell)["shift"]
+    again = shift_information(p[:, 1:3]).item()
+    means = {name: torch.from_numpy(columns[f"typical|{name}"]).double() for name in ("shift_bits", "answer_bits")}
+    whole = entropy(torch.from_numpy(columns["typical|answer_mean"]).double().mean(0)) - means["answer_bits"].mean()
+    assert again == pytest.approx((means["shift_bits"].mean() / whole).item(), rel=1e-2)
+    kept = place.path(cell) / "measured" / "shift.npz"
+    assert kept.stat().st_size < 60 * 1500
+    assert not [key for key in columns if key.endswith("log_probabilities")]
+
+
+def test_which_images_a_network_of_another_task_answers_right_is_kept_image_by_image(tiny: Recipe) -> None:
+    dataset = augkit.load_dataset("digits", limit=200)
+    model, images = augkit.fit(tiny, dataset=dataset).model, dataset.open_test(80)
+    found = read_accuracy(model, tiny, images, torch.device("cpu"))["typical|correct"]
+    pixels = images.put_on_canvas(tiny.data.canvas).images.float() / 255
+    with torch.inference_mode():
+        logits = model((pixels - torch.tensor(tiny.data.mean)) / torch.tensor(tiny.data.std))
+    expected = (logits.argmax(-1) == images.labels).float().numpy()
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_what_layers_lose_is_lost_at_pools_and_not_brought_back_by_global_pooling(

@@ -85,7 +85,7 @@ def test_compare_gives_a_paired_table(
     assert f"tiny: On {len(digits.open_test())} typical test images and 2 training seeds" in " ".join(out.split())
     result = json.loads((tmp_path / "c" / "results.json").read_text())
     rows = {(row["arm"], row["images"]): row for row in result["table"]}
-    assert {images for _, images in rows} == {"typical", "inverted", "upside down", "photographs"}
+    assert {images for _, images in rows} == {"typical", "another hand", "upside down", "photographs"}
     assert rows["tiny-control", "typical"]["learned_invariance"] is None
     assert rows["tiny", "photographs"]["accuracy"] is None
     assert set(rows["tiny", "typical"]["learned_invariance"]) == {"value", "low", "high"}

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from augkit.comparison import Arm, closing_table, conclusion, jsonable, response_curve
+from augkit.comparison import Arm, Contrast, closing_table, conclusion, jsonable, response_curve
 from augkit.errors import InputError
-from augkit.invariance import Estimate, InvarianceReport
+from augkit.invariance import CarryOver, Estimate, InvarianceReport
+from augkit.invariance.information import FACTORS
+from augkit.recipe import Recipe
 from augkit.report.table import cells, headings, html_table
 
 
-def report(level: float, images: str, seed: int, labelled: bool = True) -> InvarianceReport:
+def report(level: float, images: str, seed: int, labelled: bool = True, said: float = 1.0) -> InvarianceReport:
     """A report with known variability: ``level`` on average, a little different for every seed."""
     rng = np.random.default_rng(seed)
     shared = np.random.default_rng(99).exponential(1.0, 200)
     js = torch.from_numpy(level * shared * math.exp(0.02 * rng.normal()))[:, None]
     statistics = {"changed": js, "mac": js, "js": js, "shares": torch.full((200, 2), 0.5, dtype=torch.float64)}
+    statistics |= {"shift_bits": js, "answer_bits": torch.full_like(js, 2.0 - said)}
+    statistics["answer_mean"] = torch.full((200, 4), 0.25, dtype=torch.float64)
+    factors = torch.tensor(FACTORS, dtype=torch.float64)
+    statistics |= {"tempered_js": js * factors**2, "tempered_bits": (1 / factors).expand(200, -1)}
     if labelled:
         correct = torch.from_numpy((np.random.default_rng(5).random(200) < 0.9).astype(float))[:, None]
         statistics |= {"correct": correct, "shifted_correct": correct}
@@ -86,6 +93,69 @@ def test_a_control_that_does_not_vary_leaves_it_undefined() -> None:
     assert "undefined" in cells(rows[1])
 
 
+def test_more_invariant_is_said_where_all_variabilities_agree() -> None:
+    def twisted(level: float, changed: float, seed: int) -> InvarianceReport:
+        made = report(level, "typical", seed).statistics
+        return InvarianceReport({}, made | {"changed": made["changed"] * changed}, {}, "typical", {})
+
+    control = Arm("control", [{"typical": twisted(0.1, 1.0, k)} for k in range(3)])
+    best = Arm("best", [{"typical": twisted(0.02, 10.0, 10 + k)} for k in range(3)])
+    text = conclusion(closing_table([control, best]), "best", 6.0)
+    assert "whether augmentation made the network more invariant is disputed: shift information says 80." in text
+    assert "top-1 change (-" in text
+    assert "more invariant, though" not in text
+
+
+def test_where_networks_say_nothing_invariance_is_undefined_in_words() -> None:
+    arms = [
+        Arm(name, [{"typical": report(level, "typical", k), "inverted": report(level, "inverted", k, said=0.02)}
+                   for k in range(first, first + 3)])
+        for name, level, first in (("control", 0.1, 0), ("best", 0.02, 10))
+    ]  # fmt: skip
+    row = closing_table(arms)[-1]
+    assert not row["learned_invariance"].defined
+    assert not row["transfer"].defined
+    words = "Inverted: undefined: the networks say 0.02 bits about these images, 1 about typical ones, less than 10 %."
+    assert words in conclusion(closing_table(arms), "best", 6.0)
+
+
+def test_how_much_arrives_comes_before_the_difference() -> None:
+    rows = table(typical=0.02, upside_down=0.06)
+    carried = {"upside down": CarryOver(Estimate(0.4, 0.3, 0.5), 0.0, [0.1] * 9, [0.1] * 9, ["n"] * 9)}
+    text = conclusion(rows, "best", 6.0, carried=carried)
+    assert "Upside down: only in part: 40.0 % [30.0, 50.0] of it arrives (slope over 9 networks); learned" in text
+
+
+BASE = {"name": "x", "data": {"name": "digits"}}
+
+
+@pytest.mark.parametrize(
+    ("treated", "words"),
+    [
+        ({"policy": {"shift": {"max_pixels": 2.0}}}, "augmentation"),
+        ({"policy": {"shift": {"max_pixels": 0.0}}}, "nothing"),
+        ({"train": {"label_smoothing": 0.41}}, "train.label_smoothing 0.41 instead of 0), without augmentation,"),
+        (
+            {"policy": {"shift": {"max_pixels": 2.0}}, "optim": {"lr": 0.5}},
+            "augmentation together with the other fields (optim.lr 0.5 instead of",
+        ),
+    ],
+)
+def test_the_conclusion_names_what_differed(treated: dict[str, Any], words: str) -> None:
+    mine, its = (Recipe.model_validate({**BASE, **fields}) for fields in (treated, {}))
+    assert words in str(Contrast.between(mine, its))
+    smoothing = Contrast.between(Recipe.model_validate({**BASE, "train": {"label_smoothing": 0.41}}), its)
+    text = conclusion(table(typical=0.02, upside_down=0.06), "best", 6.0, smoothing)
+    assert "augmentation removed" not in text
+    assert "carry over" not in text
+
+
+def test_seeds_are_kept_one_by_one() -> None:
+    row = table(typical=0.02)[-1]
+    assert len(row["per_seed"]["shift_information"]) == 3
+    assert np.mean(row["per_seed"]["accuracy"]) == pytest.approx(row["accuracy"].value)
+
+
 def test_arms_need_the_same_seeds() -> None:
     short = arm("best", {"typical": 0.1}, 10)
     with pytest.raises(InputError, match="as many seeds"):
@@ -95,7 +165,7 @@ def test_arms_need_the_same_seeds() -> None:
 def test_response_curves_pool_the_seeds() -> None:
     points = response_curve(arm("control", {"typical": 0.1}, 0))
     assert [point["length"] for point in points] == [1.0]
-    assert points[0]["js"].low < points[0]["js"].value < points[0]["js"].high
+    assert points[0]["top1_change"].low < points[0]["top1_change"].value < points[0]["top1_change"].high
 
 
 def test_cells_fit_the_headings_and_html_is_escaped() -> None:

@@ -15,10 +15,12 @@ from augkit.invariance.learned import rounding
 
 
 def run_of(values: np.ndarray) -> dict[str, torch.Tensor]:
-    """Statistics of a run whose js per image is given."""
+    """Statistics of a run whose variability per image is given, and whose answers say 1.5 bits."""
     column = torch.from_numpy(np.asarray(values, dtype=np.float64))[:, None]
     shares = torch.full((len(column), 2), 0.5, dtype=torch.float64)
-    return {"js": column, "changed": column, "mac": column, "shares": shares}
+    bits = {"shift_bits": column, "answer_bits": torch.full_like(column, 0.5)}
+    bits["answer_mean"] = torch.full((len(column), 4), 0.25, dtype=torch.float64)
+    return {"js": column, "changed": column, "mac": column, "shares": shares, **bits}
 
 
 def report_of(values: np.ndarray, fingerprint: str = "same") -> InvarianceReport:

@@ -152,8 +152,8 @@ def test_early_stop_keeps_the_best_weights(tiny: Recipe, digits: Dataset, tmp_pa
 def test_variability_is_measured_along_training(tiny: Recipe) -> None:
     invariance = {**tiny.invariance.model_dump(), "every": 2, "images": 40}
     run = augkit.fit(with_train(tiny.replaced(invariance=invariance), epochs=3))
-    assert ["variability" in row for row in run.history] == [False, True, True]
-    found = run.history[-1]["variability"]
+    assert ["shift_information" in row for row in run.history] == [False, True, True]
+    found = run.history[-1]["shift_information"]
     assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
 
 

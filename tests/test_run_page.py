@@ -70,13 +70,13 @@ def test_confusions_are_counted() -> None:
 
 def test_summary_says_what_the_numbers_say() -> None:
     varied = record().history
-    varied[0]["variability"] = {"value": 0.2, "low": 0.1, "high": 0.3}
-    varied[-1]["variability"] = {"value": 0.05, "low": 0.0, "high": 0.1}
+    varied[0]["shift_information"] = {"value": 0.2, "low": 0.1, "high": 0.3}
+    varied[-1]["shift_information"] = {"value": 0.05, "low": 0.0, "high": 0.1}
     varied[1] |= {"validation_accuracy": 0.9, "validation_loss": 1.0}
     text = summary(record(history=varied, confusion=[[8, 2, 0], [5, 5, 0], [0, 0, 0]]))
     assert text.startswith("65.0 % [43.3, 81.9] of 20 validation images are classified right after 4 epochs")
     assert "The best evaluation was 90.0 %, after epoch 2" in text
-    assert "move by 0.0500 bits (JS), 0.2000 when first measured" in text
+    assert "5.0 % of what its answers say is about the shift, 20.0 % when first measured" in text
 
 
 class Checker(HTMLParser):
@@ -111,7 +111,7 @@ def test_page_is_whole_and_self_contained(classes: int, epochs: int) -> None:
 def test_names_of_classes_are_text_in_any_script() -> None:
     made = record(4)
     made.classes[:] = [r"$\\frac$", "冰箱", "<i>", "a&b"]
-    made.history[0]["variability"] = {"value": None, "low": None, "high": None}
+    made.history[0]["shift_information"] = {"value": None, "low": None, "high": None}
     page = run_page(made, SHEET)
     for name in (r"$\\frac$", "冰箱", "&lt;i&gt;", "a&amp;b"):
         assert f"<td class='name'>{name}</td>" in page
@@ -124,7 +124,7 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "report.html" in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Stopped early: 1 evaluations brought no better accuracy." in page
-    assert "Variability: Jensen-Shannon" in page
+    assert "Shift information: the share of what answers say" in page
 
 
 def test_a_run_from_python_gets_it_too(tmp_path: Path, tiny: Recipe) -> None:

@@ -356,10 +356,12 @@ def test_real_trials_under_every_goal(goal: Goal, tiny: Recipe, tmp_path: Path) 
             continue
         found = trial.user_attrs
         assert trial.values == [found[name] for name in goal.objectives]
-        assert found["learned_invariance"] == pytest.approx(1 - found["js"] / reference["js"]["typical"])
+        assert found["learned_invariance"] == pytest.approx(
+            1 - found["shift_information"] / reference["shift_information"]["typical"]
+        )
         if goal.atypical:
             assert len(trial.values) == 3
-            assert set(reference["js"]) > {"typical"}
+            assert set(reference["shift_information"]) > {"typical"}
         if goal.mode == "invariance":
             assert set(trial.intermediate_values) == {1, 2, 3}
             assert max(trial.intermediate_values.values()) < 1

@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from made_up import bits_of
 from scipy import stats
 
 from augkit.claims import Part
-from augkit.decisions import Decision, decide, holm, join, power, seeds_needed
-from augkit.matching import Matched
+from augkit.decisions import decide, holm, p_words, power, seeds_needed
+from augkit.invariance.intervals import mean_replicates
 from augkit.statistics import MissingError, View, half_length, statistic
 
 IMAGES, SEEDS = 60, 5
 
 
 def view_of(levels: dict[str, list[np.ndarray]], **more: Any) -> View:
-    """A view of arms whose js per seed and image is given on typical images."""
+    """A view of arms whose shift information per seed and image is given on typical images."""
     columns = {
-        (arm, seed, "shift"): {"typical|js": values, "typical|correct": (values < np.median(values)).astype(float)}
+        (arm, seed, "shift"): {**bits_of(values), "typical|correct": (values < np.median(values)).astype(float)}
         for arm, runs in levels.items()
         for seed, values in enumerate(runs)
     }
@@ -130,11 +132,16 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_parts_are_joined_by_the_weakest() -> None:
-    joined = join([Decision(0.01, 1.0), Decision(0.2, 0.8)])
-    assert (joined.p_for, joined.p_against) == (0.2, 1.0)
-    assert join([Decision(0.001, 1.0), Decision(1.0, 0.01)]).verdict == "refuted"
-    assert join([Decision(0.001, 1.0), Decision(1.0, 0.03)]).verdict == "undetermined"
+def test_small_p_values_are_not_spelled_out() -> None:
+    assert p_words(2.8e-25) == "p < 0.001"
+    assert p_words(0.0123) == "p = 0.012"
+
+
+def test_degrees_of_freedom_are_bounded_by_the_seeds() -> None:
+    # Ten seeds that agree better than their images' noise lets them: what few seeds show of their spread is not known.
+    values = np.random.default_rng(0).exponential(1.0, (300, 10))
+    found = mean_replicates([torch.from_numpy(column) for column in values.T])
+    assert found.error()[1] <= 18
 
 
 def flat(*levels: float) -> list[np.ndarray]:
@@ -146,8 +153,8 @@ def flat(*levels: float) -> list[np.ndarray]:
 def test_invariances_by_hand() -> None:
     view = view_of({"none": flat(0.1, 0.1), "shift": flat(0.02, 0.03), "blur": flat(0.05, 0.05)})
     shown = statistic(view, part("learned_invariance", arm="shift", control="none")).shown
-    assert shown.value == pytest.approx(0.75)
-    assert shown.low < 0.75 < shown.high < 1
+    assert shown.value == pytest.approx(1 - math.sqrt(0.2 * 0.3))  # of the mean log ratio over seeds
+    assert shown.low < shown.value < shown.high < 1
     half = statistic(
         view, part("architectural_invariance", {"sign": "below", "margin": 0.9}, arm="blur", control="none")
     )
@@ -165,7 +172,10 @@ def test_interaction_is_the_difference_of_log_ratios() -> None:
 def test_slope_over_strength() -> None:
     strengths = {"s1": 0.5, "s2": 1.0}
     view = view_of({"n": flat(0.1, 0.1), "s1": flat(0.06, 0.06), "s2": flat(0.02, 0.02)}, strengths=strengths)
+    # 40 % at half strength and 80 % at full; an effect that is there at any strength alike has no slope.
     assert statistic(view, part("slope", arms=["s1", "s2"], control="n")).shown.value == pytest.approx(0.8)
+    same = view_of({"n": flat(0.1, 0.1), "s1": flat(0.02, 0.02), "s2": flat(0.02, 0.02)}, strengths=strengths)
+    assert statistic(same, part("slope", arms=["s1", "s2"], control="n")).shown.value == pytest.approx(0, abs=1e-9)
 
 
 def test_growth_and_half_life() -> None:
@@ -173,6 +183,7 @@ def test_growth_and_half_life() -> None:
         ("a", seed, "shift"): {
             f"typical|js@{at:g}": np.full(IMAGES, value) for at, value in ((1, 0.1), (2, 0.3), (4, 0.4))
         }
+        | bits_of(np.full(IMAGES, 0.2))
         for seed in (0, 1)
     }
     view = View(columns, (0, 1), lengths={"shift": [1.0, 2.0, 4.0]})
@@ -184,7 +195,9 @@ def test_growth_and_half_life() -> None:
 def test_transfer_and_several_image_sets() -> None:
     levels = {"n": (0.1, 0.1), "s": (0.02, 0.06)}
     columns = {
-        (arm, seed, "shift"): {"typical|js": flat(typical)[0], "inverted|js": flat(other)[0], "odd|js": flat(0.1)[0]}
+        (arm, seed, "shift"): bits_of(flat(typical)[0])
+        | bits_of(flat(other)[0], "inverted")
+        | bits_of(flat(0.1)[0], "odd")
         for arm, (typical, other) in levels.items()
         for seed in (0, 1)
     }
@@ -202,24 +215,49 @@ def test_a_quiet_control_leaves_it_undefined_and_one_seed_undetermined() -> None
     assert found.decision.verdict == "undetermined"
     alone = view_of({"n": flat(0.1), "s": flat(0.05)})
     columns = dict(alone.columns)
-    columns["s", 0, "shift"] = {"typical|js": np.random.default_rng(0).exponential(0.01, IMAGES)}
+    columns["s", 0, "shift"] = bits_of(np.random.default_rng(0).exponential(0.01, IMAGES))
     assert statistic(View(columns, (0,)), part("learned_invariance", arm="s", control="n")).decision.p_for == 1
 
 
 def test_what_was_not_measured_is_named() -> None:
-    with pytest.raises(MissingError, match="'typical js' of c, seed 0"):
+    with pytest.raises(MissingError, match="'typical shift_bits' of c, seed 0"):
         statistic(view_of({"a": flat(0.1)}), part("variability", arm="c"))
 
 
-def test_matched_accuracy_takes_out_what_accuracy_explains() -> None:
-    accuracy = {("a", k): 0.90 + 0.01 * k for k in range(5)} | {("b", k): 0.92 + 0.01 * k for k in range(5)}
-    levels = {run: math.exp(-10 * value) for run, value in accuracy.items()}
-    matched = Matched(accuracy, {"typical|js": levels}, ("a", "b"))
-    assert matched.possible
-    assert matched.slope("typical|js")[0] == pytest.approx(-10)
-    arms = {arm: flat(*(levels[arm, k] for k in range(5))) for arm in ("a", "b")}
-    raw = statistic(view_of(arms), LOG_RATIO).shown
-    assert raw.value == pytest.approx(0.2, abs=0.01)
-    assert statistic(view_of(arms, matching=matched), LOG_RATIO).shown.value == pytest.approx(0.0, abs=1e-6)
-    apart = {run: value + 0.1 * (run[0] == "b") for run, value in accuracy.items()}
-    assert not Matched(apart, {"typical|js": levels}, ("a", "b")).possible
+def test_image_sets_of_which_networks_say_nothing_are_left_out_and_named() -> None:
+    columns = {
+        (arm, seed, "shift"): bits_of(flat(level)[0]) | bits_of(flat(0.5)[0], "inverted", said=0.05)
+        | bits_of(flat(level)[0], "upside down")
+        for arm, level in {"n": 0.1, "s": 0.02}.items()
+        for seed in (0, 1)
+    }  # fmt: skip
+    view = View(columns, (0, 1))
+    both = statistic(view, part("learned_invariance", arm="s", control="n", images=["inverted", "upside down"]))
+    assert both.shown.value == pytest.approx(0.8)
+    assert both.reason == "left out: inverted, the networks say 0.05 bits about these images, 1 about typical ones"
+    alone = statistic(view, part("learned_invariance", arm="s", control="n", images="inverted"))
+    assert not alone.shown.defined
+    assert alone.decision.verdict == "undetermined"
+
+
+def test_a_contrast_that_another_variability_contradicts_decides_nothing() -> None:
+    changed = {"n": 0.1, "s": 0.2}
+    columns = {
+        (arm, seed, "shift"): bits_of(flat(level)[0]) | {"typical|changed": np.full(IMAGES, changed[arm])}
+        for arm, level in {"n": 0.1, "s": 0.02}.items()
+        for seed in (0, 1)
+    }
+    found = statistic(View(columns, (0, 1)), part("learned_invariance", arm="s", control="n"))
+    assert found.shown.low > 0.5
+    assert found.dissent == ("top1_change",)
+    assert found.decision.verdict == "undetermined"
+    agreeing = {k: v | {"typical|changed": np.full(IMAGES, 0.1 if k[0] == "n" else 0.05)} for k, v in columns.items()}
+    found = statistic(View(agreeing, (0, 1)), part("learned_invariance", arm="s", control="n"))
+    assert (found.dissent, found.decision.verdict) == ((), "supported")
+
+
+def test_ratios_are_averaged_over_seeds_and_not_their_parts() -> None:
+    view = view_of({"n": flat(0.2, 0.02), "s": flat(0.02, 0.01)})
+    found = statistic(view, LOG_RATIO.model_copy(update={"arm": "s", "control": "n"}))
+    assert found.shown.value == pytest.approx((math.log(0.1) + math.log(0.5)) / 2)
+    assert found.effect.per_seed == pytest.approx([math.log(0.1), math.log(0.5)])

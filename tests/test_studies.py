@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from made_up import bits_of
 
 from augkit.answers import answer_claims, collapses
 from augkit.cells import cells_of
 from augkit.errors import InputError
+from augkit.sequential import Look, look_at
 from augkit.statistics import View
 from augkit.studies import SIZES, Study, is_study
 
@@ -117,6 +119,7 @@ def test_networks_of_your_own(tmp_path: Path) -> None:
         ({"claims": with_claim(arm="maxpool+shft")}, r"claim 6: unknown arm 'maxpool\+shft': did you mean"),
         ({"claims": with_claim(statistic="learned_invarianc")}, "unknown statistic 'learned_invarianc': did you mean"),
         ({"claims": with_claim(control=None)}, "'control' with learned_invariance, which needs arm, control"),
+        ({"claims": with_claim(primary=True, check=True)}, "a primary part that predicts something and is no check"),
         ({"claims": with_claim(near=1)}, "no 'near' with learned_invariance"),
         ({"claims": with_claim(prediction="zero")}, "a margin above 0 with sign zero"),
         ({"claims": with_claim(images="typcal")}, "unknown image set 'typcal': did you mean 'typical'"),
@@ -174,8 +177,7 @@ def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -
     for seed in range(4):
         for arm, level in (("maxpool+none", 0.2), ("maxpool+shift", 0.1)):
             fallen = (arm, seed) == ("maxpool+shift", 3)
-            js = rng.uniform(0.9, 1.1, 50) * (1e-12 if fallen else level)
-            columns[arm, seed, "shift"] = {"typical|js": js.astype(np.float32)}
+            columns[arm, seed, "shift"] = bits_of(rng.uniform(0.9, 1.1, 50) * (1e-12 if fallen else level))
             accuracy[arm, seed] = 0.11 if fallen else 0.9
     view = View(columns, range(4))
     assert collapses(study, accuracy, 0.1) == {("maxpool+shift", 3)}
@@ -187,6 +189,72 @@ def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -
         accuracy["maxpool+shift", seed] = 0.1
     (row,) = answer_claims(study, view, accuracy, 0.1)
     assert row["verdict"] == "not run"
+
+
+def answered(tmp_path: Path, levels: dict[str, float], seeds: int = 6, look: Look | None = None, **changes: Any) -> Any:
+    """The rows of a study whose arms have these shift informations."""
+    study = load(tmp_path, **changes)
+    rng = np.random.default_rng(0)
+    columns = {
+        (arm, seed, "shift"): bits_of(level * rng.uniform(0.9, 1.1, 50))
+        for arm, level in levels.items()
+        for seed in range(seeds)
+    }
+    accuracy = {(arm, seed): 0.9 for arm in levels for seed in range(seeds)}
+    return answer_claims(study, View(columns, range(seeds)), accuracy, 0.1, look=look)
+
+
+LEVELS = {"maxpool+none": 0.2, "maxpool+shift": 0.1}
+
+
+def test_the_primary_part_gives_the_verdict_and_the_others_are_counted(tmp_path: Path) -> None:
+    (first,) = with_claim()
+    of_claim = {key: first.pop(key) for key in ("id", "name", "claim", "source")}
+    never = {**first, "prediction": {"sign": "below", "margin": 0.1}, "label": "never"}
+    shown = {**first, "prediction": "describe", "label": "shown"}
+    claims = [{**of_claim, "parts": [never, {**first, "label": "half", "primary": True}, shown]}]
+    (row,) = answered(tmp_path, LEVELS, claims=claims)
+    assert (row["verdict"], row["primary"], row["held"]) == ("supported", 1, {"parts": 1, "of": 2})
+    assert row["effect"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert "half (primary)" in row["sentences"][0]
+    assert "1 of 2 parts hold" in row["sentences"][1]
+    assert "p < 0.001 after correction" in row["sentences"][1]
+    claims[0]["parts"][1]["primary"] = False  # then it is the first that predicts something
+    (row,) = answered(tmp_path, LEVELS, claims=claims)
+    assert (row["verdict"], row["primary"]) == ("refuted", 0)
+
+
+def test_identities_are_checks_outside_of_the_count(tmp_path: Path) -> None:
+    (first,) = with_claim()
+    identity = {**first, "id": 1, "statistic": "variability", "control": None, "check": True}
+    claims = [{**identity, "prediction": {"sign": "below", "margin": 0.5}}, *with_claim()]
+    holds, tested = answered(tmp_path, LEVELS, claims=claims)
+    assert (holds["verdict"], holds["check"], holds["p"]) == ("holds", True, None)
+    (alone,) = answered(tmp_path, LEVELS, claims=with_claim())
+    assert tested["p"] == alone["p"]  # Holm counts one claim
+    claims[0]["prediction"] = {"sign": "below", "margin": 0.05}
+    assert answered(tmp_path, LEVELS, claims=claims)[0]["verdict"] == "fails"
+
+
+def test_a_look_asks_for_more_and_an_undeclared_one_is_exploratory(tmp_path: Path) -> None:
+    weak = {"maxpool+none": 0.2, "maxpool+shift": 0.197}
+    (plain,) = answered(tmp_path, weak, claims=with_claim())
+    strict = look_at(5, (5, 10), (), "obrien-fleming")
+    (first,) = answered(tmp_path, weak, look=strict, claims=with_claim())
+    assert first["p"] == pytest.approx(min(1.0, plain["p"] * 0.05 / strict.level))
+    (row,) = answered(tmp_path, weak, look=look_at(7, (5, 10), (), "obrien-fleming"), claims=with_claim())
+    assert row["exploratory"]
+    assert "exploratory, as the study was looked at" in row["sentences"][1]
+
+
+def test_looks_are_declared_in_the_file(tmp_path: Path) -> None:
+    assert load(tmp_path).looks == (load(tmp_path).seeds,)
+    assert load(tmp_path, looks=[2, 4], spending="pocock").looks == (2, 4)
+    assert load(tmp_path, sizes={"quick": {"looks": [3]}}, looks=[2, 4]).looks == (3,)
+    with pytest.raises(InputError, match="looks: expected ascending numbers of seeds, got 4, 2"):
+        load(tmp_path, looks=[4, 2])
+    with pytest.raises(InputError, match="spending"):
+        load(tmp_path, looks=[2, 4], spending="haybittle")
 
 
 @pytest.mark.parametrize(("level", "easy"), [(1.0, True), (0.95, False)])

@@ -226,9 +226,9 @@ def test_page_and_markdown_say_everything() -> None:
 def test_arms_have_a_row_for_each_kind_of_images() -> None:
     table = Reader(study_page(study())).tables[1]
     own = ["plain", "shift", "0.5", "5", "12.3"]
-    assert table[1] == ["a", "91.0 [89.0, 93.0]", "typical", "0.0200 [0.0100, 0.0300]", "–", "–", *own]
-    assert table[2] == ["upside down", "undefined", "–", "–"]
-    assert table[3][4] == "0.600 [0.500, 0.700]"
+    assert table[1] == ["a", "91.0 [89.0, 93.0]", "typical", "–", "0.0200 [0.0100, 0.0300]", "–", "–", *own]
+    assert table[2] == ["upside down", "–", "undefined", "–", "–"]
+    assert table[3][5] == "0.600 [0.500, 0.700]"
     assert len(table) == 1 + 3 * 2
     assert all(len(row) == len(table[0]) for row in table[1::2])
 
@@ -284,7 +284,7 @@ def test_verdict_table_has_the_numbers_of_the_data(
         assert shown.endswith(" share")
         assert_printed(shown, [effect["value"], effect["low"], effect["high"]])
     assert row[3] == p_text(p)
-    assert row[4:] == [str(seeds), "12,345", "–" if needed is None else str(needed)]
+    assert row[4:] == ["–", str(seeds), "12,345", "–" if needed is None else str(needed)]
 
 
 def test_texts_of_numbers() -> None:

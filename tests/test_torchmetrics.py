@@ -18,10 +18,12 @@ from augkit.adapters.torchmetrics import (
     Kappa,
     MeanAbsoluteChange,
     ShiftAccuracy,
+    ShiftInformation,
     TopOneChange,
 )
 from augkit.errors import InputError, InputTypeError
 from augkit.invariance import metrics
+from augkit.invariance.information import shift_information
 
 CLASSES = 4
 MAKE: dict[str, Any] = {
@@ -30,6 +32,7 @@ MAKE: dict[str, Any] = {
     "mac": MeanAbsoluteChange,
     "js": JensenShannon,
     "kappa": lambda **options: Kappa(CLASSES, **options),
+    "information": lambda **options: ShiftInformation(CLASSES, **options),
     "accuracy": ShiftAccuracy,
     "worst": lambda **options: ShiftAccuracy(worst=True, **options),
 }
@@ -54,6 +57,7 @@ def expected(name: str, p: Tensor, q: Tensor, labels: Tensor) -> float:
         "mac": metrics.mean_absolute_change(p, q).mean(),
         "js": metrics.jensen_shannon(p, q).mean(),
         "kappa": metrics.kappa(change, shares),
+        "information": shift_information(torch.stack([p, q], dim=1)),
         "accuracy": right.mean(),
         "worst": right.prod(0).mean(),
     }[name].item()

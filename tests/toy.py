@@ -24,7 +24,7 @@ RECIPE = {
     "train": {"epochs": 8},
 }
 DATA: list[Dataset] = []
-CONTROL = {"accuracy": 0.94, "kappa": 0.5, "js": {"typical": 0.1}}
+CONTROL = {"accuracy": 0.94, "kappa": 0.5, "shift_information": {"typical": 0.1}}
 
 
 class Toy(Worker):
@@ -52,8 +52,8 @@ class Toy(Worker):
                 trial.report(value * epochs / recipe.train.epochs, epochs)
                 if epochs < recipe.train.epochs and trial.should_prune():
                     raise optuna.TrialPruned
-        found = {"accuracy": accuracy, "learned_invariance": learned, "js": 0.1 * (1 - learned), "kappa": 0.6}
-        return None, {**found, "epochs": epochs}
+        found = {"accuracy": accuracy, "learned_invariance": learned, "shift_information": 0.1 * (1 - learned)}
+        return None, {**found, "kappa": 0.6, "epochs": epochs}
 
 
 def make_terms(recipe: Mapping[str, Any] = RECIPE, **fields: Any) -> Terms:

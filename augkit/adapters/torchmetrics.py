@@ -23,7 +23,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from augkit.errors import InputError, InputTypeError
-from augkit.invariance import metrics
+from augkit.invariance import information, metrics
 
 
 class _PairMetric(Metric):
@@ -125,6 +125,46 @@ class JensenShannon(_PairMetric):
     def update(self, p: Tensor, q: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
         self._add(metrics.jensen_shannon(*self._probabilities(p, q)))
+
+
+class ShiftInformation(_PairMetric):
+    """Share of what answers say that is about the shift and not about the image, in [0, 1].
+
+    Unlike `JensenShannon` it is hardly moved by how sure the answers are; see `augkit.invariance.information`. Of two
+    shifts per image it is half of what many shifts would give, of every network alike.
+
+    Args:
+        num_classes: K.
+        logits, validate, torchmetrics_options: as in `TopOneChange`.
+    """
+
+    higher_is_better = False
+    bits: Tensor
+    probabilities: Tensor
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(**options)
+        if num_classes < 2:
+            raise InputError(f"num_classes: expected at least 2, got {num_classes}")
+        self.num_classes = num_classes
+        self.add_state("bits", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("probabilities", torch.zeros(num_classes), dist_reduce_fx="sum")
+
+    def update(self, p: Tensor, q: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
+        views = torch.stack(self._probabilities(p, q), dim=1)
+        # Entropies cancel where answers are nearly certain; a device without float64 has to do with what it has.
+        views = views if views.device.type == "mps" else views.double()
+        if views.shape[-1] != self.num_classes:
+            raise InputError(f"p and q: expected {self.num_classes} classes, got {views.shape[-1]}")
+        self._add(information.shift_bits(views))
+        self.bits += information.entropy(views).mean(1).sum().to(self.bits.dtype)
+        self.probabilities += views.mean(1).sum(0).to(self.probabilities.dtype)
+
+    def compute(self) -> Tensor:
+        """The share, a scalar; NaN before the first update, and where the answers say nothing."""
+        means = {"shift_bits": self.total[None], "answer_bits": self.bits[None], "answer_mean": self.probabilities}
+        return information.share_of_shift({name: total / self.count for name, total in means.items()})
 
 
 class Kappa(_PairMetric):

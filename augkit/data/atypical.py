@@ -14,24 +14,32 @@ import torch
 from torch import Tensor
 
 from augkit import geometry
+from augkit.data.bundled import BUNDLED
 from augkit.data.images import Images
 from augkit.errors import InputError
 from augkit.resampling import resample
 
 SHUFFLE, ERASE, PLACE = range(3)  # what a stream of random numbers is for
 GRID = 4  # patches of a shuffle along the shorter side
+OTHER_HANDS = {"mnist5k": "digits", "mnist": "digits", "digits": "mnist5k"}  # by other people, with the same labels
+GLYPH = {"digits": 1.0, "mnist5k": 20 / 28}  # share of the image's side that a digit fills
 
 
-def atypical(images: Images, *, seed: int = 0) -> dict[str, Images]:
+def atypical(images: Images, *, seed: int = 0, data: str = "") -> dict[str, Images]:
     """Content unlike ``images``, in versions that need no download, by name.
 
-    ``inverted`` (contrast, with the canvas) and ``upside down`` keep order and labels, so that they pair with
-    the originals image by image. ``photographs`` are as many patches of the same size from scikit-learn's two
-    photographs, grey where the images are, without labels.
+    ``upside down`` keeps order and labels, so that it pairs with the originals image by image, and so does
+    ``inverted`` (contrast, with the canvas). Networks of digits say next to nothing about inverted digits; where
+    ``data`` names digits, they are given ``another hand`` in their place, see `other_hand`. ``photographs`` are as many
+    patches of the same size from scikit-learn's two photographs, grey where the images are, without labels.
     """
     channels, height, width = images.shape
     patches = Images(_patches(len(images), channels, (height, width), seed), None)
-    return {"inverted": images.then(Inverted()), "upside down": images.then(UpsideDown()), "photographs": patches}
+    if data in OTHER_HANDS:
+        first = {"another hand": other_hand(data, len(images), images.shape, seed=seed)}
+    else:
+        first = {"inverted": images.then(Inverted())}
+    return {**first, "upside down": images.then(UpsideDown()), "photographs": patches}
 
 
 def atypical_versions(
@@ -177,6 +185,30 @@ def place_beyond(images: Images, seed: int, max_shift: float, max_factor: float 
         )
     farthest = min(half, max(nearest, math.floor(2 * max_shift)))
     return Place(seed, nearest, farthest, max_factor, images.background)
+
+
+def other_hand(data: str, count: int, shape: tuple[int, int, int], *, seed: int = 0) -> Images:
+    """Digits written by other people, as large as those of ``data`` are, with the same labels.
+
+    scikit-learn's digits (43 writers, 8 x 8 pixels, resampled to the size) for MNIST, and the digits of `mnist5k` for
+    those.
+
+    Args:
+        data: a key of `OTHER_HANDS`.
+        count: at most that many, drawn without repetition.
+        shape: ``(C, H, W)``.
+        seed: of the draw.
+    """
+    other = OTHER_HANDS[data]
+    whole = BUNDLED[other]().splits["all"]
+    drawn = np.random.default_rng(seed).permutation(len(whole))[:count]
+    few = whole.take(torch.from_numpy(drawn)).with_channels(shape[0])
+    size = (shape[1], shape[2])
+    factor = min(size) * GLYPH.get(data, GLYPH["mnist5k"]) / (min(whole.shape[1:]) * GLYPH[other])
+    scale = torch.full((len(few), 1), factor)
+    matrix = geometry.Axes(scale, torch.zeros_like(scale)).matrix((whole.shape[1], whole.shape[2]), size)
+    pixels = resample(few.images, matrix, size=size, kernel="lanczos3", padding="zeros")
+    return Images(pixels, few.labels, few.background)
 
 
 def _rng(seed: int, purpose: int, number: int) -> np.random.Generator:

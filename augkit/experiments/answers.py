@@ -100,7 +100,7 @@ def diagonal_pixel(  # noqa: PLR0913 (keywords of one measurement, each with a d
     return changed
 
 
-def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each with a default)
     model: nn.Module,
     images: Tensor,
     *,
@@ -113,8 +113,8 @@ def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each wi
     device: Device = None,
     batch_size: int = BATCH,
     seed: int = 0,
-) -> np.ndarray:
-    """Jensen-Shannon divergence in bits of the answers to an image and to the image rotated about its centre.
+) -> Tensor:
+    """What a network answers to an image and to the image rotated about its centre.
 
     Outside the inscribed disc images are ``background`` first, so that no corner tells the angle; the disc ends
     within two pixels, as a sharp edge would ring.
@@ -126,7 +126,7 @@ def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each wi
         model, images, mean, std, device, batch_size, seed: as in `exactness`.
 
     Returns:
-        ``(N,)``, means over angles.
+        ``(N, 1 + draws, K)``, probabilities, of the image as it is first.
     """
     check_images(images)
     size = (images.shape[-2], images.shape[-1])
@@ -144,8 +144,46 @@ def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each wi
         return rotated
 
     views = [view(None), *(view(k) for k in range(draws))]
-    p = logits_of(model, images, views, mean, std, device, batch_size).softmax(-1)
-    bits: np.ndarray = jensen_shannon(p[:, :1], p[:, 1:]).mean(1).numpy()
+    return logits_of(model, images, views, mean, std, device, batch_size).softmax(-1)
+
+
+def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    *,
+    max_degrees: float = 180.0,
+    draws: int = 4,
+    background: float = 0.0,
+    kernel: str = "lanczos3",
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> np.ndarray:
+    """Jensen-Shannon divergence in bits of the answers to an image and to the image rotated about its centre.
+
+    Args:
+        model, images, max_degrees, draws, background, kernel, mean, std, device, batch_size, seed: as in
+            `rotation_probabilities`.
+
+    Returns:
+        ``(N,)``, means over angles.
+    """
+    p = rotation_probabilities(
+        model,
+        images,
+        max_degrees=max_degrees,
+        draws=draws,
+        background=background,
+        kernel=kernel,
+        mean=mean,
+        std=std,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    bits: np.ndarray = jensen_shannon(p[:, :1].expand_as(p[:, 1:]), p[:, 1:]).mean(1).numpy()
     return bits
 
 

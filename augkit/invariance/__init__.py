@@ -1,9 +1,18 @@
 """How invariant a network is to shifts and rescaling of its input, with intervals; where it loses it; what is exact."""
 
+from augkit.invariance.carry_over import CarryOver, carry_over
 from augkit.invariance.certificate import Certificate, LogitCheck, certify
 from augkit.invariance.intervals import Estimate
 from augkit.invariance.layerwise import LayerEquivariance, layerwise_equivariance
-from augkit.invariance.learned import architectural_invariance, learned_invariance, transfer, verdict
+from augkit.invariance.learned import (
+    InvarianceComparison,
+    architectural_invariance,
+    compare_invariance,
+    learned_invariance,
+    transfer,
+    unsaid,
+    verdict,
+)
 from augkit.invariance.lie import LieDerivative, lie_derivative
 from augkit.invariance.measurement import Measurement, measure_invariance
 from augkit.invariance.network import Network
@@ -14,8 +23,10 @@ from augkit.invariance.reports import InvarianceReport
 
 __all__ = [
     "PROTOCOLS",
+    "CarryOver",
     "Certificate",
     "Estimate",
+    "InvarianceComparison",
     "InvarianceReport",
     "LayerEquivariance",
     "LieDerivative",
@@ -27,7 +38,9 @@ __all__ = [
     "Protocol",
     "RelativeInvariance",
     "architectural_invariance",
+    "carry_over",
     "certify",
+    "compare_invariance",
     "layerwise_equivariance",
     "learned_invariance",
     "lie_derivative",
@@ -35,5 +48,6 @@ __all__ = [
     "measure_invariance",
     "relative_invariance",
     "transfer",
+    "unsaid",
     "verdict",
 ]

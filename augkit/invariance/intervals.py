@@ -3,7 +3,8 @@
 Images are the clusters: all views of an image stay together. With one seed the interval is the percentile interval.
 With few seeds a percentile interval is far too narrow (three seeds have ten distinct resamples), so the bootstrap
 gives the standard error instead: its part from seeds is multiplied by S / (S - 1) (the bias of a plug-in variance),
-and the quantile is Student's t with the degrees of freedom of Satterthwaite 1946, S - 1 for the part from seeds.
+and the quantile is Student's t with the degrees of freedom of Satterthwaite 1946, S - 1 for the part from seeds, and
+at most twice that in all.
 ``tests/test_intervals.py`` checks the coverage.
 
 Every metric is a function of means over images, so a resample is a vector of weights and a block of resamples is one
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,10 @@ from augkit.invariance.metrics import METRICS, Means
 
 REPLICATES = 1000
 LEVEL = 0.95
+NOISE = 1e-6  # bits below which answers say nothing: entropies are kept in float32
+MOST_FREEDOM = (
+    2  # times S - 1: of the part from seeds a few seeds often see nothing, so more would be believed too much
+)
 CHUNK = 1 << 21  # counts in one block, a byte each; 8 blocks are kept, enough for 16,000 images
 PREDICTIONS = "predictions"
 Run = dict[str, Tensor]  # per-image statistics (N, F) by name; predictions (N, V) are integers
@@ -88,13 +93,48 @@ class Replicates:
         from_seeds = max(0.0, float(self.both.var()) - from_images) * self.seeds / (self.seeds - 1)
         total = from_images + from_seeds
         freedom = (self.seeds - 1) * (total / from_seeds) ** 2 if from_seeds > 0 else math.inf
-        return math.sqrt(total), freedom
+        return math.sqrt(total), min(freedom, MOST_FREEDOM * (self.seeds - 1))
 
     def _half_width(self) -> float:
         from scipy.stats import t
 
         error, freedom = self.error()
         return float(t.ppf((1 + LEVEL) / 2, freedom)) * error if error else 0.0
+
+
+@dataclass(frozen=True)
+class PerSeed:
+    """A statistic of every training seed.
+
+    Attributes:
+        values: ``(S,)``; NaN where it is undefined.
+        images: ``(R, S)``, replicates over images, the same resamples for all statistics on the same images.
+        seed: of the bootstrap.
+    """
+
+    values: np.ndarray
+    images: np.ndarray
+    seed: int = 0
+
+    def over_seeds(self) -> Replicates:
+        """The mean over seeds."""
+        count = len(self.values)
+        rng = np.random.default_rng([self.seed, count])
+        weights = rng.multinomial(count, [1 / count] * count, size=REPLICATES) / count
+        return Replicates(float(np.mean(self.values)), self.images.mean(1), (self.images * weights).sum(1), count)
+
+
+def combine_seeds(function: Callable[..., np.ndarray], *parts: PerSeed) -> PerSeed:
+    """A statistic made of others seed by seed, so that its mean over seeds is a mean of ratios, not a ratio of means.
+
+    Raises:
+        InputError: parts of different numbers of seeds.
+    """
+    if len({len(part.values) for part in parts}) != 1:
+        raise InputError("intervals: expected as many seeds of every part")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.asarray(function(*(part.values for part in parts)))
+        return PerSeed(values, np.asarray(function(*(part.images for part in parts))), parts[0].seed)
 
 
 def combine(function: Callable[..., np.ndarray], *parts: Replicates) -> Replicates:
@@ -123,17 +163,36 @@ def replicates(metric: str, runs: Sequence[Run], *, seed: int = 0) -> Replicates
 
 def replicates_of(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0) -> dict[str, Replicates]:
     """`replicates` of several metrics, which share the resamples and most of the work."""
+    return {metric: found.over_seeds() for metric, found in per_seed(metrics, runs, seed=seed).items()}
+
+
+def per_seed(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0) -> dict[str, PerSeed]:
+    """Metrics of every run with their replicates over images; arguments and errors as in `replicates`.
+
+    A share of something that is within its own noise is NaN.
+    """
+    needs = {name for metric in metrics for name in METRICS[metric].needs}
+    whole: dict[str, list[float]] = {metric: [] for metric in metrics}
+    resampled: dict[str, list[np.ndarray]] = {metric: [] for metric in metrics}
+    for means, drawn in means_per_seed(runs, needs, seed=seed):
+        for metric in metrics:
+            row = METRICS[metric]
+            quiet = row.denominator is not None and _is_noise(row.denominator(means), row.denominator(drawn))
+            whole[metric].append(math.nan if quiet else float(row(means)))
+            resampled[metric].append(row(drawn).numpy())
+    return {m: PerSeed(np.array(whole[m]), np.stack(resampled[m], axis=1), seed) for m in metrics}
+
+
+def means_per_seed(runs: Sequence[Run], needs: Iterable[str], *, seed: int = 0) -> Iterator[tuple[Means, Means]]:
+    """Of every run the means of its statistics over images ``(F,)``, and over resampled images ``(R, F)``."""
     if not runs or len({_length(run) for run in runs}) != 1:
         raise InputError("intervals: expected at least one run, all on the same images")
-    needs = {name for metric in metrics for name in METRICS[metric].needs}
-    per_seed = {metric: np.empty((REPLICATES, len(runs))) for metric in metrics}
-    whole: dict[str, list[float]] = {metric: [] for metric in metrics}
-    for k, run in enumerate(runs):
-        means, resampled = _means(run, needs, seed)
-        for metric in metrics:
-            whole[metric].append(float(METRICS[metric](means)))
-            per_seed[metric][:, k] = METRICS[metric](resampled).numpy()
-    return {metric: _over_seeds(whole[metric], values, seed) for metric, values in per_seed.items()}
+    for run in runs:
+        yield _means(run, set(needs), seed)
+
+
+def _is_noise(value: Tensor, drawn: Tensor) -> bool:
+    return float(value) - 2 * float(drawn.std()) <= NOISE
 
 
 def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
@@ -141,14 +200,7 @@ def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
     if not columns or len({len(column) for column in columns}) != 1:
         raise InputError("intervals: expected at least one run, all on the same images")
     joined = torch.stack([column.double() for column in columns], dim=1)
-    return _over_seeds(joined.mean(0).tolist(), resampled_means(joined, seed).numpy(), seed)
-
-
-def _over_seeds(whole: Sequence[float], per_seed: np.ndarray, seed: int) -> Replicates:
-    """From one value per seed and their replicates over images ``(R, S)``."""
-    count = len(whole)
-    weights = np.random.default_rng([seed, count]).multinomial(count, [1 / count] * count, size=REPLICATES) / count
-    return Replicates(float(np.mean(whole)), per_seed.mean(1), (per_seed * weights).sum(1), count)
+    return PerSeed(joined.mean(0).numpy(), resampled_means(joined, seed).numpy(), seed).over_seeds()
 
 
 def mean_estimates(columns: Tensor, *, low: float = 0.0, high: float = math.inf, seed: int = 0) -> list[Estimate]:

@@ -1,23 +1,44 @@
 """Learned and architectural invariance: how much variability augmentation, or architecture, removed.
 
-``L = 1 - V(treated) / V(control)``: 1 is perfect, 0 nothing, negative is harm. V is a variability under shift,
-Jensen-Shannon divergence by default. The interval is computed on ``log(V_treated / V_control)``, paired by seed
-and by image. *Transfer* is L on atypical images minus L on typical ones: a difference, because ratios explode
-near 0.
+``L = 1 - V(treated) / V(control)``: 1 is perfect, 0 nothing, negative is harm. V is a variability under shift, by
+default `shift_information`, which a change of confidence hardly moves. The interval is computed on the mean over
+training seeds of ``log(V_treated / V_control)``, paired by seed and by image. *Transfer* is L on atypical images minus
+L on typical ones: a difference, because ratios explode near 0.
+
+No single number decides that one network is more invariant than another: see `compare_invariance`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from augkit.errors import InputError
-from augkit.invariance.intervals import UNDEFINED, Estimate, Replicates, combine, replicates
+from augkit.invariance.information import UNCHANGED, matched_js
+from augkit.invariance.intervals import (
+    PREDICTIONS,
+    UNDEFINED,
+    Estimate,
+    PerSeed,
+    Replicates,
+    Run,
+    combine_seeds,
+    means_per_seed,
+    per_seed,
+)
+from augkit.invariance.metrics import METRICS
 from augkit.invariance.reports import InvarianceReport
 
+DEFAULT = "shift_information"
+MATCHED = "entropy_matched_js"  # a number of two networks, which no report has by itself
+AGREEING = (DEFAULT, MATCHED, "top1_change")  # must have one sign for a verdict
 VARIABILITIES: tuple[str, ...] = (
+    DEFAULT,
+    MATCHED,
     "js",
     "top1_change",
     "mac",
@@ -30,51 +51,117 @@ VARIABILITIES += ("from_unshifted_js", "blur_matched_js", "blur_only_js")
 # By how much rounding moves logits of the size that networks give; float32 when a report names no precision.
 LOGIT_ROUNDING = {"float32": 1e-5, "fp16": 1e-2, "bf16": 1e-1}
 FLOOR = 1e-12
+LEAST_SAID = 0.1  # of the bits that a network says about typical images; with less it says nothing about others
 
 Reports = InvarianceReport | Sequence[InvarianceReport]
 
 
-def learned_invariance(treated: Reports, control: Reports, *, metric: str = "js", seed: int = 0) -> Estimate:
+def learned_invariance(treated: Reports, control: Reports, *, metric: str = DEFAULT, seed: int = 0) -> Estimate:
     """Share of the control's variability that the treatment removed, with its 95 % interval.
 
     Args:
         treated, control: one report, or one per training seed in the same order; all on the same images under
             the same protocol.
-        metric: one of `VARIABILITIES`, which the reports hold.
+        metric: one of `VARIABILITIES`, which the reports hold. With ``entropy_matched_js`` the logits of each treated
+            network are first scaled until its answers to unshifted images are as sure as its control's.
         seed: of the bootstrap.
 
     Returns:
-        The estimate; undefined (NaN) where the control's variability is below its own noise: less than two
-        standard errors over images, or of the order of float rounding.
+        The estimate; undefined (NaN) where the control's variability is below its own noise (less than two
+        standard errors over images, or of the order of float rounding), where the answers say nothing, or where no
+        scaling makes the confidences equal.
 
     Raises:
         InputError: the reports do not belong together.
     """
-    log_ratio = _log_ratio(_several(treated), _several(control), metric, seed)
-    if log_ratio is None:
-        return UNDEFINED
-    interval = log_ratio.estimate()
-    return Estimate(*(1 - math.exp(bound) for bound in (interval.value, interval.high, interval.low)))
+    ratios = log_ratios(treated, control, metric=metric, seed=seed)
+    return UNDEFINED if ratios is None else as_share(ratios.over_seeds())
 
 
-def architectural_invariance(model: Reports, reference: Reports, *, metric: str = "js", seed: int = 0) -> Estimate:
+def architectural_invariance(model: Reports, reference: Reports, *, metric: str = DEFAULT, seed: int = 0) -> Estimate:
     """As `learned_invariance`, with the reference architecture, both without augmentation, as the control."""
     return learned_invariance(model, reference, metric=metric, seed=seed)
 
 
 def transfer(
-    typical: tuple[Reports, Reports], atypical: tuple[Reports, Reports], *, metric: str = "js", seed: int = 0
+    typical: tuple[Reports, Reports], atypical: tuple[Reports, Reports], *, metric: str = DEFAULT, seed: int = 0
 ) -> Estimate:
     """Learned invariance on atypical images minus that on typical ones; each pair is (treated, control).
 
-    Paired by seed, and by image where both sets hold versions of the same images in the same order.
+    Paired by seed, and by image where both sets hold versions of the same images in the same order. Undefined where
+    `unsaid` finds that the networks say nothing about the atypical images.
     """
-    parts = [_log_ratio(_several(a), _several(b), metric, seed) for a, b in (atypical, typical)]
-    if parts[0] is None or parts[1] is None:
+    there, here = (log_ratios(*pair, metric=metric, seed=seed) for pair in (atypical, typical))
+    if there is None or here is None or any(unsaid(a, t) for a, t in zip(atypical, typical, strict=True)):
         return UNDEFINED
-    if parts[0].seeds != parts[1].seeds:
+    if len(there.values) != len(here.values):
         raise InputError("transfer: expected as many seeds on typical as on atypical images")
-    return combine(lambda a, b: np.exp(b) - np.exp(a), parts[0], parts[1]).estimate()
+    return combine_seeds(lambda a, b: np.exp(b) - np.exp(a), there, here).over_seeds().estimate()
+
+
+def unsaid(atypical: Reports, typical: Reports) -> str:
+    """Why networks say too little about atypical images for a variability to mean anything; empty where they do not.
+
+    Too little is less than a tenth of the bits (`METRICS["information"]`) that they say about typical ones, the mean
+    over training seeds. Reports without probabilities say nothing of it.
+    """
+    return too_little(*([report.statistics for report in _several(reports)] for reports in (atypical, typical)))
+
+
+def too_little(atypical: Sequence[Run], typical: Sequence[Run]) -> str:
+    """`unsaid` of statistics per image."""
+    row = METRICS["information"]
+    if any(need not in run for group in (atypical, typical) for run in group for need in row.needs):
+        return ""
+
+    def said(run: Run) -> float:
+        return float(row({need: run[need].double().mean(0) for need in row.needs}))
+
+    there, here = (float(np.mean([said(run) for run in group])) for group in (atypical, typical))
+    if there >= LEAST_SAID * here:
+        return ""
+    return f"the networks say {there:.2g} bits about these images, {here:.2g} about typical ones"
+
+
+@dataclass(frozen=True)
+class InvarianceComparison:
+    """Whether networks are more invariant than their controls, by several variabilities.
+
+    Attributes:
+        verdict: ``more``, ``less``, ``undetermined``, ``disputed`` or ``undefined``.
+        by: learned invariance by each variability of `AGREEING`.
+        dissent: those of them that do not have the sign of `shift_information`.
+    """
+
+    verdict: str
+    by: dict[str, Estimate]
+    dissent: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        by = {name: estimate.to_dict() for name, estimate in self.by.items()}
+        return {"verdict": self.verdict, "by": by, "dissent": list(self.dissent)}
+
+
+def compare_invariance(treated: Reports, control: Reports, *, seed: int = 0) -> InvarianceComparison:
+    """Whether networks are more invariant than their controls; arguments and errors as in `learned_invariance`.
+
+    ``more`` and ``less`` where the interval of learned invariance by shift information says so and the values by
+    entropy-matched JS and by top-1 change have the same sign: shift information alone errs on networks that nearly
+    collapsed, JS alone on networks that are less sure. ``disputed`` where one of the two has the other sign, or none.
+    """
+    by = {metric: learned_invariance(treated, control, metric=metric, seed=seed) for metric in AGREEING}
+    return judge(by)
+
+
+def judge(by: dict[str, Estimate]) -> InvarianceComparison:
+    """The comparison that learned invariances by each variability of `AGREEING` make."""
+    word = {"positive": "more", "negative": "less"}.get(verdict(by[DEFAULT]), verdict(by[DEFAULT]))
+    if word not in ("more", "less"):
+        return InvarianceComparison(word, by)
+    # NaN has no sign, so that what is undefined does not agree.
+    dissent = tuple(m for m in AGREEING if not by[m].value * by[DEFAULT].value > 0)
+    return InvarianceComparison("disputed" if dissent else word, by, dissent)
 
 
 def verdict(estimate: Estimate) -> str:
@@ -93,27 +180,93 @@ def rounding(metric: str, precision: str) -> float:
     counts answers has no such floor: an answer that rounding changes is a changed answer.
     """
     moved = LOGIT_ROUNDING[precision]
-    if metric.endswith("js"):
+    if metric.endswith("js") or metric == DEFAULT:
         return max(1e-9, moved**2 / (8 * math.log(2)))
     return {"mac": moved / 2, "logit_change": moved, "logit_change_max": moved}.get(metric, 0.0)
 
 
-def _several(reports: Reports) -> list[InvarianceReport]:
-    return [reports] if isinstance(reports, InvarianceReport) else list(reports)
+def as_share(log_ratio: Replicates) -> Estimate:
+    """``1 - V / V0`` with its interval, from ``log(V / V0)``."""
+    interval = log_ratio.estimate()
+    if not interval.defined:
+        return UNDEFINED
+    return Estimate(*(1 - math.exp(bound) for bound in (interval.value, interval.high, interval.low)))
 
 
-def _log_ratio(
-    treated: list[InvarianceReport], control: list[InvarianceReport], metric: str, seed: int
-) -> Replicates | None:
+def log_ratios(treated: Reports, control: Reports, *, metric: str = DEFAULT, seed: int = 0) -> PerSeed | None:
+    """``log(V_treated / V_control)`` of every training seed; None where it is undefined, as in `learned_invariance`."""
+    above, below = _several(treated), _several(control)
     if metric not in VARIABILITIES:
         raise InputError(f"metric: expected one of {', '.join(VARIABILITIES)}, got {metric!r}")
-    if len(treated) != len(control):
-        raise InputError(f"expected as many treated runs as controls, got {len(treated)} and {len(control)}")
-    if len({report.fingerprint for report in treated + control}) != 1:
+    if len(above) != len(below):
+        raise InputError(f"expected as many treated runs as controls, got {len(above)} and {len(below)}")
+    if len({report.fingerprint for report in above + below}) != 1:
         raise InputError("expected reports on the same images under the same protocol, shifts and seed")
-    above = replicates(metric, [report.statistics for report in treated], seed=seed)
-    below = replicates(metric, [report.statistics for report in control], seed=seed)
-    precision = control[0].settings.get("precision", "float32")
-    if below.value - 2 * float(below.images.std()) <= rounding(metric, precision):
+    quiet = rounding(metric, below[0].settings.get("precision", "float32"))
+    if metric == MATCHED:
+        return log_ratio(
+            *entropy_matched(*([r.statistics for r in group] for group in (above, below)), seed=seed), quiet=quiet
+        )
+    v, v0 = (per_seed([metric], [r.statistics for r in group], seed=seed)[metric] for group in (above, below))
+    return log_ratio(v, v0, quiet=quiet, half=half_an_answer(metric, below[0].statistics))
+
+
+def log_ratio(v: PerSeed, v0: PerSeed, *, quiet: float, half: float = 0.0) -> PerSeed | None:
+    """``log(V / V0)`` of every seed; None where either is not finite, or V0 is within its noise.
+
+    Args:
+        v, v0: of the treated networks and of their controls.
+        quiet: V0 less two standard errors must be above that, and V below it is taken to be that.
+        half: half of one answer where V counts answers. It is added on both sides, as a count can be 0 by luck
+            (Haldane 1956, The estimation and significance of the logarithm of a ratio of frequencies).
+    """
+    pooled = v0.over_seeds()
+    if not (np.isfinite(v.values).all() and pooled.value - 2 * float(pooled.images.std()) > quiet):
         return None
-    return combine(lambda a, b: np.log(np.maximum(a, FLOOR) / np.maximum(b, FLOOR)), above, below)
+    least = max(quiet, FLOOR)
+
+    def logs(values: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(values + half, least))
+
+    return combine_seeds(lambda a, b: logs(a) - logs(b), v, v0)
+
+
+def half_an_answer(metric: str, run: Run, pairs: float = 1) -> float:
+    """Half of one changed answer as a share of all, for metrics that count; else 0.
+
+    ``pairs`` of an image where the run keeps no predictions that tell it.
+    """
+    if not METRICS[metric].counts:
+        return 0.0
+    if PREDICTIONS in run:
+        pairs = run[PREDICTIONS].shape[1] / 2
+    return 0.5 / (len(run[METRICS[metric].needs[0]]) * (pairs if metric == "top1_change" else 1))
+
+
+def entropy_matched(treated: Sequence[Run], control: Sequence[Run], *, seed: int = 0) -> tuple[PerSeed, PerSeed]:
+    """JS of both, with the logits of each treated network scaled to the confidence of its control.
+
+    Args:
+        treated, control: statistics per image of one run per training seed, in one order.
+        seed: of the bootstrap.
+    """
+    needs = ("tempered_js", "tempered_bits")
+    values: list[tuple[float, float]] = []
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    for mine, its in zip(*(means_per_seed(runs, needs, seed=seed) for runs in (treated, control)), strict=True):
+        whole, resampled = (
+            (matched_js(a["tempered_js"], a["tempered_bits"], b["tempered_bits"][..., UNCHANGED]),
+             b["tempered_js"][..., UNCHANGED])
+            for a, b in zip(mine, its, strict=True)
+        )  # fmt: skip
+        values.append((float(whole[0]), float(whole[1])))
+        drawn.append((resampled[0].numpy(), resampled[1].numpy()))
+    both = [
+        PerSeed(np.array(v), np.stack(d, axis=1), seed)
+        for v, d in zip(zip(*values, strict=True), zip(*drawn, strict=True), strict=True)
+    ]
+    return both[0], both[1]
+
+
+def _several(reports: Reports) -> list[InvarianceReport]:
+    return [reports] if isinstance(reports, InvarianceReport) else list(reports)

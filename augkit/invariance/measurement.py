@@ -18,7 +18,7 @@ from augkit.resampling import check_images
 
 Batch = tuple[Tensor, Tensor | None]
 Images = Tensor | Iterable[Tensor | tuple[Tensor, Tensor | None]]
-STATE_VERSION = 1
+STATE_VERSION = 2  # of `Measurement.state`
 
 
 def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -41,6 +41,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     device: torch.device | str | None = None,
     precision: str = "float32",
     compiled: bool = False,
+    keep_probabilities: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> InvarianceReport:
     """How much the output of a network varies when its input is shifted, or rescaled.
@@ -62,6 +63,8 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         mean, std: per channel, applied to the moved images before the network sees them.
         batch_size: images at once; batches of an iterable are split, and never joined.
         device, precision, compiled: see `augkit.invariance.network.Network`.
+        keep_probabilities: keep the logarithms of the probabilities of all views (``report.log_probabilities``), two
+            bytes for each image, view and class.
         on_batch: called with images done and in all; with images done twice where an iterable has no end in sight.
 
     Raises:
@@ -69,7 +72,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
 
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
     >>> report = measure_invariance(net, torch.rand(4, 1, 8, 8), max_shift=1.0)
-    >>> report.js.low <= report.js.value <= report.js.high
+    >>> 0 <= report.shift_information.low <= report.shift_information.value <= 1
     True
     """
     if plan is None:
@@ -82,7 +85,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         raise InputError("plan: it replaces max_shift, pairs and lengths; leave them out")
     network = Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device)
     geometry = {"protocol": protocol, "kernel": kernel, "input_size": input_size, "background": background}
-    measurement = Measurement(network, plan, geometry, seed=seed)
+    measurement = Measurement(network, plan, geometry, seed=seed, keep_probabilities=keep_probabilities)
 
     def progress(done: int) -> None:
         if on_batch is not None:
@@ -111,14 +114,23 @@ class Measurement:
         operator: ``protocol``, ``kernel``, ``input_size`` and ``background`` of `make_protocol`; the size of the
             images is that of the first batch.
         seed: of the displacements.
+        keep_probabilities: see `measure_invariance`.
     """
 
-    def __init__(self, network: Network, plan: Plan, operator: dict[str, Any], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        operator: dict[str, Any],
+        *,
+        seed: int = 0,
+        keep_probabilities: bool = False,
+    ) -> None:
         if seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, got {seed}")
         self.network, self.plan, self.seed = network, plan, seed
         self.tally = Tally(plan.layout)
-        self._operator = operator
+        self._operator, self._keep = operator, keep_probabilities
         self._protocol: Protocol | None = None
         self._channels = ""
         self._smallest = plan.factors[0]
@@ -211,6 +223,7 @@ class Measurement:
             "lengths": list(plan.lengths),
             "plan": plan.to_dict(),
             "views": self.views,
+            "views_of_pairs": len({column for pair in plan.layout.pairs for column in pair}),
             "channels": self._channels,
             "precision": self.network.precision,
             "compiled": self.network.compiled,
@@ -233,6 +246,7 @@ class Measurement:
             curves,
             [flip.to_dict(self.plan.axis) for flip in self.tally.flips],
             float(largest.max()),
+            self.tally.log_probabilities,
         )
 
     def state(self) -> dict[str, Any]:
@@ -260,7 +274,8 @@ class Measurement:
             on_batch(self.tally.images)
 
     def _identity(self) -> str:
-        return repr((self.plan, sorted(self._operator.items()), self.seed, self.network.precision, self.network.digest))
+        whole = (self.plan, sorted(self._operator.items()), self.seed, self.network.precision, self.network.digest)
+        return repr((*whole, self._keep))
 
     def _prepare(self, images: Tensor, labels: Tensor | None) -> None:
         check_images(images)
@@ -300,7 +315,7 @@ class Measurement:
                 on_view(len(view))
             return logits
 
-        return answer(self.plan.layout, logits_of)
+        return answer(self.plan.layout, logits_of, keep=self._keep)
 
     def _floating(self, images: Tensor) -> Tensor:
         device, dtype = self.network.device, self.network.dtype

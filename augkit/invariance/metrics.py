@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augkit.invariance.information import information, share_of_shift
+
 Means = dict[str, Tensor]
 
 
@@ -98,6 +100,8 @@ class Metric:
         needs: the per-image statistics ``(N, F)`` of whose means it is a function.
         function: means ``(..., F)`` by name to ``(...)``.
         low, high: bounds of the number.
+        denominator: what the number is a share of, where it is one; the number is undefined where that is noise.
+        counts: whether it counts changed answers, so that it can be exactly 0 by luck.
     """
 
     title: str
@@ -105,13 +109,15 @@ class Metric:
     function: Callable[[Means], Tensor]
     low: float = 0.0
     high: float = 1.0
+    denominator: Callable[[Means], Tensor] | None = None
+    counts: bool = False
 
     def __call__(self, means: Means) -> Tensor:
         return self.function(means)
 
 
-def _mean(title: str, statistic: str, high: float = 1.0) -> Metric:
-    return Metric(title, (statistic,), lambda means: means[statistic][..., 0], high=high)
+def _mean(title: str, statistic: str, high: float = 1.0, *, counts: bool = False) -> Metric:
+    return Metric(title, (statistic,), lambda means: means[statistic][..., 0], high=high, counts=counts)
 
 
 INFINITY = float("inf")
@@ -120,15 +126,22 @@ METRICS: dict[str, Metric] = {
     "shifted_accuracy": _mean("accuracy under shift", "shifted_correct"),
     "grid_accuracy": _mean("accuracy on the grid, mean", "grid_correct"),
     "worst_accuracy": _mean("accuracy on the grid, worst case", "worst_correct"),
-    "top1_change": _mean("top-1 change", "changed"),
+    "shift_information": Metric(
+        "shift information",
+        ("shift_bits", "answer_bits", "answer_mean"),
+        share_of_shift,
+        denominator=information,
+    ),
+    "information": Metric("answers say, bits", ("answer_bits", "answer_mean"), information, high=INFINITY),
+    "top1_change": _mean("top-1 change", "changed", counts=True),
     "consistency": Metric("consistency", ("changed",), lambda means: 1 - means["changed"][..., 0]),
     "mac": _mean("mean absolute change", "mac"),
     "js": _mean("Jensen-Shannon (bits)", "js"),
     "kappa": Metric(
         "kappa", ("changed", "shares"), lambda means: kappa(means["changed"][..., 0], means["shares"]), low=-1.0
     ),
-    "worst_case": _mean("worst case: changed somewhere on the grid", "worst"),
-    "jaggedness": _mean("jaggedness: changes along the path", "jagged", INFINITY),
+    "worst_case": _mean("worst case: changed somewhere on the grid", "worst", counts=True),
+    "jaggedness": _mean("jaggedness: changes along the path", "jagged", INFINITY, counts=True),
     "logit_change": _mean("logits move by, mean over classes", "logit", INFINITY),
     "logit_change_max": _mean("logits move by, largest of an image", "logit_max", INFINITY),
     "from_unshifted_js": _mean("JS of shifted and unshifted", "from_unshifted_js"),

@@ -27,10 +27,12 @@ class InvarianceReport:
         curve: per length in pixels of a shift in a random direction, statistics ``js``, ``changed`` and, with
             labels, ``correct`` ``(N, 1)`` against the unshifted image.
         fingerprint: equal for reports on the same images and settings.
-        metrics: the estimates by name; also attributes, as in ``report.js.value``.
+        metrics: the estimates by name; also attributes, as in ``report.shift_information.value``.
         curves: as ``curve``, for ``fraction``, ``direction`` and ``scale``.
         flips: for JSON, the most confident disagreements first.
         largest_logit_change: over all images, pairs and classes, absolute; a largest value has no interval.
+        log_probabilities: ``(N, S, K)`` float16 of all views, where they were asked for. Logarithms keep what
+            probabilities of that width lose, the small ones.
     """
 
     settings: dict[str, Any]
@@ -41,6 +43,7 @@ class InvarianceReport:
     curves: dict[str, dict[float, Run]] = field(default_factory=dict, repr=False)
     flips: list[dict[str, Any]] = field(default_factory=list, repr=False)
     largest_logit_change: float | None = None
+    log_probabilities: Tensor | None = field(default=None, repr=False)
 
     def __getattr__(self, name: str) -> Estimate:
         try:

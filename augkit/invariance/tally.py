@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from augkit.errors import InputError
+from augkit.invariance.information import FACTORS, entropy
 from augkit.invariance.metrics import jaggedness, jensen_shannon, logit_change, mean_absolute_change, worst_case
 from augkit.invariance.plan import Comparison, Layout
 
 FLIPS = 24
 PAIR_MEASURES = ("mac", "logit", "logit_max")
+BITS = ("shift_bits", "answer_bits")
+WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; of more in half that
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,23 @@ class Answers:
         top1: ``(B, S)`` most probable class.
         confidence: ``(B, S)`` its probability.
         measures: ``(B, F)``: per name of `Layout.measures` the mean JS over its comparisons, then `PAIR_MEASURES`
-            over the pairs (the mean; the largest for ``logit_max``).
+            over the pairs (the mean; the largest for ``logit_max``), then `BITS`.
+        mean: ``(B, K)``, mean probabilities over the views of the pairs.
+        tempered: ``(B, 2 F)``: per factor of `FACTORS` on the logits the mean JS over the pairs, then the entropy in
+            bits of the answer to the unshifted image.
         finite: whether all logits were, a tensor of one bool.
         classes: K.
+        log_probabilities: ``(B, S, K)`` float16, where they are to be kept.
     """
 
     top1: Tensor
     confidence: Tensor
     measures: Tensor
+    mean: Tensor
+    tempered: Tensor
     finite: Tensor
     classes: int
+    log_probabilities: Tensor | None = None
 
 
 class Flip(NamedTuple):
@@ -77,11 +87,11 @@ class _Done(NamedTuple):
     classes: int = 0
 
 
-def answer(layout: Layout, logits_of: Callable[[int], Tensor]) -> Answers:
+def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = False) -> Answers:
     """Ask for the logits ``(B, K)`` of each column once, in order, and keep what `Answers` holds.
 
     Probabilities are taken in float64 (float32 where the device has no other), and a column is let go as soon as
-    nothing will be compared with it.
+    nothing will be compared with it. ``keep`` keeps their logarithms of all columns.
     """
     due: dict[int, list[Comparison]] = {}
     last_use: dict[int, int] = {}
@@ -94,27 +104,79 @@ def answer(layout: Layout, logits_of: Callable[[int], Tensor]) -> Answers:
     top1, confidence, finite, classes = [], [], [], 0
     divergence: dict[str, list[Tensor]] = {name: [] for name in layout.measures}
     of_pairs: list[tuple[Tensor, ...]] = []
+    views = {column for pair in layout.pairs for column in pair}
+    bits, kept = _Bits(len(views)), []
     for column in range(len(layout.columns)):
         logits = logits_of(column)
         classes = logits.shape[-1]
-        p = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64).softmax(-1)
+        exact = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
+        p = exact.softmax(-1)
+        if column == 0:
+            bits.see_unshifted(exact)
+        if column in views:
+            bits.see_view(p)
+        if keep:
+            kept.append(exact.log_softmax(-1).to(torch.float16))
         sure, best = p.max(-1)
         top1.append(best)
         confidence.append(sure.to(torch.float32))
         finite.append(torch.isfinite(logits).all())
         if column in last_use:
-            alive[column] = (logits, p)
+            alive[column] = (exact, p)
         for name, first, second in due.get(column, ()):
             (a, p), (b, q) = alive[first], alive[second]
             divergence[name].append(jensen_shannon(p, q))
             if name == "pair":
                 of_pairs.append((mean_absolute_change(p, q), *logit_change(a, b)))
+                bits.see_pair(a, b)
         alive = {c: kept for c, kept in alive.items() if last_use[c] > column}
     mac, moved, moved_most = (torch.stack(values, dim=-1) for values in zip(*of_pairs, strict=True))
     js = [torch.stack(values, dim=-1).mean(-1) for values in divergence.values()]
-    measures = torch.stack([*js, mac.mean(-1), moved.mean(-1).to(mac.dtype), moved_most.amax(-1).to(mac.dtype)], dim=-1)
+    measures = torch.stack([*js, mac.mean(-1), moved.mean(-1), moved_most.amax(-1), *bits.of_views()], dim=-1)
     stacked = (torch.stack(top1, dim=1), torch.stack(confidence, dim=1), measures.to(torch.float32))
-    return Answers(*stacked, torch.stack(finite).all(), classes)
+    summed = (bits.mean.to(torch.float32), bits.tempered(len(layout.pairs)).to(torch.float32))
+    return Answers(*stacked, *summed, torch.stack(finite).all(), classes, torch.stack(kept, dim=1) if keep else None)
+
+
+class _Bits:
+    """Sums over views and pairs as they come: probabilities, entropies, and JS with the logits times each factor."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+        self._sum: Tensor | float = 0.0
+        self._entropy: Tensor | float = 0.0
+        self._js: list[Tensor | float] = [0.0] * len(FACTORS)
+        self._unshifted: list[Tensor] = []
+
+    def see_unshifted(self, logits: Tensor) -> None:
+        """Logits ``(B, K)`` of the unshifted images."""
+        self._unshifted = [entropy((factor * logits).softmax(-1)) for factor in FACTORS]
+
+    def see_view(self, p: Tensor) -> None:
+        """Probabilities ``(B, K)`` of one of the views."""
+        self._sum, self._entropy = self._sum + p, self._entropy + entropy(p)
+
+    def see_pair(self, a: Tensor, b: Tensor) -> None:
+        """Logits ``(B, K)`` of both views of a pair."""
+        for k, factor in enumerate(FACTORS):
+            self._js[k] = self._js[k] + jensen_shannon((factor * a).softmax(-1), (factor * b).softmax(-1))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean probabilities ``(B, K)``."""
+        assert isinstance(self._sum, Tensor)
+        return self._sum / self.views
+
+    def of_views(self) -> tuple[Tensor, Tensor]:
+        """`BITS`, ``(B,)`` each."""
+        assert isinstance(self._entropy, Tensor)
+        each = self._entropy / self.views
+        return (entropy(self.mean) - each).clamp_min(0), each
+
+    def tempered(self, pairs: int) -> Tensor:
+        """As in `Answers`."""
+        js = [torch.as_tensor(total) / pairs for total in self._js]
+        return torch.stack([*js, *self._unshifted], dim=-1)
 
 
 class Tally:
@@ -173,6 +235,10 @@ class Tally:
             raise InputError("labels: expected for all batches or for none")
         top1 = answers.top1.cpu().to(smallest_integer(answers.classes))
         columns = {"top1": top1, "measures": answers.measures.cpu(), "digests": digests}
+        columns["mean"] = answers.mean.cpu().to(torch.float32 if answers.classes <= WHOLE_PRECISION else torch.float16)
+        columns["tempered"] = answers.tempered.cpu()
+        if answers.log_probabilities is not None:
+            columns["log_probabilities"] = answers.log_probabilities.cpu()
         if labels is not None:
             columns["labels"] = labels.cpu().to(torch.int32)
         stop = start + len(top1)
@@ -184,7 +250,10 @@ class Tally:
         self._done = _Done(stop, worst, answers.classes)
 
     def merged(self, name: str) -> Tensor:
-        """``top1`` ``(N, S)``, ``measures`` ``(N, F)``, ``digests`` or ``labels`` ``(N,)`` of all images so far."""
+        """A column of all images so far.
+
+        ``top1`` ``(N, S)``, ``measures``, ``tempered`` and ``mean`` ``(N, F)``, ``digests`` and ``labels`` ``(N,)``.
+        """
         return self._columns[name][: self.images]
 
     def state(self) -> dict[str, Any]:
@@ -215,9 +284,9 @@ class Tally:
         layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures")
         first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
         out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
-        names = (*layout.measures, *PAIR_MEASURES)
+        names = (*layout.measures, *PAIR_MEASURES, *BITS)
         values = dict(zip(names, measures.unbind(1), strict=True))
-        out |= {"js": values["pair"], **{name: values[name] for name in PAIR_MEASURES}}
+        out |= {"js": values["pair"], **{name: values[name] for name in (*PAIR_MEASURES, *BITS)}}
         for name in {"from_unshifted", "blur_only", "blur_matched"} & set(layout.measures):
             ends = [(c.first, c.second) for c in layout.comparisons if c.name == name]
             changes = [(top1[:, a] != top1[:, b]).double() for a, b in ends]
@@ -233,7 +302,14 @@ class Tally:
                 out["grid_correct"] = hit[:, layout.grid].double().mean(1)
                 out["worst_correct"] = hit[:, (0, *layout.grid)].all(1)
         columns = {name: column[:, None] for name, column in out.items()}
+        js, bits = self.merged("tempered").split(len(FACTORS), dim=1)
+        columns |= {"answer_mean": self.merged("mean"), "tempered_js": js, "tempered_bits": bits}
         return columns | {"predictions": top1[:, first + second]}
+
+    @property
+    def log_probabilities(self) -> Tensor | None:
+        """``(N, S, K)`` float16, where they were kept."""
+        return self.merged("log_probabilities") if "log_probabilities" in self._columns else None
 
     def curves(self) -> dict[str, dict[float, dict[str, Tensor]]]:
         """Per curve and point, ``js``, ``changed`` and, with labels, ``correct`` ``(N, 1)`` against the unshifted."""

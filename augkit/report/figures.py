@@ -11,8 +11,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from augkit.invariance import Estimate
+from augkit.invariance import CarryOver, Estimate
 
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#9a9a9a", "#222222"
 EDGE = -100.0  # per cent; where the plane of arms ends
@@ -87,9 +88,34 @@ def dose_response(points: Sequence[dict[str, Any]]) -> Figure:
 
 
 def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
-    """Variability ``js`` against ``length`` of the shift in pixels, one curve per name."""
+    """``top1_change`` against ``length`` of the shift in pixels, one curve per name."""
     figure, axes = _figure(5.6, 3.6)
     _draw_response(axes, curves)
+    return figure
+
+
+def carry_over(found: dict[str, CarryOver]) -> Figure:
+    """Every network's variability on typical images against that on others, with the line, a panel per image set."""
+    shown = {name: one for name, one in found.items() if one.slope.defined}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.1 * max(1, len(shown)), 3.2), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, max(1, len(shown)), sharex=True))
+    for axes, (name, one) in zip(panels, shown.items(), strict=False):
+        x, y = 100 * np.array(one.typical), 100 * np.array(one.atypical)
+        known = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+        axes.loglog(x[known], y[known], "o", color=BLUE, ms=5, alpha=0.8)
+        ends = np.array([x[known].min(), x[known].max()])
+        axes.loglog(ends, 100 * np.exp(one.intercept + one.slope.value * np.log(ends / 100)), color=ORANGE)
+        # Were all of it to arrive, the line would have this slope.
+        level = np.exp(np.log(y[known]).mean() - np.log(x[known]).mean())
+        axes.loglog(ends, level * ends, color=GREY, ls=":", zorder=0)
+        axes.set_title(f"{name}: {one.slope:.2f}", fontsize=9)
+        axes.set_xlabel("shift information, typical, %")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
+    panels[0].set_ylabel("shift information there, %")
     return figure
 
 
@@ -140,7 +166,7 @@ def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str
         figure = Figure(figsize=(9.2, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
         _draw_response(left, curves)
-        left.set_title("How far the answer moves when the image shifts")
+        left.set_title("How often the answer changes when the image shifts")
         _draw_learned(right, [row for row in rows if row["learned_invariance"] is not None])
     return figure
 
@@ -160,16 +186,16 @@ def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(LEAST, 100)
     axes.axvline(0, color=BLACK, lw=0.8)
-    axes.set_xlabel("share of variability that augmentation removed, %")
+    axes.set_xlabel("share of variability removed, %")
     axes.set_title("Learned invariance, typical and atypical")
 
 
 def _draw_response(axes: Axes, curves: dict[str, Sequence[dict[str, Any]]]) -> None:
     for (name, points), colour in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
         lengths = [0.0, *(point["length"] for point in points)]
-        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point["js"] for point in points)], colour, name)
+        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point["top1_change"] for point in points)], colour, name, 100)
     axes.set_xlabel("length of the shift, pixels")
-    axes.set_ylabel("Jensen-Shannon divergence, bits")
+    axes.set_ylabel("answers that change, %")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
 

@@ -49,8 +49,11 @@ def heading(settings: dict[str, Any]) -> str:
     most = f"factors up to {settings['plan']['pairs']['high']:g}"
     if settings["axis"] == "shift":
         most = f"shifts up to {settings['max_shift']:g} px"
+    views = f"{settings['views']} views each"
+    if "views_of_pairs" in settings:
+        views += f", {settings['views_of_pairs']} of them in pairs"
     return (
-        f"{settings['images']:,} images, {settings['views']} views each; protocol {settings['protocol']}, kernel"
+        f"{settings['images']:,} images, {views}; protocol {settings['protocol']}, kernel"
         f" {settings['kernel']}, input {sizes}, {most}, {settings['precision']}"
     )
 

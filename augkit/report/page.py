@@ -9,9 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from augkit.comparison import TITLES
+from augkit.invariance import CarryOver, Estimate, InvarianceComparison
+from augkit.invariance.learned import AGREEING
 from augkit.report import figures, search_figures
 from augkit.report.sheet import data_url
-from augkit.report.table import html_table
+from augkit.report.table import chosen_words, html_table
 
 STYLE = """
 :root { color-scheme: light; }
@@ -24,10 +27,11 @@ figure { margin: .5rem 0; } figure svg, figure img { max-width: 100%; height: au
 figcaption { color: #555; font-size: .9rem; max-width: 46rem; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-thead th { border-bottom: 2px solid #888; font-size: .88rem; } tbody th, td.name, thead th:nth-child(-n+2) {
-  text-align: left; } small { color: #666; } pre { background: #f6f6f6; padding: .8rem; overflow-x: auto;
-  font-size: .85rem; } img.sheet { image-rendering: pixelated; }
+th, td { padding: .3rem .45rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
+thead th { border-bottom: 2px solid #888; font-size: .88rem; white-space: normal; }
+tbody th, td.name, thead th:nth-child(-n+2) { text-align: left; } small { color: #666; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem; }
+img.sheet { image-rendering: pixelated; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """
 
@@ -40,27 +44,28 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
     chosen = results["chosen"]
     settings = results["settings"]
     parts = [
-        f"<h1>{escape(settings['name'])}: did augmentation make the network invariant?</h1>",
+        f"<h1>{escape(settings['name'])}: what made the network invariant?</h1>",
         f"<p class='note'>{escape(_subtitle(results))}</p>",
         f"<p class='lead'>{escape(results['conclusion'])}</p>",
         "<h2>Closing table</h2>",
         html_table(results["table"]),
         f"<p class='note'>Test split, opened once; {settings['seeds']} training seeds that the search did not use."
-        " Value and 95 % interval (bootstrap over images and seeds). Learned invariance is 1 − JS of the tuned"
-        " network / JS of the control; transfer is its value on atypical images minus that on typical ones."
-        " Upside-down digits keep the label of the digit, so their accuracy asks for more than a person would.</p>",
+        " Value and 95 % interval (bootstrap over images and seeds). Shift information is the share of what the answers"
+        " say that is about the shift and not about the image; learned invariance is 1 − that of the network / that of"
+        " its control; transfer is its value on atypical images minus that on typical ones. JS also falls where answers"
+        " are less sure. Upside-down digits keep the label of the digit, so their accuracy asks for more than a person"
+        " would.</p>",
+        *_decomposition(results["decomposition"]),
+        *_carried(results["carry_over"]),
         "<div class='two'>",
         _figure(
             "Response curve",
             figures.response(results["response"]),
-            "How far the answer moves from that to the unshifted image, against the length of a shift in a random"
-            " direction; typical test images. Bands are 95 % intervals.",
+            "How often the answer differs from that to the unshifted image, against the length of a shift in a random"
+            " direction; typical test images. Bands are 95 % intervals. The control differs from the best in its policy"
+            " alone.",
         ),
-        _figure(
-            "Dose-response",
-            figures.dose_response(results["dose_response"]),
-            "The chosen policy at several strengths, one seed, validation split. Strength 0 is the control.",
-        ),
+        *_dose(results["dose_response"]),
         "</div>",
         *_finalists(results),
         *_search_parts(results, settings["trial_epochs"]),
@@ -68,7 +73,7 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
     ]
     parts += [
         "<h2>What the chosen augmentation does</h2>",
-        f"<p>{escape(chosen['policy'])}</p>",
+        f"<p>{escape(chosen_words(chosen))}</p>",
         f"<figure><img class='sheet' src='{data_url(sheet)}' alt='contact sheet: originals and nine random draws'>"
         "<figcaption>Left: the image as it is. Then nine draws each.</figcaption></figure>",
         "<h2>To repeat it</h2>",
@@ -76,6 +81,56 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
         f"<pre>{escape(json.dumps({k: results[k] for k in ('settings', 'environment', 'cost')}, indent=2))}</pre>",
     ]
     return document(f"augkit: {settings['name']}", parts)
+
+
+PARTS = {
+    "other_fields": "the other fields alone",
+    "augmentation": "augmentation, against the control that differs in nothing else",
+    "both": "both, against the recipe as it stands without augmentation",
+    "against_tuned_control": "both, against the best control found",
+}
+
+
+def _decomposition(parts: dict[str, InvarianceComparison]) -> list[str]:
+    """What did what, by every variability; left out where no policy and no field differs."""
+    rows = ""
+    for key, title in PARTS.items():
+        if key in parts:
+            found = parts[key]
+            cells = "".join(f"<td>{escape(_percent(found.by[metric]))}</td>" for metric in AGREEING)
+            rows += f"<tr><th scope='row'>{escape(title)}</th>{cells}<td class='name'>{escape(found.verdict)}</td></tr>"
+    titles = ["", *(TITLES[metric] for metric in AGREEING), "more invariant?"]
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    return [
+        "<h2>What removed variability</h2>",
+        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>",
+        "<p class='note'>Share of variability removed, %, on typical test images. ‘More’ and ‘less’ are said where all"
+        " three have one sign; ‘disputed’ where they do not.</p>",
+    ]
+
+
+def _percent(estimate: Estimate) -> str:
+    scaled = Estimate(*(100 * value for value in (estimate.value, estimate.low, estimate.high)))
+    return format(scaled, ".1f")
+
+
+def _carried(found: dict[str, CarryOver]) -> list[str]:
+    """How much arrives elsewhere: the lines, and why there is none."""
+    without = [f"{name}: undefined, {one.reason}." for name, one in found.items() if not one.slope.defined]
+    parts = ["<h2>How much of the invariance arrives elsewhere</h2>"]
+    if len(without) < len(found):
+        words = (
+            "Each point is a network of this run: controls, retrained trials, and the chosen policy at several"
+            " strengths. The slope of the line is the share of the invariance gained on typical images that arrives:"
+            " 1 (dotted) all of it, 0 none. Both scales are logarithmic."
+        )
+        parts.append(_figure("", figures.carry_over(found), words))
+    return parts + [f"<p class='note'>{escape(' '.join(without))}</p>"] * bool(without)
+
+
+def _dose(points: list[dict[str, Any]]) -> list[str]:
+    words = "The chosen policy at several strengths, one seed, validation split. Strength 0 is the control."
+    return [_figure("Dose-response", figures.dose_response(points), words)] if points else []
 
 
 def search_page(name: str, held: dict[str, Any]) -> str:
@@ -162,7 +217,8 @@ def _subtitle(results: dict[str, Any]) -> str:
 
 
 def _figure(title: str, figure: Any, caption: str) -> str:
+    heading = f"<h2>{escape(title)}</h2>" if title else ""
     return (
-        f"<figure role='img' aria-label='{escape(title, quote=True)}'><h2>{escape(title)}</h2>"
+        f"<figure role='img' aria-label='{escape(title or caption, quote=True)}'>{heading}"
         f"{figures.svg(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
     )

@@ -18,8 +18,8 @@ Rows = Sequence[dict[str, Any]]
 
 
 def curves(history: Rows) -> list[Figure]:
-    """Loss, accuracy, variability where it was measured, learning rate and throughput, each against epochs."""
-    varied = [row for row in history if row.get("variability", {}).get("value") is not None]
+    """Loss, accuracy, shift information where it was measured, learning rate and throughput, each against epochs."""
+    varied = [row for row in history if row.get("shift_information", {}).get("value") is not None]
     made = [_panel(lambda axes: _draw_loss(axes, history))]
     made.append(_panel(lambda axes: _draw(axes, history, "validation_accuracy", "validation accuracy, %", 100.0)))
     if varied:
@@ -91,8 +91,8 @@ def _line(
 
 def _draw_variability(axes: Axes, rows: Rows) -> None:
     epochs = [row["epoch"] for row in rows]
-    value, low, high = ([row["variability"][part] for row in rows] for part in ("value", "low", "high"))
+    value, low, high = ([row["shift_information"][part] for row in rows] for part in ("value", "low", "high"))
     axes.fill_between(epochs, low, high, color=GREEN, alpha=0.2, lw=0)
     axes.plot(epochs, value, color=GREEN, marker="o", ms=3, lw=1.4)
     axes.set_ylim(bottom=0)
-    axes.set_title("variability, JS in bits")
+    axes.set_title("shift information, share")

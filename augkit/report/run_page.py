@@ -116,11 +116,13 @@ def summary(record: RunRecord) -> str:
     best = max(known, key=lambda row: row["validation_accuracy"], default=None)
     if best is not None and best["validation_accuracy"] > right / max(1, total):
         text += f" The best evaluation was {100 * best['validation_accuracy']:.1f} %, after epoch {best['epoch']}."
-    found = [row["variability"]["value"] for row in record.history if "variability" in row]
+    found = [row["shift_information"]["value"] for row in record.history if "shift_information" in row]
     varied = [value for value in found if value is not None]
     if len(varied) > 1:
         first, last = varied[0], varied[-1]
-        text += f" Under shifts its answers move by {last:.4f} bits (JS), {first:.4f} when first measured."
+        text += (
+            f" {100 * last:.1f} % of what its answers say is about the shift, {100 * first:.1f} % when first measured."
+        )
     return text
 
 
@@ -206,6 +208,6 @@ def _figure(title: str, figure: Figure, caption: str) -> str:
 
 def _curves_caption(history: list[dict[str, Any]]) -> str:
     text = "Training loss is the mean over an epoch, with augmentation; validation is without."
-    if any("variability" in row for row in history):
-        text += " Variability: Jensen-Shannon divergence between answers to two shifts of an image, 95 % interval."
+    if any("shift_information" in row for row in history):
+        text += " Shift information: the share of what answers say that is about the shift, with its 95 % interval."
     return text

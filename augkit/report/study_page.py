@@ -14,20 +14,23 @@ from augkit.report.charts import arms_of, chart
 from augkit.report.page import document
 from augkit.report.study_text import (
     ARM_COLUMNS,
-    INVARIANCE_NOTE,
+    CARRY_COLUMNS,
     NOT_RUN,
     OF_IMAGES,
     VERDICT_COLUMNS,
     Claim,
     Results,
     arm_rows,
+    carry_rows,
     cost_text,
     dose_figure,
     effect_text,
     flip_text,
+    invariance_note,
     layer_figures,
     matched_text,
     plane_figure,
+    preliminary_text,
     tally,
     verdict_row,
     verdict_text,
@@ -43,7 +46,7 @@ td.words small { display: block; } small.unit { display: block; white-space: nor
   margin-left: auto; } .scroll:focus-visible { outline: 2px solid #111; }
 .verdict { display: inline-block; padding: .05rem .55rem; border-radius: .3rem; border: 1px solid; font-size: .9rem;
   font-weight: 600; white-space: nowrap; }
-.supported { color: #00583f; background: #e3f5ee; } .refuted { color: #8f3300; background: #fdeee5; }
+.supported, .holds { color: #00583f; background: #e3f5ee; } .refuted, .fails { color: #8f3300; background: #fdeee5; }
 .undetermined { color: #444; background: #f3f3f3; border-style: dashed; } .not-run { color: #666; background: #fff;
   border-style: dotted; } .tally { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0; }
 .claim { border-top: 1px solid #ddd; padding: 1.1rem 0 .6rem; display: grid; gap: .2rem 2.5rem;
@@ -56,7 +59,7 @@ td.words small { display: block; } small.unit { display: block; white-space: nor
 .gallery figure { margin: 0; break-inside: avoid; } .gallery .pair { display: flex; align-items: center; gap: .3rem; }
 .gallery img { width: 44%; max-width: 5.5rem; aspect-ratio: 1;
   image-rendering: pixelated; object-fit: contain; border: 1px solid #ddd; }
-[aria-label="Arms of the study"] thead th:is(:nth-child(3), :nth-child(7), :nth-child(8)) { text-align: left; }
+[aria-label="Arms of the study"] thead th:is(:nth-child(3), :nth-child(8), :nth-child(9)) { text-align: left; }
 [aria-label="Arms of the study"] thead th:nth-child(2) { text-align: right; }
 tbody.arm { border-top: 1px solid #aaa; } tbody.arm td, tbody.arm th { border-bottom-color: #f0f0f0; }
 tbody.arm th { font-weight: 600; vertical-align: top; white-space: normal; min-width: 7rem; }
@@ -83,6 +86,7 @@ def study_page(results: Results) -> str:
         ("Not run", "".join(_not_run(claim) for claim in claims if claim["verdict"] == NOT_RUN)),
         ("Dose-response", _drawn([dose_figure(results)], drawn, DOSE_CAPTION)),
         ("Learned against architectural", _drawn([plane_figure(results)], drawn, PLANE_CAPTION)),
+        ("How much arrives elsewhere", _carried(results)),
         ("Layer by layer", _drawn(layer_figures(results), drawn, LAYER_CAPTION)),
         ("Arms", _arm_table(results)),
         ("Answers that a shift changed", _gallery(results)),
@@ -125,7 +129,9 @@ def study_markdown(results: Results) -> str:
             facts += [f"Effect: {_md(effect_text(claim))}", _md(matched_text(claim)).rstrip(".")]
         parts += ["\n".join(f"- {fact}" for fact in facts), *map(_md, claim.get("sentences") or ())]
     arms = [[_md(cell) for cell in row] for arm in results.get("arms") or () for row in arm_rows(arm)]
-    parts += ["## Arms", _md_table(ARM_COLUMNS, arms), INVARIANCE_NOTE]
+    parts += ["## Arms", _md_table(ARM_COLUMNS, arms), invariance_note(results)]
+    carried = [[_md(cell) for cell in row] for row in carry_rows(results)]
+    parts += ["## How much arrives elsewhere", _md_table(CARRY_COLUMNS, carried), CARRY_CAPTION] if carried else []
     parts += ["## Cost", _md(cost_text(results)), "## Settings"]
     for name, text in _settings(results):
         parts += [f"### {name}", _fenced(text)]
@@ -133,6 +139,10 @@ def study_markdown(results: Results) -> str:
 
 
 DOSE_CAPTION = "Strength 0 is training without the augmentation. Bands are 95 % intervals; a gap is an undefined value."
+CARRY_CAPTION = (
+    "The slope of log shift information on these images over that on typical ones, over all networks of the study: 1 is"
+    " all of it, 0 nothing."
+)
 PLANE_CAPTION = (
     "Crosses are 95 % intervals; an arrow marks one that goes on. On the dashed diagonal, invariance is the same on"
     " images like those of training and on others; what is learned from images tends to fall below. A drawn ring marks"
@@ -153,7 +163,7 @@ def _anchor(title: str) -> str:
 
 
 def _subtitle(results: Results) -> str:
-    return f"Study {results['name']}, size {results['size']}. {cost_text(results)}"
+    return f"Study {results['name']}, size {results['size']}. {cost_text(results)} {preliminary_text(results)}".strip()
 
 
 def _badge(verdict: str) -> str:
@@ -230,6 +240,14 @@ def _drawn(figures: Sequence[dict[str, Any] | None], drawn: Looks, caption: str)
     return f"<p class='note'>{escape(caption)}</p><div class='charts'>{charts}</div>" if charts else ""
 
 
+def _carried(results: Results) -> str:
+    rows = "".join(
+        f"<tr>{''.join(f'<td class=name>{escape(cell)}</td>' for cell in row)}</tr>" for row in carry_rows(results)
+    )
+    table = _scrolled("How much arrives elsewhere", f"{_head(CARRY_COLUMNS)}<tbody>{rows}</tbody>")
+    return rows and f"{table}<p class='note'>{escape(CARRY_CAPTION)}</p>"
+
+
 def _arm_table(results: Results) -> str:
     body = ""
     for arm in results.get("arms") or ():
@@ -239,7 +257,7 @@ def _arm_table(results: Results) -> str:
         ]
         body += "<tbody class='arm'>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</tbody>"
     table = _scrolled("Arms of the study", _head(ARM_COLUMNS) + body)
-    return body and f"{table}<p class='note'>{escape(INVARIANCE_NOTE)}</p>"
+    return body and f"{table}<p class='note'>{escape(invariance_note(results))}</p>"
 
 
 def _arm_cell(column: int, row: Sequence[str], span: int) -> str:

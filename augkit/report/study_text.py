@@ -10,10 +10,11 @@ from typing import Any
 
 from augkit.report.numbers import count_text, estimate_text, finite, p_text
 
-SYMBOLS = {"supported": "✓", "refuted": "✗", "undetermined": "?", "not run": "–"}
+SYMBOLS = {"supported": "✓", "refuted": "✗", "undetermined": "?", "not run": "–", "holds": "✓", "fails": "✗"}
 NOT_RUN = "not run"
-VERDICT_COLUMNS = ("claim", "verdict", "effect [95 % interval]", "p (Holm)", "seeds", "images", "seeds needed")
+VERDICT_COLUMNS = ("claim", "verdict", "effect [95 % interval]", "p (Holm)", "parts", "seeds", "images", "seeds needed")
 MEASURED = {
+    "shift_information": "shift information",
     "js": "JS, bits",
     "learned_invariance": "learned invariance",
     "architectural_invariance": "architectural invariance",
@@ -23,16 +24,59 @@ ARM_COLUMNS = (
     *("architecture", "policy", "strength", "seeds", "time, s"),
 )
 OF_IMAGES = range(2, 3 + len(MEASURED))  # columns that tell of one kind of images; the others tell of the arm
+VARIABILITY_NOTES = {
+    "shift_information": "Shift information is the share of what the answers say that is about the shift and not about"
+    " the image; JS, the Jensen-Shannon divergence between answers to two shifts, also falls where answers are less"
+    " sure.",
+    "js": "Measured with JS, the Jensen-Shannon divergence between answers to two shifts of an image, which also falls"
+    " where answers are less sure.",
+}
 INVARIANCE_NOTE = (
-    "JS is the Jensen-Shannon divergence between answers to two shifts of an image. Invariance is the share of it that"
-    " is gone: 1 is perfect, 0 is no change, below 0 is a change for the worse. Learned invariance compares with the"
-    " same architecture trained without augmentation, architectural invariance with the plain architecture trained"
-    " alike. Intervals are 95 %."
+    "Invariance is the share of variability that is gone: 1 is perfect, 0 is no change, below 0 is a change for the"
+    " worse. Learned invariance compares with the same architecture trained without augmentation, architectural"
+    " invariance with the plain architecture trained alike. Intervals are 95 %."
 )
 DOSE_LABEL = "learned invariance on typical images, share"
 NAMED = 4  # arms that a title can hold
 Results = Mapping[str, Any]
 Claim = Mapping[str, Any]
+
+
+def invariance_note(results: Results) -> str:
+    """What variability and invariance are; a study of before `measured_with` was kept was measured with JS."""
+    return f"{VARIABILITY_NOTES[results.get('measured_with', 'js')]} {INVARIANCE_NOTE}"
+
+
+def preliminary_text(results: Results) -> str:
+    """What to know before reading: the looks at the study, where there are several, and how it was measured of old."""
+    looks = results.get("looks") or {}
+    if results.get("measured_with") == "js":
+        return "Measured with JS, which also falls where answers are less sure, and not yet run anew."
+    if looks.get("exploratory"):
+        declared, taken = (", ".join(map(str, looks[key])) for key in ("declared", "taken"))
+        return f"Exploratory: looked at {taken} seeds where {declared} were declared, so that no level holds."
+    if len(looks.get("declared", ())) < 2:
+        return ""
+    declared = ", ".join(map(str, looks["declared"]))
+    return f"Looks at {declared} seeds; this one at {looks['seeds']}, level {looks['level']:.4f} ({looks['rule']})."
+
+
+def carry_rows(results: Results) -> list[list[str]]:
+    """Per atypical image set, how much of the invariance arrives, and of how many networks."""
+    rows = []
+    for images, found in (results.get("carry_over") or {}).items():
+        known = (found["slope"] or {}).get("value") is not None
+        rows.append(
+            [
+                images,
+                estimate_text(found["slope"]) if known else f"undefined: {found['reason']}",
+                count_text(found["networks"]),
+            ]
+        )
+    return rows
+
+
+CARRY_COLUMNS = ("images", "how much of the invariance gained on typical images arrives", "networks")
 
 
 def verdict_text(verdict: str) -> str:
@@ -48,15 +92,21 @@ def effect_text(claim: Claim) -> str:
 def verdict_row(claim: Claim) -> list[str]:
     """The cells of `VERDICT_COLUMNS` after the claim itself."""
     needed = claim.get("seeds_needed") if claim["verdict"] == "undetermined" else None
-    counts = [count_text(claim.get("n_seeds")), count_text(claim.get("n_images"))]
+    held = claim.get("held")
+    counts = ["–" if held is None else f"{held['parts']} of {held['of']}"]
+    counts += [count_text(claim.get("n_seeds")), count_text(claim.get("n_images"))]
     return [verdict_text(claim["verdict"]), effect_text(claim), p_text(claim.get("p")), *counts, count_text(needed)]
 
 
 def matched_text(claim: Claim) -> str:
-    """What remains of the effect between networks of the same accuracy."""
+    """What remains of the effect where both networks are equally accurate along their training.
+
+    Studies of before `held` was kept matched accuracies by regression over finished networks.
+    """
+    how = "equal accuracy" if "held" in claim else "matched accuracy (by regression)"
     if claim.get("matched") is None:
-        return "Effect at matched accuracy: not computed."
-    return f"Effect at matched accuracy: {estimate_text(claim['matched'], claim.get('unit') or '')}."
+        return f"Effect at {how}: not computed."
+    return f"Effect at {how}: {estimate_text(claim['matched'], claim.get('unit') or '')}."
 
 
 def tally(results: Results) -> dict[str, int]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from augkit.invariance import Estimate
+from augkit.invariance import CarryOver, Estimate
 
 COLUMNS = {
     "accuracy": ("accuracy, %", 100.0, 1),
+    "shift_information": ("shift information, %", 100.0, 1),
     "top1_change": ("top-1 change, %", 100.0, 1),
-    "js": ("JS, bits", 1.0, 4),
+    "js": ("JS, bits", 1.0, 3),
     "kappa": ("kappa", 1.0, 3),
     "learned_invariance": ("learned invariance, %", 100.0, 1),
     "transfer": ("transfer, points", 100.0, 1),
@@ -55,6 +56,22 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     console.print(table)
+
+
+def print_carried_over(found: Mapping[str, CarryOver]) -> None:
+    """Per image set how much of the invariance arrives, on standard output; nothing where no set was measured."""
+    if not found:
+        return
+    print("\nHow much of the invariance gained on typical images arrives elsewhere (1 all, 0 nothing):")
+    for images, carried in found.items():
+        said = format(carried.slope, ".2f") if carried.slope.defined else f"undefined: {carried.reason}"
+        print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
+
+
+def chosen_words(chosen: Mapping[str, Any]) -> str:
+    """Policy and other fields of what a search chose."""
+    others = ", ".join(f"{key} {value}" for key, value in chosen["others"].items())
+    return chosen["policy"] + (f"; {others}" if others else "")
 
 
 def print_trials(held: dict[str, Any]) -> None:

@@ -1,0 +1,108 @@
+"""Studies on several data sets put together: against another way to write it, its coverage, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from augkit.across import across, in_words, load_results, pooled
+from augkit.command import run
+from augkit.compare import main
+from augkit.errors import InputError
+
+
+def slow(y: list[float], se: list[float]) -> tuple[float, float, float]:
+    """DerSimonian & Laird's mean with Hartung & Knapp's standard error, sums written out; and I squared."""
+    w = [1 / s**2 for s in se]
+    fixed = sum(a * b for a, b in zip(w, y, strict=True)) / sum(w)
+    q = sum(a * (b - fixed) ** 2 for a, b in zip(w, y, strict=True))
+    k = len(y)
+    tau2 = max(0.0, (q - (k - 1)) / (sum(w) - sum(a * a for a in w) / sum(w)))
+    star = [1 / (s**2 + tau2) for s in se]
+    mean = sum(a * b for a, b in zip(star, y, strict=True)) / sum(star)
+    knapp = sum(a * (b - mean) ** 2 for a, b in zip(star, y, strict=True)) / (k - 1)
+    return mean, math.sqrt(max(1.0, knapp) / sum(star)), max(0.0, (q - (k - 1)) / q)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_mean_is_that_of_dersimonian_and_laird(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, se = rng.normal(0, 0.4, 4).tolist(), rng.uniform(0.05, 0.3, 4).tolist()
+    found, between = pooled(y, se)
+    mean, error, share = slow(y, se)
+    assert found.value == pytest.approx(mean)
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 3) * error)
+    assert between == pytest.approx(share)
+
+
+def test_three_data_sets_cover_the_mean_of_all_such_data_sets() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        se = rng.uniform(0.05, 0.2, 3)
+        found, _ = pooled((1.0 + rng.normal(0, 0.3, 3) + rng.normal(0, se)).tolist(), se.tolist())
+        hits += found.low <= 1.0 <= found.high
+    assert 0.92 <= hits / 400 <= 0.995
+
+
+def study(effect: float, half: float, **more: Any) -> dict[str, Any]:
+    part = {
+        "label": "shift", "statistic": "learned_invariance", "unit": "share", "per_seed": [effect] * 5,
+        "effect": {"value": effect, "low": effect - half, "high": effect + half},
+    }  # fmt: skip
+    return {"claims": [{"id": 6, "parts": [part]}, {"id": 7, "parts": []}], **more}
+
+
+def test_shares_are_put_together_as_logs_and_shown_as_shares() -> None:
+    line = across({"digits": study(0.8, 0.01), "clothes": study(0.6, 0.01)})[0]
+    assert line.whole.value == pytest.approx(1 - math.exp((math.log(0.2) + math.log(0.4)) / 2), abs=0.02)
+    assert line.between > 0.9
+    assert "6. shift" in in_words([line])
+    kept = study(0.8, 0.01)
+    kept["claims"][0]["parts"][0]["tested"] = {"value": -math.log(0.2), "error": 0.02, "freedom": 4}
+    assert across({"a": kept, "b": kept})[0].whole.value == pytest.approx(0.8)
+
+
+def test_an_undefined_effect_is_shown_and_not_counted() -> None:
+    undefined = study(0.5, 0.1)
+    undefined["claims"][0]["parts"][0]["effect"] = dict.fromkeys(("value", "low", "high"))
+    line = across({"a": study(0.5, 0.1), "b": undefined})[0]
+    assert not line.whole.defined
+    assert not line.effects["b"].defined
+
+
+def test_studies_that_were_measured_otherwise_are_refused() -> None:
+    with pytest.raises(InputError, match="measured alike, got a with js, b with shift_information"):
+        across({"a": study(0.5, 0.1), "b": study(0.5, 0.1, measured_with="shift_information")})
+
+
+def test_the_command_prints_lines_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for name, effect in (("digits", 0.8), ("clothes", 0.7)):
+        files.append(str(tmp_path / f"{name}.json"))
+        Path(files[-1]).write_text(json.dumps(study(effect, 0.05)))
+    assert run(main, [*files, "--output", str(tmp_path / "out"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["across"] == json.loads((tmp_path / "out" / "across.json").read_text())["across"]
+    assert run(main, files) == 0
+    assert "6. shift: 0.7" in capsys.readouterr().out
+    for wrong, message in (
+        ([files[0], str(tmp_path / "none.json")], "expected results.json of a study"),
+        ([files[0]], "two studies or more"),
+        ([*files, "--seeds", "3"], "leave overrides, --seeds"),
+    ):
+        assert run(main, wrong) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_load_results_names_what_is_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for file in (tmp_path / "s" / "results.json", tmp_path / "s.json"):
+        file.write_text(json.dumps(study(0.5, 0.1)))
+    with pytest.raises(InputError, match="'s' twice"):
+        load_results([tmp_path / "s", tmp_path / "s.json"])
