@@ -17,7 +17,7 @@ from torch import Tensor
 
 from augkit.augment import Augment
 from augkit.geometry import Axes
-from augkit.random_geometry import RandomGeometry, draw
+from augkit.random_geometry import RandomGeometry
 from augkit.transforms import RandomRescale, RandomSubpixelCrop
 
 
@@ -62,7 +62,8 @@ def augmented(augment: Augment, images: Tensor | WholeBatch, generator: torch.Ge
 def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator | None = None) -> Tensor:
     """``augment`` of whole images, ``(B, C, side, side)``, drawn as it draws for a batch of squares."""
     square = (batch.side, batch.side)
-    draws, strength = draw(len(batch), augment.draws, batch.images[0].device, generator), augment.strength
+    strength = augment.strength
+    draws, _ = augment._draw(len(batch), strength, generator, batch.images[0].device)
     roamed = _placement(augment, draws) * strength
     matrices, shrinks, scales = [], [], []
     for image, share in zip(batch.images, roamed.split(1), strict=True):
@@ -86,7 +87,7 @@ def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
     for op in augment.ops:
         if not isinstance(op, RandomGeometry):
             break
-        if isinstance(op, RandomSubpixelCrop) and op.probability > 0 and op.area[0] < 1:
+        if isinstance(op, RandomSubpixelCrop) and op.area[0] < 1:
             found[column] = op
         column += op.draws
     return found
