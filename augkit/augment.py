@@ -12,6 +12,7 @@ A plain loop; what the other loops take is in `augkit.adapters`:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -221,15 +222,43 @@ class Augment(nn.Module):
         out = self._moved(images, matrix, blur, self._resampled(images))
         return self._coloured(out, images, self.strength if strength is None else strength, generator)
 
-    def _moved(self, images: Tensor, matrix: Tensor, blur: Tensor | None, finish: Finish) -> Tensor:
-        size = (images.shape[-2], images.shape[-1])
+    def render_each(
+        self,
+        images: Sequence[Tensor],
+        matrix: Tensor,
+        size: Size,
+        shrinks: Sequence[float],
+        blur: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """As `render`, of images ``(C, H, W)`` of sizes of their own, through ``matrix`` ``(B, 3, 3)`` to one size.
+
+        The matrices put each image into a frame of ``size`` first, where it is ``shrinks`` times smaller.
+        """
+        finish, parts = self._resampled(images[0][None]), []
+        for k, image in enumerate(images):
+            own = None if blur is None else blur[k : k + 1]
+            parts.append(self._moved(image[None], matrix[k : k + 1], own, finish, size, shrinks[k]))
+        return self._coloured(torch.cat(parts), images[0][None], self.strength, generator)
+
+    def _moved(
+        self,
+        images: Tensor,
+        matrix: Tensor,
+        blur: Tensor | None,
+        finish: Finish,
+        frame: Size | None = None,
+        reduced: float = 1.0,
+    ) -> Tensor:
+        size = frame or (images.shape[-2], images.shape[-1])
         if blur is not None:
             images = shift_blur_checked(images, blur, self.kernel, self.padding)
-        if all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
+        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
             return finished(images, images.dtype, finish)
         if self.kernel == "fourier":
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
-        shrink, size_out = self._max_shrink(size) or 1.0, self.output_size(size)
+        bound, size_out = self._max_shrink(size), self.output_size(size)
+        shrink = 1.0 if bound is None else bound * reduced
         return resample_checked(images, matrix, size_out, self.kernel, self.padding, shrink, finish=finish)
 
     def _resampled(self, images: Tensor) -> Finish:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from augkit.architectures import antialias, build_model
-from augkit.data import Dataset, load_dataset
+from augkit.data import Dataset, Reading, load_dataset
 from augkit.errors import InputError
 from augkit.recipe import Recipe
 from augkit.reproducible import seeded
-from augkit.sections import NETWORKS, ModelSettings
+from augkit.sections import NETWORKS, DataSettings, ModelSettings
 from augkit.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.zoo import timm_network, torchvision_network
 
@@ -95,20 +95,33 @@ def _begin_with(model: nn.Module, path: str) -> None:
     fit_weights(model, state, path)
 
 
-def load_recipe_data(recipe: Recipe) -> Dataset:
-    """The recipe's dataset, checked against its channels and canvas."""
-    data = recipe.data
-    dataset = load_dataset(
-        data.name,
-        root=data.root,
+def reading_of(data: DataSettings) -> Reading:
+    """How encoded images are read."""
+    return Reading(
         image_size=data.image_size,
-        limit=data.limit,
         channels=data.channels,
-        labels_file=data.labels_file,
         skip_corrupt=data.skip_corrupt,
         workers=data.workers,
         memory=data.memory * 2**20,
+        max_megapixels=data.max_megapixels,
     )
+
+
+def load_data(data: DataSettings) -> Dataset:
+    """The dataset of these settings."""
+    reading = reading_of(data)
+    return load_dataset(data.name, root=data.root, limit=data.limit, labels_file=data.labels_file, **vars(reading))
+
+
+def load_recipe_data(recipe: Recipe) -> Dataset:
+    """The recipe's dataset, checked against its channels and canvas."""
+    data = recipe.data
+    dataset = load_data(data)
+    if not dataset.classes:
+        raise InputError(
+            f"recipe {recipe.name}: expected images with labels, '{data.name}' has none; in a table call their column"
+            " 'label'"
+        )
     channels = dataset.train.images.shape[1]
     if len(data.mean) not in (1, channels):
         raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")

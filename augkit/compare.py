@@ -92,6 +92,8 @@ def compare(
     claim(folder, resume=resume, overwrite=overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     show = display or Display(0, quiet=True)
+    for note in dataset.notes:
+        show.line(note)
     runs = {}
     for recipe in recipes:
         for seed in seeds:
@@ -135,6 +137,8 @@ def compare_finished(
     _check_comparable(recipes)
     show = display or Display(0, quiet=True)
     dataset = load_recipe_data(recipes[0])
+    for note in dataset.notes:
+        show.line(note)
     claim(folder)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     runs = {

@@ -23,6 +23,10 @@ class AugkitError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: object = "") -> None:
+        """``message`` becomes one line, whatever the input that it quotes holds."""
+        super().__init__(" ".join(str(message).splitlines()))
+
 
 class RunError(AugkitError, RuntimeError):
     """A run that was well specified and failed all the same, such as a loss that became NaN."""

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.data import Dataset, Images, Stream, batches
+from augkit.data import Dataset, Images, Stream, WholeImages, batches
 from augkit.data.decode import Form
 from augkit.data.stream import Source
 from augkit.distributed import Process
@@ -24,12 +24,13 @@ from augkit.loaders import check_labels, check_range, count_batches, labelled, s
 from augkit.policy_ops import WorkerStep
 from augkit.recipe import Recipe
 from augkit.reproducible import LOADING, ORDER, drawing, random_stream
+from augkit.views import WholeBatch, needed_side
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor | WholeBatch, Tensor]
 
 
 class Feed(Protocol):
-    """Batches of an epoch: images ``(B, C, H, W)`` and labels ``(B,)`` on the device of training."""
+    """Batches of an epoch: images ``(B, C, H, W)``, or a `WholeBatch`, and labels ``(B,)``, on training's device."""
 
     @property
     def steps(self) -> int:
@@ -48,12 +49,12 @@ class DatasetFeed:
     """Batches of a dataset's training split; the last, smaller batch is left out, as it would upset batch norm.
 
     Attributes:
-        images: at hand on the device, or a stream.
+        images: at hand on the device, or a stream; whole ones where crops are drawn from them.
         labels: ``(N,)`` on the device.
         batch: images per step over all processes.
     """
 
-    images: Images
+    images: Images | WholeImages
     labels: Tensor
     batch: int
     recipe: Recipe
@@ -75,7 +76,9 @@ class DatasetFeed:
         generator = torch.Generator().manual_seed(random_stream(self.recipe.seed, ORDER, epoch))
         order = torch.randperm(len(self.images), generator=generator)
         mine = [self.process.share(part) for part in order.split(self.batch)[start : self.steps]]
-        if not isinstance(self.images, Stream):
+        if isinstance(self.images, WholeImages):
+            yield from self._whole(self.images, mine, epoch)
+        elif not isinstance(self.images, Stream):
             for chosen in mine:
                 places = chosen.to(self.device)
                 yield self.images.images[places], self.labels[places]
@@ -84,6 +87,13 @@ class DatasetFeed:
             images = (images if step is None else images.then(step)).put_on_canvas(self.recipe.data.canvas)
             for chosen, pixels in zip(mine, batches(images, len(mine[0]), self.device), strict=True):
                 yield pixels, self.labels[chosen.to(self.device)]
+
+    def _whole(self, images: WholeImages, mine: list[Tensor], epoch: int) -> Iterator[Batch]:
+        side, step = self.recipe.data.image_size, self.recipe.policy.worker_step(self.recipe.seed, epoch)
+        assert side is not None  # else there is nothing that the images would have to be fitted to
+        for chosen, batch in zip(mine, images.batches(mine, step), strict=True):
+            there = [image.to(self.device, non_blocking=True) for image in batch]
+            yield WholeBatch(there, side), self.labels[chosen.to(self.device)]
 
 
 @dataclass(frozen=True)
@@ -175,11 +185,23 @@ def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Proces
         raise InputError(f"train.batch_size: expected a multiple of {parts}, got {batch}")
     if worker_ops is not None:
         _try(worker_ops, images)
+    whole = _whole_images(source, recipe)
+    if whole is not None:
+        return DatasetFeed(whole, labels, batch, recipe, device, process)
     if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):
         images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
     return DatasetFeed(images, labels, batch, recipe, device, process)
+
+
+def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:
+    """The training images whole, where the policy crops and `Dataset.train` has the centre squares alone."""
+    data = recipe.data
+    if data.image_size is None or data.canvas is not None:
+        return None
+    shorter = needed_side(recipe.policy.augment(), data.image_size)
+    return None if shorter is None else source.whole_train(shorter)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ def _parser() -> Parser:
     data.add_argument("--ood-builtin", action="store_true", help="measure atypical versions of the images beside")
     data.add_argument("--labels", type=Path, metavar="FILE", help="which class is which output of the network")
     data.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read, and count them")
+    data.add_argument("--max-megapixels", type=positive, metavar="N", help="refuse larger pictures (default: 179)")
     data.add_argument("--root", help="folder of torchvision datasets")
     data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
     data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
@@ -206,6 +207,8 @@ def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> I
         image_size=options.image_size or (own.image_size if own else None),
         labels_file=options.labels if name not in options.ood else None,
         skip_corrupt=options.skip_corrupt,
+        channels=own.channels if own else None,
+        max_megapixels=options.max_megapixels or (own.max_megapixels if own else None),
     )
     seed = options.seed or 0
     if options.split == "test":
@@ -214,11 +217,7 @@ def _image_set(options: Any, loaded: LoadedModel, protocol: str, name: str) -> I
         images = dataset.validation if options.limit is None else sample(dataset.validation, options.limit, seed=seed)
     if own is not None and own.canvas is not None and protocol != "embed":
         images = images.put_on_canvas(own.canvas)
-    notes = []
-    if dataset.skipped:
-        first = next(iter(dataset.skipped))
-        notes.append(f"{len(dataset.skipped)} broken files left out, the first is {first}")
-    return ImageSet(images, dataset.classes, tuple(notes))
+    return ImageSet(images, dataset.classes, tuple(dataset.notes))
 
 
 def _built_in(typical: ImageSet, plan: Plan, seed: int) -> dict[str, ImageSet]:

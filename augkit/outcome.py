@@ -43,7 +43,7 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
         attrs = trial.user_attrs
         if trial.number in numbers or "control" in attrs or trial.state in (TrialState.RUNNING, TrialState.WAITING):
             continue
-        if trial.state == TrialState.FAIL and trial.number not in lost:
+        if search.is_foreign(trial) or (trial.state == TrialState.FAIL and trial.number not in lost):
             continue
         done = trial.state == TrialState.COMPLETE
         rows.append(

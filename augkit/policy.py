@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-import yaml
 from pydantic import AfterValidator, Field
 from torch import nn
 
+from augkit import yaml_text
 from augkit.errors import InputError
 from augkit.policy_ops import OWN, Op, WorkerStep, device_op, worker_op
-from augkit.schema import Data, parse_yaml, validate
+from augkit.schema import Data, parse_yaml, read_yaml, validate
 
 if TYPE_CHECKING:
     import albumentations
@@ -120,12 +120,12 @@ class Policy(Data):
             path = Path(source)
             if not path.is_file():
                 raise InputError(f"policy: expected a file, '{path}' is none")
-            return validate(cls, parse_yaml(path.read_text(), str(path)), str(path))
+            return validate(cls, read_yaml(path, "policy"), str(path))
         return validate(cls, parse_yaml(source, "policy"), "policy")
 
     def to_yaml(self) -> str:
         """YAML that `from_yaml` reads back to an equal policy."""
-        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
+        return yaml_text.dump(self.model_dump(exclude_none=True))
 
     @property
     def is_identity(self) -> bool:

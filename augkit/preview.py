@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.building import choose_device
+from augkit.building import choose_device, load_data, reading_of
 from augkit.command import Display, make_parser, new_folder, print_json, run, split_recipe
-from augkit.data import IMAGE_SUFFIXES, TORCHVISION, load_dataset
+from augkit.data import TORCHVISION, Images, Stream, list_images, read_files
 from augkit.errors import InputError, unknown_name
 from augkit.folders import claim, environment, write
 from augkit.policy import Policy
@@ -165,38 +165,12 @@ def find_subject(source: str | None, overrides: list[str], seed: int | None = No
         name = Path(source.removeprefix("folder:")).name if source.startswith("folder:") else source
         return _with_default_policy(name, _image_of(DataSettings(name=source), seed or 0), overrides)
     if path.is_file():
-        return _with_default_policy(path.name, read_image(path), overrides)
+        return _with_default_policy(path.name, _at_hand(read_files([path])).images[0], overrides)
     if path.is_dir():
         raise InputError(f"'{source}': expected an image, a dataset or a recipe, it is a folder; as data: folder:DIR")
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"'{source}': expected an image, a dataset or a recipe, there is no such file")
     raise unknown_name("image, dataset or recipe", source, {*DATASETS, "folder:DIR", *_shipped()})
-
-
-def read_image(path: Path, side: int | None = None) -> Tensor:
-    """An image file as ``(C, H, W)`` uint8, grey as one channel, upright as its EXIF says.
-
-    ``side`` resizes the shorter side to that many pixels and cuts the centre.
-
-    Raises:
-        InputError: the file cannot be read as an image.
-    """
-    from PIL import ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I;16"):
-                # Pillow clips 16 bits to 255; 257 maps white to white.
-                picture = Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8))
-            picture = picture.convert("L" if picture.mode in ("1", "L", "LA", "I", "F") else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"'{path}': cannot be read as an image ({reason})") from None
-    if side is not None:
-        picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
-    array = np.array(picture)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
 def reduced(image: Tensor, side: int) -> Tensor:
@@ -235,27 +209,26 @@ def _default_shift(image: Tensor) -> float:
 
 
 def _image_of(data: DataSettings, seed: int) -> Tensor:
-    """One image of a dataset's training split; of a folder, one of its files, whatever its labels."""
-    from augkit.data import Images
-
-    if not data.name.startswith("folder:"):
-        images = load_dataset(data.name, root=data.root, image_size=data.image_size).train
-        index = int(np.random.default_rng(seed).integers(len(images)))
-        one = Images(images.images[index : index + 1], None, images.background)
+    """One image as training sees it; of a folder, one of its files, whatever its labels."""
+    rng = np.random.default_rng(seed)
+    if data.name.startswith("folder:"):
+        folder = Path(data.name.removeprefix("folder:")).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"dataset '{data.name}': expected a folder, there is none")
+        paths = list_images(folder).files
+        if not paths:
+            raise InputError(f"dataset '{data.name}': expected images, there are none")
+        images: Images = read_files([paths[int(rng.integers(len(paths)))]], reading_of(data))
     else:
-        one = Images(_image_of_folder(Path(data.name.removeprefix("folder:")).expanduser(), data, seed)[None], None)
-    return one.on_canvas(data.canvas)[0]
+        train = load_data(data).train
+        if not len(train):
+            raise InputError(f"dataset '{data.name}': expected images with labels to train on, there are none")
+        images = train.take(torch.tensor([int(rng.integers(len(train)))]))
+    return _at_hand(images).on_canvas(data.canvas)[0]
 
 
-def _image_of_folder(folder: Path, data: DataSettings, seed: int) -> Tensor:
-    if not folder.is_dir():
-        raise InputError(f"dataset 'folder:{folder}': expected a folder, there is none")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise InputError(
-            f"dataset 'folder:{folder}': expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), none there"
-        )
-    return read_image(paths[int(np.random.default_rng(seed).integers(len(paths)))], data.image_size)
+def _at_hand(images: Images) -> Images:
+    return images.load() if isinstance(images, Stream) else images
 
 
 def _resampling(policy: Policy) -> str:

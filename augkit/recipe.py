@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
+from augkit import yaml_text
 from augkit.errors import InputError, unknown_name
 from augkit.policy import Policy
-from augkit.schema import Data, apply_overrides, parse_yaml, validate
+from augkit.schema import Data, apply_overrides, read_yaml, validate
 from augkit.sections import (
     DataSettings,
     InvarianceSettings,
@@ -59,7 +59,7 @@ class Recipe(Data):
     def to_yaml(self, header: str = "") -> str:
         """YAML that `load` reads back to an equal recipe; ``header`` becomes comment lines on top."""
         comment = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
-        return comment + yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
+        return comment + yaml_text.dump(self.model_dump(exclude_none=True))
 
     def control(self) -> Recipe:
         """The same recipe without augmentation: what learned invariance is measured against."""
@@ -83,11 +83,7 @@ class Recipe(Data):
 
 def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
     """A recipe file with overrides applied, as plain data that is not checked yet; its fields may be ranges."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe '{path}': cannot be read ({error})") from None
-    tree = parse_yaml(text, str(path))
+    tree = read_yaml(path, "recipe")
     tree.pop("augkit", None)  # the versions that a run folder adds
     return apply_overrides(tree, overrides)
 

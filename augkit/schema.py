@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import copy
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from augkit import yaml_text
 from augkit.errors import InputError, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -17,6 +20,16 @@ class Data(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``mixup: on`` would be an alpha of 1 otherwise."""
+        truth = any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if truth and kinds & {int, float} and bool not in kinds:
+            raise ValueError("a number")
+        return value
+
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """YAML text to a mapping.
@@ -25,7 +38,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         InputError: not YAML, or not a mapping; with the line.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml_text.load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
@@ -36,6 +49,34 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{source}: expected a mapping of keys to values, got {type(tree).__name__}")
     return tree
+
+
+def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+    """A YAML file to a mapping; ``kind`` says what it was to be, such as ``recipe``.
+
+    Raises:
+        InputError: it cannot be read as text; as of `parse_yaml`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{kind} '{path}': cannot be read ({error})") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of ``dotted.key=value``; the value is YAML.
+
+    Raises:
+        InputError: there is no ``=`` or no key; the value is not YAML.
+    """
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise InputError(f"override '{override}': expected dotted.key=value, such as train.epochs=3")
+    try:
+        return dotted, yaml_text.load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
 
 
 def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
@@ -60,6 +101,8 @@ def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
         message = first["msg"]
         for start in ("Input should be ", "Value error, "):
             message = message.removeprefix(start)
+        if first["type"] == "string_type":
+            message = "text, in quotes where YAML would read something else"
         if first["type"] == "too_short":
             message = f"at least {first['ctx']['min_length']} of them"
         raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
@@ -71,15 +114,9 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
     Raises:
         InputError: an override without ``=``, or a path that runs through something that is not a mapping.
     """
-    tree = yaml.safe_load(yaml.safe_dump(tree))
+    tree = copy.deepcopy(tree)
     for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals or not dotted:
-            raise InputError(f"override '{override}': expected dotted.key=value, such as train.epochs=3")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
+        dotted, value = parse_override(override)
         _set(tree, dotted.split("."), value, override)
     return tree
 
@@ -118,3 +155,10 @@ def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
         options = [annotation, *getattr(annotation, "__args__", ())]
         current = next((a for a in options if isinstance(a, type) and issubclass(a, BaseModel)), current)
     return list(current.model_fields)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """All types within an annotation."""
+    inner = get_args(annotation)
+    kind = annotation if isinstance(annotation, type) else type(annotation)  # that of a value of a Literal
+    return {kind}.union(*map(_kinds, inner))

@@ -148,6 +148,7 @@ def make_or_join(
         study.set_user_attr("metric_names", list(goal.objectives))
         study.set_user_attr("terms", terms.model_dump())
     if created or lead:
+        _name_metrics(study, goal)
         study.set_user_attr("trials", trials)
     if created or (lead and not study.user_attrs.get("ready")):
         _begin(study, terms)
@@ -156,6 +157,13 @@ def make_or_join(
         # Two that put the first trials in line would run each of them twice.
         raise InputError(f"study '{name}' is not ready: --resume the command that makes it, or name another --study")
     return study, created
+
+
+def _name_metrics(study: optuna.Study, goal: Goal) -> None:
+    """Where Optuna's own tools look for them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(goal.objectives))
 
 
 def load_terms(study: optuna.Study) -> Terms:
@@ -187,8 +195,16 @@ def completed(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: run to the end or pruned, without controls."""
-    return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if "control" not in t.user_attrs]
+    """Trials that count: run by augkit to the end or pruned, without controls."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    return [t for t in trials if "control" not in t.user_attrs and not is_foreign(t)]
+
+
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Whether a finished trial has no result of augkit's: plain Optuna added it, or told one that was in line."""
+    needed = {"values", "accuracy"} if trial.state == TrialState.COMPLETE else {"values"}
+    ours = "control" in trial.user_attrs or needed <= trial.user_attrs.keys()
+    return trial.state in FINISHED and not ours
 
 
 def lost(study: optuna.Study) -> list[FrozenTrial]:
@@ -210,7 +226,7 @@ def has_place(study: optuna.Study, number: int) -> bool:
         if "control" in trial.user_attrs or trial.number == number:
             continue
         ahead = trial.number < number and trial.state in (TrialState.RUNNING, TrialState.WAITING)
-        counted += trial.state in FINISHED or ahead
+        counted += (trial.state in FINISHED and not is_foreign(trial)) or ahead
     return counted < int(study.user_attrs["trials"])
 
 

@@ -32,7 +32,11 @@ class DataSettings(Data):
         " or hf:NAME"
     )
     root: str | None = Field(None, description="folder of torchvision datasets (path)")
-    image_size: int | None = Field(None, ge=1, description="resize the shorter side and cut the centre (pixels)")
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        description="resize the shorter side and cut the centre (pixels); the crop of a policy is drawn from all of it",
+    )
     canvas: int | None = Field(None, ge=1, description="side of the canvas the image is put on (pixels)")
     mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     std: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
@@ -40,6 +44,9 @@ class DataSettings(Data):
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); as they are when null")
     labels_file: str | None = Field(None, description="which class is which output of the network (path)")
     skip_corrupt: bool = Field(False, description="leave broken files out, count and name them")
+    max_megapixels: int | None = Field(
+        None, ge=1, description="refuse larger pictures (millions of pixels); Pillow's limit, 179, when null"
+    )
     workers: int | None = Field(None, ge=0, description="processes that decode; one per core, at most 8, when null")
     memory: int = Field(2048, ge=0, description="decoded data up to this are held on the device, else stream (MiB)")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 
 from augkit.errors import AugkitError, InputError
 from augkit.heartbeats import Heartbeats
@@ -85,22 +86,45 @@ def open_storage(
         path = Path(storage)
         if not path.parent.is_dir():
             raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
-        patience = max(3, min(LOCKED, int(grace / 2)))
-        if path.with_name(f"{path.name}.lock").is_symlink():
-            say(f"'{path.name}' is locked; a lock that was left behind is taken over after {patience} s")
-        head = path.read_bytes()[: len(BEGIN)] if path.is_file() else b""
-        if not BEGIN.startswith(head):
-            raise ValueError("it is another file")  # of which a repair would cut the last line off
-        # Absolute, since the lock is a link to it; taken over from a dead holder before its worker is taken for silent.
-        file_path = str(path.resolve())
-        journal = Journal(file_path, JournalFileSymlinkLock(file_path, grace_period=patience))
-        if journal.mend():
-            say(f"'{path.name}' ended in a torn line, which is cut off")
-        with path.open("rb") as file:
-            first = file.readline()
-        if first:
-            json.loads(first)  # raises where the file is something else, which Optuna would append to
-        return JournalStorage(journal)
+        return _open_journal(path, max(3, min(LOCKED, int(grace / 2))), say)
+
+
+def _open_journal(path: Path, patience: int, say: Callable[[str], None]) -> JournalStorage:
+    """Read a journal, which must be whole, then cut off a last line that is torn; nothing else of it is changed."""
+    if os.path.lexists(f"{path}.lock"):
+        say(f"'{path.name}' is locked; a lock that was left behind is taken over after {patience} s")
+    head = path.read_bytes()[: len(BEGIN)] if path.is_file() else b""
+    if not BEGIN.startswith(head):
+        raise ValueError("it is another file")  # of which a repair would cut the last line off
+    # Absolute, since the lock is a link to it; taken over from a dead holder before its worker is taken for silent.
+    file_path = str(path.resolve())
+    journal = Journal(file_path, _lock(file_path, patience))
+    try:
+        storage = JournalStorage(journal)
+        journal.refuse_damaged_end()
+    except StorageLostError as error:
+        raise InputError(str(error)) from None
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # a line that is JSON, and no operation that can follow
+        raise InputError(str(damaged(file_path, journal.line))) from None
+    if journal.mend():
+        say(f"'{path.name}' ended in a torn line, which is cut off")
+    return storage
+
+
+def _lock(file_path: str, patience: int) -> JournalFileSymlinkLock | JournalFileOpenLock:
+    """Optuna's lock by a symbolic link, or by a file where links cannot be made; either of them respects the other."""
+    probe = f"{file_path}.{os.getpid()}.partial"
+    try:
+        os.symlink(file_path, probe)
+        os.unlink(probe)
+    except OSError:  # Windows without the privilege, and some mounted file systems
+        return JournalFileOpenLock(file_path, grace_period=patience)
+    return JournalFileSymlinkLock(file_path, grace_period=patience)
 
 
 def _open_database(url: str, retries: int, grace: float) -> PatientDatabase:
@@ -146,8 +170,46 @@ class StorageLostError(AugkitError):
     """A study that cannot be written to any more; no trial of it failed."""
 
 
+def damaged(path: str, number: int) -> StorageLostError:
+    """The error of a journal whose line ``number``, from 1, cannot be read."""
+    with open(path, "rb") as file:
+        line = next(itertools.islice(file, number - 1, None), b"")
+    if not line.strip():
+        what, remedy = "is empty", f"take it out: sed -i {number}d '{path}'"
+    else:
+        what = "is no operation of Optuna's"
+        remedy = f"the lines before it are a whole journal: head -n {number - 1} '{path}' > mended.journal"
+    return StorageLostError(f"storage '{path}': line {number} {what}; nothing was changed; {remedy}")
+
+
 class Journal(JournalFileBackend):
-    """A journal file whose torn last line is cut off before the next line is written."""
+    """A journal file whose torn last line is cut off before the next line is written.
+
+    Attributes:
+        line: how many lines were read.
+    """
+
+    line = 0
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The operations from a number on; raises StorageLostError where a line among them cannot be read."""
+        self.line = log_number_from
+        try:
+            for log in super().read_logs(log_number_from):
+                self.line += 1
+                yield log
+        except ValueError:
+            raise damaged(self._file_path, self.line + 1) from None
+
+    def refuse_damaged_end(self) -> None:
+        """Optuna passes over a last line that is whole and cannot be read, until another follows it."""
+        with open(self._file_path, "rb") as file:
+            rest = next(itertools.islice(file, self.line, None), b"")
+        if rest.endswith(b"\n"):
+            try:
+                json.loads(rest)  # somebody may just have written it
+            except ValueError:
+                raise damaged(self._file_path, self.line + 1) from None
 
     def mend(self) -> bool:
         """`repair` under the lock, which is waited for only where the last line has no end."""

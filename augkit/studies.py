@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
+from augkit import yaml_text
 from augkit.claims import DEFAULT_MEASURE, TYPICAL, Claim, check_references
 from augkit.errors import InputError, unknown_name
 from augkit.recipe import Recipe, find_recipe, recipe_folders
-from augkit.schema import Data, apply_overrides, parse_yaml, validate
+from augkit.schema import Data, apply_overrides, parse_override, read_yaml, validate
 from augkit.sequential import RULES, Rule
 from augkit.statistics import NO_NETWORK
 
@@ -183,17 +183,17 @@ class Study:
             InputError: missing file, unknown key or name (with the nearest), a claim about an arm that is not there.
         """
         path = find_study(source)
-        settings = validate(StudySettings, parse_yaml(path.read_text(), str(path)), str(path))
+        settings = validate(StudySettings, read_yaml(path, "study"), str(path))
         if overrides:
             own = settings.sizes.get(size, Size())  # type: ignore[call-overload]
-            changed = {**own.overrides, **dict(map(_dotted, overrides))}
+            changed = {**own.overrides, **dict(map(parse_override, overrides))}
             sizes: dict[Any, Size] = {**settings.sizes, size: own.model_copy(update={"overrides": changed})}
             settings = settings.model_copy(update={"sizes": sizes})
         return resolve(settings, size, str(path), seeds=seeds)
 
     def to_yaml(self) -> str:
         """The file."""
-        return yaml.safe_dump(self.settings.model_dump(exclude_defaults=True), sort_keys=False, width=100)
+        return yaml_text.dump(self.settings.model_dump(exclude_defaults=True), width=100)
 
 
 def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | None = None) -> Study:
@@ -281,18 +281,9 @@ def _arm(
     return Arm(name, architecture, policy, strength, validate(Recipe, tree, where), module, task)
 
 
-def _dotted(override: str) -> tuple[str, Any]:
-    """Key and value of ``dotted.key=value``."""
-    key, _, text = override.partition("=")
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
-
-
 def _as_words(dotted: dict[str, Any]) -> list[str]:
     """``dotted.key=value``, as on the command line; JSON is YAML."""
-    return [f"{key}={json.dumps(value)}" for key, value in dotted.items()]
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in dotted.items()]
 
 
 def _measures(settings: StudySettings, chosen: Size, source: str) -> dict[str, Measure]:
@@ -339,8 +330,8 @@ def is_study(source: str) -> bool:
     if not path.is_file():
         return any((folder / "studies" / f"{source}.yaml").is_file() for folder in recipe_folders())
     try:
-        tree = parse_yaml(path.read_text(), source)
-    except (InputError, OSError, UnicodeDecodeError):
+        tree = read_yaml(path, "study")
+    except InputError:
         return False  # whoever loads it as a recipe says what is wrong
     return "arms" in tree or "claims" in tree
 

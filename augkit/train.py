@@ -66,8 +66,8 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print_json({"folder": str(folder), "seed": recipe.seed, **last, "skipped": len(dataset.skipped)})
         return
-    if dataset.skipped:
-        print(f"left out {len(dataset.skipped)} broken files, such as {next(iter(dataset.skipped))}")
+    for note in dataset.notes:
+        print(note)
     print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
     print(f"report: {report}")
 
@@ -91,7 +91,7 @@ def write_report(run: Run, dataset: Dataset) -> Path:
 def _page(run: Run, dataset: Dataset) -> str:
     recipe, train = run.recipe, dataset.train
     shown = train.take(torch.linspace(0, len(train) - 1, SHOWN).long().unique()).put_on_canvas(recipe.data.canvas)
-    notes = [f"{len(dataset.skipped)} broken files were left out."] if dataset.skipped else []
+    notes = list(dataset.notes)
     if stalled(run.history, recipe.train.patience):
         notes.append(f"Stopped early: {recipe.train.patience} evaluations brought no better accuracy.")
     record = RunRecord(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.augment import Augment
 from augkit.building import build_recipe_model, choose_device, describe_input, load_recipe_data
 from augkit.checkpoints import State, describe, restore, stalled
 from augkit.data import Dataset, Images, sample
@@ -33,6 +34,7 @@ from augkit.recipe import Recipe
 from augkit.reproducible import AUGMENTATION, MIXING, deterministic, random_stream
 from augkit.schedules import rate_at
 from augkit.tensorboard import event_writer
+from augkit.views import WholeBatch, augmented
 
 
 def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
@@ -150,12 +152,12 @@ def _train(
     return evaluation
 
 
-def _update(job: Job, forward: nn.Module, augment: nn.Module, images: Tensor, labels: Tensor) -> None:
+def _update(job: Job, forward: nn.Module, augment: Augment, images: Tensor | WholeBatch, labels: Tensor) -> None:
     """One update of the weights from a batch, in ``train.accumulate`` parts."""
     recipe, state, settings = job.recipe, job.state, job.recipe.train
     generator = torch.Generator(job.device)
     generator.manual_seed(random_stream(recipe.seed, AUGMENTATION, state.step, job.process.rank))
-    inputs, targets = augment(images, generator=generator), labels
+    inputs, targets = augmented(augment, images, generator), labels
     if settings.mixup or settings.cutmix:
         place = [recipe.seed, MIXING, state.step, job.process.rank]
         inputs, targets = mix_batch(inputs, labels, job.classes, settings.mixup, settings.cutmix, place)

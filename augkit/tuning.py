@@ -142,6 +142,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         take_folder()
     with Display(0, quiet=quiet) as display:
         backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
+        for note in dataset.notes:
+            display.line(note)
         helps = remote and not resume  # until it is known whether the study was there
 
         def tuning_of(study: optuna.Study, terms: Terms) -> Tuning:
@@ -200,6 +202,8 @@ class _Begin:
             tuning.display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
         if others:
             tuning.display.line(f"{others} trial(s) are under way elsewhere")
+        if foreign := sum(map(search.is_foreign, study.get_trials(deepcopy=False))):
+            tuning.display.line(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
         return tuning, created
 
 

@@ -28,59 +28,7 @@ def pixels(seed: int, shape: tuple[int, ...] = (8, 8, 3)) -> torch.Tensor:
     return array.permute(2, 0, 1) if array.ndim == 3 else array[None]
 
 
-# Folders
-
-
-def test_a_flat_folder_is_unlabelled_and_all_of_it_is_the_test_split(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"set": 12})
-    (tmp_path / "set" / "notes.txt").write_text("passed over")
-    (tmp_path / "set" / "._000.png").write_bytes(b"passed over")
-    dataset = load_dataset(f"folder:{tmp_path / 'set'}")
-    assert sizes(dataset) == [0, 0, 12]
-    assert dataset.classes == []
-    test = dataset.open_test()
-    assert test.labels is None
-    assert torch.equal(
-        test.images[3], torch.from_numpy(np.array(Image.open(tmp_path / "set" / "003.png"))).permute(2, 0, 1)
-    )
-    assert torch.equal(dataset.open_test(5, seed=1).images, dataset.open_test(5, seed=1).images)
-    assert len(dataset.open_test(5)) == 5
-
-
-def test_folders_of_splits_keep_them(tmp_path: Path) -> None:
-    write_folder(tmp_path / "train", {"cat": 20, "dog": 20})
-    write_folder(tmp_path / "val", {"cat": 3, "dog": 2})
-    dataset = load_dataset(f"folder:{tmp_path}")
-    assert sizes(dataset) == [36, 4, 5]  # without a test split, its own validation is the test split
-    write_folder(tmp_path / "test", {"dog": 4})
-    dataset = load_dataset(f"folder:{tmp_path}")
-    assert sizes(dataset) == [40, 5, 4]
-    assert dataset.open_test().labels.tolist() == [1] * 4  # type: ignore[union-attr]
-    write_folder(tmp_path / "test", {"dgo": 4})
-    with pytest.raises(InputError, match=r"unknown class folder in .*test': 'dgo'.*did you mean 'dog'"):
-        load_dataset(f"folder:{tmp_path}")
-
-
-def test_images_beside_class_folders_are_not_silently_dropped(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 4, "b": 4})
-    Image.new("RGB", (8, 8)).save(tmp_path / "loose.png")
-    with pytest.raises(InputError, match=r"1 images lie beside the class folders, such as 'loose\.png'"):
-        load_dataset(f"folder:{tmp_path}")
-
-
-def test_folders_with_nothing_in_them(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="or images, there are none"):
-        load_dataset(f"folder:{tmp_path}")
-    with pytest.raises(InputError, match="expected folder:DIR, parquet:DIR, hf:NAME"):
-        load_dataset("folder:")
-
-
-def test_mixed_sizes_are_refused_early_and_can_be_fitted(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path, {"a": 50, "b": 50})
-    Image.new("RGB", (9, 12)).save(folder / "b" / "049.png")
-    with pytest.raises(InputError, match=r"049\.png': expected 8 x 8 pixels as '.*000\.png', got 9 x 12; set data"):
-        load_dataset(f"folder:{folder}")
-    assert load_dataset(f"folder:{folder}", image_size=5).train.shape == (3, 5, 5)
+# Channels
 
 
 def test_channels_follow_the_images_or_the_wish(tmp_path: Path) -> None:
@@ -249,6 +197,15 @@ def test_parquet_of_imagenet_kind_measures_on_validation(tmp_path: Path) -> None
     dataset = load_dataset(f"parquet:{tmp_path}")
     assert sizes(dataset) == [18, 2, 6]
     assert dataset.open_test().labels.tolist() == [1, 0] * 3  # type: ignore[union-attr]
+
+
+def test_parquet_is_found_through_links_and_hidden_files_are_not(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "store" / "part.parquet", cells(0, 20), [0, 1] * 10)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "store")
+    write_parquet(tmp_path / "set" / "test.pq", cells(50, 5), [1] * 5)
+    (tmp_path / "set" / "._test.parquet").write_bytes(b"no table")
+    assert sizes(load_dataset(f"parquet:{tmp_path / 'set'}")) == [18, 2, 5]
 
 
 def test_parquet_cells_may_name_a_file(tmp_path: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
 from pictures import encoded, noise
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from augkit.data.decode import Fault, Form, decode, upright
+from augkit.data import load_dataset, read_files
+from augkit.data.decode import Fault, Form, decode, decode_upright, eight_bits, picture_of, upright
+from augkit.data.stream import Reading
+from augkit.errors import InputError
 
 RGB = Form(6, 10, 3)
 GREY = Form(6, 10, 1)
@@ -121,7 +128,129 @@ def test_pixels_of_unknown_range_are_refused(mode: str, tmp_path: Path) -> None:
     found = decode(partial(Image.open, tmp_path / "f.tiff"), GREY)
     assert isinstance(found, Fault)
     assert found.corrupt
-    assert "32 bits" in found.reason
+    assert "pixels of 32 bits from 70000 to 70000" in found.reason
+
+
+@given(arrays(np.uint16, (3, 4)))
+def test_every_door_rounds_16_bits_alike(values: np.ndarray) -> None:
+    expected = np.rint(values.astype(np.float64) / 257)
+    assert np.array_equal(eight_bits(values), expected)
+    assert np.array_equal(eight_bits(values.astype(">u2")), expected)
+    assert np.array_equal(np.asarray(upright(Image.fromarray(values))), expected)
+    assert np.array_equal(np.asarray(upright(Image.fromarray(values.astype(np.int32)))), expected)  # mode I
+    assert np.array_equal(np.asarray(picture_of(values)), expected)
+    assert np.array_equal(np.asarray(picture_of(np.stack([values] * 3, -1)))[..., 1], expected)
+    maximum = io.BytesIO(b"P5 4 3 65535\n" + values.astype(">u2").tobytes())
+    assert np.array_equal(np.asarray(upright(Image.open(maximum))), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_fractions_or_whole_numbers(dtype: type) -> None:
+    share = np.array([[0, 0.25, 0.5, 1]], dtype=dtype)
+    assert eight_bits(share).tolist() == [[0, 64, 128, 255]]
+    assert np.asarray(upright(Image.fromarray(share.astype(np.float32)))).tolist() == [[0, 64, 128, 255]]
+    grey = noise(0, (4, 5))
+    assert np.array_equal(eight_bits(grey.astype(dtype)), grey)
+    assert np.array_equal(np.asarray(upright(Image.fromarray(grey).convert("F"))), grey)
+
+
+def test_truth_values_are_black_and_white() -> None:
+    assert eight_bits(np.array([False, True])).tolist() == [0, 255]
+    assert picture_of(np.array([[[False], [True]]])).size == (2, 1)
+    same = noise(0)
+    assert eight_bits(same) is same
+
+
+@pytest.mark.parametrize(
+    "values", [[1.5, 300.0], [-0.1, 1.0], [np.nan, 0.5], [0.2, 3.2], np.array([1, 2]), np.array([1], np.int16)]
+)
+def test_what_does_not_say_which_value_is_white_is_refused(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"bits from .* expected 8 bits, 16 bits without a sign, or floats"):
+        eight_bits(np.asarray(values))
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"]
+)
+def test_every_mode_shows_the_same_picture(mode: str) -> None:
+    colour = np.array([[[255, 255, 255], [0, 0, 0], [200, 40, 40], [30, 90, 160]]], np.uint8)
+    image = Image.fromarray(colour)
+    if mode in ("1", "L", "LA", "La"):
+        expected = np.asarray(image.convert("L").convert("1" if mode == "1" else "L").convert("L"))
+        image = image.convert("L").convert("LA").convert("La") if mode == "La" else image.convert("L").convert(mode)
+    elif mode == "LAB":
+        image, expected = Image.new("LAB", (4, 1), (255, 128, 128)), np.full((1, 4, 3), 255)
+    else:
+        expected = colour
+        image = (image.quantize(4) if mode[0] == "P" else image.convert("RGBA" if mode == "RGBa" else mode)).convert(
+            mode
+        )
+    found = np.asarray(upright(image)).astype(int)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= (10 if mode in ("HSV", "YCbCr", "LAB") else 1)
+
+
+def test_a_transparent_value_of_16_bits_is_white(tmp_path: Path) -> None:
+    values = np.array([[0, 257 * 9, 257 * 200]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "t.png", transparency=257 * 9)
+    assert from_file(tmp_path / "t.png", Form(1, 3, 1)).tolist() == [[[0, 255, 200]]]
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = io.BytesIO()
+    Image.fromarray(noise(0, (6, 10, 3))).save(stored, "PNG", exif=exif)
+    image = Image.open(stored)
+    turned = upright(image)
+    assert (image.size, turned.size) == ((10, 6), (6, 10))
+    assert image.getexif()[0x0112] == 6
+    assert np.array_equal(np.asarray(upright(turned)), np.asarray(turned))  # it is not turned twice
+
+
+def test_damaged_metadata_beside_whole_pixels_are_no_fault() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "maker", TiffImagePlugin.IFDRational(72, 1)
+    exif.get_ifd(0x8769)[0x829A] = TiffImagePlugin.IFDRational(1, 100)
+    stored = io.BytesIO()
+    Image.fromarray(noise(0, (6, 10, 3))).save(stored, "JPEG", exif=exif)
+    content = bytearray(stored.getvalue())
+    start = content.index(b"Exif") + 6
+    rng = np.random.default_rng(0)
+    shapes = set()
+    for _ in range(400):
+        damaged = bytearray(content)
+        for place in rng.integers(start, start + len(exif.tobytes()) - 6, size=3):
+            damaged[place] = rng.choice([0, 1, 2, 5, 7, 128, 255])
+        found = decode_upright(partial(Image.open, io.BytesIO(bytes(damaged))))
+        assert isinstance(found, Image.Image), found
+        shapes.add(found.size)
+    assert shapes == {(10, 6), (6, 10)}  # the orientation survives some of it
+
+
+def test_the_limit_of_large_pictures_can_be_raised(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for k in range(4):
+            Image.new("1", (1500, 1000)).save(tmp_path / name / f"{k}.png")
+    before = Image.MAX_IMAGE_PIXELS
+    message = r"0\.png': a picture of 2 megapixels, above the limit of 1; set data\.max_megapixels to 2 or more"
+    for skip in (False, True):  # it is whole, so it is not left out
+        with pytest.raises(InputError, match=message):
+            load_dataset(f"folder:{tmp_path}", image_size=8, max_megapixels=1, skip_corrupt=skip)
+    assert load_dataset(f"folder:{tmp_path}", image_size=8, max_megapixels=2).train.shape == (1, 8, 8)
+    with pytest.raises(InputError, match=message):
+        read_files([tmp_path / "a" / "0.png"], Reading(max_megapixels=1))
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_own_limit_holds_where_none_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (1500, 1000)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # which it merely warns of
+    assert read_files([tmp_path / "x.png"]).shape == (1, 1000, 1500)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**5)
+    with pytest.raises(InputError, match="2 megapixels, above the limit of 1"):
+        read_files([tmp_path / "x.png"])
 
 
 def test_truncated_and_foreign_files_are_faults(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ import augkit
 ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
-    ["errors", "safe_files"],
+    ["errors", "safe_files", "yaml_text"],
     [
         *("geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"),
         *("modes", "outputs", "loaders"),
     ],
     ["backends", "resampling", "blur", "colour", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
-    ["policy_ops", "data"],
+    ["policy_ops", "data", "views"],
     ["policy"],
     ["adapters", "sections"],
     ["recipe", "schedules", "optimizers", "distributed"],

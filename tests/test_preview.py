@@ -9,12 +9,15 @@ import re
 import numpy as np
 import pytest
 import torch
+from pictures import encoded, noise, write_folder, write_parquet
 from PIL import Image
 
 from augkit import command, geometry
+from augkit.data import load_dataset
+from augkit.errors import InputError
 from augkit.interpolation import KERNELS
 from augkit.policy import Policy
-from augkit.preview import find_subject, main, read_image, reduced
+from augkit.preview import find_subject, main, reduced
 from augkit.recipe import Recipe
 from augkit.report import kernels as page
 from augkit.report.strengths import QUANTILES, STRENGTHS, draw_sheet, forced_draws, strength_rows
@@ -145,14 +148,42 @@ def test_a_small_image_gets_a_small_shift():
 @pytest.mark.parametrize(
     ("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3), ("I;16", 1)]
 )
-def test_files_of_any_mode_are_read(mode, channels, tmp_path):
+def test_files_of_any_mode_are_seen_as_training_sees_them(mode, channels, tmp_path):
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    if mode == "I;16":
-        Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16)).save(path)
-        assert read_image(path).tolist() == [[[0, 100, 255]]]
-        return
-    Image.new(mode, (5, 4)).save(path)
-    assert read_image(path).shape == (channels, 4, 5)
+    deep = Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16))
+    (deep if mode == "I;16" else Image.fromarray(noise(0, (4, 5, 3))).convert(mode)).save(path)
+    expected = load_dataset(f"folder:{tmp_path}").open_test().images[0]
+    assert find_subject(str(path), []).image.tolist() == expected.tolist()
+    assert find_subject(f"folder:{tmp_path}", []).image.tolist() == expected.tolist()
+    assert len(expected) == channels
+
+
+def test_a_transparent_image_is_seen_on_white_and_a_deep_one_is_not_white(tmp_path):
+    Image.new("RGBA", (5, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert find_subject(str(tmp_path / "clear.png"), []).image.min() == 255
+    Image.fromarray(np.full((4, 5), 128 * 257, dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert find_subject(str(tmp_path / "deep.png"), []).image.unique().tolist() == [128]
+
+
+def test_a_recipe_is_seen_with_the_channels_and_the_size_that_it_trains_with(tmp_path):
+    write_folder(tmp_path / "set", {"a": 4, "b": 4}, side=24)
+    recipe = Recipe(
+        name="x", data={"name": f"folder:{tmp_path / 'set'}", "image_size": 12, "channels": 1, "canvas": 16}
+    )
+    (tmp_path / "x.yaml").write_text(recipe.to_yaml())
+    assert find_subject(str(tmp_path / "x.yaml"), []).image.shape == (1, 16, 16)
+
+
+def test_a_streamed_set_gives_its_pixels(tmp_path):
+    rows = [{"bytes": encoded(noise(k)), "path": None} for k in range(20)]
+    write_parquet(tmp_path / "all.parquet", rows, [k % 2 for k in range(20)])
+    recipe = Recipe(name="x", data={"name": f"parquet:{tmp_path}", "memory": 0})
+    (tmp_path / "x.yaml").write_text(recipe.to_yaml())
+    seen = find_subject(str(tmp_path / "x.yaml"), []).image
+    assert any(np.array_equal(seen, noise(k).transpose(2, 0, 1)) for k in range(20))
+    write_parquet(tmp_path / "all.parquet", rows, None)
+    with pytest.raises(InputError, match="expected images with labels to train on"):
+        find_subject(str(tmp_path / "x.yaml"), [])
 
 
 @pytest.mark.parametrize(("size", "expected"), [((20, 30), (20, 30)), ((500, 250), (224, 112)), ((1, 4000), (1, 224))])

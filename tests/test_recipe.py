@@ -112,6 +112,12 @@ def test_digest_depends_on_every_field() -> None:
         ("schedule.milestones=[0.5,0.2]", "rising shares between 0 and 1"),
         ("schedul.name=cosine", "unknown key 'schedul': did you mean 'schedule'"),
         ("optim.betas=[0.9,1]", "two numbers in"),
+        ("train.mixup=on", "train.mixup: expected a number, got True"),
+        ("data.mean=[yes]", "data.mean: expected a number"),
+        ("data.channels=yes", "data.channels: expected a number, got True"),
+        ("optim.lr=1e999", "optim.lr: expected a finite number"),
+        ("name=1e3", "name: expected text, in quotes where YAML would read something else, got 1000.0"),
+        ("data.name=!!binary x", "not valid YAML"),
     ],
 )
 def test_bad_overrides_get_one_line(override: str, message: str) -> None:
@@ -128,6 +134,10 @@ def test_bad_overrides_get_one_line(override: str, message: str) -> None:
         ("- a\n- b", "expected a mapping"),
         ("name: x", "data: expected a value, the key is missing"),
         ("", "name: expected a value.*1 more"),
+        ("name: x\nname: y", "line 2: not valid YAML: the key 'name' stands twice"),
+        ("name: x\nseed: !!int x", "line 2: not valid YAML: 'x' is no whole number"),
+        ("&a [*a]", "line 1: not valid YAML: a value that holds itself"),
+        ("[" * 2000, "line 1: not valid YAML: more than 64 levels"),
     ],
 )
 def test_bad_files_are_named(text: str, message: str, tmp_path: Path) -> None:

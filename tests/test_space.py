@@ -125,6 +125,13 @@ def test_ranges_that_cannot_be_searched(override: str, message: str) -> None:
         load(override)
 
 
+def test_numbers_with_an_exponent_and_no_point_are_ends_of_a_range() -> None:
+    space = load("optim.lr={search: [1e-4, 1E-1], log: true, default: 1e-2}", "train.batch_size={choice: [1e1, 2e1]}")
+    lr = space.ranges["optim.lr"]
+    assert (lr.low, lr.high, lr.default) == (1e-4, 0.1, 0.01)
+    assert space.with_values({"train.batch_size": space.ranges["train.batch_size"].choices[1]}).train.batch_size == 20
+
+
 def test_a_recipe_with_ranges_is_not_trained_by_chance() -> None:
     with pytest.raises(InputError, match=r"optim.lr is a range, .*; here give a value: optim.lr="):
         Recipe.load("mnist5k", ["optim.lr={search: [0, 1]}"])

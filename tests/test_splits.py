@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import cells, write_folder, write_parquet
 
-from augkit.data import Images
+from augkit.data import Images, load_dataset
 from augkit.data.splits import limited, partition, stratified
+from augkit.data.stream import MEMORY
 
 
 def images(first: int, count: int, labelled: bool = True, classes: int = 3) -> Images:
@@ -71,3 +75,41 @@ def test_a_limit_keeps_the_share_of_every_class() -> None:
     for limit in (None, 300, 1000):
         assert limited(train, limit) is train
     assert values(limited(train, 60)) == sorted(values(limited(train, 60)))
+
+
+@given(counts=st.lists(st.integers(1, 60), min_size=1, max_size=8), limit=st.integers(1, 300), seed=st.integers(0, 100))
+def test_a_limit_is_never_exceeded(counts: list[int], limit: int, seed: int) -> None:
+    labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    train = Images(torch.arange(len(labels)).view(-1, 1, 1, 1), labels)
+    kept = limited(train, limit)
+    assert len(kept) == min(limit, len(labels))
+    assert values(kept) == sorted(set(values(kept)))
+    assert torch.equal(kept.labels, labels[kept.images.flatten()])  # type: ignore[arg-type]
+    for k, count in enumerate(counts):
+        got, exact = int((kept.labels == k).sum()), len(kept) * count / len(labels)
+        if limit >= len(counts):
+            assert got >= 1
+        assert got <= max(1, exact + 1)
+        assert got > exact - 1 or sum(len(kept) * other / len(labels) < 1 for other in counts)
+
+
+def test_a_limit_below_the_number_of_classes_and_one_without_labels() -> None:
+    assert len(limited(images(0, 2000, classes=100), 10)) == 10
+    assert len(limited(images(0, 50, labelled=False), 7)) == 7
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet", "splits", "streamed"])
+def test_a_limit_holds_for_every_form_of_data(form: str, tmp_path: Path) -> None:
+    classes = [f"c{k:02d}" for k in range(25)]
+    if form == "parquet":
+        write_parquet(tmp_path / "a.parquet", cells(0, 100), [k % 25 for k in range(100)])
+    else:
+        write_folder(tmp_path / "train" if form == "splits" else tmp_path, dict.fromkeys(classes, 4), side=2)
+    if form == "splits":
+        write_folder(tmp_path / "val", dict.fromkeys(classes, 1), side=2)
+    name = f"{'parquet' if form == 'parquet' else 'folder'}:{tmp_path}"
+    memory = 0 if form == "streamed" else MEMORY
+    dataset = load_dataset(name, limit=10, memory=memory)
+    assert (len(dataset.train), len(dataset.validation)) == (10, 25)
+    assert len(load_dataset(name, limit=30, memory=memory).train.labels.unique()) == 25  # type: ignore[union-attr]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy.exc
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from toy import make_terms, open_toy
 
 from augkit import search, storages
-from augkit.errors import InputError
+from augkit.errors import AugkitError, InputError
 from augkit.storages import Journal, PatientDatabase, open_storage
 
 
@@ -94,6 +98,105 @@ def test_a_lock_that_was_left_behind_is_taken_over(tmp_path: Path, monkeypatch: 
     storage.create_new_study([StudyDirection.MAXIMIZE], "another")
     assert 2.5 < time.monotonic() - began < 60
     worker.run()
+
+
+def no_links(*paths: object, **named: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_journal_where_no_symbolic_link_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "symlink", no_links)
+    journal, said = tmp_path / "study.journal", []
+    first = open_toy(journal, make_terms(), 6)
+    second = open_toy(journal, make_terms(), 6, join=True, index=1)
+    first.one()
+    second.run()
+    assert len(search.completed(first.study)) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+    Path(f"{journal}.lock").touch()  # left behind by a worker that was killed
+    storage = open_storage(journal, grace=6, say=said.append)
+    assert said == ["'study.journal' is locked; a lock that was left behind is taken over after 3 s"]
+    storage.create_new_study([StudyDirection.MAXIMIZE], "another")
+
+
+def test_both_kinds_of_lock_keep_each_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = tmp_path / "study.journal"
+    with_links = open_storage(journal)
+    monkeypatch.setattr(os, "symlink", no_links)
+    without = open_storage(journal)
+    monkeypatch.undo()
+    for holder, other in ((without, with_links), (with_links, without)):
+        backend, done = holder._backend, threading.Event()  # type: ignore[attr-defined]
+        backend._lock.acquire()
+        name = f"by {type(backend._lock).__name__}"
+
+        def make(other: BaseStorage = other, name: str = name, done: threading.Event = done) -> None:
+            other.create_new_study([StudyDirection.MAXIMIZE], name)
+            done.set()
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        assert not done.wait(0.3)
+        backend._lock.release()
+        thread.join(timeout=30)
+        assert done.is_set()
+
+
+def filled(journal: Path) -> None:
+    study = optuna.create_study(storage=open_storage(journal), study_name="s")
+    for _ in range(3):
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+
+
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [
+        (b"\n", "line 3 is empty; nothing was changed; take it out: sed -i 3d '"),
+        (b"  \n", "line 3 is empty"),
+        (b'{"op_code": 4, "wor', "line 3 is no operation of Optuna's; nothing was changed; the lines before it are"),
+        (b"\x00\xff\x00\n", "line 3 is no operation"),
+        (b"{}\n", "line 3 is no operation"),
+        (b"[1]\n", "line 3 is no operation"),
+        (b'{"op_code":4,"worker_id":"x"}\n', "line 3 is no operation"),
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b'{"op_code": 4, "wor'])
+def test_a_journal_damaged_in_its_middle_is_refused(between: bytes, message: str, end: bytes, tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    filled(journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    spoilt = b"".join([*lines[:2], between, *lines[2:], end])
+    journal.write_bytes(spoilt)
+    with pytest.raises(InputError, match=message) as caught:
+        open_storage(journal)
+    assert "\n" not in str(caught.value)
+    assert journal.read_bytes() == spoilt
+    remedy = str(caught.value).rpartition(": ")[2]
+    subprocess.run(remedy, shell=True, check=True, cwd=tmp_path)  # what it says to do makes it whole
+    mended = tmp_path / "mended.journal" if remedy.startswith("head") else journal
+    open_storage(mended)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"{\n", b"\x00\n"])
+def test_a_damaged_last_line_is_refused_before_another_follows_it(end: bytes, tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    filled(journal)
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + end)
+    with pytest.raises(InputError, match=f"line {len(whole.splitlines()) + 1} is"):
+        open_storage(journal)
+    assert journal.read_bytes() == whole + end
+
+
+def test_a_journal_damaged_while_it_is_used_is_one_line(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    worker = open_toy(journal, make_terms(), 6)
+    worker.one()
+    count = len(journal.read_bytes().splitlines())
+    with journal.open("ab") as file:
+        file.write(b"\x00\x00\n")  # a disk that failed
+    with pytest.raises(AugkitError, match=f"line {count + 1} is no operation"):
+        worker.run()
 
 
 def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

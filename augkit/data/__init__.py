@@ -6,23 +6,27 @@ Splits are fixed: they depend on the dataset alone, never on a recipe's seed.
 from augkit.data.atypical import atypical, atypical_versions
 from augkit.data.batches import batches
 from augkit.data.dataset import Dataset
-from augkit.data.folder import IMAGE_SUFFIXES
+from augkit.data.files import list_images
+from augkit.data.folder import read_files
 from augkit.data.images import Images
 from augkit.data.load import load_dataset
 from augkit.data.splits import sample
 from augkit.data.stream import Reading, Stream
 from augkit.data.torchvision import TORCHVISION
+from augkit.data.whole import WholeImages
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "TORCHVISION",
     "Dataset",
     "Images",
     "Reading",
     "Stream",
+    "WholeImages",
     "atypical",
     "atypical_versions",
     "batches",
+    "list_images",
     "load_dataset",
+    "read_files",
     "sample",
 ]

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.data.images import Images
+from augkit.data.dataset import Found
+from augkit.data.stream import Reading, Source, stream_of
 from augkit.errors import InputError
 
-LABEL_NAMES = ("label", "labels", "fine_label", "target", "class")
+LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category")
+# What a column holds that may be one of labels: numbers of classes that it names, whole numbers, categories, and, where
+# it is called as one of labels is, text, truth values, or whole numbers that are stored as floats.
+Kind = Literal["named", "whole", "category", "other"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A split as its table has it.
+
+    Attributes:
+        rows: the images.
+        labels: one per row, as the table holds them; None where it has no column of labels.
+        names: of the classes, where the table gives them.
+        where: how an error names the labels.
+    """
+
+    rows: Source
+    labels: list[Any] | None
+    names: list[str] | None
+    where: str
 
 
 def open_encoded(value: Mapping[str, Any] | bytes | None, folder: Path | None = None) -> Image.Image:
@@ -31,45 +54,81 @@ def open_encoded(value: Mapping[str, Any] | bytes | None, folder: Path | None = 
     raise ValueError("the cell is empty")
 
 
-def choose_label(integers: list[str], classes: Mapping[str, list[str]], where: str) -> str | None:
-    """The column of labels: one that carries class names, or an integer one, by its usual name; None without any.
+def choose_label(kinds: Mapping[str, Kind], where: str) -> str | None:
+    """The column of labels: one that names its classes, one with a usual name, or the only one; None without any.
 
     Raises:
         InputError: several, none of which has a usual name.
     """
-    for names in (list(classes), integers):
-        usual = [name for name in LABEL_NAMES if name in names]
-        if usual or len(names) == 1:
-            return usual[0] if usual else names[0]
-        if names:
-            raise InputError(f"{where}: expected one column of labels, got {', '.join(names)}; call it 'label'")
-    return None
+    usual = [name for name in LABEL_NAMES if name in kinds]
+    named = [name for name, kind in kinds.items() if kind == "named"]
+    candidates = named or usual[:1] or [name for name, kind in kinds.items() if kind in ("whole", "category")]
+    best = [name for name in usual if name in candidates]
+    if len(candidates) > 1 and not best:
+        raise InputError(f"{where}: expected one column of labels, got {', '.join(candidates)}; call it 'label'")
+    return best[0] if best else candidates[0] if candidates else None
 
 
-def clean_labels(values: Iterable[int | None], where: str) -> Tensor | None:
+def found_in(name: str, tables: Mapping[str, Table], reading: Reading) -> Found:
+    """The images of the splits, with labels that are numbered alike in all of them.
+
+    Raises:
+        InputError: labels that cannot be read, or a label beyond the names of the classes.
+    """
+    plain = {split: _plain_labels(table) for split, table in tables.items()}
+    names = next((table.names for table in tables.values() if table.names), None)
+    words = {value for values in plain.values() for value in values or () if isinstance(value, str)}
+    if words:
+        names = names or sorted(words)
+        plain = {split: _numbered(values, names, tables[split].where) for split, values in plain.items()}
+    labels = {split: _tensor(values, tables[split].where) for split, values in plain.items()}
+    largest = max((int(part.max()) for part in labels.values() if part is not None), default=-1)
+    if names and largest >= len(names):
+        raise InputError(f"dataset '{name}': {len(names)} class names, got label {largest}")
+    classes = names or [str(k) for k in range(largest + 1)]
+    splits = {split: stream_of(table.rows, labels[split], reading) for split, table in tables.items()}
+    return Found(name, list(classes), splits)
+
+
+def _plain_labels(table: Table) -> list[Any] | None:
+    """Labels as whole numbers or text; None for those that are missing, among them text without a character."""
+    if table.labels is None:
+        return None
+    return [_plain(value, table.where) for value in table.labels]
+
+
+def _plain(value: Any, where: str) -> int | str | None:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):  # NaN is pandas' word for none
+        return None
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise InputError(f"{where}: expected whole numbers or text, got {str(value)[:40]!r}")
+
+
+def _numbered(values: list[Any] | None, names: list[str], where: str) -> list[int | None] | None:
+    if values is None:
+        return None
+    numbers = {name: number for number, name in enumerate(names)}
+    strange = next((value for value in values if value is not None and value not in numbers), None)
+    if strange is not None:
+        raise InputError(f"{where}: expected labels that are all text, or names of classes; got {strange!r}")
+    return [None if value is None else numbers[value] for value in values]
+
+
+def _tensor(values: list[int | None] | None, where: str) -> Tensor | None:
     """Labels ``(N,)`` int64; None where all are -1 or missing, as in a split whose labels are not public.
 
     Raises:
         InputError: only some are negative or missing.
     """
-    labels = torch.tensor([-1 if value is None else int(value) for value in values], dtype=torch.int64)
+    if values is None:
+        return None
+    labels = torch.tensor([-1 if value is None else value for value in values], dtype=torch.int64)
     hidden = int((labels < 0).sum())
     if hidden == len(labels):
         return None
     if hidden:
         raise InputError(f"{where}: expected labels of 0 or more, {hidden} of {len(labels)} are negative or missing")
     return labels
-
-
-def class_names(names: list[str] | None, splits: Mapping[str, Images], where: str) -> list[str]:
-    """``names``, or numbers where there are none; empty without labels.
-
-    Raises:
-        InputError: a label beyond the names.
-    """
-    largest = max((int(part.labels.max()) for part in splits.values() if part.labels is not None), default=-1)
-    if not names:
-        return [str(k) for k in range(largest + 1)]
-    if largest >= len(names):
-        raise InputError(f"{where}: {len(names)} class names, got label {largest}")
-    return list(names)

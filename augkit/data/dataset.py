@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from augkit.data.images import Images
 from augkit.data.splits import SHARES, limited, partition, sample
 from augkit.data.stream import Reading, Stream
+from augkit.data.whole import WholeImages, whole_images
 from augkit.errors import InputError
+
+NAMED = 3  # files left out that a note names
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a form of DATA found: the images by split (``train``, ``validation``, ``test``, or ``all`` alone)."""
+    """What a form of DATA found: the images by split (``train``, ``validation``, ``test``, or ``all`` alone).
+
+    ``left_out`` are files that are not among them, name to reason.
+    """
 
     name: str
     classes: list[str]
     splits: Mapping[str, Images]
     shares: Mapping[str, float] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dataset:
@@ -33,7 +42,8 @@ class Dataset:
     Attributes:
         name: as it was asked for.
         classes: names of the classes, in the order of the labels.
-        skipped: the broken files left out of the splits used so far, name to reason.
+        skipped: the files left out, name to reason: those that are no images, and the broken ones of the splits used
+            so far.
     """
 
     def __init__(
@@ -46,7 +56,7 @@ class Dataset:
         mapping: Tensor | None = None,
     ) -> None:
         self.name, self.classes = found.name, classes
-        self.skipped: dict[str, str] = {}
+        self.skipped: dict[str, str] = dict(found.left_out)
         self._reading = reading
         splits = _alike(found, reading.channels)
         parts = partition(splits, found.shares or SHARES)
@@ -66,10 +76,34 @@ class Dataset:
                 self._part(name)
         return self._part("train")
 
+    def whole_train(self, shorter: int) -> WholeImages | None:
+        """The same images whole, the shorter side at most ``shorter`` pixels; None where they are not encoded files.
+
+        Without an ``image_size`` to fit them to, `train` has them whole already: None too.
+        """
+        train = self.train
+        part = train if isinstance(train, Stream) else self._parts["train"]
+        if not isinstance(part, Stream) or not part.form.fit or not len(part):
+            return None
+        if len(part) > len(train):
+            indices = part.indices.tolist()
+            kept = [k for k, index in enumerate(indices) if part.source.name(index) not in self.skipped]
+            part = part.take(torch.tensor(kept))
+        return whole_images(part, shorter, self._reading.memory)
+
     @property
     def validation(self) -> Images:
         """What choices may be made by."""
         return self._part("validation")
+
+    @property
+    def notes(self) -> list[str]:
+        """A line about what was left out, for people to read; none where nothing was."""
+        if not self.skipped:
+            return []
+        listed = "; ".join(f"{name} ({reason})" for name, reason in itertools.islice(self.skipped.items(), NAMED))
+        more = f"; and {len(self.skipped) - NAMED:,} more" if len(self.skipped) > NAMED else ""
+        return [f"left out {len(self.skipped):,} of the files: {listed}{more}"]
 
     def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
         """The test split, or a stratified sample of it. `measure`, `compare` and the last step of `tune` call this.

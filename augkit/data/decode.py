@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
-GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
-ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+GREY_MODES = DEEP_MODES | {"1", "L", "LA", "La"}
+ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "RGBa"})
+METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where an orientation may stand
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,8 @@ class Form:
         fit: resize the shorter side and cut the centre; without it images of another size are refused.
         convert: make grey of colour where ``channels`` is 1; without it colour is refused.
         like: the image from which the size was taken, for messages.
+        max_megapixels: larger pictures are refused, Pillow's limit when None.
+        whole: keep the whole image at a size of its own, its shorter side reduced to this at most (pixels).
     """
 
     height: int
@@ -30,6 +48,8 @@ class Form:
     fit: bool = False
     convert: bool = False
     like: str = ""
+    max_megapixels: int | None = None
+    whole: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,21 +62,20 @@ class Fault:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """``image`` in mode L or RGB, turned as its EXIF says.
+    """``image`` in mode L or RGB, turned as its EXIF says; what is given stays as it is.
 
-    16 bits are rounded to 8, palettes and CMYK become RGB, and what is transparent is put on white, as a page
-    would show it.
+    16 bits and floats are rounded to 8 as `eight_bits` does, palettes and CMYK become RGB, and what is transparent is
+    put on white, as a page would show it.
 
     Raises:
         ValueError: pixels of 32 bits, whose range is unknown.
     """
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    image = _turned(image)
+    if image.mode in DEEP_MODES:
+        return _shallow(image)
     grey = image.mode in GREY_MODES
-    if image.mode == "F" or (image.mode == "I" and not _is_16_bit(image)):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode}), expected 8 or 16")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    image = in_mode(image, "LA") if image.mode == "La" else image
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -64,15 +83,76 @@ def upright(image: Image.Image) -> Image.Image:
     return in_mode(image, "L" if grey else "RGB")
 
 
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata raise any kind; the pixels beside them are whole
+        turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info = {key: value for key, value in turned.info.items() if key not in METADATA}
+    return turned
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """A grey image of more than 8 bits as mode L."""
+    values = np.asarray(image)
+    if image.mode == "I" and len(values) and values.min() >= 0 and values.max() <= 65535:
+        values = values.astype(np.uint16)  # so Pillow opens 16 bits of PGM, and of PNG in older versions
+    pixels = eight_bits(values)
+    if "transparency" in image.info:
+        pixels = np.where(values == image.info["transparency"], np.uint8(255), pixels)
+    return Image.fromarray(pixels)
+
+
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """Pixels of any type as uint8, to the nearest, halves up; uint8 is returned as it is.
+
+    False and True are 0 and 255, 16 bits are unsigned and go from 0 to 65535, floats from 0 to 1. Floats that are
+    whole numbers up to 255 are taken for what they are.
+
+    Raises:
+        ValueError: values of a type or a range that does not say which value is white.
+
+    >>> eight_bits(np.array([0, 128, 129, 65535], dtype=np.uint16)).tolist()
+    [0, 0, 1, 255]
+    >>> eight_bits(np.array([0.0, 0.5, 1.0])).tolist()
+    [0, 128, 255]
+    """
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "u" and size == 1:
+        return values
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255)
+    if kind == "u" and size == 2:
+        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if kind == "f" and low >= 0 and high <= 1:
+        return np.floor(np.multiply(values, 255, dtype=np.float64) + 0.5).astype(np.uint8)
+    if kind == "f" and low >= 0 and high <= 255 and (values == np.floor(values)).all():
+        return values.astype(np.uint8)
+    raise ValueError(
+        f"pixels of {8 * size} bits from {low:g} to {high:g}, expected 8 bits, 16 bits without a sign, or floats"
+        " in [0, 1]"
+    )
+
+
+def picture_of(value: Any) -> Image.Image:
+    """What a dataset gives as an image: of Pillow as it is, or an array ``(H, W)`` or ``(H, W, C)`` of any type.
+
+    Raises:
+        ValueError, TypeError: neither.
+    """
+    if isinstance(value, Image.Image):
+        return value
+    array = eight_bits(np.asarray(value))
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+
+
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """``image`` converted to ``mode``; itself where it has it, which Pillow would copy."""
     return image if image.mode == mode else image.convert(mode)
-
-
-def _is_16_bit(image: Image.Image) -> bool:
-    # Older versions of Pillow open grey PNG files of 16 bits as 32-bit integers.
-    low, high = image.getextrema()
-    return int(low) >= 0 and int(high) <= 65535  # type: ignore[arg-type]
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -83,34 +163,79 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     """The image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or why it cannot be had."""
-    picture = decode_upright(opener)
+    picture = decode_upright(opener, form.max_megapixels)
     if isinstance(picture, Fault):
         return picture
-    if form.fit:
+    if form.whole is not None:
+        picture = picture.resize(reduced_size(picture.size, form.whole), Image.Resampling.LANCZOS)
+    elif form.fit:
         picture = ImageOps.fit(picture, (form.width, form.height), Image.Resampling.LANCZOS)
-    if picture.size != (form.width, form.height):
-        return wrong_size(picture, form)
+    if form.whole is None and picture.size != (form.width, form.height):
+        return wrong_size(picture.size, form)
     if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):
         return Fault(f"expected a grey image as {form.like}, got colour; set channels to 1 or 3", corrupt=False)
     return pixels_of(in_mode(picture, "L" if form.channels == 1 else "RGB"))
 
 
-def wrong_size(picture: Image.Image, form: Form) -> Fault:
-    """The fault of an image that does not have the size of ``form``."""
-    expected, got = f"{form.width} x {form.height}", f"{picture.size[0]} x {picture.size[1]}"
+def reduced_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """``size`` with its shorter side at most ``shorter``.
+
+    >>> reduced_size((400, 200), 50), reduced_size((40, 20), 50)
+    ((100, 50), (40, 20))
+    """
+    factor = min(1.0, shorter / min(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def wrong_size(size: tuple[int, int], form: Form) -> Fault:
+    """The fault of an image of ``size`` ``(W, H)`` where that of ``form`` is another."""
+    expected, got = f"{form.width} x {form.height}", f"{size[0]} x {size[1]}"
     remedy = "set data.image_size to resize"
     return Fault(f"expected {expected} pixels as {form.like}, got {got}; {remedy}", corrupt=False)
 
 
-def decode_upright(opener: Callable[[], Image.Image]) -> Image.Image | Fault:
+def decode_upright(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> Image.Image | Fault:
     """The image that ``opener`` opens in mode L or RGB at its own size, or why it cannot be had."""
+    with warnings.catch_warnings(), _largest(max_megapixels):
+        warnings.simplefilter("ignore")  # Pillow's, of metadata and of sizes that are allowed here
+        try:
+            with opener() as opened:
+                return upright(opened)
+        except Image.DecompressionBombError as error:
+            return _too_large(error)
+        except Exception as error:  # Pillow's plugins raise any kind for a broken file: OSError, struct.error, EOFError
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            return Fault(f"cannot be read as an image ({reason})", corrupt=True)
+
+
+def header_size(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> tuple[int, int] | None:
+    """``(W, H)`` as the file says, without decoding it; None where it cannot be opened."""
+    with warnings.catch_warnings(), _largest(max_megapixels):
+        warnings.simplefilter("ignore")
+        try:
+            with opener() as opened:
+                return opened.size
+        except Exception:  # whoever decodes it says what is wrong
+            return None
+
+
+@contextlib.contextmanager
+def _largest(megapixels: int | None) -> Iterator[None]:
+    """Pillow's limit, which is one for the whole process; it refuses what has more than twice as many pixels."""
+    before = Image.MAX_IMAGE_PIXELS
+    if megapixels is not None:
+        Image.MAX_IMAGE_PIXELS = megapixels * 10**6 // 2
     try:
-        with opener() as opened:
-            opened.load()
-            return upright(opened)
-    except Exception as error:  # Pillow's plugins raise any kind for a broken file: OSError, struct.error, EOFError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return Fault(f"cannot be read as an image ({reason})", corrupt=True)
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _too_large(error: Image.DecompressionBombError) -> Fault:
+    sizes = [math.ceil(int(digits) / 10**6) for digits in re.findall(r"(\d+) pixels", str(error))]
+    got, limit = (*sizes, 0, 0)[:2]
+    remedy = f"set data.max_megapixels to {got} or more where the file can be trusted"
+    return Fault(f"a picture of {got} megapixels, above the limit of {limit}; {remedy}", corrupt=False)
 
 
 def is_grey(image: Image.Image) -> bool:

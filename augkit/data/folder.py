@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from augkit.data.dataset import Found
+from augkit.data.files import Listing, list_images
 from augkit.data.images import Images
-from augkit.data.stream import Reading, Source, stream_of
+from augkit.data.stream import Reading, Source, Stream, stream_of
 from augkit.errors import InputError, unknown_name
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 # What folders and files of splits are called.
 SPLIT_NAMES = {
     "train": "train",
@@ -45,8 +45,17 @@ class Files(Source):
         return Image.open(self.paths[index])
 
 
+def read_files(paths: list[Path], reading: Reading | None = None) -> Stream:
+    """These files, at least one, without labels.
+
+    Raises:
+        InputError: one of those looked at cannot be read as an image.
+    """
+    return stream_of(Files(paths), None, reading or Reading())
+
+
 def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> Found:
-    """The images of a folder; hidden files and folders are passed over, as are files that are no images.
+    """The images of a folder, through links; what is left out, and why, stands in `Found.left_out`.
 
     Args:
         folder: class folders; or folders ``train``, ``val``, ``test`` of class folders; or images alone.
@@ -60,39 +69,45 @@ def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> F
     name = f"folder:{folder}"
     if not folder.is_dir():
         raise InputError(f"dataset '{name}': expected a folder, there is none")
-    inside = _folders(folder)
+    listing = Listing()
+    inside = _folders(folder, listing)
     if not inside:
-        paths = _images(folder, deep=False)
+        paths = _own_images(folder, listing)
         if not paths:
             raise InputError(f"dataset '{name}': expected one folder per class, or images, there are none")
-        return Found(name, [], {"all": stream_of(Files(paths), None, reading)})
-    if all(child.name.lower() in SPLIT_NAMES and _folders(child) for child in inside):
-        return _by_split(name, inside, reading)
+        return Found(name, [], {"all": read_files(paths, reading)}, left_out=listing.left_out)
+    if all(child.name.lower() in SPLIT_NAMES and _folders(child, Listing()) for child in inside):
+        return _by_split(name, folder, inside, reading, listing)
     classes = [child.name for child in inside]
     if len(classes) < 2 and not one_class:
         raise InputError(
             f"dataset '{name}': expected one folder per class, at least 2, got 1 ('{classes[0]}'); "
             f"as unlabelled images: folder:{inside[0]}"
         )
-    return Found(name, classes, {"all": _read(name, folder, classes, FEWEST, reading)})
+    everything = _read(name, folder, classes, FEWEST, reading, listing)
+    return Found(name, classes, {"all": everything}, left_out=listing.left_out)
 
 
-def _by_split(name: str, folders: list[Path], reading: Reading) -> Found:
-    found = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders}
+def _by_split(name: str, folder: Path, folders: list[Path], reading: Reading, listing: Listing) -> Found:
+    found = {SPLIT_NAMES[child.name.lower()]: child for child in folders}
     if len(found) < len(folders):
         raise InputError(f"dataset '{name}': two folders for one split, {', '.join(f.name for f in folders)}")
-    classes = [child.name for child in _folders(found.get("train") or folders[0])]
-    for folder in folders:
-        for child in _folders(folder):
+    for path in _own_images(folder, listing):
+        listing.leave_out(path, "beside the folders of the splits")
+    inside = {split: _folders(path, listing) for split, path in found.items()}
+    classes = [child.name for child in inside.get("train") or _folders(folders[0], Listing())]
+    for split, children in inside.items():
+        for child in children:
             if child.name not in classes:
-                raise unknown_name(f"class folder in '{folder}':", child.name, classes)
+                raise unknown_name(f"class folder in '{found[split]}':", child.name, classes)
     if len(classes) < 2:
         raise InputError(f"dataset '{name}': expected one folder per class, at least 2, got 1 ('{classes[0]}')")
-    return Found(name, classes, {split: _read(name, path, classes, 1, reading) for split, path in found.items()})
+    splits = {split: _read(name, path, classes, 1, reading, listing) for split, path in found.items()}
+    return Found(name, classes, splits, left_out=listing.left_out)
 
 
-def _read(name: str, folder: Path, classes: list[str], fewest: int, reading: Reading) -> Images:
-    beside = _images(folder, deep=False)
+def _read(name: str, folder: Path, classes: list[str], fewest: int, reading: Reading, listing: Listing) -> Images:
+    beside = _own_images(folder, listing)
     if beside:
         raise InputError(
             f"dataset '{name}': {len(beside)} images lie beside the class folders, such as '{beside[0].name}'; "
@@ -101,21 +116,30 @@ def _read(name: str, folder: Path, classes: list[str], fewest: int, reading: Rea
     paths: list[Path] = []
     labels: list[int] = []
     for label, each in enumerate(classes):
-        own = _images(folder / each, deep=True)
-        if len(own) < fewest and (folder / each).is_dir():
+        if not (folder / each).is_dir():
+            continue
+        own = list_images(folder / each)
+        if len(own.files) < fewest:
+            others = f", and {len(own.left_out)} other files" if own.left_out else ""
             raise InputError(
-                f"dataset '{name}': class '{each}' has {len(own)} images, expected {fewest} or more "
-                f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+                f"dataset '{name}': class '{each}' has {len(own.files)} images{others}, expected {fewest} or more"
             )
-        paths.extend(own)
-        labels.extend([label] * len(own))
+        listing.left_out.update(own.left_out)
+        paths.extend(own.files)
+        labels.extend([label] * len(own.files))
     return stream_of(Files(paths), torch.tensor(labels, dtype=torch.int64), reading)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _folders(folder: Path, listing: Listing) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.is_dir())
+    for path in found:
+        if path.name.startswith("."):
+            listing.leave_out(path, "a hidden folder")
+    return [path for path in found if not path.name.startswith(".")]
 
 
-def _images(folder: Path, *, deep: bool) -> list[Path]:
-    found = folder.rglob("*") if deep else folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file())
+def _own_images(folder: Path, listing: Listing) -> list[Path]:
+    """The images that lie in the folder itself."""
+    own = list_images(folder, deep=False)
+    listing.left_out.update(own.left_out)
+    return own.files

@@ -11,11 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from augkit.data.columns import choose_label, class_names, clean_labels, open_encoded
+from augkit.data.columns import Kind, Table, choose_label, found_in, open_encoded
 from augkit.data.dataset import Found
 from augkit.data.folder import SPLIT_NAMES
-from augkit.data.images import Images
-from augkit.data.stream import Reading, Source, stream_of
+from augkit.data.stream import Reading, Source
 from augkit.errors import InputError
 
 
@@ -47,12 +46,8 @@ def find_hub(name: str, root: str | Path | None, reading: Reading) -> Found:
         InputError: `datasets` is missing; there is no such dataset, or it cannot be had; no column of images.
     """
     where = f"dataset 'hf:{name}'"
-    splits: dict[str, Images] = {}
-    names: list[str] | None = None
-    for split, rows in _by_split(_load(name, root, where), where).items():
-        splits[split], found = _read(rows, f"{where}, {split}", reading)
-        names = names or found
-    return Found(f"hf:{name}", class_names(names, splits, where), splits)
+    parts = _by_split(_load(name, root, where), where)
+    return found_in(f"hf:{name}", {split: _read(rows, f"{where}, {split}") for split, rows in parts.items()}, reading)
 
 
 def _load(name: str, root: str | Path | None, where: str) -> Any:
@@ -81,19 +76,35 @@ def _by_split(loaded: Any, where: str) -> dict[str, Any]:
     return known or {"all": next(iter(loaded.values()))}
 
 
-def _read(rows: Any, where: str, reading: Reading) -> tuple[Images, list[str] | None]:
-    kinds = {name: type(feature).__name__ for name, feature in rows.features.items()}
-    images = [name for name, kind in kinds.items() if kind == "Image"]
+def _read(rows: Any, where: str) -> Table:
+    types = {name: type(feature).__name__ for name, feature in rows.features.items()}
+    images = [name for name, kind in types.items() if kind == "Image"]
     if len(images) != 1:
         raise InputError(
-            f"{where}: expected one column of images, got {', '.join(f'{k} ({v})' for k, v in kinds.items())}"
+            f"{where}: expected one column of images, got {', '.join(f'{k} ({v})' for k, v in types.items())}"
         )
     if not len(rows):
         raise InputError(f"{where}: expected rows, there are none")
-    classes = {name: list(rows.features[name].names) for name, kind in kinds.items() if kind == "ClassLabel"}
-    integers = [name for name in kinds if "int" in str(getattr(rows.features[name], "dtype", ""))]
-    label = choose_label(integers, classes, where)
-    labels = None
-    if label is not None:
-        labels = clean_labels(rows.select_columns([label]).with_format(None)[:][label], where)
-    return stream_of(HubRows(rows, images[0], where), labels, reading), classes.get(label or "")
+    kinds = {name: kind for name, feature in rows.features.items() if (kind := _kind(feature)) is not None}
+    label = choose_label(kinds, where)
+    if label is None:
+        return Table(HubRows(rows, images[0], where), None, None, where)
+    labels = rows.select_columns([label]).with_format(None)[:][label]
+    names = list(rows.features[label].names) if kinds[label] == "named" else None
+    return Table(HubRows(rows, images[0], where), labels, names, f"{where}, column '{label}'")
+
+
+def _kind(feature: Any) -> Kind | None:
+    """What a column of a feature of `datasets` may hold, for labels."""
+    if getattr(feature, "names", None):
+        return "named"
+    dtype = str(getattr(feature, "dtype", ""))
+    if type(feature).__name__ not in ("Value", "ClassLabel"):
+        return None
+    return (
+        "whole"
+        if "int" in dtype
+        else "other"
+        if dtype.startswith(("bool", "float", "string", "large_string"))
+        else None
+    )

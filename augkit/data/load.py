@@ -17,7 +17,7 @@ from augkit.errors import InputError, unknown_name
 FORMS = ("folder:DIR", "parquet:DIR", "hf:NAME")
 
 
-def load_dataset(
+def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default)
     name: str,
     *,
     root: str | Path | None = None,
@@ -28,6 +28,7 @@ def load_dataset(
     skip_corrupt: bool = False,
     workers: int | None = None,
     memory: int = MEMORY,
+    max_megapixels: int | None = None,
 ) -> Dataset:
     """Load a dataset.
 
@@ -46,6 +47,7 @@ def load_dataset(
         workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where it pays.
         memory: bytes of decoded images (``N * C * H * W``) up to which they are held in memory, by default 2 GiB; the
             splits of larger data come as `Stream`.
+        max_megapixels: refuse larger pictures; Pillow's limit, 179, when None.
 
     Raises:
         InputError: an unknown name; data that are missing, empty, of one class, or of mixed sizes. A broken file may
@@ -53,8 +55,11 @@ def load_dataset(
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"data.image_size: expected 1 or more, got {image_size}")
-    reading = Reading(image_size, channels, skip_corrupt, workers, memory)
-    found = _find(name, root, reading, one_class=labels_file is not None)
+    reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels)
+    try:
+        found = _find(name, root, reading, one_class=labels_file is not None)
+    except OSError as error:  # a folder that may not be read
+        raise InputError(f"dataset '{name}': cannot be read ({error.strerror or error})") from None
     mapping, classes = class_mapping(found.classes, labels_file)
     return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping)
 

@@ -1,8 +1,8 @@
 """``parquet:DIR``: tables in the image schema of Hugging Face.
 
-A struct column with ``bytes`` (and maybe ``path``) holds the encoded images, an integer column the labels. Names such
-as ``train-00000-of-00002.parquet`` or folders such as ``train/`` give the splits. Class names come from the metadata
-that the library `datasets` writes, where present.
+A struct column with ``bytes`` (and maybe ``path``) holds the encoded images, a column of numbers or of text the
+labels. Names such as ``train-00000-of-00002.parquet`` or folders such as ``train/`` give the splits. Class names come
+from the metadata that the library `datasets` writes, where present, or from text, in the order of the alphabet.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from augkit.data.columns import choose_label, class_names, clean_labels, open_encoded
+from augkit.data.columns import Kind, Table, choose_label, found_in, open_encoded
 from augkit.data.dataset import Found
+from augkit.data.files import list_files
 from augkit.data.folder import SPLIT_NAMES
-from augkit.data.images import Images
-from augkit.data.stream import Reading, Source, stream_of
+from augkit.data.stream import Reading, Source
 from augkit.errors import InputError
 
+SUFFIXES = frozenset({".parquet", ".parq", ".pq"})
 CACHE = 64 * 2**20  # bytes of encoded images that a process keeps of the row groups it read last
 
 
@@ -83,22 +84,17 @@ class Rows(Source):
 
 
 def find_parquet(path: Path, reading: Reading) -> Found:
-    """The images of a folder of parquet files, or of a single one.
+    """The images of a folder of parquet files, through links and without hidden ones, or of a single file.
 
     Raises:
         InputError: pyarrow is missing; no files, or files that are no parquet; no column of images.
     """
     _pyarrow()
     name = f"parquet:{path}"
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    files = [path] if path.is_file() else list_files(path, SUFFIXES, "").files if path.is_dir() else []
     if not files:
         raise InputError(f"dataset '{name}': expected parquet files, there are none")
-    splits: dict[str, Images] = {}
-    names: list[str] | None = None
-    for split, members in _by_split(name, files).items():
-        splits[split], found = _read(name, members, reading)
-        names = names or found
-    return Found(name, class_names(names, splits, f"dataset '{name}'"), splits)
+    return found_in(name, {split: _read(name, members) for split, members in _by_split(name, files).items()}, reading)
 
 
 def _by_split(name: str, files: list[Path]) -> dict[str, list[Path]]:
@@ -125,13 +121,14 @@ def _split_of(file: Path) -> str:
     return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(file.parent.name.lower()) or "all"
 
 
-def _read(name: str, files: list[Path], reading: Reading) -> tuple[Images, list[str] | None]:
+def _read(name: str, files: list[Path]) -> Table:
     parquet = _pyarrow()
     try:
         schemas = [parquet.read_schema(file) for file in files]
         column, label, names = _columns(schemas[0], f"dataset '{name}'")
         rows = Rows(files, column)
         tables = [] if label is None else [parquet.read_table(file, columns=[label]) for file in files]
+        labels = None if label is None else [value for table in tables for value in table[label].to_pylist()]
     except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are kinds of these
         if isinstance(error, InputError):
             raise
@@ -139,11 +136,7 @@ def _read(name: str, files: list[Path], reading: Reading) -> tuple[Images, list[
         raise InputError(f"dataset '{name}': cannot be read as parquet ({reason})") from None
     if not len(rows):
         raise InputError(f"dataset '{name}': expected rows, '{files[0].name}' has none")
-    labels = None
-    if label is not None:
-        values = np.concatenate([table[label].fill_null(-1).to_numpy() for table in tables])
-        labels = clean_labels(values.tolist(), f"dataset '{name}', column '{label}'")
-    return stream_of(rows, labels, reading), names
+    return Table(rows, labels, names, f"dataset '{name}', column '{label}'")
 
 
 def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None]:
@@ -155,15 +148,36 @@ def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None
     if len(encoded) != 1:
         got = ", ".join(f"{f.name} ({f.type})" for f in schema)[:200]
         raise InputError(f"{where}: expected one struct column with bytes, the images, got {got}")
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    classes = {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
-    integers = [f.name for f in schema if pa.types.is_integer(f.type)]
-    label = choose_label(integers, {name: classes[name] for name in integers if name in classes}, where)
-    return encoded[0], label, classes.get(label) if label is not None else None
+    names = _names_in((schema.metadata or {}).get(b"huggingface", b"{}"))
+    kinds: dict[str, Kind] = {}
+    for column in schema:
+        kind = _kind(column.type)
+        if kind is not None:
+            kinds[column.name] = "named" if column.name in names else kind
+    label = choose_label(kinds, where)
+    return encoded[0], label, names.get(label) if label is not None else None
+
+
+def _names_in(metadata: bytes) -> dict[str, list[str]]:
+    """Names of classes by column, in what the library `datasets` writes; none in what is something else."""
+    try:
+        features = json.loads(metadata)["info"]["features"].items()
+        classes = {column: feature["names"] for column, feature in features if "names" in feature}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {column: list(map(str, names)) for column, names in classes.items() if isinstance(names, list) and names}
+
+
+def _kind(column: Any) -> Kind | None:
+    """What a column of an Arrow type may hold, for labels."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(column):
+        return "whole"
+    if pa.types.is_dictionary(column):
+        return "category" if _kind(column.value_type) is not None else None
+    text = pa.types.is_string(column) or pa.types.is_large_string(column)
+    return "other" if text or pa.types.is_boolean(column) or pa.types.is_floating(column) else None
 
 
 def _pyarrow() -> Any:

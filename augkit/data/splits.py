@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -52,24 +53,48 @@ def _cut(images: Images, shares: Mapping[str, float]) -> dict[str, Images]:
 
 def stratified(labels: Tensor, shares: Mapping[str, float]) -> dict[str, Tensor]:
     """Indices per named share and for the ``rest``: per class at least one each, fixed, in file order."""
-    rng = np.random.default_rng(SPLIT_SEED)
     parts: dict[str, list[int]] = {name: [] for name in (*shares, "rest")}
-    for label in labels.unique().tolist():
-        members = rng.permutation((labels == label).nonzero()[:, 0].numpy())
+    for members in _classes(labels):
         start = 0
         for name, share in shares.items():
             stop = start + max(1, round(share * len(members)))
-            parts[name].extend(members[start:stop].tolist())
+            parts[name].extend(members[start:stop])
             start = stop
-        parts["rest"].extend(members[start:].tolist())
+        parts["rest"].extend(members[start:])
     return {name: torch.tensor(sorted(indices), dtype=torch.int64) for name, indices in parts.items()}
 
 
 def limited(train: Images, limit: int | None) -> Images:
-    """About ``limit`` images at most, the same share of every class."""
-    if limit is None or limit >= len(train) or train.labels is None:
+    """``limit`` images where there are more: the same share of every class, at least one of each where they suffice."""
+    if limit is None or limit >= len(train):
         return train
-    return train.take(stratified(train.labels, {"kept": limit / len(train)})["kept"])
+    classes = list(_classes(torch.zeros(len(train)) if train.labels is None else train.labels))
+    counts = _apportioned([len(members) for members in classes], limit)
+    kept = [index for members, count in zip(classes, counts, strict=True) for index in members[:count]]
+    return train.take(torch.tensor(sorted(kept), dtype=torch.int64))
+
+
+def _apportioned(sizes: list[int], total: int) -> list[int]:
+    """``total``, less than the sum of ``sizes``, in their proportion, by the largest remainders.
+
+    >>> _apportioned([50, 49, 1], 10), _apportioned([5, 5, 5], 2)
+    ([5, 4, 1], [1, 1, 0])
+    """
+    exact = [total * size / sum(sizes) for size in sizes]
+    counts = [max(int(total >= len(sizes)), math.floor(part)) for part in exact]
+    remainders = sorted(range(len(sizes)), key=lambda k: counts[k] - exact[k])
+    for k in remainders[: max(0, total - sum(counts))]:
+        counts[k] += 1
+    while sum(counts) > total:
+        counts[counts.index(max(counts))] -= 1
+    return counts
+
+
+def _classes(labels: Tensor) -> Iterator[list[int]]:
+    """The indices of each class, in an order of their own that is always the same."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    for label in labels.unique().tolist():
+        yield rng.permutation((labels == label).nonzero()[:, 0].numpy()).tolist()
 
 
 def sample(images: Images, count: int, *, seed: int = 0) -> Images:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +59,8 @@ class Reading:
         workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where the
             images are worth it.
         memory: decoded bytes up to which images are held in memory; more are streamed.
+        max_megapixels: larger pictures are refused, for they may be made to fill the memory; Pillow's limit, 179,
+            when None.
     """
 
     image_size: int | None = None
@@ -65,6 +68,7 @@ class Reading:
     skip_corrupt: bool = False
     workers: int | None = None
     memory: int = MEMORY
+    max_megapixels: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -127,13 +131,16 @@ class Stream(Images):
 
         In order, a few MiB at a time.
         """
-        size = max(1, CHUNK // max(1, math.prod(self.shape)))
-        places = torch.arange(len(self)).split(size) if len(self) else ()
+        yield from self.parts(Decoder(self), math.prod(self.shape))
+
+    def parts(self, decoder: TorchDataset[Any], size: int) -> Iterator[Any]:
+        """What ``decoder`` makes of the places of all images, in order; images take ``size`` bytes each."""
+        places = torch.arange(len(self)).split(max(1, CHUNK // max(1, size))) if len(self) else ()
         workers = min(self._workers(), len(places))
         # Chunks of places are what the loader calls a sampler of single items; its seeds for the workers are drawn
         # from a generator of its own, so that the global one is left alone.
         yield from DataLoader(
-            _Decoder(self), sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
+            decoder, sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
         )
 
     def pixels(self) -> Iterator[Tensor]:
@@ -143,7 +150,7 @@ class Stream(Images):
             InputError: an image that cannot be used, named.
         """
         for part, _, faults in self.chunks():
-            _settle(faults, None)
+            settle(faults, None)
             yield part
 
     def load(self, skipped: dict[str, str] | None = None) -> Images:
@@ -156,7 +163,7 @@ class Stream(Images):
         kept = [torch.empty(0, dtype=torch.int64)]
         start = 0
         for part, places, faults in self.chunks():
-            _settle(faults, skipped)
+            settle(faults, skipped)
             pixels[start : start + len(part)] = part
             start += len(part)
             kept.append(places)
@@ -168,7 +175,7 @@ class Stream(Images):
         """The stream without the images that cannot be decoded, which are put into ``skipped``; decodes all once."""
         kept = [torch.empty(0, dtype=torch.int64)]
         for _, places, faults in self.chunks():
-            _settle(faults, skipped)
+            settle(faults, skipped)
             kept.append(places)
         return self.take(torch.cat(kept))
 
@@ -179,33 +186,37 @@ class Stream(Images):
         return min(8, cores) if self.images.nbytes >= WORTH_WORKERS else 0
 
 
-class _Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
+class Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
     """The part of a stream that a worker needs: places to pixels."""
 
     def __init__(self, stream: Stream) -> None:
         self.source, self.form, self.steps = stream.source, stream.form, stream.steps
         self.indices = stream.indices
 
-    def __getitem__(self, places: Tensor) -> tuple[Tensor, Tensor, list[Fault]]:
-        form = self.form
-        numbers = self.indices[places]
-        array = np.empty((len(places), form.channels, form.height, form.width), dtype=np.uint8)
-        kept: list[int] = []
-        faults = []
+    def decoded(self, numbers: Tensor) -> tuple[list[np.ndarray], list[int], list[Fault]]:
+        """Images by their numbers in the source, which of ``numbers`` these are, and the faults of the others."""
+        found, kept, faults = [], [], []
         for k, index in enumerate(numbers.tolist()):
-            found = decode(partial(self.source.open, index), form)
-            if isinstance(found, Fault):
-                faults.append(replace(found, name=self.source.name(index)))
+            image = decode(partial(self.source.open, index), self.form)
+            if isinstance(image, Fault):
+                faults.append(replace(image, name=self.source.name(index)))
             else:
-                array[len(kept)] = found
+                found.append(image)
                 kept.append(k)
-        pixels, numbers, places = torch.from_numpy(array[: len(kept)]), numbers[kept], places[kept]
+        return found, kept, faults
+
+    def __getitem__(self, places: Tensor) -> tuple[Tensor, Tensor, list[Fault]]:
+        form, numbers = self.form, self.indices[places]
+        found, kept, faults = self.decoded(numbers)
+        array = np.stack(found) if found else np.empty((0, form.channels, form.height, form.width), dtype=np.uint8)
+        pixels, numbers, places = torch.from_numpy(array), numbers[kept], places[kept]
         for step in self.steps:
             pixels = step(pixels, numbers)
         return pixels, places, faults
 
 
-def _settle(faults: list[Fault], skipped: dict[str, str] | None) -> None:
+def settle(faults: list[Fault], skipped: dict[str, str] | None) -> None:
+    """Put broken images into ``skipped``; InputError of the first where there is none, or where it is not broken."""
     for fault in faults:
         if not fault.corrupt or skipped is None:
             raise broken(fault)
@@ -224,33 +235,40 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
     Raises:
         InputError: a broken image among the few looked at; none that can be read.
     """
-    pictures = _look(source, reading.skip_corrupt)
-    like, first = next(iter(pictures.items()))
+    seen = _look(source, reading)
+    like, first = next(iter(seen.items()))
     width, height = first.size if reading.image_size is None else (reading.image_size, reading.image_size)
-    channels = reading.channels or (1 if all(map(is_grey, pictures.values())) else 3)
+    channels = reading.channels or (1 if all(look.grey for look in seen.values()) else 3)
     fit, convert = reading.image_size is not None, reading.channels is not None
-    form = Form(height, width, channels, fit=fit, convert=convert, like=like)
-    for name, picture in pictures.items():
-        if not fit and picture.size != (width, height):
-            raise broken(replace(wrong_size(picture, form), name=name))
+    form = Form(height, width, channels, fit=fit, convert=convert, like=like, max_megapixels=reading.max_megapixels)
+    for name, look in seen.items():
+        if not fit and look.size != (width, height):
+            raise broken(replace(wrong_size(look.size, form), name=name))
     pixels = torch.empty(len(source), channels, height, width, dtype=torch.uint8, device="meta")
     everything = torch.arange(len(source))
     return Stream(images=pixels, labels=labels, source=source, indices=everything, form=form, workers=reading.workers)
 
 
-def _look(source: Source, skip_corrupt: bool) -> dict[str, Image.Image]:
+class _Look(NamedTuple):
+    """What is kept of an image that was looked at; 32 photographs themselves may be a gigabyte."""
+
+    size: tuple[int, int]
+    grey: bool
+
+
+def _look(source: Source, reading: Reading) -> dict[str, _Look]:
     """A few images by name, evenly spread; where these are broken and may be, the first that is not."""
     spread = sorted({round(k * (len(source) - 1) / (PROBES - 1)) for k in range(PROBES)})
-    pictures: dict[str, Image.Image] = {}
+    seen: dict[str, _Look] = {}
     rest = (index for index in range(len(source)) if index not in spread)
     for count, index in enumerate(itertools.chain(spread, rest)):
-        if count >= len(spread) and (pictures or not skip_corrupt):
+        if count >= len(spread) and (seen or not reading.skip_corrupt):
             break
-        picture = decode_upright(partial(source.open, index))
+        picture = decode_upright(partial(source.open, index), reading.max_megapixels)
         if isinstance(picture, Image.Image):
-            pictures[source.name(index)] = picture
-        elif not skip_corrupt:
+            seen[source.name(index)] = _Look(picture.size, is_grey(picture))
+        elif not (reading.skip_corrupt and picture.corrupt):
             raise broken(replace(picture, name=source.name(index)))
-    if not pictures:
+    if not seen:
         raise InputError(f"expected images, none of {len(source)} can be read, such as {source.name(0)}")
-    return pictures
+    return seen

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from augkit.data.dataset import Found
+from augkit.data.decode import picture_of
 from augkit.data.images import Images
 from augkit.data.stream import Reading, Source, stream_of
 from augkit.errors import InputError
@@ -88,8 +89,7 @@ class Items(Source):
 
     def open(self, index: int) -> Image.Image:
         """The image as the dataset gives it."""
-        image = self.dataset[index][0]
-        return image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+        return picture_of(self.dataset[index][0])
 
 
 def find_torchvision(key: str, root: str | Path | None, reading: Reading) -> Found:

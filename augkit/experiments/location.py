@@ -65,6 +65,9 @@ class _Located(Dataset):
     def validation(self) -> Images:
         return self._once("validation", 1, lambda: self._source.validation)
 
+    def whole_train(self, shorter: int) -> None:
+        """None: images that are placed have their size."""
+
     def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
         test = self._once("test", 2, self._source.open_test)
         return test if limit is None else sample(test, limit, seed=seed)

@@ -1,0 +1,100 @@
+"""The files of one kind in a folder, through symbolic links, and every other file with the reason why it is none."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+# Pillow knows these by their header and cannot decode them itself: for want of a handler, or of another program.
+HEADER_ONLY = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+OTHER_READER = frozenset({"MPO"})  # which the reader of JPEG opens
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of files that Pillow decodes, in lower case, with the dot.
+
+    >>> {".png", ".jpg", ".jfif", ".ppm", ".gif", ".tif", ".webp"} <= image_suffixes(), ".pdf" in image_suffixes()
+    (True, False)
+    """
+    kinds = Image.registered_extensions()  # loads all of Pillow's plugins, and with them `Image.OPEN`
+    decoded = ({*Image.OPEN} | OTHER_READER) - HEADER_ONLY
+    return frozenset(suffix for suffix, kind in kinds.items() if kind in decoded)
+
+
+@dataclass
+class Listing:
+    """Files in the order of their paths, and what was left out: the path in quotes to the reason."""
+
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, path: str | Path, reason: str) -> None:
+        """Note a file or folder that is not used."""
+        self.left_out[f"'{path}'"] = reason
+
+
+def list_images(folder: Path, *, deep: bool = True) -> Listing:
+    """The image files of a folder; as `list_files`."""
+    return list_files(folder, image_suffixes(), "Pillow reads no {} files", deep=deep)
+
+
+def list_files(folder: Path, suffixes: frozenset[str], others: str, *, deep: bool = True) -> Listing:
+    """The files of a folder with one of ``suffixes``, and of the folders in it where ``deep``; links are followed.
+
+    Left out are hidden files and folders, links to a folder around them or to nothing, and files with another suffix,
+    of which ``others`` says why.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    found = Listing()
+    _Walk(suffixes, others, deep, found).down(str(folder), (os.path.realpath(folder),))
+    found.files.sort()
+    return found
+
+
+@dataclass(frozen=True)
+class _Walk:
+    suffixes: frozenset[str]
+    others: str
+    deep: bool
+    found: Listing
+
+    def down(self, folder: str, around: tuple[str, ...]) -> None:
+        """List one folder; ``around`` are the real paths of it and of those that led to it."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if os.path.isdir(entry.path):  # the entry's own method raises for a link to itself
+                    if self.deep:
+                        self._enter(entry, around)
+                elif (reason := self._why_not(entry)) is None:
+                    self.found.files.append(Path(entry.path))
+                else:
+                    self.found.leave_out(entry.path, reason)
+
+    def _enter(self, entry: os.DirEntry[str], around: tuple[str, ...]) -> None:
+        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(around[-1], entry.name)
+        if entry.name.startswith("."):
+            self.found.leave_out(entry.path, "a hidden folder")
+        elif real in around:
+            self.found.leave_out(entry.path, "a link to a folder that it lies in")
+        else:
+            try:
+                self.down(entry.path, (*around, real))
+            except OSError as error:
+                self.found.leave_out(entry.path, f"cannot be read ({error.strerror or error})")
+
+    def _why_not(self, entry: os.DirEntry[str]) -> str | None:
+        if entry.name.startswith("."):
+            return "a hidden file"
+        if not os.path.isfile(entry.path):
+            return "a link to nothing" if entry.is_symlink() else "not a regular file"
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in self.suffixes:
+            return None
+        return self.others.format(suffix) if suffix else "a file without a suffix"
