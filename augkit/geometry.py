@@ -135,7 +135,8 @@ def compose(*matrices: Tensor) -> Tensor:
         raise InputError("compose: expected at least one matrix, got none")
     total = matrices[0]
     for matrix in matrices[1:]:
-        total = matrix @ total
+        # Not `@`, which autocast and TF32 would compute with three digits.
+        total = (matrix[..., :, :, None] * total[..., None, :, :]).sum(dim=-2)
     return total
 
 

@@ -116,12 +116,15 @@ def resample_checked(
     max_shrink: float,
     *,
     finish: Finish = NOTHING,
-    axis_aligned: bool = True,
+    axis_aligned: bool = False,
 ) -> Tensor:
     """`resample` without its checks, which wait for the device: for matrices known to be sound.
 
-    ``axis_aligned`` promises that no matrix rotates or shears, and ``max_shrink`` bounds how far an axis shrinks.
+    ``axis_aligned`` promises that no matrix rotates or shears, which is much cheaper, and ``max_shrink`` bounds how far
+    an axis shrinks; ``inf`` leaves that to be measured, which waits for the device.
     """
+    if max_shrink == math.inf:
+        max_shrink = _strongest_shrink(matrix.detach()[:, :2, :2]) if len(images) else 1.0
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
@@ -137,7 +140,7 @@ def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel:
     """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
-        backend = choose(images, pixels)
+        backend = choose(images, pixels, axis_aligned=True)
         if backend in ("native", "cuda_triton"):
             return _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
         out = separable.shift(_working(images), pixels, size, kernel, padding)

@@ -12,7 +12,7 @@ from torch import Tensor
 FUSED = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
 
-def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
+def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
     """The module of `augkit.backends` that resamples ``images`` through ``matrix``.
 
     ======================  =========  ==============================================================

@@ -78,7 +78,7 @@ def _weighted(flat: Tensor, x: Tensor, weight_x: Tensor, row: Tensor, weight_y: 
     shape = (batch, flat.shape[1], pixels * taps)
     total = flat.new_zeros(batch, flat.shape[1], pixels)
     for t in range(taps):
-        index = (row[:, :, t, None] + x).reshape(batch, 1, -1).expand(shape)
+        index = (row[:, :, t, None] + x).flatten(1)[:, None].expand(shape)
         values = flat.gather(2, index).unflatten(2, (pixels, taps))
         line = torch.einsum("bcpt,bpt->bcp", values, weight_x)
         total = total + line * weight_y[:, None, :, t]
