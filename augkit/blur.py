@@ -18,6 +18,7 @@ import math
 import torch
 from torch import Tensor
 
+from augkit.backends.values import concrete
 from augkit.errors import InputError
 from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, padded_index
 from augkit.resampling import check_images
@@ -48,7 +49,7 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
     shift = torch.as_tensor(shift, device=images.device)
     if shift.shape not in {(2,), (images.shape[0], 2)}:
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
-    if not bool(torch.isfinite(shift).all()):
+    if not bool(torch.isfinite(concrete(shift, 1)).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
     return shift_blur_checked(images, shift.expand(images.shape[0], 2), kernel, padding)
 

@@ -25,7 +25,8 @@ KAISER_BETA = 8.0
 def _nearest(d: Tensor) -> Tensor:
     # A point has one tap, at most half a pixel away (midway, the pixel after it). The bound is wider than that half,
     # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalised to NaN.
-    return (d.abs() < 1).to(d.dtype)
+    # The 0 times d keeps the gradient with respect to the place: zero, but not missing.
+    return (d.abs() < 1).to(d.dtype) + 0 * d
 
 
 def _bilinear(d: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from augkit import geometry
 from augkit.backends import choose, general, separable
+from augkit.backends.values import concrete, differentiated, known_finite
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
 
@@ -47,7 +48,8 @@ def resample(
 
     Args:
         images: ``(B, C, H, W)``, floating or uint8. Never changed in place.
-        matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.geometry`).
+        matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.geometry`). Where a
+            gradient with respect to it is wanted, all its entries have one, at the price of the path for rotations.
         size: ``(H, W)`` of the output; the input's when None.
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
@@ -56,7 +58,8 @@ def resample(
 
     Returns:
         ``(B, C, *size)`` in the dtype of the images; uint8 is rounded and clipped. The identity matrix at the
-        same size gives the images back bit for bit.
+        same size gives the images back bit for bit. NaN and infinity move with their pixel, and reach those pixels
+        alone that take a part of it: none other where the matrix flips or shifts by whole pixels.
 
     Raises:
         InputTypeError: images or matrix are not tensors of a supported dtype.
@@ -88,10 +91,11 @@ def replay(
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding, finish)
-    linear = matrix.detach()[:, :2, :2]
-    aligned = not bool(linear[:, [0, 1], [1, 0]].any())
+    linear = concrete(matrix, 2)[:, :2, :2]
+    # The axis-aligned path reads four entries, and would leave the others without a gradient.
+    aligned = not differentiated(matrix) and not bool(linear[:, [0, 1], [1, 0]].any())
     bound = 1.0
-    if max_shrink is not None and len(images):
+    if max_shrink is not None and len(linear):
         shrink = _strongest_shrink(linear)
         # A matrix drawn at the bound may lie beyond it by a rounding.
         bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
@@ -124,7 +128,7 @@ def resample_checked(
     an axis shrinks; ``inf`` leaves that to be measured, which waits for the device.
     """
     if max_shrink == math.inf:
-        max_shrink = _strongest_shrink(matrix.detach()[:, :2, :2]) if len(images) else 1.0
+        max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
@@ -132,7 +136,7 @@ def resample_checked(
         if backend in ("native", "cuda_triton"):
             return _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
         run = general.resample if backend == "general" else separable.resample
-        out = run(_working(images), matrix, size, kernel, padding, max_shrink)
+        out = run(_working(images), matrix, size, kernel, padding, max_shrink, finite=_finite(images))
         return finished(out, images.dtype, finish)
 
 
@@ -143,7 +147,7 @@ def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel:
         backend = choose(images, pixels, axis_aligned=True)
         if backend in ("native", "cuda_triton"):
             return _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
-        out = separable.shift(_working(images), pixels, size, kernel, padding)
+        out = separable.shift(_working(images), pixels, size, kernel, padding, finite=_finite(images))
     return _restored(out, images.dtype)
 
 
@@ -196,6 +200,10 @@ def output_dtype(dtype: torch.dtype, finish: Finish) -> torch.dtype:
     return torch.float32 if dtype == torch.uint8 and finish.mean is not None else dtype
 
 
+def _finite(images: Tensor) -> bool:
+    return images.dtype == torch.uint8 or known_finite(images)
+
+
 def _working(images: Tensor) -> Tensor:
     return images if images.dtype in (torch.float32, torch.float64) else images.to(torch.float32)
 
@@ -231,7 +239,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
     if not torch.is_floating_point(shift):
         shift = shift.to(torch.float32)
-    if not bool(torch.isfinite(shift).all()):
+    if not bool(torch.isfinite(concrete(shift, 1)).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
     return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
 
@@ -254,10 +262,13 @@ def fourier_shift_checked(
     phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, **turns), height, spectrum.dtype)
     spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
     out = torch.fft.irfft2(spectrum, s=(height, width))
-    # Without a shift the images come back bit for bit; the gradient with respect to the shift stays.
-    still = work.detach() + (out - out.detach()) if shift.requires_grad else work
-    out = torch.where((shift == 0).all(dim=-1)[:, None, None, None], still, out)
-    return finished(out, images.dtype, finish)
+    # Whole pixels are moved bit for bit, NaN and infinity too; the gradient with respect to the shift stays.
+    moved = separable.roll(work, shift)
+    if differentiated(shift):
+        change = torch.where(out.isfinite(), out - out.detach(), 0.0)
+        moved = moved.detach() + change
+    whole = (shift == torch.round(shift)).all(dim=-1)
+    return finished(torch.where(whole[:, None, None, None], moved, out), images.dtype, finish)
 
 
 def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -272,7 +283,7 @@ def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str
     eye = torch.eye(2, device=matrix.device, dtype=matrix.dtype)
     if padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
-    if size != tuple(images.shape[-2:]) or not bool((matrix[:, :2, :2] == eye).all()):
+    if size != tuple(images.shape[-2:]) or not bool((concrete(matrix, 2)[:, :2, :2] == eye).all()):
         raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
     return fourier_shift_checked(images, matrix[:, :2, 2], finish)
 
@@ -310,13 +321,13 @@ def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
     batch = images.shape[0]
     if matrix.shape not in {(3, 3), (batch, 3, 3)}:
         raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")
-    matrix = matrix.expand(batch, 3, 3)
-    if not bool(torch.isfinite(matrix).all()):
+    values = concrete(matrix, 2)
+    if not bool(torch.isfinite(values).all()):
         raise InputError("matrix: expected finite numbers, got NaN or infinity")
     last = torch.tensor([0, 0, 1], device=matrix.device, dtype=matrix.dtype)
-    if bool((matrix[:, 2] != last).any()):
+    if bool((values[:, 2] != last).any()):
         raise InputError("matrix: expected an affine matrix, whose last row is 0, 0, 1; got a perspective")
-    (a, b), (c, d) = matrix.detach()[:, :2, :2].cpu().double().permute(1, 2, 0)
+    (a, b), (c, d) = values[:, :2, :2].cpu().double().permute(1, 2, 0)
     if bool((a * d == b * c).any()):
         raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
-    return matrix
+    return matrix.expand(batch, 3, 3)

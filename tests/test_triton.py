@@ -37,6 +37,12 @@ images = (torch.rand(3, 2, 9, 12) * 255).to(torch.uint8)
 out = cuda_triton.resample(images, matrix, (9, 12), "bilinear", "zeros", 1.7, dtype=torch.float32, gain=gain, bias=bias)
 plain = separable.resample(images.float(), matrix, (9, 12), "bilinear", "zeros", 1.7)
 worst["fused"] = float((out - plain * gain[:, None, None] - bias[:, None, None]).abs().max()) / 765
+images = torch.rand(1, 2, 9, 12)
+images[0, 0, 4, 5], images[0, 1, 3, 2] = torch.nan, torch.inf
+flip = geometry.flip(torch.tensor([True]), (9, 12))
+for kernel in ("bilinear", "bicubic"):
+    out, expected = cuda_triton.resample(images, flip, (9, 12), kernel, "border", 1.0), images.flip(-1)
+    worst[f"{kernel} flips NaN"] = float(((out != expected) & ~(out.isnan() & expected.isnan())).sum())
 print(json.dumps(worst))
 """
 

@@ -148,10 +148,12 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
         weight = tl.load(weight_x + at_x[:, None] + t[None, :], mask=wanted, other=0.0)
         for y in range(tl.min(first, axis=0), tl.max(first, axis=0) + TAPS_Y):
             row = source + _padded(y, height, PADDING) * width
-            line = tl.sum(weight * tl.load(row + x, mask=wanted, other=0).to(tl.float32), axis=1)
+            value = tl.load(row + x, mask=wanted, other=0).to(tl.float32)
+            # A tap of weight 0 has no say, whatever stands there: 0 times NaN or infinity would be NaN.
+            line = tl.sum(weight * tl.where(weight != 0, value, 0.0), axis=1)
             step = y - first
             factor = tl.load(weight_y + at_y + step, mask=inside_v & (step >= 0) & (step < TAPS_Y), other=0.0)
-            total += factor[:, None] * line[None, :]
+            total += factor[:, None] * tl.where(factor[:, None] != 0, line[None, :], 0.0)
     else:
         for ty in range(TAPS_Y):
             row = _padded(first + ty, height, PADDING) * width
@@ -160,8 +162,9 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
             for tx in range(TAPS_X):
                 x = tl.load(column + at_x + tx, mask=inside_u, other=0)
                 weight = tl.load(weight_x + at_x + tx, mask=inside_u, other=0.0)
-                line += weight[None, :] * tl.load(source + row[:, None] + x[None, :]).to(tl.float32)
-            total += factor[:, None] * line
+                value = tl.load(source + row[:, None] + x[None, :]).to(tl.float32)
+                line += weight[None, :] * tl.where(weight[None, :] != 0, value, 0.0)
+            total += factor[:, None] * tl.where(factor[:, None] != 0, line, 0.0)
     total = total * tl.load(affine + channel) + tl.load(affine + channels + channel)
     if QUANTISE:
         rounded = tl.floor(total + 0.5)
