@@ -110,7 +110,7 @@ class Augment(nn.Module):
         self.normalize = None if normalize is None else _channel_statistics(normalize)
         mean, std = self.normalize or (None, None)
         for name, values in (("mean", mean), ("std", std)):
-            buffer = None if values is None else torch.tensor(values).reshape(-1, 1, 1)
+            buffer = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
 
     @property
@@ -123,6 +123,16 @@ class Augment(nn.Module):
         self._same_on_batch = same
         for op in self.ops if same is not None else ():
             op.same_on_batch = same  # type: ignore[assignment]
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
+        # The way of every `to`, `half` and `bfloat16`, of a network that holds this module too. Rounded statistics
+        # would shift and stretch all images, so they are made anew from the numbers, in float32 at least.
+        super()._apply(fn, *args, **kwargs)
+        if self.normalize is not None and self.mean is not None:
+            device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
+            mean, std = (torch.tensor(values, device=device, dtype=dtype) for values in self.normalize)
+            self.mean, self.std = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
+        return self
 
     @property
     def draws(self) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from augkit.backends.values import concrete
 from augkit.errors import InputError
 from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, padded_index
-from augkit.resampling import check_images
+from augkit.resampling import as_pixels, check_images
 
 MARGIN = 32  # pixels on either side of an axis
 
@@ -46,7 +46,7 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
     check_names(kernel, padding)
     if kernel == "fourier" and padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
-    shift = torch.as_tensor(shift, device=images.device)
+    shift = as_pixels(shift, images.device)
     if shift.shape not in {(2,), (images.shape[0], 2)}:
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
     if not bool(torch.isfinite(concrete(shift, 1)).all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,7 +165,7 @@ def _fused(
     dtype, gain, bias = output_dtype(images.dtype, finish), None, None
     if finish.mean is not None or finish.dtype is not None:
         unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        gain = torch.full((images.shape[1],), unit, device=images.device)
+        gain = torch.full((images.shape[1],), unit, device=images.device, dtype=torch.float32)
         if finish.mean is not None and finish.std is not None:
             gain = gain / finish.std.reshape(-1)
             bias = (-finish.mean / finish.std).reshape(-1)
@@ -187,7 +187,7 @@ def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
     if finish.mean is None and finish.dtype is None:
         return _restored(out, dtype)
     if dtype == torch.uint8:
-        out = out / 255
+        out = out.to(torch.promote_types(torch.float32, out.dtype)) / 255  # not in the default dtype, which may be half
     if finish.mean is not None and finish.std is not None:
         out = (out - finish.mean.reshape(-1, 1, 1)) / finish.std.reshape(-1, 1, 1)
     return out.to(output_dtype(dtype, finish))
@@ -232,7 +232,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     """
     check_images(images)
     try:
-        shift = torch.as_tensor(shift, device=images.device)
+        shift = as_pixels(shift, images.device)
     except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(f"shift: expected a tensor (2,) or (B, 2), got {type(shift).__name__}") from None
     if shift.shape not in {(2,), (images.shape[0], 2)}:
@@ -242,6 +242,11 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     if not bool(torch.isfinite(concrete(shift, 1)).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
     return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
+
+
+def as_pixels(shift: Any, device: torch.device) -> Tensor:
+    """``shift`` as a tensor, of float32 where plain numbers came: the default dtype may be half precision."""
+    return torch.as_tensor(shift, device=device, dtype=None if hasattr(shift, "dtype") else torch.float32)
 
 
 def fourier_shift_checked(

@@ -64,7 +64,7 @@ def resample(
     if padding == "zeros":
         weight_y = torch.where((tap >= 0) & (tap < height), weight_y, 0.0)
     first_row = tap[..., 0].clamp(-(2**30), 2**30).to(torch.int32).contiguous()
-    affine = torch.ones(2, channels, device=images.device)
+    affine = torch.ones(2, channels, device=images.device, dtype=torch.float32)
     affine[0] = 1.0 if gain is None else gain.reshape(-1)
     affine[1] = 0.0 if bias is None else bias.reshape(-1)
     tile: dict[str, Any] = TILES[0].kwargs if INTERPRETED else {}
