@@ -224,7 +224,7 @@ class Augment(nn.Module):
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
-            out = self._coloured(out, images, checked_strength(strength, len(images), images.device), generator)
+            out = self._coloured(out, images, checked_strength(strength, images.shape[0], images.device), generator)
             matrix = matrix.expand(images.shape[0], 3, 3)
             aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
         if masks is None and boxes is None and keypoints is None:
@@ -262,7 +262,8 @@ class Augment(nn.Module):
             return finished(images, images.dtype, finish)
         if self.kernel == "fourier":
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
-        how = (self.output_size(size), self.kernel, self.padding, self._max_shrink(size) or 1.0)
+        shrink = self._max_shrink(size)
+        how = (self.output_size(size), self.kernel, self.padding, 1.0 if shrink is None else shrink)
         return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
 
     def _resampled(self, images: Tensor) -> Finish:

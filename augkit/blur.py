@@ -20,7 +20,7 @@ from torch import Tensor
 
 from augkit.backends.values import concrete
 from augkit.errors import InputError
-from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, padded_index
+from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, frequencies, padded_index
 from augkit.resampling import as_pixels, check_images
 
 MARGIN = 32  # pixels on either side of an axis
@@ -47,7 +47,7 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
     if kernel == "fourier" and padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
     shift = as_pixels(shift, images.device)
-    if shift.shape not in {(2,), (images.shape[0], 2)}:
+    if shift.shape not in ((2,), (images.shape[0], 2)):
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
     if not bool(torch.isfinite(concrete(shift, 1)).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
@@ -87,7 +87,7 @@ def _blur_axis(images: Tensor, shift: Tensor, dim: int, kernel: str, padding: st
     margin = 0 if padding == "circular" else min(MARGIN, length)
     wide = _extend(images, margin, dim, padding)
     spectrum = torch.fft.rfft(wide, dim=dim)
-    frequency = torch.fft.rfftfreq(wide.shape[dim], device=images.device, dtype=images.dtype)
+    frequency = frequencies(wide.shape[dim], images)
     response = shift_response(shift, frequency, kernel)
     response = response[:, None, None, :] if dim == -1 else response[:, None, :, None]
     blurred = torch.fft.irfft(spectrum * response, n=wide.shape[dim], dim=dim).narrow(dim, margin, length)

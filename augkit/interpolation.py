@@ -83,6 +83,16 @@ def check_names(kernel: str, padding: str) -> None:
         raise unknown_name("padding", padding, PADDINGS)
 
 
+def frequencies(size: int, like: Tensor, *, both: bool = False) -> Tensor:
+    """Frequencies of an axis of ``size`` pixels in cycles per pixel, with the device and dtype of ``like``.
+
+    As `torch.fft.rfftfreq`, or `torch.fft.fftfreq` with ``both``, which would bind a traced graph to one size.
+    """
+    k = torch.arange(size if both else size // 2 + 1, device=like.device)
+    k = torch.remainder(k + size // 2, size) - size // 2 if both else k
+    return k.to(like.dtype) / size
+
+
 def padded_index(index: Tensor, size: int, padding: str) -> Tensor:
     """The pixel that stands in for ``index`` in an axis of ``size``; for ``zeros`` the caller masks the weight.
 

@@ -148,7 +148,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
             return draws, strength
         # Below every probability, 0 among them, or above.
         coin = torch.where(params["batch_prob"].to(like.device) > 0.5, -1.0, 1.0).to(draws.dtype)
-        return torch.cat([coin.expand(len(draws))[:, None], draws[:, 1:]], dim=1), strength
+        return torch.cat([coin.expand(draws.shape[0])[:, None], draws[:, 1:]], dim=1), strength
 
     def _gate(self, params: dict[str, Tensor]) -> Tensor:
         # Kornia's masks, boxes and keypoints are blended with the unmoved ones by this, which fails where an op
@@ -265,7 +265,7 @@ def draw(batch: int, columns: int, device: torch.device, generator: torch.Genera
 
 def shared(draws: Tensor) -> Tensor:
     """The draws ``(B, n)`` of the first sample, for all."""
-    return draws[:1].expand(len(draws), -1)
+    return draws[:1].expand(draws.shape[0], -1)
 
 
 def checked_strength(strength: float | Tensor, batch: int, device: torch.device) -> float | Tensor:
@@ -277,7 +277,7 @@ def checked_strength(strength: float | Tensor, batch: int, device: torch.device)
     """
     if not isinstance(strength, Tensor):
         return check_range("strength", strength, 0.0, 1.0)
-    if strength.shape not in {(), (batch,)}:
+    if strength.shape not in ((), (batch,)):
         raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
     checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
     if checked and not bool(((strength >= 0) & (strength <= 1)).all()):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from augkit import geometry
 from augkit.backends import choose, general, separable
-from augkit.backends.values import concrete, differentiated, known_finite
+from augkit.backends.values import concrete, differentiated, known_finite, traced
 from augkit.errors import InputError, InputTypeError
-from augkit.interpolation import check_names
+from augkit.interpolation import check_names, frequencies
 
 
 class Finish(NamedTuple):
@@ -129,6 +129,7 @@ def resample_checked(
     """
     if max_shrink == math.inf:
         max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0
+    max_shrink = _in_steps(max_shrink) if traced() else max_shrink
     # Coordinates keep float32 at least, and autocast would run the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
@@ -138,6 +139,14 @@ def resample_checked(
         run = general.resample if backend == "general" else separable.resample
         out = run(_working(images), matrix, size, kernel, padding, max_shrink, finite=_finite(images))
         return finished(out, images.dtype, finish)
+
+
+def _in_steps(max_shrink: float) -> float:
+    """The next of a few bounds: the exact one, and its number of taps, would bind a traced graph to one size."""
+    bound = 1.0
+    while bound < max_shrink:
+        bound *= 1.25
+    return bound
 
 
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
@@ -235,7 +244,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
         shift = as_pixels(shift, images.device)
     except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(f"shift: expected a tensor (2,) or (B, 2), got {type(shift).__name__}") from None
-    if shift.shape not in {(2,), (images.shape[0], 2)}:
+    if shift.shape not in ((2,), (images.shape[0], 2)):
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
     if not torch.is_floating_point(shift):
         shift = shift.to(torch.float32)
@@ -262,9 +271,9 @@ def fourier_shift_checked(
     spectrum = torch.fft.rfft2(work) if spectrum is None else spectrum
     height, width = images.shape[-2:]
     # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
-    turns = {"device": images.device, "dtype": torch.float32 if images.device.type == "mps" else torch.float64}
-    phase_x = _phase(shift[:, 0], torch.fft.rfftfreq(width, **turns), width, spectrum.dtype)
-    phase_y = _phase(shift[:, 1], torch.fft.fftfreq(height, **turns), height, spectrum.dtype)
+    like = torch.empty(0, device=images.device, dtype=torch.float32 if images.device.type == "mps" else torch.float64)
+    phase_x = _phase(shift[:, 0], frequencies(width, like), spectrum.dtype)
+    phase_y = _phase(shift[:, 1], frequencies(height, like, both=True), spectrum.dtype)
     spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
     out = torch.fft.irfft2(spectrum, s=(height, width))
     # Whole pixels are moved bit for bit, NaN and infinity too; the gradient with respect to the shift stays.
@@ -276,12 +285,9 @@ def fourier_shift_checked(
     return finished(torch.where(whole[:, None, None, None], moved, out), images.dtype, finish)
 
 
-def _phase(shift: Tensor, frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+def _phase(shift: Tensor, frequency: Tensor, dtype: torch.dtype) -> Tensor:
     phase = torch.exp(-2j * math.pi * torch.remainder(shift[:, None].to(frequency.dtype) * frequency, 1.0))
-    if size % 2 == 0:
-        nyquist = frequency.abs() == 0.5
-        phase = torch.where(nyquist, phase.real.to(phase.dtype), phase)
-    return phase.to(dtype)
+    return torch.where(frequency.abs() == 0.5, phase.real.to(phase.dtype), phase).to(dtype)
 
 
 def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, finish: Finish) -> Tensor:
@@ -324,7 +330,7 @@ def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
         got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
     batch = images.shape[0]
-    if matrix.shape not in {(3, 3), (batch, 3, 3)}:
+    if matrix.shape not in ((3, 3), (batch, 3, 3)):
         raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")
     values = concrete(matrix, 2)
     if not bool(torch.isfinite(values).all()):

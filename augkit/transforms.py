@@ -201,7 +201,7 @@ class RandomSubpixelCrop(RandomGeometry):
         low, high = self.area
         log_area = torch.log1p(self.chosen(draws, (draws[:, 1:2] * (high - low) - (1 - low)) * strength))
         # Aspect relative to the image's own, so that strength 0 is the whole image whatever its shape.
-        lowest, highest = (_fitting(math.log(ratio * size[0] / size[1]), log_area) for ratio in self.ratio)
+        lowest, highest = (_fitting(ratio * size[0] / size[1], log_area) for ratio in self.ratio)
         log_ratio = torch.lerp(lowest, highest, draws[:, 2:3]) * strength
         log_sides = log_area + torch.cat([log_ratio, -log_ratio], dim=1)  # twice the logarithms
         enlarged = torch.exp(log_sides * -0.5).clamp(min=1.0)  # the image's side over the window's
@@ -213,8 +213,7 @@ class RandomSubpixelCrop(RandomGeometry):
         return self.size or size
 
     def max_shrink(self, size: Size) -> float:
-        out = self.output_size(size)
-        return max(1.0, size[0] / out[0], size[1] / out[1])
+        return 1.0 if self.size is None else max(1.0, size[0] / self.size[0], size[1] / self.size[1])
 
     def extra_repr(self) -> str:
         return f"size={self.size}, area={self.area}, ratio={self.ratio}, {self._shared_repr()}"
@@ -245,8 +244,11 @@ class RandomHorizontalFlip(RandomGeometry):
         return self._shared_repr().replace(", kernel='nearest'", "")
 
 
-def _fitting(log_ratio: float, log_area: Tensor) -> Tensor:
-    """``log_ratio`` where a window of that aspect and of ``log_area`` ``(B, 1)`` fits, else the nearest that does."""
+def _fitting(ratio: float, log_area: Tensor) -> Tensor:
+    """The logarithm of ``ratio``, or the nearest of an aspect in which a window of ``log_area`` ``(B, 1)`` fits."""
+    if torch.compiler.is_compiling():  # `math.log` would bind the graph to images of one shape
+        return torch.log(torch.full_like(log_area, ratio)).maximum(log_area).minimum(-log_area)
+    log_ratio = math.log(ratio)
     return log_area.clamp(min=log_ratio) if log_ratio < 0 else (-log_area).clamp(max=log_ratio)
 
 

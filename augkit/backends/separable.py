@@ -112,7 +112,8 @@ def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int, *, finite: b
     weight = weight.to(images.dtype)
     if finite and images.device.type == "cpu" and images.numel() and not watched(images, weight):
         return _apply_bags(images, index, weight, dim)
-    if size_in <= DENSE_UP_TO or taps * 4 > size_in:
+    # An exported graph serves images of all sizes, and must not ask which.
+    if not torch.compiler.is_exporting() and (size_in <= DENSE_UP_TO or taps * 4 > size_in):
         return (_apply_dense if finite else _apply_dense_guarded)(images, index, weight, dim)
     out = None
     for t in range(taps):
