@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit import geometry, targets
+from augkit.backends.values import laid_out
 from augkit.blur import shift_blur, shift_blur_checked
 from augkit.colour import apply_colour, is_colour, is_kornia
 from augkit.errors import InputError, InputTypeError
@@ -28,6 +29,7 @@ from augkit.resampling import (
     check_images,
     finished,
     fourier_shift_checked,
+    is_axis_aligned,
     output_dtype,
     replay,
     resample_checked,
@@ -210,7 +212,8 @@ class Augment(nn.Module):
             The images; an `Augmented` tuple when any target is passed.
         """
         check_images(images)
-        size, aligned = (images.shape[-2], images.shape[-1]), self.axis_aligned
+        size: Size = (images.shape[-2], images.shape[-1])
+        aligned: bool | None = self.axis_aligned
         if not self.training or not len(self.ops):
             matrix, blur, aligned = geometry.identity(images.shape[0], device=images.device), None, True
             size_out, out = size, finished(images, images.dtype, self._finish(images))
@@ -225,8 +228,7 @@ class Augment(nn.Module):
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
             out = self._coloured(out, images, checked_strength(strength, images.shape[0], images.device), generator)
-            matrix = matrix.expand(images.shape[0], 3, 3)
-            aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
+            matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
             return out
         straying = [type(op).__name__ for op in self._colour() if not is_colour(op)]
@@ -235,6 +237,7 @@ class Augment(nn.Module):
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size)
             if self.training and len(self.ops):
+                aligned = is_axis_aligned(matrix) if aligned is None else aligned
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
         return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
 
@@ -277,7 +280,8 @@ class Augment(nn.Module):
     ) -> Tensor:
         if not self._colour():
             return out
-        out, finish = apply_colour(self._colour(), out, strength, generator), self._finish(images)
+        out = laid_out(apply_colour(self._colour(), out, strength, generator), images)
+        finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
             return (255 * out).round().clamp(0, 255).to(torch.uint8)
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from augkit.backends.values import concrete
+from augkit.backends.values import concrete, laid_out
 from augkit.errors import InputError
 from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, frequencies, padded_index
 from augkit.resampling import as_pixels, check_images
@@ -64,7 +64,7 @@ def shift_blur_checked(images: Tensor, shift: Tensor, kernel: str, padding: str)
             work = _blur_axis(work, shift[:, axis].to(work.dtype), dim, kernel, padding)
     if images.dtype == torch.uint8:
         work = work.round().clamp(0, 255)
-    return work.to(images.dtype)
+    return laid_out(work.to(images.dtype), images)
 
 
 def shift_response(shift: Tensor, frequency: Tensor, kernel: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augkit import geometry
 from augkit.backends import choose, general, separable
-from augkit.backends.values import concrete, differentiated, known_finite, traced
+from augkit.backends.values import concrete, differentiated, known_finite, laid_out, traced
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names, frequencies
 
@@ -57,9 +57,10 @@ def resample(
         finish: a dtype and a normalisation of the output, see `Finish`.
 
     Returns:
-        ``(B, C, *size)`` in the dtype of the images; uint8 is rounded and clipped. The identity matrix at the
-        same size gives the images back bit for bit. NaN and infinity move with their pixel, and reach those pixels
-        alone that take a part of it: none other where the matrix flips or shifts by whole pixels.
+        ``(B, C, *size)`` in the dtype of the images, and channels_last where they are; uint8 is rounded and clipped.
+        The identity matrix at the same size gives the images back bit for bit. NaN and infinity move with their
+        pixel, and reach those pixels alone that take a part of it: none other where the matrix flips or shifts by
+        whole pixels.
 
     Raises:
         InputTypeError: images or matrix are not tensors of a supported dtype.
@@ -93,13 +94,18 @@ def replay(
         return _fourier(images, matrix, size, padding, finish)
     linear = concrete(matrix, 2)[:, :2, :2]
     # The axis-aligned path reads four entries, and would leave the others without a gradient.
-    aligned = not differentiated(matrix) and not bool(linear[:, [0, 1], [1, 0]].any())
+    aligned = not differentiated(matrix) and is_axis_aligned(matrix)
     bound = 1.0
     if max_shrink is not None and len(linear):
         shrink = _strongest_shrink(linear)
         # A matrix drawn at the bound may lie beyond it by a rounding.
         bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
     return resample_checked(images, matrix, size, kernel, padding, bound, finish=finish, axis_aligned=aligned)
+
+
+def is_axis_aligned(matrix: Tensor) -> bool:
+    """Whether none of the matrices ``(B, 3, 3)`` rotates or shears; waits for the device."""
+    return not bool(concrete(matrix, 2)[:, [0, 1], [1, 0]].any())
 
 
 def _strongest_shrink(linear: Tensor) -> float:
@@ -135,10 +141,10 @@ def resample_checked(
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, matrix, axis_aligned=axis_aligned)
         if backend in ("native", "cuda_triton"):
-            return _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
+            return laid_out(_fused(backend, images, matrix, size, kernel, padding, max_shrink, finish), images)
         run = general.resample if backend == "general" else separable.resample
         out = run(_working(images), matrix, size, kernel, padding, max_shrink, finite=_finite(images))
-        return finished(out, images.dtype, finish)
+        return laid_out(finished(out, images.dtype, finish), images)
 
 
 def _in_steps(max_shrink: float) -> float:
@@ -155,9 +161,10 @@ def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel:
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, pixels, axis_aligned=True)
         if backend in ("native", "cuda_triton"):
-            return _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+            out = _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+            return laid_out(out, images)
         out = separable.shift(_working(images), pixels, size, kernel, padding, finite=_finite(images))
-    return _restored(out, images.dtype)
+    return laid_out(_restored(out, images.dtype), images)
 
 
 def _fused(
@@ -282,7 +289,8 @@ def fourier_shift_checked(
         change = torch.where(out.isfinite(), out - out.detach(), 0.0)
         moved = moved.detach() + change
     whole = (shift == torch.round(shift)).all(dim=-1)
-    return finished(torch.where(whole[:, None, None, None], moved, out), images.dtype, finish)
+    out = torch.where(whole[:, None, None, None], moved, out)
+    return laid_out(finished(out, images.dtype, finish), images)
 
 
 def _phase(shift: Tensor, frequency: Tensor, dtype: torch.dtype) -> Tensor:

@@ -62,3 +62,10 @@ def known_finite(images: Tensor) -> bool:
         return False
     # One pass and no copy; a sum that overflows is taken for an infinity, which costs time alone.
     return bool(images.detach().sum().isfinite())
+
+
+def laid_out(out: Tensor, images: Tensor) -> Tensor:
+    """``out`` with its channels last in memory where those of ``images`` are; the values stay."""
+    if transformed() or images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
+        return out
+    return out.contiguous(memory_format=torch.channels_last)
