@@ -140,8 +140,9 @@ def resample_checked(
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, matrix, axis_aligned=axis_aligned)
-        if backend in ("native", "cuda_triton"):
-            return laid_out(_fused(backend, images, matrix, size, kernel, padding, max_shrink, finish), images)
+        out = _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
+        if out is not None:
+            return laid_out(out, images)
         run = general.resample if backend == "general" else separable.resample
         out = run(_working(images), matrix, size, kernel, padding, max_shrink, finite=_finite(images))
         return laid_out(finished(out, images.dtype, finish), images)
@@ -160,8 +161,8 @@ def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel:
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, pixels, axis_aligned=True)
-        if backend in ("native", "cuda_triton"):
-            out = _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+        out = _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+        if out is not None:
             return laid_out(out, images)
         out = separable.shift(_working(images), pixels, size, kernel, padding, finite=_finite(images))
     return laid_out(_restored(out, images.dtype), images)
@@ -176,8 +177,10 @@ def _fused(
     padding: str,
     max_shrink: float,
     finish: Finish,
-) -> Tensor:
-    """Resample, normalise and cast in one pass, by a backend that is imported only now."""
+) -> Tensor | None:
+    """Resample, normalise and cast in one pass, by a backend that is imported only now; None where none may."""
+    if backend not in ("native", "cuda_triton"):
+        return None
     dtype, gain, bias = output_dtype(images.dtype, finish), None, None
     if finish.mean is not None or finish.dtype is not None:
         unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
@@ -187,9 +190,9 @@ def _fused(
             bias = (-finish.mean / finish.std).reshape(-1)
     how = (matrix, size, kernel, padding, max_shrink)
     if backend == "cuda_triton":
-        from augkit.backends import cuda_triton
+        from augkit.backends import trial
 
-        return cuda_triton.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
+        return trial.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
     from augkit.backends import native  # numba takes a third of a second to import
 
     # The loop knows uint8 and float32; half precision is a conversion before and after it.

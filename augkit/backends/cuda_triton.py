@@ -13,7 +13,8 @@ plane. Memory beyond the output: the two axes' taps. There is no backward: `augk
 one is wanted. Where Triton is missing `augkit.backends.separable` stands in; torch.compile cannot, since its own CUDA
 code is Triton.
 
-State: both forms are tested on the CPU by Triton's interpreter; neither has been run, timed or tuned on a GPU yet.
+State: both forms are tested on the CPU by Triton's interpreter; neither has been run, timed or tuned on a GPU yet. So
+`augkit.backends.trial` compares them with torch before they are used on a device.
 """
 
 from __future__ import annotations
