@@ -95,18 +95,21 @@ class RandomGeometry(GeometricAugmentationBase2D):
         strength: float | Tensor = 1.0,
         generator: torch.Generator | None = None,
         data_keys: Any = None,
+        resample: Any = None,
+        align_corners: bool | None = None,
     ) -> Tensor:
         """Transform ``input`` ``(B, C, H, W)``; replay with ``params=op._params`` as in Kornia.
 
-        ``data_keys`` is what Kornia's containers pass along; it is not used.
+        The rest is what Kornia's containers pass along, from their ``extra_args`` for images: ``resample`` names
+        another kernel for this call, ``data_keys`` and ``align_corners`` are not used.
         """
-        del data_keys
+        del data_keys, align_corners
         check_images(input)
         if not input.is_floating_point():
             raise InputTypeError(f"images: expected a floating dtype (only Augment takes uint8), got {input.dtype}")
         if params is None:
             params = self._drawn(tuple(input.shape), input.device, strength, generator)
-        return super().forward(input, params)
+        return super().forward(input, params, **({} if resample is None else {"resample": resample}))
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         # Kornia's would toss a coin of its own for `batch_prob`; here the draws hold it.

@@ -130,8 +130,9 @@ def resample_checked(
 ) -> Tensor:
     """`resample` without its checks, which wait for the device: for matrices known to be sound.
 
-    ``axis_aligned`` promises that no matrix rotates or shears, which is much cheaper, and ``max_shrink`` bounds how far
-    an axis shrinks; ``inf`` leaves that to be measured, which waits for the device.
+    ``axis_aligned`` promises that no matrix rotates or shears, nor wants a gradient for the entries that would: much
+    cheaper. ``max_shrink`` bounds how far an axis shrinks; ``inf`` leaves that to be measured, which waits for the
+    device.
     """
     if max_shrink == math.inf:
         max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0

@@ -147,6 +147,10 @@ def test_same_on_batch_in_augment() -> None:
     assert "same_on_batch=True" in repr(augment)
     augment.same_on_batch = False
     assert not alike(augment(still))
+    jiggle = K.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=1.0)
+    coloured = Augment(RandomSubpixelShift(2.0), jiggle, same_on_batch=True)
+    rgb = torch.rand(1, 3, *SIZE).expand(6, -1, -1, -1).contiguous()
+    assert alike(coloured(rgb))
     mixed = Augment(RandomSubpixelShift(2.0), RandomRescale(1.3, same_on_batch=True))
     matrix = mixed.sample(6, SIZE)
     assert alike(matrix[:, 0, 0])
@@ -178,6 +182,17 @@ def test_soft_masks_are_interpolated_where_it_is_asked_for(name: str, asked: Any
     _, back = container.inverse(images.new_zeros(4, 1, *op.output_size(SIZE)), moved)
     inverse = geometry.invert(op.transform_matrix)
     torch.testing.assert_close(back, resample(moved, inverse, SIZE, kernel=kernel), rtol=0, atol=1e-4)
+
+
+def test_images_take_another_kernel_where_it_is_asked_for() -> None:
+    images, op = pictures(4), RandomSubpixelShift(3.0)
+    extra = {DataKey.INPUT: {"resample": "nearest", "align_corners": True}}
+    container = K.AugmentationSequential(op, data_keys=["input"], extra_args=extra)
+    out = container(images)
+    assert torch.equal(out, resample(images, op.transform_matrix, kernel="nearest"))
+    inverse = geometry.invert(op.transform_matrix)
+    assert torch.equal(container.inverse(out), resample(out, inverse, kernel="nearest"))
+    assert not torch.equal(op(images, params=op._params), out)
 
 
 def test_masks_are_hard_by_default_and_unknown_kernels_are_named() -> None:
