@@ -19,16 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from augkit import geometry, targets
+from augkit.backends.values import laid_out
 from augkit.blur import shift_blur, shift_blur_checked
 from augkit.colour import apply_colour, is_colour, is_kornia
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
-from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample
+from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
 from augkit.resampling import (
     Finish,
     check_images,
     finished,
     fourier_shift_checked,
+    is_axis_aligned,
     output_dtype,
     replay,
     resample_checked,
@@ -68,6 +70,8 @@ class Augment(nn.Module):
             ``normalize`` the output has the dtype of the input.
         strength: used where a call names none.
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
+        same_on_batch: set on every op, as by Kornia's containers; with True all samples share one draw (the frames of
+            a clip, say), and None leaves each op as it is.
 
     Raises:
         InputError, InputTypeError: from the constructor and from ``forward``, one line each.
@@ -94,6 +98,7 @@ class Augment(nn.Module):
         dtype: torch.dtype | None = None,
         strength: float = 1.0,
         min_visible_area: float = 0.0,
+        same_on_batch: bool | None = None,
     ) -> None:
         super().__init__()
         check_names(kernel, padding)
@@ -103,12 +108,34 @@ class Augment(nn.Module):
         self.strength = check_range("strength", strength, 0.0, 1.0)
         self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
+        self.same_on_batch = same_on_batch
         self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
         self.normalize = None if normalize is None else _channel_statistics(normalize)
         mean, std = self.normalize or (None, None)
         for name, values in (("mean", mean), ("std", std)):
-            buffer = None if values is None else torch.tensor(values).reshape(-1, 1, 1)
+            buffer = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def same_on_batch(self) -> bool | None:
+        """What was set on every op; None where each has its own."""
+        return self._same_on_batch
+
+    @same_on_batch.setter
+    def same_on_batch(self, same: bool | None) -> None:
+        self._same_on_batch = same
+        for op in self.ops if same is not None else ():
+            op.same_on_batch = same  # type: ignore[assignment]
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
+        # The way of every `to`, `half` and `bfloat16`, of a network that holds this module too. Rounded statistics
+        # would shift and stretch all images, so they are made anew from the numbers, in float32 at least.
+        super()._apply(fn, *args, **kwargs)
+        if self.normalize is not None and self.mean is not None:
+            device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
+            mean, std = (torch.tensor(values, device=device, dtype=dtype) for values in self.normalize)
+            self.mean, self.std = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
+        return self
 
     @property
     def draws(self) -> int:
@@ -130,14 +157,22 @@ class Augment(nn.Module):
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
-        total, first, size_out = None, 0, size
+        total, first, size_out, aligned = None, 0, size, self.axis_aligned
+        matrices = [geometry.identity(draws.shape[0], device=draws.device)]
         for op in self._geometry():
-            axes = op.axes(draws[:, first : first + op.draws], per_sample(strength), size_out)
-            total = axes if total is None else total.then(axes)
+            part = draws[:, first : first + op.draws]
+            if aligned:
+                axes = op.axes(part, per_sample(strength), size_out)
+                total = axes if total is None else total.then(axes)
+            else:
+                matrices.append(op.matrix(part, strength, size_out))
             first, size_out = first + op.draws, op.output_size(size_out)
-        if total is None:
-            return geometry.identity(draws.shape[0], device=draws.device)
-        return total.matrix(size, size_out)
+        return geometry.compose(*matrices) if total is None else total.matrix(size, size_out)
+
+    @property
+    def axis_aligned(self) -> bool:
+        """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
+        return all(op.axis_aligned for op in self._geometry())
 
     def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
         """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
@@ -178,9 +213,10 @@ class Augment(nn.Module):
             The images; an `Augmented` tuple when any target is passed.
         """
         check_images(images)
-        size, aligned = (images.shape[-2], images.shape[-1]), True
+        size: Size = (images.shape[-2], images.shape[-1])
+        aligned: bool | None = self.axis_aligned
         if not self.training or not len(self.ops):
-            matrix, blur = geometry.identity(images.shape[0], device=images.device), None
+            matrix, blur, aligned = geometry.identity(images.shape[0], device=images.device), None, True
             size_out, out = size, finished(images, images.dtype, self._finish(images))
         elif matrix is None:
             size_out = self.output_size(size)
@@ -192,9 +228,8 @@ class Augment(nn.Module):
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
-            out = self._coloured(out, images, checked_strength(strength, len(images), images.device), generator)
-            matrix = matrix.expand(images.shape[0], 3, 3)
-            aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
+            out = self._coloured(out, images, checked_strength(strength, images.shape[0], images.device), generator)
+            matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
             return out
         straying = [type(op).__name__ for op in self._colour() if not is_colour(op)]
@@ -203,6 +238,7 @@ class Augment(nn.Module):
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size)
             if self.training and len(self.ops):
+                aligned = is_axis_aligned(matrix) if aligned is None else aligned
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
         return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
 
@@ -257,9 +293,9 @@ class Augment(nn.Module):
             return finished(images, images.dtype, finish)
         if self.kernel == "fourier":
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
-        bound, size_out = self._max_shrink(size), self.output_size(size)
-        shrink = 1.0 if bound is None else bound * reduced
-        return resample_checked(images, matrix, size_out, self.kernel, self.padding, shrink, finish=finish)
+        bound = self._max_shrink(size)
+        how = (self.output_size(size), self.kernel, self.padding, 1.0 if bound is None else bound * reduced)
+        return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
 
     def _resampled(self, images: Tensor) -> Finish:
         """What the resampling leaves: all that is asked for or, where colour comes between, floats in [0, 1]."""
@@ -272,7 +308,8 @@ class Augment(nn.Module):
     ) -> Tensor:
         if not self._colour():
             return out
-        out, finish = apply_colour(self._colour(), out, strength, generator), self._finish(images)
+        out = laid_out(apply_colour(self._colour(), out, strength, generator), images)
+        finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
             return (255 * out).round().clamp(0, 255).to(torch.uint8)
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
@@ -289,8 +326,9 @@ class Augment(nn.Module):
 
     def __repr__(self) -> str:
         usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        usual["same_on_batch"] = None
         options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
-        options |= {"min_visible_area": self.min_visible_area}
+        options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch}
         named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
@@ -313,7 +351,12 @@ class Augment(nn.Module):
         self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
     ) -> tuple[Tensor, float | Tensor]:
         strength = self.strength if strength is None else strength
-        return draw(batch, self.draws, device, generator), checked_strength(strength, batch, device)
+        draws = draw(batch, self.draws, device, generator)
+        if any(op.same_on_batch for op in self._geometry()):
+            parts = draws.split([op.draws for op in self._geometry()], dim=1)
+            own = zip(self._geometry(), parts, strict=True)
+            draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
+        return draws, checked_strength(strength, batch, device)
 
     def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
         batch, matrix = out.images.shape[0], out.matrix
@@ -346,7 +389,7 @@ def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
         raise InputError("Augment: expected all geometry before the first colour op; put the colour ops last")
     if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
         raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
-    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) for op in moving)
+    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)
     if kernel == "fourier" and not (padding == "circular" and shifts):
         raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
 

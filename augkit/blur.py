@@ -18,9 +18,10 @@ import math
 import torch
 from torch import Tensor
 
+from augkit.backends.values import concrete, laid_out
 from augkit.errors import InputError
-from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, padded_index
-from augkit.resampling import check_images
+from augkit.interpolation import FUNCTION, HALF_WIDTH, check_names, frequencies, padded_index
+from augkit.resampling import as_pixels, check_images
 
 MARGIN = 32  # pixels on either side of an axis
 
@@ -45,10 +46,10 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
     check_names(kernel, padding)
     if kernel == "fourier" and padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
-    shift = torch.as_tensor(shift, device=images.device)
-    if shift.shape not in {(2,), (images.shape[0], 2)}:
+    shift = as_pixels(shift, images.device)
+    if shift.shape not in ((2,), (images.shape[0], 2)):
         raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
-    if not bool(torch.isfinite(shift).all()):
+    if not bool(torch.isfinite(concrete(shift, 1)).all()):
         raise InputError("shift: expected finite numbers, got NaN or infinity")
     return shift_blur_checked(images, shift.expand(images.shape[0], 2), kernel, padding)
 
@@ -63,7 +64,7 @@ def shift_blur_checked(images: Tensor, shift: Tensor, kernel: str, padding: str)
             work = _blur_axis(work, shift[:, axis].to(work.dtype), dim, kernel, padding)
     if images.dtype == torch.uint8:
         work = work.round().clamp(0, 255)
-    return work.to(images.dtype)
+    return laid_out(work.to(images.dtype), images)
 
 
 def shift_response(shift: Tensor, frequency: Tensor, kernel: str) -> Tensor:
@@ -86,7 +87,7 @@ def _blur_axis(images: Tensor, shift: Tensor, dim: int, kernel: str, padding: st
     margin = 0 if padding == "circular" else min(MARGIN, length)
     wide = _extend(images, margin, dim, padding)
     spectrum = torch.fft.rfft(wide, dim=dim)
-    frequency = torch.fft.rfftfreq(wide.shape[dim], device=images.device, dtype=images.dtype)
+    frequency = frequencies(wide.shape[dim], images)
     response = shift_response(shift, frequency, kernel)
     response = response[:, None, None, :] if dim == -1 else response[:, None, :, None]
     blurred = torch.fft.irfft(spectrum * response, n=wide.shape[dim], dim=dim).narrow(dim, margin, length)

@@ -8,6 +8,7 @@ AugkitError                 exit code 1
     └── InputTypeError      of the wrong type (also a TypeError)
 
 OddMapWarning               a map whose size ends a guarantee (also a UserWarning)
+BackendWarning              a fast path that is not trusted on a device (also a UserWarning)
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class InputTypeError(InputError, TypeError):
 
 class OddMapWarning(UserWarning):
     """A map that is no multiple of a layer's stride: exact equivariance to shifts ends there."""
+
+
+class BackendWarning(UserWarning):
+    """A fast path failed on a device or was wrong there; a slower one stands in, and results are right."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

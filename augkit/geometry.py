@@ -42,7 +42,7 @@ class Axes(NamedTuple):
         [[2.0, 0.0, -1.5], [0.0, 2.0, -1.0]]
         """
         start, end = (along_axes((w - 1) / 2, (h - 1) / 2, self.scale) for h, w in (size, size_out))
-        entries = self.scale.new_zeros(len(self.scale), 9)
+        entries = self.scale.new_zeros(self.scale.shape[0], 9)
         entries[:, 0:5:4] = self.scale
         # Centres first: without a scale they cancel, and the offset keeps all its digits.
         entries[:, 2:6:3] = self.offset + (self.scale * -start + end)
@@ -53,7 +53,9 @@ class Axes(NamedTuple):
 def along_axes(x: float, y: float, like: Tensor) -> float | Tensor:
     """``(2,)`` of ``x`` and ``y`` with the device and dtype of ``like``; the number itself where both are the same."""
     # Filled on the device: a tensor of host values would wait for it, and cannot stand in a CUDA graph.
-    return x if x == y else torch.linspace(x, y, 2, device=like.device, dtype=like.dtype)
+    # Traced, a comparison would bind the graph to square images, or to others.
+    alike = not torch.compiler.is_compiling() and x == y
+    return x if alike else torch.linspace(x, y, 2, device=like.device, dtype=like.dtype)
 
 
 def identity(batch: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -135,7 +137,8 @@ def compose(*matrices: Tensor) -> Tensor:
         raise InputError("compose: expected at least one matrix, got none")
     total = matrices[0]
     for matrix in matrices[1:]:
-        total = matrix @ total
+        # Not `@`, which autocast and TF32 would compute with three digits.
+        total = (matrix[..., :, :, None] * total[..., None, :, :]).sum(dim=-2)
     return total
 
 

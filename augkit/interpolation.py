@@ -25,7 +25,8 @@ KAISER_BETA = 8.0
 def _nearest(d: Tensor) -> Tensor:
     # A point has one tap, at most half a pixel away (midway, the pixel after it). The bound is wider than that half,
     # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalised to NaN.
-    return (d.abs() < 1).to(d.dtype)
+    # The 0 times d keeps the gradient with respect to the place: zero, but not missing.
+    return (d.abs() < 1).to(d.dtype) + 0 * d
 
 
 def _bilinear(d: Tensor) -> Tensor:
@@ -80,6 +81,16 @@ def check_names(kernel: str, padding: str) -> None:
         raise unknown_name("kernel", kernel, KERNELS)
     if padding not in PADDINGS:
         raise unknown_name("padding", padding, PADDINGS)
+
+
+def frequencies(size: int, like: Tensor, *, both: bool = False) -> Tensor:
+    """Frequencies of an axis of ``size`` pixels in cycles per pixel, with the device and dtype of ``like``.
+
+    As `torch.fft.rfftfreq`, or `torch.fft.fftfreq` with ``both``, which would bind a traced graph to one size.
+    """
+    k = torch.arange(size if both else size // 2 + 1, device=like.device)
+    k = torch.remainder(k + size // 2, size) - size // 2 if both else k
+    return k.to(like.dtype) / size
 
 
 def padded_index(index: Tensor, size: int, padding: str) -> Tensor:

@@ -43,7 +43,7 @@ def check_points(name: str, points: Tensor, batch: int, last: int) -> None:
         raise InputError(f"{name}: expected shape ({batch}, N, {last}), got {tuple(points.shape)}")
 
 
-def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = True) -> Tensor:
+def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = False) -> Tensor:
     """Masks ``(B, C, H, W)`` of any real dtype through ``matrix`` ``(B, 3, 3)``, nearest pixel.
 
     A point midway between two pixels takes the one after it, as the kernel ``nearest`` does. ``axis_aligned``

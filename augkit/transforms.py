@@ -31,6 +31,7 @@ class RandomSubpixelShift(RandomGeometry):
         max_pixels: largest displacement along each axis, in pixels.
         p: probability that a sample is shifted.
         kernel, padding: used when the op stands alone; `Augment` has its own.
+        same_on_batch: one draw for all samples of a batch.
 
     Raises:
         InputError: ``max_pixels`` below 0, ``p`` outside [0, 1], unknown kernel or padding.
@@ -38,8 +39,16 @@ class RandomSubpixelShift(RandomGeometry):
 
     draws = 3
 
-    def __init__(self, max_pixels: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros") -> None:
-        super().__init__(p, kernel, padding)
+    def __init__(
+        self,
+        max_pixels: float,
+        p: float = 1.0,
+        kernel: str = "bicubic",
+        padding: str = "zeros",
+        *,
+        same_on_batch: bool = False,
+    ) -> None:
+        super().__init__(p, kernel, padding, same_on_batch)
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
@@ -62,6 +71,7 @@ class RandomShiftBlur(RandomGeometry):
         max_pixels: largest displacement whose blur is drawn, in pixels.
         p: probability that a sample is blurred.
         kernel, padding: used when the op stands alone; `Augment` has its own.
+        same_on_batch: one draw for all samples of a batch.
 
     Raises:
         InputError: ``max_pixels`` below 0, ``p`` outside [0, 1], unknown kernel or padding.
@@ -69,8 +79,16 @@ class RandomShiftBlur(RandomGeometry):
 
     draws = 3
 
-    def __init__(self, max_pixels: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros") -> None:
-        super().__init__(p, kernel, padding)
+    def __init__(
+        self,
+        max_pixels: float,
+        p: float = 1.0,
+        kernel: str = "bicubic",
+        padding: str = "zeros",
+        *,
+        same_on_batch: bool = False,
+    ) -> None:
+        super().__init__(p, kernel, padding, same_on_batch)
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
     def pixels(self, draws: Tensor, strength: float | Tensor) -> Tensor:
@@ -90,8 +108,7 @@ class RandomShiftBlur(RandomGeometry):
         transform: Tensor | None = None,
     ) -> Tensor:
         del flags, transform
-        pixels = self.pixels(params["draws"].to(input.device), params["strength"].to(input.device))
-        return shift_blur_checked(input, pixels, self.kernel, self.padding)
+        return shift_blur_checked(input, self.pixels(*self.gated(params, input)), self.kernel, self.padding)
 
     def inverse_transform(
         self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
@@ -110,6 +127,7 @@ class RandomRescale(RandomGeometry):
         max_factor: largest factor; 1.25 enlarges up to 1.25 times and shrinks down to 0.8.
         p: probability that a sample is rescaled.
         kernel, padding: used when the op stands alone; `Augment` has its own.
+        same_on_batch: one draw for all samples of a batch.
 
     Raises:
         InputError: ``max_factor`` below 1, ``p`` outside [0, 1], unknown kernel or padding.
@@ -117,8 +135,16 @@ class RandomRescale(RandomGeometry):
 
     draws = 2
 
-    def __init__(self, max_factor: float, p: float = 1.0, kernel: str = "bicubic", padding: str = "zeros") -> None:
-        super().__init__(p, kernel, padding)
+    def __init__(
+        self,
+        max_factor: float,
+        p: float = 1.0,
+        kernel: str = "bicubic",
+        padding: str = "zeros",
+        *,
+        same_on_batch: bool = False,
+    ) -> None:
+        super().__init__(p, kernel, padding, same_on_batch)
         self.max_factor = check_range("max_factor", max_factor, 1.0, math.inf)
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
@@ -147,6 +173,7 @@ class RandomSubpixelCrop(RandomGeometry):
         ratio: range of the window's width over its height, in pixels.
         p: probability that a sample is cropped.
         kernel, padding: used when the op stands alone; `Augment` has its own.
+        same_on_batch: one draw for all samples of a batch.
 
     Raises:
         InputError: a range that is empty or out of bounds, ``p`` outside [0, 1], unknown kernel or padding.
@@ -162,8 +189,10 @@ class RandomSubpixelCrop(RandomGeometry):
         p: float = 1.0,
         kernel: str = "bicubic",
         padding: str = "zeros",
+        *,
+        same_on_batch: bool = False,
     ) -> None:
-        super().__init__(p, kernel, padding)
+        super().__init__(p, kernel, padding, same_on_batch)
         self.size = check_size(size) if size is not None else None
         self.area = _ordered("area", area, 1e-6, 1.0)
         self.ratio = _ordered("ratio", ratio, 1e-6, math.inf)
@@ -172,7 +201,7 @@ class RandomSubpixelCrop(RandomGeometry):
         low, high = self.area
         log_area = torch.log1p(self.chosen(draws, (draws[:, 1:2] * (high - low) - (1 - low)) * strength))
         # Aspect relative to the image's own, so that strength 0 is the whole image whatever its shape.
-        lowest, highest = (_fitting(math.log(ratio * size[0] / size[1]), log_area) for ratio in self.ratio)
+        lowest, highest = (_fitting(ratio * size[0] / size[1], log_area) for ratio in self.ratio)
         log_ratio = torch.lerp(lowest, highest, draws[:, 2:3]) * strength
         log_sides = log_area + torch.cat([log_ratio, -log_ratio], dim=1)  # twice the logarithms
         enlarged = torch.exp(log_sides * -0.5).clamp(min=1.0)  # the image's side over the window's
@@ -184,15 +213,14 @@ class RandomSubpixelCrop(RandomGeometry):
         return self.size or size
 
     def max_shrink(self, size: Size) -> float:
-        out = self.output_size(size)
-        return max(1.0, size[0] / out[0], size[1] / out[1])
+        return 1.0 if self.size is None else max(1.0, size[0] / self.size[0], size[1] / self.size[1])
 
     def extra_repr(self) -> str:
         return f"size={self.size}, area={self.area}, ratio={self.ratio}, {self._shared_repr()}"
 
 
 class RandomHorizontalFlip(RandomGeometry):
-    """Mirror left and right with probability ``p * strength``.
+    """Mirror left and right with probability ``p * strength``; one draw for all with ``same_on_batch``.
 
     Raises:
         InputError: ``p`` outside [0, 1].
@@ -200,20 +228,27 @@ class RandomHorizontalFlip(RandomGeometry):
 
     draws = 1
 
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__(p, "nearest", "zeros")
+    def __init__(self, p: float = 0.5, *, same_on_batch: bool = False) -> None:
+        super().__init__(p, "nearest", "zeros", same_on_batch)
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
         del size
-        sign = torch.where(draws < self.probability * strength, -1.0, 1.0)
+        mirrored = self.coin(draws, strength)[:, None]
+        sign = torch.where(mirrored, -torch.ones_like(draws), torch.ones_like(draws))
         return Axes(torch.nn.functional.pad(sign, (0, 1), value=1.0), torch.zeros_like(sign))
 
+    def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
+        return (draws[:, :1] < self.p * strength)[:, 0]
+
     def extra_repr(self) -> str:
-        return f"p={self.probability}"
+        return self._shared_repr().replace(", kernel='nearest'", "")
 
 
-def _fitting(log_ratio: float, log_area: Tensor) -> Tensor:
-    """``log_ratio`` where a window of that aspect and of ``log_area`` ``(B, 1)`` fits, else the nearest that does."""
+def _fitting(ratio: float, log_area: Tensor) -> Tensor:
+    """The logarithm of ``ratio``, or the nearest of an aspect in which a window of ``log_area`` ``(B, 1)`` fits."""
+    if torch.compiler.is_compiling():  # `math.log` would bind the graph to images of one shape
+        return torch.log(torch.full_like(log_area, ratio)).maximum(log_area).minimum(-log_area)
+    log_ratio = math.log(ratio)
     return log_area.clamp(min=log_ratio) if log_ratio < 0 else (-log_area).clamp(max=log_ratio)
 
 

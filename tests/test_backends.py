@@ -71,7 +71,7 @@ def test_the_identity_is_copied_whatever_it_holds(kernel: str, dtype: torch.dtyp
         images[0, 0, 2, 1:4] = torch.tensor([torch.nan, torch.inf, -0.0])
     matrix = torch.eye(3).repeat(3, 1, 1)
     matrix[1, 0, 2] = 0.5  # only this sample is resampled
-    out = resample_checked(images, matrix, (6, 5), kernel, "border", 1.0)
+    out = resample_checked(images, matrix, (6, 5), kernel, "border", 1.0, axis_aligned=True)
     for k in (0, 2):
         assert torch.equal(out[k].view(torch.uint8), images[k].view(torch.uint8))
 
@@ -147,18 +147,18 @@ class TestChoice:
 
     def test_cpu_without_gradients_is_native(self) -> None:
         for dtype in (torch.float32, torch.uint8, torch.float16, torch.bfloat16):
-            assert backends.choose(self.images.to(dtype), self.matrix) == "native"
+            assert backends.choose(self.images.to(dtype), self.matrix, axis_aligned=True) == "native"
 
     def test_float64_is_left_to_torch(self) -> None:
-        assert backends.choose(self.images.double(), self.matrix) == "separable"
+        assert backends.choose(self.images.double(), self.matrix, axis_aligned=True) == "separable"
 
     def test_gradients_are_left_to_torch(self) -> None:
         images = self.images.clone().requires_grad_()
         matrix = self.matrix.clone().requires_grad_()
-        assert backends.choose(images, self.matrix) == "separable"
-        assert backends.choose(self.images, matrix) == "separable"
+        assert backends.choose(images, self.matrix, axis_aligned=True) == "separable"
+        assert backends.choose(self.images, matrix, axis_aligned=True) == "separable"
         with torch.no_grad():
-            assert backends.choose(images, matrix) == "native"
+            assert backends.choose(images, matrix, axis_aligned=True) == "native"
         resample(images, matrix).sum().backward()
         assert images.grad is not None
         assert matrix.grad is not None
@@ -177,8 +177,8 @@ class TestChoice:
 
         @torch.compile(backend="eager", fullgraph=True)
         def run(images: Tensor, matrix: Tensor) -> Tensor:
-            chosen.append(backends.choose(images, matrix))
-            return resample_checked(images, matrix, (8, 8), "bilinear", "zeros", 1.0)
+            chosen.append(backends.choose(images, matrix, axis_aligned=True))
+            return resample_checked(images, matrix, (8, 8), "bilinear", "zeros", 1.0, axis_aligned=True)
 
         matrix = augkit.geometry.shift(torch.full((2, 2), 0.3))
         torch.testing.assert_close(run(self.images, matrix), resample(self.images, matrix, kernel="bilinear"))
@@ -190,7 +190,7 @@ class TestChoice:
         monkeypatch.setitem(sys.modules, "numba", None)
         monkeypatch.delitem(sys.modules, "augkit.backends.native")
         monkeypatch.delattr(backends, "native")
-        assert backends.choose(self.images, self.matrix) == "separable"
+        assert backends.choose(self.images, self.matrix, axis_aligned=True) == "separable"
         torch.testing.assert_close(resample(self.images, self.matrix * 1.0), expected)
 
     def test_numba_is_imported_only_when_used(self) -> None:

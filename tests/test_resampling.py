@@ -371,7 +371,7 @@ def test_the_strongest_shrink_keeps_its_gradient() -> None:
     for scale in torch.linspace(0.3, 0.9, 50, dtype=torch.float64):
         entries = torch.tensor([[float(scale), 0.2, 0.95, -0.3]], dtype=torch.float64, requires_grad=True)
         matrix = geometry.axis_aligned(*entries.unbind(-1))
-        bound_elsewhere = resample_checked(images, matrix, (3, 4), "bicubic", "border", 5.0)
+        bound_elsewhere = resample_checked(images, matrix, (3, 4), "bicubic", "border", 5.0, axis_aligned=True)
         gradients = [
             torch.autograd.grad(out[0, 0, 1, 2], entries, retain_graph=True)[0]
             for out in (resample(images, matrix, (3, 4), padding="border"), bound_elsewhere)

@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import kornia.augmentation as K
 import pytest
 import torch
 from torch import Tensor
@@ -173,11 +174,46 @@ def test_autocast_changes_nothing_in_an_op_alone(op: Any) -> None:
 
 @pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
 def test_channels_last(augment: Augment) -> None:
-    images = torch.rand(4, 3, *SIZE)
-    plain, last = (
-        seeded(augment, images.contiguous(memory_format=f)) for f in (torch.contiguous_format, torch.channels_last)
+    rgb = torch.rand(4, 3, *SIZE)
+    coloured = Augment(
+        *augment.ops, K.ColorJiggle(0.2, 0.2, 0.2, 0.1, p=1.0), kernel=augment.kernel, padding=augment.padding
     )
-    torch.testing.assert_close(plain, last, rtol=0, atol=1e-6 if plain.dtype == torch.float32 else 1e-2)
+    for images in (rgb, rgb.double(), (rgb * 255).to(torch.uint8), rgb.clone().requires_grad_()):
+        for module in (augment, coloured):
+            plain = seeded(module, images)
+            last = seeded(module, images.contiguous(memory_format=torch.channels_last))
+            assert is_last(last)
+            assert not is_last(plain)
+            assert torch.equal(plain, last)
+    assert is_last(copy.deepcopy(augment).eval()(rgb.contiguous(memory_format=torch.channels_last)))
+
+
+def is_last(images: Tensor) -> bool:
+    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: type(op).__name__)
+def test_channels_last_in_an_op_alone(op: Any) -> None:
+    images = torch.rand(4, 3, *SIZE)
+    last = seeded(op, images.contiguous(memory_format=torch.channels_last))
+    assert is_last(last)
+    assert torch.equal(last, seeded(op, images))
+
+
+def test_channels_last_in_the_functions() -> None:
+    images = torch.rand(2, 3, 9, 11)
+    last, pixels = images.contiguous(memory_format=torch.channels_last), torch.tensor([0.3, 1.2])
+    turn = augkit.geometry.rotate(torch.tensor([20.0, 30.0]), (9, 11))
+    for act in (
+        lambda x: augkit.resample(x, turn),
+        lambda x: augkit.resample(x, turn.clone().requires_grad_()),
+        lambda x: augkit.resample(x, torch.eye(3)),
+        lambda x: augkit.resample(x, torch.eye(3), (4, 5), kernel="nearest"),
+        lambda x: augkit.fourier_shift(x, pixels),
+        lambda x: augkit.shift_blur(x, pixels),
+    ):
+        assert is_last(act(last))
+        assert torch.equal(act(last), act(images))
 
 
 def test_state_dict_is_empty_and_buffers_move() -> None:

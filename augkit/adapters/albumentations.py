@@ -114,7 +114,10 @@ class PolicyTransform(albumentations.DualTransform):
         """``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype, nearest pixel."""
         del args
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
-        moved = targets.move_masks(_to_tensor(mask), _batch_of_one(params["matrix"]), size, self._augment.padding)
+        padding, aligned = self._augment.padding, self._augment.axis_aligned
+        moved = targets.move_masks(
+            _to_tensor(mask), _batch_of_one(params["matrix"]), size, padding, axis_aligned=aligned
+        )
         return _from_tensor(moved, mask.ndim)
 
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:

@@ -107,7 +107,10 @@ class Geometry(v2.Transform):
             raise InputError(f"Geometry: expected masks ({batch}, ..., H, W) beside a batch, got {tuple(masks.shape)}")
         if not self._active():
             return masks
-        moved = targets.move_masks(masks.reshape(batch, -1, *masks.shape[-2:]), matrix, size, self.augment.padding)
+        padding, aligned = self.augment.padding, self.augment.axis_aligned
+        moved = targets.move_masks(
+            masks.reshape(batch, -1, *masks.shape[-2:]), matrix, size, padding, axis_aligned=aligned
+        )
         return moved.reshape(*masks.shape[:-2], *size)
 
     def _boxes(self, boxes: tv_tensors.BoundingBoxes, matrix: Tensor, size: tuple[int, int]) -> Any:

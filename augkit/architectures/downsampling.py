@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augkit.architectures.padding import pad
 from augkit.errors import InputError, unknown_name
 
 PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect"}
@@ -22,7 +23,7 @@ class BlurPool2d(nn.Module):
     """Low-pass with a binomial filter, then keep every ``stride``-th pixel (Zhang 2019, section 3.2).
 
     The filter sums to 1 exactly, so that constant maps stay constant (away from zero padding). The output of a
-    map of n pixels has ``ceil(n / stride)``.
+    map of n pixels has ``ceil(n / stride)``. Maps may be smaller than the filter.
 
     Args:
         channels: C of the maps ``(B, C, H, W)``, each of which is filtered alone; any C where None.
@@ -56,7 +57,7 @@ class BlurPool2d(nn.Module):
         channels = maps.shape[1]
         if self.channels not in (None, channels):
             raise InputError(f"BlurPool2d: expected {self.channels} channels, got maps of {channels}")
-        work = F.pad(maps, (before, after, before, after), mode=PADDING_MODES[self.padding_mode])
+        work = pad(maps, (before, after, before, after), PADDING_MODES[self.padding_mode])
         taps = self.taps.to(maps.dtype)
         weight = (taps[:, None] * taps).expand(channels, 1, -1, -1)
         return _as(maps, F.conv2d(_fast(work), weight, stride=self.stride, groups=channels))
@@ -88,7 +89,7 @@ class DenseMaxPool2d(nn.Module):
         if self.padding_mode == "zeros":
             work = F.pad(maps, pads, value=-torch.inf)
         else:
-            work = F.pad(maps, pads, mode=self.padding_mode)
+            work = pad(maps, pads, self.padding_mode)
         return _as(maps, F.max_pool2d(_fast(work), self.kernel_size, 1))
 
     def extra_repr(self) -> str:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.downsampling import PADDING_MODES
+from augkit.architectures.padding import pad
 from augkit.errors import InputError, unknown_name
 
 ORDERS = (0, 1, 2)
@@ -104,10 +105,10 @@ class HarmonicConv2d(nn.Module):
         weight = torch.cat([real, imaginary])
         if not is_real:
             weight = torch.cat([weight, torch.cat([-imaginary, real])], dim=1)
-        pad = self.size // 2
+        side = self.size // 2
         if self.padding_mode == "zeros":
-            return F.conv2d(maps, weight, padding=pad)
-        return F.conv2d(F.pad(maps, (pad,) * 4, mode=PADDING_MODES[self.padding_mode]), weight)
+            return F.conv2d(maps, weight, padding=side)
+        return F.conv2d(pad(maps, (side, side, side, side), PADDING_MODES[self.padding_mode]), weight)
 
     def extra_repr(self) -> str:
         return f"{self.inputs} -> {self.outputs}, size={self.size}, padding_mode={self.padding_mode!r}"
@@ -120,7 +121,7 @@ class HarmonicConv2d(nn.Module):
 
     def _check(self, maps: Tensor) -> bool:
         """Whether the maps are an image without imaginary half."""
-        channels, pad = sum(self.inputs.values()), self.size // 2
+        channels, side = sum(self.inputs.values()), self.size // 2
         is_real = list(self.inputs) == [0] and maps.shape[1] == channels
         if maps.ndim != 4 or not (is_real or maps.shape[1] == 2 * channels):
             real = f" or a real image ({channels})" if list(self.inputs) == [0] else ""
@@ -128,7 +129,7 @@ class HarmonicConv2d(nn.Module):
                 f"HarmonicConv2d: expected maps (B, {2 * channels}, H, W), real then imaginary parts of the streams "
                 f"{self.inputs},{real} got {tuple(maps.shape)}"
             )
-        least = {"zeros": 1, "circular": pad, "reflect": pad + 1}[self.padding_mode]
+        least = {"zeros": 1, "circular": side, "reflect": side + 1}[self.padding_mode]
         if min(maps.shape[-2:]) < least:
             raise InputError(
                 f"HarmonicConv2d: padding '{self.padding_mode}' and size {self.size} need at least {least} pixels, "
@@ -211,11 +212,11 @@ class CentredBlurPool2d(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         for axis in (2, 3):
             taps = self.odd if maps.shape[axis] % 2 else self.even
-            pad = (len(taps) - 1) // 2
-            pads = (pad, pad, 0, 0) if axis == 3 else (0, 0, pad, pad)
+            side = (len(taps) - 1) // 2
+            pads = (side, side, 0, 0) if axis == 3 else (0, 0, side, side)
             shape, stride = ((1, -1), (1, 2)) if axis == 3 else ((-1, 1), (2, 1))
             weight = taps.to(maps.dtype).view(1, 1, *shape).expand(maps.shape[1], 1, *shape)
-            maps = F.pad(maps, pads, mode=PADDING_MODES[self.padding_mode])
+            maps = pad(maps, pads, PADDING_MODES[self.padding_mode])
             maps = F.conv2d(maps, weight, stride=stride, groups=maps.shape[1])
         return maps
 

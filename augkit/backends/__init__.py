@@ -8,11 +8,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from augkit.backends.values import watched
+
 # What the fused backends read. Torch cannot see into them, and a subclass of Tensor expects torch's own functions.
 FUSED = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
 
-def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
+def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
     """The module of `augkit.backends` that resamples ``images`` through ``matrix``.
 
     ======================  =========  ==============================================================
@@ -38,14 +40,3 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool = True) -> str:
 def installed(package: str) -> bool:
     """Whether ``package`` can be imported; it is not imported for that."""
     return find_spec(package) is not None
-
-
-def watched(images: Tensor, matrix: Tensor) -> bool:
-    """Whether torch records, traces or transforms what happens to the tensors."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or (torch.is_grad_enabled() and (images.requires_grad or matrix.requires_grad))
-        or torch._C._functorch.peek_interpreter_stack() is not None  # torch.func: vmap, jvp, grad
-        or torch.autograd.forward_ad._current_level >= 0
-    )

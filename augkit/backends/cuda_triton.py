@@ -13,7 +13,8 @@ plane. Memory beyond the output: the two axes' taps. There is no backward: `augk
 one is wanted. Where Triton is missing `augkit.backends.separable` stands in; torch.compile cannot, since its own CUDA
 code is Triton.
 
-State: both forms are tested on the CPU by Triton's interpreter; neither has been run, timed or tuned on a GPU yet.
+State: both forms are tested on the CPU by Triton's interpreter; neither has been run, timed or tuned on a GPU yet. So
+`augkit.backends.trial` compares them with torch before they are used on a device.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def resample(
     if padding == "zeros":
         weight_y = torch.where((tap >= 0) & (tap < height), weight_y, 0.0)
     first_row = tap[..., 0].clamp(-(2**30), 2**30).to(torch.int32).contiguous()
-    affine = torch.ones(2, channels, device=images.device)
+    affine = torch.ones(2, channels, device=images.device, dtype=torch.float32)
     affine[0] = 1.0 if gain is None else gain.reshape(-1)
     affine[1] = 0.0 if bias is None else bias.reshape(-1)
     tile: dict[str, Any] = TILES[0].kwargs if INTERPRETED else {}
@@ -148,10 +149,12 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
         weight = tl.load(weight_x + at_x[:, None] + t[None, :], mask=wanted, other=0.0)
         for y in range(tl.min(first, axis=0), tl.max(first, axis=0) + TAPS_Y):
             row = source + _padded(y, height, PADDING) * width
-            line = tl.sum(weight * tl.load(row + x, mask=wanted, other=0).to(tl.float32), axis=1)
+            value = tl.load(row + x, mask=wanted, other=0).to(tl.float32)
+            # A tap of weight 0 has no say, whatever stands there: 0 times NaN or infinity would be NaN.
+            line = tl.sum(weight * tl.where(weight != 0, value, 0.0), axis=1)
             step = y - first
             factor = tl.load(weight_y + at_y + step, mask=inside_v & (step >= 0) & (step < TAPS_Y), other=0.0)
-            total += factor[:, None] * line[None, :]
+            total += factor[:, None] * tl.where(factor[:, None] != 0, line[None, :], 0.0)
     else:
         for ty in range(TAPS_Y):
             row = _padded(first + ty, height, PADDING) * width
@@ -160,8 +163,9 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
             for tx in range(TAPS_X):
                 x = tl.load(column + at_x + tx, mask=inside_u, other=0)
                 weight = tl.load(weight_x + at_x + tx, mask=inside_u, other=0.0)
-                line += weight[None, :] * tl.load(source + row[:, None] + x[None, :]).to(tl.float32)
-            total += factor[:, None] * line
+                value = tl.load(source + row[:, None] + x[None, :]).to(tl.float32)
+                line += weight[None, :] * tl.where(weight[None, :] != 0, value, 0.0)
+            total += factor[:, None] * tl.where(factor[:, None] != 0, line, 0.0)
     total = total * tl.load(affine + channel) + tl.load(affine + channels + channel)
     if QUANTISE:
         rounded = tl.floor(total + 0.5)

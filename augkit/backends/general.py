@@ -17,17 +17,26 @@ import math
 import torch
 from torch import Tensor
 
+from augkit.backends.separable import without_idle
 from augkit.interpolation import FUNCTION, HALF_WIDTH, padded_index
 
 CHUNK = 1 << 20  # gathered values at a time
 
 
 def resample(
-    images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    *,
+    finite: bool = False,
 ) -> Tensor:
     """Resample float ``images`` ``(B, C, H, W)`` to ``size`` through ``matrix`` ``(B, 3, 3)``; see the module.
 
-    ``max_shrink`` bounds the stretch of the kernel, and 1 switches antialiasing off.
+    ``max_shrink`` bounds the stretch of the kernel, and 1 switches antialiasing off. ``finite`` images are spared the
+    care for taps of weight 0 (see `augkit.backends.separable`).
     """
     batch, channels, height, width = images.shape
     inverse = _inverse(matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64))
@@ -42,7 +51,8 @@ def resample(
         source = inverse @ point  # (B, 2, n): x and y of the input
         x, weight_x = _axis(source[:, 0], inverse[:, 0], width, kernel, padding, (taps, shrink))
         y, weight_y = _axis(source[:, 1], inverse[:, 1], height, kernel, padding, (taps, shrink))
-        parts.append(_weighted(flat, x, weight_x.to(images.dtype), y * width, weight_y.to(images.dtype)))
+        weights = (weight_x.to(images.dtype), weight_y.to(images.dtype))
+        parts.append(_weighted(flat, x, y * width, *weights, finite=finite))
     return torch.cat(parts, dim=-1).unflatten(-1, size)
 
 
@@ -72,14 +82,15 @@ def _axis(
     return padded_index(tap.clamp(-limit, limit).to(torch.int64), length, padding), weight
 
 
-def _weighted(flat: Tensor, x: Tensor, weight_x: Tensor, row: Tensor, weight_y: Tensor) -> Tensor:
+def _weighted(flat: Tensor, x: Tensor, row: Tensor, weight_x: Tensor, weight_y: Tensor, *, finite: bool) -> Tensor:
     """``(B, C, n)``: the taps of each pixel times their weights, one row of taps after another."""
     batch, pixels, taps = x.shape
     shape = (batch, flat.shape[1], pixels * taps)
     total = flat.new_zeros(batch, flat.shape[1], pixels)
     for t in range(taps):
-        index = (row[:, :, t, None] + x).reshape(batch, 1, -1).expand(shape)
+        index = (row[:, :, t, None] + x).flatten(1)[:, None].expand(shape)
         values = flat.gather(2, index).unflatten(2, (pixels, taps))
-        line = torch.einsum("bcpt,bpt->bcp", values, weight_x)
-        total = total + line * weight_y[:, None, :, t]
+        values = values if finite else without_idle(values, weight_x[:, None])
+        line, factor = torch.einsum("bcpt,bpt->bcp", values, weight_x), weight_y[:, None, :, t]
+        total = total + (line if finite else without_idle(line, factor)) * factor
     return total

@@ -17,11 +17,8 @@ seconds; the result is kept on disk, and later processes load it in well under a
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -29,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkit.backends.threads import spread
 from augkit.interpolation import FUNCTION, HALF_WIDTH, KAISER_BETA, PADDINGS
 
 SMALL = 1 << 19  # taps below which a second thread costs more than it saves, its struggle for the GIL included
@@ -79,32 +77,9 @@ def resample(
     names = (list(FUNCTION).index(kernel), PADDINGS.index(padding))
     how = (*names, HALF_WIDTH[kernel], shrink, out.dtype == torch.uint8)
     work = out.numel() * math.ceil(2 * HALF_WIDTH[kernel])
-    _spread(batch * channels, work, (source, out.numpy(), moves, how, affine))
+    threads = torch.get_num_threads() if work > SMALL else 1
+    spread(_planes, batch * channels, threads, (source, out.numpy(), moves, how, affine))
     return out
-
-
-def _spread(planes: int, work: int, arguments: tuple[Any, ...]) -> None:
-    """Share ``planes`` among threads; the calling thread takes the last share."""
-    threads = min(torch.get_num_threads(), planes) if work > SMALL else 1
-    edges = [planes * k // threads for k in range(threads + 1)] if planes else [0, 0]
-    shares = list(itertools.pairwise(edges))
-    others = [_pool().submit(_planes, *share, *arguments) for share in shares[:-1]]
-    _planes(*shares[-1], *arguments)
-    for other in others:
-        other.result()
-
-
-_POOL: list[ThreadPoolExecutor] = []
-
-
-def _pool() -> ThreadPoolExecutor:
-    if not _POOL:
-        _POOL.append(ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="augkit"))
-    return _POOL[0]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOL.clear)  # threads do not survive a fork; the child starts its own
 
 
 @_jit
@@ -113,7 +88,7 @@ def _planes(start, stop, images, out, matrix, how, affine):
     _, padding, _, _, quantise = how
     channels, height, width = images.shape[1:]
     out_height, out_width = out.shape[2:]
-    line = np.empty(max(out_width, width), np.float32)
+    line, integers = np.empty(max(out_width, width), np.float32), images.itemsize == 1
     of_image = -1
     for plane in range(start, stop):
         b, c = plane // channels, plane % channels
@@ -144,15 +119,14 @@ def _planes(start, stop, images, out, matrix, how, affine):
             else:
                 _blend(image, inner, rows, weight_y, v, np.uint64(inside))
             if padding != _ZEROS:
-                for j in range(inside - left):
-                    row[j] = row[columns[j]]
-                for j in range(outside - left, columns.size):
-                    row[j] = row[columns[j]]
+                _fill_ends(row, columns, inside - left, outside - left)
             if quantise:
                 _along_row(row, begin, weight_x, line, gain, bias, slides)
                 _quantise(line, out[b, c, v])
-            else:
+            elif integers or _is_finite(inner):
                 _along_row(row, begin, weight_x, out[b, c, v], gain, bias, slides)
+            else:
+                _gather_with_care(row, begin, weight_x, out[b, c, v], gain, bias)
 
 
 @_jit
@@ -237,6 +211,34 @@ def _gather(row, begin, weight, line, gain, bias):
             line[u] = gain * (near + weight[u, 1] * (row[begin[u] + one] - near)) + bias
     else:
         _gather_many(row, begin, weight, line, gain, bias)
+
+
+@_inline
+def _fill_ends(row, columns, start, stop):
+    """Write the pixels that stand in before ``start`` and from ``stop`` on."""
+    for j in range(start):
+        row[j] = row[columns[j]]
+    for j in range(stop, columns.size):
+        row[j] = row[columns[j]]
+
+
+@_inline
+def _is_finite(row):
+    strange = np.int32(0)  # counted as integers, which vectorises
+    for j in range(np.uint64(row.size)):
+        strange += np.int32(row[j] - row[j] != 0)
+    return strange == 0
+
+
+@_jit
+def _gather_with_care(row, begin, weight, line, gain, bias):
+    """`_gather` for a row with a NaN or an infinity, which a weight of 0 would turn into a NaN."""
+    for u in range(begin.size):
+        total, at = np.float32(0), begin[u]
+        for t in range(np.uint64(weight.shape[1])):
+            if weight[u, t] != 0:
+                total += weight[u, t] * row[at + t]
+        line[u] = gain * total + bias
 
 
 @_jit

@@ -8,6 +8,10 @@ Each output pixel of an axis takes a few taps of that axis: an index and a weigh
 - gathers, for long axes with few taps.
 
 The last two are differentiable with respect to the images and to the matrix, forwards and backwards.
+
+A tap of weight 0 has no say, whatever stands there: a NaN or an infinity would become a NaN by the product. Where the
+images are known to be ``finite`` nothing is done about it; else the gathers leave such taps out, and the product of
+matrices is taken without the pixels that are not finite, beside a second one that finds who takes a part of them.
 """
 
 from __future__ import annotations
@@ -18,14 +22,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augkit.backends import watched
+from augkit.backends.values import watched
 from augkit.interpolation import FUNCTION, HALF_WIDTH, padded_index
 
 DENSE_UP_TO = 64  # pixels of an axis; measured on 2 cores, see benchmarks/LOG.md
 
 
 def resample(
-    images: Tensor, matrix: Tensor, size: tuple[int, int], kernel: str, padding: str, max_shrink: float
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    *,
+    finite: bool = False,
 ) -> Tensor:
     """Resample float ``images`` ``(B, C, H, W)`` to ``size`` through axis-aligned ``matrix`` ``(B, 3, 3)``.
 
@@ -35,7 +46,7 @@ def resample(
     for axis, dim in ((0, -1), (1, -2)):
         scale, offset = matrix[:, axis, axis], matrix[:, axis, 2]
         taps = axis_taps(scale, offset, (images.shape[dim], size[axis - 1]), kernel, padding, max_shrink)
-        images = _apply(images, *taps, dim=dim)
+        images = _apply(images, *taps, dim=dim, finite=finite)
     return images
 
 
@@ -66,11 +77,13 @@ def unpadded_taps(scale: Tensor, offset: Tensor, size: int, kernel: str, max_shr
     return tap, weight / weight.sum(dim=-1, keepdim=True)
 
 
-def shift(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
+def shift(
+    images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str, *, finite: bool = False
+) -> Tensor:
     """`resample` for shifts by ``pixels`` ``(B, 2)``: the weights are the same for every pixel of an axis."""
     for axis, dim in ((0, -1), (1, -2)):
         taps = shift_taps(pixels[:, axis], (images.shape[dim], size[axis - 1]), kernel, padding)
-        images = _apply(images, *taps, dim=dim)
+        images = _apply(images, *taps, dim=dim, finite=finite)
     return images
 
 
@@ -94,17 +107,18 @@ def _pad(tap: Tensor, weight: Tensor, size_in: int, padding: str) -> tuple[Tenso
     return padded_index(tap.clamp(-limit, limit).to(torch.int64), size_in, padding), weight
 
 
-def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tensor:
+def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int, *, finite: bool) -> Tensor:
     size_in, taps = images.shape[dim], index.shape[-1]
     weight = weight.to(images.dtype)
-    if images.device.type == "cpu" and images.numel() and not watched(images, weight):
+    if finite and images.device.type == "cpu" and images.numel() and not watched(images, weight):
         return _apply_bags(images, index, weight, dim)
-    if size_in <= DENSE_UP_TO or taps * 4 > size_in:
-        return _apply_dense(images, index, weight, dim)
+    # An exported graph serves images of all sizes, and must not ask which.
+    if not torch.compiler.is_exporting() and (size_in <= DENSE_UP_TO or taps * 4 > size_in):
+        return (_apply_dense if finite else _apply_dense_guarded)(images, index, weight, dim)
     out = None
     for t in range(taps):
-        at, factor = (index[..., t], weight[..., t])
-        term = _gather(images, at, dim) * _along(factor, dim)
+        factor, values = _along(weight[..., t], dim), _gather(images, index[..., t], dim)
+        term = (values if finite else without_idle(values, factor)) * factor
         out = term if out is None else out + term
     assert out is not None  # every kernel has a tap
     return out
@@ -116,9 +130,24 @@ def _along(values: Tensor, dim: int) -> Tensor:
 
 
 def _gather(images: Tensor, at: Tensor, dim: int) -> Tensor:
+    """The pixels ``at`` ``(B, n)`` of axis ``dim``, -1 or -2, of ``images`` ``(B, C, H, W)``."""
     shape = list(images.shape)
     shape[dim] = at.shape[1]
     return images.gather(dim, _along(at, dim).expand(shape))
+
+
+def roll(images: Tensor, shift: Tensor) -> Tensor:
+    """Images ``(B, C, H, W)`` on the torus moved by ``shift`` ``(B, 2)`` as (x, y), rounded to whole pixels."""
+    for axis, dim in ((0, -1), (1, -2)):
+        length = images.shape[dim]
+        place = torch.arange(length, device=images.device) - torch.round(shift[:, axis, None]).to(torch.int64)
+        images = _gather(images, torch.remainder(place, length), dim)
+    return images
+
+
+def without_idle(values: Tensor, weight: Tensor) -> Tensor:
+    """``values`` with 0 for a NaN or an infinity of weight 0. The others stay, for the gradient of the weight."""
+    return torch.where((weight == 0) & ~torch.isfinite(values), 0.0, values)
 
 
 def _apply_bags(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tensor:
@@ -132,8 +161,28 @@ def _apply_bags(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tens
 
 
 def _apply_dense(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tensor:
+    return _product(_dense(index, weight, images.shape[dim]), images, dim)
+
+
+def _apply_dense_guarded(images: Tensor, index: Tensor, weight: Tensor, dim: int) -> Tensor:
+    finite = torch.isfinite(images)
+    out = _apply_dense(torch.where(finite, images, 0.0), index, weight, dim)
+    with torch.no_grad():
+        takes = _dense(index, (weight != 0).to(weight.dtype), images.shape[dim])
+        touched = _product(takes, (~finite).to(weight.dtype), dim) > 0
+        # An infinity passes on where it is the heaviest tap or the only one; mixed into others it is a NaN.
+        heaviest = _gather(images, index.gather(-1, weight.abs().argmax(-1, keepdim=True))[..., 0], dim)
+        passed = torch.where(torch.isfinite(heaviest), torch.nan, heaviest)
+    return torch.where(touched, passed, out)
+
+
+def _dense(index: Tensor, weight: Tensor, size_in: int) -> Tensor:
+    """The taps as matrices ``(B, out, in)``."""
+    return weight.new_zeros(index.shape[0], index.shape[1], size_in).scatter_add(2, index, weight)
+
+
+def _product(dense: Tensor, images: Tensor, dim: int) -> Tensor:
     batch, channels, height, width = images.shape
-    dense = weight.new_zeros(batch, index.shape[1], images.shape[dim]).scatter_add(2, index, weight)
     if dim == -1:
         rows = images.reshape(batch, channels * height, width)
         return torch.bmm(rows, dense.mT).unflatten(1, (channels, height))

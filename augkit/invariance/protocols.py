@@ -117,7 +117,7 @@ class Scene:
             shift_x, shift_y = shift_x + pixels[:, 0], shift_y + pixels[:, 1]
         matrix = geometry.axis_aligned(factor, shift_x, factor, shift_y)
         how = (protocol.input_size, protocol.kernel, PADDING[protocol.name], max(1.0, 1 / smallest))
-        return self._on_canvas(resample_checked(self._content, matrix, *how))
+        return self._on_canvas(resample_checked(self._content, matrix, *how, axis_aligned=True))
 
     def blurred(self, pixels: Tensor) -> Tensor:
         """Blurred as a shift by ``(B, 2)`` pixels blurs, and not moved (see `augkit.shift_blur`)."""

@@ -1,0 +1,29 @@
+"""Padding of maps of any size, however small."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from augkit.interpolation import padded_index
+
+PADDED_INDEX = {"circular": "circular", "reflect": "reflection", "replicate": "border"}
+
+
+def pad(maps: Tensor, pads: tuple[int, int, int, int], mode: str) -> Tensor:
+    """`torch.nn.functional.pad` by (left, right, top, bottom) that also takes pads longer than the map.
+
+    >>> pad(torch.tensor([[[[1.0, 2.0]]]]), (3, 0, 0, 0), "circular").tolist()
+    [[[[2.0, 1.0, 2.0, 1.0, 2.0]]]]
+    """
+    height, width = maps.shape[-2:]
+    if not any(pads):
+        return maps
+    own = int(mode == "reflect")  # the border pixel, which a reflection does not repeat
+    if mode == "constant" or (max(pads[:2]) <= width - own and max(pads[2:]) <= height - own):
+        return F.pad(maps, pads, mode=mode)
+    for dim, side, before, after in ((-1, width, *pads[:2]), (-2, height, *pads[2:])):
+        index = torch.arange(-before, side + after, device=maps.device)
+        maps = maps.index_select(dim, padded_index(index, side, PADDED_INDEX[mode]))
+    return maps
