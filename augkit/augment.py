@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from augkit import geometry, targets
+from augkit import following, geometry, targets
 from augkit.blur import shift_blur, shift_blur_checked
-from augkit.colour import apply_colour, is_colour, is_kornia
+from augkit.colour import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.errors import InputError, InputTypeError
 from augkit.interpolation import check_names
 from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample
@@ -38,7 +38,8 @@ from augkit.transforms import RandomShiftBlur, RandomSubpixelShift
 class Augmented(NamedTuple):
     """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
 
-    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw.
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw; they are
+    those of augkit's own ops, without what Kornia's ops after them did.
     """
 
     images: Tensor
@@ -59,7 +60,8 @@ class Augment(nn.Module):
     Args:
         *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
             such as ``ColorJitter``, may stand after it (`augkit.colour`); a ``matrix`` does not replay them. Those
-            that move pixels may too, but resample once more each, and masks, boxes and keypoints cannot follow them.
+            that move pixels may too, but resample once more each. Masks, boxes and keypoints follow those that have a
+            matrix (rotation, affine, perspective, flips, crops); the others are refused beside targets.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
@@ -177,7 +179,7 @@ class Augment(nn.Module):
             The images; an `Augmented` tuple when any target is passed.
         """
         check_images(images)
-        size, aligned = (images.shape[-2], images.shape[-1]), True
+        size, aligned, tail = (images.shape[-2], images.shape[-1]), True, None
         if not self.training or not len(self.ops):
             matrix, blur = geometry.identity(images.shape[0], device=images.device), None
             size_out, out = size, finished(images, images.dtype, self._finish(images))
@@ -185,41 +187,43 @@ class Augment(nn.Module):
             size_out = self.output_size(size)
             draws, factors = self._draw(images.shape[0], strength, generator, images.device)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
-            out = self.render(images, matrix, blur, factors, generator)
+            tail = self.draw_tail(images, factors, generator)
+            out = self.render(images, matrix, blur, tail)
         else:
             size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._resampled(images)
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
-            out = self._coloured(out, images, checked_strength(strength, len(images), images.device), generator)
+            tail = self.draw_tail(images, checked_strength(strength, len(images), images.device), generator)
+            out = self._coloured(out, images, tail)
             matrix = matrix.expand(images.shape[0], 3, 3)
             aligned = not bool(matrix[:, [0, 1], [1, 0]].any())
         if masks is None and boxes is None and keypoints is None:
             return out
-        straying = [type(op).__name__ for op in self._colour() if not is_colour(op)]
-        if straying and self.training:
-            raise InputError(f"Augment: masks, boxes and keypoints cannot follow Kornia's {straying[0]}; leave it out")
+        if self.training:
+            following.check_followed(self._colour(), "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size)
             if self.training and len(self.ops):
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
-        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
+            masks = following.moved_masks(masks, tail)
+        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out, tail)
 
-    def render(
-        self,
-        images: Tensor,
-        matrix: Tensor,
-        blur: Tensor | None = None,
-        strength: float | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making, coloured, normalised and cast.
+    def draw_tail(
+        self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tail | None:
+        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, as `render` takes it; None where there are none."""
+        size_out = self.output_size((images.shape[-2], images.shape[-1]))
+        strength = self.strength if strength is None else strength
+        return draw_tail(self._colour(), (*images.shape[:2], *size_out), strength, generator, images.device)
 
-        Nothing is checked or waited for; ``forward(matrix=...)`` is for matrices from elsewhere. ``strength`` (the
-        constructor's when None) and ``generator`` are those of the colour ops.
+    def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
+        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
+
+        The matrix is not checked; ``forward(matrix=...)`` is for matrices from elsewhere. Pure: ``tail`` is a draw of
+        Kornia's ops from `draw_tail`, without which they are left out.
         """
-        out = self._moved(images, matrix, blur, self._resampled(images))
-        return self._coloured(out, images, self.strength if strength is None else strength, generator)
+        return self._coloured(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
 
     def _moved(self, images: Tensor, matrix: Tensor, blur: Tensor | None, finish: Finish) -> Tensor:
         size = (images.shape[-2], images.shape[-1])
@@ -238,12 +242,13 @@ class Augment(nn.Module):
             return self._finish(images)
         return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
 
-    def _coloured(
-        self, out: Tensor, images: Tensor, strength: float | Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _coloured(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
         if not self._colour():
             return out
-        out, finish = apply_colour(self._colour(), out, strength, generator), self._finish(images)
+        if tail is not None:
+            check_unit_range(images, tail.ops)
+            out = tail.images(out)
+        finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
             return (255 * out).round().clamp(0, 255).to(torch.uint8)
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
@@ -286,17 +291,16 @@ class Augment(nn.Module):
         strength = self.strength if strength is None else strength
         return draw(batch, self.draws, device, generator), checked_strength(strength, batch, device)
 
-    def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
+    def _with_points(self, out: Augmented, size_out: Size, tail: Tail | None) -> Augmented:
         batch, matrix = out.images.shape[0], out.matrix
         if out.boxes is not None:
             targets.check_points("boxes", out.boxes, batch, 4)
-            boxes = targets.move_boxes(matrix, out.boxes)
-            boxes, valid = targets.clip_boxes(boxes, size_out, self.min_visible_area)
+            boxes, valid = following.visible_boxes(matrix, out.boxes, size_out, tail, self.min_visible_area)
             out = out._replace(boxes=boxes, boxes_valid=valid)
         if out.keypoints is not None:
             targets.check_points("keypoints", out.keypoints, batch, 2)
-            keypoints = targets.move_points(matrix, out.keypoints)
-            out = out._replace(keypoints=keypoints, keypoints_visible=targets.visible(keypoints, size_out))
+            keypoints, visible = following.moved_points(matrix, out.keypoints, size_out, tail)
+            out = out._replace(keypoints=keypoints, keypoints_visible=visible)
         return out
 
     def _finish(self, images: Tensor) -> Finish:
