@@ -109,7 +109,7 @@ def test_laws() -> None:
 
 
 def quiet_then_loud(update_one: Any) -> None:
-    """A batch on which nothing changes and nothing is right, which leaves most sums at 0, then one on which much does."""
+    """A batch on which nothing changes and nothing is right, so that most sums stay 0, then one on which much does."""
     p, q, labels = pairs(40)
     wrong = (p.argmax(-1) + 1) % CLASSES
     update_one(p, p, wrong)
