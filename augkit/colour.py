@@ -8,12 +8,13 @@ probability s (times the op's own ``p``), so that 0 changes no bit and 1 always 
 All randomness is drawn first, into a `Tail`; applying it is pure, so that several images, the frames of a video and all
 targets can share one draw. Kornia 0.9 draws from torch's global state alone and ignores a generator in silence
 (https://github.com/kornia/kornia/issues/4427): the global state is seeded for the time of the ops and then put back.
-With a generator on an accelerator, reading that seed waits for the device; so does the look at the images' range.
+With a generator on an accelerator, reading that seed waits for the device.
 """
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ Size = tuple[int, int]
 
 # Kornia's classes that give another size than they are given.
 RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
+_LOOKED_AT: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
 OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalised, begins at -0.42
 
 
@@ -63,14 +65,14 @@ class Tail:
         params: of each op, as its ``forward_parameters`` drew them.
         sizes: ``(H, W)`` before each op and after the last.
         coin: which samples the ops reach, ``(B,)`` bool; None where all.
-        seed: for the few ops that draw while they are applied.
+        seed: for ops that draw while they are applied; None where none does.
     """
 
     ops: tuple[nn.Module, ...]
     params: tuple[dict[str, Any], ...]
     sizes: tuple[Size, ...]
     coin: Tensor | None
-    seed: int
+    seed: int | None
 
     @property
     def moves(self) -> bool:
@@ -83,7 +85,7 @@ class Tail:
         if batch == 1 < len(images):
             return torch.cat([self.images(frame[None]) for frame in images])
         coloured = images.clamp(0, 1)
-        with seeded(self.seed, images.device):
+        with contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device):
             for op, params in zip(self.ops, self.params, strict=True):
                 with _named(op, coloured.shape):
                     coloured = op(coloured, params=params)
@@ -132,7 +134,7 @@ def draw_tail(
             with _named(op, (batch, channels, *sizes[-1])):
                 params.append(op.forward_parameters((batch, channels, *sizes[-1])))
                 sizes.append(_size_after(op, params[-1], sizes[-1]))
-        seed = int(torch.randint(2**62, ()))
+        seed = int(torch.randint(2**62, ())) if any(map(_draws_late, ops)) else None
     return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed)
 
 
@@ -146,8 +148,13 @@ def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device)
 
 
 def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
-    """Raise where floating ``images`` are not in [0, 1] but for the overshoot of an interpolation: normalised, say."""
+    """Raise where floating ``images`` are not in [0, 1] but for the overshoot of an interpolation: normalised, say.
+
+    On an accelerator only the first batch that ``ops`` meet is looked at, because that waits for the device.
+    """
     if not images.is_floating_point() or not images.numel() or torch.compiler.is_compiling():
+        return
+    if images.device.type != "cpu" and ops[0] in _LOOKED_AT:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
@@ -155,6 +162,13 @@ def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
             f"Augment: Kornia's {type(ops[0]).__name__} expected images in [0, 1], got values from {low:.3g} to "
             f"{high:.3g}; pass them before they are normalised and give Augment normalize=(mean, std)"
         )
+    _LOOKED_AT.add(ops[0])
+
+
+def _draws_late(op: Any) -> bool:
+    """Whether ``op`` may draw while it is applied: a few of Kornia's do, and nobody knows of others."""
+    kind = type(op)
+    return kind.__name__.startswith(("RandomPlasma", "RandomDissolving")) or not kind.__module__.startswith("kornia.")
 
 
 def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
