@@ -28,6 +28,8 @@ from augkit.ranks import draws_of_rank, place_among_processes
 IMAGES = torch.linspace(0, 1, 24).expand(8, 3, 6, 24).contiguous()
 POLICY: dict[str, Any] = {"shift": {"max_pixels": 4.0}, "padding": "border"}
 INVERT = {"op": "RandomInvert", "p": 0.5}
+NOISE = {"op": "RandomGaussianNoise", "p": 1.0}
+GAUSS = {"op": "GaussNoise", "p": 1.0}
 
 
 def shift(*ops: nn.Module) -> augkit.Augment:
@@ -59,6 +61,10 @@ def alone(pipeline: Any) -> Tensor:
     return torch.stack([images_of(pipeline(image=array)["image"]) for _ in range(8)])
 
 
+def still(**fields: Any) -> Any:
+    return augkit.Policy(**fields).albumentations(seed=3)
+
+
 def twin(**fields: Any) -> Any:
     return augkit.Policy(**POLICY, **fields).albumentations(seed=3)
 
@@ -77,9 +83,12 @@ DOORS: dict[str, Callable[[], Tensor]] = {
         Tensor
     ),
     "hugging face": lambda: torch.stack(DatasetTransform(shift())({"image": list(IMAGES)})["pixel_values"]),
-    "twin": lambda: alone(twin(worker_ops=[{"op": "GaussNoise", "p": 1.0}])),
+    "twin": lambda: alone(twin(worker_ops=[GAUSS])),
     "twin in workers": lambda: worked(twin(ops=[INVERT])),
-    "twin in a pipeline": lambda: alone(albumentations.Compose([PolicyTransform({**POLICY, "ops": [INVERT]})], seed=3)),
+    "twin in a pipeline": lambda: alone(albumentations.Compose([PolicyTransform(POLICY)], seed=3)),
+    "kornia in a pipeline": lambda: alone(albumentations.Compose([PolicyTransform({"ops": [NOISE]})], seed=3)),
+    "albumentations before a twin": lambda: alone(still(worker_ops=[GAUSS])),
+    "albumentations in workers": lambda: worked(still(worker_ops=[GAUSS])),
 }
 
 

@@ -88,10 +88,18 @@ def test_unclamped_boxes_are_emptied_by_a_least_visible_area_alone() -> None:
     assert emptied == [[0, 0, 0, 0], [19, 0, 29, 10]]
 
 
+class LateNoise(K.IntensityAugmentationBase2D):
+    """An op of one's own that draws while it is applied, as some of Kornia's did."""
+
+    def apply_transform(self, input: Tensor, params: Any, flags: Any, transform: Tensor | None = None) -> Tensor:
+        return input + 0.1 * torch.rand_like(input)
+
+
 OPS = {
     "jiggle": lambda: K.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=1.0),
     "noise": lambda: K.RandomGaussianNoise(0.0, 0.2, p=1.0),
-    "plasma": lambda: K.RandomPlasmaShadow(p=1.0),  # draws while it is applied
+    "plasma": lambda: K.RandomPlasmaShadow(p=1.0),
+    "late": lambda: LateNoise(p=1.0),
     "erasing": lambda: K.RandomErasing(p=0.5),
     "rotation": lambda: K.RandomRotation(30.0, p=0.7),
     "elastic": lambda: K.RandomElasticTransform(p=1.0),
