@@ -16,19 +16,8 @@ import augkit
 ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
-    ["errors"],
-    [
-        "geometry",
-        "interpolation",
-        "schema",
-        "folders",
-        "ranks",
-        "weights",
-        "reproducible",
-        "mixing",
-        "tensorboard",
-        "zoo",
-    ],
+    ["errors", "ranks"],
+    ["geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"],
     ["backends", "resampling", "blur", "colour", "following", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy_ops", "data"],
