@@ -85,7 +85,8 @@ class Tail:
         if batch == 1 < len(images):
             return torch.cat([self.images(frame[None]) for frame in images])
         coloured = images.clamp(0, 1)
-        with contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device):
+        alone = contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device)
+        with alone, torch.autocast(images.device.type, enabled=False):
             for op, params in zip(self.ops, self.params, strict=True):
                 with _named(op, coloured.shape):
                     coloured = op(coloured, params=params)
@@ -96,7 +97,9 @@ class Tail:
         still = geometry.identity(self.params[0]["batch_prob"].shape[0], device=device)
         drawn = zip(self.ops, self.params, self.sizes, strict=False)
         matrices = [op_matrix(op, params, size, device) for op, params, size in drawn if has_matrix(op)]
-        return self.reached(geometry.compose(still, *matrices), still)
+        with torch.autocast(device.type, enabled=False):
+            total = geometry.compose(still, *matrices)
+        return self.reached(total, still)
 
     def reached(self, after: Tensor, before: Tensor) -> Tensor:
         """``after`` for the samples that the ops reach, ``before`` for the others."""
@@ -125,7 +128,7 @@ def draw_tail(
         return None
     batch, channels, *size = shape
     params, sizes = [], [(size[0], size[1])]
-    with _seeded_alone(generator, device):
+    with _seeded_alone(generator, device), torch.autocast(device.type, enabled=False):
         together = all(getattr(op, "same_on_batch", False) for op in ops)
         coin = None
         if isinstance(strength, Tensor) or strength != 1:
@@ -143,7 +146,8 @@ def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device)
     batch = params["batch_prob"].shape[0]
     # The pixels do not matter; Kornia asks an image for its size, its dtype and its device.
     like = torch.zeros((), device=device).to(torch.float32).expand(batch, 1, *size)
-    matrix: Tensor = op.get_transformation_matrix(like, params)
+    with torch.autocast(device.type, enabled=False):  # which would leave coordinates three digits
+        matrix: Tensor = op.get_transformation_matrix(like, params)
     return matrix.expand(batch, 3, 3)
 
 

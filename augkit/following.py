@@ -104,9 +104,9 @@ def _sources(op: Any, params: dict[str, Any], size: Size, device: torch.device) 
     if flags.get("padding_mode") is SamplePadding.FILL:
         flags["padding_mode"] = SamplePadding.ZEROS
     batch = params["batch_prob"].shape[0]
-    found = op.transform_masks(
-        image.expand(batch, 2, *size), params=params, flags=flags, transform=op_matrix(op, params, size, device)
-    )
+    matrix, images = op_matrix(op, params, size, device), image.expand(batch, 2, *size)
+    with torch.autocast(device.type, enabled=False):
+        found = op.transform_masks(images, params=params, flags=flags, transform=matrix)
     return found.round().to(torch.int64)
 
 

@@ -160,6 +160,19 @@ def test_what_has_no_matrix_is_refused_beside_targets(op: nn.Module) -> None:
         augment.train()
 
 
+@pytest.mark.parametrize("name", ["affine", "perspective", "rotation", "blur"])
+def test_autocast_changes_nothing(name: str) -> None:
+    op = K.RandomGaussianBlur((5, 5), (1.0, 2.0), p=1.0) if name == "blur" else MOVING[name]()
+    augment, given = Augment(RandomSubpixelShift(2.0), op), {**blob(2), "images": torch.rand(2, 3, *SIZE)}
+    results = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            results.append(augment(**given))
+    for target in ("images", "masks", "boxes", "keypoints"):
+        assert torch.equal(*(getattr(out, target) for out in results)), target
+
+
 def test_a_shared_draw_is_shared_by_all() -> None:
     augment = Augment(K.RandomRotation(30.0, same_on_batch=True), K.ColorJiggle(0.4, p=1.0, same_on_batch=True))
     images = torch.rand(1, 3, 16, 16).expand(40, 3, 16, 16)
