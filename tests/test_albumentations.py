@@ -197,6 +197,9 @@ def test_what_cannot_be_followed_or_would_be_skipped_is_refused() -> None:
         InputError, match=r"\APolicyTransform: masks.* cannot follow Kornia's RandomElasticTransform, which"
     ):
         elastic(image=image, mask=image)
+    elastic.add_targets({"labels": "mask"})
+    with pytest.raises(InputError, match="cannot follow Kornia's RandomElasticTransform"):
+        elastic(image=image, labels=image)
     with pytest.raises(InputError, match=r"without worker_ops, got InvertImg; use policy\.albumentations\(\)"):
         twins.PolicyTransform({"worker_ops": [{"op": "InvertImg", "p": 1.0}]})
     inverted = augkit.Policy(worker_ops=[{"op": "InvertImg", "p": 1.0}]).albumentations()  # type: ignore[list-item]

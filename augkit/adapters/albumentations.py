@@ -49,7 +49,6 @@ _BORDERS = {
     "reflection": cv2.BORDER_REFLECT_101,
     "circular": cv2.BORDER_WRAP,
 }
-_TARGETS = {"mask", "masks", "bboxes", "keypoints"}
 _LONGEST_CONTAINER = 64  # a longer list holds samples, not pipelines
 _DEEPEST = 12  # steps from a dataset to its pipeline: a few wrappers, a Compose, a closure
 
@@ -104,8 +103,7 @@ class PolicyTransform(albumentations.DualTransform):
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
         augment, rank = self._augment, place_among_processes()[0]
-        if _TARGETS & data.keys():
-            following.check_followed(augment.ops, "PolicyTransform")
+        del data
         uniform = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
         draws = draws_of_rank(uniform, rank)
         blur = augment.blur(draws, self._strength)
@@ -140,6 +138,7 @@ class PolicyTransform(albumentations.DualTransform):
     def apply_to_mask(self, mask: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype, nearest pixel."""
         del args
+        following.check_followed(self._augment.ops, "PolicyTransform")
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
         # Pixels are only picked, so any dtype can be seen as the integers of its width, which torch knows.
         bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
@@ -152,6 +151,7 @@ class PolicyTransform(albumentations.DualTransform):
         del args
         if not len(bboxes):  # without a second axis
             return bboxes
+        following.check_followed(self._augment.ops, "PolicyTransform")
         height, width = _hw(params)
         own_size, tail = self._augment.output_size((height, width)), params.get("tail")
         new_height, new_width = own_size if tail is None else tail.sizes[-1]
@@ -164,6 +164,7 @@ class PolicyTransform(albumentations.DualTransform):
         del args
         if not len(keypoints):
             return keypoints
+        following.check_followed(self._augment.ops, "PolicyTransform")
         tail, total, moved = (
             params.get("tail"),
             _batch_of_one(params["matrix"]),
