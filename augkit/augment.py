@@ -171,7 +171,8 @@ class Augment(nn.Module):
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
                 ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
-            generator: source of the draws, on the device of the images; torch's global state when None.
+            generator: source of the draws, on the device of the images; torch's global state when None, from which
+                each of several processes that train together has draws of its own.
             matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
             blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
 

@@ -182,6 +182,7 @@ class Policy(Data):
     ) -> albumentations.Compose:
         """The CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
 
+        ``worker_ops`` come first, as in training; Kornia's ops among ``ops`` run in the twin, one image at a time.
         ``bbox_params`` and ``keypoint_params`` are albumentations' own; ``backend`` is explained in
         `augkit.adapters.albumentations`.
 
