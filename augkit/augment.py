@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from augkit import following, geometry, targets
+from augkit import geometry, targets
 from augkit.blur import shift_blur, shift_blur_checked
 from augkit.colour import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.errors import InputError, InputTypeError
+from augkit.following import check_followed, moved_masks, moved_points, visible_boxes
 from augkit.interpolation import check_names
 from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample
 from augkit.resampling import (
@@ -179,8 +180,9 @@ class Augment(nn.Module):
         Returns:
             The images; an `Augmented` tuple when any target is passed.
         """
+        tail: Tail | None = None
         check_images(images)
-        size, aligned, tail = (images.shape[-2], images.shape[-1]), True, None
+        size, aligned = (images.shape[-2], images.shape[-1]), True
         if not self.training or not len(self.ops):
             matrix, blur = geometry.identity(images.shape[0], device=images.device), None
             size_out, out = size, finished(images, images.dtype, self._finish(images))
@@ -202,12 +204,12 @@ class Augment(nn.Module):
         if masks is None and boxes is None and keypoints is None:
             return out
         if self.training:
-            following.check_followed(self._colour(), "Augment")
+            check_followed(self._colour(), "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size)
             if self.training and len(self.ops):
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
-            masks = following.moved_masks(masks, tail)
+            masks = moved_masks(masks, tail)
         return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out, tail)
 
     def draw_tail(
@@ -296,11 +298,11 @@ class Augment(nn.Module):
         batch, matrix = out.images.shape[0], out.matrix
         if out.boxes is not None:
             targets.check_points("boxes", out.boxes, batch, 4)
-            boxes, valid = following.visible_boxes(matrix, out.boxes, size_out, tail, self.min_visible_area)
+            boxes, valid = visible_boxes(matrix, out.boxes, size_out, tail, self.min_visible_area)
             out = out._replace(boxes=boxes, boxes_valid=valid)
         if out.keypoints is not None:
             targets.check_points("keypoints", out.keypoints, batch, 2)
-            keypoints, visible = following.moved_points(matrix, out.keypoints, size_out, tail)
+            keypoints, visible = moved_points(matrix, out.keypoints, size_out, tail)
             out = out._replace(keypoints=keypoints, keypoints_visible=visible)
         return out
 
