@@ -21,7 +21,7 @@ from augkit import geometry, targets
 from augkit.blur import shift_blur, shift_blur_checked
 from augkit.colour import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.errors import InputError, InputTypeError
-from augkit.following import check_followed, moved_masks, moved_points, visible_boxes
+from augkit.following import check_followed, moved_fields, moved_masks
 from augkit.interpolation import check_names
 from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample
 from augkit.resampling import (
@@ -210,7 +210,8 @@ class Augment(nn.Module):
             if self.training and len(self.ops):
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
             masks = moved_masks(masks, tail)
-        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out, tail)
+        points = moved_fields(boxes, keypoints, matrix, size_out, tail, self.min_visible_area)
+        return Augmented(out, masks, matrix=matrix, blur=blur, **points)
 
     def draw_tail(
         self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
@@ -293,18 +294,6 @@ class Augment(nn.Module):
     ) -> tuple[Tensor, float | Tensor]:
         strength = self.strength if strength is None else strength
         return draw(batch, self.draws, device, generator), checked_strength(strength, batch, device)
-
-    def _with_points(self, out: Augmented, size_out: Size, tail: Tail | None) -> Augmented:
-        batch, matrix = out.images.shape[0], out.matrix
-        if out.boxes is not None:
-            targets.check_points("boxes", out.boxes, batch, 4)
-            boxes, valid = visible_boxes(matrix, out.boxes, size_out, tail, self.min_visible_area)
-            out = out._replace(boxes=boxes, boxes_valid=valid)
-        if out.keypoints is not None:
-            targets.check_points("keypoints", out.keypoints, batch, 2)
-            keypoints, visible = moved_points(matrix, out.keypoints, size_out, tail)
-            out = out._replace(keypoints=keypoints, keypoints_visible=visible)
-        return out
 
     def _finish(self, images: Tensor) -> Finish:
         if self.mean is not None and len(self.mean) not in (1, images.shape[1]):

@@ -81,6 +81,24 @@ def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) 
     return moved, seen & targets.visible(moved, tail.sizes[-1])
 
 
+def moved_fields(
+    boxes: Tensor | None, keypoints: Tensor | None, matrix: Tensor, size: Size, tail: Tail | None, least: float
+) -> dict[str, Tensor | None]:
+    """What boxes and keypoints become, under the names of `augkit.augment.Augmented`; ``least`` is a visible area.
+
+    Raises:
+        InputError, InputTypeError: boxes or keypoints of another shape or dtype than `augkit.Augment` takes.
+    """
+    found: dict[str, Tensor | None] = {"boxes": None, "keypoints": None}
+    if boxes is not None:
+        targets.check_points("boxes", boxes, matrix.shape[0], 4)
+        found["boxes"], found["boxes_valid"] = visible_boxes(matrix, boxes, size, tail, least)
+    if keypoints is not None:
+        targets.check_points("keypoints", keypoints, matrix.shape[0], 2)
+        found["keypoints"], found["keypoints_visible"] = moved_points(matrix, keypoints, size, tail)
+    return found
+
+
 def _share(part: Tensor, whole: Tensor) -> Tensor:
     """The area of each box of ``part`` over that of ``whole``, 0 where there is none."""
     x0, y0, x1, y1 = part.to(torch.promote_types(part.dtype, torch.float32)).unbind(-1)
