@@ -88,7 +88,7 @@ class Tail:
         alone = contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device)
         with alone, torch.autocast(images.device.type, enabled=False):
             for op, params in zip(self.ops, self.params, strict=True):
-                with _named(op, coloured.shape):
+                with named(op, coloured.shape):
                     coloured = op(coloured, params=params)
         return self.reached(coloured, images)
 
@@ -134,7 +134,7 @@ def draw_tail(
         if isinstance(strength, Tensor) or strength != 1:
             coin = torch.rand(1 if together else batch, device=device, dtype=torch.float32) < strength
         for op in ops:
-            with _named(op, (batch, channels, *sizes[-1])):
+            with named(op, (batch, channels, *sizes[-1])):
                 params.append(op.forward_parameters((batch, channels, *sizes[-1])))
                 sizes.append(_size_after(op, params[-1], sizes[-1]))
         seed = int(torch.randint(2**62, ())) if any(map(_draws_late, ops)) else None
@@ -170,9 +170,9 @@ def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
 
 
 def _draws_late(op: Any) -> bool:
-    """Whether ``op`` may draw while it is applied: a few of Kornia's do, and nobody knows of others."""
-    kind = type(op)
-    return kind.__name__.startswith(("RandomPlasma", "RandomDissolving")) or not kind.__module__.startswith("kornia.")
+    """Whether ``op`` may draw while it is applied: a few of Kornia's did until 0.9, and nobody knows of others."""
+    kind, late = type(op), ("RandomPlasma", "RandomDissolving", "RandomGaussianNoise")
+    return kind.__name__.startswith(late) or not kind.__module__.startswith("kornia.")
 
 
 def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
@@ -183,7 +183,7 @@ def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
 
 
 @contextlib.contextmanager
-def _named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
+def named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
     """Kornia checks many arguments only when it is called, with errors of its own; here they get one line."""
     try:
         yield

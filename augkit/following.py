@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit import targets
-from augkit.colour import Tail, has_matrix, is_colour, op_matrix
+from augkit.colour import Tail, has_matrix, is_colour, named
 from augkit.errors import InputError
 
 Size = tuple[int, int]
@@ -112,19 +112,18 @@ def _sources(op: Any, params: dict[str, Any], size: Size, device: torch.device) 
 
     The op itself is asked, with an image of its own coordinates: so its padding, its corners and its rounding count.
     """
-    from kornia.constants import SamplePadding
+    from kornia.constants import Resample, SamplePadding
 
+    # Not `transform_masks`, which does the same but fails on flips before Kornia 0.9.
+    wanted: dict[str, Any] = {"resample": Resample.NEAREST, "antialias": False}
+    wanted |= {"fill": 0, "pad_value": 0}  # outside is 0 here, whatever colour it is in the image
+    if getattr(op.flags.get("padding_mode"), "name", None) == "FILL":  # which not every version of Kornia has
+        wanted["padding_mode"] = SamplePadding.ZEROS
     rows, columns = (torch.arange(1, n + 1, device=device, dtype=torch.float32) for n in size)
     image = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
-    flags = dict(op.flags)
-    for name in ("fill", "pad_value"):  # outside is 0 here, whatever colour it is in the image
-        flags |= {name: 0} if name in flags else {}
-    if flags.get("padding_mode") is SamplePadding.FILL:
-        flags["padding_mode"] = SamplePadding.ZEROS
-    batch = params["batch_prob"].shape[0]
-    matrix, images = op_matrix(op, params, size, device), image.expand(batch, 2, *size)
-    with torch.autocast(device.type, enabled=False):
-        found = op.transform_masks(images, params=params, flags=flags, transform=matrix)
+    images = image.expand(params["batch_prob"].shape[0], 2, *size)
+    with torch.autocast(device.type, enabled=False), named(op, images.shape):
+        found = op(images, params=params, **{name: wanted[name] for name in wanted if name in op.flags})
     return found.round().to(torch.int64)
 
 
