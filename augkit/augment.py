@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from augkit import geometry, targets
 from augkit.backends.values import laid_out
 from augkit.blur import shift_blur, shift_blur_checked
-from augkit.colour import apply_colour, is_colour, is_kornia
+from augkit.colour import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.errors import InputError, InputTypeError
+from augkit.following import check_followed, moved_fields, moved_masks
 from augkit.interpolation import check_names
 from augkit.random_geometry import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
 from augkit.resampling import (
@@ -41,7 +42,8 @@ from augkit.transforms import RandomShiftBlur, RandomSubpixelShift
 class Augmented(NamedTuple):
     """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
 
-    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw.
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw; they are
+    those of augkit's own ops, without what Kornia's ops after them did.
     """
 
     images: Tensor
@@ -62,7 +64,8 @@ class Augment(nn.Module):
     Args:
         *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
             such as ``ColorJitter``, may stand after it (`augkit.colour`); a ``matrix`` does not replay them. Those
-            that move pixels may too, but resample once more each, and masks, boxes and keypoints cannot follow them.
+            that move pixels may too, but resample once more each. Masks, boxes and keypoints follow those that have a
+            matrix (rotation, affine, perspective, flips, crops); the others are refused beside targets.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
@@ -205,13 +208,15 @@ class Augment(nn.Module):
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
                 ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
-            generator: source of the draws, on the device of the images; torch's global state when None.
+            generator: source of the draws, on the device of the images; torch's global state when None, from which
+                each of several processes that train together has draws of its own.
             matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
             blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
 
         Returns:
             The images; an `Augmented` tuple when any target is passed.
         """
+        tail: Tail | None = None
         check_images(images)
         size: Size = (images.shape[-2], images.shape[-1])
         aligned: bool | None = self.axis_aligned
@@ -222,41 +227,44 @@ class Augment(nn.Module):
             size_out = self.output_size(size)
             draws, factors = self._draw(images.shape[0], strength, generator, images.device)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
-            out = self.render(images, matrix, blur, factors, generator)
+            tail = self.draw_tail(images, factors, generator)
+            out = self.render(images, matrix, blur, tail)
         else:
             size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._resampled(images)
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
-            out = self._coloured(out, images, checked_strength(strength, images.shape[0], images.device), generator)
+            tail = self.draw_tail(images, checked_strength(strength, len(images), images.device), generator)
+            out = self._coloured(out, images, tail)
             matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
             return out
-        straying = [type(op).__name__ for op in self._colour() if not is_colour(op)]
-        if straying and self.training:
-            raise InputError(f"Augment: masks, boxes and keypoints cannot follow Kornia's {straying[0]}; leave it out")
+        if self.training:
+            check_followed(self._colour(), "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size)
             if self.training and len(self.ops):
                 aligned = is_axis_aligned(matrix) if aligned is None else aligned
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
-        return self._with_points(Augmented(out, masks, boxes, keypoints, matrix, blur=blur), size_out)
+            masks = moved_masks(masks, tail)
+        points = moved_fields(boxes, keypoints, matrix, size_out, tail, self.min_visible_area)
+        return Augmented(out, masks, matrix=matrix, blur=blur, **points)
 
-    def render(
-        self,
-        images: Tensor,
-        matrix: Tensor,
-        blur: Tensor | None = None,
-        strength: float | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making, coloured, normalised and cast.
+    def draw_tail(
+        self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tail | None:
+        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, as `render` takes it; None where there are none."""
+        size_out = self.output_size((images.shape[-2], images.shape[-1]))
+        strength = self.strength if strength is None else strength
+        return draw_tail(self._colour(), (*images.shape[:2], *size_out), strength, generator, images.device)
 
-        Nothing is checked or waited for; ``forward(matrix=...)`` is for matrices from elsewhere. ``strength`` (the
-        constructor's when None) and ``generator`` are those of the colour ops.
+    def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
+        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
+
+        The matrix is not checked; ``forward(matrix=...)`` is for matrices from elsewhere. Pure: ``tail`` is a draw of
+        Kornia's ops from `draw_tail`, without which they are left out.
         """
-        out = self._moved(images, matrix, blur, self._resampled(images))
-        return self._coloured(out, images, self.strength if strength is None else strength, generator)
+        return self._coloured(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
 
     def render_each(
         self,
@@ -265,7 +273,7 @@ class Augment(nn.Module):
         size: Size,
         shrinks: Sequence[float],
         blur: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        tail: Tail | None = None,
     ) -> Tensor:
         """As `render`, of images ``(C, H, W)`` of sizes of their own, through ``matrix`` ``(B, 3, 3)`` to one size.
 
@@ -275,7 +283,7 @@ class Augment(nn.Module):
         for k, image in enumerate(images):
             own = None if blur is None else blur[k : k + 1]
             parts.append(self._moved(image[None], matrix[k : k + 1], own, finish, size, shrinks[k]))
-        return self._coloured(torch.cat(parts), images[0][None], self.strength, generator)
+        return self._coloured(torch.cat(parts), images[0][None], tail)
 
     def _moved(
         self,
@@ -303,12 +311,12 @@ class Augment(nn.Module):
             return self._finish(images)
         return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
 
-    def _coloured(
-        self, out: Tensor, images: Tensor, strength: float | Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _coloured(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
         if not self._colour():
             return out
-        out = laid_out(apply_colour(self._colour(), out, strength, generator), images)
+        if tail is not None:
+            check_unit_range(images, tail.ops)
+            out = laid_out(tail.images(out), images)
         finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
             return (255 * out).round().clamp(0, 255).to(torch.uint8)
@@ -357,19 +365,6 @@ class Augment(nn.Module):
             own = zip(self._geometry(), parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
         return draws, checked_strength(strength, batch, device)
-
-    def _with_points(self, out: Augmented, size_out: Size) -> Augmented:
-        batch, matrix = out.images.shape[0], out.matrix
-        if out.boxes is not None:
-            targets.check_points("boxes", out.boxes, batch, 4)
-            boxes = targets.move_boxes(matrix, out.boxes)
-            boxes, valid = targets.clip_boxes(boxes, size_out, self.min_visible_area)
-            out = out._replace(boxes=boxes, boxes_valid=valid)
-        if out.keypoints is not None:
-            targets.check_points("keypoints", out.keypoints, batch, 2)
-            keypoints = targets.move_points(matrix, out.keypoints)
-            out = out._replace(keypoints=keypoints, keypoints_visible=targets.visible(keypoints, size_out))
-        return out
 
     def _finish(self, images: Tensor) -> Finish:
         if self.mean is not None and len(self.mean) not in (1, images.shape[1]):

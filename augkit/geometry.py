@@ -155,8 +155,9 @@ def invert(matrix: Tensor) -> Tensor:
 
 
 def apply_to_points(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map ``points`` ``(B, N, 2)`` in pixels through ``matrix`` ``(B, 3, 3)``."""
-    return points @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
+    """Map ``points`` ``(B, N, 2)`` in pixels through ``matrix`` ``(B, 3, 3)``, affine or a perspective."""
+    depth = points @ matrix[:, 2:, :2].mT + matrix[:, None, 2:, 2]  # exactly 1 where the matrix is affine
+    return (points @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]) / depth
 
 
 def apply_to_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:

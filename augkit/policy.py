@@ -18,7 +18,7 @@ from torch import nn
 
 from augkit import yaml_text
 from augkit.errors import InputError
-from augkit.policy_ops import OWN, Op, WorkerStep, device_op, worker_op
+from augkit.policy_ops import Op, WorkerStep, device_op, worker_op
 from augkit.schema import Data, parse_yaml, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ class Policy(Data):
     ) -> albumentations.Compose:
         """The CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
 
+        ``worker_ops`` come first, as in training; Kornia's ops among ``ops`` run in the twin, one image at a time.
         ``bbox_params`` and ``keypoint_params`` are albumentations' own; ``backend`` is explained in
         `augkit.adapters.albumentations`.
 
@@ -194,13 +195,10 @@ class Policy(Data):
 
         from augkit.adapters.albumentations import Compose, PolicyTransform
 
-        others = [op.op for op in self.ops if op.op not in OWN]
-        if others:
-            raise InputError(f"policy.ops: {others[0]} of Kornia has no twin on the CPU; put its like into worker_ops")
         before = [] if self.strength == 0 else [worker_op(op) for op in self.worker_ops]
         if before and self.strength < 1:  # all of them or none, as in `WorkerStep`
             before = [Sequential(before, p=self.strength)]
-        transform = PolicyTransform(self.model_dump(exclude_none=True), size, backend)
+        transform = PolicyTransform(self.model_dump(exclude_none=True, exclude={"worker_ops"}), size, backend)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
     def worker_step(self, seed: int, epoch: int) -> WorkerStep | None:

@@ -18,11 +18,11 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError, model_serializer
 from torch import Tensor, nn
 
+from augkit.colour import RESIZING
 from augkit.errors import InputError, unknown_name
 from augkit.schema import Data
 
 OWN = ("RandomSubpixelShift", "RandomRescale", "RandomSubpixelCrop", "RandomHorizontalFlip")
-RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
 NOT_OURS = ("Normalize", "Denormalize")  # which `data.mean` and `data.std` do
 
 

@@ -30,6 +30,7 @@ from augkit import targets
 from augkit.errors import InputError, InputTypeError
 from augkit.geometry import Axes
 from augkit.interpolation import check_names
+from augkit.ranks import draws_of_rank, place_among_processes
 from augkit.resampling import check_images, resample, resample_checked
 
 Size = tuple[int, int]
@@ -255,14 +256,18 @@ def asked_kernel(flags: dict[str, Any]) -> str | None:
 
 
 def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``."""
+    """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``, float32.
+
+    Without a generator they come from torch's global state, and each of several processes has draws of its own.
+    """
     if generator is not None and not isinstance(generator, torch.Generator):
         raise InputTypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
     if generator is not None and generator.device.type != device.type:
         raise InputError(f"generator: expected one on {device}, got one on {generator.device}")
     # Written twice: with sizes that vary, torch.compile cannot trace the call that takes a generator.
     if generator is None:
-        return torch.rand(batch, columns, device=device, dtype=torch.float32)
+        draws = torch.rand(batch, columns, device=device, dtype=torch.float32)
+        return draws_of_rank(draws, place_among_processes()[0])
     return torch.rand(batch, columns, device=device, dtype=torch.float32, generator=generator)
 
 

@@ -78,7 +78,10 @@ def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator
     matrix, blur = augment.matrix(draws, strength, square) @ torch.cat(matrices), augment.blur(draws, strength)
     if blur is not None:
         blur = blur / torch.tensor(scales, device=blur.device)[:, None]
-    return augment.render_each(batch.images, matrix, square, shrinks, blur, generator)
+    # Kornia's ops see the squares, whatever the images were.
+    like = batch.images[0].new_zeros(()).expand(len(batch), batch.images[0].shape[0], *square)
+    tail = augment.draw_tail(like, strength, generator)
+    return augment.render_each(batch.images, matrix, square, shrinks, blur, tail)
 
 
 def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:

@@ -126,6 +126,86 @@ def test_channels(shape: tuple[int, ...], backend: str) -> None:
         assert out.shape == (*(SIZE if chosen.crop else SHAPE), *shape[2:])
 
 
+def quarter_turn(**fields: object) -> A.Compose:
+    turn = {"op": "RandomRotation", "degrees": [90.0, 90.0], "p": 1.0}
+    return A.Compose(
+        [twins.PolicyTransform({"shift": {"max_pixels": 0.5}, "ops": [turn], **fields})],
+        bbox_params=A.BboxParams("pascal_voc", label_fields=["labels"]),
+        keypoint_params=A.KeypointParams("xyas", angle_in_degrees=True),
+        seed=0,
+    )
+
+
+def test_targets_follow_kornias_ops() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[4:10, 20:28] = 255
+    given = {"mask": image[..., 0], "bboxes": [[20, 4, 28, 10]], "labels": [0], "keypoints": [(23.5, 6.5, 0.0, 2.0)]}
+    out = quarter_turn()(image=image, **given)
+    y, x = np.nonzero(out["image"][..., 0] > 128)
+    np.testing.assert_allclose(out["bboxes"][0], [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=0.6)
+    assert ((out["mask"] > 0) == (out["image"][..., 0] > 128)).mean() > 0.98
+    centre_x, centre_y, angle, scale = out["keypoints"][0]
+    assert abs(centre_x - x.mean()) < 0.6
+    assert abs(centre_y - y.mean()) < 0.6
+    assert angle == pytest.approx(270, abs=0.1)  # y points down, and Kornia turns to the left
+    assert scale == pytest.approx(2.0)
+
+
+def test_boxes_that_leave_between_the_ops_are_dropped() -> None:
+    for seed in range(20):
+        pipeline = quarter_turn(shift={"max_pixels": 40.0})
+        pipeline.set_random_seed(seed)
+        out = pipeline(image=np.zeros((32, 32, 3), np.uint8), bboxes=[[20, 4, 28, 10]], labels=[0], keypoints=[])
+        for x0, y0, x1, y1 in out["bboxes"]:
+            assert x1 > x0
+            assert y1 > y0
+
+
+@pytest.mark.parametrize("name", ["ColorJiggle", "RandomGaussianNoise", "RandomPlasmaShadow", "RandomRotation"])
+def test_kornias_ops_are_seeded_serialised_and_replayed(name: str) -> None:
+    arguments = {"ColorJiggle": {"brightness": [0.5, 1.5]}, "RandomRotation": {"degrees": 30.0}}.get(name, {})
+    fields = {"shift": {"max_pixels": 0.5, "p": 0.5}, "ops": [{"op": name, "p": 1.0, **arguments}]}
+    twin, image = A.Compose([twins.PolicyTransform(fields)], seed=4), photograph(np.uint8)
+    first, again, other = (twins.PolicyTransform(fields) for _ in range(3))
+    for transform, seed in ((first, 4), (again, 4), (other, 5)):
+        transform.set_random_seed(seed)
+    results = [transform(image=image)["image"] for transform in (first, again, other)]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0] != results[2]).any()
+    copy = A.from_dict(json.loads(json.dumps(A.to_dict(twin))))
+    copy.set_random_seed(4)
+    twin.set_random_seed(4)
+    np.testing.assert_array_equal(copy(image=image)["image"], twin(image=image)["image"])
+    replay = A.ReplayCompose([twins.PolicyTransform(fields)])
+    out = replay(image=image)
+    np.testing.assert_array_equal(A.ReplayCompose.replay(out["replay"], image=image)["image"], out["image"])
+
+
+def test_an_op_of_kornia_reaches_every_image_that_its_p_says() -> None:
+    fields = {"shift": {"max_pixels": 1.0, "p": 0.5}, "ops": [{"op": "RandomInvert", "p": 1.0}]}
+    pipeline, dark = A.Compose([twins.PolicyTransform(fields)], seed=0), np.zeros((8, 8, 3), np.uint8)
+    assert all(pipeline(image=dark)["image"].mean() > 128 for _ in range(20))
+    half = A.Compose([twins.PolicyTransform({**fields, "strength": 0.5})], seed=0)
+    assert 60 < sum(half(image=dark)["image"].mean() > 128 for _ in range(200)) < 140
+
+
+def test_what_cannot_be_followed_or_would_be_skipped_is_refused() -> None:
+    elastic = A.Compose([twins.PolicyTransform({"ops": [{"op": "RandomElasticTransform", "p": 1.0}]})])
+    image = photograph(np.float32)
+    assert elastic(image=image)["image"].shape == image.shape
+    with pytest.raises(
+        InputError, match=r"\APolicyTransform: masks.* cannot follow Kornia's RandomElasticTransform, which"
+    ):
+        elastic(image=image, mask=image)
+    elastic.add_targets({"labels": "mask"})
+    with pytest.raises(InputError, match="cannot follow Kornia's RandomElasticTransform"):
+        elastic(image=image, labels=image)
+    with pytest.raises(InputError, match=r"without worker_ops, got InvertImg; use policy\.albumentations\(\)"):
+        twins.PolicyTransform({"worker_ops": [{"op": "InvertImg", "p": 1.0}]})
+    inverted = augkit.Policy(worker_ops=[{"op": "InvertImg", "p": 1.0}]).albumentations()  # type: ignore[list-item]
+    np.testing.assert_allclose(inverted(image=image)["image"], 1 - image)
+
+
 def test_no_boxes_and_no_keypoints() -> None:
     bbox = A.BboxParams("pascal_voc", label_fields=["labels"])
     twin = policy().albumentations(SIZE, bbox_params=bbox, keypoint_params=A.KeypointParams("xy"))

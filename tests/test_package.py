@@ -16,12 +16,12 @@ import augkit
 ROOT = Path(augkit.__file__).parent
 # A module imports from its own row (within a package) and from the rows above it.
 ROWS = [
-    ["errors", "safe_files", "yaml_text"],
+    ["errors", "ranks", "safe_files", "yaml_text"],
     [
         *("geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"),
         *("modes", "outputs", "loaders"),
     ],
-    ["backends", "resampling", "blur", "colour", "targets"],
+    ["backends", "resampling", "blur", "colour", "following", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
     ["policy_ops", "data", "views"],
     ["policy"],

@@ -12,6 +12,8 @@ from torch import Tensor
 
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed: pip install 'augkit[torchmetrics]'")
 
+from torchmetrics import Metric, MetricCollection
+
 from augkit.adapters.torchmetrics import (
     Consistency,
     JensenShannon,
@@ -108,6 +110,78 @@ def test_laws() -> None:
     constant = Kappa(CLASSES)
     constant.update(torch.eye(CLASSES)[:1].expand(9, CLASSES), torch.eye(CLASSES)[:1].expand(9, CLASSES))
     assert constant.compute() == 0
+
+
+def quiet_then_loud(update_one: Any) -> None:
+    """A batch on which nothing changes and nothing is right, so that most sums stay 0, then one on which much does."""
+    p, q, labels = pairs(40)
+    wrong = (p.argmax(-1) + 1) % CLASSES
+    update_one(p, p, wrong)
+    update_one(p, q, labels)
+
+
+def members() -> dict[str, Any]:
+    """Each metric under each choice of options; all can be given the same logits, which are also distributions."""
+    options = [{"logits": logits, "validate": validate} for logits in (True, False) for validate in (True, False)]
+    return {f"{name}_{k}": make(**chosen) for name, make in MAKE.items() for k, chosen in enumerate(options)} | {
+        "kappa_wide": Kappa(CLASSES, logits=True)
+    }
+
+
+@pytest.mark.parametrize("groups", [True, False])
+@pytest.mark.parametrize("form", ["plain", "nested", "clone"])
+def test_in_a_collection_each_gives_what_it_gives_alone(form: str, groups: bool) -> None:
+    alone, inside = members(), members()
+    if form == "nested":
+        middle = len(inside) // 2
+        halves = (dict(list(inside.items())[:middle]), dict(list(inside.items())[middle:]))
+        collection = MetricCollection([MetricCollection(half) for half in halves], compute_groups=groups)
+    else:
+        collection = MetricCollection(inside, compute_groups=groups)
+    collection = collection.clone(prefix="val/") if form == "clone" else collection
+
+    def update_all(p: Tensor, q: Tensor, labels: Tensor) -> None:
+        p, q = p.softmax(-1), q.softmax(-1)
+        collection.update(p=p, q=q, labels=labels)
+        for name, metric in alone.items():
+            update(name.split("_")[0], metric, p, q, labels)
+
+    for _ in range(2):
+        quiet_then_loud(update_all)
+        together = collection.compute()
+        assert len(together) == len(alone)
+        for name, metric in alone.items():
+            key = f"val/{name}" if form == "clone" else name
+            assert together[key].item() == pytest.approx(metric.compute().item(), rel=1e-6), name
+            metric.reset()
+        collection.reset()
+
+
+def test_a_foreign_metric_with_the_same_states_stays_its_own() -> None:
+    class Foreign(Metric):
+        full_state_update = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+            self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+        def update(self, p: Tensor, q: Tensor) -> None:
+            self.count += len(p)
+
+        def compute(self) -> Tensor:
+            return self.total / self.count
+
+    class Mine(TopOneChange):
+        def update(self, p: Tensor, q: Tensor) -> None:
+            super().update(p, p)
+
+    given = {"change": TopOneChange(logits=True), "foreign": Foreign(), "mine": Mine(logits=True)}
+    collection = MetricCollection(given)  # type: ignore[arg-type]
+    quiet_then_loud(lambda p, q, labels: collection.update(p=p, q=q))
+    values = collection.compute()
+    assert values["change"] > 0
+    assert values["foreign"] == values["mine"] == 0
 
 
 def test_what_is_better_is_said() -> None:

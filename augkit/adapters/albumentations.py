@@ -5,8 +5,8 @@ distribution is the same by construction; and the default backend ``torch`` resa
 so, given one matrix, twin and device transform give one image: every kernel, antialiasing included.
 
 The backend ``opencv`` calls one ``cv2.warpAffine`` where OpenCV computes the same (kernel ``bilinear``, nothing
-shrunk, at most 4 channels) and falls back to torch elsewhere: OpenCV's bicubic has a = -0.75, its Lanczos has 4
-lobes, and it does not antialias. OpenCV 5 agrees to rounding; OpenCV 4 places pixels to 1/32.
+shrunk, at most 4 channels, no op of Kornia) and falls back to torch elsewhere: OpenCV's bicubic has a = -0.75, its
+Lanczos has 4 lobes, and it does not antialias. OpenCV 5 agrees to rounding; OpenCV 4 places pixels to 1/32.
 
 Albumentations 2.0.8 draws the same augmentations in every DataLoader worker and every epoch. `Compose` here
 seeds itself in workers; `worker_init_fn` does so for every other albumentations pipeline in a dataset.
@@ -33,9 +33,14 @@ import torch
 from albumentations.core.type_definitions import ALL_TARGETS
 from torch.utils.data import get_worker_info
 
-from augkit import targets
+from augkit import following, geometry, targets
+from augkit.adapters.arrays import from_tensor, restored, to_tensor, unit_of, working
+from augkit.colour import Tail
 from augkit.errors import InputError, unknown_name
 from augkit.policy import Policy
+from augkit.random_geometry import RandomGeometry
+from augkit.ranks import draws_of_rank, place_among_processes
+from augkit.reproducible import AUGMENTATION, random_stream
 from augkit.schema import validate
 
 _BORDERS = {
@@ -49,14 +54,17 @@ _DEEPEST = 12  # steps from a dataset to its pipeline: a few wrappers, a Compose
 
 
 class PolicyTransform(albumentations.DualTransform):
-    """One policy as one albumentations transform: one draw, one matrix, one resampling.
+    """One policy as one albumentations transform: one draw, one matrix, one resampling, then Kornia's ops.
+
+    Images are of any real dtype: integers are rounded to the nearest (halves to even) and kept in their range. Kornia's
+    ops see them over the largest value of their dtype. Targets follow them as in `Augment`.
 
     Boxes are moved by their edges and left to ``BboxParams`` to clip and filter (``min_visibility`` is `Augment`'s
     ``min_visible_area``; note that its ``min_width`` and ``min_height`` are not 0 everywhere). Keypoints are moved
     by pixel centres and left to ``KeypointParams``, which calls 0 <= x < W visible (`Augment`: -0.5 <= x < W - 0.5).
 
     Args:
-        policy: the fields of an `augkit.Policy`.
+        policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts before.
         size: ``(H, W)`` of the output where the policy crops; the input's when None.
         backend: ``torch`` or ``opencv``, see the module.
         p: probability that anything happens at all; the policy has its own per op.
@@ -78,57 +86,78 @@ class PolicyTransform(albumentations.DualTransform):
         if backend not in ("torch", "opencv"):
             raise unknown_name("backend", backend, ("torch", "opencv"))
         checked = policy if isinstance(policy, Policy) else validate(Policy, policy, "policy")
+        if checked.worker_ops:
+            names = ", ".join(op.op for op in checked.worker_ops)
+            raise InputError(
+                f"PolicyTransform: expected a policy without worker_ops, got {names}; use policy.albumentations(), "
+                "which puts them before this transform"
+            )
         # Attributes bear the names of the arguments, in plain types: albumentations serialises them.
         self.policy = checked.model_dump(exclude_none=True)
         self.size = None if size is None else (int(size[0]), int(size[1]))
         self.backend = backend
         self._strength = checked.strength
         self._augment = checked.augment(self.size)
+        self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw: ``matrix`` ``(3, 3)`` from input to output pixels, and ``blur`` ``(2,)`` pixels or None."""
+        """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
+        augment, rank = self._augment, place_among_processes()[0]
         del data
-        augment = self._augment
-        draws = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
+        uniform = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
+        draws = draws_of_rank(uniform, rank)
         blur = augment.blur(draws, self._strength)
         return {
             "matrix": augment.matrix(draws, self._strength, _hw(params)).numpy()[0],
             "blur": None if blur is None else blur.numpy()[0],
+            "tail": self._draw_tail((1, _channels(params), *_hw(params)), rank),
         }
 
+    def _draw_tail(self, shape: tuple[int, ...], rank: int) -> Tail | None:
+        if not self._kornia:
+            return None
+        seed = random_stream(int(self.random_generator.integers(2**62)), AUGMENTATION, 0, rank)
+        return self._augment.draw_tail(torch.zeros(()).expand(shape), generator=torch.Generator().manual_seed(seed))
+
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """``img`` ``(H, W)`` or ``(H, W, C)``, uint8 or floating, through ``params["matrix"]``."""
+        """``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype through ``params``."""
         del args
-        matrix, blur = params["matrix"], params.get("blur")
+        matrix, blur, tail = params["matrix"], params.get("blur"), params.get("tail")
         size = self._augment.output_size((img.shape[0], img.shape[1]))
-        if blur is None and size == img.shape[:2] and np.array_equal(matrix, np.eye(3)):
+        if blur is None and tail is None and size == img.shape[:2] and np.array_equal(matrix, np.eye(3)):
             return img.copy()
-        if self._opencv_is_exact(img, matrix, blur):
+        if tail is None and self._opencv_is_exact(img, matrix, blur):
             border = _BORDERS[self._augment.padding]
             out = cv2.warpAffine(img, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
             return out.reshape(*size, *img.shape[2:])  # OpenCV drops the axis of a single channel
         pixels = None if blur is None else _batch_of_one(blur)
-        return _from_tensor(self._augment.render(_to_tensor(img), _batch_of_one(matrix), pixels), img.ndim)
+        unit = unit_of(img.dtype) if self._kornia else 1.0
+        moved = self._augment.render(to_tensor(working(img, unit)), _batch_of_one(matrix), pixels, tail)
+        return restored(from_tensor(moved, img.ndim), img.dtype, unit)
 
     def apply_to_mask(self, mask: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype, nearest pixel."""
         del args
+        following.check_followed(self._augment.ops, "PolicyTransform")
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
-        padding, aligned = self._augment.padding, self._augment.axis_aligned
-        moved = targets.move_masks(
-            _to_tensor(mask), _batch_of_one(params["matrix"]), size, padding, axis_aligned=aligned
-        )
-        return _from_tensor(moved, mask.ndim)
+        # Pixels are only picked, so any dtype can be seen as the integers of its width, which torch knows.
+        bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
+        matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned
+        moved = targets.move_masks(to_tensor(bits), matrix, size, self._augment.padding, axis_aligned=aligned)
+        moved = following.moved_masks(moved, params.get("tail"))
+        return from_tensor(moved, mask.ndim).view(mask.dtype)
 
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``bboxes`` ``(N, 4 + n)``, the first four normalised as albumentations has them."""
         del args
         if not len(bboxes):  # without a second axis
             return bboxes
+        following.check_followed(self._augment.ops, "PolicyTransform")
         height, width = _hw(params)
-        new_height, new_width = self._augment.output_size((height, width))
-        pixels = bboxes[:, :4].astype(np.float32) * np.array([width, height] * 2, np.float32)
-        moved = targets.move_boxes(_batch_of_one(params["matrix"]), torch.from_numpy(pixels)[None])[0].numpy()
+        own_size, tail = self._augment.output_size((height, width)), params.get("tail")
+        new_height, new_width = own_size if tail is None else tail.sizes[-1]
+        pixels = torch.from_numpy(bboxes[:, :4].astype(np.float32) * np.array([width, height] * 2, np.float32))
+        moved = following.moved_boxes(_batch_of_one(params["matrix"]), pixels[None], own_size, tail)[0].numpy()
         return np.concatenate([moved / np.array([new_width, new_height] * 2, np.float32), bboxes[:, 4:]], axis=1)
 
     def apply_to_keypoints(self, keypoints: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
@@ -136,13 +165,21 @@ class PolicyTransform(albumentations.DualTransform):
         del args
         if not len(keypoints):
             return keypoints
-        matrix, moved = params["matrix"], keypoints.astype(np.float32, copy=True)
-        points = torch.from_numpy(moved[:, :2])[None]
-        moved[:, :2] = targets.move_points(_batch_of_one(matrix), points)[0].numpy()
+        following.check_followed(self._augment.ops, "PolicyTransform")
+        tail, total, moved = (
+            params.get("tail"),
+            _batch_of_one(params["matrix"]),
+            keypoints.astype(np.float32, copy=True),
+        )
+        if tail is not None:
+            total = geometry.compose(total, tail.matrix(total.device))
+        points = torch.from_numpy(moved[:, :2])[None].clone()
+        moved[:, :2] = targets.move_points(total, points)[0].numpy()
         if moved.shape[1] >= 5:
-            x, y = np.cos(moved[:, 3]) * matrix[0, 0], np.sin(moved[:, 3]) * matrix[1, 1]
-            moved[:, 3] = np.mod(np.arctan2(y, x), 2 * np.pi)
-            moved[:, 4] *= max(abs(matrix[0, 0]), abs(matrix[1, 1]))
+            stretch = _stretch(total[0].numpy(), keypoints[:, :2])
+            x, y = np.moveaxis(stretch @ np.stack([np.cos(moved[:, 3]), np.sin(moved[:, 3])], 1)[..., None], 1, 0)
+            moved[:, 3] = np.mod(np.arctan2(y, x)[:, 0], 2 * np.pi)
+            moved[:, 4] *= np.linalg.norm(stretch, 2, axis=(1, 2))  # along the direction that grows most
         return moved
 
     def _opencv_is_exact(self, img: np.ndarray, matrix: np.ndarray, blur: np.ndarray | None) -> bool:
@@ -162,22 +199,29 @@ class Compose(albumentations.Compose):
 
     In a worker the stream follows from this pipeline's ``seed`` and the worker's own, which torch derives from
     the loader's generator (else ``torch.manual_seed``), the epoch and the worker: workers differ, epochs differ,
-    the same seed repeats. Outside workers it is albumentations' own.
+    the same seed repeats. Each of several processes that train together has its own. Elsewhere it is albumentations'.
     """
 
-    _seeded_for: int | None = None
+    _seeded_for: tuple[int, int] | None = None
 
     def __call__(self, *args: Any, force_apply: bool = False, **data: Any) -> dict[str, Any]:
-        worker = get_worker_info()
-        if worker is not None and worker.seed != self._seeded_for:
-            self._seeded_for = worker.seed
-            seed_pipeline(self, worker.seed)
+        worker, rank = get_worker_info(), place_among_processes()[0]
+        stream = (0 if worker is None else worker.seed, rank)
+        if stream != self._seeded_for and (worker is not None or (rank and self.seed is not None)):
+            self._seeded_for = stream
+            seed_pipeline(self, stream[0])
         return super().__call__(*args, force_apply=force_apply, **data)
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Start anew from ``seed``; in workers and ranks, from it and their own."""
+        super().set_random_seed(seed)
+        self._seeded_for = None
 
 
 def seed_pipeline(pipeline: albumentations.BaseCompose, seed: int) -> None:
-    """Start the random stream of ``pipeline``, and of all in it, from ``seed`` and the pipeline's own seed."""
-    mixed = np.random.SeedSequence([pipeline.seed or 0, seed])
+    """Start the random stream of ``pipeline``, and of all in it, from ``seed``, its own seed and the process's rank."""
+    rank = place_among_processes()[0]
+    mixed = np.random.SeedSequence([pipeline.seed or 0, seed, *([rank] if rank else [])])
     # One generator for all ops: `set_random_seed` would give each its own with the same draws.
     pipeline.set_random_state(np.random.default_rng(mixed), random.Random(int(mixed.generate_state(1)[0])))
 
@@ -232,15 +276,16 @@ def _hw(params: dict[str, Any]) -> tuple[int, int]:
     return int(params["shape"][0]), int(params["shape"][1])
 
 
+def _channels(params: dict[str, Any]) -> int:
+    return int(params["shape"][2]) if len(params["shape"]) > 2 else 1
+
+
+def _stretch(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """What ``matrix`` ``(3, 3)`` does to small arrows at each of ``points`` ``(N, 2)``: ``(N, 2, 2)``."""
+    moved = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
+    depth = moved[:, 2, None, None]
+    return (matrix[:2, :2] - moved[:, :2, None] / depth * matrix[2, :2]) / depth
+
+
 def _batch_of_one(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, np.float32))[None]
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """``(H, W)`` or ``(H, W, C)`` to ``(1, C, H, W)``, a view."""
-    tensor = torch.from_numpy(image)
-    return tensor[None, None] if image.ndim == 2 else tensor.permute(2, 0, 1)[None]
-
-
-def _from_tensor(images: torch.Tensor, ndim: int) -> np.ndarray:
-    return images[0, 0].numpy() if ndim == 2 else images[0].permute(1, 2, 0).contiguous().numpy()

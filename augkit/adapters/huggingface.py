@@ -16,11 +16,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
+import PIL.Image
 from torch import Tensor
 
+from augkit.adapters.arrays import to_tensor
 from augkit.augment import Augment
+from augkit.data.decode import ALPHA_MODES, in_mode, upright
 from augkit.errors import InputError, InputTypeError
+
+_KEPT = frozenset({"LA", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})  # channels of 8 bits beside those of `upright`
 
 
 class DatasetTransform:
@@ -30,7 +34,9 @@ class DatasetTransform:
         augment: what to apply. Give it a crop with a ``size`` where images differ in size.
         column: the column of images: PIL, numpy ``(H, W)`` or ``(H, W, C)``, or tensors ``(C, H, W)``.
         output: the column that takes the result, a list of tensors ``(C, H, W)``; ``column`` leaves.
-        mode: what PIL images are converted to; None keeps their own.
+        mode: what PIL images are converted to, as `augkit.data` decodes its own: upright, 16 bits rounded to 8, and
+            what is transparent on white unless the mode has an alpha channel. None keeps the channels of each image;
+            palettes become RGB, and 1, 16 and 32 bits become grey.
     """
 
     def __init__(
@@ -47,8 +53,20 @@ class DatasetTransform:
     def _tensor(self, image: Any) -> Tensor:
         if isinstance(image, Tensor):
             return image
-        if hasattr(image, "convert"):
-            image = np.array(image.convert(self.mode) if self.mode else image)
+        if isinstance(image, PIL.Image.Image):
+            image = np.asarray(self._picture(image))
         if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
             raise InputTypeError(f"DatasetTransform: expected a PIL image, array or tensor, got {type(image).__name__}")
-        return torch.from_numpy(image if image.ndim == 3 else image[..., None]).permute(2, 0, 1)
+        return to_tensor(image)[0]
+
+    def _picture(self, image: PIL.Image.Image) -> PIL.Image.Image:
+        shallow = not image.mode.startswith(("I", "F"))
+        if self.mode is None and image.mode in _KEPT:
+            return image
+        if self.mode in ALPHA_MODES and shallow:
+            return in_mode(image, self.mode)
+        try:
+            decoded = upright(image.copy())  # which belongs to the dataset
+        except ValueError as error:
+            raise InputError(f"DatasetTransform: {error}; convert it before") from None
+        return decoded if self.mode is None else in_mode(decoded, self.mode)

@@ -27,6 +27,9 @@ class AugmentCallback(lightning.Callback):
     Lightning hands a callback the batch itself, so it is changed in place: it must be a list or a dict, which is
     what torch's default collation makes of tuples.
 
+    What comes out is converted as Lightning converts its input: to bfloat16 under ``precision="bf16-true"``, say. Under
+    DDP each rank has draws of its own, whether or not ``seed_everything`` seeded all alike, and a seed repeats them.
+
     Args:
         augment: what to apply; it is moved to the batch's device.
         keys: where images and targets are in a batch; the first entry by default.
@@ -40,11 +43,14 @@ class AugmentCallback(lightning.Callback):
         self.augment.to(pl_module.device)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        del trainer, pl_module, batch_idx
+        del pl_module, batch_idx
         if not isinstance(batch, (MutableSequence, MutableMapping)):
             raise InputTypeError(
                 f"AugmentCallback: expected batches that are lists or dicts, got {type(batch).__name__}; "
                 "make collate_fn return a list"
             )
-        for key, value in augmented(self.augment, batch, self.keys).items():
+        values = augmented(self.augment, batch, self.keys)
+        if trainer is not None:  # Lightning did so before the batch came here, but uint8 becomes floating only now
+            values = trainer.precision_plugin.convert_input(values)
+        for key, value in values.items():
             batch[key] = value  # type: ignore[index]

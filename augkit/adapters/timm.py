@@ -13,29 +13,58 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
 from augkit.augment import Augment
+from augkit.errors import InputTypeError
 
 
 class AugmentedLoader:
     """A timm loader whose batches are augmented; everything else about it (``sampler``, ...) is the loader's.
 
-    Build the loader with ``no_aug=True`` so that timm only resizes. timm's prefetcher has normalised the images by
-    then, so give `Augment` no ``normalize``, and note that padding ``zeros`` is the mean colour.
+    Build the loader with ``no_aug=True`` so that timm only resizes. timm has normalised the images by then, in its
+    prefetcher or in the dataset's transform. That is undone before `Augment`, which sees images in [0, 1] as
+    everywhere, and redone after it, unless `Augment` has a ``normalize`` of its own.
 
     Args:
         loader: from ``timm.data.create_loader``, with or without its prefetcher.
         augment: what to apply; it is moved to the images' device.
         keys: where images and targets are in a batch; the first entry by default.
+        normalized: ``(mean, std)`` per channel, for images in [0, 1], where another loader normalises its images.
+            timm's own is found when None.
     """
 
-    def __init__(self, loader: Any, augment: Augment, keys: Keys = IMAGES_FIRST) -> None:
-        self.loader, self.augment, self.keys = loader, augment, keys
+    def __init__(
+        self, loader: Any, augment: Augment, keys: Keys = IMAGES_FIRST, normalized: tuple[Any, Any] | None = None
+    ) -> None:
+        self.loader, self.augment, self.keys, self.normalized = loader, augment, keys, normalized
 
     def __iter__(self) -> Iterator[Any]:
+        statistics = _statistics(self.normalized) if self.normalized is not None else _normalized_by(self.loader)
         for batch in self.loader:
-            self.augment.to(batch[self.keys.images].device)
-            yield replaced(batch, augmented(self.augment, batch, self.keys))
+            images = batch[self.keys.images]
+            self.augment.to(images.device)
+            if statistics is None or not images.is_floating_point() or self._idle():
+                yield replaced(batch, augmented(self.augment, batch, self.keys))
+                continue
+            mean, std = (values.to(images.device) for values in statistics)
+            plain = replaced(batch, {self.keys.images: images.float() * std + mean})
+            values = augmented(self.augment, plain, self.keys)
+            values[self.keys.images] = self._normal(values[self.keys.images], mean, std, images.dtype)
+            yield replaced(batch, values)
+
+    def _idle(self) -> bool:
+        """Whether images leave bit for bit as they came."""
+        augment = self.augment
+        changes = augment.training and len(augment.ops) > 0 and augment.strength > 0
+        return not changes and augment.normalize is None
+
+    def _normal(self, images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.augment.normalize is None:
+            images = (images - mean) / std
+        return images.to(self.augment.out_dtype or dtype)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -53,3 +82,23 @@ class AugmentedLoader:
     @mixup_enabled.setter
     def mixup_enabled(self, value: bool) -> None:
         self.loader.mixup_enabled = value
+
+
+def _statistics(pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation as ``(C, 1, 1)``, float32."""
+    try:
+        mean, std = (torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in pair)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalized: expected (mean, std), each a number or one number per channel") from None
+    return mean, std
+
+
+def _normalized_by(loader: Any) -> tuple[Tensor, Tensor] | None:
+    """How timm's prefetcher normalises, or the last ``Normalize`` of the dataset's transform; None without either."""
+    if type(loader).__module__.startswith("timm."):  # whose statistics are for images up to 255
+        mean, std = getattr(loader, "mean", None), getattr(loader, "std", None)
+        if isinstance(mean, Tensor) and isinstance(std, Tensor):
+            return _statistics((mean.float().cpu() / 255, std.float().cpu() / 255))
+    transform = getattr(getattr(loader, "dataset", None), "transform", None)
+    steps = [step for step in getattr(transform, "transforms", [transform]) if type(step).__name__ == "Normalize"]
+    return _statistics((steps[-1].mean, steps[-1].std)) if steps else None

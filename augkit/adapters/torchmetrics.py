@@ -40,6 +40,16 @@ class _PairMetric(Metric):
         self.logits, self.validate = logits, validate
         self.add_state("total", torch.zeros((), dtype=self.summed), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self._stand_apart(logits=logits, validate=validate)
+
+    def _stand_apart(self, **options: Any) -> None:
+        """Add a state named after this class and ``options``, all that ``update`` depends on.
+
+        A `torchmetrics.MetricCollection` updates only one of several metrics whose states have the same names and,
+        after the first batch, the same values: a sum over images of which none changed is 0 whatever it sums.
+        """
+        words = [f"{name}_{value}" for name, value in options.items()]
+        self.add_state("_".join(["of", type(self).__name__, *words]), torch.zeros(()), dist_reduce_fx="sum")
 
     def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Both as probabilities ``(M, K)``, float32 at least."""
@@ -184,6 +194,7 @@ class Kappa(_PairMetric):
         if num_classes < 2:
             raise InputError(f"num_classes: expected at least 2, got {num_classes}")
         self.num_classes = num_classes
+        self._stand_apart(num_classes=num_classes)
         self.add_state("predictions", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, p: Tensor, q: Tensor) -> None:
@@ -214,6 +225,7 @@ class ShiftAccuracy(_PairMetric):
     def __init__(self, *, worst: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.worst = worst
+        self._stand_apart(worst=worst)
 
     def update(self, p: Tensor, q: Tensor, labels: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, and ``labels`` ``(...)``, class indices."""

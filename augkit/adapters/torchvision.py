@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from augkit import geometry, targets
+from augkit import following, geometry, targets
 from augkit.augment import Augment
 from augkit.errors import InputError, InputTypeError
 from augkit.random_geometry import draw
@@ -38,10 +38,12 @@ class Geometry(v2.Transform):
 
     A plain tensor or Image ``(B, C, H, W)`` is a batch and each image has its own draw (torchvision's transforms
     share one); masks must then be ``(B, ..., H, W)``, and boxes and keypoints, which cannot be told apart by
-    image, are refused. All frames of a Video share one draw.
+    image, are refused. All frames of a Video share one draw, Kornia's ops included, and so do masks of its frames.
 
     Boxes of any upright format are clipped; one that is less visible than ``min_visible_area`` becomes empty, and
-    ``v2.SanitizeBoundingBoxes()``, put after, removes it with its label. Keypoints are neither clipped nor removed.
+    ``v2.SanitizeBoundingBoxes()``, put after, removes it with its label. Boxes with ``clamping_mode=None`` are not
+    clipped, and emptied only where a ``min_visible_area`` above 0 says so. Keypoints are neither clipped nor removed.
+    As `Augment`, it refuses targets beside ops of Kornia that have no matrix.
 
     Args:
         augment: what to apply; ``eval()`` switches the geometry off.
@@ -53,82 +55,134 @@ class Geometry(v2.Transform):
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Raise where an input is no image that can be transformed, or two differ in size."""
-        sizes = {_size(value) for value in flat_inputs if isinstance(value, tv_tensors.TVTensor)}
-        if len(sizes) > 1:
-            raise InputError(f"Geometry: expected inputs of one size (H, W), got {sorted(sizes)}; resize them before")
         if any(type(value).__module__.startswith("PIL.") for value in flat_inputs):
             raise InputTypeError("Geometry: expected tensors, got a PIL image; put v2.ToImage() before")
+        plain = [value for value in flat_inputs if type(value) is Tensor]
+        wrapped = [value for value in flat_inputs if isinstance(value, tv_tensors.TVTensor)]
+        if not any(isinstance(value, (tv_tensors.Image, tv_tensors.Video)) for value in wrapped) and plain:
+            # torchvision takes the first plain tensor for the image; a label is let through beside boxes alone.
+            if _is_image(plain[0]):
+                wrapped.append(plain[0])
+            elif not wrapped or any(map(_is_image, plain)):
+                raise InputError(
+                    f"Geometry: expected an image first, got a plain tensor {tuple(plain[0].shape)}; "
+                    "wrap the image in tv_tensors.Image"
+                )
+        sizes = {_size(value) for value in wrapped}
+        if len(sizes) > 1:
+            raise InputError(f"Geometry: expected inputs of one size (H, W), got {sorted(sizes)}; resize them before")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` or None; ``size`` is the input's."""
+        """Draw ``matrix`` ``(B, 3, 3)``, ``blur`` ``(B, 2)`` or None, and ``tail`` (of Kornia's ops) or None.
+
+        ``size`` is the input's.
+        """
+        flat_inputs = [value for value in flat_inputs if _is_moved(value)]
         if not flat_inputs:
             raise InputError("Geometry: expected a sample with an image, got none")
         stacked = [v for v in flat_inputs if _is_image(v) and v.ndim == 4]
         batch, device = (stacked[0].shape[0] if stacked else 1), flat_inputs[0].device
-        if stacked and any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS)) for v in flat_inputs):
-            raise InputError("Geometry: expected one image (C, H, W) beside boxes or keypoints, got a batch of them")
+        alone = (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Video)
+        if stacked and any(isinstance(v, alone) for v in flat_inputs):
+            raise InputError("Geometry: expected one image (C, H, W) beside boxes, keypoints or a video, got a batch")
         size = _size(flat_inputs[0])
         if not self._active():
-            return {"matrix": geometry.identity(batch, device=device), "blur": None, "size": size}
+            identity = geometry.identity(batch, device=device)
+            return {"matrix": identity, "blur": None, "tail": None, "size": size}
+        if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
+            following.check_followed(self.augment.ops, "Geometry")
         draws = draw(batch, self.augment.draws, device, None)
         strength = self.augment.strength
         matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength)
-        return {"matrix": matrix, "blur": blur, "size": size}
+        channels = next((v.shape[-3] for v in flat_inputs if _is_frames(v)), 3)
+        like = torch.zeros((), device=device).expand(batch, channels, *size)
+        return {"matrix": matrix, "blur": blur, "tail": self.augment.draw_tail(like), "size": size}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """``inpt`` moved by ``params``, of its own type."""
-        matrix, size = params["matrix"], params["size"]
-        size_out = self.augment.output_size(size) if self._active() else size
+        if not _is_moved(inpt):
+            return inpt
         plain = inpt.as_subclass(Tensor)
         if isinstance(inpt, tv_tensors.BoundingBoxes):
-            return self._boxes(inpt, matrix, size_out)
+            return self._boxes(inpt, params)
         if isinstance(inpt, _KEYPOINTS):
-            moved = targets.move_points(matrix, _floating(plain).reshape(1, -1, 2)).reshape(plain.shape)
-            return tv_tensors.wrap(_as(moved, plain.dtype), like=inpt, canvas_size=size_out)
+            points = _floating(plain).reshape(1, -1, 2)
+            moved = following.moved_points(params["matrix"], points, self._own_size(params), params["tail"])[0]
+            return tv_tensors.wrap(
+                _as(moved.reshape(plain.shape), plain.dtype), like=inpt, canvas_size=self._size_out(params)
+            )
         if isinstance(inpt, tv_tensors.Mask):
-            return tv_tensors.wrap(self._masks(plain, matrix, size_out), like=inpt)
-        moved = self._images(plain, matrix, params["blur"])
+            return tv_tensors.wrap(self._masks(plain, params), like=inpt)
+        moved = self._images(plain, params)
         return tv_tensors.wrap(moved, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else moved
+
+    def _own_size(self, params: dict[str, Any]) -> tuple[int, int]:
+        """``(H, W)`` that augkit's own ops leave."""
+        return self.augment.output_size(params["size"]) if self._active() else params["size"]
+
+    def _size_out(self, params: dict[str, Any]) -> tuple[int, int]:
+        return self._own_size(params) if params["tail"] is None else params["tail"].sizes[-1]
 
     def _active(self) -> bool:
         return self.training and self.augment.training and len(self.augment.ops) > 0
 
-    def _images(self, images: Tensor, matrix: Tensor, blur: Tensor | None) -> Tensor:
+    def _images(self, images: Tensor, params: dict[str, Any]) -> Tensor:
         batch = images.reshape(-1, *images.shape[-3:]) if images.ndim > 3 else images[None]
         check_images(batch)
-        matrix = matrix.expand(batch.shape[0], 3, 3)
+        blur, tail = params["blur"], params["tail"]
+        matrix = params["matrix"].expand(batch.shape[0], 3, 3)
         blur = None if blur is None else blur.expand(batch.shape[0], 2)
-        moved = self.augment.render(batch, matrix, blur) if self._active() else self.augment.finish(batch)
+        moved = self.augment.render(batch, matrix, blur, tail) if self._active() else self.augment.finish(batch)
         return moved.reshape(*images.shape[:-2], *moved.shape[-2:])
 
-    def _masks(self, masks: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    def _masks(self, masks: Tensor, params: dict[str, Any]) -> Tensor:
+        matrix, size = params["matrix"], self._own_size(params)
         batch = matrix.shape[0]
         if batch > 1 and masks.shape[0] != batch:
             raise InputError(f"Geometry: expected masks ({batch}, ..., H, W) beside a batch, got {tuple(masks.shape)}")
         if not self._active():
             return masks
         padding, aligned = self.augment.padding, self.augment.axis_aligned
-        moved = targets.move_masks(
-            masks.reshape(batch, -1, *masks.shape[-2:]), matrix, size, padding, axis_aligned=aligned
+        flat = masks.reshape(batch, -1, *masks.shape[-2:])
+        moved = following.moved_masks(
+            targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), params["tail"]
         )
-        return moved.reshape(*masks.shape[:-2], *size)
+        return moved.reshape(*masks.shape[:-2], *moved.shape[-2:])
 
-    def _boxes(self, boxes: tv_tensors.BoundingBoxes, matrix: Tensor, size: tuple[int, int]) -> Any:
+    def _boxes(self, boxes: tv_tensors.BoundingBoxes, params: dict[str, Any]) -> Any:
         names = tv_tensors.BoundingBoxFormat
         upright = (names.XYXY, names.XYWH, names.CXCYWH)
         if boxes.format not in upright:
             raise InputError(f"Geometry: expected boxes XYXY, XYWH or CXCYWH, got {boxes.format.name}; convert them")
         plain = _floating(boxes.as_subclass(Tensor))
         edges = v2.functional.convert_bounding_box_format(plain, old_format=boxes.format, new_format=names.XYXY)
-        moved = targets.move_boxes(matrix, edges.reshape(1, -1, 4))
-        clipped, valid = targets.clip_boxes(moved, size, self.augment.min_visible_area)
-        clipped = torch.where(valid[..., None], clipped, torch.zeros_like(clipped)).reshape(edges.shape)
-        back = v2.functional.convert_bounding_box_format(clipped, old_format=names.XYXY, new_format=boxes.format)
-        return tv_tensors.wrap(_as(back, boxes.dtype), like=boxes, canvas_size=size)
+        kept = self._visible(edges.reshape(1, -1, 4), params, clip=getattr(boxes, "clamping_mode", "soft") is not None)
+        back = v2.functional.convert_bounding_box_format(
+            kept.reshape(edges.shape), old_format=names.XYXY, new_format=boxes.format
+        )
+        return tv_tensors.wrap(_as(back, boxes.dtype), like=boxes, canvas_size=self._size_out(params))
+
+    def _visible(self, edges: Tensor, params: dict[str, Any], clip: bool) -> Tensor:
+        """``edges`` ``(1, N, 4)`` moved; empty where they are not visible enough."""
+        how = (params["matrix"], edges, self._own_size(params), params["tail"])
+        kept, valid = following.visible_boxes(*how, self.augment.min_visible_area)
+        if not clip:
+            kept = following.moved_boxes(*how, clip=False)
+            valid = valid | (self.augment.min_visible_area == 0)
+        return torch.where(valid[..., None], kept, torch.zeros_like(kept))
 
 
 def _is_image(value: Any) -> bool:
-    return isinstance(value, tv_tensors.Image) or type(value) is Tensor
+    return isinstance(value, tv_tensors.Image) or (type(value) is Tensor and value.ndim >= 3)
+
+
+def _is_frames(value: Any) -> bool:
+    return _is_image(value) or isinstance(value, tv_tensors.Video)
+
+
+def _is_moved(value: Any) -> bool:
+    """All but plain tensors that are no image, such as labels; they come where a sample holds none."""
+    return isinstance(value, tv_tensors.TVTensor) or _is_image(value)
 
 
 def _size(value: Any) -> tuple[int, int]:
@@ -142,4 +196,7 @@ def _floating(values: Tensor) -> Tensor:
 
 
 def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return (values if dtype.is_floating_point else values.round()).to(dtype)
+    if dtype.is_floating_point:
+        return values.to(dtype)
+    limits = torch.iinfo(dtype)
+    return values.round().clamp(limits.min, limits.max).to(dtype)
