@@ -208,8 +208,7 @@ class Augment(nn.Module):
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
                 ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
-            generator: source of the draws, on the device of the images; torch's global state when None, from which
-                each of several processes that train together has draws of its own.
+            generator: source of draws, on the device of the images; torch's global state (`augkit.ranks`) when None.
             matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
             blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
 
@@ -261,8 +260,7 @@ class Augment(nn.Module):
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
         """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
 
-        The matrix is not checked; ``forward(matrix=...)`` is for matrices from elsewhere. Pure: ``tail`` is a draw of
-        Kornia's ops from `draw_tail`, without which they are left out.
+        Pure, and the matrix is not checked as in ``forward(matrix=...)``. Without ``tail`` Kornia's ops are left out.
         """
         return self._coloured(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
 
