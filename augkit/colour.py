@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from augkit import geometry
 from augkit.errors import InputError
 from augkit.ranks import place_among_processes
-from augkit.reproducible import AUGMENTATION, random_stream
+from augkit.reproducible import AUGMENTATION, random_stream, seeded
 
 Size = tuple[int, int]
 
@@ -193,18 +193,6 @@ def named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
         reason = " ".join(str(error).split())[:160]
         name = type(op).__name__
         raise InputError(f"Augment: Kornia's {name} fails on images {tuple(shape)} ({reason})") from error
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global numbers on the CPU and on ``device`` begin at ``seed``, and go on where they were afterwards."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` seeds devices that are not put back
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _seeded_alone(generator: torch.Generator | None, device: torch.device) -> contextlib.AbstractContextManager[None]:
