@@ -37,7 +37,8 @@ def chosen(strength: float, augmented: bool = True) -> Any:
     fields = {"name": "x", "data": {"name": "digits"}, "policy": {"shift": {}, "strength": strength}}
     one = SimpleNamespace(name="trial3", reports=["strong", "other"], runs=["run a", "run b"])
     plain = SimpleNamespace(name="control", reports=["none", "other"], runs=["run c", "run d"])
-    rest = {"finalist": one, "own": plain, "plain": plain, "reference": plain, "augmented": augmented}
+    own = SimpleNamespace(name="trial3-control", reports=["none", "other"], runs=["run e", "run f"])
+    rest = {"finalist": one, "own": own, "plain": plain, "reference": plain, "augmented": augmented}
     return SimpleNamespace(recipe=Recipe.model_validate(fields), **rest)
 
 
@@ -67,12 +68,13 @@ def test_the_curve_is_taken_on_typical_images_alone(augmented: bool, monkeypatch
     monkeypatch.setattr(judging, "response_curve", lambda arm: [dict(report) for report in arm.reports])
     monkeypatch.setattr(judging, "carried_over", lambda networks: {})
     best = chosen(0.5, augmented)
-    for part in (best.finalist, best.plain):
+    for part in (best.finalist, best.plain, best.own):
         part.runs = [SimpleNamespace(seed=seed, of=part.name) for seed in (5, 6)]
-    finalists: Any = {"control": best.plain, "trial3": best.finalist}
+    finalists: Any = {"control": best.plain, "trial3-control": best.own, "trial3": best.finalist}
     judged = judging._judge(tuning, finalists, best, [])
     curves = [(run.of, run.seed, images) for run, images, curve in tuning.measured if curve]
-    assert curves == [(name, seed, "typical images") for name in ("control", "trial3") for seed in (5, 6)]
+    beside = "trial3-control" if augmented else "control"
+    assert curves == [(name, seed, "typical images") for name in (beside, "trial3") for seed in (5, 6)]
     assert judged.curves == dict.fromkeys(judged.curves, [{TYPICAL: "typical images curve"}] * 2)
     plain = [(run.of, run.seed, images) for run, images, curve in tuning.measured if not curve]
-    assert plain == [(n, s, i) for n in ("control", "trial3") for s in (5, 6) for i in sets.values()]
+    assert plain == [(n, s, i) for n in finalists for s in (5, 6) for i in sets.values()]

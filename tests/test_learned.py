@@ -82,6 +82,7 @@ def test_answers_that_say_less_than_a_tenth_say_too_little() -> None:
 
     assert too_little([saying(0.125)], [saying(1.0)]) == ""
     assert too_little([saying(0.0625)], [saying(1.0)]) != ""
+    assert too_little([saying(0.0625)], [saying(0.5)]) == ""
     assert too_little([saying(0.0), saying(0.25)], [saying(1.0), saying(1.0)]) == ""  # the mean over seeds
     assert too_little([{"shift_bits": torch.zeros(6, 1)}], [saying(1.0)]) == ""
 

@@ -67,3 +67,4 @@ def test_two_changes_are_named_and_the_rest_is_counted(tmp_path: Path, changes: 
     with pytest.raises(InputError, match=r"[^;]+" + "; [^;]+" * (len(changes) > 1) + more + "$") as caught:
         open_toy(tmp_path / "j", make_terms(**changes), 3, join=True)
     assert ("more)" in str(caught.value)) == bool(more)
+    assert str(caught.value).count(";") == min(len(changes), 2) - 1
