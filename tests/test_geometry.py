@@ -178,3 +178,13 @@ def test_singular_matrices_are_named() -> None:
 def test_compose_needs_a_matrix() -> None:
     with pytest.raises(InputError, match="at least one matrix"):
         geometry.compose()
+
+
+def test_axes_as_a_matrix_by_hand() -> None:
+    """Centres are at (3, 1) before and at (2, 5) after: x -> 2 (x - 3) + 0.5 + 2, y -> -3 (y - 1) + 4 + 5."""
+    axes = geometry.Axes(vector(2, -3)[None].repeat(2, 1), vector(0.5, 4)[None].repeat(2, 1))
+    matrix = axes.matrix((3, 7), (11, 5))
+    assert matrix.dtype == torch.float64
+    assert matrix.tolist() == [[[2, 0, -3.5], [0, -3, 12], [0, 0, 1]]] * 2
+    alike = geometry.Axes(vector(2)[None], vector(1)[None])
+    assert alike.matrix((5, 5), (5, 5)).tolist() == [[[2, 0, -1], [0, 2, -1], [0, 0, 1]]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 import torch
 from hypothesis import given
@@ -77,3 +78,28 @@ def test_keeps_dtype_and_memory_of_whole_samples(dtype: torch.dtype) -> None:
     same, _ = mix(images, torch.eye(3), torch.ones(3), torch.zeros(3, 4, dtype=torch.int64))
     assert same.dtype == dtype
     assert torch.equal(same, images)
+
+
+def test_a_cutmix_window_covers_the_share_that_is_drawn() -> None:
+    """Away from the border: half sides of sqrt(1 - lam) / 2, so that its area is 1 - lam, which is uniform."""
+    size = 2_000
+    share, window = draw(0.0, 1.0, (20_000, size, 2 * size), [4])
+    left, top, right, bottom = window.double().unbind(1)
+    inside = (left > 0) & (top > 0) & (right < 2 * size) & (bottom < size)
+    width, height = right - left, bottom - top
+    assert torch.allclose(width[inside], 2 * height[inside], atol=3)  # the shape of the image
+    assert float(width[inside].max()) > 1.6 * size  # a window of nearly the whole image fits
+    assert torch.allclose(share.double(), 1 - width * height / (2 * size * size), atol=1e-6)
+
+    # Along x a centre c and a half side h, both in widths, are in [0, 1]: E[area] by scipy's quadrature.
+    def covered(h: float) -> float:
+        return float(scipy.integrate.quad(lambda c: min(c + h, 1) - max(c - h, 0), 0, 1, points=sorted({h, 1 - h}))[0])
+
+    expected = scipy.integrate.quad(lambda lam: covered(np.sqrt(1 - lam) / 2) ** 2, 0, 1)[0]
+    assert float((1 - share.double()).mean()) == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_is_off_is_never_drawn(setting: tuple[float, float]) -> None:
+    windows = (draw(*setting, (400, 50, 50), [1])[1][:, 2] > 0).double().mean()
+    assert float(windows) == pytest.approx({(0.4, 0.0): 0, (0.0, 1.0): 1, (0.2, 1.0): 0.5}[setting], abs=0.08)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from augkit.errors import InputError
 from augkit.invariance import Pairs, Plan
-from augkit.invariance.plan import draws, line_path, one_shift, square_grid
+from augkit.invariance.plan import draws, full_plan, line_path, one_shift, square_grid
 
 FULL = Plan(
     pairs=Pairs(3, -4.0, 4.0),
@@ -140,3 +140,27 @@ def test_scale_is_an_axis_of_its_own() -> None:
 def test_plans_that_make_no_sense_are_refused(make: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("most", "steps"), [(0.5, 1), (1.0, 2), (2.4, 4), (4.0, 8), (9.0, 8)])
+def test_a_full_plan_of_shifts_by_hand(most: float, steps: int) -> None:
+    plan = full_plan("shift", most, 3)
+    assert (plan.pairs.count, plan.pairs.low, plan.pairs.high) == (3, -most, most)
+    assert plan.lengths == pytest.approx([most / 6, most / 3, most / 2, most * 2 / 3, most * 5 / 6, most])
+    assert plan.fractions == ((0.0, 0.125, 0.25, 0.375, 0.5) if most >= 1 else ())
+    assert plan.directions == (0, 45, 90, 135, 180, 225, 270, 315)
+    assert len(plan.path) == 2 * math.floor(most) + 1 if most < 4 else len(plan.path) == 9
+    assert len(plan.path) == steps + 1 or most < 1
+    unit = min(1.0, most)
+    assert set(plan.grid) == {(x, y) for x in (-unit, 0.0, unit) for y in (-unit, 0.0, unit)}
+    assert plan.scales == ()
+    assert plan.blur_control
+
+
+def test_a_full_plan_of_factors_by_hand() -> None:
+    plan = full_plan("scale", 16.0, 5)
+    assert (plan.pairs.count, plan.pairs.low, plan.pairs.high) == (5, 1 / 16, 16)
+    assert plan.scales == plan.grid == pytest.approx([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16])
+    for most in (1.0, 0.5, math.inf):
+        with pytest.raises(InputError, match="max_scale: expected a factor above 1"):
+            full_plan("scale", most, 5)

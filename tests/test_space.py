@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from augkit.errors import InputError
 from augkit.policy import Policy
 from augkit.recipe import Recipe
-from augkit.space import Range, Space, changes_nothing, differences, rounded
+from augkit.space import CONTROLS, Range, Space, changes_nothing, differences, rounded
 
 BASE: dict[str, Any] = {"name": "toy", "data": {"name": "digits"}, "policy": {"shift": {}, "crop": {}}}
 WRITTEN = [
@@ -166,3 +166,25 @@ def test_ranges_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\ndata: {name: digits}\npolicy:\n  shift: {max_pixels: {search: [0, 8]}}\n")
     assert list(Space.load(file).ranges) == ["policy.shift.max_pixels"]
+
+
+def test_at_most_as_many_architectures_as_get_a_control() -> None:
+    def choices(count: int) -> str:
+        return f"model.width={{choice: [{', '.join(str(8 * (k + 1)) for k in range(count))}]}}"
+
+    both = ["model.downsample={choice: [maxpool, blurpool]}"]
+    assert len(load(choices(CONTROLS)).architectures()) == CONTROLS
+    assert len(load(choices(CONTROLS // 2), *both).architectures()) == CONTROLS
+    for overrides in ([choices(CONTROLS + 1)], [choices(CONTROLS // 2 + 1), *both]):
+        with pytest.raises(InputError, match="expected at most 32 architectures"):
+            load(*overrides)
+
+
+@pytest.mark.parametrize(("default", "inside"), [(0.5, True), (1.0, True), (4.0, True), (0.4, False), (4.1, False)])
+def test_the_recipe_as_it_stands_lies_within_closed_ranges(default: float, inside: bool) -> None:
+    ranges = {
+        "policy.shift.max_pixels": Range(low=0.5, high=4.0, default=default),
+        "optim.lr": Range(low=0.1, high=1.0, default=0.2),
+    }
+    current = Space(Recipe.model_validate(BASE), ranges).current()
+    assert current == ({"policy.shift.max_pixels": default, "optim.lr": 0.2} if inside else None)

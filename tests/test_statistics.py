@@ -274,3 +274,20 @@ def test_ratios_are_averaged_over_seeds_and_not_their_parts() -> None:
     found = statistic(view, LOG_RATIO.model_copy(update={"arm": "s", "control": "n"}))
     assert found.shown.value == pytest.approx((math.log(0.1) + math.log(0.5)) / 2)
     assert found.effect.per_seed == pytest.approx([math.log(0.1), math.log(0.5)])
+
+
+@pytest.mark.parametrize(("statistic_", "column"), [("accuracy_difference", "correct"), ("top1_change", "changed")])
+def test_a_mean_alone_and_less_that_of_the_control(statistic_: str, column: str) -> None:
+    values = {"a": [[1, 1, 1, 0], [1, 1, 0, 0]], "b": [[0, 1, 0, 0], [1, 0, 0, 0]]}
+    columns = {
+        (arm, seed, "shift"): {f"typical|{column}": np.array(row, dtype=float)}
+        for arm, rows in values.items()
+        for seed, row in enumerate(rows)
+    }
+    both = statistic(View(columns, [0, 1]), part(statistic_, arm="a", control="b")).effect
+    assert both.per_seed.tolist() == [0.5, 0.25]
+    assert both.estimate().value == pytest.approx(0.375)
+    assert both.n_images == 4
+    if statistic_ == "top1_change":
+        alone = statistic(View(columns, [0, 1]), part(statistic_, arm="a")).effect
+        assert alone.per_seed.tolist() == [0.75, 0.5]

@@ -16,7 +16,7 @@ from augkit.invariance import Estimate, Pairs, Plan
 from augkit.invariance.information import FACTORS
 from augkit.invariance.plan import line_path, one_shift, square_grid
 from augkit.invariance.reports import estimates
-from augkit.invariance.tally import FLIPS, Tally, answer, digest, smallest_integer
+from augkit.invariance.tally import FLIPS, Flip, Tally, answer, digest, smallest_integer
 
 PLAN = Plan(
     pairs=Pairs(2, -2.0, 2.0),
@@ -252,3 +252,19 @@ def test_digests_tell_images_apart_whatever_the_batch() -> None:
     assert len(set(whole.tolist())) == 5
     images[3, 0, 0, 0] += 0.5
     assert (digest(images) != whole).tolist() == [False, False, False, True, False]
+
+
+def test_a_flip_names_scales_only_where_they_say_something() -> None:
+    shifted, scaled = ((1.0, 0.0, 1.0), (0.0, 2.0, 1.0)), ((0.0, 0.0, 1.0), (0.0, 0.0, 1.25))
+    told = {
+        (axis, name): Flip(3, 1, views, (1, 2), (0.9, 0.8)).to_dict(axis)
+        for axis in ("shift", "scale")
+        for name, views in (("shifted", shifted), ("scaled", scaled))
+    }
+    assert told["shift", "shifted"] == {
+        "index": 3, "label": 1, "shifts": [[1.0, 0.0], [0.0, 2.0]], "answers": [1, 2], "probabilities": [0.9, 0.8]
+    }  # fmt: skip
+    assert told["shift", "scaled"]["scales"] == told["scale", "scaled"]["scales"] == [1.0, 1.25]
+    assert told["shift", "scaled"]["shifts"] == [[0.0, 0.0], [0.0, 0.0]]
+    assert told["scale", "shifted"]["scales"] == [1.0, 1.0]
+    assert "shifts" not in told["scale", "scaled"]

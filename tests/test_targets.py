@@ -304,3 +304,11 @@ def test_kornia_chain_of_ops_and_colour() -> None:
 def test_colour_after_the_geometry() -> None:
     both = torch.nn.Sequential(full(), K.ColorJitter(0.2, 0.2, 0.2))
     assert both(torch.rand(2, 3, *SIZE)).shape == (2, 3, 20, 27)
+
+
+def test_the_area_that_must_stay_visible_by_hand() -> None:
+    boxes = torch.tensor([[[10.0, 18.0, 14.0, 30.0], [-6.0, 4.0, 2.0, 8.0], [3.0, 9.0, 3.0, 12.0]]])
+    clipped, _ = targets.clip_boxes(boxes, SIZE)  # half of the first is left, a quarter of the second
+    assert clipped.tolist() == [[[10, 18, 14, 24], [0, 4, 2, 8], [3, 9, 3, 12]]]
+    for least, useful in ((0.0, [1, 1, 0]), (0.25, [1, 1, 0]), (0.3, [1, 0, 0]), (0.5, [1, 0, 0]), (0.51, [0, 0, 0])):
+        assert targets.clip_boxes(boxes, SIZE, least)[1].int().tolist() == [useful]
