@@ -69,10 +69,12 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_numbers_stand_in_the_result_file() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "tune-mnist5k.json").read_text())
     rows = {row["images"]: row["learned_invariance"] for row in results["table"] if row["arm"] == "best"}
-    for images in ("typical", "upside down", "photographs"):
-        number = rows[images]
-        text = " ".join(README.split())
-        assert f"{100 * number['value']:.0f} % [{100 * number['low']:.0f}, {100 * number['high']:.0f}]" in text, images
+    text, number = " ".join(README.split()), rows["typical"]
+    assert f"{100 * number['value']:.0f} % [{100 * number['low']:.0f}, {100 * number['high']:.0f}]" in text
+    for images, carried in results["carry_over"].items():
+        slope = carried["slope"]
+        assert f"{slope['value']:.2f} [{slope['low']:.2f}, {slope['high']:.2f}]" in text, images
+    assert (ROOT / "benchmarks" / "results" / "ruler.md").read_text() in README
     assert f"takes {results['cost']['seconds']:.0f} s" in " ".join(README.split())
     assert results["environment"]["versions"]["torch"]
     assert results["settings"]["seeds"] == 3
