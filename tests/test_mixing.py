@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augkit.mixing import draw, mix
+from augkit.mixing import draw, mix, mix_batch
 
 SETTINGS = [(0.4, 0.0), (0.0, 1.0), (0.2, 1.0)]
 
@@ -103,3 +103,16 @@ def test_a_cutmix_window_covers_the_share_that_is_drawn() -> None:
 def test_what_is_off_is_never_drawn(setting: tuple[float, float]) -> None:
     windows = (draw(*setting, (400, 50, 50), [1])[1][:, 2] > 0).double().mean()
     assert float(windows) == pytest.approx({(0.4, 0.0): 0, (0.0, 1.0): 1, (0.2, 1.0): 0.5}[setting], abs=0.08)
+
+
+def test_a_batch_is_mixed_with_labels_as_numbers_or_as_shares() -> None:
+    images, labels = torch.rand(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    seed = [3, 1, 4]
+    mixed, targets = mix_batch(images, labels, 3, 0.8, 0.0, seed)
+    assert targets.shape == (6, 3)
+    torch.testing.assert_close(targets.sum(1), torch.ones(6))
+    soft = torch.nn.functional.one_hot(labels, 3).float()
+    again, from_shares = mix_batch(images, soft, 3, 0.8, 0.0, seed)
+    assert torch.equal(mixed, again)
+    torch.testing.assert_close(targets, from_shares)
+    assert not torch.equal(targets, soft)

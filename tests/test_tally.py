@@ -230,6 +230,11 @@ def test_few_bytes_are_kept_of_an_image() -> None:
     assert smallest_integer(257) == torch.int16
 
 
+@pytest.mark.parametrize(("classes", "dtype"), [(256, torch.float32), (257, torch.float16)])
+def test_mean_probabilities_of_many_classes_are_kept_in_half_precision(classes: int, dtype: torch.dtype) -> None:
+    assert tally_of(made_up(0, 3, classes=classes)).merged("mean").dtype == dtype
+
+
 def test_what_cannot_be_counted_is_refused() -> None:
     logits = made_up(0, 3)
     with pytest.raises(InputError, match="finite logits"):
