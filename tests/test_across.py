@@ -106,3 +106,24 @@ def test_load_results_names_what_is_there_twice(tmp_path: Path) -> None:
         file.write_text(json.dumps(study(0.5, 0.1)))
     with pytest.raises(InputError, match="'s' twice"):
         load_results([tmp_path / "s", tmp_path / "s.json"])
+
+
+def test_errors_that_were_not_kept_are_read_off_the_interval() -> None:
+    # An interval of five seeds is as wide as t(4) makes it; of effects 0.2 and 0.4 the mean then has this error.
+    def plain(value: float, half: float) -> dict[str, Any]:
+        made = study(value, half)
+        made["claims"][0]["parts"][0]["statistic"] = "accuracy_difference"
+        return made
+
+    halves = (0.1, 0.3)
+    errors = [half / stats.t.ppf(0.975, 4) for half in halves]
+    expected, _ = pooled([0.2, 0.4], errors)
+    whole = across({"a": plain(0.2, halves[0]), "b": plain(0.4, halves[1])})[0].whole
+    assert (whole.value, whole.low) == (pytest.approx(expected.value), pytest.approx(expected.low))
+
+
+@pytest.mark.parametrize("lacking", ["value", "error"])
+def test_a_number_without_its_error_is_not_counted(lacking: str) -> None:
+    broken = study(0.5, 0.1)
+    broken["claims"][0]["parts"][0]["tested"] = {"value": 0.7, "error": 0.1, "freedom": 4, lacking: None}
+    assert not across({"a": study(0.5, 0.1), "b": broken})[0].whole.defined
