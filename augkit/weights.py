@@ -61,6 +61,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"weights '{path}': expected a state dict, got {type(nested).__name__}")
     tensors = _state_in(nested)
     if not tensors:
+        for _ in range(NESTED):  # the innermost says most
+            nested = next((nested[key] for key in NESTS if isinstance(nested.get(key), dict)), nested)
         listed = ", ".join(map(str, list(nested)[:SHOWN])) or "nothing"
         raise InputError(f"weights '{path}': expected a state dict, a dict of tensors, got one of {listed}")
     return tensors
