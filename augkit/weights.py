@@ -61,9 +61,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"weights '{path}': expected a state dict, got {type(nested).__name__}")
     tensors = _state_in(nested)
     if not tensors:
+        inner: Any = nested
         for _ in range(NESTED):  # the innermost says most
-            nested = next((nested[key] for key in NESTS if isinstance(nested.get(key), dict)), nested)
-        listed = ", ".join(map(str, list(nested)[:SHOWN])) or "nothing"
+            inner = next((inner[key] for key in NESTS if isinstance(inner.get(key), dict)), inner)
+        listed = ", ".join(map(str, list(inner)[:SHOWN])) or "nothing"
         raise InputError(f"weights '{path}': expected a state dict, a dict of tensors, got one of {listed}")
     return tensors
 
