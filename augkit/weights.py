@@ -22,6 +22,7 @@ NESTS = (
 # recomputing, Lightning's strategies.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 DEPTH = 3  # parts of a network's own names that can be a prefix
+NESTED = 4  # levels of a checkpoint that are looked into
 SHOWN = 3  # names of each kind that one line can hold
 
 
@@ -56,14 +57,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         nested = _safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
     except Unreadable as error:
         raise InputError(f"weights '{path}': cannot be read safely ({error}); save model.state_dict()") from None
-    state = nested
-    while isinstance(nested, dict):
-        state, nested = nested, _nested(nested)
-    if not isinstance(state, dict):
-        raise InputError(f"weights '{path}': expected a state dict, got {type(state).__name__}")
-    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not isinstance(nested, dict):
+        raise InputError(f"weights '{path}': expected a state dict, got {type(nested).__name__}")
+    tensors = _state_in(nested)
     if not tensors:
-        listed = ", ".join(map(str, list(state)[:SHOWN])) or "nothing"
+        inner: Any = nested
+        for _ in range(NESTED):  # the innermost says most
+            inner = next((inner[key] for key in NESTS if isinstance(inner.get(key), dict)), inner)
+        listed = ", ".join(map(str, list(inner)[:SHOWN])) or "nothing"
         raise InputError(f"weights '{path}': expected a state dict, a dict of tensors, got one of {listed}")
     return tensors
 
@@ -133,13 +134,19 @@ def final_layer(model: nn.Module) -> tuple[str, int] | None:
     return last
 
 
-def _nested(state: dict[Any, Any]) -> Any:
-    """The state dict within a checkpoint; None where there is none, or ``state`` is one."""
-    found = [state[key] for key in NESTS if isinstance(state.get(key), dict)]
-    if found or any(isinstance(value, Tensor) for value in state.values()):
-        return found[0] if found else None
-    own = [value for value in state.values() if isinstance(value, dict) and _is_state(value)]
-    return own[0] if len(own) == 1 else None
+def _state_in(content: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
+    """The state dict that ``content`` is or holds; None where there is none."""
+    if not isinstance(content, dict) or not depth:
+        return None
+    # What bears such a name may be empty, or hold settings of the network: then another is looked into.
+    named = next(filter(None, (_state_in(content.get(key), depth - 1) for key in NESTS)), None)
+    if named:
+        return named
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    own = [value for value in content.values() if isinstance(value, dict) and _is_state(value)]
+    if len(own) == 1 and not any(value.ndim for value in tensors.values()):  # beside it at most a loss or a count
+        return own[0]
+    return tensors or None
 
 
 def _is_state(state: dict[Any, Any]) -> bool:

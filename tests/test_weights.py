@@ -317,3 +317,32 @@ def test_reasons_are_short() -> None:
     assert str(Unreadable(ValueError())) == "ValueError"
     assert str(Unreadable("\x1b[1mbold\x1b[0m\nmore")) == "bold"
     assert len(str(Unreadable("a" * 1000))) == 120
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"mine": None, "loss": torch.tensor(0.3)},
+        {"state_dict": {}, "model": None},
+        {"model": {"name": "resnet", "width": 3}, "network": None},
+        {"params": {"lr": 0.1}, "net": {"ema": None}},
+    ],
+)
+def test_a_state_dict_is_found_beside_scalars_and_settings(tmp_path: Path, beside: dict[str, Any]) -> None:
+    state = nn.Linear(3, 2).state_dict()
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(inner) for key, inner in value.items()}
+        return state if value is None else value
+
+    torch.save(filled(beside), tmp_path / "a.pt")
+    assert list(read_weights(tmp_path / "a.pt")) == ["weight", "bias"]
+
+
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="expected a state dict"):
+        read_weights(tmp_path / "a.pt")
