@@ -113,7 +113,8 @@ def test_p_batch_is_one_coin_for_all() -> None:
 
 
 def alike(values: Tensor) -> bool:
-    return bool((values == values[:1]).all())
+    """Whether all samples are one, but for rounding: several threads may take the tail of a batch another way."""
+    return bool(torch.isclose(values, values[:1], rtol=0, atol=1e-5).all())
 
 
 @pytest.mark.parametrize("name", OPS)
