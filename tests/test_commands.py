@@ -108,7 +108,9 @@ def test_tune_writes_all_that_it_promises(tiny_file: str, tmp_path: Path, capsys
     results = json.loads((folder / "results.json").read_text())
     assert len(results["trials"]) == 3
     assert [point["strength"] for point in results["dose_response"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert results["dose_response"][0]["learned_invariance"]["value"] == 0
+    learned = [point["learned_invariance"]["value"] for point in results["dose_response"]]
+    assert learned[0] == 0
+    assert any(learned[1:])
     assert {len(curve) for curve in results["response"].values()} == {8}
     assert sum(trial["chosen"] for trial in results["trials"]) == 1
     page = (folder / "report.html").read_text()

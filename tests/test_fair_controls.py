@@ -43,6 +43,8 @@ def test_a_search_without_augmentation_claims_none(
     assert results["dose_response"] == []
     said = results["conclusion"]
     assert said.startswith("Chosen: no augmentation")
+    as_it_stands = results["chosen"]["others"] == {"train.label_smoothing": 0.0}
+    assert ("nothing that was tried is better" in said) == as_it_stands
     assert "augmentation removed" not in said
     assert "carry over" not in said
     assert "chosen: no augmentation; train.label_smoothing" in printed

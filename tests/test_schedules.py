@@ -73,3 +73,10 @@ def test_rates_rise_in_the_warm_up_and_never_after(name: str, warmup: float, fin
 def test_milestones_are_checked(milestones: list[float]) -> None:
     with pytest.raises(ValueError, match="rising shares"):
         ScheduleSettings(milestones=milestones)
+
+
+def test_a_warm_up_rises_linearly_and_then_the_cosine_has_what_is_left() -> None:
+    found = rates(20, warmup=0.25)
+    assert found[:5] == pytest.approx([(k + 1) / 6 for k in range(5)])
+    expected = of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, 15, T_max=15)
+    assert found[5:] == pytest.approx(expected)

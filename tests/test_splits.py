@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pictures import cells, write_folder, write_parquet
 
 from augkit.data import Images, load_dataset
-from augkit.data.splits import limited, partition, stratified
+from augkit.data.splits import limited, partition, sample, stratified
 from augkit.data.stream import MEMORY
 
 
@@ -113,3 +113,12 @@ def test_a_limit_holds_for_every_form_of_data(form: str, tmp_path: Path) -> None
     dataset = load_dataset(name, limit=10, memory=memory)
     assert (len(dataset.train), len(dataset.validation)) == (10, 25)
     assert len(load_dataset(name, limit=30, memory=memory).train.labels.unique()) == 25  # type: ignore[union-attr]
+
+
+def test_a_sample_has_as_many_of_every_class_as_there_are() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    images = Images(torch.zeros(100, 1, 1, 1, dtype=torch.uint8), labels)
+    for seed in range(5):
+        found = sample(images, 45, seed=seed).labels
+        assert found is not None
+        assert found.bincount(minlength=3).tolist() in ([18, 17, 10], [17, 18, 10])
