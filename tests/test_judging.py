@@ -11,6 +11,7 @@ import pytest
 from augkit import judging
 from augkit.claims import TYPICAL
 from augkit.finals import CURVE_POINTS, Tuning, dose_response
+from augkit.invariance import Estimate, InvarianceComparison
 from augkit.recipe import Recipe
 
 
@@ -78,3 +79,25 @@ def test_the_curve_is_taken_on_typical_images_alone(augmented: bool, monkeypatch
     assert judged.curves == dict.fromkeys(judged.curves, [{TYPICAL: "typical images curve"}] * 2)
     plain = [(run.of, run.seed, images) for run, images, curve in tuning.measured if not curve]
     assert plain == [(n, s, i) for n in finalists for s in (5, 6) for i in sets.values()]
+
+
+def test_what_still_changes_is_that_of_the_winner_on_typical_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recipe(**fields: Any) -> Recipe:
+        return Recipe.model_validate({"name": "x", "data": {"name": "digits"}, **fields})
+
+    def rate(value: float) -> Estimate:
+        return Estimate(value, value, value)
+
+    plain, best = recipe(), recipe(policy={"shift": {"max_pixels": 2.0}}, optim={"lr": 0.5})
+    rows = [(arm, images) for arm in ("control", "best") for images in (TYPICAL, "upside down")]
+    table = [{"arm": arm, "images": images, "top1_change": rate(0.1 * (k + 1))} for k, (arm, images) in enumerate(rows)]
+    more = InvarianceComparison("more", {"shift_information": rate(0.5)})
+    tuning: Any = SimpleNamespace(recipe=plain, final_seeds=[1, 2], terms=SimpleNamespace(seed=0))
+    one = SimpleNamespace(recipe=plain)
+    winner: Any = SimpleNamespace(recipe=best, augmented=True, plain=one, own=one, reference=one)
+    monkeypatch.setattr(judging, "conclusion", lambda *args: "What augmentation did.")
+    judged: Any = SimpleNamespace(carried={})
+    text = judging._conclusion(tuning, winner, judged, table, {"both": more})
+    assert text.startswith("Chosen: shift (max_pixels 2, p 1), with optim.lr 0.5 instead of ")
+    assert "still changes for 30.0 % [30.0, 30.0] of pairs" in text
+    assert text.endswith("both with seeds 1, 2.")
