@@ -263,6 +263,7 @@ def test_a_contrast_that_another_variability_contradicts_decides_nothing() -> No
     found = statistic(View(columns, (0, 1)), part("learned_invariance", arm="s", control="n"))
     assert found.shown.low > 0.5
     assert found.dissent == ("top1_change",)
+    assert found.decision == Decision(1.0, 1.0)
     assert found.decision.verdict == "undetermined"
     agreeing = {k: v | {"typical|changed": np.full(IMAGES, 0.1 if k[0] == "n" else 0.05)} for k, v in columns.items()}
     found = statistic(View(agreeing, (0, 1)), part("learned_invariance", arm="s", control="n"))
@@ -291,3 +292,11 @@ def test_a_mean_alone_and_less_that_of_the_control(statistic_: str, column: str)
     if statistic_ == "top1_change":
         alone = statistic(View(columns, [0, 1]), part(statistic_, arm="a")).effect
         assert alone.per_seed.tolist() == [0.75, 0.5]
+
+
+def test_seeds_that_would_refute_are_those_that_would_support_the_opposite() -> None:
+    effects = [0.6, 0.9, 1.4, 0.8]
+    opposite = seeds_needed(effects, (0.5, math.inf))
+    assert opposite is not None
+    assert seeds_needed(effects, (-math.inf, 0.5)) == opposite
+    assert seeds_needed([-value for value in effects], (-0.5, math.inf)) == opposite
