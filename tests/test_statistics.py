@@ -13,7 +13,7 @@ from made_up import bits_of
 from scipy import stats
 
 from augkit.claims import Part
-from augkit.decisions import decide, holm, p_words, power, seeds_needed
+from augkit.decisions import Decision, decide, holm, p_words, power, seeds_needed
 from augkit.invariance.intervals import mean_replicates
 from augkit.statistics import MissingError, View, half_length, statistic
 
