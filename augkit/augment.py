@@ -113,7 +113,7 @@ class Augment(nn.Module):
         self.ops = nn.ModuleList(ops)
         self.same_on_batch = same_on_batch
         self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
-        self.normalize = None if normalize is None else channel_statistics("normalize", normalize)
+        self.normalize = None if normalize is None else _channel_statistics(normalize)
         mean, std = self.normalize or (None, None)
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
@@ -387,11 +387,11 @@ def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
         raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
 
 
-def channel_statistics(name: str, pair: tuple[Any, Any]) -> tuple[list[float], list[float]]:
+def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[list[float], list[float]]:
     try:
-        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in pair)
+        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1).tolist() for v in normalize)
     except (TypeError, ValueError, RuntimeError):
-        raise InputTypeError(f"{name}: expected (mean, std), each a number or one number per channel") from None
-    if len(mean) != len(std) or not bool((std > 0).all() and torch.cat([mean, std]).isfinite().all()):
-        raise InputError(f"{name}: expected finite (mean, std) of equal length with std above 0")
-    return mean.tolist(), std.tolist()
+        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
+    if len(mean) != len(std) or not all(v > 0 for v in std):
+        raise InputError("normalize: expected (mean, std) of equal length with std above 0")
+    return mean, std

@@ -89,7 +89,7 @@ class Tail:
         with alone, torch.autocast(images.device.type, enabled=False):
             for op, params in zip(self.ops, self.params, strict=True):
                 with named(op, coloured.shape):
-                    coloured = _same_channels(op(coloured, params=params), coloured)
+                    coloured = op(coloured, params=params)
         return self.reached(coloured, images)
 
     def matrix(self, device: torch.device) -> Tensor:
@@ -180,13 +180,6 @@ def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
         return size
     out = op(torch.zeros(params["batch_prob"].shape[0], 1, *size), params=params)
     return out.shape[-2], out.shape[-1]
-
-
-def _same_channels(after: Tensor, before: Tensor) -> Tensor:
-    # Noise that was drawn for an image of other channels is broadcast without a word.
-    if after.shape[:2] != before.shape[:2]:
-        raise ValueError(f"{before.shape[1]} channels became {after.shape[1]}; images that share a draw need as many")
-    return after
 
 
 @contextlib.contextmanager

@@ -315,16 +315,12 @@ def check_images(images: Tensor, name: str = "images") -> None:
     """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
     if not isinstance(images, Tensor):
         raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
-    if images.is_nested or images.layout != torch.strided:
-        kind = "a nested" if images.is_nested else f"a {str(images.layout).removeprefix('torch.')}"
-        raise InputTypeError(f"{name}: expected a dense tensor (B, C, H, W), got {kind} one; make it dense before")
     if images.ndim != 4:
         raise InputError(
             f"{name}: expected 4 dimensions (B, C, H, W), got {images.ndim} {tuple(images.shape)}"
             + ("; add a batch dimension with images[None]" if images.ndim == 3 else "")
         )
-    floating = images.is_floating_point() and images.dtype.itemsize > 1  # torch computes nothing in 8 bits
-    if not (floating or images.dtype == torch.uint8):
+    if not (images.is_floating_point() or images.dtype == torch.uint8):
         raise InputTypeError(f"{name}: expected a floating dtype or uint8, got {images.dtype}")
     if 0 in images.shape[-2:]:
         raise InputError(f"{name}: expected at least one pixel, got {tuple(images.shape)}")

@@ -36,7 +36,7 @@ from torch.utils.data import get_worker_info
 from augkit import following, geometry, targets
 from augkit.adapters.arrays import from_tensor, restored, to_tensor, unit_of, working
 from augkit.colour import Tail
-from augkit.errors import InputError, InputTypeError, unknown_name
+from augkit.errors import InputError, unknown_name
 from augkit.policy import Policy
 from augkit.random_geometry import RandomGeometry
 from augkit.ranks import draws_of_rank, place_among_processes
@@ -100,16 +100,6 @@ class PolicyTransform(albumentations.DualTransform):
         self._augment = checked.augment(self.size)
         self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
 
-    def update_transform_params(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Albumentations' own, which takes the size from an image; without one it would end in a KeyError."""
-        found = [data[name] for name in ("volume", "volumes", "image", "images") if data.get(name) is not None]
-        if not any(len(value) for value in found):
-            raise InputError(f"PolicyTransform: expected an image, images or a volume, got {sorted(data) or 'nothing'}")
-        updated: dict[str, Any] = super().update_transform_params(params, data)
-        if len(updated["shape"]) not in (2, 3):
-            raise InputError(f"PolicyTransform: expected images (H, W) or (H, W, C), got {tuple(updated['shape'])}")
-        return updated
-
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
         augment, rank = self._augment, place_among_processes()[0]
@@ -150,8 +140,6 @@ class PolicyTransform(albumentations.DualTransform):
         del args
         following.check_followed(self._augment.ops, "PolicyTransform")
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
-        if mask.dtype.hasobject or mask.dtype.itemsize not in (1, 2, 4, 8):
-            raise InputTypeError(f"mask: expected a dtype of 8, 16, 32 or 64 bits, got {mask.dtype}")
         # Pixels are only picked, so any dtype can be seen as the integers of its width, which torch knows.
         bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
         matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned

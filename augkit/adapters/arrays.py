@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from augkit.errors import InputError, InputTypeError
+from augkit.errors import InputTypeError
 
 
 def unit_of(dtype: np.dtype) -> float:
@@ -14,17 +14,8 @@ def unit_of(dtype: np.dtype) -> float:
     return float(np.iinfo(dtype).max) if integer else 1.0
 
 
-def check_array(image: np.ndarray, name: str = "image") -> None:
-    """Raise unless ``image`` is ``(H, W)`` or ``(H, W, C)`` of real numbers of at most 64 bits."""
-    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
-        raise InputTypeError(f"{name}: expected an array of numbers of at most 64 bits, got {image.dtype}")
-    if image.ndim not in (2, 3):
-        raise InputError(f"{name}: expected (H, W) or (H, W, C), got {image.shape}")
-
-
 def working(image: np.ndarray, unit: float) -> np.ndarray:
     """``image`` in a dtype that `Augment` takes: uint8 and floats as they are, others as exact floats over ``unit``."""
-    check_array(image)
     if image.dtype == np.uint8 or image.dtype.kind == "f":
         return image
     exact = np.dtype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
@@ -51,9 +42,10 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     """``(H, W)`` or ``(H, W, C)`` to ``(1, C, H, W)``; a view where torch can have one.
 
     Raises:
-        InputError, InputTypeError: as `check_array`, such as for an array of objects.
+        InputTypeError: a dtype that torch does not have, such as objects.
     """
-    check_array(image)
+    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
+        raise InputTypeError(f"image: expected an array of numbers of at most 64 bits, got {image.dtype}")
     native = image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
     # Torch knows no negative strides, and warns of arrays that may not be written.
     tensor = torch.from_numpy(np.require(native, requirements=["C", "W"]))

@@ -39,7 +39,7 @@ def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor
         InputError: the batch has no such place.
         InputTypeError: what is there is no tensor.
     """
-    found = {name: entry(batch, key) for name, key in keys.present().items()}
+    found = {name: _at(batch, key) for name, key in keys.present().items()}
     images = found.pop("images")
     out = augment(images, **found, strength=strength)
     if not found:
@@ -57,8 +57,7 @@ def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
     return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
 
 
-def entry(batch: Any, key: Key) -> Tensor:
-    """The tensor at ``key`` of ``batch``; raises as `augmented` does."""
+def _at(batch: Any, key: Key) -> Tensor:
     if isinstance(batch, Tensor) and key == 0:
         return batch
     try:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,8 @@ from torch import Tensor
 from augkit.adapters.arrays import to_tensor
 from augkit.augment import Augment
 from augkit.data.decode import ALPHA_MODES, in_mode, upright
-from augkit.errors import InputError, InputTypeError, unknown_name
+from augkit.errors import InputError, InputTypeError
 
-_MODES = ALPHA_MODES.union(PIL.Image.MODES)
 _KEPT = frozenset({"LA", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})  # channels of 8 bits beside those of `upright`
 
 
@@ -43,16 +42,11 @@ class DatasetTransform:
     def __init__(
         self, augment: Augment, column: str = "image", output: str = "pixel_values", mode: str | None = "RGB"
     ) -> None:
-        if mode is not None and mode not in _MODES:
-            raise unknown_name("mode", mode, _MODES)
         self.augment, self.column, self.output, self.mode = augment, column, output, mode
 
     def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         if self.column not in rows:
             raise InputError(f"DatasetTransform: expected a column '{self.column}', got {list(rows)}; name it: column=")
-        if not isinstance(rows[self.column], Sequence) or isinstance(rows[self.column], str):
-            kind = type(rows[self.column]).__name__
-            raise InputTypeError(f"DatasetTransform: expected a list of images in '{self.column}', got {kind}")
         images = [self.augment(self._tensor(image)[None])[0] for image in rows[self.column]]
         return {**{name: values for name, values in rows.items() if name != self.column}, self.output: images}
 
@@ -69,10 +63,10 @@ class DatasetTransform:
         shallow = not image.mode.startswith(("I", "F"))
         if self.mode is None and image.mode in _KEPT:
             return image
+        if self.mode in ALPHA_MODES and shallow:
+            return in_mode(image, self.mode)
         try:
-            if self.mode in ALPHA_MODES and shallow:
-                return in_mode(image, self.mode)
             decoded = upright(image.copy())  # which belongs to the dataset
-            return decoded if self.mode is None else in_mode(decoded, self.mode)
         except ValueError as error:
             raise InputError(f"DatasetTransform: {error}; convert it before") from None
+        return decoded if self.mode is None else in_mode(decoded, self.mode)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, entry, replaced
-from augkit.augment import Augment, channel_statistics
-from augkit.errors import InputError
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
+from augkit.augment import Augment
+from augkit.errors import InputTypeError
 
 
 class AugmentedLoader:
@@ -44,12 +44,12 @@ class AugmentedLoader:
     def __iter__(self) -> Iterator[Any]:
         statistics = _statistics(self.normalized) if self.normalized is not None else _normalized_by(self.loader)
         for batch in self.loader:
-            images = entry(batch, self.keys.images)
+            images = batch[self.keys.images]
             self.augment.to(images.device)
             if statistics is None or not images.is_floating_point() or self._idle():
                 yield replaced(batch, augmented(self.augment, batch, self.keys))
                 continue
-            mean, std = (values.to(images.device) for values in _of_channels(statistics, images))
+            mean, std = (values.to(images.device) for values in statistics)
             plain = replaced(batch, {self.keys.images: images.float() * std + mean})
             values = augmented(self.augment, plain, self.keys)
             values[self.keys.images] = self._normal(values[self.keys.images], mean, std, images.dtype)
@@ -86,16 +86,11 @@ class AugmentedLoader:
 
 def _statistics(pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation as ``(C, 1, 1)``, float32."""
-    mean, std = (torch.tensor(v, dtype=torch.float32) for v in channel_statistics("normalized", pair))
-    return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
-
-
-def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """``statistics``, which must be those of one channel or of all of ``images`` ``(B, C, H, W)``."""
-    count = len(statistics[0])
-    if images.ndim != 4 or count not in (1, images.shape[1]):
-        raise InputError(f"normalized: expected images (B, {count}, H, W), got {tuple(images.shape)}")
-    return statistics
+    try:
+        mean, std = (torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in pair)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalized: expected (mean, std), each a number or one number per channel") from None
+    return mean, std
 
 
 def _normalized_by(loader: Any) -> tuple[Tensor, Tensor] | None:
