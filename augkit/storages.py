@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -215,11 +216,30 @@ class Journal(JournalFileBackend):
         """`repair` under the lock, which is waited for only where the last line has no end."""
         if not self._torn():
             return False
-        self._lock.acquire()  # somebody may just be writing that line
-        try:
+        with self._locked():  # somebody may just be writing that line
             return self.repair()
-        finally:
-            self._lock.release()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock; a signal that interrupts taking or releasing it is raised as itself.
+
+        Optuna's lock cleans up after a signal; where the signal came just after the file was gone, that fails, and the
+        error of the cleaning ("No such file", "did not possess lock") would be reported as a full disk.
+        """
+        handled = sys.exc_info()[1]
+        try:
+            self._lock.acquire()
+            try:
+                yield
+            finally:
+                self._lock.release()
+        except (OSError, RuntimeError) as error:
+            cause = error.__context__
+            while cause is not None and cause is not handled:
+                if not isinstance(cause, Exception):
+                    raise cause from None
+                cause = cause.__context__
+            raise
 
     def repair(self) -> bool:
         """Cut a last line that has no end; only while nobody writes."""
@@ -240,15 +260,12 @@ class Journal(JournalFileBackend):
         """Append under the lock, after a repair."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         try:
-            self._lock.acquire()
-            try:
+            with self._locked():
                 self.repair()
                 with open(self._file_path, "ab") as file:
                     file.write(lines.encode())
                     file.flush()
                     os.fsync(file.fileno())
-            finally:
-                self._lock.release()
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.repair()  # half a line may have found room

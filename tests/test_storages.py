@@ -45,6 +45,44 @@ def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -
     assert b'"wor{' not in journal.read_bytes()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("links", "call"),
+    [(True, call) for call in ("symlink", "rename", "unlink", "fsync")]
+    + [(False, call) for call in ("close", "rename", "unlink", "fsync")],
+)
+def test_a_signal_at_any_call_of_a_write_is_that_signal(
+    call: str, when: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's lock cleans up after a signal, and fails where the file is already gone: that was told as a full disk."""
+    path = tmp_path / "study.journal"
+    real = os.symlink
+
+    def refused(*values: object, **named: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "symlink", refused)
+    storage = open_storage(path)
+    number = storage.create_new_study([StudyDirection.MINIMIZE], "first")
+    function = getattr(os, call)
+
+    def interrupted(*values: object, **named: object) -> None:
+        if when == "after":
+            function(*values, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            storage.set_study_user_attr(number, "key", 1)
+    monkeypatch.setattr(os, "symlink", real)
+    path.with_name("study.journal.lock").unlink(missing_ok=True)  # else it is taken over after its patience
+    again = open_storage(path)
+    again.set_study_user_attr(number, "next", 2)
+    assert again.get_study_user_attrs(number)["next"] == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"{}\n{", b"{"])
 def test_repair_keeps_whole_lines(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "j"
