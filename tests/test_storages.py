@@ -54,7 +54,7 @@ def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -
 def test_a_signal_at_any_call_of_a_write_is_that_signal(
     call: str, when: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Optuna's lock cleans up after a signal, and fails where the file is already gone: that was told as a full disk."""
+    """Optuna's lock cleans up after a signal, and fails where the file is already gone: that read as a full disk."""
     path = tmp_path / "study.journal"
     real = os.symlink
 
