@@ -37,7 +37,7 @@ import peers  # noqa: E402
 import reference  # noqa: E402
 from peers import CONTENDERS, Case, UnavailableError, augment_of  # noqa: E402
 
-from augkit.resampling import resample  # noqa: E402
+from augkit.augment.resample import resample  # noqa: E402
 
 BATCHES = {"cpu": [(32, 3, 224, 224), (64, 3, 32, 32)], "cuda": [(256, 3, 224, 224), (1024, 3, 32, 32)]}
 DTYPES = {"cpu": [torch.float32, torch.uint8], "cuda": [torch.float32, torch.uint8, torch.bfloat16]}

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import augkit
-from augkit.errors import OddMapWarning
+from augkit.core.errors import OddMapWarning
 
 SIZES = (64, 72, 96)
 DTYPES = (torch.float32, torch.float64)

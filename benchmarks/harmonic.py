@@ -12,7 +12,7 @@ All parts write ``results/harmonic.json``.
   that fade out towards the border. Signal is the variance of logits over images.
 - **digits**: `HarmonicNet` and the plain `small_cnn` are trained on upright MNIST digits without augmentation, and
   tested on upright ones and on ones turned by uniformly random angles. Intervals are 95 %, over images and seeds
-  (`augkit.invariance.intervals`); the difference is paired. For comparison: the plain network of four times the
+  (`augkit.invariance.bootstrap`); the difference is paired. For comparison: the plain network of four times the
   size, and the plain one trained on digits turned at random.
 """
 
@@ -32,13 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit import geometry
 from augkit.architectures import HarmonicConv2d, HarmonicNet, build_model
-from augkit.architectures.networks import initialise
+from augkit.architectures.build import initialise
+from augkit.augment import geometry
+from augkit.augment.resample import resample
+from augkit.core.files import environment, write
 from augkit.data import load_dataset
-from augkit.folders import environment, write
-from augkit.invariance.intervals import Estimate, Replicates, combine, replicates
-from augkit.resampling import resample
+from augkit.invariance.bootstrap import Estimate, Replicates, combine, replicates
 
 RESULTS = Path(__file__).parent / "results" / "harmonic.json"
 FLOAT = torch.float64

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import augkit
-from augkit import backends
+from augkit.augment import backends
 
 PIXELS, FACTOR, AREA, RATIO = 4.0, 1.25, (0.35, 1.0), (3 / 4, 4 / 3)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

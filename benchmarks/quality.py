@@ -35,12 +35,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from augkit import geometry
-from augkit.folders import environment, write
-from augkit.interpolation import KERNELS
+from augkit.augment import geometry
+from augkit.augment.kernels import KERNELS
+from augkit.augment.resample import resample
+from augkit.core.figures import BLUE, GREY, STYLE, save_png
+from augkit.core.files import environment, write
 from augkit.invariance import Estimate
-from augkit.report.figures import BLUE, GREY, STYLE, save_png
-from augkit.resampling import resample
 
 Array = np.ndarray
 Shift = Callable[[Array, float, float], Array]  # image (H, W) float32 in [0, 1], pixels right, pixels down

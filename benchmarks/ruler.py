@@ -24,10 +24,10 @@ from torch import nn
 
 import augkit
 from augkit.data import Dataset
-from augkit.evaluation import measure_model
 from augkit.invariance import Estimate, InvarianceReport, learned_invariance
-from augkit.invariance.intervals import replicates
+from augkit.invariance.bootstrap import replicates
 from augkit.invariance.learned import compare_invariance
+from augkit.train.evaluate import measure_model
 
 HERE = Path(__file__).parent
 DIVISORS = (2, 4, 8)

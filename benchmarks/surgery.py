@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from augkit.architectures import antialias, surgery_report
-from augkit.architectures.replacing import change_padding
-from augkit.architectures.tracing import trace
-from augkit.folders import environment, write
+from augkit.architectures.antialiased_layer import change_padding
+from augkit.architectures.strided_calls import trace
+from augkit.core.files import environment, write
 
 # Family, network, side of the image: 128, or what the network needs for no map to be smaller than its padding.
 FAMILIES = [

@@ -29,13 +29,13 @@ import optuna
 import torch
 from machine import environment, loads
 
-from augkit import search
-from augkit.building import load_recipe_data
-from augkit.report.search_figures import dominated_volume
-from augkit.search import Goal, Terms
-from augkit.space import Space
-from augkit.storages import open_storage
-from augkit.trials import Worker
+from augkit.core.jobs.storage import open_storage
+from augkit.train.build import load_recipe_data
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.search_figures import dominated_volume
+from augkit.tune.space import Space
+from augkit.tune.trial import Worker
 
 HERE = Path(__file__).parent
 DIGITS = {
@@ -79,9 +79,9 @@ def run_search(recipe: Mapping[str, Any] | str, trials: int, epochs: int, **how:
     data = load_recipe_data(space.recipe)
     points: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:
-        kept, search.PRESETS = search.PRESETS, search.PRESETS if presets else {}
-        study, _ = search.make_or_join(open_storage(Path(folder) / "j"), "s", terms, trials, join=False)
-        search.PRESETS = kept
+        kept, optuna_study.PRESETS = optuna_study.PRESETS, optuna_study.PRESETS if presets else {}
+        study, _ = optuna_study.make_or_join(open_storage(Path(folder) / "j"), "s", terms, trials, join=False)
+        optuna_study.PRESETS = kept
         worker = Timed(study, terms, data, torch.device("cpu"))
         if sampler is not None:
             study.sampler = sampler

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from augkit.data import Dataset, load_dataset
-from augkit.recipe import Recipe
+from augkit.train.recipe import Recipe
 
 # A busy machine stalls for longer than any example takes, and what fails once should fail again.
 hypothesis.settings.register_profile(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from augkit.across import across, in_words, load_results, pooled
-from augkit.command import run
-from augkit.compare import main
-from augkit.errors import InputError
+from augkit.compare.__main__ import main
+from augkit.compare.study.meta_analysis import across, in_words, load_results, pooled
+from augkit.core.cli import run
+from augkit.core.errors import InputError
 
 
 def slow(y: list[float], se: list[float]) -> tuple[float, float, float]:

@@ -18,12 +18,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import augkit
-from augkit import targets
 from augkit.adapters.batch import Keys
 from augkit.adapters.collate import Collate
 from augkit.adapters.torchvision import Geometry
-from augkit.errors import InputError, InputTypeError
-from augkit.geometry import Axes
+from augkit.augment import targets
+from augkit.augment.geometry import Axes
+from augkit.core.errors import InputError, InputTypeError
 
 SIZE = (20, 27)
 

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import augkit
-from augkit.adapters import albumentations as twins
-from augkit.errors import InputError
+from augkit.augment import albumentations_twin as twins
+from augkit.core.errors import InputError
 
 FULL = {
     "shift": {"max_pixels": 3.0},

@@ -24,7 +24,7 @@ from augkit.architectures import (
     Style,
     aliasfree,
 )
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 SHIFTS = [(1.0, 0.0), (3.0, -5.0), (0.5, -0.5), (1 / 3, 2 / 3)]
 sides = st.integers(1, 20)

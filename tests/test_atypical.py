@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from augkit.core.errors import InputError
 from augkit.data import Images, atypical, atypical_versions, load_dataset
 from augkit.data.atypical import Erase, Place, TextureShuffle, UpsideDown, place_beyond
-from augkit.errors import InputError
 
 STEPS = {
     "upside down": UpsideDown(),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import augkit
-from augkit import backends
-from augkit.backends import separable
-from augkit.interpolation import HALF_WIDTH, PADDINGS
-from augkit.resampling import Finish, resample, resample_checked, shift_checked
+from augkit.augment import backends
+from augkit.augment.backends import separable
+from augkit.augment.kernels import HALF_WIDTH, PADDINGS
+from augkit.augment.resample import Finish, resample, resample_checked, shift_checked
 
-native = pytest.importorskip("augkit.backends.native", reason="numba is not installed")
+native = pytest.importorskip("augkit.augment.backends.native", reason="numba is not installed")
 SIZES = [((7, 10), (7, 10)), ((1, 5), (4, 3)), ((31, 70), (33, 20))]
 
 
@@ -36,7 +36,7 @@ def matrices(size: tuple[int, int], out: tuple[int, int]) -> Tensor:
     fx, fy = out[1] / size[1], out[0] / size[0]
     rows = [(1, 0, 1, 0), (-1.3 * fx, size[1] - 1.2, 0.7 * fy, 1.37), (0.4 * fx, -3.3, 1.9 * fy, -5)]
     values = torch.tensor(rows, dtype=torch.float32).T
-    return augkit.geometry.axis_aligned(*values)
+    return augkit.augment.geometry.axis_aligned(*values)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -90,7 +90,7 @@ def test_far_from_the_image(padding: str, place: float) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (1, 1, 1, 1), (2, 5, 3, 3)])
 def test_any_batch_and_number_of_channels(shape: tuple[int, ...]) -> None:
-    images, matrix = torch.rand(shape), augkit.geometry.shift(torch.full((shape[0], 2), 0.25))
+    images, matrix = torch.rand(shape), augkit.augment.geometry.shift(torch.full((shape[0], 2), 0.25))
     out = native.resample(images, matrix, (6, 2), "bicubic", "reflection", 1.0)
     expected = separable.resample(images, matrix, (6, 2), "bicubic", "reflection", 1.0)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
@@ -180,7 +180,7 @@ class TestChoice:
             chosen.append(backends.choose(images, matrix, axis_aligned=True))
             return resample_checked(images, matrix, (8, 8), "bilinear", "zeros", 1.0, axis_aligned=True)
 
-        matrix = augkit.geometry.shift(torch.full((2, 2), 0.3))
+        matrix = augkit.augment.geometry.shift(torch.full((2, 2), 0.3))
         torch.testing.assert_close(run(self.images, matrix), resample(self.images, matrix, kernel="bilinear"))
         assert set(chosen) == {"separable"}
 
@@ -188,7 +188,7 @@ class TestChoice:
         expected = resample(self.images, self.matrix * 1.0)
         backends.installed.cache_clear()
         monkeypatch.setitem(sys.modules, "numba", None)
-        monkeypatch.delitem(sys.modules, "augkit.backends.native")
+        monkeypatch.delitem(sys.modules, "augkit.augment.backends.native")
         monkeypatch.delattr(backends, "native")
         assert backends.choose(self.images, self.matrix, axis_aligned=True) == "separable"
         torch.testing.assert_close(resample(self.images, self.matrix * 1.0), expected)
@@ -196,13 +196,13 @@ class TestChoice:
     def test_numba_is_imported_only_when_used(self) -> None:
         import subprocess
 
-        code = "import sys, augkit.resampling, augkit.backends; sys.exit('numba' in sys.modules)"
+        code = "import sys, augkit.augment.resample, augkit.augment.backends; sys.exit('numba' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_works_in_a_forked_worker() -> None:
-    images, matrix = torch.rand(4, 3, 64, 64), augkit.geometry.shift(torch.full((4, 2), 0.3))
+    images, matrix = torch.rand(4, 3, 64, 64), augkit.augment.geometry.shift(torch.full((4, 2), 0.3))
     expected = resample(images, matrix)  # starts the threads, which a fork loses
     loader = torch.utils.data.DataLoader(
         Augmented(images, matrix),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import augkit
-from augkit.blur import shift_blur, shift_response
-from augkit.errors import InputError
-from augkit.interpolation import FUNCTION
-from augkit.resampling import resample
+from augkit.augment.blur import shift_blur, shift_response
+from augkit.augment.kernels import FUNCTION
+from augkit.augment.resample import resample
+from augkit.core.errors import InputError
 
 KERNELS = ["bilinear", "bicubic", "lanczos3", "sinc"]
 FRACTIONS = [(0.5, 0.25), (-0.3, 2.7), (0.01, -0.5)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy import stats
 
-from augkit.comparison import arrives
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import CarryOver, Estimate, InvarianceReport, carry_over
 from augkit.invariance.carry_over import fit_line
+from augkit.measure.comparison import arrives
 
 IMAGES = 60
 

@@ -12,16 +12,16 @@ import torch
 import yaml
 from optuna.trial import TrialState
 
-from augkit import cell_queue
-from augkit.cell_queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_shared, leading
-from augkit.cells import Cell, Workplace, cells_of, to_do
-from augkit.errors import InputError, RunError
-from augkit.requeueing import requeue
-from augkit.storages import open_storage
-from augkit.studies import Study
-from augkit.studying import run_study
-from augkit.supervising import Spread, recover
-from augkit.taking import Watch, take_one
+from augkit.compare.study import queue as cell_queue
+from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
+from augkit.compare.study.pipeline import run_study
+from augkit.compare.study.queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_shared, leading
+from augkit.compare.study.schema import Study
+from augkit.core.errors import InputError, RunError
+from augkit.core.jobs.pool import Spread, recover
+from augkit.core.jobs.retry import requeue
+from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import Watch, take_one
 
 
 def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") -> tuple[CellQueue, Study]:

@@ -15,17 +15,17 @@ from pictures import noise
 from PIL import Image
 
 import augkit
-from augkit import compare
-from augkit.building import load_recipe_data
-from augkit.cells import Cell, Workplace, cells_of, to_do
-from augkit.command import run
-from augkit.errors import InputError, OddMapWarning, RunError
+from augkit.compare import __main__ as compare
+from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
+from augkit.compare.study.measurements import read, read_accuracy
+from augkit.compare.study.pipeline import run_study, summary
+from augkit.compare.study.schema import Measure, Study
+from augkit.core.cli import run
+from augkit.core.errors import InputError, OddMapWarning, RunError
 from augkit.invariance.information import entropy, shift_information
-from augkit.models import load_model
-from augkit.readings import read, read_accuracy
-from augkit.recipe import Recipe
-from augkit.studies import Measure, Study
-from augkit.studying import run_study, summary
+from augkit.train.build import load_recipe_data
+from augkit.train.load_model import load_model
+from augkit.train.recipe import Recipe
 
 
 def stamps(folder: Path) -> dict[str, int]:

@@ -26,7 +26,7 @@ from augkit.architectures.polyphase import (
     AdaptivePolyphaseUpsampling,
     LearnablePolyphaseSampling,
 )
-from augkit.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import Certificate, certify
 
 C = 4  # channels everywhere
@@ -359,10 +359,12 @@ def test_what_cannot_be_seen_through_is_refused(name: str) -> None:
 
 def test_logits_that_move_are_never_certified(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that is wrong does not get its way."""
-    from augkit.invariance.certificate import modules
+    from augkit.invariance.certificate import module_rules
 
-    monkeypatch.setitem(modules.MODULES, nn.MaxPool2d, lambda module, call: call.x.state)
-    monkeypatch.setattr(modules.windows, "without", lambda x, dims, keepdim=True: x.state.with_axes((None, None)))
+    monkeypatch.setitem(module_rules.MODULES, nn.MaxPool2d, lambda module, call: call.x.state)
+    monkeypatch.setattr(
+        module_rules.window_rules, "without", lambda x, dims, keepdim=True: x.state.with_axes((None, None))
+    )
     certificate = certify(net(nn.MaxPool2d(2)), 16)
     assert certificate.verdict == "refused"
     assert "the logits move under integer ones" in certificate.reason

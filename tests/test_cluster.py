@@ -24,9 +24,9 @@ import pytest
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit import search
-from augkit.space import Space
-from augkit.storages import open_storage
+from augkit.core.jobs.storage import open_storage
+from augkit.tune import optuna_study
+from augkit.tune.space import Space
 
 pytestmark = pytest.mark.cluster
 
@@ -72,7 +72,7 @@ def table() -> Iterator[None]:
     """The faults seen, as a file."""
     yield
     if os.environ.get("AUGKIT_FAULTS"):
-        from augkit.folders import environment
+        from augkit.core.files import environment
 
         text = json.dumps({"faults": ROWS, "environment": environment()}, indent=2)
         Path(os.environ["AUGKIT_FAULTS"]).write_text(text + "\n")
@@ -151,11 +151,11 @@ class Team:
     ) -> None:
         self.url, self.folder, self.grace, self.name, self.workers = url, folder, grace, name, []
         space = Space.load(recipe)
-        terms = search.Terms(space=space.to_dict(), epochs=6)
-        self.study, _ = search.make_or_join(opened(url), name, terms, trials, join=False)
+        terms = optuna_study.Terms(space=space.to_dict(), epochs=6)
+        self.study, _ = optuna_study.make_or_join(opened(url), name, terms, trials, join=False)
 
     def add(self, index: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "augkit.worker", "--storage", self.url, "--study", self.name]
+        command = [sys.executable, "-m", "augkit.tune.worker", "--storage", self.url, "--study", self.name]
         command += ["--index", str(index), "--grace", str(self.grace), "--device", "cpu"]
         worker = on_host(f"host-{'ab'[index % 2]}", command, self.folder / f"worker{index}.log")
         self.workers.append(worker)
@@ -192,7 +192,7 @@ class Team:
 
 
 def wait(ask: Callable[[], Any], what: str) -> Any:
-    found = search.wait_for(ask, PATIENCE, pause=0.02)
+    found = optuna_study.wait_for(ask, PATIENCE, pause=0.02)
     assert found is not None, f"no {what} within {PATIENCE:.0f} s"
     return found
 
@@ -233,8 +233,8 @@ def test_four_workers_on_two_hosts_run_sixty_trials_once_each(postgres: Postgres
         assert worker.wait(PATIENCE) == 0, "\n".join(p.read_text()[-800:] for p in tmp_path.glob("worker*.log"))
     study = optuna.load_study(storage=opened(postgres.url), study_name="team")
     tally(study, 60, "none: 4 workers on 2 hosts ask at once", "one made the study, three joined it")
-    hosts = {trial.user_attrs["worker"].split(":")[0] for trial in search.completed(study)}
-    helpers = {trial.user_attrs["worker"] for trial in search.completed(study)}
+    hosts = {trial.user_attrs["worker"].split(":")[0] for trial in optuna_study.completed(study)}
+    helpers = {trial.user_attrs["worker"] for trial in optuna_study.completed(study)}
     assert len(helpers) >= 2
     assert len(hosts) == 2 or hosts == {socket.gethostname()}
     reports = [folder / "report.html" for folder in tmp_path.glob("out*")]
@@ -291,7 +291,7 @@ def local(recipe: Path, folder: Path, *words: str) -> list[str]:
 
 def workers_of(parent: int) -> list[int]:
     found = subprocess.run(
-        ["pgrep", "-f", f"augkit.worker .*--parent {parent}( |$)"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"augkit.tune.worker .*--parent {parent}( |$)"], capture_output=True, text=True, check=False
     )
     return [int(pid) for pid in found.stdout.split()]
 
@@ -401,7 +401,7 @@ def test_a_study_behind_a_grpc_proxy(postgres: Postgres, recipe: Path, tmp_path:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = (
-        "import optuna; from augkit.storages import open_storage;"
+        "import optuna; from augkit.core.jobs.storage import open_storage;"
         f"optuna.storages.run_grpc_proxy_server(open_storage('{postgres.url}'), host='127.0.0.1', port={port})"
     )
     server = on_host("proxy", [sys.executable, "-W", "ignore", "-c", code], tmp_path / "proxy.log")

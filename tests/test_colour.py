@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit import Augment, RandomHorizontalFlip, RandomSubpixelShift
-from augkit.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 

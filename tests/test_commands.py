@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from augkit import command, compare, measure, train, tune
-from augkit.command import run
+from augkit.compare import __main__ as compare
+from augkit.core import cli
+from augkit.core.cli import run
+from augkit.core.errors import InputError
 from augkit.data import Dataset
-from augkit.errors import InputError
-from augkit.recipe import Recipe
+from augkit.measure import __main__ as measure
+from augkit.train import __main__ as train
+from augkit.train.recipe import Recipe
+from augkit.tune import __main__ as tune
 
 COMMANDS = {"train": train, "measure": measure, "compare": compare, "tune": tune}
 
@@ -271,8 +275,8 @@ def test_who_helped_with_a_search_and_was_interrupted_helps_again(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("augkit.tuning._search", interrupted)
-    monkeypatch.setattr("augkit.tuning.is_remote", lambda storage: True)
+    monkeypatch.setattr("augkit.tune.pipeline._search", interrupted)
+    monkeypatch.setattr("augkit.tune.pipeline.is_remote", lambda storage: True)
     words = [*tune_words(tiny_file, tmp_path / "second"), "--storage", place, "--study", "s"]
     assert call("tune", *words, "--quiet") == 130
     again = [word for word in words if word not in ("--output", str(tmp_path / "second"))]
@@ -289,7 +293,7 @@ def test_a_comparison_that_was_interrupted_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("augkit.compare.compare", interrupted)
+    monkeypatch.setattr("augkit.compare.__main__.compare", interrupted)
     folder = tmp_path / "out"
     words = [str(spaced), "train.epochs=1", "--device", "cpu"]
     assert call("compare", *words, "--overwrite", "--output", str(folder), "--quiet") == 130
@@ -300,19 +304,19 @@ def test_a_comparison_that_was_interrupted_says_how_to_go_on(
 def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
-    first, second = command.new_folder("train"), command.new_folder("train")
+    first, second = cli.new_folder("train"), cli.new_folder("train")
     assert (str(first), str(second)) == ("runs/train-20260101-000000", "runs/train-20260101-000000-2")
     (first / "recipe.yaml").touch()
 
     def fails(arguments: list[str]) -> None:
-        raise InputError(f"bad, though {command.new_folder('train')} was made")
+        raise InputError(f"bad, though {cli.new_folder('train')} was made")
 
     assert run(fails, []) == 2
     assert sorted(path.name for path in Path("runs").iterdir()) == ["train-20260101-000000"], "empty ones are removed"
     (tmp_path / "file").touch()
     monkeypatch.chdir(first)
     Path("runs").touch()
-    assert run(lambda arguments: print(command.new_folder("train")), []) == 2
+    assert run(lambda arguments: print(cli.new_folder("train")), []) == 2
 
 
 @pytest.mark.parametrize("storage", ["grpc://localhost:1", "other/study.journal"])
@@ -321,7 +325,7 @@ def test_a_search_looks_at_its_storage_before_it_overwrites(
 ) -> None:
     """A proxy that does not answer, and a journal that holds the study already."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("augkit.storages.ANSWER", 1.0)
+    monkeypatch.setattr("augkit.core.jobs.storage.ANSWER", 1.0)
     assert call("tune", *tune_words(tiny_file, Path("other")), "--quiet") == 0
     assert call("tune", *tune_words(tiny_file, Path("mine")), "--quiet") == 0
     before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}

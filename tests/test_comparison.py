@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from augkit.comparison import Arm, Contrast, closing_table, conclusion, jsonable, response_curve
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import CarryOver, Estimate, InvarianceReport
 from augkit.invariance.information import FACTORS
-from augkit.recipe import Recipe
-from augkit.report.table import cells, headings, html_table
+from augkit.measure.comparison import Arm, Contrast, closing_table, conclusion, jsonable, response_curve
+from augkit.measure.tables import cells, headings, html_table
+from augkit.train.recipe import Recipe
 
 
 def report(level: float, images: str, seed: int, labelled: bool = True, said: float = 1.0) -> InvarianceReport:

@@ -18,7 +18,7 @@ from augkit import (
     RandomSubpixelCrop,
     RandomSubpixelShift,
 )
-from augkit.interpolation import frequencies
+from augkit.augment.kernels import frequencies
 
 FULL = (RandomSubpixelShift(2.0, p=0.5), RandomRescale(1.2), RandomSubpixelCrop(), RandomHorizontalFlip())
 FIXED = (RandomSubpixelShift(2.0), RandomSubpixelCrop((12, 13), p=0.5))

@@ -11,8 +11,8 @@ import torch
 from pictures import write_folder
 from PIL import Image
 
+from augkit.core.errors import InputError
 from augkit.data import Dataset, Images, atypical, load_dataset, sample
-from augkit.errors import InputError
 
 
 def test_mnist5k_has_the_splits_that_it_promises() -> None:

@@ -13,10 +13,10 @@ import torch
 from pictures import cells, encoded, noise, write_folder, write_parquet
 from PIL import Image
 
+from augkit.core.errors import InputError
 from augkit.data import load_dataset
 from augkit.data.stream import Reading
 from augkit.data.torchvision import canonical, labels_of, read_items
-from augkit.errors import InputError
 
 
 def sizes(dataset: Any) -> list[int]:

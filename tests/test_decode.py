@@ -16,10 +16,10 @@ from hypothesis.extra.numpy import arrays
 from pictures import encoded, noise
 from PIL import Image, TiffImagePlugin
 
+from augkit.core.errors import InputError
 from augkit.data import load_dataset, read_files
 from augkit.data.decode import Fault, Form, decode, decode_upright, eight_bits, picture_of, upright
 from augkit.data.stream import Reading
-from augkit.errors import InputError
 
 RGB = Form(6, 10, 3)
 GREY = Form(6, 10, 1)

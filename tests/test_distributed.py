@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import augkit
-from augkit.checkpoints import read_checkpoint
-from augkit.distributed import Process
-from augkit.errors import InputError
-from augkit.feeding import make_feed
-from augkit.recipe import Recipe
+from augkit.core.errors import InputError
+from augkit.train.batches import make_feed
+from augkit.train.checkpoint import read_checkpoint
+from augkit.train.distributed import Process
+from augkit.train.recipe import Recipe
 
 RECIPE = """
 name: shared
@@ -86,7 +86,7 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path)
     code = tmp_path / "plain.py"
     code.write_text(
         "import sys, torch, augkit\n"
-        "from augkit.recipe import Recipe\n"
+        "from augkit.train.recipe import Recipe\n"
         "torch.manual_seed(0)\n"
         "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 10))\n"
         "recipe = Recipe.load(sys.argv[1], ['policy={}', 'train.epochs=2', 'train.accumulate=2'])\n"
@@ -109,7 +109,7 @@ def test_two_processes_draw_different_numbers_and_resume_to_the_same_bits(tmp_pa
     code.write_text(
         "import os, sys, torch, augkit\n"
         "from torch import nn\n"
-        "from augkit.recipe import Recipe\n"
+        "from augkit.train.recipe import Recipe\n"
         "class Noise(nn.Module):\n"
         "    def forward(self, x):\n"
         "        drawn = torch.rand(x.shape)\n"

@@ -18,13 +18,13 @@ from torchvision import tv_tensors
 
 import augkit
 from augkit import Augment
-from augkit.adapters.albumentations import PolicyTransform
 from augkit.adapters.batch import Keys
 from augkit.adapters.collate import Collate
 from augkit.adapters.huggingface import DatasetTransform
 from augkit.adapters.timm import AugmentedLoader
 from augkit.adapters.torchvision import Geometry
-from augkit.reproducible import AUGMENTATION, random_stream
+from augkit.augment.albumentations_twin import PolicyTransform
+from augkit.core.random_streams import AUGMENTATION, random_stream
 
 Sample = dict[str, Tensor]
 KEYS = Keys("images", masks="masks", boxes="boxes", keypoints="keypoints")
@@ -192,7 +192,7 @@ def check_twin(ops: list[str], kept: set[str], array: np.ndarray, seed: int, opt
     draws = torch.from_numpy(numbers.random((1, augment.draws), dtype=np.float32))
     stream = random_stream(int(numbers.integers(2**62)), AUGMENTATION, 0)
     image = torch.from_numpy(np.ascontiguousarray(array)).reshape(height, width, -1).permute(2, 0, 1)[None]
-    with mock.patch("augkit.augment.draw", return_value=draws):
+    with mock.patch("augkit.augment.compose.draw", return_value=draws):
         out = augment(
             image,
             masks=torch.from_numpy(mask)[None, None],

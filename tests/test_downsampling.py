@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from augkit.architectures import BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 MODES = ["zeros", "circular", "reflect"]
 NUMPY_MODES = {"zeros": "constant", "circular": "wrap", "reflect": "reflect"}

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import augkit
-from augkit import experiments
 from augkit.architectures import build_model
-from augkit.data import Dataset, Images
-from augkit.errors import InputError
-from augkit.evaluation import evaluate
-from augkit.invariance import make_protocol
-from augkit.recipe import Recipe
+from augkit.core.errors import InputError
+from augkit.data import Dataset, Images, localization
+from augkit.invariance import make_protocol, probes
+from augkit.invariance.probes import outputs, views
+from augkit.train.evaluate import evaluate
+from augkit.train.recipe import Recipe
 
 NETWORK_PROBES = ["exactness", "diagonal_pixel", "rotation_variability"]
 
@@ -73,7 +73,7 @@ def numpy_convolution(image: np.ndarray, weight: np.ndarray, mode: str) -> np.nd
 @pytest.mark.parametrize("mode", ["circular", "zeros"])
 def test_convolution_error_agrees_with_numpy(mode: str) -> None:
     images = torch.rand(3, 2, 7, 9, dtype=torch.float64)
-    found = experiments.convolution_error(mode, images, channels=3, draws=62, seed=4)
+    found = probes.convolution_error(mode, images, channels=3, draws=62, seed=4)
     weight = np.random.default_rng(4).standard_normal((3, 2, 3, 3))
     for n, image in enumerate(images.numpy()):
         still = numpy_convolution(image, weight, mode)
@@ -90,13 +90,13 @@ def test_convolution_error_agrees_with_numpy(mode: str) -> None:
 
 def test_convolution_error_is_0_for_circular_padding_alone() -> None:
     for mode in ("zeros", "reflect", "replicate"):
-        assert (experiments.convolution_error(mode, pictures() + 0.5) > 0.01).all()
-    assert (experiments.convolution_error("circular", pictures(side=15)) < 1e-14).all()
-    assert (experiments.convolution_error("circular", torch.zeros(2, 1, 5, 5)) == 0).all()
+        assert (probes.convolution_error(mode, pictures() + 0.5) > 0.01).all()
+    assert (probes.convolution_error("circular", pictures(side=15)) < 1e-14).all()
+    assert (probes.convolution_error("circular", torch.zeros(2, 1, 5, 5)) == 0).all()
     # Far from the border black pictures do not see it either, in the unshifted frame; but shifts wrap content over it.
-    assert (experiments.convolution_error("zeros", torch.zeros(2, 1, 5, 5)) == 0).all()
+    assert (probes.convolution_error("zeros", torch.zeros(2, 1, 5, 5)) == 0).all()
     with pytest.raises(InputError, match="unknown padding mode 'circle'"):
-        experiments.convolution_error("circle", pictures())
+        probes.convolution_error("circle", pictures())
 
 
 # Layers
@@ -112,7 +112,7 @@ def test_convolution_error_is_0_for_circular_padding_alone() -> None:
     ],
 )
 def test_layer_loss_is_across_the_whole_pool(downsample: str, names: list[str]) -> None:
-    found = experiments.layer_loss(small(downsample=downsample), pictures(3, 32), max_shift=3.0, draws=2)
+    found = probes.layer_loss(small(downsample=downsample), pictures(3, 32), max_shift=3.0, draws=2)
     assert list(found.losses) == names
     assert found.decibels.shape == (3, len(found.names))
     column = dict(zip(found.names, found.decibels.T, strict=True))
@@ -124,7 +124,7 @@ def test_layer_loss_is_across_the_whole_pool(downsample: str, names: list[str]) 
 
 def test_layer_loss_of_a_block_with_a_shortcut_is_that_of_each_branch() -> None:
     net = build_model("resnet18", 5, 1, downsample="stride", width=2, seed=0)
-    found = experiments.layer_loss(net, pictures(2, 16), draws=1)
+    found = probes.layer_loss(net, pictures(2, 16), draws=1)
     assert list(found.losses) == [f"layers.{k}.{name}" for k in (2, 4, 6) for name in ("conv1", "shortcut.conv")]
     column = dict(zip(found.names, found.decibels.T, strict=True))
     np.testing.assert_array_equal(
@@ -139,8 +139,8 @@ def test_layer_loss_against_energies_of_a_subsampling_in_numpy() -> None:
         nn.Linear(2 * 64, 3),
     ).double()  # fmt: skip
     image = torch.rand(1, 1, 16, 16, dtype=torch.float64)
-    found = experiments.layer_loss(net, image, draws=1, max_shift=2.0, seed=9)
-    x, y = experiments.asking.stream(9, experiments.asking.LAYERS, 0).uniform(-2, 2, (1, 2))[0]
+    found = probes.layer_loss(net, image, draws=1, max_shift=2.0, seed=9)
+    x, y = views.stream(9, views.LAYERS, 0).uniform(-2, 2, (1, 2))[0]
 
     def numpy_shift(maps: np.ndarray, y: float, x: float) -> np.ndarray:
         height, width = maps.shape[-2:]
@@ -164,7 +164,7 @@ def test_layer_loss_against_energies_of_a_subsampling_in_numpy() -> None:
 
 def test_layer_variability_agrees_with_a_loop() -> None:
     images, net, torus = pictures(4), small().double(), make_protocol("circular", (16, 16))
-    found = experiments.layer_variability(net, images, torus, max_shift=2, draws=24)
+    found = probes.layer_variability(net, images, torus, max_shift=2, draws=24)
     assert found.names == ["features.0", "features.1", "features.2", "head.2"]
     assert found.moved.shape == found.apart.shape == (4, 4)
     layers = [net.features[:1], net.features[:2], net.features]
@@ -183,22 +183,22 @@ def test_layer_variability_agrees_with_a_loop() -> None:
 def test_layer_variability_of_exact_and_of_constant_features() -> None:
     torus = make_protocol("circular", (16, 16))
     exact = small(downsample="aps", padding_mode="circular").double()
-    assert (experiments.layer_variability(exact, pictures(), torus).values < 1e-12).all()
-    assert (experiments.layer_variability(small(), pictures(), torus).values > 1e-3).all()
+    assert (probes.layer_variability(exact, pictures(), torus).values < 1e-12).all()
+    assert (probes.layer_variability(small(), pictures(), torus).values > 1e-3).all()
     dead = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
     nn.init.ones_(dead[0].bias)
     for weight in (0.0, 3e-7):  # constant, and constant but for the last place
         nn.init.constant_(dead[0].weight, weight)
-        assert np.isnan(experiments.layer_variability(dead, pictures(), torus).values).all()
+        assert np.isnan(probes.layer_variability(dead, pictures(), torus).values).all()
     with pytest.raises(InputError, match="at least 2 images"):
-        experiments.layer_variability(exact, pictures(1), torus)
+        probes.layer_variability(exact, pictures(1), torus)
 
 
 def test_layer_variability_does_not_depend_on_the_batch() -> None:
     torus = make_protocol("circular", (16, 16))
-    whole = experiments.layer_variability(small().double(), pictures(7), torus)
+    whole = probes.layer_variability(small().double(), pictures(7), torus)
     for size in (1, 3):
-        found = experiments.layer_variability(small().double(), pictures(7), torus, batch_size=size)
+        found = probes.layer_variability(small().double(), pictures(7), torus, batch_size=size)
         np.testing.assert_allclose(found.moved, whole.moved, rtol=1e-9)
         np.testing.assert_allclose(found.apart, whole.apart, rtol=1e-9)
 
@@ -207,14 +207,14 @@ def test_layer_variability_does_not_depend_on_the_batch() -> None:
 
 
 def test_each_image_has_shifts_of_its_own_to_the_right_and_down() -> None:
-    shifts = experiments.asking.whole_shifts(20, 6, -3, 3, [0, 1], still=False)
+    shifts = views.whole_shifts(20, 6, -3, 3, [0, 1], still=False)
     assert shifts.shape == (20, 6, 2)
     assert len({tuple(image.flatten()) for image in shifts}) == 20
     assert (np.abs(shifts) <= 3).all()
     assert shifts.any(-1).all()
     assert all(len(np.unique(image, axis=0)) == 6 for image in shifts)
     images, moves = pictures(4), np.array([[1, 0], [0, 2], [-3, 1], [0, 0]])
-    seen = experiments.asking.moving(make_protocol("circular", (16, 16)), moves)(images[1:3], slice(1, 3))
+    seen = views.moving(make_protocol("circular", (16, 16)), moves)(images[1:3], slice(1, 3))
     expected = torch.stack([images[1].roll(2, -2), images[2].roll((1, -3), (-2, -1))])
     assert torch.equal(seen, expected)
 
@@ -222,11 +222,11 @@ def test_each_image_has_shifts_of_its_own_to_the_right_and_down() -> None:
 def test_exactness_of_an_exact_network_ends_at_real_borders() -> None:
     images, net = pictures(), small(downsample="aps", padding_mode="circular").double()
     torus, real = make_protocol("circular", (16, 16)), make_protocol("embed", (16, 16), input_size=24, max_shift=4)
-    assert (experiments.exactness(net, images, torus) < 1e-12).all()
-    assert (experiments.exactness(small(downsample="aps"), images, torus) > 1e-3).all()  # zeros
+    assert (probes.exactness(net, images, torus) < 1e-12).all()
+    assert (probes.exactness(small(downsample="aps"), images, torus) > 1e-3).all()  # zeros
     crop = make_protocol("crop", (24, 24), input_size=16, max_shift=4)
-    borders = [experiments.exactness(net, images, real, max_shift=4)]
-    borders.append(experiments.exactness(net, pictures(side=24), crop, max_shift=4))
+    borders = [probes.exactness(net, images, real, max_shift=4)]
+    borders.append(probes.exactness(net, pictures(side=24), crop, max_shift=4))
     # A black border of 4 px hides the seam of a torus; a crop, into which content enters, cannot.
     assert (borders[0] < 1e-12).all()
     assert (borders[1] > 1e-3).all()
@@ -234,7 +234,7 @@ def test_exactness_of_an_exact_network_ends_at_real_borders() -> None:
 
 def test_exactness_of_one_pixel_is_the_largest_difference_that_a_shift_brings_there() -> None:
     images = pictures(5, 7)
-    found = experiments.exactness(OnePixel(3, 2), images, make_protocol("circular", (7, 7)), max_shift=1, draws=99)
+    found = probes.exactness(OnePixel(3, 2), images, make_protocol("circular", (7, 7)), max_shift=1, draws=99)
     pixels = images[:, 0].double().numpy()
     scale = np.stack([pixels[:, 3, 2], 1 - pixels[:, 3, 2]]).std()
     around = np.abs(pixels[:, 2:5, 1:4] - pixels[:, 3:4, 2:3]).max((1, 2))
@@ -243,9 +243,7 @@ def test_exactness_of_one_pixel_is_the_largest_difference_that_a_shift_brings_th
 
 def test_diagonal_pixel_is_the_change_along_the_diagonal() -> None:
     images = pictures(5, 9)
-    found = experiments.diagonal_pixel(
-        OnePixel(4, 4), images, make_protocol("circular", (9, 9)), max_shift=2, placements=99
-    )
+    found = probes.diagonal_pixel(OnePixel(4, 4), images, make_protocol("circular", (9, 9)), max_shift=2, placements=99)
     above = images[:, 0].numpy() > 0.5
     expected = []
     for image in above:
@@ -258,9 +256,9 @@ def test_diagonal_pixel_is_the_change_along_the_diagonal() -> None:
 
 def test_constant_network_never_varies() -> None:
     images, torus = pictures(), make_protocol("circular", (16, 16))
-    assert (experiments.exactness(Constant(), images, torus) == 0).all()
-    assert (experiments.diagonal_pixel(Constant(), images, torus) == 0).all()
-    assert (experiments.rotation_variability(Constant(), images) == 0).all()
+    assert (probes.exactness(Constant(), images, torus) == 0).all()
+    assert (probes.diagonal_pixel(Constant(), images, torus) == 0).all()
+    assert (probes.rotation_variability(Constant(), images) == 0).all()
 
 
 def test_exactness_without_a_scale_is_infinite_where_logits_move() -> None:
@@ -272,8 +270,8 @@ def test_exactness_without_a_scale_is_infinite_where_logits_move() -> None:
             return super().forward(images) * torch.tensor([1.0, 0.0])
 
     torus = make_protocol("circular", (8, 8))
-    assert np.isinf(experiments.exactness(Half(4, 3), images, torus, max_shift=1, draws=99)).all()
-    assert (experiments.exactness(Half(0, 0), images, torus, max_shift=1, draws=99) == 0).all()
+    assert np.isinf(probes.exactness(Half(4, 3), images, torus, max_shift=1, draws=99)).all()
+    assert (probes.exactness(Half(0, 0), images, torus, max_shift=1, draws=99) == 0).all()
 
 
 class Radial(nn.Module):
@@ -292,33 +290,33 @@ class Radial(nn.Module):
 
 def test_rotation_leaves_radial_moments_alone_and_turns_the_centroid() -> None:
     images = pictures(8, 33)
-    still = experiments.rotation_variability(Radial(direction=False), images, mean=[0.0], std=[50.0])
-    turned = experiments.rotation_variability(Radial(direction=True), images, mean=[0.0], std=[20.0])
+    still = probes.rotation_variability(Radial(direction=False), images, mean=[0.0], std=[50.0])
+    turned = probes.rotation_variability(Radial(direction=True), images, mean=[0.0], std=[20.0])
     assert still.shape == turned.shape == (8,)
     assert (still < 1e-4).all()
     assert turned.mean() > 0.02
-    assert (experiments.rotation_variability(Radial(direction=True), images, max_degrees=0.0) < 1e-12).all()
+    assert (probes.rotation_variability(Radial(direction=True), images, max_degrees=0.0) < 1e-12).all()
 
 
 def test_rotation_sees_no_corner() -> None:
     """Content outside of the disc changes nothing, and no content leaves it."""
     images = pictures(3, 20)
     painted = images.clone()
-    outside = experiments.answers.disc((20, 20)) == 0
+    outside = outputs.disc((20, 20)) == 0
     assert 0.2 < outside.double().mean() < 0.45  # 1 - pi / 4, and the end of the disc
     painted[:, :, outside] = 1.0
     for background in (0.0, 0.3):
-        found = [experiments.rotation_variability(small(), x, background=background) for x in (images, painted)]
+        found = [probes.rotation_variability(small(), x, background=background) for x in (images, painted)]
         np.testing.assert_array_equal(*found)
     blank = torch.full((2, 1, 20, 20), 0.3)
-    assert (experiments.rotation_variability(small(), blank, background=0.3) < 1e-9).all()
-    assert (experiments.rotation_variability(small(), 1 - blank, background=0.3, max_degrees=180) < 1e-2).all()
+    assert (probes.rotation_variability(small(), blank, background=0.3) < 1e-9).all()
+    assert (probes.rotation_variability(small(), 1 - blank, background=0.3, max_degrees=180) < 1e-2).all()
 
 
 def probed(name: str, images: Tensor, **options: Any) -> np.ndarray:
     torus = () if name == "rotation_variability" else (make_protocol("embed", (16, 16), input_size=24, max_shift=4),)
     options |= {} if name == "rotation_variability" else {"max_shift": 4}
-    return experiments.PROBES[name](small(), images, *torus, mean=[0.1], std=[0.3], **options)
+    return probes.PROBES[name](small(), images, *torus, mean=[0.1], std=[0.3], **options)
 
 
 @pytest.mark.parametrize("name", NETWORK_PROBES)
@@ -341,13 +339,13 @@ def test_nothing_is_changed_in_place_and_the_mode_comes_back() -> None:
     images, net = (255 * pictures()).byte(), small().train()
     kept, state = images.clone(), {k: v.clone() for k, v in net.state_dict().items()}
     protocol, random = make_protocol("circular", (16, 16)), torch.get_rng_state()
-    experiments.convolution_error("zeros", images)
-    experiments.layer_loss(net, images[:1], draws=1)
-    experiments.layer_variability(net, images, protocol)
-    experiments.exactness(net, images, protocol)
-    experiments.diagonal_pixel(net, images, protocol)
-    experiments.rotation_variability(net, images)
-    experiments.pixel_sharpness(images, "bicubic")
+    probes.convolution_error("zeros", images)
+    probes.layer_loss(net, images[:1], draws=1)
+    probes.layer_variability(net, images, protocol)
+    probes.exactness(net, images, protocol)
+    probes.diagonal_pixel(net, images, protocol)
+    probes.rotation_variability(net, images)
+    probes.pixel_sharpness(images, "bicubic")
     assert torch.equal(images, kept)
     assert net.training
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
@@ -360,13 +358,13 @@ def test_uint8_and_floats_agree() -> None:
     for name in NETWORK_PROBES:
         np.testing.assert_allclose(probed(name, images), probed(name, images.float() / 255), rtol=1e-5)
     for kernel in ("bilinear", "fourier"):
-        sharp = [experiments.pixel_sharpness(x, kernel) for x in (images, images.float() / 255)]
+        sharp = [probes.pixel_sharpness(x, kernel) for x in (images, images.float() / 255)]
         np.testing.assert_allclose(*sharp, rtol=1e-6)
 
 
 def test_shifts_beyond_the_margin_and_other_sizes_are_refused() -> None:
     real = make_protocol("embed", (16, 16), input_size=24, max_shift=4)
-    for probe in (experiments.exactness, experiments.diagonal_pixel, experiments.layer_variability):
+    for probe in (probes.exactness, probes.diagonal_pixel, probes.layer_variability):
         with pytest.raises(InputError, match="margin of 4 pixels, got 5"):
             probe(small(), pictures(), real, max_shift=5)
         with pytest.raises(InputError, match="made for images of"):
@@ -397,11 +395,11 @@ def test_pixel_sharpness_of_a_point_is_the_response_of_the_kernel(kernel: str) -
     """A point has all frequencies alike."""
     image = torch.zeros(2, 1, 15, 12)
     image[0, 0, 3, 4] = image[1, 0, 9, 1] = 0.7
-    found = experiments.pixel_sharpness(image, kernel, draws=3, seed=2)
+    found = probes.pixel_sharpness(image, kernel, draws=3, seed=2)
     fy, fx = np.fft.fftfreq(15), np.fft.fftfreq(12)
     high = np.hypot(fy[:, None], fx) > 0.25
     for n in range(2):
-        shifts = experiments.asking.stream(2, experiments.asking.PHASE, n).random((3, 2))
+        shifts = views.stream(2, views.PHASE, n).random((3, 2))
         left = [(gain(kernel, y, fy)[:, None] * gain(kernel, x, fx))[high].mean() for x, y in shifts]
         assert found[n] == pytest.approx(np.mean(left), rel=1e-6)
 
@@ -409,14 +407,14 @@ def test_pixel_sharpness_of_a_point_is_the_response_of_the_kernel(kernel: str) -
 def test_pixel_sharpness_orders_the_kernels_and_fourier_loses_nothing() -> None:
     images = torch.rand(8, 1, 21, 21)
     names = ["bilinear", "bicubic", "lanczos3", "fourier"]
-    means = [experiments.pixel_sharpness(images, name, draws=8).mean() for name in names]
+    means = [probes.pixel_sharpness(images, name, draws=8).mean() for name in names]
     assert means == sorted(means)
     assert means[0] < 0.4
-    np.testing.assert_allclose(experiments.pixel_sharpness(images, "fourier"), 1, rtol=1e-9)
-    assert (experiments.pixel_sharpness(torch.full((2, 1, 8, 8), 0.3), "bilinear") == 1).all()
+    np.testing.assert_allclose(probes.pixel_sharpness(images, "fourier"), 1, rtol=1e-9)
+    assert (probes.pixel_sharpness(torch.full((2, 1, 8, 8), 0.3), "bilinear") == 1).all()
     np.testing.assert_array_equal(
-        experiments.pixel_sharpness(images, "bicubic", seed=3)[:5],
-        experiments.pixel_sharpness(images[:5], "bicubic", seed=3),
+        probes.pixel_sharpness(images, "bicubic", seed=3)[:5],
+        probes.pixel_sharpness(images[:5], "bicubic", seed=3),
     )
 
 
@@ -441,7 +439,7 @@ def watched(digits: Dataset) -> Watched:
 
 def test_located_images_lie_where_their_labels_say(digits: Dataset) -> None:
     source = watched(digits)
-    task = experiments.locate(source, canvas=19, cells=3, seed=5)
+    task = probes.locate(source, canvas=19, cells=3, seed=5)
     kept = source.train.images.clone()
     parts = [(task.train, source.train), (task.validation, source.validation)]
     assert source.opened == 0
@@ -464,7 +462,7 @@ def test_located_images_lie_where_their_labels_say(digits: Dataset) -> None:
 
 
 def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None:
-    task = experiments.locate(digits, canvas=16, cells=2)
+    task = probes.locate(digits, canvas=16, cells=2)
     assert len(task.classes) == 4
     for placed, original in ((task.train, digits.train), (task.open_test(), digits.open_test())):
         counts = torch.bincount(placed.labels, minlength=4)
@@ -473,8 +471,8 @@ def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None
             inside = torch.bincount(placed.labels[original.labels == digit], minlength=4)
             assert inside.max() - inside.min() <= 1
     again, other = (
-        experiments.locate(digits, canvas=16, cells=2),
-        experiments.locate(digits, canvas=16, cells=2, seed=1),
+        probes.locate(digits, canvas=16, cells=2),
+        probes.locate(digits, canvas=16, cells=2, seed=1),
     )
     assert torch.equal(again.train.images, task.train.images)
     assert torch.equal(again.train.labels, task.train.labels)
@@ -491,7 +489,7 @@ def test_splits_are_placed_independently(digits: Dataset) -> None:
 
     source = Twice.__new__(Twice)
     source.__dict__.update(digits.__dict__)
-    task = experiments.locate(source, canvas=16)
+    task = probes.locate(source, canvas=16)
     assert (task.train.labels == task.validation.labels).double().mean() < 0.2
 
 
@@ -499,22 +497,22 @@ def test_uneven_cells_take_every_place_once() -> None:
     """13 places in 4 cells: 4, 3, 3 and 3 of them, all used, and no label but its own."""
     pixels = torch.zeros(4000, 1, 4, 4, dtype=torch.uint8)
     pixels[:, :, 0, 0] = 200
-    placed = experiments.location._place(Images(pixels, None), 16, 4, np.random.default_rng(0))
+    placed = localization._place(Images(pixels, None), 16, 4, np.random.default_rng(0))
     y, x = (placed.images[:, 0] == 200).nonzero()[:, 1:].T
     assert torch.equal(placed.labels, (y * 4 // 13) * 4 + x * 4 // 13)
     assert sorted(set(y.tolist())) == sorted(set(x.tolist())) == list(range(13))
 
 
 def test_a_canvas_without_room_is_refused(digits: Dataset) -> None:
-    experiments.locate(digits, canvas=11, cells=4)
+    probes.locate(digits, canvas=11, cells=4)
     for canvas in (7, 10):
         with pytest.raises(InputError, match="canvas of 11 pixels or more"):
-            experiments.locate(digits, canvas=canvas, cells=4)
+            probes.locate(digits, canvas=canvas, cells=4)
 
 
 def test_a_located_dataset_is_trained_on_and_evaluated(digits: Dataset, tiny: Recipe) -> None:
     """A fully connected head learns places; one that averages over a torus cannot know them."""
-    task = experiments.locate(digits, canvas=16, cells=2)
+    task = probes.locate(digits, canvas=16, cells=2)
     accuracy = {}
     for head, padding in (("fc", "zeros"), ("gap", "circular")):
         recipe = tiny.replaced(
@@ -531,20 +529,20 @@ def test_a_located_dataset_is_trained_on_and_evaluated(digits: Dataset, tiny: Re
 
 def test_located_streams_are_those_of_images_at_hand(digits: Dataset) -> None:
     from augkit.data import batches
-    from augkit.feeding import _as_stream
+    from augkit.train.batches import _as_stream
 
     images = digits.train.take(torch.arange(40))
     order = torch.arange(39, -1, -1)
-    placed = experiments.location._place(images.take(order), 16, 4, np.random.default_rng(0))
-    streamed = experiments.location._place(_as_stream(images, 0).take(order), 16, 4, np.random.default_rng(0))
+    placed = localization._place(images.take(order), 16, 4, np.random.default_rng(0))
+    streamed = localization._place(_as_stream(images, 0).take(order), 16, 4, np.random.default_rng(0))
     assert torch.equal(torch.cat(list(batches(streamed, 16))), placed.images)
     assert torch.equal(streamed.labels, placed.labels)
 
 
 def test_every_probe_is_listed() -> None:
-    named = {name for name in experiments.__all__ if name[0].islower()}
-    assert set(experiments.PROBES) == named - {"locate"}
+    named = {name for name in probes.__all__ if name[0].islower()}
+    assert set(probes.PROBES) == named - {"locate"}
     given = {"model", "images", "protocol"}
-    for name, probe in experiments.PROBES.items():
+    for name, probe in probes.PROBES.items():
         needed = {key for key, value in inspect.signature(probe).parameters.items() if value.default is value.empty}
         assert needed - given <= {"padding_mode", "kernel"}, f"{name} needs what the options of a claim cannot hold"

@@ -9,11 +9,11 @@ from typing import Any
 import optuna
 import pytest
 
-from augkit import tune
-from augkit.command import run
-from augkit.search import Terms, best_controls, control_key, control_study
-from augkit.space import Space
-from augkit.storages import open_storage
+from augkit.core.cli import run
+from augkit.core.jobs.storage import open_storage
+from augkit.tune import __main__ as tune
+from augkit.tune.optuna_study import Terms, best_controls, control_key, control_study
+from augkit.tune.space import Space
 
 SMOOTHING = "train.label_smoothing={search: [0, 0.7], default: 0}"
 DECAY = "optim.weight_decay={search: [0.0001, 0.5], log: true, default: 0.0005}"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from augkit.finals import decide
 from augkit.invariance import Estimate
-from augkit.search import Goal
+from augkit.tune.finals import decide
+from augkit.tune.optuna_study import Goal
 
 NAN = float("nan")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from augkit.errors import InputError
-from augkit.folders import MARK, claim, write
+from augkit.core.errors import InputError
+from augkit.core.files import MARK, claim, write
 
 
 def test_an_interrupt_leaves_no_part_of_a_file(tmp_path: Path) -> None:

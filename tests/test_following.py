@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit import Augment, RandomHorizontalFlip, RandomSubpixelShift
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 SIZE = (48, 60)
 LABEL = 2**53 + 1  # which no float holds

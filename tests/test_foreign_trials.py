@@ -11,10 +11,10 @@ import pytest
 from optuna.trial import TrialState
 from toy import CONTROL, make_terms, open_toy
 
-from augkit import search
-from augkit.outcome import outcome, search_cost
-from augkit.search import Goal
-from augkit.storages import open_storage
+from augkit.core.jobs.storage import open_storage
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import Goal
+from augkit.tune.results import outcome, search_cost
 
 GOALS = [Goal(), Goal(mode="accuracy", at_least=0.2), Goal(mode="invariance", at_least=0.5)]
 
@@ -70,20 +70,20 @@ WAYS = [(GOALS[0], add) for add in (add_finished, add_pruned, add_empty, tell)]
 def test_trials_that_augkit_did_not_run_are_left_out(goal: Goal, add: Any, tmp_path: Path) -> None:
     terms = make_terms(goal=goal)
     open_toy(tmp_path / "j", terms, 3).run()
-    before = len(search.finished(plain(tmp_path / "j")))
+    before = len(optuna_study.finished(plain(tmp_path / "j")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         add(plain(tmp_path / "j"), goal)
     worker = open_toy(tmp_path / "j", terms, 6, join=True)
     study = worker.study
     study.set_user_attr("trials", 6)
-    foreign = [trial for trial in study.trials if search.is_foreign(trial)]
+    foreign = [trial for trial in study.trials if optuna_study.is_foreign(trial)]
     assert foreign
-    assert len(search.finished(study)) == before
+    assert len(optuna_study.finished(study)) == before
     worker.run()
-    done = search.completed(study)
-    assert len(search.finished(study)) == 6
-    assert len(search.candidates(done, goal, CONTROL["accuracy"], 100, 2)) in (1, 2)  # type: ignore[arg-type]
+    done = optuna_study.completed(study)
+    assert len(optuna_study.finished(study)) == 6
+    assert len(optuna_study.candidates(done, goal, CONTROL["accuracy"], 100, 2)) in (1, 2)  # type: ignore[arg-type]
     rows = outcome(study, terms)["trials"]
     assert not {trial.number for trial in foreign} & {row["number"] for row in rows}
     assert search_cost(study, terms)["trials"] == 6
@@ -98,4 +98,4 @@ def test_one_that_was_in_line_and_told_by_optuna_is_left_out(tmp_path: Path) -> 
         study.optimize(lambda trial: (0.5, 0.5), n_trials=1)
     assert "preset" in study.trials[1].user_attrs
     worker.run()
-    assert len(search.completed(worker.study)) == 4
+    assert len(optuna_study.completed(worker.study)) == 4

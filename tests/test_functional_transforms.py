@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacfwd, jacrev, vmap
 
-from augkit import Augment, RandomSubpixelShift, fourier_shift, geometry, resample, shift_blur
-from augkit.errors import InputError
-from augkit.interpolation import HALF_WIDTH
+from augkit import Augment, RandomSubpixelShift, fourier_shift, resample, shift_blur
+from augkit.augment import geometry
+from augkit.augment.kernels import HALF_WIDTH
+from augkit.core.errors import InputError
 
 SIZE, COUNT = (12, 14), 4
 

@@ -18,15 +18,15 @@ import pytest
 from pictures import cells, encoded, noise
 from PIL import Image
 
+from augkit.augment.policy import Policy
+from augkit.compare.study.schema import Study
+from augkit.core.errors import AugkitError
+from augkit.core.schema import apply_overrides, parse_yaml
 from augkit.data import load_dataset
 from augkit.data.decode import Fault, Form, decode, decode_upright
 from augkit.data.labels import read_labels
-from augkit.errors import AugkitError
-from augkit.policy import Policy
-from augkit.recipe import Recipe, recipe_folders
-from augkit.schema import apply_overrides, parse_yaml
-from augkit.space import Space
-from augkit.studies import Study
+from augkit.train.recipe import Recipe, recipe_folders
+from augkit.tune.space import Space
 
 pytestmark = pytest.mark.slow
 

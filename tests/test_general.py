@@ -1,4 +1,4 @@
-"""Rotation and shear: `augkit.backends.general`, also by way of `augkit.resample`."""
+"""Rotation and shear: `augkit.augment.backends.general`, also by way of `augkit.resample`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import reference
 import torch
 from torch import Tensor
 
-from augkit import geometry
-from augkit.backends import general, separable
-from augkit.interpolation import HALF_WIDTH, PADDINGS
-from augkit.resampling import resample
+from augkit.augment import geometry
+from augkit.augment.backends import general, separable
+from augkit.augment.kernels import HALF_WIDTH, PADDINGS
+from augkit.augment.resample import resample
 
 SIZE, OUT = (9, 12), (8, 7)
 

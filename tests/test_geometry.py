@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augkit import geometry
-from augkit.errors import InputError
+from augkit.augment import geometry
+from augkit.core.errors import InputError
 
 SIZE = (6, 9)  # (H, W); the centre is at x = 4, y = 2.5
 

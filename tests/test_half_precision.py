@@ -20,7 +20,7 @@ from augkit import (
     RandomSubpixelCrop,
     RandomSubpixelShift,
 )
-from augkit.interpolation import HALF_WIDTH
+from augkit.augment.kernels import HALF_WIDTH
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = [torch.float16, torch.bfloat16]
@@ -121,8 +121,8 @@ def test_the_default_dtype_changes_nothing_in_an_op(make: Callable[[], Any], def
 def test_the_default_dtype_changes_nothing_in_the_functions(kernel: str) -> None:
     images, recorded = pictures(), pictures(torch.float64).requires_grad_()
     size = (12, 15)
-    turn = augkit.geometry.rotate(torch.full((4,), 20.0), size)
-    shift = augkit.geometry.shift(torch.full((4, 2), 0.3))
+    turn = augkit.augment.geometry.rotate(torch.full((4,), 20.0), size)
+    shift = augkit.augment.geometry.shift(torch.full((4, 2), 0.3))
 
     def act() -> list[Tensor]:
         moved = [augkit.resample(x, m, kernel=kernel) for x in (images, recorded) for m in (turn, shift)]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from augkit.architectures import HarmonicConv2d, HarmonicNet, MagnitudeBatchNorm2d, MagnitudeReLU, magnitude
+from augkit.architectures.build import build_model, initialise
 from augkit.architectures.harmonic import CentredBlurPool2d, Streams, harmonic_rings
-from augkit.architectures.networks import build_model, initialise
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "harmonic.py"
 STREAMS = {0: 3, 1: 2, 2: 2}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augkit.architectures import HEADS, SpatialPyramidPool2d, build_head
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 
 @pytest.mark.parametrize("head", HEADS)

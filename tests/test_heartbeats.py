@@ -9,9 +9,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
-from augkit.heartbeats import BEAT, Heartbeats, Vigil
-from augkit.storages import open_storage
-from augkit.taking import Watch, frozen, stand_by, take_one
+from augkit.core.jobs.liveness import BEAT, Heartbeats, Vigil
+from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import Watch, frozen, stand_by, take_one
 
 
 def states(study: optuna.Study) -> list[TrialState]:

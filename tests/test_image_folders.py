@@ -11,8 +11,8 @@ import torch
 from pictures import noise, write_folder
 from PIL import Image
 
+from augkit.core.errors import InputError
 from augkit.data import load_dataset
-from augkit.errors import InputError
 
 
 def sizes(dataset: Any) -> list[int]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import InvarianceReport, learned_invariance, transfer, verdict
-from augkit.invariance.intervals import Estimate, combine, mean_estimates, replicates, replicates_of
+from augkit.invariance.bootstrap import Estimate, combine, mean_estimates, replicates, replicates_of
 from augkit.invariance.learned import rounding
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from augkit import judging
-from augkit.claims import TYPICAL
-from augkit.finals import CURVE_POINTS, Tuning, dose_response
+from augkit.compare.study.claims import TYPICAL
 from augkit.invariance import Estimate, InvarianceComparison
-from augkit.recipe import Recipe
+from augkit.train.recipe import Recipe
+from augkit.tune import conclusion
+from augkit.tune.finals import CURVE_POINTS, Tuning, dose_response
 
 
 class Recorded:
@@ -65,14 +65,14 @@ def test_the_curve_has_eight_lengths_up_to_the_largest_shift() -> None:
 def test_the_curve_is_taken_on_typical_images_alone(augmented: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     tuning: Any = Recorded()
     sets = {TYPICAL: "typical images", "blurred": "blurred images"}
-    monkeypatch.setattr(judging, "open_test_sets", lambda dataset: sets)
-    monkeypatch.setattr(judging, "response_curve", lambda arm: [dict(report) for report in arm.reports])
-    monkeypatch.setattr(judging, "carried_over", lambda networks: {})
+    monkeypatch.setattr(conclusion, "open_test_sets", lambda dataset: sets)
+    monkeypatch.setattr(conclusion, "response_curve", lambda arm: [dict(report) for report in arm.reports])
+    monkeypatch.setattr(conclusion, "carried_over", lambda networks: {})
     best = chosen(0.5, augmented)
     for part in (best.finalist, best.plain, best.own):
         part.runs = [SimpleNamespace(seed=seed, of=part.name) for seed in (5, 6)]
     finalists: Any = {"control": best.plain, "trial3-control": best.own, "trial3": best.finalist}
-    judged = judging._judge(tuning, finalists, best, [])
+    judged = conclusion._judge(tuning, finalists, best, [])
     curves = [(run.of, run.seed, images) for run, images, curve in tuning.measured if curve]
     beside = "trial3-control" if augmented else "control"
     assert curves == [(name, seed, "typical images") for name in (beside, "trial3") for seed in (5, 6)]
@@ -95,9 +95,9 @@ def test_what_still_changes_is_that_of_the_winner_on_typical_images(monkeypatch:
     tuning: Any = SimpleNamespace(recipe=plain, final_seeds=[1, 2], terms=SimpleNamespace(seed=0))
     one = SimpleNamespace(recipe=plain)
     winner: Any = SimpleNamespace(recipe=best, augmented=True, plain=one, own=one, reference=one)
-    monkeypatch.setattr(judging, "conclusion", lambda *args: "What augmentation did.")
+    monkeypatch.setattr(conclusion, "conclusion", lambda *args: "What augmentation did.")
     judged: Any = SimpleNamespace(carried={})
-    text = judging._conclusion(tuning, winner, judged, table, {"both": more})
+    text = conclusion._conclusion(tuning, winner, judged, table, {"both": more})
     assert text.startswith("Chosen: shift (max_pixels 2, p 1), with optim.lr 0.5 instead of ")
     assert "still changes for 30.0 % [30.0, 30.0] of pairs" in text
     assert text.endswith("both with seeds 1, 2.")

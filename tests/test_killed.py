@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import augkit
-from augkit.checkpoints import read_checkpoint
-from augkit.errors import RunError
-from augkit.recipe import Recipe
+from augkit.core.errors import RunError
+from augkit.train.checkpoint import read_checkpoint
+from augkit.train.recipe import Recipe
 
 RECIPE = """
 name: killed
@@ -30,8 +30,8 @@ UNTIL = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from augkit.recipe import Recipe
-from augkit.training import fit
+from augkit.train.loop import fit
+from augkit.train.recipe import Recipe
 
 def on_step(step, steps):
     print(step, flush=True)

@@ -18,11 +18,11 @@ from augkit import (
     RandomShiftBlur,
     RandomSubpixelCrop,
     RandomSubpixelShift,
-    geometry,
 )
-from augkit.errors import InputError
-from augkit.random_geometry import RandomGeometry
-from augkit.resampling import resample
+from augkit.augment import geometry
+from augkit.augment.base import RandomGeometry
+from augkit.augment.resample import resample
+from augkit.core.errors import InputError
 
 SIZE = (14, 17)
 OPS: dict[str, Callable[..., RandomGeometry]] = {

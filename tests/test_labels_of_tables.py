@@ -14,10 +14,10 @@ import pytest
 from pictures import cells, noise
 from PIL import Image
 
-from augkit.building import load_recipe_data
+from augkit.core.errors import InputError
 from augkit.data import load_dataset
-from augkit.errors import InputError
-from augkit.recipe import Recipe
+from augkit.train.build import load_recipe_data
+from augkit.train.recipe import Recipe
 
 
 def write(path: Path, **columns: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import augkit
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import LayerEquivariance, layerwise_equivariance
 
 

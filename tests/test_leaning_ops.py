@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomShiftBlur, geometry, shift_blur
-from augkit import targets as followers
-from augkit.adapters.albumentations import PolicyTransform
+from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomShiftBlur, shift_blur
 from augkit.adapters.torchvision import Geometry
-from augkit.geometry import Axes
-from augkit.random_geometry import RandomGeometry
-from augkit.resampling import resample, resample_checked
+from augkit.augment import geometry
+from augkit.augment import targets as followers
+from augkit.augment.albumentations_twin import PolicyTransform
+from augkit.augment.base import RandomGeometry
+from augkit.augment.geometry import Axes
+from augkit.augment.resample import resample, resample_checked
 
 SIZE = (14, 17)
 

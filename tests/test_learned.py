@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from augkit.invariance.intervals import REPLICATES, Estimate, PerSeed
-from augkit.invariance.learned import (
-    AGREEING,
-    half_an_answer,
-    judge,
-    log_ratio,
-    rounding,
-    too_little,
-    verdict,
-)
+from augkit.invariance.bootstrap import REPLICATES, Estimate, PerSeed
+from augkit.invariance.learned import AGREEING, half_an_answer, judge, log_ratio, rounding, too_little, verdict
 
 
 def per_seed(values: list[float], spread: float = 0.0) -> PerSeed:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import augkit
-from augkit import geometry
-from augkit.errors import InputError
+from augkit.augment import geometry
+from augkit.core.errors import InputError
 from augkit.invariance import lie_derivative, make_protocol
-from augkit.invariance.lie import DIRECTIONS, spectral_derivative, tangents
+from augkit.invariance.layers.lie_derivative import DIRECTIONS, spectral_derivative, tangents
 
 H = 1e-5
 

@@ -22,13 +22,13 @@ from torch.utils.data import (
 )
 
 import augkit
-from augkit.distributed import Process
-from augkit.errors import InputError
-from augkit.evaluation import evaluate
-from augkit.feeding import make_feed
-from augkit.loaders import labelled
-from augkit.recipe import Recipe
-from augkit.reproducible import seeded
+from augkit.core.errors import InputError
+from augkit.core.random_streams import seeded
+from augkit.train.batches import make_feed
+from augkit.train.distributed import Process
+from augkit.train.evaluate import evaluate
+from augkit.train.loaders import labelled
+from augkit.train.recipe import Recipe
 
 CPU = torch.device("cpu")
 COUNT, SIDE, CLASSES = 40, 12, 5

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from augkit.matching import at_accuracy, log_ratio_at_equal_accuracy
+from augkit.compare.study.matched_accuracy import at_accuracy, log_ratio_at_equal_accuracy
 
 
 def path(rate: float, factor: float, epochs: int = 8) -> list[tuple[float, float]]:

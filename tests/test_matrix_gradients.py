@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from augkit import Augment, RandomRescale, RandomSubpixelShift, fourier_shift, geometry, resample, shift_blur
-from augkit.interpolation import HALF_WIDTH, PADDINGS
+from augkit import Augment, RandomRescale, RandomSubpixelShift, fourier_shift, resample, shift_blur
+from augkit.augment import geometry
+from augkit.augment.kernels import HALF_WIDTH, PADDINGS
 
 SIZE = (6, 7)
 LAST = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from augkit import measure
-from augkit.command import run
+from augkit.core.cli import run
+from augkit.measure import __main__ as measure
 
 NETS = """
 import signal

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from augkit import measure
-from augkit.command import run
+from augkit.core.cli import run
 from augkit.data import load_dataset, sample
+from augkit.invariance.gallery import flip_pictures, gallery
 from augkit.invariance.protocols import Scene, make_protocol
-from augkit.report import measured_figures as figures
-from augkit.report.gallery import flip_pictures, gallery
-from augkit.report.measured import probe_lines
-from augkit.report.measured_page import measured_page, summary
-from augkit.training import fit
+from augkit.measure import __main__ as measure
+from augkit.measure import figures
+from augkit.measure.page import measured_page, summary
+from augkit.measure.terminal import probe_lines
+from augkit.train.loop import fit
 
 PROBES = ["--certify", "--layers", "--lie", "--relative", "--probe-images", "6"]
 
@@ -27,7 +27,7 @@ PROBES = ["--certify", "--layers", "--lie", "--relative", "--probe-images", "6"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A measured run, with everything that a report can show."""
-    from augkit.recipe import Recipe
+    from augkit.train.recipe import Recipe
 
     recipe = Recipe.model_validate(
         {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import augkit
-from augkit.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import InvarianceReport, Measurement, Network, Pairs, Plan, make_protocol
 from augkit.invariance.measurement import batches
 from augkit.invariance.plan import full_plan, one_shift

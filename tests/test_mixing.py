@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augkit.mixing import draw, mix, mix_batch
+from augkit.train.mixup import draw, mix, mix_batch
 
 SETTINGS = [(0.4, 0.0), (0.0, 1.0), (0.2, 1.0)]
 

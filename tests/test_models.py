@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from augkit.errors import InputError
-from augkit.models import load_model
-from augkit.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.core.errors import InputError
+from augkit.train.load_model import load_model
 
 
 def net(outputs: int = 3, channels: int = 1) -> nn.Sequential:

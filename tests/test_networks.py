@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 import augkit
 from augkit.architectures import DOWNSAMPLES, HEADS, NETWORKS, ResNet, Style, initialise
 from augkit.architectures.blocks import Stage
-from augkit.errors import InputError, OddMapWarning
+from augkit.core.errors import InputError, OddMapWarning
 
 WIDTH = {"small_cnn": 8, "resnet50": 2, "resnet34": 2}
 EXACT = ("aps", "lps", "aliasfree")

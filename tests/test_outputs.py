@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import augkit
-from augkit.building import build_recipe_model, describe_input, load_recipe_data
-from augkit.errors import InputError
-from augkit.invariance.lie import lie_derivative
-from augkit.invariance.relative import relative_invariance
-from augkit.outputs import classification_loss, logits_in
-from augkit.recipe import Recipe
-from augkit.reproducible import seeded
+from augkit.architectures.outputs import classification_loss, logits_in
+from augkit.core.errors import InputError
+from augkit.core.random_streams import seeded
+from augkit.invariance.layers.lie_derivative import lie_derivative
+from augkit.invariance.layers.relative import relative_invariance
+from augkit.train.build import build_recipe_model, describe_input, load_recipe_data
+from augkit.train.recipe import Recipe
 
 
 def net(*layers: nn.Module, side: int = 16) -> nn.Sequential:

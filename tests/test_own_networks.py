@@ -17,17 +17,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.ops import StochasticDepth
 
 import augkit
-from augkit import experiments
+from augkit.architectures.modes import copied, evaluated, frozen_modules
+from augkit.core.errors import InputError
+from augkit.core.random_streams import MEASUREMENT, NETWORK, drawing, seeded
 from augkit.data import Dataset
-from augkit.errors import InputError
-from augkit.evaluation import evaluate
-from augkit.invariance import make_protocol
-from augkit.invariance.layerwise import layerwise_equivariance
-from augkit.invariance.lie import lie_derivative
-from augkit.invariance.relative import relative_invariance
-from augkit.modes import copied, evaluated, frozen_modules
-from augkit.recipe import Recipe
-from augkit.reproducible import MEASUREMENT, NETWORK, drawing, seeded
+from augkit.invariance import make_protocol, probes
+from augkit.invariance.layers.equivariance import layerwise_equivariance
+from augkit.invariance.layers.lie_derivative import lie_derivative
+from augkit.invariance.layers.relative import relative_invariance
+from augkit.train.evaluate import evaluate
+from augkit.train.recipe import Recipe
 
 CPU = torch.device("cpu")
 TORUS = make_protocol("circular", (16, 16))
@@ -172,9 +171,9 @@ def test_the_numbers_of_an_accelerator_are_given_back(monkeypatch: pytest.Monkey
         lambda net, images: layerwise_equivariance(net, images[..., :16, :16], shares=False),
         lambda net, images: relative_invariance(net, images, max_shift=2.0, draws=1),
         lambda net, images: augkit.certify(net, 16),
-        lambda net, images: experiments.exactness(net, images[..., :16, :16], TORUS, max_shift=1),
-        lambda net, images: experiments.layer_variability(net, images[..., :16, :16], TORUS, max_shift=1),
-        lambda net, images: experiments.layer_loss(net, images[..., :16, :16], max_shift=1.0, draws=1),
+        lambda net, images: probes.exactness(net, images[..., :16, :16], TORUS, max_shift=1),
+        lambda net, images: probes.layer_variability(net, images[..., :16, :16], TORUS, max_shift=1),
+        lambda net, images: probes.layer_loss(net, images[..., :16, :16], max_shift=1.0, draws=1),
     ],
     ids=["measure", "lie", "layerwise", "relative", "certify", "exactness", "variability of layers", "loss of layers"],
 )

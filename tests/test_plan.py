@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import Pairs, Plan
 from augkit.invariance.plan import draws, full_plan, line_path, one_shift, square_grid
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomSubpixelCrop, RandomSubpixelShift
-from augkit.errors import InputError
-from augkit.interpolation import KERNELS, PADDINGS
-from augkit.policy import Crop, Flip, Policy, Rescale, Shift, search_space, with_values
+from augkit.augment.kernels import KERNELS, PADDINGS
+from augkit.augment.policy import Crop, Flip, Policy, Rescale, Shift, search_space, with_values
+from augkit.core.errors import InputError
 
 FULL = Policy(
     shift=Shift(max_pixels=3.0, p=0.9),

@@ -15,11 +15,11 @@ from torch import Tensor
 
 import augkit
 from augkit import Policy
+from augkit.augment.policy import search_space, with_values
+from augkit.core.errors import InputError
+from augkit.core.schema import validate
 from augkit.data import Dataset
-from augkit.errors import InputError
-from augkit.policy import search_space, with_values
-from augkit.recipe import Recipe
-from augkit.schema import validate
+from augkit.train.recipe import Recipe
 
 SHIFT = {"op": "RandomSubpixelShift", "max_pixels": 2.0}
 JITTER = {"op": "ColorJiggle", "brightness": 0.4, "contrast": [0.6, 1.4], "p": 1.0}

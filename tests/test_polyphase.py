@@ -27,7 +27,7 @@ from augkit.architectures import (
     sample_phase,
 )
 from augkit.architectures.polyphase import component_norms, polyphase
-from augkit.errors import InputError, OddMapWarning
+from augkit.core.errors import InputError, OddMapWarning
 
 INF = float("inf")
 SAMPLINGS: dict[str, Callable[..., nn.Module]] = {

@@ -12,15 +12,16 @@ import torch
 from pictures import encoded, noise, write_folder, write_parquet
 from PIL import Image
 
-from augkit import command, geometry
+from augkit.augment import geometry
+from augkit.augment.kernels import KERNELS
+from augkit.augment.policy import Policy
+from augkit.core import cli
+from augkit.core.errors import InputError
 from augkit.data import load_dataset
-from augkit.errors import InputError
-from augkit.interpolation import KERNELS
-from augkit.policy import Policy
-from augkit.preview import find_subject, main, reduced
-from augkit.recipe import Recipe
-from augkit.report import kernels as page
-from augkit.report.strengths import QUANTILES, STRENGTHS, draw_sheet, forced_draws, strength_rows
+from augkit.preview import kernels as page
+from augkit.preview.__main__ import find_subject, main, reduced
+from augkit.preview.strengths import QUANTILES, STRENGTHS, draw_sheet, forced_draws, strength_rows
+from augkit.train.recipe import Recipe
 
 EVERYTHING = Policy(
     shift={"max_pixels": 4.0, "p": 0.5},
@@ -44,7 +45,7 @@ def photograph(tmp_path):
 
 
 def run_json(capsys, *arguments: str) -> dict:
-    assert command.run(main, [*arguments, "--json", "--quiet"]) == 0
+    assert cli.run(main, [*arguments, "--json", "--quiet"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -114,7 +115,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     (tmp_path / "empty").mkdir()
     (tmp_path / "filled").mkdir()
     (tmp_path / "filled" / "precious.txt").write_text("mine")
-    assert command.run(main, ["--quiet", *arguments]) == 2
+    assert cli.run(main, ["--quiet", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("augkit: error: ")

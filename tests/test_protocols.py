@@ -11,7 +11,7 @@ from reference import resample as slow_resample
 from torch import Tensor
 
 from augkit import shift_blur
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import make_protocol
 from augkit.invariance.protocols import Scene
 

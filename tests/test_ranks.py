@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 
 import augkit
-from augkit.adapters.albumentations import PolicyTransform
 from augkit.adapters.collate import Collate
 from augkit.adapters.huggingface import DatasetTransform
 from augkit.adapters.timm import AugmentedLoader
 from augkit.adapters.torchvision import Geometry
-from augkit.ranks import draws_of_rank, place_among_processes
+from augkit.augment.albumentations_twin import PolicyTransform
+from augkit.core.ranks import draws_of_rank, place_among_processes
 
 IMAGES = torch.linspace(0, 1, 24).expand(8, 3, 6, 24).contiguous()
 POLICY: dict[str, Any] = {"shift": {"max_pixels": 4.0}, "padding": "border"}

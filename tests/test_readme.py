@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from augkit import compare, measure, preview, train, tune
-from augkit.command import run
+from augkit.compare import __main__ as compare
+from augkit.core.cli import run
+from augkit.measure import __main__ as measure
+from augkit.preview import __main__ as preview
+from augkit.train import __main__ as train
+from augkit.tune import __main__ as tune
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

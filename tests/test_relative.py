@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import augkit
-from augkit import geometry
-from augkit.errors import InputError
+from augkit.augment import geometry
+from augkit.core.errors import InputError
 from augkit.invariance import Protocol, make_protocol, relative_invariance
+from augkit.invariance.layers.relative import _draw
 from augkit.invariance.protocols import Scene
-from augkit.invariance.relative import _draw
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

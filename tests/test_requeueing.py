@@ -14,14 +14,15 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from toy import Toy, make_terms, open_toy
 
-from augkit import search, trials
-from augkit.errors import RunError
-from augkit.outcome import search_cost
-from augkit.recipe import Recipe
-from augkit.requeueing import Retry, requeue, requeue_interrupted
-from augkit.storages import StorageLostError, open_storage
-from augkit.supervising import recover
-from augkit.taking import GiveUpError, Watch, frozen, take_one
+from augkit.core.errors import RunError
+from augkit.core.jobs.pool import recover
+from augkit.core.jobs.retry import Retry, requeue, requeue_interrupted
+from augkit.core.jobs.storage import StorageLostError, open_storage
+from augkit.core.jobs.worker import GiveUpError, Watch, frozen, take_one
+from augkit.train.recipe import Recipe
+from augkit.tune import optuna_study
+from augkit.tune import trial as trials
+from augkit.tune.results import search_cost
 
 
 def wait(ask: Callable[[], bool]) -> None:
@@ -60,8 +61,8 @@ def test_a_trial_interrupted_after_it_was_judged_is_judged_anew(tmp_path: Path) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         second.run()
-    assert len(search.completed(second.study)) == 3
-    assert all(t.user_attrs["worker"] == second.name for t in search.completed(second.study))
+    assert len(optuna_study.completed(second.study)) == 3
+    assert all(t.user_attrs["worker"] == second.name for t in optuna_study.completed(second.study))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -124,9 +125,9 @@ def test_a_control_that_stands_behind_the_presets_comes_first(
     recover(second.study, 1, alone=True)
     second.run()
     assert second.trained == 6
-    presets = {trial.user_attrs.get("preset") for trial in search.completed(second.study)}
+    presets = {trial.user_attrs.get("preset") for trial in optuna_study.completed(second.study)}
     assert {"as it stands", "mild", "strong"} <= presets
-    assert search.lost(second.study) == []
+    assert optuna_study.lost(second.study) == []
     assert recover(second.study, 1, alone=True) == (0, 0), "a control that was trained is not put in line again"
 
 
@@ -140,7 +141,7 @@ def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(t
     requeue(first.study, control.number, 1)  # what the parent does
     thread.join(timeout=60)
     assert not thread.is_alive()
-    assert len(search.completed(first.study)) == 3
+    assert len(optuna_study.completed(first.study)) == 3
     assert second.trained == 4
 
 
@@ -191,11 +192,11 @@ def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
         with pytest.raises(KeyboardInterrupt):
             worker.run()
     assert not worker.study.get_trials(states=(TrialState.RUNNING,))
-    assert len(search.completed(worker.study)) == (1 if when == "after" else 0)
+    assert len(optuna_study.completed(worker.study)) == (1 if when == "after" else 0)
     second = open_toy(tmp_path / "j", make_terms(), 4, join=True)
     assert recover(second.study, 0, alone=True) == (0, 0), "no retry was allowed, and none is needed"
     second.run()
-    done = search.completed(second.study)
+    done = optuna_study.completed(second.study)
     assert len(done) == 4
     assert {"as it stands", "mild", "strong"} <= {trial.user_attrs.get("preset") for trial in done}
     assert search_cost(second.study, make_terms())["failed"] == 0
@@ -255,14 +256,14 @@ def test_a_preset_that_was_put_off_and_did_not_reach_the_line_is_found(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("augkit.taking.requeue_interrupted", die)
+        patch.setattr("augkit.core.jobs.worker.requeue_interrupted", die)
         with pytest.raises(KeyboardInterrupt):
             worker.one()
     second = open_toy(tmp_path / "j", make_terms(), 4, join=True)
     assert recover(second.study, 1, alone=True) == (1, 0)
     assert recover(second.study, 1, alone=True) == (0, 0)
     second.run()
-    presets = {trial.user_attrs.get("preset") for trial in search.completed(second.study)}
+    presets = {trial.user_attrs.get("preset") for trial in optuna_study.completed(second.study)}
     assert {"as it stands", "mild", "strong"} <= presets
 
 

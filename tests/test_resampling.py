@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from augkit import geometry
-from augkit.backends import separable
-from augkit.errors import InputError, InputTypeError
-from augkit.resampling import fourier_shift, resample, resample_checked, shift_checked
+from augkit.augment import geometry
+from augkit.augment.backends import separable
+from augkit.augment.resample import fourier_shift, resample, resample_checked, shift_checked
+from augkit.core.errors import InputError, InputTypeError
 
 KERNELS = ["nearest", "bilinear", "bicubic", "lanczos3", "sinc"]
 PADDINGS = ["zeros", "border", "reflection", "circular"]

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import augkit
 
 # Names that a repr may use.
-from augkit.augment import Augment
-from augkit.transforms import (
+from augkit.augment.compose import Augment
+from augkit.augment.ops import (
     RandomHorizontalFlip,
     RandomRescale,
     RandomShiftBlur,
@@ -203,7 +203,7 @@ def test_channels_last_in_an_op_alone(op: Any) -> None:
 def test_channels_last_in_the_functions() -> None:
     images = torch.rand(2, 3, 9, 11)
     last, pixels = images.contiguous(memory_format=torch.channels_last), torch.tensor([0.3, 1.2])
-    turn = augkit.geometry.rotate(torch.tensor([20.0, 30.0]), (9, 11))
+    turn = augkit.augment.geometry.rotate(torch.tensor([20.0, 30.0]), (9, 11))
     for act in (
         lambda x: augkit.resample(x, turn),
         lambda x: augkit.resample(x, turn.clone().requires_grad_()),

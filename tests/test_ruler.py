@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import augkit
-from augkit.evaluation import measure_model
 from augkit.invariance import InvarianceReport, compare_invariance, learned_invariance
+from augkit.train.evaluate import measure_model
 
 ROOT = Path(augkit.__file__).parent.parent
 RULER = json.loads((ROOT / "benchmarks" / "results" / "ruler.json").read_text())
@@ -83,7 +83,7 @@ def test_signs_of_the_kept_numbers() -> None:
 
 
 def test_networks_that_nearly_collapsed_cannot_pass_the_floor_and_augmented_ones_can() -> None:
-    from augkit.search import FLOOR
+    from augkit.tune.optuna_study import FLOOR
 
     control = {key: value["value"] for key, value in RULER["control"].items()}
     for change, row in ROWS.items():

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 import augkit
-from augkit.checkpoints import read_checkpoint, stalled
+from augkit.core.errors import InputError, RunError
 from augkit.data import Dataset, Images
-from augkit.errors import InputError, RunError
-from augkit.evaluation import evaluate
-from augkit.models import load_model
-from augkit.recipe import Recipe
+from augkit.train.checkpoint import read_checkpoint, stalled
+from augkit.train.evaluate import evaluate
+from augkit.train.load_model import load_model
+from augkit.train.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_plain_sgd_equals_a_loop_written_out(tiny: Recipe, digits: Dataset) -> N
     data = augkit.load_dataset("digits", limit=200).train
     images, labels = data.on_canvas(16), data.labels
     assert labels is not None
-    from augkit.reproducible import ORDER, random_stream
+    from augkit.core.random_streams import ORDER, random_stream
 
     steps = [(epoch, k) for epoch in range(2) for k in range(len(images) // 32)][:7]
     for epoch, k in steps:

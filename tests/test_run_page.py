@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import augkit
-from augkit import train
-from augkit.command import run
-from augkit.errors import InputError
-from augkit.recipe import Recipe
-from augkit.report.run_page import RunRecord, least_accurate, most_confused, run_page, summary, wilson
+from augkit.core.cli import run
+from augkit.core.errors import InputError
+from augkit.train import __main__ as train
+from augkit.train.page import RunRecord, least_accurate, most_confused, run_page, summary, wilson
+from augkit.train.recipe import Recipe
 
 ENVIRONMENT = {"versions": {"torch": "2"}, "machine": {"gpu": None, "threads": 2}}
 SHEET = Image.new("L", (8, 8))

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augkit.schedules import rate_at
-from augkit.sections import ScheduleSettings
+from augkit.train.recipe_sections import ScheduleSettings
+from augkit.train.schedule import rate_at
 
 
 def of_torch(make: type, steps: int, **options: object) -> list[float]:

@@ -14,15 +14,15 @@ from optuna.trial import TrialState
 from toy import RECIPE, Toy, make_terms, open_toy
 
 import augkit
-from augkit import search
-from augkit.errors import InputError, RunError
-from augkit.outcome import outcome, search_cost
-from augkit.recipe import Recipe
-from augkit.search import Goal
-from augkit.storages import open_storage
-from augkit.supervising import recover, requeue_of, visible_gpus
-from augkit.taking import Watch, take_one
-from augkit.trials import Worker
+from augkit.core.errors import InputError, RunError
+from augkit.core.jobs.pool import recover, requeue_of, visible_gpus
+from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import Watch, take_one
+from augkit.train.recipe import Recipe
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import Goal
+from augkit.tune.results import outcome, search_cost
+from augkit.tune.trial import Worker
 
 
 def numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
@@ -32,7 +32,7 @@ def numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
 def test_exactly_as_many_trials_as_asked_for_and_presets_first(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 7)
     worker.run()
-    done = search.completed(worker.study)
+    done = optuna_study.completed(worker.study)
     assert len(done) == 7
     assert worker.trained == 8
     control = worker.study.trials[0]
@@ -44,14 +44,16 @@ def test_exactly_as_many_trials_as_asked_for_and_presets_first(tmp_path: Path) -
     assert done[2].user_attrs["values"]["policy.shift.max_pixels"] == pytest.approx(3.6)
 
 
-@pytest.mark.parametrize("sampler", search.SAMPLERS)
+@pytest.mark.parametrize("sampler", optuna_study.SAMPLERS)
 def test_a_synthetic_truth_is_found(tmp_path: Path, sampler: str) -> None:
     worker = open_toy(tmp_path / "j", make_terms(sampler=sampler, seed=3), 30)
     worker.run()
-    chosen = search.candidates(search.completed(worker.study), Goal(), 0.94, 1_000, 2)[0].user_attrs["values"]
+    chosen = optuna_study.candidates(optuna_study.completed(worker.study), Goal(), 0.94, 1_000, 2)[0].user_attrs[
+        "values"
+    ]
     assert chosen["policy.shift.max_pixels"] * chosen["policy.shift.p"] > (1.5 if sampler == "random" else 2)
     assert chosen["policy.rescale.max_factor"] < 1.12
-    importance = search.importance(worker.study, Goal())
+    importance = optuna_study.importance(worker.study, Goal())
     assert max(importance["accuracy"], key=importance["accuracy"].__getitem__) == "policy.rescale.max_factor"
 
 
@@ -66,11 +68,11 @@ def test_an_interrupted_trial_is_run_by_the_next_session(tmp_path: Path) -> None
     first = open_toy(tmp_path / "j", terms, 6, kind=Interrupted)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    assert len(search.completed(first.study)) == 3
+    assert len(optuna_study.completed(first.study)) == 3
     lost = next(trial for trial in first.study.trials if trial.state == TrialState.FAIL)
     second = open_toy(tmp_path / "j", terms, 6, join=True)
     second.run()
-    done = search.completed(second.study)
+    done = optuna_study.completed(second.study)
     assert len(done) == 6
     assert lost.params in [trial.params for trial in done]
 
@@ -93,7 +95,7 @@ def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
     waiting = study.get_trials(states=(TrialState.WAITING,))
     assert sum(trial.params == study.trials[first].params for trial in waiting) == 1
     worker.run()
-    assert len(search.completed(study)) == 3
+    assert len(optuna_study.completed(study)) == 3
     again = begin("here:1:0")
     requeue_of(study, "here:1:0", 0)
     assert study.trials[again].state == TrialState.FAIL
@@ -126,7 +128,7 @@ def test_a_trial_that_failed_and_did_not_reach_the_line_is_found(tmp_path: Path)
     assert recover(worker.study, 1, alone=True) == (1, 0)
     assert recover(worker.study, 1, alone=True) == (0, 0)
     worker.run()
-    done = [trial.user_attrs["values"] for trial in search.completed(worker.study)]
+    done = [trial.user_attrs["values"] for trial in optuna_study.completed(worker.study)]
     assert worker.study.trials[lost.number].user_attrs["values"] in done
     assert worker.study.trials[faulty.number].user_attrs["values"] not in done
 
@@ -140,10 +142,10 @@ def test_two_workers_asking_at_once_never_exceed_what_was_asked_for(tmp_path: Pa
     for thread in threads:
         thread.join()
     study = workers[0].study
-    assert len(search.finished(study)) == 12
+    assert len(optuna_study.finished(study)) == 12
     assert sum(worker.trained for worker in workers) <= 13
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-    first = [trial.user_attrs["values"] for trial in search.completed(study)]
+    first = [trial.user_attrs["values"] for trial in optuna_study.completed(study)]
     assert len({str(values) for values in first}) == 12, "workers propose the same points"
 
 
@@ -152,11 +154,11 @@ def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
     worker.one()
     for number in (1, 2, 3):
         assert worker.study.ask().number == number
-    assert [search.has_place(worker.study, k) for k in (1, 2, 3)] == [True, True, True]
+    assert [optuna_study.has_place(worker.study, k) for k in (1, 2, 3)] == [True, True, True]
     fourth = worker.study.ask().number
-    assert not search.has_place(worker.study, fourth)
+    assert not optuna_study.has_place(worker.study, fourth)
     worker.study.tell(2, state=TrialState.FAIL)
-    assert search.has_place(worker.study, fourth)
+    assert optuna_study.has_place(worker.study, fourth)
 
 
 def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
         worker.study.enqueue_trial(values)
     worker.study.set_user_attr("trials", 5)
     worker.run()
-    twins = [trial for trial in search.completed(worker.study) if trial.user_attrs["values"] == values]
+    twins = [trial for trial in optuna_study.completed(worker.study) if trial.user_attrs["values"] == values]
     assert len(twins) == 2
     assert twins[1].user_attrs["same_as"] == twins[0].number
     assert twins[0].values == twins[1].values
@@ -180,15 +182,15 @@ def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
     goal = Goal(mode="accuracy", at_least=0.3)
     worker = open_toy(tmp_path / "j", make_terms(goal=goal, epochs=8, least_epochs=2, seed=1), 40)
     worker.run()
-    assert len(search.finished(worker.study)) == 40
+    assert len(optuna_study.finished(worker.study)) == 40
     cost = search_cost(worker.study, worker.terms)
     assert cost["pruned"] > 5
     assert cost["epochs_saved"] > 20
-    for trial in search.finished(worker.study):
+    for trial in optuna_study.finished(worker.study):
         if trial.state == TrialState.PRUNED:
             assert min(trial.intermediate_values) == 1
             assert 2 <= max(trial.intermediate_values) < 8, "not before the least budget"
-    best = search.candidates(search.completed(worker.study), goal, 0.94, 1_000, 3)
+    best = optuna_study.candidates(optuna_study.completed(worker.study), goal, 0.94, 1_000, 3)
     assert all(trial.user_attrs["learned_invariance"] >= 0.3 for trial in best)
     assert best[0].user_attrs["values"]["policy.rescale.max_factor"] < 1.1
     held = outcome(worker.study, worker.terms)
@@ -209,8 +211,8 @@ def test_a_collapsed_trial_is_infeasible(tmp_path: Path) -> None:
 
     worker = open_toy(tmp_path / "j", make_terms(), 4, kind=Collapsing)
     worker.run()
-    assert not any(map(search.feasible, search.completed(worker.study)))
-    assert search.front(search.completed(worker.study)) == []
+    assert not any(map(optuna_study.feasible, optuna_study.completed(worker.study)))
+    assert optuna_study.front(optuna_study.completed(worker.study)) == []
     sampled = optuna.load_study(storage=worker.study._storage, study_name="s").best_trials
     assert numbers(sampled) == [0], "Optuna knows the bounds too"
 
@@ -237,7 +239,7 @@ def test_a_control_outside_of_the_space_is_no_trial(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(recipe), 3)
     worker.run()
     assert worker.study.trials[0].state == TrialState.FAIL
-    assert len(search.completed(worker.study)) == 3
+    assert len(optuna_study.completed(worker.study)) == 3
     assert outcome(worker.study, worker.terms)["trials"][0]["control"]
 
 
@@ -253,7 +255,7 @@ def test_failed_trials_do_not_count_and_three_in_a_row_stop(tmp_path: Path) -> N
     terms = make_terms()
     worker = open_toy(tmp_path / "j", terms, 4, kind=Failing)
     worker.run()
-    assert len(search.completed(worker.study)) == 4
+    assert len(optuna_study.completed(worker.study)) == 4
     assert search_cost(worker.study, terms)["failed"] == 1
     again = open_toy(tmp_path / "j", terms, 5, join=True, kind=Failing)
     again.fails = ()
@@ -285,9 +287,9 @@ def test_front_and_candidates_by_hand() -> None:
     trials = scored((0.96, 0.1), (0.95, 0.6), (0.94, 0.5), (0.80, 0.9))
 
     def chosen(*arguments: Any) -> list[int]:
-        return [trial.user_attrs["values"]["k"] for trial in search.candidates(trials, *arguments)]
+        return [trial.user_attrs["values"]["k"] for trial in optuna_study.candidates(trials, *arguments)]
 
-    assert [trial.user_attrs["values"]["k"] for trial in search.front(trials)] == [0, 1, 3]
+    assert [trial.user_attrs["values"]["k"] for trial in optuna_study.front(trials)] == [0, 1, 3]
     # Two standard errors of 0.96 on 500 images are 0.0175, on 50,000 images 0.00175.
     assert chosen(Goal(), 0.9, 500, 2) == [1, 0]
     assert chosen(Goal(), 0.9, 50_000, 2) == [0]
@@ -331,13 +333,13 @@ def test_one_who_joins_waits_until_the_first_trials_are_in_line(
     storage = open_storage(tmp_path / "j")
     made = optuna.create_study(storage=storage, study_name="s", directions=["maximize", "maximize"])
     made.set_user_attr("terms", terms.model_dump())  # the maker has come this far
-    monkeypatch.setattr(search, "READY", 0.1)
+    monkeypatch.setattr(optuna_study, "READY", 0.1)
     with pytest.raises(InputError, match="study 's' is not ready"):
-        search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
+        optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
     assert made.get_trials() == []
-    search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=True)
+    optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=True)
     presets = [trial.user_attrs.get("preset") for trial in made.get_trials()]
-    search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
+    optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
     assert [trial.user_attrs.get("preset") for trial in made.get_trials()] == presets
     assert presets == [None, "as it stands", "mild", "strong"]
 
@@ -347,10 +349,10 @@ def test_one_who_joins_waits_until_the_first_trials_are_in_line(
 )
 def test_real_trials_under_every_goal(goal: Goal, tiny: Recipe, tmp_path: Path) -> None:
     terms = make_terms(tiny.model_dump(exclude_none=True), epochs=3, goal=goal, floor=0.0)
-    study, _ = search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=False)
+    study, _ = optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=False)
     Worker(study, terms, augkit.load_dataset("digits", limit=200), torch.device("cpu")).run()
     reference = study.user_attrs["control {}"]
-    for trial in search.finished(study):
+    for trial in optuna_study.finished(study):
         if trial.state == TrialState.PRUNED:
             assert 1 <= max(trial.intermediate_values) < 3
             continue

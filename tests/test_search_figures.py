@@ -15,8 +15,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from augkit.report import search_figures as figures
-from augkit.report.figures import BLUE, GREY, plane, svg
+from augkit.core.figures import BLUE, GREY, plane, svg
+from augkit.tune import search_figures as figures
 
 UNIT = st.floats(0, 1, allow_nan=False)
 FINE = settings(max_examples=60, deadline=None, derandomize=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from augkit.sequential import Rule, levels, look_at
+from augkit.compare.study.sequential import Rule, levels, look_at
 
 # Jennison & Turnbull 2000, Group sequential methods, tables 2.1 and 2.3: critical values of the last of K equal looks.
 POCOCK = {2: 2.178, 3: 2.289, 5: 2.413}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augkit.errors import InputError
-from augkit.policy import Policy
-from augkit.recipe import Recipe
-from augkit.space import CONTROLS, Range, Space, changes_nothing, differences, rounded
+from augkit.augment.policy import Policy
+from augkit.core.errors import InputError
+from augkit.train.recipe import Recipe
+from augkit.tune.space import CONTROLS, Range, Space, changes_nothing, differences, rounded
 
 BASE: dict[str, Any] = {"name": "toy", "data": {"name": "digits"}, "policy": {"shift": {}, "crop": {}}}
 WRITTEN = [

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augkit import Augment, RandomHorizontalFlip, fourier_shift, geometry, resample, shift_blur
-from augkit.backends import separable
-from augkit.interpolation import HALF_WIDTH, PADDINGS
-from augkit.resampling import resample_checked, shift_checked
+from augkit import Augment, RandomHorizontalFlip, fourier_shift, resample, shift_blur
+from augkit.augment import geometry
+from augkit.augment.backends import separable
+from augkit.augment.kernels import HALF_WIDTH, PADDINGS
+from augkit.augment.resample import resample_checked, shift_checked
 
 SIZE = (9, 11)
 VALUES = (float("nan"), float("inf"), float("-inf"))

@@ -12,10 +12,10 @@ import torch
 from made_up import bits_of
 from scipy import stats
 
-from augkit.claims import Part
-from augkit.decisions import Decision, decide, holm, p_words, power, seeds_needed
-from augkit.invariance.intervals import mean_replicates
-from augkit.statistics import MissingError, View, half_length, statistic
+from augkit.compare.study.claims import Part
+from augkit.compare.study.effects import MissingError, View, half_length, statistic
+from augkit.compare.study.hypothesis_tests import Decision, decide, holm, p_words, power, seeds_needed
+from augkit.invariance.bootstrap import mean_replicates
 
 IMAGES, SEEDS = 60, 5
 

@@ -18,9 +18,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from toy import make_terms, open_toy
 
-from augkit import search, storages
-from augkit.errors import AugkitError, InputError
-from augkit.storages import Journal, PatientDatabase, open_storage
+from augkit.core.errors import AugkitError, InputError
+from augkit.core.jobs import storage as storages
+from augkit.core.jobs.storage import Journal, PatientDatabase, open_storage
+from augkit.tune import optuna_study
 
 
 def test_a_torn_journal_is_repaired_when_it_is_opened(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_a_torn_journal_is_repaired_when_it_is_opened(tmp_path: Path) -> None:
     open_storage(journal, say=said.append)
     assert said == ["'study.journal' ended in a torn line, which is cut off"]
     assert journal.read_bytes() == whole
-    assert len(search.completed(open_toy(journal, make_terms(), 3, join=True).study)) == 3
+    assert len(optuna_study.completed(open_toy(journal, make_terms(), 3, join=True).study)) == 3
 
 
 def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -
     with journal.open("ab") as file:
         file.write(b'{"op_code": 4, "wor')  # a worker killed as it writes
     worker.run()
-    assert len(search.completed(open_toy(journal, make_terms(), 4, join=True).study)) == 4
+    assert len(optuna_study.completed(open_toy(journal, make_terms(), 4, join=True).study)) == 4
     assert b'"wor{' not in journal.read_bytes()
 
 
@@ -149,7 +150,7 @@ def test_a_journal_where_no_symbolic_link_can_be_made(tmp_path: Path, monkeypatc
     second = open_toy(journal, make_terms(), 6, join=True, index=1)
     first.one()
     second.run()
-    assert len(search.completed(first.study)) == 6
+    assert len(optuna_study.completed(first.study)) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
     Path(f"{journal}.lock").touch()  # left behind by a worker that was killed
     storage = open_storage(journal, grace=6, say=said.append)
@@ -252,7 +253,7 @@ def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(PatientDatabase, "_get_trials", patient)
     worker.run()
     assert len(failures) == 2
-    assert len(search.completed(worker.study)) == 3
+    assert len(optuna_study.completed(worker.study)) == 3
 
 
 def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +271,7 @@ def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(PatientDatabase, "set_trial_state_values", patient)
     worker.run()
     assert lost
-    assert len(search.completed(worker.study)) == 2
+    assert len(optuna_study.completed(worker.study)) == 2
 
 
 def test_storages_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

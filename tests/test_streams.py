@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pictures import cells, noise, write_folder, write_parquet
 from PIL import Image
 
+from augkit.core.errors import InputError
 from augkit.data import Images, Reading, Stream, atypical_versions, batches, load_dataset, sample
 from augkit.data.stream import Source, stream_of
-from augkit.errors import InputError
 
 
 class Counted(Source):

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from made_up import bits_of
 
-from augkit.answers import answer_claims, collapses
-from augkit.cells import cells_of
-from augkit.errors import InputError
-from augkit.sequential import Look, look_at
-from augkit.statistics import View
-from augkit.studies import SIZES, Study, is_study
+from augkit.compare.study.cells import cells_of
+from augkit.compare.study.effects import View
+from augkit.compare.study.schema import SIZES, Study, is_study
+from augkit.compare.study.sequential import Look, look_at
+from augkit.compare.study.verdicts import answer_claims, collapses
+from augkit.core.errors import InputError
 
 BASE: dict[str, Any] = {
     "name": "small",

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from augkit.errors import InputError
-from augkit.report.chart_marks import legend, looks
-from augkit.report.charts import chart
-from augkit.report.numbers import UNDEFINED, estimate_text, p_text
-from augkit.report.scales import linear, logarithmic, reachable
-from augkit.report.study_page import study_markdown, study_page
+from augkit.compare.study.report.charts import chart
+from augkit.compare.study.report.marks import legend, looks
+from augkit.compare.study.report.numbers import UNDEFINED, estimate_text, p_text
+from augkit.compare.study.report.page import study_markdown, study_page
+from augkit.compare.study.report.scales import linear, logarithmic, reachable
+from augkit.core.errors import InputError
 
 VERDICTS = ["supported", "refuted", "undetermined", "not run"]
 NULL = {"value": None, "low": None, "high": None}

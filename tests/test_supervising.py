@@ -13,8 +13,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.heartbeats import PROCESS, process_mark
-from augkit.supervising import _lives, _Member
+from augkit.core.jobs.liveness import PROCESS, process_mark
+from augkit.core.jobs.pool import _lives, _Member
 
 HOUR = 3600.0
 

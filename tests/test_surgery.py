@@ -26,7 +26,7 @@ from augkit.architectures import (
     surgery_report,
 )
 from augkit.architectures.strided import Blur2d
-from augkit.errors import InputError, InputTypeError, OddMapWarning
+from augkit.core.errors import InputError, InputTypeError, OddMapWarning
 
 # One member at least of every classification family of torchvision with strides, and of 18 families of timm; with
 # the smallest image that each takes.

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from augkit import search
-from augkit.building import load_recipe_data
-from augkit.search import Goal, Terms
-from augkit.space import Space
-from augkit.storages import open_storage
-from augkit.trials import Worker
+from augkit.core.jobs.storage import open_storage
+from augkit.train.build import load_recipe_data
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.space import Space
+from augkit.tune.trial import Worker
 
 SIDE, EACH = 24, 110
 RADII = (2.4, 3.0, 3.75, 4.7)  # the label: a factor of 1.25 turns one into the next
@@ -54,11 +54,11 @@ def test_only_what_labels_forgive_is_raised(blobs: Path, tmp_path: Path) -> None
     }
     space = Space.of(recipe, "blobs")
     terms = Terms(space=space.to_dict(), epochs=10, seed=1)
-    study, _ = search.make_or_join(open_storage(tmp_path / "j"), "s", terms, 20, join=False)
+    study, _ = optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 20, join=False)
     worker = Worker(study, terms, load_recipe_data(space.recipe), torch.device("cpu"))
     worker.run()
-    reference = study.user_attrs[search.control_key({})]["accuracy"]
-    chosen = search.candidates(search.completed(study), Goal(), reference, len(worker.validation), 3)
+    reference = study.user_attrs[optuna_study.control_key({})]["accuracy"]
+    chosen = optuna_study.candidates(optuna_study.completed(study), Goal(), reference, len(worker.validation), 3)
     shift, rescale, crop = (
         np.median([trial.user_attrs["values"][f"policy.{key}"] for trial in chosen])
         for key in ("shift.max_pixels", "rescale.max_factor", "crop.min_area")

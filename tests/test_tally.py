@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 from augkit.invariance import Estimate, Pairs, Plan
+from augkit.invariance.accumulator import FLIPS, Flip, Tally, answer, digest, smallest_integer
 from augkit.invariance.information import FACTORS
 from augkit.invariance.plan import line_path, one_shift, square_grid
-from augkit.invariance.reports import estimates
-from augkit.invariance.tally import FLIPS, Flip, Tally, answer, digest, smallest_integer
+from augkit.invariance.report import estimates
 
 PLAN = Plan(
     pairs=Pairs(2, -2.0, 2.0),

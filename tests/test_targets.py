@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import augkit
-import augkit.geometry
-from augkit import targets
-from augkit.errors import InputError, InputTypeError
+import augkit.augment.geometry
+from augkit.augment import targets
+from augkit.core.errors import InputError, InputTypeError
 
 SIZE = (24, 33)  # H, W
 
@@ -77,8 +77,8 @@ def test_mask_midway_between_pixels() -> None:
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection", "circular"])
 def test_masks_turn_with_rotation_and_shear(padding: str) -> None:
     masks = torch.randint(0, 200, (3, 1, 9, 11))
-    matrix = augkit.geometry.rotate(torch.tensor([17.0, -64.0, 90.0]), (9, 11))
-    matrix = augkit.geometry.compose(matrix, augkit.geometry.shear(torch.tensor([[0.2, 0.1]]), (9, 11)))
+    matrix = augkit.augment.geometry.rotate(torch.tensor([17.0, -64.0, 90.0]), (9, 11))
+    matrix = augkit.augment.geometry.compose(matrix, augkit.augment.geometry.shear(torch.tensor([[0.2, 0.1]]), (9, 11)))
     got = targets.move_masks(masks, matrix, (8, 10), padding, axis_aligned=False)
     for k in range(3):
         assert torch.equal(got[k, 0], reference_mask(masks[k, 0], matrix[k], (8, 10), padding))

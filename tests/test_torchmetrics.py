@@ -23,7 +23,7 @@ from augkit.adapters.torchmetrics import (
     ShiftInformation,
     TopOneChange,
 )
-from augkit.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import metrics
 from augkit.invariance.information import shift_information
 

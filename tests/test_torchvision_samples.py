@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 import augkit
 from augkit.adapters.torchvision import Geometry
-from augkit.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 
 SIZE = (20, 27)
 FLIP = augkit.RandomHorizontalFlip(p=1.0)

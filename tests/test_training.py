@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import augkit
-from augkit.building import choose_device
-from augkit.checkpoints import memory_format, read_checkpoint
+from augkit.core.errors import InputError, RunError
 from augkit.data import Dataset
-from augkit.errors import InputError, RunError
-from augkit.models import load_model
-from augkit.recipe import Recipe
+from augkit.train.build import choose_device
+from augkit.train.checkpoint import memory_format, read_checkpoint
+from augkit.train.load_model import load_model
+from augkit.train.recipe import Recipe
 
 
-def weights(run: augkit.training.Run) -> torch.Tensor:
+def weights(run: augkit.train.loop.Run) -> torch.Tensor:
     return torch.cat([value.flatten().double() for value in run.model.state_dict().values()])
 
 

@@ -14,10 +14,11 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomSubpixelCrop, RandomSubpixelShift, geometry
-from augkit.errors import InputError, InputTypeError
-from augkit.random_geometry import RandomGeometry, draw
-from augkit.resampling import resample
+from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomSubpixelCrop, RandomSubpixelShift
+from augkit.augment import geometry
+from augkit.augment.base import RandomGeometry, draw
+from augkit.augment.resample import resample
+from augkit.core.errors import InputError, InputTypeError
 
 SIZE = (24, 35)  # not square, one side even and one odd
 OPS: dict[str, Callable[..., RandomGeometry]] = {

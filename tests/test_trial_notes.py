@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from augkit import tune
-from augkit.command import run
-from augkit.recipe import Recipe
-from augkit.trial_notes import recipe_diff
+from augkit.core.cli import run
+from augkit.train.recipe import Recipe
+from augkit.tune import __main__ as tune
+from augkit.tune.dashboard import recipe_diff
 
 BROWSERS = [name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)]
 

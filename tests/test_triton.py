@@ -10,14 +10,14 @@ import sys
 import pytest
 import torch
 
-from augkit import geometry
-from augkit.backends import choose, separable
-from augkit.resampling import Finish, resample
+from augkit.augment import geometry
+from augkit.augment.backends import choose, separable
+from augkit.augment.resample import Finish, resample
 
 CHECK = """
 import json, torch
-from augkit.backends import cuda_triton, separable
-from augkit import geometry
+from augkit.augment import geometry
+from augkit.augment.backends import cuda_triton, separable
 torch.manual_seed(0)
 worst = {}
 matrix = geometry.axis_aligned(*torch.tensor([[1, -1.3, 0.6], [0, 11.2, 2.2], [1, 0.8, 0.7], [0, 0.4, -1.0]]))
@@ -61,9 +61,10 @@ def test_the_interpreted_kernel_agrees_with_torch() -> None:
 
 TRIAL = """
 import json, warnings, torch
-from augkit import Augment, RandomSubpixelCrop, geometry, resampling
-from augkit.backends import cuda_triton, separable, trial
-from augkit.resampling import resample, shift_checked
+from augkit import Augment, RandomSubpixelCrop
+from augkit.augment import geometry, resample as resampling
+from augkit.augment.backends import cuda_triton, self_check, separable
+from augkit.augment.resample import resample, shift_checked
 
 resampling.choose = lambda images, matrix, *, axis_aligned: "cuda_triton" if axis_aligned else "general"
 launch, how = cuda_triton._launcher(), {"kind": "", "calls": 0}
@@ -102,14 +103,14 @@ def act():
     return {
         "worst": max(float(error.abs().max()) for error in errors),
         "calls": after,
-        "verdicts": [[case.kernel, str(case.source), kept] for case, kept in trial.VERDICTS.items()],
+        "verdicts": [[case.kernel, str(case.source), kept] for case, kept in self_check.VERDICTS.items()],
         "same state": torch.equal(torch.get_rng_state(), state),
         "empty": list(empty.shape),
     }
 
 told = {}
 for kind in ("sound", "wrong", "nan", "raises"):
-    trial.VERDICTS.clear(), trial._WARNED.clear(), how.update(kind=kind, calls=0)
+    self_check.VERDICTS.clear(), self_check._WARNED.clear(), how.update(kind=kind, calls=0)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         told[kind] = act()

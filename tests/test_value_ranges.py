@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import augkit
-from augkit.adapters.albumentations import PolicyTransform
 from augkit.adapters.collate import Collate
 from augkit.adapters.huggingface import DatasetTransform
 from augkit.adapters.timm import AugmentedLoader
 from augkit.adapters.torchvision import Geometry
+from augkit.augment.albumentations_twin import PolicyTransform
+from augkit.core.errors import InputError, InputTypeError
 from augkit.data.decode import upright
-from augkit.errors import InputError, InputTypeError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STATISTICS = {

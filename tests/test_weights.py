@@ -21,14 +21,14 @@ import torch
 from torch import nn
 
 import augkit
-from augkit.checkpoints import read_checkpoint
-from augkit.compare import finished_recipe
-from augkit.errors import AugkitError, InputError
-from augkit.measure import main as measure
-from augkit.models import load_model
-from augkit.recipe import Recipe
-from augkit.safe_files import Unreadable, load_safely
-from augkit.weights import fit_weights, read_weights, unwrapped
+from augkit.architectures.weights import fit_weights, read_weights, unwrapped
+from augkit.compare.__main__ import finished_recipe
+from augkit.core.errors import AugkitError, InputError
+from augkit.core.safe_files import Unreadable, load_safely
+from augkit.measure.__main__ import main as measure
+from augkit.train.checkpoint import read_checkpoint
+from augkit.train.load_model import load_model
+from augkit.train.recipe import Recipe
 
 
 def net(outputs: int = 3) -> nn.Sequential:

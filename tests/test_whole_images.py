@@ -13,13 +13,13 @@ from torch import Tensor
 
 import augkit
 from augkit import Policy
-from augkit.building import load_data
+from augkit.augment.whole_images import WholeBatch, augmented, needed_side, square_views
+from augkit.core.errors import InputError
 from augkit.data import load_dataset
-from augkit.distributed import Process
-from augkit.errors import InputError
-from augkit.feeding import make_feed
-from augkit.recipe import Recipe
-from augkit.views import WholeBatch, augmented, needed_side, square_views
+from augkit.train.batches import make_feed
+from augkit.train.build import load_data
+from augkit.train.distributed import Process
+from augkit.train.recipe import Recipe
 
 CROP = {"crop": {"min_area": 0.25, "max_ratio": 1.33}}
 LEFT, RIGHT = (255, 0, 0), (0, 0, 255)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import augkit
-from augkit import yaml_text
-from augkit.studies import Study
+from augkit.compare.study.schema import Study
+from augkit.core import yaml_text
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 import optuna
 import torch
 
-from augkit import search
+from augkit.core.jobs.storage import open_storage
 from augkit.data import Dataset, load_dataset
-from augkit.recipe import Recipe
-from augkit.search import Goal, Terms
-from augkit.space import Space
-from augkit.storages import open_storage
-from augkit.trials import Worker
+from augkit.train.recipe import Recipe
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.space import Space
+from augkit.tune.trial import Worker
 
 RECIPE = {
     "name": "toy",
@@ -68,7 +68,7 @@ def open_toy(
     """A worker of a study at ``place``, which is made, or joined."""
     if not DATA:
         DATA.append(load_dataset("digits", limit=100))
-    study, _ = search.make_or_join(open_storage(place), "s", terms, trials, join=join)
+    study, _ = optuna_study.make_or_join(open_storage(place), "s", terms, trials, join=join)
     return kind(study, terms, DATA[0], torch.device("cpu"), index=index)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from augkit.augment import Augment
-from augkit.errors import InputError, InputTypeError
+from augkit.augment.compose import Augment
+from augkit.core.errors import InputError, InputTypeError
 
 Key = int | str
 

@@ -20,7 +20,7 @@ from typing import Any
 from torch.utils.data import default_collate
 
 from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
-from augkit.augment import Augment
+from augkit.augment.compose import Augment
 
 
 class Collate:

@@ -19,10 +19,10 @@ import numpy as np
 import PIL.Image
 from torch import Tensor
 
-from augkit.adapters.arrays import to_tensor
-from augkit.augment import Augment
+from augkit.augment.arrays import to_tensor
+from augkit.augment.compose import Augment
+from augkit.core.errors import InputError, InputTypeError
 from augkit.data.decode import ALPHA_MODES, in_mode, upright
-from augkit.errors import InputError, InputTypeError
 
 _KEPT = frozenset({"LA", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})  # channels of 8 bits beside those of `upright`
 

@@ -17,8 +17,8 @@ from typing import Any
 import lightning
 
 from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented
-from augkit.augment import Augment
-from augkit.errors import InputTypeError
+from augkit.augment.compose import Augment
+from augkit.core.errors import InputTypeError
 
 
 class AugmentCallback(lightning.Callback):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
-from augkit.augment import Augment
-from augkit.errors import InputTypeError
+from augkit.augment.compose import Augment
+from augkit.core.errors import InputTypeError
 
 
 class AugmentedLoader:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from augkit.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import information, metrics
 
 

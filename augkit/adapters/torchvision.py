@@ -24,11 +24,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from augkit import following, geometry, targets
-from augkit.augment import Augment
-from augkit.errors import InputError, InputTypeError
-from augkit.random_geometry import draw
-from augkit.resampling import check_images
+from augkit.augment import carry_targets, geometry, targets
+from augkit.augment.base import draw
+from augkit.augment.compose import Augment
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError, InputTypeError
 
 _KEYPOINTS: type = getattr(tv_tensors, "KeyPoints", type(None))  # since torchvision 0.23
 
@@ -90,7 +90,7 @@ class Geometry(v2.Transform):
             identity = geometry.identity(batch, device=device)
             return {"matrix": identity, "blur": None, "tail": None, "size": size}
         if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
-            following.check_followed(self.augment.ops, "Geometry")
+            carry_targets.check_followed(self.augment.ops, "Geometry")
         draws = draw(batch, self.augment.draws, device, None)
         strength = self.augment.strength
         matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength)
@@ -107,7 +107,7 @@ class Geometry(v2.Transform):
             return self._boxes(inpt, params)
         if isinstance(inpt, _KEYPOINTS):
             points = _floating(plain).reshape(1, -1, 2)
-            moved = following.moved_points(params["matrix"], points, self._own_size(params), params["tail"])[0]
+            moved = carry_targets.moved_points(params["matrix"], points, self._own_size(params), params["tail"])[0]
             return tv_tensors.wrap(
                 _as(moved.reshape(plain.shape), plain.dtype), like=inpt, canvas_size=self._size_out(params)
             )
@@ -144,7 +144,7 @@ class Geometry(v2.Transform):
             return masks
         padding, aligned = self.augment.padding, self.augment.axis_aligned
         flat = masks.reshape(batch, -1, *masks.shape[-2:])
-        moved = following.moved_masks(
+        moved = carry_targets.moved_masks(
             targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), params["tail"]
         )
         return moved.reshape(*masks.shape[:-2], *moved.shape[-2:])
@@ -165,9 +165,9 @@ class Geometry(v2.Transform):
     def _visible(self, edges: Tensor, params: dict[str, Any], clip: bool) -> Tensor:
         """``edges`` ``(1, N, 4)`` moved; empty where they are not visible enough."""
         how = (params["matrix"], edges, self._own_size(params), params["tail"])
-        kept, valid = following.visible_boxes(*how, self.augment.min_visible_area)
+        kept, valid = carry_targets.visible_boxes(*how, self.augment.min_visible_area)
         if not clip:
-            kept = following.moved_boxes(*how, clip=False)
+            kept = carry_targets.moved_boxes(*how, clip=False)
             valid = valid | (self.augment.min_visible_area == 0)
         return torch.where(valid[..., None], kept, torch.zeros_like(kept))
 

@@ -7,6 +7,7 @@ from augkit.architectures.aliasfree import (
     IdealLowpass2d,
 )
 from augkit.architectures.blocks import ACTIVATIONS, DOWNSAMPLES, Style
+from augkit.architectures.build import NETWORKS, build_model, initialise
 from augkit.architectures.convnext import ConvNeXt, LayerNorm2d
 from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
 from augkit.architectures.harmonic import (
@@ -18,7 +19,6 @@ from augkit.architectures.harmonic import (
 )
 from augkit.architectures.harmonic_network import HarmonicNet
 from augkit.architectures.heads import HEADS, SpatialPyramidPool2d, build_head
-from augkit.architectures.networks import NETWORKS, build_model, initialise
 from augkit.architectures.polyphase import (
     AdaptivePolyphaseSampling,
     AdaptivePolyphaseUpsampling,

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 LONGEST_MATRIX = 96  # pixels a side up to which two products with a matrix are faster than two FFTs on the CPU
 

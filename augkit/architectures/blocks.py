@@ -21,7 +21,7 @@ from augkit.architectures.aliasfree import (
 )
 from augkit.architectures.downsampling import PADDING_MODES, BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
 from augkit.architectures.polyphase import AdaptivePolyphaseSampling, LearnablePolyphaseSampling
-from augkit.errors import unknown_name
+from augkit.core.errors import unknown_name
 
 DOWNSAMPLES = ("maxpool", "stride", "blurpool", "aps", "lps", "aliasfree")
 

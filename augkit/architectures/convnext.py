@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from augkit.architectures.aliasfree import AliasFreeLayerNorm2d
 from augkit.architectures.blocks import Style
 from augkit.architectures.heads import build_head
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 STEMS = {"small": (3, 0), "imagenet": (4, 2)}  # side of the patches; how often they halve the maps
 

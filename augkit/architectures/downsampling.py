@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.padding import pad
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect"}
 

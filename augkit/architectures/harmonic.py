@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from augkit.architectures.downsampling import PADDING_MODES
 from augkit.architectures.padding import pad
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 ORDERS = (0, 1, 2)
 RING_WIDTH = 0.6  # standard deviation in pixels: aliasing (narrower) and the cut at the border (wider) balance

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from augkit.architectures.harmonic import ORDERS, CentredBlurPool2d, HarmonicConv2d, MagnitudeBatchNorm2d, magnitude
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 
 class HarmonicNet(nn.Module):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 HEADS = ("gap", "fc", "spp")
 PYRAMID = (1, 2, 4)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augkit.interpolation import padded_index
+from augkit.augment.kernels import padded_index
 
 PADDED_INDEX = {"circular": "circular", "reflect": "reflection", "replicate": "border"}
 

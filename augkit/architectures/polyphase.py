@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.errors import InputError, OddMapWarning, unknown_name
+from augkit.core.errors import InputError, OddMapWarning, unknown_name
 
 ODD = ("warn", "raise", "allow")
 SCORE_PADDING_MODES = ("circular", "zeros")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from augkit.architectures.blocks import Style
 from augkit.architectures.heads import build_head
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 STEMS = ("small", "imagenet")
 

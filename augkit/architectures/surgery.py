@@ -21,13 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from augkit.architectures.antialiased_layer import METHODS, Manner, change_padding, make_antialiased
 from augkit.architectures.downsampling import PADDING_MODES
+from augkit.architectures.modes import copied
 from augkit.architectures.polyphase import ODD
-from augkit.architectures.replacing import METHODS, Manner, change_padding, make_antialiased
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
-from augkit.architectures.tracing import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
-from augkit.errors import InputError, InputTypeError, unknown_name
-from augkit.modes import copied
+from augkit.architectures.strided_calls import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
+from augkit.core.errors import InputError, InputTypeError, unknown_name
 
 Grid = tuple[tuple[int, int], tuple[int, int]]  # size of the maps, stride
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from augkit.architectures.blocks import Stage, Style
 from augkit.architectures.heads import build_head
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 CONVOLUTIONS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2)}
 FACTORS = (1, 2, 4, 8, 8)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augkit import geometry
+from augkit.augment import geometry
+from augkit.augment.resample import resample
+from augkit.core.errors import InputError
 from augkit.data.bundled import BUNDLED
 from augkit.data.images import Images
-from augkit.errors import InputError
-from augkit.resampling import resample
 
 SHUFFLE, ERASE, PLACE = range(3)  # what a stream of random numbers is for
 GRID = 4  # patches of a shuffle along the shorter side

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from augkit.core.errors import InputError
 from augkit.data.images import Images
 from augkit.data.stream import Stream
-from augkit.errors import InputError
 
 
 def batches(images: Images, batch_size: int, device: torch.device | str | None = None) -> Iterator[Tensor]:

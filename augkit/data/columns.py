@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from augkit.core.errors import InputError
 from augkit.data.dataset import Found
 from augkit.data.stream import Reading, Source, stream_of
-from augkit.errors import InputError
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category")
 # What a column holds that may be one of labels: numbers of classes that it names, whole numbers, categories, and, where

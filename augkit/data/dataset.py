@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from augkit.core.errors import InputError
 from augkit.data.images import Images
 from augkit.data.splits import SHARES, limited, partition, sample
 from augkit.data.stream import Reading, Stream
 from augkit.data.whole import WholeImages, whole_images
-from augkit.errors import InputError
 
 NAMED = 3  # files left out that a note names
 

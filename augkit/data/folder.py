@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from augkit.core.errors import InputError, unknown_name
 from augkit.data.dataset import Found
 from augkit.data.files import Listing, list_images
 from augkit.data.images import Images
 from augkit.data.stream import Reading, Source, Stream, stream_of
-from augkit.errors import InputError, unknown_name
 
 # What folders and files of splits are called.
 SPLIT_NAMES = {

@@ -11,11 +11,11 @@ from typing import Any
 
 from PIL import Image
 
+from augkit.core.errors import InputError
 from augkit.data.columns import Kind, Table, choose_label, found_in, open_encoded
 from augkit.data.dataset import Found
 from augkit.data.folder import SPLIT_NAMES
 from augkit.data.stream import Reading, Source
-from augkit.errors import InputError
 
 
 class HubRows(Source):

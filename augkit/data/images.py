@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from augkit.errors import InputError
+from augkit.core.errors import InputError
 
 SLICE = 256  # images that a step sees at once, so that its own memory stays small
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 
 def class_mapping(classes: list[str], labels_file: str | Path | None) -> tuple[Tensor | None, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from augkit.core.errors import InputError, unknown_name
 from augkit.data.bundled import BUNDLED
 from augkit.data.dataset import Dataset, Found
 from augkit.data.folder import find_folder
@@ -12,7 +13,6 @@ from augkit.data.labels import class_mapping
 from augkit.data.parquet import find_parquet
 from augkit.data.stream import MEMORY, Reading
 from augkit.data.torchvision import TORCHVISION, canonical, find_torchvision
-from augkit.errors import InputError, unknown_name
 
 FORMS = ("folder:DIR", "parquet:DIR", "hf:NAME")
 

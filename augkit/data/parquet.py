@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from augkit.core.errors import InputError
 from augkit.data.columns import Kind, Table, choose_label, found_in, open_encoded
 from augkit.data.dataset import Found
 from augkit.data.files import list_files
 from augkit.data.folder import SPLIT_NAMES
 from augkit.data.stream import Reading, Source
-from augkit.errors import InputError
 
 SUFFIXES = frozenset({".parquet", ".parq", ".pq"})
 CACHE = 64 * 2**20  # bytes of encoded images that a process keeps of the row groups it read last

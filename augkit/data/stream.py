@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from augkit.core.errors import InputError
 from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
 from augkit.data.images import Canvas, Images, Step
-from augkit.errors import InputError
 
 # A worker hands over this many bytes at a time: small, as containers often have 64 MiB of shared memory.
 CHUNK = 2 * 2**20

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from augkit.core.errors import InputError
 from augkit.data.dataset import Found
 from augkit.data.decode import picture_of
 from augkit.data.images import Images
 from augkit.data.stream import Reading, Source, stream_of
-from augkit.errors import InputError
 
 Keywords = Mapping[str, Any]
 BY_FLAG: dict[str, Keywords] = {"train": {"train": True}, "test": {"train": False}}

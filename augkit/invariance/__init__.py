@@ -1,9 +1,11 @@
 """How invariant a network is to shifts and rescaling of its input, with intervals; where it loses it; what is exact."""
 
+from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.carry_over import CarryOver, carry_over
 from augkit.invariance.certificate import Certificate, LogitCheck, certify
-from augkit.invariance.intervals import Estimate
-from augkit.invariance.layerwise import LayerEquivariance, layerwise_equivariance
+from augkit.invariance.layers.equivariance import LayerEquivariance, layerwise_equivariance
+from augkit.invariance.layers.lie_derivative import LieDerivative, lie_derivative
+from augkit.invariance.layers.relative import RelativeInvariance, relative_invariance
 from augkit.invariance.learned import (
     InvarianceComparison,
     architectural_invariance,
@@ -13,13 +15,11 @@ from augkit.invariance.learned import (
     unsaid,
     verdict,
 )
-from augkit.invariance.lie import LieDerivative, lie_derivative
 from augkit.invariance.measurement import Measurement, measure_invariance
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import PROTOCOLS, Protocol, make_protocol
-from augkit.invariance.relative import RelativeInvariance, relative_invariance
-from augkit.invariance.reports import InvarianceReport
+from augkit.invariance.report import InvarianceReport
 
 __all__ = [
     "PROTOCOLS",

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import InputError
-from augkit.invariance.intervals import LEVEL, UNDEFINED, Estimate, Run, per_seed
+from augkit.core.errors import InputError
+from augkit.invariance.bootstrap import LEVEL, UNDEFINED, Estimate, Run, per_seed
 from augkit.invariance.learned import DEFAULT, FLOOR, rounding, too_little
-from augkit.invariance.reports import InvarianceReport
+from augkit.invariance.report import InvarianceReport
 
 FEWEST = 5  # networks
 

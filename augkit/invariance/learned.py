@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import InputError
-from augkit.invariance.information import UNCHANGED, matched_js
-from augkit.invariance.intervals import (
+from augkit.core.errors import InputError
+from augkit.invariance.bootstrap import (
     PREDICTIONS,
     UNDEFINED,
     Estimate,
@@ -30,8 +29,9 @@ from augkit.invariance.intervals import (
     means_per_seed,
     per_seed,
 )
+from augkit.invariance.information import UNCHANGED, matched_js
 from augkit.invariance.metrics import METRICS
-from augkit.invariance.reports import InvarianceReport
+from augkit.invariance.report import InvarianceReport
 
 DEFAULT = "shift_information"
 MATCHED = "entropy_matched_js"  # a number of two networks, which no report has by itself

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from augkit.errors import InputError, InputTypeError
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError, InputTypeError
+from augkit.invariance.accumulator import PAIR_MEASURES, Answers, Tally, answer, digest, fingerprint
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, Scene, make_protocol
-from augkit.invariance.reports import InvarianceReport, estimates
-from augkit.invariance.tally import PAIR_MEASURES, Answers, Tally, answer, digest, fingerprint
-from augkit.resampling import check_images
+from augkit.invariance.report import InvarianceReport, estimates
 
 Batch = tuple[Tensor, Tensor | None]
 Images = Tensor | Iterable[Tensor | tuple[Tensor, Tensor | None]]

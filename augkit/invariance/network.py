@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from augkit.errors import InputError, RunError, unknown_name
-from augkit.modes import evaluated, is_lazy
-from augkit.outputs import check_logits, logits_in
-from augkit.reproducible import MEASUREMENT, drawing
+from augkit.architectures.modes import evaluated, is_lazy
+from augkit.architectures.outputs import check_logits, logits_in
+from augkit.core.errors import InputError, RunError, unknown_name
+from augkit.core.random_streams import MEASUREMENT, drawing
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,8 +22,8 @@ class Network:
     """Inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``, within `measuring`.
 
     Args:
-        model: gives logits ``(B, K)``, alone or as in `augkit.outputs`; moved to ``device``, in ``eval()`` while it is
-            measured.
+        model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; moved to ``device``, in
+            ``eval()`` while it is measured.
         mean, std: per channel, applied before the network sees its input.
         precision: ``float32`` (true float32: TensorFloat-32 is switched off), ``bf16`` or ``fp16`` (autocast). The
             weights keep their dtype, and a network in float64 is measured in float64.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augkit.errors import InputError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 
 AXES = ("shift", "scale")
 Place = tuple[float, float]

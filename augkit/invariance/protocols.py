@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augkit import geometry
-from augkit.blur import shift_blur_checked
-from augkit.errors import InputError, unknown_name
-from augkit.interpolation import check_names
-from augkit.resampling import check_size, fourier_shift_checked, resample_checked, shift_checked
+from augkit.augment import geometry
+from augkit.augment.blur import shift_blur_checked
+from augkit.augment.kernels import check_names
+from augkit.augment.resample import check_size, fourier_shift_checked, resample_checked, shift_checked
+from augkit.core.errors import InputError, unknown_name
 
 PROTOCOLS = ("crop", "embed", "circular")
 BACKGROUNDS = ("black", "mean", "blur")

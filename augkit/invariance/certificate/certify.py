@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from augkit.errors import InputError, InputTypeError, OddMapWarning
-from augkit.invariance.certificate.states import Equivariant, Level, Lost, State, Trouble
-from augkit.invariance.certificate.walk import Step, Walk, walk
-from augkit.modes import copied
-from augkit.outputs import logits_in
-from augkit.resampling import check_size, fourier_shift
+from augkit.architectures.modes import copied
+from augkit.architectures.outputs import logits_in
+from augkit.augment.resample import check_size, fourier_shift
+from augkit.core.errors import InputError, InputTypeError, OddMapWarning
+from augkit.invariance.certificate.state import Equivariant, Level, Lost, State, Trouble
+from augkit.invariance.certificate.trace import Step, Walk, walk
 
 Verdict = Literal["integer", "fractional", "none", "refused"]
 

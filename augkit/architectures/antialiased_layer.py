@@ -1,0 +1,149 @@
+"""How one strided layer of a network is replaced, and how the padding of all layers is changed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from augkit.architectures.polyphase import AdaptivePolyphaseSampling, LearnablePolyphaseSampling
+from augkit.architectures.strided import AntialiasedLayer, Blur2d, Geometry, PhaseSelector, antialiased_class, pair
+from augkit.architectures.strided_calls import LAYERS, PLAIN, Call, Site, Unchanged, describe, is_known
+
+METHODS = ("blurpool", "aps", "lps")
+TORCH_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect", "replicate": "replicate"}
+PADS: dict[str, Any] = {"zeros": nn.ZeroPad2d, "circular": nn.CircularPad2d, "reflect": nn.ReflectionPad2d}
+PAD_LAYERS = (nn.ConstantPad2d, nn.CircularPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
+
+
+class Manner(NamedTuple):
+    """What is the same for all layers of one operation: the arguments of `augkit.antialias`, and where weights are."""
+
+    method: str
+    padding_mode: str | None
+    size: int
+    odd: str
+    device: torch.device
+    dtype: torch.dtype
+
+
+def make_antialiased(site: Site, manner: Manner, selector: PhaseSelector | None) -> None:
+    """Turn the layer, in place, into an `AntialiasedLayer` with a sampler."""
+    layer: Any = site.layer
+    geometry, blur = geometry_of(layer), manner.method == "blurpool"
+    step, mode = geometry.stride, _mode(layer, manner.padding_mode)
+    pointwise = geometry.kernel == (1, 1) and geometry.padding in (None, (0, 0))
+    linear = not isinstance(layer, nn.MaxPool2d)
+    place = "before" if pointwise or (blur and linear) else "after"
+    sampler: nn.Module
+    if blur:
+        stride = step if pointwise or place == "after" else (1, 1)
+        sampler = Blur2d(manner.size, step, stride, _blur_mode(mode, manner.padding_mode))
+    else:
+        assert selector is not None
+        channels = layer.out_channels if place == "after" and isinstance(layer, nn.Conv2d) else site.call.channels
+        sampler = _polyphase(manner, channels, step[0], mode, decides=selector.layers[0] == site.name)
+    if place == "after" or (manner.padding_mode is not None and pads(layer) and not is_plain(layer)):
+        _pad_instead(layer, geometry, mode)
+    else:
+        if is_plain(layer) and manner.padding_mode is not None:
+            layer.padding_mode = manner.padding_mode
+        _become(layer, None, mode)
+    if pointwise or place == "after":
+        layer.stride = (1, 1) if isinstance(layer, nn.Conv2d) else 1
+    layer.place = place
+    layer.sampler, layer.selector = sampler.to(manner.device, manner.dtype).train(layer.training), selector
+    layer.decides = selector is not None and selector.layers[0] == site.name
+    layer.releases = selector is not None and selector.layers[-1] == site.name
+
+
+def _polyphase(manner: Manner, channels: int, stride: int, mode: str, decides: bool) -> nn.Module:
+    odd = manner.odd if mode == "circular" else "allow"  # other maps are padded to multiples
+    if manner.method == "aps" or not decides:
+        return AdaptivePolyphaseSampling(stride, odd=odd)
+    padding_mode = "circular" if mode == "circular" else "zeros"
+    return LearnablePolyphaseSampling(channels, stride, padding_mode=padding_mode, odd=odd)
+
+
+def geometry_of(layer: Any) -> Geometry:
+    """Where a convolution or a pool looks."""
+    kernel, same = pair(layer.kernel_size), type(layer) is not nn.Conv2d and getattr(layer, "same_pad", False)
+    dilation = pair(getattr(layer, "dilation", 1))
+    padding: tuple[int, int] | None
+    if same or type(layer).__name__ in PLAIN or layer.padding == "same":
+        padding = None
+    else:
+        padding = (0, 0) if layer.padding == "valid" else pair(layer.padding)
+    return Geometry(kernel, pair(layer.stride), padding, dilation, bool(getattr(layer, "ceil_mode", False)))
+
+
+def _mode(layer: Any, padding_mode: str | None) -> str:
+    """Padding of the layer's maps as torch names it."""
+    mode = getattr(layer, "padding_mode", "zeros") if padding_mode is None else padding_mode
+    # A window of a maximum pool that leaves the map also holds its border: repeating it changes no maximum.
+    return "replicate" if mode == "zeros" and isinstance(layer, nn.MaxPool2d) else TORCH_MODES[mode]
+
+
+def _blur_mode(mode: str, padding_mode: str | None) -> str:
+    """Padding of a blur: as asked for, else that of its layer; ``reflect`` (Zhang's choice) in place of zeros."""
+    if padding_mode is not None:
+        return TORCH_MODES[padding_mode]
+    return "reflect" if mode in ("constant", "replicate") else mode
+
+
+def _become(layer: Any, geometry: Geometry | None, mode: str) -> None:
+    """Give the layer its subclass; with a geometry, `AntialiasedLayer` pads in its stead."""
+    kind = type(layer)
+    layer.__class__ = antialiased_class(kind if geometry is None else PLAIN.get(kind.__name__, kind))
+    layer.geometry, layer.mode, layer.place, layer.step = geometry, mode, "none", pair(layer.stride)
+    layer.sampler, layer.selector, layer.decides, layer.releases = None, None, False, False
+
+
+def _pad_instead(layer: Any, geometry: Geometry, mode: str) -> None:
+    _become(layer, geometry, mode)
+    layer.padding = (0, 0) if isinstance(layer, nn.Conv2d) else 0
+    if isinstance(layer, nn.Conv2d):
+        layer.padding_mode = "zeros"
+    else:
+        layer.ceil_mode = False
+    if hasattr(layer, "same_pad"):
+        layer.same_pad = False
+
+
+def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tuple[list[str], list[Unchanged]]:
+    """Change the padding of all layers that pad: names of those changed, and what could not be.
+
+    Layers that are an `AntialiasedLayer` by now have theirs.
+    """
+    changed, left = list[str](), dict[str, Unchanged]()
+    modules: dict[str, Any] = dict(model.named_modules())
+    for name, layer in modules.items():
+        if isinstance(layer, PAD_LAYERS):
+            parent, _, attribute = name.rpartition(".")
+            setattr(modules[parent], attribute, PADS[padding_mode](layer.padding))
+        elif isinstance(layer, AntialiasedLayer):
+            if layer.geometry is not None and layer.geometry.padding == (0, 0):
+                continue
+        elif not isinstance(layer, LAYERS) or not is_known(layer) or not pads(layer):
+            continue
+        elif is_plain(layer):
+            layer.padding_mode = padding_mode  # type: ignore[assignment]
+        elif padding_mode != "zeros":  # the others know no other padding
+            _pad_instead(layer, geometry_of(layer), TORCH_MODES[padding_mode])
+        changed.append(name)
+    for call in calls:
+        layer = modules[call.name]
+        if call.padded and not isinstance(layer, (*PAD_LAYERS, AntialiasedLayer)) and not is_known(layer):
+            left[call.name] = Unchanged(call.name, describe(layer, call), f"{type(layer).__name__} pads by itself")
+    return changed, list(left.values())
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the layer convolves as `torch.nn.Conv2d` does, in any of its padding modes."""
+    return isinstance(layer, nn.Conv2d) and type(layer).forward is nn.Conv2d.forward
+
+
+def pads(layer: nn.Module) -> bool:
+    """Whether a convolution or a pool puts pixels around its maps."""
+    return geometry_of(layer).padding != (0, 0)

@@ -1,0 +1,138 @@
+"""Networks by name, and the weights they start from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from augkit.architectures.blocks import Style
+from augkit.architectures.convnext import ConvNeXt
+from augkit.architectures.harmonic_network import HarmonicNet
+from augkit.architectures.heads import HEADS
+from augkit.architectures.resnet import STEMS, ResNet
+from augkit.architectures.small_cnn import SmallCNN
+from augkit.architectures.vgg import CONVOLUTIONS, VGG
+from augkit.core.errors import InputError, unknown_name
+from augkit.core.random_streams import seeded
+
+
+def _harmonic(
+    num_classes: int, in_channels: int, *, style: Style, head: str, width: int, input_size: int | None
+) -> HarmonicNet:
+    del input_size
+    if style.downsample != "blurpool" or style.activation != "relu" or head != "gap":
+        raise InputError(
+            "network 'harmonic' has its own pools, activation and head, which commute with rotations; leave"
+            " downsample, activation and head out"
+        )
+    return HarmonicNet(num_classes, in_channels, style.padding_mode, width)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "small_cnn": SmallCNN,
+    "resnet18": ResNet,
+    "resnet34": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
+    "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "convnext": ConvNeXt,
+    "convnext_aliasfree": functools.partial(ConvNeXt, norm="aliasfree"),
+    "harmonic": _harmonic,
+    "vgg11": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg11"]),
+    "vgg13": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg13"]),
+}
+DEFAULT_WIDTH = {"small_cnn": 16, "harmonic": 4, "convnext": 40, "convnext_aliasfree": 40}
+# What a network is halved and activated by where nothing else is asked for.
+OWN_DOWNSAMPLE = {"harmonic": "blurpool", "convnext": "stride", "convnext_aliasfree": "aliasfree"}
+OWN_ACTIVATION = {"convnext": "gelu", "convnext_aliasfree": "aliasfree"}
+WITH_STEM = ("resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree")
+
+
+def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
+    name: str,
+    num_classes: int,
+    in_channels: int = 3,
+    *,
+    downsample: str | None = None,
+    head: str = "gap",
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    stem: str = "small",
+    width: int | None = None,
+    input_size: int | None = None,
+    seed: int | None = None,
+) -> nn.Module:
+    """Build a network by name; it takes ``(B, in_channels, H, W)`` and gives logits ``(B, num_classes)``.
+
+    With a ``seed`` every parameter is drawn from a stream of its own, named by the seed and by the parameter:
+    networks that differ in ``downsample`` alone start from the same weights. Without, torch's global state is
+    used.
+
+    Args:
+        name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``convnext``, ``convnext_aliasfree``,
+            ``vgg11``, ``vgg13`` or ``harmonic``.
+        num_classes, in_channels: sizes of the output and the input.
+        downsample: ``maxpool``, ``stride``, ``blurpool``, ``aps``, ``lps`` or ``aliasfree``, as in `Style`. None is
+            ``maxpool``, for ``convnext`` ``stride`` and for ``convnext_aliasfree`` ``aliasfree``.
+        head: ``gap`` (global average), ``fc`` (fully connected) or ``spp`` (spatial pyramid).
+        padding_mode: ``zeros``, ``circular``, ``reflect`` or, without shortcuts, ``full``, as in `Style`.
+        activation: ``relu``, ``gelu``, ``quadratic``, ``aliasfree`` or ``aliasfree_gelu``. None is ``aliasfree``
+            with that downsample, else ``relu`` (for ``convnext`` ``gelu``).
+        stem: ``small`` or ``imagenet``, of ResNets and ConvNeXts.
+        width: channels of the first stage; the network's own when None.
+        input_size: side of the input in pixels, needed by the head ``fc`` alone.
+        seed: of the initial weights.
+
+    Raises:
+        InputError: an unknown name of any kind, pieces that do not go together, or a size below 1.
+
+    >>> build_model("small_cnn", 10, 1, downsample="blurpool")(torch.rand(2, 1, 40, 40)).shape
+    torch.Size([2, 10])
+    """
+    for kind, value, known in (("network", name, NETWORKS), ("head", head, HEADS), ("stem", stem, STEMS)):
+        if value not in known:
+            raise unknown_name(kind, value, known)
+    style = Style(
+        downsample or OWN_DOWNSAMPLE.get(name, "maxpool"), padding_mode, activation or OWN_ACTIVATION.get(name)
+    )
+    width = DEFAULT_WIDTH.get(name, 64) if width is None else width
+    for key, number in (("num_classes", num_classes), ("in_channels", in_channels), ("width", width)):
+        if number < 1:
+            raise InputError(f"{key}: expected at least 1, got {number}")
+    build = functools.partial(
+        NETWORKS[name], num_classes, in_channels, style=style, head=head, width=width, input_size=input_size
+    )
+    if name in WITH_STEM:
+        build = functools.partial(build, stem=stem)
+    elif stem != "small":
+        raise InputError(f"stem 'imagenet': expected one of {', '.join(WITH_STEM)}, got {name}")
+    if seed is None:
+        return build()
+    with seeded(seed):  # for weights that `initialise` leaves to their layers
+        model = build()
+    initialise(model, seed)
+    return model
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named stream.
+
+    Weights of norms become 1 and biases 0; the ``phase`` of a harmonic filter is an angle, drawn from the whole circle.
+    Parameters of other names, such as the coefficients of an activation, stay as their layer made them.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            *path, kind = name.split(".")
+            digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            if kind == "phase":
+                parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * math.pi)
+            elif parameter.ndim >= 2 and (kind == "weight" or "radial" in path):
+                gain = 1.0 if parameter.ndim == 2 else 2.0  # a linear head has no ReLU behind it
+                std = math.sqrt(gain / parameter[0].numel())
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            elif kind in ("weight", "bias"):
+                parameter.fill_(1.0 if kind == "weight" else 0.0)

@@ -1,0 +1,220 @@
+"""State dicts from files, read safely and fitted to a network: what does not fit is named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from augkit.core.errors import InputError
+from augkit.core.safe_files import Unreadable, load_safely
+
+# Where training scripts put the state dict of the network in their checkpoints, and that of its moving average.
+NESTS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params"),
+    *("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema"),
+)
+# Names of what wraps a network or a part of it: data parallel and averaged models, torch.compile, sharding,
+# recomputing, Lightning's strategies.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+DEPTH = 3  # parts of a network's own names that can be a prefix
+NESTED = 4  # levels of a checkpoint that are looked into
+SHOWN = 3  # names of each kind that one line can hold
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Names by which a state dict and a network differ; ``shapes`` are of both, in words."""
+
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        kinds = ((self.missing, "missing"), (self.unexpected, "unexpected"), (self.shapes, "of another shape"))
+        return "; ".join(filter(None, (_listed(names, what) for names, what in kinds)))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file of `torch.save`, read as `load_safely` does, or in a ``.safetensors`` file.
+
+    It may be nested in a checkpoint under one of `NESTS`, or under a name of its own if it is the only one.
+
+    Raises:
+        InputError: no such file; not readable safely; no state dict in it.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"weights '{path}': no such file")
+    try:
+        nested = _safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
+    except Unreadable as error:
+        raise InputError(f"weights '{path}': cannot be read safely ({error}); save model.state_dict()") from None
+    if not isinstance(nested, dict):
+        raise InputError(f"weights '{path}': expected a state dict, got {type(nested).__name__}")
+    tensors = _state_in(nested)
+    if not tensors:
+        inner: Any = nested
+        for _ in range(NESTED):  # the innermost says most
+            inner = next((inner[key] for key in NESTS if isinstance(inner.get(key), dict)), inner)
+        listed = ", ".join(map(str, list(inner)[:SHOWN])) or "nothing"
+        raise InputError(f"weights '{path}': expected a state dict, a dict of tensors, got one of {listed}")
+    return tensors
+
+
+def unwrapped(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """``state`` under the ``names`` of a network, as far as they are the same but for wrappers and one prefix.
+
+    The names of `WRAPPERS` are passed over wherever they stand. A prefix that either side has (``model.``,
+    ``backbone.``) is exchanged for that of the other, where that makes more of it fit.
+
+    >>> list(unwrapped({"module._orig_mod.fc.weight": torch.zeros(1)}, ["fc.weight"]))
+    ['fc.weight']
+    >>> list(unwrapped({"fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, ["net.fc.weight", "net.fc.bias"]))
+    ['net.fc.weight', 'net.fc.bias']
+    """
+    own = {_bare(name): name for name in names}
+    if len(own) < len(set(names)):  # both `fc` and `module.fc`
+        own = {name: name for name in names}
+    given = {_bare(key): value for key, value in state.items()}
+    if len(given) < len(state):
+        given = dict(state)
+    off, on = _prefixes(given, own)
+    rest = {key: value for key, value in given.items() if not key.startswith(off)}
+    given = {**rest, **{on + key[len(off) :]: value for key, value in given.items() if key.startswith(off)}}
+    averages = "n_averaged"  # the count of torch.optim.swa_utils.AveragedModel
+    return {own.get(key, key): value for key, value in given.items() if key != averages or key in own}
+
+
+def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, *, strict: bool = True) -> Misfit:
+    """Load ``state`` into ``model``; ``path`` is for the message.
+
+    Args:
+        strict: otherwise what does not fit is left out.
+
+    Returns:
+        What was left out.
+
+    Raises:
+        InputError: it does not fit; which names are missing, unexpected or of another shape, the first few of each.
+            Where it is not ``strict``: nothing of it fits.
+    """
+    own = model.state_dict()
+    given = unwrapped(state, own)
+    misfit = _compared(own, given)
+    fitting = {key: value for key, value in given.items() if key in own and _same_shape(own[key], value)}
+    if misfit and (strict or not fitting):
+        raise InputError(f"weights '{path}' do not fit the network: {misfit}")
+    try:
+        model.load_state_dict(fitting, strict=False)  # what is missing and what is too much has been compared
+    except RuntimeError as error:  # a module of the user's own may ask for more
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"weights '{path}' do not fit the network: {reason}") from None
+    return misfit
+
+
+def final_layer(model: nn.Module) -> tuple[str, int] | None:
+    """The name and the number of outputs of the last linear or convolutional layer; None without one.
+
+    >>> final_layer(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 10)))
+    ('2', 10)
+    """
+    last = None
+    for name, module in model.named_modules():
+        count = getattr(module, "out_features", None) or getattr(module, "out_channels", None)
+        if isinstance(count, int) and isinstance(getattr(module, "weight", None), Tensor):
+            last = (name, count)
+    return last
+
+
+def _state_in(content: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
+    """The state dict that ``content`` is or holds; None where there is none."""
+    if not isinstance(content, dict) or not depth:
+        return None
+    # What bears such a name may be empty, or hold settings of the network: then another is looked into.
+    named = next(filter(None, (_state_in(content.get(key), depth - 1) for key in NESTS)), None)
+    if named:
+        return named
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    own = [value for value in content.values() if isinstance(value, dict) and _is_state(value)]
+    if len(own) == 1 and not any(value.ndim for value in tensors.values()):  # beside it at most a loss or a count
+        return own[0]
+    return tensors or None
+
+
+def _is_state(state: dict[Any, Any]) -> bool:
+    return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _prefixes(given: Collection[str], own: Collection[str]) -> tuple[str, str]:
+    """What the ``given`` names have before, and what the network's ``own``, so that most of them are the same."""
+    best, pair = 0, ("", "")
+    for on in dict.fromkeys(prefix for name in ("", *own) for prefix, _ in _splits(name, DEPTH)):
+        inner = {name.removeprefix(on) for name in own if name.startswith(on)}
+        found = Counter(off for name in given for off, rest in _splits(name) if rest in inner)
+        off, count = max(found.items(), key=lambda item: item[1], default=("", 0))  # the first of several
+        # One prefix for another takes many names: a few, such as `weight`, are the same by chance.
+        if count > best and (not (off and on) or 2 * count >= len(own)):
+            best, pair = count, (off, on)
+    return pair
+
+
+def _splits(name: str, depth: int | None = None) -> Iterator[tuple[str, str]]:
+    """``name`` in two: before each of its parts, or of its first ``depth``, beginning with an empty prefix."""
+    parts = name.split(".")
+    for k in range(len(parts))[:depth]:
+        yield "".join(f"{part}." for part in parts[:k]), ".".join(parts[k:])
+
+
+def _compared(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> Misfit:
+    # Files from before batch norm counted its batches do not have the counts; torch sets them to 0. What a module adds
+    # by `get_extra_state` is no weight.
+    needed = [key for key in own if isinstance(own[key], Tensor) and not key.endswith("num_batches_tracked")]
+    return Misfit(
+        [key for key in needed if key not in given],
+        [key for key in given if key not in own],
+        [
+            f"{key} is {_shape(given[key])}, not {_shape(own[key])}"
+            for key in own
+            if key in given and not _same_shape(own[key], given[key])
+        ],
+    )
+
+
+def _same_shape(own: Any, given: Any) -> bool:
+    if not isinstance(own, Tensor) or isinstance(own, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+        return True
+    return isinstance(given, Tensor) and own.shape == given.shape
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _listed(names: list[str], what: str) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {what} ({', '.join(names[:SHOWN])}{more})"
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"weights '{file}': safetensors is not installed; pip install safetensors") from None
+    try:
+        return load_file(file)
+    except Exception as error:  # it raises many kinds for a file that is none of its own
+        raise Unreadable(error) from None

@@ -1,0 +1,35 @@
+"""Augmentation: geometry, kernels, the one resampling of an image, ops, policies, and the CPU twin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from augkit.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from augkit.augment.blur import shift_blur as shift_blur
+    from augkit.augment.compose import Augment as Augment
+    from augkit.augment.ops import RandomHorizontalFlip as RandomHorizontalFlip
+    from augkit.augment.ops import RandomRescale as RandomRescale
+    from augkit.augment.ops import RandomShiftBlur as RandomShiftBlur
+    from augkit.augment.ops import RandomSubpixelCrop as RandomSubpixelCrop
+    from augkit.augment.ops import RandomSubpixelShift as RandomSubpixelShift
+    from augkit.augment.policy import Policy as Policy
+    from augkit.augment.resample import fourier_shift as fourier_shift
+    from augkit.augment.resample import resample as resample
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Augment": "compose",
+        "Policy": "policy",
+        "RandomHorizontalFlip": "ops",
+        "RandomRescale": "ops",
+        "RandomShiftBlur": "ops",
+        "RandomSubpixelCrop": "ops",
+        "RandomSubpixelShift": "ops",
+        "fourier_shift": "resample",
+        "resample": "resample",
+        "shift_blur": "blur",
+    },
+)

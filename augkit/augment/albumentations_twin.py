@@ -1,0 +1,291 @@
+"""The CPU twin of a policy: an albumentations transform with the same distribution, for DataLoader workers.
+
+The draws come from albumentations' own generator and pass through the matrices of `augkit.Augment`, so the
+distribution is the same by construction; and the default backend ``torch`` resamples with `augkit.resample`,
+so, given one matrix, twin and device transform give one image: every kernel, antialiasing included.
+
+The backend ``opencv`` calls one ``cv2.warpAffine`` where OpenCV computes the same (kernel ``bilinear``, nothing
+shrunk, at most 4 channels, no op of Kornia) and falls back to torch elsewhere: OpenCV's bicubic has a = -0.75, its
+Lanczos has 4 lobes, and it does not antialias. OpenCV 5 agrees to rounding; OpenCV 4 places pixels to 1/32.
+
+Albumentations 2.0.8 draws the same augmentations in every DataLoader worker and every epoch. `Compose` here
+seeds itself in workers; `worker_init_fn` does so for every other albumentations pipeline in a dataset.
+
+>>> import augkit, numpy
+>>> policy = augkit.Policy(shift={"max_pixels": 2.0}, flip={})
+>>> twin = policy.albumentations(size=(32, 32), seed=0)
+>>> twin(image=numpy.zeros((32, 32, 3), numpy.uint8))["image"].shape
+(32, 32, 3)
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Literal
+
+import albumentations
+import cv2
+import numpy as np
+import torch
+from albumentations.core.type_definitions import ALL_TARGETS
+from torch.utils.data import get_worker_info
+
+from augkit.augment import carry_targets, geometry, targets
+from augkit.augment.arrays import from_tensor, restored, to_tensor, unit_of, working
+from augkit.augment.base import RandomGeometry
+from augkit.augment.color import Tail
+from augkit.augment.policy import Policy
+from augkit.core.errors import InputError, unknown_name
+from augkit.core.random_streams import AUGMENTATION, random_stream
+from augkit.core.ranks import draws_of_rank, place_among_processes
+from augkit.core.schema import validate
+
+_BORDERS = {
+    "zeros": cv2.BORDER_CONSTANT,
+    "border": cv2.BORDER_REPLICATE,
+    "reflection": cv2.BORDER_REFLECT_101,
+    "circular": cv2.BORDER_WRAP,
+}
+_LONGEST_CONTAINER = 64  # a longer list holds samples, not pipelines
+_DEEPEST = 12  # steps from a dataset to its pipeline: a few wrappers, a Compose, a closure
+
+
+class PolicyTransform(albumentations.DualTransform):
+    """One policy as one albumentations transform: one draw, one matrix, one resampling, then Kornia's ops.
+
+    Images are of any real dtype: integers are rounded to the nearest (halves to even) and kept in their range. Kornia's
+    ops see them over the largest value of their dtype. Targets follow them as in `Augment`.
+
+    Boxes are moved by their edges and left to ``BboxParams`` to clip and filter (``min_visibility`` is `Augment`'s
+    ``min_visible_area``; note that its ``min_width`` and ``min_height`` are not 0 everywhere). Keypoints are moved
+    by pixel centres and left to ``KeypointParams``, which calls 0 <= x < W visible (`Augment`: -0.5 <= x < W - 0.5).
+
+    Args:
+        policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts before.
+        size: ``(H, W)`` of the output where the policy crops; the input's when None.
+        backend: ``torch`` or ``opencv``, see the module.
+        p: probability that anything happens at all; the policy has its own per op.
+
+    Raises:
+        InputError: a field that is not a policy's, an unknown backend.
+    """
+
+    _targets = ALL_TARGETS
+
+    def __init__(
+        self,
+        policy: Policy | dict[str, Any],
+        size: tuple[int, int] | None = None,
+        backend: Literal["torch", "opencv"] = "torch",
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        if backend not in ("torch", "opencv"):
+            raise unknown_name("backend", backend, ("torch", "opencv"))
+        checked = policy if isinstance(policy, Policy) else validate(Policy, policy, "policy")
+        if checked.worker_ops:
+            names = ", ".join(op.op for op in checked.worker_ops)
+            raise InputError(
+                f"PolicyTransform: expected a policy without worker_ops, got {names}; use policy.albumentations(), "
+                "which puts them before this transform"
+            )
+        # Attributes bear the names of the arguments, in plain types: albumentations serialises them.
+        self.policy = checked.model_dump(exclude_none=True)
+        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self.backend = backend
+        self._strength = checked.strength
+        self._augment = checked.augment(self.size)
+        self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
+        augment, rank = self._augment, place_among_processes()[0]
+        del data
+        uniform = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
+        draws = draws_of_rank(uniform, rank)
+        blur = augment.blur(draws, self._strength)
+        return {
+            "matrix": augment.matrix(draws, self._strength, _hw(params)).numpy()[0],
+            "blur": None if blur is None else blur.numpy()[0],
+            "tail": self._draw_tail((1, _channels(params), *_hw(params)), rank),
+        }
+
+    def _draw_tail(self, shape: tuple[int, ...], rank: int) -> Tail | None:
+        if not self._kornia:
+            return None
+        seed = random_stream(int(self.random_generator.integers(2**62)), AUGMENTATION, 0, rank)
+        return self._augment.draw_tail(torch.zeros(()).expand(shape), generator=torch.Generator().manual_seed(seed))
+
+    def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
+        """``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype through ``params``."""
+        del args
+        matrix, blur, tail = params["matrix"], params.get("blur"), params.get("tail")
+        size = self._augment.output_size((img.shape[0], img.shape[1]))
+        if blur is None and tail is None and size == img.shape[:2] and np.array_equal(matrix, np.eye(3)):
+            return img.copy()
+        if tail is None and self._opencv_is_exact(img, matrix, blur):
+            border = _BORDERS[self._augment.padding]
+            out = cv2.warpAffine(img, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
+            return out.reshape(*size, *img.shape[2:])  # OpenCV drops the axis of a single channel
+        pixels = None if blur is None else _batch_of_one(blur)
+        unit = unit_of(img.dtype) if self._kornia else 1.0
+        moved = self._augment.render(to_tensor(working(img, unit)), _batch_of_one(matrix), pixels, tail)
+        return restored(from_tensor(moved, img.ndim), img.dtype, unit)
+
+    def apply_to_mask(self, mask: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
+        """``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype, nearest pixel."""
+        del args
+        carry_targets.check_followed(self._augment.ops, "PolicyTransform")
+        size = self._augment.output_size((mask.shape[0], mask.shape[1]))
+        # Pixels are only picked, so any dtype can be seen as the integers of its width, which torch knows.
+        bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
+        matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned
+        moved = targets.move_masks(to_tensor(bits), matrix, size, self._augment.padding, axis_aligned=aligned)
+        moved = carry_targets.moved_masks(moved, params.get("tail"))
+        return from_tensor(moved, mask.ndim).view(mask.dtype)
+
+    def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
+        """``bboxes`` ``(N, 4 + n)``, the first four normalised as albumentations has them."""
+        del args
+        if not len(bboxes):  # without a second axis
+            return bboxes
+        carry_targets.check_followed(self._augment.ops, "PolicyTransform")
+        height, width = _hw(params)
+        own_size, tail = self._augment.output_size((height, width)), params.get("tail")
+        new_height, new_width = own_size if tail is None else tail.sizes[-1]
+        pixels = torch.from_numpy(bboxes[:, :4].astype(np.float32) * np.array([width, height] * 2, np.float32))
+        moved = carry_targets.moved_boxes(_batch_of_one(params["matrix"]), pixels[None], own_size, tail)[0].numpy()
+        return np.concatenate([moved / np.array([new_width, new_height] * 2, np.float32), bboxes[:, 4:]], axis=1)
+
+    def apply_to_keypoints(self, keypoints: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
+        """``keypoints`` ``(N, 2 + n)`` as x, y, z, angle (radians), scale (pixels), the rest untouched."""
+        del args
+        if not len(keypoints):
+            return keypoints
+        carry_targets.check_followed(self._augment.ops, "PolicyTransform")
+        tail, total, moved = (
+            params.get("tail"),
+            _batch_of_one(params["matrix"]),
+            keypoints.astype(np.float32, copy=True),
+        )
+        if tail is not None:
+            total = geometry.compose(total, tail.matrix(total.device))
+        points = torch.from_numpy(moved[:, :2])[None].clone()
+        moved[:, :2] = targets.move_points(total, points)[0].numpy()
+        if moved.shape[1] >= 5:
+            stretch = _stretch(total[0].numpy(), keypoints[:, :2])
+            x, y = np.moveaxis(stretch @ np.stack([np.cos(moved[:, 3]), np.sin(moved[:, 3])], 1)[..., None], 1, 0)
+            moved[:, 3] = np.mod(np.arctan2(y, x)[:, 0], 2 * np.pi)
+            moved[:, 4] *= np.linalg.norm(stretch, 2, axis=(1, 2))  # along the direction that grows most
+        return moved
+
+    def _opencv_is_exact(self, img: np.ndarray, matrix: np.ndarray, blur: np.ndarray | None) -> bool:
+        return (
+            self.backend == "opencv"
+            and self._augment.kernel == "bilinear"
+            and blur is None
+            and img.dtype in (np.uint8, np.float32)
+            and (img.ndim == 2 or img.shape[2] <= 4)
+            # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
+            and bool(np.abs(np.diagonal(matrix))[:2].min() >= 1 - 1e-4)
+        )
+
+
+class Compose(albumentations.Compose):
+    """``albumentations.Compose`` that seeds itself in DataLoader workers; nothing else differs.
+
+    In a worker the stream follows from this pipeline's ``seed`` and the worker's own, which torch derives from
+    the loader's generator (else ``torch.manual_seed``), the epoch and the worker: workers differ, epochs differ,
+    the same seed repeats. Each of several processes that train together has its own. Elsewhere it is albumentations'.
+    """
+
+    _seeded_for: tuple[int, int] | None = None
+
+    def __call__(self, *args: Any, force_apply: bool = False, **data: Any) -> dict[str, Any]:
+        worker, rank = get_worker_info(), place_among_processes()[0]
+        stream = (0 if worker is None else worker.seed, rank)
+        if stream != self._seeded_for and (worker is not None or (rank and self.seed is not None)):
+            self._seeded_for = stream
+            seed_pipeline(self, stream[0])
+        return super().__call__(*args, force_apply=force_apply, **data)
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Start anew from ``seed``; in workers and ranks, from it and their own."""
+        super().set_random_seed(seed)
+        self._seeded_for = None
+
+
+def seed_pipeline(pipeline: albumentations.BaseCompose, seed: int) -> None:
+    """Start the random stream of ``pipeline``, and of all in it, from ``seed``, its own seed and the process's rank."""
+    rank = place_among_processes()[0]
+    mixed = np.random.SeedSequence([pipeline.seed or 0, seed, *([rank] if rank else [])])
+    # One generator for all ops: `set_random_seed` would give each its own with the same draws.
+    pipeline.set_random_state(np.random.default_rng(mixed), random.Random(int(mixed.generate_state(1)[0])))
+
+
+def worker_init_fn(worker_id: int) -> None:
+    """Seed every albumentations pipeline of the worker's dataset: ``DataLoader(..., worker_init_fn=worker_init_fn)``.
+
+    Pipelines are looked for in the dataset's attributes, in containers, wrapped datasets, partial functions and
+    closures. Call `seed_pipeline` with ``torch.initial_seed()`` where one is kept elsewhere.
+
+    Raises:
+        InputError: outside a worker, or where the dataset holds no pipeline.
+    """
+    worker = get_worker_info()
+    if worker is None:
+        raise InputError(f"worker_init_fn({worker_id}): expected a DataLoader worker; pass it to the DataLoader")
+    found = list(_pipelines(worker.dataset, set()))
+    if not found:
+        raise InputError(
+            f"worker_init_fn: expected an albumentations pipeline in {type(worker.dataset).__name__}, found none; "
+            "call augkit.adapters.albumentations.seed_pipeline(pipeline, torch.initial_seed()) in its place"
+        )
+    for pipeline in found:
+        seed_pipeline(pipeline, worker.seed)
+
+
+def _pipelines(holder: Any, seen: set[int], depth: int = 0) -> Iterator[albumentations.BaseCompose]:
+    if id(holder) in seen or depth > _DEEPEST:
+        return
+    seen.add(id(holder))
+    if isinstance(holder, albumentations.BaseCompose):
+        yield holder
+        return
+    for child in _children(holder):
+        yield from _pipelines(child, seen, depth + 1)
+
+
+def _children(holder: Any) -> list[Any]:
+    """What ``holder`` refers to and may be, or hold, a pipeline."""
+    if isinstance(holder, (str, bytes, int, float, np.ndarray, torch.Tensor, type, ModuleType)) or holder is None:
+        return []
+    if isinstance(holder, (list, tuple, dict)):
+        values = list(holder.values()) if isinstance(holder, dict) else list(holder)
+        return values if len(values) <= _LONGEST_CONTAINER else []
+    if isinstance(holder, functools.partial):
+        return [holder.func, *holder.args, *holder.keywords.values()]
+    cells = [cell.cell_contents for cell in getattr(holder, "__closure__", None) or ()]
+    return [getattr(holder, "__self__", None), *cells, *getattr(holder, "__dict__", {}).values()]
+
+
+def _hw(params: dict[str, Any]) -> tuple[int, int]:
+    return int(params["shape"][0]), int(params["shape"][1])
+
+
+def _channels(params: dict[str, Any]) -> int:
+    return int(params["shape"][2]) if len(params["shape"]) > 2 else 1
+
+
+def _stretch(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """What ``matrix`` ``(3, 3)`` does to small arrows at each of ``points`` ``(N, 2)``: ``(N, 2, 2)``."""
+    moved = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
+    depth = moved[:, 2, None, None]
+    return (matrix[:2, :2] - moved[:, :2, None] / depth * matrix[2, :2]) / depth
+
+
+def _batch_of_one(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, np.float32))[None]

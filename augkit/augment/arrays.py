@@ -1,0 +1,57 @@
+"""Images as numpy arrays: to tensors and back, whatever their dtype, their byte order and their strides."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from augkit.core.errors import InputTypeError
+
+
+def unit_of(dtype: np.dtype) -> float:
+    """The value that stands for 1 in an image of ``dtype``; 1 for uint8, which `Augment` knows itself."""
+    integer = dtype.kind in "iu" and dtype != np.uint8
+    return float(np.iinfo(dtype).max) if integer else 1.0
+
+
+def working(image: np.ndarray, unit: float) -> np.ndarray:
+    """``image`` in a dtype that `Augment` takes: uint8 and floats as they are, others as exact floats over ``unit``."""
+    if image.dtype == np.uint8 or image.dtype.kind == "f":
+        return image
+    exact = np.dtype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
+    return image.astype(exact) / exact.type(unit)
+
+
+def restored(image: np.ndarray, dtype: np.dtype, unit: float) -> np.ndarray:
+    """`working` back: rounded to the nearest integer, halves to even, and kept in the range of ``dtype``."""
+    if image.dtype == dtype:
+        return image
+    if dtype.kind == "f":  # of another byte order
+        return image.astype(dtype)
+    if dtype.kind == "b":
+        return image > 0.5
+    limits, whole = np.iinfo(dtype), np.rint(image * image.dtype.type(unit))
+    top = whole.dtype.type(limits.max)
+    if int(top) > limits.max:  # the largest 64-bit integers are no floats, and the float above them overflows
+        top = np.nextafter(top, whole.dtype.type(0))
+    inside = np.clip(whole, limits.min, top).astype(dtype)
+    return np.where(whole > top, dtype.type(limits.max), inside).astype(dtype, copy=False)
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """``(H, W)`` or ``(H, W, C)`` to ``(1, C, H, W)``; a view where torch can have one.
+
+    Raises:
+        InputTypeError: a dtype that torch does not have, such as objects.
+    """
+    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
+        raise InputTypeError(f"image: expected an array of numbers of at most 64 bits, got {image.dtype}")
+    native = image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
+    # Torch knows no negative strides, and warns of arrays that may not be written.
+    tensor = torch.from_numpy(np.require(native, requirements=["C", "W"]))
+    return tensor[None, None] if image.ndim == 2 else tensor.permute(2, 0, 1)[None]
+
+
+def from_tensor(images: torch.Tensor, ndim: int) -> np.ndarray:
+    """``(1, C, H, W)`` back to ``(H, W, C)``, or to ``(H, W)`` where ``ndim`` is 2."""
+    return images[0, 0].numpy() if ndim == 2 else images[0].permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,42 @@
+"""Ways to resample, behind one signature, and the one place where a way is chosen."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from augkit.augment.backends.values import watched
+
+# What the fused backends read. Torch cannot see into them, and a subclass of Tensor expects torch's own functions.
+FUSED = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
+
+
+def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
+    """The module of `augkit.augment.backends` that resamples ``images`` through ``matrix``.
+
+    ======================  =========  ==============================================================
+    backend                 matrices   when
+    ======================  =========  ==============================================================
+    ``general``             any        rotation or shear; torch, differentiable, every device
+    ``native``              aligned    CPU, not float64, no gradient, not traced; numba installed
+    ``cuda_triton``         aligned    CUDA, not float64, no gradient, not traced; Triton installed
+    ``separable``           aligned    everything else; torch, differentiable, every device
+    ======================  =========  ==============================================================
+    """
+    if not axis_aligned:
+        return "general"
+    fused = images.dtype in FUSED and type(images) is Tensor and not watched(images, matrix)
+    if fused and images.device.type == "cpu" and installed("numba"):
+        return "native"
+    if fused and images.device.type == "cuda" and installed("triton"):
+        return "cuda_triton"
+    return "separable"
+
+
+@cache
+def installed(package: str) -> bool:
+    """Whether ``package`` can be imported; it is not imported for that."""
+    return find_spec(package) is not None

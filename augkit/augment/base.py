@@ -1,0 +1,314 @@
+"""The base of all random ops, its place in Kornia, and the draws that feed it.
+
+Inside ``kornia.augmentation.AugmentationSequential`` an op moves images, masks (nearest pixel), boxes and
+keypoints, and ``inverse`` takes them back. Two conventions are Kornia's there: nothing is clipped, and a
+``bbox_xyxy`` is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points.
+Boxes along the edges of pixels, as `augkit.Augment` takes them, are right when moved by half a pixel:
+
+>>> import augkit, kornia.augmentation
+>>> ops = kornia.augmentation.AugmentationSequential(
+...     augkit.RandomSubpixelShift(2.0), augkit.RandomHorizontalFlip(p=1.0), data_keys=["input", "bbox_xyxy"]
+... )
+>>> images, boxes = torch.rand(1, 3, 8, 10), torch.tensor([[[0.0, 0.0, 10.0, 8.0]]])
+>>> out, moved = ops(images, boxes - 0.5)
+>>> moved = moved + 0.5
+>>> (moved[..., 2:] - moved[..., :2]).round().tolist()
+[[[10.0, 8.0]]]
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from kornia.augmentation import GeometricAugmentationBase2D
+from kornia.constants import Resample
+from torch import Tensor
+
+from augkit.augment import targets
+from augkit.augment.geometry import Axes
+from augkit.augment.kernels import check_names
+from augkit.augment.resample import check_images, resample, resample_checked
+from augkit.core.errors import InputError, InputTypeError
+from augkit.core.ranks import draws_of_rank, place_among_processes
+
+Size = tuple[int, int]
+
+
+class RandomGeometry(GeometricAugmentationBase2D):
+    """Base of the ops. A subclass says how many uniform draws it takes and what map they make.
+
+    It defines `axes`, or `matrix` where its maps rotate or shear. Column 0 of the draws is the coin for ``p``: a
+    sample not chosen gets the identity. With ``same_on_batch`` all samples of a batch share the first one's draws.
+    """
+
+    draws: ClassVar[int]
+
+    def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
+        super().__init__(p=check_range("p", p, 0.0, 1.0), same_on_batch=same_on_batch)
+        check_names(kernel, padding)
+        self.kernel, self.padding = kernel, padding
+
+    def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
+        """The map of an input of ``size`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B, 1)``."""
+        raise NotImplementedError  # abstract: every op defines it, or `matrix`
+
+    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
+        """`axes` as matrices ``(B, 3, 3)`` from input to output pixels; strength is a number or ``(B,)``."""
+        return self.axes(draws, per_sample(strength), size).matrix(size, self.output_size(size))
+
+    @property
+    def axis_aligned(self) -> bool:
+        """Whether no matrix of the op rotates or shears: known where `axes` makes them.
+
+        An op that defines `matrix` itself may promise it with a class attribute of this name.
+        """
+        made = (type(self).matrix, type(self).compute_transformation)
+        return made == (RandomGeometry.matrix, RandomGeometry.compute_transformation)
+
+    def output_size(self, size: Size) -> Size:
+        """The size that an input of ``size`` leaves with."""
+        return size
+
+    def max_shrink(self, size: Size) -> float:
+        """The most that the op shrinks an axis of an input of ``size``, at least 1: bounds the antialias taps.
+
+        ``inf`` where it is not known: the matrices are measured then, which waits for the device.
+        """
+        del size
+        return 1.0 if self.axis_aligned else math.inf
+
+    def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
+        """Which samples the op changes, ``(B,)`` bool; draws ``(B, n)``, strength a number or ``(B, 1)``."""
+        del strength
+        return draws[:, 0] < self.p
+
+    def chosen(self, draws: Tensor, values: Tensor) -> Tensor:
+        """``values`` ``(B, n)`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter."""
+        return values if self.p == 1 else torch.where(draws[:, :1] < self.p, values, 0.0)
+
+    def forward(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor] | None = None,
+        *,
+        strength: float | Tensor = 1.0,
+        generator: torch.Generator | None = None,
+        data_keys: Any = None,
+        resample: Any = None,
+        align_corners: bool | None = None,
+    ) -> Tensor:
+        """Transform ``input`` ``(B, C, H, W)``; replay with ``params=op._params`` as in Kornia.
+
+        The rest is what Kornia's containers pass along, from their ``extra_args`` for images: ``resample`` names
+        another kernel for this call, ``data_keys`` and ``align_corners`` are not used.
+        """
+        del data_keys, align_corners
+        check_images(input)
+        if not input.is_floating_point():
+            raise InputTypeError(f"images: expected a floating dtype (only Augment takes uint8), got {input.dtype}")
+        if params is None:
+            params = self._drawn(tuple(input.shape), input.device, strength, generator)
+        return super().forward(input, params, **({} if resample is None else {"resample": resample}))
+
+    def forward_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        # Kornia's would toss a coin of its own for `batch_prob`; here the draws hold it.
+        return self._drawn(batch_shape, self.device)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        params = self._drawn(batch_shape, self.device)
+        return {name: params[name] for name in ("draws", "strength")}
+
+    def _drawn(
+        self,
+        shape: tuple[int, ...],
+        device: torch.device,
+        strength: float | Tensor = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        batch = shape[0]
+        draws, factors = draw(batch, self.draws, device, generator), strengths(strength, batch, device)
+        draws = shared(draws) if self.same_on_batch else draws
+        applied = self.coin(draws, factors[:, None])
+        if self.p_batch != 1:  # Kornia's coin for the whole batch
+            applied = applied & (draw(1, 1, device, generator)[0] < self.p_batch)
+        lengths = torch.tensor(shape)
+        return {
+            "draws": draws,
+            "strength": factors,
+            "batch_prob": applied.to(torch.float32),
+            "forward_input_shape": lengths,
+        }
+
+    def gated(self, params: dict[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws ``(B, n)`` and strengths ``(B,)`` of ``params`` on the device of ``like``, in float32 at least.
+
+        Where the op is not certain, ``batch_prob`` has the last word about who is changed, as in Kornia.
+        """
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        draws, strength = (params[name].to(like.device, dtype) for name in ("draws", "strength"))
+        if self.p == 1 and self.p_batch == 1:
+            return draws, strength
+        # Below every probability, 0 among them, or above.
+        coin = torch.where(params["batch_prob"].to(like.device) > 0.5, -1.0, 1.0).to(draws.dtype)
+        return torch.cat([coin.expand(draws.shape[0])[:, None], draws[:, 1:]], dim=1), strength
+
+    def _gate(self, params: dict[str, Tensor]) -> Tensor:
+        # Kornia's masks, boxes and keypoints are blended with the unmoved ones by this, which fails where an op
+        # changes the size. The matrix of a sample that is not chosen leaves it where it is. There is no public hook.
+        return torch.ones_like(torch.atleast_1d(params["batch_prob"]), dtype=torch.bool)
+
+    def transform_inputs(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        # For the same reason; Kornia's would also compute both and blend.
+        return self.apply_transform(input, params, {**flags, **kwargs}, transform)
+
+    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+        # Kornia's would round the matrix to the images' dtype under autocast.
+        return self.compute_transformation(input, params, flags)
+
+    def get_transformation_matrix(
+        self, input: Tensor, params: dict[str, Tensor] | None = None, flags: dict[str, Any] | None = None
+    ) -> Tensor:
+        # Kornia's would round the matrix of half-precision images.
+        known = self.transform_matrix if params is None else None
+        if known is not None:
+            return known
+        return self.compute_transformation(input, params or self.forward_parameters(tuple(input.shape)), flags or {})
+
+    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+        """The matrices ``(B, 3, 3)`` of ``params``, in the dtype of the images but in float32 at least."""
+        del flags
+        return self.matrix(*self.gated(params, input), (input.shape[-2], input.shape[-1]))
+
+    def apply_transform(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        if transform is None:
+            transform = self.compute_transformation(input, params, flags)
+        return self._resampled(input, transform, asked_kernel(flags) or self.kernel)
+
+    def apply_transform_mask(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        if transform is None:
+            transform = self.compute_transformation(input, params, flags)
+        kernel = asked_kernel(flags) or "nearest"
+        if kernel != "nearest":
+            return self._resampled(input, transform, kernel)
+        size = self.output_size((input.shape[-2], input.shape[-1]))
+        return targets.move_masks(input, transform, size, self.padding, axis_aligned=self.axis_aligned)
+
+    def _resampled(self, input: Tensor, transform: Tensor, kernel: str) -> Tensor:
+        size, aligned = (input.shape[-2], input.shape[-1]), self.axis_aligned
+        how = (self.output_size(size), kernel, self.padding, self.max_shrink(size))
+        return resample_checked(input, transform, *how, axis_aligned=aligned)
+
+    def inverse_transform(
+        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
+    ) -> Tensor:
+        assert transform is not None  # Kornia always passes the inverted matrix
+        kernel = asked_kernel(flags)
+        if kernel == "nearest":
+            size = size or (input.shape[-2], input.shape[-1])
+            return targets.move_masks(input, transform, size, self.padding, axis_aligned=self.axis_aligned)
+        return resample(input, transform, size, kernel=kernel or self.kernel, padding=self.padding)
+
+    def inverse_masks(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        return super().inverse_masks(input, params, {**flags, "resample": "nearest"}, transform, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _shared_repr(self) -> str:
+        kernel = "" if self.kernel == "bicubic" else f", kernel={self.kernel!r}"
+        padding = "" if self.padding == "zeros" else f", padding={self.padding!r}"
+        same = ", same_on_batch=True" if self.same_on_batch else ""
+        return f"p={self.p}{kernel}{padding}{same}"
+
+
+def asked_kernel(flags: dict[str, Any]) -> str | None:
+    """The kernel that ``extra_args`` of a Kornia container ask for as ``resample``, a name or Kornia's enum."""
+    value = flags.get("resample")
+    if value is None:
+        return None
+    kernel = value.lower() if isinstance(value, str) else Resample.get(value).name.lower()
+    check_names(kernel, "zeros")
+    return kernel
+
+
+def draw(batch: int, columns: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Uniform draws ``(batch, columns)`` in [0, 1) on ``device``, float32.
+
+    Without a generator they come from torch's global state, and each of several processes has draws of its own.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputTypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
+    if generator is not None and generator.device.type != device.type:
+        raise InputError(f"generator: expected one on {device}, got one on {generator.device}")
+    # Written twice: with sizes that vary, torch.compile cannot trace the call that takes a generator.
+    if generator is None:
+        draws = torch.rand(batch, columns, device=device, dtype=torch.float32)
+        return draws_of_rank(draws, place_among_processes()[0])
+    return torch.rand(batch, columns, device=device, dtype=torch.float32, generator=generator)
+
+
+def shared(draws: Tensor) -> Tensor:
+    """The draws ``(B, n)`` of the first sample, for all."""
+    return draws[:1].expand(draws.shape[0], -1)
+
+
+def checked_strength(strength: float | Tensor, batch: int, device: torch.device) -> float | Tensor:
+    """``strength`` as a number, or as ``(batch,)`` float32 on ``device`` where a tensor came.
+
+    Raises:
+        InputError: a scalar outside [0, 1] or a tensor of another shape. Values of a tensor on an accelerator
+            or in a compiled graph are clamped instead of checked, because a check would wait for the device.
+    """
+    if not isinstance(strength, Tensor):
+        return check_range("strength", strength, 0.0, 1.0)
+    if strength.shape not in ((), (batch,)):
+        raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
+    checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
+    if checked and not bool(((strength >= 0) & (strength <= 1)).all()):
+        raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
+    return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
+
+
+def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Tensor:
+    """As `checked_strength`, always as ``(batch,)``."""
+    checked = checked_strength(strength, batch, device)
+    return checked if isinstance(checked, Tensor) else torch.full((batch,), checked, device=device, dtype=torch.float32)
+
+
+def per_sample(strength: float | Tensor) -> float | Tensor:
+    """A number as it is, ``(B,)`` as ``(B, 1)``."""
+    return strength[:, None] if isinstance(strength, Tensor) else strength
+
+
+def check_range(name: str, value: float, low: float, high: float) -> float:
+    """``value`` as a float; raises where it is not a number in ``[low, high]``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputTypeError(f"{name}: expected a number, got {value!r}")
+    if not low <= value <= high or value == math.inf:
+        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
+    return float(value)

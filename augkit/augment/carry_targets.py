@@ -1,0 +1,138 @@
+"""Targets behind images: through the matrix of `augkit.Augment`'s own ops, then behind Kornia's
+(`augkit.augment.color`).
+
+Every door goes through here: `Augment`, `augkit.adapters.torchvision`, `augkit.adapters.albumentations`. What has no
+matrix, such as an elastic map, cannot be followed and is refused in one line.
+
+- Masks take, for each pixel, the very pixel that Kornia's op puts there when it takes the nearest.
+- Boxes are cut to the image between augkit's ops and Kornia's, as its content is, then enclosed once.
+- Keypoints are visible where they lie on the image before and after Kornia's ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.augment import targets
+from augkit.augment.color import Tail, has_matrix, is_colour, named
+from augkit.core.errors import InputError
+
+Size = tuple[int, int]
+
+
+def check_followed(ops: Iterable[nn.Module], door: str) -> None:
+    """Raise where one of ``ops`` moves pixels in a way that targets cannot follow; ``door`` begins the message."""
+    for op in ops:
+        if not is_colour(op) and not has_matrix(op):
+            raise InputError(
+                f"{door}: masks, boxes and keypoints cannot follow Kornia's {type(op).__name__}, which has no matrix; "
+                "leave it out"
+            )
+
+
+def moved_masks(masks: Tensor, tail: Tail | None) -> Tensor:
+    """``masks`` ``(B, C, H, W)`` of any dtype, as augkit's own ops left them, behind Kornia's ops."""
+    if tail is None or not tail.moves:
+        return masks
+    moved = masks
+    for op, params, size in zip(tail.ops, tail.params, tail.sizes, strict=False):
+        if has_matrix(op):
+            moved = _picked(moved, _sources(op, params, size, masks.device))
+    return tail.reached(moved, masks)
+
+
+def moved_boxes(matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, *, clip: bool = True) -> Tensor:
+    """``boxes`` ``(B, N, 4)`` along pixel edges, moved by both; not clipped to the output.
+
+    ``size`` is that between augkit's ops and Kornia's; without ``clip`` boxes are not cut to it.
+    """
+    moved = targets.move_boxes(matrix, boxes)
+    if tail is None or not tail.moves:
+        return moved
+    if clip:
+        moved = targets.clip_boxes(moved, size)[0]
+    return targets.move_boxes(tail.matrix(moved.device), moved)
+
+
+def visible_boxes(
+    matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, min_visible_area: float
+) -> tuple[Tensor, Tensor]:
+    """`moved_boxes` clipped to the output, and which ``(B, N)`` are still of use, as `targets.clip_boxes` says."""
+    moved = moved_boxes(matrix, boxes, size, tail)
+    if tail is None or not tail.moves:
+        return targets.clip_boxes(moved, size, min_visible_area)
+    before = targets.move_boxes(matrix, boxes)
+    inner, valid = targets.clip_boxes(before, size)
+    clipped, still_valid = targets.clip_boxes(moved, tail.sizes[-1])
+    share = _share(inner, before) * _share(clipped, moved)
+    return clipped, valid & still_valid & (share >= min_visible_area)
+
+
+def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) -> tuple[Tensor, Tensor]:
+    """Keypoints ``(B, N, 2)`` in pixels moved by both, and which ``(B, N)`` are visible; none is clipped."""
+    moved = targets.move_points(matrix, points)
+    seen = targets.visible(moved, size)
+    if tail is None or not tail.moves:
+        return moved, seen
+    moved = targets.move_points(tail.matrix(moved.device), moved)
+    return moved, seen & targets.visible(moved, tail.sizes[-1])
+
+
+def moved_fields(
+    boxes: Tensor | None, keypoints: Tensor | None, matrix: Tensor, size: Size, tail: Tail | None, least: float
+) -> dict[str, Tensor | None]:
+    """What boxes and keypoints become, under the names of `augkit.augment.Augmented`; ``least`` is a visible area.
+
+    Raises:
+        InputError, InputTypeError: boxes or keypoints of another shape or dtype than `augkit.Augment` takes.
+    """
+    found: dict[str, Tensor | None] = {"boxes": None, "keypoints": None}
+    if boxes is not None:
+        targets.check_points("boxes", boxes, matrix.shape[0], 4)
+        found["boxes"], found["boxes_valid"] = visible_boxes(matrix, boxes, size, tail, least)
+    if keypoints is not None:
+        targets.check_points("keypoints", keypoints, matrix.shape[0], 2)
+        found["keypoints"], found["keypoints_visible"] = moved_points(matrix, keypoints, size, tail)
+    return found
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """The area of each box of ``part`` over that of ``whole``, 0 where there is none."""
+    x0, y0, x1, y1 = part.to(torch.promote_types(part.dtype, torch.float32)).unbind(-1)
+    u0, v0, u1, v1 = whole.to(torch.promote_types(whole.dtype, torch.float32)).unbind(-1)
+    area, of = (x1 - x0) * (y1 - y0), (u1 - u0) * (v1 - v0)
+    return torch.where(of > 0, area / of.clamp(min=torch.finfo(of.dtype).tiny), torch.zeros_like(of))
+
+
+def _sources(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
+    """Where each output pixel comes from: ``(B, 2, H, W)`` int64 as x + 1, y + 1; 0 where it is none of the image's.
+
+    The op itself is asked, with an image of its own coordinates: so its padding, its corners and its rounding count.
+    """
+    from kornia.constants import Resample, SamplePadding
+
+    # Not `transform_masks`, which does the same but fails on flips before Kornia 0.9.
+    wanted: dict[str, Any] = {"resample": Resample.NEAREST, "antialias": False}
+    wanted |= {"fill": 0, "pad_value": 0}  # outside is 0 here, whatever colour it is in the image
+    if getattr(op.flags.get("padding_mode"), "name", None) == "FILL":  # which not every version of Kornia has
+        wanted["padding_mode"] = SamplePadding.ZEROS
+    rows, columns = (torch.arange(1, n + 1, device=device, dtype=torch.float32) for n in size)
+    image = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+    images = image.expand(params["batch_prob"].shape[0], 2, *size)
+    with torch.autocast(device.type, enabled=False), named(op, images.shape):
+        found = op(images, params=params, **{name: wanted[name] for name in wanted if name in op.flags})
+    return found.round().to(torch.int64)
+
+
+def _picked(masks: Tensor, sources: Tensor) -> Tensor:
+    x, y = sources.unbind(1)  # (B, H, W)
+    height, width = masks.shape[-2:]
+    index = (y - 1).clamp(0, height - 1) * width + (x - 1).clamp(0, width - 1)
+    taken = masks.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, masks.shape[1], -1))
+    taken = taken.reshape(*masks.shape[:2], *index.shape[1:])
+    inside = ((x > 0) & (y > 0))[:, None]
+    return torch.where(inside, taken, torch.zeros_like(taken))

@@ -1,0 +1,205 @@
+"""Kornia's ops after the geometry of `augkit.Augment`: their draws, what they see, and how strength reaches them.
+
+They see images in [0, 1] after the one resampling and before ``normalize``. Interpolation can overshoot; what
+they see is clamped, because colour spaces end at 0 and at 1. Images that were normalised before would lose half of
+their content to that, and are refused. They have no strength of their own: a sample of strength s is coloured with
+probability s (times the op's own ``p``), so that 0 changes no bit and 1 always does.
+
+All randomness is drawn first, into a `Tail`; applying it is pure, so that several images, the frames of a video and all
+targets can share one draw. Kornia 0.9 draws from torch's global state alone and ignores a generator in silence
+(https://github.com/kornia/kornia/issues/4427): the global state is seeded for the time of the ops and then put back.
+With a generator on an accelerator, reading that seed waits for the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.augment import geometry
+from augkit.core.errors import InputError
+from augkit.core.random_streams import AUGMENTATION, random_stream, seeded
+from augkit.core.ranks import place_among_processes
+
+Size = tuple[int, int]
+
+# Kornia's classes that give another size than they are given.
+RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
+_LOOKED_AT: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
+OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalised, begins at -0.42
+
+
+def is_colour(op: Any) -> bool:
+    """Whether ``op`` is one of Kornia's augmentations that leave the geometry alone, such as ``ColorJitter``."""
+    from kornia.augmentation import IntensityAugmentationBase2D
+
+    return isinstance(op, IntensityAugmentationBase2D)
+
+
+def is_kornia(op: Any) -> bool:
+    """Whether ``op`` is any of Kornia's augmentations of images, those that move pixels included."""
+    from kornia.augmentation import AugmentationBase2D
+
+    return isinstance(op, AugmentationBase2D)
+
+
+def has_matrix(op: Any) -> bool:
+    """Whether ``op`` moves pixels by a matrix, so that targets can follow; elastic maps and lenses have none."""
+    from kornia.augmentation import GeometricAugmentationBase2D
+
+    return isinstance(op, GeometricAugmentationBase2D)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Kornia's ops with one draw.
+
+    Attributes:
+        ops: in their order.
+        params: of each op, as its ``forward_parameters`` drew them.
+        sizes: ``(H, W)`` before each op and after the last.
+        coin: which samples the ops reach, ``(B,)`` bool; None where all.
+        seed: for ops that draw while they are applied; None where none does.
+    """
+
+    ops: tuple[nn.Module, ...]
+    params: tuple[dict[str, Any], ...]
+    sizes: tuple[Size, ...]
+    coin: Tensor | None
+    seed: int | None
+
+    @property
+    def moves(self) -> bool:
+        """Whether any op moves pixels."""
+        return not all(map(is_colour, self.ops))
+
+    def images(self, images: Tensor) -> Tensor:
+        """Floating ``images`` ``(B, C, H, W)`` in [0, 1] through the ops; a draw for one sample serves all frames."""
+        batch = self.params[0]["batch_prob"].shape[0]
+        if batch == 1 < len(images):
+            return torch.cat([self.images(frame[None]) for frame in images])
+        coloured = images.clamp(0, 1)
+        alone = contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device)
+        with alone, torch.autocast(images.device.type, enabled=False):
+            for op, params in zip(self.ops, self.params, strict=True):
+                with named(op, coloured.shape):
+                    coloured = op(coloured, params=params)
+        return self.reached(coloured, images)
+
+    def matrix(self, device: torch.device) -> Tensor:
+        """All that the ops with a matrix do to coordinates, ``(B, 3, 3)`` from pixels before to pixels after them."""
+        still = geometry.identity(self.params[0]["batch_prob"].shape[0], device=device)
+        drawn = zip(self.ops, self.params, self.sizes, strict=False)
+        matrices = [op_matrix(op, params, size, device) for op, params, size in drawn if has_matrix(op)]
+        with torch.autocast(device.type, enabled=False):
+            total = geometry.compose(still, *matrices)
+        return self.reached(total, still)
+
+    def reached(self, after: Tensor, before: Tensor) -> Tensor:
+        """``after`` for the samples that the ops reach, ``before`` for the others."""
+        if self.coin is None:
+            return after
+        if after.shape != before.shape:
+            raise InputError(
+                f"Augment: expected Kornia's ops to keep the size at a strength below 1, got {tuple(before.shape[-2:])}"
+                f" and {tuple(after.shape[-2:])}; use strength=1.0 or resize before"
+            )
+        return torch.where(self.coin.reshape(-1, *[1] * (after.ndim - 1)), after, before)
+
+
+def draw_tail(
+    ops: Sequence[Any],
+    shape: Sequence[int],
+    strength: float | Tensor,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Tail | None:
+    """One draw of ``ops`` for images of ``shape`` ``(B, C, H, W)``; strength is a number or ``(B,)``.
+
+    None where nothing is to be done.
+    """
+    if not ops or (not isinstance(strength, Tensor) and strength == 0):
+        return None
+    batch, channels, *size = shape
+    params, sizes = [], [(size[0], size[1])]
+    with _seeded_alone(generator, device), torch.autocast(device.type, enabled=False):
+        together = all(getattr(op, "same_on_batch", False) for op in ops)
+        coin = None
+        if isinstance(strength, Tensor) or strength != 1:
+            coin = torch.rand(1 if together else batch, device=device, dtype=torch.float32) < strength
+        for op in ops:
+            with named(op, (batch, channels, *sizes[-1])):
+                params.append(op.forward_parameters((batch, channels, *sizes[-1])))
+                sizes.append(_size_after(op, params[-1], sizes[-1]))
+        seed = int(torch.randint(2**62, ())) if any(map(_draws_late, ops)) else None
+    return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed)
+
+
+def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
+    """The matrices ``(B, 3, 3)`` of one of Kornia's ops with a matrix, drawn as ``params`` for images of ``size``."""
+    batch = params["batch_prob"].shape[0]
+    # The pixels do not matter; Kornia asks an image for its size, its dtype and its device.
+    like = torch.zeros((), device=device).to(torch.float32).expand(batch, 1, *size)
+    with torch.autocast(device.type, enabled=False):  # which would leave coordinates three digits
+        matrix: Tensor = op.get_transformation_matrix(like, params)
+    return matrix.expand(batch, 3, 3)
+
+
+def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
+    """Raise where floating ``images`` are not in [0, 1] but for the overshoot of an interpolation: normalised, say.
+
+    On an accelerator only the first batch that ``ops`` meet is looked at, because that waits for the device.
+    """
+    if not images.is_floating_point() or not images.numel() or torch.compiler.is_compiling():
+        return
+    if images.device.type != "cpu" and ops[0] in _LOOKED_AT:
+        return
+    low, high = torch.stack(images.detach().aminmax()).tolist()
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise InputError(
+            f"Augment: Kornia's {type(ops[0]).__name__} expected images in [0, 1], got values from {low:.3g} to "
+            f"{high:.3g}; pass them before they are normalised and give Augment normalize=(mean, std)"
+        )
+    _LOOKED_AT.add(ops[0])
+
+
+def _draws_late(op: Any) -> bool:
+    """Whether ``op`` may draw while it is applied: a few of Kornia's did until 0.9, and nobody knows of others."""
+    kind, late = type(op), ("RandomPlasma", "RandomDissolving", "RandomGaussianNoise")
+    return kind.__name__.startswith(late) or not kind.__module__.startswith("kornia.")
+
+
+def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
+    if type(op).__name__ not in RESIZING:
+        return size
+    out = op(torch.zeros(params["batch_prob"].shape[0], 1, *size), params=params)
+    return out.shape[-2], out.shape[-1]
+
+
+@contextlib.contextmanager
+def named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
+    """Kornia checks many arguments only when it is called, with errors of its own; here they get one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        name = type(op).__name__
+        raise InputError(f"Augment: Kornia's {name} fails on images {tuple(shape)} ({reason})") from error
+
+
+def _seeded_alone(generator: torch.Generator | None, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Draws from ``generator``, else from torch's global state, of this rank alone where several processes train."""
+    rank, count = place_among_processes()
+    if generator is not None:
+        return seeded(int(torch.randint(2**62, (), generator=generator, device=generator.device)), device)
+    if count == 1:
+        return contextlib.nullcontext()
+    return seeded(random_stream(int(torch.randint(2**62, ())), AUGMENTATION, 0, rank), device)

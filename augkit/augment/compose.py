@@ -1,0 +1,398 @@
+"""`Augment`: the geometry of several random ops, composed as matrices and resampled once.
+
+A plain loop; what the other loops take is in `augkit.adapters`:
+
+>>> from augkit.augment.ops import RandomHorizontalFlip
+>>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
+>>> model, loader = nn.Linear(64, 2), [(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8), torch.arange(4) % 2)]
+>>> for images, labels in loader:
+...     logits = model(augment(images).flatten(1))  # on the device of the images; drawn anew for each batch
+...     loss = nn.functional.cross_entropy(logits, labels)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from augkit.augment import geometry, targets
+from augkit.augment.backends.values import laid_out
+from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
+from augkit.augment.blur import shift_blur, shift_blur_checked
+from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
+from augkit.augment.color import Tail, check_unit_range, draw_tail, is_kornia
+from augkit.augment.kernels import check_names
+from augkit.augment.ops import RandomShiftBlur, RandomSubpixelShift
+from augkit.augment.resample import (
+    Finish,
+    check_images,
+    finished,
+    fourier_shift_checked,
+    is_axis_aligned,
+    output_dtype,
+    replay,
+    resample_checked,
+)
+from augkit.core.errors import InputError, InputTypeError
+
+
+class Augmented(NamedTuple):
+    """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
+
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw; they are
+    those of augkit's own ops, without what Kornia's ops after them did.
+    """
+
+    images: Tensor
+    masks: Tensor | None
+    boxes: Tensor | None
+    keypoints: Tensor | None
+    matrix: Tensor
+    boxes_valid: Tensor | None = None
+    keypoints_visible: Tensor | None = None
+    blur: Tensor | None = None
+
+
+class Augment(nn.Module):
+    """Compose the geometry of several ops and resample once, whatever their number.
+
+    In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
+
+    Args:
+        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
+            such as ``ColorJitter``, may stand after it (`augkit.augment.color`); a ``matrix`` does not replay them.
+            Those that move pixels may too, but resample once more each. Masks, boxes and keypoints follow those that
+            have a matrix (rotation, affine, perspective, flips, crops); the others are refused beside targets.
+        kernel, padding: see `augkit.resample`.
+        antialias: stretch the kernel where an axis shrinks.
+        normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
+        dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
+            ``normalize`` the output has the dtype of the input.
+        strength: used where a call names none.
+        min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
+        same_on_batch: set on every op, as by Kornia's containers; with True all samples share one draw (the frames of
+            a clip, say), and None leaves each op as it is.
+
+    Raises:
+        InputError, InputTypeError: from the constructor and from ``forward``, one line each.
+
+    >>> from augkit.augment.ops import RandomRescale, RandomSubpixelCrop
+    >>> augment = Augment(RandomSubpixelShift(2.0), RandomRescale(1.2), RandomSubpixelCrop(size=(24, 24)))
+    >>> augment(torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4, 3, 24, 24])
+    >>> out = augment(torch.rand(4, 3, 32, 32), boxes=torch.tensor([[[4.0, 4.0, 20.0, 28.0]]]).expand(4, 1, 4))
+    >>> out.boxes.shape, out.boxes_valid.shape
+    (torch.Size([4, 1, 4]), torch.Size([4, 1]))
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        *ops: nn.Module,
+        kernel: str = "bicubic",
+        padding: str = "zeros",
+        antialias: bool = True,
+        normalize: tuple[Any, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        strength: float = 1.0,
+        min_visible_area: float = 0.0,
+        same_on_batch: bool | None = None,
+    ) -> None:
+        super().__init__()
+        check_names(kernel, padding)
+        _check_ops(ops, kernel, padding)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
+        self.strength = check_range("strength", strength, 0.0, 1.0)
+        self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
+        self.ops = nn.ModuleList(ops)
+        self.same_on_batch = same_on_batch
+        self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
+        self.normalize = None if normalize is None else _channel_statistics(normalize)
+        mean, std = self.normalize or (None, None)
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def same_on_batch(self) -> bool | None:
+        """What was set on every op; None where each has its own."""
+        return self._same_on_batch
+
+    @same_on_batch.setter
+    def same_on_batch(self, same: bool | None) -> None:
+        self._same_on_batch = same
+        for op in self.ops if same is not None else ():
+            op.same_on_batch = same  # type: ignore[assignment]
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
+        # The way of every `to`, `half` and `bfloat16`, of a network that holds this module too. Rounded statistics
+        # would shift and stretch all images, so they are made anew from the numbers, in float32 at least.
+        super()._apply(fn, *args, **kwargs)
+        if self.normalize is not None and self.mean is not None:
+            device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
+            mean, std = (torch.tensor(values, device=device, dtype=dtype) for values in self.normalize)
+            self.mean, self.std = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
+        return self
+
+    @property
+    def draws(self) -> int:
+        """How many uniform draws a sample takes."""
+        return sum(op.draws for op in self._geometry())
+
+    def sample(
+        self,
+        batch: int,
+        size: Size,
+        *,
+        strength: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
+        device = torch.device(device or "cpu")
+        return self.matrix(*self._draw(batch, strength, generator, device), size)
+
+    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
+        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
+        total, first, size_out, aligned = None, 0, size, self.axis_aligned
+        matrices = [geometry.identity(draws.shape[0], device=draws.device)]
+        for op in self._geometry():
+            part = draws[:, first : first + op.draws]
+            if aligned:
+                axes = op.axes(part, per_sample(strength), size_out)
+                total = axes if total is None else total.then(axes)
+            else:
+                matrices.append(op.matrix(part, strength, size_out))
+            first, size_out = first + op.draws, op.output_size(size_out)
+        return geometry.compose(*matrices) if total is None else total.matrix(size, size_out)
+
+    @property
+    def axis_aligned(self) -> bool:
+        """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
+        return all(op.axis_aligned for op in self._geometry())
+
+    def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
+        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
+        first = 0
+        for op in self._geometry():
+            if isinstance(op, RandomShiftBlur):
+                return op.pixels(draws[:, first : first + op.draws], strength)
+            first += op.draws
+        return None
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        masks: Tensor | None = None,
+        boxes: Tensor | None = None,
+        keypoints: Tensor | None = None,
+        strength: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        matrix: Tensor | None = None,
+        blur: Tensor | None = None,
+    ) -> Any:
+        """Augment images, and the targets that are passed, with one draw.
+
+        Args:
+            images: ``(B, C, H, W)``, floating in [0, 1] or uint8.
+            masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
+            boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
+                ``boxes_valid`` ``(B, N)`` tells which are still of use (see ``min_visible_area``).
+            keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
+                ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
+            strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
+            generator: source of draws, on the device of the images; torch's global state (`augkit.core.ranks`) when
+                None.
+            matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
+            blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
+
+        Returns:
+            The images; an `Augmented` tuple when any target is passed.
+        """
+        tail: Tail | None = None
+        check_images(images)
+        size: Size = (images.shape[-2], images.shape[-1])
+        aligned: bool | None = self.axis_aligned
+        if not self.training or not len(self.ops):
+            matrix, blur, aligned = geometry.identity(images.shape[0], device=images.device), None, True
+            size_out, out = size, finished(images, images.dtype, self._finish(images))
+        elif matrix is None:
+            size_out = self.output_size(size)
+            draws, factors = self._draw(images.shape[0], strength, generator, images.device)
+            matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
+            tail = self.draw_tail(images, factors, generator)
+            out = self.render(images, matrix, blur, tail)
+        else:
+            size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._resampled(images)
+            out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
+            out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
+            strength = self.strength if strength is None else strength
+            tail = self.draw_tail(images, checked_strength(strength, len(images), images.device), generator)
+            out = self._coloured(out, images, tail)
+            matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
+        if masks is None and boxes is None and keypoints is None:
+            return out
+        if self.training:
+            check_followed(self._colour(), "Augment")
+        if masks is not None:
+            targets.check_masks(masks, images.shape[0], size)
+            if self.training and len(self.ops):
+                aligned = is_axis_aligned(matrix) if aligned is None else aligned
+                masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
+            masks = moved_masks(masks, tail)
+        points = moved_fields(boxes, keypoints, matrix, size_out, tail, self.min_visible_area)
+        return Augmented(out, masks, matrix=matrix, blur=blur, **points)
+
+    def draw_tail(
+        self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tail | None:
+        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, as `render` takes it; None where there are none."""
+        size_out = self.output_size((images.shape[-2], images.shape[-1]))
+        strength = self.strength if strength is None else strength
+        return draw_tail(self._colour(), (*images.shape[:2], *size_out), strength, generator, images.device)
+
+    def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
+        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
+
+        Pure, and the matrix is not checked as in ``forward(matrix=...)``. Without ``tail`` Kornia's ops are left out.
+        """
+        return self._coloured(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
+
+    def render_each(
+        self,
+        images: Sequence[Tensor],
+        matrix: Tensor,
+        size: Size,
+        shrinks: Sequence[float],
+        blur: Tensor | None = None,
+        tail: Tail | None = None,
+    ) -> Tensor:
+        """As `render`, of images ``(C, H, W)`` of sizes of their own, through ``matrix`` ``(B, 3, 3)`` to one size.
+
+        The matrices put each image into a frame of ``size`` first, where it is ``shrinks`` times smaller.
+        """
+        finish, parts = self._resampled(images[0][None]), []
+        for k, image in enumerate(images):
+            own = None if blur is None else blur[k : k + 1]
+            parts.append(self._moved(image[None], matrix[k : k + 1], own, finish, size, shrinks[k]))
+        return self._coloured(torch.cat(parts), images[0][None], tail)
+
+    def _moved(
+        self,
+        images: Tensor,
+        matrix: Tensor,
+        blur: Tensor | None,
+        finish: Finish,
+        frame: Size | None = None,
+        reduced: float = 1.0,
+    ) -> Tensor:
+        size = frame or (images.shape[-2], images.shape[-1])
+        if blur is not None:
+            images = shift_blur_checked(images, blur, self.kernel, self.padding)
+        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
+            return finished(images, images.dtype, finish)
+        if self.kernel == "fourier":
+            return fourier_shift_checked(images, matrix[:, :2, 2], finish)
+        bound = self._max_shrink(size)
+        how = (self.output_size(size), self.kernel, self.padding, 1.0 if bound is None else bound * reduced)
+        return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
+
+    def _resampled(self, images: Tensor) -> Finish:
+        """What the resampling leaves: all that is asked for or, where colour comes between, floats in [0, 1]."""
+        if not self._colour():
+            return self._finish(images)
+        return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
+
+    def _coloured(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
+        if not self._colour():
+            return out
+        if tail is not None:
+            check_unit_range(images, tail.ops)
+            out = laid_out(tail.images(out), images)
+        finish = self._finish(images)
+        if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
+            return (255 * out).round().clamp(0, 255).to(torch.uint8)
+        return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
+
+    def finish(self, images: Tensor) -> Tensor:
+        """``normalize`` and ``dtype`` alone, for images that keep their geometry."""
+        return finished(images, images.dtype, self._finish(images))
+
+    def output_size(self, size: Size) -> Size:
+        """The size that images of ``size`` leave with."""
+        for op in self._geometry():
+            size = op.output_size(size)
+        return size
+
+    def __repr__(self) -> str:
+        usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        usual["same_on_batch"] = None
+        options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch}
+        named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        named |= {name: value for name, value in options.items() if value != usual[name]}
+        return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
+
+    def _geometry(self) -> list[RandomGeometry]:
+        return [op for op in self.ops if isinstance(op, RandomGeometry)]
+
+    def _colour(self) -> list[nn.Module]:
+        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
+
+    def _max_shrink(self, size: Size) -> float | None:
+        if not self.antialias:
+            return None
+        shrink = 1.0
+        for op in self._geometry():
+            shrink, size = shrink * op.max_shrink(size), op.output_size(size)
+        return shrink
+
+    def _draw(
+        self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
+    ) -> tuple[Tensor, float | Tensor]:
+        strength = self.strength if strength is None else strength
+        draws = draw(batch, self.draws, device, generator)
+        if any(op.same_on_batch for op in self._geometry()):
+            parts = draws.split([op.draws for op in self._geometry()], dim=1)
+            own = zip(self._geometry(), parts, strict=True)
+            draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
+        return draws, checked_strength(strength, batch, device)
+
+    def _finish(self, images: Tensor) -> Finish:
+        if self.mean is not None and len(self.mean) not in (1, images.shape[1]):
+            raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
+        return Finish(self.out_dtype, self.mean, self.std)
+
+
+def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
+    moving = [op for op in ops if isinstance(op, RandomGeometry)]
+    for op in ops:
+        if not isinstance(op, RandomGeometry) and not is_kornia(op):
+            raise InputTypeError(
+                "Augment: expected augkit ops such as RandomSubpixelShift, then Kornia's ops such as "
+                f"ColorJitter, got {type(op).__name__}"
+            )
+    if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):
+        raise InputError("Augment: expected all geometry before the first colour op; put the colour ops last")
+    if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
+        raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
+    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)
+    if kernel == "fourier" and not (padding == "circular" and shifts):
+        raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
+
+
+def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[list[float], list[float]]:
+    try:
+        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1).tolist() for v in normalize)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
+    if len(mean) != len(std) or not all(v > 0 for v in std):
+        raise InputError("normalize: expected (mean, std) of equal length with std above 0")
+    return mean, std

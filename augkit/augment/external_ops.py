@@ -1,0 +1,172 @@
+"""Ops of other packages in a policy, by class name and arguments: Kornia's on the device, albumentations' in workers.
+
+Only classes of ``kornia.augmentation``, ``albumentations`` and augkit itself can be named, so that a recipe from
+elsewhere runs no other code. Arguments are checked against the signature: Kornia swallows some misspelt ones in
+silence, and albumentations merely warns.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, ValidationError, model_serializer
+from torch import Tensor, nn
+
+from augkit.augment.color import RESIZING
+from augkit.core.errors import InputError, unknown_name
+from augkit.core.schema import Data
+
+OWN = ("RandomSubpixelShift", "RandomRescale", "RandomSubpixelCrop", "RandomHorizontalFlip")
+NOT_OURS = ("Normalize", "Denormalize")  # which `data.mean` and `data.std` do
+
+
+class Op(Data):
+    """A class by its name, and its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    op: str = Field(min_length=1, description="class name; all further keys are its arguments")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments; lists of YAML are tuples."""
+        return {key: _tuples(value) for key, value in (self.model_extra or {}).items()}
+
+    @model_serializer
+    def _whole(self) -> dict[str, Any]:
+        """An argument None is not one that is absent, so ``exclude_none`` must not drop it."""
+        return {"op": self.op, **(self.model_extra or {})}
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{key} {value}" for key, value in (self.model_extra or {}).items())
+        return f"{self.op} ({values})" if values else self.op
+
+
+def device_op(op: Op) -> nn.Module:
+    """The op on the device.
+
+    Raises:
+        ValueError: a class or an argument that is not known, or a value that the class refuses.
+    """
+    import kornia.augmentation
+
+    from augkit.augment import ops as transforms
+
+    if op.op in OWN:
+        return _made(getattr(transforms, op.op), op)
+    base = kornia.augmentation.AugmentationBase2D
+    known = _classes(kornia.augmentation, base, (*RESIZING, *NOT_OURS))
+    return _made(_named(op.op, known, OWN, "kornia.augmentation"), op)
+
+
+def worker_op(op: Op) -> Any:
+    """The op of albumentations; raises ValueError as `device_op`."""
+    import albumentations
+
+    bases = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
+    known = _classes(albumentations, bases, ("Lambda", "Normalize", "ToFloat", "ToTensorV2", "ToTensor3D"))
+    return _made(_named(op.op, known, (), "albumentations"), op)
+
+
+@dataclass(frozen=True)
+class WorkerStep:
+    """Albumentations over decoded images: `augkit.data.images.Step`, drawn from seed, epoch and image alone.
+
+    So the result depends neither on the batch, nor on the order, nor on the number of workers.
+    """
+
+    ops: Sequence[Op]
+    strength: float
+    seed: int
+    epoch: int
+    _built: list[Any] = field(default_factory=list, repr=False, compare=False)  # once per process
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_built": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` uint8 of images with ``numbers`` ``(B,)`` to the same shape.
+
+        Raises:
+            InputError: an op fails, or gives another size or dtype.
+        """
+        out = torch.empty_like(pixels)
+        for k, number in enumerate(numbers.tolist()):
+            out[k] = self._apply(pixels[k], number)
+        return out
+
+    def _apply(self, image: Tensor, number: int) -> Tensor:
+        import albumentations
+
+        if not self._built:
+            self._built.append(albumentations.Compose([worker_op(op) for op in self.ops]))
+        mixed = np.random.SeedSequence([self.seed, self.epoch, number])
+        coin, seed = mixed.generate_state(2).tolist()
+        if coin >= self.strength * 2**32:
+            return image
+        compose, array = self._built[0], image.permute(1, 2, 0).contiguous().numpy()
+        # One generator for all ops: `set_random_seed` would give each its own with the same draws.
+        compose.set_random_state(np.random.default_rng(mixed), random.Random(seed))
+        names = ", ".join(op.op for op in self.ops)
+        try:
+            found = compose(image=array)["image"]
+        except Exception as error:  # each op has its own kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"policy.worker_ops: {names} fails on an image {array.shape} ({reason[:160]})") from None
+        found = found[..., None] if found.ndim == 2 else found
+        if found.shape != array.shape or found.dtype != np.uint8:
+            kept, got = f"uint8 {array.shape}", f"{found.dtype} {found.shape}"
+            raise InputError(f"policy.worker_ops: expected {names} to keep {kept}, got {got}")
+        return torch.from_numpy(np.ascontiguousarray(found)).permute(2, 0, 1)
+
+
+def _classes(module: Any, bases: Any, without: Sequence[str]) -> dict[str, type]:
+    found = {name: getattr(module, name) for name in dir(module) if inspect.isclass(getattr(module, name))}
+    return {
+        name: value
+        for name, value in found.items()
+        if issubclass(value, bases) and "Base" not in name and value not in _several(bases) and name not in without
+    }
+
+
+def _several(bases: Any) -> tuple[type, ...]:
+    return bases if isinstance(bases, tuple) else (bases,)
+
+
+def _named(name: str, known: Mapping[str, type], more: Sequence[str], package: str) -> type:
+    if name not in known:
+        raise ValueError(f"a class of {package} that keeps the size; {unknown_name('op', name, [*known, *more])}")
+    return known[name]
+
+
+def _made(make: Callable[..., Any], op: Op) -> Any:
+    parameters = inspect.signature(make).parameters.values()
+    known = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    for key in op.arguments:
+        if key not in known:
+            raise ValueError(f"arguments of {op.op}; {unknown_name('argument', key, known)}")
+    try:
+        return make(**op.arguments)
+    except Exception as error:  # each class has its own kinds
+        raise ValueError(f"arguments that {op.op} takes ({_reason(error)[:160]})") from None
+
+
+def _reason(error: Exception) -> str:
+    cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if not isinstance(cause, ValidationError):
+        return " ".join(str(error).split())
+    first = cause.errors()[0]  # albumentations'; whole, it is several lines and an address
+    return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value

@@ -1,0 +1,357 @@
+"""The one resampling: any affine matrix, any kernel, any padding; and the exact shift on a torus."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from augkit.augment import geometry
+from augkit.augment.backends import choose, general, separable
+from augkit.augment.backends.values import concrete, differentiated, known_finite, laid_out, traced
+from augkit.augment.kernels import check_names, frequencies
+from augkit.core.errors import InputError, InputTypeError
+
+
+class Finish(NamedTuple):
+    """What becomes of resampled values, fused where the backend can.
+
+    With neither, the output has the dtype of the images. With either, uint8 is divided by 255 and left
+    unrounded; the output is of ``dtype``, by default the images' own, or float32 for uint8.
+
+    Attributes:
+        dtype: floating dtype of the output.
+        mean, std: per channel, ``(C,)`` or ``(C, 1, 1)``: ``(value - mean) / std``.
+    """
+
+    dtype: torch.dtype | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+
+NOTHING = Finish()
+
+
+def resample(
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int] | None = None,
+    *,
+    kernel: str = "bicubic",
+    padding: str = "zeros",
+    antialias: bool = True,
+    finish: Finish = NOTHING,
+) -> Tensor:
+    """Resample images once, each through its own matrix.
+
+    Args:
+        images: ``(B, C, H, W)``, floating or uint8. Never changed in place.
+        matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.augment.geometry`).
+            Where a gradient with respect to it is wanted, all its entries have one, at the price of the path for
+            rotations.
+        size: ``(H, W)`` of the output; the input's when None.
+        kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
+        padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
+        antialias: stretch the kernel by the factor by which an axis shrinks.
+        finish: a dtype and a normalisation of the output, see `Finish`.
+
+    Returns:
+        ``(B, C, *size)`` in the dtype of the images, and channels_last where they are; uint8 is rounded and clipped.
+        The identity matrix at the same size gives the images back bit for bit. NaN and infinity move with their
+        pixel, and reach those pixels alone that take a part of it: none other where the matrix flips or shifts by
+        whole pixels.
+
+    Raises:
+        InputTypeError: images or matrix are not tensors of a supported dtype.
+        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not affine.
+
+    >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
+    torch.Size([2, 3, 4, 6])
+    """
+    return replay(images, matrix, size, kernel, padding, 1.0 if antialias else None, finish)
+
+
+def replay(
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int] | None,
+    kernel: str,
+    padding: str,
+    max_shrink: float | None,
+    finish: Finish = NOTHING,
+) -> Tensor:
+    """`resample` with the bits that `resample_checked` gives for ``max_shrink``, unless a matrix shrinks more.
+
+    The bound sets the number of taps, and with it the order in which their weights are summed; None switches
+    antialiasing off.
+    """
+    check_images(images)
+    check_names(kernel, padding)
+    matrix = _checked_matrix(matrix, images)
+    size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
+    if kernel == "fourier":
+        return _fourier(images, matrix, size, padding, finish)
+    linear = concrete(matrix, 2)[:, :2, :2]
+    # The axis-aligned path reads four entries, and would leave the others without a gradient.
+    aligned = not differentiated(matrix) and is_axis_aligned(matrix)
+    bound = 1.0
+    if max_shrink is not None and len(linear):
+        shrink = _strongest_shrink(linear)
+        # A matrix drawn at the bound may lie beyond it by a rounding.
+        bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
+    return resample_checked(images, matrix, size, kernel, padding, bound, finish=finish, axis_aligned=aligned)
+
+
+def is_axis_aligned(matrix: Tensor) -> bool:
+    """Whether none of the matrices ``(B, 3, 3)`` rotates or shears; waits for the device."""
+    return not bool(concrete(matrix, 2)[:, [0, 1], [1, 0]].any())
+
+
+def _strongest_shrink(linear: Tensor) -> float:
+    """The most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
+    # Written out: LAPACK starts threads, which hang in a forked worker.
+    (a, b), (c, d) = linear.cpu().double().permute(1, 2, 0)
+    strongest = float((torch.maximum(torch.hypot(d, b), torch.hypot(c, a)) / (a * d - b * c).abs()).max())
+    # A float32 rotation spans 1 pixel but for rounding; and a bound a little wide never cuts the strongest shrink.
+    return 1.0 if strongest < 1 + 1e-6 else strongest * (1 + 1e-12)
+
+
+def resample_checked(
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    *,
+    finish: Finish = NOTHING,
+    axis_aligned: bool = False,
+) -> Tensor:
+    """`resample` without its checks, which wait for the device: for matrices known to be sound.
+
+    ``axis_aligned`` promises that no matrix rotates or shears, nor wants a gradient for the entries that would: much
+    cheaper. ``max_shrink`` bounds how far an axis shrinks; ``inf`` leaves that to be measured, which waits for the
+    device.
+    """
+    if max_shrink == math.inf:
+        max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0
+    max_shrink = _in_steps(max_shrink) if traced() else max_shrink
+    # Coordinates keep float32 at least, and autocast would run the products in half precision.
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    with torch.autocast(images.device.type, enabled=False):
+        backend = choose(images, matrix, axis_aligned=axis_aligned)
+        out = _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
+        if out is not None:
+            return laid_out(out, images)
+        run = general.resample if backend == "general" else separable.resample
+        out = run(_working(images), matrix, size, kernel, padding, max_shrink, finite=_finite(images))
+        return laid_out(finished(out, images.dtype, finish), images)
+
+
+def _in_steps(max_shrink: float) -> float:
+    """The next of a few bounds: the exact one, and its number of taps, would bind a traced graph to one size."""
+    bound = 1.0
+    while bound < max_shrink:
+        bound *= 1.25
+    return bound
+
+
+def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
+    """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
+    pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
+    with torch.autocast(images.device.type, enabled=False):
+        backend = choose(images, pixels, axis_aligned=True)
+        out = _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+        if out is not None:
+            return laid_out(out, images)
+        out = separable.shift(_working(images), pixels, size, kernel, padding, finite=_finite(images))
+    return laid_out(_restored(out, images.dtype), images)
+
+
+def _fused(
+    backend: str,
+    images: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    kernel: str,
+    padding: str,
+    max_shrink: float,
+    finish: Finish,
+) -> Tensor | None:
+    """Resample, normalise and cast in one pass, by a backend that is imported only now; None where none may."""
+    if backend not in ("native", "cuda_triton"):
+        return None
+    dtype, gain, bias = output_dtype(images.dtype, finish), None, None
+    if finish.mean is not None or finish.dtype is not None:
+        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        gain = torch.full((images.shape[1],), unit, device=images.device, dtype=torch.float32)
+        if finish.mean is not None and finish.std is not None:
+            gain = gain / finish.std.reshape(-1)
+            bias = (-finish.mean / finish.std).reshape(-1)
+    how = (matrix, size, kernel, padding, max_shrink)
+    if backend == "cuda_triton":
+        from augkit.augment.backends import self_check
+
+        return self_check.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
+    from augkit.augment.backends import native  # numba takes a third of a second to import
+
+    # The loop knows uint8 and float32; half precision is a conversion before and after it.
+    source = images if images.dtype == torch.uint8 else _working(images)
+    loop_dtype = dtype if dtype == torch.uint8 else torch.float32
+    return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)
+
+
+def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
+    """``out``, resampled in floating point from images of ``dtype``, as `Finish` says."""
+    if finish.mean is None and finish.dtype is None:
+        return _restored(out, dtype)
+    if dtype == torch.uint8:
+        out = out.to(torch.promote_types(torch.float32, out.dtype)) / 255  # not in the default dtype, which may be half
+    if finish.mean is not None and finish.std is not None:
+        out = (out - finish.mean.reshape(-1, 1, 1)) / finish.std.reshape(-1, 1, 1)
+    return out.to(output_dtype(dtype, finish))
+
+
+def output_dtype(dtype: torch.dtype, finish: Finish) -> torch.dtype:
+    """The dtype of the output for images of ``dtype``."""
+    if finish.dtype is not None:
+        return finish.dtype
+    return torch.float32 if dtype == torch.uint8 and finish.mean is not None else dtype
+
+
+def _finite(images: Tensor) -> bool:
+    return images.dtype == torch.uint8 or known_finite(images)
+
+
+def _working(images: Tensor) -> Tensor:
+    return images if images.dtype in (torch.float32, torch.float64) else images.to(torch.float32)
+
+
+def _restored(out: Tensor, dtype: torch.dtype) -> Tensor:
+    return (out.round().clamp(0, 255) if dtype == torch.uint8 else out).to(dtype)
+
+
+def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift images on the torus by any fraction of a pixel, exactly for band-limited content.
+
+    Each frequency is multiplied by its phase. At the Nyquist frequency of an even size a real image has no
+    phase to turn; its coefficient is multiplied by ``cos(pi * shift)``, so that the result is real, integer
+    shifts equal `torch.roll`, and all frequencies below keep their energy.
+
+    Args:
+        images: ``(B, C, H, W)``, floating or uint8 (rounded and clipped).
+        shift: ``(2,)`` or ``(B, 2)`` pixels as ``(x, y)``; positive x moves the content right, positive y down.
+
+    Raises:
+        InputTypeError, InputError: as `resample`.
+
+    >>> x = torch.rand(1, 1, 5, 8)
+    >>> torch.allclose(fourier_shift(x, torch.tensor([2.0, 1.0])), x.roll((1, 2), (-2, -1)), atol=1e-6)
+    True
+    """
+    check_images(images)
+    try:
+        shift = as_pixels(shift, images.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError(f"shift: expected a tensor (2,) or (B, 2), got {type(shift).__name__}") from None
+    if shift.shape not in ((2,), (images.shape[0], 2)):
+        raise InputError(f"shift: expected shape (2,) or ({images.shape[0]}, 2) as (x, y), got {tuple(shift.shape)}")
+    if not torch.is_floating_point(shift):
+        shift = shift.to(torch.float32)
+    if not bool(torch.isfinite(concrete(shift, 1)).all()):
+        raise InputError("shift: expected finite numbers, got NaN or infinity")
+    return fourier_shift_checked(images, shift.expand(images.shape[0], 2))
+
+
+def as_pixels(shift: Any, device: torch.device) -> Tensor:
+    """``shift`` as a tensor, of float32 where plain numbers came: the default dtype may be half precision."""
+    return torch.as_tensor(shift, device=device, dtype=None if hasattr(shift, "dtype") else torch.float32)
+
+
+def fourier_shift_checked(
+    images: Tensor, shift: Tensor, finish: Finish = NOTHING, *, spectrum: Tensor | None = None
+) -> Tensor:
+    """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device.
+
+    ``spectrum`` is ``torch.fft.rfft2`` of the images, where it is at hand from another shift.
+    """
+    work = _working(images)
+    if not images.numel():  # which MKL's FFT refuses
+        return finished(work, images.dtype, finish)
+    spectrum = torch.fft.rfft2(work) if spectrum is None else spectrum
+    height, width = images.shape[-2:]
+    # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
+    like = torch.empty(0, device=images.device, dtype=torch.float32 if images.device.type == "mps" else torch.float64)
+    phase_x = _phase(shift[:, 0], frequencies(width, like), spectrum.dtype)
+    phase_y = _phase(shift[:, 1], frequencies(height, like, both=True), spectrum.dtype)
+    spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]
+    out = torch.fft.irfft2(spectrum, s=(height, width))
+    # Whole pixels are moved bit for bit, NaN and infinity too; the gradient with respect to the shift stays.
+    moved = separable.roll(work, shift)
+    if differentiated(shift):
+        change = torch.where(out.isfinite(), out - out.detach(), 0.0)
+        moved = moved.detach() + change
+    whole = (shift == torch.round(shift)).all(dim=-1)
+    out = torch.where(whole[:, None, None, None], moved, out)
+    return laid_out(finished(out, images.dtype, finish), images)
+
+
+def _phase(shift: Tensor, frequency: Tensor, dtype: torch.dtype) -> Tensor:
+    phase = torch.exp(-2j * math.pi * torch.remainder(shift[:, None].to(frequency.dtype) * frequency, 1.0))
+    return torch.where(frequency.abs() == 0.5, phase.real.to(phase.dtype), phase).to(dtype)
+
+
+def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, finish: Finish) -> Tensor:
+    eye = torch.eye(2, device=matrix.device, dtype=matrix.dtype)
+    if padding != "circular":
+        raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
+    if size != tuple(images.shape[-2:]) or not bool((concrete(matrix, 2)[:, :2, :2] == eye).all()):
+        raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
+    return fourier_shift_checked(images, matrix[:, :2, 2], finish)
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
+    if not isinstance(images, Tensor):
+        raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
+    if images.ndim != 4:
+        raise InputError(
+            f"{name}: expected 4 dimensions (B, C, H, W), got {images.ndim} {tuple(images.shape)}"
+            + ("; add a batch dimension with images[None]" if images.ndim == 3 else "")
+        )
+    if not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise InputTypeError(f"{name}: expected a floating dtype or uint8, got {images.dtype}")
+    if 0 in images.shape[-2:]:
+        raise InputError(f"{name}: expected at least one pixel, got {tuple(images.shape)}")
+
+
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Raise unless ``size`` is ``(H, W)``, two positive integers."""
+    try:
+        height, width = (int(n) for n in size)
+        if (height, width) == tuple(size) and min(height, width) >= 1:
+            return height, width
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"size: expected (H, W), two integers of at least 1, got {size!r}")
+
+
+def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
+    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+        got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
+    batch = images.shape[0]
+    if matrix.shape not in ((3, 3), (batch, 3, 3)):
+        raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")
+    values = concrete(matrix, 2)
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("matrix: expected finite numbers, got NaN or infinity")
+    last = torch.tensor([0, 0, 1], device=matrix.device, dtype=matrix.dtype)
+    if bool((values[:, 2] != last).any()):
+        raise InputError("matrix: expected an affine matrix, whose last row is 0, 0, 1; got a perspective")
+    (a, b), (c, d) = values[:, :2, :2].cpu().double().permute(1, 2, 0)
+    if bool((a * d == b * c).any()):
+        raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
+    return matrix.expand(batch, 3, 3)

@@ -1,0 +1,128 @@
+"""What follows the images: masks, boxes and keypoints, moved by the same matrices.
+
+All functions are pure, keep the dtype of their target and compute coordinates in float32 at least, also under
+autocast. Nothing here waits for the device.
+
+- Masks take the nearest pixel, in their own dtype: labels are never mixed nor rounded.
+- Boxes are ``x0, y0, x1, y1`` along the edges of pixels: ``0, 0, W, H`` is the whole image (torchvision, COCO).
+- Keypoints are ``x, y`` in pixels and an integer is a pixel's centre, so the image reaches from -0.5 to W - 0.5.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from augkit.augment import geometry
+from augkit.augment.kernels import HALF_WIDTH, padded_index
+from augkit.core.errors import InputError, InputTypeError
+
+Size = tuple[int, int]
+
+
+def check_masks(masks: Tensor, batch: int, size: Size) -> None:
+    """Raise unless ``masks`` is ``(batch, C, *size)``, floating, integer or bool."""
+    if not isinstance(masks, Tensor) or masks.is_complex():
+        got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
+        raise InputTypeError(f"masks: expected a real tensor ({batch}, C, {size[0]}, {size[1]}), got {got}")
+    if masks.ndim != 4:
+        hint = "; add a channel with masks[:, None]" if masks.ndim == 3 else ""
+        raise InputError(f"masks: expected 4 dimensions (B, C, H, W), got {masks.ndim} {tuple(masks.shape)}{hint}")
+    if (masks.shape[0], *masks.shape[-2:]) != (batch, *size):
+        raise InputError(
+            f"masks: expected the batch, height and width of the images {(batch, *size)}, got {tuple(masks.shape)}"
+        )
+
+
+def check_points(name: str, points: Tensor, batch: int, last: int) -> None:
+    """Raise unless ``points`` is a floating ``(batch, N, last)``."""
+    if not isinstance(points, Tensor) or not points.is_floating_point():
+        got = points.dtype if isinstance(points, Tensor) else type(points).__name__
+        raise InputTypeError(f"{name}: expected a floating tensor ({batch}, N, {last}), got {got}; use .float()")
+    if points.ndim != 3 or points.shape[0] != batch or points.shape[2] != last:
+        raise InputError(f"{name}: expected shape ({batch}, N, {last}), got {tuple(points.shape)}")
+
+
+def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = False) -> Tensor:
+    """Masks ``(B, C, H, W)`` of any real dtype through ``matrix`` ``(B, 3, 3)``, nearest pixel.
+
+    A point midway between two pixels takes the one after it, as the kernel ``nearest`` does. ``axis_aligned``
+    promises that no matrix rotates or shears: one index a row and a column, instead of one a pixel.
+    """
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    if not axis_aligned:
+        return _move_freely(masks, matrix, size, padding)
+    for axis, dim in ((0, -1), (1, -2)):
+        scale, offset = matrix[:, axis, axis, None], matrix[:, axis, 2, None]
+        u = torch.arange(size[axis - 1], device=matrix.device, dtype=matrix.dtype)
+        index, inside = _nearest((u - offset) / scale, masks.shape[dim], padding)
+        masks = _take(masks, index, inside, dim, padding)
+    return masks
+
+
+def _move_freely(masks: Tensor, matrix: Tensor, size: Size, padding: str) -> Tensor:
+    at = torch.arange(size[0] * size[1], device=matrix.device)
+    point = torch.stack([at % size[1], at // size[1], torch.ones_like(at)]).to(matrix.dtype)
+    with torch.autocast(matrix.device.type, enabled=False):
+        source = torch.linalg.inv(matrix)[:, :2] @ point  # (B, 2, pixels): x and y of the input
+    x, inside_x = _nearest(source[:, 0], masks.shape[-1], padding)
+    y, inside_y = _nearest(source[:, 1], masks.shape[-2], padding)
+    wide = masks.flatten(2)[:, :, None]  # the pixels as one long row
+    taken = _take(wide, y * masks.shape[-1] + x, inside_x & inside_y, -1, padding)
+    return taken.reshape(*masks.shape[:2], *size)
+
+
+def _nearest(at: Tensor, length: int, padding: str) -> tuple[Tensor, Tensor]:
+    """The pixel of an axis of ``length`` nearest to each of ``at`` ``(B, n)``, and whether it is on the axis."""
+    pixel = torch.floor(at - HALF_WIDTH["nearest"]) + 1
+    limit = 1e6 * length  # far outside, a coordinate may exceed int64
+    return padded_index(pixel.clamp(-limit, limit).to(torch.int64), length, padding), (pixel >= 0) & (pixel < length)
+
+
+def _take(masks: Tensor, index: Tensor, inside: Tensor, dim: int, padding: str) -> Tensor:
+    shape = list(masks.shape)
+    shape[dim] = index.shape[1]
+    taken = masks.gather(dim, _along(index, dim).expand(shape))
+    return torch.where(_along(inside, dim), taken, torch.zeros_like(taken)) if padding == "zeros" else taken
+
+
+def _along(values: Tensor, dim: int) -> Tensor:
+    return values[:, None, None, :] if dim == -1 else values[:, None, :, None]
+
+
+def move_points(matrix: Tensor, points: Tensor) -> Tensor:
+    """``points`` ``(B, N, 2)`` in pixels through ``matrix`` ``(B, 3, 3)``."""
+    precise = torch.promote_types(points.dtype, torch.float32)
+    with torch.autocast(points.device.type, enabled=False):
+        return geometry.apply_to_points(matrix.to(precise), points.to(precise)).to(points.dtype)
+
+
+def visible(points: Tensor, size: Size) -> Tensor:
+    """``(B, N)`` bool: which keypoints lie on the image, edges of its outermost pixels included below."""
+    x, y = points.unbind(-1)
+    return (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
+
+
+def move_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
+    """The upright boxes around ``boxes`` ``(B, N, 4)`` moved by ``matrix`` ``(B, 3, 3)``; not clipped."""
+    precise = torch.promote_types(boxes.dtype, torch.float32)
+    with torch.autocast(boxes.device.type, enabled=False):
+        return geometry.apply_to_boxes(matrix.to(precise), boxes.to(precise)).to(boxes.dtype)
+
+
+def clip_boxes(boxes: Tensor, size: Size, min_visible_area: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Boxes ``(B, N, 4)`` clipped to an image of ``size``, and which of them ``(B, N)`` are still of use.
+
+    A box is valid when some of it is visible, and at least ``min_visible_area`` of its own area before the
+    clipping. A box without area, such as one that fills up a batch, is not valid.
+    """
+    x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
+    clipped = torch.stack([x, y], dim=-1).flatten(-2)
+    whole, left = _area(boxes), _area(clipped)
+    return clipped, (left > 0) & (left >= min_visible_area * whole)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    # In half precision the area of a large box would overflow.
+    x0, y0, x1, y1 = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(-1)
+    return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)

@@ -1,0 +1,1 @@
+"""Comparing recipes over seeds, and studies of several arms. `python -m augkit.compare` is the command."""

@@ -1,0 +1,350 @@
+"""``python -m augkit.compare``: several recipes, several seeds, the same test images, one paired table.
+
+Or a study, whose claims are answered; or runs that are finished, which are measured without training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augkit.compare.study.meta_analysis import across, in_words, load_results
+from augkit.compare.study.pipeline import run_study, summary
+from augkit.compare.study.results import finite
+from augkit.compare.study.schema import Study, is_study
+from augkit.core.cli import (
+    Display,
+    HelperInterrupted,
+    Interrupted,
+    add_spread,
+    add_writing,
+    interrupted,
+    make_parser,
+    new_folder,
+    positive,
+    print_json,
+    run,
+    split_recipe,
+    spread,
+)
+from augkit.core.errors import InputError, RunError
+from augkit.core.files import claim, environment, write
+from augkit.core.jobs.pool import Spread
+from augkit.data import Dataset
+from augkit.measure.comparison import (
+    Arm,
+    Contrast,
+    carried_over,
+    closing_table,
+    conclusion,
+    jsonable,
+    measure_run,
+    open_test_sets,
+)
+from augkit.measure.tables import print_carried_over, print_table
+from augkit.train.build import choose_device, fresh_model, load_recipe_data
+from augkit.train.checkpoint import FILE as CHECKPOINT
+from augkit.train.checkpoint import read_checkpoint, stalled
+from augkit.train.evaluate import check_measurable
+from augkit.train.loop import Run, fit
+from augkit.train.recipe import Recipe, find_recipe
+
+EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
+  python -m augkit.compare invariance --size quick --workers 2
+  python -m augkit.compare runs/mine-seed0 runs/mine-seed1 runs/other-seed0 runs/other-seed1
+  python -m augkit.compare runs/study-digits runs/study-clothes/results.json"""
+
+
+def compare(
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Train every recipe with every seed, measure all on the same test images; the first recipe is the control.
+
+    Returns:
+        A dict for JSON: ``table`` (see `augkit.measure.comparison.closing_table`) and ``conclusions``. Runs are kept in
+        ``folder`` and are not trained again with ``resume``.
+
+    Raises:
+        InputError: recipes of one name, or with different data or ways of measuring.
+    """
+    names = [recipe.name for recipe in recipes]
+    if len(set(names)) != len(names):
+        raise InputError(f"compare: expected recipes with different names, got {', '.join(names)}; set name=...")
+    _check_comparable(recipes)
+    target = choose_device(device)
+    dataset = load_recipe_data(recipes[0])
+    for recipe in recipes:
+        check_measurable(recipe, dataset.validation, fresh_model(recipe, dataset))
+    claim(folder, resume=resume, overwrite=overwrite)
+    write(folder / "environment.json", json.dumps(environment(), indent=2))
+    show = display or Display(0, quiet=True)
+    for note in dataset.notes:
+        show.line(note)
+    runs = {}
+    for recipe in recipes:
+        for seed in seeds:
+            show.stage(f"training {recipe.name}, seed {seed}")
+            runs[recipe.name, seed] = fit(
+                recipe,
+                seed,
+                output=folder / f"{recipe.name}-seed{seed}",
+                resume=True,
+                device=target,
+                dataset=dataset,
+                on_epoch=lambda row: show.advance(1),
+            )
+    return _finish(runs, names, seeds, dataset, folder, target, show)
+
+
+def compare_finished(
+    folders: Sequence[Path], folder: Path, *, device: str | None = None, display: Display | None = None
+) -> dict[str, Any]:
+    """Measure finished runs, grouped by the name of their recipe over their seeds; the first is the control.
+
+    Returns:
+        As `compare`; written to ``folder``.
+
+    Raises:
+        InputError: a folder that holds no finished run; recipes with other seeds, data or ways of measuring; two runs
+            of one recipe and seed; one recipe alone.
+    """
+    target = choose_device(device)
+    recipes = [finished_recipe(path) for path in folders]
+    names = list(dict.fromkeys(recipe.name for recipe in recipes))
+    paths = {(recipe.name, recipe.seed): path for recipe, path in zip(recipes, folders, strict=True)}
+    seeds = sorted({recipe.seed for recipe in recipes})
+    if len(paths) < len(recipes):
+        raise InputError("compare: expected one run of each recipe and seed, got some twice")
+    if len(names) < 2:
+        raise InputError(f"compare: expected runs of two recipes or more, got those of {names[0]} alone")
+    missing = [f"{name} seed {seed}" for name in names for seed in seeds if (name, seed) not in paths]
+    if missing:
+        raise InputError(f"compare: expected the same seeds of every recipe, there is no {missing[0]}")
+    _check_comparable(recipes)
+    show = display or Display(0, quiet=True)
+    dataset = load_recipe_data(recipes[0])
+    for note in dataset.notes:
+        show.line(note)
+    claim(folder)
+    write(folder / "environment.json", json.dumps(environment(), indent=2))
+    runs = {
+        (recipe.name, recipe.seed): fit(recipe, output=path, resume=True, device=target, dataset=dataset)
+        for recipe, path in zip(recipes, folders, strict=True)
+    }
+    return _finish(runs, names, seeds, dataset, folder, target, show)
+
+
+def finished_recipe(path: Path) -> Recipe:
+    """The recipe of a finished run; InputError where it is none, as going on would train it."""
+    recipe = Recipe.load(path)
+    steps = recipe.train.steps
+    kept = read_checkpoint(path / CHECKPOINT)
+    ended = kept.get("step", 0) >= steps if steps else len(kept.get("history", ())) >= recipe.train.epochs
+    if not ended and not stalled(kept.get("history", []), recipe.train.patience):
+        raise InputError(f"'{path}' holds a run that has not ended: python -m augkit.train --output {path} --resume")
+    return recipe
+
+
+def _check_comparable(recipes: Sequence[Recipe]) -> None:
+    names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
+    for key in ("data", "invariance"):
+        if len({getattr(recipe, key).model_dump_json() for recipe in recipes}) != 1:
+            raise InputError(f"compare: expected recipes with the same '{key}', these differ: {names}")
+
+
+def _finish(
+    runs: Mapping[tuple[str, int], Run],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    dataset: Dataset,
+    folder: Path,
+    target: torch.device,
+    show: Display,
+) -> dict[str, Any]:
+    """Measure the runs, make the table and its words, write ``results.json``."""
+    show.stage("measuring on the test split and on atypical images")
+    sets = open_test_sets(dataset)
+    arms = [
+        Arm(
+            name,
+            [{key: measure_run(runs[name, s], images, device=target) for key, images in sets.items()} for s in seeds],
+        )
+        for name in names
+    ]
+    rows = closing_table(arms)
+    reach = runs[names[0], seeds[0]].recipe.invariance.max_shift
+    recipes = {name: runs[name, seeds[0]].recipe for name in names}
+    carried = carried_over(
+        [(f"{arm.name}, seed {s}", r) for arm in arms for s, r in zip(seeds, arm.reports, strict=True)]
+    )
+    words = {
+        name: conclusion(rows, name, reach, Contrast.between(recipes[name], recipes[names[0]]), carried)
+        for name in names[1:]
+    }
+    result = {
+        "control": names[0],
+        "seeds": list(seeds),
+        "table": rows,
+        "carry_over": carried,
+        "conclusions": words,
+        "environment": environment(),
+    }
+    write(folder / "results.json", json.dumps(jsonable(result), indent=2, allow_nan=False))
+    return result
+
+
+def main(arguments: list[str]) -> None:
+    """Parse, compare, print."""
+    parser = make_parser(
+        "compare",
+        "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
+        " recipe is compared with itself without augmentation. A study (a file with arms and claims, or a shipped"
+        " name) is run, and its claims are answered. Folders of finished runs are measured without training; finished"
+        " studies on several data sets are put together part by part (random effects).",
+        EXAMPLE,
+    )
+    parser.add_argument(
+        "recipes",
+        nargs="*",
+        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ... | RESULTS RESULTS ...",
+        help="files, shipped names, folders of finished runs, or results of finished studies",
+    )
+    parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
+    parser.add_argument("--size", help="of a study: quick (default), standard or full")
+    add_writing(parser)
+    group = parser.add_argument_group("where, of a study")
+    add_spread(group, "cells.journal in --output", "NAME-SIZE")
+    options = parser.parse_intermixed_args(arguments)
+    files, overrides = split_recipe(options.recipes, None)
+    if not files:
+        raise InputError("compare: expected a recipe or several, got none")
+    if all(_is_results(file) for file in files):
+        _across(files, overrides, options)
+        return
+    if any(is_study(file) for file in files):
+        _study(files, overrides, options, arguments)
+        return
+    of_studies = [action.dest for action in group._group_actions if getattr(options, action.dest) != action.default]
+    if options.size or of_studies:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in ["size"] * bool(options.size) + of_studies)
+        raise InputError(f"compare: {flags} belong to studies, '{files[0]}' is none")
+    if len(files) > 1 and all(Path(file).is_dir() for file in files):
+        _finished(files, overrides, options)
+        return
+    options.seeds = options.seeds or 3
+    recipes = [Recipe.load(find_recipe(file), overrides) for file in files]
+    if len(recipes) == 1:
+        recipes = [recipes[0].control(), *recipes]
+    folder = options.output or new_folder("compare")
+    try:
+        first = options.seed or 0
+        with Display(sum(r.train.epochs for r in recipes) * options.seeds, quiet=options.quiet) as display:
+            result = compare(
+                recipes,
+                range(first, first + options.seeds),
+                folder,
+                device=options.device,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                display=display,
+            )
+    except KeyboardInterrupt:
+        raise interrupted("compare", arguments, folder) from None
+    _print(result, folder, options)
+
+
+def _is_results(file: str) -> bool:
+    return file.endswith(".json") or (Path(file) / "study.yaml").is_file()
+
+
+def _across(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
+    """Finished studies of the same claims on several data sets, part by part."""
+    if overrides or options.seeds or options.seed is not None or options.resume or options.size:
+        raise InputError("compare: finished studies are as they are; leave overrides, --seeds, --size and --resume out")
+    lines = across(load_results([Path(file) for file in files]))
+    found = {"across": [line.to_dict() for line in lines], "environment": environment()}
+    if options.output is not None:
+        claim(options.output, overwrite=options.overwrite)
+        write(options.output / "across.json", json.dumps(finite(jsonable(found)), indent=2, allow_nan=False))
+    if options.json:
+        print_json({**finite(jsonable(found)), "folder": None if options.output is None else str(options.output)})
+    else:
+        print(in_words(lines))
+
+
+def _print(result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
+    if options.json:
+        print_json({**jsonable(result), "folder": str(folder)})
+        return
+    print_table(result["table"])
+    for name, text in result["conclusions"].items():
+        print(f"{name}: {text}")
+    print_carried_over(result["carry_over"])
+    print(f"written to {folder}")
+
+
+def _finished(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
+    if overrides or options.seeds or options.seed is not None or options.resume or options.overwrite:
+        raise InputError("compare: finished runs are as they are; leave overrides, seeds and --resume out")
+    folder = options.output or new_folder("compare")
+    with Display(len(files), quiet=options.quiet) as display:
+        result = compare_finished([Path(file) for file in files], folder, device=options.device, display=display)
+    _print(result, folder, options)
+
+
+def _study(files: list[str], overrides: list[str], options: argparse.Namespace, arguments: list[str]) -> None:
+    if len(files) > 1 or options.seed is not None:
+        raise InputError("compare: expected one study, overrides of its recipe and --seeds N, which are counted from 0")
+    study = Study.load(files[0], options.size or "quick", seeds=options.seeds, overrides=overrides)
+    if options.resume and options.output is None:
+        raise InputError("--resume: expected --output DIR, the folder to go on with")
+    folder = options.output or new_folder(f"study-{study.settings.name}-{study.size}")
+    try:
+        with Display(0, quiet=options.quiet) as display:
+            results = run_study(
+                study,
+                folder,
+                spread=Spread(**spread(options)),
+                storage=options.storage,
+                name=options.study,
+                device=options.device,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                display=display,
+            )
+    except HelperInterrupted:
+        raise Interrupted(f"python -m augkit.compare {shlex.join(arguments)}") from None
+    except KeyboardInterrupt:
+        raise interrupted("compare", arguments, folder) from None
+    if options.json:
+        print_json({"folder": str(folder), **results})
+    elif "joined" in results:
+        print(f"helped; the results will be in {results['folder']}")
+    else:
+        print(summary(results))
+        print(f"written to {folder}")
+    failed = results.get("cost", {}).get("failed", {})
+    if failed:
+        first = next(iter(failed))
+        raise RunError(
+            f"{len(failed)} of {results['cost']['runs']} cells failed and are left out, such as {first}:"
+            f" {failed[first]}; --output {folder} --resume tries them again"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,1 @@
+"""Studies: arms and seeds, claims, measurements, verdicts, and their report."""

@@ -1,0 +1,317 @@
+"""The cells of a study, arm times seed: trained and measured once, kept in a folder each, spread over processes.
+
+A cell's folder is a run as `augkit.fit` writes it, with ``measured/*.npz``, the columns of
+`augkit.compare.study.measurements`, and ``cell.json``, which is written last. What is there and belongs to the same
+recipe and the same measure is used; so a study that is run again, with another seed, arm or claim, does what is
+missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
+from augkit.compare.study.effects import NO_NETWORK, MissingError, probe_measure
+from augkit.compare.study.measurements import ANSWERS, Columns, image_sets, read, read_accuracy, read_probe
+from augkit.compare.study.schema import Arm, Measure, Study
+from augkit.core.errors import InputError
+from augkit.core.files import write
+from augkit.core.random_streams import seeded
+from augkit.data import Dataset, Images
+from augkit.invariance.probes import locate
+from augkit.train.build import fresh_model, load_recipe_data
+from augkit.train.evaluate import calling
+from augkit.train.load_model import load_model
+from augkit.train.loop import fit
+
+FILE, FOLDER = "cell.json", "cells"
+VERSION, OF_LAYERS = 4, 3  # of the columns: another one measures anew
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed; ``measures`` are those of it that the study needs, by name."""
+
+    arm: Arm
+    seed: int
+    measures: dict[str, Measure | Part]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm.name}-seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Equal for the same training."""
+        whole = [self.arm.recipe.replaced(seed=self.seed).digest(), self.arm.callable, self.arm.task]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """All cells, the seeds outermost, so that a study that is stopped early has few seeds of every arm."""
+    arms = dict(study.arms)
+    wanted: dict[str, dict[str, Measure | Part]] = {
+        name: {DEFAULT_MEASURE: study.measures[DEFAULT_MEASURE]} for name in arms
+    }
+    for part in (part for claim in study.claims for part in claim.parts):
+        if part.statistic == "probe":
+            for name in part.names or [NO_NETWORK]:
+                wanted.setdefault(name, {})[probe_measure(part)] = part
+            continue
+        for name in part.names:
+            for measure in (part.measure, part.from_measure or part.measure):
+                wanted[name][measure] = study.measures[measure]
+    if NO_NETWORK in wanted:
+        arms[NO_NETWORK] = Arm(NO_NETWORK, NO_NETWORK, "none", 1.0, study.recipe)
+    return [Cell(arm, seed, wanted[name]) for seed in range(study.seeds) for name, arm in arms.items()]
+
+
+@dataclass
+class Workplace:
+    """Where cells are worked on: data are loaded once, image sets made once.
+
+    Attributes:
+        study: whose cells they are.
+        folder: of the study.
+        device: to train and measure on.
+    """
+
+    study: Study
+    folder: Path
+    device: torch.device
+    _data: dict[str, Dataset] = field(default_factory=dict, repr=False)
+    _sets: dict[str, dict[str, Images]] = field(default_factory=dict, repr=False)
+
+    def path(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.folder / FOLDER / cell.name
+
+    def missing(self, cell: Cell) -> list[str]:
+        """Names of the measures that are still to be taken; InputError where another recipe stands in its place."""
+        kept = self.kept(cell)
+        if kept is None:
+            return list(cell.measures)
+        return [name for name, measure in cell.measures.items() if not self._is_there(cell, name, measure)]
+
+    def kept(self, cell: Cell) -> dict[str, Any] | None:
+        """What ``cell.json`` says, None where there is none.
+
+        Raises:
+            InputError: it is of another recipe, or broken.
+        """
+        path = self.path(cell) / FILE
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text())
+            digest = found["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"'{path}': expected what a study wrote, it cannot be read; delete it to go on") from None
+        if digest != cell.digest:
+            raise InputError(
+                f"'{path.parent}' holds another recipe ({digest}, expected {cell.digest}): name another --output,"
+                " or --overwrite"
+            )
+        return dict(found)
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether all is there that can be measured."""
+        kept = self.kept(cell)
+        return kept is not None and set(self.missing(cell)) <= set(kept["not_measured"])
+
+    def check(self, cell: Cell) -> None:
+        """Measure two images with the untrained network, so that what cannot be measured is known before training.
+
+        Raises:
+            InputError: displacements without room, images that the network does not take; with the arm's name.
+        """
+        arm = cell.arm
+        if arm.name == NO_NETWORK or arm.task != "classify":
+            return
+        sets = {name: _first(images, 2) for name, images in self.image_sets(arm).items()}
+        model = (self._own(cell) or fresh_model(arm.recipe, self.dataset(arm))).to(self.device)
+        for name, measure in cell.measures.items():
+            if isinstance(measure, Measure):
+                try:
+                    read(model, arm.recipe, measure.model_copy(update={"pairs": 1}), sets, self.device)
+                except MissingError:
+                    continue  # said again where the claim is answered
+                except InputError as error:
+                    raise InputError(f"arm {arm.name}, measure '{name}': {error}") from None
+
+    def work(
+        self,
+        cell: Cell,
+        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says.
+
+        Args:
+            cell: which.
+            on_epoch: told each row of the history.
+            alive: called at least every few seconds; what it raises ends the work.
+        """
+        missing, kept, started = self.missing(cell), self.kept(cell), time.perf_counter()
+        if kept is not None and not missing:
+            return kept
+        folder = self.path(cell)
+        model = self._network(cell, on_epoch, alive)
+        trained = time.perf_counter()
+        (folder / "measured").mkdir(parents=True, exist_ok=True)
+        failed = {}
+        for name in missing:
+            alive()
+            try:
+                with calling(alive, model):
+                    columns = self._take(cell, cell.measures[name], model)
+            except MissingError as error:
+                failed[name] = str(error)
+                continue
+            columns = {**columns, "digest": np.array(self._digest(cell, cell.measures[name]))}
+            write(self._file(cell, name), functools.partial(_save, columns=columns))
+        if kept is not None and failed == kept["not_measured"] and set(failed) == set(missing):
+            return kept  # what could not be measured still cannot
+        before = (kept or {}).get("seconds", 0.0)
+        row = {"digest": cell.digest, "arm": cell.arm.name, "seed": cell.seed}
+        row |= {"seconds": before + time.perf_counter() - started, "not_measured": failed}
+        row["training_seconds"] = trained - started if kept is None else kept.get("training_seconds", 0.0)
+        write(folder / FILE, json.dumps(row, indent=2))
+        return row
+
+    def columns(self, cell: Cell) -> dict[str, Columns]:
+        """What was measured of a cell, by measure; without the answers themselves, see `answers`."""
+        found = {}
+        for name, measure in cell.measures.items():
+            if self._is_there(cell, name, measure):
+                with np.load(self._file(cell, name), allow_pickle=False) as file:
+                    kept = [key for key in file.files if key != "digest" and not key.endswith(f"|{ANSWERS}")]
+                    found[name] = {key: file[key] for key in kept}
+        return found
+
+    def answers(self, cell: Cell, measure: str, images: str = TYPICAL) -> np.ndarray:
+        """Logarithms of the probabilities ``(N, S, K)``, float16, of all views of a measure.
+
+        They are what a measure that nobody has thought of yet needs. Views are in the order of `Layout.columns`.
+        """
+        with np.load(self._file(cell, measure), allow_pickle=False) as file:
+            return np.asarray(file[f"{images}|{ANSWERS}"])
+
+    def path_of_training(self, cell: Cell) -> list[tuple[float, float]]:
+        """Validation accuracy and shift information after each epoch at which both were measured."""
+        file, found = self.path(cell) / "metrics.jsonl", []
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            row = json.loads(line)
+            value = row.get("shift_information", {}).get("value")
+            if value is not None and "validation_accuracy" in row:
+                found.append((float(row["validation_accuracy"]), float(value)))
+        return found
+
+    def dataset(self, arm: Arm) -> Dataset:
+        """The data of an arm, or the task of localisation made of them."""
+        key = arm.recipe.data.model_dump_json() + arm.task
+        if key not in self._data:
+            self._data[key] = _located(arm) if arm.task == "locate" else load_recipe_data(arm.recipe)
+        return self._data[key]
+
+    def _network(
+        self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None, alive: Callable[[], None]
+    ) -> nn.Module | None:
+        arm = cell.arm
+        if arm.name == NO_NETWORK:
+            return None
+        run = fit(
+            arm.recipe,
+            cell.seed,
+            output=self.path(cell),
+            resume=True,
+            device=self.device,
+            dataset=self.dataset(arm),
+            model=self._own(cell),
+            on_epoch=on_epoch,
+            alive=alive,
+        )
+        return run.model
+
+    def _own(self, cell: Cell) -> nn.Module | None:
+        """The network of a callable, with the cell's seed; None where the recipe has one."""
+        if cell.arm.callable is None:
+            return None
+        with seeded(cell.seed):
+            return load_model(cell.arm.callable).model
+
+    def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:
+        recipe, sets = cell.arm.recipe, self.image_sets(cell.arm)
+        if isinstance(measure, Part):
+            return read_probe(measure, model, recipe, sets[measure.sets[0]], self.device, cell.seed)
+        assert model is not None
+        if cell.arm.task == "locate":
+            return read_accuracy(model, recipe, sets[TYPICAL], self.device)
+        limit = measure.limit or self.study.images
+        few = {name: _first(images, limit) for name, images in sets.items()}
+        return read(model, recipe, measure, few, self.device)
+
+    def image_sets(self, arm: Arm) -> dict[str, Images]:
+        """The test images of an arm and their atypical versions, by name."""
+        key = arm.recipe.data.model_dump_json() + arm.task
+        if key not in self._sets:
+            names = {TYPICAL} if arm.task == "locate" else self._named_sets()
+            self._sets[key] = image_sets(self.dataset(arm), self.study.images, names)
+        return self._sets[key]
+
+    def _named_sets(self) -> set[str]:
+        named = {name for measure in self.study.measures.values() for name in measure.images}
+        return {TYPICAL, *named, *(name for c in self.study.claims for part in c.parts for name in part.sets)}
+
+    def _file(self, cell: Cell, name: str) -> Path:
+        return self.path(cell) / "measured" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.npz"
+
+    def _digest(self, cell: Cell, measure: Measure | Part) -> str:
+        # Of a probe only what it is asked; a claim may be worded anew.
+        if isinstance(measure, Part):
+            what = measure.model_dump_json(include={"probe", "options", "images"})
+        else:  # a field that came later counts where it is set, so that what was measured before still counts
+            what = measure.model_dump_json(exclude={"window"} if measure.window is None else None)
+        version = OF_LAYERS if isinstance(measure, Measure) and measure.axis == "layers" else VERSION
+        whole = [version, cell.digest, self.study.images, what]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
+
+    def _is_there(self, cell: Cell, name: str, measure: Measure | Part) -> bool:
+        with contextlib.suppress(OSError, ValueError, KeyError), np.load(self._file(cell, name)) as file:
+            return str(file["digest"]) == self._digest(cell, measure)
+        return False
+
+
+def _save(path: Path, columns: Columns) -> None:
+    with path.open("wb") as file:  # of a path, numpy would change the name
+        np.savez_compressed(file, allow_pickle=False, **columns)
+
+
+def _first(images: Images, limit: int) -> Images:
+    return images if len(images) <= limit else images.take(torch.arange(limit))
+
+
+def _located(arm: Arm) -> Dataset:
+    data = load_recipe_data(arm.recipe)
+    side = arm.recipe.data.canvas or 2 * max(data.train.shape[1:])
+    found: Dataset = locate(data, canvas=side, cells=3)
+    return found
+
+
+def to_do(place: Workplace, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that are not done; InputError where one of them holds another recipe, before any work."""
+    return [cell for cell in cells if place.kept(cell) is None or place.missing(cell)]

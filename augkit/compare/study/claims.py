@@ -1,0 +1,250 @@
+"""A scientific claim as data: where it comes from, which numbers it is about, and what it predicts of them.
+
+A claim has one part or several, each a statistic of some arms with a prediction. One of them is primary and gives the
+claim its verdict; of the others it is only told how many hold. A part that is a *check* is an identity, which holds by
+construction: it is tested, and counts in no verdict. What the statistics
+are, and in which unit, stands in `STATISTICS`; how they are computed in `augkit.compare.study.effects`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from augkit.core.errors import InputError, unknown_name
+from augkit.core.schema import Data
+from augkit.invariance.learned import DEFAULT, VARIABILITIES
+
+TYPICAL = "typical"
+DEFAULT_MEASURE = "shift"
+PAIR = ("arm", "control")
+FOUR = ("arm", "control", "beside", "beside_control")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One number that a claim can be about; ``needs`` must be given in a part, ``takes`` may be."""
+
+    unit: str
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+
+_V = ("metric", "measure", "images")
+STATISTICS: dict[str, Statistic] = {
+    "variability": Statistic("share of what answers say", ("arm",), _V),
+    "log_variability_ratio": Statistic("log ratio", PAIR, _V),
+    "learned_invariance": Statistic("share of variability removed", PAIR, _V),
+    "architectural_invariance": Statistic("share of variability removed", PAIR, _V),
+    "transfer_learned": Statistic("difference of shares", PAIR, (*_V, "from_measure")),
+    "transfer_architectural": Statistic("difference of shares", PAIR, (*_V, "from_measure")),
+    "interaction": Statistic("difference of log ratios", FOUR, _V),
+    "slope": Statistic("share per unit of strength", ("arms", "control"), _V),
+    "growth": Statistic("log ratio, far to near", ("arm", "near", "far"), ("metric", "measure", "images")),
+    "half_life": Statistic("px", ("arm",), ("metric", "measure", "images")),
+    "top1_change": Statistic("share of pairs", ("arm",), ("control", "measure", "images")),
+    "accuracy_difference": Statistic("share of images", PAIR, ("images", "measure")),
+    "layer_loss": Statistic("dB per downsampling", ("arm",), ("control", "measure", "images")),
+    "probe": Statistic("as the probe says", ("probe", "key"), ("arm", "control", "images", "options", "unit")),
+}
+ROLES = ("arm", "control", "beside", "beside_control")
+
+
+class Prediction(Data):
+    """What is predicted of a number.
+
+    ``positive``: above the margin. ``negative``: below minus the margin. ``zero``: within the margin on both sides
+    (two one-sided tests, Schuirmann 1987). ``above`` and ``below``: on that side of the margin, which may be negative,
+    as in "not lower by more than". ``describe``: nothing, it is only reported.
+    """
+
+    sign: Literal["positive", "negative", "zero", "above", "below", "describe"] = Field(description="where it lies")
+    margin: float = Field(0.0, description="in the unit of the statistic")
+
+    @model_validator(mode="after")
+    def _check(self) -> Prediction:
+        if self.sign == "zero" and self.margin <= 0:
+            raise ValueError("a margin above 0 with sign zero: how near to 0 is 'about 0'")
+        if self.sign in ("positive", "negative") and self.margin < 0:
+            raise ValueError("a margin of at least 0")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which values the number is predicted to lie."""
+        return {
+            "positive": (self.margin, math.inf),
+            "negative": (-math.inf, -self.margin),
+            "zero": (-self.margin, self.margin),
+            "above": (self.margin, math.inf),
+            "below": (-math.inf, self.margin),
+            "describe": (-math.inf, math.inf),
+        }[self.sign]
+
+    def __str__(self) -> str:
+        return {
+            "positive": f"above {self.margin:g}",
+            "negative": f"below {-self.margin:g}" if self.margin else "below 0",
+            "zero": f"within {self.margin:g} of 0",
+            "above": f"above {self.margin:g}",
+            "below": f"below {self.margin:g}",
+            "describe": "reported only",
+        }[self.sign]
+
+
+class Part(Data):
+    """One statistic of one contrast, and what is predicted of it."""
+
+    label: str = Field("", description="what this part says, for tables")
+    statistic: str = Field(description=", ".join(STATISTICS))
+    arm: str | None = Field(None, description="the treated arm")
+    control: str | None = Field(None, description="what it is compared with")
+    beside: str | None = Field(None, description="of interaction: the treated arm of the second contrast")
+    beside_control: str | None = Field(None, description="of interaction: the control of the second contrast")
+    arms: list[str] | None = Field(None, description="of slope: arms that differ in strength")
+    measure: str = Field(DEFAULT_MEASURE, description="one of the study's measures")
+    from_measure: str | None = Field(None, description="of transfer: measure of the typical side; the same when null")
+    images: str | list[str] = Field(TYPICAL, description="image sets; the mean over several")
+    metric: str = Field(DEFAULT, description="the variability V")
+    near: float | None = Field(None, description="of growth: length of the short shift (pixels)")
+    far: float | None = Field(None, description="of growth: length of the long shift (pixels)")
+    probe: str | None = Field(None, description="name of an experiment of augkit.invariance.probes")
+    key: str | None = Field(None, description="which of the probe's numbers")
+    options: dict[str, Any] = Field({}, description="of the probe")
+    unit: str | None = Field(None, description="of the probe's number")
+    primary: bool = Field(False, description="gives the claim its verdict; the first part that is no check if none is")
+    check: bool = Field(False, description="an identity: tested, and no part of any verdict")
+    prediction: Prediction = Field(description="what is predicted")
+
+    @field_validator("prediction", mode="before")
+    @classmethod
+    def _one_word(cls, value: Any) -> Any:
+        return {"sign": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Part:
+        if self.statistic not in STATISTICS:
+            raise ValueError(f"a statistic; {unknown_name('statistic', self.statistic, STATISTICS)}")
+        if self.metric not in VARIABILITIES:
+            raise ValueError(f"a variability; {unknown_name('metric', self.metric, VARIABILITIES)}")
+        known = STATISTICS[self.statistic]
+        always = {"label", "statistic", "prediction", "primary", "check"}
+        if self.primary and (self.check or self.prediction.sign == "describe"):
+            raise ValueError("a primary part that predicts something and is no check")
+        for field in self.model_fields_set - always:
+            if field not in (*known.needs, *known.takes) and getattr(self, field) is not None:
+                raise ValueError(
+                    f"no '{field}' with {self.statistic}; it has {', '.join((*known.needs, *known.takes))}"
+                )
+        missing = [field for field in known.needs if not getattr(self, field)]
+        if missing:
+            raise ValueError(f"'{missing[0]}' with {self.statistic}, which needs {', '.join(known.needs)}")
+        return self
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of the image sets."""
+        return [self.images] if isinstance(self.images, str) else list(self.images)
+
+    @property
+    def names(self) -> list[str]:
+        """All arms that this part is about, each once, in order."""
+        found: list[str | None] = [getattr(self, role) for role in ROLES]
+        return list(dict.fromkeys(name for name in (*found, *(self.arms or ())) if name is not None))
+
+    @property
+    def of_unit(self) -> str:
+        """Unit of the number."""
+        if self.unit is not None:
+            return self.unit
+        if self.statistic == "variability" and self.metric != DEFAULT:
+            return "bits" if self.metric.endswith("js") else self.metric
+        return STATISTICS[self.statistic].unit
+
+    def __str__(self) -> str:
+        if self.label:
+            return self.label
+        others = self.names[1:]
+        what = f"{self.statistic.replace('_', ' ')} of {self.names[0] if self.names else self.probe}"
+        what += f" against {', '.join(others)}" if others else ""
+        return what if self.sets == [TYPICAL] else f"{what} on {', '.join(self.sets)}"
+
+
+class Claim(Data):
+    """A claim of the literature, or your own."""
+
+    id: int | str = Field(description="for references and anchors")
+    name: str = Field(min_length=1, description="a few words")
+    claim: str = Field(min_length=1, description="the sentence that is put to the test")
+    source: str = Field(min_length=1, description="paper, section, address")
+    parts: list[Part] = Field(min_length=1, description="the primary one gives the verdict")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single(cls, tree: Any) -> Any:
+        """A claim of one part may be written without ``parts``."""
+        if isinstance(tree, dict) and "statistic" in tree and "parts" not in tree:
+            own = {key: value for key, value in tree.items() if key in ("id", "name", "claim", "source")}
+            return {**own, "parts": [{key: value for key, value in tree.items() if key not in own}]}
+        return tree
+
+    @model_validator(mode="after")
+    def _one_primary(self) -> Claim:
+        if sum(part.primary for part in self.parts) > 1:
+            raise ValueError("at most one primary part")
+        return self
+
+    @property
+    def primary(self) -> int | None:
+        """Which part gives the verdict; None of a claim that is a check, or that predicts nothing."""
+        named = [k for k, part in enumerate(self.parts) if part.primary]
+        tested = [k for k, part in enumerate(self.parts) if not part.check and part.prediction.sign != "describe"]
+        return next(iter(named + tested), None)
+
+    @property
+    def is_check(self) -> bool:
+        """Whether all that it predicts are identities."""
+        return self.primary is None and any(part.check for part in self.parts)
+
+    @property
+    def prediction(self) -> str:
+        """In words."""
+        return "; ".join(f"{part}: {part.prediction} ({part.of_unit})" for part in self.parts)
+
+
+def check_references(
+    claims: list[Claim], arms: list[str], measures: dict[str, list[str]], source: str, lengths: dict[str, list[float]]
+) -> None:
+    """Raise InputError where a claim names an arm, a measure, an image set or a length that the study has not.
+
+    Args:
+        claims: of the study.
+        arms: their names.
+        measures: image sets by the name of the measure.
+        source: for the message.
+        lengths: of the response curves, by the name of the measure.
+    """
+    for claim in claims:
+        where = f"{source}: claim {claim.id}"
+        for part in claim.parts:
+            for name in part.names:
+                if name not in arms:
+                    raise InputError(f"{where}: {unknown_name('arm', name, arms)}")
+            if part.statistic == "probe":
+                continue
+            for name in (part.measure, part.from_measure or part.measure):
+                if name not in measures:
+                    raise InputError(f"{where}: {unknown_name('measure', name, measures)}")
+            for images in part.sets:
+                if images not in measures[part.measure]:
+                    known = measures[part.measure]
+                    raise InputError(f"{where}: measure '{part.measure}': {unknown_name('image set', images, known)}")
+            for length in (part.near, part.far):
+                if length is not None and length not in lengths[part.measure]:
+                    known_lengths = ", ".join(f"{v:g}" for v in lengths[part.measure]) or "none"
+                    raise InputError(
+                        f"{where}: expected a length of measure '{part.measure}' ({known_lengths}), got {length:g}"
+                    )

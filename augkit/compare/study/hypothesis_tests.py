@@ -1,0 +1,162 @@
+"""From a number with its error to *supported*, *refuted* or *undetermined*.
+
+Superiority is tested on both sides at 5 %, so that it agrees with the 95 % interval; equivalence ("about 0") by two
+one-sided tests at 5 % each (Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power
+approach"). A claim has the verdict of its primary part. Across the claims of a study p is corrected after Holm 1979, "A
+simple sequentially rejective multiple test procedure"; before that, for the looks that the study declared
+(`augkit.compare.study.sequential`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ALPHA = 0.05
+MOST_SEEDS = 1000
+SUPPORTED, REFUTED, UNDETERMINED, NOT_RUN = "supported", "refuted", "undetermined", "not run"
+HOLDS, FAILS = "holds", "fails"  # of a check
+SMALLEST_P = 1e-3  # below it p depends on tails that few seeds say nothing of
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How far a number speaks for a prediction (``p_for``) and against it (``p_against``), each in [0, 1]."""
+
+    p_for: float
+    p_against: float
+
+    @property
+    def verdict(self) -> str:
+        """Before any correction for the number of claims."""
+        return verdict_of(self.p_for, self.p_against)
+
+    @property
+    def p(self) -> float:
+        """Of what the number says more clearly."""
+        return min(self.p_for, self.p_against)
+
+
+def verdict_of(p_for: float, p_against: float) -> str:
+    """``supported``, ``refuted`` or ``undetermined`` at 5 %."""
+    if p_for < ALPHA:
+        return SUPPORTED
+    return REFUTED if p_against < ALPHA else UNDETERMINED
+
+
+def p_words(p: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``."""
+    return f"p < {SMALLEST_P:g}" if p < SMALLEST_P else f"p = {p:.2g}"
+
+
+def tail(value: float, error: float, freedom: float) -> float:
+    """P(T > value / error) for Student's t; of an exact number 0, 1/2 or 1.
+
+    >>> round(tail(2.776, 1.0, 4), 3)
+    0.025
+    """
+    from scipy.stats import t
+
+    if error == 0 or math.isinf(value):
+        return 0.5 * (1 - math.copysign(1, value)) if value else 0.5
+    return float(t.sf(value / error, freedom))
+
+
+def decide(value: float, error: float, freedom: float, bounds: Bounds) -> Decision:
+    """Put a prediction to the test.
+
+    Args:
+        value: the number; NaN decides nothing.
+        error: its standard error, 0 for a number that is exact.
+        freedom: degrees of freedom of Student's t.
+        bounds: between which values it is predicted to lie; two finite ones ask for equivalence.
+    """
+    low, high = bounds
+    finite = [bound for bound in bounds if math.isfinite(bound)]
+    if not math.isfinite(value) or not finite:
+        return Decision(1.0, 1.0)
+    inside = [tail(value - low, error, freedom), tail(high - value, error, freedom)]
+    outside = [tail(low - value, error, freedom), tail(value - high, error, freedom)]
+    sides = 3 - len(finite)  # equivalence is two one-sided tests, superiority one of two sides
+    return Decision(min(1.0, sides * max(inside)), min(1.0, 2 * min(outside)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))) if len(p) else p
+    out = np.empty_like(p)
+    out[order] = adjusted
+    return [float(value) for value in out]
+
+
+def power(effect: float, spread: float, seeds: int, bounds: Bounds, alpha: float = ALPHA) -> float:
+    """How likely a t test over ``seeds`` finds that a number lies within ``bounds``.
+
+    Args:
+        effect: the true mean over seeds.
+        spread: standard deviation between seeds.
+        seeds: at least 2.
+        bounds: as in `decide`. For two finite ones this is a lower bound of the power (both tests must succeed), near
+            where power is high.
+        alpha: of both sides together; of each of the two one-sided tests of equivalence.
+    """
+    from scipy.stats import nct, t
+
+    finite = [bound for bound in bounds if math.isfinite(bound)]
+    level = alpha if len(finite) == 2 else alpha / 2
+    freedom = seeds - 1
+    found = []
+    for bound, distance in zip(bounds, (effect - bounds[0], bounds[1] - effect), strict=True):
+        if not math.isfinite(bound):
+            continue
+        if spread == 0:
+            found.append(float(distance > 0))
+            continue
+        far = math.sqrt(seeds) * distance / spread
+        # Beyond 30 the noncentral t loses digits, and the power is 1 or 0 to all that anybody would print.
+        exact = nct.sf(t.ppf(1 - level, freedom), freedom, far) if abs(far) < 30 else float(far > 0)
+        found.append(float(np.nan_to_num(exact)))
+    return max(0.0, sum(found) - (len(found) - 1)) if found else 0.0
+
+
+def seeds_needed(effects: Sequence[float], bounds: Bounds, wanted: float = 0.8, alpha: float = ALPHA) -> int | None:
+    """Seeds that would decide with probability ``wanted``, were the truth what these effects suggest.
+
+    Args:
+        effects: one per seed, at least two.
+        bounds: as in `decide`; where the mean lies outside, the question is how many seeds would refute.
+        wanted: the power.
+        alpha: as in `power`; lower where many claims are tested.
+
+    Returns:
+        None where no number up to 1,000 would do, as for effects that lie on a bound.
+    """
+    found = np.asarray([value for value in effects if math.isfinite(value)])
+    if len(found) < 2 or not any(math.isfinite(bound) for bound in bounds):
+        return None
+    effect, spread = float(found.mean()), float(found.std(ddof=1))
+    if effect < bounds[0]:
+        bounds = (-math.inf, bounds[0])
+    elif effect > bounds[1]:
+        bounds = (bounds[1], math.inf)
+
+    def enough(seeds: int) -> bool:
+        return power(effect, spread, seeds, bounds, alpha) >= wanted
+
+    if not enough(MOST_SEEDS):
+        return None
+    low, high = 2, MOST_SEEDS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low

@@ -1,0 +1,68 @@
+"""Variability at equal accuracy: a better classifier is more consistent, so arms are also compared as if alike.
+
+Along its training a network passes through all accuracies up to its last one. Two networks of one seed are compared
+where each of them first reached the lower of their two best accuracies. Nothing is extrapolated, and nothing is
+regressed: within an arm the accuracies of finished networks differ by noise alone. Only typical images are compared so;
+what a network answers to others is no matter of its accuracy on these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from augkit.invariance.bootstrap import LEVEL, Estimate
+from augkit.invariance.learned import FLOOR
+
+# Accuracy and variability on the validation images after each epoch at which both were measured.
+Path = Sequence[tuple[float, float]]
+
+
+def at_accuracy(path: Path, accuracy: float) -> float:
+    """Log variability where training first reached an accuracy, linear between epochs; NaN where it never did.
+
+    >>> round(at_accuracy([(0.5, 0.4), (0.9, 0.1)], 0.7), 4) == round(math.log(0.4 * 0.1) / 2, 4)
+    True
+    """
+    before = None
+    for reached, variability in path:
+        log = math.log(max(variability, FLOOR))
+        if reached >= accuracy:
+            if before is None or reached == before[0]:
+                return log
+            share = (accuracy - before[0]) / (reached - before[0])
+            return before[1] + share * (log - before[1])
+        before = (reached, log) if before is None or reached > before[0] else before
+    return math.nan
+
+
+def log_ratio_at_equal_accuracy(
+    paths: Mapping[tuple[str, int], Path], arm: str, control: str, seeds: Sequence[int]
+) -> Estimate | None:
+    """``log(V / V0)`` at the highest accuracy that both networks of a seed reached, the mean over seeds.
+
+    Args:
+        paths: by arm and seed.
+        arm, control: what is compared.
+        seeds: that both have.
+
+    Returns:
+        With a 95 % interval of Student's t over seeds; None for fewer than two seeds that were measured along training.
+    """
+    found = []
+    for seed in seeds:
+        mine, its = paths.get((arm, seed), ()), paths.get((control, seed), ())
+        if len(mine) < 2 or len(its) < 2:
+            continue
+        common = min(max(accuracy for accuracy, _ in path) for path in (mine, its))
+        found.append(at_accuracy(mine, common) - at_accuracy(its, common))
+    known = np.array([value for value in found if math.isfinite(value)])
+    if len(known) < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + LEVEL) / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    mean = float(known.mean())
+    return Estimate(mean, mean - half, mean + half)

@@ -1,0 +1,263 @@
+"""Run a study: its cells, then its results, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.trial import TrialState
+
+from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
+from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, attempt, check_shared, leading
+from augkit.compare.study.report.page import study_markdown, study_page
+from augkit.compare.study.results import Findings
+from augkit.compare.study.schema import Study
+from augkit.core.cli import Display, HelperInterrupted
+from augkit.core.errors import InputError, RunError, WriteError
+from augkit.core.figures import plane, save_png
+from augkit.core.files import MARK, claim, environment, write
+from augkit.core.jobs.pool import Crew, Spread, doing, is_remote, own_index, recover
+from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import IN_A_ROW
+from augkit.train.build import choose_device
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    spread: Spread | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Run what is missing of a study, answer its claims, and write ``results.json``, ``report.html``, ``report.md``.
+
+    A cell that fails is left out and named in ``cost.failed``; the others are run.
+
+    Args:
+        study: what to run.
+        folder: cells and results; with ``resume`` what stands there is used, also of fewer seeds or arms. With a
+            storage at a URL all hosts must share it.
+        spread: processes that train and measure side by side; this one alone when None.
+        storage: where the cells of several processes stand in line, an Optuna storage (file or URL);
+            ``cells.journal`` in ``folder`` when None. Where a URL has this study already, this process only helps.
+        name: of the study in the storage; its own name with its size when None.
+        device: to train on; a GPU if there is one when None.
+        resume, overwrite: as in `augkit.fit`.
+        display: progress.
+
+    Returns:
+        The content of ``results.json``; ``{"joined": True, "folder": ...}`` where this process helped.
+
+    Raises:
+        InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
+        RunError: several cells in a row fail, or workers die again and again.
+    """
+    crew, show, cells = spread or Spread(), display or Display(0, quiet=True), cells_of(study)
+    crew.check(storage)
+    place, queue = Workplace(study, folder, choose_device(device)), None
+    fresh = not resume and (is_remote(storage) or overwrite)
+    if fresh:
+        # Before the storage decides who leads, as helpers wait for the leader; before anything is replaced.
+        _check(place, cells)
+    if is_remote(storage) and not resume:
+        queue = _open(study, str(storage), name, crew, show, lead=False)
+        if not queue.leads:
+            if overwrite:
+                raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
+            return _help(queue, str(storage), crew, place.device, show)
+    if storage is not None and not is_remote(storage) and folder.resolve() not in Path(storage).resolve().parents:
+        _open(study, storage, name, crew, show, lead=True)  # one that cannot be used is refused before any work
+    try:
+        if overwrite and (folder / LOCK).is_file():
+            with leading(folder) as nobody:
+                _refuse_shared(nobody, folder)
+        claim(folder, resume=resume, overwrite=overwrite)
+        missing = to_do(place, cells)
+        if not fresh:
+            _check(place, missing)
+    except BaseException:
+        if queue is not None:
+            queue.withdraw()
+        raise
+    with leading(folder) as leads:
+        _refuse_shared(leads or is_remote(storage), folder)
+        if not leads:
+            queue = _open(study, str(storage), name, crew, show, lead=False)
+            return _help(queue, str(storage), crew, place.device, show)
+        return _run(place, cells, missing, queue, crew, storage, name, show)
+
+
+def _run(
+    place: Workplace,
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    queue: CellQueue | None,
+    crew: Spread,
+    storage: str | None,
+    name: str | None,
+    show: Display,
+) -> dict[str, Any]:
+    study, folder = place.study, place.folder
+    write(folder / MARK, json.dumps(environment(), indent=2))
+    write(folder / "study.yaml", study.to_yaml())
+    show.begin(len(cells), len(cells) - len(missing))
+    show.stage(f"{len(cells)} cells, {len(missing)} to do, {crew.count} worker{'s' * (crew.count > 1)}")
+    started = time.monotonic()
+    if storage is not None or (crew.count > 1 and len(missing) > 1):
+        where = storage or str(folder / JOURNAL)
+        queue = queue or _open(study, where, name, crew, show, lead=True)
+        failed = _lead(queue, where, place, missing, crew, show)
+    else:
+        failed = _alone(place, missing, show)
+    show.stage("answering claims")
+    results = Findings(place, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
+    results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
+    write_results(results, folder)
+    return results
+
+
+def _earlier_looks(folder: Path) -> list[int]:
+    """Numbers of seeds at which the claims of this folder were answered before."""
+    try:
+        return [int(seeds) for seeds in json.loads((folder / "results.json").read_text())["looks"]["taken"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # none, or one of a time when looks were not kept
+
+
+def _refuse_shared(leads: bool, folder: Path) -> None:
+    if not leads:
+        raise InputError(f"output '{folder}': another command works on it; wait for its end")
+
+
+def _check(place: Workplace, cells: Sequence[Cell]) -> None:
+    for cell in {cell.arm.name: cell for cell in cells}.values():
+        place.check(cell)
+
+
+def _alone(place: Workplace, missing: Sequence[Cell], show: Display) -> dict[str, str]:
+    """Work on cells one after the other; why some failed."""
+    failed: dict[str, str] = {}
+    in_a_row = 0
+    for k, cell in enumerate(missing):
+        try:
+            seconds = attempt(place, cell)["seconds"]
+        except WriteError:
+            raise
+        except (RunError, InputError) as error:
+            in_a_row += 1
+            if in_a_row == IN_A_ROW:
+                raise
+            failed[cell.name] = str(error)
+            show.line(f"cell {cell.name} failed: {error}")
+        else:
+            in_a_row = 0
+            show.stage(f"{k + 1} of {len(missing)}: {cell.name}, {seconds:.1f} s")
+        show.advance(1)
+    return failed
+
+
+def _open(study: Study, storage: str, name: str | None, crew: Spread, show: Display, *, lead: bool) -> CellQueue:
+    backend = open_storage(storage, retries=crew.retries, grace=crew.grace, say=show.line)
+    return CellQueue.open(backend, name or f"{study.settings.name}-{study.size}", study, lead=lead)
+
+
+def _lead(
+    queue: CellQueue, storage: str, place: Workplace, missing: Sequence[Cell], crew: Spread, show: Display
+) -> dict[str, str]:
+    """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
+    order = queue.queue.user_attrs.get("order")
+    if is_remote(storage) and order is not None and Path(order["folder"]) != place.folder.resolve():
+        raise InputError(
+            f"study '{queue.queue.study_name}' keeps its cells in '{order['folder']}': expected that as --output, or"
+            " another --study"
+        )
+    recover(queue.queue, crew.retries, alone=not is_remote(storage))
+    earlier = queue.closed()
+    queue.fill(place.study, place.folder, missing)
+    team = _team(queue, storage, crew, place.device, show)
+    team.look = _Teller(queue, earlier, len(missing), show)
+    try:
+        if missing:
+            team.run()
+        team.look([])
+    finally:
+        show.panel([])
+    why = queue.failures(earlier)
+    # What counts is what lies in the folder.
+    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not place.is_done(cell)}
+
+
+def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display) -> dict[str, Any]:
+    """Work on the cells of a study that another command leads."""
+    check_shared(queue.queue)
+    show.stage(f"helping with study '{queue.queue.study_name}'")
+    team = _team(queue, storage, crew, device, show, first=own_index())
+    team.look = lambda states: show.panel([doing(state) for state in states])
+    try:
+        team.run()
+    except KeyboardInterrupt:
+        raise HelperInterrupted from None
+    finally:
+        show.panel([])
+    show.line("all cells are done; the command that made the study answers its claims")
+    return {"joined": True, "folder": str(queue.folder)}
+
+
+def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display, first: int = 0) -> Crew:
+    arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
+    arguments += ["--retries", str(crew.retries), "--device", str(device)]
+    return Crew(queue.queue, queue.folder, arguments, crew, queue.done, queue.settled, first, line=show.line)
+
+
+class _Teller:
+    """Tells of cells as they are done or fail, each once, and of what workers do."""
+
+    def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
+        self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
+        self.done, self.looked = 0, 0.0
+
+    def __call__(self, states: list[dict[str, Any]]) -> None:
+        if states and time.monotonic() - self.looked < 1:
+            return
+        self.looked = time.monotonic()
+        self.show.panel([doing(state) for state in states])
+        for trial in self.queue.trials():
+            if trial.number in self.seen or not trial.state.is_finished():
+                continue
+            self.seen.add(trial.number)
+            cell = trial.user_attrs["cell"]
+            if trial.state == TrialState.COMPLETE:
+                self.done += 1
+                self.show.advance(1)
+                self.show.stage(f"{self.done} of {self.cells}: {cell}, {trial.values[0]:.1f} s")
+            elif "error" in trial.user_attrs:
+                self.show.advance(1)
+                self.show.line(f"cell {cell} failed: {trial.user_attrs['error']}")
+
+
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """``results.json``, and both forms of the report."""
+    write(folder / "results.json", json.dumps(results, indent=2, allow_nan=False))
+    write(folder / "report.html", study_page(results))
+    write(folder / "report.md", study_markdown(results))
+    if results["plane"]:
+        picture = plane(results["plane"])
+        write(folder / "plane.png", lambda path: save_png(picture, path))
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The verdicts as lines for a terminal, with the sentences below each."""
+    lines = []
+    for row in results["claims"]:
+        lines.append(f"{row['id']}. {row['name']}: {row['verdict']}")
+        lines += [f"   {sentence}" for sentence in row["sentences"]]
+    return "\n".join(lines)

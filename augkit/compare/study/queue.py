@@ -1,0 +1,304 @@
+"""The cells of a study in line for workers on one machine or many: an Optuna study, each trial of which is one cell.
+
+What is done is what lies in the folder of the study, which all workers share; the queue says who works on what, so
+that each cell is worked on once, and what dead workers leave is worked on again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import optuna
+import torch
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from augkit.compare.study.cells import Cell, Workplace, cells_of
+from augkit.compare.study.schema import Study, StudySettings, resolve
+from augkit.core.errors import AugkitError, InputError, RunError, WriteError
+from augkit.core.files import write
+from augkit.core.jobs.liveness import sign_on
+from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Later, Surplus, Watch, frozen, stand_by, take_one
+from augkit.core.schema import parse_yaml, validate
+from augkit.tune.optuna_study import READY, wait_for
+
+JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
+SEEN = 30.0  # seconds in which a host sees what another wrote
+LOOK = 5.0  # seconds between looks whether a cell is still this worker's
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
+
+
+@dataclass(frozen=True)
+class CellQueue:
+    """Cells in line, or under way, or done.
+
+    Attributes:
+        queue: the Optuna study.
+        leads: whether this process puts cells in line, and answers the claims when they are done.
+    """
+
+    queue: optuna.Study
+    leads: bool
+
+    @classmethod
+    def open(cls, storage: BaseStorage, name: str, study: Study, *, lead: bool) -> CellQueue:
+        """Make a queue; of one that exists, lead it on or join it.
+
+        Args:
+            storage: see `augkit.core.jobs.storage.open_storage`.
+            name: of the queue in its storage.
+            study: whose cells they are.
+            lead: whether a queue that exists is led on, with more arms or seeds perhaps, or joined.
+
+        Raises:
+            InputError: it is of another study, or was never made ready.
+        """
+        sampler = optuna.samplers.RandomSampler()
+        try:
+            return cls(optuna.create_study(storage=storage, study_name=name, sampler=sampler), leads=True)
+        except optuna.exceptions.DuplicatedStudyError:
+            pass
+        try:
+            queue = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
+            if "terms" in queue.user_attrs:
+                raise InputError(f"study '{name}' is a search of augkit.tune: name another --study")
+            ready = lead or wait_for(lambda: queue.user_attrs.get("ready"), READY)
+            order = queue.user_attrs.get("order")
+        except KeyError:
+            raise InputError(f"study '{name}' was taken back by the command that made it, which says why") from None
+        if not ready:
+            raise InputError(
+                f"study '{name}' is not ready: --resume the command that makes it, or name another --study"
+            )
+        if order is not None:
+            _refuse_another(name, order, study, exactly=not lead)
+        return cls(queue, leads=lead)
+
+    def withdraw(self) -> None:
+        """Take back a queue that was made and not filled."""
+        optuna.delete_study(study_name=self.queue.study_name, storage=self.queue._storage)
+
+    @property
+    def folder(self) -> Path:
+        """Of the study, on storage that all workers share."""
+        return Path(self.queue.user_attrs["order"]["folder"])
+
+    def fill(self, study: Study, folder: Path, cells: Sequence[Cell]) -> None:
+        """Say what is to be done, and put those cells in line that are not yet."""
+        order = {
+            "study": study.to_yaml(),
+            "source": study.source,
+            "size": study.size,
+            "seeds": study.seeds,
+            "folder": str(folder.resolve()),
+            "token": uuid4().hex,
+            "cells": {cell.name: cell.digest for cell in cells_of(study)},
+        }
+        self.queue.set_user_attr("order", order)
+        there = {trial.user_attrs.get("cell") for trial in self.queue.get_trials(deepcopy=False, states=OPEN)}
+        for cell in cells:
+            if cell.name not in there:
+                self.queue.enqueue_trial({}, user_attrs={"cell": cell.name})
+        write(folder / TOKEN, json.dumps({"token": order["token"]}))  # which helpers wait for
+        self.queue.set_user_attr("ready", True)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All that were ever in line."""
+        return [trial for trial in self.queue.get_trials(deepcopy=False) if "cell" in trial.user_attrs]
+
+    def done(self) -> bool:
+        """Whether nothing is in line or under way."""
+        return not self.queue.get_trials(deepcopy=False, states=OPEN)
+
+    def closed(self) -> set[int]:
+        """Numbers of the trials that are over."""
+        return {trial.number for trial in self.trials() if trial.state.is_finished()}
+
+    def settled(self) -> int:
+        """How many cells were done, or failed for a reason of their own; grows unless workers only die."""
+        return sum(t.state == TrialState.COMPLETE or "error" in t.user_attrs for t in self.trials())
+
+    def failures(self, earlier: Set[int]) -> dict[str, str]:
+        """Why cells failed, by name, in trials that are not ``earlier`` ones; not those that were done all the same."""
+        trials = [trial for trial in self.trials() if trial.number not in earlier]
+        done = {trial.user_attrs["cell"] for trial in trials if trial.state == TrialState.COMPLETE}
+        return {
+            cell: trial.user_attrs.get("error", "its worker died")
+            for trial in trials
+            if trial.state == TrialState.FAIL and (cell := trial.user_attrs["cell"]) not in done
+        }
+
+
+@dataclass
+class CellWorker:
+    """Works on the cells of a queue until none is left.
+
+    Attributes:
+        queue: the Optuna study.
+        device: to train and measure on.
+        index: of this worker.
+        watch: told what it does.
+    """
+
+    queue: optuna.Study
+    device: torch.device
+    index: int = 0
+    watch: Watch = field(default_factory=Watch)
+
+    def __post_init__(self) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{self.index}"
+        self.failed, self.looked = 0, 0.0
+        self.unable: InputError | None = None
+        self._open()
+
+    def _open(self) -> None:
+        order = self.queue.user_attrs["order"]
+        check_shared(self.queue)
+        study = open_study(order)
+        self.token = order["token"]
+        self.place = Workplace(study, Path(order["folder"]), self.device)
+        self.cells = {cell.name: cell for cell in cells_of(study)}
+        for name, cell in self.cells.items():
+            if order["cells"][name] != cell.digest:
+                raise InputError(
+                    f"cell {name}: this host makes another recipe of it than the one that made the study; expected the"
+                    " same recipe files and release of augkit on all hosts"
+                )
+
+    def run(self) -> None:
+        """Work until nothing is in line or under way.
+
+        Raises:
+            RunError: three cells failed in a row, or nothing can be written.
+            InputError: the study was added to, and this host cannot do what is new.
+            KeyboardInterrupt: what was begun is in line again.
+        """
+        while self.queue.get_trials(deepcopy=False, states=OPEN):
+            if self.queue.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                take_one(self.queue, self._work, self.watch)
+                if self.unable is not None:
+                    raise self.unable
+            else:
+                stand_by(self.queue, self.watch, "waiting for cells of other workers")
+
+    def _work(self, trial: optuna.Trial) -> float:
+        sign_on(trial, self.name)
+        name = trial.user_attrs.get("cell")
+        if self.queue.user_attrs["order"]["token"] != self.token:
+            try:
+                self._open()  # a seed, an arm or a measure was added since
+            except InputError as error:
+                self.unable = error
+                raise Later from None  # others may be able
+        if name not in self.cells:
+            raise Surplus
+        self.watch.stage(name)
+        epochs = self.cells[name].arm.recipe.train.epochs
+
+        def alive() -> None:
+            self.watch.alive()
+            if time.monotonic() - self.looked > LOOK:
+                self.looked = time.monotonic()
+                if frozen(self.queue, trial.number).state.is_finished():
+                    raise Surplus  # taken for dead: the cell is another worker's, and so is its folder
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            self.watch.epoch(trial.number, row, epochs)
+
+        try:
+            row = attempt(self.place, self.cells[name], on_epoch, alive)
+        except WriteError as error:
+            trial.set_user_attr("error", str(error))
+            raise GiveUpError(str(error)) from None
+        except (RunError, InputError) as error:
+            trial.set_user_attr("error", str(error))
+            self.failed += 1
+            if self.failed == IN_A_ROW:
+                raise GiveUpError(f"three cells failed in a row, the last one, {name}: {error}") from None
+            raise RunError(str(error)) from None
+        self.failed = 0
+        return float(row["seconds"])
+
+
+def attempt(
+    place: Workplace,
+    cell: Cell,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """`Workplace.work`, where whatever goes wrong in one cell is a RunError that other cells survive.
+
+    What a network of somebody's own raises leaves its traceback in the cell's folder.
+    """
+    try:
+        return place.work(cell, on_epoch, alive)
+    except (AugkitError, Surplus, optuna.exceptions.OptunaError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        where = place.path(cell) / "error.txt"
+        with contextlib.suppress(OSError):
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_text(traceback.format_exc())
+        raise RunError(f"{type(error).__name__}: {said} (traceback in '{where}')") from error
+
+
+def check_shared(queue: optuna.Study) -> None:
+    """InputError where this host does not see the folder that the others write to."""
+
+    def sees() -> bool | None:
+        order = queue.user_attrs["order"]
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((Path(order["folder"]) / TOKEN).read_text())["token"] == order["token"] or None
+        return None
+
+    if wait_for(sees, SEEN) is None:
+        raise InputError(
+            f"study '{queue.study_name}' keeps its cells in '{queue.user_attrs['order']['folder']}', which this host"
+            " does not see: expected an --output on storage that all hosts share, or another --study"
+        )
+
+
+@contextlib.contextmanager
+def leading(folder: Path) -> Iterator[bool]:
+    """Whether no other process leads the work in a folder, and none does meanwhile; the lock ends with its process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nobody is kept out
+        yield True
+        return
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        (folder / TOKEN).unlink(missing_ok=True)  # of an earlier session: who comes now waits for ours
+        yield True
+
+
+def _refuse_another(name: str, order: Mapping[str, Any], study: Study, *, exactly: bool) -> None:
+    theirs = open_study(order)
+    one = (theirs.settings.name, theirs.size) == (study.settings.name, study.size)
+    if not one or (exactly and theirs.to_yaml() != study.to_yaml()):
+        raise InputError(
+            f"study '{name}' is {theirs.settings.name}, size {theirs.size}, with other arms, claims or overrides:"
+            " run it as it was made, or name another --study"
+        )
+
+
+def open_study(order: Mapping[str, Any]) -> Study:
+    """The study that an order speaks of."""
+    source = str(order["source"])
+    settings = validate(StudySettings, parse_yaml(order["study"], source), source)
+    return resolve(settings, order["size"], source, seeds=order["seeds"])

@@ -1,0 +1,313 @@
+"""What all commands share: arguments, one-line errors, exit codes, JSON, progress.
+
+Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted. Standard output carries the result alone; progress
+goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from augkit.core.errors import AugkitError, InputError
+from augkit.train.distributed import rank
+from augkit.train.recipe import Recipe, find_recipe
+
+_MADE: list[Path] = []  # folders that nobody named
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with the line that goes on from what was done."""
+
+
+class HelperInterrupted(KeyboardInterrupt):
+    """Ctrl-C where only help was given: the same command helps again."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see python -m augkit.{self.prog.rpartition('.')[2]} --help)")
+
+
+def make_parser(name: str, description: str, example: str) -> Parser:
+    """A parser with the flags that every command takes."""
+    parser = Parser(
+        prog=f"python -m augkit.{name}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: a new one in runs/)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=non_negative, help="of all randomness (default: the recipe's)")
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    return parser
+
+
+def add_writing(parser: Parser) -> None:
+    """Flags of commands that write a folder which can be gone on with."""
+    parser.add_argument("--resume", action="store_true", help="go on with what stands in --output")
+    parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
+
+
+def add_spread(group: argparse._ArgumentGroup, storage: str, study: str) -> None:
+    """Flags that say over which processes work is spread; `spread` reads them."""
+    group.add_argument("--storage", metavar="URL", help=f"journal file or database (default: {storage})")
+    group.add_argument("--study", metavar="NAME", help=f"name in the storage (default: {study})")
+    group.add_argument("--workers", type=positive, default=1, help="processes on this machine (default: 1)")
+    group.add_argument("--workers-per-gpu", type=positive, default=1, metavar="N", help="that share one (default: 1)")
+    group.add_argument("--launcher", choices=("local", "ray"), default="local", help="who starts workers")
+    group.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
+    group.add_argument(
+        "--retries", type=non_negative, default=1, help="of what a worker was at when it died (default: 1)"
+    )
+    group.add_argument(
+        "--grace",
+        type=positive_number,
+        default=300.0,
+        metavar="SECONDS",
+        help="without a sign of life, then a worker is taken for dead (default: 300)",
+    )
+
+
+def spread(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `augkit.core.jobs.pool.Spread`."""
+    return {
+        "count": options.workers,
+        "per_gpu": options.workers_per_gpu,
+        "launcher": options.launcher,
+        "gpus_per_worker": options.gpus_per_worker,
+        "retries": options.retries,
+        "grace": options.grace,
+    }
+
+
+def _gpus(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive_number(text)
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    return _integer(text, 1)
+
+
+def non_negative(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    return _integer(text, 0)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return number
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, got '{text}'") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {number}")
+    return number
+
+
+def split_recipe(words: Sequence[str], default: str | None) -> tuple[list[str], list[str]]:
+    """Positional words to recipes (those without ``=``) and overrides."""
+    recipes = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    if not recipes and default is not None:
+        recipes = [default]
+    return recipes, overrides
+
+
+def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
+    """The recipe that positional words name, with their overrides."""
+    recipes, overrides = split_recipe(words, default)
+    if len(recipes) != 1:
+        raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(words) or 'nothing'}")
+    return Recipe.load(find_recipe(recipes[0]), overrides)
+
+
+def new_folder(kind: str) -> Path:
+    """A folder in ``runs/`` named by kind and time, and numbered where that second has one already.
+
+    It is made at once, so that no other command of the same second takes it, and `run` removes it if it stays empty.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folders = [Path("runs") / word for word in (name, *(f"{name}-{k}" for k in range(2, 1000)))]
+    if rank() > 0:
+        return folders[0]  # only the first process of a job writes
+    for folder in folders:
+        missing = [place.absolute() for place in (folder.parent, folder) if not place.exists()]
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"output '{folder}': cannot be made ({error.strerror}); name an --output") from None
+        _MADE.extend(missing)
+        return folder
+    raise InputError(f"output: expected room for one more '{name}' in runs/, there are {len(folders)}")
+
+
+def without_place(words: Sequence[str]) -> list[str]:
+    """The words of a command, but for those that say where it writes."""
+    left, kept = iter(words), []
+    for word in left:
+        if word == "--output":
+            next(left, None)
+        elif word not in ("--resume", "--overwrite") and not word.startswith("--output="):
+            kept.append(word)
+    return kept
+
+
+def interrupted(name: str, words: Sequence[str], folder: Path) -> Interrupted:
+    """Ctrl-C, with the line that goes on: the words as typed, and the folder."""
+    line = [*without_place(words), "--output", str(folder), "--resume"]
+    return Interrupted(f"python -m augkit.{name} {shlex.join(line)}")
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(result, allow_nan=False))
+
+
+def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
+    """Run a command's ``main`` and turn what it raises into one line and an exit code."""
+    try:
+        main(sys.argv[1:] if arguments is None else arguments)
+    except AugkitError as error:
+        print(f"augkit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as stop:
+        print(f"augkit: interrupted; what was done is kept. To go on:\n  {stop}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("augkit: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; a second error at exit would help nobody.
+        sys.stderr.close()
+        return 1
+    finally:
+        while _MADE:
+            with contextlib.suppress(OSError):  # it is not empty
+                _MADE.pop().rmdir()
+    return 0
+
+
+class Display:
+    """Progress on standard error: a bar with the stage, the best so far and the time left; lines where no terminal.
+
+    ``total`` is in seconds' worth of work of any unit; what counts is that `advance` adds up to it.
+    """
+
+    def __init__(self, total: float, *, quiet: bool = False) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.quiet, self.total, self.done, self.skipped = quiet, total, 0.0, 0.0
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal and not quiet
+        self.started = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[bold]{task.fields[best]}"),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("starting", total=total, best="")
+        self.rows: list[str] = []
+        self.view = Live(console=self.console, get_renderable=lambda: Group(*self._rows(), self.bar))
+
+    def _rows(self) -> list[Any]:
+        from rich.text import Text
+
+        return [Text(row, no_wrap=True, overflow="ellipsis") for row in self.rows]
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.view.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.view.stop()
+
+    def begin(self, total: float, done: float) -> None:
+        """Say how much work there is, where that was not known before, and how much an earlier session did."""
+        self.total, self.started = total, time.monotonic()
+        self.bar.update(self.task, total=total)
+        self.skip(done)
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+        self.bar.update(self.task, description=text)
+        if not self.live:
+            self.line(f"[{self.clock()}] {text}")
+
+    def advance(self, amount: float) -> None:
+        """Count work as done."""
+        self.done += amount
+        self.bar.update(self.task, completed=self.done)
+
+    def skip(self, amount: float) -> None:
+        """Count work that an earlier session did; it says nothing about the speed of this one."""
+        self.skipped += amount
+        self.advance(amount)
+
+    def panel(self, rows: Sequence[str]) -> None:
+        """Lines above the bar that change, such as what each worker does; nothing where there is no terminal."""
+        self.rows = list(rows)
+
+    def best(self, text: str) -> None:
+        """The best so far."""
+        self.bar.update(self.task, best=text)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def clock(self) -> str:
+        """Share done, time spent and time left."""
+        spent = time.monotonic() - self.started
+        share = min(1.0, self.done / self.total) if self.total else 0.0
+        worked = self.done - self.skipped
+        rest = max(0.0, self.total - self.done)
+        left = f", about {spent * rest / worked:.0f} s left" if worked > 0.02 * self.total else ""
+        return f"{100 * share:3.0f} %, {spent:.0f} s{left}"

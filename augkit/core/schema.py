@@ -1,0 +1,164 @@
+"""YAML to checked data: every error names the file and the key, what was expected and what came."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from augkit.core import yaml_text
+from augkit.core.errors import InputError, unknown_name
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Data(BaseModel):
+    """Base of all that a recipe holds: frozen, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``mixup: on`` would be an alpha of 1 otherwise."""
+        truth = any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if truth and kinds & {int, float} and bool not in kinds:
+            raise ValueError("a number")
+        return value
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """YAML text to a mapping.
+
+    Raises:
+        InputError: not YAML, or not a mapping; with the line.
+    """
+    try:
+        tree = yaml_text.load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise InputError(f"{source}{where}: not valid YAML: {problem}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{source}: expected a mapping of keys to values, got {type(tree).__name__}")
+    return tree
+
+
+def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+    """A YAML file to a mapping; ``kind`` says what it was to be, such as ``recipe``.
+
+    Raises:
+        InputError: it cannot be read as text; as of `parse_yaml`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{kind} '{path}': cannot be read ({error})") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of ``dotted.key=value``; the value is YAML.
+
+    Raises:
+        InputError: there is no ``=`` or no key; the value is not YAML.
+    """
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise InputError(f"override '{override}': expected dotted.key=value, such as train.epochs=3")
+    try:
+        return dotted, yaml_text.load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
+
+
+def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
+    """Check ``tree`` against ``model``.
+
+    Raises:
+        InputError: the first thing that is wrong, and how many more there are.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        problems = error.errors()
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(model, first["loc"][:-1])
+            wrong = unknown_name("key", path, [*(".".join(map(str, (*first["loc"][:-1], k))) for k in known)])
+            raise InputError(f"{source}: {wrong}{more}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{source}: {path}: expected a value, the key is missing{more}") from None
+        message = first["msg"]
+        for start in ("Input should be ", "Value error, "):
+            message = message.removeprefix(start)
+        if first["type"] == "string_type":
+            message = "text, in quotes where YAML would read something else"
+        if first["type"] == "too_short":
+            message = f"at least {first['ctx']['min_length']} of them"
+        raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
+
+
+def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """A copy of ``tree`` with ``dotted.key=value`` set; values are YAML, list indices are numbers.
+
+    Raises:
+        InputError: an override without ``=``, or a path that runs through something that is not a mapping.
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        dotted, value = parse_override(override)
+        _set(tree, dotted.split("."), value, override)
+    return tree
+
+
+def set_dotted(tree: Any, path: list[str], value: Any) -> None:
+    """Set one value in a tree of mappings and lists, in place; mappings that miss are made.
+
+    Raises:
+        InputError: the path runs through something that is neither.
+    """
+    _set(tree, path, value, ".".join(path))
+
+
+def _set(tree: Any, path: list[str], value: Any, override: str) -> None:
+    *parents, last = path
+    for part in parents:
+        if isinstance(tree, dict) and tree.get(part) is None:
+            tree[part] = {}
+        tree = tree[_index(tree, part, override)]
+    tree[_index(tree, last, override)] = value
+
+
+def _index(tree: Any, part: str, override: str) -> Any:
+    if isinstance(tree, dict):
+        return part
+    if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+        return int(part)
+    got = f"a list of {len(tree)}" if isinstance(tree, list) else repr(tree)
+    raise InputError(f"override '{override}': there is no '{part}' in {got}")
+
+
+def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    current: type[BaseModel] = model
+    for part in path:
+        annotation = current.model_fields[part].annotation if part in current.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        current = next((a for a in options if isinstance(a, type) and issubclass(a, BaseModel)), current)
+    return list(current.model_fields)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """All types within an annotation."""
+    inner = get_args(annotation)
+    kind = annotation if isinstance(annotation, type) else type(annotation)  # that of a value of a Literal
+    return {kind}.union(*map(_kinds, inner))

@@ -1,0 +1,115 @@
+"""A task of localisation made of the images of any dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augkit.core.errors import InputError
+from augkit.data import Dataset, Images, Stream, sample
+from augkit.invariance.probes.views import CELL, stream
+
+
+def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0) -> Dataset:
+    """A task of localisation made of the same images: each somewhere on a canvas, its label where that is.
+
+    The range that the centre of an image can take on the canvas is divided into ``cells`` by ``cells``; the label is
+    the cell, row by row. Within each split, and within each class of the source as nearly as can be, every cell is
+    taken equally often, and every place within a cell is as likely; so what is seen does not tell where it is.
+    Splits are those of the source, whose test split is opened when that of the new dataset is. Train on it without
+    shifts, crops and flips, which would move images away from their labels, and with a recipe whose ``data.canvas`` is
+    None or ``canvas``.
+
+    Args:
+        dataset: of which ``train``, ``validation`` and, when asked for, the test split are placed.
+        canvas: side in pixels.
+        cells: along each axis.
+        seed: of cells and places.
+
+    Raises:
+        InputError: a canvas with fewer places along an axis than cells.
+
+    >>> from augkit import load_dataset
+    >>> task = locate(load_dataset("digits"), canvas=16)
+    >>> task.train.images.shape[1:], len(task.classes), task.classes[5]
+    (torch.Size([1, 16, 16]), 16, 'row 1 column 1')
+    """
+    height, width = dataset.train.shape[1:]
+    if cells < 1 or canvas - max(height, width) + 1 < cells:
+        raise InputError(
+            f"locate: expected at least 1 cell and a canvas of {max(height, width) + cells - 1} pixels or more for"
+            f" {cells} cells, got {canvas}"
+        )
+    return _Located(dataset, canvas, cells, seed)
+
+
+class _Located(Dataset):
+    """The dataset of `locate`: nothing is placed before it is asked for."""
+
+    def __init__(self, source: Dataset, canvas: int, cells: int, seed: int) -> None:
+        self.name = f"{source.name} located"
+        self.classes = [f"row {row} column {column}" for row in range(cells) for column in range(cells)]
+        self.skipped = source.skipped
+        self._source, self._how = source, (canvas, cells)
+        self._seed, self._placed = seed, dict[str, Images]()
+
+    @property
+    def train(self) -> Images:
+        return self._once("train", 0, lambda: self._source.train)
+
+    @property
+    def validation(self) -> Images:
+        return self._once("validation", 1, lambda: self._source.validation)
+
+    def whole_train(self, shorter: int) -> None:
+        """None: images that are placed have their size."""
+
+    def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
+        test = self._once("test", 2, self._source.open_test)
+        return test if limit is None else sample(test, limit, seed=seed)
+
+    def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
+        whole = self._once("whole", 3, self._source.open_whole)
+        return whole if limit is None else sample(whole, limit, seed=seed)
+
+    def _once(self, name: str, number: int, images: Callable[[], Images]) -> Images:
+        if name not in self._placed:
+            self._placed[name] = _place(images(), *self._how, stream(self._seed, CELL, number))
+        return self._placed[name]
+
+
+@dataclass(frozen=True)
+class _Move:
+    """The step that moves images on their canvas by whole pixels, a row ``(y, x)`` per number of an image."""
+
+    moves: Tensor
+
+    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        moved = [
+            image.roll((y, x), (-2, -1)) for image, (y, x) in zip(pixels, self.moves[numbers].tolist(), strict=True)
+        ]
+        return torch.stack(moved) if moved else pixels
+
+
+def _place(images: Images, canvas: int, cells: int, rng: np.random.Generator) -> Images:
+    count = len(images)
+    chance = rng.random(count)
+    classes = np.zeros(count) if images.labels is None else images.labels.numpy()
+    cell = np.empty(count, dtype=np.int64)
+    # Dealt out class by class, each class in a random order, and to cells in an order of chance.
+    cell[np.lexsort((chance, classes))] = rng.permutation(cells**2)[np.arange(count) % cells**2]
+    moves = []
+    for side, index in zip(images.shape[1:], np.divmod(cell, cells), strict=True):
+        places = canvas - side + 1
+        start, stop = (-(-(index + k) * places // cells) for k in (0, 1))
+        moves.append(rng.integers(start, stop) - (canvas - side) // 2)
+    drawn = torch.from_numpy(np.stack(moves, axis=1))
+    numbers = images.indices if isinstance(images, Stream) else torch.arange(count)
+    table = torch.zeros(int(numbers.max()) + 1 if count else 0, 2, dtype=torch.int64)
+    table[numbers] = drawn
+    return replace(images.put_on_canvas(canvas).then(_Move(table)), labels=torch.from_numpy(cell))

@@ -1,0 +1,368 @@
+"""What is kept of every image while batches stream by: a few bytes, and the worst flips.
+
+Per image: the top-1 answer of every view as a small integer, one float32 per measured number, the label and 64 bits
+that tell the image from others. Logits and probabilities live for as long as a batch needs them, and no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augkit.core.errors import InputError
+from augkit.invariance.information import FACTORS, entropy
+from augkit.invariance.metrics import jaggedness, jensen_shannon, logit_change, mean_absolute_change, worst_case
+from augkit.invariance.plan import Comparison, Layout
+
+FLIPS = 24
+PAIR_MEASURES = ("mac", "logit", "logit_max")
+BITS = ("shift_bits", "answer_bits")
+WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; of more in half that
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network answered to a batch of B images under S views.
+
+    Attributes:
+        top1: ``(B, S)`` most probable class.
+        confidence: ``(B, S)`` its probability.
+        measures: ``(B, F)``: per name of `Layout.measures` the mean JS over its comparisons, then `PAIR_MEASURES`
+            over the pairs (the mean; the largest for ``logit_max``), then `BITS`.
+        mean: ``(B, K)``, mean probabilities over the views of the pairs.
+        tempered: ``(B, 2 F)``: per factor of `FACTORS` on the logits the mean JS over the pairs, then the entropy in
+            bits of the answer to the unshifted image.
+        finite: whether all logits were, a tensor of one bool.
+        classes: K.
+        log_probabilities: ``(B, S, K)`` float16, where they are to be kept.
+    """
+
+    top1: Tensor
+    confidence: Tensor
+    measures: Tensor
+    mean: Tensor
+    tempered: Tensor
+    finite: Tensor
+    classes: int
+    log_probabilities: Tensor | None = None
+
+
+class Flip(NamedTuple):
+    """An image to which a network gave two answers.
+
+    ``views`` are the two displacements (x, y, factor); answers and probabilities belong to them in that order.
+    """
+
+    image: int
+    label: int | None
+    views: Sequence[Sequence[float]]
+    answers: Sequence[int]
+    probabilities: Sequence[float]
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Sorts the most confident disagreement first: by the less sure of the two answers."""
+        return -min(self.probabilities), self.image
+
+    def to_dict(self, axis: str) -> dict[str, Any]:
+        """For JSON: ``shifts`` in pixels for axis ``shift``, and ``scales`` where a view is rescaled."""
+        where: dict[str, Any] = {"shifts": [list(view[:2]) for view in self.views]} if axis == "shift" else {}
+        if axis == "scale" or any(view[2] != 1 for view in self.views):
+            where["scales"] = [view[2] for view in self.views]
+        both = {"answers": list(self.answers), "probabilities": list(self.probabilities)}
+        return {"index": self.image, "label": self.label, **where, **both}
+
+
+class _Done(NamedTuple):
+    """How many images are counted, their worst flips, worst first, and K; one value, so that it changes at once."""
+
+    images: int = 0
+    flips: Sequence[Flip] = ()
+    classes: int = 0
+
+
+def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = False) -> Answers:
+    """Ask for the logits ``(B, K)`` of each column once, in order, and keep what `Answers` holds.
+
+    Probabilities are taken in float64 (float32 where the device has no other), and a column is let go as soon as
+    nothing will be compared with it. ``keep`` keeps their logarithms of all columns.
+    """
+    due: dict[int, list[Comparison]] = {}
+    last_use: dict[int, int] = {}
+    for comparison in layout.comparisons:
+        ready = max(comparison.first, comparison.second)
+        due.setdefault(ready, []).append(comparison)
+        for column in (comparison.first, comparison.second):
+            last_use[column] = max(last_use.get(column, 0), ready)
+    alive: dict[int, tuple[Tensor, Tensor]] = {}
+    top1, confidence, finite, classes = [], [], [], 0
+    divergence: dict[str, list[Tensor]] = {name: [] for name in layout.measures}
+    of_pairs: list[tuple[Tensor, ...]] = []
+    views = {column for pair in layout.pairs for column in pair}
+    bits, kept = _Bits(len(views)), []
+    for column in range(len(layout.columns)):
+        logits = logits_of(column)
+        classes = logits.shape[-1]
+        exact = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
+        p = exact.softmax(-1)
+        if column == 0:
+            bits.see_unshifted(exact)
+        if column in views:
+            bits.see_view(p)
+        if keep:
+            kept.append(exact.log_softmax(-1).to(torch.float16))
+        sure, best = p.max(-1)
+        top1.append(best)
+        confidence.append(sure.to(torch.float32))
+        finite.append(torch.isfinite(logits).all())
+        if column in last_use:
+            alive[column] = (exact, p)
+        for name, first, second in due.get(column, ()):
+            (a, p), (b, q) = alive[first], alive[second]
+            divergence[name].append(jensen_shannon(p, q))
+            if name == "pair":
+                of_pairs.append((mean_absolute_change(p, q), *logit_change(a, b)))
+                bits.see_pair(a, b)
+        alive = {c: kept for c, kept in alive.items() if last_use[c] > column}
+    mac, moved, moved_most = (torch.stack(values, dim=-1) for values in zip(*of_pairs, strict=True))
+    js = [torch.stack(values, dim=-1).mean(-1) for values in divergence.values()]
+    measures = torch.stack([*js, mac.mean(-1), moved.mean(-1), moved_most.amax(-1), *bits.of_views()], dim=-1)
+    stacked = (torch.stack(top1, dim=1), torch.stack(confidence, dim=1), measures.to(torch.float32))
+    summed = (bits.mean.to(torch.float32), bits.tempered(len(layout.pairs)).to(torch.float32))
+    return Answers(*stacked, *summed, torch.stack(finite).all(), classes, torch.stack(kept, dim=1) if keep else None)
+
+
+class _Bits:
+    """Sums over views and pairs as they come: probabilities, entropies, and JS with the logits times each factor."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+        self._sum: Tensor | float = 0.0
+        self._entropy: Tensor | float = 0.0
+        self._js: list[Tensor | float] = [0.0] * len(FACTORS)
+        self._unshifted: list[Tensor] = []
+
+    def see_unshifted(self, logits: Tensor) -> None:
+        """Logits ``(B, K)`` of the unshifted images."""
+        self._unshifted = [entropy((factor * logits).softmax(-1)) for factor in FACTORS]
+
+    def see_view(self, p: Tensor) -> None:
+        """Probabilities ``(B, K)`` of one of the views."""
+        self._sum, self._entropy = self._sum + p, self._entropy + entropy(p)
+
+    def see_pair(self, a: Tensor, b: Tensor) -> None:
+        """Logits ``(B, K)`` of both views of a pair."""
+        for k, factor in enumerate(FACTORS):
+            self._js[k] = self._js[k] + jensen_shannon((factor * a).softmax(-1), (factor * b).softmax(-1))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean probabilities ``(B, K)``."""
+        assert isinstance(self._sum, Tensor)
+        return self._sum / self.views
+
+    def of_views(self) -> tuple[Tensor, Tensor]:
+        """`BITS`, ``(B,)`` each."""
+        assert isinstance(self._entropy, Tensor)
+        each = self._entropy / self.views
+        return (entropy(self.mean) - each).clamp_min(0), each
+
+    def tempered(self, pairs: int) -> Tensor:
+        """As in `Answers`."""
+        js = [torch.as_tensor(total) / pairs for total in self._js]
+        return torch.stack([*js, *self._unshifted], dim=-1)
+
+
+class Tally:
+    """Answers of all images so far, compactly; `statistics` gives per-image numbers at the end."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        # Columns ``(capacity, ...)`` by name, which grow by doubling. Small tensors kept of every batch would lie
+        # between the large ones that come and go, and the holes that these leave would never be filled again.
+        self._columns: dict[str, Tensor] = {}
+        self._done = _Done()
+
+    @property
+    def images(self) -> int:
+        """Images so far."""
+        return self._done.images
+
+    @property
+    def classes(self) -> int:
+        """K of the logits; 0 before the first batch."""
+        return self._done.classes
+
+    @property
+    def flips(self) -> list[Flip]:
+        """The most confident disagreements of all images so far, one per image, worst first."""
+        return list(self._done.flips)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels came with the images."""
+        return "labels" in self._columns
+
+    def add(self, answers: Answers, displacements: Tensor, labels: Tensor | None, digests: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            answers: on any device.
+            displacements: ``(B, S, 3)`` of its images.
+            labels: ``(B,)`` or None, for all batches alike.
+            digests: ``(B,)`` int64, see `digest`.
+
+        Raises:
+            InputError: logits that are not finite; labels beyond the classes; batches that do not belong together.
+        """
+        start = self.images
+        if not bool(answers.finite):
+            raise InputError(
+                f"model: expected finite logits, got NaN or infinity on images from {start} on; float32 helps where"
+                " a lower precision overflows"
+            )
+        if self.classes not in (0, answers.classes):
+            raise InputError(f"model: expected {self.classes} logits as before, got {answers.classes}")
+        if labels is not None and len(labels) and int(labels.max()) >= answers.classes:
+            raise InputError(f"labels: the model has {answers.classes} classes, got label {int(labels.max())}")
+        if start and self.labelled != (labels is not None):
+            raise InputError("labels: expected for all batches or for none")
+        top1 = answers.top1.cpu().to(smallest_integer(answers.classes))
+        columns = {"top1": top1, "measures": answers.measures.cpu(), "digests": digests}
+        columns["mean"] = answers.mean.cpu().to(torch.float32 if answers.classes <= WHOLE_PRECISION else torch.float16)
+        columns["tempered"] = answers.tempered.cpu()
+        if answers.log_probabilities is not None:
+            columns["log_probabilities"] = answers.log_probabilities.cpu()
+        if labels is not None:
+            columns["labels"] = labels.cpu().to(torch.int32)
+        stop = start + len(top1)
+        for name, values in columns.items():
+            self._room(name, values, start, stop)[start:stop] = values
+        flips = self._flips(start, answers.confidence.cpu(), top1, displacements, labels)
+        worst = sorted((*self._done.flips, *flips), key=lambda flip: flip.rank)[:FLIPS]
+        # The one change that counts, so that an interrupt leaves whole batches.
+        self._done = _Done(stop, worst, answers.classes)
+
+    def merged(self, name: str) -> Tensor:
+        """A column of all images so far.
+
+        ``top1`` ``(N, S)``, ``measures``, ``tempered`` and ``mean`` ``(N, F)``, ``digests`` and ``labels`` ``(N,)``.
+        """
+        return self._columns[name][: self.images]
+
+    def state(self) -> dict[str, Any]:
+        """All of it as tensors and numbers, for `torch.save`."""
+        if not self.images:
+            return {}
+        columns = {name: self.merged(name).clone() for name in self._columns}
+        return {"columns": columns, "flips": [tuple(flip) for flip in self._done.flips], "classes": self.classes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a `state`."""
+        self._columns = dict(state.get("columns", {}))
+        flips = [Flip(*values) for values in state.get("flips", ())]
+        self._done = _Done(len(state["columns"]["top1"]), flips, state["classes"]) if state else _Done()
+
+    def _room(self, name: str, values: Tensor, start: int, stop: int) -> Tensor:
+        """The column with room up to ``stop``."""
+        column = self._columns.get(name)
+        if column is None or len(column) < stop or column.dtype != values.dtype:
+            grown = values.new_empty(max(stop, 2 * start), *values.shape[1:])
+            if column is not None and start:
+                grown[:start] = column[:start]
+            self._columns[name] = grown
+        return self._columns[name]
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Per-image statistics: numbers or bools ``(N, 1)``, and ``predictions`` ``(N, 2 * pairs)``, integers."""
+        layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures")
+        first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
+        out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
+        names = (*layout.measures, *PAIR_MEASURES, *BITS)
+        values = dict(zip(names, measures.unbind(1), strict=True))
+        out |= {"js": values["pair"], **{name: values[name] for name in (*PAIR_MEASURES, *BITS)}}
+        for name in {"from_unshifted", "blur_only", "blur_matched"} & set(layout.measures):
+            ends = [(c.first, c.second) for c in layout.comparisons if c.name == name]
+            changes = [(top1[:, a] != top1[:, b]).double() for a, b in ends]
+            out |= {f"{name}_js": values[name], f"{name}_changed": torch.stack(changes).mean(0)}
+        if layout.grid:
+            out["worst"] = worst_case(top1[:, 0], top1[:, layout.grid])
+        if layout.path:
+            out["jagged"] = jaggedness(top1[:, layout.path])
+        if self.labelled:
+            hit = top1 == self.merged("labels")[:, None]
+            out |= {"correct": hit[:, 0], "shifted_correct": hit[:, first + second].double().mean(1)}
+            if layout.grid:
+                out["grid_correct"] = hit[:, layout.grid].double().mean(1)
+                out["worst_correct"] = hit[:, (0, *layout.grid)].all(1)
+        columns = {name: column[:, None] for name, column in out.items()}
+        js, bits = self.merged("tempered").split(len(FACTORS), dim=1)
+        columns |= {"answer_mean": self.merged("mean"), "tempered_js": js, "tempered_bits": bits}
+        return columns | {"predictions": top1[:, first + second]}
+
+    @property
+    def log_probabilities(self) -> Tensor | None:
+        """``(N, S, K)`` float16, where they were kept."""
+        return self.merged("log_probabilities") if "log_probabilities" in self._columns else None
+
+    def curves(self) -> dict[str, dict[float, dict[str, Tensor]]]:
+        """Per curve and point, ``js``, ``changed`` and, with labels, ``correct`` ``(N, 1)`` against the unshifted."""
+        top1, measures = self.merged("top1"), self.merged("measures")
+        names = self.layout.measures
+        out: dict[str, dict[float, dict[str, Tensor]]] = {}
+        for curve, points in self.layout.curves.items():
+            for point, column in points.items():
+                js = measures[:, names.index(f"{curve} {point}")]
+                values = {"js": js, "changed": top1[:, column] != top1[:, 0]}
+                if self.labelled:
+                    values["correct"] = top1[:, column] == self.merged("labels")
+                out.setdefault(curve, {})[point] = {name: column[:, None] for name, column in values.items()}
+        return out
+
+    def _flips(
+        self, start: int, confidence: Tensor, top1: Tensor, displacements: Tensor, labels: Tensor | None
+    ) -> list[Flip]:
+        plain = [k for k, column in enumerate(self.layout.columns) if k and not column.blurred]
+        ends = list(dict.fromkeys([*((0, k) for k in plain), *self.layout.pairs]))
+        first, second = (list(columns) for columns in zip(*ends, strict=True))
+        both = torch.minimum(confidence[:, first], confidence[:, second])
+        both[top1[:, first] == top1[:, second]] = -1.0
+        score, which = both.max(1)
+        found = []
+        for row in torch.argsort(score, descending=True, stable=True)[:FLIPS].tolist():
+            if score[row] < 0:
+                continue
+            pair = ends[int(which[row])]
+            views = [tuple(displacements[row, k].tolist()) for k in pair]
+            answers = [int(top1[row, k]) for k in pair]
+            probabilities = [float(confidence[row, k]) for k in pair]
+            label = None if labels is None else int(labels[row])
+            found.append(Flip(start + row, label, views, answers, probabilities))
+        return found
+
+
+def smallest_integer(classes: int) -> torch.dtype:
+    """The smallest integer dtype that holds a class."""
+    return next(dtype for dtype in (torch.uint8, torch.int16, torch.int32) if classes - 1 <= torch.iinfo(dtype).max)
+
+
+def digest(images: Tensor) -> Tensor:
+    """64 bits of the SHA-256 of each image, ``(B,)`` int64: equal for equal pixels, whatever the batch."""
+    rows = images.cpu().contiguous()
+    rows = rows.view(torch.uint8) if rows.dtype != torch.uint8 else rows
+    flat = rows.reshape(len(images), -1).numpy()
+    sums = [hashlib.sha256(memoryview(row)).digest()[:8] for row in flat]
+    return torch.from_numpy(np.frombuffer(b"".join(sums), dtype=np.int64).copy())
+
+
+def fingerprint(settings: Sequence[tuple[str, Any]], digests: Tensor) -> str:
+    """Equal for equal settings and images."""
+    whole = hashlib.sha256(repr(sorted(settings)).encode())
+    whole.update(digests.numpy().tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,107 @@
+"""The gallery of flips: an image as the network saw it twice, what it said, and how sure it was; worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from augkit.augment.contact_sheet import data_url
+from augkit.invariance.protocols import Protocol, Scene
+
+SMALLEST = 112  # pixels of the screen; smaller pictures are enlarged by whole factors, so that pixels stay sharp
+
+
+@dataclass(frozen=True)
+class FlipPicture:
+    """One flip: two pictures and what belongs under them.
+
+    Attributes:
+        pictures: what the network saw, first and second view.
+        captions: where each view lies, and what the network said to it with which probability.
+        title: which image it is and, where it is known, what it shows.
+    """
+
+    pictures: tuple[Image.Image, Image.Image]
+    captions: tuple[str, str]
+    title: str
+
+
+def flip_pictures(
+    flips: Sequence[dict[str, Any]], images: Tensor, protocol: Protocol, classes: Sequence[str] | None
+) -> list[FlipPicture]:
+    """Draw ``flips`` of a results file.
+
+    Args:
+        flips: as `augkit.invariance.InvarianceReport.flips` has them.
+        images: the images that they name, in that order: ``(len(flips), C, H, W)``, uint8 or in [0, 1].
+        protocol: moved the images when they were measured.
+        classes: names of the network's classes, numbers where None.
+    """
+    out = []
+    for flip, image in zip(flips, images, strict=True):
+        views = [_view(flip, k) for k in (0, 1)]
+        pictures = tuple(_picture(_seen(image, protocol, shift, scale)) for shift, scale in views)
+        captions = tuple(
+            f"{_place(shift, scale)}: {_name(answer, classes)}, {100 * p:.0f} %"
+            for (shift, scale), answer, p in zip(views, flip["answers"], flip["probabilities"], strict=True)
+        )
+        truth = "" if flip["label"] is None else f", is {_name(flip['label'], classes)}"
+        title = f"image {flip['index']:,}{truth}"
+        out.append(FlipPicture((pictures[0], pictures[1]), (captions[0], captions[1]), title))
+    return out
+
+
+def gallery(flips: Sequence[FlipPicture]) -> str:
+    """The flips as HTML."""
+    if not flips:
+        return "<p>No image changed its answer.</p>"
+    cards = []
+    for flip in flips:
+        sides = "".join(
+            f"<div><img src='{data_url(picture)}' width='{picture.width}' height='{picture.height}'"
+            f" alt='{escape(caption, quote=True)}'><small>{escape(caption)}</small></div>"
+            for picture, caption in zip(flip.pictures, flip.captions, strict=True)
+        )
+        cards.append(f"<li class='flip'><strong>{escape(flip.title)}</strong><div class='views'>{sides}</div></li>")
+    return f"<ol class='gallery'>{''.join(cards)}</ol>"
+
+
+def _view(flip: dict[str, Any], k: int) -> tuple[tuple[float, float], float]:
+    if "scales" in flip:
+        return (0.0, 0.0), float(flip["scales"][k])
+    x, y = flip["shifts"][k]
+    return (float(x), float(y)), 1.0
+
+
+def _seen(image: Tensor, protocol: Protocol, shift: tuple[float, float], scale: float) -> Tensor:
+    batch = image[None].float() / 255 if image.dtype == torch.uint8 else image[None].float()
+    scene = Scene(protocol, batch)
+    if scale != 1:
+        return scene.rescale(torch.tensor([scale]), scale)[0]
+    return (scene.unshifted() if shift == (0.0, 0.0) else scene.shift(torch.tensor([shift])))[0]
+
+
+def _picture(image: Tensor) -> Image.Image:
+    pixels = (255 * image).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3])
+    zoom = max(1, -(-SMALLEST // max(picture.size)))
+    return picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST)
+
+
+def _place(shift: tuple[float, float], scale: float) -> str:
+    if scale != 1:
+        return f"× {scale:.3g}"
+    if shift == (0.0, 0.0):
+        return "as it is"
+    x, y = (f"{value:+.2f}".replace("-", "−") for value in shift)
+    return f"x {x}, y {y} px"
+
+
+def _name(index: int, classes: Sequence[str] | None) -> str:
+    return classes[index] if classes is not None and index < len(classes) else f"class {index}"

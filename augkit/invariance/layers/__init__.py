@@ -1,0 +1,1 @@
+"""Where in a network invariance is lost: layer by layer."""

@@ -1,0 +1,291 @@
+"""Lie derivative: how fast the answer of a network moves when its input begins to move.
+
+Gruver, Finzi, Goldblum & Wilson 2023, "The Lie Derivative for Measuring Learned Equivariance"
+(https://arxiv.org/abs/2210.02984). For a direction with the flow ``T_t``, ``L = d/dt f(T_t x)`` at t = 0.
+
+Where this differs from the published code, which differentiates a bilinear ``grid_sample``: bilinear
+interpolation has a kink at every pixel, so that its derivative at t = 0 is a one-sided difference (to the left
+or to the right, as rounding has it), which an invariant network does not answer with 0. Here the image is its
+trigonometric interpolant, which is smooth: its derivative is two-sided and spectral, the derivative of
+`augkit.fourier_shift`. Directions are in pixels, not in fractions of the image.
+
+What the interpolant takes for the pixels beyond the border depends on the protocol: the opposite edge
+(``circular``), the mirror image of the whole image, of which the window is cut afterwards (``crop``), or the
+canvas, which is constant around the image and is itself a torus (``embed``). Log-scale and rotation multiply
+that gradient with the distance from the centre of the window, which is not periodic and is not tapered: at the
+border content enters and leaves at full speed. The network itself is differentiated in forward mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError, unknown_name
+from augkit.invariance.bootstrap import Estimate
+from augkit.invariance.layers.features import (
+    Forward,
+    Network,
+    batches,
+    check_finite,
+    evaluating,
+    interval,
+    resampled_means,
+)
+from augkit.invariance.protocols import Protocol, make_protocol
+
+STEP = 1e-5  # of the velocity, to either side: rectifiers seldom switch so near, and rounding is 1e-16 / STEP
+METHODS = ("auto", "forward", "central")
+
+# From the gradient (gx, gy) and the distance (x, y) in pixels from the centre to the velocity of each pixel's value.
+# x and y come divided by their root mean square length, so that every direction moves content by 1 pixel (RMS).
+DIRECTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "shift_x": lambda gx, gy, x, y: -gx,
+    "shift_y": lambda gx, gy, x, y: -gy,
+    "log_scale": lambda gx, gy, x, y: -(x * gx + y * gy),
+    "rotation": lambda gx, gy, x, y: x * gy - y * gx,
+}
+
+
+@dataclass(frozen=True)
+class LieDerivative:
+    """What `lie_derivative` found, per direction.
+
+    Attributes:
+        logits: ``E ||L||^2 / K`` on logits.
+        probabilities: ``E sum_k |L_k| / K`` on probabilities, the form of the published code.
+        radius: pixels by which content moves, root mean square over the image, for a unit of log scale or a
+            radian of rotation. Times ``radius`` (squared on logits) the two are per such unit.
+        settings: all that is needed to repeat the measurement; ``method`` is ``forward`` or ``central``.
+        per_image: the same two numbers per image and direction, ``(N, D)`` each.
+    """
+
+    logits: dict[str, Estimate]
+    probabilities: dict[str, Estimate]
+    radius: float
+    settings: dict[str, Any]
+    per_image: dict[str, Tensor] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Estimates and settings for JSON."""
+        estimates = {
+            form: {name: estimate.to_dict() for name, estimate in getattr(self, form).items()}
+            for form in ("logits", "probabilities")
+        }
+        return {**estimates, "radius": self.radius, "settings": self.settings}
+
+
+def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    *,
+    directions: Sequence[str] = tuple(DIRECTIONS),
+    protocol: Protocol | None = None,
+    method: str = "auto",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> LieDerivative:
+    """The Lie derivative of a network's logits and probabilities; 0 where it is invariant.
+
+    Every direction moves content by one pixel: ``shift_x`` right and ``shift_y`` down by one pixel everywhere,
+    ``log_scale`` outwards and ``rotation`` counter-clockwise by one pixel in root mean square over the image.
+
+    Args:
+        model: gives logits ``(B, K)``; evaluated in ``eval()`` and put back in the mode it was in.
+        images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; computed in the dtype of the network's weights.
+        directions: names among ``shift_x``, ``shift_y``, ``log_scale``, ``rotation``.
+        protocol: where pixels at the border come from (see the head of this file); the torus when None. Its
+            kernel plays no part: the derivative is spectral. `make_protocol` makes one.
+        method: ``forward``, forward-mode differentiation; ``central``, central differences in float64, two
+            passes per direction; ``auto``, ``forward`` where the network supports it, else ``central``. In
+            forward mode what the network detaches counts as constant; one whose output is wholly detached is
+            not supported.
+        mean, std: per channel, applied to the images before the network sees them.
+        batch_size: images at a time; in forward mode each takes the memory of one and one more per direction.
+        device: where to compute; the model's own when None.
+        seed: of the bootstrap over images.
+        on_batch: called with images done and in all.
+
+    Raises:
+        InputError: unknown names, shapes that do not fit, logits that are not ``(B, K)`` or not finite, a
+            network that ``method`` cannot differentiate.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.AdaptiveAvgPool2d(1))
+    >>> found = lie_derivative(nn.Sequential(net, nn.Flatten()), torch.rand(2, 1, 9, 9))
+    >>> found.logits["shift_x"].value < 1e-9, found.logits["log_scale"].value < 1e-9
+    (True, False)
+    """
+    check_images(images)
+    for kind, known, names in (("direction", DIRECTIONS, directions), ("method", METHODS, [method])):
+        for name in names:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    if not directions:
+        raise InputError(f"directions: expected at least one of {', '.join(DIRECTIONS)}")
+    size = (images.shape[-2], images.shape[-1])
+    protocol = make_protocol("circular", size) if protocol is None else protocol
+    if protocol.image_size != size:
+        raise InputError(f"protocol: made for images of {protocol.image_size} pixels (H, W), got {size}")
+    rows = []
+    with evaluating(model, images, mean=mean, std=std, device=device) as network:
+        differentiate, used = _differentiator(model, network, images[:1], protocol, directions, method)
+        for part in batches(len(images), batch_size, on_batch):
+            window, velocity = tangents(network.load(images[part]), protocol, directions)
+            rows.append(_speeds(*differentiate(window, velocity), part.start))
+    per_image = {form: torch.cat([row[form] for row in rows]) for form in ("logits", "probabilities")}
+    settings = {
+        "protocol": protocol.name,
+        "background": protocol.background,
+        "generator": "spectral",
+        "method": used,
+        "images": len(images),
+        "image_size": list(size),
+        "input_size": list(protocol.input_size),
+        "seed": seed,
+    }
+    estimates = {form: _estimates(values, directions, seed) for form, values in per_image.items()}
+    return LieDerivative(**estimates, radius=_radius(protocol.input_size), settings=settings, per_image=per_image)
+
+
+def spectral_derivative(images: Tensor, dim: int, *, mirrored: bool = False) -> Tensor:
+    """The derivative of the trigonometric interpolant along one axis, per pixel, at every pixel.
+
+    Args:
+        images: ``(..., H, W)``, floating.
+        dim: -1 for x, -2 for y.
+        mirrored: continue the image by its mirror image about the centre of the border pixels, not by its
+            opposite edge.
+
+    The Nyquist frequency of an even size is a cosine that has its extrema at the pixels, so its slope is 0 there.
+
+    >>> spectral_derivative(torch.tensor([[0.0, 1.0, 0.0, -1.0]]), -1)  # of sin(pi x / 2)
+    tensor([[ 1.5708,  0.0000, -1.5708,  0.0000]])
+    """
+    count = images.shape[dim]
+    if mirrored and count > 2:
+        images = torch.cat([images, images.narrow(dim, 1, count - 2).flip(dim)], dim)
+    size = images.shape[dim]
+    turns = 2 * math.pi * torch.fft.rfftfreq(size, device=images.device, dtype=images.dtype)
+    if size % 2 == 0:
+        turns[-1] = 0
+    spectrum = torch.fft.rfft(images, dim=dim) * (1j * (turns if dim == -1 else turns[:, None]))
+    return torch.fft.irfft(spectrum, n=size, dim=dim).narrow(dim, 0, count)
+
+
+def tangents(images: Tensor, protocol: Protocol, directions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """What the network sees, ``(B, C, H, W)``, and its velocity per direction, ``(D, B, C, H, W)``."""
+    still = images.new_zeros(len(images), 2)
+    mirrored = protocol.name == "crop"
+    source = images if mirrored else protocol.shift(images, still)
+    along_x, along_y = (spectral_derivative(source, dim, mirrored=mirrored) for dim in (-1, -2))
+    if mirrored:
+        source, along_x, along_y = (protocol.shift(each, still) for each in (source, along_x, along_y))
+    height, width = protocol.input_size
+    radius = max(_radius(protocol.input_size), torch.finfo(images.dtype).tiny)
+    x = (torch.arange(width, device=images.device, dtype=images.dtype) - (width - 1) / 2) / radius
+    y = (torch.arange(height, device=images.device, dtype=images.dtype)[:, None] - (height - 1) / 2) / radius
+    return source, torch.stack([DIRECTIONS[name](along_x, along_y, x, y) for name in directions])
+
+
+def _radius(size: tuple[int, int]) -> float:
+    """Root mean square distance of a pixel from the centre."""
+    return math.sqrt((size[0] ** 2 + size[1] ** 2 - 2) / 12)
+
+
+Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _differentiator(
+    model: nn.Module, network: Network, image: Tensor, protocol: Protocol, directions: Sequence[str], method: str
+) -> tuple[Differentiate, str]:
+    """How to differentiate ``network``, found on one image, and the name of the method."""
+    window, velocity = tangents(network.load(image), protocol, directions)
+    network(window)  # what is wrong with the network itself shows here
+    reason: Exception | None = None
+    if method != "central":
+        try:
+            _forward(network, window, velocity)
+            return functools.partial(_forward, network), "forward"
+        except (RuntimeError, NotImplementedError) as error:
+            reason = error
+        if method == "forward":
+            raise InputError(f"model: forward mode fails ({_line(reason)}); use method='central'") from reason
+    double = _in_double(model, network)
+    try:
+        _central(double, window, velocity)
+    except (RuntimeError, NotImplementedError) as error:
+        first = "" if reason is None else f"forward mode fails ({_line(reason)}), and "
+        raise InputError(
+            f"model: {first}central differences need float64, in which it fails ({_line(error)})"
+        ) from error
+    return functools.partial(_central, double), "central"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}" if str(error) else type(error).__name__
+
+
+def _forward(network: Network, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits ``(B, K)`` and their derivatives ``(D, B, K)``; the network itself is computed once for all directions."""
+    with _differentiable():
+        along = torch.func.vmap(lambda each: torch.func.jvp(network, (window,), (each,), strict=True)[:2])
+        logits, slopes = along(velocity)
+    return logits[0], slopes
+
+
+@contextlib.contextmanager
+def _differentiable() -> Iterator[None]:
+    """Attention in its plain form, the one that has a forward derivative; torch's notices about speed silenced."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _central(network: Network, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+    window, velocity = (each.to(network.device, torch.float64) for each in (window, velocity))
+    slopes = [(network(window + STEP * each) - network(window - STEP * each)) / (2 * STEP) for each in velocity]
+    return network(window), torch.stack(slopes)
+
+
+def _in_double(model: nn.Module, network: Network) -> Network:
+    """The same network in float64, on the CPU where the device has none; the model itself is left alone."""
+    device = torch.device("cpu") if network.device.type == "mps" else network.device
+    state = {
+        name: value.detach().to(device, torch.float64 if value.is_floating_point() else value.dtype)
+        for name, value in (*model.named_parameters(), *model.named_buffers())
+    }
+    forward: Forward = lambda images: torch.func.functional_call(model, state, (images,))  # noqa: E731
+    return replace(network, forward=forward, device=device, dtype=torch.float64)
+
+
+def _speeds(logits: Tensor, slopes: Tensor, start: int) -> dict[str, Tensor]:
+    """Per image and direction, ``(B, D)``: ``||L||^2 / K`` on logits and ``sum_k |L_k| / K`` on probabilities."""
+    # The difference of probabilities is taken in float64 on the CPU, where MPS has it too.
+    both = check_finite(torch.cat([logits[None], slopes]), "logits and derivatives", start)
+    probability, slopes = both[0].softmax(-1), both[1:]
+    moved = probability * (slopes - (probability * slopes).sum(-1, keepdim=True))
+    return {"logits": slopes.square().mean(-1).mT, "probabilities": moved.abs().mean(-1).mT}
+
+
+def _estimates(values: Tensor, directions: Sequence[str], seed: int) -> dict[str, Estimate]:
+    whole, replicates = resampled_means(values, seed)
+    return {name: interval(whole[d], replicates[:, d], low=0.0) for d, name in enumerate(directions)}

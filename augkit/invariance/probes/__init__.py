@@ -1,0 +1,50 @@
+"""Probes for a study of claims about shifts: what a run and its measured variability do not tell; and a task for one.
+
+Each is one plain function. Where it can, it gives one number per image ``(N,)``, float64 on the CPU, so that images
+and training seeds can be resampled afterwards. All that is drawn is drawn per image, from the seed and the number
+of the image: the batch size does not matter. Shifts are ``(x, y)`` in pixels, x to the right and y down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from augkit.data.localization import locate
+from augkit.invariance.probes.layers import (
+    LayerDecibels,
+    LayerVariability,
+    convolution_error,
+    layer_loss,
+    layer_variability,
+)
+from augkit.invariance.probes.outputs import diagonal_pixel, exactness, rotation_variability
+from augkit.invariance.probes.sharpness import pixel_sharpness
+
+# By name, for claims: each can be called with a network, images, a protocol and plain options.
+PROBES: Mapping[str, Callable[..., Any]] = {
+    probe.__name__: probe
+    for probe in (
+        convolution_error,
+        layer_loss,
+        exactness,
+        diagonal_pixel,
+        rotation_variability,
+        layer_variability,
+        pixel_sharpness,
+    )
+}
+
+__all__ = [
+    "PROBES",
+    "LayerDecibels",
+    "LayerVariability",
+    "convolution_error",
+    "diagonal_pixel",
+    "exactness",
+    "layer_loss",
+    "layer_variability",
+    "locate",
+    "pixel_sharpness",
+    "rotation_variability",
+]

@@ -1,0 +1,252 @@
+"""Probes of layers: how a convolution moves with its input, and where along a network that or invariance is lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augkit.core.errors import InputError, unknown_name
+from augkit.invariance import Protocol, layerwise_equivariance
+from augkit.invariance.layers.features import evaluating
+from augkit.invariance.layers.hooks import Call, Pass, Tracer
+from augkit.invariance.probes.views import (
+    BATCH,
+    LAYERS,
+    SHIFT,
+    Device,
+    Normal,
+    check_room,
+    logits_of,
+    moving,
+    stream,
+    unit,
+    whole_shifts,
+)
+
+PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+
+
+class LayerDecibels(NamedTuple):
+    """Signal-to-error ratio of the layers ``names`` per image, ``(N, L)`` in dB, NaN where a map is all 0.
+
+    ``losses`` is what each downsampling layer loses, by its name: dB of what it is given less dB of what it gives,
+    ``(N,)``.
+    """
+
+    names: list[str]
+    decibels: np.ndarray
+    losses: dict[str, np.ndarray]
+
+
+class LayerVariability(NamedTuple):
+    """Distances of pooled features per image and layer, both ``(N, L)``: to the shifted image's, to other images'."""
+
+    names: list[str]
+    moved: np.ndarray
+    apart: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """``(L,)`` mean distance moved over mean distance apart; NaN where features do not tell images apart."""
+        moved, apart = self.moved.mean(0), self.apart.mean(0)
+        return np.divide(moved, apart, out=np.full_like(moved, math.nan), where=apart > 0)
+
+
+def convolution_error(
+    padding_mode: str, images: Tensor, *, channels: int = 8, draws: int = 4, seed: int = 0
+) -> np.ndarray:
+    """Equivariance error of a random 3x3 convolution of stride 1 under whole shifts on the torus.
+
+    ``|phi(T x) - T phi(x)| / |phi(x)|`` in float64, mean over ``draws`` shifts that are not 0; of a map that is all 0
+    it is 0. ``circular`` gives 0 to rounding, other padding what the border does.
+
+    Args:
+        padding_mode: ``zeros``, ``reflect``, ``replicate`` or ``circular``.
+        images: ``(N, C, H, W)``, uint8 or floating in [0, 1].
+        channels: of the output; weights are standard normal, without bias.
+
+    Returns:
+        ``(N,)``.
+    """
+    pixels = unit(images).double()
+    if padding_mode not in PADDING_MODES:
+        raise unknown_name("padding mode", padding_mode, PADDING_MODES)
+    weight = torch.from_numpy(np.random.default_rng(seed).standard_normal((channels, images.shape[1], 3, 3)))
+
+    def layer(maps: Tensor) -> Tensor:
+        return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode=PADDING_MODES[padding_mode]), weight)
+
+    height, width = images.shape[-2:]
+    errors = np.zeros(len(images))
+    for n, image in enumerate(pixels.split(1)):
+        still = layer(image)
+        places = 1 + stream(seed, SHIFT, n).choice(height * width - 1, draws)
+        for y, x in zip(*np.divmod(places, width), strict=True):
+            error = layer(image.roll((y, x), (-2, -1))) - still.roll((y, x), (-2, -1))
+            errors[n] += float(error.norm() / still.norm().clamp(min=torch.finfo(still.dtype).tiny)) / draws
+    return errors
+
+
+def layer_loss(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    max_shift: float = 8.0,
+    draws: int = 4,
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    seed: int = 0,
+) -> LayerDecibels:
+    """Signal-to-error ratio in dB of every layer under circular shifts, and what each downsampling layer loses.
+
+    The layers are those of `augkit.invariance.layerwise_equivariance`, which is asked image by image. The losses are
+    those of the innermost layers that give a map of larger stride than they are given; the maximum of an
+    `augkit.architectures.DenseMaxPool2d` right before belongs to them. A layer that is given the image itself, which
+    has no error yet, has none.
+
+    Args:
+        model: gives logits ``(B, K)``.
+        images: ``(N, C, H, W)`` as the network sees them, uint8 or floating in [0, 1].
+        max_shift: pixels; ``draws`` shifts per image, uniform in ``[-max_shift, max_shift]`` along each axis.
+        mean, std, device: as in `augkit.measure_invariance`.
+        seed: of the shifts.
+    """
+    how: dict[str, Any] = {"mean": mean, "std": std, "device": device}
+    rows, names = [], []
+    for n, image in enumerate(images.split(1)):
+        shifts = torch.from_numpy(stream(seed, LAYERS, n).uniform(-max_shift, max_shift, (draws, 2)))
+        found = layerwise_equivariance(model, image, shifts=shifts, shares=False, **how)
+        rows.append([layer.decibels.value for layer in found])
+        names = [layer.name for layer in found]
+    decibels = np.array(rows)
+    column = dict(zip(names, decibels.T, strict=True))
+    with evaluating(model, images[:1], **how) as network, Tracer(model) as tracer:
+        given = _downsampling(tracer.run(network, network.load(images[:1])))
+    return LayerDecibels(names, decibels, {name: column[before] - column[name] for name, before in given.items()})
+
+
+def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    protocol: Protocol,
+    *,
+    max_shift: int = 8,
+    draws: int = 4,
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> LayerVariability:
+    """Where along the layers a network stops to vary: how far a whole shift moves the features of each block.
+
+    Features are maps averaged over their pixels, and vectors as they are. The distance ``|z(T x) - z(x)|`` is set
+    against the typical ``|z(x) - z(x')|`` to other images, as in `augkit.invariance.relative_invariance`. Blocks are
+    the outermost modules that are no plain ``nn.Sequential``, in the order in which they run, but for those that an
+    average over pixels does not see (`AdaptiveAvgPool2d`, `Flatten`, `Identity`); the last one gives the logits.
+
+    Args:
+        max_shift: pixels; ``draws`` different shifts per image out of all but 0 within it, or all where they are fewer.
+        model, images, protocol, mean, std, device, batch_size, seed: as in `exactness`; at least two images.
+    """
+    if len(images) < 2:
+        raise InputError(f"layer_variability: expected at least 2 images, got {len(images)}")
+    check_room(protocol, images, max_shift)
+    moves = whole_shifts(len(images), draws, -max_shift, max_shift, [seed, LAYERS], still=False)
+    views = [moving(protocol, shifts) for shifts in (0 * moves[:, 0], *moves.swapaxes(0, 1))]
+    with _Blocks(model) as blocks:
+        logits_of(model, images, views, mean, std, device, batch_size, blocks.keep)
+    features = {name: torch.cat(parts) for name, parts in blocks.kept.items()}
+    moved = [(z[:, 1:] - z[:, :1]).norm(dim=-1).mean(1) for z in features.values()]
+    apart = [_distance_apart(z[:, 0]) for z in features.values()]
+    return LayerVariability(list(features), torch.stack(moved, 1).numpy(), torch.stack(apart, 1).numpy())
+
+
+def _downsampling(record: Pass) -> dict[str, str]:
+    """Per innermost layer that makes a map coarser, the reported layer whose map it makes coarser."""
+    maker = {call.output: call for call in record.calls if call.output is not None}
+    # What is given the work of no module (the image, a padded map) is left out; its stride may be that of the padding.
+    coarser = [call for call in record.calls if _source(maker, call) is not None and _coarsens(record, call)]
+    holding = {id(call.inside) for call in coarser}
+    found = {}
+    for call in coarser:
+        source = _source(maker, call)
+        while source is not None and source.kind == "DenseMaxPool2d":
+            source = _source(maker, source)
+        if id(call) not in holding and source is not None:
+            found[call.name] = source.name
+    return found
+
+
+def _coarsens(record: Pass, call: Call) -> bool:
+    if not call.inputs or call.output is None:
+        return False
+    before, after = (record.values[k] for k in (call.inputs[0], call.output))
+    if before.stride is None or after.stride is None:
+        return False
+    # A global pool leaves no map in which a shift could be told.
+    return after.stride > before.stride and max(after.tensor.shape[-2:]) > 1
+
+
+def _source(maker: dict[int, Call], call: Call) -> Call | None:
+    return maker.get(call.inputs[0]) if call.inputs else None
+
+
+class _Blocks:
+    """Hooks that pool what each block of a network gives; a context, which removes them.
+
+    ``kept`` holds per block features ``(B, V, C)``, one tensor per batch of images.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept: dict[str, list[Tensor]] = {}
+        self._seen: dict[str, Tensor] = {}
+        self._hooks = [block.register_forward_hook(self._hook(name)) for name, block in _outermost(model)]
+
+    def keep(self, view: int) -> None:
+        """Take in what the latest forward pass gave: that of view 0 begins a batch."""
+        for name, pooled in self._seen.items():
+            parts = self.kept.setdefault(name, [])
+            if view == 0:
+                parts.append(pooled[:, None])
+            else:
+                parts[-1] = torch.cat([parts[-1], pooled[:, None]], dim=1)
+        self._seen = {}
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def pool(module: nn.Module, inputs: Any, output: Any) -> None:
+            del module, inputs
+            if isinstance(output, Tensor) and output.ndim in (2, 4):
+                self._seen[name] = (output.double().flatten(2).mean(2) if output.ndim == 4 else output.double()).cpu()
+
+        return pool
+
+    def __enter__(self) -> _Blocks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _outermost(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_children():
+        if type(module) in (nn.Sequential, nn.ModuleList):
+            yield from _outermost(module, f"{prefix}{name}.")
+        elif not isinstance(module, (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity)):
+            yield prefix + name, module
+
+
+def _distance_apart(z: Tensor) -> Tensor:
+    """``(N,)`` mean distance of ``z`` ``(N, C)`` to the other images'; 0 where it is of the order of rounding."""
+    # Features come from a network in float32 or better; the squares are not expanded, which would cancel.
+    parts = [torch.cdist(part, z, compute_mode="donot_use_mm_for_euclid_dist").sum(1) for part in z.split(BATCH)]
+    apart = torch.cat(parts) / (len(z) - 1)
+    return torch.where(apart > 10 * torch.finfo(torch.float32).eps * z.norm(dim=-1), apart, torch.zeros_like(apart))

@@ -1,0 +1,194 @@
+"""Probes of what a network answers: to whole shifts, to one pixel along the diagonal, to rotations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augkit.augment import geometry
+from augkit.augment.resample import check_images, resample
+from augkit.invariance import Protocol
+from augkit.invariance.metrics import jensen_shannon, top1_change
+from augkit.invariance.probes.views import (
+    ANGLE,
+    BATCH,
+    DIAGONAL,
+    SHIFT,
+    Device,
+    Normal,
+    View,
+    check_room,
+    logits_of,
+    moving,
+    stream,
+    whole_shifts,
+)
+
+
+def exactness(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    protocol: Protocol,
+    *,
+    max_shift: int = 8,
+    draws: int = 16,
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> np.ndarray:
+    """How far whole shifts move the logits: the largest change over the standard deviation of the logits.
+
+    On the torus an exact network gives rounding errors; the same network under ``embed`` or ``crop`` shows what real
+    borders do to that. Pixels are copied and not resampled. The standard deviation is over classes and all of the
+    unshifted images. Where it is 0 the change is given as 0 or infinite.
+
+    Args:
+        model: gives logits ``(B, K)``; the precision is that of its weights.
+        images: ``(N, C, H, W)``, uint8 or floating in [0, 1].
+        protocol: see `augkit.invariance.make_protocol`.
+        max_shift: pixels; ``draws`` different shifts per image out of all but 0 within it, or all where they are fewer.
+        mean, std, device, batch_size: as in `augkit.measure_invariance`.
+        seed: of the shifts.
+
+    Returns:
+        ``(N,)``, the largest over shifts and classes.
+    """
+    check_room(protocol, images, max_shift)
+    moves = whole_shifts(len(images), draws, -max_shift, max_shift, [seed, SHIFT], still=False)
+    views = [moving(protocol, shifts) for shifts in (0 * moves[:, 0], *moves.swapaxes(0, 1))]
+    logits = logits_of(model, images, views, mean, std, device, batch_size)
+    change = (logits[:, 1:] - logits[:, :1]).abs().amax((1, 2)).numpy()
+    scale = float(logits[:, 0].std(correction=0))
+    return np.divide(change, scale, out=np.where(change > 0, math.inf, 0.0), where=scale > 0)
+
+
+def diagonal_pixel(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    protocol: Protocol,
+    *,
+    max_shift: int = 8,
+    placements: int = 8,
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> np.ndarray:
+    """How often one pixel along the diagonal, ``(x + 1, y + 1)``, changes the top-1 answer.
+
+    P(top-1 change) of Azulay & Weiss 2019 (https://jmlr.org/papers/v20/19-519.html). Pixels are copied.
+
+    Args:
+        max_shift: pixels; both places of a pair lie within it.
+        placements: different pairs per image, drawn from ``seed``; all where they are fewer.
+        model, images, protocol, mean, std, device, batch_size: as in `exactness`.
+
+    Returns:
+        ``(N,)``, the share of the pairs.
+    """
+    check_room(protocol, images, max_shift)
+    moves = whole_shifts(len(images), placements, -max_shift, max_shift - 1, [seed, DIAGONAL])
+    views = [moving(protocol, shifts + step) for shifts in moves.swapaxes(0, 1) for step in (0, 1)]
+    logits = logits_of(model, images, views, mean, std, device, batch_size)
+    changed: np.ndarray = top1_change(logits[:, 0::2], logits[:, 1::2]).mean(1).numpy()
+    return changed
+
+
+def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    *,
+    max_degrees: float = 180.0,
+    draws: int = 4,
+    background: float = 0.0,
+    kernel: str = "lanczos3",
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> Tensor:
+    """What a network answers to an image and to the image rotated about its centre.
+
+    Outside the inscribed disc images are ``background`` first, so that no corner tells the angle; the disc ends
+    within two pixels, as a sharp edge would ring.
+
+    Args:
+        max_degrees: ``draws`` angles per image are uniform in ``[-max_degrees, max_degrees]``.
+        background: grey value in [0, 1].
+        kernel: of the resampling, see `augkit.resample`.
+        model, images, mean, std, device, batch_size, seed: as in `exactness`.
+
+    Returns:
+        ``(N, 1 + draws, K)``, probabilities, of the image as it is first.
+    """
+    check_images(images)
+    size = (images.shape[-2], images.shape[-1])
+    degrees = np.stack([stream(seed, ANGLE, n).uniform(-max_degrees, max_degrees, draws) for n in range(len(images))])
+
+    def view(k: int | None) -> View:
+        def rotated(pixels: Tensor, part: slice) -> Tensor:
+            masked = (pixels - background) * disc(size).to(pixels)
+            if k is not None:
+                # The angle in float64, and the matrix with it: float32 would add a rotation of its own.
+                matrix = geometry.rotate(torch.from_numpy(degrees[part, k]).to(pixels.device), size)
+                masked = resample(masked, matrix, kernel=kernel, padding="zeros")
+            return masked + background
+
+        return rotated
+
+    views = [view(None), *(view(k) for k in range(draws))]
+    return logits_of(model, images, views, mean, std, device, batch_size).softmax(-1)
+
+
+def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Tensor,
+    *,
+    max_degrees: float = 180.0,
+    draws: int = 4,
+    background: float = 0.0,
+    kernel: str = "lanczos3",
+    mean: Normal = None,
+    std: Normal = None,
+    device: Device = None,
+    batch_size: int = BATCH,
+    seed: int = 0,
+) -> np.ndarray:
+    """Jensen-Shannon divergence in bits of the answers to an image and to the image rotated about its centre.
+
+    Args:
+        model, images, max_degrees, draws, background, kernel, mean, std, device, batch_size, seed: as in
+            `rotation_probabilities`.
+
+    Returns:
+        ``(N,)``, means over angles.
+    """
+    p = rotation_probabilities(
+        model,
+        images,
+        max_degrees=max_degrees,
+        draws=draws,
+        background=background,
+        kernel=kernel,
+        mean=mean,
+        std=std,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    bits: np.ndarray = jensen_shannon(p[:, :1].expand_as(p[:, 1:]), p[:, 1:]).mean(1).numpy()
+    return bits
+
+
+def disc(size: geometry.Size) -> Tensor:
+    """``(H, W)`` in float64: 1 within the disc inscribed in ``size``, 0 outside, a cosine over its last two pixels."""
+    (y, x) = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in size)
+    inside = (min(size) / 2 - torch.hypot(y[:, None], x)).clamp(0, 2) / 2
+    return (1 - torch.cos(math.pi * inside)) / 2

@@ -1,0 +1,99 @@
+"""What the probes share: views of images under displacements of their own, and a network that is asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError
+from augkit.invariance import Network, Protocol
+from augkit.invariance.layers.features import batches, check_finite
+from augkit.invariance.protocols import Scene
+
+SHIFT, DIAGONAL, ANGLE, PHASE, LAYERS, CELL = range(6)  # what a stream of random numbers is for
+BATCH = 250
+Normal = Sequence[float] | None
+Device = torch.device | str | None
+# Images in [0, 1] on the device and their numbers to inputs of the network.
+View = Callable[[Tensor, slice], Tensor]
+
+
+def logits_of(
+    model: nn.Module,
+    images: Tensor,
+    views: Sequence[View],
+    mean: Normal,
+    std: Normal,
+    device: Device,
+    batch_size: int,
+    after: Callable[[int], None] = lambda view: None,
+) -> Tensor:
+    """``(N, V, K)`` float64 on the CPU; ``after`` is called after each forward pass with the number of the view."""
+    check_images(images)
+    network = Network(model, mean=mean, std=std, device=device)
+    network.fit_channels(images.shape[1])
+    rows = []
+    with network.measuring():
+        for part in batches(len(images), batch_size, None):
+            pixels = unit(images[part]).to(network.device, network.dtype)
+            seen = []
+            for number, view in enumerate(views):
+                seen.append(network(view(pixels, part)))
+                after(number)
+            rows.append(check_finite(torch.stack(seen, dim=1), "logits", part.start))
+    if not rows:
+        raise InputError("images: expected at least 1, got none")
+    return torch.cat(rows)
+
+
+def moving(protocol: Protocol, shifts: np.ndarray) -> View:
+    """The view of each image under its own whole shift, ``(N, 2)``: copies of pixels."""
+
+    def moved(pixels: Tensor, part: slice) -> Tensor:
+        each = zip(pixels.split(1), shifts[part].tolist(), strict=True)
+        return torch.cat([Scene(protocol, image).shift_whole(x, y) for image, (x, y) in each])
+
+    return moved
+
+
+def whole_shifts(
+    count: int, draws: int, low: int, high: int, names: Sequence[int], *, still: bool = True
+) -> np.ndarray:
+    """``(count, draws, 2)`` whole shifts, different ones per image, from ``low`` to ``high`` along each axis.
+
+    Without (0, 0) unless ``still``; fewer than ``draws`` where there are no more.
+    """
+    axis = np.arange(low, high + 1)
+    places = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    places = places if still else places[places.any(1)]
+    if draws < 1 or not len(places):
+        raise InputError(
+            f"expected at least 1 draw and shifts of at least 1 pixel, got {draws} draws of {low} to {high}"
+        )
+    size = min(draws, len(places))
+    chosen = [stream(*names, n).choice(len(places), size, replace=False) for n in range(count)]
+    return places[np.array(chosen, dtype=np.int64).reshape(count, size)]
+
+
+def check_room(protocol: Protocol, images: Tensor, max_shift: int) -> None:
+    """Raise InputError unless images of this size can be moved so far without a new border."""
+    check_images(images)
+    if tuple(images.shape[-2:]) != protocol.image_size:
+        raise InputError(f"protocol: made for images of {protocol.image_size} pixels, got {tuple(images.shape[-2:])}")
+    if max_shift > protocol.margin:
+        raise InputError(f"max_shift: the protocol has a margin of {protocol.margin:g} pixels, got {max_shift}")
+
+
+def unit(images: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1]; floating images as they are."""
+    check_images(images)
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def stream(*names: int) -> np.random.Generator:
+    """The random numbers named by a seed, what they are for, and the number of an image."""
+    return np.random.default_rng(list(names))

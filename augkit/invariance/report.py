@@ -1,0 +1,114 @@
+"""What a measurement found: estimates for people, statistics per image for paired comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.core.errors import InputError
+from augkit.invariance.bootstrap import Estimate, Run, mean_estimates, replicates_of
+from augkit.invariance.metrics import METRICS
+
+CURVES = {"length": "response", "fraction": "response_fraction", "direction": "response_direction"}
+CURVES |= {"scale": "response_scale"}
+CURVE_STATISTICS = {"js": "js", "top1_change": "changed", "accuracy": "correct"}
+
+
+@dataclass(frozen=True)
+class InvarianceReport:
+    """What `measure_invariance` found. Every metric is an `Estimate` with ``value``, ``low`` and ``high``.
+
+    Attributes:
+        settings: plan, protocol, kernel, sizes, precision and seed: all that is needed to repeat it.
+        statistics: per-image statistics ``(N, F)``, from which paired comparisons are made.
+        curve: per length in pixels of a shift in a random direction, statistics ``js``, ``changed`` and, with
+            labels, ``correct`` ``(N, 1)`` against the unshifted image.
+        fingerprint: equal for reports on the same images and settings.
+        metrics: the estimates by name; also attributes, as in ``report.shift_information.value``.
+        curves: as ``curve``, for ``fraction``, ``direction`` and ``scale``.
+        flips: for JSON, the most confident disagreements first.
+        largest_logit_change: over all images, pairs and classes, absolute; a largest value has no interval.
+        log_probabilities: ``(N, S, K)`` float16 of all views, where they were asked for. Logarithms keep what
+            probabilities of that width lose, the small ones.
+    """
+
+    settings: dict[str, Any]
+    statistics: Run = field(repr=False)
+    curve: dict[float, Run] = field(repr=False)
+    fingerprint: str = field(repr=False)
+    metrics: dict[str, Estimate]
+    curves: dict[str, dict[float, Run]] = field(default_factory=dict, repr=False)
+    flips: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    largest_logit_change: float | None = None
+    log_probabilities: Tensor | None = field(default=None, repr=False)
+
+    def __getattr__(self, name: str) -> Estimate:
+        try:
+            return self.__dict__["metrics"][name]
+        except KeyError:
+            raise AttributeError(f"InvarianceReport has no metric '{name}'") from None
+
+    def response(self, metric: str = "js", by: str = "length") -> dict[float, Estimate]:
+        """``js``, ``top1_change`` or ``accuracy`` against length, fraction, direction or scale of a displacement.
+
+        Raises:
+            InputError: a curve or a number that was not measured.
+        """
+        points, name = self._points(by), CURVE_STATISTICS.get(metric, metric)
+        if any(name not in run for run in points.values()):
+            raise InputError(f"response: expected one of {', '.join(CURVE_STATISTICS)}, measured, got '{metric}'")
+        if not points:
+            return {}
+        return dict(zip(points, _means([run[name] for run in points.values()]), strict=True))
+
+    def _points(self, by: str) -> dict[float, Run]:
+        return self.curve if by == "length" else self.curves.get(by, {})
+
+    def jaggedness_distribution(self) -> list[dict[str, Any]]:
+        """Per number of changes along the path, the share of images that have it."""
+        if "jagged" not in self.statistics:
+            return []
+        changes = self.statistics["jagged"][:, 0]
+        counts = torch.arange(int(changes.max()) + 1)
+        shares = mean_estimates(changes[:, None] == counts, high=1.0)
+        return [{"changes": int(k), "share": share.to_dict()} for k, share in zip(counts, shares, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Metrics, curves, flips and settings for JSON."""
+        out: dict[str, Any] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
+        known = {by: self._points(by) for by in CURVES}
+        numbers = [
+            run[name]
+            for points in known.values()
+            for run in points.values()
+            for name in CURVE_STATISTICS.values()
+            if name in run
+        ]
+        # All curves in one pass over the resamples, which cost more than the products with them.
+        found = iter(_means(numbers))
+        for by, points in known.items():
+            rows = [
+                {by: point, **{name: next(found).to_dict() for name, s in CURVE_STATISTICS.items() if s in run}}
+                for point, run in points.items()
+            ]
+            out |= {CURVES[by]: rows} if rows else {}
+        if "jagged" in self.statistics:
+            out["jaggedness_distribution"] = self.jaggedness_distribution()
+        out["largest_logit_change"] = self.largest_logit_change
+        return {**out, "flips": self.flips, "settings": self.settings}
+
+
+def _means(columns: list[Tensor]) -> list[Estimate]:
+    """Means in [0, 1] of columns ``(N, 1)``."""
+    return mean_estimates(torch.cat([column.double() for column in columns], dim=1), high=1.0) if columns else []
+
+
+def estimates(statistics: Run) -> dict[str, Estimate]:
+    """An estimate of every metric whose statistics are there."""
+    known = set(statistics) | ({"shares"} if "predictions" in statistics else set())
+    names = [name for name, metric in METRICS.items() if set(metric.needs) <= known]
+    found = replicates_of(names, [statistics])
+    return {name: found[name].estimate(METRICS[name].low, METRICS[name].high) for name in names}

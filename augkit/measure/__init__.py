@@ -1,0 +1,1 @@
+"""Measuring how invariant networks are. `python -m augkit.measure` is the command."""

@@ -1,0 +1,101 @@
+"""Figures of a measurement, from the plain numbers of its ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
+
+COLOURS = (BLUE, ORANGE, GREEN, GREY, BLACK)
+PANELS = {"js": ("Jensen-Shannon divergence, bits", 1.0), "top1_change": ("top-1 change, %", 100.0)}
+PANELS |= {"accuracy": ("accuracy, %", 100.0)}
+TALLEST = 60  # layers that one picture holds; of a deeper network the ones that add most are shown
+
+
+def curves(sets: Mapping[str, Sequence[dict[str, Any]]], by: str, label: str) -> Figure:
+    """JS, top-1 change and, where there are labels, accuracy against ``by``; one line per image set."""
+    known = [name for name in PANELS if any(name in points[0] for points in sets.values())]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * len(known), 3.0), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(known)))
+    for axes, name in zip(panels, known, strict=True):
+        for (images, points), colour in zip(sets.items(), COLOURS, strict=False):
+            if name in points[0]:
+                _band(axes, [p[by] for p in points], [p[name] for p in points], PANELS[name][1], colour, images)
+        axes.set_title(PANELS[name][0])
+        if name != "accuracy":
+            axes.set_ylim(bottom=0)
+        if by == "scale":
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.2g"))
+            axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    with mpl.rc_context(STYLE):
+        figure.supxlabel(label, fontsize=9)
+    if len(sets) > 1:
+        panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def jaggedness(points: Sequence[dict[str, Any]]) -> Figure:
+    """Share of images by number of top-1 changes along the path."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+        axes = figure.subplots()
+    shares = [point["share"] for point in points]
+    value, low, high = (100 * np.array([share[part] for share in shares]) for part in ("value", "low", "high"))
+    axes.bar([p["changes"] for p in points], value, color=BLUE, yerr=[value - low, high - value], capsize=2)
+    axes.set_xlabel("top-1 changes along a path of one-pixel steps")
+    axes.set_ylabel("share of images, %")
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    return figure
+
+
+def layers(found: Sequence[dict[str, Any]]) -> Figure:
+    """Per layer, its signal-to-error ratio in dB and what it adds to the error of the logits; the first on top."""
+    shown = _most_telling(found)
+    rows = np.arange(len(shown))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 1.2 + 0.19 * len(shown)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
+    _bars(left, rows, [layer["decibels"] for layer in shown], 1.0, BLUE)
+    _bars(right, rows, [layer["share"] for layer in shown], 100.0, ORANGE)
+    left.set_yticks(rows, [f"{layer['name']}  {layer['kind']}" for layer in shown], fontsize=7)
+    left.set_ylim(len(shown) - 0.4, -0.6)
+    left.set_title("signal to error, dB", fontsize=9)
+    right.set_title("share of the final error added, %", fontsize=9)
+    return figure
+
+
+def _most_telling(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(found) <= TALLEST:
+        return list(found)
+    weight = [abs(layer["share"]["value"] or 0.0) for layer in found]
+    kept = sorted(sorted(range(len(found)), key=lambda k: (-weight[k], k))[:TALLEST])
+    return [found[k] for k in kept]
+
+
+def _bars(axes: Axes, rows: np.ndarray, estimates: Sequence[dict[str, Any]], factor: float, colour: str) -> None:
+    for row, estimate in zip(rows, estimates, strict=True):
+        if estimate["value"] is None:
+            axes.annotate("undefined", (0, row), fontsize=6, va="center")
+            continue
+        value, low, high = (factor * estimate[part] for part in ("value", "low", "high"))
+        # An interval of rounding alone may leave out the value by a rounding.
+        error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axes.barh(row, value, 0.72, color=colour, xerr=error, error_kw={"lw": 0.8})
+    axes.axvline(0, color=BLACK, lw=0.8)
+
+
+def _band(
+    axes: Axes, x: Sequence[float], estimates: Sequence[dict[str, Any]], factor: float, colour: str, label: str
+) -> None:
+    parts = ("value", "low", "high")
+    value, low, high = (factor * np.array([e[p] for e in estimates], dtype=float) for p in parts)
+    axes.plot(x, value, "o-", color=colour, ms=3.5, label=label)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)

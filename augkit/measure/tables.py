@@ -1,0 +1,140 @@
+"""The closing table, on a terminal and in HTML, from the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from augkit.invariance import CarryOver, Estimate
+
+COLUMNS = {
+    "accuracy": ("accuracy, %", 100.0, 1),
+    "shift_information": ("shift information, %", 100.0, 1),
+    "top1_change": ("top-1 change, %", 100.0, 1),
+    "js": ("JS, bits", 1.0, 3),
+    "kappa": ("kappa", 1.0, 3),
+    "learned_invariance": ("learned invariance, %", 100.0, 1),
+    "transfer": ("transfer, points", 100.0, 1),
+}
+
+WIDE = 134  # characters in which all columns have room
+FOR_WIDE = ("js", "kappa")
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
+    out = [row["arm"], row["images"]]
+    for key, (_, factor, digits) in COLUMNS.items():
+        estimate = row[key]
+        if estimate is None:
+            out.append("–")
+            continue
+        scaled = Estimate(*(factor * value for value in (estimate.value, estimate.low, estimate.high)))
+        out.append(format(scaled, f".{digits}f"))
+    return out
+
+
+def headings() -> list[str]:
+    """Column titles, in the order of `cells`."""
+    return ["recipe", "images", *(title for title, _, _ in COLUMNS.values())]
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """The table on standard output, value over its 95 % interval; a narrow terminal gets fewer columns."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    hidden = [2 + k for k, key in enumerate(COLUMNS) if key in FOR_WIDE and console.width < WIDE]
+    table = Table(box=box.SIMPLE_HEAD, caption="value [95 % interval]")
+    for k, title in enumerate(headings()):
+        if k not in hidden:
+            longest = max(map(len, title.split()))  # words are not broken
+            table.add_column(title, justify="left" if k < 2 else "right", min_width=longest if k > 1 else None)
+    previous = rows[0]["arm"] if rows else ""
+    for row in rows:
+        if row["arm"] != previous:
+            table.add_section()
+            previous = row["arm"]
+        table.add_row(*(cell.replace(" [", "\n[") for k, cell in enumerate(cells(row)) if k not in hidden))
+    console.print(table)
+
+
+def print_carried_over(found: Mapping[str, CarryOver]) -> None:
+    """Per image set how much of the invariance arrives, on standard output; nothing where no set was measured."""
+    if not found:
+        return
+    print("\nHow much of the invariance gained on typical images arrives elsewhere (1 all, 0 nothing):")
+    for images, carried in found.items():
+        said = format(carried.slope, ".2f") if carried.slope.defined else f"undefined: {carried.reason}"
+        print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
+
+
+def chosen_words(chosen: Mapping[str, Any]) -> str:
+    """Policy and other fields of what a search chose."""
+    others = ", ".join(f"{key} {value}" for key, value in chosen["others"].items())
+    return chosen["policy"] + (f"; {others}" if others else "")
+
+
+def print_trials(held: dict[str, Any]) -> None:
+    """The trials of a study (see `augkit.tune.results.outcome`) on standard output, the most invariant first."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=_caption(held))
+    for title in ("trial", "state", "accuracy, %", "learned invariance, %", "kappa", "seconds", "values"):
+        table.add_column(title, justify="left" if title in ("state", "values") else "right", overflow="fold")
+    known = [row for row in held["trials"] if row["learned_invariance"] is not None]
+    others = [row for row in held["trials"] if row["learned_invariance"] is None]
+    for row in [*sorted(known, key=lambda row: -row["learned_invariance"]), *others]:
+        marks = [word for word in ("control", "front", "chosen") if row[word]] + ["below a bound"] * (
+            not row["feasible"]
+        )
+        values = ", ".join(
+            f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in row["parameters"].items()
+        )
+        table.add_row(
+            str(row["number"]),
+            ", ".join([row["state"], *marks]),
+            *(_number(row[key], factor, digits) for key, factor, digits in TRIAL_NUMBERS),
+            values,
+        )
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+TRIAL_NUMBERS = (("accuracy", 100.0, 1), ("learned_invariance", 100.0, 1), ("kappa", 1.0, 3), ("seconds", 1.0, 1))
+
+
+def _caption(held: dict[str, Any]) -> str:
+    cost = held["search_cost"]
+    return (
+        f"{cost['trials']} trials, {cost['pruned']} pruned, {cost['answered_from_the_study']} answered from the study,"
+        f" {cost['failed']} failed; {cost['epochs_run']} epochs run, {cost['epochs_saved']} saved"
+    )
+
+
+def _number(value: float | None, factor: float, digits: int) -> str:
+    return "–" if value is None else f"{factor * value:.{digits}f}"
+
+
+def html_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as HTML."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in headings())
+    body = ""
+    for row in rows:
+        first, second, *numbers = (escape(cell) for cell in cells(row))
+        tail = "".join(f"<td>{_stacked(number)}</td>" for number in numbers)
+        body += f"<tr><th scope='row'>{first}</th><td class='name'>{second}</td>{tail}</tr>\n"
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
+
+
+def _stacked(number: str) -> str:
+    value, bracket, interval = number.partition(" [")
+    return f"{value}<br><small>[{interval}</small>" if bracket else value

@@ -1,0 +1,219 @@
+"""A sheet of what a policy does as its strength grows: tiles and their labels first, then the picture.
+
+Nothing is random here. Each op is a function of uniform draws in [0, 1); every draw is forced to the same
+quantile, as the augmentation of Karras et al. 2020 does to debug itself (https://arxiv.org/abs/2006.06676).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from augkit.augment.base import RandomGeometry
+from augkit.augment.compose import Augment
+from augkit.augment.ops import RandomHorizontalFlip
+from augkit.augment.policy import Policy
+from augkit.core.errors import InputError
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUANTILES = (0.1, 0.9)
+OPS = ("shift", "rescale", "crop", "flip")
+TILE = 224  # pixels of the longer side that a tile aims at
+LEGEND, LABEL, GAP, CAPTION = 300, 76, 10, 26
+INK, SOFT, LINE = "#222222", "#666666", "#c8c8c8"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op, or the composed policy: ``tiles`` ``(Q, S, C, H, W)`` uint8 and a caption ``[q][s]`` each.
+
+    Q counts the quantiles of the draw, S the strengths.
+    """
+
+    name: str
+    range: str
+    tiles: Tensor
+    captions: list[list[str]]
+
+
+def strength_rows(
+    image: Tensor, policy: Policy, strengths: Sequence[float] = STRENGTHS, quantiles: Sequence[float] = QUANTILES
+) -> list[Row]:
+    """Rows for ``image`` ``(C, H, W)`` uint8: one for each op that the policy has, then one for all together.
+
+    Args:
+        image: what every tile starts from.
+        policy: its ranges, kernel and padding; its own ``strength`` is not used, the columns are.
+        strengths: columns, in [0, 1].
+        quantiles: where the draws are held, in [0, 1).
+
+    Raises:
+        InputError: a strength or a quantile out of bounds; a kernel that the policy's ops cannot have.
+    """
+    _check("strengths", strengths, 1.0)
+    _check("quantiles", quantiles, 1.0 - 1e-6)
+    names = [name for name in OPS if getattr(policy, name) is not None]
+    ops = policy.geometry()
+    rows = [
+        _row(name, describe(name, getattr(policy, name)), [op], image, policy, strengths, quantiles)
+        for name, op in zip(names, ops, strict=True)
+    ]
+    together = ", then ".join(names) if names else "no op: the images stay as they are"
+    return [*rows, _row("policy", f"{together}; resampled once", ops, image, policy, strengths, quantiles)]
+
+
+def describe(name: str, op: Any) -> str:
+    """The range of a policy's op, with its unit."""
+    if name == "flip":
+        return f"probability {op.p:g} × strength"
+    text = {
+        "shift": lambda: f"up to ± {op.max_pixels:g} pixels along x and y",
+        "rescale": lambda: f"factor {1 / op.max_factor:.3g} to {op.max_factor:.3g}",
+        "crop": lambda: (
+            f"window of {op.min_area:g} to 1 of the area, aspect {1 / op.max_ratio:.2g} to {op.max_ratio:.3g}"
+        ),
+    }[name]()
+    return text if op.p == 1 else f"{text}; on {100 * op.p:.3g}\u00a0% of samples"
+
+
+def forced_draws(op: RandomGeometry, quantile: float, count: int) -> Tensor:
+    """Draws ``(count, n)`` of ``op`` that all stand at ``quantile``, for samples that its coin chose.
+
+    A flip is nothing but its coin, so there the coin itself stands at the quantile.
+    """
+    draws = torch.full((count, op.draws), float(quantile))
+    if not isinstance(op, RandomHorizontalFlip):
+        draws[:, 0] = 0.0
+    return draws
+
+
+def _row(
+    name: str,
+    text: str,
+    ops: list[RandomGeometry],
+    image: Tensor,
+    policy: Policy,
+    strengths: Sequence[float],
+    quantiles: Sequence[float],
+) -> Row:
+    augment = Augment(*ops, kernel=policy.kernel, padding=policy.padding)
+    size, count = (image.shape[-2], image.shape[-1]), len(strengths)
+    tiles, captions = [], []
+    for quantile in quantiles:
+        draws = torch.cat([forced_draws(op, quantile, count) for op in ops] or [torch.empty(count, 0)], dim=1)
+        matrix = augment.matrix(draws, torch.tensor(strengths, dtype=torch.float32), size)
+        copies = image.expand(count, -1, -1, -1).contiguous()
+        tiles.append(augment(copies, matrix=matrix.to(image.device)).cpu())
+        captions.append([_caption(name, one) for one in matrix.tolist()])
+    return Row(name, text, torch.stack(tiles), captions)
+
+
+def _caption(name: str, matrix: list[list[float]]) -> str:
+    """What a matrix did, in the unit of its op. Adding 0.0 turns -0.0 into 0.0."""
+    (scale_x, _, x), (_, scale_y, y) = matrix[0], matrix[1]
+    if name == "shift":
+        return f"x {round(x, 1) + 0.0:g}, y {round(y, 1) + 0.0:g} px".replace("-", "−")
+    if name == "rescale":
+        return f"× {scale_x:.2f}"
+    if name == "crop":
+        return f"area {1 / (scale_x * scale_y):.2f}"
+    if name == "flip":
+        return "mirrored" if scale_x < 0 else "as it is"
+    return f"× {abs(scale_x):.2f} wide, {scale_y:.2f} high"
+
+
+def draw_sheet(
+    rows: Sequence[Row], title: str, strengths: Sequence[float] = STRENGTHS, quantiles: Sequence[float] = QUANTILES
+) -> Image.Image:
+    """The rows as one picture: a band per op, a line in it per quantile, a column per strength."""
+    height, width = rows[0].tiles.shape[-2:]
+    zoom = max(1, TILE // max(height, width))
+    # A caption may be wider than a narrow tile, and a legend higher than flat ones.
+    step_x, step_y = max(zoom * width, 190) + GAP, max(zoom * height, 44) + CAPTION + GAP
+    left, top = LEGEND + LABEL, 96
+    band = max(len(quantiles) * step_y, 130) + 14
+    sheet = Image.new("RGB", (left + len(strengths) * step_x + GAP, top + len(rows) * band + 2 * GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((20, 14), _fitted(title, 20, sheet.width - 40), INK, font(20, bold=True))
+    pen.text((20, 58), "op and its range at strength 1", SOFT, font(17))
+    for s, strength in enumerate(strengths):
+        middle = left + s * step_x + (step_x - GAP) // 2
+        pen.text((middle, 66), f"strength {strength:.3g}", INK, font(19, bold=True), anchor="mm")
+    for r, row in enumerate(rows):
+        y = top + r * band
+        pen.line((20, y - 6, sheet.width - GAP, y - 6), fill=LINE)
+        _draw_legend(pen, row, y)
+        for q, quantile in enumerate(quantiles):
+            _draw_line(sheet, pen, row, (q, quantile), (left, y + q * step_y), step_x, zoom)
+    return sheet
+
+
+def _draw_legend(pen: ImageDraw.ImageDraw, row: Row, y: int) -> None:
+    pen.text((20, y + 2), row.name, INK, font(24, bold=True))
+    pen.multiline_text((20, y + 38), textwrap.fill(row.range, 27), SOFT, font(17), spacing=5)
+
+
+def _draw_line(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    row: Row,
+    quantile: tuple[int, float],
+    corner: tuple[int, int],
+    step_x: int,
+    zoom: int,
+) -> None:
+    q, share = quantile
+    left, top = corner
+    height, width = (zoom * n for n in row.tiles.shape[-2:])
+    pen.multiline_text(
+        (left - 14, top + max(height, 44) // 2),
+        f"draw at\n{100 * share:.3g} %",
+        SOFT,
+        font(16),
+        anchor="rm",
+        align="right",
+    )
+    for s, caption in enumerate(row.captions[q]):
+        x = left + s * step_x + (step_x - GAP - width) // 2
+        pen.rectangle((x - 1, top - 1, x + width, top + height), outline=LINE)
+        sheet.paste(picture(row.tiles[q, s]).resize((width, height), Image.Resampling.NEAREST), (x, top))
+        pen.text((x + width // 2, top + height + 4), caption, SOFT, font(16), anchor="ma")
+
+
+def picture(image: Tensor) -> Image.Image:
+    """``(C, H, W)`` uint8 as an RGB picture; one channel is grey, of more than three the first is shown so."""
+    if image.shape[0] != 3:
+        image = image[:1].expand(3, -1, -1)
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+@cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib carries: the same letters on every machine."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _fitted(text: str, size: int, width: int) -> str:
+    """``text`` cut at its end, with an ellipsis, to fit ``width`` pixels."""
+    letters = font(size, bold=True)
+    if letters.getlength(text) <= width:
+        return text
+    while text and letters.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _check(name: str, values: Sequence[float], high: float) -> None:
+    if not values or not all(0 <= value <= high for value in values):
+        end = "]" if high == 1 else ")"
+        raise InputError(f"{name}: expected one or more numbers in [0, 1{end}, got {', '.join(map(str, values))}")

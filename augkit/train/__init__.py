@@ -1,0 +1,21 @@
+"""Training: a recipe and a seed become a run. `python -m augkit.train` is the command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from augkit.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from augkit.train.__main__ import write_report as write_report
+    from augkit.train.loop import fit as fit
+    from augkit.train.recipe import Recipe as Recipe
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Recipe": "recipe",
+        "fit": "loop",
+        "write_report": "__main__",
+    },
+)

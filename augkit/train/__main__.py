@@ -1,0 +1,141 @@
+"""``python -m augkit.train``: train one recipe, in one process or under torchrun."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augkit.augment.contact_sheet import contact_sheet
+from augkit.core.cli import Display, Interrupted, add_writing, make_parser, new_folder, one_recipe, print_json, run
+from augkit.core.errors import InputError
+from augkit.core.files import environment, write
+from augkit.data import Dataset, Stream
+from augkit.train.build import load_recipe_data
+from augkit.train.checkpoint import stalled
+from augkit.train.distributed import rank
+from augkit.train.loop import Run, fit
+from augkit.train.page import RunRecord, run_page
+from augkit.train.recipe import Recipe
+
+SHOWN = 6  # training images on the report
+EXAMPLE = """python -m augkit.train mnist5k train.epochs=4 policy.shift.max_pixels=3 --output runs/first
+  torchrun --nproc-per-node 2 -m augkit.train cifar10-resnet18 --output runs/two-gpus"""
+
+
+def main(arguments: list[str]) -> None:
+    """Parse, train, print."""
+    parser = make_parser("train", "Train one recipe and write a run folder with its report.", EXAMPLE)
+    parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="file or shipped name")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of a recipe and stop")
+    parser.add_argument("--skip-corrupt", action="store_true", help="as data.skip_corrupt=true")
+    add_writing(parser)
+    options = parser.parse_intermixed_args(arguments)
+    if options.schema:
+        print(json.dumps(Recipe.model_json_schema(), indent=2))
+        return
+    skip = ["data.skip_corrupt=true"] if options.skip_corrupt else []
+    recipe = one_recipe([*options.recipe, *skip], None)
+    recipe = recipe.replaced(seed=recipe.seed if options.seed is None else options.seed)
+    folder = options.output or new_folder(f"train-{recipe.name}")
+    dataset = load_recipe_data(recipe)
+    with Display(0, quiet=options.quiet or rank() > 0) as display:
+        try:
+            trained = _train(recipe, folder, options, dataset, display)
+            report = write_report(trained, dataset) if rank() == 0 else None
+        except KeyboardInterrupt:
+            if not (folder / "recipe.yaml").is_file():
+                raise
+            raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
+    if rank() > 0:
+        return
+    last = {**trained.history[-1], "validation_accuracy": trained.evaluation.accuracy}
+    if options.json:
+        print_json({"folder": str(folder), "seed": recipe.seed, **last, "skipped": len(dataset.skipped)})
+        return
+    for note in dataset.notes:
+        print(note)
+    print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
+    print(f"report: {report}")
+
+
+def write_report(run: Run, dataset: Dataset) -> Path:
+    """Write ``report.html`` into the folder of a run, of this command or of `augkit.fit`; where it lies.
+
+    Args:
+        run: with a folder.
+        dataset: what the run was trained on, for pictures of augmented images and the names of classes.
+
+    Raises:
+        InputError: the run has no folder.
+    """
+    if run.folder is None:
+        raise InputError("write_report: expected a run with a folder, got one without; give fit an output")
+    write(run.folder / "report.html", _page(run, dataset))
+    return run.folder / "report.html"
+
+
+def _page(run: Run, dataset: Dataset) -> str:
+    recipe, train = run.recipe, dataset.train
+    shown = train.take(torch.linspace(0, len(train) - 1, SHOWN).long().unique()).put_on_canvas(recipe.data.canvas)
+    notes = list(dataset.notes)
+    if stalled(run.history, recipe.train.patience):
+        notes.append(f"Stopped early: {recipe.train.patience} evaluations brought no better accuracy.")
+    record = RunRecord(
+        name=recipe.name,
+        seed=run.seed,
+        history=run.history,
+        classes=dataset.classes,
+        confusion=run.evaluation.confusion.tolist(),
+        recipe_yaml=recipe.to_yaml(),
+        environment=environment(),
+        notes=notes,
+    )
+    images = (shown.load() if isinstance(shown, Stream) else shown).images
+    return run_page(record, contact_sheet(recipe.policy, images, zoom=2 if images.shape[-1] <= 64 else 1))
+
+
+def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display: Display) -> Run:
+    began = [0, time.monotonic()]
+
+    def on_step(step: int, steps: int) -> None:
+        if not display.total:
+            display.begin(steps, step - 1)
+            began[:] = [step - 1, time.monotonic()]
+        display.advance(1)
+        rate = (step - began[0]) * recipe.train.batch_size / max(1e-9, time.monotonic() - began[1])
+        display.best(f"{rate:,.0f} images/s{note[0]}")
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        found = row.get("validation_accuracy")
+        accuracy = "" if found is None else f"  validation accuracy {100 * found:.1f} %"
+        note[0] = note[0] if found is None else f", {100 * found:.1f} %"
+        share = row.get("shift_information", {}).get("value")
+        moved = "" if share is None else f"  shift information {100 * share:.1f} %"
+        of = "" if recipe.train.steps else f"/{recipe.train.epochs}"
+        when = "" if display.live else f"[{display.clock()}] "
+        display.line(
+            f"{when}epoch {row['epoch']:3d}{of}  loss {row['loss']:.4f}{accuracy}{moved}"
+            f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
+        )
+
+    note = [""]
+    display.stage(f"training {recipe.name}")
+    return fit(
+        recipe,
+        output=folder,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        device=options.device,
+        dataset=dataset,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

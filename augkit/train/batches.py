@@ -1,0 +1,242 @@
+"""Training batches: from the device's memory, from workers that decode, or from a loader of the user's own.
+
+The order of an epoch is a permutation that seed and epoch name alone, so the number of a step says which images it
+takes, and a run can go on within an epoch. With several processes each takes every n-th image of each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from augkit.augment.external_ops import WorkerStep
+from augkit.augment.whole_images import WholeBatch, needed_side
+from augkit.core.errors import InputError
+from augkit.core.random_streams import LOADING, ORDER, drawing, random_stream
+from augkit.data import Dataset, Images, Stream, WholeImages, batches
+from augkit.data.decode import Form
+from augkit.data.stream import Source
+from augkit.train.distributed import Process
+from augkit.train.evaluate import labels_of
+from augkit.train.loaders import check_labels, check_range, count_batches, labelled, set_epoch
+from augkit.train.recipe import Recipe
+
+Batch = tuple[Tensor | WholeBatch, Tensor]
+
+
+class Feed(Protocol):
+    """Batches of an epoch: images ``(B, C, H, W)``, or a `WholeBatch`, and labels ``(B,)``, on training's device."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    @property
+    def images_per_step(self) -> int:
+        """Images in a batch, over all processes."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch`` from number ``start`` on."""
+
+
+@dataclass(frozen=True)
+class DatasetFeed:
+    """Batches of a dataset's training split; the last, smaller batch is left out, as it would upset batch norm.
+
+    Attributes:
+        images: at hand on the device, or a stream; whole ones where crops are drawn from them.
+        labels: ``(N,)`` on the device.
+        batch: images per step over all processes.
+    """
+
+    images: Images | WholeImages
+    labels: Tensor
+    batch: int
+    recipe: Recipe
+    device: torch.device
+    process: Process
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return len(self.images) // self.batch
+
+    @property
+    def images_per_step(self) -> int:
+        """Images in a batch, over all processes."""
+        return self.batch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch`` from number ``start`` on."""
+        generator = torch.Generator().manual_seed(random_stream(self.recipe.seed, ORDER, epoch))
+        order = torch.randperm(len(self.images), generator=generator)
+        mine = [self.process.share(part) for part in order.split(self.batch)[start : self.steps]]
+        if isinstance(self.images, WholeImages):
+            yield from self._whole(self.images, mine, epoch)
+        elif not isinstance(self.images, Stream):
+            for chosen in mine:
+                places = chosen.to(self.device)
+                yield self.images.images[places], self.labels[places]
+        elif mine:
+            images, step = self.images.take(torch.cat(mine)), self.recipe.policy.worker_step(self.recipe.seed, epoch)
+            images = (images if step is None else images.then(step)).put_on_canvas(self.recipe.data.canvas)
+            for chosen, pixels in zip(mine, batches(images, len(mine[0]), self.device), strict=True):
+                yield pixels, self.labels[chosen.to(self.device)]
+
+    def _whole(self, images: WholeImages, mine: list[Tensor], epoch: int) -> Iterator[Batch]:
+        side, step = self.recipe.data.image_size, self.recipe.policy.worker_step(self.recipe.seed, epoch)
+        assert side is not None  # else there is nothing that the images would have to be fitted to
+        for chosen, batch in zip(mine, images.batches(mine, step), strict=True):
+            there = [image.to(self.device, non_blocking=True) for image in batch]
+            yield WholeBatch(there, side), self.labels[chosen.to(self.device)]
+
+
+@dataclass(frozen=True)
+class LoaderFeed:
+    """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels.
+
+    An epoch has as many batches as the loader's length says: a loader that gives more is cut short, and one that gives
+    fewer, such as one that leaves out broken files, is begun again. Where samplers, transforms and workers draw from
+    global random numbers, they draw from those that seed, process, epoch and batch name.
+    """
+
+    loader: Any
+    classes: int | None
+    recipe: Recipe
+    device: torch.device
+    process: Process
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return count_batches(self.loader)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images in a batch, over all processes; 0 where the loader does not say."""
+        sizes = (
+            getattr(each, "batch_size", None) for each in (self.loader, getattr(self.loader, "batch_sampler", None))
+        )
+        return next(filter(None, sizes), 0) * self.process.count
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch``; the first ``start`` are read and dropped."""
+        set_epoch(self.loader, epoch)
+        for number, batch in enumerate(self._drawn(epoch)):
+            if number < start:
+                continue
+            images, labels = labelled(batch)
+            if number == start:
+                check_range(images, self.recipe.data.mean, self.recipe.data.std)
+            # A look at labels that are not on the CPU would wait for the device.
+            if self.classes is not None and (number == start or labels.device.type == "cpu"):
+                check_labels(labels, self.classes)
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def _drawn(self, epoch: int) -> Iterator[Any]:
+        seed, steps, rank = self.recipe.seed, self.steps, self.process.rank
+        with drawing(self.device, seed, ORDER, epoch, rank):
+            batches = iter(self.loader)
+        for number in range(steps):
+            with drawing(self.device, seed, LOADING, epoch * steps + number, rank):
+                batch = next(batches, None)
+                if batch is None:
+                    batches = iter(self.loader)
+                    batch = next(batches, None)
+            if batch is None:
+                raise InputError(f"loader: expected {steps} batches, as its length says, got {number} and then none")
+            yield batch
+        # Asked once more, it ends of itself, as loaders with workers like to; what is beyond its length is left out.
+        with drawing(self.device, seed, LOADING, (epoch + 1) * steps, rank):
+            next(batches, None)
+
+
+def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Process, classes: int | None = None) -> Feed:
+    """The training batches of a dataset, or of a loader.
+
+    Args:
+        source: a dataset or a loader.
+        recipe: order, policy and size of batches.
+        device: where batches are wanted.
+        process: takes its share of a dataset; of a loader it takes all.
+        classes: how many the network knows, which labels are held against; not held against any when None.
+
+    Raises:
+        InputError: no labels, or others than the network knows; batches that several processes cannot share; a loader
+            without a length, or with none of batches.
+    """
+    if not isinstance(source, Dataset):
+        count_batches(source)
+        return LoaderFeed(source, classes, recipe, device, process)
+    images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0)
+    labels = labels_of(images).to(device)
+    if classes is not None:
+        check_labels(labels, classes)
+    if len(images) < 2:
+        raise InputError(f"training: expected at least 2 images, got {len(images)}")
+    batch = min(recipe.train.batch_size, len(images))
+    if batch % (process.count * recipe.train.accumulate):
+        parts = f"{process.count} processes x train.accumulate {recipe.train.accumulate}"
+        raise InputError(f"train.batch_size: expected a multiple of {parts}, got {batch}")
+    if worker_ops is not None:
+        _try(worker_ops, images)
+    whole = _whole_images(source, recipe)
+    if whole is not None:
+        return DatasetFeed(whole, labels, batch, recipe, device, process)
+    if worker_ops is not None and not isinstance(images, Stream):
+        images = _as_stream(images, recipe.data.workers)
+    elif not isinstance(images, Stream):
+        images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
+    return DatasetFeed(images, labels, batch, recipe, device, process)
+
+
+def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:
+    """The training images whole, where the policy crops and `Dataset.train` has the centre squares alone."""
+    data = recipe.data
+    if data.image_size is None or data.canvas is not None:
+        return None
+    shorter = needed_side(recipe.policy.augment(), data.image_size)
+    return None if shorter is None else source.whole_train(shorter)
+
+
+@dataclass(frozen=True)
+class _Pixels(Source):
+    """Images in memory, for workers that augment them."""
+
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def open(self, index: int) -> Image.Image:
+        pixels = self.images[index].permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _as_stream(images: Images, workers: int | None) -> Stream:
+    count, (channels, height, width) = len(images), images.shape
+    return Stream(
+        images=torch.empty(count, channels, height, width, dtype=torch.uint8, device="meta"),
+        labels=images.labels,
+        background=images.background,
+        source=_Pixels(images.images),
+        indices=torch.arange(count),
+        form=Form(height, width, channels),
+        workers=workers,
+    )
+
+
+def _try(step: WorkerStep, images: Images) -> None:
+    """Ops that fail do so here, in one line, and not in a worker."""
+    first = images.take(torch.zeros(1, dtype=torch.int64))
+    pixels = (first.load() if isinstance(first, Stream) else first).images
+    for number in range(8):
+        step(pixels, torch.tensor([number]))

@@ -1,0 +1,148 @@
+"""A recipe's network, dataset and device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from augkit.architectures import antialias, build_model
+from augkit.architectures.external import timm_network, torchvision_network
+from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.core.errors import InputError
+from augkit.core.random_streams import seeded
+from augkit.data import Dataset, Reading, load_dataset
+from augkit.train.recipe import Recipe
+from augkit.train.recipe_sections import NETWORKS, DataSettings, ModelSettings
+
+
+def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> dict[str, Any]:
+    """What a network must fit: ``classes`` (names), ``channels`` and ``side`` in pixels.
+
+    Of a network that is not the recipe's, ``model`` (its class) and ``classes``, numbered where the data do not name
+    them.
+    """
+    if model is not None:
+        final = final_layer(model)
+        numbered = [str(k) for k in range(final[1] if final else 0)]
+        classes = data.classes if isinstance(data, Dataset) else numbered
+        return {"model": type(model).__qualname__, "classes": list(classes)}
+    shape = data.train.images.shape
+    return {"classes": data.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
+
+
+def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
+    """The recipe's network for ``data``, untrained, on the CPU; to see whether it takes what it will be given."""
+    return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
+
+
+def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int, *, fresh: bool = True) -> nn.Module:
+    """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names.
+
+    ``fresh`` False leaves out pretrained weights and the file of weights, for a network whose trained weights follow.
+
+    Raises:
+        InputError: a network that is not known or does not fit; timm is not installed; weights that do not fit.
+    """
+    settings = recipe.model
+    model = _own(settings, fits, seed) if settings.name in NETWORKS else _others(settings, fits, seed, fresh)
+    if fresh and settings.weights is not None:
+        _begin_with(model, settings.weights)
+    return model
+
+
+def _own(settings: ModelSettings, fits: dict[str, Any], seed: int) -> nn.Module:
+    return build_model(
+        settings.name,
+        len(fits["classes"]),
+        fits["channels"],
+        downsample=settings.downsample,
+        head=settings.head,
+        padding_mode=settings.padding_mode,
+        activation=settings.activation,
+        stem=settings.stem,
+        width=settings.width,
+        input_size=fits["side"],
+        seed=seed,
+    )
+
+
+def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: bool) -> nn.Module:
+    package, _, name = settings.name.partition(":")
+    classes, channels = len(fits["classes"]), fits["channels"]
+    with seeded(seed):
+        if package == "timm":
+            model = timm_network(name, classes, channels=channels, pretrained=fresh and settings.pretrained)
+        elif channels == 3:
+            model = torchvision_network(name, classes)
+        else:
+            raise InputError(f"model '{settings.name}': expected images of 3 channels, got {channels}; data.channels=3")
+    return model if settings.downsample is None else antialias(model, method=settings.downsample)
+
+
+def _begin_with(model: nn.Module, path: str) -> None:
+    """Load the weights of ``path``, without those of final layers, auxiliary ones too, that have other classes."""
+    own = model.state_dict()
+    state = dict(unwrapped(read_weights(path), own))
+    final = final_layer(model)
+    given = state.get(f"{final[0]}.weight") if final is not None else None
+    if final is not None and given is not None and given.ndim and len(given) != final[1]:
+        for key in own.keys() & state.keys():
+            mine, theirs = own[key].shape, state[key].shape
+            if mine[:1] == (final[1],) and theirs == (len(given), *mine[1:]):
+                state[key] = own[key]
+    fit_weights(model, state, path)
+
+
+def reading_of(data: DataSettings) -> Reading:
+    """How encoded images are read."""
+    return Reading(
+        image_size=data.image_size,
+        channels=data.channels,
+        skip_corrupt=data.skip_corrupt,
+        workers=data.workers,
+        memory=data.memory * 2**20,
+        max_megapixels=data.max_megapixels,
+    )
+
+
+def load_data(data: DataSettings) -> Dataset:
+    """The dataset of these settings."""
+    reading = reading_of(data)
+    return load_dataset(data.name, root=data.root, limit=data.limit, labels_file=data.labels_file, **vars(reading))
+
+
+def load_recipe_data(recipe: Recipe) -> Dataset:
+    """The recipe's dataset, checked against its channels and canvas."""
+    data = recipe.data
+    dataset = load_data(data)
+    if not dataset.classes:
+        raise InputError(
+            f"recipe {recipe.name}: expected images with labels, '{data.name}' has none; in a table call their column"
+            " 'label'"
+        )
+    channels = dataset.train.images.shape[1]
+    if len(data.mean) not in (1, channels):
+        raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")
+    side = max(dataset.train.images.shape[-2:])
+    if data.canvas is not None and data.canvas < side:
+        raise InputError(f"recipe {recipe.name}: data.canvas: expected at least {side} pixels, got {data.canvas}")
+    return dataset
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; a GPU if there is one when None.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device '{device}': cannot be used here ({reason})") from None
+    return chosen

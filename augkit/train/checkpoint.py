@@ -1,0 +1,222 @@
+"""What a run keeps: its folder, and a checkpoint from which it goes on bit for bit.
+
+Every random stream of training is named by seed, epoch and step (`augkit.train.batches`, `augkit.train.loop`), so the
+number of the step is the state of all of them, and the place in the data too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.architectures.modes import copied, frozen_modules
+from augkit.core.errors import InputError
+from augkit.core.files import environment, write
+from augkit.core.safe_files import Unreadable, load_safely
+from augkit.train.optimizer import make_optimizer
+from augkit.train.recipe import Recipe
+
+FILE = "checkpoint.pt"
+# What a checkpoint holds, beside 'best', which may be None; one of another program need not hold more than 'model'.
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("model", "trained", "optimizer", "scaler", "recipe", "input"), dict),
+    **{"step": int, "seen": Tensor, "history": list},
+}
+FEW = 16  # channels: a block of oneDNN's widest kernels
+
+
+def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:
+    """Of images and weights in training: channels last where the recipe asks for it and it can be trusted.
+
+    On a CPU oneDNN's gradient of a strided 1x1 convolution of few channels writes past its buffer in that format, which
+    is a crash or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    unsafe = device.type == "cpu" and any(
+        isinstance(layer, nn.Conv2d)
+        and set(layer.kernel_size) == {1}
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < FEW
+        for layer in model.modules()
+    )
+    return torch.channels_last if recipe.train.channels_last and not unsafe else torch.contiguous_format
+
+
+@dataclass
+class State:
+    """A run in progress.
+
+    Attributes:
+        model: the weights that are trained.
+        optimizer, scaler: theirs; the scaler does nothing but in float16.
+        averaged: their moving average, or None.
+        step: updates so far.
+        frozen: modules that stay in ``eval()`` while the others are trained.
+        seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
+            whose loss was not finite (infinity if none was).
+        form: memory format of images and weights.
+        history: one row per epoch.
+        best: the best weights so far with their accuracy, where early stopping keeps them.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    averaged: nn.Module | None
+    frozen: list[nn.Module]
+    seen: Tensor
+    form: torch.memory_format = torch.contiguous_format
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, model: nn.Module, recipe: Recipe, device: torch.device) -> State:
+        """A run before its first step; ``model`` is moved to ``device``."""
+        form = memory_format(model, recipe, device)
+        model = model.to(device, memory_format=form)  # type: ignore[call-overload]
+        scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
+        frozen = frozen_modules(model)
+        averaged = copied(model).requires_grad_(False) if recipe.train.ema else None
+        seen = torch.empty(3, dtype=torch.float64)
+        state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, frozen, seen, form)
+        state.seen = state.seen.to(device)
+        state.begin_epoch()
+        return state
+
+    def begin_epoch(self) -> None:
+        """Forget the losses of the epoch before."""
+        self.seen[:2], self.seen[2] = 0.0, math.inf
+
+    def count(self, loss: Tensor, images: int) -> None:
+        """Count the mean ``loss`` of some images, without waiting for the device."""
+        loss = loss.detach().double()
+        first_bad = torch.where(torch.isfinite(loss), math.inf, float(self.step)).minimum(self.seen[2])
+        self.seen.copy_(torch.stack([self.seen[0] + loss * images, self.seen[1] + images, first_bad]))
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and kept: the averaged one, if there is one."""
+        return self.model if self.averaged is None else self.averaged
+
+    def average(self, decay: float) -> None:
+        """Move the averaged weights by ``1 - decay`` towards the trained; faster in the first steps."""
+        assert self.averaged is not None
+        # As timm and TensorFlow: the early average must not consist of the initial weights.
+        share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+        averaged, trained = zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, trained, share)
+            mine, new = list(self.averaged.buffers()), list(self.model.buffers())
+            if [b.shape for b in mine] == [b.shape for b in new]:
+                for kept, value in zip(mine, new, strict=True):
+                    kept.copy_(value)
+            else:
+                _match_buffers(self.averaged, self.model)
+
+    def note_best(self, accuracy: float) -> None:
+        """Keep the weights if no earlier ones were as accurate."""
+        if self.best is None or accuracy > self.best["accuracy"]:
+            state = self.result.state_dict()
+            # What a module of the user's own adds by `get_extra_state` need not be a tensor.
+            weights = {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+            self.best = {"accuracy": accuracy, "epoch": len(self.history) + 1, "model": weights}
+
+
+def _match_buffers(averaged: nn.Module, trained: nn.Module) -> None:
+    """The buffers of the trained network, where some were made or resized since training began."""
+    for mine, new in zip(averaged.modules(), trained.modules(), strict=True):
+        for name, value in new.named_buffers(recurse=False):
+            mine.register_buffer(name, value.clone(), persistent=name in new.state_dict())
+
+
+def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Whether the last ``patience`` evaluations brought no better accuracy than those before.
+
+    >>> stalled([{"validation_accuracy": value} for value in (0.5, 0.6, 0.6, 0.4)], 2)
+    True
+    """
+    found = [row["validation_accuracy"] for row in history if "validation_accuracy" in row]
+    return patience is not None and len(found) > patience and max(found[-patience:]) <= max(found[:-patience])
+
+
+def describe(folder: Path, recipe: Recipe) -> None:
+    """Write ``recipe.yaml``, resolved, and ``environment.json``."""
+    found = environment(seed=recipe.seed)
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
+    write(folder / "recipe.yaml", recipe.to_yaml(f"resolved; {versions}"))
+    write(folder / "environment.json", json.dumps(found, indent=2))
+
+
+def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> None:
+    """Write checkpoint and metrics, each whole or not at all."""
+    kept = {
+        "model": state.result.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "step": state.step,
+        "seen": state.seen,
+        "history": state.history,
+        "best": state.best,
+        "recipe": recipe.model_dump(),
+        "input": fits,
+    }
+    if state.averaged is not None:
+        kept["trained"] = state.model.state_dict()
+    write(folder / FILE, lambda path: torch.save(kept, path))
+    write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in state.history))
+
+
+def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) -> bool:
+    """Take up the checkpoint in ``folder``; whether there was one.
+
+    Raises:
+        InputError: it is of another recipe or seed, or cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return False
+    found = read_checkpoint(path, device)
+    if found.get("recipe") != recipe.model_dump():
+        raise InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
+    try:
+        state.model.load_state_dict(found.get("trained", found["model"]))
+        if state.averaged is not None:
+            state.averaged.load_state_dict(found["model"])
+        state.optimizer.load_state_dict(found["optimizer"])
+        state.scaler.load_state_dict(found["scaler"])
+        state.seen.copy_(found["seen"])
+        state.step, state.history, state.best = found["step"], found["history"], found["best"]
+        if state.step < 0 or (state.best is not None and not {"accuracy", "model"} <= state.best.keys()):
+            raise ValueError("'step' or 'best' are not those of a run")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"'{path}': it does not fit this run ({reason}); start anew with --overwrite") from None
+    return True
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A checkpoint's dict, read safely; whatever of `KINDS` it holds is of that type.
+
+    Raises:
+        InputError: not a checkpoint, or a broken one.
+    """
+    try:
+        state = load_safely(path, device)
+    except Unreadable as error:
+        raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({error})") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise InputError(f"'{path}': expected a dict with 'model', a state dict")
+    for key, kind in KINDS.items():
+        if key in state and not isinstance(state[key], kind):
+            raise InputError(f"'{path}': expected '{key}' to be a {kind.__name__}, got {type(state[key]).__name__}")
+    if not all(isinstance(row, dict) for row in state.get("history", ())):
+        raise InputError(f"'{path}': expected 'history' to be a list of dicts, one per epoch")
+    return state

@@ -1,0 +1,111 @@
+"""One process or several of torchrun: which share of the work is ours, and sums over all.
+
+``torchrun --nproc-per-node N -m augkit.train ...`` starts N processes and tells each its rank in the environment;
+they meet through NCCL on GPUs and gloo on the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from augkit.core.errors import InputError
+from augkit.core.files import claim
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of ``count`` processes that train together; ``rank`` 0 alone writes and prints."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def share(self, indices: Tensor) -> Tensor:
+        """Every ``count``-th of ``indices``: the shares of all processes are disjoint and together all of them."""
+        return indices[self.rank :: self.count]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over all processes."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def align(self, model: nn.Module) -> None:
+        """Give all processes the buffers of the first, such as the statistics of batch norm."""
+        if self.count > 1:
+            for values in model.buffers():
+                dist.broadcast(values, 0)
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def rank() -> int:
+    """The rank that torchrun gave this process; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_device(device: str | torch.device | None) -> str | torch.device | None:
+    """The device of this process: under torchrun, where none with a number is asked for, the GPU of its local rank."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone or not torch.cuda.is_available() or str(device or "cuda") != "cuda":
+        return device
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Process]:
+    """The group of processes that torchrun started, for as long as the context lasts; one process without torchrun.
+
+    Raises:
+        InputError: more processes on this machine than GPUs.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1 or dist.is_initialized():
+        yield Process(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Process()
+        return
+    local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if device.type == "cuda" and local >= gpus:
+        raise InputError(f"torchrun: expected at most {gpus} processes for {gpus} GPUs, got process {local}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # which NCCL's barriers go by
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    process = Process(dist.get_rank(), dist.get_world_size())
+    try:
+        yield process
+        process.wait()  # none leaves while another still talks to it
+    finally:
+        # A parallel network that awaits the garbage collector keeps threads of the group, which abort at exit.
+        gc.collect()
+        dist.destroy_process_group()
+
+
+def parallel(model: nn.Module, process: Process, device: torch.device) -> nn.Module:
+    """``model`` with gradients averaged over all processes; itself where there is one."""
+    if process.count == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def claim_once(output: str | Path | None, process: Process, *, resume: bool, overwrite: bool) -> Path | None:
+    """`augkit.core.files.claim` by the first process, while the others wait; None without an output."""
+    if output is None:
+        return None
+    folder = claim(Path(output), resume=resume, overwrite=overwrite) if process.first else Path(output)
+    process.wait()
+    return folder

@@ -1,0 +1,271 @@
+"""A network on labelled images, and its variability under shifts: what training reports on the validation split."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
+from augkit.architectures.outputs import check_logits, logits_in
+from augkit.augment.resample import resample
+from augkit.core.errors import AugkitError, DeviceMemoryError, InputError
+from augkit.core.random_streams import EVALUATION, drawing
+from augkit.data import Images, Stream, batches
+from augkit.invariance import InvarianceReport, measure_invariance
+from augkit.invariance.protocols import make_protocol
+from augkit.train.distributed import Process
+from augkit.train.loaders import check_labels, check_range, check_repeatable, labelled
+from augkit.train.recipe import Recipe
+
+BATCH = 500
+OWN = "validation_loader"  # what batches are called in messages
+Labelled = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network scored: ``loss`` is the mean cross entropy, ``confusion`` ``(K, K)`` counts true x predicted."""
+
+    loss: float
+    confusion: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images that are classified right."""
+        return float(self.confusion.trace()) / max(1, int(self.confusion.sum()))
+
+
+def evaluate(
+    model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process | None = None
+) -> Evaluation:
+    """Evaluate without augmentation, and with test-time shifts where the recipe asks for them.
+
+    Args:
+        model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; in ``eval()`` meanwhile.
+        data: labelled images, of which every process takes its share; or batches of images and labels, see
+            `augkit.train.loaders`, of which it brings its own. Where labels are probabilities, the most probable class
+            is taken for the true one, and the loss is their cross entropy.
+        recipe: mean, std, canvas, memory format, precision and test-time shifts.
+        device: of the model.
+        process: counts are summed over all.
+    """
+    process = process or Process()
+    loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
+    with asking(model, recipe, device, process):
+        for images, labels in labelled_batches(data, recipe, device, process):
+            scores = log_probabilities(model, as_float(images), recipe)
+            classes = scores.shape[-1]
+            check_labels(labels, classes)
+            loss += _summed_loss(scores, labels)
+            truth = labels.argmax(-1) if labels.ndim == 2 else labels
+            pairs = torch.bincount(truth * classes + scores.argmax(-1), minlength=classes**2).view(classes, classes)
+            confusion = pairs if confusion is None else confusion + pairs
+    if confusion is None:
+        raise InputError("evaluation: expected at least 1 labelled image, got none")
+    loss, confusion = process.total(loss), process.total(confusion)
+    return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
+
+
+@contextlib.contextmanager
+def asking(model: nn.Module, recipe: Recipe, device: torch.device, process: Process | None = None) -> Iterator[None]:
+    """``model`` in ``eval()``, without gradients; what it draws is named by the seed. Afterwards all is as before."""
+    rank = process.rank if process is not None else 0
+    without_gradients = torch.no_grad() if is_lazy(model) else torch.inference_mode()
+    with drawing(device, recipe.seed, EVALUATION, rank=rank), evaluated(model), without_gradients:
+        yield
+
+
+def _summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    return -(labels * scores).sum() if labels.ndim == 2 else F.nll_loss(scores, labels, reduction="sum")
+
+
+def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device) -> int:
+    """How many classes a network knows: it is moved to ``device`` and sees the first of ``data``, before any work.
+
+    Weights that are made by a first forward pass are made here.
+
+    Raises:
+        InputError: what `evaluate` would raise on these images, which are those that training would be evaluated on.
+        RunError: out of memory.
+    """
+    model.to(device)
+    with drawing(device, recipe.seed, EVALUATION), evaluated(model), torch.no_grad():
+        images, labels = _first_labelled(data, recipe, device)
+        try:
+            classes = log_probabilities(model, as_float(images[:2]), recipe).shape[-1]
+        except AugkitError:
+            raise
+        except Exception as error:  # the network's own code may raise anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise InputError(f"model: it fails on images {tuple(images[:2].shape)} ({reason})") from error
+    check_labels(labels_of(data) if isinstance(data, Images) else labels, classes)
+    return classes
+
+
+def _first_labelled(data: Images | Labelled, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
+    few = data.take(torch.arange(min(2, len(data)))) if isinstance(data, Images) else data
+    if not isinstance(data, Images):
+        check_repeatable(data, OWN)
+    given = labelled_batches(few, recipe, device, Process())
+    found = next(given, None)
+    if found is None:
+        raise InputError("evaluation: expected at least 1 labelled image, got none")
+    if isinstance(data, Iterator):  # which begins again only at its end
+        collections.deque(given, maxlen=0)
+    return found
+
+
+@contextlib.contextmanager
+def calling(alive: Callable[[], object] | None, model: nn.Module | None) -> Iterator[None]:
+    """Call ``alive`` whenever the network is asked, as every measure does; a scripted one has no hooks."""
+    if alive is None or model is None or isinstance(model, torch.jit.ScriptModule):
+        yield
+        return
+
+    def call(network: nn.Module, images: object) -> None:  # what a hook returns takes the place of the images
+        alive()
+
+    hook = model.register_forward_pre_hook(call)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
+    """Log of the probabilities ``(B, K)`` of images in [0, 1].
+
+    With ``test_time_shift``, of their mean over the image and its shifts to four sides.
+    """
+    mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (recipe.data.mean, recipe.data.std))
+    form = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    reach, scores = recipe.train.test_time_shift, []
+    moves = [(0.0, 0.0), (reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)] if reach else [(0.0, 0.0)]
+    for x, y in moves:
+        view = images if x == y == 0 else _shifted(images, x, y, recipe)
+        logits = _answer(model, ((view - mean) / std).contiguous(memory_format=form), recipe)
+        scores.append(logits.float().log_softmax(-1))
+    return torch.stack(scores).logsumexp(0) - math.log(len(moves))
+
+
+def _answer(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
+    """Checked logits."""
+    try:
+        with autocast(recipe, inputs.device):
+            logits: Tensor = logits_in(model(inputs.to(weights_dtype(model))))
+    except torch.OutOfMemoryError:
+        raise DeviceMemoryError(inputs.device) from None
+    check_logits(logits, len(inputs))
+    return logits
+
+
+def _shifted(images: Tensor, x: float, y: float, recipe: Recipe) -> Tensor:
+    matrix = torch.eye(3, device=images.device)
+    matrix[0, 2], matrix[1, 2] = x, y
+    return resample(images, matrix, kernel=recipe.policy.kernel, padding=recipe.policy.padding)
+
+
+def labelled_batches(
+    data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
+    if not isinstance(data, Images):
+        for number, batch in enumerate(data):
+            images, labels = labelled(batch, OWN)
+            if number == 0:
+                check_range(images, recipe.data.mean, recipe.data.std, OWN)
+            yield images.to(device), labels.to(device)
+        return
+    share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))
+    labels = labels_of(share).to(device)
+    start = 0
+    for images in batches(share.put_on_canvas(recipe.data.canvas), BATCH, device):
+        yield images, labels[start : start + len(images)]
+        start += len(images)
+
+
+def labels_of(images: Images) -> Tensor:
+    """The labels ``(N,)``; InputError where there are none."""
+    if images.labels is None:
+        raise InputError("training: expected labelled images, these have no labels")
+    return images.labels
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The context of the recipe's precision."""
+    half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.train.precision)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1]; floating images as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = None) -> None:
+    """Raise InputError where the policy cannot be built, the images or the model not measured, before any work.
+
+    With the ``model``, two images are measured: windows of the crop protocol are smaller than the images that it is
+    trained on, and may be too small for it.
+    """
+    recipe.policy.augment()
+    settings, canvas = recipe.invariance, recipe.data.canvas
+    on_canvas = settings.protocol != "embed" and canvas is not None
+    size = (canvas, canvas) if on_canvas and canvas is not None else (images.images.shape[-2], images.images.shape[-1])
+    make_protocol(
+        settings.protocol,
+        size,
+        max_shift=settings.max_shift,
+        kernel=settings.kernel,
+        input_size=canvas if settings.protocol == "embed" else None,
+    )
+    if model is not None:
+        few = recipe.replaced(invariance={**settings.model_dump(), "pairs": 1})
+        measure_model(model, few, images.take(torch.arange(2)), device=next(model.parameters()).device)
+
+
+def measure_model(
+    model: nn.Module,
+    recipe: Recipe,
+    images: Images,
+    *,
+    lengths: Sequence[float] = (),
+    device: torch.device | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> InvarianceReport:
+    """Measure a network on images as the recipe that it was trained with says: protocol, kernel, shifts, mean, std."""
+    settings, data = recipe.invariance, recipe.data
+    if settings.protocol != "embed":
+        images = images.put_on_canvas(data.canvas)
+    at_hand = not isinstance(images, Stream)
+    return measure_invariance(
+        model,
+        images.images if at_hand else _streamed(images),
+        images.labels if at_hand else None,
+        protocol=settings.protocol,
+        max_shift=settings.max_shift,
+        kernel=settings.kernel,
+        pairs=settings.pairs,
+        lengths=lengths,
+        input_size=data.canvas if settings.protocol == "embed" else None,
+        background=images.background,
+        mean=data.mean,
+        std=data.std,
+        device=device,
+        on_batch=on_batch,
+    )
+
+
+def _streamed(images: Images) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+    start = 0
+    for batch in batches(images, BATCH):
+        stop = start + len(batch)
+        yield batch if images.labels is None else (batch, images.labels[start:stop])
+        start = stop

@@ -1,0 +1,98 @@
+"""Figures of one training run, from the rows of its history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from augkit.core.figures import BLUE, GREEN, ORANGE, STYLE
+
+WITH_COUNTS = 12  # classes up to which a confusion matrix has room for its numbers
+Rows = Sequence[dict[str, Any]]
+
+
+def curves(history: Rows) -> list[Figure]:
+    """Loss, accuracy, shift information where it was measured, learning rate and throughput, each against epochs."""
+    varied = [row for row in history if row.get("shift_information", {}).get("value") is not None]
+    made = [_panel(lambda axes: _draw_loss(axes, history))]
+    made.append(_panel(lambda axes: _draw(axes, history, "validation_accuracy", "validation accuracy, %", 100.0)))
+    if varied:
+        made.append(_panel(lambda axes: _draw_variability(axes, varied)))
+    made.append(_panel(lambda axes: _draw(axes, history, "lr", "learning rate", least=0.0)))
+    made.append(_panel(lambda axes: _draw(axes, history, "images_per_second", "images per second", least=0.0)))
+    return made
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Counts by true (row) and predicted class (column), shaded by the share of the row."""
+    table = np.asarray(counts, dtype=float)
+    shares = table / np.maximum(1, table.sum(1, keepdims=True))
+    size = max(3.6, 0.42 * len(classes) + 1.2)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(size, size), layout="constrained")
+        axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [name if len(name) <= 14 else f"{name[:13]}…" for name in classes]
+    upright = 90 if max(map(len, names)) > 2 else 0
+    # A class name with dollars is no formula.
+    axes.set_xticks(range(len(names)), names, rotation=upright, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.set_xlabel("said")
+    axes.set_ylabel("true")
+    if len(classes) <= WITH_COUNTS:
+        for (row, column), share in np.ndenumerate(shares):
+            if table[row, column]:
+                shade = "white" if share > 0.5 else "#222222"
+                text = f"{table[row, column]:.0f}"
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+    return figure
+
+
+def _panel(draw: Callable[[Axes], None]) -> Figure:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.6, 2.5), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    return figure
+
+
+def _draw_loss(axes: Axes, history: Rows) -> None:
+    _line(axes, history, "loss", BLUE, "training")
+    _line(axes, history, "validation_loss", ORANGE, "validation", dashed=True)
+    values = [row[key] for row in history for key in ("loss", "validation_loss") if row.get(key, 0) > 0]
+    if values and max(values) > 10 * min(values):
+        axes.set_yscale("log")
+    axes.set_title("loss")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw(axes: Axes, history: Rows, key: str, title: str, factor: float = 1.0, least: float | None = None) -> None:
+    _line(axes, history, key, BLUE, "", factor=factor)
+    axes.set_ylim(bottom=least)
+    axes.set_title(title)
+
+
+def _line(
+    axes: Axes, history: Rows, key: str, colour: str, label: str, *, factor: float = 1.0, dashed: bool = False
+) -> None:
+    known = [row for row in history if key in row]
+    epochs, values = [row["epoch"] for row in known], [factor * row[key] for row in known]
+    marker = "o" if len(known) <= 40 else None
+    axes.plot(epochs, values, color=colour, ls="--" if dashed else "-", marker=marker, ms=3, lw=1.4, label=label)
+
+
+def _draw_variability(axes: Axes, rows: Rows) -> None:
+    epochs = [row["epoch"] for row in rows]
+    value, low, high = ([row["shift_information"][part] for row in rows] for part in ("value", "low", "high"))
+    axes.fill_between(epochs, low, high, color=GREEN, alpha=0.2, lw=0)
+    axes.plot(epochs, value, color=GREEN, marker="o", ms=3, lw=1.4)
+    axes.set_ylim(bottom=0)
+    axes.set_title("shift information, share")

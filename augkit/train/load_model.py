@@ -1,0 +1,186 @@
+"""MODEL, wherever a command takes one, to a network with what is known about its input."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from augkit.architectures.external import timm_network, torchvision_network
+from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.core.errors import InputError
+from augkit.core.schema import validate
+from augkit.train.build import build_recipe_model
+from augkit.train.checkpoint import read_checkpoint
+from augkit.train.recipe import Recipe
+
+FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME or package.module:callable"
+# Builds a network with that many classes; with its own number when None.
+Make = Callable[[int | None], nn.Module]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network, with what is known about it; None where it is not.
+
+    Attributes:
+        model: gives logits ``(B, K)``.
+        recipe: of a run of augkit.
+        mean, std: per channel, of images in [0, 1].
+        input_size: side of its input in pixels.
+        num_classes: K, the outputs of its final layer.
+        crop_pct: the share of the shorter side that its own evaluation keeps: images are resized to
+            ``input_size / crop_pct``, then the centre is cut.
+        classes: names, in the order of its outputs.
+        notes: sentences on what was done, such as weights left out.
+    """
+
+    model: nn.Module
+    recipe: Recipe | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    input_size: int | None = None
+    num_classes: int | None = None
+    crop_pct: float | None = None
+    classes: list[str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_model(source: str, weights: str | Path | None = None, *, strict: bool = True) -> LoadedModel:
+    """Load a network.
+
+    Args:
+        source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, or
+            ``package.module:callable``, called without arguments.
+        weights: a file with a state dict, see `augkit.architectures.weights.read_weights`; without it the networks of
+            torchvision, timm and callables come as they are built, which is untrained for the first two. Those two are
+            built with as many classes as the weights have.
+        strict: the weights must be those of the network; otherwise those that fit are taken, and ``notes`` of what is
+            returned says which were not.
+
+    Raises:
+        InputError: nothing of that name, or weights that do not fit, with the keys.
+    """
+    state = None if weights is None else read_weights(weights)
+    path = Path(source).expanduser()
+    if path.exists():
+        loaded = _from_run(path / "checkpoint.pt" if path.is_dir() else path)
+    elif source.startswith("torchvision:"):
+        loaded = _from_torchvision(source.removeprefix("torchvision:"), state)
+    elif source.startswith("timm:"):
+        loaded = _from_timm(source.removeprefix("timm:"), state)
+    elif ":" in source:
+        loaded = _from_callable(source)
+    else:
+        raise InputError(f"model '{source}': expected {FORMS}; there is no such file or folder")
+    if state is not None and weights is not None:
+        left_out = fit_weights(loaded.model, state, weights, strict=strict)
+        if left_out:
+            return replace(loaded, notes=(f"weights '{weights}' were taken as far as they fit: {left_out}",))
+    return loaded
+
+
+def _from_run(path: Path) -> LoadedModel:
+    if not path.is_file():
+        raise InputError(f"model '{path.parent}': expected a run folder with checkpoint.pt, there is none")
+    state = read_checkpoint(path)
+    if "recipe" not in state:
+        raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
+    recipe = validate(Recipe, state["recipe"], str(path))
+    fits = state.get("input", {})
+    if "model" in fits:
+        own = f"'{path}' holds a network of your own ({fits['model']})"
+        raise InputError(f"{own}; give package.module:callable --weights {path}")
+    kinds = {"classes": list, "channels": int, "side": int}
+    if not all(isinstance(fits.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"'{path}': expected a checkpoint of augkit, with 'input'; give MODEL and --weights {path}")
+    model = build_recipe_model(recipe, fits, recipe.seed, fresh=False)
+    fit_weights(model, state["model"], path)
+    classes = list(fits["classes"])
+    data = recipe.data
+    return LoadedModel(model, recipe, data.mean, data.std, fits["side"], len(classes), classes=classes)
+
+
+def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
+    from torchvision import models
+
+    model = _with_classes_of(lambda classes: torchvision_network(name, classes), state)
+    best = models.get_model_weights(name).DEFAULT  # says how to feed the network; nothing is downloaded
+    preset = best.transforms()
+    side, resized = preset.crop_size[0], preset.resize_size[0]
+    described = LoadedModel(
+        model,
+        None,
+        list(preset.mean),
+        list(preset.std),
+        side,
+        crop_pct=side / resized,
+        classes=list(best.meta["categories"]),
+    )
+    return _counted(described)
+
+
+def _from_timm(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
+    return _described_by_timm(_with_classes_of(lambda classes: timm_network(name, classes), state))
+
+
+def _described_by_timm(model: nn.Module) -> LoadedModel:
+    """What the ``pretrained_cfg`` that timm puts on its networks says about the input."""
+    found = getattr(model, "pretrained_cfg", None)
+    config: dict[str, Any] = found if isinstance(found, dict) else {}
+    return _counted(
+        LoadedModel(
+            model,
+            mean=list(config.get("mean") or ()) or None,
+            std=list(config.get("std") or ()) or None,
+            input_size=(config.get("input_size") or (None,))[-1],
+            crop_pct=config.get("crop_pct"),
+            classes=list(config.get("label_names") or ()) or None,
+        )
+    )
+
+
+def _from_callable(source: str) -> LoadedModel:
+    module_name, _, attribute = source.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: modules beside the caller are found
+    try:
+        make = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # the user's own code may raise anything when it is imported
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"model '{source}': cannot be imported ({reason})") from None
+    if not callable(make):
+        raise InputError(f"model '{source}': expected a callable, got {type(make).__name__}")
+    try:
+        model = make()
+    except Exception as error:  # the user's own code may raise anything; their traceback is one call away
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"model '{source}': calling it failed ({type(error).__name__}: {reason})") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model '{source}': expected it to return an nn.Module, got {type(model).__name__}")
+    return _described_by_timm(model)
+
+
+def _with_classes_of(make: Make, state: Mapping[str, Tensor] | None) -> nn.Module:
+    """The network as it is, or with as many classes as the final layer in ``state`` has outputs."""
+    model = make(None)
+    final = final_layer(model)
+    if state is None or final is None:
+        return model
+    weight = unwrapped(state, model.state_dict()).get(f"{final[0]}.weight")
+    if weight is None or weight.ndim == 0 or len(weight) == final[1]:
+        return model
+    return make(len(weight))
+
+
+def _counted(loaded: LoadedModel) -> LoadedModel:
+    """With K, of the network's own ``num_classes`` or of its final layer; names of classes only where they are K."""
+    own, final = getattr(loaded.model, "num_classes", None), final_layer(loaded.model)
+    count = own if isinstance(own, int) and own > 0 else final[1] if final is not None else None
+    named = loaded.classes is not None and len(loaded.classes) == count
+    return replace(loaded, num_classes=count, classes=loaded.classes if named else None)

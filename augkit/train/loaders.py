@@ -1,0 +1,168 @@
+"""Batches of a loader of the user's own, checked and brought to one form.
+
+Images ``(B, C, H, W)`` stay uint8 or become float32. Labels become classes ``(B,)`` int64, or probabilities ``(B, K)``
+float32 where they are given so, one-hot among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augkit.core.errors import InputError
+
+CHANNELS = (1, 3, 4)  # of images as they come in files
+FAR = 0.5  # outside of [0, 1] by this much no resampling brings an image
+SUMS_TO_ONE = 1e-2  # within this: probabilities may have been rounded to half precision
+# Where loaders and samplers keep others.
+HOLDS = ("sampler", "batch_sampler", "dataset", "loader")
+
+
+def labelled(batch: Any, name: str = "loader") -> tuple[Tensor, Tensor]:
+    """Images and labels of a batch, in the form that the head of this file states; ``name`` is for messages.
+
+    >>> images, labels = labelled((torch.rand(2, 1, 4, 4).double(), torch.eye(2, dtype=torch.uint8)))
+    >>> images.dtype, labels.dtype
+    (torch.float32, torch.float32)
+
+    Raises:
+        InputError: something else than a pair of images and labels.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
+    images, labels = (torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in batch)
+    if not isinstance(images, Tensor):
+        raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
+    if images.ndim == 3 and (not isinstance(labels, Tensor) or labels.ndim == 0):
+        raise InputError(
+            f"{name}: expected batches of images (B, C, H, W), got one image {tuple(images.shape)}; give the DataLoader"
+            " a batch_size"
+        )
+    if not isinstance(labels, Tensor):
+        raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
+    _check_images(images, name)
+    if not labels.ndim or len(labels) != len(images):
+        raise InputError(f"{name}: expected as many labels as images, got {tuple(labels.shape)} and {len(images)}")
+    return images if images.dtype in (torch.uint8, torch.float32) else images.float(), _labels(labels, name)
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise InputError unless ``labels`` are classes of, or probabilities over, that many classes."""
+    if labels.ndim == 2 and labels.shape[1] != classes:
+        raise InputError(f"labels: the network has {classes} classes, expected (B, {classes}), got {labels.shape[1]}")
+    if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise InputError(
+            f"labels: the network has {classes} classes, expected labels from 0 to {classes - 1}, got {found}"
+        )
+
+
+def check_range(images: Tensor, mean: Sequence[float], std: Sequence[float], name: str = "loader") -> None:
+    """Raise InputError where images cannot be meant as they are: they are normalised with ``mean`` and ``std`` next.
+
+    Raises:
+        InputError: another number of channels than of means; values that are not finite, or far outside of [0, 1].
+    """
+    channels = images.shape[1]
+    if len(mean) not in (1, channels):
+        raise InputError(
+            f"{name}: the recipe's data.mean has {len(mean)} values, the images have {channels} channels; set data.mean"
+            " and data.std"
+        )
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    low, high = (float(value) for value in images.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name}: expected finite images, got values from {low:g} to {high:g}")
+    bare = not any(mean) and all(value == 1 for value in std)  # normalised by the loader, and not again
+    if low >= -FAR and high > 20:
+        raise InputError(f"{name}: expected images in [0, 1], or uint8, got up to {high:g}; divide by 255")
+    if not bare and (low < -FAR or high > 1 + FAR):
+        raise InputError(
+            f"{name}: expected images in [0, 1], got {low:.3g} to {high:.3g}; leave Normalize out of the loader, as"
+            " data.mean and data.std of the recipe do it, or set these to 0 and 1"
+        )
+
+
+def count_batches(loader: Any) -> int:
+    """How many batches an epoch has, as the loader's length says.
+
+    Raises:
+        InputError: it has no length, or gives nothing.
+    """
+    try:
+        steps = len(loader)
+    except TypeError:  # of a DataLoader too, where its dataset has none
+        got = type(loader).__name__
+        raise InputError(f"loader: expected one with a length, such as a DataLoader, got {got} without") from None
+    if steps < 1:
+        raise InputError("loader: expected at least 1 batch, its length is 0 (fewer images than batch_size?)")
+    return steps
+
+
+def check_repeatable(loader: Iterable[Any], name: str) -> None:
+    """Raise InputError for what can be gone through only once, such as a generator; it has no length."""
+    if not isinstance(loader, Iterable):
+        raise InputError(f"{name}: expected batches, such as a DataLoader, got {type(loader).__name__}")
+    if isinstance(loader, Iterator) and not hasattr(loader, "__len__"):
+        got = type(loader).__name__
+        raise InputError(f"{name}: expected batches that can be gone through again, such as a DataLoader, got {got}")
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tell the number of the epoch to all that wants to know: the loader, its samplers, theirs, and the dataset."""
+    seen: list[Any] = []
+    waiting = [loader]
+    while waiting:
+        each = waiting.pop()
+        if each is None or any(each is other for other in seen):
+            continue
+        seen.append(each)
+        if callable(getattr(each, "set_epoch", None)):
+            each.set_epoch(epoch)
+        waiting += [getattr(each, name, None) for name in HOLDS]
+
+
+def _check_images(images: Tensor, name: str) -> None:
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        hint = "; images.unsqueeze(1) gives grey images a channel" if images.ndim == 3 else ""
+        raise InputError(f"{name}: expected images (B, C, H, W), got {shape}{hint}")
+    if not images.numel():
+        raise InputError(f"{name}: expected at least 1 image in every batch, got {shape}")
+    if shape[3] in CHANNELS and shape[1] not in CHANNELS and shape[2] > 4:
+        raise InputError(
+            f"{name}: expected images (B, C, H, W), got {shape}, whose channels are last; images.permute(0, 3, 1, 2)"
+        )
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise InputError(f"{name}: expected images in uint8, or floating in [0, 1], got {kind}")
+
+
+def _labels(labels: Tensor, name: str) -> Tensor:
+    kind, shape = str(labels.dtype).removeprefix("torch."), tuple(labels.shape)
+    whole = not labels.is_floating_point() and not labels.is_complex()
+    if whole and (labels.ndim == 1 or (labels.ndim == 2 and shape[1] == 1)):
+        return labels.reshape(-1).long()
+    if labels.ndim != 2 or shape[1] < 2 or labels.is_complex():
+        raise InputError(
+            f"{name}: expected labels (B,) as integers, or (B, K) as probabilities, got {shape} {kind}"
+            f"{'; labels.long()' if labels.ndim == 1 else ''}"
+        )
+    shares = labels.float()
+    if not bool((shares >= 0).all() & ((shares.sum(1) - 1).abs() < SUMS_TO_ONE).all()):
+        raise InputError(f"{name}: expected labels (B, K) whose rows sum to 1, one class an image, got other rows")
+    return shares
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, (tuple, list)):
+        return f"{len(batch)} values ({', '.join(type(value).__name__ for value in batch[:4])})"
+    if isinstance(batch, Mapping):
+        return f"a dict of {', '.join(map(str, batch))}; give a pair of its images and labels"
+    return type(batch).__name__

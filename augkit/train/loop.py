@@ -1,0 +1,203 @@
+"""The training loop, top to bottom: recipe and seed to run.
+
+Initial weights, data order, augmentation, mixing and what the network draws itself, such as dropout, each have a random
+stream of their own, named by the seed and the place in the run. So two recipes that differ in their policy alone see
+the same images in the same order from the same weights, and a run that goes on from a checkpoint equals one that was
+never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.architectures.modes import train, weights_dtype
+from augkit.architectures.outputs import classification_loss
+from augkit.augment.compose import Augment
+from augkit.augment.whole_images import WholeBatch, augmented
+from augkit.core.errors import InputError
+from augkit.core.random_streams import AUGMENTATION, MIXING, deterministic, random_stream
+from augkit.data import Dataset, Images, sample
+from augkit.train.batches import make_feed
+from augkit.train.build import build_recipe_model, choose_device, describe_input, load_recipe_data
+from augkit.train.checkpoint import State, describe, restore, stalled
+from augkit.train.distributed import claim_once, joined, local_device, parallel
+from augkit.train.evaluate import Evaluation, autocast, calling, check_measurable, evaluate, measure_model, try_out
+from augkit.train.mixup import mix_batch
+from augkit.train.optimizer import set_rate
+from augkit.train.recipe import Recipe
+from augkit.train.run import Job, Run
+from augkit.train.schedule import rate_at
+from augkit.train.tensorboard import event_writer
+
+
+def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
+    recipe: Recipe,
+    seed: int | None = None,
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | torch.device | None = None,
+    dataset: Dataset | None = None,
+    model: nn.Module | None = None,
+    loader: Any = None,
+    validation_loader: Any = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    alive: Callable[[], object] | None = None,
+) -> Run:
+    """Train the recipe's network, or yours; in one process, or in those that torchrun started.
+
+    Args:
+        recipe: what to train.
+        seed: of initial weights, order and augmentation; the recipe's own when None.
+        output: folder for ``recipe.yaml``, ``metrics.jsonl``, ``checkpoint.pt``, ``environment.json``; nothing
+            is written when None. `augkit.train.__main__.write_report` adds ``report.html``.
+        resume: go on from the checkpoint in ``output``; bitwise on the CPU. A finished run is only loaded.
+        overwrite: replace a run that stands in ``output``.
+        device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
+        dataset: the recipe's data, if already loaded.
+        model: trained in place of the recipe's network, from the weights that it has; left in ``eval()``. Of what it
+            gives, `augkit.architectures.outputs` takes the logits; what is frozen in it stays so, see
+            `augkit.architectures.modes.frozen_modules`.
+        loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, in place of the recipe's
+            data; with ``model``. Each of several processes brings its own.
+        on_epoch: called with each row of the history.
+        on_step: called after each update with the updates so far and those in all.
+        alive: called at every batch, of evaluations too, for what has to be done every few seconds.
+
+    Raises:
+        InputError: the output exists, or holds another recipe; data or device are not there; images, labels and
+            network that do not fit each other.
+        RunError: the loss became NaN or infinite; a file could not be written; out of memory.
+    """
+    recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
+    target = choose_device(local_device(device))
+    if (loader is None) != (validation_loader is None) or (loader is not None and model is None):
+        raise InputError("fit: expected loader, validation_loader and model together")
+    data = loader if loader is not None else dataset or load_recipe_data(recipe)
+    with joined(target) as process, deterministic(recipe.train.deterministic):
+        fits = describe_input(recipe, data, model)
+        net = model if model is not None else build_recipe_model(recipe, fits, recipe.seed)
+        held_out = validation_loader if loader is not None else data.validation
+        classes = try_out(net, held_out, recipe, target)
+        feed = make_feed(data, recipe, target, process, classes)
+        if recipe.invariance.every and isinstance(held_out, Images):
+            check_measurable(recipe, held_out, net)
+        folder = claim_once(output, process, resume=resume, overwrite=overwrite)
+        state = State.begin(net, recipe, target)
+        if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
+            describe(folder, recipe)
+        job = Job(recipe, state, feed, held_out, fits, classes, folder, target, process)
+        evaluation = _train(job, on_epoch, on_step, alive)
+        if state.best is not None:
+            state.result.load_state_dict(state.best["model"])
+            job.save()
+        if evaluation is None or state.best is not None:
+            with calling(alive, state.result):
+                evaluation = evaluate(state.result, held_out, recipe, target, process)
+        state.result.eval()
+    return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
+
+
+def _train(
+    job: Job,
+    on_epoch: Callable[..., None] | None,
+    on_step: Callable[..., None] | None,
+    alive: Callable[[], object] | None,
+) -> Evaluation | None:
+    """All steps that are left; what the network scored after the last one, None where none was left."""
+    evaluation = None
+    recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.feed.steps
+    steps = settings.steps or settings.epochs * length
+    log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
+    augment = recipe.policy.augment(normalize=(recipe.data.mean, recipe.data.std), dtype=torch.float32).to(job.device)
+    forward = parallel(state.model, job.process, job.device)
+    forward = torch.compile(forward) if settings.compile else forward  # type: ignore[assignment]
+    while state.step < steps and not stalled(state.history, settings.patience):
+        started, before = time.perf_counter(), state.step
+        train(state.model, state.frozen)
+        augment.train()
+        for images, labels in job.feed.epoch(state.step // length, state.step % length):
+            rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
+            set_rate(state.optimizer, rate)
+            with job.updating(len(labels)):
+                _update(job, forward, augment, images, labels)
+            state.step += 1
+            if settings.ema:
+                state.average(settings.ema)
+            if on_step is not None:
+                on_step(state.step, steps)
+            if alive is not None:
+                alive()
+            in_between = settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0
+            if job.device.type == "cpu" or in_between:
+                job.finite_loss(rate)
+            if in_between and state.step % length:
+                job.save()
+            if state.step == steps:
+                break
+        seconds = time.perf_counter() - started
+        with calling(alive, state.result):
+            evaluation = _end_epoch(job, state.step == steps, rate, before, seconds)
+        if on_epoch is not None:
+            on_epoch(state.history[-1])
+        log(state.history[-1])
+    return evaluation
+
+
+def _update(job: Job, forward: nn.Module, augment: Augment, images: Tensor | WholeBatch, labels: Tensor) -> None:
+    """One update of the weights from a batch, in ``train.accumulate`` parts."""
+    recipe, state, settings = job.recipe, job.state, job.recipe.train
+    generator = torch.Generator(job.device)
+    generator.manual_seed(random_stream(recipe.seed, AUGMENTATION, state.step, job.process.rank))
+    inputs, targets = augmented(augment, images, generator), labels
+    if settings.mixup or settings.cutmix:
+        place = [recipe.seed, MIXING, state.step, job.process.rank]
+        inputs, targets = mix_batch(inputs, labels, job.classes, settings.mixup, settings.cutmix, place)
+    inputs = inputs.to(weights_dtype(state.model)).contiguous(memory_format=state.form)
+    parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
+    for k, (part, wanted) in enumerate(parts):
+        # The gradients of several processes meet once per update, not once per part.
+        alone = k + 1 < len(parts) and job.process.count > 1
+        with forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+            with autocast(recipe, job.device):
+                loss = classification_loss(forward(part), wanted, settings.label_smoothing)
+            state.scaler.scale(loss * (len(part) / len(inputs))).backward()
+        state.count(loss, len(part))
+    if recipe.optim.clip_norm is not None:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optim.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+
+
+def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
+    """Evaluate, measure, add a row to the history, and save."""
+    recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
+    row: dict[str, Any] = {"epoch": number, "step": state.step, "loss": job.finite_loss(rate), "lr": rate}
+    row |= {"seconds": seconds, "images_per_second": (state.step - before) * job.feed.images_per_step / seconds}
+    job.process.align(state.result)
+    found = None
+    if last or number % recipe.train.evaluate_every == 0:
+        found = evaluate(state.result, job.held_out, recipe, job.device, job.process)
+        row |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+    every = recipe.invariance.every
+    if every and (last or number % every == 0) and isinstance(job.held_out, Images):
+        shown = sample(job.held_out, recipe.invariance.images)
+        measured = measure_model(state.result, recipe, shown, device=job.device)
+        row["shift_information"] = measured.shift_information.to_dict()
+    if recipe.train.patience and "validation_accuracy" in row:
+        state.note_best(row["validation_accuracy"])
+    state.history.append(row)
+    state.begin_epoch()
+    job.save()
+    return found

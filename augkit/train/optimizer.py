@@ -1,0 +1,43 @@
+"""SGD or AdamW over a network's parameters, with weight decay on weights alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from augkit.core.errors import InputError
+from augkit.train.recipe_sections import OptimSettings
+
+# By name: an angle of a harmonic filter (`augkit.architectures.harmonic`) has no size that decay could lessen.
+SPARED = ("phase",)
+
+
+def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
+    """The optimiser of ``model``; norms, biases and phases are spared from weight decay.
+
+    Raises:
+        InputError: nothing in the model requires gradients.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trained:
+        raise InputError("model: expected weights that require gradients, got none; model.requires_grad_()")
+    decayed = [p for name, p in trained if _has_decay(name, p)]
+    spared = [p for name, p in trained if not _has_decay(name, p)]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use ``rate`` from the next update on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _has_decay(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in SPARED

@@ -1,0 +1,119 @@
+"""A recipe: data, model, policy and training in one frozen value and one YAML file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from augkit.augment.policy import Policy
+from augkit.core import yaml_text
+from augkit.core.errors import InputError, unknown_name
+from augkit.core.schema import Data, apply_overrides, read_yaml, validate
+from augkit.train.recipe_sections import (
+    DataSettings,
+    InvarianceSettings,
+    ModelSettings,
+    OptimSettings,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+
+class Recipe(Data):
+    """All that a run needs: the same recipe and seed give the same run."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name of run folders")
+    data: DataSettings = Field(description="images")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="network")
+    policy: Policy = Field(default_factory=Policy, description="augmentation")
+    optim: OptimSettings = Field(default_factory=OptimSettings, description="optimiser")
+    schedule: ScheduleSettings = Field(default_factory=ScheduleSettings, description="learning rate over time")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="training")
+    invariance: InvarianceSettings = Field(default_factory=InvarianceSettings, description="measuring")
+    seed: int = Field(0, ge=0, description="of initial weights, data order and augmentation")
+
+    @classmethod
+    def load(cls, source: str | Path, overrides: list[str] | None = None) -> Recipe:
+        """Load a recipe file, or one that ships with augkit by its name.
+
+        Args:
+            source: a path to a YAML file, or a name such as ``mnist5k``.
+            overrides: ``dotted.key=value``, applied in order.
+
+        Raises:
+            InputError: missing file, unknown key (with the nearest), wrong type, value out of range.
+        """
+        path = find_recipe(source)
+        tree = read_tree(path, overrides or [])
+        ranges = dict(find_ranges(tree))
+        if ranges:
+            name = next(iter(ranges))
+            raise InputError(f"{path}: {name} is a range, for augkit.tune to search; here give a value: {name}=...")
+        return validate(cls, tree, str(path))
+
+    def to_yaml(self, header: str = "") -> str:
+        """YAML that `load` reads back to an equal recipe; ``header`` becomes comment lines on top."""
+        comment = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
+        return comment + yaml_text.dump(self.model_dump(exclude_none=True))
+
+    def control(self) -> Recipe:
+        """The same recipe without augmentation: what learned invariance is measured against."""
+        plain = Policy(kernel=self.policy.kernel, padding=self.policy.padding)
+        return self.replaced(name=f"{self.name}-control", policy=plain)
+
+    def digest(self) -> str:
+        """A short hash of every field."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def replaced(self, **sections: Any) -> Recipe:
+        """A copy with whole sections replaced, checked again.
+
+        >>> recipe = Recipe(name="x", data={"name": "digits"}).replaced(seed=3)
+        >>> recipe.seed
+        3
+        """
+        values = {key: (v.model_dump() if isinstance(v, Data) else v) for key, v in sections.items()}
+        return validate(Recipe, {**self.model_dump(), **values}, f"recipe {self.name}")
+
+
+def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """A recipe file with overrides applied, as plain data that is not checked yet; its fields may be ranges."""
+    tree = read_yaml(path, "recipe")
+    tree.pop("augkit", None)  # the versions that a run folder adds
+    return apply_overrides(tree, overrides)
+
+
+def find_ranges(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The fields that are written as a range, ``{search: [...]}`` or ``{choice: [...]}``, by dotted name."""
+    if isinstance(tree, dict) and ("search" in tree or "choice" in tree):
+        yield ".".join(path), tree
+        return
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, item in items:
+        yield from find_ranges(item, (*path, str(key)))
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes that ship with augkit lie: in an installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    return [folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir()]
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file that ``source`` names: a path, or the name of a recipe that ships with augkit."""
+    path = Path(source).expanduser()
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise InputError(f"recipe '{source}': no such file (shipped by name: {', '.join(sorted(shipped))})")
+    if path.name not in shipped:
+        raise unknown_name("recipe", source, shipped)
+    return shipped[path.name]

@@ -1,0 +1,93 @@
+"""What the training loop works on, and what comes out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from augkit.core.errors import AugkitError, DeviceMemoryError, InputError, RunError
+from augkit.core.random_streams import NETWORK, drawing
+from augkit.train.batches import Feed
+from augkit.train.checkpoint import FILE, State, save
+from augkit.train.distributed import Process
+from augkit.train.evaluate import Evaluation
+from augkit.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
+
+    ``model`` is in ``eval()``; ``evaluation`` is its own on the validation split.
+    """
+
+    recipe: Recipe
+    seed: int
+    model: nn.Module
+    history: list[dict[str, Any]]
+    folder: Path | None
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run in the making.
+
+    Attributes:
+        held_out: images, or batches of images and labels.
+        fits: the input that the network takes.
+        classes: how many the network knows.
+    """
+
+    recipe: Recipe
+    state: State
+    feed: Feed
+    held_out: Any
+    fits: dict[str, Any]
+    classes: int
+    folder: Path | None
+    device: torch.device
+    process: Process
+
+    def save(self) -> None:
+        """A checkpoint, by the first process and where there is a folder."""
+        if self.folder is not None and self.process.first:
+            save(self.folder, self.recipe, self.fits, self.state)
+
+    @contextlib.contextmanager
+    def updating(self, images: int) -> Iterator[None]:
+        """An update with that many images: what the network draws in it, such as dropout, is named by its number.
+
+        Raises:
+            DeviceMemoryError: they do not fit into memory.
+            InputError: the network cannot be trained on them, as what it does in training alone may show.
+        """
+        step = self.state.step
+        try:
+            with drawing(self.device, self.recipe.seed, NETWORK, step, self.process.rank):
+                yield
+        except torch.OutOfMemoryError:
+            raise DeviceMemoryError(self.device) from None
+        except Exception as error:  # the network's own code may raise anything
+            # Later ones have another cause, such as a process that is lost; but for batch norm of a single image.
+            if isinstance(error, AugkitError) or (step and not isinstance(error, ValueError)):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise InputError(f"model: update {step + 1} fails, of {images} images ({reason})") from error
+
+    def finite_loss(self, rate: float) -> float:
+        """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""
+        total, count, first_bad = self.process.total(self.state.seen.clone()).tolist()
+        if math.isfinite(total):
+            return float(total / count)
+        step = self.state.step if math.isinf(first_bad) else int(first_bad) + 1
+        history = self.state.history
+        kept = f"; '{self.folder / FILE}' keeps epoch {len(history)}" if self.folder and history else ""
+        raise RunError(f"the loss is {total} at step {step}, learning rate {rate:.3g}{kept}; try a lower optim.lr")

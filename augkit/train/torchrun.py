@@ -1,0 +1,143 @@
+"""Trials and workers in processes of their own: a trial by torchrun, workers on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from augkit.core.errors import InputError, RunError
+from augkit.core.files import write
+from augkit.data import Dataset
+from augkit.train.build import build_recipe_model, describe_input
+from augkit.train.checkpoint import FILE, read_checkpoint
+from augkit.train.evaluate import evaluate
+from augkit.train.recipe import Recipe
+from augkit.train.run import Run
+
+POLL = 0.5  # seconds between looks at a job
+LEAVE = 60.0  # seconds for a job to end, of which torchrun itself takes up to 30 to kill its ranks
+LAST = 30.0  # seconds that a task of Ray may take to end
+
+
+def fit_by_torchrun(
+    recipe: Recipe,
+    folder: Path | None,
+    processes: int,
+    dataset: Dataset,
+    on_epoch: Callable[[dict[str, Any]], None],
+    alive: Callable[[], None],
+    device: str | None = None,
+) -> Run:
+    """Train by ``torchrun -m augkit.train`` and load what it left; only this process talks to a study.
+
+    Args:
+        recipe: with its seed.
+        folder: of the run, on storage that all processes see; a temporary one when None.
+        processes: of the job.
+        dataset: for the evaluation of the network that comes back.
+        on_epoch: called with each row of the history; what it raises ends the job.
+        alive: called while the job runs; likewise.
+        device: see `augkit.fit`.
+
+    Raises:
+        RunError: the job failed; with its last line.
+    """
+    with tempfile.TemporaryDirectory(prefix="augkit-trial-") as scratch:
+        target = folder or Path(scratch) / "run"
+        file = Path(scratch) / "recipe.yaml"
+        write(file, recipe.to_yaml())
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [*launcher, "-m", "augkit.train", str(file), "--output", str(target), "--resume", "--quiet"]
+        command += ["--device", device] if device else []
+        with (Path(scratch) / "log").open("w+") as log:
+            job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            seen = 0
+            try:
+                while True:
+                    code = job.poll()
+                    rows = _rows(target / "metrics.jsonl")
+                    for row in rows[seen:]:
+                        on_epoch(row)
+                    seen = len(rows)
+                    alive()
+                    if code is not None:
+                        break
+                    time.sleep(POLL)
+            finally:
+                if job.poll() is None:
+                    job.terminate()
+                    try:
+                        job.wait(LEAVE)
+                    except subprocess.TimeoutExpired:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.killpg(job.pid, signal.SIGKILL)
+                        job.wait()
+            if code:
+                log.seek(0)
+                lines = [line for line in log.read().splitlines() if line.startswith("augkit: error: ")]
+                reason = lines[-1].removeprefix("augkit: error: ") if lines else f"exit code {code}"
+                raise RunError(f"torchrun with {processes} processes failed: {reason}")
+        saved = read_checkpoint(target / FILE)
+        model = build_recipe_model(recipe, describe_input(recipe, dataset), recipe.seed, fresh=False)
+        model.load_state_dict(saved["model"])
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        found = evaluate(model, dataset.validation, recipe, next(model.parameters()).device)
+        return Run(recipe, recipe.seed, model, saved["history"], folder, found)
+
+
+def on_ray(
+    commands: Sequence[Sequence[str]],
+    gpus_per_worker: float,
+    cpus_per_worker: float,
+    look: Callable[[], None] = lambda: None,
+    done: Callable[[], bool] = lambda: False,
+) -> list[int]:
+    """Run commands as tasks of a Ray cluster, that of ``RAY_ADDRESS`` or a local one; their exit codes.
+
+    ``look`` is called about once a second meanwhile. Tasks that have not ended `LAST` seconds after all is ``done``,
+    as one whose process was stopped, are cancelled, and have no exit code.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--launcher ray: expected Ray to be installed; pip install 'augkit[ray]'") from None
+    ray.init(ignore_reinit_error=True, log_to_driver=False)
+
+    @ray.remote(num_gpus=gpus_per_worker, num_cpus=cpus_per_worker, max_retries=0)
+    def work(command: Sequence[str]) -> int:
+        return subprocess.run(command, check=False).returncode
+
+    tasks = [work.remote(list(command)) for command in commands]
+    ended, waiting, since = [], tasks, None
+    try:
+        while waiting and (since is None or time.monotonic() - since < LAST):
+            now, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+            ended += now
+            look()
+            since = since or (time.monotonic() if done() else None)
+        return [int(code) for code in ray.get(ended)]
+    finally:
+        for task in waiting:  # of one that has ended, this may crash Ray
+            ray.cancel(task)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that are whole."""
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -1,0 +1,68 @@
+"""What optuna-dashboard shows of a trial: how its recipe differs, a contact sheet, its response curve."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.trial import FrozenTrial
+
+from augkit.augment.contact_sheet import contact_sheet, save
+from augkit.core.errors import InputError
+from augkit.core.figures import response, save_png
+from augkit.invariance import InvarianceReport
+from augkit.train.recipe import Recipe
+from augkit.tune.space import flat
+from augkit.tune.trial import Worker
+
+ARTIFACTS = "artifacts"  # folder within that of the study
+SHOWN = 4  # images of the contact sheet
+POINTS = 5  # of the response curve
+
+
+def annotate(worker: Worker) -> Callable[[FrozenTrial, Recipe, InvarianceReport | None], None]:
+    """A function that adds notes and artifacts to a trial that has ended.
+
+    Raises:
+        InputError: optuna-dashboard is not installed, or the worker has no folder for artifacts.
+    """
+    try:
+        from optuna_dashboard import save_note
+    except ImportError:
+        raise InputError("--dashboard: expected optuna-dashboard; pip install 'augkit[dashboard]'") from None
+    if worker.folder is None:
+        raise InputError("--dashboard: expected --output, the folder where artifacts lie")
+    place = worker.folder / ARTIFACTS
+    place.mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(str(place))
+    base = worker.space.recipe
+    worker.lengths = [base.invariance.max_shift * (k + 1) / POINTS for k in range(POINTS)]
+    step = max(1, len(worker.validation) // SHOWN)
+    shown = worker.validation.on_canvas(base.data.canvas)[::step][:SHOWN]
+
+    def add(trial: FrozenTrial, recipe: Recipe, report: InvarianceReport | None) -> None:
+        live = optuna.trial.Trial(worker.study, trial._trial_id)
+        save_note(live, recipe_diff(base, worker.space.with_values(trial.user_attrs["values"])))
+        with tempfile.TemporaryDirectory() as scratch:
+            sheet, curve = Path(scratch) / "contact-sheet.png", Path(scratch) / "response.png"
+            save(contact_sheet(recipe.policy, shown), sheet)
+            upload_artifact(artifact_store=store, file_path=str(sheet), study_or_trial=live)
+            if report is not None and report.curve:
+                changes = report.response("top1_change").items()
+                points = [{"length": length, "top1_change": value} for length, value in changes]
+                save_png(response({f"trial {trial.number}": points}), curve)
+                upload_artifact(artifact_store=store, file_path=str(curve), study_or_trial=live)
+
+    return add
+
+
+def recipe_diff(base: Recipe, recipe: Recipe) -> str:
+    """Markdown: the fields of ``recipe`` that differ from ``base``, as overrides."""
+    old, new = flat(base.model_dump()), flat(recipe.model_dump())
+    rows = [f"| `{key}` | {old.get(key)} | {new[key]} |" for key in new if old.get(key) != new[key]]
+    if not rows:
+        return "The recipe as it stands."
+    return "\n".join(["| field | recipe | this trial |", "|---|---|---|", *rows])

@@ -1,0 +1,383 @@
+"""A study: what is searched, for what, within which budget, and the rules that hold for all who work on it.
+
+The rules: trials are numbered; each is run once; as many finish as were asked for. A worker starts a trial only where
+the finished ones and those with a smaller number that run or wait are fewer than asked for, so the last place goes to
+the smallest number, whoever asks at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, model_validator
+
+from augkit.core.errors import InputError
+from augkit.core.schema import Data, validate
+from augkit.tune.space import Space, Value, changes_nothing, differences
+
+SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
+FLOOR = 0.8  # benchmarks/results/ruler.json: networks that nearly collapsed stay below it, augmented ones do not
+READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
+
+
+class Goal(Data):
+    """What a search is for.
+
+    ``pareto``: accuracy and learned invariance, with ``atypical`` learned invariance on atypical images as a third.
+    ``accuracy``: the best accuracy among trials with ``at_least`` this learned invariance, with pruning.
+    ``invariance``: the other way round.
+    """
+
+    mode: Literal["pareto", "accuracy", "invariance"] = Field("pareto", description="objective, or objectives")
+    at_least: float | None = Field(None, description="bound on the other one, where there is one objective")
+    atypical: bool = Field(False, description="of pareto: learned invariance on atypical images as a third objective")
+
+    @model_validator(mode="after")
+    def _check(self) -> Goal:
+        if (self.mode == "pareto") == (self.at_least is not None) or (self.atypical and self.mode != "pareto"):
+            raise ValueError(
+                "pareto, or accuracy or invariance with a bound on the other; a third one with pareto only"
+            )
+        return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of what is maximised."""
+        if self.mode == "pareto":
+            third = ("atypical_invariance",) if self.atypical else ()
+            return ("accuracy", "learned_invariance", *third)
+        return ("accuracy",) if self.mode == "accuracy" else ("learned_invariance",)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether bad trials are stopped early; Optuna cannot with several objectives."""
+        return self.mode != "pareto"
+
+    def shortfall(self, found: Mapping[str, Any]) -> float:
+        """How far a trial stays below the bound; 0 or less where it does not."""
+        if self.at_least is None:
+            return 0.0
+        return float(self.at_least - found["learned_invariance" if self.mode == "accuracy" else "accuracy"])
+
+
+class Terms(Data):
+    """What must not change while a study goes on."""
+
+    space: dict[str, Any] = Field(description="see `Space.to_dict`")
+    goal: Goal = Field(default_factory=Goal, description="what for")
+    epochs: int = Field(ge=1, description="of a trial")
+    least_epochs: int = Field(1, ge=1, description="before a trial may be pruned")
+    sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="of Optuna")
+    floor: float = Field(FLOOR, ge=0, le=1, description="least accuracy above chance and kappa (share of control's)")
+    seed: int = Field(0, ge=0, description="of the sampler and of trials")
+    controls: dict[str, dict[str, Value]] = Field(
+        {}, description="by architecture (`control_key`), what the search of a control found; as it stands when empty"
+    )
+
+    def open_space(self) -> Space:
+        """The space as such."""
+        return Space.from_dict(self.space)
+
+    def control_values(self, architecture: Mapping[str, Value]) -> dict[str, Value]:
+        """What the control of an architecture has in the place of the recipe's own fields."""
+        return {**self.controls.get(control_key(architecture), {}), **architecture}
+
+
+def control_study(name: str) -> str:
+    """The study in which a search looks for its best control."""
+    return f"{name}-control"
+
+
+def refuse_existing(storage: BaseStorage, name: str) -> None:
+    """InputError where a study of that name is there."""
+    if name in optuna.get_all_study_names(storage):
+        raise InputError(f"study '{name}' exists: add --resume to go on, or name another --study")
+
+
+def make_or_join(
+    storage: BaseStorage,
+    name: str,
+    terms: Terms,
+    trials: int,
+    *,
+    join: bool,
+    lead: bool = True,
+    create: bool = True,
+) -> tuple[optuna.Study, bool]:
+    """Create a study with its first trials in line, or go on with one; and whether it was created.
+
+    Args:
+        storage: see `augkit.core.jobs.storage.open_storage`.
+        name: of the study.
+        terms: of the search.
+        trials: that should finish.
+        join: whether a study that exists is gone on with.
+        lead: whether it then takes ``trials``, and does not keep its own number.
+        create: whether it may be created; else another command is given a minute to do that.
+
+    Raises:
+        InputError: the study exists and ``join`` is False, or its terms differ; says in what.
+    """
+    goal = terms.goal
+    if not create and wait_for(lambda: name in optuna.get_all_study_names(storage) or None, READY) is None:
+        raise InputError(f"study '{name}' is not there: --resume the command that was to make it")
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, directions=["maximize"] * len(goal.objectives))
+        created = True
+    except optuna.exceptions.DuplicatedStudyError:
+        if not join:
+            refuse_existing(storage, name)
+        study, created = optuna.load_study(storage=storage, study_name=name), False
+    if not created:
+        theirs = wait_for(lambda: study.user_attrs.get("terms"), READY)
+        if theirs is None:
+            raise InputError(f"study '{name}' was not made by augkit, or the command that makes it died: name another")
+        _refuse_changes(name, terms, validate(Terms, theirs, f"study '{name}'"))
+    if created:
+        study.set_user_attr("metric_names", list(goal.objectives))
+        study.set_user_attr("terms", terms.model_dump())
+    if created or lead:
+        _name_metrics(study, goal)
+        study.set_user_attr("trials", trials)
+    if created or (lead and not study.user_attrs.get("ready")):
+        _begin(study, terms)
+        study.set_user_attr("ready", True)
+    elif wait_for(lambda: study.user_attrs.get("ready"), READY) is None:
+        # Two that put the first trials in line would run each of them twice.
+        raise InputError(f"study '{name}' is not ready: --resume the command that makes it, or name another --study")
+    return study, created
+
+
+def _name_metrics(study: optuna.Study, goal: Goal) -> None:
+    """Where Optuna's own tools look for them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(goal.objectives))
+
+
+def load_terms(study: optuna.Study) -> Terms:
+    """The terms of a study that augkit made.
+
+    Raises:
+        InputError: it did not.
+    """
+    if "terms" not in study.user_attrs:
+        raise InputError(f"study '{study.study_name}' was not made by augkit.tune")
+    return validate(Terms, study.user_attrs["terms"], f"study '{study.study_name}'")
+
+
+def equip(study: optuna.Study, terms: Terms, worker: int) -> None:
+    """Give a worker's copy of the study its sampler, whose seed is the worker's own, and its pruner."""
+    text = f"{terms.seed}:{worker}:{len(study.get_trials(deepcopy=False))}"
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = _sampler(terms.sampler, seed)
+        study.pruner = optuna.pruners.NopPruner()
+        if terms.goal.prunes:
+            study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=terms.least_epochs, reduction_factor=2)
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were run to the end, without controls."""
+    return [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count: run by augkit to the end or pruned, without controls."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    return [t for t in trials if "control" not in t.user_attrs and not is_foreign(t)]
+
+
+def is_foreign(trial: FrozenTrial) -> bool:
+    """Whether a finished trial has no result of augkit's: plain Optuna added it, or told one that was in line."""
+    needed = {"values", "accuracy"} if trial.state == TrialState.COMPLETE else {"values"}
+    ours = "control" in trial.user_attrs or needed <= trial.user_attrs.keys()
+    return trial.state in FINISHED and not ours
+
+
+def lost(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that failed, but for those that were interrupted and run again."""
+    trials = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
+
+    def again(trial: FrozenTrial) -> bool:
+        same = [t for t in trials if t.user_attrs["values"] == trial.user_attrs["values"]]
+        return any(t.state != TrialState.FAIL or t.number > trial.number for t in same)
+
+    failed = [t for t in trials if t.state == TrialState.FAIL]
+    return [t for t in failed if "error" in t.user_attrs or not again(t)]
+
+
+def has_place(study: optuna.Study, number: int) -> bool:
+    """Whether trial ``number`` is among those asked for."""
+    counted = 0
+    for trial in study.get_trials(deepcopy=False):
+        if "control" in trial.user_attrs or trial.number == number:
+            continue
+        ahead = trial.number < number and trial.state in (TrialState.RUNNING, TrialState.WAITING)
+        counted += (trial.state in FINISHED and not is_foreign(trial)) or ahead
+    return counted < int(study.user_attrs["trials"])
+
+
+def open_places(study: optuna.Study) -> bool:
+    """Whether somebody should ask for a trial: one waits, or fewer run and are finished than asked for."""
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):
+        return not done(study) or any("control" in t.user_attrs for t in trials if t.state == TrialState.WAITING)
+    running = sum(t.state == TrialState.RUNNING and "control" not in t.user_attrs for t in trials)
+    return running + len(finished(study)) < int(study.user_attrs["trials"])
+
+
+def done(study: optuna.Study) -> bool:
+    """Whether as many trials have finished as were asked for."""
+    return len(finished(study)) >= int(study.user_attrs["trials"])
+
+
+def control_key(architecture: Mapping[str, Value]) -> str:
+    """Where a study keeps the control of an architecture."""
+    return f"control {json.dumps(dict(architecture), sort_keys=True)}"
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial meets all bounds."""
+    return all(value <= 0 for value in trial.user_attrs.get("bounds", {}).values())
+
+
+def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Feasible trials that no other feasible one beats in one objective without losing in another."""
+    fair = [trial for trial in trials if feasible(trial)]
+
+    def beaten(a: FrozenTrial) -> bool:
+        return any(all(y >= x for x, y in zip(a.values, b.values, strict=True)) and b.values != a.values for b in fair)
+
+    return [trial for trial in fair if not beaten(trial)]
+
+
+def candidates(
+    trials: Sequence[FrozenTrial], goal: Goal, control_accuracy: float, images: int, count: int
+) -> list[FrozenTrial]:
+    """The trials that are worth a full budget, the most promising first.
+
+    With one objective, the best of those within the bound. With several, the most invariant of those whose accuracy is
+    within two standard errors of the best, which is taken over trials and control; the standard error is the binomial
+    one on ``images`` validation images, as in the one-standard-error rule of Breiman et al. 1984, which with a few
+    hundred images would let the luck of the best run decide. Where no trial comes so near, the most accurate ones.
+    """
+    fair = [trial for trial in trials if feasible(trial)] or list(trials)
+
+    def score(trial: FrozenTrial, key: str) -> float:
+        return float(trial.user_attrs[key])
+
+    if goal.mode != "pareto":
+        inside = [trial for trial in fair if goal.shortfall(trial.user_attrs) <= 0]
+        if not inside:
+            return sorted(fair, key=lambda trial: goal.shortfall(trial.user_attrs))[:count]
+        return sorted(inside, key=lambda trial: -score(trial, goal.objectives[0]))[:count]
+    best = max(control_accuracy, *(score(trial, "accuracy") for trial in fair))
+    error = (best * (1 - best) / images) ** 0.5
+    near = [trial for trial in fair if score(trial, "accuracy") >= best - 2 * error]
+    key = "learned_invariance" if near else "accuracy"
+    distinct = {json.dumps(t.user_attrs["values"], sort_keys=True): t for t in reversed(near or fair)}
+    return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
+
+
+def best_controls(study: optuna.Study, terms: Terms, images: int) -> dict[str, dict[str, Value]]:
+    """What a search without augmentation found best for every architecture, by `control_key`.
+
+    The most invariant of those that are about as accurate as the best, as `candidates` says; what was not tried for an
+    architecture stays out.
+    """
+    space, found = terms.open_space(), {}
+    for architecture in space.architectures():
+        key = control_key(architecture)
+        tried = [t for t in completed(study) if space.architecture(t.user_attrs["values"]) == architecture]
+        control = study.user_attrs[key]
+        best = candidates(tried, terms.goal, control["accuracy"], images, 1) if tried else []
+        # The recipe as it stands was tried too, as the control of this search.
+        if best and best[0].user_attrs["learned_invariance"] > 0:
+            found[key] = space.others(best[0].user_attrs["values"])
+    return found
+
+
+def importance(study: optuna.Study, goal: Goal) -> dict[str, dict[str, float]]:
+    """Share of each objective's variance that each searched field explains (PED-ANOVA); empty with few trials."""
+    if len(completed(study)) < 4:
+        return {}
+    out = {}
+    for k, name in enumerate(goal.objectives):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the evaluator is marked experimental in some releases of Optuna
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+            try:
+                shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=_value(k))
+            except (ValueError, RuntimeError):  # all trials score the same: nothing to explain
+                continue
+        out[name] = {key: float(share) for key, share in shares.items()}
+    return out
+
+
+def wait_for(ask: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
+    """What ``ask`` returns once that is not None; None after ``seconds``."""
+    until = time.monotonic() + seconds
+    while (found := ask()) is None and time.monotonic() < until:
+        time.sleep(pause)
+    return found
+
+
+def _value(k: int) -> Callable[[FrozenTrial], float]:
+    return lambda trial: float(trial.values[k])
+
+
+def _begin(study: optuna.Study, terms: Terms) -> None:
+    """Put the controls in line, then the presets that lie within the space and are no control, each once."""
+    there = {t.user_attrs.get("control") or t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
+    space = terms.open_space()
+    inside = changes_nothing(space.with_values(space.preset(0.0)).policy)
+    taken: list[dict[str, Value]] = []
+    for architecture in space.architectures():
+        key = control_key(architecture)
+        values = {**space.preset(0.0), **terms.control_values(architecture)}
+        if key not in there:
+            study.enqueue_trial(values if inside else {}, user_attrs={"control": key})
+        taken += [values] if inside else []
+    for name, strength in PRESETS.items():
+        preset = space.current() if strength is None else space.preset(strength)
+        if preset is None or preset in taken:
+            continue
+        taken.append(preset)
+        if name not in there:
+            study.enqueue_trial(preset, user_attrs={"preset": name})
+
+
+def _refuse_changes(name: str, mine: Terms, theirs: Terms) -> None:
+    words = differences(mine.open_space(), theirs.open_space())
+    old, new = theirs.model_dump(exclude={"space"}), mine.model_dump(exclude={"space"})
+    words += [f"{key} was {old[key]}, is {new[key]}" for key in old if old[key] != new[key]]
+    if words:
+        more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
+        raise InputError(f"study '{name}' cannot go on with other terms: {'; '.join(words[:2])}{more}")
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
+    if name == "qmc":
+        return optuna.samplers.QMCSampler(
+            seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
+        )
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)

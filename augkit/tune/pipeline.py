@@ -1,0 +1,356 @@
+"""The function behind `augkit.tune`: open or join a study, search with one worker or several, then the finals."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from augkit.augment.contact_sheet import contact_sheet, save
+from augkit.core.cli import Display, HelperInterrupted
+from augkit.core.errors import InputError
+from augkit.core.figures import save_png, summary
+from augkit.core.files import claim, environment, reserve, write
+from augkit.core.jobs.pool import Crew, Spread, is_remote, own_index, recover
+from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import Watch
+from augkit.data import Dataset
+from augkit.invariance import InvarianceReport
+from augkit.measure.comparison import jsonable
+from augkit.train.build import choose_device, fresh_model, load_recipe_data
+from augkit.train.evaluate import check_measurable
+from augkit.train.recipe import Recipe
+from augkit.tune import optuna_study
+from augkit.tune.conclusion import finish
+from augkit.tune.dashboard import annotate
+from augkit.tune.finals import Tuning
+from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.page import tuning_page
+from augkit.tune.progress import Teller
+from augkit.tune.results import search_cost
+from augkit.tune.space import Space, Value
+from augkit.tune.trial import Worker, measuring_cost
+
+JOURNAL = "study.journal"
+SHEET_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Workers(Spread):
+    """How a search is spread over processes.
+
+    Attributes:
+        processes: of one trial, by torchrun.
+        keep: keep the runs of trials.
+        dashboard: write notes and artifacts for optuna-dashboard.
+    """
+
+    processes: int = 1
+    keep: bool = False
+    dashboard: bool = False
+
+
+def tune(  # noqa: PLR0913 (the flags of the command)
+    space: Space | Recipe,
+    folder: Path,
+    *,
+    trials: int = 10,
+    trial_epochs: int | None = None,
+    least_epochs: int | None = None,
+    seeds: int = 3,
+    top: int = 2,
+    goal: Goal | None = None,
+    sampler: str = "tpe",
+    floor: float = optuna_study.FLOOR,
+    tune_control: bool | None = None,
+    storage: str | None = None,
+    study_name: str = "augkit",
+    workers: Workers | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Tune a recipe for accuracy and learned invariance, and judge the result on the test split.
+
+    Args:
+        space: what is searched; of a recipe, the strengths of its policy.
+        folder: gets ``best.yaml``, ``study.journal``, ``results.json``, ``report.html`` and the final runs.
+        trials: finished trials of the search, pruned ones too, controls not counted.
+        trial_epochs: epochs of a trial; half the recipe's when None.
+        least_epochs: epochs before a trial may be pruned; a quarter of ``trial_epochs`` when None.
+        seeds: final training seeds of each recipe.
+        top: trials that are retrained at full length, of which one is chosen.
+        goal: what for; accuracy and learned invariance when None.
+        sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
+        floor: accuracy above chance, and kappa, of a trial must not be clearly below this share of the control's.
+        tune_control: search the control's own fields first, with as many trials, so that augmentation is measured
+            against the best network without it; where fields of training or optimizer are searched when None.
+        storage: Optuna storage (file or URL); ``study.journal`` in ``folder`` when None. A study that exists at a URL
+            is joined: this process then only helps with the search.
+        study_name: of the Optuna study.
+        workers: how the search is spread; one in this process when None.
+        device, resume, overwrite: as in `augkit.fit`.
+        quiet: no progress on standard error.
+
+    Returns:
+        All that ``results.json`` holds, with `Estimate`s; of a study that was joined, what the search holds.
+
+    Raises:
+        InputError, RunError: one line each.
+    """
+    space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
+    crew = workers or Workers()
+    _check(trials, trial_epochs, seeds, top, crew, storage)
+    started = time.monotonic()
+    epochs = trial_epochs or math.ceil(space.recipe.train.epochs / 2)
+    terms = Terms(
+        space=space.to_dict(),
+        goal=goal or Goal(),
+        epochs=epochs,
+        least_epochs=min(epochs, least_epochs or math.ceil(epochs / 4)),
+        sampler=sampler,
+        floor=floor,
+        seed=space.recipe.seed,
+    )
+    target, dataset = choose_device(device), load_recipe_data(space.recipe)
+    check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
+    remote, place = is_remote(storage), storage or str(folder / JOURNAL)
+    twice = space.searches_training if tune_control is None else tune_control
+    if twice and not space.searches_training:
+        raise InputError("--tune-control: expected ranges of train or optim beside the augmentation, got none")
+    # A control is searched for what is best of it by itself, whatever is wanted of augmentation.
+    of_control = {"space": space.without_policy().to_dict(), "goal": Goal()}
+    first = terms.model_copy(update=of_control) if twice else terms
+
+    def take_folder() -> None:
+        claim(folder, resume=resume, overwrite=overwrite)
+        _keep_recipe(folder, space, resume)
+
+    reserve(folder, resume=resume, overwrite=overwrite)
+    inside = "://" not in place and folder.resolve() in Path(place).resolve().parents
+    if inside:
+        take_folder()
+    with Display(0, quiet=quiet) as display:
+        backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
+        for note in dataset.notes:
+            display.line(note)
+        helps = remote and not resume  # until it is known whether the study was there
+
+        def tuning_of(study: optuna.Study, terms: Terms) -> Tuning:
+            return Tuning(study, terms, folder, seeds, top, target, dataset, display)
+
+        begin = _Begin(backend, crew, trials, resume, remote, tuning_of)
+        try:
+            if not (resume or remote):
+                optuna_study.refuse_existing(backend, study_name)
+            tuning, created = begin(optuna_study.control_study(study_name) if twice else study_name, first)
+            helps = not (created or resume)
+            if not inside:
+                take_folder()  # a storage or a study that will not do is refused before anything is replaced
+            index = own_index() if helps else 0
+            _plan(tuning, trials, 1 + twice)
+            if twice:
+                found = _search_control(tuning, place, crew, index)
+                seconds = tuning.phases["search"]
+                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), create=not helps)
+                tuning.phases["search of the control"] = seconds
+            _search(tuning, place, crew, index)
+        except KeyboardInterrupt:
+            raise (HelperInterrupted if helps else KeyboardInterrupt) from None
+        if helps:
+            display.line("the search is done; the command that made the study goes on with the final runs")
+            return {"joined": True, "search_cost": search_cost(tuning.study, tuning.terms)}
+        recipe, results = finish(tuning)
+        results["cost"] = {
+            "seconds": round(time.monotonic() - started, 1),
+            **{key: round(value, 1) for key, value in tuning.phases.items()},
+        }
+        _write(tuning, recipe, results)
+    return results
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Opens the studies of a command, one after the other; ``make`` is told a study and its terms."""
+
+    backend: BaseStorage
+    crew: Workers
+    trials: int
+    resume: bool
+    remote: bool
+    make: Callable[[optuna.Study, Terms], Tuning]
+
+    def __call__(self, name: str, terms: Terms, *, create: bool = True) -> tuple[Tuning, bool]:
+        """The study with what was left unfinished in line again, and whether it was created."""
+        join = self.resume or self.remote
+        study, created = optuna_study.make_or_join(
+            self.backend, name, terms, self.trials, join=join, lead=self.resume, create=create
+        )
+        tuning = self.make(study, terms)
+        again, others = recover(study, self.crew.retries, alone=not self.remote)
+        if again:
+            tuning.display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
+        if others:
+            tuning.display.line(f"{others} trial(s) are under way elsewhere")
+        if foreign := sum(map(optuna_study.is_foreign, study.get_trials(deepcopy=False))):
+            tuning.display.line(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
+        return tuning, created
+
+
+def _search_control(tuning: Tuning, place: str, crew: Workers, index: int) -> dict[str, dict[str, Value]]:
+    """Search without augmentation; the best fields of a control, by architecture."""
+    say = tuning.display.line
+    say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
+    _search(tuning, place, crew, index)
+    found = optuna_study.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
+    say(f"control   {_in_words(found)}")
+    return found
+
+
+def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:
+    fields = [f"{key} {value}" for values in controls.values() for key, value in values.items()]
+    return f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
+
+
+def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: Workers, storage: str | None) -> None:
+    numbers = [trials, seeds, top, crew.count, crew.per_gpu, crew.processes, epochs or 1]
+    if min(numbers) < 1:
+        raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
+    crew.check(storage)
+
+
+def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
+    kept = folder / "recipe.yaml"
+    if resume and kept.is_file() and Recipe.load(kept) != space.recipe:
+        raise InputError(f"'{folder}' tunes another recipe; resume with {kept}")
+    if not kept.is_file():
+        write(kept, space.recipe.to_yaml("what this folder tunes"))
+    write(folder / "space.json", json.dumps(space.to_dict(), indent=2))
+    write(folder / "environment.json", json.dumps(environment(), indent=2))
+
+
+def _plan(tuning: Tuning, trials: int, searches: int) -> None:
+    """The size of the bar, and how much of it is done, before the first of the searches."""
+    images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
+    each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
+    already = len(optuna_study.finished(tuning.study))
+    controls = len(tuning.space.architectures())
+    tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
+
+
+def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
+    started = time.monotonic()
+    told = Teller(tuning)
+    if crew.launcher == "ray" or crew.count > 1:
+        team = Crew(
+            tuning.study,
+            tuning.folder,
+            _arguments(tuning, place, crew),
+            crew,
+            done=lambda: optuna_study.done(tuning.study),
+            progress=lambda: len(optuna_study.finished(tuning.study)),
+            first=first,
+            look=told.look,
+            line=tuning.display.line,
+        )
+        tuning.display.stage(f"searching with {crew.count} workers")
+        try:
+            team.run()
+        finally:
+            tuning.display.panel([])
+    else:
+        watch = Watch(stage=told.stage, work=tuning.display.advance, line=tuning.display.line)
+        worker = Worker(
+            tuning.study,
+            tuning.terms,
+            tuning.dataset,
+            tuning.device,
+            index=first,
+            folder=tuning.folder,
+            keep=crew.keep,
+            processes=crew.processes,
+            watch=watch,
+        )
+        noted = annotate(worker) if crew.dashboard else None
+
+        def on_trial(trial: FrozenTrial, recipe: Recipe, report: InvarianceReport | None) -> None:
+            if noted is not None:
+                noted(trial, recipe, report)
+
+        worker.on_trial = on_trial
+        worker.run()
+    told.trials()
+    tuning.phases["search"] = time.monotonic() - started
+    spent = search_cost(tuning.study, tuning.terms)
+    tuning.display.line(
+        f"search    {spent['trials']} trials, {spent['pruned']} pruned, {spent['answered_from_the_study']} answered"
+        f" from the study; {spent['epochs_run']} epochs run, {spent['epochs_saved']} saved;"
+        f" {tuning.phases['search']:.0f} s"
+    )
+
+
+def _arguments(tuning: Tuning, place: str, crew: Workers) -> list[str]:
+    """Of `augkit.tune.worker`, the same for all workers."""
+    words = ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
+    words += ["--retries", str(crew.retries), "--grace", str(crew.grace)]
+    words += ["--nproc-per-trial", str(crew.processes)]
+    words += ["--device", str(tuning.device)]
+    return words + ["--keep-trials"] * crew.keep + ["--dashboard"] * crew.dashboard
+
+
+def _write(tuning: Tuning, recipe: Recipe, results: dict[str, Any]) -> None:
+    tuning.display.stage("writing the report")
+    named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
+    best = named.to_yaml(_header(tuning, results))
+    sheet = contact_sheet(recipe.policy, some_images(tuning.dataset, recipe))
+    picture = summary(results["response"], [row for row in results["table"] if row["arm"] == "best"])
+    write(tuning.folder / "best.yaml", best)
+    write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
+    write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
+    write(tuning.folder / "results.json", json.dumps(jsonable(results), indent=2, allow_nan=False))
+    write(tuning.folder / "report.html", tuning_page(results, best, sheet))
+
+
+def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:
+    """A few validation images, for a contact sheet."""
+    images = dataset.validation
+    return images.on_canvas(recipe.data.canvas)[:: max(1, len(images) // SHEET_ROWS)][:SHEET_ROWS]
+
+
+def _header(tuning: Tuning, results: dict[str, Any]) -> str:
+    row = next(row for row in results["table"] if row["arm"] == "best" and row["images"] == "typical")
+    learned = format(row["learned_invariance"], ".3f")
+    return (
+        f"Chosen by augkit.tune among {results['settings']['trials']} trials, for accuracy and learned invariance.\n"
+        f"Test split, {row['n_images']} images, {row['n_seeds']} seeds: accuracy {row['accuracy']:.3f}, learned"
+        f" invariance {learned}.\n"
+        f"Run it: python -m augkit.train {tuning.folder / 'best.yaml'}"
+    )
+
+
+def load_study(folder: Path, storage: str | None, name: str | None) -> optuna.Study:
+    """The study of a folder, or one by name in a storage; the folder's only one when ``name`` is None.
+
+    Raises:
+        InputError: there is none.
+    """
+    place = storage or str(folder / JOURNAL)
+    if storage is None and not (folder / JOURNAL).is_file():
+        raise InputError(f"--show: expected a folder of augkit.tune, there is no '{folder / JOURNAL}'")
+    backend = open_storage(place)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
+    names = [known for known in names if name == known or known not in map(optuna_study.control_study, names)]
+    wanted = name or (names[0] if len(names) == 1 else None)
+    if wanted not in names:
+        raise InputError(f"--show: expected --study, one of: {', '.join(names) or 'none'}; got {name or 'none'}")
+    return optuna.load_study(storage=backend, study_name=wanted)

@@ -1,0 +1,93 @@
+"""A search while it runs, on standard error: trials as they finish, what each worker does, the best so far."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from augkit.core.jobs.pool import doing
+from augkit.tune import optuna_study
+from augkit.tune.finals import Tuning
+from augkit.tune.space import Space
+
+FRONT = 6  # trials of the live table
+
+
+class Teller:
+    """Tells of trials as they finish, each once."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.tuning = tuning
+        self.seen = {trial.number for trial in optuna_study.finished(tuning.study)}
+        self.controls: set[str] = set()
+        self.looked = 0.0
+        self.worked = 0.0
+
+    def stage(self, text: str) -> None:
+        """What the worker of this process does; and what it has done."""
+        self.trials()
+        self.tuning.display.stage(text)
+
+    def look(self, states: list[dict[str, Any]]) -> None:
+        """What the workers do."""
+        if time.monotonic() - self.looked < 1:
+            return
+        self.looked = time.monotonic()
+        self.trials()
+        working = sum(float(state.get("work", 0.0)) for state in states)
+        if working > self.worked:
+            self.tuning.display.advance(working - self.worked)
+        self.worked = working
+        self.tuning.display.panel([*map(doing, states), *self.front()])
+
+    def trials(self) -> None:
+        """Lines on trials that have finished since."""
+        tuning, terms = self.tuning, self.tuning.terms
+        attrs = tuning.study.user_attrs
+        for key in {optuna_study.control_key(a) for a in tuning.space.architectures()} - self.controls:
+            if key in attrs:
+                self.controls.add(key)
+                tuning.display.line(
+                    f"{key.removesuffix(' {}')}   accuracy {100 * attrs[key]['accuracy']:5.1f} %"
+                    f"  shift information {100 * attrs[key]['shift_information']['typical']:.1f} % (not augmented)"
+                )
+        for trial in optuna_study.finished(tuning.study):
+            if trial.number in self.seen:
+                continue
+            self.seen.add(trial.number)
+            tuning.display.line(f"trial {trial.number:3d} {in_words(trial, tuning.space)}")
+        done = optuna_study.completed(tuning.study)
+        reference = attrs.get(optuna_study.control_key(tuning.space.architectures()[0]))
+        if done and reference:
+            images = len(tuning.dataset.validation)
+            best = optuna_study.candidates(done, terms.goal, reference["accuracy"], images, 1)[0].user_attrs
+            tuning.display.best(
+                f"best {100 * best['accuracy']:.1f} %, invariance {100 * best['learned_invariance']:.0f} %"
+            )
+
+    def front(self) -> list[str]:
+        """The best trials so far: the front, or the best with one objective."""
+        done, goal = optuna_study.completed(self.tuning.study), self.tuning.terms.goal
+        best = optuna_study.front(done)
+        if not goal.prunes:
+            best.sort(key=lambda trial: -trial.user_attrs["learned_invariance"])
+        return [f"trial {t.number:3d} {in_words(t, self.tuning.space)}" for t in best[:FRONT]]
+
+
+def in_words(trial: FrozenTrial, space: Space) -> str:
+    """What a finished trial scored, and with what."""
+    attrs = trial.user_attrs
+    recipe = space.with_values(attrs["values"])
+    others = ", ".join(f"{key} {value}" for key, value in attrs["values"].items() if not key.startswith("policy."))
+    words = f"{recipe.policy}{'; ' + others if others else ''}"
+    if trial.state == TrialState.PRUNED:
+        return f"pruned after {attrs.get('epochs', 0)} epochs  {words}"
+    third = f"  atypical {100 * attrs['atypical_invariance']:5.1f} %" if "atypical_invariance" in attrs else ""
+    marks = "" if optuna_study.feasible(trial) else "  (below a bound)"
+    same = f"  (as trial {attrs['same_as']})" if "same_as" in attrs else ""
+    return (
+        f"accuracy {100 * attrs['accuracy']:5.1f} %  learned invariance {100 * attrs['learned_invariance']:5.1f} %"
+        f"{third}  {words}{marks}{same}"
+    )

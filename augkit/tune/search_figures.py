@@ -1,0 +1,364 @@
+"""Figures of a search: how its front grew, which fields it tried, how its trials learned and what it cost.
+
+The volume is the hypervolume indicator of Zitzler & Thiele 1998, exact, by slicing along one objective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import NDArray
+
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
+
+PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
+COLOUR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
+UPRIGHT = 8  # parallel axes up to which their names are written level
+WIDEST = 19  # letters of a line up to which it stays level
+LONGEST = 12  # letters of a choice
+APART = 0.07  # of an axis's height that two of its ticks keep
+STYLES: dict[str, dict[str, Any]] = {
+    "complete": {"color": BLUE, "lw": 1.1, "alpha": 0.5},
+    "pruned": {"color": GREY, "lw": 1.0, "alpha": 0.9},
+    "failed": {"color": ORANGE, "lw": 1.0, "ls": ":"},
+    "control": {"color": BLACK, "lw": 1.4, "ls": "--"},
+    "chosen": {"color": BLUE, "lw": 3.0},
+}
+Trials = Sequence[Mapping[str, Any]]
+Array = NDArray[np.float64]
+
+
+def dominated_volume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
+    """Volume between ``reference`` and the points, all objectives maximised.
+
+    Args:
+        points: (N, D) values; a point that is not above the reference in every objective adds nothing, nor does
+            one with a value that is not finite.
+        reference: (D,) values, D of 2 or 3.
+
+    Raises:
+        ValueError: other than 2 or 3 objectives, or points of another length.
+
+    >>> dominated_volume([[1, 3], [2, 2]], [0, 0])
+    5.0
+    """
+    corner = np.asarray(reference, dtype=float)
+    if corner.shape not in {(2,), (3,)} or not np.isfinite(corner).all():
+        raise ValueError(f"reference: expected 2 or 3 finite numbers, got {reference}")
+    if any(len(point) != len(corner) for point in points):
+        raise ValueError(f"points: expected {len(corner)} values each, as the reference has")
+    gains = np.asarray(points, dtype=float).reshape(-1, len(corner)) - corner
+    gains = gains[np.isfinite(gains).all(1) & (gains > 0).all(1)]
+    return _area(gains) if len(corner) == 2 else _sliced(gains)
+
+
+def volumes(trials: Trials, reference: Sequence[float]) -> list[float]:
+    """Dominated volume after each trial of ``_counted``: those that are not feasible leave it as it is."""
+    found, front = [0.0], np.empty((0, len(reference)))
+    for trial in _counted(trials):
+        values = np.asarray(trial["values"], dtype=float)
+        if trial.get("feasible", True) and not (front >= values).all(1).any():
+            front = np.vstack([front[~(front <= values).all(1)], values])
+            found.append(dominated_volume(front.tolist(), reference))
+        else:
+            found.append(found[-1])
+    return found[1:]
+
+
+def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
+    """Dominated volume after each completed trial: ``number``, ``values``, ``feasible``, ``control``.
+
+    The control is left out; a trial that is not feasible takes its place on the x axis and adds nothing.
+    """
+    figure, axes = _figure(5.6, 3.4)
+    counted, y = _counted(trials), volumes(trials, reference)
+    axes.set_xlabel("completed trials")
+    axes.set_ylabel("dominated volume")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not counted:
+        return _without(figure, axes)
+    steps = [0.0, *y]
+    axes.step(range(len(steps)), steps, where="post", color=BLUE, lw=1.6)
+    grown = [k for k in range(1, len(steps)) if steps[k] > steps[k - 1]]
+    axes.scatter(grown, [steps[k] for k in grown], color=BLUE, s=20, zorder=3, label="volume grew")
+    barred = [k for k, trial in enumerate(counted, 1) if not trial.get("feasible", True)]
+    if barred:
+        heights = [steps[k] for k in barred]
+        axes.scatter(barred, heights, color=ORANGE, marker="x", s=24, zorder=4, label="not feasible")
+    axes.set_xlim(0, len(counted) + 0.5)
+    axes.set_ylim(0, 1.08 * steps[-1] or 1.0)
+    _legend(axes)
+    return figure
+
+
+def parallel_coordinates(
+    trials: Trials, space: Mapping[str, Mapping[str, Any]], objective: str | Sequence[str]
+) -> Figure:
+    """One line per trial across the searched fields, coloured by its first objective.
+
+    Args:
+        trials: with ``parameters`` by dotted name, ``values``, and where they apply ``chosen``, ``control`` and
+            ``feasible``. A trial without finite values is left out; a missing parameter leaves a gap in its line.
+        space: ``kind`` (``float``, ``int`` or ``choice``), ``low``, ``high``, ``log``, ``choices``, ``unit`` by
+            dotted name, in the order of the axes. An axis reaches farther where a trial does.
+        objective: name of the first objective, or of several; each is an axis behind those of the fields.
+    """
+    names = [objective] if isinstance(objective, str) else list(objective)
+    drawn = [trial for trial in trials if _finite(trial.get("values"))]
+    axes_of = [
+        _Axis(field, row, [(trial.get("parameters") or {}).get(field) for trial in drawn])
+        for field, row in space.items()
+    ]
+    for k, name in enumerate(names):
+        axes_of.append(_Axis(name, {"kind": "float"}, [trial["values"][k] for trial in drawn]))
+    turned = len(axes_of) > UPRIGHT or max(len(part) for a in axes_of for part in a.label.split("\n")) > WIDEST
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(min(13.0, max(5.6, 1.6 + 1.15 * len(axes_of))), 4.2), layout="constrained")
+        axes = figure.subplots()
+    _draw_axes(axes, axes_of, turned=turned)
+    if not drawn:
+        return _without(figure, axes)
+    first = np.array([trial["values"][0] for trial in drawn], dtype=float)
+    pad = 0.0 if np.ptp(first) else max(1e-3, 0.05 * abs(first[0]))
+    colours = ScalarMappable(Normalize(first.min() - pad, first.max() + pad), COLOUR_MAP)
+    heights = np.array([axis.heights for axis in axes_of])  # (axes, trials)
+    for k in np.argsort(first, kind="stable"):
+        _draw_trial(axes, drawn[k], heights[:, k], tuple(colours.to_rgba(first[k])))
+    figure.colorbar(colours, ax=axes, pad=0.02, aspect=30).set_label(_words(names[0]))
+    _legend(axes, below=True)
+    return figure
+
+
+def learning_curves(trials: Trials, budget: float, label: str = "validation accuracy") -> Figure:
+    """``curve`` (value by epoch) of each trial by its ``state``: complete, pruned (ends in a cross) or failed.
+
+    ``budget`` is the epochs of a trial that is not pruned; ``chosen`` is drawn thick, ``control`` dashed. Values are
+    shares, shown in per cent; those that are not finite are skipped.
+    """
+    figure, axes = _figure(6.4, 3.8)
+    axes.set_xlabel("epochs")
+    axes.set_ylabel(f"{label}, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    count = dict.fromkeys(STYLES, 0)
+    last = float(budget)
+    for trial in trials:
+        kind = next((key for key in ("chosen", "control") if trial.get(key)), trial["state"])
+        known = (trial.get("curve") or {}).items()
+        curve = sorted((float(epoch), 100 * value) for epoch, value in known if _finite([value]))
+        if not curve or kind not in STYLES:
+            continue
+        count[kind] += 1
+        ends = {"pruned": "x"}.get(kind, "o" if len(curve) == 1 else "")
+        x, y = zip(*curve, strict=True)
+        order = 2 + list(STYLES).index(kind) / 10
+        axes.plot(x, y, **STYLES[kind], marker=ends, markevery=[-1], ms=5, zorder=order, clip_on=False)
+        last = max(last, x[-1])
+    axes.set_xlim(0, last)
+    if not any(count.values()):
+        return _without(figure, axes)
+    marks = {}
+    for kind in (kind for kind in STYLES if count[kind]):
+        text = kind if kind in {"chosen", "control"} else f"{kind} ({count[kind]})"
+        marks[text] = Line2D([], [], **STYLES[kind], marker="x" if kind == "pruned" else "", ms=5)
+    _legend(axes, marks)
+    return figure
+
+
+def cost(phases: Mapping[str, float]) -> Figure:
+    """Seconds by phase as one bar to scale; the labels step aside where phases are too short to hold them."""
+    known = {name: float(value) for name, value in phases.items() if _finite([value]) and value > 0}
+    texts = [f"{_words(name)}\n{_duration(value)}" for name, value in known.items()]
+    inches = np.array([0.16 + 0.065 * max(map(len, text.split("\n"))) for text in texts])
+    width = max(7.2, inches.sum() + 0.6)
+    figure, axes = _figure(width, 1.7)
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    axes.set_ylim(-0.5, 2.7)
+    if not known:
+        return _without(figure, axes)
+    unit, name = _unit(sum(known.values()))
+    lengths = np.array(list(known.values())) / unit
+    total, starts = lengths.sum(), np.cumsum(lengths) - lengths
+    middles = starts + lengths / 2
+    places = _spread(middles, inches * total / (width - 0.5), total)
+    for k, text in enumerate(texts):
+        colour = PHASES[k % len(PHASES)]
+        # The edge keeps a phase visible that is narrower than a pixel.
+        axes.barh(0, lengths[k], 0.8, left=starts[k], color=colour, edgecolor=colour, lw=0.8)
+        leader = [middles[k], middles[k], places[k]], [0.4, 0.55, 1.45]
+        axes.plot(*leader, color=colour, lw=0.9, marker="o", markevery=[-1], ms=4, clip_on=False)
+        axes.text(places[k], 1.65, text, ha="center", va="bottom", fontsize=8, color=BLACK, parse_math=False)
+    axes.set_xlim(0, total)
+    axes.set_xlabel(f"{name}, {_duration(total * unit)} in all")
+    return figure
+
+
+class _Axis:
+    """One of the parallel axes: its label, its ticks, and the height (0 to 1, or NaN) of each trial on it."""
+
+    def __init__(self, name: str, row: Mapping[str, Any], values: Sequence[Any]) -> None:
+        unit = row.get("unit")
+        self.label = _words(name).replace(".", "\n") + (f"\n({unit})" if unit else "")
+        if row["kind"] == "choice":
+            choices = [str(choice) for choice in row["choices"]]
+            at = {c: k / (len(choices) - 1) if len(choices) > 1 else 0.5 for k, c in enumerate(choices)}
+            self.heights = np.array([at.get(str(value), np.nan) for value in values])
+            self.ticks: list[tuple[str, float]] = [
+                (c if len(c) <= LONGEST else f"{c[: LONGEST - 1]}…", height) for c, height in at.items()
+            ]
+            return
+        log = bool(row.get("log"))
+        numbers = np.array([float(value) if _finite([value]) else np.nan for value in values], dtype=float)
+        if log:
+            numbers[~(numbers > 0)] = np.nan
+        ends = [float(row[key]) for key in ("low", "high") if row.get(key) is not None]
+        reach = [value for value in (*numbers, *ends) if math.isfinite(value) and (value > 0 or not log)]
+        self.heights, self.ticks = numbers, []
+        if reach:
+            self.heights = _height(numbers, min(reach), max(reach), log=log)
+            self.ticks = _ticks(min(reach), max(reach), log=log, integer=row["kind"] == "int")
+
+
+def _height(numbers: Array, low: float, high: float, *, log: bool) -> Array:
+    if low == high:
+        return np.where(np.isfinite(numbers), 0.5, np.nan)
+    if log:
+        numbers, low, high = np.log(numbers), math.log(low), math.log(high)
+    return (numbers - low) / (high - low)
+
+
+def _ticks(low: float, high: float, *, log: bool, integer: bool) -> list[tuple[str, float]]:
+    """Both ends, and round numbers between them where there is room."""
+    if low == high:
+        return [(f"{low:.3g}", 0.5)]
+    locator: Any = MaxNLocator(4, integer=integer)
+    if log and high > 3 * low:
+        locator = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=8)
+    found: list[tuple[float, float]] = [(low, 0.0), (high, 1.0)]
+    for value in locator.tick_values(low, high):
+        if low < value < high:
+            height = float(_height(np.array([value], dtype=float), low, high, log=log)[0])
+            if all(abs(height - other) >= APART for _, other in found):
+                found.append((float(value), height))
+    # An end is rounded to three digits, a range too narrow for them gets more.
+    digits = min(6, max(3, math.ceil(-math.log10((high - low) / max(abs(low), abs(high)))) + 2))
+    return [(f"{value:.0f}" if integer else f"{value:.{digits}g}", at) for value, at in sorted(found)]
+
+
+def _draw_axes(axes: Axes, axes_of: Sequence[_Axis], *, turned: bool) -> None:
+    axes.spines[:].set_visible(False)
+    axes.set_yticks([])
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_xlim(-0.55, len(axes_of) - 0.85)
+    axes.vlines(range(len(axes_of)), 0, 1, color=BLACK, lw=0.9, zorder=3)
+    way: dict[str, Any] = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if turned else {}
+    labels = [axis.label.replace("\n(", " (").replace("\n", ".") if turned else axis.label for axis in axes_of]
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(axes_of)), labels, fontsize=8, parse_math=False, **way)
+    axes.tick_params(axis="x", length=0, pad=4)
+    behind = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75}
+    for k, axis in enumerate(axes_of):
+        axes.hlines([height for _, height in axis.ticks], k - 0.03, k, color=BLACK, lw=0.8, zorder=3)
+        for text, height in axis.ticks:
+            place: dict[str, Any] = {"ha": "right", "va": "center", "zorder": 5, "bbox": behind}
+            axes.text(k - 0.06, height, text, fontsize=7, parse_math=False, **place)
+
+
+def _draw_trial(axes: Axes, trial: Mapping[str, Any], heights: Array, colour: tuple[float, ...]) -> None:
+    look: dict[str, Any] = {"color": colour, "lw": 1.0, "alpha": 0.75, "zorder": 2}
+    if trial.get("chosen"):
+        edge = [Stroke(linewidth=5.0, foreground=BLACK), Normal()]
+        look |= {"lw": 3.2, "alpha": 1.0, "zorder": 4, "path_effects": edge, "label": "chosen"}
+    elif trial.get("control"):
+        look |= {"color": BLACK, "ls": "--", "lw": 1.3, "alpha": 1.0, "label": "control"}
+    elif not trial.get("feasible", True):
+        look |= {"color": GREY, "ls": ":", "label": "not feasible"}
+    axes.plot(range(len(heights)), heights, marker=".", ms=3, clip_on=False, **look)
+
+
+def _area(gains: Array) -> float:
+    """Area under the stairs of (N, 2) gains over the reference."""
+    down = gains[np.argsort(-gains[:, 0])]
+    widths = -np.diff(down[:, 0], append=0.0)
+    return float((widths * np.maximum.accumulate(down[:, 1])).sum()) if len(down) else 0.0
+
+
+def _sliced(gains: Array) -> float:
+    """Volume under (N, 3) gains: each slice between two heights has the area of the points above it."""
+    down = gains[np.argsort(-gains[:, 2])]
+    depths = -np.diff(down[:, 2], append=0.0) if len(down) else np.empty(0)
+    return float(sum(depth * _area(down[: k + 1, :2]) for k, depth in enumerate(depths) if depth))
+
+
+def _counted(trials: Trials) -> list[Mapping[str, Any]]:
+    """Trials with finite values, without the control, by number."""
+    kept = [trial for trial in trials if not trial.get("control") and _finite(trial.get("values"))]
+    return sorted(kept, key=lambda trial: int(trial["number"]))
+
+
+def _finite(values: Sequence[Any] | None) -> bool:
+    return bool(values) and all(isinstance(v, (int, float, np.number)) and math.isfinite(v) for v in values or ())
+
+
+def _spread(middles: Array, widths: Array, total: float) -> Array:
+    """Centres for labels of these widths, near ``middles``, in order, apart, and within 0 and ``total``."""
+    places = middles.copy()
+    edge = 0.0
+    for k, width in enumerate(widths):
+        places[k] = max(places[k], edge + width / 2)
+        edge = places[k] + width / 2
+    edge = total
+    for k in reversed(range(len(widths))):
+        places[k] = min(places[k], edge - widths[k] / 2)
+        edge = places[k] - widths[k] / 2
+    return places
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return (1.0, "seconds") if seconds < 120 else (60.0, "minutes")
+
+
+def _duration(seconds: float) -> str:
+    unit, name = _unit(seconds)
+    value = seconds / unit
+    shown = f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
+    return f"{shown} {'s' if name == 'seconds' else 'min'}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _legend(axes: Axes, marks: Mapping[str, Any] | None = None, *, below: bool = False) -> None:
+    """Marks by label in a row outside of the axes; those that the axes hold, each label once, if none are given."""
+    if marks is None:
+        handles, labels = axes.get_legend_handles_labels()
+        marks = dict(zip(labels, handles, strict=True))
+    place: dict[str, Any] = {"loc": "upper left" if below else "lower left", "bbox_to_anchor": (0, 0 if below else 1)}
+    if marks:
+        axes.legend(list(marks.values()), list(marks), frameon=False, fontsize=8, ncols=len(marks), **place)
+
+
+def _without(figure: Figure, axes: Axes) -> Figure:
+    behind = {"fc": "white", "ec": "none"}
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 6}
+    axes.text(0.5, 0.5, "nothing to show", color=GREY, bbox=behind, **place)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()

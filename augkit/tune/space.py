@@ -1,0 +1,283 @@
+"""What a search varies: fields of a recipe that are written as a range, or else the strengths of its policy.
+
+In a recipe, ``max_pixels: {search: [0, 8]}`` is a range; ``{search: [0.01, 1], log: true}`` is searched on a log scale,
+``{search: [1, 5], int: true}`` in whole numbers, and ``{choice: [16, 32]}`` among values. ``default`` is where the
+recipe stands; without it, the field's own default where that lies in the range, else the middle.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import Field
+
+from augkit.augment.policy import Policy, Search, search_space
+from augkit.core.errors import InputError
+from augkit.core.schema import Data, set_dotted, validate
+from augkit.train.recipe import Recipe, find_ranges, find_recipe, read_tree
+
+Value = float | int | str | bool
+FIXED = ("name", "data", "invariance", "seed")  # what makes trials comparable
+BUDGET = ("train.epochs", "train.steps", "train.evaluate_every", "train.patience")
+CONTROLS = 32  # architectures of one study, each with a control
+
+
+class Range(Data):
+    """The values of one field: an interval, or a choice."""
+
+    kind: Literal["float", "int", "choice"] = "float"
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: list[Value] = Field([])
+    default: Value
+    unit: str = ""
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna takes it."""
+        if self.kind == "choice":
+            return CategoricalDistribution(self.choices)
+        if self.kind == "int":
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def __contains__(self, value: Value) -> bool:
+        return value in self.choices if self.kind == "choice" else self.low <= float(value) <= self.high
+
+    def __str__(self) -> str:
+        if self.kind == "choice":
+            return f"choice {self.choices}"
+        words = [name for name, on in (("log", self.log), ("int", self.kind == "int")) if on]
+        return " ".join([f"[{self.low:g}, {self.high:g}]", *words])
+
+
+@dataclass(frozen=True)
+class Space:
+    """A recipe as it stands, and dotted fields with their ranges."""
+
+    recipe: Recipe
+    ranges: dict[str, Range]
+
+    @classmethod
+    def load(cls, source: str | Path, overrides: list[str] | None = None) -> Space:
+        """Read a recipe whose fields may be ranges; without any, the strengths of the policy's ops are searched.
+
+        Raises:
+            InputError: as `Recipe.load`; a range that is none, of a field that cannot be searched, or beyond what the
+                field takes.
+        """
+        path = find_recipe(source)
+        return cls.of(read_tree(path, overrides or []), str(path))
+
+    @classmethod
+    def of(cls, tree: dict[str, Any], source: str) -> Space:
+        """The same from a mapping, as a YAML file holds it; ``source`` is named in errors."""
+        written = dict(find_ranges(tree))
+        for dotted in written:
+            if dotted.split(".")[0] in FIXED or dotted in BUDGET:
+                raise InputError(f"{source}: {dotted}: cannot be searched, trials must agree on it")
+        ranges: dict[str, Range] = {}
+        for dotted, node in written.items():
+            ranges[dotted] = _parse(node, dotted, source)
+            set_dotted(tree, dotted.split("."), ranges[dotted].default)
+        recipe = validate(Recipe, tree, source)
+        space = cls(recipe, ranges or policy_ranges(recipe.policy))
+        for dotted, r in ranges.items():
+            for value in r.choices or [rounded(r.low, r), rounded(r.high, r)]:
+                space.with_values({dotted: value})  # raises where the field does not take it
+        architectures = math.prod(len(r.choices) or math.inf for k, r in ranges.items() if k.startswith("model."))
+        if architectures > CONTROLS:
+            raise InputError(
+                f"{source}: expected at most {CONTROLS} architectures, each needs its own control; write the fields of"
+                " model as a choice of few values"
+            )
+        return space
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back."""
+        return {"recipe": self.recipe.model_dump(), "ranges": {k: r.model_dump() for k, r in self.ranges.items()}}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Space:
+        """From `to_dict`."""
+        ranges = {key: validate(Range, value, f"range {key}") for key, value in saved["ranges"].items()}
+        return cls(validate(Recipe, saved["recipe"], "recipe of the study"), ranges)
+
+    def with_values(self, values: Mapping[str, Value]) -> Recipe:
+        """The recipe with these dotted fields.
+
+        >>> from augkit.train.recipe import Recipe
+        >>> space = Space(Recipe(name="x", data={"name": "digits"}), {})
+        >>> space.with_values({"policy.shift.max_pixels": 2.0}).policy.shift.max_pixels
+        2.0
+        """
+        tree = self.recipe.model_dump(exclude_none=True)
+        for dotted, value in values.items():
+            set_dotted(tree, dotted.split("."), value)
+        return validate(Recipe, tree, f"recipe {self.recipe.name}")
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
+        """The values of a trial; numbers have three significant digits, so that a recipe reads well and repeats."""
+        return {key: rounded(trial._suggest(key, r.distribution()), r) for key, r in self.ranges.items()}
+
+    def values_of(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
+        """The same of a finished trial's parameters."""
+        return {key: rounded(value, self.ranges[key]) for key, value in parameters.items() if key in self.ranges}
+
+    def architecture(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """What names the control of these values: those of the network."""
+        return {key: values[key] for key in self.ranges if key.startswith("model.")}
+
+    def architectures(self) -> list[dict[str, Value]]:
+        """All architectures that are searched; one without fields where the network is not."""
+        keys = [key for key in self.ranges if key.startswith("model.")]
+        return [dict(zip(keys, row, strict=True)) for row in itertools.product(*(self.ranges[k].choices for k in keys))]
+
+    def others(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Those of the values that are not of the policy."""
+        return {key: values[key] for key in self.ranges if key in values and not key.startswith("policy.")}
+
+    def control(self, values: Mapping[str, Value]) -> Recipe:
+        """The recipe with these values, not augmented: it differs from them in the policy alone."""
+        return self.with_values(self.others(values)).control()
+
+    def without_policy(self) -> Space:
+        """The search of a control: the recipe not augmented, and the ranges that are not of the policy."""
+        return Space(self.recipe.control(), {k: r for k, r in self.ranges.items() if not k.startswith("policy.")})
+
+    @property
+    def searches_training(self) -> bool:
+        """Whether fields of training or optimizer are searched beside augmentation, which a control could have too."""
+        others = any(key.split(".")[0] not in ("policy", "model") for key in self.ranges)
+        augmented = any(key.startswith("policy.") for key in self.ranges) or not changes_nothing(self.recipe.policy)
+        return others and augmented
+
+    def preset(self, strength: float) -> dict[str, Value]:
+        """The recipe as it stands, but for the policy: every field at ``strength`` of the way to its strong end."""
+        out: dict[str, Value] = {}
+        for dotted, r in self.ranges.items():
+            out[dotted] = r.default
+            if dotted.startswith("policy.") and r.kind != "choice":
+                weak, strong = _weak_and_strong(dotted, r)
+                here = weak * (strong / weak) ** strength if r.log else weak + (strong - weak) * strength
+                out[dotted] = rounded(here, r)
+        return out
+
+    def current(self) -> dict[str, Value] | None:
+        """The recipe as it stands; None where it lies outside of a range."""
+        values = {key: r.default for key, r in self.ranges.items()}
+        return values if all(values[key] in r for key, r in self.ranges.items()) else None
+
+
+def policy_ranges(policy: Policy) -> dict[str, Range]:
+    """Strengths of the ops that a policy has, of shift, rescale and crop where it has none."""
+    current = policy.model_dump()
+    out = {}
+    for dotted, (low, high, unit) in search_space(policy).items():
+        op, key = dotted.split(".")
+        identity = high if dotted == "crop.min_area" else low
+        default = identity if current[op] is None else float(current[op][key])
+        out[f"policy.{dotted}"] = Range(low=low, high=high, default=default, unit=unit)
+    return out
+
+
+def rounded(value: Any, r: Range) -> Value:
+    """Three significant digits of a number, held within the range; what is chosen among stays as it is."""
+    if r.kind != "float":
+        return value if r.kind == "choice" else int(value)
+    return min(max(float(f"{value:.3g}"), r.low), r.high)
+
+
+def changes_nothing(policy: Policy) -> bool:
+    """Whether a policy is the identity whatever is drawn."""
+    if policy.strength == 0:
+        return True
+    if policy.ops or policy.worker_ops or (policy.flip and policy.flip.p):
+        return False
+    shift, rescale, crop = policy.shift, policy.rescale, policy.crop
+    return (
+        (shift is None or shift.p * shift.max_pixels == 0)
+        and (rescale is None or rescale.p * (rescale.max_factor - 1) == 0)
+        and (crop is None or crop.p == 0 or (crop.min_area == 1 and crop.max_ratio == 1))
+    )
+
+
+def differences(mine: Space, other: Space) -> list[str]:
+    """What two spaces differ in, a phrase each."""
+    words = []
+    for key in sorted({*mine.ranges, *other.ranges}):
+        a, b = other.ranges.get(key), mine.ranges.get(key)
+        if str(a) != str(b):
+            words.append(f"{key} was {a or 'not searched'}, is {b or 'not searched'}")
+    old, new = flat(other.recipe.model_dump()), flat(mine.recipe.model_dump())
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key) and key not in mine.ranges:
+            words.append(f"{key} was {old.get(key)}, is {new.get(key)}")
+    return words
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted name.
+
+    >>> flat({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: v for key, item in tree.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}
+
+
+def _weak_and_strong(dotted: str, r: Range) -> tuple[float, float]:
+    # A crop's smallest window is weakest at the top of its range; everything else at the bottom.
+    return (r.high, r.low) if dotted.endswith("crop.min_area") else (r.low, r.high)
+
+
+def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
+    known = {"search", "log", "int", "choice", "default"}
+    if not set(node) <= known or {"search", "choice"} <= set(node):
+        raise InputError(
+            f"{source}: {dotted}: expected {{search: [low, high]}} with log, int, default, or {{choice: []}}"
+        )
+    if "choice" in node:
+        choices = node["choice"]
+        plain = isinstance(choices, list) and all(isinstance(c, (int, float, str)) for c in choices)
+        if not plain or len(set(choices)) < 2:
+            raise InputError(f"{source}: {dotted}: expected a choice of two different values or more, got {choices}")
+        return Range(kind="choice", choices=choices, default=node.get("default", choices[0]))
+    ends = node["search"]
+    numbers = isinstance(ends, list) and len(ends) == 2 and all(type(v) in (int, float) for v in ends)
+    if not numbers or not -math.inf < ends[0] < ends[1] < math.inf:
+        raise InputError(f"{source}: {dotted}: expected search: [low, high] with low below high, got {ends}")
+    low, high, log, whole = ends[0], ends[1], bool(node.get("log")), bool(node.get("int"))
+    if log and low <= 0:
+        raise InputError(f"{source}: {dotted}: expected a log range above 0, got {ends}")
+    if whole and not all(float(v).is_integer() for v in ends):
+        raise InputError(f"{source}: {dotted}: expected whole ends of an int range, got {ends}")
+    own, unit = _field(dotted)
+    middle = math.sqrt(low * high) if log else (low + high) / 2
+    # A default of 0 is a field that is off: a recipe that names a range for it does not mean that.
+    fits = isinstance(own, (int, float)) and own and low <= own <= high
+    start = float(own) if fits and own is not None else middle
+    found = Range(kind="int" if whole else "float", low=low, high=high, log=log, default=0, unit=unit)
+    return found.model_copy(update={"default": node.get("default", rounded(round(start) if whole else start, found))})
+
+
+def _field(dotted: str) -> tuple[Value | None, str]:
+    """The default of a recipe's field and its unit, where it has them."""
+    model: Any = Recipe
+    field: Any = None
+    for part in dotted.split("."):
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return None, ""
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((option for option in options if hasattr(option, "model_fields")), None)
+    unit = next((row.unit for row in field.metadata if isinstance(row, Search)), "")
+    return field.default, unit

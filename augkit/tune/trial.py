@@ -1,0 +1,332 @@
+"""One trial: its recipe trained, measured and judged; and a worker, who runs one after the other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from augkit.core.errors import RunError, WriteError
+from augkit.core.jobs.liveness import BEAT, PROCESS, sign_on
+from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Later, Surplus, Watch, frozen, stand_by, take_one
+from augkit.data import Dataset, Images, atypical
+from augkit.invariance import InvarianceReport, learned_invariance, unsaid
+from augkit.train.evaluate import measure_model
+from augkit.train.loop import fit
+from augkit.train.recipe import Recipe
+from augkit.train.run import Run
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.space import Space
+
+SETTLE = 2.0  # seconds in which what has failed is in line again
+
+
+@dataclass
+class Worker:
+    """Runs trials of a study until as many as asked for have finished.
+
+    Attributes:
+        study, terms: of the search.
+        dataset: of its recipe; the test split stays closed.
+        index: of this worker, from which its sampler's seed derives.
+        folder: for runs of controls and trials; nothing is kept when None.
+        keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
+        processes: of one trial, started by torchrun.
+        lengths: of shifts in pixels at which a trial's response curve is taken.
+        on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
+            study has its result.
+    """
+
+    study: optuna.Study
+    terms: Terms
+    dataset: Dataset
+    device: torch.device
+    index: int = 0
+    folder: Path | None = None
+    keep: bool = False
+    processes: int = 1
+    lengths: Sequence[float] = ()
+    watch: Watch = field(default_factory=Watch)
+    on_trial: Callable[[FrozenTrial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
+
+    def __post_init__(self) -> None:
+        self.space = Space.from_dict(self.terms.space)
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{self.index}"
+        self.failed = 0
+        self.validation = self.dataset.validation
+        self.sets: dict[str, Images] = {"typical": self.validation}
+        if self.terms.goal.atypical:
+            self.sets |= atypical(self.validation, seed=self.terms.seed, data=self.dataset.name)
+        optuna_study.equip(self.study, self.terms, self.index)
+
+    def run(self) -> None:
+        """Work until enough trials have finished and every control is there.
+
+        Raises:
+            RunError: three trials failed in a row, or a control.
+            KeyboardInterrupt: what was begun is in line again.
+        """
+        while not optuna_study.done(self.study) or self._missing_controls():
+            self._refuse_lost_controls()
+            if not optuna_study.open_places(self.study):
+                stand_by(self.study, self.watch, "waiting for trials of other workers")
+                continue
+            self.one()
+
+    def one(self) -> None:
+        """Run one trial; raises as `run`."""
+        take_one(self.study, self._trial, self.watch)
+
+    def _missing_controls(self) -> set[str]:
+        keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
+        return keys - set(self.study.user_attrs)
+
+    def _refuse_lost_controls(self) -> None:
+        """RunError where a control is missing and nobody is going to train it."""
+        if self._lost_controls():
+            time.sleep(SETTLE)
+        if lost := self._lost_controls():
+            raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
+
+    def _lost_controls(self) -> set[str]:
+        if not self._missing_controls():
+            return set()
+        under_way = self._controls(TrialState.RUNNING, TrialState.WAITING)
+        return self._missing_controls() - under_way  # missing now, since one may have ended in between
+
+    def _controls(self, *states: TrialState) -> set[str]:
+        trials = self.study.get_trials(deepcopy=False, states=states)
+        return {trial.user_attrs["control"] for trial in trials if "control" in trial.user_attrs}
+
+    def _trial(self, trial: optuna.Trial) -> float | Sequence[float]:
+        sign_on(trial, self.name)
+        control = trial.user_attrs.get("control")
+        if control is not None:
+            return self._control(trial, control)
+        if not optuna_study.has_place(self.study, trial.number):
+            raise Surplus
+        if self._controls(TrialState.WAITING):
+            raise Later  # one that was interrupted stands behind the first trials
+        values = self.space.suggest(trial)
+        trial.set_user_attr("values", values)
+        twin = next((t for t in optuna_study.finished(self.study) if t.user_attrs.get("values") == values), None)
+        if twin is not None:
+            return self._as(trial, twin)
+        architecture = self.space.architecture(values)
+        reference = self._reference(optuna_study.control_key(architecture))
+        began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
+        place = len(optuna_study.finished(self.study)) + 1
+        self.watch.stage(f"trial {trial.number}, {place} of {self.study.user_attrs['trials']}")
+        try:
+            report, found = self.score(trial, recipe, reference)
+        except optuna.TrialPruned:
+            trial.set_user_attr("seconds", time.monotonic() - began)
+            self.failed = 0
+            self.on_trial(frozen(self.study, trial.number), recipe, None)
+            raise
+        except WriteError as error:
+            raise GiveUpError(str(error)) from None  # no fault of the trial, and the next would fare no better
+        except RunError as error:
+            trial.set_user_attr("error", str(error))
+            self.failed += 1
+            if self.failed == IN_A_ROW:
+                raise GiveUpError(f"three trials failed in a row, the last one: {error}") from None
+            raise
+        self.failed = 0
+        found["seconds"] = time.monotonic() - began
+        self._judge(trial, found, reference)
+        self.on_trial(frozen(self.study, trial.number), recipe, report)
+        return [found[name] for name in self.terms.goal.objectives]
+
+    def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+        """Write what was found, and how far it is from the bounds."""
+        chance, terms = 1 / len(self.dataset.classes), self.terms
+        least = {
+            "accuracy": chance + terms.floor * (reference["accuracy"] - chance),
+            "kappa": terms.floor * reference["kappa"],
+        }
+        bounds = {key: low - self._error(found[key]) - found[key] for key, low in least.items()}
+        if terms.goal.at_least is not None:
+            bounds["at_least"] = terms.goal.shortfall(found)
+        for key, value in bounds.items():
+            trial.set_constraint(key, value)
+        for key, value in {**found, "bounds": bounds}.items():
+            trial.set_user_attr(key, value)
+
+    def _error(self, share: float) -> float:
+        """Two standard errors of a share on the validation images: what is lower by less is not clearly lower."""
+        inside = min(1.0, max(0.0, share))
+        return 2 * float((inside * (1 - inside) / len(self.validation)) ** 0.5)
+
+    def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
+        """The answer of a trial with the same values."""
+        for key, value in twin.user_attrs.items():
+            if key not in ("worker", "preset", "seconds", BEAT, PROCESS):
+                trial.set_user_attr(key, value)
+        trial.set_user_attr("same_as", twin.number)
+        trial.set_user_attr("seconds", 0.0)
+        for key, value in twin.user_attrs.get("bounds", {}).items():
+            trial.set_constraint(key, value)
+        if self.terms.goal.prunes:
+            for epoch, value in twin.intermediate_values.items():
+                trial.report(value, epoch)
+        self.watch.work(self._cost())
+        if twin.state == TrialState.PRUNED:
+            raise optuna.TrialPruned
+        return list(twin.values)
+
+    def _reference(self, key: str) -> dict[str, Any]:
+        """What the control scored, once it is there."""
+        while (found := self.study.user_attrs.get(key)) is None:
+            self._refuse_lost_controls()
+            if key in self._controls(TrialState.WAITING):
+                raise Later  # its worker has died, or handed it back
+            stand_by(self.study, self.watch, "waiting for the control of another worker")
+        return dict(found)
+
+    def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
+        """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
+        architecture = dict(next(a for a in self.space.architectures() if optuna_study.control_key(a) == key))
+        self.watch.stage("control, not augmented")
+        began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
+        found = self.score_control(recipe, trial.number)
+        found |= {"number": trial.number, "epochs": recipe.train.epochs, "seconds": time.monotonic() - began}
+        trial.set_user_attr("architecture", architecture)
+        self.study.set_user_attr(key, found)
+        own = frozen(self.study, trial.number)
+        if not (own.params or own.system_attrs.get("fixed_params")):
+            raise Surplus  # no augmentation is no point of the space
+        self.space.suggest(trial)
+        scores = {"accuracy": found["accuracy"], "learned_invariance": 0.0, "atypical_invariance": 0.0}
+        beside = {"kappa": found["kappa"], "shift_information": found["shift_information"]["typical"]}
+        self._judge(trial, {**scores, **beside}, found)
+        return [scores[name] for name in self.terms.goal.objectives]
+
+    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        """Train and measure a control: ``accuracy``, ``kappa``, and ``shift_information`` per set of images.
+
+        Sets about which it says next to nothing are left out.
+        """
+        kept = self.folder / "controls" / f"{self.study.study_name}-{number}" if self.folder else None
+        try:
+            run = self._train(recipe, number, kept, [])
+        except RunError as error:
+            raise GiveUpError(f"the control could not be trained: {error}") from None
+        reports = {name: self._measure(run, images) for name, images in self.sets.items()}
+        typical = reports["typical"]
+        if not learned_invariance(typical, typical).defined:
+            raise GiveUpError(
+                "the control's answers hardly vary under shift, so learned invariance is undefined; "
+                "train longer (train.epochs) or measure larger shifts (invariance.max_shift)"
+            )
+        said = {name: r.shift_information.value for name, r in reports.items() if not unsaid(r, typical)}
+        if self.terms.goal.atypical and len(said) == 1:
+            raise GiveUpError("the control says next to nothing about any atypical images; leave --atypical out")
+        return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
+
+    def score(
+        self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]
+    ) -> tuple[InvarianceReport | None, dict[str, Any]]:
+        """Train and measure a trial: what the objectives are, ``shift_information``, ``kappa`` and ``epochs``."""
+        goal, curve = self.terms.goal, []
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            value = _along(goal, row, reference)
+            if value is None:
+                return
+            curve.append(value)
+            trial.set_user_attr("epochs", row["epoch"])
+            trial.report(value, row["epoch"])
+            if row["epoch"] < recipe.train.epochs and trial.should_prune():
+                raise optuna.TrialPruned
+
+        kept = self.folder / "trials" / f"{self.study.study_name}-{trial.number}" if self.folder and self.keep else None
+        run = self._train(recipe, trial.number, kept, [on_epoch] if goal.prunes else [])
+        report = self._measure(run, self.validation, self.lengths)
+        found = {
+            "accuracy": report.accuracy.value,
+            "learned_invariance": 1 - _variability(report) / reference["shift_information"]["typical"],
+            "shift_information": _variability(report),
+            "kappa": report.kappa.value,
+            "epochs": recipe.train.epochs,
+        }
+        if goal.atypical:
+            its = {name: value for name, value in reference["shift_information"].items() if name != "typical"}
+            learned = [1 - _variability(self._measure(run, self.sets[name])) / value for name, value in its.items()]
+            found["atypical_invariance"] = sum(learned) / len(learned)
+        return report, found
+
+    def _budgeted(self, recipe: Recipe) -> Recipe:
+        """The recipe with the epochs of a trial, and measured along the way where the search prunes by that."""
+        every = 1 if self.terms.goal.prunes else recipe.train.evaluate_every
+        along = 1 if self.terms.goal.mode == "invariance" else None
+        train = {**recipe.train.model_dump(), "epochs": self.terms.epochs, "steps": None, "evaluate_every": every}
+        invariance = {**recipe.invariance.model_dump(), "every": along}
+        return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
+
+    def _train(
+        self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[dict[str, Any]], None]]
+    ) -> Run:
+        def on_epoch(row: dict[str, Any]) -> None:
+            self.watch.work(1)
+            self.watch.epoch(number, row, recipe.train.epochs)
+            for call in callbacks:
+                call(row)
+
+        if self.processes > 1:
+            from augkit.train.torchrun import fit_by_torchrun
+
+            device = None if self.device.type == "cuda" else str(self.device)
+            return fit_by_torchrun(recipe, output, self.processes, self.dataset, on_epoch, self.watch.alive, device)
+        return fit(
+            recipe,
+            output=output,
+            resume=True,
+            device=self.device,
+            dataset=self.dataset,
+            on_epoch=on_epoch,
+            alive=self.watch.alive,
+        )
+
+    def _measure(self, run: Run, images: Images, lengths: Sequence[float] = ()) -> InvarianceReport:
+        def on_batch(done: int, of: int) -> None:
+            self.watch.alive()
+
+        report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
+        self.watch.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
+        return report
+
+    def _cost(self) -> float:
+        """A trial, in epochs of training."""
+        images, recipe = len(self.validation), self.space.recipe
+        return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
+
+
+def measuring_cost(recipe: Recipe, images: int, trained_on: int, lengths: int = 0) -> float:
+    """What measuring costs, in epochs of training: a forward pass is about two thirds of a training step."""
+    return images * (1 + 2 * recipe.invariance.pairs + lengths) / (1.5 * trained_on)
+
+
+def _along(goal: Goal, row: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    """The objective on the way, where this epoch has it."""
+    if goal.mode == "accuracy":
+        return row.get("validation_accuracy")
+    moved = row.get("shift_information")
+    if moved is None:
+        return None
+    return 1 - (1.0 if moved["value"] is None else moved["value"]) / reference["shift_information"]["typical"]
+
+
+def _variability(report: InvarianceReport) -> float:
+    """Shift information; 1, the most that there is, of a network whose answers say nothing."""
+    found = report.shift_information
+    return found.value if found.defined else 1.0
