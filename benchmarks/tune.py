@@ -32,7 +32,8 @@ from machine import environment, loads
 from augkit.core.jobs.storage import open_storage
 from augkit.train.build import load_recipe_data
 from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import Terms
 from augkit.tune.search_figures import dominated_volume
 from augkit.tune.space import Space
 from augkit.tune.trial import Worker

@@ -15,10 +15,12 @@ from optuna.trial import TrialState
 from augkit.compare.study import queue as cell_queue
 from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
 from augkit.compare.study.pipeline import run_study
-from augkit.compare.study.queue import JOURNAL, TOKEN, CellQueue, CellWorker, check_shared, leading
+from augkit.compare.study.queue import JOURNAL, TOKEN, CellQueue, check_shared, leading
 from augkit.compare.study.schema import Study
+from augkit.compare.study.worker import CellWorker
 from augkit.core.errors import InputError, RunError
-from augkit.core.jobs.pool import Spread, recover
+from augkit.core.jobs.pool import Spread
+from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.retry import requeue
 from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import Watch, take_one

@@ -25,6 +25,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import wait_for
 from augkit.tune import optuna_study
 from augkit.tune.space import Space
 
@@ -192,7 +193,7 @@ class Team:
 
 
 def wait(ask: Callable[[], Any], what: str) -> Any:
-    found = optuna_study.wait_for(ask, PATIENCE, pause=0.02)
+    found = wait_for(ask, PATIENCE, pause=0.02)
     assert found is not None, f"no {what} within {PATIENCE:.0f} s"
     return found
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from augkit.core.errors import InputError
+from augkit.core.json import jsonable
 from augkit.invariance import CarryOver, Estimate, InvarianceReport
 from augkit.invariance.information import FACTORS
-from augkit.measure.comparison import Arm, Contrast, closing_table, conclusion, jsonable, response_curve
+from augkit.measure.comparison import Arm, Contrast, closing_table, conclusion, response_curve
 from augkit.measure.tables import cells, headings, html_table
 from augkit.train.recipe import Recipe
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import augkit
 from augkit.architectures import build_model
+from augkit.core import random_streams
 from augkit.core.errors import InputError
 from augkit.data import Dataset, Images, localization
 from augkit.invariance import make_protocol, probes
@@ -140,7 +141,7 @@ def test_layer_loss_against_energies_of_a_subsampling_in_numpy() -> None:
     ).double()  # fmt: skip
     image = torch.rand(1, 1, 16, 16, dtype=torch.float64)
     found = probes.layer_loss(net, image, draws=1, max_shift=2.0, seed=9)
-    x, y = views.stream(9, views.LAYERS, 0).uniform(-2, 2, (1, 2))[0]
+    x, y = random_streams.stream(9, views.LAYERS, 0).uniform(-2, 2, (1, 2))[0]
 
     def numpy_shift(maps: np.ndarray, y: float, x: float) -> np.ndarray:
         height, width = maps.shape[-2:]
@@ -399,7 +400,7 @@ def test_pixel_sharpness_of_a_point_is_the_response_of_the_kernel(kernel: str) -
     fy, fx = np.fft.fftfreq(15), np.fft.fftfreq(12)
     high = np.hypot(fy[:, None], fx) > 0.25
     for n in range(2):
-        shifts = views.stream(2, views.PHASE, n).random((3, 2))
+        shifts = random_streams.stream(2, views.PHASE, n).random((3, 2))
         left = [(gain(kernel, y, fy)[:, None] * gain(kernel, x, fx))[high].mean() for x, y in shifts]
         assert found[n] == pytest.approx(np.mean(left), rel=1e-6)
 

@@ -12,7 +12,8 @@ import pytest
 from augkit.core.cli import run
 from augkit.core.jobs.storage import open_storage
 from augkit.tune import __main__ as tune
-from augkit.tune.optuna_study import Terms, best_controls, control_key, control_study
+from augkit.tune.optuna_study import Terms, control_key, control_study
+from augkit.tune.selection import best_controls
 from augkit.tune.space import Space
 
 SMOOTHING = "train.label_smoothing={search: [0, 0.7], default: 0}"

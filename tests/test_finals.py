@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from augkit.invariance import Estimate
-from augkit.tune.finals import decide
-from augkit.tune.optuna_study import Goal
+from augkit.tune.goal import Goal
+from augkit.tune.selection import decide
 
 NAN = float("nan")
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from toy import Toy, make_terms, open_toy
 
 from augkit.core.errors import RunError
-from augkit.core.jobs.pool import recover
+from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.retry import Retry, requeue, requeue_interrupted
 from augkit.core.jobs.storage import StorageLostError, open_storage
 from augkit.core.jobs.worker import GiveUpError, Watch, frozen, take_one

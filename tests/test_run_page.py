@@ -19,6 +19,7 @@ from augkit.core.errors import InputError
 from augkit.train import __main__ as train
 from augkit.train.page import RunRecord, least_accurate, most_confused, run_page, summary, wilson
 from augkit.train.recipe import Recipe
+from augkit.train.report import write_report
 
 ENVIRONMENT = {"versions": {"torch": "2"}, "machine": {"gpu": None, "threads": 2}}
 SHEET = Image.new("L", (8, 8))
@@ -130,8 +131,8 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_run_from_python_gets_it_too(tmp_path: Path, tiny: Recipe) -> None:
     made = augkit.fit(tiny, output=tmp_path / "run", device="cpu")
     data = augkit.load_dataset(tiny.data.name, limit=tiny.data.limit)
-    report = train.write_report(made, data)
+    report = write_report(made, data)
     assert report == tmp_path / "run" / "report.html"
     assert "Confusion matrix" in report.read_text()
     with pytest.raises(InputError, match="expected a run with a folder, got one without"):
-        train.write_report(dataclasses.replace(made, folder=None), data)
+        write_report(dataclasses.replace(made, folder=None), data)

@@ -15,12 +15,14 @@ from toy import RECIPE, Toy, make_terms, open_toy
 
 import augkit
 from augkit.core.errors import InputError, RunError
-from augkit.core.jobs.pool import recover, requeue_of, visible_gpus
+from augkit.core.jobs import worker
+from augkit.core.jobs.pool import visible_gpus
+from augkit.core.jobs.recovery import recover, requeue_of
 from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import Watch, take_one
 from augkit.train.recipe import Recipe
-from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal
+from augkit.tune import optuna_study, selection
+from augkit.tune.goal import Goal
 from augkit.tune.results import outcome, search_cost
 from augkit.tune.trial import Worker
 
@@ -48,12 +50,10 @@ def test_exactly_as_many_trials_as_asked_for_and_presets_first(tmp_path: Path) -
 def test_a_synthetic_truth_is_found(tmp_path: Path, sampler: str) -> None:
     worker = open_toy(tmp_path / "j", make_terms(sampler=sampler, seed=3), 30)
     worker.run()
-    chosen = optuna_study.candidates(optuna_study.completed(worker.study), Goal(), 0.94, 1_000, 2)[0].user_attrs[
-        "values"
-    ]
+    chosen = selection.candidates(optuna_study.completed(worker.study), Goal(), 0.94, 1_000, 2)[0].user_attrs["values"]
     assert chosen["policy.shift.max_pixels"] * chosen["policy.shift.p"] > (1.5 if sampler == "random" else 2)
     assert chosen["policy.rescale.max_factor"] < 1.12
-    importance = optuna_study.importance(worker.study, Goal())
+    importance = selection.importance(worker.study, Goal())
     assert max(importance["accuracy"], key=importance["accuracy"].__getitem__) == "policy.rescale.max_factor"
 
 
@@ -190,7 +190,7 @@ def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
         if trial.state == TrialState.PRUNED:
             assert min(trial.intermediate_values) == 1
             assert 2 <= max(trial.intermediate_values) < 8, "not before the least budget"
-    best = optuna_study.candidates(optuna_study.completed(worker.study), goal, 0.94, 1_000, 3)
+    best = selection.candidates(optuna_study.completed(worker.study), goal, 0.94, 1_000, 3)
     assert all(trial.user_attrs["learned_invariance"] >= 0.3 for trial in best)
     assert best[0].user_attrs["values"]["policy.rescale.max_factor"] < 1.1
     held = outcome(worker.study, worker.terms)
@@ -211,8 +211,8 @@ def test_a_collapsed_trial_is_infeasible(tmp_path: Path) -> None:
 
     worker = open_toy(tmp_path / "j", make_terms(), 4, kind=Collapsing)
     worker.run()
-    assert not any(map(optuna_study.feasible, optuna_study.completed(worker.study)))
-    assert optuna_study.front(optuna_study.completed(worker.study)) == []
+    assert not any(map(selection.feasible, optuna_study.completed(worker.study)))
+    assert selection.front(optuna_study.completed(worker.study)) == []
     sampled = optuna.load_study(storage=worker.study._storage, study_name="s").best_trials
     assert numbers(sampled) == [0], "Optuna knows the bounds too"
 
@@ -287,9 +287,9 @@ def test_front_and_candidates_by_hand() -> None:
     trials = scored((0.96, 0.1), (0.95, 0.6), (0.94, 0.5), (0.80, 0.9))
 
     def chosen(*arguments: Any) -> list[int]:
-        return [trial.user_attrs["values"]["k"] for trial in optuna_study.candidates(trials, *arguments)]
+        return [trial.user_attrs["values"]["k"] for trial in selection.candidates(trials, *arguments)]
 
-    assert [trial.user_attrs["values"]["k"] for trial in optuna_study.front(trials)] == [0, 1, 3]
+    assert [trial.user_attrs["values"]["k"] for trial in selection.front(trials)] == [0, 1, 3]
     # Two standard errors of 0.96 on 500 images are 0.0175, on 50,000 images 0.00175.
     assert chosen(Goal(), 0.9, 500, 2) == [1, 0]
     assert chosen(Goal(), 0.9, 50_000, 2) == [0]
@@ -333,7 +333,7 @@ def test_one_who_joins_waits_until_the_first_trials_are_in_line(
     storage = open_storage(tmp_path / "j")
     made = optuna.create_study(storage=storage, study_name="s", directions=["maximize", "maximize"])
     made.set_user_attr("terms", terms.model_dump())  # the maker has come this far
-    monkeypatch.setattr(optuna_study, "READY", 0.1)
+    monkeypatch.setattr(worker, "READY", 0.1)
     with pytest.raises(InputError, match="study 's' is not ready"):
         optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
     assert made.get_trials() == []

@@ -15,7 +15,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from augkit.core.figures import BLUE, GREY, plane, svg
+from augkit.compare.study.report.figures import plane
+from augkit.core.figures import BLUE, GREY, svg
 from augkit.tune import search_figures as figures
 
 UNIT = st.floats(0, 1, allow_nan=False)

@@ -10,8 +10,9 @@ import pytest
 from toy import make_terms, open_toy
 
 from augkit.core.errors import InputError
-from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal
+from augkit.core.jobs import worker
+from augkit.tune import selection
+from augkit.tune.goal import Goal
 
 
 def trial(number: int, accuracy: float, learned: float) -> optuna.trial.FrozenTrial:
@@ -26,7 +27,7 @@ def trial(number: int, accuracy: float, learned: float) -> optuna.trial.FrozenTr
 def near(best: float, images: int, accuracies: list[float], control: float = 0.0) -> list[int]:
     """Numbers of the trials that count as accurate as the best; all others are more invariant than these."""
     trials = [trial(0, best, 0.0), *(trial(k + 1, a, 0.9 - 0.1 * k) for k, a in enumerate(accuracies))]
-    return [t.number for t in optuna_study.candidates(trials, Goal(), control, images, 9)]
+    return [t.number for t in selection.candidates(trials, Goal(), control, images, 9)]
 
 
 def test_the_bar_is_two_binomial_standard_errors_below_the_best() -> None:
@@ -43,13 +44,13 @@ def test_the_bar_is_taken_from_a_control_that_is_better() -> None:
 
 def test_waiting_ends_with_an_answer_or_with_the_time() -> None:
     answers = iter([None, None, 0, 1])
-    assert optuna_study.wait_for(lambda: next(answers), 30, 0.001) == 0  # 0 is an answer
+    assert worker.wait_for(lambda: next(answers), 30, 0.001) == 0  # 0 is an answer
     assert next(answers) == 1, "nobody is asked again after the answer"
     started = time.monotonic()
-    assert optuna_study.wait_for(lambda: None, 0.05, 0.01) is None
+    assert worker.wait_for(lambda: None, 0.05, 0.01) is None
     assert 0.05 <= time.monotonic() - started < 5
     started = time.monotonic()
-    assert optuna_study.wait_for(lambda: "there", 30, 20) == "there"
+    assert worker.wait_for(lambda: "there", 30, 20) == "there"
     assert time.monotonic() - started < 5, "an answer that is there is not waited for"
 
 

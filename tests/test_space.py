@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from augkit.augment.policy import Policy
+from augkit.augment.policy import Policy, changes_nothing
 from augkit.core.errors import InputError
 from augkit.train.recipe import Recipe
-from augkit.tune.space import CONTROLS, Range, Space, changes_nothing, differences, rounded
+from augkit.tune.space import CONTROLS, Range, Space, differences, rounded
 
 BASE: dict[str, Any] = {"name": "toy", "data": {"name": "digits"}, "policy": {"shift": {}, "crop": {}}}
 WRITTEN = [

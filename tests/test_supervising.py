@@ -14,7 +14,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.liveness import PROCESS, process_mark
-from augkit.core.jobs.pool import _lives, _Member
+from augkit.core.jobs.pool import _Member
+from augkit.core.jobs.recovery import _lives
 
 HOUR = 3600.0
 

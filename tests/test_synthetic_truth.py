@@ -12,8 +12,9 @@ from PIL import Image
 
 from augkit.core.jobs.storage import open_storage
 from augkit.train.build import load_recipe_data
-from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune import optuna_study, selection
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import Terms
 from augkit.tune.space import Space
 from augkit.tune.trial import Worker
 
@@ -58,7 +59,7 @@ def test_only_what_labels_forgive_is_raised(blobs: Path, tmp_path: Path) -> None
     worker = Worker(study, terms, load_recipe_data(space.recipe), torch.device("cpu"))
     worker.run()
     reference = study.user_attrs[optuna_study.control_key({})]["accuracy"]
-    chosen = optuna_study.candidates(optuna_study.completed(study), Goal(), reference, len(worker.validation), 3)
+    chosen = selection.candidates(optuna_study.completed(study), Goal(), reference, len(worker.validation), 3)
     shift, rescale, crop = (
         np.median([trial.user_attrs["values"][f"policy.{key}"] for trial in chosen])
         for key in ("shift.max_pixels", "rescale.max_factor", "crop.min_area")

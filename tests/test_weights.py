@@ -22,7 +22,7 @@ from torch import nn
 
 import augkit
 from augkit.architectures.weights import fit_weights, read_weights, unwrapped
-from augkit.compare.__main__ import finished_recipe
+from augkit.compare.recipes import finished_recipe
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.safe_files import Unreadable, load_safely
 from augkit.measure.__main__ import main as measure

@@ -13,7 +13,8 @@ from augkit.core.jobs.storage import open_storage
 from augkit.data import Dataset, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import Terms
 from augkit.tune.space import Space
 from augkit.tune.trial import Worker
 

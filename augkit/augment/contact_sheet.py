@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from pathlib import Path
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,15 +33,3 @@ def grid(tiles: Tensor, zoom: int = 1) -> Image.Image:
     array = sheet.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array[..., 0] if channels == 1 else array)
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
-
-
-def data_url(picture: Image.Image) -> str:
-    """A picture as a ``data:`` URL."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def save(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, whatever the file is called."""
-    picture.save(path, format="PNG", optimize=True)

@@ -243,3 +243,17 @@ def with_values(policy: Policy, values: dict[str, float]) -> Policy:
         op, key = dotted.split(".")
         tree.setdefault(op, {})[key] = value
     return validate(Policy, tree, "policy")
+
+
+def changes_nothing(policy: Policy) -> bool:
+    """Whether a policy is the identity whatever is drawn."""
+    if policy.strength == 0:
+        return True
+    if policy.ops or policy.worker_ops or (policy.flip and policy.flip.p):
+        return False
+    shift, rescale, crop = policy.shift, policy.rescale, policy.crop
+    return (
+        (shift is None or shift.p * shift.max_pixels == 0)
+        and (rescale is None or rescale.p * (rescale.max_factor - 1) == 0)
+        and (crop is None or crop.p == 0 or (crop.min_area == 1 and crop.max_ratio == 1))
+    )

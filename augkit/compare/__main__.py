@@ -9,18 +9,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from augkit.compare.recipes import compare, compare_finished
 from augkit.compare.study.meta_analysis import across, in_words, load_results
 from augkit.compare.study.pipeline import run_study, summary
-from augkit.compare.study.results import finite
 from augkit.compare.study.schema import Study, is_study
 from augkit.core.cli import (
-    Display,
     HelperInterrupted,
     Interrupted,
     add_spread,
@@ -37,174 +33,15 @@ from augkit.core.cli import (
 from augkit.core.errors import InputError, RunError
 from augkit.core.files import claim, environment, write
 from augkit.core.jobs.pool import Spread
-from augkit.data import Dataset
-from augkit.measure.comparison import (
-    Arm,
-    Contrast,
-    carried_over,
-    closing_table,
-    conclusion,
-    jsonable,
-    measure_run,
-    open_test_sets,
-)
+from augkit.core.json import finite, jsonable
+from augkit.core.progress import Display
 from augkit.measure.tables import print_carried_over, print_table
-from augkit.train.build import choose_device, fresh_model, load_recipe_data
-from augkit.train.checkpoint import FILE as CHECKPOINT
-from augkit.train.checkpoint import read_checkpoint, stalled
-from augkit.train.evaluate import check_measurable
-from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe, find_recipe
 
 EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
   python -m augkit.compare invariance --size quick --workers 2
   python -m augkit.compare runs/mine-seed0 runs/mine-seed1 runs/other-seed0 runs/other-seed1
   python -m augkit.compare runs/study-digits runs/study-clothes/results.json"""
-
-
-def compare(
-    recipes: Sequence[Recipe],
-    seeds: Sequence[int],
-    folder: Path,
-    *,
-    device: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    display: Display | None = None,
-) -> dict[str, Any]:
-    """Train every recipe with every seed, measure all on the same test images; the first recipe is the control.
-
-    Returns:
-        A dict for JSON: ``table`` (see `augkit.measure.comparison.closing_table`) and ``conclusions``. Runs are kept in
-        ``folder`` and are not trained again with ``resume``.
-
-    Raises:
-        InputError: recipes of one name, or with different data or ways of measuring.
-    """
-    names = [recipe.name for recipe in recipes]
-    if len(set(names)) != len(names):
-        raise InputError(f"compare: expected recipes with different names, got {', '.join(names)}; set name=...")
-    _check_comparable(recipes)
-    target = choose_device(device)
-    dataset = load_recipe_data(recipes[0])
-    for recipe in recipes:
-        check_measurable(recipe, dataset.validation, fresh_model(recipe, dataset))
-    claim(folder, resume=resume, overwrite=overwrite)
-    write(folder / "environment.json", json.dumps(environment(), indent=2))
-    show = display or Display(0, quiet=True)
-    for note in dataset.notes:
-        show.line(note)
-    runs = {}
-    for recipe in recipes:
-        for seed in seeds:
-            show.stage(f"training {recipe.name}, seed {seed}")
-            runs[recipe.name, seed] = fit(
-                recipe,
-                seed,
-                output=folder / f"{recipe.name}-seed{seed}",
-                resume=True,
-                device=target,
-                dataset=dataset,
-                on_epoch=lambda row: show.advance(1),
-            )
-    return _finish(runs, names, seeds, dataset, folder, target, show)
-
-
-def compare_finished(
-    folders: Sequence[Path], folder: Path, *, device: str | None = None, display: Display | None = None
-) -> dict[str, Any]:
-    """Measure finished runs, grouped by the name of their recipe over their seeds; the first is the control.
-
-    Returns:
-        As `compare`; written to ``folder``.
-
-    Raises:
-        InputError: a folder that holds no finished run; recipes with other seeds, data or ways of measuring; two runs
-            of one recipe and seed; one recipe alone.
-    """
-    target = choose_device(device)
-    recipes = [finished_recipe(path) for path in folders]
-    names = list(dict.fromkeys(recipe.name for recipe in recipes))
-    paths = {(recipe.name, recipe.seed): path for recipe, path in zip(recipes, folders, strict=True)}
-    seeds = sorted({recipe.seed for recipe in recipes})
-    if len(paths) < len(recipes):
-        raise InputError("compare: expected one run of each recipe and seed, got some twice")
-    if len(names) < 2:
-        raise InputError(f"compare: expected runs of two recipes or more, got those of {names[0]} alone")
-    missing = [f"{name} seed {seed}" for name in names for seed in seeds if (name, seed) not in paths]
-    if missing:
-        raise InputError(f"compare: expected the same seeds of every recipe, there is no {missing[0]}")
-    _check_comparable(recipes)
-    show = display or Display(0, quiet=True)
-    dataset = load_recipe_data(recipes[0])
-    for note in dataset.notes:
-        show.line(note)
-    claim(folder)
-    write(folder / "environment.json", json.dumps(environment(), indent=2))
-    runs = {
-        (recipe.name, recipe.seed): fit(recipe, output=path, resume=True, device=target, dataset=dataset)
-        for recipe, path in zip(recipes, folders, strict=True)
-    }
-    return _finish(runs, names, seeds, dataset, folder, target, show)
-
-
-def finished_recipe(path: Path) -> Recipe:
-    """The recipe of a finished run; InputError where it is none, as going on would train it."""
-    recipe = Recipe.load(path)
-    steps = recipe.train.steps
-    kept = read_checkpoint(path / CHECKPOINT)
-    ended = kept.get("step", 0) >= steps if steps else len(kept.get("history", ())) >= recipe.train.epochs
-    if not ended and not stalled(kept.get("history", []), recipe.train.patience):
-        raise InputError(f"'{path}' holds a run that has not ended: python -m augkit.train --output {path} --resume")
-    return recipe
-
-
-def _check_comparable(recipes: Sequence[Recipe]) -> None:
-    names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
-    for key in ("data", "invariance"):
-        if len({getattr(recipe, key).model_dump_json() for recipe in recipes}) != 1:
-            raise InputError(f"compare: expected recipes with the same '{key}', these differ: {names}")
-
-
-def _finish(
-    runs: Mapping[tuple[str, int], Run],
-    names: Sequence[str],
-    seeds: Sequence[int],
-    dataset: Dataset,
-    folder: Path,
-    target: torch.device,
-    show: Display,
-) -> dict[str, Any]:
-    """Measure the runs, make the table and its words, write ``results.json``."""
-    show.stage("measuring on the test split and on atypical images")
-    sets = open_test_sets(dataset)
-    arms = [
-        Arm(
-            name,
-            [{key: measure_run(runs[name, s], images, device=target) for key, images in sets.items()} for s in seeds],
-        )
-        for name in names
-    ]
-    rows = closing_table(arms)
-    reach = runs[names[0], seeds[0]].recipe.invariance.max_shift
-    recipes = {name: runs[name, seeds[0]].recipe for name in names}
-    carried = carried_over(
-        [(f"{arm.name}, seed {s}", r) for arm in arms for s, r in zip(seeds, arm.reports, strict=True)]
-    )
-    words = {
-        name: conclusion(rows, name, reach, Contrast.between(recipes[name], recipes[names[0]]), carried)
-        for name in names[1:]
-    }
-    result = {
-        "control": names[0],
-        "seeds": list(seeds),
-        "table": rows,
-        "carry_over": carried,
-        "conclusions": words,
-        "environment": environment(),
-    }
-    write(folder / "results.json", json.dumps(jsonable(result), indent=2, allow_nan=False))
-    return result
 
 
 def main(arguments: list[str]) -> None:

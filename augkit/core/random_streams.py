@@ -83,3 +83,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def stream(*names: int) -> np.random.Generator:
+    """The random numbers named by a seed, what they are for, and the number of an image."""
+    return np.random.default_rng(list(names))

@@ -49,3 +49,8 @@ def draws_of_rank(draws: Tensor, rank: int) -> Tensor:
         bits = (bits ^ (bits >> 12)) * factor
     bits = bits & 0xFFFFFF
     return (bits ^ (bits >> 12)).to(torch.float32) * 2.0**-24
+
+
+def rank() -> int:
+    """The rank that torchrun gave this process; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from augkit.core.errors import InputError
+from augkit.core.random_streams import stream
 from augkit.data import Dataset, Images, Stream, sample
-from augkit.invariance.probes.views import CELL, stream
+
+CELL = 5  # what this stream of random numbers is for; those of `augkit.invariance.probes` are 0 to 4
 
 
 def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0) -> Dataset:

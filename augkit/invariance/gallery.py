@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.augment.contact_sheet import data_url
+from augkit.core.images import data_url
 from augkit.invariance.protocols import Protocol, Scene
 
 SMALLEST = 112  # pixels of the screen; smaller pictures are enlarged by whole factors, so that pixels stay sharp

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import (
@@ -26,8 +26,7 @@ from augkit.invariance.bootstrap import UNDEFINED, combine_seeds, per_seed
 from augkit.invariance.learned import DEFAULT, LEAST_SAID
 from augkit.train.evaluate import measure_model
 from augkit.train.loop import Run
-from augkit.train.recipe import Recipe
-from augkit.tune.space import changes_nothing, flat
+from augkit.train.recipe import Recipe, flat
 
 TYPICAL = "typical"
 TABLE_METRICS = ("accuracy", "shift_information", "top1_change", "js", "kappa")
@@ -274,16 +273,3 @@ def _percent(estimate: Estimate) -> str:
 
 def _points(estimate: Estimate) -> str:
     return f"{100 * estimate.value:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-
-
-def jsonable(value: Any) -> Any:
-    """Results to dicts, all the way down; NaN to None."""
-    if isinstance(value, (Estimate, InvarianceComparison, CarryOver)):
-        return value.to_dict()
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value

@@ -9,8 +9,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
+from augkit.invariance import CarryOver
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY, BLACK)
 PANELS = {"js": ("Jensen-Shannon divergence, bits", 1.0), "top1_change": ("top-1 change, %", 100.0)}
@@ -99,3 +101,28 @@ def _band(
     value, low, high = (factor * np.array([e[p] for e in estimates], dtype=float) for p in parts)
     axes.plot(x, value, "o-", color=colour, ms=3.5, label=label)
     axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def carry_over(found: dict[str, CarryOver]) -> Figure:
+    """Every network's variability on typical images against that on others, with the line, a panel per image set."""
+    shown = {name: one for name, one in found.items() if one.slope.defined}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.1 * max(1, len(shown)), 3.2), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, max(1, len(shown)), sharex=True))
+    for axes, (name, one) in zip(panels, shown.items(), strict=False):
+        x, y = 100 * np.array(one.typical), 100 * np.array(one.atypical)
+        known = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+        axes.loglog(x[known], y[known], "o", color=BLUE, ms=5, alpha=0.8)
+        ends = np.array([x[known].min(), x[known].max()])
+        axes.loglog(ends, 100 * np.exp(one.intercept + one.slope.value * np.log(ends / 100)), color=ORANGE)
+        # Were all of it to arrive, the line would have this slope.
+        level = np.exp(np.log(y[known]).mean() - np.log(x[known]).mean())
+        axes.loglog(ends, level * ends, color=GREY, ls=":", zorder=0)
+        axes.set_title(f"{name}: {one.slope:.2f}", fontsize=9)
+        axes.set_xlabel("shift information, typical, %")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
+    panels[0].set_ylabel("shift information there, %")
+    return figure

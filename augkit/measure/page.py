@@ -10,10 +10,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from augkit.core.figures import svg
+from augkit.core.html import document
 from augkit.invariance.gallery import FlipPicture, gallery
 from augkit.measure import figures
 from augkit.measure.terminal import CURVES, heading, metric_rows, text_of
-from augkit.tune.page import document
 
 MEASURED_STYLE = """
 thead th:nth-child(2) { text-align: right; }

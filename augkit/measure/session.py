@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.core.cli import Display, interrupted, new_folder
+from augkit.core.cli import interrupted, new_folder
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.files import MARK, claim, environment, write
+from augkit.core.json import jsonable
+from augkit.core.progress import Display
 from augkit.core.safe_files import Unreadable, load_safely
 from augkit.data import Images
 from augkit.data import batches as decoded
 from augkit.invariance import Measurement, Network, Plan
 from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.measure.analyses import Subject, chosen_probes, probe
-from augkit.measure.comparison import jsonable
 from augkit.train.build import choose_device
 from augkit.train.load_model import LoadedModel
 

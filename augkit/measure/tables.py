@@ -74,56 +74,6 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
         print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
 
 
-def chosen_words(chosen: Mapping[str, Any]) -> str:
-    """Policy and other fields of what a search chose."""
-    others = ", ".join(f"{key} {value}" for key, value in chosen["others"].items())
-    return chosen["policy"] + (f"; {others}" if others else "")
-
-
-def print_trials(held: dict[str, Any]) -> None:
-    """The trials of a study (see `augkit.tune.results.outcome`) on standard output, the most invariant first."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, caption=_caption(held))
-    for title in ("trial", "state", "accuracy, %", "learned invariance, %", "kappa", "seconds", "values"):
-        table.add_column(title, justify="left" if title in ("state", "values") else "right", overflow="fold")
-    known = [row for row in held["trials"] if row["learned_invariance"] is not None]
-    others = [row for row in held["trials"] if row["learned_invariance"] is None]
-    for row in [*sorted(known, key=lambda row: -row["learned_invariance"]), *others]:
-        marks = [word for word in ("control", "front", "chosen") if row[word]] + ["below a bound"] * (
-            not row["feasible"]
-        )
-        values = ", ".join(
-            f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in row["parameters"].items()
-        )
-        table.add_row(
-            str(row["number"]),
-            ", ".join([row["state"], *marks]),
-            *(_number(row[key], factor, digits) for key, factor, digits in TRIAL_NUMBERS),
-            values,
-        )
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
-
-
-TRIAL_NUMBERS = (("accuracy", 100.0, 1), ("learned_invariance", 100.0, 1), ("kappa", 1.0, 3), ("seconds", 1.0, 1))
-
-
-def _caption(held: dict[str, Any]) -> str:
-    cost = held["search_cost"]
-    return (
-        f"{cost['trials']} trials, {cost['pruned']} pruned, {cost['answered_from_the_study']} answered from the study,"
-        f" {cost['failed']} failed; {cost['epochs_run']} epochs run, {cost['epochs_saved']} saved"
-    )
-
-
-def _number(value: float | None, factor: float, digits: int) -> str:
-    return "–" if value is None else f"{factor * value:.{digits}f}"
-
-
 def html_table(rows: Sequence[dict[str, Any]]) -> str:
     """The table as HTML."""
     head = "".join(f"<th>{escape(title)}</th>" for title in headings())

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.augment.contact_sheet import save
 from augkit.augment.policy import Policy
-from augkit.core.cli import Display, make_parser, new_folder, print_json, run, split_recipe
+from augkit.core.cli import make_parser, new_folder, print_json, run, split_recipe
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, write
+from augkit.core.images import save
+from augkit.core.progress import Display
 from augkit.core.schema import apply_overrides, validate
 from augkit.data import TORCHVISION, Images, Stream, list_images, read_files
 from augkit.preview.kernels import HalfPixel, kernel_figure, kernel_results, part_of

@@ -8,7 +8,7 @@ from html import escape
 
 from PIL import Image
 
-from augkit.tune.page import document
+from augkit.core.html import document
 
 SHEET_CAPTION = (
     "Down: each op of the policy alone, then all of them composed and resampled once. Across: strength, which scales"

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from augkit.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from augkit.train.__main__ import write_report as write_report
     from augkit.train.loop import fit as fit
     from augkit.train.recipe import Recipe as Recipe
+    from augkit.train.report import write_report as write_report
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "Recipe": "recipe",
         "fit": "loop",
-        "write_report": "__main__",
+        "write_report": "report",
     },
 )

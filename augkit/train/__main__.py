@@ -8,21 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from augkit.augment.contact_sheet import contact_sheet
-from augkit.core.cli import Display, Interrupted, add_writing, make_parser, new_folder, one_recipe, print_json, run
-from augkit.core.errors import InputError
-from augkit.core.files import environment, write
-from augkit.data import Dataset, Stream
+from augkit.core.cli import Interrupted, add_writing, make_parser, new_folder, print_json, run
+from augkit.core.progress import Display
+from augkit.core.ranks import rank
+from augkit.data import Dataset
 from augkit.train.build import load_recipe_data
-from augkit.train.checkpoint import stalled
-from augkit.train.distributed import rank
 from augkit.train.loop import Run, fit
-from augkit.train.page import RunRecord, run_page
-from augkit.train.recipe import Recipe
+from augkit.train.recipe import Recipe, one_recipe
+from augkit.train.report import write_report
 
-SHOWN = 6  # training images on the report
 EXAMPLE = """python -m augkit.train mnist5k train.epochs=4 policy.shift.max_pixels=3 --output runs/first
   torchrun --nproc-per-node 2 -m augkit.train cifar10-resnet18 --output runs/two-gpus"""
 
@@ -61,42 +55,6 @@ def main(arguments: list[str]) -> None:
         print(note)
     print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
     print(f"report: {report}")
-
-
-def write_report(run: Run, dataset: Dataset) -> Path:
-    """Write ``report.html`` into the folder of a run, of this command or of `augkit.fit`; where it lies.
-
-    Args:
-        run: with a folder.
-        dataset: what the run was trained on, for pictures of augmented images and the names of classes.
-
-    Raises:
-        InputError: the run has no folder.
-    """
-    if run.folder is None:
-        raise InputError("write_report: expected a run with a folder, got one without; give fit an output")
-    write(run.folder / "report.html", _page(run, dataset))
-    return run.folder / "report.html"
-
-
-def _page(run: Run, dataset: Dataset) -> str:
-    recipe, train = run.recipe, dataset.train
-    shown = train.take(torch.linspace(0, len(train) - 1, SHOWN).long().unique()).put_on_canvas(recipe.data.canvas)
-    notes = list(dataset.notes)
-    if stalled(run.history, recipe.train.patience):
-        notes.append(f"Stopped early: {recipe.train.patience} evaluations brought no better accuracy.")
-    record = RunRecord(
-        name=recipe.name,
-        seed=run.seed,
-        history=run.history,
-        classes=dataset.classes,
-        confusion=run.evaluation.confusion.tolist(),
-        recipe_yaml=recipe.to_yaml(),
-        environment=environment(),
-        notes=notes,
-    )
-    images = (shown.load() if isinstance(shown, Stream) else shown).images
-    return run_page(record, contact_sheet(recipe.policy, images, zoom=2 if images.shape[-1] <= 64 else 1))
 
 
 def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display: Display) -> Run:

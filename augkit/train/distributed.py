@@ -55,11 +55,6 @@ class Process:
             dist.barrier()
 
 
-def rank() -> int:
-    """The rank that torchrun gave this process; 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def local_device(device: str | torch.device | None) -> str | torch.device | None:
     """The device of this process: under torchrun, where none with a number is asked for, the GPU of its local rank."""
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1

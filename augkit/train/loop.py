@@ -59,7 +59,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         recipe: what to train.
         seed: of initial weights, order and augmentation; the recipe's own when None.
         output: folder for ``recipe.yaml``, ``metrics.jsonl``, ``checkpoint.pt``, ``environment.json``; nothing
-            is written when None. `augkit.train.__main__.write_report` adds ``report.html``.
+            is written when None. `augkit.train.report.write_report` adds ``report.html``.
         resume: go on from the checkpoint in ``output``; bitwise on the CPU. A finished run is only loaded.
         overwrite: replace a run that stands in ``output``.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.

@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from augkit.augment.contact_sheet import data_url
 from augkit.core.figures import svg
+from augkit.core.html import document
+from augkit.core.images import data_url
 from augkit.train import figures
-from augkit.tune.page import document
 
 RUN_STYLE = """
 .panels { display: grid; gap: .5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from augkit.augment.policy import Policy
 from augkit.core import yaml_text
+from augkit.core.cli import split_recipe
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data, apply_overrides, read_yaml, validate
 from augkit.train.recipe_sections import (
@@ -117,3 +118,22 @@ def find_recipe(source: str | Path) -> Path:
     if path.name not in shipped:
         raise unknown_name("recipe", source, shipped)
     return shipped[path.name]
+
+
+def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
+    """The recipe that positional words name, with their overrides."""
+    recipes, overrides = split_recipe(words, default)
+    if len(recipes) != 1:
+        raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(words) or 'nothing'}")
+    return Recipe.load(find_recipe(recipes[0]), overrides)
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted name.
+
+    >>> flat({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {k: v for key, item in tree.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}

@@ -27,13 +27,15 @@ from augkit.core.cli import (
 )
 from augkit.core.errors import InputError
 from augkit.core.files import write
-from augkit.measure.comparison import jsonable
-from augkit.measure.tables import chosen_words, print_carried_over, print_table, print_trials
-from augkit.tune.optuna_study import FLOOR, SAMPLERS, Goal, load_terms
+from augkit.core.json import jsonable
+from augkit.measure.tables import print_carried_over, print_table
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
 from augkit.tune.page import search_page
 from augkit.tune.pipeline import Workers, load_study, tune
 from augkit.tune.results import outcome
 from augkit.tune.space import Space
+from augkit.tune.tables import chosen_words, print_trials
 
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'

@@ -10,12 +10,13 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 
-from augkit.augment.contact_sheet import contact_sheet, save
+from augkit.augment.contact_sheet import contact_sheet
 from augkit.core.errors import InputError
-from augkit.core.figures import response, save_png
+from augkit.core.figures import save_png
+from augkit.core.images import save
 from augkit.invariance import InvarianceReport
-from augkit.train.recipe import Recipe
-from augkit.tune.space import flat
+from augkit.train.recipe import Recipe, flat
+from augkit.tune.figures import response
 from augkit.tune.trial import Worker
 
 ARTIFACTS = "artifacts"  # folder within that of the study

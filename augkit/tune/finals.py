@@ -7,7 +7,7 @@ Functions are in the order in which they run; what the winner is worth on the te
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,19 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial
 
-from augkit.core.cli import Display
+from augkit.augment.policy import changes_nothing
+from augkit.core.progress import Display
 from augkit.data import Dataset
-from augkit.invariance import Estimate, InvarianceReport
+from augkit.invariance import InvarianceReport
 from augkit.measure.comparison import TYPICAL, Arm, closing_table, measure_run
 from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
-from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal, Terms
-from augkit.tune.space import Space, changes_nothing
-from augkit.tune.trial import measuring_cost
+from augkit.tune import optuna_study, selection
+from augkit.tune.budget import measuring_cost
+from augkit.tune.optuna_study import Terms
+from augkit.tune.selection import decide
+from augkit.tune.space import Space
 
 STRENGTHS = (0.25, 0.5, 0.75)
 CURVE_POINTS = 8
@@ -135,7 +137,7 @@ def retrain(tuning: Tuning) -> Finalists:
     started = time.monotonic()
     study, space, terms = tuning.study, tuning.space, tuning.terms
     reference = max(study.user_attrs[optuna_study.control_key(a)]["accuracy"] for a in space.architectures())
-    best = optuna_study.candidates(
+    best = selection.candidates(
         optuna_study.completed(study), terms.goal, reference, len(tuning.dataset.validation), tuning.top
     )
     tuning.display.line(f"at full length: {', '.join(f'trial {trial.number}' for trial in best)}, and the control")
@@ -222,40 +224,6 @@ def choose(tuning: Tuning, finalists: Finalists) -> Chosen:
     tuning.display.line(f"chosen    {chosen.name}, {rule}")
     plain = next(iter(finalists.values()))
     return Chosen(chosen, plain, finalists[chosen.own], finalists[chosen.reference], rule, rows)
-
-
-def decide(rows: Sequence[Mapping[str, Any]], goal: Goal) -> tuple[int, str]:
-    """Which of the retrained trials is best, by the lower ends of their intervals, and the rule in words.
-
-    ``rows`` have ``number`` (None for a control), ``accuracy`` and ``learned_invariance`` (`Estimate`s over seeds).
-    """
-    tried = [k for k, row in enumerate(rows) if row["number"] is not None]
-    # Where the variabilities contradict each other, none of them is believed.
-    tried = [k for k in tried if not _disputed(rows[k])] or tried
-
-    def low(k: int, key: str) -> float:
-        estimate: Estimate = rows[k][key]
-        return estimate.low if estimate.defined else float("-inf")
-
-    if goal.mode == "pareto":
-        bar = max(low(k, "accuracy") for k in range(len(rows)))
-        near = [k for k in tried if rows[k]["accuracy"].high >= bar] or tried
-        rule = "the highest lower end of learned invariance among those whose accuracy is not clearly lower"
-        return max(near, key=lambda k: low(k, "learned_invariance")), rule
-    mine, other = ("accuracy", "learned_invariance") if goal.mode == "accuracy" else ("learned_invariance", "accuracy")
-    words = {"accuracy": "accuracy", "learned_invariance": "learned invariance"}
-    bound = float(goal.at_least or 0.0)
-    safe = [k for k in tried if low(k, other) >= bound]
-    if safe:
-        rule = f"the highest lower end of {words[mine]} among those whose {words[other]} is above {bound:g} for certain"
-        return max(safe, key=lambda k: low(k, mine)), rule
-    rule = f"no trial's {words[other]} is above {bound:g} for certain; this one comes nearest"
-    return max(tried, key=lambda k: low(k, other)), rule
-
-
-def _disputed(row: Mapping[str, Any]) -> bool:
-    found = row.get("comparison")
-    return found is not None and found.verdict == "disputed"
 
 
 @dataclass(frozen=True)

@@ -9,66 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError
+from augkit.core.jobs.worker import READY, wait_for
 from augkit.core.schema import Data, validate
-from augkit.tune.space import Space, Value, changes_nothing, differences
+from augkit.tune.goal import Goal
+from augkit.tune.space import Space, Value, differences
 
 SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
 FLOOR = 0.8  # benchmarks/results/ruler.json: networks that nearly collapsed stay below it, augmented ones do not
-READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
-
-
-class Goal(Data):
-    """What a search is for.
-
-    ``pareto``: accuracy and learned invariance, with ``atypical`` learned invariance on atypical images as a third.
-    ``accuracy``: the best accuracy among trials with ``at_least`` this learned invariance, with pruning.
-    ``invariance``: the other way round.
-    """
-
-    mode: Literal["pareto", "accuracy", "invariance"] = Field("pareto", description="objective, or objectives")
-    at_least: float | None = Field(None, description="bound on the other one, where there is one objective")
-    atypical: bool = Field(False, description="of pareto: learned invariance on atypical images as a third objective")
-
-    @model_validator(mode="after")
-    def _check(self) -> Goal:
-        if (self.mode == "pareto") == (self.at_least is not None) or (self.atypical and self.mode != "pareto"):
-            raise ValueError(
-                "pareto, or accuracy or invariance with a bound on the other; a third one with pareto only"
-            )
-        return self
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """Names of what is maximised."""
-        if self.mode == "pareto":
-            third = ("atypical_invariance",) if self.atypical else ()
-            return ("accuracy", "learned_invariance", *third)
-        return ("accuracy",) if self.mode == "accuracy" else ("learned_invariance",)
-
-    @property
-    def prunes(self) -> bool:
-        """Whether bad trials are stopped early; Optuna cannot with several objectives."""
-        return self.mode != "pareto"
-
-    def shortfall(self, found: Mapping[str, Any]) -> float:
-        """How far a trial stays below the bound; 0 or less where it does not."""
-        if self.at_least is None:
-            return 0.0
-        return float(self.at_least - found["learned_invariance" if self.mode == "accuracy" else "accuracy"])
 
 
 class Terms(Data):
@@ -247,96 +208,6 @@ def done(study: optuna.Study) -> bool:
 def control_key(architecture: Mapping[str, Value]) -> str:
     """Where a study keeps the control of an architecture."""
     return f"control {json.dumps(dict(architecture), sort_keys=True)}"
-
-
-def feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial meets all bounds."""
-    return all(value <= 0 for value in trial.user_attrs.get("bounds", {}).values())
-
-
-def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Feasible trials that no other feasible one beats in one objective without losing in another."""
-    fair = [trial for trial in trials if feasible(trial)]
-
-    def beaten(a: FrozenTrial) -> bool:
-        return any(all(y >= x for x, y in zip(a.values, b.values, strict=True)) and b.values != a.values for b in fair)
-
-    return [trial for trial in fair if not beaten(trial)]
-
-
-def candidates(
-    trials: Sequence[FrozenTrial], goal: Goal, control_accuracy: float, images: int, count: int
-) -> list[FrozenTrial]:
-    """The trials that are worth a full budget, the most promising first.
-
-    With one objective, the best of those within the bound. With several, the most invariant of those whose accuracy is
-    within two standard errors of the best, which is taken over trials and control; the standard error is the binomial
-    one on ``images`` validation images, as in the one-standard-error rule of Breiman et al. 1984, which with a few
-    hundred images would let the luck of the best run decide. Where no trial comes so near, the most accurate ones.
-    """
-    fair = [trial for trial in trials if feasible(trial)] or list(trials)
-
-    def score(trial: FrozenTrial, key: str) -> float:
-        return float(trial.user_attrs[key])
-
-    if goal.mode != "pareto":
-        inside = [trial for trial in fair if goal.shortfall(trial.user_attrs) <= 0]
-        if not inside:
-            return sorted(fair, key=lambda trial: goal.shortfall(trial.user_attrs))[:count]
-        return sorted(inside, key=lambda trial: -score(trial, goal.objectives[0]))[:count]
-    best = max(control_accuracy, *(score(trial, "accuracy") for trial in fair))
-    error = (best * (1 - best) / images) ** 0.5
-    near = [trial for trial in fair if score(trial, "accuracy") >= best - 2 * error]
-    key = "learned_invariance" if near else "accuracy"
-    distinct = {json.dumps(t.user_attrs["values"], sort_keys=True): t for t in reversed(near or fair)}
-    return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
-
-
-def best_controls(study: optuna.Study, terms: Terms, images: int) -> dict[str, dict[str, Value]]:
-    """What a search without augmentation found best for every architecture, by `control_key`.
-
-    The most invariant of those that are about as accurate as the best, as `candidates` says; what was not tried for an
-    architecture stays out.
-    """
-    space, found = terms.open_space(), {}
-    for architecture in space.architectures():
-        key = control_key(architecture)
-        tried = [t for t in completed(study) if space.architecture(t.user_attrs["values"]) == architecture]
-        control = study.user_attrs[key]
-        best = candidates(tried, terms.goal, control["accuracy"], images, 1) if tried else []
-        # The recipe as it stands was tried too, as the control of this search.
-        if best and best[0].user_attrs["learned_invariance"] > 0:
-            found[key] = space.others(best[0].user_attrs["values"])
-    return found
-
-
-def importance(study: optuna.Study, goal: Goal) -> dict[str, dict[str, float]]:
-    """Share of each objective's variance that each searched field explains (PED-ANOVA); empty with few trials."""
-    if len(completed(study)) < 4:
-        return {}
-    out = {}
-    for k, name in enumerate(goal.objectives):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the evaluator is marked experimental in some releases of Optuna
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-            try:
-                shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=_value(k))
-            except (ValueError, RuntimeError):  # all trials score the same: nothing to explain
-                continue
-        out[name] = {key: float(share) for key, share in shares.items()}
-    return out
-
-
-def wait_for(ask: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
-    """What ``ask`` returns once that is not None; None after ``seconds``."""
-    until = time.monotonic() + seconds
-    while (found := ask()) is None and time.monotonic() < until:
-        time.sleep(pause)
-    return found
-
-
-def _value(k: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: float(trial.values[k])
 
 
 def _begin(study: optuna.Study, terms: Terms) -> None:

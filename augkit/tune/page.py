@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from PIL import Image
 
-from augkit.augment.contact_sheet import data_url
-from augkit.core import figures
+from augkit.core.figures import svg
+from augkit.core.html import document
+from augkit.core.images import data_url
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison
 from augkit.invariance.learned import AGREEING
 from augkit.measure.comparison import TITLES
-from augkit.measure.tables import chosen_words, html_table
-from augkit.tune import search_figures
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 70rem; margin: 0 auto;
-  padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
-p { max-width: 46rem; } .lead { font-size: 1.05rem; background: #f3f7fb; border-left: 4px solid #0072B2;
-  padding: .8rem 1rem; } .note { color: #555; font-size: .9rem; }
-figure { margin: .5rem 0; } figure svg, figure img { max-width: 100%; height: auto; }
-figcaption { color: #555; font-size: .9rem; max-width: 46rem; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .45rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-thead th { border-bottom: 2px solid #888; font-size: .88rem; white-space: normal; }
-tbody th, td.name, thead th:nth-child(-n+2) { text-align: left; } small { color: #666; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem; }
-img.sheet { image-rendering: pixelated; }
-@media print { body { max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
-"""
-
+from augkit.measure.figures import carry_over
+from augkit.measure.tables import html_table
+from augkit.tune import figures, search_figures
+from augkit.tune.tables import chosen_words
 
 COST = "Seconds of this process. A resumed study counts its last session."
 
@@ -125,7 +107,7 @@ def _carried(found: dict[str, CarryOver]) -> list[str]:
             " strengths. The slope of the line is the share of the invariance gained on typical images that arrives:"
             " 1 (dotted) all of it, 0 none. Both scales are logarithmic."
         )
-        parts.append(_figure("", figures.carry_over(found), words))
+        parts.append(_figure("", carry_over(found), words))
     return parts + [f"<p class='note'>{escape(' '.join(without))}</p>"] * bool(without)
 
 
@@ -197,17 +179,6 @@ def _search_parts(held: dict[str, Any], budget: int) -> list[str]:
     return parts
 
 
-def document(title: str, parts: Sequence[str], style: str = "") -> str:
-    """A whole HTML file of ``parts``; ``style`` is added to `STYLE`."""
-    body = "\n".join(parts)
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
-
-
 def _subtitle(results: dict[str, Any]) -> str:
     settings, cost = results["settings"], results["cost"]
     return (
@@ -221,5 +192,5 @@ def _figure(title: str, figure: Any, caption: str) -> str:
     heading = f"<h2>{escape(title)}</h2>" if title else ""
     return (
         f"<figure role='img' aria-label='{escape(title or caption, quote=True)}'>{heading}"
-        f"{figures.svg(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
+        f"{svg(figure)}<figcaption>{escape(caption)}</figcaption></figure>"
     )

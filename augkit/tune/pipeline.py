@@ -15,30 +15,36 @@ import torch
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from augkit.augment.contact_sheet import contact_sheet, save
-from augkit.core.cli import Display, HelperInterrupted
+from augkit.augment.contact_sheet import contact_sheet
+from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError
-from augkit.core.figures import save_png, summary
+from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
-from augkit.core.jobs.pool import Crew, Spread, is_remote, own_index, recover
-from augkit.core.jobs.storage import open_storage
+from augkit.core.images import save
+from augkit.core.jobs.pool import Crew, Spread, own_index
+from augkit.core.jobs.recovery import recover
+from augkit.core.jobs.storage import is_remote, open_storage
 from augkit.core.jobs.worker import Watch
+from augkit.core.json import jsonable
+from augkit.core.progress import Display
 from augkit.data import Dataset
 from augkit.invariance import InvarianceReport
-from augkit.measure.comparison import jsonable
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
-from augkit.tune import optuna_study
+from augkit.tune import optuna_study, selection
+from augkit.tune.budget import measuring_cost
 from augkit.tune.conclusion import finish
 from augkit.tune.dashboard import annotate
+from augkit.tune.figures import summary
 from augkit.tune.finals import Tuning
-from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import Terms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import Teller
 from augkit.tune.results import search_cost
 from augkit.tune.space import Space, Value
-from augkit.tune.trial import Worker, measuring_cost
+from augkit.tune.trial import Worker
 
 JOURNAL = "study.journal"
 SHEET_ROWS = 6
@@ -212,7 +218,7 @@ def _search_control(tuning: Tuning, place: str, crew: Workers, index: int) -> di
     say = tuning.display.line
     say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
     _search(tuning, place, crew, index)
-    found = optuna_study.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
+    found = selection.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
     say(f"control   {_in_words(found)}")
     return found
 
@@ -255,6 +261,7 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
         team = Crew(
             tuning.study,
             tuning.folder,
+            "augkit.tune.worker",
             _arguments(tuning, place, crew),
             crew,
             done=lambda: optuna_study.done(tuning.study),

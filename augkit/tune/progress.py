@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.pool import doing
-from augkit.tune import optuna_study
+from augkit.tune import optuna_study, selection
 from augkit.tune.finals import Tuning
 from augkit.tune.space import Space
 
@@ -62,7 +62,7 @@ class Teller:
         reference = attrs.get(optuna_study.control_key(tuning.space.architectures()[0]))
         if done and reference:
             images = len(tuning.dataset.validation)
-            best = optuna_study.candidates(done, terms.goal, reference["accuracy"], images, 1)[0].user_attrs
+            best = selection.candidates(done, terms.goal, reference["accuracy"], images, 1)[0].user_attrs
             tuning.display.best(
                 f"best {100 * best['accuracy']:.1f} %, invariance {100 * best['learned_invariance']:.0f} %"
             )
@@ -70,7 +70,7 @@ class Teller:
     def front(self) -> list[str]:
         """The best trials so far: the front, or the best with one objective."""
         done, goal = optuna_study.completed(self.tuning.study), self.tuning.terms.goal
-        best = optuna_study.front(done)
+        best = selection.front(done)
         if not goal.prunes:
             best.sort(key=lambda trial: -trial.user_attrs["learned_invariance"])
         return [f"trial {t.number:3d} {in_words(t, self.tuning.space)}" for t in best[:FRONT]]
@@ -85,7 +85,7 @@ def in_words(trial: FrozenTrial, space: Space) -> str:
     if trial.state == TrialState.PRUNED:
         return f"pruned after {attrs.get('epochs', 0)} epochs  {words}"
     third = f"  atypical {100 * attrs['atypical_invariance']:5.1f} %" if "atypical_invariance" in attrs else ""
-    marks = "" if optuna_study.feasible(trial) else "  (below a bound)"
+    marks = "" if selection.feasible(trial) else "  (below a bound)"
     same = f"  (as trial {attrs['same_as']})" if "same_as" in attrs else ""
     return (
         f"accuracy {100 * attrs['accuracy']:5.1f} %  learned invariance {100 * attrs['learned_invariance']:5.1f} %"

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from augkit.tune import optuna_study
+from augkit.tune import optuna_study, selection
 from augkit.tune.optuna_study import Terms
 
 KEPT = ("shift_information", "kappa", "seconds", "preset", "same_as", "error", "worker")
@@ -16,7 +16,7 @@ KEPT = ("shift_information", "kappa", "seconds", "preset", "same_as", "error", "
 def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dict[str, Any]:
     """What a study holds, finished or not: its trials, the space, importance, and what the search cost and saved."""
     space, goal = terms.open_space(), terms.goal
-    on_front = {trial.number for trial in optuna_study.front(optuna_study.completed(study))}
+    on_front = {trial.number for trial in selection.front(optuna_study.completed(study))}
     keys = [optuna_study.control_key(architecture) for architecture in space.architectures()]
     controls = [study.user_attrs[key] for key in keys if key in study.user_attrs]
     rows = [
@@ -57,7 +57,7 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
                 "parameters": attrs.get("values", {}),
                 "front": trial.number in on_front and len(goal.objectives) > 1,
                 "chosen": trial.number == chosen,
-                "feasible": optuna_study.feasible(trial),
+                "feasible": selection.feasible(trial),
                 "curve": {str(epoch): value for epoch, value in trial.intermediate_values.items()},
                 **{key: attrs.get(key) for key in KEPT},
             }
@@ -67,7 +67,7 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
         "space": {key: r.model_dump() for key, r in space.ranges.items()},
         "objectives": list(goal.objectives),
         "budget": terms.epochs,
-        "importance": optuna_study.importance(study, goal),
+        "importance": selection.importance(study, goal),
         "search_cost": search_cost(study, terms),
     }
 

@@ -18,10 +18,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field
 
-from augkit.augment.policy import Policy, Search, search_space
+from augkit.augment.policy import Policy, Search, changes_nothing, search_space
 from augkit.core.errors import InputError
 from augkit.core.schema import Data, set_dotted, validate
-from augkit.train.recipe import Recipe, find_ranges, find_recipe, read_tree
+from augkit.train.recipe import Recipe, find_ranges, find_recipe, flat, read_tree
 
 Value = float | int | str | bool
 FIXED = ("name", "data", "invariance", "seed")  # what makes trials comparable
@@ -195,20 +195,6 @@ def rounded(value: Any, r: Range) -> Value:
     return min(max(float(f"{value:.3g}"), r.low), r.high)
 
 
-def changes_nothing(policy: Policy) -> bool:
-    """Whether a policy is the identity whatever is drawn."""
-    if policy.strength == 0:
-        return True
-    if policy.ops or policy.worker_ops or (policy.flip and policy.flip.p):
-        return False
-    shift, rescale, crop = policy.shift, policy.rescale, policy.crop
-    return (
-        (shift is None or shift.p * shift.max_pixels == 0)
-        and (rescale is None or rescale.p * (rescale.max_factor - 1) == 0)
-        and (crop is None or crop.p == 0 or (crop.min_area == 1 and crop.max_ratio == 1))
-    )
-
-
 def differences(mine: Space, other: Space) -> list[str]:
     """What two spaces differ in, a phrase each."""
     words = []
@@ -221,17 +207,6 @@ def differences(mine: Space, other: Space) -> list[str]:
         if old.get(key) != new.get(key) and key not in mine.ranges:
             words.append(f"{key} was {old.get(key)}, is {new.get(key)}")
     return words
-
-
-def flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted name.
-
-    >>> flat({"a": {"b": 1}, "c": 2})
-    {'a.b': 1, 'c': 2}
-    """
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {k: v for key, item in tree.items() for k, v in flat(item, f"{path}.{key}".lstrip(".")).items()}
 
 
 def _weak_and_strong(dotted: str, r: Range) -> tuple[float, float]:

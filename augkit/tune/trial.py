@@ -24,7 +24,9 @@ from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study
-from augkit.tune.optuna_study import Goal, Terms
+from augkit.tune.budget import measuring_cost
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import Terms
 from augkit.tune.space import Space
 
 SETTLE = 2.0  # seconds in which what has failed is in line again
@@ -309,11 +311,6 @@ class Worker:
         """A trial, in epochs of training."""
         images, recipe = len(self.validation), self.space.recipe
         return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
-
-
-def measuring_cost(recipe: Recipe, images: int, trained_on: int, lengths: int = 0) -> float:
-    """What measuring costs, in epochs of training: a forward pass is about two thirds of a training step."""
-    return images * (1 + 2 * recipe.invariance.pairs + lengths) / (1.5 * trained_on)
 
 
 def _along(goal: Goal, row: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:

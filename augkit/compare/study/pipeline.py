@@ -12,17 +12,21 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
-from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, attempt, check_shared, leading
+from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, check_shared, leading
+from augkit.compare.study.report.figures import plane
 from augkit.compare.study.report.page import study_markdown, study_page
 from augkit.compare.study.results import Findings
 from augkit.compare.study.schema import Study
-from augkit.core.cli import Display, HelperInterrupted
+from augkit.compare.study.worker import attempt
+from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError, RunError, WriteError
-from augkit.core.figures import plane, save_png
+from augkit.core.figures import save_png
 from augkit.core.files import MARK, claim, environment, write
-from augkit.core.jobs.pool import Crew, Spread, doing, is_remote, own_index, recover
-from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.pool import Crew, Spread, doing, own_index
+from augkit.core.jobs.recovery import recover
+from augkit.core.jobs.storage import is_remote, open_storage
 from augkit.core.jobs.worker import IN_A_ROW
+from augkit.core.progress import Display
 from augkit.train.build import choose_device
 
 
@@ -215,7 +219,17 @@ def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
 def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display, first: int = 0) -> Crew:
     arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
     arguments += ["--retries", str(crew.retries), "--device", str(device)]
-    return Crew(queue.queue, queue.folder, arguments, crew, queue.done, queue.settled, first, line=show.line)
+    return Crew(
+        queue.queue,
+        queue.folder,
+        "augkit.compare.study.worker",
+        arguments,
+        crew,
+        queue.done,
+        queue.settled,
+        first,
+        line=show.line,
+    )
 
 
 class _Teller:

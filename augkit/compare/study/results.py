@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from augkit.augment.contact_sheet import data_url
 from augkit.compare.study.cells import Cell, Workplace
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.compare.study.effects import NO_NETWORK, MissingError, View, statistic
@@ -20,11 +18,12 @@ from augkit.compare.study.sequential import look_at
 from augkit.compare.study.verdicts import answer_claims
 from augkit.core.errors import InputError
 from augkit.core.files import environment
+from augkit.core.images import data_url
+from augkit.core.json import finite, jsonable
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.carry_over import carry_over_of
 from augkit.invariance.learned import DEFAULT
 from augkit.invariance.metrics import METRICS
-from augkit.measure.comparison import jsonable
 
 Row = dict[str, Any]
 GALLERY = 8  # flips shown
@@ -257,14 +256,3 @@ def _clipped(estimate: Estimate | None) -> Estimate | None:
     if estimate is None or not estimate.defined:
         return None
     return Estimate(*(min(1.0, max(0.0, bound)) for bound in (estimate.value, estimate.low, estimate.high)))
-
-
-def finite(value: Any) -> Any:
-    """Infinite numbers to None too, and numpy's to Python's; JSON knows neither."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -25,13 +25,12 @@ from typing import Any, Literal
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.errors import AugkitError, InputError, RunError
-from augkit.core.jobs.liveness import PROCESS, process_mark
-from augkit.core.jobs.retry import hand_back, requeue, requeue_interrupted
+from augkit.core.jobs.ray import on_ray
+from augkit.core.jobs.recovery import _running, requeue_of
+from augkit.core.jobs.retry import hand_back
 from augkit.core.jobs.storage import is_sqlite
-from augkit.train.torchrun import on_ray
 
 POLL = 0.25  # seconds between looks
 DEATHS = 3  # of one worker in a row, after which something else is wrong
@@ -69,11 +68,6 @@ class Spread:
             raise InputError("--launcher ray: expected --storage with a URL that all hosts of the cluster reach")
 
 
-def is_remote(storage: str | None) -> bool:
-    """Whether other hosts may work on the same study."""
-    return storage is not None and "://" in storage and not is_sqlite(storage)
-
-
 def own_index() -> int:
     """An index of a worker that no other host has, for one that joins a study."""
     return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000
@@ -86,7 +80,8 @@ class Crew:
     Attributes:
         study: seen from this process.
         folder: of the study; status files and logs go to ``workers/`` in it.
-        arguments: of ``augkit.tune.worker`` that all of them share.
+        module: that a worker runs, such as ``augkit.tune.worker``.
+        arguments: of it that all of them share.
         spread: how many of them, and how long one may be silent.
         done: whether all work is done.
         progress: grows whenever something is finished.
@@ -97,6 +92,7 @@ class Crew:
 
     study: optuna.Study
     folder: Path
+    module: str
     arguments: Sequence[str]
     spread: Spread
     done: Callable[[], bool]
@@ -140,7 +136,7 @@ class Crew:
             time.sleep(POLL)
 
     def _command(self, k: int) -> list[str]:
-        return [sys.executable, "-m", "augkit.tune.worker", "--index", str(self.first + k), *self.arguments]
+        return [sys.executable, "-m", self.module, "--index", str(self.first + k), *self.arguments]
 
     def _start(self, k: int, deaths: int = 0) -> _Member:
         # Hosts may share the folder.
@@ -259,88 +255,6 @@ def doing(state: dict[str, Any]) -> str:
     if state.get("epoch"):
         text += f", epoch {state['epoch']}/{state['epochs']}, {state['images_per_second']:,.0f} images/s"
     return text + (f", silent for {state['silent']:.0f} s" if state["silent"] > 5 else "")
-
-
-def requeue_of(study: optuna.Study, worker: str, retries: int) -> list[int]:
-    """Fail the running trials of a worker and put them in line again; their numbers."""
-    failed = [trial for trial in _running(study, worker) if requeue(study, trial.number, retries)]
-    return [trial.number for trial in failed if _tries(trial) < retries]
-
-
-def _running(study: optuna.Study, worker: str) -> list[FrozenTrial]:
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in running if trial.user_attrs.get("worker") == worker]
-
-
-def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[int, int]:
-    """Put trials in line again whose workers are gone; how many, and how many others still run.
-
-    ``alone`` says that nobody else works on the study: then workers of other hosts, which this machine may have been
-    called before, are gone too, and a trial that nobody put a name to is nobody's.
-    """
-    again, others = _put_back(study, retries), 0
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get("worker")
-        if worker is None:
-            again += alone and requeue(study, trial.number, retries)
-            continue
-        host, pid, _ = worker.rsplit(":", 2)
-        here = host == socket.gethostname()
-        if (here or alone) and not (here and _lives(int(pid), trial)):
-            again += requeue(study, trial.number, retries)
-        else:
-            others += 1
-    return again, others
-
-
-def _put_back(study: optuna.Study, retries: int | None) -> int:
-    """Failed trials that were to be put in line again, where that did not reach the study; how many."""
-    trials = study.get_trials(deepcopy=False)
-    alive = [json.dumps(t.user_attrs.get("values"), sort_keys=True) for t in trials if t.state != TrialState.FAIL]
-    alive += [json.dumps(t.params, sort_keys=True) for t in trials if t.state == TrialState.WAITING]
-    count, controls = 0, {t.user_attrs.get("control") for t in trials if t.state != TrialState.FAIL}
-    controls |= set(study.user_attrs)
-    presets = {t.user_attrs.get("preset") for t in trials if t.state != TrialState.FAIL or "values" in t.user_attrs}
-    for trial in trials:
-        control = trial.user_attrs.get("control")
-        if control is not None and control not in controls:  # without which there is nothing to measure against
-            requeue_interrupted(study, trial)
-            controls.add(control)
-            count += 1
-        preset = trial.user_attrs.get("preset")
-        if preset is not None and "values" not in trial.user_attrs and preset not in presets:
-            requeue_interrupted(study, trial)
-            presets.add(preset)
-            count += 1
-        # One that failed for a reason of its own has an error.
-        if trial.state != TrialState.FAIL or "values" not in trial.user_attrs or "error" in trial.user_attrs:
-            continue
-        mine = json.dumps(trial.user_attrs["values"], sort_keys=True), json.dumps(trial.params, sort_keys=True)
-        if not set(mine) & set(alive) and (retries is None or _tries(trial) < retries):
-            requeue_interrupted(study, trial)
-            alive += mine
-            count += 1
-    return count
-
-
-def _tries(trial: FrozenTrial) -> int:
-    return len(trial.system_attrs.get("retry_history", []))
-
-
-def _lives(pid: int, trial: FrozenTrial) -> bool:
-    """Whether the process that began a trial of this host is still there."""
-    if pid == os.getpid():
-        return False  # a trial of this process that is not under way: an earlier one had the same number
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    if not Path("/proc/self/stat").is_file():
-        return True
-    mark, began_by = process_mark(pid), trial.user_attrs.get(PROCESS)
-    return mark is not None and began_by in (None, mark)
 
 
 def _cause(code: int) -> str:

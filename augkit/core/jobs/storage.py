@@ -324,3 +324,8 @@ for _class, _errors in ((PatientDatabase, _of_databases), (PatientProxy, _of_pro
     for _name in OPERATIONS:
         if hasattr(_class, _name):
             setattr(_class, _name, _patient(getattr(_class, _name), _name, _errors))
+
+
+def is_remote(storage: str | None) -> bool:
+    """Whether other hosts may work on the same study."""
+    return storage is not None and "://" in storage and not is_sqlite(storage)

@@ -133,3 +133,14 @@ def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:
 def frozen(study: optuna.Study, number: int) -> FrozenTrial:
     """A trial as the storage has it."""
     return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+
+
+READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
+
+
+def wait_for(ask: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
+    """What ``ask`` returns once that is not None; None after ``seconds``."""
+    until = time.monotonic() + seconds
+    while (found := ask()) is None and time.monotonic() < until:
+        time.sleep(pause)
+    return found

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.random_streams import stream
 from augkit.invariance import Protocol, layerwise_equivariance
 from augkit.invariance.layers.features import evaluating
 from augkit.invariance.layers.hooks import Call, Pass, Tracer
@@ -24,7 +25,6 @@ from augkit.invariance.probes.views import (
     check_room,
     logits_of,
     moving,
-    stream,
     unit,
     whole_shifts,
 )

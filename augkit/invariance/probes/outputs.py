@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from augkit.augment import geometry
 from augkit.augment.resample import check_images, resample
+from augkit.core.random_streams import stream
 from augkit.invariance import Protocol
 from augkit.invariance.metrics import jensen_shannon, top1_change
 from augkit.invariance.probes.views import (
@@ -23,7 +24,6 @@ from augkit.invariance.probes.views import (
     check_room,
     logits_of,
     moving,
-    stream,
     whole_shifts,
 )
 

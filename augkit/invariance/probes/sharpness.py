@@ -8,7 +8,8 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.augment.resample import resample
-from augkit.invariance.probes.views import PHASE, stream, unit
+from augkit.core.random_streams import stream
+from augkit.invariance.probes.views import PHASE, unit
 
 
 def pixel_sharpness(images: Tensor, kernel: str, *, draws: int = 4, seed: int = 0) -> np.ndarray:

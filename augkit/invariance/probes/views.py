@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
+from augkit.core.random_streams import stream
 from augkit.invariance import Network, Protocol
 from augkit.invariance.layers.features import batches, check_finite
 from augkit.invariance.protocols import Scene
 
-SHIFT, DIAGONAL, ANGLE, PHASE, LAYERS, CELL = range(6)  # what a stream of random numbers is for
+SHIFT, DIAGONAL, ANGLE, PHASE, LAYERS = range(5)  # what a stream of random numbers is for
 BATCH = 250
 Normal = Sequence[float] | None
 Device = torch.device | str | None
@@ -92,8 +93,3 @@ def unit(images: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1]; floating images as they are."""
     check_images(images)
     return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def stream(*names: int) -> np.random.Generator:
-    """The random numbers named by a seed, what they are for, and the number of an image."""
-    return np.random.default_rng(list(names))

@@ -34,7 +34,7 @@ from augkit.compare.study.report.text import (
     verdict_row,
     verdict_text,
 )
-from augkit.tune.page import document
+from augkit.core.html import document
 
 STUDY_STYLE = """
 h3 { font-size: 1.02rem; margin: 0 0 .3rem; } nav { margin: .8rem 0; font-size: .92rem; } nav a { margin-right: 1rem;

@@ -1,0 +1,39 @@
+"""Pictures of a study that matplotlib draws: the plane of arms, what carries over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from augkit.core.figures import BLUE, GREEN, GREY, ORANGE, _figure
+
+EDGE = -100.0  # per cent; where the plane of arms ends
+
+
+def plane(points: Sequence[dict[str, Any]]) -> Figure:
+    """Invariance on typical images ``x`` against that on atypical ones ``y``, estimates as dicts, a point per ``arm``.
+
+    ``kind`` is learned, architectural or both. On the diagonal all of it carries over. Points beyond -100 % stand at
+    the edge, and their names tell the value.
+    """
+    figure, axes = _figure(7.4, 4.4)
+    looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
+    axes.plot([EDGE, 100], [EDGE, 100], color=GREY, lw=1, ls=":", zorder=0)
+    for k, point in enumerate(points):
+        colour, marker = looks[point["kind"]]
+        (x, *x_ends), (y, *y_ends) = ([100 * point[axis][key] for key in ("value", "low", "high")] for axis in "xy")
+        beyond = f" ({x:.0f} | {y:.0f} %)" if min(x, y) < EDGE else ""
+        x, y = max(EDGE, x), max(EDGE, y)
+        axes.plot(np.clip(x_ends, EDGE, 100), [y, y], color=colour, lw=1, alpha=0.45)
+        axes.plot([x, x], np.clip(y_ends, EDGE, 100), color=colour, lw=1, alpha=0.45)
+        axes.scatter(x, y, color=colour, marker=marker, s=70, zorder=3, label=f"{k + 1} {point['arm']}{beyond}")
+        axes.annotate(str(k + 1), (x, y), ha="center", va="center", color="white", fontsize=6, zorder=4)
+    axes.set_xlim(EDGE - 6, 106)
+    axes.set_ylim(EDGE - 6, 106)
+    axes.set_xlabel("variability removed on typical images, %")
+    axes.set_ylabel("variability removed on atypical images, %")
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure

@@ -1,0 +1,21 @@
+"""Pictures as files and as data URLs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as a ``data:`` URL."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, whatever the file is called."""
+    picture.save(path, format="PNG", optimize=True)

@@ -1,0 +1,131 @@
+"""Pictures of a search: accuracy against invariance, the dose, the response to shifts, which fields mattered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, _figure
+from augkit.invariance import Estimate
+
+LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
+
+
+def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
+    """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
+    figure, axes = _figure(5.6, 3.8)
+    trials = [trial for trial in trials if trial["accuracy"] is not None and trial["learned_invariance"] is not None]
+    x = np.array([100 * trial["accuracy"] for trial in trials])
+    y = np.array([100 * trial["learned_invariance"] for trial in trials])
+    on_front = np.array([bool(trial["front"]) for trial in trials])
+    order = np.argsort(x[on_front])
+    axes.step(x[on_front][order], y[on_front][order], where="pre", color=BLUE, lw=1, alpha=0.6, zorder=1)
+    axes.scatter(x[~on_front], y[~on_front], color=GREY, s=28, label="trial")
+    axes.scatter(x[on_front], y[on_front], color=BLUE, s=36, label="on the Pareto front")
+    for trial, px, py in zip(trials, x, y, strict=True):
+        if trial["control"]:
+            axes.scatter(px, py, color=BLACK, marker="s", s=44, label="control", zorder=3)
+        elif trial["chosen"]:
+            axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label="chosen", zorder=3)
+        axes.annotate(str(trial["number"]), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("validation accuracy, %")
+    axes.set_ylabel("learned invariance, %")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def dose_response(points: Sequence[dict[str, Any]]) -> Figure:
+    """``learned_invariance`` and ``accuracy`` (estimates) against ``strength``."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 3.2), layout="constrained")
+        panels = figure.subplots(1, 2)
+    strength = [point["strength"] for point in points]
+    for axes, key, title, colour in (
+        (panels[0], "learned_invariance", "learned invariance, %", BLUE),
+        (panels[1], "accuracy", "accuracy, %", GREEN),
+    ):
+        _band(axes, strength, [point[key] for point in points], colour, None, factor=100)
+        axes.set_title(title)
+        axes.set_xlabel("strength of the chosen policy")
+        axes.set_xticks(strength)
+    return figure
+
+
+def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
+    """``top1_change`` against ``length`` of the shift in pixels, one curve per name."""
+    figure, axes = _figure(5.6, 3.6)
+    _draw_response(axes, curves)
+    return figure
+
+
+def importance(shares: dict[str, dict[str, float]]) -> Figure:
+    """Share of each objective's variance per searched field."""
+    figure, axes = _figure(6.4, 3.4)
+    fields = sorted({name for values in shares.values() for name in values}, reverse=True)
+    height = 0.8 / max(1, len(shares))
+    for k, (objective, colour) in enumerate(zip(shares, (GREEN, BLUE), strict=False)):
+        values = [shares[objective].get(name, 0.0) for name in fields]
+        label = objective.replace("_", " ")
+        axes.barh(np.arange(len(fields)) - k * height, values, height * 0.9, color=colour, label=label)
+    axes.set_yticks(np.arange(len(fields)) - height * (len(shares) - 1) / 2, fields)
+    axes.set_xlabel("importance (PED-ANOVA)")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str, Any]]) -> Figure:
+    """The story in one picture: response curves, and learned invariance on typical and on atypical images."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 3.5), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+        _draw_response(left, curves)
+        left.set_title("How often the answer changes when the image shifts")
+        _draw_learned(right, [row for row in rows if row["learned_invariance"] is not None])
+    return figure
+
+
+def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    for k, row in enumerate(rows):
+        estimate: Estimate = row["learned_invariance"]
+        colour = BLUE if k == 0 else ORANGE
+        if not estimate.defined:
+            axes.annotate("undefined", (0, k), fontsize=8, va="center", ha="center")
+            continue
+        value, low, high = (max(LEAST, 100 * part) for part in (estimate.value, estimate.low, estimate.high))
+        axes.errorbar(value, k, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3, clip_on=False)
+        if 100 * estimate.low < LEAST:  # an arrow: the interval goes on
+            axes.plot(LEAST, k, marker="<", color=colour, ms=8, clip_on=False)
+    axes.set_yticks(range(len(rows)), [row["images"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(LEAST, 100)
+    axes.axvline(0, color=BLACK, lw=0.8)
+    axes.set_xlabel("share of variability removed, %")
+    axes.set_title("Learned invariance, typical and atypical")
+
+
+def _draw_response(axes: Axes, curves: dict[str, Sequence[dict[str, Any]]]) -> None:
+    for (name, points), colour in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
+        lengths = [0.0, *(point["length"] for point in points)]
+        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point["top1_change"] for point in points)], colour, name, 100)
+    axes.set_xlabel("length of the shift, pixels")
+    axes.set_ylabel("answers that change, %")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+
+
+def _band(
+    axes: Axes,
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
+    colour: str,
+    label: str | None,
+    factor: float = 1.0,
+) -> None:
+    value, low, high = (factor * np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high"))
+    axes.plot(x, value, "o-", color=colour, label=label, ms=4)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
