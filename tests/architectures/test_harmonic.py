@@ -20,7 +20,7 @@ from augkit.architectures.build import build_model, initialise
 from augkit.architectures.harmonic import CentredBlurPool2d, Streams, harmonic_rings
 from augkit.core.errors import InputError
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "harmonic.py"
+FILE = Path(__file__).parent.parent.parent / "benchmarks" / "harmonic.py"
 STREAMS = {0: 3, 1: 2, 2: 2}
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-13}  # of the largest value
 DTYPES = list(TOLERANCE)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import augkit
 from augkit.architectures import BlurPool2d
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "exactness.py"
+FILE = Path(__file__).parent.parent.parent / "benchmarks" / "exactness.py"
 
 
 def load_benchmark():

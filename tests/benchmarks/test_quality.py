@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "quality.py"
+FILE = Path(__file__).parent.parent.parent / "benchmarks" / "quality.py"
 
 
 def load_benchmark():
