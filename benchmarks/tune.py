@@ -33,10 +33,10 @@ from augkit.core.jobs.storage import open_storage
 from augkit.train.build import load_recipe_data
 from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.search_figures import dominated_volume
 from augkit.tune.space import Space
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 HERE = Path(__file__).parent
 DIGITS = {
@@ -52,7 +52,7 @@ AT_LEAST = 0.5
 AIMS = {"overhead": 0.03, "volume": 1 / 3, "workers": 1.7}
 
 
-class Timed(Worker):
+class Timed(TrialWorker):
     """A worker that adds up the time of training and measuring, and keeps when each trial ended."""
 
     inside = 0.0
@@ -76,7 +76,7 @@ def run_search(recipe: Mapping[str, Any] | str, trials: int, epochs: int, **how:
     space = Space.load(recipe) if isinstance(recipe, str) else Space.of(json.loads(json.dumps(recipe)), "benchmark")
     presets = how.pop("presets", True)
     sampler = how.pop("own_sampler", None)
-    terms = Terms(space=space.to_dict(), epochs=epochs, least_epochs=max(1, epochs // 4), **how)
+    terms = SearchTerms(space=space.to_dict(), epochs=epochs, least_epochs=max(1, epochs // 4), **how)
     data = load_recipe_data(space.recipe)
     points: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -14,9 +14,9 @@ from augkit.data import Dataset, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 RECIPE = {
     "name": "toy",
@@ -28,7 +28,7 @@ DATA: list[Dataset] = []
 CONTROL = {"accuracy": 0.94, "kappa": 0.5, "shift_information": {"typical": 0.1}}
 
 
-class Toy(Worker):
+class Toy(TrialWorker):
     """Shift makes invariant at no cost; rescaling costs accuracy and gives nothing."""
 
     trained = 0
@@ -57,14 +57,14 @@ class Toy(Worker):
         return None, {**found, "kappa": 0.6, "epochs": epochs}
 
 
-def make_terms(recipe: Mapping[str, Any] = RECIPE, **fields: Any) -> Terms:
+def make_terms(recipe: Mapping[str, Any] = RECIPE, **fields: Any) -> SearchTerms:
     """Terms of a search of ``recipe``."""
     space = Space.of(dict(recipe), "toy")
-    return Terms(space=space.to_dict(), **{"epochs": 4, **fields})
+    return SearchTerms(space=space.to_dict(), **{"epochs": 4, **fields})
 
 
 def open_toy(
-    place: str | Path, terms: Terms, trials: int, *, join: bool = False, index: int = 0, kind: type[Toy] = Toy
+    place: str | Path, terms: SearchTerms, trials: int, *, join: bool = False, index: int = 0, kind: type[Toy] = Toy
 ) -> Toy:
     """A worker of a study at ``place``, which is made, or joined."""
     if not DATA:

@@ -32,7 +32,7 @@ from augkit.core.cli import (
 )
 from augkit.core.errors import InputError, RunError
 from augkit.core.files import claim, environment, write
-from augkit.core.jobs.pool import Spread
+from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.json import finite, jsonable
 from augkit.core.progress import Display
 from augkit.measure.tables import print_carried_over, print_table
@@ -155,7 +155,7 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
             results = run_study(
                 study,
                 folder,
-                spread=Spread(**spread(options)),
+                spread=WorkerSettings(**spread(options)),
                 storage=options.storage,
                 name=options.study,
                 device=options.device,

@@ -81,7 +81,7 @@ def add_spread(group: argparse._ArgumentGroup, storage: str, study: str) -> None
 
 
 def spread(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `augkit.core.jobs.pool.Spread`."""
+    """The fields of `augkit.core.jobs.pool.WorkerSettings`."""
     return {
         "count": options.workers,
         "per_gpu": options.workers_per_gpu,

@@ -179,7 +179,7 @@ class _Bits:
         return torch.stack([*js, *self._unshifted], dim=-1)
 
 
-class Tally:
+class Accumulator:
     """Answers of all images so far, compactly; `statistics` gives per-image numbers at the end."""
 
     def __init__(self, layout: Layout) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, InputTypeError
-from augkit.invariance.accumulator import PAIR_MEASURES, Answers, Tally, answer, digest, fingerprint
+from augkit.invariance.accumulator import PAIR_MEASURES, Accumulator, Answers, answer, digest, fingerprint
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, Scene, make_protocol
@@ -129,7 +129,7 @@ class Measurement:
         if seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, got {seed}")
         self.network, self.plan, self.seed = network, plan, seed
-        self.tally = Tally(plan.layout)
+        self.tally = Accumulator(plan.layout)
         self._operator, self._keep = operator, keep_probabilities
         self._protocol: Protocol | None = None
         self._channels = ""

@@ -24,7 +24,7 @@ from augkit.invariance.presets import PRESETS, Preset
 from augkit.invariance.protocols import BACKGROUNDS, make_protocol
 from augkit.measure.analyses import add_probe_flags
 from augkit.measure.page import measured_page
-from augkit.measure.session import ImageSet, Session
+from augkit.measure.session import ImageSet, MeasureSession
 from augkit.measure.terminal import print_measured
 from augkit.train.load_model import LoadedModel, load_model
 
@@ -45,7 +45,9 @@ def main(arguments: list[str]) -> None:
     plan, operator = _what(options, loaded, protocol, next(iter(sets.values())).images.shape[1:])
     if options.ood_builtin:
         sets |= _built_in(next(iter(sets.values())), plan, options.seed or 0)
-    session = Session(options, arguments, loaded, plan, operator, lie=preset is not None and preset.lie is not None)
+    session = MeasureSession(
+        options, arguments, loaded, plan, operator, lie=preset is not None and preset.lie is not None
+    )
     session.begin(sets)
     with session.interruptible():
         reports = session.measure()

@@ -22,7 +22,7 @@ PROBED = 64  # images
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalysisInput:
     """A network and the images that it is probed with.
 
     Attributes:
@@ -67,32 +67,32 @@ def add_probe_flags(parser: argparse.ArgumentParser) -> None:
 
 def chosen_probes(options: argparse.Namespace, *, lie: bool) -> list[str]:
     """Names of the probes that are asked for; ``lie`` where a preset asks for it."""
-    asked = {name: getattr(options, name) for name in PROBES}
+    asked = {name: getattr(options, name) for name in ANALYSES}
     return [name for name, wanted in (asked | {"lie": options.lie or lie}).items() if wanted]
 
 
-def _certificate(subject: Subject) -> dict[str, Any]:
+def _certificate(subject: AnalysisInput) -> dict[str, Any]:
     height, width = subject.protocol.input_size
     certificate = certify(subject.model, (height, width), in_channels=subject.images.shape[1], seed=subject.seed)
     return {**certificate.to_dict(), "text": str(certificate)}
 
 
-def _layers(subject: Subject) -> list[dict[str, Any]]:
+def _layers(subject: AnalysisInput) -> list[dict[str, Any]]:
     found = layerwise_equivariance(subject.model, subject.seen, max_shift=subject.max_shift, **subject.options)
     return [layer.to_dict() for layer in found]
 
 
-def _lie(subject: Subject) -> dict[str, Any]:
+def _lie(subject: AnalysisInput) -> dict[str, Any]:
     return lie_derivative(subject.model, subject.seen, **subject.options).to_dict()
 
 
-def _relative(subject: Subject) -> dict[str, Any]:
+def _relative(subject: AnalysisInput) -> dict[str, Any]:
     how: dict[str, Any] = {"max_shift": subject.max_shift, "protocol": subject.protocol}
     return relative_invariance(subject.model, subject.images, **how, **subject.options).to_dict()
 
 
 # By flag: the key in the results, and what finds it.
-PROBES: dict[str, tuple[str, Callable[[Subject], Any]]] = {
+ANALYSES: dict[str, tuple[str, Callable[[AnalysisInput], Any]]] = {
     "certify": ("certificate", _certificate),
     "layers": ("layers", _layers),
     "lie": ("lie", _lie),
@@ -100,7 +100,7 @@ PROBES: dict[str, tuple[str, Callable[[Subject], Any]]] = {
 }
 
 
-def probe(name: str, subject: Subject) -> tuple[str, Any]:
+def probe(name: str, subject: AnalysisInput) -> tuple[str, Any]:
     """One probe: its key in the results, and what it found, for JSON."""
-    key, find = PROBES[name]
+    key, find = ANALYSES[name]
     return key, find(subject)

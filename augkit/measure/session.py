@@ -23,7 +23,7 @@ from augkit.data import Images
 from augkit.data import batches as decoded
 from augkit.invariance import Measurement, Network, Plan
 from augkit.invariance.gallery import FlipPicture, flip_pictures
-from augkit.measure.analyses import Subject, chosen_probes, probe
+from augkit.measure.analyses import AnalysisInput, chosen_probes, probe
 from augkit.train.build import choose_device
 from augkit.train.load_model import LoadedModel
 
@@ -59,7 +59,7 @@ class ImageSet:
 
 
 @dataclass
-class Session:
+class MeasureSession:
     """Measurements of several image sets by one network.
 
     Args:
@@ -182,7 +182,7 @@ class Session:
         images = found.pixels(torch.linspace(0, len(found) - 1, count).long().tolist())
         if "repeated" in measurement.settings["channels"]:
             images = images.expand(-1, 3, -1, -1)
-        subject = Subject(
+        subject = AnalysisInput(
             self.network.model,
             images,
             measurement.protocol,

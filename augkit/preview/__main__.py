@@ -46,7 +46,7 @@ SHIFT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalysisInput:
     """What is looked at: ``image`` ``(C, H, W)`` uint8 at its full size, and the policy."""
 
     title: str
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
 
 
 def preview(
-    subject: Subject,
+    subject: AnalysisInput,
     folder: Path,
     *,
     strengths: tuple[float, ...] = STRENGTHS,
@@ -145,7 +145,7 @@ def preview(
     }
 
 
-def find_subject(source: str | None, overrides: list[str], seed: int | None = None) -> Subject:
+def find_subject(source: str | None, overrides: list[str], seed: int | None = None) -> AnalysisInput:
     """What ``source`` names, with ``overrides``; ``seed`` picks the image of a dataset.
 
     Raises:
@@ -161,7 +161,7 @@ def find_subject(source: str | None, overrides: list[str], seed: int | None = No
     if _is_recipe(source, path):
         recipe = Recipe.load(find_recipe(source), overrides)
         image = _image_of(recipe.data, recipe.seed if seed is None else seed)
-        return Subject(f"recipe {recipe.name}", image, recipe.policy)
+        return AnalysisInput(f"recipe {recipe.name}", image, recipe.policy)
     if source.startswith("folder:") or source in DATASETS:
         name = Path(source.removeprefix("folder:")).name if source.startswith("folder:") else source
         return _with_default_policy(name, _image_of(DataSettings(name=source), seed or 0), overrides)
@@ -195,13 +195,13 @@ def _shipped() -> set[str]:
     return {file.stem for folder in recipe_folders() for file in folder.glob("*.yaml")}
 
 
-def _with_default_policy(title: str, image: Tensor, overrides: list[str]) -> Subject:
+def _with_default_policy(title: str, image: Tensor, overrides: list[str]) -> AnalysisInput:
     """A subject that brings no policy of its own."""
     for override in overrides:
         if not override.startswith("policy."):
             raise InputError(f"override '{override}': expected policy.KEY=value; other keys need a recipe")
     tree = {"policy": {**POLICY, "shift": {"max_pixels": _default_shift(image)}}}
-    return Subject(title, image, validate(Policy, apply_overrides(tree, overrides)["policy"], "policy"))
+    return AnalysisInput(title, image, validate(Policy, apply_overrides(tree, overrides)["policy"], "policy"))
 
 
 def _default_shift(image: Tensor) -> float:
@@ -236,7 +236,7 @@ def _resampling(policy: Policy) -> str:
     return f"kernel {policy.kernel}, padding {policy.padding}"
 
 
-def _notes(subject: Subject, small: Tensor) -> list[str]:
+def _notes(subject: AnalysisInput, small: Tensor) -> list[str]:
     notes = [f"{_resampling(subject.policy).capitalize()}."]
     if small.shape != subject.image.shape:
         height, width = subject.image.shape[-2:]

@@ -29,7 +29,7 @@ from augkit.train.recipe import Recipe
 Batch = tuple[Tensor | WholeBatch, Tensor]
 
 
-class Feed(Protocol):
+class BatchSource(Protocol):
     """Batches of an epoch: images ``(B, C, H, W)``, or a `WholeBatch`, and labels ``(B,)``, on training's device."""
 
     @property
@@ -156,7 +156,9 @@ class LoaderFeed:
             next(batches, None)
 
 
-def make_feed(source: Any, recipe: Recipe, device: torch.device, process: Process, classes: int | None = None) -> Feed:
+def make_feed(
+    source: Any, recipe: Recipe, device: torch.device, process: Process, classes: int | None = None
+) -> BatchSource:
     """The training batches of a dataset, or of a loader.
 
     Args:

@@ -32,7 +32,7 @@ from augkit.train.evaluate import Evaluation, autocast, calling, check_measurabl
 from augkit.train.mixup import mix_batch
 from augkit.train.optimizer import set_rate
 from augkit.train.recipe import Recipe
-from augkit.train.run import Job, Run
+from augkit.train.run import Run, TrainJob
 from augkit.train.schedule import rate_at
 from augkit.train.tensorboard import event_writer
 
@@ -95,7 +95,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         state = State.begin(net, recipe, target)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
-        job = Job(recipe, state, feed, held_out, fits, classes, folder, target, process)
+        job = TrainJob(recipe, state, feed, held_out, fits, classes, folder, target, process)
         evaluation = _train(job, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
@@ -108,7 +108,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
 
 
 def _train(
-    job: Job,
+    job: TrainJob,
     on_epoch: Callable[..., None] | None,
     on_step: Callable[..., None] | None,
     alive: Callable[[], object] | None,
@@ -153,7 +153,7 @@ def _train(
     return evaluation
 
 
-def _update(job: Job, forward: nn.Module, augment: Augment, images: Tensor | WholeBatch, labels: Tensor) -> None:
+def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor | WholeBatch, labels: Tensor) -> None:
     """One update of the weights from a batch, in ``train.accumulate`` parts."""
     recipe, state, settings = job.recipe, job.state, job.recipe.train
     generator = torch.Generator(job.device)
@@ -180,7 +180,7 @@ def _update(job: Job, forward: nn.Module, augment: Augment, images: Tensor | Who
     state.optimizer.zero_grad(set_to_none=True)
 
 
-def _end_epoch(job: Job, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
+def _end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
     row: dict[str, Any] = {"epoch": number, "step": state.step, "loss": job.finite_loss(rate), "lr": rate}

@@ -14,7 +14,7 @@ from torch import nn
 
 from augkit.core.errors import AugkitError, DeviceMemoryError, InputError, RunError
 from augkit.core.random_streams import NETWORK, drawing
-from augkit.train.batches import Feed
+from augkit.train.batches import BatchSource
 from augkit.train.checkpoint import FILE, State, save
 from augkit.train.distributed import Process
 from augkit.train.evaluate import Evaluation
@@ -37,7 +37,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """A run in the making.
 
     Attributes:
@@ -48,7 +48,7 @@ class Job:
 
     recipe: Recipe
     state: State
-    feed: Feed
+    feed: BatchSource
     held_out: Any
     fits: dict[str, Any]
     classes: int

@@ -32,7 +32,7 @@ from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
 from augkit.tune.page import search_page
-from augkit.tune.pipeline import Workers, load_study, tune
+from augkit.tune.pipeline import TuneWorkers, load_study, tune
 from augkit.tune.results import outcome
 from augkit.tune.space import Space
 from augkit.tune.tables import chosen_words, print_trials
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
             tune_control=options.tune_control,
             storage=options.storage,
             study_name=options.study or "augkit",
-            workers=Workers(
+            workers=TuneWorkers(
                 **spread(options),
                 processes=options.nproc_per_trial,
                 keep=options.keep_trials,

@@ -24,7 +24,7 @@ from augkit.measure.comparison import (
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study
-from augkit.tune.finals import Chosen, Dose, Finalists, Tuning, choose, dose_response, retrain
+from augkit.tune.finals import Chosen, Dose, Finalists, TuneContext, choose, dose_response, retrain
 from augkit.tune.results import outcome
 
 # Arms of the closing table beside ``best``.
@@ -33,7 +33,7 @@ OWN = "control with the chosen other fields"
 TUNED = "best control found"
 
 
-def finish(tuning: Tuning) -> tuple[Recipe, dict[str, Any]]:
+def finish(tuning: TuneContext) -> tuple[Recipe, dict[str, Any]]:
     """Retrain, choose, measure on the test split; the chosen recipe, and all that ``results.json`` holds."""
     finalists = retrain(tuning)
     chosen = choose(tuning, finalists)
@@ -57,7 +57,7 @@ class Judged:
     curves: dict[str, list[dict[str, Any]]]
 
 
-def _judge(tuning: Tuning, finalists: Finalists, chosen: Chosen, dose: Sequence[Dose]) -> Judged:
+def _judge(tuning: TuneContext, finalists: Finalists, chosen: Chosen, dose: Sequence[Dose]) -> Judged:
     started = time.monotonic()
     sets = open_test_sets(tuning.dataset)
     networks: list[tuple[str, Reports]] = []
@@ -101,7 +101,7 @@ def _decomposition(judged: Judged, augmented: bool) -> dict[str, InvarianceCompa
     return {name: compare_invariance(*pair) for name, pair in parts.items()}
 
 
-def _results(tuning: Tuning, chosen: Chosen, dose: Sequence[Dose], judged: Judged) -> dict[str, Any]:
+def _results(tuning: TuneContext, chosen: Chosen, dose: Sequence[Dose], judged: Judged) -> dict[str, Any]:
     recipe, trial = tuning.recipe, chosen.finalist.trial
     assert trial is not None
     table, parts = closing_table(judged.arms), _decomposition(judged, chosen.augmented)
@@ -147,7 +147,7 @@ def _dose_row(point: Dose, control: Dose) -> dict[str, Any]:
 
 
 def _conclusion(
-    tuning: Tuning,
+    tuning: TuneContext,
     chosen: Chosen,
     judged: Judged,
     table: Sequence[dict[str, Any]],

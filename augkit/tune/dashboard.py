@@ -17,14 +17,14 @@ from augkit.core.images import save
 from augkit.invariance import InvarianceReport
 from augkit.train.recipe import Recipe, flat
 from augkit.tune.figures import response
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 ARTIFACTS = "artifacts"  # folder within that of the study
 SHOWN = 4  # images of the contact sheet
 POINTS = 5  # of the response curve
 
 
-def annotate(worker: Worker) -> Callable[[FrozenTrial, Recipe, InvarianceReport | None], None]:
+def annotate(worker: TrialWorker) -> Callable[[FrozenTrial, Recipe, InvarianceReport | None], None]:
     """A function that adds notes and artifacts to a trial that has ended.
 
     Raises:

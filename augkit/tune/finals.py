@@ -26,7 +26,7 @@ from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study, selection
 from augkit.tune.budget import measuring_cost
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.selection import decide
 from augkit.tune.space import Space
 
@@ -35,7 +35,7 @@ CURVE_POINTS = 8
 
 
 @dataclass
-class Tuning:
+class TuneContext:
     """What the steps after the search need.
 
     Attributes:
@@ -45,7 +45,7 @@ class Tuning:
     """
 
     study: optuna.Study
-    terms: Terms
+    terms: SearchTerms
     folder: Path
     seeds: int
     top: int
@@ -132,7 +132,7 @@ class Finalist:
 Finalists = dict[str, Finalist]
 
 
-def retrain(tuning: Tuning) -> Finalists:
+def retrain(tuning: TuneContext) -> Finalists:
     """The recipe as it stands without augmentation, then the best trials, each after its controls."""
     started = time.monotonic()
     study, space, terms = tuning.study, tuning.space, tuning.terms
@@ -166,7 +166,7 @@ def retrain(tuning: Tuning) -> Finalists:
     return found
 
 
-def _finalist(tuning: Tuning, name: str, recipe: Recipe) -> Finalist:
+def _finalist(tuning: TuneContext, name: str, recipe: Recipe) -> Finalist:
     runs, reports = [], []
     for seed in tuning.final_seeds:
         tuning.display.stage(f"final run: {name}, seed {seed}")
@@ -206,7 +206,7 @@ class Chosen:
         return not changes_nothing(self.recipe.policy)
 
 
-def choose(tuning: Tuning, finalists: Finalists) -> Chosen:
+def choose(tuning: TuneContext, finalists: Finalists) -> Chosen:
     """The winner among the retrained trials, by learned invariance against the best control and by accuracy."""
     rows = []
     for finalist in finalists.values():
@@ -235,7 +235,7 @@ class Dose:
     run: Run | None = None
 
 
-def dose_response(tuning: Tuning, chosen: Chosen) -> list[Dose]:
+def dose_response(tuning: TuneContext, chosen: Chosen) -> list[Dose]:
     """The winner's policy at several strengths; none where it does not augment."""
     if not chosen.augmented:
         return []

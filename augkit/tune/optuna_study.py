@@ -32,7 +32,7 @@ PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 
 FLOOR = 0.8  # benchmarks/results/ruler.json: networks that nearly collapsed stay below it, augmented ones do not
 
 
-class Terms(Data):
+class SearchTerms(Data):
     """What must not change while a study goes on."""
 
     space: dict[str, Any] = Field(description="see `Space.to_dict`")
@@ -69,7 +69,7 @@ def refuse_existing(storage: BaseStorage, name: str) -> None:
 def make_or_join(
     storage: BaseStorage,
     name: str,
-    terms: Terms,
+    terms: SearchTerms,
     trials: int,
     *,
     join: bool,
@@ -104,7 +104,7 @@ def make_or_join(
         theirs = wait_for(lambda: study.user_attrs.get("terms"), READY)
         if theirs is None:
             raise InputError(f"study '{name}' was not made by augkit, or the command that makes it died: name another")
-        _refuse_changes(name, terms, validate(Terms, theirs, f"study '{name}'"))
+        _refuse_changes(name, terms, validate(SearchTerms, theirs, f"study '{name}'"))
     if created:
         study.set_user_attr("metric_names", list(goal.objectives))
         study.set_user_attr("terms", terms.model_dump())
@@ -127,7 +127,7 @@ def _name_metrics(study: optuna.Study, goal: Goal) -> None:
         study.set_metric_names(list(goal.objectives))
 
 
-def load_terms(study: optuna.Study) -> Terms:
+def load_terms(study: optuna.Study) -> SearchTerms:
     """The terms of a study that augkit made.
 
     Raises:
@@ -135,10 +135,10 @@ def load_terms(study: optuna.Study) -> Terms:
     """
     if "terms" not in study.user_attrs:
         raise InputError(f"study '{study.study_name}' was not made by augkit.tune")
-    return validate(Terms, study.user_attrs["terms"], f"study '{study.study_name}'")
+    return validate(SearchTerms, study.user_attrs["terms"], f"study '{study.study_name}'")
 
 
-def equip(study: optuna.Study, terms: Terms, worker: int) -> None:
+def equip(study: optuna.Study, terms: SearchTerms, worker: int) -> None:
     """Give a worker's copy of the study its sampler, whose seed is the worker's own, and its pruner."""
     text = f"{terms.seed}:{worker}:{len(study.get_trials(deepcopy=False))}"
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
@@ -210,7 +210,7 @@ def control_key(architecture: Mapping[str, Value]) -> str:
     return f"control {json.dumps(dict(architecture), sort_keys=True)}"
 
 
-def _begin(study: optuna.Study, terms: Terms) -> None:
+def _begin(study: optuna.Study, terms: SearchTerms) -> None:
     """Put the controls in line, then the presets that lie within the space and are no control, each once."""
     there = {t.user_attrs.get("control") or t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
     space = terms.open_space()
@@ -231,7 +231,7 @@ def _begin(study: optuna.Study, terms: Terms) -> None:
             study.enqueue_trial(preset, user_attrs={"preset": name})
 
 
-def _refuse_changes(name: str, mine: Terms, theirs: Terms) -> None:
+def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:
     words = differences(mine.open_space(), theirs.open_space())
     old, new = theirs.model_dump(exclude={"space"}), mine.model_dump(exclude={"space"})
     words += [f"{key} was {old[key]}, is {new[key]}" for key in old if old[key] != new[key]]

@@ -21,10 +21,10 @@ from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
-from augkit.core.jobs.pool import Crew, Spread, own_index
+from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import is_remote, open_storage
-from augkit.core.jobs.worker import Watch
+from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.data import Dataset
@@ -37,21 +37,21 @@ from augkit.tune.budget import measuring_cost
 from augkit.tune.conclusion import finish
 from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
-from augkit.tune.finals import Tuning
+from augkit.tune.finals import TuneContext
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
-from augkit.tune.progress import Teller
+from augkit.tune.progress import LiveProgress
 from augkit.tune.results import search_cost
 from augkit.tune.space import Space, Value
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 JOURNAL = "study.journal"
 SHEET_ROWS = 6
 
 
 @dataclass(frozen=True)
-class Workers(Spread):
+class TuneWorkers(WorkerSettings):
     """How a search is spread over processes.
 
     Attributes:
@@ -80,7 +80,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     tune_control: bool | None = None,
     storage: str | None = None,
     study_name: str = "augkit",
-    workers: Workers | None = None,
+    workers: TuneWorkers | None = None,
     device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -115,11 +115,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         InputError, RunError: one line each.
     """
     space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
-    crew = workers or Workers()
+    crew = workers or TuneWorkers()
     _check(trials, trial_epochs, seeds, top, crew, storage)
     started = time.monotonic()
     epochs = trial_epochs or math.ceil(space.recipe.train.epochs / 2)
-    terms = Terms(
+    terms = SearchTerms(
         space=space.to_dict(),
         goal=goal or Goal(),
         epochs=epochs,
@@ -152,8 +152,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line(note)
         helps = remote and not resume  # until it is known whether the study was there
 
-        def tuning_of(study: optuna.Study, terms: Terms) -> Tuning:
-            return Tuning(study, terms, folder, seeds, top, target, dataset, display)
+        def tuning_of(study: optuna.Study, terms: SearchTerms) -> TuneContext:
+            return TuneContext(study, terms, folder, seeds, top, target, dataset, display)
 
         begin = _Begin(backend, crew, trials, resume, remote, tuning_of)
         try:
@@ -190,13 +190,13 @@ class _Begin:
     """Opens the studies of a command, one after the other; ``make`` is told a study and its terms."""
 
     backend: BaseStorage
-    crew: Workers
+    crew: TuneWorkers
     trials: int
     resume: bool
     remote: bool
-    make: Callable[[optuna.Study, Terms], Tuning]
+    make: Callable[[optuna.Study, SearchTerms], TuneContext]
 
-    def __call__(self, name: str, terms: Terms, *, create: bool = True) -> tuple[Tuning, bool]:
+    def __call__(self, name: str, terms: SearchTerms, *, create: bool = True) -> tuple[TuneContext, bool]:
         """The study with what was left unfinished in line again, and whether it was created."""
         join = self.resume or self.remote
         study, created = optuna_study.make_or_join(
@@ -213,7 +213,7 @@ class _Begin:
         return tuning, created
 
 
-def _search_control(tuning: Tuning, place: str, crew: Workers, index: int) -> dict[str, dict[str, Value]]:
+def _search_control(tuning: TuneContext, place: str, crew: TuneWorkers, index: int) -> dict[str, dict[str, Value]]:
     """Search without augmentation; the best fields of a control, by architecture."""
     say = tuning.display.line
     say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
@@ -228,7 +228,7 @@ def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:
     return f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
 
 
-def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: Workers, storage: str | None) -> None:
+def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: TuneWorkers, storage: str | None) -> None:
     numbers = [trials, seeds, top, crew.count, crew.per_gpu, crew.processes, epochs or 1]
     if min(numbers) < 1:
         raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
@@ -245,7 +245,7 @@ def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
     write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 
-def _plan(tuning: Tuning, trials: int, searches: int) -> None:
+def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
     """The size of the bar, and how much of it is done, before the first of the searches."""
     images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
     each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
@@ -254,11 +254,11 @@ def _plan(tuning: Tuning, trials: int, searches: int) -> None:
     tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
 
 
-def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
+def _search(tuning: TuneContext, place: str, crew: TuneWorkers, first: int) -> None:
     started = time.monotonic()
-    told = Teller(tuning)
+    told = LiveProgress(tuning)
     if crew.launcher == "ray" or crew.count > 1:
-        team = Crew(
+        team = WorkerPool(
             tuning.study,
             tuning.folder,
             "augkit.tune.worker",
@@ -276,8 +276,8 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
         finally:
             tuning.display.panel([])
     else:
-        watch = Watch(stage=told.stage, work=tuning.display.advance, line=tuning.display.line)
-        worker = Worker(
+        watch = WorkerEvents(stage=told.stage, work=tuning.display.advance, line=tuning.display.line)
+        worker = TrialWorker(
             tuning.study,
             tuning.terms,
             tuning.dataset,
@@ -306,7 +306,7 @@ def _search(tuning: Tuning, place: str, crew: Workers, first: int) -> None:
     )
 
 
-def _arguments(tuning: Tuning, place: str, crew: Workers) -> list[str]:
+def _arguments(tuning: TuneContext, place: str, crew: TuneWorkers) -> list[str]:
     """Of `augkit.tune.worker`, the same for all workers."""
     words = ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
     words += ["--retries", str(crew.retries), "--grace", str(crew.grace)]
@@ -315,7 +315,7 @@ def _arguments(tuning: Tuning, place: str, crew: Workers) -> list[str]:
     return words + ["--keep-trials"] * crew.keep + ["--dashboard"] * crew.dashboard
 
 
-def _write(tuning: Tuning, recipe: Recipe, results: dict[str, Any]) -> None:
+def _write(tuning: TuneContext, recipe: Recipe, results: dict[str, Any]) -> None:
     tuning.display.stage("writing the report")
     named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
     best = named.to_yaml(_header(tuning, results))
@@ -334,7 +334,7 @@ def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:
     return images.on_canvas(recipe.data.canvas)[:: max(1, len(images) // SHEET_ROWS)][:SHEET_ROWS]
 
 
-def _header(tuning: Tuning, results: dict[str, Any]) -> str:
+def _header(tuning: TuneContext, results: dict[str, Any]) -> str:
     row = next(row for row in results["table"] if row["arm"] == "best" and row["images"] == "typical")
     learned = format(row["learned_invariance"], ".3f")
     return (

@@ -9,16 +9,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.pool import doing
 from augkit.tune import optuna_study, selection
-from augkit.tune.finals import Tuning
+from augkit.tune.finals import TuneContext
 from augkit.tune.space import Space
 
 FRONT = 6  # trials of the live table
 
 
-class Teller:
+class LiveProgress:
     """Tells of trials as they finish, each once."""
 
-    def __init__(self, tuning: Tuning) -> None:
+    def __init__(self, tuning: TuneContext) -> None:
         self.tuning = tuning
         self.seen = {trial.number for trial in optuna_study.finished(tuning.study)}
         self.controls: set[str] = set()

@@ -8,12 +8,12 @@ import optuna
 from optuna.trial import TrialState
 
 from augkit.tune import optuna_study, selection
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 
 KEPT = ("shift_information", "kappa", "seconds", "preset", "same_as", "error", "worker")
 
 
-def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dict[str, Any]:
+def outcome(study: optuna.Study, terms: SearchTerms, chosen: int | None = None) -> dict[str, Any]:
     """What a study holds, finished or not: its trials, the space, importance, and what the search cost and saved."""
     space, goal = terms.open_space(), terms.goal
     on_front = {trial.number for trial in selection.front(optuna_study.completed(study))}
@@ -72,7 +72,7 @@ def outcome(study: optuna.Study, terms: Terms, chosen: int | None = None) -> dic
     }
 
 
-def search_cost(study: optuna.Study, terms: Terms) -> dict[str, Any]:
+def search_cost(study: optuna.Study, terms: SearchTerms) -> dict[str, Any]:
     """Trials, epochs run and epochs that pruning and duplicates saved, and the seconds of all workers together."""
     trials = optuna_study.finished(study)
     copied = [trial for trial in trials if "same_as" in trial.user_attrs]

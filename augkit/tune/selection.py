@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from augkit.invariance import Estimate
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import Terms, completed, control_key
+from augkit.tune.optuna_study import SearchTerms, completed, control_key
 from augkit.tune.space import Value
 
 
@@ -59,7 +59,7 @@ def candidates(
     return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
 
 
-def best_controls(study: optuna.Study, terms: Terms, images: int) -> dict[str, dict[str, Value]]:
+def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[str, dict[str, Value]]:
     """What a search without augmentation found best for every architecture, by `control_key`.
 
     The most invariant of those that are about as accurate as the best, as `candidates` says; what was not tried for an

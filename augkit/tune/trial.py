@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.errors import RunError, WriteError
 from augkit.core.jobs.liveness import BEAT, PROCESS, sign_on
-from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Later, Surplus, Watch, frozen, stand_by, take_one
+from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Later, Surplus, WorkerEvents, frozen, run_one_job, wait_idle
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.evaluate import measure_model
@@ -26,14 +26,14 @@ from augkit.train.run import Run
 from augkit.tune import optuna_study
 from augkit.tune.budget import measuring_cost
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
 
 SETTLE = 2.0  # seconds in which what has failed is in line again
 
 
 @dataclass
-class Worker:
+class TrialWorker:
     """Runs trials of a study until as many as asked for have finished.
 
     Attributes:
@@ -49,7 +49,7 @@ class Worker:
     """
 
     study: optuna.Study
-    terms: Terms
+    terms: SearchTerms
     dataset: Dataset
     device: torch.device
     index: int = 0
@@ -57,7 +57,7 @@ class Worker:
     keep: bool = False
     processes: int = 1
     lengths: Sequence[float] = ()
-    watch: Watch = field(default_factory=Watch)
+    watch: WorkerEvents = field(default_factory=WorkerEvents)
     on_trial: Callable[[FrozenTrial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
 
     def __post_init__(self) -> None:
@@ -80,13 +80,13 @@ class Worker:
         while not optuna_study.done(self.study) or self._missing_controls():
             self._refuse_lost_controls()
             if not optuna_study.open_places(self.study):
-                stand_by(self.study, self.watch, "waiting for trials of other workers")
+                wait_idle(self.study, self.watch, "waiting for trials of other workers")
                 continue
             self.one()
 
     def one(self) -> None:
         """Run one trial; raises as `run`."""
-        take_one(self.study, self._trial, self.watch)
+        run_one_job(self.study, self._trial, self.watch)
 
     def _missing_controls(self) -> set[str]:
         keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
@@ -192,7 +192,7 @@ class Worker:
             self._refuse_lost_controls()
             if key in self._controls(TrialState.WAITING):
                 raise Later  # its worker has died, or handed it back
-            stand_by(self.study, self.watch, "waiting for the control of another worker")
+            wait_idle(self.study, self.watch, "waiting for the control of another worker")
         return dict(found)
 
     def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:

@@ -16,7 +16,7 @@ from augkit.core.jobs.storage import open_storage
 from augkit.train.build import choose_device, load_recipe_data
 from augkit.tune.dashboard import annotate
 from augkit.tune.optuna_study import load_terms
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     storage = open_storage(options.storage, retries=options.retries, grace=options.grace)
     study = optuna.load_study(storage=storage, study_name=options.study)
     terms = load_terms(study)
-    worker = Worker(
+    worker = TrialWorker(
         study,
         terms,
         load_recipe_data(terms.open_space().recipe),

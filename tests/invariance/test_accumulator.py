@@ -13,7 +13,7 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance import Estimate, Pairs, Plan
-from augkit.invariance.accumulator import FLIPS, Flip, Tally, answer, digest, smallest_integer
+from augkit.invariance.accumulator import FLIPS, Accumulator, Flip, answer, digest, smallest_integer
 from augkit.invariance.information import FACTORS
 from augkit.invariance.plan import line_path, one_shift, square_grid
 from augkit.invariance.report import estimates
@@ -37,8 +37,10 @@ def made_up(seed: int, count: int, plan: Plan = PLAN, classes: int = 4, sharp: f
     return sharp * (shared + torch.randn(count, len(plan.layout.columns), classes, generator=generator))
 
 
-def tally_of(logits: Tensor, labels: Tensor | None = None, plan: Plan = PLAN, sizes: tuple[int, ...] = ()) -> Tally:
-    tally, start = Tally(plan.layout), 0
+def tally_of(
+    logits: Tensor, labels: Tensor | None = None, plan: Plan = PLAN, sizes: tuple[int, ...] = ()
+) -> Accumulator:
+    tally, start = Accumulator(plan.layout), 0
     moved = plan.displacements(0, 0, len(logits))
     for size in sizes or (len(logits),):
         part = slice(start, start + size)
@@ -210,7 +212,7 @@ def test_state_goes_through_a_file(tmp_path: object) -> None:
     logits, labels = made_up(4, 10), torch.arange(10) % 4
     whole, half = tally_of(logits, labels), tally_of(logits[:6], labels[:6])
     torch.save(half.state(), f"{tmp_path}/state.pt")
-    again = Tally(PLAN.layout)
+    again = Accumulator(PLAN.layout)
     again.restore(torch.load(f"{tmp_path}/state.pt", weights_only=True))
     rest = logits[6:]
     moved = PLAN.displacements(0, 0, 10)[6:]

@@ -21,7 +21,7 @@ from augkit.measure.page import measured_page, summary
 from augkit.measure.terminal import probe_lines
 from augkit.train.loop import fit
 
-PROBES = ["--certify", "--layers", "--lie", "--relative", "--probe-images", "6"]
+ANALYSES = ["--certify", "--layers", "--lie", "--relative", "--probe-images", "6"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     top = tmp_path_factory.mktemp("measured")
     fit(recipe, output=top / "run")
-    arguments = [str(top / "run"), "--limit", "40", "--ood-builtin", *PROBES, "--output", str(top / "out"), "--quiet"]
+    arguments = [str(top / "run"), "--limit", "40", "--ood-builtin", *ANALYSES, "--output", str(top / "out"), "--quiet"]
     assert run(measure.main, arguments) == 0
     return top / "out"
 

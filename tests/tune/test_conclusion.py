@@ -12,11 +12,11 @@ from augkit.compare.study.claims import TYPICAL
 from augkit.invariance import Estimate, InvarianceComparison
 from augkit.train.recipe import Recipe
 from augkit.tune import conclusion
-from augkit.tune.finals import CURVE_POINTS, Tuning, dose_response
+from augkit.tune.finals import CURVE_POINTS, TuneContext, dose_response
 
 
 class Recorded:
-    """Stands for a `Tuning` that trains nothing and keeps what it was asked for."""
+    """Stands for a `TuneContext` that trains nothing and keeps what it was asked for."""
 
     def __init__(self) -> None:
         self.trained: list[tuple[float, int, str]] = []
@@ -56,7 +56,7 @@ def test_strengths_are_shares_of_the_policys_own() -> None:
 
 def test_the_curve_has_eight_lengths_up_to_the_largest_shift() -> None:
     tuning: Any = SimpleNamespace(recipe=SimpleNamespace(invariance=SimpleNamespace(max_shift=4.0)))
-    lengths = Tuning.lengths.fget(tuning)  # type: ignore[attr-defined]
+    lengths = TuneContext.lengths.fget(tuning)  # type: ignore[attr-defined]
     assert CURVE_POINTS == 8
     assert lengths == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]
 

@@ -12,7 +12,7 @@ import pytest
 from augkit.core.cli import run
 from augkit.core.jobs.storage import open_storage
 from augkit.tune import __main__ as tune
-from augkit.tune.optuna_study import Terms, control_key, control_study
+from augkit.tune.optuna_study import SearchTerms, control_key, control_study
 from augkit.tune.selection import best_controls
 from augkit.tune.space import Space
 
@@ -130,7 +130,7 @@ def test_the_control_is_searched_where_it_could_gain(fields: dict[str, Any], twi
 
 def test_the_best_control_is_the_most_invariant_of_the_accurate_ones() -> None:
     space = space_of(policy={}, optim={"lr": {"search": [0.01, 1.0], "default": 0.1}})
-    terms = Terms(space=space.to_dict(), epochs=1)
+    terms = SearchTerms(space=space.to_dict(), epochs=1)
     study = optuna.create_study(directions=["maximize"] * 2)
     study.set_user_attr(control_key({}), {"accuracy": 0.9})
     distribution = {"optim.lr": optuna.distributions.FloatDistribution(0.01, 1.0)}

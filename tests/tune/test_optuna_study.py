@@ -19,12 +19,12 @@ from augkit.core.jobs import worker
 from augkit.core.jobs.pool import visible_gpus
 from augkit.core.jobs.recovery import recover, requeue_of
 from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import Watch, take_one
+from augkit.core.jobs.worker import WorkerEvents, run_one_job
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
 from augkit.tune.results import outcome, search_cost
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 
 def numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
@@ -350,7 +350,7 @@ def test_one_who_joins_waits_until_the_first_trials_are_in_line(
 def test_real_trials_under_every_goal(goal: Goal, tiny: Recipe, tmp_path: Path) -> None:
     terms = make_terms(tiny.model_dump(exclude_none=True), epochs=3, goal=goal, floor=0.0)
     study, _ = optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=False)
-    Worker(study, terms, augkit.load_dataset("digits", limit=200), torch.device("cpu")).run()
+    TrialWorker(study, terms, augkit.load_dataset("digits", limit=200), torch.device("cpu")).run()
     reference = study.user_attrs["control {}"]
     for trial in optuna_study.finished(study):
         if trial.state == TrialState.PRUNED:
@@ -390,5 +390,5 @@ def test_a_trials_own_error_is_not_taken_for_a_take_over(tmp_path: Path) -> None
         raise ValueError("of its own")
 
     with pytest.raises(ValueError, match="of its own"):
-        take_one(study, fails, Watch(line=lines.append))
+        run_one_job(study, fails, WorkerEvents(line=lines.append))
     assert lines == []

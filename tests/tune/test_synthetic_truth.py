@@ -14,9 +14,9 @@ from augkit.core.jobs.storage import open_storage
 from augkit.train.build import load_recipe_data
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import Terms
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
-from augkit.tune.trial import Worker
+from augkit.tune.trial import TrialWorker
 
 SIDE, EACH = 24, 110
 RADII = (2.4, 3.0, 3.75, 4.7)  # the label: a factor of 1.25 turns one into the next
@@ -54,9 +54,9 @@ def test_only_what_labels_forgive_is_raised(blobs: Path, tmp_path: Path) -> None
         "invariance": {"protocol": "embed", "max_shift": 6.0, "pairs": 2},
     }
     space = Space.of(recipe, "blobs")
-    terms = Terms(space=space.to_dict(), epochs=10, seed=1)
+    terms = SearchTerms(space=space.to_dict(), epochs=10, seed=1)
     study, _ = optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 20, join=False)
-    worker = Worker(study, terms, load_recipe_data(space.recipe), torch.device("cpu"))
+    worker = TrialWorker(study, terms, load_recipe_data(space.recipe), torch.device("cpu"))
     worker.run()
     reference = study.user_attrs[optuna_study.control_key({})]["accuracy"]
     chosen = selection.candidates(optuna_study.completed(study), Goal(), reference, len(worker.validation), 3)

@@ -81,7 +81,7 @@ def cells_of(study: Study) -> list[Cell]:
 
 
 @dataclass
-class Workplace:
+class CellStore:
     """Where cells are worked on: data are loaded once, image sets made once.
 
     Attributes:
@@ -312,6 +312,6 @@ def _located(arm: Arm) -> Dataset:
     return found
 
 
-def to_do(place: Workplace, cells: Iterable[Cell]) -> list[Cell]:
+def to_do(place: CellStore, cells: Iterable[Cell]) -> list[Cell]:
     """The cells that are not done; InputError where one of them holds another recipe, before any work."""
     return [cell for cell in cells if place.kept(cell) is None or place.missing(cell)]

@@ -74,7 +74,7 @@ class Effect:
         return decide(self.replicates.value, *self.replicates.error(), bounds)
 
 
-def mix(function: Callable[..., np.ndarray], *effects: Effect) -> Effect:
+def combine_effects(function: Callable[..., np.ndarray], *effects: Effect) -> Effect:
     """An effect made of others, replicate by replicate and seed by seed."""
     parts = combine_seeds(function, *(effect.seeds for effect in effects))
     return Effect(parts, min(effect.n_images for effect in effects))
@@ -85,7 +85,7 @@ class MissingError(Exception):
 
 
 @dataclass
-class View:
+class ColumnTable:
     """Columns of all runs, as means with replicates; ``seeds`` are those that all arms in question have.
 
     Attributes:
@@ -156,7 +156,7 @@ class View:
         """The mean of ``make`` over the part's image sets; those of which it is undefined are left out."""
         effects = [make(images) for images in part.sets]
         effects = [effect for effect in effects if math.isfinite(effect.replicates.value)] or effects
-        return effects[0] if len(effects) == 1 else mix(lambda *values: np.mean(values, axis=0), *effects)
+        return effects[0] if len(effects) == 1 else combine_effects(lambda *values: np.mean(values, axis=0), *effects)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Found:
         return Decision(1.0, 1.0) if self.dissent else self.effect.decide(self.bounds)
 
 
-def statistic(view: View, part: Part) -> Found:
+def statistic(view: ColumnTable, part: Part) -> Found:
     """Compute a part of a claim.
 
     Raises:
@@ -198,7 +198,7 @@ def statistic(view: View, part: Part) -> Found:
     return Found(effect, (low, high), shown if shown.defined else UNDEFINED, dissent, reason)
 
 
-def _dissent(view: View, part: Part, effect: Effect) -> tuple[str, ...]:
+def _dissent(view: ColumnTable, part: Part, effect: Effect) -> tuple[str, ...]:
     """By which variabilities a contrast has another sign; those that were not measured say nothing."""
     if part.statistic not in CONTRASTS or part.metric != DEFAULT:
         return ()
@@ -215,7 +215,7 @@ def _dissent(view: View, part: Part, effect: Effect) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _reason(view: View, part: Part) -> str:
+def _reason(view: ColumnTable, part: Part) -> str:
     said = {
         images: next(filter(None, (view.unsaid(a, part.measure, images) for a in part.names)), "")
         for images in part.sets
@@ -228,7 +228,7 @@ def _log_share(share: float) -> float:
     return math.inf if share >= 1 else -math.log(1 - share) if math.isfinite(share) else -math.inf
 
 
-def _log_ratio(view: View, part: Part, pair: tuple[str | None, str | None], images: str, measure: str) -> Effect:
+def _log_ratio(view: ColumnTable, part: Part, pair: tuple[str | None, str | None], images: str, measure: str) -> Effect:
     """``log(V / V0)``; NaN where it is undefined, as in `augkit.invariance.learned`."""
     arm, control = (str(name) for name in pair)
     if part.metric == MATCHED:
@@ -251,30 +251,32 @@ def _pair(part: Part) -> tuple[str | None, str | None]:
     return part.arm, part.control
 
 
-def _variability(view: View, part: Part, images: str) -> Effect:
+def _variability(view: ColumnTable, part: Part, images: str) -> Effect:
     return view.variability(str(part.arm), part.measure, images, part.metric)
 
 
-def _ratio(view: View, part: Part, images: str) -> Effect:
+def _ratio(view: ColumnTable, part: Part, images: str) -> Effect:
     return _log_ratio(view, part, _pair(part), images, part.measure)
 
 
-def _invariance(view: View, part: Part, images: str) -> Effect:
-    return mix(np.negative, _ratio(view, part, images))
+def _invariance(view: ColumnTable, part: Part, images: str) -> Effect:
+    return combine_effects(np.negative, _ratio(view, part, images))
 
 
-def _transfer(view: View, part: Part, images: str) -> Effect:
+def _transfer(view: ColumnTable, part: Part, images: str) -> Effect:
     there = _log_ratio(view, part, _pair(part), images, part.measure)
     here = _log_ratio(view, part, _pair(part), TYPICAL, part.from_measure or part.measure)
-    return mix(lambda a, b: np.exp(b) - np.exp(a), there, here)
+    return combine_effects(lambda a, b: np.exp(b) - np.exp(a), there, here)
 
 
-def _interaction(view: View, part: Part, images: str) -> Effect:
+def _interaction(view: ColumnTable, part: Part, images: str) -> Effect:
     beside = (part.beside, part.beside_control)
-    return mix(np.subtract, *(_log_ratio(view, part, pair, images, part.measure) for pair in (_pair(part), beside)))
+    return combine_effects(
+        np.subtract, *(_log_ratio(view, part, pair, images, part.measure) for pair in (_pair(part), beside))
+    )
 
 
-def _slope(view: View, part: Part, images: str) -> Effect:
+def _slope(view: ColumnTable, part: Part, images: str) -> Effect:
     """Least squares of ``1 - V / V0`` on strength, over strengths above 0.
 
     The control at strength 0 would turn any effect at all into a slope.
@@ -289,21 +291,21 @@ def _slope(view: View, part: Part, images: str) -> Effect:
     def fit(*values: np.ndarray) -> np.ndarray:
         return sum((w * (1 - np.exp(v)) for w, v in zip(weight, values, strict=True)), np.zeros_like(values[0]))
 
-    return mix(fit, *ratios)
+    return combine_effects(fit, *ratios)
 
 
-def _growth(view: View, part: Part, images: str) -> Effect:
+def _growth(view: ColumnTable, part: Part, images: str) -> Effect:
     far, near = (view.variability(str(part.arm), part.measure, images, part.metric, at) for at in (part.far, part.near))
-    return mix(lambda a, b: np.log(np.maximum(a, FLOOR) / np.maximum(b, FLOOR)), far, near)
+    return combine_effects(lambda a, b: np.log(np.maximum(a, FLOOR) / np.maximum(b, FLOOR)), far, near)
 
 
-def _half_life(view: View, part: Part, images: str) -> Effect:
+def _half_life(view: ColumnTable, part: Part, images: str) -> Effect:
     """The shortest shift in pixels at which V is half of its largest value on the curve, linear in between."""
     lengths = [length for length in view.lengths.get(part.measure, ()) if length > 0]
     if not lengths:
         raise MissingError(f"measure '{part.measure}' has no lengths")
     curve = [view.variability(str(part.arm), part.measure, images, part.metric, at) for at in lengths]
-    return mix(lambda *values: half_length(np.array([0.0, *lengths]), np.stack(values)), *curve)
+    return combine_effects(lambda *values: half_length(np.array([0.0, *lengths]), np.stack(values)), *curve)
 
 
 def half_length(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -320,21 +322,21 @@ def half_length(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(lengths[upper - 1] + share * (lengths[upper] - lengths[upper - 1]))
 
 
-def _difference(column: str) -> Callable[[View, Part, str], Effect]:
+def _difference(column: str) -> Callable[[ColumnTable, Part, str], Effect]:
     """The mean of a column, less that of the control where there is one."""
 
-    def compute(view: View, part: Part, images: str) -> Effect:
+    def compute(view: ColumnTable, part: Part, images: str) -> Effect:
         found = [view.mean(arm, part.measure, f"{images}|{column}") for arm in _pair(part) if arm is not None]
-        return found[0] if len(found) == 1 else mix(np.subtract, *found)
+        return found[0] if len(found) == 1 else combine_effects(np.subtract, *found)
 
     return compute
 
 
-def _probe(view: View, part: Part, images: str) -> Effect:
+def _probe(view: ColumnTable, part: Part, images: str) -> Effect:
     del images
     arms = [arm for arm in _pair(part) if arm is not None] or [NO_NETWORK]
     found = [view.mean(arm, probe_measure(part), str(part.key)) for arm in arms]
-    return found[0] if len(found) == 1 else mix(np.subtract, *found)
+    return found[0] if len(found) == 1 else combine_effects(np.subtract, *found)
 
 
 NO_NETWORK = "no-network"  # stands for the arm of a probe that brings its own network
@@ -350,7 +352,7 @@ def probe_measure(part: Part) -> str:
 AS_SHARES = frozenset({"learned_invariance", "architectural_invariance"})
 CONTRASTS = AS_SHARES | {"log_variability_ratio"}  # of two networks: by which variability must not matter to the sign
 OF_RATIOS = CONTRASTS | {"transfer_learned", "transfer_architectural", "interaction", "slope"}
-COMPUTE: dict[str, Callable[[View, Part, str], Effect]] = {
+COMPUTE: dict[str, Callable[[ColumnTable, Part, str], Effect]] = {
     "variability": _variability,
     "log_variability_ratio": _ratio,
     "learned_invariance": _invariance,

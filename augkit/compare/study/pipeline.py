@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from optuna.trial import TrialState
 
-from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
+from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
 from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, check_shared, leading
 from augkit.compare.study.report.figures import plane
 from augkit.compare.study.report.page import study_markdown, study_page
-from augkit.compare.study.results import Findings
+from augkit.compare.study.results import StudyResults
 from augkit.compare.study.schema import Study
 from augkit.compare.study.worker import attempt
 from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError, RunError, WriteError
 from augkit.core.figures import save_png
 from augkit.core.files import MARK, claim, environment, write
-from augkit.core.jobs.pool import Crew, Spread, doing, own_index
+from augkit.core.jobs.pool import WorkerPool, WorkerSettings, doing, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import is_remote, open_storage
 from augkit.core.jobs.worker import IN_A_ROW
@@ -34,7 +34,7 @@ def run_study(
     study: Study,
     folder: Path,
     *,
-    spread: Spread | None = None,
+    spread: WorkerSettings | None = None,
     storage: str | None = None,
     name: str | None = None,
     device: str | None = None,
@@ -65,9 +65,9 @@ def run_study(
         InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
         RunError: several cells in a row fail, or workers die again and again.
     """
-    crew, show, cells = spread or Spread(), display or Display(0, quiet=True), cells_of(study)
+    crew, show, cells = spread or WorkerSettings(), display or Display(0, quiet=True), cells_of(study)
     crew.check(storage)
-    place, queue = Workplace(study, folder, choose_device(device)), None
+    place, queue = CellStore(study, folder, choose_device(device)), None
     fresh = not resume and (is_remote(storage) or overwrite)
     if fresh:
         # Before the storage decides who leads, as helpers wait for the leader; before anything is replaced.
@@ -101,11 +101,11 @@ def run_study(
 
 
 def _run(
-    place: Workplace,
+    place: CellStore,
     cells: Sequence[Cell],
     missing: Sequence[Cell],
     queue: CellQueue | None,
-    crew: Spread,
+    crew: WorkerSettings,
     storage: str | None,
     name: str | None,
     show: Display,
@@ -123,7 +123,7 @@ def _run(
     else:
         failed = _alone(place, missing, show)
     show.stage("answering claims")
-    results = Findings(place, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
+    results = StudyResults(place, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
     results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
     write_results(results, folder)
     return results
@@ -142,12 +142,12 @@ def _refuse_shared(leads: bool, folder: Path) -> None:
         raise InputError(f"output '{folder}': another command works on it; wait for its end")
 
 
-def _check(place: Workplace, cells: Sequence[Cell]) -> None:
+def _check(place: CellStore, cells: Sequence[Cell]) -> None:
     for cell in {cell.arm.name: cell for cell in cells}.values():
         place.check(cell)
 
 
-def _alone(place: Workplace, missing: Sequence[Cell], show: Display) -> dict[str, str]:
+def _alone(place: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
     """Work on cells one after the other; why some failed."""
     failed: dict[str, str] = {}
     in_a_row = 0
@@ -169,13 +169,15 @@ def _alone(place: Workplace, missing: Sequence[Cell], show: Display) -> dict[str
     return failed
 
 
-def _open(study: Study, storage: str, name: str | None, crew: Spread, show: Display, *, lead: bool) -> CellQueue:
+def _open(
+    study: Study, storage: str, name: str | None, crew: WorkerSettings, show: Display, *, lead: bool
+) -> CellQueue:
     backend = open_storage(storage, retries=crew.retries, grace=crew.grace, say=show.line)
     return CellQueue.open(backend, name or f"{study.settings.name}-{study.size}", study, lead=lead)
 
 
 def _lead(
-    queue: CellQueue, storage: str, place: Workplace, missing: Sequence[Cell], crew: Spread, show: Display
+    queue: CellQueue, storage: str, place: CellStore, missing: Sequence[Cell], crew: WorkerSettings, show: Display
 ) -> dict[str, str]:
     """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
     order = queue.queue.user_attrs.get("order")
@@ -200,7 +202,7 @@ def _lead(
     return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not place.is_done(cell)}
 
 
-def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display) -> dict[str, Any]:
+def _help(queue: CellQueue, storage: str, crew: WorkerSettings, device: torch.device, show: Display) -> dict[str, Any]:
     """Work on the cells of a study that another command leads."""
     check_shared(queue.queue)
     show.stage(f"helping with study '{queue.queue.study_name}'")
@@ -216,10 +218,12 @@ def _help(queue: CellQueue, storage: str, crew: Spread, device: torch.device, sh
     return {"joined": True, "folder": str(queue.folder)}
 
 
-def _team(queue: CellQueue, storage: str, crew: Spread, device: torch.device, show: Display, first: int = 0) -> Crew:
+def _team(
+    queue: CellQueue, storage: str, crew: WorkerSettings, device: torch.device, show: Display, first: int = 0
+) -> WorkerPool:
     arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
     arguments += ["--retries", str(crew.retries), "--device", str(device)]
-    return Crew(
+    return WorkerPool(
         queue.queue,
         queue.folder,
         "augkit.compare.study.worker",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from augkit.compare.study.cells import Cell, Workplace
+from augkit.compare.study.cells import Cell, CellStore
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
-from augkit.compare.study.effects import NO_NETWORK, MissingError, View, statistic
+from augkit.compare.study.effects import NO_NETWORK, ColumnTable, MissingError, statistic
 from augkit.compare.study.measurements import FLIPS, pictures_of
 from augkit.compare.study.schema import OFF, Arm, Study, describe
 from augkit.compare.study.sequential import look_at
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 GALLERY = 8  # flips shown
 
 
-class Findings:
+class StudyResults:
     """All numbers of a study, computed from the columns of its cells.
 
     Args:
@@ -37,7 +37,7 @@ class Findings:
         cells: those that are done.
     """
 
-    def __init__(self, place: Workplace, cells: Sequence[Cell]) -> None:
+    def __init__(self, place: CellStore, cells: Sequence[Cell]) -> None:
         self.study: Study = place.study
         self.place = place
         columns, self.seconds = {}, dict[tuple[str, int], float]()
@@ -50,7 +50,7 @@ class Findings:
             self.paths[cell.arm.name, cell.seed] = place.path_of_training(cell)
             for measure, found in place.columns(cell).items():
                 columns[cell.arm.name, cell.seed, measure] = found
-        self.view = View(
+        self.view = ColumnTable(
             columns,
             range(self.study.seeds),
             strengths={name: arm.strength for name, arm in self.study.arms.items()},

@@ -21,9 +21,9 @@ from augkit.compare.study.effects import (
     AS_SHARES,
     CONTRASTS,
     NO_NETWORK,
+    ColumnTable,
     Found,
     MissingError,
-    View,
     probe_measure,
     statistic,
 )
@@ -57,7 +57,7 @@ class Answer:
     """A claim with what was found of each part; ``missing`` says why nothing was."""
 
     claim: Claim
-    view: View
+    view: ColumnTable
     found: Sequence[Found]
     missing: str = ""
     note: str = ""
@@ -76,7 +76,7 @@ class Answer:
 
 def answer_claims(
     study: Study,
-    view: View,
+    view: ColumnTable,
     accuracy: Mapping[tuple[str, int], float],
     chance: float = 0.0,
     *,
@@ -124,7 +124,7 @@ def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: f
     return {run for run, value in own.items() if value - chance < COLLAPSED * (best - chance)}
 
 
-def _answer(claim: Claim, view: View, collapsed: Set[tuple[str, int]]) -> Answer:
+def _answer(claim: Claim, view: ColumnTable, collapsed: Set[tuple[str, int]]) -> Answer:
     arms = {name for part in claim.parts for name in (part.names or [NO_NETWORK])}
     have = {(arm, seed) for arm, seed, _ in view.columns}
     seeds = [seed for seed in view.seeds if all((arm, seed) in have for arm in arms)]
@@ -178,7 +178,7 @@ def _verdict(answer: Answer, corrected: float | None, parts: Sequence[Row]) -> s
     return decision.verdict if settled and decision is not None else UNDETERMINED
 
 
-def _part_row(found: Found, part: Part, view: View, paths: Mapping[tuple[str, int], Path]) -> Row:
+def _part_row(found: Found, part: Part, view: ColumnTable, paths: Mapping[tuple[str, int], Path]) -> Row:
     decision, verdict = found.decision, found.decision.verdict
     if part.prediction.sign == "describe":
         verdict = "reported"
@@ -218,7 +218,7 @@ def _needed(answer: Answer, corrected: float | None) -> int | None:
     return None if count is None else max(count, len(answer.view.seeds) + 1)
 
 
-def at_equal_accuracy(view: View, part: Part, paths: Mapping[tuple[str, int], Path]) -> Estimate | None:
+def at_equal_accuracy(view: ColumnTable, part: Part, paths: Mapping[tuple[str, int], Path]) -> Estimate | None:
     """A contrast on typical images where both networks are equally accurate; None where that says nothing."""
     same = part.measure == DEFAULT_MEASURE and part.sets == [TYPICAL] and part.metric == DEFAULT
     if part.statistic not in CONTRASTS or not same:

@@ -21,7 +21,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from augkit.compare.study.cells import Cell, Workplace, cells_of
+from augkit.compare.study.cells import Cell, CellStore, cells_of
 from augkit.compare.study.queue import LOOK, OPEN, check_shared, open_study
 from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError, RunError, WriteError
@@ -33,10 +33,10 @@ from augkit.core.jobs.worker import (
     GiveUpError,
     Later,
     Surplus,
-    Watch,
+    WorkerEvents,
     frozen,
-    stand_by,
-    take_one,
+    run_one_job,
+    wait_idle,
 )
 from augkit.train.build import choose_device
 
@@ -55,7 +55,7 @@ class CellWorker:
     queue: optuna.Study
     device: torch.device
     index: int = 0
-    watch: Watch = field(default_factory=Watch)
+    watch: WorkerEvents = field(default_factory=WorkerEvents)
 
     def __post_init__(self) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{self.index}"
@@ -68,7 +68,7 @@ class CellWorker:
         check_shared(self.queue)
         study = open_study(order)
         self.token = order["token"]
-        self.place = Workplace(study, Path(order["folder"]), self.device)
+        self.place = CellStore(study, Path(order["folder"]), self.device)
         self.cells = {cell.name: cell for cell in cells_of(study)}
         for name, cell in self.cells.items():
             if order["cells"][name] != cell.digest:
@@ -87,11 +87,11 @@ class CellWorker:
         """
         while self.queue.get_trials(deepcopy=False, states=OPEN):
             if self.queue.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                take_one(self.queue, self._work, self.watch)
+                run_one_job(self.queue, self._work, self.watch)
                 if self.unable is not None:
                     raise self.unable
             else:
-                stand_by(self.queue, self.watch, "waiting for cells of other workers")
+                wait_idle(self.queue, self.watch, "waiting for cells of other workers")
 
     def _work(self, trial: optuna.Trial) -> float:
         sign_on(trial, self.name)
@@ -133,12 +133,12 @@ class CellWorker:
 
 
 def attempt(
-    place: Workplace,
+    place: CellStore,
     cell: Cell,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """`Workplace.work`, where whatever goes wrong in one cell is a RunError that other cells survive.
+    """`CellStore.work`, where whatever goes wrong in one cell is a RunError that other cells survive.
 
     What a network of somebody's own raises leaves its traceback in the cell's folder.
     """

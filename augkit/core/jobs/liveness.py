@@ -65,14 +65,14 @@ class Heartbeats:
 
 
 @runtime_checkable
-class Beating(Protocol):
+class HeartbeatThread(Protocol):
     """A storage whose workers show life by `Heartbeats`."""
 
     heartbeats: Heartbeats
 
 
 @dataclass
-class Vigil:
+class LivenessMonitor:
     """Of one who waits: since when each trial under way has shown the same sign of life."""
 
     clock: Callable[[], float] = time.monotonic
@@ -82,7 +82,7 @@ class Vigil:
     def look(self, study: optuna.Study) -> None:
         """Put trials in line again that are nobody's."""
         storage, running = study._storage, study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        now, patience = self.clock(), storage.heartbeats.grace if isinstance(storage, Beating) else NAMELESS
+        now, patience = self.clock(), storage.heartbeats.grace if isinstance(storage, HeartbeatThread) else NAMELESS
         # After a time in which nothing was seen, as of a proxy that was away, all are given time to show life again.
         before, self.seen = self.seen if now - self.looked <= patience / 3 else {}, {}
         self.looked = now
@@ -93,7 +93,7 @@ class Vigil:
             self.seen[trial.number] = sign, since
             if sign[0] is None and now - since > NAMELESS:
                 requeue(study, trial.number, None)
-            elif isinstance(storage, Beating) and now - since > storage.heartbeats.grace:
+            elif isinstance(storage, HeartbeatThread) and now - since > storage.heartbeats.grace:
                 requeue(study, trial.number, storage.heartbeats.retries)
 
 

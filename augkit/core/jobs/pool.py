@@ -39,7 +39,7 @@ START = 60.0  # seconds to start in, however short the grace
 
 
 @dataclass(frozen=True)
-class Spread:
+class WorkerSettings:
     """How work is spread over processes.
 
     Attributes:
@@ -74,7 +74,7 @@ def own_index() -> int:
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """Workers of one study.
 
     Attributes:
@@ -94,13 +94,13 @@ class Crew:
     folder: Path
     module: str
     arguments: Sequence[str]
-    spread: Spread
+    spread: WorkerSettings
     done: Callable[[], bool]
     progress: Callable[[], int]
     first: int = 0
     look: Callable[[list[dict[str, Any]]], None] = lambda states: None
     line: Callable[[str], None] = lambda text: None
-    _members: list[_Member] = field(default_factory=list)
+    _members: list[_WorkerProcess] = field(default_factory=list)
 
     def run(self) -> None:
         """Until all workers have ended of their own accord.
@@ -138,7 +138,7 @@ class Crew:
     def _command(self, k: int) -> list[str]:
         return [sys.executable, "-m", self.module, "--index", str(self.first + k), *self.arguments]
 
-    def _start(self, k: int, deaths: int = 0) -> _Member:
+    def _start(self, k: int, deaths: int = 0) -> _WorkerProcess:
         # Hosts may share the folder.
         status, log = (self.folder / "workers" / f"{self.first + k}.{end}" for end in ("json", "log"))
         status.unlink(missing_ok=True)
@@ -152,9 +152,9 @@ class Crew:
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
         name = f"{socket.gethostname()}:{process.pid}:{self.first + k}"
-        return _Member(k, name, process, status, log, time.monotonic(), deaths, self.progress())
+        return _WorkerProcess(k, name, process, status, log, time.monotonic(), deaths, self.progress())
 
-    def _look_after(self, member: _Member) -> None:
+    def _look_after(self, member: _WorkerProcess) -> None:
         code = member.process.poll()
         if member.ended:
             return
@@ -208,7 +208,7 @@ class Crew:
 
 
 @dataclass
-class _Member:
+class _WorkerProcess:
     index: int
     name: str  # as the worker names itself in a trial
     process: subprocess.Popen[bytes]

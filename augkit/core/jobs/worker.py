@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.errors import AugkitError, InputError, RunError
-from augkit.core.jobs.liveness import Beating, Vigil
+from augkit.core.jobs.liveness import HeartbeatThread, LivenessMonitor
 from augkit.core.jobs.retry import hand_back, requeue_interrupted
 
 IN_A_ROW = 3  # failed trials after which a worker gives up
@@ -32,7 +32,7 @@ class GiveUpError(AugkitError):
 
 
 @dataclass
-class Watch:
+class WorkerEvents:
     """What a worker tells while it works; each function may do nothing.
 
     Attributes:
@@ -49,10 +49,12 @@ class Watch:
     work: Callable[[float], None] = lambda amount: None
     alive: Callable[[], None] = lambda: None
     line: Callable[[str], None] = lambda text: None
-    vigil: Vigil = field(default_factory=Vigil)
+    vigil: LivenessMonitor = field(default_factory=LivenessMonitor)
 
 
-def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]], watch: Watch) -> None:
+def run_one_job(
+    study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]], watch: WorkerEvents
+) -> None:
     """Ask for a trial, run it, and tell what came of it; with a heartbeat where the storage has one.
 
     A RunError or `Surplus` in ``objective`` fails the trial and nothing else; `Later` puts it at the end of the line.
@@ -66,7 +68,11 @@ def take_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
     def run(trial: optuna.Trial) -> float | Sequence[float]:
         begun.append(trial.number)
         storage = study._storage
-        beats = storage.heartbeats.of(study, trial.number) if isinstance(storage, Beating) else contextlib.nullcontext()
+        beats = (
+            storage.heartbeats.of(study, trial.number)
+            if isinstance(storage, HeartbeatThread)
+            else contextlib.nullcontext()
+        )
         try:
             with beats:
                 return objective(trial)
@@ -119,7 +125,7 @@ def _break_off(study: optuna.Study, begun: Sequence[int], *, told: bool) -> None
             requeue_interrupted(study, trial)
 
 
-def stand_by(study: optuna.Study, watch: Watch, text: str) -> None:
+def wait_idle(study: optuna.Study, watch: WorkerEvents, text: str) -> None:
     """Wait a moment for others, and put in line again what the dead among them left."""
     watch.stage(text)
     watch.alive()

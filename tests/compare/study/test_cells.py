@@ -16,7 +16,7 @@ from PIL import Image
 
 import augkit
 from augkit.compare import __main__ as compare
-from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
+from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
 from augkit.compare.study.measurements import read, read_accuracy
 from augkit.compare.study.pipeline import run_study, summary
 from augkit.compare.study.schema import Measure, Study
@@ -129,7 +129,7 @@ def test_borders_that_nothing_reaches_are_no_measure(study_file: Path, tmp_path:
 
 def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> None:
     study = Study.load(study_file, seeds=1)
-    place = Workplace(study, tmp_path, torch.device("cpu"))
+    place = CellStore(study, tmp_path, torch.device("cpu"))
     cells = cells_of(study)
     assert len(to_do(place, cells)) == 3
     place.work(cells[0])
@@ -142,7 +142,7 @@ def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> N
 
 
 def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Path, tmp_path: Path) -> None:
-    place = Workplace(Study.load(study_file, seeds=1), tmp_path, torch.device("cpu"))
+    place = CellStore(Study.load(study_file, seeds=1), tmp_path, torch.device("cpu"))
     cell = cells_of(place.study)[0]
     place.work(cell)
     answers = place.answers(cell, "shift")
@@ -174,7 +174,7 @@ def test_what_layers_lose_is_lost_at_pools_and_not_brought_back_by_global_poolin
     study_file: Path, tmp_path: Path
 ) -> None:
     study = Study.load(study_file, seeds=1)
-    place = Workplace(study, tmp_path, torch.device("cpu"))
+    place = CellStore(study, tmp_path, torch.device("cpu"))
     cell = next(cell for cell in cells_of(study) if cell.arm.name == "maxpool+none")
     place.work(cell)
     found = place.columns(cell)["layers"]
@@ -278,14 +278,14 @@ def test_a_network_that_does_not_take_the_images_is_refused_before_training(
 def test_a_cell_that_fails_is_left_out_and_tried_again(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, work = tmp_path / "out", Workplace.work
+    folder, work = tmp_path / "out", CellStore.work
 
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+    def fails(place: CellStore, cell: Cell, *rest: Any) -> dict[str, Any]:
         if cell.name == "maxpool+shift-seed1":
             raise RunError("the loss became NaN")
         return work(place, cell, *rest)
 
-    monkeypatch.setattr(Workplace, "work", fails)
+    monkeypatch.setattr(CellStore, "work", fails)
     assert call(str(study_file), "--output", str(folder), "--quiet") == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "1 of 6 cells failed and are left out, such as maxpool+shift-seed1: the loss became NaN" in error
@@ -294,16 +294,16 @@ def test_a_cell_that_fails_is_left_out_and_tried_again(
     assert results["claims"][0]["n_seeds"] == 1
     for page in ("report.md", "report.html"):
         assert "maxpool+shift-seed1" in (folder / page).read_text()
-    monkeypatch.setattr(Workplace, "work", work)
+    monkeypatch.setattr(CellStore, "work", work)
     assert call(str(study_file), "--output", str(folder), "--quiet", "--resume") == 0
     assert json.loads((folder / "results.json").read_text())["claims"][0]["n_seeds"] == 2
 
 
 def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+    def fails(place: CellStore, cell: Cell, *rest: Any) -> dict[str, Any]:
         raise RunError(f"no luck with {cell.name}")
 
-    monkeypatch.setattr(Workplace, "work", fails)
+    monkeypatch.setattr(CellStore, "work", fails)
     with pytest.raises(RunError, match="no luck with"):
         run_study(Study.load(study_file), tmp_path / "out")
 
@@ -356,7 +356,7 @@ def test_the_shipped_study_can_be_measured(size: str, shape: tuple[int, ...], tm
     # Narrow, as what is tested is whether images have room for their displacements and networks take them.
     words = [f"data.name=folder:{tmp_path}", "data.limit=null", "model.width=4"]
     study = Study.load("invariance", size, seeds=1, overrides=words)
-    place = Workplace(study, tmp_path, torch.device("cpu"))
+    place = CellStore(study, tmp_path, torch.device("cpu"))
     with warnings.catch_warnings():
         warnings.simplefilter("error", OddMapWarning)  # which would end what polyphase networks promise
         for cell in {(cell.arm.architecture, *cell.measures): cell for cell in cells_of(study)}.values():

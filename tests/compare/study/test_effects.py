@@ -13,21 +13,21 @@ from made_up import bits_of
 from scipy import stats
 
 from augkit.compare.study.claims import Part
-from augkit.compare.study.effects import MissingError, View, half_length, statistic
+from augkit.compare.study.effects import ColumnTable, MissingError, half_length, statistic
 from augkit.compare.study.hypothesis_tests import Decision, decide, holm, p_words, power, seeds_needed
 from augkit.invariance.bootstrap import mean_replicates
 
 IMAGES, SEEDS = 60, 5
 
 
-def view_of(levels: dict[str, list[np.ndarray]], **more: Any) -> View:
+def view_of(levels: dict[str, list[np.ndarray]], **more: Any) -> ColumnTable:
     """A view of arms whose shift information per seed and image is given on typical images."""
     columns = {
         (arm, seed, "shift"): {**bits_of(values), "typical|correct": (values < np.median(values)).astype(float)}
         for arm, runs in levels.items()
         for seed, values in enumerate(runs)
     }
-    return View(columns, range(len(next(iter(levels.values())))), **more)
+    return ColumnTable(columns, range(len(next(iter(levels.values())))), **more)
 
 
 def runs(rng: np.random.Generator, level: float, per_image: np.ndarray, seeds: int = SEEDS) -> list[np.ndarray]:
@@ -187,7 +187,7 @@ def test_growth_and_half_life() -> None:
         | bits_of(np.full(IMAGES, 0.2))
         for seed in (0, 1)
     }
-    view = View(columns, (0, 1), lengths={"shift": [1.0, 2.0, 4.0]})
+    view = ColumnTable(columns, (0, 1), lengths={"shift": [1.0, 2.0, 4.0]})
     assert statistic(view, part("growth", arm="a", near=1.0, far=4.0)).shown.value == pytest.approx(math.log(4))
     assert statistic(view, part("half_life", "describe", arm="a")).shown.value == pytest.approx(1.5)
     assert half_length(np.array([0.0, 1.0, 2.0]), np.array([[0.8], [0.2]])).tolist() == [0.5]
@@ -214,7 +214,7 @@ def test_transfer_and_several_image_sets() -> None:
         for arm, (typical, other) in levels.items()
         for seed in (0, 1)
     }
-    view = View(columns, (0, 1))
+    view = ColumnTable(columns, (0, 1))
     moved = part("transfer_learned", "negative", arm="s", control="n", images="inverted")
     assert statistic(view, moved).shown.value == pytest.approx(0.4 - 0.8)
     both = part("transfer_learned", "negative", arm="s", control="n", images=["inverted", "odd"])
@@ -229,7 +229,7 @@ def test_a_quiet_control_leaves_it_undefined_and_one_seed_undetermined() -> None
     alone = view_of({"n": flat(0.1), "s": flat(0.05)})
     columns = dict(alone.columns)
     columns["s", 0, "shift"] = bits_of(np.random.default_rng(0).exponential(0.01, IMAGES))
-    assert statistic(View(columns, (0,)), part("learned_invariance", arm="s", control="n")).decision.p_for == 1
+    assert statistic(ColumnTable(columns, (0,)), part("learned_invariance", arm="s", control="n")).decision.p_for == 1
 
 
 def test_what_was_not_measured_is_named() -> None:
@@ -244,7 +244,7 @@ def test_image_sets_of_which_networks_say_nothing_are_left_out_and_named() -> No
         for arm, level in {"n": 0.1, "s": 0.02}.items()
         for seed in (0, 1)
     }  # fmt: skip
-    view = View(columns, (0, 1))
+    view = ColumnTable(columns, (0, 1))
     both = statistic(view, part("learned_invariance", arm="s", control="n", images=["inverted", "upside down"]))
     assert both.shown.value == pytest.approx(0.8)
     assert both.reason == "left out: inverted, the networks say 0.05 bits about these images, 1 about typical ones"
@@ -260,13 +260,13 @@ def test_a_contrast_that_another_variability_contradicts_decides_nothing() -> No
         for arm, level in {"n": 0.1, "s": 0.02}.items()
         for seed in (0, 1)
     }
-    found = statistic(View(columns, (0, 1)), part("learned_invariance", arm="s", control="n"))
+    found = statistic(ColumnTable(columns, (0, 1)), part("learned_invariance", arm="s", control="n"))
     assert found.shown.low > 0.5
     assert found.dissent == ("top1_change",)
     assert found.decision == Decision(1.0, 1.0)
     assert found.decision.verdict == "undetermined"
     agreeing = {k: v | {"typical|changed": np.full(IMAGES, 0.1 if k[0] == "n" else 0.05)} for k, v in columns.items()}
-    found = statistic(View(agreeing, (0, 1)), part("learned_invariance", arm="s", control="n"))
+    found = statistic(ColumnTable(agreeing, (0, 1)), part("learned_invariance", arm="s", control="n"))
     assert (found.dissent, found.decision.verdict) == ((), "supported")
 
 
@@ -285,12 +285,12 @@ def test_a_mean_alone_and_less_that_of_the_control(statistic_: str, column: str)
         for arm, rows in values.items()
         for seed, row in enumerate(rows)
     }
-    both = statistic(View(columns, [0, 1]), part(statistic_, arm="a", control="b")).effect
+    both = statistic(ColumnTable(columns, [0, 1]), part(statistic_, arm="a", control="b")).effect
     assert both.per_seed.tolist() == [0.5, 0.25]
     assert both.estimate().value == pytest.approx(0.375)
     assert both.n_images == 4
     if statistic_ == "top1_change":
-        alone = statistic(View(columns, [0, 1]), part(statistic_, arm="a")).effect
+        alone = statistic(ColumnTable(columns, [0, 1]), part(statistic_, arm="a")).effect
         assert alone.per_seed.tolist() == [0.75, 0.5]
 
 

@@ -13,17 +13,17 @@ import yaml
 from optuna.trial import TrialState
 
 from augkit.compare.study import queue as cell_queue
-from augkit.compare.study.cells import Cell, Workplace, cells_of, to_do
+from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
 from augkit.compare.study.pipeline import run_study
 from augkit.compare.study.queue import JOURNAL, TOKEN, CellQueue, check_shared, leading
 from augkit.compare.study.schema import Study
 from augkit.compare.study.worker import CellWorker
 from augkit.core.errors import InputError, RunError
-from augkit.core.jobs.pool import Spread
+from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.retry import requeue
 from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import Watch, take_one
+from augkit.core.jobs.worker import WorkerEvents, run_one_job
 
 
 def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") -> tuple[CellQueue, Study]:
@@ -37,14 +37,14 @@ def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") 
 
 def let_fail(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
     """One cell raises, all others are worked on."""
-    work = Workplace.work
+    work = CellStore.work
 
-    def fails(place: Workplace, cell: Cell, *rest: Any) -> dict[str, Any]:
+    def fails(place: CellStore, cell: Cell, *rest: Any) -> dict[str, Any]:
         if cell.name == name:
             raise error
         return work(place, cell, *rest)
 
-    monkeypatch.setattr(Workplace, "work", fails)
+    monkeypatch.setattr(CellStore, "work", fails)
 
 
 def test_each_cell_is_in_line_once(study_file: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_worker_takes_cells_until_none_is_left(study_file: Path, tmp_path: Pat
     CellWorker(queue.queue, torch.device("cpu")).run()
     assert queue.done()
     assert {trial.state.name for trial in queue.trials()} == {"COMPLETE"}
-    left = to_do(Workplace(study, tmp_path / "out", torch.device("cpu")), cells_of(study))
+    left = to_do(CellStore(study, tmp_path / "out", torch.device("cpu")), cells_of(study))
     assert [cell.name for cell in left] == ["no-network-seed0"], "what could not be measured is tried again"
     assert queue.failures(set()) == {}
 
@@ -84,7 +84,7 @@ def test_an_interrupted_worker_hands_its_cell_back(study_file: Path, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        CellWorker(queue.queue, torch.device("cpu"), watch=Watch(alive=alive)).run()
+        CellWorker(queue.queue, torch.device("cpu"), watch=WorkerEvents(alive=alive)).run()
     states = [(trial.user_attrs["cell"], trial.state.name) for trial in queue.trials()]
     first = states[0][0]
     assert states[0] == (first, "FAIL")
@@ -105,8 +105,8 @@ def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: 
             requeue(queue.queue, running.number, 1)  # what others do with one who gives no sign of life
             worker.looked = -1e9
 
-    worker.watch = Watch(alive=alive, line=lines.append)
-    take_one(queue.queue, worker._work, worker.watch)
+    worker.watch = WorkerEvents(alive=alive, line=lines.append)
+    run_one_job(queue.queue, worker._work, worker.watch)
     assert "was taken over while this worker slept" in lines[0]
     assert not (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
     CellWorker(queue.queue, torch.device("cpu")).run()
@@ -158,7 +158,7 @@ def test_a_measure_added_while_a_worker_works_reaches_it(study_file: Path, tmp_p
     more = Study.load(study_file, seeds=1)
     queue.fill(more, tmp_path / "out", cells_of(more))
     worker.run()
-    place = Workplace(more, tmp_path / "out", torch.device("cpu"))
+    place = CellStore(more, tmp_path / "out", torch.device("cpu"))
     assert all(place.is_done(cell) for cell in cells_of(more))
 
 
@@ -245,7 +245,7 @@ def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(st
     try:
         alone = run_study(study, tmp_path / "alone")
         open_cells(study_file, tmp_path / "both", seeds=3, name="tiny-quick")  # and nobody has worked on them
-        both = run_study(study, tmp_path / "both", spread=Spread(2), resume=True)
+        both = run_study(study, tmp_path / "both", spread=WorkerSettings(2), resume=True)
     finally:
         torch.set_num_threads(threads)
     assert both["cost"]["failed"] == {}

@@ -11,7 +11,7 @@ import yaml
 from made_up import bits_of
 
 from augkit.compare.study.cells import cells_of
-from augkit.compare.study.effects import View
+from augkit.compare.study.effects import ColumnTable
 from augkit.compare.study.schema import SIZES, Study, is_study
 from augkit.compare.study.sequential import Look, look_at
 from augkit.compare.study.verdicts import answer_claims, collapses
@@ -186,7 +186,7 @@ def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -
             fallen = (arm, seed) == ("maxpool+shift", 3)
             columns[arm, seed, "shift"] = bits_of(rng.uniform(0.9, 1.1, 50) * (1e-12 if fallen else level))
             accuracy[arm, seed] = 0.11 if fallen else 0.9
-    view = View(columns, range(4))
+    view = ColumnTable(columns, range(4))
     assert collapses(study, accuracy, 0.1) == {("maxpool+shift", 3)}
     (row,) = answer_claims(study, view, accuracy, 0.1)
     assert row["n_seeds"] == 3
@@ -208,7 +208,7 @@ def answered(tmp_path: Path, levels: dict[str, float], seeds: int = 6, look: Loo
         for seed in range(seeds)
     }
     accuracy = {(arm, seed): 0.9 for arm in levels for seed in range(seeds)}
-    return answer_claims(study, View(columns, range(seeds)), accuracy, 0.1, look=look)
+    return answer_claims(study, ColumnTable(columns, range(seeds)), accuracy, 0.1, look=look)
 
 
 LEVELS = {"maxpool+none": 0.2, "maxpool+shift": 0.1}
@@ -274,6 +274,6 @@ def test_a_task_that_all_arms_master_is_said_to_be_none(tmp_path: Path, level: f
     hits = (np.arange(100) < 100 * level).astype(np.float32)
     columns = {(arm, seed, "shift"): {"typical|correct": hits} for arm in study.arms for seed in range(3)}
     accuracy = {(arm, seed): level for arm in study.arms for seed in range(3)}
-    (row,) = answer_claims(study, View(columns, range(3)), accuracy, 1 / 9)
+    (row,) = answer_claims(study, ColumnTable(columns, range(3)), accuracy, 1 / 9)
     assert row["verdict"] == "undetermined"
     assert ("at least 99 % right, so their task hardly tells them apart" in row["sentences"][1]) == easy

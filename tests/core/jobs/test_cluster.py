@@ -152,7 +152,7 @@ class Team:
     ) -> None:
         self.url, self.folder, self.grace, self.name, self.workers = url, folder, grace, name, []
         space = Space.load(recipe)
-        terms = optuna_study.Terms(space=space.to_dict(), epochs=6)
+        terms = optuna_study.SearchTerms(space=space.to_dict(), epochs=6)
         self.study, _ = optuna_study.make_or_join(opened(url), name, terms, trials, join=False)
 
     def add(self, index: int) -> subprocess.Popen[bytes]:

@@ -9,9 +9,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
-from augkit.core.jobs.liveness import BEAT, Heartbeats, Vigil
+from augkit.core.jobs.liveness import BEAT, Heartbeats, LivenessMonitor
 from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import Watch, frozen, stand_by, take_one
+from augkit.core.jobs.worker import WorkerEvents, frozen, run_one_job, wait_idle
 
 
 def states(study: optuna.Study) -> list[TrialState]:
@@ -29,7 +29,7 @@ def make_study(tmp_path: Path, grace: float | None = None, retries: int = 1) -> 
     return study
 
 
-def wait(vigil: Vigil, study: optuna.Study, now: list[float], seconds: int) -> None:
+def wait(vigil: LivenessMonitor, study: optuna.Study, now: list[float], seconds: int) -> None:
     """Look every 5 s, as one who waits."""
     for _ in range(seconds // 5):
         vigil.look(study)
@@ -40,7 +40,7 @@ def wait(vigil: Vigil, study: optuna.Study, now: list[float], seconds: int) -> N
 def test_after_a_time_in_which_nothing_was_seen_all_may_show_life_again(tmp_path: Path) -> None:
     """A proxy that was away for longer than the grace."""
     now = [0.0]
-    study, vigil = make_study(tmp_path, grace=30.0), Vigil(clock=lambda: now[0])
+    study, vigil = make_study(tmp_path, grace=30.0), LivenessMonitor(clock=lambda: now[0])
     study.ask().set_user_attr("worker", "far:1:0")
     wait(vigil, study, now, 10)
     now[0] += 1000
@@ -52,21 +52,21 @@ def test_after_a_time_in_which_nothing_was_seen_all_may_show_life_again(tmp_path
 
 def test_a_trial_that_nobody_put_a_name_to_is_put_in_line_again(tmp_path: Path) -> None:
     now = [0.0]
-    study, watch = make_study(tmp_path), Watch(vigil=Vigil(clock=lambda: now[0]))
+    study, watch = make_study(tmp_path), WorkerEvents(vigil=LivenessMonitor(clock=lambda: now[0]))
     study.ask()  # and die
     for _ in range(3):
-        stand_by(study, watch, "waiting")
+        wait_idle(study, watch, "waiting")
         now[0] += 35
     assert states(study) == [TrialState.RUNNING]
     for _ in range(2):
-        stand_by(study, watch, "waiting")
+        wait_idle(study, watch, "waiting")
         now[0] += 35
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
 def test_one_with_a_name_is_left_alone_where_the_storage_knows_the_dead(tmp_path: Path) -> None:
     now = [0.0]
-    study, vigil = make_study(tmp_path), Vigil(clock=lambda: now[0])
+    study, vigil = make_study(tmp_path), LivenessMonitor(clock=lambda: now[0])
     study.ask().set_user_attr("worker", "far:1:0")
     for _ in range(3):
         wait(vigil, study, now, 100)
@@ -75,7 +75,7 @@ def test_one_with_a_name_is_left_alone_where_the_storage_knows_the_dead(tmp_path
 
 def test_behind_a_proxy_one_that_shows_no_life_is_dead(tmp_path: Path) -> None:
     now = [0.0]
-    study, vigil = make_study(tmp_path, grace=30.0), Vigil(clock=lambda: now[0])
+    study, vigil = make_study(tmp_path, grace=30.0), LivenessMonitor(clock=lambda: now[0])
     trial = study.ask()
     trial.set_user_attr("worker", "far:1:0")
     for beat in range(5):
@@ -92,7 +92,7 @@ def test_behind_a_proxy_one_that_shows_no_life_is_dead(tmp_path: Path) -> None:
 
 
 def test_a_trial_shows_life_while_it_runs_and_no_longer(tmp_path: Path) -> None:
-    study, vigil = make_study(tmp_path, grace=3.0), Vigil()  # a beat each half second
+    study, vigil = make_study(tmp_path, grace=3.0), LivenessMonitor()  # a beat each half second
 
     def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr("worker", "here:1:0")
@@ -103,7 +103,7 @@ def test_a_trial_shows_life_while_it_runs_and_no_longer(tmp_path: Path) -> None:
             time.sleep(0.02)
         return 1.0
 
-    take_one(study, objective, Watch())
+    run_one_job(study, objective, WorkerEvents())
     assert states(study) == [TrialState.COMPLETE]
     count = study.trials[0].user_attrs[BEAT]
     time.sleep(0.7)

@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.liveness import PROCESS, process_mark
-from augkit.core.jobs.pool import _Member
+from augkit.core.jobs.pool import _WorkerProcess
 from augkit.core.jobs.recovery import _lives
 
 HOUR = 3600.0
@@ -32,7 +32,7 @@ def test_silence_is_no_matter_of_clocks(tmp_path: Path, clock: float) -> None:
     """A status file lies on a disk whose clock differs from ours, or the laptop has slept."""
     status = tmp_path / "0.json"
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        member = _Member(0, "here:1:0", process, status, tmp_path / "0.log", time.monotonic() - HOUR, 0, 0)
+        member = _WorkerProcess(0, "here:1:0", process, status, tmp_path / "0.log", time.monotonic() - HOUR, 0, 0)
         assert member.silent() >= HOUR, "it has not said anything since it was started"
         for k in range(3):
             status.write_text("{}")

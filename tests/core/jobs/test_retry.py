@@ -18,7 +18,7 @@ from augkit.core.errors import RunError
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.retry import Retry, requeue, requeue_interrupted
 from augkit.core.jobs.storage import StorageLostError, open_storage
-from augkit.core.jobs.worker import GiveUpError, Watch, frozen, take_one
+from augkit.core.jobs.worker import GiveUpError, WorkerEvents, frozen, run_one_job
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
 from augkit.tune import trial as trials
@@ -218,7 +218,7 @@ def test_a_second_interrupt_while_the_first_is_told_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(study._storage, "set_trial_state_values", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            take_one(study, interrupt, Watch())
+            run_one_job(study, interrupt, WorkerEvents())
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -241,7 +241,7 @@ def test_a_disk_that_is_full_when_optuna_is_told_is_one_line(
 
     monkeypatch.setattr(study._storage, "set_trial_state_values", full)
     with pytest.raises(StorageLostError) as caught:
-        take_one(study, objective, Watch())
+        run_one_job(study, objective, WorkerEvents())
     assert caught.value is lost
 
 
@@ -276,7 +276,7 @@ def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        take_one(study, objective, Watch())
+        run_one_job(study, objective, WorkerEvents())
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
