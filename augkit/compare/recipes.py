@@ -15,8 +15,8 @@ from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.data import Dataset
 from augkit.measure.comparison import (
-    Arm,
     Contrast,
+    RunGroup,
     carried_over,
     closing_table,
     conclusion,
@@ -148,7 +148,7 @@ def _finish(
     show.stage("measuring on the test split and on atypical images")
     sets = open_test_sets(dataset)
     arms = [
-        Arm(
+        RunGroup(
             name,
             [{key: measure_run(runs[name, s], images, device=target) for key, images in sets.items()} for s in seeds],
         )

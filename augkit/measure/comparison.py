@@ -38,7 +38,7 @@ Reports = dict[str, InvarianceReport]
 
 
 @dataclass(frozen=True)
-class Arm:
+class RunGroup:
     """One recipe of a comparison, with its reports: one per seed, in the same order in every arm.
 
     ``control`` names the arm that it is compared with; the first one when empty.
@@ -107,7 +107,7 @@ def measure_run(
     return measure_model(run.model, run.recipe, images, lengths=lengths, device=device, on_batch=on_batch)
 
 
-def closing_table(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+def closing_table(arms: Sequence[RunGroup]) -> list[dict[str, Any]]:
     """One row per arm and image set; the first arm is the control of those that name none.
 
     Rows hold `Estimate`s: the metrics of `TABLE_METRICS`, ``learned_invariance`` and ``transfer`` against the
@@ -125,7 +125,7 @@ def closing_table(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(arm: Arm, control: Arm, images: str) -> dict[str, Any]:
+def _row(arm: RunGroup, control: RunGroup, images: str) -> dict[str, Any]:
     reports, its = arm.on(images), control.on(images)
     statistics = [report.statistics for report in reports]
     labelled = "correct" in statistics[0]
@@ -161,7 +161,7 @@ def carried_over(networks: Sequence[tuple[str, Reports]]) -> dict[str, CarryOver
     return {images: carry_over(typical, [reports[images] for _, reports in networks], names) for images in sets}
 
 
-def response_curve(arm: Arm, images: str = TYPICAL, metric: str = "top1_change") -> list[dict[str, Any]]:
+def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_change") -> list[dict[str, Any]]:
     """How often the answer changes against the length of the shift, over all seeds of an arm."""
     reports = arm.on(images)
     return [

@@ -11,9 +11,9 @@ from augkit.core.files import environment
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison, compare_invariance, learned_invariance
 from augkit.measure.comparison import (
     TYPICAL,
-    Arm,
     Contrast,
     Reports,
+    RunGroup,
     carried_over,
     closing_table,
     compared_words,
@@ -52,7 +52,7 @@ class Judged:
         curves: of the winner and its control, answers that change by the length of the shift.
     """
 
-    arms: list[Arm]
+    arms: list[RunGroup]
     carried: dict[str, CarryOver]
     curves: dict[str, list[dict[str, Any]]]
 
@@ -69,7 +69,9 @@ def _judge(tuning: TuneContext, finalists: Finalists, chosen: Chosen, dose: Sequ
 
     def curve(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
         tuning.display.stage(f"test split: response curve of {name}")
-        return response_curve(Arm(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs]))
+        return response_curve(
+            RunGroup(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs])
+        )
 
     found = {finalist.name: [look(finalist.name, run) for run in finalist.runs] for finalist in finalists.values()}
     for point in dose:
@@ -82,9 +84,9 @@ def _judge(tuning: TuneContext, finalists: Finalists, chosen: Chosen, dose: Sequ
     labels: dict[str, str] = {}
     for label, part in [(PLAIN, chosen.plain), *own, (TUNED, chosen.reference)]:
         labels.setdefault(part.name, label)  # one network may be several of them
-    arms = [Arm(label, found[name]) for name, label in labels.items()]
+    arms = [RunGroup(label, found[name]) for name, label in labels.items()]
     control = labels[chosen.own.name if chosen.augmented else chosen.plain.name]
-    return Judged([*arms, Arm("best", found[chosen.finalist.name], control)], carried_over(networks), curves)
+    return Judged([*arms, RunGroup("best", found[chosen.finalist.name], control)], carried_over(networks), curves)
 
 
 def _decomposition(judged: Judged, augmented: bool) -> dict[str, InvarianceComparison]:

@@ -20,7 +20,7 @@ from augkit.augment.policy import changes_nothing
 from augkit.core.progress import Display
 from augkit.data import Dataset
 from augkit.invariance import InvarianceReport
-from augkit.measure.comparison import TYPICAL, Arm, closing_table, measure_run
+from augkit.measure.comparison import TYPICAL, RunGroup, closing_table, measure_run
 from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
@@ -211,8 +211,8 @@ def choose(tuning: TuneContext, finalists: Finalists) -> Chosen:
     rows = []
     for finalist in finalists.values():
         control = finalists[finalist.reference] if finalist.trial is not None else finalist
-        arms = [Arm("control", [{TYPICAL: r} for r in control.reports])]
-        arms += [] if finalist.trial is None else [Arm(finalist.name, [{TYPICAL: r} for r in finalist.reports])]
+        arms = [RunGroup("control", [{TYPICAL: r} for r in control.reports])]
+        arms += [] if finalist.trial is None else [RunGroup(finalist.name, [{TYPICAL: r} for r in finalist.reports])]
         row = closing_table(arms)[-1]
         number = None if finalist.trial is None else finalist.trial.number
         keys = ("accuracy", "learned_invariance", "shift_information", "comparison", "per_seed")

@@ -13,7 +13,7 @@ from augkit.core.errors import InputError
 from augkit.core.json import jsonable
 from augkit.invariance import CarryOver, Estimate, InvarianceReport
 from augkit.invariance.information import FACTORS
-from augkit.measure.comparison import Arm, Contrast, closing_table, conclusion, response_curve
+from augkit.measure.comparison import Contrast, RunGroup, closing_table, conclusion, response_curve
 from augkit.measure.tables import cells, headings, html_table
 from augkit.train.recipe import Recipe
 
@@ -34,9 +34,9 @@ def report(level: float, images: str, seed: int, labelled: bool = True, said: fl
     return InvarianceReport({}, statistics, {1.0: {"js": js, "changed": js}}, images, {})
 
 
-def arm(name: str, levels: dict[str, float], first: int) -> Arm:
+def arm(name: str, levels: dict[str, float], first: int) -> RunGroup:
     labelled = {"photographs": False}
-    return Arm(
+    return RunGroup(
         name,
         [
             {images: report(level, images, first + k, labelled.get(images, True)) for images, level in levels.items()}
@@ -99,8 +99,8 @@ def test_more_invariant_is_said_where_all_variabilities_agree() -> None:
         made = report(level, "typical", seed).statistics
         return InvarianceReport({}, made | {"changed": made["changed"] * changed}, {}, "typical", {})
 
-    control = Arm("control", [{"typical": twisted(0.1, 1.0, k)} for k in range(3)])
-    best = Arm("best", [{"typical": twisted(0.02, 10.0, 10 + k)} for k in range(3)])
+    control = RunGroup("control", [{"typical": twisted(0.1, 1.0, k)} for k in range(3)])
+    best = RunGroup("best", [{"typical": twisted(0.02, 10.0, 10 + k)} for k in range(3)])
     text = conclusion(closing_table([control, best]), "best", 6.0)
     assert "whether augmentation made the network more invariant is disputed: shift information says 80." in text
     assert "top-1 change (-" in text
@@ -109,7 +109,7 @@ def test_more_invariant_is_said_where_all_variabilities_agree() -> None:
 
 def test_where_networks_say_nothing_invariance_is_undefined_in_words() -> None:
     arms = [
-        Arm(name, [{"typical": report(level, "typical", k), "inverted": report(level, "inverted", k, said=0.02)}
+        RunGroup(name, [{"typical": report(level, "typical", k), "inverted": report(level, "inverted", k, said=0.02)}
                    for k in range(first, first + 3)])
         for name, level, first in (("control", 0.1, 0), ("best", 0.02, 10))
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def test_seeds_are_kept_one_by_one() -> None:
 def test_arms_need_the_same_seeds() -> None:
     short = arm("best", {"typical": 0.1}, 10)
     with pytest.raises(InputError, match="as many seeds"):
-        closing_table([arm("control", {"typical": 0.1}, 0), Arm("best", short.reports[:2])])
+        closing_table([arm("control", {"typical": 0.1}, 0), RunGroup("best", short.reports[:2])])
 
 
 def test_response_curves_pool_the_seeds() -> None:

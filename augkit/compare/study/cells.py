@@ -26,7 +26,7 @@ from torch import nn
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.compare.study.effects import NO_NETWORK, MissingError, probe_measure
 from augkit.compare.study.measurements import ANSWERS, Columns, image_sets, read, read_accuracy, read_probe
-from augkit.compare.study.schema import Arm, Measure, Study
+from augkit.compare.study.schema import Measure, Study, StudyArm
 from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.random_streams import seeded
@@ -45,7 +45,7 @@ VERSION, OF_LAYERS = 4, 3  # of the columns: another one measures anew
 class Cell:
     """One arm with one seed; ``measures`` are those of it that the study needs, by name."""
 
-    arm: Arm
+    arm: StudyArm
     seed: int
     measures: dict[str, Measure | Part]
 
@@ -76,7 +76,7 @@ def cells_of(study: Study) -> list[Cell]:
             for measure in (part.measure, part.from_measure or part.measure):
                 wanted[name][measure] = study.measures[measure]
     if NO_NETWORK in wanted:
-        arms[NO_NETWORK] = Arm(NO_NETWORK, NO_NETWORK, "none", 1.0, study.recipe)
+        arms[NO_NETWORK] = StudyArm(NO_NETWORK, NO_NETWORK, "none", 1.0, study.recipe)
     return [Cell(arm, seed, wanted[name]) for seed in range(study.seeds) for name, arm in arms.items()]
 
 
@@ -221,7 +221,7 @@ class CellStore:
                 found.append((float(row["validation_accuracy"]), float(value)))
         return found
 
-    def dataset(self, arm: Arm) -> Dataset:
+    def dataset(self, arm: StudyArm) -> Dataset:
         """The data of an arm, or the task of localisation made of them."""
         key = arm.recipe.data.model_dump_json() + arm.task
         if key not in self._data:
@@ -265,7 +265,7 @@ class CellStore:
         few = {name: _first(images, limit) for name, images in sets.items()}
         return read(model, recipe, measure, few, self.device)
 
-    def image_sets(self, arm: Arm) -> dict[str, Images]:
+    def image_sets(self, arm: StudyArm) -> dict[str, Images]:
         """The test images of an arm and their atypical versions, by name."""
         key = arm.recipe.data.model_dump_json() + arm.task
         if key not in self._sets:
@@ -305,7 +305,7 @@ def _first(images: Images, limit: int) -> Images:
     return images if len(images) <= limit else images.take(torch.arange(limit))
 
 
-def _located(arm: Arm) -> Dataset:
+def _located(arm: StudyArm) -> Dataset:
     data = load_recipe_data(arm.recipe)
     side = arm.recipe.data.canvas or 2 * max(data.train.shape[1:])
     found: Dataset = locate(data, canvas=side, cells=3)

@@ -13,7 +13,7 @@ from augkit.compare.study.cells import Cell, CellStore
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.compare.study.effects import NO_NETWORK, ColumnTable, MissingError, statistic
 from augkit.compare.study.measurements import FLIPS, pictures_of
-from augkit.compare.study.schema import OFF, Arm, Study, describe
+from augkit.compare.study.schema import OFF, Study, StudyArm, describe
 from augkit.compare.study.sequential import look_at
 from augkit.compare.study.verdicts import answer_claims
 from augkit.core.errors import InputError
@@ -116,7 +116,7 @@ class StudyResults:
         except (MissingError, InputError):
             return None
 
-    def _arm(self, arm: Arm) -> Row:
+    def _arm(self, arm: StudyArm) -> Row:
         sets = self.study.measures[DEFAULT_MEASURE].images
         js = {name: self._mean(arm.name, f"{name}|js") for name in sets}
         of_shift = {name: self._number("variability", arm=arm.name, images=name) for name in sets}
@@ -139,7 +139,7 @@ class StudyResults:
             ),
         }
 
-    def _against(self, arm: Arm, control: str, sets: Sequence[str], wanted: bool) -> Row | None:
+    def _against(self, arm: StudyArm, control: str, sets: Sequence[str], wanted: bool) -> Row | None:
         if not wanted or arm.task != "classify" or control not in self.study.arms:
             return None
         found = {name: self._number("learned_invariance", arm=arm.name, control=control, images=name) for name in sets}
@@ -148,7 +148,7 @@ class StudyResults:
     def _dose_response(self) -> list[Row]:
         """Learned invariance against strength, where a policy has several."""
         out = []
-        families: dict[tuple[str, str], list[Arm]] = {}
+        families: dict[tuple[str, str], list[StudyArm]] = {}
         for arm in self.study.arms.values():
             if arm.policy != OFF and arm.task == "classify":
                 families.setdefault((arm.architecture, arm.policy), []).append(arm)

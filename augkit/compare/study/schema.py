@@ -139,7 +139,7 @@ class StudySettings(Data):
 
 
 @dataclass(frozen=True)
-class Arm:
+class StudyArm:
     """One arm: a recipe, and what a recipe cannot say (a network of your own, another task)."""
 
     name: str
@@ -160,7 +160,7 @@ class Study:
     recipe: Recipe
     seeds: int
     images: int
-    arms: dict[str, Arm]
+    arms: dict[str, StudyArm]
     measures: dict[str, Measure]
     claims: list[Claim]
     reference: str
@@ -206,7 +206,7 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     overrides = _as_words({**settings.overrides, **chosen.overrides})
     recipe = Recipe.load(find_recipe(chosen.recipe or settings.recipe), overrides)
     architectures = {**settings.architectures, **chosen.architectures}
-    arms: dict[str, Arm] = {}
+    arms: dict[str, StudyArm] = {}
     for entry in chosen.arms or settings.arms:
         for arm in _expand(entry, architectures, settings.policies, recipe, source):
             arms.setdefault(arm.name, arm)
@@ -232,7 +232,7 @@ def _expand(
     policies: dict[str, dict[str, Any]],
     recipe: Recipe,
     source: str,
-) -> list[Arm]:
+) -> list[StudyArm]:
     found = []
     policies = {OFF: {}, **policies}
     for architecture, policy, strength in itertools.product(entry.architectures, entry.policies, entry.strengths):
@@ -259,7 +259,7 @@ def _arm(
     policies: dict[str, dict[str, Any]],
     recipe: Recipe,
     source: str,
-) -> Arm:
+) -> StudyArm:
     tree = recipe.model_dump(mode="json")
     tree["name"] = name.replace("+", "-").replace("@", "-")
     # An arm has the augmentation of its policy and no other; kernel and padding stay.
@@ -278,7 +278,7 @@ def _arm(
     if task == "locate":
         tree["invariance"]["every"] = None  # its images fill the canvas, so that there is no room to shift them
     where = f"{source}: arm {name}"
-    return Arm(name, architecture, policy, strength, validate(Recipe, tree, where), module, task)
+    return StudyArm(name, architecture, policy, strength, validate(Recipe, tree, where), module, task)
 
 
 def _as_words(dotted: dict[str, Any]) -> list[str]:
