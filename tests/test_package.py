@@ -19,7 +19,7 @@ ROWS = [
     ["errors", "ranks", "safe_files", "yaml_text"],
     [
         *("geometry", "interpolation", "schema", "folders", "weights", "reproducible", "mixing", "tensorboard", "zoo"),
-        *("modes", "outputs", "loaders"),
+        *("checks", "modes", "outputs", "loaders"),
     ],
     ["backends", "resampling", "blur", "colour", "following", "targets"],
     ["random_geometry", "augment", "transforms", "architectures", "invariance"],
