@@ -19,8 +19,9 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_door, replaced
 from augkit.augment.compose import Augment
+from augkit.core.errors import InputError
 
 
 class Collate:
@@ -30,13 +31,26 @@ class Collate:
         augment: what to apply; in ``eval()`` it leaves the geometry alone.
         keys: where images and targets are in a collated batch; the first entry by default.
         collate_fn: makes the batch; torch's own by default.
+
+    Raises:
+        InputError, InputTypeError: samples that torch cannot collate, a batch without such places; one line each.
     """
 
     def __init__(
         self, augment: Augment, keys: Keys = IMAGES_FIRST, collate_fn: Callable[[list[Any]], Any] = default_collate
     ) -> None:
+        check_door("Collate", augment, keys)
         self.augment, self.keys, self.collate_fn = augment, keys, collate_fn
 
     def __call__(self, samples: list[Any]) -> Any:
-        batch = self.collate_fn(samples)
+        try:
+            batch = self.collate_fn(samples)
+        except (RuntimeError, TypeError) as error:
+            if self.collate_fn is not default_collate:
+                raise
+            reason = str(error).partition(": <class")[0][:200]
+            raise InputError(
+                f"Collate: expected samples of tensors or arrays of one shape ({reason}); resize or convert them in "
+                "the dataset, or give a collate_fn of your own"
+            ) from error
         return replaced(batch, augmented(self.augment, batch, self.keys))

@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_door
 from augkit.augment.compose import Augment
 from augkit.core.errors import InputTypeError
 
@@ -36,6 +36,7 @@ class AugmentCallback(lightning.Callback):
     """
 
     def __init__(self, augment: Augment, keys: Keys = IMAGES_FIRST) -> None:
+        check_door("AugmentCallback", augment, keys)
         self.augment, self.keys = augment, keys
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, replaced
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_door, entry, replaced
+from augkit.augment.checks import channel_statistics
 from augkit.augment.compose import Augment
-from augkit.core.errors import InputTypeError
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError
 
 
 class AugmentedLoader:
@@ -39,17 +41,19 @@ class AugmentedLoader:
     def __init__(
         self, loader: Any, augment: Augment, keys: Keys = IMAGES_FIRST, normalized: tuple[Any, Any] | None = None
     ) -> None:
+        check_door("AugmentedLoader", augment, keys)
         self.loader, self.augment, self.keys, self.normalized = loader, augment, keys, normalized
 
     def __iter__(self) -> Iterator[Any]:
         statistics = _statistics(self.normalized) if self.normalized is not None else _normalized_by(self.loader)
         for batch in self.loader:
-            images = batch[self.keys.images]
+            images = entry(batch, self.keys.images)
             self.augment.to(images.device)
             if statistics is None or not images.is_floating_point() or self._idle():
                 yield replaced(batch, augmented(self.augment, batch, self.keys))
                 continue
-            mean, std = (values.to(images.device) for values in statistics)
+            check_images(images)  # before they are made float32, which float8 would survive
+            mean, std = (values.to(images.device) for values in _of_channels(statistics, images))
             plain = replaced(batch, {self.keys.images: images.float() * std + mean})
             values = augmented(self.augment, plain, self.keys)
             values[self.keys.images] = self._normal(values[self.keys.images], mean, std, images.dtype)
@@ -86,11 +90,16 @@ class AugmentedLoader:
 
 def _statistics(pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation as ``(C, 1, 1)``, float32."""
-    try:
-        mean, std = (torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in pair)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputTypeError("normalized: expected (mean, std), each a number or one number per channel") from None
-    return mean, std
+    mean, std = (torch.tensor(v, dtype=torch.float32) for v in channel_statistics("normalized", pair))
+    return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
+
+
+def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    """``statistics``, which must be those of one channel or of all of ``images`` ``(B, C, H, W)``."""
+    count = len(statistics[0])
+    if count not in (1, images.shape[1]):
+        raise InputError(f"normalized: expected images (B, {count}, H, W), got {tuple(images.shape)}")
+    return statistics
 
 
 def _normalized_by(loader: Any) -> tuple[Tensor, Tensor] | None:

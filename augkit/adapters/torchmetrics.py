@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import information, metrics
 
@@ -37,7 +38,7 @@ class _PairMetric(Metric):
 
     def __init__(self, *, logits: bool = False, validate: bool = True, **torchmetrics_options: Any) -> None:
         super().__init__(**torchmetrics_options)  # which names those that it does not know
-        self.logits, self.validate = logits, validate
+        self.logits, self.validate = check_flag("logits", logits), check_flag("validate", validate)
         self.add_state("total", torch.zeros((), dtype=self.summed), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self._stand_apart(logits=logits, validate=validate)
@@ -53,8 +54,13 @@ class _PairMetric(Metric):
 
     def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Both as probabilities ``(M, K)``, float32 at least."""
-        if not (isinstance(p, Tensor) and isinstance(q, Tensor) and p.is_floating_point() and q.is_floating_point()):
-            raise InputTypeError("p and q: expected floating tensors (..., K)")
+        for each in (p, q):
+            if not (isinstance(each, Tensor) and is_float(each)):
+                got = each.dtype if isinstance(each, Tensor) else type(each).__name__
+                raise InputTypeError(f"p and q: expected floating tensors (..., K), got {got}")
+            check_dense("p and q", each, "(..., K)")
+        if p.device != q.device:
+            raise InputError(f"p and q: expected tensors on one device, got {p.device} and {q.device}; move one before")
         if p.shape != q.shape or p.ndim < 2 or p.shape[-1] < 2:
             raise InputError(f"p and q: expected the same shape (..., K), K at least 2, got {tuple(p.shape)} and"
                              f" {tuple(q.shape)}")  # fmt: skip
@@ -72,6 +78,14 @@ class _PairMetric(Metric):
     def compute(self) -> Tensor:
         """The mean, a scalar; NaN before the first update."""
         return self.total / self.count
+
+
+def _checked_classes(num_classes: Any) -> int:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+        raise InputTypeError(f"num_classes: expected an integer of at least 2, got {num_classes!r}")
+    if num_classes < 2:
+        raise InputError(f"num_classes: expected at least 2, got {num_classes}")
+    return num_classes
 
 
 def _check_values(values: Tensor, logits: bool) -> None:
@@ -154,9 +168,7 @@ class ShiftInformation(_PairMetric):
 
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
-        if num_classes < 2:
-            raise InputError(f"num_classes: expected at least 2, got {num_classes}")
-        self.num_classes = num_classes
+        self.num_classes = _checked_classes(num_classes)
         self.add_state("bits", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("probabilities", torch.zeros(num_classes), dist_reduce_fx="sum")
 
@@ -191,9 +203,7 @@ class Kappa(_PairMetric):
 
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
-        if num_classes < 2:
-            raise InputError(f"num_classes: expected at least 2, got {num_classes}")
-        self.num_classes = num_classes
+        self.num_classes = _checked_classes(num_classes)
         self._stand_apart(num_classes=num_classes)
         self.add_state("predictions", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
@@ -224,13 +234,18 @@ class ShiftAccuracy(_PairMetric):
 
     def __init__(self, *, worst: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        self.worst = worst
+        self.worst = check_flag("worst", worst)
         self._stand_apart(worst=worst)
 
     def update(self, p: Tensor, q: Tensor, labels: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, and ``labels`` ``(...)``, class indices."""
-        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != p.shape[:-1]:
+        pair = self._probabilities(p, q)
+        whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+        if not whole or labels.dtype == torch.bool or labels.shape != p.shape[:-1]:
             got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise InputTypeError(f"labels: expected integers {tuple(p.shape[:-1])}, got {got}")
-        right = torch.stack([each.argmax(-1) == labels.flatten() for each in self._probabilities(p, q)])
+        labels = labels.flatten().to(torch.long)
+        if self.validate and not bool(((labels >= 0) & (labels < p.shape[-1])).all()):
+            raise InputError(f"labels: expected 0 to {p.shape[-1] - 1}, got other classes; leave those out")
+        right = torch.stack([each.argmax(-1) == labels for each in pair])
         self._add(right.all(0) if self.worst else right)

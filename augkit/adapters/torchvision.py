@@ -24,8 +24,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from augkit.adapters.batch import check_door
 from augkit.augment import carry_targets, geometry, targets
 from augkit.augment.base import draw
+from augkit.augment.checks import check_dense
 from augkit.augment.compose import Augment
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, InputTypeError
@@ -51,6 +53,7 @@ class Geometry(v2.Transform):
 
     def __init__(self, augment: Augment) -> None:
         super().__init__()
+        check_door("Geometry", augment)
         self.augment = augment
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -80,7 +83,11 @@ class Geometry(v2.Transform):
         flat_inputs = [value for value in flat_inputs if _is_moved(value)]
         if not flat_inputs:
             raise InputError("Geometry: expected a sample with an image, got none")
-        stacked = [v for v in flat_inputs if _is_image(v) and v.ndim == 4]
+        images = [v for v in flat_inputs if _is_image(v)]
+        stacked = [v for v in images if v.ndim == 4]
+        if stacked and len({tuple(v.shape[:-3]) for v in images}) > 1:
+            shapes = [tuple(v.shape) for v in images]
+            raise InputError(f"Geometry: expected images of one batch, all (B, C, H, W) or all (C, H, W), got {shapes}")
         batch, device = (stacked[0].shape[0] if stacked else 1), flat_inputs[0].device
         alone = (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Video)
         if stacked and any(isinstance(v, alone) for v in flat_inputs):
@@ -102,7 +109,12 @@ class Geometry(v2.Transform):
         """``inpt`` moved by ``params``, of its own type."""
         if not _is_moved(inpt):
             return inpt
+        check_dense("images", inpt, "(..., H, W)")
         plain = inpt.as_subclass(Tensor)
+        if isinstance(inpt, (tv_tensors.BoundingBoxes, _KEYPOINTS)):
+            targets.check_pickable(type(inpt).__name__, plain, "(N, n)")
+            if plain.dtype == torch.bool:
+                raise InputTypeError(f"{type(inpt).__name__}: expected numbers, got torch.bool; use .float()")
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             return self._boxes(inpt, params)
         if isinstance(inpt, _KEYPOINTS):
@@ -136,6 +148,7 @@ class Geometry(v2.Transform):
         return moved.reshape(*images.shape[:-2], *moved.shape[-2:])
 
     def _masks(self, masks: Tensor, params: dict[str, Any]) -> Tensor:
+        targets.check_pickable("masks", masks, "(..., H, W)")
         matrix, size = params["matrix"], self._own_size(params)
         batch = matrix.shape[0]
         if batch > 1 and masks.shape[0] != batch:

@@ -34,11 +34,12 @@ from albumentations.core.type_definitions import ALL_TARGETS
 from torch.utils.data import get_worker_info
 
 from augkit.augment import carry_targets, geometry, targets
-from augkit.augment.arrays import from_tensor, restored, to_tensor, unit_of, working
+from augkit.augment.arrays import check_array, from_tensor, restored, to_tensor, unit_of, working
 from augkit.augment.base import RandomGeometry
 from augkit.augment.color import Tail
 from augkit.augment.policy import Policy
-from augkit.core.errors import InputError, unknown_name
+from augkit.augment.resample import check_size
+from augkit.core.errors import InputError, InputTypeError, unknown_name
 from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.core.ranks import draws_of_rank, place_among_processes
 from augkit.core.schema import validate
@@ -70,7 +71,8 @@ class PolicyTransform(albumentations.DualTransform):
         p: probability that anything happens at all; the policy has its own per op.
 
     Raises:
-        InputError: a field that is not a policy's, an unknown backend.
+        InputError, InputTypeError: a field that is not a policy's, an unknown backend, a size that is none; when
+            called, no image, an empty one, or a dtype or shape that cannot be moved.
     """
 
     _targets = ALL_TARGETS
@@ -94,11 +96,27 @@ class PolicyTransform(albumentations.DualTransform):
             )
         # Attributes bear the names of the arguments, in plain types: albumentations serialises them.
         self.policy = checked.model_dump(exclude_none=True)
-        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self.size = None if size is None else check_size(size)
         self.backend = backend
         self._strength = checked.strength
         self._augment = checked.augment(self.size)
         self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
+
+    def update_transform_params(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Albumentations' own, which takes the size from an image; without one it would end in a KeyError."""
+        found = [data[name] for name in ("volume", "volumes", "image", "images") if data.get(name) is not None]
+        arrays = [array for value in found for array in (value if isinstance(value, (list, tuple)) else [value])]
+        if not arrays:
+            raise InputError(f"PolicyTransform: expected an image, images or a volume, got {sorted(data) or 'nothing'}")
+        for array in arrays:
+            if not isinstance(array, np.ndarray):
+                raise InputTypeError(f"PolicyTransform: expected numpy arrays as images, got {type(array).__name__}")
+            if not array.size:
+                raise InputError(f"PolicyTransform: expected at least one pixel, got {array.shape}")
+        updated: dict[str, Any] = super().update_transform_params(params, data)
+        if len(updated["shape"]) not in (2, 3):
+            raise InputError(f"PolicyTransform: expected images (H, W) or (H, W, C), got {tuple(updated['shape'])}")
+        return updated
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
@@ -122,6 +140,7 @@ class PolicyTransform(albumentations.DualTransform):
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype through ``params``."""
         del args
+        check_array(img)  # whatever was drawn: the identity would let any array pass
         matrix, blur, tail = params["matrix"], params.get("blur"), params.get("tail")
         size = self._augment.output_size((img.shape[0], img.shape[1]))
         if blur is None and tail is None and size == img.shape[:2] and np.array_equal(matrix, np.eye(3)):
@@ -139,7 +158,13 @@ class PolicyTransform(albumentations.DualTransform):
         """``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype, nearest pixel."""
         del args
         carry_targets.check_followed(self._augment.ops, "PolicyTransform")
+        if not isinstance(mask, np.ndarray):
+            raise InputTypeError(f"mask: expected a numpy array, got {type(mask).__name__}")
+        if mask.ndim not in (2, 3):
+            raise InputError(f"mask: expected (H, W) or (H, W, C), got {mask.shape}")
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
+        if mask.dtype.hasobject or mask.dtype.itemsize not in (1, 2, 4, 8):
+            raise InputTypeError(f"mask: expected a dtype of 8, 16, 32 or 64 bits, got {mask.dtype}")
         # Pixels are only picked, so any dtype can be seen as the integers of its width, which torch knows.
         bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
         matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned
@@ -213,7 +238,7 @@ class Compose(albumentations.Compose):
         return super().__call__(*args, force_apply=force_apply, **data)
 
     def set_random_seed(self, seed: int | None) -> None:
-        """Start anew from ``seed``; in workers and ranks, from it and their own."""
+        """Start anew from ``seed``, at least 0; in workers and ranks, from it and their own."""
         super().set_random_seed(seed)
         self._seeded_for = None
 

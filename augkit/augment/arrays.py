@@ -5,13 +5,21 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from augkit.core.errors import InputTypeError
+from augkit.core.errors import InputError, InputTypeError
 
 
 def unit_of(dtype: np.dtype) -> float:
     """The value that stands for 1 in an image of ``dtype``; 1 for uint8, which `Augment` knows itself."""
     integer = dtype.kind in "iu" and dtype != np.uint8
     return float(np.iinfo(dtype).max) if integer else 1.0
+
+
+def check_array(image: np.ndarray, name: str = "image") -> None:
+    """Raise unless ``image`` is ``(H, W)`` or ``(H, W, C)`` of real numbers of at most 64 bits."""
+    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
+        raise InputTypeError(f"{name}: expected an array of numbers of at most 64 bits, got {image.dtype}")
+    if image.ndim not in (2, 3):
+        raise InputError(f"{name}: expected (H, W) or (H, W, C), got {image.shape}")
 
 
 def working(image: np.ndarray, unit: float) -> np.ndarray:
@@ -42,10 +50,9 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     """``(H, W)`` or ``(H, W, C)`` to ``(1, C, H, W)``; a view where torch can have one.
 
     Raises:
-        InputTypeError: a dtype that torch does not have, such as objects.
+        InputError, InputTypeError: as `check_array`, such as for an array of objects.
     """
-    if image.dtype.kind not in "biuf" or image.dtype.itemsize > 8:
-        raise InputTypeError(f"image: expected an array of numbers of at most 64 bits, got {image.dtype}")
+    check_array(image)
     native = image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
     # Torch knows no negative strides, and warns of arrays that may not be written.
     tensor = torch.from_numpy(np.require(native, requirements=["C", "W"]))

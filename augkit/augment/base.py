@@ -27,6 +27,7 @@ from kornia.constants import Resample
 from torch import Tensor
 
 from augkit.augment import targets
+from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.geometry import Axes
 from augkit.augment.kernels import check_names
 from augkit.augment.resample import check_images, resample, resample_checked
@@ -46,7 +47,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     draws: ClassVar[int]
 
     def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
-        super().__init__(p=check_range("p", p, 0.0, 1.0), same_on_batch=same_on_batch)
+        super().__init__(p=check_range("p", p, 0.0, 1.0), same_on_batch=check_flag("same_on_batch", same_on_batch))
         check_names(kernel, padding)
         self.kernel, self.padding = kernel, padding
 
@@ -110,6 +111,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
             raise InputTypeError(f"images: expected a floating dtype (only Augment takes uint8), got {input.dtype}")
         if params is None:
             params = self._drawn(tuple(input.shape), input.device, strength, generator)
+        _check_params(params, input.shape[0])
         return super().forward(input, params, **({} if resample is None else {"resample": resample}))
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -245,6 +247,19 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return f"p={self.p}{kernel}{padding}{same}"
 
 
+def _check_params(params: Any, batch: int) -> None:
+    """Raise unless ``params`` were drawn by an op of augkit for ``batch`` images: a loop would read beyond them."""
+    names = ("draws", "strength", "batch_prob")
+    if not isinstance(params, dict) or not all(isinstance(params.get(name), Tensor) for name in names):
+        raise InputTypeError("params: expected those that the op drew; pass params=op._params after a call")
+    for name in names:
+        if params[name].shape[0] != batch:
+            raise InputError(
+                f"params: expected {name} for a batch of {batch}, got them for {params[name].shape[0]}; "
+                "replay on a batch of the same length"
+            )
+
+
 def asked_kernel(flags: dict[str, Any]) -> str | None:
     """The kernel that ``extra_args`` of a Kornia container ask for as ``resample``, a name or Kornia's enum."""
     value = flags.get("resample")
@@ -280,15 +295,20 @@ def checked_strength(strength: float | Tensor, batch: int, device: torch.device)
     """``strength`` as a number, or as ``(batch,)`` float32 on ``device`` where a tensor came.
 
     Raises:
-        InputError: a scalar outside [0, 1] or a tensor of another shape. Values of a tensor on an accelerator
-            or in a compiled graph are clamped instead of checked, because a check would wait for the device.
+        InputError, InputTypeError: a scalar outside [0, 1], or a tensor of another shape or kind. Values of a tensor
+            on an accelerator or in a compiled graph are clamped instead of checked, because a check would wait for the
+            device.
     """
     if not isinstance(strength, Tensor):
         return check_range("strength", strength, 0.0, 1.0)
+    if strength.is_complex() or (strength.is_floating_point() and not is_float(strength)):
+        raise InputTypeError(f"strength: expected a number or a real tensor ({batch},), got {strength.dtype}")
+    check_dense("strength", strength, "(B,)")
     if strength.shape not in ((), (batch,)):
         raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
     checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
-    if checked and not bool(((strength >= 0) & (strength <= 1)).all()):
+    known = strength.double() if checked else strength  # torch compares no unsigned integers but uint8
+    if checked and not bool(((known >= 0) & (known <= 1)).all()):
         raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
     return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
 

@@ -92,10 +92,10 @@ def moved_fields(
     """
     found: dict[str, Tensor | None] = {"boxes": None, "keypoints": None}
     if boxes is not None:
-        targets.check_points("boxes", boxes, matrix.shape[0], 4)
+        targets.check_points("boxes", boxes, matrix.shape[0], 4, matrix.device)
         found["boxes"], found["boxes_valid"] = visible_boxes(matrix, boxes, size, tail, least)
     if keypoints is not None:
-        targets.check_points("keypoints", keypoints, matrix.shape[0], 2)
+        targets.check_points("keypoints", keypoints, matrix.shape[0], 2, matrix.device)
         found["keypoints"], found["keypoints_visible"] = moved_points(matrix, keypoints, size, tail)
     return found
 

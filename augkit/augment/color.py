@@ -32,6 +32,7 @@ Size = tuple[int, int]
 # Kornia's classes that give another size than they are given.
 RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
 _LOOKED_AT: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
+_TRIED = 64  # samples by which draws are compared: some are chosen at any usual probability
 OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalised, begins at -0.42
 
 
@@ -66,6 +67,7 @@ class Tail:
         sizes: ``(H, W)`` before each op and after the last.
         coin: which samples the ops reach, ``(B,)`` bool; None where all.
         seed: for ops that draw while they are applied; None where none does.
+        channels: of the images for which the ops drew.
     """
 
     ops: tuple[nn.Module, ...]
@@ -73,6 +75,7 @@ class Tail:
     sizes: tuple[Size, ...]
     coin: Tensor | None
     seed: int | None
+    channels: int
 
     @property
     def moves(self) -> bool:
@@ -84,6 +87,8 @@ class Tail:
         batch = self.params[0]["batch_prob"].shape[0]
         if batch == 1 < len(images):
             return torch.cat([self.images(frame[None]) for frame in images])
+        if images.shape[1] != self.channels:
+            _check_channels(self.ops, self.channels, images.shape[1], images.device)
         coloured = images.clamp(0, 1)
         alone = contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device)
         with alone, torch.autocast(images.device.type, enabled=False):
@@ -138,7 +143,7 @@ def draw_tail(
                 params.append(op.forward_parameters((batch, channels, *sizes[-1])))
                 sizes.append(_size_after(op, params[-1], sizes[-1]))
         seed = int(torch.randint(2**62, ())) if any(map(_draws_late, ops)) else None
-    return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed)
+    return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed, channels)
 
 
 def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
@@ -180,6 +185,24 @@ def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
         return size
     out = op(torch.zeros(params["batch_prob"].shape[0], 1, *size), params=params)
     return out.shape[-2], out.shape[-1]
+
+
+def _check_channels(ops: Sequence[Any], drawn: int, channels: int, device: torch.device) -> None:
+    """Raise where a draw for ``drawn`` channels is none for ``channels``: torch would broadcast noise in silence.
+
+    What an op draws is compared, from one seed: only that of noise and of channels picked by number differs.
+    """
+    for op in filter(is_colour, ops):
+        both = []
+        for count in (drawn, channels):
+            with seeded(0, device), named(op, (_TRIED, count, 8, 8)):
+                both.append(op.forward_parameters((_TRIED, count, 8, 8)))
+        names = [name for name, value in both[0].items() if isinstance(value, Tensor) and name != "forward_input_shape"]
+        if not all(name in both[1] and torch.equal(both[0][name], both[1][name]) for name in names):
+            raise InputError(
+                f"Augment: Kornia's {type(op).__name__} drew for images of {drawn} channels and cannot share that with "
+                f"images of {channels}; give all images of a sample as many"
+            )
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from augkit.augment.backends.values import laid_out
 from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
+from augkit.augment.checks import channel_statistics, check_flag
 from augkit.augment.color import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.augment.kernels import check_names
 from augkit.augment.ops import RandomShiftBlur, RandomSubpixelShift
@@ -112,8 +113,9 @@ class Augment(nn.Module):
         self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
         self.same_on_batch = same_on_batch
-        self.kernel, self.padding, self.antialias, self.out_dtype = kernel, padding, antialias, dtype
-        self.normalize = None if normalize is None else _channel_statistics(normalize)
+        self.kernel, self.padding, self.out_dtype = kernel, padding, dtype
+        self.antialias = check_flag("antialias", antialias)
+        self.normalize = None if normalize is None else channel_statistics("normalize", normalize)
         mean, std = self.normalize or (None, None)
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
@@ -126,7 +128,7 @@ class Augment(nn.Module):
 
     @same_on_batch.setter
     def same_on_batch(self, same: bool | None) -> None:
-        self._same_on_batch = same
+        self._same_on_batch = None if same is None else check_flag("same_on_batch", same)
         for op in self.ops if same is not None else ():
             op.same_on_batch = same  # type: ignore[assignment]
 
@@ -242,7 +244,7 @@ class Augment(nn.Module):
         if self.training:
             check_followed(self._colour(), "Augment")
         if masks is not None:
-            targets.check_masks(masks, images.shape[0], size)
+            targets.check_masks(masks, images.shape[0], size, images.device)
             if self.training and len(self.ops):
                 aligned = is_axis_aligned(matrix) if aligned is None else aligned
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
@@ -386,13 +388,3 @@ def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
     shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)
     if kernel == "fourier" and not (padding == "circular" and shifts):
         raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")
-
-
-def _channel_statistics(normalize: tuple[Any, Any]) -> tuple[list[float], list[float]]:
-    try:
-        mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1).tolist() for v in normalize)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputTypeError("normalize: expected (mean, std), each a number or one number per channel") from None
-    if len(mean) != len(std) or not all(v > 0 for v in std):
-        raise InputError("normalize: expected (mean, std) of equal length with std above 0")
-    return mean, std

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -198,6 +199,8 @@ class Policy(Data):
         before = [] if self.strength == 0 else [worker_op(op) for op in self.worker_ops]
         if before and self.strength < 1:  # all of them or none, as in `WorkerStep`
             before = [Sequential(before, p=self.strength)]
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
+            raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
         transform = PolicyTransform(self.model_dump(exclude_none=True, exclude={"worker_ops"}), size, backend)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 

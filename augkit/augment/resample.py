@@ -11,6 +11,7 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.augment.backends import choose, general, separable
 from augkit.augment.backends.values import concrete, differentiated, known_finite, laid_out, traced
+from augkit.augment.checks import check_dense, check_flag, check_same_device, is_float
 from augkit.augment.kernels import check_names, frequencies
 from augkit.core.errors import InputError, InputTypeError
 
@@ -64,13 +65,13 @@ def resample(
         whole pixels.
 
     Raises:
-        InputTypeError: images or matrix are not tensors of a supported dtype.
-        InputError: wrong rank, batch or name; a matrix that is singular, not finite or not affine.
+        InputTypeError: images or matrix are not dense tensors of a supported dtype.
+        InputError: wrong rank, batch, device or name; a matrix that is singular, not finite or not affine.
 
     >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
     torch.Size([2, 3, 4, 6])
     """
-    return replay(images, matrix, size, kernel, padding, 1.0 if antialias else None, finish)
+    return replay(images, matrix, size, kernel, padding, 1.0 if check_flag("antialias", antialias) else None, finish)
 
 
 def replay(
@@ -183,6 +184,8 @@ def _fused(
     """Resample, normalise and cast in one pass, by a backend that is imported only now; None where none may."""
     if backend not in ("native", "cuda_triton"):
         return None
+    if matrix.shape[0] != images.shape[0]:  # the loops would read beyond the last matrix
+        raise InputError(f"matrix: expected one for each of {images.shape[0]} images, got {matrix.shape[0]}")
     dtype, gain, bias = output_dtype(images.dtype, finish), None, None
     if finish.mean is not None or finish.dtype is not None:
         unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
@@ -254,6 +257,8 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     check_images(images)
     try:
         shift = as_pixels(shift, images.device)
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(f"shift: expected a tensor (2,) or (B, 2), got {type(shift).__name__}") from None
     if shift.shape not in ((2,), (images.shape[0], 2)):
@@ -266,8 +271,12 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def as_pixels(shift: Any, device: torch.device) -> Tensor:
-    """``shift`` as a tensor, of float32 where plain numbers came: the default dtype may be half precision."""
-    return torch.as_tensor(shift, device=device, dtype=None if hasattr(shift, "dtype") else torch.float32)
+    """``shift`` as a dense real tensor, float32 where plain numbers came: the default dtype may be half precision."""
+    pixels = torch.as_tensor(shift, device=device, dtype=None if hasattr(shift, "dtype") else torch.float32)
+    if pixels.is_complex() or (pixels.is_floating_point() and not is_float(pixels)):
+        raise InputTypeError(f"shift: expected real numbers (2,) or (B, 2), got {pixels.dtype}")
+    check_dense("shift", pixels, "(2,) or (B, 2)")
+    return pixels
 
 
 def fourier_shift_checked(
@@ -316,12 +325,13 @@ def check_images(images: Tensor, name: str = "images") -> None:
     """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
     if not isinstance(images, Tensor):
         raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
+    check_dense(name, images, "(B, C, H, W)")
     if images.ndim != 4:
         raise InputError(
             f"{name}: expected 4 dimensions (B, C, H, W), got {images.ndim} {tuple(images.shape)}"
             + ("; add a batch dimension with images[None]" if images.ndim == 3 else "")
         )
-    if not (images.is_floating_point() or images.dtype == torch.uint8):
+    if not (is_float(images) or images.dtype == torch.uint8):
         raise InputTypeError(f"{name}: expected a floating dtype or uint8, got {images.dtype}")
     if 0 in images.shape[-2:]:
         raise InputError(f"{name}: expected at least one pixel, got {tuple(images.shape)}")
@@ -339,9 +349,11 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
-    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+    if not isinstance(matrix, Tensor) or not is_float(matrix):
         got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
+    check_dense("matrix", matrix, "(B, 3, 3)")
+    check_same_device("matrix", matrix, images.device)
     batch = images.shape[0]
     if matrix.shape not in ((3, 3), (batch, 3, 3)):
         raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")

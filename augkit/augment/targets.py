@@ -14,17 +14,24 @@ import torch
 from torch import Tensor
 
 from augkit.augment import geometry
+from augkit.augment.checks import check_dense, check_same_device, is_float
 from augkit.augment.kernels import HALF_WIDTH, padded_index
 from augkit.core.errors import InputError, InputTypeError
 
 Size = tuple[int, int]
 
 
-def check_masks(masks: Tensor, batch: int, size: Size) -> None:
-    """Raise unless ``masks`` is ``(batch, C, *size)``, floating, integer or bool."""
-    if not isinstance(masks, Tensor) or masks.is_complex():
+def check_pickable(name: str, masks: Tensor, shape: str) -> None:
+    """Raise unless ``masks`` is a dense tensor, floating, integer or bool; ``shape`` says in words what is expected."""
+    if not isinstance(masks, Tensor) or masks.is_complex() or (masks.is_floating_point() and not is_float(masks)):
         got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
-        raise InputTypeError(f"masks: expected a real tensor ({batch}, C, {size[0]}, {size[1]}), got {got}")
+        raise InputTypeError(f"{name}: expected a real tensor {shape}, got {got}; convert it before")
+    check_dense(name, masks, shape)
+
+
+def check_masks(masks: Tensor, batch: int, size: Size, device: torch.device) -> None:
+    """Raise unless ``masks`` is ``(batch, C, *size)``, floating, integer or bool, on ``device``."""
+    check_pickable("masks", masks, "(B, C, H, W)")
     if masks.ndim != 4:
         hint = "; add a channel with masks[:, None]" if masks.ndim == 3 else ""
         raise InputError(f"masks: expected 4 dimensions (B, C, H, W), got {masks.ndim} {tuple(masks.shape)}{hint}")
@@ -32,15 +39,18 @@ def check_masks(masks: Tensor, batch: int, size: Size) -> None:
         raise InputError(
             f"masks: expected the batch, height and width of the images {(batch, *size)}, got {tuple(masks.shape)}"
         )
+    check_same_device("masks", masks, device)
 
 
-def check_points(name: str, points: Tensor, batch: int, last: int) -> None:
-    """Raise unless ``points`` is a floating ``(batch, N, last)``."""
-    if not isinstance(points, Tensor) or not points.is_floating_point():
+def check_points(name: str, points: Tensor, batch: int, last: int, device: torch.device) -> None:
+    """Raise unless ``points`` is a floating ``(batch, N, last)`` on ``device``."""
+    if not isinstance(points, Tensor) or not is_float(points):
         got = points.dtype if isinstance(points, Tensor) else type(points).__name__
         raise InputTypeError(f"{name}: expected a floating tensor ({batch}, N, {last}), got {got}; use .float()")
+    check_dense(name, points, f"(B, N, {last})")
     if points.ndim != 3 or points.shape[0] != batch or points.shape[2] != last:
         raise InputError(f"{name}: expected shape ({batch}, N, {last}), got {tuple(points.shape)}")
+    check_same_device(name, points, device)
 
 
 def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = False) -> Tensor:
