@@ -97,3 +97,19 @@ def test_verdicts_by_hand(ends: tuple[float, float], word: str, named: str) -> N
         found = judge(by)
         assert found.verdict == ("disputed" if named in ("more", "less") else named)
         assert found.dissent == ((AGREEING[1],) if named in ("more", "less") else ())
+
+
+def test_a_control_that_never_changes_its_answer_leaves_nothing_to_learn() -> None:
+    """What counts answers has no floor of rounding, so that 0 is at it, and a share of 0 is none."""
+    for treated in (0.0, 0.1):
+        assert log_ratio(per_seed([treated]), per_seed([0.0]), quiet=0.0, half=0.01) is None
+    assert log_ratio(per_seed([0.0]), per_seed([1e-6]), quiet=0.0, half=0.01) is not None
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3, 7])
+def test_half_an_answer_is_half_of_the_least_step_of_a_share(pairs: int) -> None:
+    """Of N images under P pairs the share of changed answers moves in steps of 1 / (N P), which predictions tell."""
+    changed = torch.zeros(5, pairs)
+    changed[2, 0] = 1
+    run = {"changed": changed.mean(1, keepdim=True), "predictions": torch.zeros(5, 2 * pairs)}
+    assert half_an_answer("top1_change", run) == pytest.approx(float(changed.mean()) / 2)

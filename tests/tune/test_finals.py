@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from augkit.invariance import Estimate
+from augkit.invariance.learned import AGREEING, InvarianceComparison
+from augkit.train.recipe import Recipe
+from augkit.tune.finals import CURVE_POINTS, STRENGTHS, Chosen, Finalist, TuneContext, dose_response, retrain
 from augkit.tune.goal import Goal
 from augkit.tune.selection import decide
+from augkit.tune.space import Range, Space
 
 NAN = float("nan")
 
@@ -49,3 +57,113 @@ def test_the_lower_end_decides(goal: Goal, winner: dict[str, Any]) -> None:
 
 def test_where_nobody_is_as_accurate_as_the_control_the_most_invariant_wins() -> None:
     assert decide([CONTROL, row(1, (0.5, 0.6), (0.1, 0.2)), row(2, (0.4, 0.5), (0.3, 0.4))], Goal())[0] == 2
+
+
+def test_a_tie_at_the_bar_is_not_clearly_lower() -> None:
+    """An interval that ends where the best one begins may be as accurate; one that ends below it is not."""
+    best = row(1, (0.90, 0.96), (0.1, 0.2))
+    touches, below = row(2, (0.80, 0.90), (0.5, 0.6)), row(3, (0.80, 0.89), (0.8, 0.9))
+    assert decide([best, touches, below], Goal())[0] == 1
+    assert decide([best, below], Goal())[0] == 0
+
+
+def test_what_is_exactly_at_the_bound_is_safe() -> None:
+    at, under = row(1, (0.5, 0.6), (0.3, 0.4)), row(2, (0.9, 0.95), (0.29, 0.6))
+    chosen, rule = decide([at, under], Goal(mode="accuracy", at_least=0.3))
+    assert chosen == 0
+    assert "for certain; this one" not in rule
+
+
+def test_a_disputed_trial_wins_only_where_all_are() -> None:
+    by = dict.fromkeys(AGREEING, Estimate(0.9, 0.8, 0.95))
+    disputed = {
+        **row(1, (0.9, 0.95), (0.8, 0.95)),
+        "comparison": InvarianceComparison("disputed", by, ("top1_change",)),
+    }
+    agreed = {**row(2, (0.9, 0.95), (0.1, 0.2)), "comparison": InvarianceComparison("more", by)}
+    assert decide([disputed, agreed], Goal())[0] == 1
+    assert decide([disputed], Goal())[0] == 0
+
+
+@pytest.fixture
+def tuning(tiny: Recipe, tmp_path: Path) -> TuneContext:
+    made = TuneContext.__new__(TuneContext)
+    made.space, made.seeds, made.top = Space(tiny, {}), 3, 2
+    made.dataset = SimpleNamespace(train=range(50), validation=range(20))  # type: ignore[assignment]
+    return made
+
+
+def test_final_seeds_are_others_than_that_of_the_search(tuning: TuneContext) -> None:
+    assert len(set(tuning.final_seeds)) == tuning.seeds
+    assert tuning.recipe.seed not in tuning.final_seeds
+    assert tuning.final_seeds == list(range(tuning.recipe.seed + 1, tuning.recipe.seed + 4))
+
+
+def test_the_response_curve_ends_at_the_longest_shift_in_equal_steps(tuning: TuneContext) -> None:
+    lengths = np.array([0.0, *tuning.lengths])
+    assert len(lengths) == CURVE_POINTS + 1
+    assert lengths[-1] == tuning.recipe.invariance.max_shift
+    assert np.diff(lengths) == pytest.approx(lengths[-1] / CURVE_POINTS)
+
+
+def test_the_work_ahead_counts_every_network(tuning: TuneContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed network by network, where measuring costs 1 an image and 100 a length."""
+    monkeypatch.setattr(
+        "augkit.tune.finals.measuring_cost", lambda recipe, images, train, lengths=0: images + 100 * lengths
+    )
+    for searches in (False, True):
+        if searches:
+            lr = Range(low=0.01, high=1.0, log=True, default=0.1)
+            tuning.space = Space(tuning.recipe, {"optim.lr": lr})
+        trials, controls = tuning.top, 2 + tuning.top if searches else 1
+        names = [(k, s) for k in range(trials + controls) for s in range(3)] + [("dose", k) for k in range(3)]
+        training = sum(tuning.recipe.train.epochs + 20 for _ in names)
+        testing = sum(40 for _ in names for _ in range(4))  # the test split is twice as large; four image sets
+        curves = sum(40 + 100 * CURVE_POINTS for _ in ("winner", "control") for _ in range(3))
+        assert tuning.work() == training + testing + curves
+
+
+@pytest.mark.parametrize("own_strength", [1.0, 0.5])
+def test_doses_are_shares_of_the_winner_s_own_strength(
+    tuning: TuneContext, own_strength: float, tmp_path: Path
+) -> None:
+    """Between no augmentation and the winner as it is, each trained with the strength that its share makes."""
+    trained: list[Recipe] = []
+    tuning.phases, tuning.folder = {}, tmp_path
+    tuning.display = SimpleNamespace(stage=lambda text: None)  # type: ignore[assignment]
+    tuning.train = lambda recipe, seed, output: trained.append(recipe)  # type: ignore[method-assign,assignment,return-value]
+    tuning.measure = lambda run, images, **more: "between"  # type: ignore[method-assign,assignment,return-value]
+    policy = tuning.recipe.policy.model_copy(update={"strength": own_strength})
+    winner = Finalist("w", tuning.recipe.replaced(policy=policy), [], ["strong"])  # type: ignore[list-item]
+    plain = Finalist("p", tuning.recipe.control(), [], ["none"])  # type: ignore[list-item]
+    doses = dose_response(tuning, Chosen(winner, plain, plain, plain, "", []))
+    assert [dose.strength for dose in doses] == [0.0, *STRENGTHS, 1.0]
+    assert [dose.report for dose in doses] == ["none", "between", "between", "between", "strong"]
+    assert [recipe.policy.strength / own_strength for recipe in trained] == pytest.approx(list(STRENGTHS))
+    assert dose_response(tuning, Chosen(plain, plain, plain, plain, "", [])) == []
+
+
+def test_what_is_the_same_recipe_is_trained_once(tuning: TuneContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Controls are named after what they were made for, and equal ones are one; every trial finds its own."""
+    lr = Range(low=0.01, high=1.0, log=True, default=0.1)
+    shift = Range(low=0.0, high=4.0, default=1.0)
+    tuning.space = Space(tuning.recipe, {"optim.lr": lr, "policy.shift.max_pixels": shift})
+    values = [
+        {"optim.lr": rate, "policy.shift.max_pixels": pixels} for rate, pixels in ((0.2, 1.0), (0.2, 2.0), (0.3, 1.0))
+    ]
+    trials = [SimpleNamespace(number=k, user_attrs={"values": v}) for k, v in enumerate(values)]
+    tuning.study = SimpleNamespace(user_attrs=defaultdict(lambda: {"accuracy": 0.9}))  # type: ignore[assignment]
+    tuning.terms = SimpleNamespace(goal=Goal(), control_values=lambda architecture: {"optim.lr": 0.2})  # type: ignore[assignment]
+    tuning.display, tuning.phases = SimpleNamespace(line=lambda text: None), {}  # type: ignore[assignment]
+    monkeypatch.setattr("augkit.tune.finals.search.completed", lambda study: trials)
+    monkeypatch.setattr("augkit.tune.finals.search.candidates", lambda done, *rest: done)
+    monkeypatch.setattr("augkit.tune.finals._finalist", lambda tuning, name, recipe: Finalist(name, recipe, [], []))
+    found = retrain(tuning)
+    controls = [f.recipe for f in found.values() if f.trial is None]
+    assert len({recipe.to_yaml() for recipe in controls}) == len(controls) == 3  # as it stands, 0.2 and 0.3
+    for number, wanted in enumerate(values):
+        trial = found[f"trial{number}"]
+        assert trial.recipe == tuning.space.with_values(wanted)
+        assert found[trial.own].recipe == tuning.space.control(wanted)
+        assert found[trial.reference].recipe.optim.lr == 0.2
+    assert next(iter(found.values())).recipe == tuning.space.control({})

@@ -188,3 +188,68 @@ def test_the_recipe_as_it_stands_lies_within_closed_ranges(default: float, insid
     }
     current = Space(Recipe.model_validate(BASE), ranges).current()
     assert current == ({"policy.shift.max_pixels": default, "optim.lr": 0.2} if inside else None)
+
+
+def test_a_preset_on_a_log_scale_moves_by_equal_factors() -> None:
+    ranges = {"policy.shift.max_pixels": Range(low=0.25, high=4.0, log=True, default=1.0)}
+    space = Space(Recipe.model_validate(BASE), ranges)
+    steps = [space.preset(strength)["policy.shift.max_pixels"] for strength in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert steps == pytest.approx([0.25, 0.5, 1.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("written", "default"),
+    [
+        ("policy.crop.min_area={search: [0.2, 0.6]}", 0.4),  # its own default lies outside: the middle
+        ("optim.lr={search: [1, 4], log: true}", 2.0),  # that of a log scale
+        ("train.batch_size={search: [2, 4], int: true}", 3),
+    ],
+)
+def test_without_a_default_of_its_own_a_range_starts_in_the_middle(written: str, default: float) -> None:
+    assert [r.default for r in load(written).ranges.values()] == [default]
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_the_own_default_of_a_field_may_be_an_end_of_the_range(end: str) -> None:
+    own = Recipe.model_validate({**BASE, "policy": {}}).optim.lr
+    ends = (own, 3 * own) if end == "low" else (own / 3, own)
+    made = Space.of({**BASE, "optim": {"lr": {"search": list(ends)}}}, "x")
+    assert made.ranges["optim.lr"].default == pytest.approx(own, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"shift": {"max_pixels": 2.0}},
+        {"rescale": {"max_factor": 1.2}},
+        {"crop": {"min_area": 0.5, "max_ratio": 1.0}},
+        {"crop": {"min_area": 1.0, "max_ratio": 1.3}},
+        {"flip": {"p": 0.5}},
+    ],
+)
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_an_op_that_is_never_drawn_changes_nothing(policy: dict[str, Any], p: float) -> None:
+    op = next(iter(policy))
+    made = {op: {**policy[op], "p": p}}
+    assert changes_nothing(Policy.model_validate(made)) == (p == 0)
+    # Beside ops that change nothing it decides alone.
+    idle = {"shift": {"max_pixels": 0.0}, "rescale": {"max_factor": 1.0}, "crop": {"min_area": 1.0, "max_ratio": 1.0}}
+    assert changes_nothing(Policy.model_validate(idle))
+    assert changes_nothing(Policy.model_validate({**idle, **made})) == (p == 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "policy", "searched"),
+    [
+        (("policy.shift.max_pixels", "optim.lr"), {}, True),
+        (("optim.lr",), {"shift": {"max_pixels": 2.0}}, True),
+        (("optim.lr",), {}, False),  # nothing is augmented: there is no other control
+        (("policy.shift.max_pixels",), {}, False),
+        (("policy.shift.max_pixels", "model.width"), {}, False),
+    ],
+)
+def test_training_is_searched_beside_augmentation(
+    keys: tuple[str, ...], policy: dict[str, Any], searched: bool
+) -> None:
+    ranges = {key: Range(low=0.1, high=1.0, default=0.5) for key in keys}
+    assert Space(Recipe.model_validate({**BASE, "policy": policy}), ranges).searches_training == searched
