@@ -51,6 +51,12 @@ class _PairMetric(Metric):
         words = [f"{name}_{value}" for name, value in options.items()]
         self.add_state("_".join(["of", type(self).__name__, *words]), torch.zeros(()), dist_reduce_fx="sum")
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> _PairMetric:
+        """Of the sums: never less than float32, in which a sum over many images stays exact enough."""
+        wanted = getattr(torch, dst_type) if isinstance(dst_type, str) else dst_type
+        super().set_dtype(torch.promote_types(wanted, torch.float32))
+        return self
+
     def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Both as probabilities ``(M, K)``, float32 at least."""
         if not (isinstance(p, Tensor) and isinstance(q, Tensor) and p.is_floating_point() and q.is_floating_point()):
@@ -72,6 +78,13 @@ class _PairMetric(Metric):
     def compute(self) -> Tensor:
         """The mean, a scalar; NaN before the first update."""
         return self.total / self.count
+
+
+def _check_classes(number: object) -> None:
+    if not isinstance(number, int):
+        raise InputTypeError(f"num_classes: expected an integer, got {type(number).__name__}")
+    if number < 2:
+        raise InputError(f"num_classes: expected at least 2, got {number}")
 
 
 def _check_values(values: Tensor, logits: bool) -> None:
@@ -154,8 +167,7 @@ class ShiftInformation(_PairMetric):
 
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
-        if num_classes < 2:
-            raise InputError(f"num_classes: expected at least 2, got {num_classes}")
+        _check_classes(num_classes)
         self.num_classes = num_classes
         self.add_state("bits", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("probabilities", torch.zeros(num_classes), dist_reduce_fx="sum")
@@ -191,8 +203,7 @@ class Kappa(_PairMetric):
 
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
-        if num_classes < 2:
-            raise InputError(f"num_classes: expected at least 2, got {num_classes}")
+        _check_classes(num_classes)
         self.num_classes = num_classes
         self._stand_apart(num_classes=num_classes)
         self.add_state("predictions", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
@@ -229,8 +240,12 @@ class ShiftAccuracy(_PairMetric):
 
     def update(self, p: Tensor, q: Tensor, labels: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, and ``labels`` ``(...)``, class indices."""
+        pair = self._probabilities(p, q)
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != p.shape[:-1]:
             got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
             raise InputTypeError(f"labels: expected integers {tuple(p.shape[:-1])}, got {got}")
-        right = torch.stack([each.argmax(-1) == labels.flatten() for each in self._probabilities(p, q)])
+        if self.validate and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < p.shape[-1]:
+            found = f"{int(labels.min())} to {int(labels.max())}"
+            raise InputError(f"labels: expected 0 to {p.shape[-1] - 1}, got {found}; leave out what has no label")
+        right = torch.stack([each.argmax(-1) == labels.flatten() for each in pair])
         self._add(right.all(0) if self.worst else right)
