@@ -52,6 +52,12 @@ class _PairMetric(Metric):
         words = [f"{name}_{value}" for name, value in options.items()]
         self.add_state("_".join(["of", type(self).__name__, *words]), torch.zeros(()), dist_reduce_fx="sum")
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> _PairMetric:
+        """Of the sums: never less than float32, in which a sum over many images stays exact enough."""
+        wanted = getattr(torch, dst_type) if isinstance(dst_type, str) else dst_type
+        super().set_dtype(torch.promote_types(wanted, torch.float32))
+        return self
+
     def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Both as probabilities ``(M, K)``, float32 at least."""
         for each in (p, q):

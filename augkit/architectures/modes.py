@@ -10,6 +10,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.core.errors import InputError, InputTypeError
+
+
+def check_network(model: object) -> None:
+    """Raise unless ``model`` is a network that can be asked.
+
+    Raises:
+        InputTypeError: no module.
+        InputError: weights or buffers without values, on the device ``meta``.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            remedy = "model.to_empty(device='cpu') and then model.load_state_dict(...) give it some"
+            raise InputError(f"model: expected weights with values, '{name}' is on the device 'meta'; {remedy}")
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise InputError for networks that torch evaluates and cannot train."""
+    for module in model.modules():
+        try:
+            if isinstance(module, torch.fx.GraphModule):
+                module.train(module.training)
+        except NotImplementedError:
+            raise InputError(
+                "model: expected one that can be trained, this was exported by torch.export; give the network from"
+                " before export"
+            ) from None
+    packed = quantised(model)
+    if packed is not None:  # torch gives wrong gradients through them, or none
+        raise InputError(f"model: expected one that can be trained, '{packed}' is quantised; train it before that")
+    for name, weight in model.named_parameters():
+        if not isinstance(weight, nn.UninitializedParameter) and weight.is_inference():
+            raise InputError(
+                f"model: expected weights that can be trained, '{name}' was made under torch.inference_mode();"
+                " build the network outside of it"
+            )
+
 
 @contextlib.contextmanager
 def evaluated(model: nn.Module) -> Iterator[None]:
@@ -58,7 +97,25 @@ def copied(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {
         key: tensor.detach().clone() for key, tensor in computed.items() if not tensor.is_leaf or tensor.is_inference()
     }
-    return copy.deepcopy(model, memo)
+    with torch.no_grad():  # or the weights of a scripted one would be computed from its own
+        return copy.deepcopy(model, memo)
+
+
+def as_written(model: nn.Module) -> nn.Module:
+    """The network within `torch.compile` or `torch.nn.DataParallel`, whose layers can be watched one by one."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.DataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def quantised(model: nn.Module) -> str | None:
+    """The name in the state dict of the first weights that a quantised layer of torch packs into a tuple; or None."""
+    found = (k for k, v in model.state_dict().items() if isinstance(v, tuple) and any(isinstance(t, Tensor) for t in v))
+    return next(found, None)
 
 
 def weights_dtype(model: nn.Module) -> torch.dtype:

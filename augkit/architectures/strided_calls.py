@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from augkit.architectures.modes import evaluated
+from augkit.architectures.outputs import reason
 from augkit.architectures.strided import pair
 from augkit.core.errors import InputError
 
@@ -84,18 +85,19 @@ def trace(model: nn.Module, input_size: tuple[int, int, int]) -> list[Call]:
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     like = next((value for value in state.values() if value.is_floating_point()), torch.empty(0))
     with evaluated(model), torch.no_grad():
-        with contextlib.suppress(Exception), _Watch(model) as watch:
+        with torch.compiler.set_stance("force_eager"), contextlib.suppress(Exception), _Watch(model) as watch:
             shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
             torch.func.functional_call(model, shapes, (like.new_zeros(1, *input_size, device="meta"),))
             return watch.calls
         try:
-            with _Watch(model) as watch:
+            # Compiled code does not run the layers one by one.
+            with torch.compiler.set_stance("force_eager"), _Watch(model) as watch:
                 model(like.new_zeros(1, *input_size))
         except Exception as error:  # a network may raise anything
             size = "x".join(map(str, input_size))
             raise InputError(
                 f"antialias: a pass of {type(model).__name__} over one image of {size} failed "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}); give the input_size that it takes"
+                f"({type(error).__name__}: {reason(error)}); give the input_size that it takes"
             ) from error
         return watch.calls
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from augkit.architectures.antialiased_layer import METHODS, Manner, change_padding, make_antialiased
 from augkit.architectures.downsampling import PADDING_MODES
-from augkit.architectures.modes import copied
+from augkit.architectures.modes import check_network, copied
 from augkit.architectures.polyphase import ODD
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.strided_calls import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
@@ -160,6 +160,7 @@ def surgery_report(model: nn.Module) -> SurgeryReport:
 def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, odd: str) -> None:
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"antialias: expected a torch.nn.Module, got {type(model).__name__}")
+    check_network(model)
     for kind, value, known in (
         ("method", method, METHODS),
         ("padding mode", padding_mode or "zeros", PADDING_MODES),

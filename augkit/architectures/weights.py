@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from augkit.architectures.modes import quantised
 from augkit.core.errors import InputError
-from augkit.core.safe_files import Unreadable, load_safely
+from augkit.core.safe_files import Unreadable, is_safetensors, load_safely, the_file
 
 # Where training scripts put the state dict of the network in their checkpoints, and that of its moving average.
 NESTS = (
@@ -28,34 +31,37 @@ SHOWN = 3  # names of each kind that one line can hold
 
 @dataclass(frozen=True)
 class Misfit:
-    """Names by which a state dict and a network differ; ``shapes`` are of both, in words."""
+    """Names by which a state dict and a network differ; ``shapes`` and ``kinds`` are of both, in words."""
 
     missing: list[str]
     unexpected: list[str]
     shapes: list[str]
+    kinds: list[str]
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.shapes)
+        return bool(self.missing or self.unexpected or self.shapes or self.kinds)
 
     def __str__(self) -> str:
-        kinds = ((self.missing, "missing"), (self.unexpected, "unexpected"), (self.shapes, "of another shape"))
-        return "; ".join(filter(None, (_listed(names, what) for names, what in kinds)))
+        whole = ((self.missing, "missing"), (self.unexpected, "unexpected"), (self.shapes, "of another shape"))
+        return "; ".join(_listed(names, what) for names, what in (*whole, (self.kinds, "of another kind")) if names)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file of `torch.save`, read as `load_safely` does, or in a ``.safetensors`` file.
 
-    It may be nested in a checkpoint under one of `NESTS`, or under a name of its own if it is the only one.
+    It may be nested in a checkpoint under one of `NESTS`, or under a name of its own if it is the only one. Arrays of
+    numpy stand for tensors where all of a state dict are such.
 
     Raises:
         InputError: no such file; not readable safely; no state dict in it.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise InputError(f"weights '{path}': no such file")
     try:
-        nested = _safetensors(file) if file.suffix == ".safetensors" else load_safely(file)
-    except Unreadable as error:
+        file = the_file(path)
+        safetensors = file.suffix.lower() == ".safetensors" or is_safetensors(file)
+        nested = _safetensors(file) if safetensors else load_safely(file)
+    except FileNotFoundError as error:
+        raise InputError(f"weights '{path}': {error}") from None
+    except (Unreadable, OSError) as error:
         raise InputError(f"weights '{path}': cannot be read safely ({error}); save model.state_dict()") from None
     if not isinstance(nested, dict):
         raise InputError(f"weights '{path}': expected a state dict, got {type(nested).__name__}")
@@ -103,15 +109,23 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path,
         What was left out.
 
     Raises:
-        InputError: it does not fit; which names are missing, unexpected or of another shape, the first few of each.
-            Where it is not ``strict``: nothing of it fits.
+        InputError: it does not fit; which names are missing, unexpected, of another shape or of a kind that no weights
+            are (integers, complex, quantised), the first few of each. Where it is not ``strict``: nothing of it fits.
+            Values that are NaN or infinite; a network whose weights are no tensors.
     """
     own = model.state_dict()
+    packed = quantised(model)
+    if packed is not None:
+        raise InputError(f"weights '{path}': '{packed}' of the network is quantised; load them before quantising it")
     given = unwrapped(state, own)
     misfit = _compared(own, given)
-    fitting = {key: value for key, value in given.items() if key in own and _same_shape(own[key], value)}
+    fitting = {k: v for k, v in given.items() if k in own and _same_shape(own[k], v) and _same_kind(own[k], v)}
     if misfit and (strict or not fitting):
         raise InputError(f"weights '{path}' do not fit the network: {misfit}")
+    weights = {name for name, _ in model.named_parameters()}
+    wrong = [key for key, value in fitting.items() if _is_undefined(own[key], value, weight=key in weights)]
+    if wrong:
+        raise InputError(f"weights '{path}': expected finite values, {_listed(wrong, 'with NaN or infinity')}")
     try:
         model.load_state_dict(fitting, strict=False)  # what is missing and what is too much has been compared
     except RuntimeError as error:  # a module of the user's own may ask for more
@@ -142,6 +156,8 @@ def _state_in(content: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
     named = next(filter(None, (_state_in(content.get(key), depth - 1) for key in NESTS)), None)
     if named:
         return named
+    if content and all(isinstance(key, str) and _is_numeric(value) for key, value in content.items()):
+        return {key: torch.from_numpy(np.array(value)) for key, value in content.items()}
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     own = [value for value in content.values() if isinstance(value, dict) and _is_state(value)]
     if len(own) == 1 and not any(value.ndim for value in tensors.values()):  # beside it at most a loss or a count
@@ -151,6 +167,10 @@ def _state_in(content: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
 
 def _is_state(state: dict[Any, Any]) -> bool:
     return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and (value.dtype.kind in "fic" or value.dtype in (np.uint8, np.bool_))
 
 
 def _bare(name: str) -> str:
@@ -189,6 +209,11 @@ def _compared(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> Misfit:
             for key in own
             if key in given and not _same_shape(own[key], given[key])
         ],
+        [
+            f"{key} is {_kind(given[key])}, not {_kind(own[key])}"
+            for key in own
+            if key in given and _same_shape(own[key], given[key]) and not _same_kind(own[key], given[key])
+        ],
     )
 
 
@@ -196,6 +221,34 @@ def _same_shape(own: Any, given: Any) -> bool:
     if not isinstance(own, Tensor) or isinstance(own, (nn.UninitializedParameter, nn.UninitializedBuffer)):
         return True
     return isinstance(given, Tensor) and own.shape == given.shape
+
+
+def _same_kind(own: Any, given: Any) -> bool:
+    """Whether ``given`` can be copied into ``own`` without its values becoming something else than weights."""
+    if not isinstance(own, Tensor) or not isinstance(given, Tensor):
+        return True
+    if given.is_quantized or given.is_meta or given.layout != torch.strided:
+        return False
+    if given.is_complex():
+        return own.is_complex()
+    return given.is_floating_point() or not (own.is_floating_point() or own.is_complex())
+
+
+def _kind(value: Tensor) -> str:
+    name = str(value.dtype).removeprefix("torch.")
+    return "without values" if value.is_meta else name if value.layout == torch.strided else f"sparse {name}"
+
+
+def _is_undefined(own: Any, given: Any, *, weight: bool) -> bool:
+    """Whether values are NaN or infinite; buffers may be so where those of the network are, as masks of attention."""
+    if not isinstance(own, Tensor) or not isinstance(given, Tensor) or not given.is_floating_point():
+        return False
+    lazy = isinstance(own, (nn.UninitializedParameter, nn.UninitializedBuffer))
+    given = given.to(torch.float32 if lazy else own.dtype)  # in which large values of float64 may be infinite
+    bad = ~torch.isfinite(given)
+    if not weight and not lazy and own.is_floating_point():
+        bad &= torch.isfinite(own).to(bad.device)
+    return bool(bad.any())
 
 
 def _shape(value: Any) -> str:

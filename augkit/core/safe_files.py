@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import decimal
+import fractions
 import pathlib
 import re
 import types
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import torch
 
 SHOWN = 3  # names that one line can hold
 LENGTH = 120  # letters of a reason
+HEADER = 100_000_000  # bytes of the longest header of safetensors
 
 
 class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever wanted to read the file)
@@ -34,9 +38,35 @@ class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever w
             text = f"it holds {built[1]}"
         elif "Unsupported operand" in text:
             text = "it is broken, or was not saved with the protocol of pickle that torch.save takes of itself"
+        elif "unexpected EOF" in text:
+            text = "it is cut short"
+        elif "Invalid magic number" in text:
+            text = "it is a pickle, and no file of torch.save"
         elif unpickler := re.search(r"WeightsUnpickler error:\s*(.*)", text):
             text = unpickler[1]
         super().__init__((text.splitlines() or [type(error).__name__])[0][:LENGTH])
+
+
+def the_file(path: str | Path) -> Path:
+    """The file at ``path``, with a leading ``~`` resolved.
+
+    Raises:
+        FileNotFoundError: there is none; the message says so, or that it is a folder.
+    """
+    try:
+        file = Path(path).expanduser()
+        if file.is_file():
+            return file
+        is_folder = file.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, no such user, no rights on the folder
+        is_folder = False
+    raise FileNotFoundError("it is a folder; give the file in it" if is_folder else "no such file")
+
+
+def is_safetensors(file: Path) -> bool:
+    """Whether a file begins as those of safetensors do, whatever its name: the length of a header, then JSON."""
+    head = _head(file)
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < HEADER
 
 
 def load_safely(file: Path, device: torch.device | str = "cpu") -> Any:
@@ -50,7 +80,7 @@ def load_safely(file: Path, device: torch.device | str = "cpu") -> Any:
         try:
             return torch.load(file, map_location=device, weights_only=True)
         except Exception as error:  # torch raises many kinds for a file that is none of its own
-            raise Unreadable(_unknown_types(file) or error) from None
+            raise Unreadable(_unknown_types(file) or _what_it_is(file) or error) from None
 
 
 def harmless() -> list[Any]:
@@ -63,13 +93,16 @@ def harmless() -> list[Any]:
         for make in makers
         for module in ("numpy.core.multiarray", "numpy._core.multiarray")
     ]
+    scalars = [kind for kind in np.sctypeDict.values() if kind not in (np.object_, np.void)]  # as types, not values
     numbers = {type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OV"}
     hyperparameters = [(dict, name) for name in _ATTRIBUTE_DICTS]
-    return [*_PLAIN, *paths, *numpys, np.ndarray, np.dtype, *numbers, *hyperparameters]
+    return [*_PLAIN, *_CONTAINERS, *paths, *numpys, np.ndarray, np.dtype, *numbers, *scalars, *hyperparameters]
 
 
 _PLAIN = (
     *(dict, frozenset, slice, range),
+    *(list, tuple, set, int, float, str, bool),  # what a defaultdict makes values with
+    *(decimal.Decimal, fractions.Fraction),
     *(argparse.Namespace, types.SimpleNamespace, torch.torch_version.TorchVersion),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
 )
@@ -80,12 +113,59 @@ _PATHS = {
     "WindowsPath": pathlib.PureWindowsPath,
     "PureWindowsPath": pathlib.PureWindowsPath,
 }
+
+
+def _plain_dict(*made_by: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _plain_list(items: Any = (), length: int | None = None) -> list[Any]:
+    return list(items)
+
+
+# As the plain ones: torch fills no others.
+_CONTAINERS = ((_plain_dict, "collections.defaultdict"), (_plain_list, "collections.deque"))
 _ATTRIBUTE_DICTS = (
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning.pytorch.utilities.parsing.AttributeDict",
 )
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(64)
+
+
+def _what_it_is(file: Path) -> str | None:
+    """What a file is that torch does not read, in words; None where its reason says enough."""
+    try:
+        head = _head(file)
+    except OSError:  # which the reason says
+        return None
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, whose file was not fetched: git lfs pull"
+    if head.startswith(b"PK\x03\x04"):
+        return _what_zip_it_is(file)
+    if head.startswith(b"\x1f\x8b"):
+        return "it is packed by gzip; unpack it first"
+    return None if head.startswith(b"\x80") else "it is no file of torch.save"
+
+
+def _what_zip_it_is(file: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return "it is cut short or broken"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "it is a network of torch.jit"
+    if any("exported_program" in name or "/models/" in name for name in names):
+        return "it is a program of torch.export"
+    return None if any(name.endswith("/data.pkl") for name in names) else "it is another zip archive"
 
 
 def _unknown_types(file: Path) -> str | None:

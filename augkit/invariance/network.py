@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from augkit.architectures.modes import evaluated, is_lazy
-from augkit.architectures.outputs import check_logits, logits_in
+from augkit.architectures.modes import check_network, evaluated, is_lazy
+from augkit.architectures.outputs import ask, check_logits
 from augkit.core.errors import InputError, RunError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
 
@@ -31,7 +31,9 @@ class Network:
         device: the model's own when None.
 
     Raises:
-        InputError: mean and std that do not fit each other, an unknown precision, half precision of a float64 network.
+        InputTypeError: no module.
+        InputError: mean and std that do not fit each other, an unknown precision, half precision of a float64 network,
+            weights without values.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Network:
         compiled: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
+        check_network(model)
         if precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
         if (mean is None) != (std is None):
@@ -65,6 +68,7 @@ class Network:
         # The first convolution is the one that sees the images, as good as always; only a failure makes us say so.
         self._stem_channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         self._repeat = 0
+        self._classes: int | None = None  # of the logits so far
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
@@ -76,6 +80,7 @@ class Network:
         without_gradients = torch.no_grad() if is_lazy(self.model) else torch.inference_mode()
         cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.allow_tf32, products.allow_tf32
+        self._classes = None
         cudnn.allow_tf32 = products.allow_tf32 = False
         try:
             with evaluated(self.model), drawing(self.device, 0, MEASUREMENT), without_gradients:
@@ -102,29 +107,34 @@ class Network:
         """Logits of float inputs that lie on the device.
 
         Raises:
-            InputError: the network fails on these inputs, or returns something else than ``(B, K)`` with K >= 2.
+            InputError: the network fails on these inputs, or returns something else than ``(B, K)`` with K >= 2, the
+                same K every time.
             RunError: out of memory.
         """
+        given = inputs
         if self._repeat:
             inputs = inputs.expand(-1, self._repeat, -1, -1)
         if self._mean is not None and self._std is not None:
             inputs = (inputs - self._mean).div_(self._std)  # in the memory of the difference: it is still in the cache
         half = PRECISIONS[self.precision]
+        inputs = inputs.to(self._weights)
+        if inputs.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
+            inputs = inputs.clone()  # networks may write into what they are given: it can be the caller's images
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
-                logits: Tensor = logits_in(self._run(inputs.to(self._weights)))
+                logits: Tensor = ask(self._run, inputs)
         except torch.OutOfMemoryError:
             raise RunError(
                 f"out of memory on {self.device}: {len(inputs)} images at once; lower the batch size"
             ) from None
-        except RuntimeError as error:
-            shape, reason = tuple(inputs.shape), str(error).splitlines()[0]
-            if self._stem_channels not in (None, 0, shape[1]):  # 0 of a lazy one
-                wanted = self._stem_channels
-                raise InputError(f"images: the model expects {wanted} channels, the images have {shape[1]}") from error
-            raise InputError(f"model: it fails on an input {shape} ({reason})") from error
-        check_logits(logits, len(inputs))
+        except InputError as error:
+            wanted, channels = self._stem_channels, inputs.shape[1]
+            if wanted not in (None, 0, channels):  # 0 of a lazy one
+                raise InputError(f"images: the model expects {wanted} channels, the images have {channels}") from error
+            raise
+        check_logits(logits, len(inputs), classes=self._classes)
+        self._classes = logits.shape[1]
         return logits
 
     @cached_property

@@ -83,7 +83,9 @@ class State:
         model = model.to(device, memory_format=form)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
         frozen = frozen_modules(model)
-        averaged = copied(model).requires_grad_(False) if recipe.train.ema else None
+        averaged = copied(model) if recipe.train.ema else None
+        for weight in averaged.parameters() if averaged is not None else ():  # a scripted module takes no other way
+            weight.requires_grad_(False)
         seen = torch.empty(3, dtype=torch.float64)
         state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, frozen, seen, form)
         state.seen = state.seen.to(device)
@@ -126,7 +128,9 @@ class State:
         if self.best is None or accuracy > self.best["accuracy"]:
             state = self.result.state_dict()
             # What a module of the user's own adds by `get_extra_state` need not be a tensor.
-            weights = {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+            weights = copy.copy(state)  # with the versions of its modules, by which these read it
+            for key, value in state.items():
+                weights[key] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
             self.best = {"accuracy": accuracy, "epoch": len(self.history) + 1, "model": weights}
 
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
-from augkit.architectures.outputs import check_logits, logits_in
+from augkit.architectures.outputs import ask, check_logits
 from augkit.augment.resample import resample
-from augkit.core.errors import AugkitError, DeviceMemoryError, InputError
+from augkit.core.errors import DeviceMemoryError, InputError, RunError
 from augkit.core.random_streams import EVALUATION, drawing
 from augkit.data import Images, Stream, batches
 from augkit.invariance import InvarianceReport, measure_invariance
@@ -55,14 +55,22 @@ def evaluate(
         recipe: mean, std, canvas, memory format, precision and test-time shifts.
         device: of the model.
         process: counts are summed over all.
+
+    Raises:
+        InputError: images, labels and network that do not fit each other.
+        RunError: the network gives NaN.
     """
     process = process or Process()
     loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
+    undefined = torch.zeros((), dtype=torch.bool, device=device)
+    classes: int | None = None
     with asking(model, recipe, device, process):
         for images, labels in labelled_batches(data, recipe, device, process):
             scores = log_probabilities(model, as_float(images), recipe)
+            check_logits(scores, len(labels), classes=classes)
             classes = scores.shape[-1]
             check_labels(labels, classes)
+            undefined |= scores.isnan().any()
             loss += _summed_loss(scores, labels)
             truth = labels.argmax(-1) if labels.ndim == 2 else labels
             pairs = torch.bincount(truth * classes + scores.argmax(-1), minlength=classes**2).view(classes, classes)
@@ -70,6 +78,8 @@ def evaluate(
     if confusion is None:
         raise InputError("evaluation: expected at least 1 labelled image, got none")
     loss, confusion = process.total(loss), process.total(confusion)
+    if bool(process.total(undefined.long())):  # the most probable class would be the first, and counted
+        raise RunError("evaluation: the network gives NaN in evaluation mode; look at its weights and its batch norms")
     return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
 
 
@@ -98,13 +108,7 @@ def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: t
     model.to(device)
     with drawing(device, recipe.seed, EVALUATION), evaluated(model), torch.no_grad():
         images, labels = _first_labelled(data, recipe, device)
-        try:
-            classes = log_probabilities(model, as_float(images[:2]), recipe).shape[-1]
-        except AugkitError:
-            raise
-        except Exception as error:  # the network's own code may raise anything
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-            raise InputError(f"model: it fails on images {tuple(images[:2].shape)} ({reason})") from error
+        classes = log_probabilities(model, as_float(images[:2]), recipe).shape[-1]
     check_labels(labels_of(data) if isinstance(data, Images) else labels, classes)
     return classes
 
@@ -159,7 +163,7 @@ def _answer(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
     """Checked logits."""
     try:
         with autocast(recipe, inputs.device):
-            logits: Tensor = logits_in(model(inputs.to(weights_dtype(model))))
+            logits: Tensor = ask(model, inputs.to(weights_dtype(model)))
     except torch.OutOfMemoryError:
         raise DeviceMemoryError(inputs.device) from None
     check_logits(logits, len(inputs))
@@ -228,7 +232,9 @@ def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = N
     )
     if model is not None:
         few = recipe.replaced(invariance={**settings.model_dump(), "pairs": 1})
-        measure_model(model, few, images.take(torch.arange(2)), device=next(model.parameters()).device)
+        measure_model(
+            model, few, images.take(torch.arange(2)), device=next((p.device for p in model.parameters()), None)
+        )
 
 
 def measure_model(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augkit.architectures.modes import train, weights_dtype
+from augkit.architectures.modes import check_network, check_trainable, train, weights_dtype
 from augkit.architectures.outputs import classification_loss
 from augkit.augment.compose import Augment
 from augkit.augment.whole_images import WholeBatch, augmented
@@ -82,6 +82,9 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     target = choose_device(local_device(device))
     if (loader is None) != (validation_loader is None) or (loader is not None and model is None):
         raise InputError("fit: expected loader, validation_loader and model together")
+    if model is not None:
+        check_network(model)
+        check_trainable(model)
     data = loader if loader is not None else dataset or load_recipe_data(recipe)
     with joined(target) as process, deterministic(recipe.train.deterministic):
         fits = describe_input(recipe, data, model)
@@ -169,7 +172,12 @@ def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor 
         alone = k + 1 < len(parts) and job.process.count > 1
         with forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(recipe, job.device):
-                loss = classification_loss(forward(part), wanted, settings.label_smoothing)
+                loss = classification_loss(forward(part), wanted, settings.label_smoothing, classes=job.classes)
+            if not loss.requires_grad:
+                raise InputError(
+                    "model: expected logits that depend on its weights, these have no gradient; its forward must not"
+                    " detach(), use no_grad() or numpy, and checkpoint() needs use_reentrant=False"
+                )
             state.scaler.scale(loss * (len(part) / len(inputs))).backward()
         state.count(loss, len(part))
     if recipe.optim.clip_norm is not None:

@@ -76,6 +76,10 @@ class TrainJob:
         except torch.OutOfMemoryError:
             raise DeviceMemoryError(self.device) from None
         except Exception as error:  # the network's own code may raise anything
+            if "backward through the graph a second time" in str(error):
+                raise InputError(
+                    "model: it keeps tensors of the update before with their gradients; detach() what forward keeps"
+                ) from error
             # Later ones have another cause, such as a process that is lost; but for batch norm of a single image.
             if isinstance(error, AugkitError) or (step and not isinstance(error, ValueError)):
                 raise

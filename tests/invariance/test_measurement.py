@@ -316,7 +316,7 @@ def test_an_untrained_network_is_consistent_though_its_logits_move() -> None:
 
 
 def test_a_failing_network_gets_one_line() -> None:
-    with pytest.raises(InputError, match=r"it fails on an input \(3, 1, 12, 12\)"):
+    with pytest.raises(InputError, match=r"it fails on images \(3, 1, 12, 12\)"):
         augkit.measure_invariance(
             nn.Sequential(nn.Flatten(), nn.Linear(5, 3)), photo_like(3, 16), max_shift=2, batch_size=3
         )

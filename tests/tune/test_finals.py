@@ -124,9 +124,7 @@ def test_the_work_ahead_counts_every_network(tuning: TuneContext, monkeypatch: p
 
 
 @pytest.mark.parametrize("own_strength", [1.0, 0.5])
-def test_doses_are_shares_of_the_winner_s_own_strength(
-    tuning: TuneContext, own_strength: float, tmp_path: Path
-) -> None:
+def test_doses_are_shares_of_the_winners_own_strength(tuning: TuneContext, own_strength: float, tmp_path: Path) -> None:
     """Between no augmentation and the winner as it is, each trained with the strength that its share makes."""
     trained: list[Recipe] = []
     tuning.phases, tuning.folder = {}, tmp_path

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from augkit.architectures.modes import copied
-from augkit.architectures.outputs import logits_in
+from augkit.architectures.modes import as_written, check_network, copied, is_lazy
+from augkit.architectures.outputs import check_logits, logits_in, reason
 from augkit.augment.resample import check_size, fourier_shift
-from augkit.core.errors import InputError, InputTypeError, OddMapWarning
+from augkit.core.errors import InputError, OddMapWarning
 from augkit.invariance.certificate.state import Equivariant, Level, Lost, State, Trouble
 from augkit.invariance.certificate.trace import Step, Walk, walk
 
@@ -178,14 +178,15 @@ def certify(
 def _checked(
     model: nn.Module, input_size: int | tuple[int, int], in_channels: int | None, images: int
 ) -> tuple[tuple[int, int], int]:
-    if not isinstance(model, nn.Module):
-        raise InputTypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_network(model)
     size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
     if images < 2:
         raise InputError(f"images: expected at least 2, got {images}")
     if in_channels is None:
         found = (getattr(module, "in_channels", None) for module in model.modules())
         in_channels = next((number for number in found if isinstance(number, int)), None)
+    if not in_channels and is_lazy(model):
+        raise InputError("in_channels: the network has layers that are yet to be made; run it on one image first")
     if in_channels is None:
         raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
     if in_channels < 1:
@@ -195,7 +196,7 @@ def _checked(
 
 def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Module, Tensor]:
     """A float64 copy in evaluation mode, and the images on its device."""
-    network = copied(getattr(model, "_orig_mod", model))  # what `torch.compile` wraps
+    network = copied(as_written(model))
     first = next((t for t in (*network.parameters(), *network.buffers())), None)
     device = torch.device("cpu") if first is None or first.device.type == "mps" else first.device
     network, batch = network.to(device, torch.float64).eval(), batch.to(device)
@@ -211,18 +212,15 @@ def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Modu
     return network, batch
 
 
-def _logits(network: nn.Module, batch: Tensor) -> Tensor:
+def _logits(network: nn.Module, batch: Tensor, classes: int | None = None) -> Tensor:
     H, W = batch.shape[-2:]
     try:
         logits = logits_in(network(batch.clone()))
     except Exception as error:  # the network's own code may raise anything
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"input_size {H} x {W}, {batch.shape[1]} channels: the network cannot take it in float64 ({line[:160]})"
+            f"input_size {H} x {W}, {batch.shape[1]} channels: the network cannot take it in float64 ({reason(error)})"
         ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"model: expected logits (B, K), got {got}; wrap it so that it returns its logits alone")
+    check_logits(logits, len(batch), classes=classes, least=1)
     if not bool(torch.isfinite(logits).all()):
         raise InputError("model: its logits are not finite for random images; pass calibrate=True if it is untrained")
     return logits
@@ -237,7 +235,7 @@ def _moved(network: nn.Module, batch: Tensor, logits: Tensor, shifts: tuple[tupl
             moved = torch.stack([image.roll((y, x), (-2, -1)) for image, (x, y) in zip(batch, own, strict=True)])
         else:
             moved = fourier_shift(batch, torch.tensor(own, dtype=torch.float64, device=batch.device))
-        change = float((_logits(network, moved) - logits).abs().max())
+        change = float((_logits(network, moved, logits.shape[1]) - logits).abs().max())
         largest = change if math.isnan(change) else max(largest, change)
     return largest
 

@@ -112,7 +112,7 @@ def layerwise_equivariance(  # noqa: PLR0913 (keywords of one measurement, each 
 
     Raises:
         InputError: shapes that do not fit; logits that are not ``(B, K)`` or not finite; a network that runs
-            other layers when the image is shifted.
+            other layers when the image is shifted; shares of a network that computes without gradients.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1, padding_mode="circular"), nn.Flatten(), nn.Linear(64, 2))
     >>> [(layer.name, layer.shape) for layer in layerwise_equivariance(net, torch.rand(2, 1, 8, 8))]
@@ -227,6 +227,8 @@ def _added(moved: Pass, errors: list[Tensor], reported: list[Tensor]) -> Tensor:
         total = within
         if call.inputs is not None and call.output is not None:
             total = carried(outputs[call.output], errors[call.output])
+            if len(call.given) < len(call.inputs):
+                raise InputError(f"model: shares need gradients, '{call.name}' runs without; pass shares=False")
             for given, index in zip(call.given, call.inputs, strict=True):
                 total = total - carried(given, errors[index])
         inside[id(call.inside)] = inside.get(id(call.inside), zero) + total

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from augkit.architectures.modes import evaluated
-from augkit.architectures.outputs import logits_in
+from augkit.architectures.modes import check_network, evaluated
+from augkit.architectures.outputs import ask, check_logits
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, InputTypeError, unknown_name
+from augkit.core.errors import InputError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
 from augkit.invariance import bootstrap
 from augkit.invariance.bootstrap import Estimate, Replicates
@@ -51,15 +51,14 @@ class Network:
         """Logits ``(B, K)``, at least float32.
 
         Raises:
-            InputError: the network gives something other than ``(B, K)``.
+            InputError: the network fails, or gives something other than ``(B, K)``.
         """
         if self.mean is not None and self.std is not None:
             mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
             images = (images - mean) / std
-        logits = logits_in(self.forward(images.to(self.dtype)))
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(f"model: expected logits ({len(images)}, K), got {got}")
+        # A copy, since networks may write into what they are given.
+        logits: Tensor = ask(self.forward, images.to(self.dtype, copy=True))
+        check_logits(logits, len(images), least=1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -75,11 +74,10 @@ def evaluating(
     """``model`` in ``eval()``, on ``device`` and without gradients; after that as it was, torch's random state too.
 
     Raises:
-        InputTypeError, InputError: no module, no images, or a mean and std that do not fit them.
+        InputTypeError, InputError: no module, no images, a mean and std that do not fit them, weights without values.
     """
     check_images(images)
-    if not isinstance(model, nn.Module):
-        raise InputTypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_network(model)
     if len(images) < 1:
         raise InputError("images: expected at least 1, got none")
     _check_normalisation(mean, std, images.shape[1])

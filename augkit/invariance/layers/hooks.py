@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from augkit.core.errors import InputError
 from augkit.invariance.layers.features import Network, Penultimate
 
 # What does nothing of its own in eval().
@@ -78,13 +79,17 @@ class Pass:
     def plan(self) -> list[tuple[object, ...]]:
         """Equal for passes in which the same modules ran on values of the same shape in the same order."""
         shapes = [tuple(value.tensor.shape[1:]) for value in self.values]
-        return [*((call.name, tuple(call.inputs or ()), call.output) for call in self.calls), *shapes]
+        calls = ((call.name, tuple(call.inputs or ()), call.output) for call in self.calls)
+        return [*calls, *shapes, tuple(self.logits.shape[1:])]
 
 
 class Tracer:
     """Runs a network and records. Use it as a context, which removes the hooks."""
 
     def __init__(self, model: nn.Module) -> None:
+        if isinstance(model, torch.jit.ScriptModule):
+            raise InputError("model: expected layers that can be watched, torch.jit has compiled them; give the network"
+                             " before scripting or tracing")  # fmt: skip
         self._now: Pass | None = None
         self._penultimate = Penultimate(model)
         self._hooks = []
@@ -103,7 +108,8 @@ class Tracer:
 
     def run(self, network: Network, images: Tensor) -> Pass:
         """One forward pass of ``images`` in [0, 1]; recorded tensors are not changed by later layers."""
-        with self._recording(images) as record:
+        # Compiled code does not run the layers one by one.
+        with self._recording(images) as record, torch.compiler.set_stance("force_eager"):
             record.logits = network(images)
         record.penultimate = self._penultimate.features(record.logits)
         return record

@@ -220,14 +220,14 @@ def _differentiator(
         try:
             _forward(network, window, velocity)
             return functools.partial(_forward, network), "forward"
-        except (RuntimeError, NotImplementedError) as error:
+        except (InputError, RuntimeError) as error:  # the former of what the network itself raised
             reason = error
         if method == "forward":
             raise InputError(f"model: forward mode fails ({_line(reason)}); use method='central'") from reason
     double = _in_double(model, network)
     try:
         _central(double, window, velocity)
-    except (RuntimeError, NotImplementedError) as error:
+    except (InputError, RuntimeError) as error:
         first = "" if reason is None else f"forward mode fails ({_line(reason)}), and "
         raise InputError(
             f"model: {first}central differences need float64, in which it fails ({_line(error)})"
@@ -235,7 +235,8 @@ def _differentiator(
     return functools.partial(_central, double), "central"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
+    error = error.__cause__ or error
     return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}" if str(error) else type(error).__name__
 
 
