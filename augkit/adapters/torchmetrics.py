@@ -23,7 +23,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from augkit.augment.checks import check_dense, check_flag, is_float
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, unknown_name
 from augkit.invariance import information, metrics
 
 
@@ -60,6 +60,11 @@ class _PairMetric(Metric):
 
     def _probabilities(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Both as probabilities ``(M, K)``, float32 at least."""
+        first, second = self._pair(p, q)
+        return (first.softmax(-1), second.softmax(-1)) if self.logits else (first, second)
+
+    def _pair(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, checked, as they are given: ``(M, K)``, float32 at least."""
         for each in (p, q):
             if not (isinstance(each, Tensor) and is_float(each)):
                 got = each.dtype if isinstance(each, Tensor) else type(each).__name__
@@ -73,8 +78,6 @@ class _PairMetric(Metric):
         pair = [each.detach().to(torch.promote_types(each.dtype, torch.float32)).flatten(0, -2) for each in (p, q)]
         if self.validate:
             _check_values(torch.cat(pair), self.logits)
-        if self.logits:
-            pair = [each.softmax(-1) for each in pair]
         return pair[0], pair[1]
 
     def _add(self, values: Tensor) -> None:
@@ -102,6 +105,45 @@ def _check_values(values: Tensor, logits: bool) -> None:
         raise InputError("p and q: expected probabilities that sum to 1; pass logits=True if they are logits")
 
 
+class PairMean(_PairMetric):
+    """A metric of `augkit.invariance.metrics` by its name: the mean over pairs of what it is of one pair.
+
+    Args:
+        metric: one that comes from two views, such as ``js``, ``mac`` or ``logit_change``.
+        logits: whether ``update`` is given logits; needed where the metric is of logits.
+        validate, torchmetrics_options: as in `TopOneChange`.
+
+    >>> change = PairMean("logit_change", logits=True)
+    >>> change.update(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
+    >>> change.compute()
+    tensor(1.5000)
+    """
+
+    def __init__(self, metric: str, **options: Any) -> None:
+        super().__init__(**options)
+        known = [row.name for row in metrics.ROWS if row.pairwise is not None]
+        if metric not in known:
+            raise unknown_name("metric", metric, known)
+        self.metric = metric
+        if self._pairwise.of == "logits" and not self.logits:
+            raise InputError(f"metric '{metric}': it is of logits; pass logits=True, and logits to update")
+        self._stand_apart(metric=metric)
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """What the row of the metric says."""
+        return metrics.METRICS[self.metric].higher_is_better
+
+    @property
+    def _pairwise(self) -> metrics.Pairwise:
+        return metrics.PAIRWISE[metrics.METRICS[self.metric].needs[0]]
+
+    def update(self, p: Tensor, q: Tensor) -> None:
+        """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
+        pair = self._pair(p, q) if self._pairwise.of == "logits" else self._probabilities(p, q)
+        self._add(self._pairwise.function(*pair))
+
+
 class TopOneChange(_PairMetric):
     """Share of pairs whose most probable class differs (Azulay & Weiss 2019), in [0, 1].
 
@@ -116,7 +158,7 @@ class TopOneChange(_PairMetric):
     tensor(0.5000)
     """
 
-    higher_is_better = False
+    higher_is_better = metrics.METRICS["top1_change"].higher_is_better
     summed = torch.long  # exact, however many
 
     def update(self, p: Tensor, q: Tensor) -> None:
@@ -127,7 +169,7 @@ class TopOneChange(_PairMetric):
 class Consistency(TopOneChange):
     """Share of pairs whose most probable class is the same (Zhang 2019), in [0, 1]. Arguments: `TopOneChange`."""
 
-    higher_is_better = True
+    higher_is_better = metrics.METRICS["consistency"].higher_is_better
 
     def compute(self) -> Tensor:
         """1 minus the top-1 change, a scalar; NaN before the first update."""
@@ -140,7 +182,7 @@ class MeanAbsoluteChange(_PairMetric):
     Swapping ``p`` and ``q`` changes it. Arguments: `TopOneChange`.
     """
 
-    higher_is_better = False
+    higher_is_better = metrics.METRICS["mac"].higher_is_better
 
     def update(self, p: Tensor, q: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
@@ -150,7 +192,7 @@ class MeanAbsoluteChange(_PairMetric):
 class JensenShannon(_PairMetric):
     """Mean Jensen-Shannon divergence in bits (Lin 1991), in [0, 1]. Arguments: `TopOneChange`."""
 
-    higher_is_better = False
+    higher_is_better = metrics.METRICS["js"].higher_is_better
 
     def update(self, p: Tensor, q: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
@@ -168,7 +210,7 @@ class ShiftInformation(_PairMetric):
         logits, validate, torchmetrics_options: as in `TopOneChange`.
     """
 
-    higher_is_better = False
+    higher_is_better = metrics.METRICS["shift_information"].higher_is_better
     bits: Tensor
     probabilities: Tensor
 
@@ -203,7 +245,7 @@ class Kappa(_PairMetric):
         logits, validate, torchmetrics_options: as in `TopOneChange`.
     """
 
-    higher_is_better = True
+    higher_is_better = metrics.METRICS["kappa"].higher_is_better
     summed = torch.long
     predictions: Tensor
 
@@ -235,7 +277,7 @@ class ShiftAccuracy(_PairMetric):
     With ``worst=True`` a pair counts only where both answers are right.
     """
 
-    higher_is_better = True
+    higher_is_better = metrics.METRICS["shifted_accuracy"].higher_is_better
     summed = torch.long
 
     def __init__(self, *, worst: bool = False, **options: Any) -> None:

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance.information import FACTORS, entropy
-from augkit.invariance.metrics import jaggedness, jensen_shannon, logit_change, mean_absolute_change, worst_case
+from augkit.invariance.metrics import PAIRWISE, jaggedness, jensen_shannon, worst_case
 from augkit.invariance.plan import Comparison, Layout
 
 FLIPS = 24
-PAIR_MEASURES = ("mac", "logit", "logit_max")
+# Statistics of the pairs, by name; the other two come from the top-1 answers and with the comparisons.
+PAIR_STATISTICS = {name: row for name, row in PAIRWISE.items() if name not in ("changed", "js")}
+FIRST_STATISTICS = ("mac", "logit", "logit_max")  # of a state that names none
 BITS = ("shift_bits", "answer_bits")
 WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; of more in half that
 
@@ -33,8 +35,8 @@ class Answers:
     Attributes:
         top1: ``(B, S)`` most probable class.
         confidence: ``(B, S)`` its probability.
-        measures: ``(B, F)``: per name of `Layout.measures` the mean JS over its comparisons, then `PAIR_MEASURES`
-            over the pairs (the mean; the largest for ``logit_max``), then `BITS`.
+        measures: ``(B, F)``: per name of `Layout.measures` the mean JS over its comparisons, then `PAIR_STATISTICS`
+            over the pairs, then `BITS`.
         mean: ``(B, K)``, mean probabilities over the views of the pairs.
         tempered: ``(B, 2 F)``: per factor of `FACTORS` on the logits the mean JS over the pairs, then the entropy in
             bits of the answer to the unshifted image.
@@ -103,7 +105,7 @@ def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = F
     alive: dict[int, tuple[Tensor, Tensor]] = {}
     top1, confidence, finite, classes = [], [], [], 0
     divergence: dict[str, list[Tensor]] = {name: [] for name in layout.measures}
-    of_pairs: list[tuple[Tensor, ...]] = []
+    of_pairs: dict[str, list[Tensor]] = {name: [] for name in PAIR_STATISTICS}
     views = {column for pair in layout.pairs for column in pair}
     bits, kept = _Bits(len(views)), []
     for column in range(len(layout.columns)):
@@ -127,12 +129,13 @@ def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = F
             (a, p), (b, q) = alive[first], alive[second]
             divergence[name].append(jensen_shannon(p, q))
             if name == "pair":
-                of_pairs.append((mean_absolute_change(p, q), *logit_change(a, b)))
+                for statistic, row in PAIR_STATISTICS.items():
+                    of_pairs[statistic].append(row.function(p, q) if row.of == "probabilities" else row.function(a, b))
                 bits.see_pair(a, b)
         alive = {c: kept for c, kept in alive.items() if last_use[c] > column}
-    mac, moved, moved_most = (torch.stack(values, dim=-1) for values in zip(*of_pairs, strict=True))
     js = [torch.stack(values, dim=-1).mean(-1) for values in divergence.values()]
-    measures = torch.stack([*js, mac.mean(-1), moved.mean(-1), moved_most.amax(-1), *bits.of_views()], dim=-1)
+    paired = [row.over_pairs(torch.stack(of_pairs[name], dim=-1)) for name, row in PAIR_STATISTICS.items()]
+    measures = torch.stack([*js, *paired, *bits.of_views()], dim=-1)
     stacked = (torch.stack(top1, dim=1), torch.stack(confidence, dim=1), measures.to(torch.float32))
     summed = (bits.mean.to(torch.float32), bits.tempered(len(layout.pairs)).to(torch.float32))
     return Answers(*stacked, *summed, torch.stack(finite).all(), classes, torch.stack(kept, dim=1) if keep else None)
@@ -205,6 +208,11 @@ class Accumulator:
         return list(self._done.flips)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns of ``measures``."""
+        return (*self.layout.measures, *PAIR_STATISTICS, *BITS)
+
+    @property
     def labelled(self) -> bool:
         """Whether labels came with the images."""
         return "labels" in self._columns
@@ -261,10 +269,17 @@ class Accumulator:
         if not self.images:
             return {}
         columns = {name: self.merged(name).clone() for name in self._columns}
-        return {"columns": columns, "flips": [tuple(flip) for flip in self._done.flips], "classes": self.classes}
+        flips = [tuple(flip) for flip in self._done.flips]
+        return {"columns": columns, "flips": flips, "classes": self.classes, "statistics": list(PAIR_STATISTICS)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Take up a `state`.
+
+        Raises:
+            InputError: other statistics were gathered.
+        """
+        if state and list(state.get("statistics", FIRST_STATISTICS)) != list(PAIR_STATISTICS):
+            raise InputError("the measurement there gathered other statistics than this version of augkit; start anew")
         self._columns = dict(state.get("columns", {}))
         flips = [Flip(*values) for values in state.get("flips", ())]
         self._done = _Done(len(state["columns"]["top1"]), flips, state["classes"]) if state else _Done()
@@ -284,9 +299,8 @@ class Accumulator:
         layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures")
         first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
         out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
-        names = (*layout.measures, *PAIR_MEASURES, *BITS)
-        values = dict(zip(names, measures.unbind(1), strict=True))
-        out |= {"js": values["pair"], **{name: values[name] for name in (*PAIR_MEASURES, *BITS)}}
+        values = dict(zip(self.names, measures.unbind(1), strict=True))
+        out |= {"js": values["pair"], **{name: values[name] for name in (*PAIR_STATISTICS, *BITS)}}
         for name in {"from_unshifted", "blur_only", "blur_matched"} & set(layout.measures):
             ends = [(c.first, c.second) for c in layout.comparisons if c.name == name]
             changes = [(top1[:, a] != top1[:, b]).double() for a, b in ends]

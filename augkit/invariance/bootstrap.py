@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, unknown_name
 from augkit.invariance.metrics import METRICS, Means
 
 REPLICATES = 1000
@@ -171,6 +171,9 @@ def per_seed(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0) -> d
 
     A share of something that is within its own noise is NaN.
     """
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown:
+        raise unknown_name("metric", unknown[0], METRICS)
     needs = {name for metric in metrics for name in METRICS[metric].needs}
     whole: dict[str, list[float]] = {metric: [] for metric in metrics}
     resampled: dict[str, list[np.ndarray]] = {metric: [] for metric in metrics}

@@ -30,24 +30,13 @@ from augkit.invariance.bootstrap import (
     per_seed,
 )
 from augkit.invariance.information import UNCHANGED, matched_js
-from augkit.invariance.metrics import METRICS
+from augkit.invariance.metrics import METRICS, names_of
 from augkit.invariance.report import InvarianceReport
 
 DEFAULT = "shift_information"
 MATCHED = "entropy_matched_js"  # a number of two networks, which no report has by itself
 AGREEING = (DEFAULT, MATCHED, "top1_change")  # must have one sign for a verdict
-VARIABILITIES: tuple[str, ...] = (
-    DEFAULT,
-    MATCHED,
-    "js",
-    "top1_change",
-    "mac",
-    "worst_case",
-    "jaggedness",
-    "logit_change",
-    "logit_change_max",
-)
-VARIABILITIES += ("from_unshifted_js", "blur_matched_js", "blur_only_js")
+VARIABILITIES = names_of(lambda row: row.variability)
 # By how much rounding moves logits of the size that networks give; float32 when a report names no precision.
 LOGIT_ROUNDING = {"float32": 1e-5, "fp16": 1e-2, "bf16": 1e-1}
 FLOOR = 1e-12
@@ -176,13 +165,9 @@ def verdict(estimate: Estimate) -> str:
 def rounding(metric: str, precision: str) -> float:
     """What a network that is invariant but for rounding may score; its variability says nothing below that.
 
-    Logits that move by up to d move probabilities by at most d / 2, and JS by at most about d**2 / (8 ln 2) bits. What
-    counts answers has no such floor: an answer that rounding changes is a changed answer.
+    What counts answers has no such floor: an answer that rounding changes is a changed answer.
     """
-    moved = LOGIT_ROUNDING[precision]
-    if metric.endswith("js") or metric == DEFAULT:
-        return max(1e-9, moved**2 / (8 * math.log(2)))
-    return {"mac": moved / 2, "logit_change": moved, "logit_change_max": moved}.get(metric, 0.0)
+    return METRICS[metric].floor(LOGIT_ROUNDING[precision])
 
 
 def as_share(log_ratio: Replicates) -> Estimate:
@@ -236,11 +221,12 @@ def half_an_answer(metric: str, run: Run, pairs: float = 1) -> float:
 
     ``pairs`` of an image where the run keeps no predictions that tell it.
     """
-    if not METRICS[metric].counts:
+    row = METRICS[metric]
+    if not row.counts:
         return 0.0
     if PREDICTIONS in run:
         pairs = run[PREDICTIONS].shape[1] / 2
-    return 0.5 / (len(run[METRICS[metric].needs[0]]) * (pairs if metric == "top1_change" else 1))
+    return 0.5 / (len(run[row.needs[0]]) * (pairs if row.counts == "pairs" else 1))
 
 
 def entropy_matched(treated: Sequence[Run], control: Sequence[Run], *, seed: int = 0) -> tuple[PerSeed, PerSeed]:
@@ -250,7 +236,7 @@ def entropy_matched(treated: Sequence[Run], control: Sequence[Run], *, seed: int
         treated, control: statistics per image of one run per training seed, in one order.
         seed: of the bootstrap.
     """
-    needs = ("tempered_js", "tempered_bits")
+    needs = METRICS[MATCHED].needs
     values: list[tuple[float, float]] = []
     drawn: list[tuple[np.ndarray, np.ndarray]] = []
     for mine, its in zip(*(means_per_seed(runs, needs, seed=seed) for runs in (treated, control)), strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, InputTypeError
-from augkit.invariance.accumulator import PAIR_MEASURES, Accumulator, Answers, answer, digest, fingerprint
+from augkit.invariance.accumulator import Accumulator, Answers, answer, digest, fingerprint
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, Scene, make_protocol
@@ -234,8 +234,6 @@ class Measurement:
     def report(self) -> InvarianceReport:
         """What was found on the images so far."""
         statistics, curves, settings = self.tally.statistics(), self.tally.curves(), self.settings
-        numbers = self.tally.merged("measures")
-        largest = numbers[:, len(self.plan.layout.measures) + PAIR_MEASURES.index("logit_max")]
         identity = [(name, value) for name, value in settings.items() if name not in ("compiled", "device")]
         return InvarianceReport(
             settings,
@@ -245,7 +243,7 @@ class Measurement:
             estimates(statistics),
             curves,
             [flip.to_dict(self.plan.axis) for flip in self.tally.flips],
-            float(largest.max()),
+            float(statistics["logit_max"].max()),
             self.tally.log_probabilities,
         )
 

@@ -2,20 +2,27 @@
 
 Three layers, each testable without a network:
 
-- pairwise functions of probabilities ``p`` and ``q`` ``(..., K)`` under s and t, which give ``(...)``;
+- pairwise functions of probabilities ``p`` and ``q`` ``(..., K)`` under s and t, or of logits, which give ``(...)``;
 - functions of the top-1 answers under many displacements;
-- `METRICS`: every reported number as a function of means over images of per-image statistics, so that a bootstrap
+- `ROWS`: every reported number as a function of means over images of per-image statistics, so that a bootstrap
   over images needs means alone, also for kappa, which is not a plain mean.
+
+A new metric is one function and one row. With a `Pairwise` function it is gathered by the accumulator, and everything
+else follows from the row: the report with its interval, the tables of `augkit.measure`, learned invariance, studies
+and `augkit.adapters.torchmetrics.PairMean`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from augkit.core.errors import InputError
 from augkit.invariance.information import information, share_of_shift
 
 Means = dict[str, Tensor]
@@ -46,14 +53,22 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     return bits.clamp(0, 1)
 
 
-def logit_change(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and largest ``|a_k - b_k|`` over classes of logits ``(..., K)``: absolute, in the unit of the logits.
+def mean_logit_change(a: Tensor, b: Tensor) -> Tensor:
+    """Mean ``|a_k - b_k|`` over classes of logits ``(..., K)``: absolute, in the unit of the logits.
 
-    >>> [value.item() for value in logit_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0]))]
-    [1.5, 3.0]
+    >>> mean_logit_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0])).item()
+    1.5
     """
-    difference = (a - b).abs()
-    return difference.mean(-1), difference.amax(-1)
+    return (a - b).abs().mean(-1)
+
+
+def largest_logit_change(a: Tensor, b: Tensor) -> Tensor:
+    """Largest ``|a_k - b_k|`` over classes of logits ``(..., K)``.
+
+    >>> largest_logit_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0])).item()
+    3.0
+    """
+    return (a - b).abs().amax(-1)
 
 
 def worst_case(unshifted: Tensor, moved: Tensor) -> Tensor:
@@ -92,63 +107,230 @@ def kappa_of_chance(changed: Tensor, chance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One reported number.
+class Pairwise:
+    """A statistic of two views of an image.
 
     Attributes:
-        title: for tables.
-        needs: the per-image statistics ``(N, F)`` of whose means it is a function.
-        function: means ``(..., F)`` by name to ``(...)``.
-        low, high: bounds of the number.
-        denominator: what the number is a share of, where it is one; the number is undefined where that is noise.
-        counts: whether it counts changed answers, so that it can be exactly 0 by luck.
+        function: of two tensors ``(..., K)``, one of each view, to ``(...)``.
+        of: what it takes, ``probabilities`` or ``logits``.
+        largest: whether an image keeps the largest value over its pairs of views; else their mean.
     """
 
+    function: Callable[[Tensor, Tensor], Tensor]
+    of: Literal["probabilities", "logits"] = "probabilities"
+    largest: bool = False
+
+    def over_pairs(self, values: Tensor) -> Tensor:
+        """Values ``(..., pairs)`` to one of each image, ``(...)``."""
+        return values.amax(-1) if self.largest else values.mean(-1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One reported number: all that is known about it; tables, studies, adapters and intervals read it here.
+
+    Attributes:
+        name: its key in reports and JSON.
+        title: for tables of all metrics.
+        meaning: one sentence.
+        needs: the per-image statistics ``(N, F)`` of whose means it is a function.
+        function: means ``(..., F)`` by name to ``(...)``; None of a number that only two networks together have.
+        short: for headings of narrow columns; the title when empty.
+        unit: ``share`` (shown in percent where there is room for a unit), ``bits``, ``logits``, ``changes``, or empty.
+        higher_is_better: None where neither direction is better.
+        low, high: bounds of the number.
+        pairwise: how its only statistic comes from two views; None where it does not.
+        denominator: what the number is a share of, where it is one; the number is undefined where that is noise.
+        counts: whether it counts changed answers, so that it can be exactly 0 by luck: of ``pairs``, or of ``images``.
+        floor: what rounding alone can make of it, given how far rounding moves logits.
+        variability: whether learned invariance can be taken by it.
+        kept: whether studies keep its statistics.
+        on_curves: whether response curves are drawn of it.
+        table: whether the closing table of a comparison shows it: ``always``, or ``wide`` on a wide terminal only.
+    """
+
+    name: str
     title: str
+    meaning: str
     needs: tuple[str, ...]
-    function: Callable[[Means], Tensor]
+    function: Callable[[Means], Tensor] | None
+    short: str = ""
+    unit: Literal["share", "bits", "logits", "changes", ""] = "share"
+    higher_is_better: bool | None = False
     low: float = 0.0
     high: float = 1.0
+    pairwise: Pairwise | None = None
     denominator: Callable[[Means], Tensor] | None = None
-    counts: bool = False
+    counts: Literal["pairs", "images", ""] = ""
+    floor: Callable[[float], float] = lambda moved: 0.0
+    variability: bool = False
+    kept: bool = False
+    on_curves: bool = False
+    table: Literal["always", "wide", ""] = ""
 
     def __call__(self, means: Means) -> Tensor:
+        if self.function is None:
+            raise InputError(f"'{self.name}' is a number of two networks; see `learned_invariance`")
         return self.function(means)
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it is known of labelled images only."""
+        return any(need.endswith("correct") for need in self.needs)
 
-def _mean(title: str, statistic: str, high: float = 1.0, *, counts: bool = False) -> Metric:
-    return Metric(title, (statistic,), lambda means: means[statistic][..., 0], high=high, counts=counts)
+    @property
+    def brief(self) -> str:
+        """The short title."""
+        return self.short or self.title
+
+    @property
+    def factor(self) -> float:
+        """By what it is multiplied to be shown with its unit."""
+        return 100.0 if self.unit == "share" else 1.0
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point with that factor."""
+        return 1 if self.unit == "share" else 3
+
+    def heading(self, title: str, *, percent: bool = True) -> str:
+        """A title with the unit; ``percent`` where a share is shown in percent."""
+        unit = {"bits": "bits", "share": "%" if percent else ""}.get(self.unit, "")
+        return f"{title}, {unit}" if unit else title
 
 
-INFINITY = float("inf")
-METRICS: dict[str, Metric] = {
-    "accuracy": _mean("accuracy", "correct"),
-    "shifted_accuracy": _mean("accuracy under shift", "shifted_correct"),
-    "grid_accuracy": _mean("accuracy on the grid, mean", "grid_correct"),
-    "worst_accuracy": _mean("accuracy on the grid, worst case", "worst_correct"),
-    "shift_information": Metric(
-        "shift information",
-        ("shift_bits", "answer_bits", "answer_mean"),
-        share_of_shift,
-        denominator=information,
+def _first(statistic: str) -> Callable[[Means], Tensor]:
+    """The mean of a statistic of one number per image."""
+    return lambda means: means[statistic][..., 0]
+
+
+def _js_floor(moved: float) -> float:
+    # Logits that move by up to d move JS by at most about d**2 / (8 ln 2) bits; entropies are kept in float32.
+    return max(1e-9, moved**2 / (8 * math.log(2)))
+
+
+def _row(name: str, title: str, statistic: str, meaning: str, **facts: Any) -> Metric:
+    """A metric that is the mean of one statistic."""
+    return Metric(name, title, meaning, (statistic,), _first(statistic), **facts)
+
+
+_ACCURACY = {"higher_is_better": True}
+_JS = {"unit": "bits", "floor": _js_floor}
+_LOGITS = {"unit": "logits", "high": math.inf, "variability": True}
+ROWS = (
+    _row(
+        "accuracy", "accuracy", "correct", "share of unshifted images whose answer is the label",
+        **_ACCURACY, kept=True, on_curves=True, table="always",
     ),
-    "information": Metric("answers say, bits", ("answer_bits", "answer_mean"), information, high=INFINITY),
-    "top1_change": _mean("top-1 change", "changed", counts=True),
-    "consistency": Metric("consistency", ("changed",), lambda means: 1 - means["changed"][..., 0]),
-    "mac": _mean("mean absolute change", "mac"),
-    "js": _mean("Jensen-Shannon (bits)", "js"),
-    "kappa": Metric(
-        "kappa", ("changed", "shares"), lambda means: kappa(means["changed"][..., 0], means["shares"]), low=-1.0
+    _row(
+        "shifted_accuracy", "accuracy under shift", "shifted_correct",
+        "share of answers to the shifted images that are the label", **_ACCURACY, kept=True,
     ),
-    "worst_case": _mean("worst case: changed somewhere on the grid", "worst", counts=True),
-    "jaggedness": _mean("jaggedness: changes along the path", "jagged", INFINITY, counts=True),
-    "logit_change": _mean("logits move by, mean over classes", "logit", INFINITY),
-    "logit_change_max": _mean("logits move by, largest of an image", "logit_max", INFINITY),
-    "from_unshifted_js": _mean("JS of shifted and unshifted", "from_unshifted_js"),
-    "from_unshifted_top1_change": _mean("top-1 change, shifted and unshifted", "from_unshifted_changed"),
-    "blur_only_js": _mean("JS of blurred and unshifted", "blur_only_js"),
-    "blur_only_top1_change": _mean("top-1 change, blurred and unshifted", "blur_only_changed"),
-    "blur_matched_js": _mean("JS of shifted and as much blurred", "blur_matched_js"),
-    "blur_matched_top1_change": _mean("top-1 change, shifted and as much blurred", "blur_matched_changed"),
-}
-NEEDS_LABELS = frozenset({"accuracy", "shifted_accuracy", "grid_accuracy", "worst_accuracy"})
+    _row(
+        "grid_accuracy", "accuracy on the grid, mean", "grid_correct",
+        "share of answers at the places of the grid that are the label", **_ACCURACY,
+    ),
+    _row(
+        "worst_accuracy", "accuracy on the grid, worst case", "worst_correct",
+        "share of images whose answer is the label at every place of the grid", **_ACCURACY,
+    ),
+    Metric(
+        "shift_information", "shift information",
+        "share of what the answers say that is about the shift and not about the image",
+        ("shift_bits", "answer_bits", "answer_mean"), share_of_shift,
+        denominator=information, floor=_js_floor, variability=True, kept=True, table="always",
+    ),
+    Metric(
+        "entropy_matched_js", "entropy-matched JS",
+        "JS after the logits were scaled until the answers are as sure as those of the control",
+        ("tempered_js", "tempered_bits"), None, unit="bits", floor=_js_floor, variability=True, kept=True,
+    ),
+    Metric(
+        "information", "answers say", "what the answers say about image and shift together",
+        ("answer_bits", "answer_mean"), information, unit="bits", higher_is_better=None, high=math.inf,
+    ),
+    _row(
+        "top1_change", "top-1 change", "changed",
+        "share of pairs of shifts whose most probable classes differ (Azulay & Weiss 2019)",
+        pairwise=Pairwise(top1_change), counts="pairs", variability=True, kept=True, on_curves=True, table="always",
+    ),
+    Metric(
+        "consistency", "consistency", "share of pairs of shifts whose most probable class is the same (Zhang 2019)",
+        ("changed",), lambda means: 1 - means["changed"][..., 0], higher_is_better=True,
+    ),
+    _row(
+        "mac", "mean absolute change", "mac",
+        "change of the probability of the class that the first of two shifts favors (Azulay & Weiss 2019)",
+        pairwise=Pairwise(mean_absolute_change), floor=lambda moved: moved / 2, variability=True, kept=True,
+    ),
+    _row(
+        "js", "Jensen-Shannon divergence", "js",
+        "distance of the probabilities under two shifts (Lin 1991); it also falls where answers are less sure",
+        short="JS", **_JS, pairwise=Pairwise(jensen_shannon), variability=True, kept=True, on_curves=True, table="wide",
+    ),
+    Metric(
+        "kappa", "kappa", "consistency beyond what the shares of the classes give by chance; 0 of a constant network",
+        ("changed", "shares"), lambda means: kappa(means["changed"][..., 0], means["shares"]),
+        unit="", higher_is_better=True, low=-1.0, table="wide",
+    ),
+    _row(
+        "worst_case", "worst case: changed somewhere on the grid", "worst",
+        "share of images whose answer changes at some place of the grid", counts="images", variability=True,
+    ),
+    _row(
+        "jaggedness", "jaggedness: changes along the path", "jagged",
+        "changes of the answer along a path of one-pixel steps (Azulay & Weiss 2019)",
+        unit="changes", high=math.inf, counts="images", variability=True,
+    ),
+    _row(
+        "logit_change", "logits move by, mean over classes", "logit", "absolute change of the logits under two shifts",
+        **_LOGITS, pairwise=Pairwise(mean_logit_change, "logits"), floor=lambda moved: moved, kept=True,
+    ),
+    _row(
+        "logit_change_max", "logits move by, largest of an image", "logit_max",
+        "largest absolute change of a logit, over the classes and pairs of an image",
+        **_LOGITS, pairwise=Pairwise(largest_logit_change, "logits", largest=True), floor=lambda moved: moved,
+    ),
+    _row(
+        "from_unshifted_js", "JS of shifted and unshifted", "from_unshifted_js",
+        "JS of one shift of each pair and no shift, beside the controls by blur", **_JS, variability=True,
+    ),
+    _row(
+        "from_unshifted_top1_change", "top-1 change, shifted and unshifted", "from_unshifted_changed",
+        "top-1 change of one shift of each pair and no shift, beside the controls by blur",
+    ),
+    _row(
+        "blur_only_js", "JS of blurred and unshifted", "blur_only_js",
+        "JS of an image blurred as the shift blurs it, but not moved, and the image itself", **_JS, variability=True,
+    ),
+    _row(
+        "blur_only_top1_change", "top-1 change, blurred and unshifted", "blur_only_changed",
+        "top-1 change of an image blurred as the shift blurs it, but not moved, and the image itself",
+    ),
+    _row(
+        "blur_matched_js", "JS of shifted and as much blurred", "blur_matched_js",
+        "JS of a shifted image and one that is blurred alike, but not moved", **_JS, variability=True,
+    ),
+    _row(
+        "blur_matched_top1_change", "top-1 change, shifted and as much blurred", "blur_matched_changed",
+        "top-1 change of a shifted image and one that is blurred alike, but not moved",
+    ),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {row.name: row for row in ROWS}
+
+
+def names_of(chosen: Callable[[Metric], Any]) -> tuple[str, ...]:
+    """Names of the metrics for which ``chosen`` holds, in order.
+
+    >>> names_of(lambda row: row.table == "wide")
+    ('js', 'kappa')
+    """
+    return tuple(row.name for row in ROWS if chosen(row))
+
+
+# Statistics that come from two views, by name.
+PAIRWISE = {row.needs[0]: row.pairwise for row in ROWS if row.pairwise is not None}
+# Drawn as response curves, accuracy last.
+CURVE_METRICS = tuple(sorted(names_of(lambda row: row.on_curves), key=lambda name: METRICS[name].needs_labels))
+# Statistics that studies keep, one number (or row) per image.
+KEPT = tuple(dict.fromkeys(need for row in ROWS if row.kept for need in row.needs))

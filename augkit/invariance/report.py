@@ -10,11 +10,11 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import Estimate, Run, mean_estimates, replicates_of
-from augkit.invariance.metrics import METRICS
+from augkit.invariance.metrics import CURVE_METRICS, METRICS, names_of
 
 CURVES = {"length": "response", "fraction": "response_fraction", "direction": "response_direction"}
 CURVES |= {"scale": "response_scale"}
-CURVE_STATISTICS = {"js": "js", "top1_change": "changed", "accuracy": "correct"}
+CURVE_STATISTICS = {name: METRICS[name].needs[0] for name in CURVE_METRICS}
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,6 @@ def _means(columns: list[Tensor]) -> list[Estimate]:
 def estimates(statistics: Run) -> dict[str, Estimate]:
     """An estimate of every metric whose statistics are there."""
     known = set(statistics) | ({"shares"} if "predictions" in statistics else set())
-    names = [name for name, metric in METRICS.items() if set(metric.needs) <= known]
+    names = names_of(lambda row: row.function is not None and set(row.needs) <= known)
     found = replicates_of(names, [statistics])
     return {name: found[name].estimate(METRICS[name].low, METRICS[name].high) for name in names}

@@ -24,14 +24,13 @@ from augkit.invariance import (
 )
 from augkit.invariance.bootstrap import UNDEFINED, combine_seeds, per_seed
 from augkit.invariance.learned import DEFAULT, LEAST_SAID
+from augkit.invariance.metrics import METRICS, names_of
 from augkit.train.evaluate import measure_model
 from augkit.train.loop import Run
 from augkit.train.recipe import Recipe, flat
 
 TYPICAL = "typical"
-TABLE_METRICS = ("accuracy", "shift_information", "top1_change", "js", "kappa")
-RANGE = {"kappa": (-1.0, 1.0)}
-TITLES = {DEFAULT: "shift information", "entropy_matched_js": "entropy-matched JS", "top1_change": "top-1 change"}
+TABLE_METRICS = names_of(lambda row: row.table)
 
 # Per image set, what one run scored on it.
 Reports = dict[str, InvarianceReport]
@@ -130,11 +129,11 @@ def _row(arm: RunGroup, control: RunGroup, images: str) -> dict[str, Any]:
     statistics = [report.statistics for report in reports]
     labelled = "correct" in statistics[0]
     row: dict[str, Any] = {"n_images": len(statistics[0]["js"]), "n_seeds": len(reports)}
-    names = [metric for metric in TABLE_METRICS if labelled or metric != "accuracy"]
+    names = [metric for metric in TABLE_METRICS if labelled or not METRICS[metric].needs_labels]
     found = per_seed(names, statistics)
     for metric in TABLE_METRICS:
         known = metric in found
-        row[metric] = found[metric].over_seeds().estimate(*RANGE.get(metric, (0.0, 1.0))) if known else None
+        row[metric] = found[metric].over_seeds().estimate(METRICS[metric].low, METRICS[metric].high) if known else None
     row["per_seed"] = {metric: values.values.tolist() for metric, values in found.items()}
     row |= {"undefined": None, "learned_invariance": None, "comparison": None, "transfer": None, "accuracy_gain": None}
     if images != TYPICAL:
@@ -169,7 +168,7 @@ def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_cha
             "length": length,
             metric: per_seed([metric], [report.curve[length] for report in reports])[metric]
             .over_seeds()
-            .estimate(0, 1),
+            .estimate(METRICS[metric].low, METRICS[metric].high),
         }
         for length in reports[0].curve
     ]
@@ -208,7 +207,7 @@ def conclusion(
 def compared_words(found: InvarianceComparison, contrast: Contrast, top1_change: Estimate) -> str:
     """What a comparison says, as one sentence or two."""
     learned = found.by[DEFAULT]
-    beside = ", ".join(f"by {TITLES[m]} {_percent(e)}" for m, e in found.by.items() if m != DEFAULT)
+    beside = ", ".join(f"by {METRICS[m].brief} {_percent(e)}" for m, e in found.by.items() if m != DEFAULT)
     if found.verdict == "more":
         return (
             f"{contrast} removed {_percent(learned)} of the network's variability ({beside}). It made the network more"
@@ -218,7 +217,7 @@ def compared_words(found: InvarianceComparison, contrast: Contrast, top1_change:
     if found.verdict == "less":
         return f"{contrast} made the network less invariant (learned invariance {_percent(learned)}; {beside})."
     if found.verdict == "disputed":
-        against = " and ".join(f"{TITLES[m]} ({_percent(found.by[m])})" for m in found.dissent)
+        against = " and ".join(f"{METRICS[m].brief} ({_percent(found.by[m])})" for m in found.dissent)
         return (
             f"whether {contrast} made the network more invariant is disputed: shift information says"
             f" {_percent(learned)}, {against} {'does' if len(found.dissent) == 1 else 'do'} not agree in sign."

@@ -13,10 +13,10 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
 from augkit.invariance import CarryOver
+from augkit.invariance.metrics import CURVE_METRICS, METRICS
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY, BLACK)
-PANELS = {"js": ("Jensen-Shannon divergence, bits", 1.0), "top1_change": ("top-1 change, %", 100.0)}
-PANELS |= {"accuracy": ("accuracy, %", 100.0)}
+PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
 TALLEST = 60  # layers that one picture holds; of a deeper network the ones that add most are shown
 
 

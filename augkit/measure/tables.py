@@ -7,19 +7,16 @@ from html import escape
 from typing import Any
 
 from augkit.invariance import CarryOver, Estimate
+from augkit.invariance.metrics import METRICS, names_of
 
 COLUMNS = {
-    "accuracy": ("accuracy, %", 100.0, 1),
-    "shift_information": ("shift information, %", 100.0, 1),
-    "top1_change": ("top-1 change, %", 100.0, 1),
-    "js": ("JS, bits", 1.0, 3),
-    "kappa": ("kappa", 1.0, 3),
+    **{row.name: (row.heading(row.brief), row.factor, row.digits) for row in METRICS.values() if row.table},
     "learned_invariance": ("learned invariance, %", 100.0, 1),
     "transfer": ("transfer, points", 100.0, 1),
 }
 
 WIDE = 134  # characters in which all columns have room
-FOR_WIDE = ("js", "kappa")
+FOR_WIDE = names_of(lambda row: row.table == "wide")
 
 
 def cells(row: dict[str, Any]) -> list[str]:

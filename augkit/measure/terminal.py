@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from augkit.invariance.metrics import METRICS
+from augkit.invariance.metrics import CURVE_METRICS, METRICS
 
 CURVES = {
     "response": ("length", "shift of this length, pixels"),
@@ -13,7 +13,7 @@ CURVES = {
     "response_scale": ("scale", "rescaled by this factor"),
 }
 LOSSES = 5  # layers named on a terminal
-CURVE_COLUMNS = {"js": "JS, bits", "top1_change": "top-1 change", "accuracy": "accuracy"}
+CURVE_COLUMNS = {name: METRICS[name].heading(METRICS[name].brief, percent=False) for name in CURVE_METRICS}
 
 
 def text_of(estimate: dict[str, float | None]) -> str:
@@ -38,7 +38,10 @@ def metric_rows(sets: dict[str, dict[str, Any]]) -> list[list[str]]:
     """Title and one text per image set, for every metric that any of them has."""
     names = [name for name in METRICS if any(name in found for found in sets.values())]
     return [
-        [METRICS[name].title, *(text_of(found[name]) if name in found else "–" for found in sets.values())]
+        [
+            METRICS[name].heading(METRICS[name].title, percent=False),
+            *(text_of(found[name]) if name in found else "–" for found in sets.values()),
+        ]
         for name in names
     ]
 

@@ -13,7 +13,7 @@ from augkit.core.html import document
 from augkit.core.images import data_url
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison
 from augkit.invariance.learned import AGREEING
-from augkit.measure.comparison import TITLES
+from augkit.invariance.metrics import METRICS
 from augkit.measure.figures import carry_over
 from augkit.measure.tables import html_table
 from augkit.tune import figures, search_figures
@@ -82,7 +82,7 @@ def _decomposition(parts: dict[str, InvarianceComparison]) -> list[str]:
             found = parts[key]
             cells = "".join(f"<td>{escape(_percent(found.by[metric]))}</td>" for metric in AGREEING)
             rows += f"<tr><th scope='row'>{escape(title)}</th>{cells}<td class='name'>{escape(found.verdict)}</td></tr>"
-    titles = ["", *(TITLES[metric] for metric in AGREEING), "more invariant?"]
+    titles = ["", *(METRICS[metric].brief for metric in AGREEING), "more invariant?"]
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     return [
         "<h2>What removed variability</h2>",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from augkit.invariance.metrics import METRICS
+
 
 def chosen_words(chosen: Mapping[str, Any]) -> str:
     """Policy and other fields of what a search chose."""
@@ -41,7 +43,12 @@ def print_trials(held: dict[str, Any]) -> None:
     (console if console.is_terminal else Console(width=160)).print(table)
 
 
-TRIAL_NUMBERS = (("accuracy", 100.0, 1), ("learned_invariance", 100.0, 1), ("kappa", 1.0, 3), ("seconds", 1.0, 1))
+def _shown(metric: str) -> tuple[str, float, int]:
+    row = METRICS[metric]
+    return metric, row.factor, row.digits
+
+
+TRIAL_NUMBERS = (_shown("accuracy"), ("learned_invariance", 100.0, 1), _shown("kappa"), ("seconds", 1.0, 1))
 
 
 def _caption(held: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from augkit.adapters.torchmetrics import (
     JensenShannon,
     Kappa,
     MeanAbsoluteChange,
+    PairMean,
     ShiftAccuracy,
     ShiftInformation,
     TopOneChange,
@@ -28,6 +29,7 @@ from augkit.invariance import metrics
 from augkit.invariance.information import shift_information
 
 CLASSES = 4
+OF_PAIRS = [row for row in metrics.ROWS if row.pairwise is not None]
 MAKE: dict[str, Any] = {
     "change": TopOneChange,
     "consistency": Consistency,
@@ -155,6 +157,37 @@ def test_in_a_collection_each_gives_what_it_gives_alone(form: str, groups: bool)
             assert together[key].item() == pytest.approx(metric.compute().item(), rel=1e-6), name
             metric.reset()
         collection.reset()
+
+
+@pytest.mark.parametrize("row", OF_PAIRS, ids=lambda row: row.name)
+def test_every_metric_of_two_views_can_be_had_by_its_name(row: metrics.Metric) -> None:
+    p, q, _ = pairs(11)
+    metric = PairMean(row.name, logits=True)
+    for part in (slice(0, 7), slice(7, 10), slice(10, 11)):
+        metric.update(p[part], q[part])
+    assert row.pairwise is not None
+    given = (p.double(), q.double())
+    views = given if row.pairwise.of == "logits" else tuple(each.softmax(-1) for each in given)
+    assert metric.compute().item() == pytest.approx(row.pairwise.function(*views).mean().item(), rel=1e-6)
+    assert metric.higher_is_better == row.higher_is_better
+    assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
+
+
+def test_metrics_by_name_stand_apart_in_a_collection() -> None:
+    given = {row.name: PairMean(row.name, logits=True) for row in OF_PAIRS}
+    collection = MetricCollection(given)  # type: ignore[arg-type]
+    quiet_then_loud(lambda p, q, labels: collection.update(p=p, q=q))
+    values = [round(value.item(), 6) for value in collection.compute().values()]
+    assert len(set(values)) == len(OF_PAIRS)
+
+
+def test_a_metric_by_name_says_what_it_needs() -> None:
+    with pytest.raises(InputError, match="unknown metric 'logit_chang': did you mean 'logit_change'"):
+        PairMean("logit_chang")
+    with pytest.raises(InputError, match="unknown metric 'kappa'"):
+        PairMean("kappa")
+    with pytest.raises(InputError, match="pass logits=True"):
+        PairMean("logit_change")
 
 
 def test_a_foreign_metric_with_the_same_states_stays_its_own() -> None:

@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
+from augkit.core.errors import InputError
+from augkit.invariance.learned import AGREEING
 from augkit.invariance.metrics import (
+    KEPT,
     METRICS,
-    NEEDS_LABELS,
     jaggedness,
     jensen_shannon,
     kappa,
-    logit_change,
+    largest_logit_change,
     mean_absolute_change,
+    mean_logit_change,
     top1_change,
     worst_case,
 )
@@ -90,15 +93,42 @@ def test_answers_under_many_displacements_agree_with_loops(seed: int) -> None:
 def test_logit_change_is_absolute_and_symmetric() -> None:
     a, b = torch.tensor([[1.0, -2.0, 0.5]]), torch.tensor([[0.0, -2.0, 3.5]])
     for first, second in ((a, b), (b, a)):
-        mean, largest = logit_change(first, second)
-        assert mean.item() == pytest.approx(4 / 3)
-        assert largest.item() == 3.0
+        assert mean_logit_change(first, second).item() == pytest.approx(4 / 3)
+        assert largest_logit_change(first, second).item() == 3.0
     # Softmax forgets a common offset; the logits moved all the same.
-    assert logit_change(a, a + 1)[1].item() == 1.0
+    assert largest_logit_change(a, a + 1).item() == 1.0
 
 
-def test_every_metric_has_bounds_and_a_title() -> None:
-    for name, metric in METRICS.items():
-        assert metric.title
-        assert metric.low < metric.high
-        assert (name in NEEDS_LABELS) == any("correct" in need for need in metric.needs)
+def test_every_row_says_what_it_is() -> None:
+    for name, row in METRICS.items():
+        assert name == row.name
+        assert row.title
+        assert row.meaning
+        assert row.low < row.high
+        assert row.needs_labels == any("correct" in need for need in row.needs)
+
+
+def test_a_row_with_a_formula_of_pairs_is_the_mean_of_its_one_statistic() -> None:
+    for row in METRICS.values():
+        if row.pairwise is not None:
+            assert len(row.needs) == 1
+            assert row({row.needs[0]: torch.tensor([0.25])}) == 0.25
+
+
+def test_what_is_a_variability_is_better_when_lower_and_never_below_its_floor() -> None:
+    for row in METRICS.values():
+        if row.variability:
+            assert row.higher_is_better is False
+            assert row.low == 0.0
+            assert 0 <= row.floor(1e-5) <= row.floor(1e-2) < row.high
+
+
+def test_studies_keep_what_the_default_variabilities_need() -> None:
+    assert set(KEPT) >= {need for name in AGREEING for need in METRICS[name].needs}
+    kept = "js changed mac logit correct shifted_correct shift_bits answer_bits answer_mean tempered_js tempered_bits"
+    assert set(KEPT) >= set(kept.split())
+
+
+def test_a_number_of_two_networks_is_not_asked_of_one() -> None:
+    with pytest.raises(InputError, match="learned_invariance"):
+        METRICS["entropy_matched_js"]({})

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data
 from augkit.invariance.learned import DEFAULT, VARIABILITIES
+from augkit.invariance.metrics import METRICS
 
 TYPICAL = "typical"
 DEFAULT_MEASURE = "shift"
@@ -161,7 +162,7 @@ class Part(Data):
         if self.unit is not None:
             return self.unit
         if self.statistic == "variability" and self.metric != DEFAULT:
-            return "bits" if self.metric.endswith("js") else self.metric
+            return "bits" if METRICS[self.metric].unit == "bits" else self.metric
         return STATISTICS[self.statistic].unit
 
     def __str__(self) -> str:

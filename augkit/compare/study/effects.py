@@ -232,7 +232,7 @@ def _log_ratio(view: ColumnTable, part: Part, pair: tuple[str | None, str | None
     """``log(V / V0)``; NaN where it is undefined, as in `augkit.invariance.learned`."""
     arm, control = (str(name) for name in pair)
     if part.metric == MATCHED:
-        needs = ("tempered_js", "tempered_bits")
+        needs = METRICS[MATCHED].needs
         groups = [view.runs(name, measure, images, needs) for name in (arm, control)]
         v, v0 = entropy_matched(*groups)
         count, half = len(groups[0][0][needs[0]]), 0.0

@@ -26,7 +26,7 @@ from augkit.data.atypical import Inverted, atypical_versions
 from augkit.invariance import make_protocol, measure_invariance, probes
 from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.invariance.information import entropy, shift_bits
-from augkit.invariance.metrics import jensen_shannon, top1_change
+from augkit.invariance.metrics import KEPT, jensen_shannon, top1_change
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.probes import LayerVariability
 from augkit.invariance.probes.outputs import rotation_probabilities
@@ -35,8 +35,6 @@ from augkit.train.evaluate import as_float, asking, labelled_batches, log_probab
 from augkit.train.recipe import Recipe
 
 Columns = dict[str, np.ndarray]
-KEPT: tuple[str, ...] = ("js", "changed", "mac", "logit", "correct", "shifted_correct")
-KEPT += ("shift_bits", "answer_bits", "answer_mean", "tempered_js", "tempered_bits")
 ANSWERS = "log_probabilities"  # (images, views, classes) float16, so that a new measure needs no forward pass
 FLIPS, KEPT_FLIPS = "flips", 3  # the worst of them, as JSON
 LAYER_IMAGES = 32  # each is asked about alone, which is slow

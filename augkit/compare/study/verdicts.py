@@ -45,7 +45,7 @@ from augkit.compare.study.sequential import Look
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.learned import DEFAULT
-from augkit.measure.comparison import TITLES
+from augkit.invariance.metrics import METRICS
 
 COLLAPSED = 0.2  # of the best accuracy above chance
 EASY = 0.99  # accuracy of all arms of a task that is no test
@@ -266,7 +266,7 @@ def _part_words(part: Row, primary: bool) -> str:
     if part["reason"]:
         words += f" ({part['reason']})"
     if part["dissent"]:
-        words += f", disputed by {' and '.join(TITLES[name] for name in part['dissent'])}"
+        words += f", disputed by {' and '.join(METRICS[name].brief for name in part['dissent'])}"
     return words if part["verdict"] == "reported" else f"{words}, predicted {part['prediction']}: {part['verdict']}"
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from augkit.compare.study.report.numbers import count_text, estimate_text, finite, p_text
+from augkit.invariance.metrics import METRICS
 
 SYMBOLS = {"supported": "✓", "refuted": "✗", "undetermined": "?", "not run": "–", "holds": "✓", "fails": "✗"}
 NOT_RUN = "not run"
 VERDICT_COLUMNS = ("claim", "verdict", "effect [95 % interval]", "p (Holm)", "parts", "seeds", "images", "seeds needed")
 MEASURED = {
-    "shift_information": "shift information",
-    "js": "JS, bits",
+    **{name: METRICS[name].heading(METRICS[name].brief, percent=False) for name in ("shift_information", "js")},
     "learned_invariance": "learned invariance",
     "architectural_invariance": "architectural invariance",
 }
