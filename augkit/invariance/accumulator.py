@@ -89,12 +89,19 @@ class _Done(NamedTuple):
     classes: int = 0
 
 
-def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = False) -> Answers:
+def answer(
+    layout: Layout,
+    logits_of: Callable[[int], Tensor],
+    *,
+    keep: bool = False,
+    pair_statistics: Sequence[str] = tuple(PAIR_STATISTICS),
+) -> Answers:
     """Ask for the logits ``(B, K)`` of each column once, in order, and keep what `Answers` holds.
 
     Probabilities are taken in float64 (float32 where the device has no other), and a column is let go as soon as
     nothing will be compared with it. ``keep`` keeps their logarithms of all columns.
     """
+    rows = [PAIR_STATISTICS[name] for name in pair_statistics]
     due: dict[int, list[Comparison]] = {}
     last_use: dict[int, int] = {}
     for comparison in layout.comparisons:
@@ -105,7 +112,7 @@ def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = F
     alive: dict[int, tuple[Tensor, Tensor]] = {}
     top1, confidence, finite, classes = [], [], [], 0
     divergence: dict[str, list[Tensor]] = {name: [] for name in layout.measures}
-    of_pairs: dict[str, list[Tensor]] = {name: [] for name in PAIR_STATISTICS}
+    of_pairs: list[list[Tensor]] = [[] for _ in rows]
     views = {column for pair in layout.pairs for column in pair}
     bits, kept = _Bits(len(views)), []
     for column in range(len(layout.columns)):
@@ -129,12 +136,12 @@ def answer(layout: Layout, logits_of: Callable[[int], Tensor], *, keep: bool = F
             (a, p), (b, q) = alive[first], alive[second]
             divergence[name].append(jensen_shannon(p, q))
             if name == "pair":
-                for statistic, row in PAIR_STATISTICS.items():
-                    of_pairs[statistic].append(row.function(p, q) if row.of == "probabilities" else row.function(a, b))
+                for values, row in zip(of_pairs, rows, strict=True):
+                    values.append(row.function(p, q) if row.of == "probabilities" else row.function(a, b))
                 bits.see_pair(a, b)
         alive = {c: kept for c, kept in alive.items() if last_use[c] > column}
     js = [torch.stack(values, dim=-1).mean(-1) for values in divergence.values()]
-    paired = [row.over_pairs(torch.stack(of_pairs[name], dim=-1)) for name, row in PAIR_STATISTICS.items()]
+    paired = [row.over_pairs(torch.stack(values, dim=-1)) for values, row in zip(of_pairs, rows, strict=True)]
     measures = torch.stack([*js, *paired, *bits.of_views()], dim=-1)
     stacked = (torch.stack(top1, dim=1), torch.stack(confidence, dim=1), measures.to(torch.float32))
     summed = (bits.mean.to(torch.float32), bits.tempered(len(layout.pairs)).to(torch.float32))
@@ -187,6 +194,7 @@ class Accumulator:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.pair_statistics = tuple(PAIR_STATISTICS)  # those that are gathered
         # Columns ``(capacity, ...)`` by name, which grow by doubling. Small tensors kept of every batch would lie
         # between the large ones that come and go, and the holes that these leave would never be filled again.
         self._columns: dict[str, Tensor] = {}
@@ -210,7 +218,7 @@ class Accumulator:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns of ``measures``."""
-        return (*self.layout.measures, *PAIR_STATISTICS, *BITS)
+        return (*self.layout.measures, *self.pair_statistics, *BITS)
 
     @property
     def labelled(self) -> bool:
@@ -270,16 +278,18 @@ class Accumulator:
             return {}
         columns = {name: self.merged(name).clone() for name in self._columns}
         flips = [tuple(flip) for flip in self._done.flips]
-        return {"columns": columns, "flips": flips, "classes": self.classes, "statistics": list(PAIR_STATISTICS)}
+        return {"columns": columns, "flips": flips, "classes": self.classes, "statistics": list(self.pair_statistics)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`.
+        """Take up a `state`; what it did not gather is not gathered of the other images either.
 
         Raises:
-            InputError: other statistics were gathered.
+            InputError: it gathered a statistic that is not known.
         """
-        if state and list(state.get("statistics", FIRST_STATISTICS)) != list(PAIR_STATISTICS):
-            raise InputError("the measurement there gathered other statistics than this version of augkit; start anew")
+        gathered = tuple(state.get("statistics", FIRST_STATISTICS)) if state else tuple(PAIR_STATISTICS)
+        if not set(gathered) <= set(PAIR_STATISTICS):
+            raise InputError("the measurement there gathered statistics that this version does not know; start anew")
+        self.pair_statistics = gathered
         self._columns = dict(state.get("columns", {}))
         flips = [Flip(*values) for values in state.get("flips", ())]
         self._done = _Done(len(state["columns"]["top1"]), flips, state["classes"]) if state else _Done()
@@ -300,7 +310,7 @@ class Accumulator:
         first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
         out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
         values = dict(zip(self.names, measures.unbind(1), strict=True))
-        out |= {"js": values["pair"], **{name: values[name] for name in (*PAIR_STATISTICS, *BITS)}}
+        out |= {"js": values["pair"], **{name: values[name] for name in (*self.pair_statistics, *BITS)}}
         for name in {"from_unshifted", "blur_only", "blur_matched"} & set(layout.measures):
             ends = [(c.first, c.second) for c in layout.comparisons if c.name == name]
             changes = [(top1[:, a] != top1[:, b]).double() for a, b in ends]

@@ -1,4 +1,4 @@
-"""Measure one network on images that stream by: forward passes, a tally, and a report at any time."""
+"""Measure one network on images that stream by: forward passes, an accumulator, and a report at any time."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Measurement:
         if seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, got {seed}")
         self.network, self.plan, self.seed = network, plan, seed
-        self.tally = Accumulator(plan.layout)
+        self.accumulator = Accumulator(plan.layout)
         self._operator, self._keep = operator, keep_probabilities
         self._protocol: Protocol | None = None
         self._channels = ""
@@ -176,7 +176,7 @@ class Measurement:
             try:
                 for images, labels in stream:
                     self._prepare(images, labels)
-                    if sent < self.tally.images:
+                    if sent < self.accumulator.images:
                         self._check_seen(images, sent)
                     else:
                         displacements = self.plan.displacements(self.seed, sent, len(images))
@@ -191,8 +191,8 @@ class Measurement:
                 while waiting:
                     self._fetch(waiting, None)
                 raise
-        if sent < self.tally.images:
-            raise InputError(f"images: {self.tally.images} were measured before, and {sent} came")
+        if sent < self.accumulator.images:
+            raise InputError(f"images: {self.accumulator.images} were measured before, and {sent} came")
         if sent == 0:
             raise InputError("images: expected at least 1, got none")
 
@@ -216,7 +216,7 @@ class Measurement:
             "max_shift": plan.max_shift if plan.axis == "scale" else plan.pairs.reach,
             "pairs": plan.pairs.count,
             "seed": self.seed,
-            "images": self.tally.images,
+            "images": self.accumulator.images,
             "image_size": list(protocol.image_size),
             "input_size": list(protocol.input_size),
             "background": protocol.background,
@@ -228,28 +228,28 @@ class Measurement:
             "precision": self.network.precision,
             "compiled": self.network.compiled,
             "device": self.network.device.type,
-            "classes": self.tally.classes,
+            "classes": self.accumulator.classes,
         }
 
     def report(self) -> InvarianceReport:
         """What was found on the images so far."""
-        statistics, curves, settings = self.tally.statistics(), self.tally.curves(), self.settings
+        statistics, curves, settings = self.accumulator.statistics(), self.accumulator.curves(), self.settings
         identity = [(name, value) for name, value in settings.items() if name not in ("compiled", "device")]
         return InvarianceReport(
             settings,
             statistics,
             curves.pop("length", {}),
-            fingerprint(identity, self.tally.merged("digests")),
+            fingerprint(identity, self.accumulator.merged("digests")),
             estimates(statistics),
             curves,
-            [flip.to_dict(self.plan.axis) for flip in self.tally.flips],
+            [flip.to_dict(self.plan.axis) for flip in self.accumulator.flips],
             float(statistics["logit_max"].max()),
-            self.tally.log_probabilities,
+            self.accumulator.log_probabilities,
         )
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes up: whole batches only."""
-        return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.tally.state()}
+        return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.accumulator.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state` of the same measurement; the same batches give the same bits (on the CPU).
@@ -261,15 +261,15 @@ class Measurement:
             raise InputError(
                 "the measurement there is of another network, plan, protocol, precision or seed; start anew"
             )
-        self.tally.restore(state["tally"])
+        self.accumulator.restore(state["tally"])
 
     def _fetch(self, waiting: list[_Sent], on_batch: Callable[[int], None] | None) -> None:
         """Count the first batch that waits; an interrupt in between neither loses nor doubles it."""
-        if waiting[0].start == self.tally.images:
-            self.tally.add(*waiting[0][1:])
+        if waiting[0].start == self.accumulator.images:
+            self.accumulator.add(*waiting[0][1:])
         waiting.pop(0)
         if on_batch is not None:
-            on_batch(self.tally.images)
+            on_batch(self.accumulator.images)
 
     def _identity(self) -> str:
         whole = (self.plan, sorted(self._operator.items()), self.seed, self.network.precision, self.network.digest)
@@ -313,7 +313,7 @@ class Measurement:
                 on_view(len(view))
             return logits
 
-        return answer(self.plan.layout, logits_of, keep=self._keep)
+        return answer(self.plan.layout, logits_of, keep=self._keep, pair_statistics=self.accumulator.pair_statistics)
 
     def _floating(self, images: Tensor) -> Tensor:
         device, dtype = self.network.device, self.network.dtype
@@ -322,9 +322,9 @@ class Measurement:
 
     def _check_seen(self, images: Tensor, start: int) -> None:
         stop = start + len(images)
-        if stop > self.tally.images:
+        if stop > self.accumulator.images:
             raise InputError("images: the batches end elsewhere than those measured before; use the same batch size")
-        if not torch.equal(digest(images), self.tally.merged("digests")[start:stop]):
+        if not torch.equal(digest(images), self.accumulator.merged("digests")[start:stop]):
             raise InputError(f"images: those from {start} on are not the ones measured before; start anew")
 
 

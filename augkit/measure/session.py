@@ -139,7 +139,7 @@ class MeasureSession:
             yield
         except KeyboardInterrupt:
             for name, measurement in self.measurements.items():
-                if measurement.tally.images:
+                if measurement.accumulator.images:
                     self._save(name)
             raise interrupted("measure", self.arguments, self.folder) from None
 
@@ -153,7 +153,7 @@ class MeasureSession:
 
     def _names(self) -> list[str] | None:
         """Names of the network's classes, where they are known."""
-        outputs, classes = self.measurements[self.typical].tally.classes, self.sets[self.typical].classes
+        outputs, classes = self.measurements[self.typical].accumulator.classes, self.sets[self.typical].classes
         own = self.loaded.classes
         if own is not None and len(own) == outputs:
             return own
@@ -165,7 +165,7 @@ class MeasureSession:
             display.line(f"{name}: {note}")
         what = f"measuring {self.options.model} on {name}"
         display.stage(what)
-        display.skip(measurement.tally.images * measurement.views)
+        display.skip(measurement.accumulator.images * measurement.views)
         size = self.options.batch_size or (256 if self.network.device.type == "cuda" else 64)
         measurement.run(found.batches(size), self._saver(name, lambda: display.stage(what)), display.advance)
         self._save(name)

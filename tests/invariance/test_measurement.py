@@ -245,7 +245,7 @@ def test_an_interrupt_keeps_whole_batches_and_resuming_gives_the_same_bits(at: i
     first = measurement_of(Stopped(net, at))
     with pytest.raises(KeyboardInterrupt):
         first.run(batches(images, labels, 4))
-    assert first.tally.images == 4 * ((at - 1) // first.views)
+    assert first.accumulator.images == 4 * ((at - 1) // first.views)
     torch.save(first.state(), tmp_path / "state.pt")
     second = measurement_of(Stopped(net, 0))
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
