@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from augkit.core.errors import InputError
-from augkit.invariance.information import information, share_of_shift
+from augkit.invariance.information import SMALLEST, information, share_of_shift
 
 Means = dict[str, Tensor]
 
@@ -69,6 +69,25 @@ def largest_logit_change(a: Tensor, b: Tensor) -> Tensor:
     3.0
     """
     return (a - b).abs().amax(-1)
+
+
+def cosine_change(a: Tensor, b: Tensor) -> Tensor:
+    """1 minus the cosine of the angle between logits ``(..., K)`` less their means, in [0, 2].
+
+    The cosine distance of Zhang 2019 (there of internal features), here of the logits less their means over classes,
+    as softmax forgets those. A factor on the logits does not matter, so it says nothing of confidence. Logits that
+    are all alike have no direction: 0 between two of these, 1/2 to any other.
+
+    >>> round(cosine_change(torch.tensor([1.0, 0.0, -1.0]), torch.tensor([0.0, 2.0, -2.0])).item(), 6)
+    0.5
+    """
+
+    def direction(values: Tensor) -> Tensor:
+        centered = values - values.mean(-1, keepdim=True)
+        return centered / torch.linalg.vector_norm(centered, dim=-1, keepdim=True).clamp_min(SMALLEST)
+
+    # Half a squared distance of unit vectors: 1 minus the product would cancel where they are close.
+    return (direction(a) - direction(b)).square().sum(-1) / 2
 
 
 def worst_case(unshifted: Tensor, moved: Tensor) -> Tensor:
@@ -290,6 +309,12 @@ ROWS = (
         "logit_change_max", "logits move by, largest of an image", "logit_max",
         "largest absolute change of a logit, over the classes and pairs of an image",
         **_LOGITS, pairwise=Pairwise(largest_logit_change, "logits", largest=True), floor=lambda moved: moved,
+    ),
+    _row(
+        "cosine_change", "cosine distance of logits", "cosine",
+        "1 minus the cosine between the logits under two shifts; it does not depend on how sure the answers are",
+        unit="", high=2.0, pairwise=Pairwise(cosine_change, "logits"), floor=lambda moved: max(1e-9, moved**2 / 2),
+        variability=True, kept=True,
     ),
     _row(
         "from_unshifted_js", "JS of shifted and unshifted", "from_unshifted_js",
