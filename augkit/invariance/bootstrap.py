@@ -5,7 +5,7 @@ With few seeds a percentile interval is far too narrow (three seeds have ten dis
 gives the standard error instead: its part from seeds is multiplied by S / (S - 1) (the bias of a plug-in variance),
 and the quantile is Student's t with the degrees of freedom of Satterthwaite 1946, S - 1 for the part from seeds, and
 at most twice that in all.
-``tests/test_intervals.py`` checks the coverage.
+``tests/invariance/test_bootstrap.py`` checks the coverage.
 
 Every metric is a function of means over images, so a resample is a vector of weights and a block of resamples is one
 matrix product, for all statistics at once.
@@ -208,12 +208,24 @@ def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
 
 def mean_estimates(columns: Tensor, *, low: float = 0.0, high: float = math.inf, seed: int = 0) -> list[Estimate]:
     """The mean of each of ``columns`` ``(N, F)`` over images, with its interval clipped to ``[low, high]``."""
-    values = columns.double()
-    whole, resampled = values.mean(0), resampled_means(values, seed)
-    return [
-        Replicates(float(value), column.numpy(), column.numpy(), 1).estimate(low, high)
-        for value, column in zip(whole, resampled.unbind(1), strict=True)
-    ]
+    whole, resampled = means_with_replicates(columns, seed)
+    return [percentile_interval(value, column, low, high) for value, column in zip(whole, resampled.T, strict=True)]
+
+
+def means_with_replicates(values: Tensor, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``, float64.
+
+    The resamples of images are the same for as many images and the same seed.
+    """
+    values = values.double().cpu()
+    return values.mean(0).numpy(), resampled_means(values, seed).numpy()
+
+
+def percentile_interval(
+    value: float | np.ndarray, replicates: np.ndarray, low: float = -math.inf, high: float = math.inf
+) -> Estimate:
+    """The 95 % percentile interval of a statistic with replicates ``(R,)``, clipped to ``[low, high]``."""
+    return Replicates(float(value), replicates, replicates, seeds=1).estimate(low, high)
 
 
 def resampled_means(values: Tensor, seed: int = 0) -> Tensor:

@@ -1,10 +1,15 @@
-"""A network made ready to be measured: device, precision, normalisation, channels, and checks of what it returns."""
+"""A network made ready to be measured: device, precision, normalisation, channels, and checks of what it returns.
+
+`Network` is for measurements of many images: half precision, compilation, inference mode. `CheckedForward`, within
+`evaluating`, is for analyses that differentiate a network or look into its layers.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -12,10 +17,12 @@ from torch import Tensor, nn
 
 from augkit.architectures.modes import check_network, evaluated, is_lazy
 from augkit.architectures.outputs import ask, check_logits
+from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, RunError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+Forward = Callable[[Tensor], Tensor]
 
 
 class Network:
@@ -151,3 +158,104 @@ class Network:
 
     def _per_channel(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(list(values), device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class CheckedForward:
+    """Images in [0, 1] to checked logits, by any function: also one that is differentiated, or made of a network.
+
+    Attributes:
+        forward: from normalised images to logits, alone or as in `augkit.architectures.outputs`.
+        device: where it computes.
+        dtype: what ``forward`` takes.
+        mean, std: per channel, applied before ``forward``.
+    """
+
+    forward: Forward
+    device: torch.device
+    dtype: torch.dtype
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def load(self, images: Tensor) -> Tensor:
+        """Images on the device, uint8 scaled to [0, 1], in the network's dtype or float32 where that is narrower."""
+        scaled = images.to(self.device)
+        scaled = scaled.to(torch.float32) / 255 if images.dtype == torch.uint8 else scaled
+        return scaled.to(torch.promote_types(self.dtype, torch.float32))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)``, at least float32.
+
+        Raises:
+            InputError: the network fails, or gives something other than ``(B, K)``.
+        """
+        if self.mean is not None and self.std is not None:
+            mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+            images = (images - mean) / std
+        # A copy, since networks may write into what they are given.
+        logits: Tensor = ask(self.forward, images.to(self.dtype, copy=True))
+        check_logits(logits, len(images), least=1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+@contextlib.contextmanager
+def evaluating(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    device: torch.device | str | None,
+) -> Iterator[CheckedForward]:
+    """``model`` in ``eval()``, on ``device`` and without gradients; after that as it was, torch's random state too.
+
+    Raises:
+        InputTypeError, InputError: no module, no images, a mean and std that do not fit them, weights without values.
+    """
+    check_images(images)
+    check_network(model)
+    if len(images) < 1:
+        raise InputError("images: expected at least 1, got none")
+    _check_normalisation(mean, std, images.shape[1])
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    home = torch.device("cpu") if weight is None else weight.device
+    place = home if device is None else torch.device(device)
+    own = images.dtype if images.is_floating_point() else torch.float32
+    with evaluated(model), drawing(place, 0, MEASUREMENT), torch.no_grad():
+        try:
+            if device is not None:
+                model.to(place)
+            yield CheckedForward(model, place, own if weight is None else weight.dtype, mean, std)
+        finally:
+            if device is not None:
+                model.to(home)
+
+
+def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
+    if mean is None and std is None:
+        return
+    if mean is None or std is None:
+        raise InputError("mean and std: expected both or neither")
+    if len(mean) not in (1, channels) or len(mean) != len(std):
+        raise InputError(f"mean and std: expected {channels} values each, got {len(mean)} and {len(std)}")
+    if not min(std) > 0:
+        raise InputError(f"std: expected values above 0, got {min(std):g}")
+
+
+def batch_slices(count: int, batch_size: int, on_batch: Callable[[int, int], None] | None) -> Iterator[slice]:
+    """Slices of at most ``batch_size`` that cover ``count``; ``on_batch(done, count)`` after each was used."""
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    for start in range(0, count, batch_size):
+        stop = min(start + batch_size, count)
+        yield slice(start, stop)
+        if on_batch is not None:
+            on_batch(stop, count)
+
+
+def check_finite(values: Tensor, what: str, start: int) -> Tensor:
+    """``values`` on the CPU in float64; raise where they are not finite. One copy and one wait for the device."""
+    values = values.to("cpu").double()
+    if not bool(torch.isfinite(values).all()):
+        raise InputError(f"model: expected finite {what}, got NaN or infinity on images from {start} on")
+    return values

@@ -40,9 +40,9 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images, fourier_shift_checked
 from augkit.core.errors import InputError, InputTypeError
-from augkit.invariance.bootstrap import UNDEFINED, Estimate
-from augkit.invariance.layers.features import Network, batches, check_finite, evaluating, interval, resampled_means
+from augkit.invariance.bootstrap import UNDEFINED, Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.layers.hooks import Call, Pass, Tracer, Value
+from augkit.invariance.network import CheckedForward, batch_slices, check_finite, evaluating
 
 NOISE = 100.0  # a final error below 100 roundings of the logits is not shared out
 
@@ -122,13 +122,13 @@ def layerwise_equivariance(  # noqa: PLR0913 (keywords of one measurement, each 
     moves = _checked_shifts(shifts, len(images)) if shifts is not None else _draw(len(images), draws, max_shift, seed)
     rows, plan = [], None
     with evaluating(model, images, mean=mean, std=std, device=device) as network, Tracer(model) as tracer:
-        for part in batches(len(images), batch_size, on_batch):
+        for part in batch_slices(len(images), batch_size, on_batch):
             table, still = _batch(network, tracer, images[part], moves[part], shares)
             rows.append(check_finite(table, "features", part.start))
             plan = still.plan if plan is None else plan
             if still.plan != plan:
                 raise InputError("model: expected the same layers to run for every batch of images")
-    whole, replicates = resampled_means(torch.cat(rows).flatten(1), seed)
+    whole, replicates = means_with_replicates(torch.cat(rows).flatten(1), seed)
     columns = len(rows[0][0])
     estimates = _estimates(
         whole.reshape(columns, 3), replicates.reshape(-1, columns, 3), torch.finfo(network.dtype).eps, shares
@@ -158,7 +158,9 @@ def _checked_shifts(shifts: Tensor, count: int) -> Tensor:
     return shifts.to(torch.promote_types(shifts.dtype, torch.float32))
 
 
-def _batch(network: Network, tracer: Tracer, images: Tensor, shifts: Tensor, shares: bool) -> tuple[Tensor, Pass]:
+def _batch(
+    network: CheckedForward, tracer: Tracer, images: Tensor, shifts: Tensor, shares: bool
+) -> tuple[Tensor, Pass]:
     """Signal, error and what was added, per image and layer, sums over shifts, ``(B, L, 3)``; the unshifted pass."""
     loaded, moves = network.load(images), shifts.to(network.device)
     still = tracer.run(network, loaded)
@@ -270,14 +272,14 @@ def _estimates(
     shared = shares and final > (NOISE * resolution) ** 2 * whole[-1, 0]
     results = []
     for k, (signal, _, added) in enumerate(whole):
-        decibels = interval(value[k], spread[:, k]) if signal > 0 else UNDEFINED
+        decibels = percentile_interval(value[k], spread[:, k]) if signal > 0 else UNDEFINED
         share = UNDEFINED
         if shared:
             # A resample in which no image moves has nothing to share out.
             parts = np.divide(
                 replicates[:, k, 2], final_spread, out=np.zeros_like(final_spread), where=final_spread > 0
             )
-            share = interval(added / final, parts)
+            share = percentile_interval(added / final, parts)
         results.append((decibels, share))
     return results
 

@@ -1,128 +1,10 @@
-"""What the probes share: a network that is evaluated for a while, what its head sees, and intervals.
-
-The probes are `lie_derivative`, `layerwise_equivariance` and `relative_invariance`.
-"""
+"""What the head of a network sees: its penultimate features."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from augkit.architectures.modes import check_network, evaluated
-from augkit.architectures.outputs import ask, check_logits
-from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, unknown_name
-from augkit.core.random_streams import MEASUREMENT, drawing
-from augkit.invariance import bootstrap
-from augkit.invariance.bootstrap import Estimate, Replicates
-
-Forward = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Network:
-    """Images in [0, 1] to checked logits.
-
-    Attributes:
-        forward: from normalised images to logits, alone or as in `augkit.architectures.outputs`.
-        device: where it computes.
-        dtype: what ``forward`` takes.
-        mean, std: per channel, applied before ``forward``.
-    """
-
-    forward: Forward
-    device: torch.device
-    dtype: torch.dtype
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-
-    def load(self, images: Tensor) -> Tensor:
-        """Images on the device, uint8 scaled to [0, 1], in the network's dtype or float32 where that is narrower."""
-        scaled = images.to(self.device)
-        scaled = scaled.to(torch.float32) / 255 if images.dtype == torch.uint8 else scaled
-        return scaled.to(torch.promote_types(self.dtype, torch.float32))
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits ``(B, K)``, at least float32.
-
-        Raises:
-            InputError: the network fails, or gives something other than ``(B, K)``.
-        """
-        if self.mean is not None and self.std is not None:
-            mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
-            images = (images - mean) / std
-        # A copy, since networks may write into what they are given.
-        logits: Tensor = ask(self.forward, images.to(self.dtype, copy=True))
-        check_logits(logits, len(images), least=1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-@contextlib.contextmanager
-def evaluating(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: torch.device | str | None,
-) -> Iterator[Network]:
-    """``model`` in ``eval()``, on ``device`` and without gradients; after that as it was, torch's random state too.
-
-    Raises:
-        InputTypeError, InputError: no module, no images, a mean and std that do not fit them, weights without values.
-    """
-    check_images(images)
-    check_network(model)
-    if len(images) < 1:
-        raise InputError("images: expected at least 1, got none")
-    _check_normalisation(mean, std, images.shape[1])
-    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
-    home = torch.device("cpu") if weight is None else weight.device
-    place = home if device is None else torch.device(device)
-    own = images.dtype if images.is_floating_point() else torch.float32
-    with evaluated(model), drawing(place, 0, MEASUREMENT), torch.no_grad():
-        try:
-            if device is not None:
-                model.to(place)
-            yield Network(model, place, own if weight is None else weight.dtype, mean, std)
-        finally:
-            if device is not None:
-                model.to(home)
-
-
-def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
-    if mean is None and std is None:
-        return
-    if mean is None or std is None:
-        raise InputError("mean and std: expected both or neither")
-    if len(mean) not in (1, channels) or len(mean) != len(std):
-        raise InputError(f"mean and std: expected {channels} values each, got {len(mean)} and {len(std)}")
-    if not min(std) > 0:
-        raise InputError(f"std: expected values above 0, got {min(std):g}")
-
-
-def batches(count: int, batch_size: int, on_batch: Callable[[int, int], None] | None) -> Iterator[slice]:
-    """Slices of at most ``batch_size`` that cover ``count``; ``on_batch(done, count)`` after each was used."""
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    for start in range(0, count, batch_size):
-        stop = min(start + batch_size, count)
-        yield slice(start, stop)
-        if on_batch is not None:
-            on_batch(stop, count)
-
-
-def check_finite(values: Tensor, what: str, start: int) -> Tensor:
-    """``values`` on the CPU in float64; raise where they are not finite. One copy and one wait for the device."""
-    values = values.to("cpu").double()
-    if not bool(torch.isfinite(values).all()):
-        raise InputError(f"model: expected finite {what}, got NaN or infinity on images from {start} on")
-    return values
+from augkit.core.errors import unknown_name
 
 
 class Penultimate:
@@ -173,16 +55,3 @@ class Penultimate:
     def __exit__(self, *error: object) -> None:
         for hook in self._hooks:
             hook.remove()
-
-
-def resampled_means(values: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``, float64.
-
-    The resamples of images are those of `augkit.invariance.bootstrap` for as many images and the same seed.
-    """
-    return values.double().cpu().mean(0).numpy(), bootstrap.resampled_means(values, seed).numpy()
-
-
-def interval(value: float | np.ndarray, replicates: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Estimate:
-    """The 95 % percentile interval of a statistic with replicates ``(R,)``, clipped to ``[low, high]``."""
-    return Replicates(float(value), replicates, replicates, seeds=1).estimate(low, high)

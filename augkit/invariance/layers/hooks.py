@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from augkit.core.errors import InputError
-from augkit.invariance.layers.features import Network, Penultimate
+from augkit.invariance.layers.features import Penultimate
+from augkit.invariance.network import CheckedForward
 
 # What does nothing of its own in eval().
 SILENT = (
@@ -106,7 +107,7 @@ class Tracer:
             hook.remove()
         self._penultimate.__exit__(*error)
 
-    def run(self, network: Network, images: Tensor) -> Pass:
+    def run(self, network: CheckedForward, images: Tensor) -> Pass:
         """One forward pass of ``images`` in [0, 1]; recorded tensors are not changed by later layers."""
         # Compiled code does not run the layers one by one.
         with self._recording(images) as record, torch.compiler.set_stance("force_eager"):

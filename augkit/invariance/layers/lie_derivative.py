@@ -32,16 +32,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, unknown_name
-from augkit.invariance.bootstrap import Estimate
-from augkit.invariance.layers.features import (
-    Forward,
-    Network,
-    batches,
-    check_finite,
-    evaluating,
-    interval,
-    resampled_means,
-)
+from augkit.invariance.bootstrap import Estimate, means_with_replicates, percentile_interval
+from augkit.invariance.network import CheckedForward, Forward, batch_slices, check_finite, evaluating
 from augkit.invariance.protocols import Protocol, make_protocol
 
 STEP = 1e-5  # of the velocity, to either side: rectifiers seldom switch so near, and rounding is 1e-16 / STEP
@@ -143,7 +135,7 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
     rows = []
     with evaluating(model, images, mean=mean, std=std, device=device) as network:
         differentiate, used = _differentiator(model, network, images[:1], protocol, directions, method)
-        for part in batches(len(images), batch_size, on_batch):
+        for part in batch_slices(len(images), batch_size, on_batch):
             window, velocity = tangents(network.load(images[part]), protocol, directions)
             rows.append(_speeds(*differentiate(window, velocity), part.start))
     per_image = {form: torch.cat([row[form] for row in rows]) for form in ("logits", "probabilities")}
@@ -210,7 +202,7 @@ Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def _differentiator(
-    model: nn.Module, network: Network, image: Tensor, protocol: Protocol, directions: Sequence[str], method: str
+    model: nn.Module, network: CheckedForward, image: Tensor, protocol: Protocol, directions: Sequence[str], method: str
 ) -> tuple[Differentiate, str]:
     """How to differentiate ``network``, found on one image, and the name of the method."""
     window, velocity = tangents(network.load(image), protocol, directions)
@@ -240,7 +232,7 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}" if str(error) else type(error).__name__
 
 
-def _forward(network: Network, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(network: CheckedForward, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
     """Logits ``(B, K)`` and their derivatives ``(D, B, K)``; the network itself is computed once for all directions."""
     with _differentiable():
         along = torch.func.vmap(lambda each: torch.func.jvp(network, (window,), (each,), strict=True)[:2])
@@ -261,13 +253,13 @@ def _differentiable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _central(network: Network, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+def _central(network: CheckedForward, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
     window, velocity = (each.to(network.device, torch.float64) for each in (window, velocity))
     slopes = [(network(window + STEP * each) - network(window - STEP * each)) / (2 * STEP) for each in velocity]
     return network(window), torch.stack(slopes)
 
 
-def _in_double(model: nn.Module, network: Network) -> Network:
+def _in_double(model: nn.Module, network: CheckedForward) -> CheckedForward:
     """The same network in float64, on the CPU where the device has none; the model itself is left alone."""
     device = torch.device("cpu") if network.device.type == "mps" else network.device
     state = {
@@ -288,5 +280,5 @@ def _speeds(logits: Tensor, slopes: Tensor, start: int) -> dict[str, Tensor]:
 
 
 def _estimates(values: Tensor, directions: Sequence[str], seed: int) -> dict[str, Estimate]:
-    whole, replicates = resampled_means(values, seed)
-    return {name: interval(whole[d], replicates[:, d], low=0.0) for d, name in enumerate(directions)}
+    whole, replicates = means_with_replicates(values, seed)
+    return {name: percentile_interval(whole[d], replicates[:, d], low=0.0) for d, name in enumerate(directions)}

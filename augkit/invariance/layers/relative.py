@@ -22,16 +22,9 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, unknown_name
-from augkit.invariance.bootstrap import Estimate
-from augkit.invariance.layers.features import (
-    Network,
-    Penultimate,
-    batches,
-    check_finite,
-    evaluating,
-    interval,
-    resampled_means,
-)
+from augkit.invariance.bootstrap import Estimate, means_with_replicates, percentile_interval
+from augkit.invariance.layers.features import Penultimate
+from augkit.invariance.network import CheckedForward, batch_slices, check_finite, evaluating
 from augkit.invariance.protocols import Protocol, Scene, make_protocol
 
 
@@ -134,7 +127,7 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
         evaluating(model, images, mean=mean, std=std, device=device) as network,
         Penultimate(model, features) as hook,
     ):
-        for part in batches(len(pairs), max(1, batch_size // 2), None):
+        for part in batch_slices(len(pairs), max(1, batch_size // 2), None):
             seen = _features(network, hook, protocol, images[pairs[part].flatten()], transforms[part], max_factor)
             rows.append(check_finite(_distances(seen, DISTANCES[distance]), "features", 2 * part.start))
             if on_batch is not None:
@@ -198,7 +191,12 @@ def _draw(count: int, draws: int, max_shift: float, max_factor: float, seed: int
 
 
 def _features(
-    network: Network, hook: Penultimate, protocol: Protocol, images: Tensor, transforms: Tensor, max_factor: float
+    network: CheckedForward,
+    hook: Penultimate,
+    protocol: Protocol,
+    images: Tensor,
+    transforms: Tensor,
+    max_factor: float,
 ) -> Tensor:
     """Features ``(P, 2, 1 + S, D)`` of images ``(2 P, ...)``: untransformed, then under each transform."""
     scene = Scene(protocol, network.load(images))
@@ -236,13 +234,13 @@ def _result(table: Tensor, pairs: Tensor, count: int, settings: dict[str, Any]) 
     weight = torch.ones(len(pairs), 2, 1, dtype=table.dtype)
     weight[-1, 1] = 1 - count % 2
     sums = torch.cat([(table * weight).sum(1), weight.sum(1)], dim=1)
-    whole, replicates = resampled_means(sums, settings["seed"])
+    whole, replicates = means_with_replicates(sums, settings["seed"])
     whole, replicates = whole[:3] / whole[3], replicates[:, :3] / replicates[:, 3:]
     per_image = torch.empty(count, dtype=table.dtype)
     valid = weight.flatten().bool()
     per_image[pairs.flatten()[valid]] = table[..., 0].flatten()[valid]
     relative, moved, apart = (
-        interval(whole[k], replicates[:, k], *bounds)
+        percentile_interval(whole[k], replicates[:, k], *bounds)
         for k, bounds in enumerate(((-math.inf, 1.0), (0.0, math.inf), (0.0, math.inf)))
     )
     return RelativeInvariance(relative, moved, apart, settings, per_image)

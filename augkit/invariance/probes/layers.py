@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.random_streams import stream
-from augkit.invariance import Protocol, layerwise_equivariance
-from augkit.invariance.layers.features import evaluating
+from augkit.invariance.layers.equivariance import layerwise_equivariance
 from augkit.invariance.layers.hooks import Call, Pass, Tracer
+from augkit.invariance.network import evaluating
 from augkit.invariance.probes.views import (
     BATCH,
     LAYERS,
@@ -28,6 +28,7 @@ from augkit.invariance.probes.views import (
     unit,
     whole_shifts,
 )
+from augkit.invariance.protocols import Protocol
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from augkit.augment import geometry
 from augkit.augment.resample import check_images, resample
 from augkit.core.random_streams import stream
-from augkit.invariance import Protocol
 from augkit.invariance.metrics import jensen_shannon, top1_change
 from augkit.invariance.probes.views import (
     ANGLE,
@@ -26,6 +25,7 @@ from augkit.invariance.probes.views import (
     moving,
     whole_shifts,
 )
+from augkit.invariance.protocols import Protocol
 
 
 def exactness(  # noqa: PLR0913 (keywords of one measurement, each with a default)

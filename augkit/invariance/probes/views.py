@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
 from augkit.core.random_streams import stream
-from augkit.invariance import Network, Protocol
-from augkit.invariance.layers.features import batches, check_finite
-from augkit.invariance.protocols import Scene
+from augkit.invariance.network import Network, batch_slices, check_finite
+from augkit.invariance.protocols import Protocol, Scene
 
 SHIFT, DIAGONAL, ANGLE, PHASE, LAYERS = range(5)  # what a stream of random numbers is for
 BATCH = 250
@@ -39,7 +38,7 @@ def logits_of(
     network.fit_channels(images.shape[1])
     rows = []
     with network.measuring():
-        for part in batches(len(images), batch_size, None):
+        for part in batch_slices(len(images), batch_size, None):
             pixels = unit(images[part]).to(network.device, network.dtype)
             seen = []
             for number, view in enumerate(views):
