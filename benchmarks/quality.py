@@ -23,7 +23,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,23 +31,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
-import torch.nn.functional as F
+from contenders import Array, Contender, Shift, contenders
 from matplotlib.figure import Figure
 
-from augkit.augment import geometry
-from augkit.augment.kernels import KERNELS
-from augkit.augment.resample import resample
 from augkit.core.figures import BLUE, GREY, STYLE, save_png
 from augkit.core.files import environment, write
 from augkit.invariance import Estimate
 
-Array = np.ndarray
-Shift = Callable[[Array, float, float], Array]  # image (H, W) float32 in [0, 1], pixels right, pixels down
-
 PATCH = 64  # pixels
 SEAM = 16  # pixels; patches keep away from where the torus is sewn together
-APRON = 32  # pixels of the torus around an image, for libraries that know no torus
 SHIFTS, WALKS, STEPS = 5, 1, 8  # per photograph
 REPLICATES = 2000
 MEASURES = {
@@ -57,17 +49,6 @@ MEASURES = {
 }
 # Half of the last digit shown: less is float rounding.
 TIE = {name: 0.5 * 10.0**-digits for name, (_, digits) in MEASURES.items()}
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to shift an image. ``group`` holds those that are alike; ``taps`` are pixels per axis."""
-
-    name: str
-    group: str
-    taps: str
-    shift: Shift
-    ours: bool = False
 
 
 @dataclass
@@ -194,114 +175,6 @@ def losses(contenders: Sequence[Contender], draws: dict[str, dict[str, Array]]) 
                         {"ours": ours.name, "peer": peer.name, "measure": name, "behind": difference.to_dict()}
                     )
     return found
-
-
-# --- contenders -----------------------------------------------------------------------------------------------
-
-
-def contenders() -> list[Contender]:
-    """Our kernels, then the peers that are installed."""
-    groups = dict(zip(KERNELS, ("nearest", "linear", "cubic", "windowed sinc", "long", "long"), strict=True))
-    taps = dict(zip(KERNELS, ("1", "2", "4", "6", "16", "all"), strict=True))
-    found = [Contender(f"augkit {k}", groups[k], taps[k], _augkit(k), ours=True) for k in KERNELS]
-    for peers in (_torch_peers, _kornia_peers, _scipy_peers, _opencv_peers, _pillow_peers):
-        try:
-            found += peers()
-        except ImportError as error:
-            print(f"left out: {error.name} is not installed", file=sys.stderr)
-    order = ("nearest", "linear", "cubic", "windowed sinc", "long")
-    return sorted(found, key=lambda c: (order.index(c.group), not c.ours))
-
-
-def on_apron(shift: Shift) -> Shift:
-    """``shift`` on the torus, for one that knows none: it gets the image with `APRON` pixels of torus around."""
-
-    def wrapped(image: Array, x: float, y: float) -> Array:
-        moved = shift(np.pad(image, APRON, mode="wrap"), x, y)
-        return np.ascontiguousarray(moved[APRON:-APRON, APRON:-APRON])
-
-    return wrapped
-
-
-def _augkit(kernel: str) -> Shift:
-    def shift(image: Array, x: float, y: float) -> Array:
-        matrix = geometry.shift(torch.tensor([[x, y]], dtype=torch.float32))
-        return resample(torch.from_numpy(image)[None, None], matrix, kernel=kernel, padding="circular")[0, 0].numpy()
-
-    return shift
-
-
-def _torch_peers() -> list[Contender]:
-    def sampler(mode: str) -> Shift:
-        def shift(image: Array, x: float, y: float) -> Array:
-            height, width = image.shape
-            across = 2 * (torch.arange(width, dtype=torch.float64) - x) / (width - 1) - 1
-            down = 2 * (torch.arange(height, dtype=torch.float64) - y) / (height - 1) - 1
-            grid = torch.stack(torch.meshgrid(down, across, indexing="ij")[::-1], dim=-1)[None].float()
-            out = F.grid_sample(torch.from_numpy(image)[None, None], grid, mode=mode, align_corners=True)
-            return out[0, 0].numpy()
-
-        return on_apron(shift)
-
-    return [
-        Contender("torch grid_sample bilinear", "linear", "2", sampler("bilinear")),
-        Contender("torch grid_sample bicubic", "cubic", "4", sampler("bicubic")),
-    ]
-
-
-def _kornia_peers() -> list[Contender]:
-    from kornia.geometry.transform import translate
-
-    def shift(image: Array, x: float, y: float) -> Array:
-        return translate(torch.from_numpy(image)[None, None], torch.tensor([[x, y]], dtype=torch.float32))[0, 0].numpy()
-
-    return [Contender("kornia translate", "linear", "2", on_apron(shift))]
-
-
-def _scipy_peers() -> list[Contender]:
-    from scipy import ndimage
-
-    def shift(image: Array, x: float, y: float) -> Array:
-        return ndimage.shift(image, (y, x), order=3, mode="grid-wrap")
-
-    # Four taps, after a recursive filter over the whole line.
-    return [Contender("scipy.ndimage cubic spline", "cubic", "4, all", shift)]
-
-
-def _opencv_peers() -> list[Contender]:
-    import cv2
-
-    def warper(flag: int) -> Shift:
-        def shift(image: Array, x: float, y: float) -> Array:
-            matrix = np.array([[1, 0, x], [0, 1, y]], dtype=np.float64)
-            return cv2.warpAffine(image, matrix, image.shape[::-1], flags=flag, borderMode=cv2.BORDER_REFLECT_101)
-
-        return on_apron(shift)
-
-    return [
-        Contender("OpenCV warpAffine linear", "linear", "2", warper(cv2.INTER_LINEAR)),
-        Contender("OpenCV warpAffine cubic", "cubic", "4", warper(cv2.INTER_CUBIC)),
-        Contender("OpenCV warpAffine LANCZOS4", "windowed sinc", "8", warper(cv2.INTER_LANCZOS4)),
-    ]
-
-
-def _pillow_peers() -> list[Contender]:
-    from PIL import Image
-
-    def transform(image: Array, x: float, y: float) -> Array:
-        picture = Image.fromarray(image)
-        return np.array(picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, -x, 0, 1, -y), Image.BICUBIC))
-
-    def resize(image: Array, x: float, y: float) -> Array:
-        height, width = image.shape
-        padded = Image.fromarray(np.pad(image, APRON, mode="wrap"))
-        box = (APRON - x, APRON - y, APRON - x + width, APRON - y + height)
-        return np.array(padded.resize((width, height), Image.Resampling.LANCZOS, box=box))
-
-    return [
-        Contender("Pillow transform bicubic", "cubic", "4", on_apron(transform)),
-        Contender("Pillow resize(box) Lanczos", "windowed sinc", "6", resize),
-    ]
 
 
 # --- photographs ----------------------------------------------------------------------------------------------

@@ -18,7 +18,11 @@ def load_benchmark():
     spec = importlib.util.spec_from_file_location("quality_benchmark", FILE)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(FILE.parent))  # as where it is run, for what stands beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FILE.parent))
     return module
 
 
