@@ -1,15 +1,9 @@
-"""Polyphase sampling: against slow loops, the laws of shifts, and the ways in which layers are used."""
+"""Polyphase sampling: against slow loops, and the laws of shifts."""
 
 from __future__ import annotations
 
-import copy
 import functools
-import io
 import itertools
-import pickle
-import warnings
-from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,29 +11,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from sampled import SAMPLINGS, layouts, maps_of, sampling
 
 from augkit.architectures import (
     AdaptivePolyphaseSampling,
     AdaptivePolyphaseUpsampling,
-    BlurPool2d,
     LearnablePolyphaseSampling,
     sample_phase,
 )
-from augkit.architectures.polyphase import component_norms, polyphase
+from augkit.architectures.polyphase import polyphase
 from augkit.core.errors import InputError, OddMapWarning
 
 INF = float("inf")
-SAMPLINGS: dict[str, Callable[..., nn.Module]] = {
-    "aps": lambda stride=2, **options: AdaptivePolyphaseSampling(stride, **options),
-    "lps": lambda stride=2, **options: LearnablePolyphaseSampling(3, stride, **options).eval(),
-}
-sampling = pytest.mark.parametrize("name", SAMPLINGS)
-layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-
-
-def maps_of(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -266,275 +249,3 @@ def test_ties_are_broken_alike_and_do_no_harm_where_components_are_one_map() -> 
     for shift in itertools.product(range(-2, 3), repeat=2):
         moved = layer(rows.roll(shift, (-2, -1)))
         assert any(torch.equal(moved, out.roll(c, -1)) for c in range(4))
-
-
-# Dtypes, layouts, compilers
-
-
-forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # torch's own
-
-
-@forward_mode
-@sampling
-@layouts
-@pytest.mark.parametrize("stride", [2, 3])
-def test_gradients_are_right(name: str, layout: torch.memory_format, stride: int) -> None:
-    layer = SAMPLINGS[name](stride).double()
-    maps = maps_of(2, 3, 2 * stride, stride).contiguous(memory_format=layout).requires_grad_()
-    assert torch.autograd.gradcheck(layer, maps, check_forward_ad=True, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(layer, maps)
-    phase = torch.tensor([1, stride**2 - 1])
-    up = AdaptivePolyphaseUpsampling(stride)
-    assert torch.autograd.gradcheck(lambda maps: up(maps, phase), maps, check_forward_ad=True)
-
-
-def test_gradients_reach_the_scores() -> None:
-    layer, maps = LearnablePolyphaseSampling(2, hidden=3).double(), maps_of(2, 2, 4, 6).requires_grad_()
-    weights = [p.detach().requires_grad_() for p in layer.parameters()]
-
-    def soft(maps: Tensor, *values: Tensor) -> Tensor:
-        named = dict(zip(dict(layer.named_parameters()), values, strict=True))
-        noise = {"generator": torch.Generator().manual_seed(0)}
-        out: Tensor = torch.func.functional_call(layer, named, (maps,), noise)
-        return out
-
-    assert torch.autograd.gradcheck(soft, (maps, *weights))
-    up = AdaptivePolyphaseUpsampling()
-    phase = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(up, (maps, phase))
-
-
-@forward_mode
-@sampling
-def test_transforms_of_functions_work(name: str) -> None:
-    layer, maps, tangent = SAMPLINGS[name]().double(), maps_of(2, 3, 4, 4), maps_of(2, 3, 4, 4, seed=1)
-    out, phase = layer(maps, return_phase=True)
-    _, derivative = torch.func.jvp(layer, (maps,), (tangent,))
-    assert torch.equal(derivative, layer(tangent, phase))
-    each = torch.func.vmap(lambda image: layer(image[None])[0])(maps)
-    assert torch.equal(each, out)
-
-
-@sampling
-@layouts
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_chooses_in_float32(name: str, layout: torch.memory_format, dtype: torch.dtype) -> None:
-    maps = torch.full((1, 3, 64, 64), 300.0, dtype=dtype)  # whose squares overflow float16
-    maps[:, :, 1::2, 0::2] *= 1 + 2**-7  # a difference that bfloat16 holds, in a sum of thousands that it does not
-    maps[0, 0, 1, 1] = 302.0
-    maps = maps.contiguous(memory_format=layout)
-    assert AdaptivePolyphaseSampling().choose(maps).tolist() == [2]
-    assert torch.isfinite(component_norms(maps, 2)).all()
-    layer = SAMPLINGS[name]()
-    with torch.autocast("cpu", dtype):
-        out, phase = layer(maps, return_phase=True)
-    assert out.dtype == dtype
-    assert torch.equal(out, sample_phase(maps.float(), phase, 2).to(dtype))
-
-
-def test_scores_are_not_rounded_by_autocast() -> None:
-    layer, maps = LearnablePolyphaseSampling(3), torch.rand(4, 3, 16, 16)
-    layer.score.weight.data += 1.0  # so that the scores are far from 0 and close to one another
-    with torch.autocast("cpu", torch.bfloat16):
-        scores = layer.scores(maps)
-        _, weights = layer(maps, return_phase=True)
-    assert scores.dtype == weights.dtype == torch.float32
-    assert all(len(set(row)) == 4 for row in scores.tolist())
-    assert not torch.equal(scores, scores.bfloat16().float())
-
-
-@sampling
-@pytest.mark.parametrize("training", [False, True])
-def test_channels_last_is_kept_and_changes_nothing(name: str, training: bool) -> None:
-    layer, maps = SAMPLINGS[name]().double().train(training), maps_of(2, 3, 8, 6)
-    results = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        leaf = maps.contiguous(memory_format=layout).requires_grad_()
-        torch.manual_seed(0)
-        out = layer(leaf)
-        assert out.is_contiguous(memory_format=layout)
-        (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
-        results.append((out, gradient))
-    torch.testing.assert_close(results[0], results[1])
-
-
-@sampling
-@pytest.mark.parametrize("training", [False, True])
-def test_layers_compile_in_one_graph(name: str, training: bool) -> None:
-    torch.compiler.reset()
-    layer = SAMPLINGS[name]().train(training)
-    up = AdaptivePolyphaseUpsampling()
-
-    def there_and_back(maps: Tensor) -> Tensor:
-        coarse, phase = layer(maps, return_phase=True)
-        shortcut = AdaptivePolyphaseSampling()(maps, phase)
-        out: Tensor = up(coarse + shortcut, phase, (8, 7))
-        return out
-
-    compiled = torch.compile(there_and_back, fullgraph=True, backend="aot_eager")
-    maps = maps_of(2, 3, 8, 7, dtype=torch.float32).requires_grad_()  # odd: warned of in eager mode alone
-    torch.manual_seed(0)
-    out = compiled(maps)
-    out.sum().backward()
-    assert maps.grad is not None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OddMapWarning)
-        if not training:
-            torch.testing.assert_close(out, there_and_back(maps))
-
-
-@pytest.mark.slow
-@sampling
-def test_inductor_agrees(name: str) -> None:
-    torch.compiler.reset()
-    layer, maps = SAMPLINGS[name](), maps_of(2, 3, 8, 6, dtype=torch.float32)
-    torch.testing.assert_close(torch.compile(layer, fullgraph=True)(maps), layer(maps))
-
-
-@sampling
-def test_layers_are_leaves_of_a_traced_graph(name: str) -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.branch, self.shortcut = SAMPLINGS[name]().double(), AdaptivePolyphaseSampling()
-
-        def forward(self, maps: Tensor) -> Tensor:
-            out, phase = self.branch(maps, return_phase=True)
-            total: Tensor = out + self.shortcut(maps, phase)
-            return total
-
-    class Tracer(torch.fx.Tracer):
-        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-            return not isinstance(module, Block)
-
-    block = Block()
-    graph = Tracer().trace(block)
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    assert calls == {"branch": 1, "shortcut": 1}
-    maps = maps_of(2, 3, 4, 4)
-    assert torch.equal(torch.fx.GraphModule(block, graph)(maps), block(maps))
-
-
-@sampling
-def test_layers_pickle_copy_and_load(name: str) -> None:
-    layer, maps = SAMPLINGS[name]().double(), maps_of(2, 3, 8, 8)
-    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
-        assert torch.equal(other(maps), layer(maps))
-    file = io.BytesIO()
-    torch.save(layer.state_dict(), file)
-    file.seek(0)
-    fresh = SAMPLINGS[name]().double()
-    fresh.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(fresh(maps), layer(maps))
-    keys = [] if name == "aps" else ["conv.weight", "conv.bias", "score.weight"]
-    assert list(layer.state_dict()) == keys, "adaptive sampling adds no keys to a network"
-
-
-@pytest.mark.gpu
-@sampling
-@layouts
-def test_the_gpu_agrees_and_never_waits(name: str, layout: torch.memory_format) -> None:
-    layer, maps = SAMPLINGS[name](), maps_of(4, 3, 16, 12, dtype=torch.float32)
-    expected, phase = layer(maps, return_phase=True)
-    layer, on_gpu = layer.cuda(), maps.cuda().contiguous(memory_format=layout).requires_grad_()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        out, chosen = layer(on_gpu, return_phase=True)
-        up = AdaptivePolyphaseUpsampling()(out, chosen)
-        up.sum().backward()
-        layer.train()(on_gpu).sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(chosen.cpu(), phase)
-    assert torch.equal(out.cpu(), expected)
-    assert torch.equal(up.cpu(), AdaptivePolyphaseUpsampling()(expected, phase))
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: AdaptivePolyphaseSampling(0), "AdaptivePolyphaseSampling: expected stride >= 1, got 0"),
-        (lambda: AdaptivePolyphaseUpsampling(0), "AdaptivePolyphaseUpsampling: expected stride >= 1, got 0"),
-        (lambda: AdaptivePolyphaseSampling(norm=0.5), "norm of order 1 to inf, got 0.5"),
-        (lambda: AdaptivePolyphaseSampling(norm=float("nan")), "norm of order 1 to inf, got nan"),
-        (lambda: AdaptivePolyphaseSampling(odd="warm"), "did you mean 'warn'"),
-        (lambda: LearnablePolyphaseSampling(0), "channels and hidden >= 1, got 0 and 16"),
-        (lambda: LearnablePolyphaseSampling(3, temperature=0.0), "temperature above 0, got 0.0"),
-        (lambda: LearnablePolyphaseSampling(3, padding_mode="circlar"), "did you mean 'circular'"),
-        (lambda: AdaptivePolyphaseSampling()(torch.rand(3, 4, 4)), r"maps \(B, C, H, W\).*got shape \(3, 4, 4\)"),
-        (lambda: AdaptivePolyphaseSampling()(torch.rand(1, 3, 0, 4)), "at least one pixel"),
-        (lambda: AdaptivePolyphaseSampling()(torch.rand(2, 3, 4, 4), torch.tensor([1])), r"expected shape \(2,\)"),
-        (lambda: AdaptivePolyphaseSampling()(torch.rand(2, 3, 4, 4), torch.rand(2, 9)), r"expected shape \(2, 4\)"),
-        (lambda: AdaptivePolyphaseUpsampling()(torch.rand(1, 1, 2, 2), torch.tensor([0]), (5, 4)), "do not fill 5 x 4"),
-        (lambda: polyphase(torch.rand(1, 1, 5, 4), 2), "multiples of 2, got 5 x 4"),
-    ],
-)
-def test_bad_arguments_get_one_line(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(InputError, match=message) as error:
-        call()
-    assert "\n" not in str(error.value)
-
-
-# Logits of a network
-
-
-class Block(nn.Module):
-    """A residual block that halves its maps, its two branches on one grid."""
-
-    def __init__(self, channels: int, out: int, make: Callable[[int], nn.Module] | None) -> None:
-        super().__init__()
-        stride = 2 if make is None else 1
-        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False, padding_mode="circular")
-        self.norm1, self.norm2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False, padding_mode="circular")
-        self.shortcut = nn.Conv2d(channels, out, 1, stride, bias=False)
-        self.sampling = None if make is None else make(out)
-        self.same = AdaptivePolyphaseSampling(odd="allow")
-
-    def forward(self, maps: Tensor) -> Tensor:
-        out = torch.relu(self.norm1(self.conv1(maps)))
-        if self.sampling is not None:
-            out, phase = self.sampling(out, return_phase=True)
-            maps = self.same(maps, phase)
-        return torch.relu(self.norm2(self.conv2(out)) + self.shortcut(maps))
-
-
-NETWORKS: dict[str, Callable[[int], nn.Module] | None] = {
-    "stride": None,
-    "aps": lambda channels: AdaptivePolyphaseSampling(odd="allow"),
-    "lps": lambda channels: LearnablePolyphaseSampling(channels, odd="allow"),
-}
-
-
-def move(name: str, side: int, dtype: torch.dtype, blur: bool = False) -> float:
-    """The largest change of a logit under shifts, over the standard deviation of the logits."""
-    torch.manual_seed(0)
-    widths = [(3, 8), (8, 8), (8, 16), (16, 16)]
-    blocks: list[nn.Module] = [Block(*width, NETWORKS[name]) for width in widths]
-    if blur:
-        blocks = [m for block in blocks for m in (BlurPool2d(block.conv1.in_channels, 3, 1, "circular"), block)]
-    network = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).to(dtype)
-    images = torch.rand(8, 3, side, side, dtype=dtype)
-    with torch.no_grad():
-        for _ in range(3):  # statistics of batch norm
-            network(images)
-        network.eval()
-        logits = network(images)
-        shifts = [(1, 0), (0, 1), (3, -5), (7, 11), (side // 2 + 1, 2)]
-        moves = [(network(images.roll(shift, (-2, -1))) - logits).abs().max() for shift in shifts]
-    return float(torch.stack(moves).max() / logits.std())
-
-
-@pytest.mark.parametrize("name", ["aps", "lps"])
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_logits_do_not_move_at_sizes_that_halve_evenly_and_do_at_others(
-    name: str, dtype: torch.dtype, bound: float
-) -> None:
-    assert move(name, 32, dtype) < bound
-    assert move(name, 48, dtype) < bound
-    assert move(name, 36, dtype) > 0.01, "36, 18, 9: an odd map"
-
-
-def test_logits_of_a_strided_network_move_and_blur_keeps_the_guarantee() -> None:
-    assert move("stride", 32, torch.float64) > 0.1
-    assert move("aps", 32, torch.float64, blur=True) < 1e-12
