@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.padding import pad
+from augkit.architectures.torch_private import in_function_transform
 from augkit.core.errors import InputError, unknown_name
 
 PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect"}
@@ -119,9 +120,7 @@ class MaxBlurPool2d(nn.Sequential):
 
 
 def _fast(maps: Tensor) -> Tensor:
-    # torch.func knows no memory format.
-    mapped = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
-    if mapped or maps.device.type != "cpu":
+    if in_function_transform() or maps.device.type != "cpu":
         return maps
     # After padding, as circular padding gives contiguous maps whatever it gets.
     return maps.contiguous(memory_format=torch.channels_last)

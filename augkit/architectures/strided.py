@@ -205,7 +205,8 @@ class AntialiasedLayer(nn.Module):
         return out
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The weights of the network that was operated on still load: its sampler keeps what it has.
+        # The weights of the network that was operated on still load: its sampler keeps what it has. Torch's modules
+        # override this method too; a hook, the public way, would be pickled along with every layer.
         inner = f"{prefix}sampler."
         if self.sampler is not None and not any(key.startswith(inner) for key in state_dict):
             state_dict.update({inner + key: value for key, value in self.sampler.state_dict().items()})

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from augkit.architectures.modes import as_written, check_network, copied, is_lazy
 from augkit.architectures.outputs import check_logits, logits_in, reason
@@ -36,6 +35,7 @@ INTEGER_SHIFTS = ((1, 0), (5, 7), (13, -11), (0, 1), (1, 1), (2, -1), (-3, 2), (
 FRACTIONAL_SHIFTS = ((0.5, 0.5), (1 / 3, -2 / 3), (-0.25, 1.7), (0.5, 0.0), (0.0, 0.5))
 FEW = 3  # shifts of each kind that show how far the logits of a broken network move
 CALIBRATION_PASSES = 3
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Modu
     first = next((t for t in (*network.parameters(), *network.buffers())), None)
     device = torch.device("cpu") if first is None or first.device.type == "mps" else first.device
     network, batch = network.to(device, torch.float64).eval(), batch.to(device)
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    norms = [m for m in network.modules() if isinstance(m, BATCH_NORMS)]
     if calibrate:
         for norm in norms:
             norm.train()

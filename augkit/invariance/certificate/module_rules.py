@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
+from augkit.architectures.torch_private import has_forward_hooks
 from augkit.invariance.certificate import function_rules, window_rules
 from augkit.invariance.certificate.call import Call, pair
 from augkit.invariance.certificate.state import (
@@ -55,7 +54,7 @@ def transposed_convolution(module: nn.ConvTranspose2d, call: Call) -> Equivarian
     return window_rules.upsampled(call.x, pair(m.stride), "spreading pixels")
 
 
-def batch_norm(module: _BatchNorm, call: Call) -> Equivariant:
+def batch_norm(module: nn.BatchNorm2d, call: Call) -> Equivariant:
     """Batch norm: in evaluation mode a factor and a term per channel."""
     if module.running_mean is None:
         raise unseen("uses statistics of the batch in evaluation mode: images are not judged alone")
@@ -64,7 +63,7 @@ def batch_norm(module: _BatchNorm, call: Call) -> Equivariant:
     return call.x.state
 
 
-def instance_norm(module: _InstanceNorm, call: Call) -> Equivariant:
+def instance_norm(module: nn.InstanceNorm2d, call: Call) -> Equivariant:
     """Instance norm: statistics of each map, or learned ones."""
     return call.x.state if module.running_mean is not None else function_rules.group_norm(call)
 
@@ -292,7 +291,7 @@ AUGKIT: dict[str, ModuleRule] = {
 
 def hooked(module: nn.Module) -> bool:
     """Whether hooks or a ``forward`` of its own may change what a module does."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    return has_forward_hooks(module) or "forward" in vars(module)
 
 
 def module_rule(module: nn.Module) -> ModuleRule | None:

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from augkit.architectures.outputs import logits_in
+from augkit.architectures.torch_private import write_count
 from augkit.invariance.certificate.call import Call
 from augkit.invariance.certificate.function_rules import FUNCTIONS, METHODS, SHAPE_METHODS
 from augkit.invariance.certificate.module_rules import hooked, module_rule
@@ -190,7 +191,7 @@ class _Walker(fx.Tracer):
             return item
 
         args, kwargs = map_aggregate((args, kwargs), value)
-        versions, fixed = ([tensor._version for tensor in found] for found in (tensors, constants))
+        versions, fixed = ([write_count(tensor) for tensor in found] for found in (tensors, constants))
         random = torch.get_rng_state()
         self._running = True
         try:
@@ -204,9 +205,9 @@ class _Walker(fx.Tracer):
             self._running = False
         if not torch.equal(random, torch.get_rng_state()):
             raise unseen("draws random numbers in evaluation mode")
-        if fixed != [tensor._version for tensor in constants]:
+        if fixed != [write_count(tensor) for tensor in constants]:
             raise unseen("changes a parameter or a constant in place")
-        return result, versions != [tensor._version for tensor in tensors]
+        return result, versions != [write_count(tensor) for tensor in tensors]
 
     def _judge(self, rule: Callable[[Call], Any] | None, call: Call) -> Any:
         try:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from augkit.architectures.torch_private import write_count
 from augkit.core.errors import InputError
 from augkit.invariance.layers.features import Penultimate
 from augkit.invariance.network import CheckedForward
@@ -144,7 +145,7 @@ class Tracer:
             # Copied again: the module may write into what it gets, and the gradient would be that of what it wrote.
             used = tuple(each.clone() for each in call.given)
             for each, index in zip(used, call.inputs, strict=True):
-                self._known[each] = index, each._version
+                self._known[each] = index, write_count(each)
             return used, kwargs
 
         return enter
@@ -155,7 +156,7 @@ class Tracer:
         call = self._open.pop()
         self._now.calls.append(call)
         for taken, used in zip(call.taken, args, strict=False):
-            if used._version:  # written in place: some networks count on seeing that elsewhere
+            if write_count(used):  # written in place: some networks count on seeing that elsewhere
                 taken.copy_(used)
         call.taken = ()
         if not self._is_value(output) or (output.ndim == 4 and type(module) in CHANNELS_LAST):
@@ -164,7 +165,7 @@ class Tracer:
         call.output = self._record(output.clone() if written else output)
         # What follows may write into what it is given: it gets a copy.
         copy = output.clone()
-        self._known[copy] = call.output, copy._version
+        self._known[copy] = call.output, write_count(copy)
         return copy
 
     def _is_value(self, tensor: object) -> bool:
@@ -176,9 +177,9 @@ class Tracer:
     def _index(self, tensor: Tensor) -> int:
         """Of the value that ``tensor`` is, recorded now where it is the work of no module."""
         index, version = self._known.get(tensor, (None, None))
-        if index is None or version != tensor._version:
+        if index is None or version != write_count(tensor):
             index = self._record(tensor.detach().clone())
-            self._known[tensor] = index, tensor._version
+            self._known[tensor] = index, write_count(tensor)
         return int(index)
 
     def _record(self, tensor: Tensor) -> int:
