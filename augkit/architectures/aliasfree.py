@@ -221,7 +221,7 @@ def band_limited(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> 
 
 def _exact_products(maps: Tensor) -> bool:
     # FFTs are float32 whatever the settings; products of matrices may be TensorFloat-32 or bfloat16 inside.
-    # (The compiler cannot ask; on processors that have such products, leave the precision at "highest".)
+    # (Compiled code cannot check; on processors that have such products, leave the precision at "highest".)
     return maps.device.type == "cpu" and (
         torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest"
     )

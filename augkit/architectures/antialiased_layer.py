@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +14,16 @@ from augkit.architectures.strided_calls import LAYERS, PLAIN, Call, Site, Unchan
 
 METHODS = ("blurpool", "aps", "lps")
 TORCH_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect", "replicate": "replicate"}
-PADS: dict[str, Any] = {"zeros": nn.ZeroPad2d, "circular": nn.CircularPad2d, "reflect": nn.ReflectionPad2d}
+PADS: dict[str, Callable[..., nn.Module]] = {
+    "zeros": nn.ZeroPad2d,
+    "circular": nn.CircularPad2d,
+    "reflect": nn.ReflectionPad2d,
+}
 PAD_LAYERS = (nn.ConstantPad2d, nn.CircularPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
 
 
-class Manner(NamedTuple):
-    """What is the same for all layers of one operation: the arguments of `augkit.antialias`, and where weights are."""
+class AntialiasOptions(NamedTuple):
+    """Options of one call of `augkit.antialias`, with the device and dtype of the network's weights."""
 
     method: str
     padding_mode: str | None
@@ -28,39 +33,39 @@ class Manner(NamedTuple):
     dtype: torch.dtype
 
 
-def make_antialiased(site: Site, manner: Manner, selector: PhaseSelector | None) -> None:
+def make_antialiased(site: Site, options: AntialiasOptions, selector: PhaseSelector | None) -> None:
     """Turn the layer, in place, into an `AntialiasedLayer` with a sampler."""
     layer: Any = site.layer
-    geometry, blur = geometry_of(layer), manner.method == "blurpool"
-    step, mode = geometry.stride, _mode(layer, manner.padding_mode)
+    geometry, blur = geometry_of(layer), options.method == "blurpool"
+    step, mode = geometry.stride, _mode(layer, options.padding_mode)
     pointwise = geometry.kernel == (1, 1) and geometry.padding in (None, (0, 0))
     linear = not isinstance(layer, nn.MaxPool2d)
     place = "before" if pointwise or (blur and linear) else "after"
     sampler: nn.Module
     if blur:
         stride = step if pointwise or place == "after" else (1, 1)
-        sampler = Blur2d(manner.size, step, stride, _blur_mode(mode, manner.padding_mode))
+        sampler = Blur2d(options.size, step, stride, _blur_mode(mode, options.padding_mode))
     else:
         assert selector is not None
         channels = layer.out_channels if place == "after" and isinstance(layer, nn.Conv2d) else site.call.channels
-        sampler = _polyphase(manner, channels, step[0], mode, decides=selector.layers[0] == site.name)
-    if place == "after" or (manner.padding_mode is not None and pads(layer) and not is_plain(layer)):
+        sampler = _polyphase(options, channels, step[0], mode, decides=selector.layers[0] == site.name)
+    if place == "after" or (options.padding_mode is not None and pads(layer) and not is_plain(layer)):
         _pad_instead(layer, geometry, mode)
     else:
-        if is_plain(layer) and manner.padding_mode is not None:
-            layer.padding_mode = manner.padding_mode
+        if is_plain(layer) and options.padding_mode is not None:
+            layer.padding_mode = options.padding_mode
         _become(layer, None, mode)
     if pointwise or place == "after":
         layer.stride = (1, 1) if isinstance(layer, nn.Conv2d) else 1
     layer.place = place
-    layer.sampler, layer.selector = sampler.to(manner.device, manner.dtype).train(layer.training), selector
+    layer.sampler, layer.selector = sampler.to(options.device, options.dtype).train(layer.training), selector
     layer.decides = selector is not None and selector.layers[0] == site.name
     layer.releases = selector is not None and selector.layers[-1] == site.name
 
 
-def _polyphase(manner: Manner, channels: int, stride: int, mode: str, decides: bool) -> nn.Module:
-    odd = manner.odd if mode == "circular" else "allow"  # other maps are padded to multiples
-    if manner.method == "aps" or not decides:
+def _polyphase(options: AntialiasOptions, channels: int, stride: int, mode: str, decides: bool) -> nn.Module:
+    odd = options.odd if mode == "circular" else "allow"  # other maps are padded to multiples
+    if options.method == "aps" or not decides:
         return AdaptivePolyphaseSampling(stride, odd=odd)
     padding_mode = "circular" if mode == "circular" else "zeros"
     return LearnablePolyphaseSampling(channels, stride, padding_mode=padding_mode, odd=odd)
@@ -86,7 +91,7 @@ def _mode(layer: Any, padding_mode: str | None) -> str:
 
 
 def _blur_mode(mode: str, padding_mode: str | None) -> str:
-    """Padding of a blur: as asked for, else that of its layer; ``reflect`` (Zhang's choice) in place of zeros."""
+    """Padding of a blur: as chosen, else that of its layer; ``reflect`` (Zhang's choice) in place of zeros."""
     if padding_mode is not None:
         return TORCH_MODES[padding_mode]
     return "reflect" if mode in ("constant", "replicate") else mode
@@ -117,7 +122,7 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
     Layers that are an `AntialiasedLayer` by now have theirs.
     """
     changed, left = list[str](), dict[str, Unchanged]()
-    modules: dict[str, Any] = dict(model.named_modules())
+    modules = dict(model.named_modules())
     for name, layer in modules.items():
         if isinstance(layer, PAD_LAYERS):
             parent, _, attribute = name.rpartition(".")

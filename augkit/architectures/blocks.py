@@ -1,6 +1,6 @@
 """The pieces that networks are built of, chosen once: how to halve maps, pad, activate.
 
-A network asks a `Style` for its convolutions, activations and pools. Modules that hold weights are the same under
+A network takes its convolutions, activations and pools from a `Style`. Modules that hold weights are the same under
 every style, by name and by shape (learnable polyphase sampling alone adds some), so that one seed starts all
 variants of a network alike.
 """
@@ -54,7 +54,7 @@ class Style:
         padding_mode: of convolutions and of pools: ``zeros``, ``circular``, ``reflect``; or ``full``, of
             convolutions: zeros so many that every tap meets every pixel, as Kayhan & van Gemert 2020 ask
             (https://arxiv.org/abs/2003.07064). A map then grows by ``size - 1``, and the border, where zeros end
-            and weights begin to be cut off, no longer tells a filter where it is. Pools pad with zeros.
+            and weights begin to be cut off, no longer shows a filter where it is. Pools pad with zeros.
         activation: ``relu``, ``gelu``, ``quadratic`` (pixel by pixel), ``aliasfree`` (the same quadratic, exactly
             band-limited), ``aliasfree_gelu`` (approximately so); None is ``aliasfree`` with that downsample, else
             ``relu``.

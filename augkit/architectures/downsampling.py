@@ -69,7 +69,7 @@ class BlurPool2d(nn.Module):
 
 
 class DenseMaxPool2d(nn.Module):
-    """Maximum over windows at every pixel; keeps the size. What the maximum is before anything subsamples.
+    """Max pooling of stride 1 that keeps the size of the maps, for use before a layer that subsamples.
 
     Args:
         kernel_size: side of the windows; a window begins ``(kernel_size - 1) // 2`` pixels before its place.

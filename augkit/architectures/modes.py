@@ -14,7 +14,7 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 def check_network(model: object) -> None:
-    """Raise unless ``model`` is a network that can be asked.
+    """Raise unless ``model`` is a network that can be run.
 
     Raises:
         InputTypeError: no module.
@@ -72,7 +72,7 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """The modules that training leaves in evaluation mode.
+    """The modules that stay in evaluation mode while the network is trained.
 
     Those in ``eval()`` within a network that is in ``train()``; and norms with running statistics whose own weights
     all do without gradients. Of a network that is in ``eval()`` as a whole only the latter: it was evaluated before.
@@ -119,12 +119,12 @@ def quantised(model: nn.Module) -> str | None:
 
 
 def weights_dtype(model: nn.Module) -> torch.dtype:
-    """Of the first floating weights, which is what a network takes; float32 of one without."""
+    """The dtype of a network's first floating weights, which its inputs must have; float32 where it has none."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def is_lazy(model: nn.Module) -> bool:
-    """Whether weights or buffers of it are yet to be made by a first forward pass."""
+    """Whether a network has weights or buffers that its first forward pass will create."""
     unmade = (nn.UninitializedParameter, nn.UninitializedBuffer)
     return any(isinstance(each, unmade) for each in (*model.parameters(), *model.buffers()))
 

@@ -1,4 +1,4 @@
-"""What networks answer: the logits in it, and the losses of auxiliary heads.
+"""Outputs of networks: the logits in them, and the losses of auxiliary heads.
 
 A network may give logits ``(B, K)`` alone, or among others: in a dict (``logits``, else ``out``, as the networks of
 torchvision for segmentation name it), in an object with an attribute ``logits`` (GoogLeNet and Inception of torchvision
@@ -24,8 +24,8 @@ AUXILIARY = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3, "aux": 0
 REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # dtypes of logits
 
 
-def ask(forward: Callable[[Tensor], Any], inputs: Tensor) -> Any:
-    """What a network gives for ``inputs`` ``(B, C, H, W)``: the logits in it, unchecked.
+def run_network(forward: Callable[[Tensor], Any], inputs: Tensor) -> Any:
+    """Run a network on ``inputs`` ``(B, C, H, W)``: the logits in its output, unchecked.
 
     Raises:
         InputError: the network fails; running out of memory is raised as it is.
@@ -67,7 +67,7 @@ def check_logits(logits: Any, batch: int, *, classes: int | None = None, least: 
 
     Args:
         logits: what `logits_in` found.
-        batch: images asked about.
+        batch: number of images.
         classes: K, where it is known from before.
         least: the smallest K that will do.
     """

@@ -143,7 +143,7 @@ class PhaseSelector:
 
 
 class AntialiasedLayer(nn.Module):
-    """What `make_antialiased` adds to the class of a layer; ``isinstance`` tells such layers.
+    """What `make_antialiased` adds to the class of a layer, and what ``isinstance`` finds such layers by.
 
     Attributes:
         step: the stride (y, x) by which the layer subsamples; its own ``stride`` is 1 where it runs densely.
@@ -196,7 +196,7 @@ class AntialiasedLayer(nn.Module):
     def _sample(self, maps: Tensor) -> Tensor:
         if self.sampler is None or self.selector is None:
             return maps if self.sampler is None else self.sampler(maps)
-        if self.mode != "circular":  # a torus is continued, and an odd one told of, by the sampler
+        if self.mode != "circular":  # the sampler continues a torus, and warns of odd sizes
             height, width = maps.shape[-2:]
             maps = pad(maps, (0, -width % self.step[1], 0, -height % self.step[0]), self.mode)
         given = None if self.decides else self.selector.phase

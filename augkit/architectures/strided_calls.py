@@ -178,7 +178,7 @@ def find_sites(model: nn.Module, calls: list[Call], polyphase: bool) -> tuple[li
     Raises:
         InputError: nothing can be changed.
     """
-    modules: dict[str, Any] = dict(model.named_modules())
+    modules = dict(model.named_modules())
     sites, left = dict[str, Site](), dict[tuple[str, str], Unchanged]()
     seen: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for call in calls:
@@ -271,7 +271,7 @@ def expose_pools(block: nn.Module) -> nn.Module | None:
     return rewritten if rewritten.state_dict().keys() == block.state_dict().keys() else None
 
 
-def _members(block: nn.Module) -> dict[str, Any]:
+def _members(block: nn.Module) -> dict[str, nn.Module | Tensor]:
     return {**dict(block.named_modules()), **dict(block.named_parameters()), **dict(block.named_buffers())}
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from augkit.architectures.antialiased_layer import METHODS, Manner, change_padding, make_antialiased
+from augkit.architectures.antialiased_layer import METHODS, AntialiasOptions, change_padding, make_antialiased
 from augkit.architectures.downsampling import PADDING_MODES
 from augkit.architectures.modes import check_network, copied
 from augkit.architectures.polyphase import ODD
@@ -45,7 +45,7 @@ class SurgeryReport:
     """What `antialias` did: every strided layer stands once in ``changed`` or ``unchanged``.
 
     Attributes:
-        method, padding_mode: as asked for.
+        method, padding_mode: arguments of `antialias`.
         changed: strided layers in the order in which they run.
         unchanged: strided layers, and other subsampling found, that were left.
         padded: names of the layers whose padding is now ``padding_mode``.
@@ -123,14 +123,14 @@ def antialias(
         calls = trace(model, image)
     sites, unchanged = find_sites(model, calls, polyphase)
     like = next(model.parameters(), torch.empty(0))
-    manner = Manner(method, padding_mode, size, odd, like.device, like.dtype)
+    options = AntialiasOptions(method, padding_mode, size, odd, like.device, like.dtype)
     grids = _grids(model, sites, calls) if polyphase else {}
     selectors = {grid: PhaseSelector(users) for grid, users in grids.items()}
     changed = []
     for site in sites:
         selector = selectors.get((site.call.size, site.call.stride))
         changed.append(Changed(site.name, describe(site.layer), selector.layers[0] if selector else None))
-        make_antialiased(site, manner, selector)
+        make_antialiased(site, options, selector)
     changed += _align_upsampling(model, grids, selectors)
     padded, unpadded = change_padding(model, calls, padding_mode) if padding_mode else ([], [])
     done = {name for name, _, _ in changed}
@@ -207,7 +207,7 @@ def _expose(model: nn.Module, calls: list[Call], padding_mode: str | None) -> bo
 
 
 def _grids(model: nn.Module, sites: list[Site], calls: list[Call]) -> dict[Grid, list[str]]:
-    """Who keeps, or must know, the phase on each grid, in the order in which they run.
+    """Names of the layers that choose or use the phase of each grid, in the order in which they run.
 
     Layers whose inputs have the same size and that take the same stride are on one grid; so is a nearest
     upsampling that leads back to it.

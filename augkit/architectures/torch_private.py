@@ -1,4 +1,4 @@
-"""What only private attributes of torch tell: each function says why there is no public way.
+"""The private attributes of torch that are used: each function says why there is no public way.
 
 Checked with torch 2.14; after an update of torch, look here first.
 """

@@ -1,14 +1,13 @@
 """What is kept of every image while batches stream by: a few bytes, and the worst flips.
 
 Per image: the top-1 answer of every view as a small integer, one float32 per measured number, the label and 64 bits
-that tell the image from others. Logits and probabilities live for as long as a batch needs them, and no longer.
+that identify the image.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,43 +15,14 @@ import torch
 from torch import Tensor
 
 from augkit.core.errors import InputError
-from augkit.invariance.information import FACTORS, entropy
-from augkit.invariance.metrics import PAIRWISE, jaggedness, jensen_shannon, worst_case
-from augkit.invariance.plan import Comparison, Layout
+from augkit.invariance.batch_statistics import BITS, PAIR_STATISTICS, BatchStatistics
+from augkit.invariance.information import FACTORS
+from augkit.invariance.metrics import jaggedness, worst_case
+from augkit.invariance.plan import Layout
 
 FLIPS = 24
-# Statistics of the pairs, by name; the other two come from the top-1 answers and with the comparisons.
-PAIR_STATISTICS = {name: row for name, row in PAIRWISE.items() if name not in ("changed", "js")}
 FIRST_STATISTICS = ("mac", "logit", "logit_max")  # of a state that names none
-BITS = ("shift_bits", "answer_bits")
 WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; of more in half that
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a network answered to a batch of B images under S views.
-
-    Attributes:
-        top1: ``(B, S)`` most probable class.
-        confidence: ``(B, S)`` its probability.
-        measures: ``(B, F)``: per name of `Layout.measures` the mean JS over its comparisons, then `PAIR_STATISTICS`
-            over the pairs, then `BITS`.
-        mean: ``(B, K)``, mean probabilities over the views of the pairs.
-        tempered: ``(B, 2 F)``: per factor of `FACTORS` on the logits the mean JS over the pairs, then the entropy in
-            bits of the answer to the unshifted image.
-        finite: whether all logits were, a tensor of one bool.
-        classes: K.
-        log_probabilities: ``(B, S, K)`` float16, where they are to be kept.
-    """
-
-    top1: Tensor
-    confidence: Tensor
-    measures: Tensor
-    mean: Tensor
-    tempered: Tensor
-    finite: Tensor
-    classes: int
-    log_probabilities: Tensor | None = None
 
 
 class Flip(NamedTuple):
@@ -87,106 +57,6 @@ class _Done(NamedTuple):
     images: int = 0
     flips: Sequence[Flip] = ()
     classes: int = 0
-
-
-def answer(
-    layout: Layout,
-    logits_of: Callable[[int], Tensor],
-    *,
-    keep: bool = False,
-    pair_statistics: Sequence[str] = tuple(PAIR_STATISTICS),
-) -> Answers:
-    """Ask for the logits ``(B, K)`` of each column once, in order, and keep what `Answers` holds.
-
-    Probabilities are taken in float64 (float32 where the device has no other), and a column is let go as soon as
-    nothing will be compared with it. ``keep`` keeps their logarithms of all columns.
-    """
-    rows = [PAIR_STATISTICS[name] for name in pair_statistics]
-    due: dict[int, list[Comparison]] = {}
-    last_use: dict[int, int] = {}
-    for comparison in layout.comparisons:
-        ready = max(comparison.first, comparison.second)
-        due.setdefault(ready, []).append(comparison)
-        for column in (comparison.first, comparison.second):
-            last_use[column] = max(last_use.get(column, 0), ready)
-    alive: dict[int, tuple[Tensor, Tensor]] = {}
-    top1, confidence, finite, classes = [], [], [], 0
-    divergence: dict[str, list[Tensor]] = {name: [] for name in layout.measures}
-    of_pairs: list[list[Tensor]] = [[] for _ in rows]
-    views = {column for pair in layout.pairs for column in pair}
-    bits, kept = _Bits(len(views)), []
-    for column in range(len(layout.columns)):
-        logits = logits_of(column)
-        classes = logits.shape[-1]
-        exact = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
-        p = exact.softmax(-1)
-        if column == 0:
-            bits.see_unshifted(exact)
-        if column in views:
-            bits.see_view(p)
-        if keep:
-            kept.append(exact.log_softmax(-1).to(torch.float16))
-        sure, best = p.max(-1)
-        top1.append(best)
-        confidence.append(sure.to(torch.float32))
-        finite.append(torch.isfinite(logits).all())
-        if column in last_use:
-            alive[column] = (exact, p)
-        for name, first, second in due.get(column, ()):
-            (a, p), (b, q) = alive[first], alive[second]
-            divergence[name].append(jensen_shannon(p, q))
-            if name == "pair":
-                for values, row in zip(of_pairs, rows, strict=True):
-                    values.append(row.function(p, q) if row.of == "probabilities" else row.function(a, b))
-                bits.see_pair(a, b)
-        alive = {c: kept for c, kept in alive.items() if last_use[c] > column}
-    js = [torch.stack(values, dim=-1).mean(-1) for values in divergence.values()]
-    paired = [row.over_pairs(torch.stack(values, dim=-1)) for values, row in zip(of_pairs, rows, strict=True)]
-    measures = torch.stack([*js, *paired, *bits.of_views()], dim=-1)
-    stacked = (torch.stack(top1, dim=1), torch.stack(confidence, dim=1), measures.to(torch.float32))
-    summed = (bits.mean.to(torch.float32), bits.tempered(len(layout.pairs)).to(torch.float32))
-    return Answers(*stacked, *summed, torch.stack(finite).all(), classes, torch.stack(kept, dim=1) if keep else None)
-
-
-class _Bits:
-    """Sums over views and pairs as they come: probabilities, entropies, and JS with the logits times each factor."""
-
-    def __init__(self, views: int) -> None:
-        self.views = views
-        self._sum: Tensor | float = 0.0
-        self._entropy: Tensor | float = 0.0
-        self._js: list[Tensor | float] = [0.0] * len(FACTORS)
-        self._unshifted: list[Tensor] = []
-
-    def see_unshifted(self, logits: Tensor) -> None:
-        """Logits ``(B, K)`` of the unshifted images."""
-        self._unshifted = [entropy((factor * logits).softmax(-1)) for factor in FACTORS]
-
-    def see_view(self, p: Tensor) -> None:
-        """Probabilities ``(B, K)`` of one of the views."""
-        self._sum, self._entropy = self._sum + p, self._entropy + entropy(p)
-
-    def see_pair(self, a: Tensor, b: Tensor) -> None:
-        """Logits ``(B, K)`` of both views of a pair."""
-        for k, factor in enumerate(FACTORS):
-            self._js[k] = self._js[k] + jensen_shannon((factor * a).softmax(-1), (factor * b).softmax(-1))
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean probabilities ``(B, K)``."""
-        assert isinstance(self._sum, Tensor)
-        return self._sum / self.views
-
-    def of_views(self) -> tuple[Tensor, Tensor]:
-        """`BITS`, ``(B,)`` each."""
-        assert isinstance(self._entropy, Tensor)
-        each = self._entropy / self.views
-        return (entropy(self.mean) - each).clamp_min(0), each
-
-    def tempered(self, pairs: int) -> Tensor:
-        """As in `Answers`."""
-        js = [torch.as_tensor(total) / pairs for total in self._js]
-        return torch.stack([*js, *self._unshifted], dim=-1)
 
 
 class Accumulator:
@@ -225,11 +95,11 @@ class Accumulator:
         """Whether labels came with the images."""
         return "labels" in self._columns
 
-    def add(self, answers: Answers, displacements: Tensor, labels: Tensor | None, digests: Tensor) -> None:
+    def add(self, batch: BatchStatistics, displacements: Tensor, labels: Tensor | None, digests: Tensor) -> None:
         """Count a batch.
 
         Args:
-            answers: on any device.
+            batch: on any device.
             displacements: ``(B, S, 3)`` of its images.
             labels: ``(B,)`` or None, for all batches alike.
             digests: ``(B,)`` int64, see `digest`.
@@ -238,32 +108,32 @@ class Accumulator:
             InputError: logits that are not finite; labels beyond the classes; batches that do not belong together.
         """
         start = self.images
-        if not bool(answers.finite):
+        if not bool(batch.finite):
             raise InputError(
                 f"model: expected finite logits, got NaN or infinity on images from {start} on; float32 helps where"
                 " a lower precision overflows"
             )
-        if self.classes not in (0, answers.classes):
-            raise InputError(f"model: expected {self.classes} logits as before, got {answers.classes}")
-        if labels is not None and len(labels) and int(labels.max()) >= answers.classes:
-            raise InputError(f"labels: the model has {answers.classes} classes, got label {int(labels.max())}")
+        if self.classes not in (0, batch.classes):
+            raise InputError(f"model: expected {self.classes} logits as before, got {batch.classes}")
+        if labels is not None and len(labels) and int(labels.max()) >= batch.classes:
+            raise InputError(f"labels: the model has {batch.classes} classes, got label {int(labels.max())}")
         if start and self.labelled != (labels is not None):
             raise InputError("labels: expected for all batches or for none")
-        top1 = answers.top1.cpu().to(smallest_integer(answers.classes))
-        columns = {"top1": top1, "measures": answers.measures.cpu(), "digests": digests}
-        columns["mean"] = answers.mean.cpu().to(torch.float32 if answers.classes <= WHOLE_PRECISION else torch.float16)
-        columns["tempered"] = answers.tempered.cpu()
-        if answers.log_probabilities is not None:
-            columns["log_probabilities"] = answers.log_probabilities.cpu()
+        top1 = batch.top1.cpu().to(smallest_integer(batch.classes))
+        columns = {"top1": top1, "measures": batch.measures.cpu(), "digests": digests}
+        columns["mean"] = batch.mean.cpu().to(torch.float32 if batch.classes <= WHOLE_PRECISION else torch.float16)
+        columns["tempered"] = batch.tempered.cpu()
+        if batch.log_probabilities is not None:
+            columns["log_probabilities"] = batch.log_probabilities.cpu()
         if labels is not None:
             columns["labels"] = labels.cpu().to(torch.int32)
         stop = start + len(top1)
         for name, values in columns.items():
             self._room(name, values, start, stop)[start:stop] = values
-        flips = self._flips(start, answers.confidence.cpu(), top1, displacements, labels)
+        flips = self._flips(start, batch.confidence.cpu(), top1, displacements, labels)
         worst = sorted((*self._done.flips, *flips), key=lambda flip: flip.rank)[:FLIPS]
         # The one change that counts, so that an interrupt leaves whole batches.
-        self._done = _Done(stop, worst, answers.classes)
+        self._done = _Done(stop, worst, batch.classes)
 
     def merged(self, name: str) -> Tensor:
         """A column of all images so far.

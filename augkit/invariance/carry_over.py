@@ -25,7 +25,7 @@ FEWEST = 5  # networks
 
 @dataclass(frozen=True)
 class CarryOver:
-    """How much arrives, with what it was read off.
+    """The share of a variability's change that arrives on other images, with the points of the fit.
 
     Attributes:
         slope: with its 95 % interval; undefined where ``reason`` says why.

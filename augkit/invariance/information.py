@@ -1,4 +1,4 @@
-"""What answers say, in bits: about the shift, about the image, and at another confidence.
+"""Mutual information of shift, image and answer in bits; JS at another confidence.
 
 With class probabilities ``P[n, s, k]`` of image n under shift s, the mutual information between (image, shift) and
 answer splits into two parts: what the answer says about the image, and what it says about the shift once the image is
@@ -31,7 +31,7 @@ def shift_information(p: Tensor) -> Tensor:
 
     ``E_n[H(mean_s P) - mean_s H(P)] / (H(mean_ns P) - mean_ns H(P))``, the mutual information of shift and answer
     given the image over that of (image, shift) and answer. 0 for a network that is invariant, 1 for one whose answers
-    tell the shift alone. With S views drawn at random the numerator is too small by about one part in S, the
+    depend on the shift alone. With S views drawn at random the numerator is too small by about one part in S, the
     denominator is not; a ratio of two networks on the same views is free of that.
 
     Args:
@@ -73,7 +73,7 @@ def share_of_shift(means: dict[str, Tensor]) -> Tensor:
 
 
 def matched_js(js: Tensor, bits: Tensor, target: Tensor) -> Tensor:
-    """JS of a network whose logits are scaled until its answers are as sure as wanted.
+    """JS of a network whose logits are scaled until its answers have the wanted mean entropy.
 
     Args:
         js: ``(..., F)``, mean JS with the logits times each of `FACTORS`.

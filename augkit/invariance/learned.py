@@ -68,7 +68,10 @@ def learned_invariance(treated: Reports, control: Reports, *, metric: str = DEFA
 
 
 def architectural_invariance(model: Reports, reference: Reports, *, metric: str = DEFAULT, seed: int = 0) -> Estimate:
-    """As `learned_invariance`, with the reference architecture, both without augmentation, as the control."""
+    """Share of the reference architecture's variability that another one removed, both trained without augmentation.
+
+    Arguments, result and errors as in `learned_invariance`, with the reference as the control.
+    """
     return learned_invariance(model, reference, metric=metric, seed=seed)
 
 
@@ -98,7 +101,7 @@ def unsaid(atypical: Reports, typical: Reports) -> str:
 
 
 def too_little(atypical: Sequence[Run], typical: Sequence[Run]) -> str:
-    """`unsaid` of statistics per image."""
+    """Why networks say too little about atypical images, from statistics per image, as in `unsaid`."""
     row = METRICS["information"]
     if any(need not in run for group in (atypical, typical) for run in group for need in row.needs):
         return ""
@@ -144,7 +147,7 @@ def compare_invariance(treated: Reports, control: Reports, *, seed: int = 0) -> 
 
 
 def judge(by: dict[str, Estimate]) -> InvarianceComparison:
-    """The comparison that learned invariances by each variability of `AGREEING` make."""
+    """The verdict from learned invariance by each variability of `AGREEING`."""
     word = {"positive": "more", "negative": "less"}.get(verdict(by[DEFAULT]), verdict(by[DEFAULT]))
     if word not in ("more", "less"):
         return InvarianceComparison(word, by)
@@ -163,7 +166,7 @@ def verdict(estimate: Estimate) -> str:
 
 
 def rounding(metric: str, precision: str) -> float:
-    """What a network that is invariant but for rounding may score; its variability says nothing below that.
+    """The largest variability that rounding alone gives an invariant network; its variability says nothing below that.
 
     What counts answers has no such floor: an answer that rounding changes is a changed answer.
     """
@@ -219,7 +222,7 @@ def log_ratio(v: PerSeed, v0: PerSeed, *, quiet: float, half: float = 0.0) -> Pe
 def half_an_answer(metric: str, run: Run, pairs: float = 1) -> float:
     """Half of one changed answer as a share of all, for metrics that count; else 0.
 
-    ``pairs`` of an image where the run keeps no predictions that tell it.
+    ``pairs`` of an image where the run keeps no predictions to count them.
     """
     row = METRICS[metric]
     if not row.counts:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, InputTypeError
-from augkit.invariance.accumulator import Accumulator, Answers, answer, digest, fingerprint
+from augkit.invariance.accumulator import Accumulator, digest, fingerprint
+from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
-from augkit.invariance.protocols import Protocol, Scene, make_protocol
+from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.report import InvarianceReport, estimates
 
 Batch = tuple[Tensor, Tensor | None]
@@ -65,7 +66,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         device, precision, compiled: see `augkit.invariance.network.Network`.
         keep_probabilities: keep the logarithms of the probabilities of all views (``report.log_probabilities``), two
             bytes for each image, view and class.
-        on_batch: called with images done and in all; with images done twice where an iterable has no end in sight.
+        on_batch: called with ``(images done, images in all)``; the first twice where an iterable has no length.
 
     Raises:
         InputError: shapes, names or numbers that do not fit; logits that are not ``(B, K)`` or not finite.
@@ -84,8 +85,8 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     elif (max_shift, pairs, tuple(lengths)) != (8.0, 4, ()):
         raise InputError("plan: it replaces max_shift, pairs and lengths; leave them out")
     network = Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device)
-    geometry = {"protocol": protocol, "kernel": kernel, "input_size": input_size, "background": background}
-    measurement = Measurement(network, plan, geometry, seed=seed, keep_probabilities=keep_probabilities)
+    options = ProtocolOptions(protocol, kernel, input_size, background)
+    measurement = Measurement(network, plan, options, seed=seed, keep_probabilities=keep_probabilities)
 
     def progress(done: int) -> None:
         if on_batch is not None:
@@ -95,24 +96,23 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     return measurement.report()
 
 
-class _Sent(NamedTuple):
-    """A batch that was sent off and not yet counted; ``start`` is the number of its first image."""
+class _PendingBatch(NamedTuple):
+    """A batch that the device computes and that is not yet counted; ``start`` is the number of its first image."""
 
     start: int
-    answers: Answers
+    statistics: BatchStatistics
     displacements: Tensor
     labels: Tensor | None
     digests: Tensor
 
 
 class Measurement:
-    """One measurement in progress: `run` it over batches, take its `state` at any time, `report` at the end.
+    """A measurement in progress: `run` it over batches, save its `state` at any time, `report` at the end.
 
     Args:
         network: what is measured.
         plan: what every image is seen under.
-        operator: ``protocol``, ``kernel``, ``input_size`` and ``background`` of `make_protocol`; the size of the
-            images is that of the first batch.
+        options: the protocol; the size of the images is that of the first batch.
         seed: of the displacements.
         keep_probabilities: see `measure_invariance`.
     """
@@ -121,7 +121,7 @@ class Measurement:
         self,
         network: Network,
         plan: Plan,
-        operator: dict[str, Any],
+        options: ProtocolOptions,
         *,
         seed: int = 0,
         keep_probabilities: bool = False,
@@ -130,7 +130,7 @@ class Measurement:
             raise InputError(f"seed: expected an integer of at least 0, got {seed}")
         self.network, self.plan, self.seed = network, plan, seed
         self.accumulator = Accumulator(plan.layout)
-        self._operator, self._keep = operator, keep_probabilities
+        self._options, self._keep = options, keep_probabilities
         self._protocol: Protocol | None = None
         self._channels = ""
         self._smallest = plan.factors[0]
@@ -140,8 +140,8 @@ class Measurement:
         """Forward passes per image."""
         return len(self.plan.layout.columns)
 
-    def probe(self, image: Tensor) -> int:
-        """How many classes the network knows: it sees one image ``(1, C, H, W)`` unshifted.
+    def count_classes(self, image: Tensor) -> int:
+        """Run the network on one unshifted image ``(1, C, H, W)``: the number of its logits.
 
         Raises:
             InputError: what `run` would raise on its first batch, before any work.
@@ -162,15 +162,15 @@ class Measurement:
     ) -> None:
         """Measure batch after batch; those of a restored state are skipped, once they are known to be the same.
 
-        The answers to a batch are fetched when the next one has been sent off, so that a GPU need not wait. An
-        interrupt leaves whole batches.
+        A batch is counted when the next one has been started, so that a GPU need not wait. An interrupt leaves whole
+        batches.
 
         Args:
             stream: images ``(B, C, H, W)`` with labels ``(B,)`` or None, see `batches`.
             on_batch: called after each batch with the images done so far.
             on_view: called after each forward pass with its number of images.
         """
-        waiting: list[_Sent] = []
+        waiting: list[_PendingBatch] = []
         sent = 0
         with self.network.measuring():
             try:
@@ -180,8 +180,8 @@ class Measurement:
                         self._check_seen(images, sent)
                     else:
                         displacements = self.plan.displacements(self.seed, sent, len(images))
-                        answers = self._ask(images, displacements, on_view)
-                        waiting.append(_Sent(sent, answers, displacements, labels, digest(images)))
+                        statistics = self._measure(images, displacements, on_view)
+                        waiting.append(_PendingBatch(sent, statistics, displacements, labels, digest(images)))
                     sent += len(images)
                     if len(waiting) > 1:
                         self._fetch(waiting, on_batch)
@@ -232,7 +232,7 @@ class Measurement:
         }
 
     def report(self) -> InvarianceReport:
-        """What was found on the images so far."""
+        """The report on the images so far."""
         statistics, curves, settings = self.accumulator.statistics(), self.accumulator.curves(), self.settings
         identity = [(name, value) for name, value in settings.items() if name not in ("compiled", "device")]
         return InvarianceReport(
@@ -248,7 +248,7 @@ class Measurement:
         )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` takes up: whole batches only."""
+        """The measurement so far, whole batches only, for `restore`."""
         return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.accumulator.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ class Measurement:
             )
         self.accumulator.restore(state["tally"])
 
-    def _fetch(self, waiting: list[_Sent], on_batch: Callable[[int], None] | None) -> None:
+    def _fetch(self, waiting: list[_PendingBatch], on_batch: Callable[[int], None] | None) -> None:
         """Count the first batch that waits; an interrupt in between neither loses nor doubles it."""
         if waiting[0].start == self.accumulator.images:
             self.accumulator.add(*waiting[0][1:])
@@ -272,7 +272,7 @@ class Measurement:
             on_batch(self.accumulator.images)
 
     def _identity(self) -> str:
-        whole = (self.plan, sorted(self._operator.items()), self.seed, self.network.precision, self.network.digest)
+        whole = (self.plan, sorted(vars(self._options).items()), self.seed, self.network.precision, self.network.digest)
         return repr((*whole, self._keep))
 
     def _prepare(self, images: Tensor, labels: Tensor | None) -> None:
@@ -280,20 +280,12 @@ class Measurement:
         _check_labels(labels, len(images))
         size = (images.shape[-2], images.shape[-1])
         if self._protocol is None:
-            self._protocol = make_protocol(
-                self._operator["protocol"],
-                size,
-                max_shift=self.plan.max_shift,
-                factors=self.plan.factors,
-                kernel=self._operator.get("kernel"),
-                input_size=self._operator.get("input_size"),
-                background=self._operator.get("background", 0.0),
-            )
+            self._protocol = self._options.make(size, max_shift=self.plan.max_shift, factors=self.plan.factors)
             self._channels = self.network.fit_channels(images.shape[1])
         elif size != self._protocol.image_size:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
-    def _ask(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> Answers:
+    def _measure(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> BatchStatistics:
         assert self._protocol is not None  # _prepare comes first
         places = displacements.to(self.network.device, non_blocking=True)
         scene, columns = Scene(self._protocol, self._floating(images)), self.plan.layout.columns
@@ -313,7 +305,9 @@ class Measurement:
                 on_view(len(view))
             return logits
 
-        return answer(self.plan.layout, logits_of, keep=self._keep, pair_statistics=self.accumulator.pair_statistics)
+        return measure_batch(
+            self.plan.layout, logits_of, keep=self._keep, pair_statistics=self.accumulator.pair_statistics
+        )
 
     def _floating(self, images: Tensor) -> Tensor:
         device, dtype = self.network.device, self.network.dtype

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.architectures.modes import check_network, evaluated, is_lazy
-from augkit.architectures.outputs import ask, check_logits
+from augkit.architectures.outputs import check_logits, run_network
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, RunError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
@@ -96,7 +96,7 @@ class Network:
             cudnn.allow_tf32, products.allow_tf32 = before
 
     def fit_channels(self, channels: int) -> str:
-        """Get ready for images of ``channels``; grey images are repeated for a network that wants red, green and blue.
+        """Set up for images of ``channels``; grey images are repeated for a network that wants red, green and blue.
 
         Returns:
             What was done, for the settings.
@@ -130,7 +130,7 @@ class Network:
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
-                logits: Tensor = ask(self._run, inputs)
+                logits: Tensor = run_network(self._run, inputs)
         except torch.OutOfMemoryError:
             raise RunError(
                 f"out of memory on {self.device}: {len(inputs)} images at once; lower the batch size"
@@ -146,7 +146,7 @@ class Network:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights, to tell one network from another."""
+        """SHA-256 of the weights, by which networks are told apart."""
         whole = hashlib.sha256()
         for name, values in self.model.state_dict().items():
             if not isinstance(values, Tensor):  # what a module of the user's own adds by `get_extra_state`
@@ -193,7 +193,7 @@ class CheckedForward:
             mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
             images = (images - mean) / std
         # A copy, since networks may write into what they are given.
-        logits: Tensor = ask(self.forward, images.to(self.dtype, copy=True))
+        logits: Tensor = run_network(self.forward, images.to(self.dtype, copy=True))
         check_logits(logits, len(images), least=1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

@@ -1,4 +1,4 @@
-"""What every image is seen under: one frozen description, and the displacements that it draws per image.
+"""The displacements under which every image is measured: one frozen plan, and the draws per image.
 
 A *view* is an image under one displacement; a *column* is the same kind of view for every image. Equal columns are
 one column, so that no forward pass is made twice: the unshifted image is shared by the accuracy, the curves, the
@@ -110,7 +110,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every image is seen under, beside the image itself.
+    """The displacements under which every image is measured, beside the image itself.
 
     Attributes:
         axis: ``shift`` or ``scale``: what a displacement is.

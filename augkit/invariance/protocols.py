@@ -2,7 +2,7 @@
 
 - ``crop``: the image has a margin and a window moves over it; content enters and leaves (Zhang 2019).
 - ``embed``: the image stands on a canvas and moves there (Azulay & Weiss 2019). The canvas is of one grey value, of
-  the image's mean colour (``mean``), or a blurred copy of the image (``blur``).
+  the image's mean color (``mean``), or a blurred copy of the image (``blur``).
 - ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023). A torus has no rescaling.
 
 A shift is in pixels of the network's input, x to the right and y down, with the sign of
@@ -166,6 +166,32 @@ class Scene:
         if self.protocol.name == "circular":
             return content.roll((y, x), (-2, -1)) if x or y else content
         return F.pad(content, (x, width - content.shape[-1] - x, y, height - content.shape[-2] - y))
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """A protocol by its name, before the size of the images is known; see `make_protocol`."""
+
+    protocol: str
+    kernel: str | None = None
+    input_size: tuple[int, int] | int | None = None
+    background: float | str = 0.0
+
+    def make(self, image_size: tuple[int, int], *, max_shift: float, factors: tuple[float, float]) -> Protocol:
+        """The protocol for images of one size that are displaced so far.
+
+        Raises:
+            InputError: as of `make_protocol`.
+        """
+        return make_protocol(
+            self.protocol,
+            image_size,
+            max_shift=max_shift,
+            factors=factors,
+            kernel=self.kernel,
+            input_size=self.input_size,
+            background=self.background,
+        )
 
 
 def make_protocol(

@@ -1,4 +1,4 @@
-"""What a measurement found: estimates for people, statistics per image for paired comparisons."""
+"""The result of a measurement: estimates for people, statistics per image for paired comparisons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CURVE_STATISTICS = {name: METRICS[name].needs[0] for name in CURVE_METRICS}
 
 @dataclass(frozen=True)
 class InvarianceReport:
-    """What `measure_invariance` found. Every metric is an `Estimate` with ``value``, ``low`` and ``high``.
+    """The result of `measure_invariance`. Every metric is an `Estimate` with ``value``, ``low`` and ``high``.
 
     Attributes:
         settings: plan, protocol, kernel, sizes, precision and seed: all that is needed to repeat it.
@@ -31,8 +31,8 @@ class InvarianceReport:
         curves: as ``curve``, for ``fraction``, ``direction`` and ``scale``.
         flips: for JSON, the most confident disagreements first.
         largest_logit_change: over all images, pairs and classes, absolute; a largest value has no interval.
-        log_probabilities: ``(N, S, K)`` float16 of all views, where they were asked for. Logarithms keep what
-            probabilities of that width lose, the small ones.
+        log_probabilities: ``(N, S, K)`` float16 of all views, with ``keep_probabilities``. Logarithms keep the small
+            probabilities, which would be 0 in that width.
     """
 
     settings: dict[str, Any]

@@ -23,6 +23,7 @@ from augkit.data import Images
 from augkit.data import batches as decoded
 from augkit.invariance import Measurement, Network, Plan
 from augkit.invariance.gallery import FlipPicture, flip_pictures
+from augkit.invariance.protocols import ProtocolOptions
 from augkit.measure.analyses import AnalysisInput, chosen_probes, probe
 from augkit.train.build import choose_device
 from augkit.train.load_model import LoadedModel
@@ -101,7 +102,7 @@ class MeasureSession:
         for name, found in sets.items():
             background = self.operator["background"]
             operator = self.operator | {"background": found.images.background if background is None else background}
-            measurement = Measurement(self.network, self.plan, operator, seed=options.seed or 0)
+            measurement = Measurement(self.network, self.plan, ProtocolOptions(**operator), seed=options.seed or 0)
             self.sets[name] = self._with_fitting_labels(measurement, name, found)
             self.measurements[name] = measurement
             if self.operator["protocol"] != "circular":  # the network sees images of one size
@@ -220,7 +221,7 @@ class MeasureSession:
         return self.folder / (f"ood{number}-{STATE}" if number else STATE)
 
     def _with_fitting_labels(self, measurement: Measurement, name: str, found: ImageSet) -> ImageSet:
-        outputs = measurement.probe(found.pixels([0]))
+        outputs = measurement.count_classes(found.pixels([0]))
         channels, notes = measurement.settings["channels"], list(found.notes)
         if not self.sets:
             notes.extend(self.loaded.notes)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
-from augkit.architectures.outputs import ask, check_logits
+from augkit.architectures.outputs import check_logits, run_network
 from augkit.augment.resample import resample
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
 from augkit.core.random_streams import EVALUATION, drawing
@@ -163,7 +163,7 @@ def _answer(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
     """Checked logits."""
     try:
         with autocast(recipe, inputs.device):
-            logits: Tensor = ask(model, inputs.to(weights_dtype(model)))
+            logits: Tensor = run_network(model, inputs.to(weights_dtype(model)))
     except torch.OutOfMemoryError:
         raise DeviceMemoryError(inputs.device) from None
     check_logits(logits, len(inputs))

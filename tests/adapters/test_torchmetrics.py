@@ -98,7 +98,7 @@ def test_several_shifts_of_an_image_and_half_precision_are_taken(name: str) -> N
     assert metric.compute().item() == pytest.approx(expected(name, p, q, labels), rel=1e-4)
 
 
-def test_laws() -> None:
+def test_equal_answers_give_zero_and_only_mac_depends_on_their_order() -> None:
     p, q, _ = pairs(50)
     same = {name: MAKE[name](logits=True) for name in ("change", "mac", "js", "consistency")}
     for name, metric in same.items():
@@ -250,7 +250,7 @@ def test_bad_input_gets_one_clear_line(p: Tensor, q: Tensor, message: str) -> No
         assert "\n" not in str(caught.value)
 
 
-def test_other_bad_input() -> None:
+def test_wrong_types_classes_and_options_get_one_clear_line() -> None:
     p = torch.full((3, 4), 0.25)
     with pytest.raises(InputTypeError, match="floating tensors"):
         TopOneChange().update(torch.ones(3, 4, dtype=torch.long), p)

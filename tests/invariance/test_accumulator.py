@@ -13,7 +13,8 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance import Estimate, Pairs, Plan
-from augkit.invariance.accumulator import FLIPS, PAIR_STATISTICS, Accumulator, Flip, answer, digest, smallest_integer
+from augkit.invariance.accumulator import FLIPS, Accumulator, Flip, digest, smallest_integer
+from augkit.invariance.batch_statistics import PAIR_STATISTICS, measure_batch
 from augkit.invariance.information import FACTORS
 from augkit.invariance.metrics import names_of
 from augkit.invariance.plan import line_path, one_shift, square_grid
@@ -46,7 +47,7 @@ def accumulated(
     for size in sizes or (len(logits),):
         part = slice(start, start + size)
         rows = logits[part]
-        answers = answer(plan.layout, lambda k, rows=rows: rows[:, k])
+        answers = measure_batch(plan.layout, lambda k, rows=rows: rows[:, k])
         accumulator.add(
             answers, moved[part], None if labels is None else labels[part], torch.arange(start, start + size)
         )
@@ -193,7 +194,7 @@ def test_each_view_is_asked_for_once_and_in_order() -> None:
         asked.append(k)
         return logits[:, k]
 
-    answer(PLAN.layout, logits_of)
+    measure_batch(PLAN.layout, logits_of)
     assert asked == list(range(len(PLAN.layout.columns)))
 
 
@@ -220,7 +221,7 @@ def test_state_goes_through_a_file(tmp_path: object) -> None:
     again.restore(torch.load(f"{tmp_path}/state.pt", weights_only=True))
     rest = logits[6:]
     moved = PLAN.displacements(0, 0, 10)[6:]
-    again.add(answer(PLAN.layout, lambda k: rest[:, k]), moved, labels[6:], torch.arange(6, 10))
+    again.add(measure_batch(PLAN.layout, lambda k: rest[:, k]), moved, labels[6:], torch.arange(6, 10))
     assert (again.images, again.classes) == (10, 4)
     assert [flip.to_dict("shift") for flip in again.flips] == [flip.to_dict("shift") for flip in whole.flips]
     for name, values in whole.statistics().items():
@@ -235,7 +236,7 @@ def test_a_state_of_fewer_statistics_goes_on_with_those() -> None:
     again = Accumulator(PLAN.layout)
     again.restore(old)
     moved = PLAN.displacements(0, 0, 10)[6:]
-    answers = answer(PLAN.layout, lambda k: logits[6:, k], pair_statistics=again.pair_statistics)
+    answers = measure_batch(PLAN.layout, lambda k: logits[6:, k], pair_statistics=again.pair_statistics)
     again.add(answers, moved, None, torch.arange(6, 10))
     whole = accumulated(logits).statistics()
     assert set(whole) - set(again.statistics()) == set(PAIR_STATISTICS) - {"mac"}
@@ -266,12 +267,14 @@ def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(InputError, match="4 classes, got label 4"):
         accumulated(logits, torch.tensor([0, 4, 1]))
     accumulator = accumulated(logits)
-    answers = answer(PLAN.layout, lambda k: logits[:, k])
+    answers = measure_batch(PLAN.layout, lambda k: logits[:, k])
     with pytest.raises(InputError, match="for all batches or for none"):
         accumulator.add(answers, PLAN.displacements(0, 3, 3), torch.zeros(3, dtype=torch.int64), torch.arange(3))
     wider = made_up(0, 3, classes=5)
     with pytest.raises(InputError, match="expected 4 logits as before, got 5"):
-        accumulator.add(answer(PLAN.layout, lambda k: wider[:, k]), PLAN.displacements(0, 3, 3), None, torch.arange(3))
+        accumulator.add(
+            measure_batch(PLAN.layout, lambda k: wider[:, k]), PLAN.displacements(0, 3, 3), None, torch.arange(3)
+        )
 
 
 def test_digests_tell_images_apart_whatever_the_batch() -> None:

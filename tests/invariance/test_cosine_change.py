@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from augkit.invariance import Pairs, Plan, learned_invariance, measure_invariance
-from augkit.invariance.accumulator import Accumulator, answer
+from augkit.invariance.accumulator import Accumulator
+from augkit.invariance.batch_statistics import measure_batch
 from augkit.invariance.learned import VARIABILITIES
 from augkit.invariance.metrics import KEPT, cosine_change
 from augkit.invariance.report import estimates
@@ -42,7 +43,7 @@ def accumulated(logits: Tensor, sizes: tuple[int, ...]) -> Accumulator:
     moved = PLAN.displacements(0, 0, len(logits))
     for size in sizes:
         rows, part = logits[start : start + size], slice(start, start + size)
-        answers = answer(PLAN.layout, lambda k, rows=rows: rows[:, k])
+        answers = measure_batch(PLAN.layout, lambda k, rows=rows: rows[:, k])
         accumulator.add(answers, moved[part], None, torch.arange(start, start + size))
         start += size
     return accumulator

@@ -16,6 +16,7 @@ from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import InvarianceReport, Measurement, Network, Plan
 from augkit.invariance.measurement import batches
 from augkit.invariance.plan import full_plan
+from augkit.invariance.protocols import ProtocolOptions
 
 
 def test_batches_may_stream_by() -> None:
@@ -53,7 +54,7 @@ class Stopped(nn.Module):
 
 
 def measurement_of(model: nn.Module, seed: int = 0) -> Measurement:
-    return Measurement(Network(model), full_plan("shift", 2.0, 2), {"protocol": "crop"}, seed=seed)
+    return Measurement(Network(model), full_plan("shift", 2.0, 2), ProtocolOptions("crop"), seed=seed)
 
 
 def same(a: InvarianceReport, b: InvarianceReport) -> bool:
@@ -95,15 +96,15 @@ def test_a_state_belongs_to_one_network_plan_and_images() -> None:
             again.run(batches(other, None, size))
 
 
-def test_grey_images_are_repeated_for_a_network_that_wants_colour() -> None:
+def test_grey_images_are_repeated_for_a_network_that_wants_color() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     grey = photo_like(5, 16)
     report = augkit.measure_invariance(net, grey, max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])
-    colour = augkit.measure_invariance(
+    color = augkit.measure_invariance(
         net, grey.expand(-1, 3, -1, -1), max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]
     )
     assert report.settings["channels"] == "1 repeated to 3"
-    assert report.js.value == pytest.approx(colour.js.value, rel=1e-4)
+    assert report.js.value == pytest.approx(color.js.value, rel=1e-4)
     with pytest.raises(InputError, match="the model expects 3 channels, the images have 2"):
         augkit.measure_invariance(net, grey.expand(-1, 2, -1, -1), max_shift=2)
 

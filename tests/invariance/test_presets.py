@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from augkit.invariance import Measurement, Network
 from augkit.invariance.measurement import batches
 from augkit.invariance.presets import PRESETS
+from augkit.invariance.protocols import ProtocolOptions
 
 IMAGE_SIZE = {"zhang2019": 64, "azulay-weiss2019": 24}
 
@@ -24,8 +25,8 @@ def measured(name: str) -> Measurement:
     preset = PRESETS[name]
     side = IMAGE_SIZE.get(name, 40)
     images = torch.rand(20, 1, side, side, generator=torch.Generator().manual_seed(0))
-    operator = {"protocol": preset.protocol, "kernel": preset.kernel, "background": preset.background}
-    measurement = Measurement(Network(Patches()), preset.plan, operator)
+    options = ProtocolOptions(preset.protocol, preset.kernel, background=preset.background)
+    measurement = Measurement(Network(Patches()), preset.plan, options)
     measurement.run(batches(images, torch.zeros(20, dtype=torch.int64), 7))
     return measurement
 

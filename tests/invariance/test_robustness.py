@@ -175,11 +175,11 @@ def test_autocast_changes_nothing_in_an_op_alone(op: Any) -> None:
 @pytest.mark.parametrize("augment", PIPELINES.values(), ids=PIPELINES)
 def test_channels_last(augment: Augment) -> None:
     rgb = torch.rand(4, 3, *SIZE)
-    coloured = Augment(
+    colored = Augment(
         *augment.ops, K.ColorJiggle(0.2, 0.2, 0.2, 0.1, p=1.0), kernel=augment.kernel, padding=augment.padding
     )
     for images in (rgb, rgb.double(), (rgb * 255).to(torch.uint8), rgb.clone().requires_grad_()):
-        for module in (augment, coloured):
+        for module in (augment, colored):
             plain = seeded(module, images)
             last = seeded(module, images.contiguous(memory_format=torch.channels_last))
             assert is_last(last)

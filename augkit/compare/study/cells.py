@@ -31,7 +31,7 @@ from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Images
-from augkit.invariance.probes import locate
+from augkit.data.localization import locate
 from augkit.train.build import fresh_model, load_recipe_data
 from augkit.train.evaluate import calling
 from augkit.train.load_model import load_model

@@ -41,6 +41,7 @@ from augkit.invariance.learned import (
     too_little,
 )
 from augkit.invariance.metrics import METRICS
+from augkit.invariance.report import CURVE_STATISTICS
 
 # "image set|statistic" or "image set|statistic@length" to one number per image, or a row of numbers.
 Columns = Mapping[str, np.ndarray]
@@ -129,7 +130,9 @@ class ColumnTable:
         On the response curve an image has two views, of which JS is what they say about the shift; what the answers
         say in all is taken from the pairs.
         """
-        of_curve = {} if at is None else {"js": f"js@{at:g}", "changed": f"changed@{at:g}", "shift_bits": f"js@{at:g}"}
+        of_curve = {} if at is None else {name: f"{name}@{at:g}" for name in CURVE_STATISTICS.values()}
+        if at is not None:
+            of_curve["shift_bits"] = of_curve[CURVE_STATISTICS["js"]]
         return [
             {need: self._column(arm, seed, measure, f"{images}|{of_curve.get(need, need)}") for need in needs}
             for seed in self.seeds
@@ -363,8 +366,8 @@ COMPUTE: dict[str, Callable[[ColumnTable, Part, str], Effect]] = {
     "slope": _slope,
     "growth": _growth,
     "half_life": _half_life,
-    "top1_change": _difference("changed"),
-    "accuracy_difference": _difference("correct"),
+    "top1_change": _difference(METRICS["top1_change"].needs[0]),
+    "accuracy_difference": _difference(METRICS["accuracy"].needs[0]),
     "layer_loss": _difference("layer_loss"),
     "probe": _probe,
 }

@@ -19,7 +19,7 @@ class Call:
     """Arguments, in which every tensor is an `Operand`, and the result for the images at hand.
 
     Attributes:
-        order: number of the step in the walk.
+        order: number of the step in the trace.
     """
 
     args: tuple[Any, ...]

@@ -1,6 +1,6 @@
 """Is a network exactly invariant to shifts on the torus, and if not, where does it begin?
 
-Two answers must agree. The *structure*: a walk through the network, layer by layer (`walk`), in which each layer
+Two answers must agree. The *structure*: a trace of the network, layer by layer (`trace_states`), in which each layer
 keeps integer or fractional shifts by proof or ends them. The *logits*: how much they move, in float64, for random
 images and shifts. A network is certified only where the structure says yes and the logits do not move. One that is
 broken in structure is not certified even if its logits happen to stand still, such as those of a constant network.
@@ -24,13 +24,13 @@ from augkit.architectures.modes import as_written, check_network, copied, is_laz
 from augkit.architectures.outputs import check_logits, logits_in, reason
 from augkit.augment.resample import check_size, fourier_shift
 from augkit.core.errors import InputError, OddMapWarning
-from augkit.invariance.certificate.state import Equivariant, Level, Lost, State, Trouble
-from augkit.invariance.certificate.trace import Step, Walk, walk
+from augkit.invariance.certificate.state import Equivariant, Level, Limitation, Lost, State
+from augkit.invariance.certificate.trace import Step, Trace, trace_states
 
 Verdict = Literal["integer", "fractional", "none", "refused"]
 
 # Every residue of small strides, along each axis and along both, and distances beyond the strides: a short shift may
-# change the phases of polyphase samplings alone, and move no coarse map. The first few are the telling ones.
+# change the phases of polyphase samplings alone, and move no coarse map. The first few show most.
 INTEGER_SHIFTS = ((1, 0), (5, 7), (13, -11), (0, 1), (1, 1), (2, -1), (-3, 2), (-26, 22))
 FRACTIONAL_SHIFTS = ((0.5, 0.5), (1 / 3, -2 / 3), (-0.25, 1.7), (0.5, 0.0), (0.0, 0.5))
 FEW = 3  # shifts of each kind that show how far the logits of a broken network move
@@ -165,14 +165,14 @@ def certify(
         warnings.simplefilter("ignore", OddMapWarning)  # the certificate says it
         network, batch = _prepared(model, batch, calibrate)
         logits = _logits(network, batch)
-        walked = _agreeing(walk(network, batch.clone()), logits, tolerance)
-        few = FEW if isinstance(walked.state, Lost) else None
+        traced = _agreeing(trace_states(network, batch.clone()), logits, tolerance)
+        few = FEW if isinstance(traced.state, Lost) else None
         shifts = INTEGER_SHIFTS[:few], FRACTIONAL_SHIFTS[:few]
         integer, fractional = (_moved(network, batch, logits, own) for own in shifts)
     check = LogitCheck(
         integer, fractional, float(logits.abs().max()), tolerance, sum(map(len, shifts)), images, seed, calibrate
     )
-    return _verdict(walked, check, size)
+    return _verdict(traced, check, size)
 
 
 def _checked(
@@ -240,48 +240,48 @@ def _moved(network: nn.Module, batch: Tensor, logits: Tensor, shifts: tuple[tupl
     return largest
 
 
-def _agreeing(walked: Walk, logits: Tensor, tolerance: float) -> Walk:
-    """The walk, unless what it traced is not what the network computes."""
-    if isinstance(walked.state, Lost):
-        return walked
-    output = walked.output
+def _agreeing(traced: Trace, logits: Tensor, tolerance: float) -> Trace:
+    """The trace, unless it gives other logits than the network; then a refusal."""
+    if isinstance(traced.state, Lost):
+        return traced
+    output = traced.output
     close = isinstance(output, Tensor) and output.shape == logits.shape
     if close and float((output - logits).abs().max()) <= tolerance * float(logits.abs().max()):
-        return walked
+        return traced
     why = "its trace gives other logits than the network: its Python code takes another path, or it is random"
-    return dataclasses.replace(walked, state=Lost(Trouble(why, refused=True)))
+    return dataclasses.replace(traced, state=Lost(Limitation(why, refused=True)))
 
 
-def _verdict(walked: Walk, check: LogitCheck, size: tuple[int, int]) -> Certificate:
-    state = walked.state
+def _verdict(traced: Trace, check: LogitCheck, size: tuple[int, int]) -> Certificate:
+    state = traced.state
     if isinstance(state, Lost):
-        trouble = state.trouble
-        verdict: Verdict = "refused" if trouble.refused else "none"
+        limitation = state.limitation
+        verdict: Verdict = "refused" if limitation.refused else "none"
     else:
-        verdict, trouble = _structural(state)
+        verdict, limitation = _structural(state)
         moves = check.integer_moves or (verdict == "fractional" and check.fractional_moves)
         if moves and verdict in ("integer", "fractional"):
             kind = "integer" if check.integer_moves else "fractional"
             why = f"every layer allows {verdict} shifts, yet the logits move under {kind} ones: a layer hides something"
-            verdict, trouble = "refused", Trouble(why, refused=True)
-    mend = _divisible(walked, size) if trouble.needs_divisible else trouble.mend
-    return Certificate(verdict, trouble.layer, trouble.type, trouble.why, mend, size, walked.steps, check)
+            verdict, limitation = "refused", Limitation(why, refused=True)
+    mend = _divisible(traced, size) if limitation.needs_divisible else limitation.mend
+    return Certificate(verdict, limitation.layer, limitation.type, limitation.why, mend, size, traced.steps, check)
 
 
-def _structural(state: State) -> tuple[Verdict, Trouble]:
+def _structural(state: State) -> tuple[Verdict, Limitation]:
     if not isinstance(state, Equivariant):
-        return "refused", Trouble("its output is a choice of a grid, not logits", refused=True)
+        return "refused", Limitation("its output is a choice of a grid, not logits", refused=True)
     if state.moves:
-        return "none", Trouble("its output still has places, which move with the image", "global average pooling")
+        return "none", Limitation("its output still has places, which move with the image", "global average pooling")
     if state.level == Level.FRACTIONAL:
-        return "fractional", Trouble("every layer commutes with fractional shifts, and the head forgets the place")
-    return "integer", state.limit or Trouble("a layer keeps integer shifts alone")
+        return "fractional", Limitation("every layer commutes with fractional shifts, and the head forgets the place")
+    return "integer", state.limit or Limitation("a layer keeps integer shifts alone")
 
 
-def _divisible(walked: Walk, size: tuple[int, int]) -> str:
+def _divisible(traced: Trace, size: tuple[int, int]) -> str:
     """The input sizes at which every polyphase sampling divides its map: multiples of all their strides together."""
     factor, side = 1, size[0]
-    for step in walked.steps:
+    for step in traced.steps:
         if step.type.endswith("PolyphaseSampling") and step.size is not None and step.size[0] < side:
             factor, side = factor * math.ceil(side / step.size[0]), step.size[0]  # ceil(side / stride) are left
     sizes = [[n // factor * factor for n in size], [-(-n // factor) * factor for n in size]]

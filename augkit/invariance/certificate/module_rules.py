@@ -18,9 +18,9 @@ from augkit.invariance.certificate.state import (
     Axis,
     Broken,
     Equivariant,
+    Limitation,
     Operand,
     Phase,
-    Trouble,
     Window,
     breaks,
     nonlinear,
@@ -186,7 +186,7 @@ def _check_grid(x: Operand, stride: int) -> None:
         raise breaks("samples a padded map", "sample the map itself")
     if H % stride or W % stride:
         raise Broken(
-            Trouble(
+            Limitation(
                 f"a {H} x {W} map does not divide into grids of stride {stride}, so that no grid closes on the torus",
                 needs_divisible=True,
             )

@@ -1,4 +1,4 @@
-"""What the walk knows about a value: which shifts of the input it follows, and on which grid.
+"""What a trace knows about a value: which shifts of the input it follows, and on which grid.
 
 On a torus a map follows the input when a shift of the input by ``g`` pixels shifts the map, and nothing else. How
 far is written per axis as ``unit * t``, where ``t`` is what the *frame* moved by: the input itself, or the grid
@@ -28,7 +28,7 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Limitation:
     """Why a guarantee ends at a layer, and what would mend it; ``refused`` where the layer cannot be judged."""
 
     why: str
@@ -40,22 +40,22 @@ class Trouble:
     order: int = 0
 
 
-class Broken(Exception):  # noqa: N818 (a rule's verdict, caught by the walk)
+class Broken(Exception):  # noqa: N818 (a rule's verdict, caught by the trace)
     """Raised by a rule: the output follows no shift, or cannot be judged."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.why)
-        self.trouble = trouble
+    def __init__(self, limitation: Limitation) -> None:
+        super().__init__(limitation.why)
+        self.limitation = limitation
 
 
 def breaks(why: str, mend: str | None = None) -> Broken:
     """The layer provably treats places differently."""
-    return Broken(Trouble(why, mend))
+    return Broken(Limitation(why, mend))
 
 
 def unseen(why: str, mend: str | None = None) -> Broken:
     """The layer cannot be judged."""
-    return Broken(Trouble(why, mend, refused=True))
+    return Broken(Limitation(why, mend, refused=True))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Equivariant:
     axes: tuple[Axis | None, Axis | None] = (None, None)
     frame: tuple[Any, ...] = ()
     clean: bool = True
-    limit: Trouble | None = field(default=None, compare=False)
+    limit: Limitation | None = field(default=None, compare=False)
 
     @property
     def moves(self) -> bool:
@@ -110,7 +110,7 @@ class Equivariant:
         for axis in self.axes:
             if axis is not None and axis.unit.denominator > 1:
                 raise breaks(f"{why}, on a map that a shift of the input by one pixel moves by {axis.unit} pixel", mend)
-        limit = Trouble(why, mend) if self.level == Level.FRACTIONAL else self.limit
+        limit = Limitation(why, mend) if self.level == Level.FRACTIONAL else self.limit
         return replace(self, level=Level.INTEGER, limit=limit, clean=False)
 
 
@@ -129,7 +129,7 @@ class Phase:
 class Lost:
     """A value that follows no shift, or that cannot be judged."""
 
-    trouble: Trouble
+    limitation: Limitation
 
 
 State = Equivariant | Phase | Lost
@@ -168,7 +168,7 @@ def combined(operands: Iterable[Operand], ndim: int | None = None) -> Equivarian
         return FIXED
     level = min((o.state.level for o in operands), default=Level.FRACTIONAL)
     limits = [o.state.limit for o in operands if o.state.limit is not None]
-    limit = min(limits, key=lambda trouble: trouble.order, default=None)
+    limit = min(limits, key=lambda limitation: limitation.order, default=None)
     moving = [o for o in operands if o.state.moves]
     if not moving:
         return Equivariant(level, limit=limit)
@@ -269,7 +269,7 @@ def _slid(axis: Axis, size: int, window: Window, border: str, mend: str) -> tupl
         faults["circular padding of a map that is padded already repeats the wrong pixels"] = "pad once"
     length = (size + window.pad - reach - 1) // stride + 1
     period = axis.period // stride
-    # A padded strided map is told of its stride and padding; its size follows from them.
+    # The stride and padding of a strided map are given; its size follows from them.
     if not faults and length < period:
         faults[f"without enough padding the map shrinks from {axis.period} to {length} pixels and loses its border"] = (
             "padding_mode='circular' with padding that keeps the size"

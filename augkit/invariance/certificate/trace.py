@@ -1,4 +1,4 @@
-"""The walk: `torch.fx` traces a network, and every layer says what becomes of the shifts that its input follows.
+"""Traces of networks: `torch.fx` runs through the layers, and a rule per layer says which shifts its output follows.
 
 The trace carries values: a proxy knows the tensor that it stands for and its state, so that shapes are plain
 numbers, and the traced logits can be compared with those of the network. Nothing is guessed: what has no rule, and
@@ -28,10 +28,10 @@ from augkit.invariance.certificate.state import (
     Broken,
     Equivariant,
     Level,
+    Limitation,
     Lost,
     Operand,
     State,
-    Trouble,
     combined,
     unseen,
 )
@@ -41,7 +41,7 @@ PLAIN = {"shape", "dtype", "device", "ndim", "layout", "is_cuda", "is_sparse", "
 
 @dataclass(frozen=True)
 class Step:
-    """One layer of the walk.
+    """One layer of a trace.
 
     Attributes:
         layer: qualified name of the module, or of the function within its module.
@@ -59,7 +59,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Trace:
     """Steps in the order of execution; the state and the value of the output, None where the trace ended early."""
 
     steps: tuple[Step, ...]
@@ -67,21 +67,23 @@ class Walk:
     output: Any
 
 
-def walk(model: nn.Module, images: Tensor) -> Walk:
+def trace_states(model: nn.Module, images: Tensor) -> Trace:
     """Trace a network in evaluation mode on one batch of images ``(B, C, H, W)``."""
     root = _Root(model)
-    walker = _Walker(images, {id(module): name for name, module in model.named_modules()})
+    tracer = _StateTracer(images, {id(module): name for name, module in model.named_modules()})
     state: State
     try:
-        walker.trace(root)
+        tracer.trace(root)
     except Exception as error:  # the network's own code ran on proxies, and may raise anything
         # A layer that breaks is the better answer: what comes after it cannot bring invariance back.
-        trouble = error.trouble if isinstance(error, Broken) else Trouble(_reason(error), refused=True)
-        trouble = trouble if trouble.layer is not None else replace(trouble, layer=walker.where, type=walker.what)
-        return Walk(tuple(walker.steps), Lost(walker.first or trouble), None)
+        limitation = error.limitation if isinstance(error, Broken) else Limitation(_reason(error), refused=True)
+        limitation = (
+            limitation if limitation.layer is not None else replace(limitation, layer=tracer.where, type=tracer.what)
+        )
+        return Trace(tuple(tracer.steps), Lost(tracer.first or limitation), None)
     output = root.output
     state = output.state if isinstance(output, _Proxy) else FIXED
-    return Walk(tuple(walker.steps), state, output.tensor if isinstance(output, _Proxy) else output)
+    return Trace(tuple(tracer.steps), state, output.tensor if isinstance(output, _Proxy) else output)
 
 
 def _reason(error: Exception) -> str:
@@ -120,12 +122,12 @@ class _Proxy(fx.Proxy):
         return iter(self.unbind(0))
 
 
-class _Walker(fx.Tracer):
+class _StateTracer(fx.Tracer):
     def __init__(self, images: Tensor, names: dict[int, str]) -> None:
         super().__init__()
         self.images, self.names = images, names
         self.steps: list[Step] = []
-        self.first: Trouble | None = None  # the first layer that breaks
+        self.first: Limitation | None = None  # the first layer that breaks
         self.where, self.what = "", ""  # the layer at hand
         self._running = False
         self._without_rule = ""  # why the layer at hand has none
@@ -151,9 +153,9 @@ class _Walker(fx.Tracer):
         call = Call(operands[0], operands[1], order=len(self.steps) + 1)
         states: list[State] = [operand.state for operand in call.operands()]
         result, changed = self._run(kind, target, args, kwargs)
-        lost = [state.trouble for state in states if isinstance(state, Lost)]
+        lost = [state.limitation for state in states if isinstance(state, Lost)]
         if lost:
-            state: Any = Lost(min(lost, key=lambda trouble: trouble.order))
+            state: Any = Lost(min(lost, key=lambda limitation: limitation.order))
         else:
             state = self._judge(rule, replace(call, result=result))
         if changed:
@@ -218,15 +220,15 @@ class _Walker(fx.Tracer):
             self._running = True  # a rule may run a part of its module
             return _noted(rule(call), self.where, self.what, call.order)
         except Broken as broken:
-            trouble = replace(broken.trouble, layer=self.where, type=self.what, order=call.order)
+            limitation = replace(broken.limitation, layer=self.where, type=self.what, order=call.order)
         except Exception as error:  # a rule met arguments that it was not written for
             why = f"its arguments are not understood ({type(error).__name__}: {str(error)[:80]})"
-            trouble = Trouble(why, None, True, layer=self.where, type=self.what, order=call.order)
+            limitation = Limitation(why, None, True, layer=self.where, type=self.what, order=call.order)
         finally:
             self._running = False
-        if self.first is None and not trouble.refused:
-            self.first = trouble
-        return Lost(trouble)
+        if self.first is None and not limitation.refused:
+            self.first = limitation
+        return Lost(limitation)
 
     def _spread(self, result: Any, state: Any) -> None:
         """An operation in place changes every value that shares its memory."""
@@ -248,7 +250,7 @@ class _Walker(fx.Tracer):
             return tuple(items) if type(result) in (tuple, list) else type(result)(items)  # or torch.return_types
         if not isinstance(result, Tensor):
             if isinstance(state, Lost) and self.what.removeprefix("function ") not in SHAPE_METHODS:
-                raise Broken(state.trouble)
+                raise Broken(state.limitation)
             return result
         if result.is_floating_point():  # not the phases of a sampling
             self._record(result, state)
@@ -277,7 +279,7 @@ def _side(result: Tensor, dim: int | None) -> int:
 
 def _state_name(state: State) -> str:
     if isinstance(state, Lost):
-        return "unknown" if state.trouble.refused else "none"
+        return "unknown" if state.limitation.refused else "none"
     return state.level.name.lower() if isinstance(state, Equivariant) else "integer"
 
 

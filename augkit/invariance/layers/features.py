@@ -8,9 +8,9 @@ from augkit.core.errors import unknown_name
 
 
 class Penultimate:
-    """Hooks that keep the features of the latest forward pass: what the last ``nn.Linear`` to run was given.
+    """Hooks that keep the features of the latest forward pass: the input of the last ``nn.Linear`` that ran.
 
-    With ``name``, what the module of that name gave instead. `features` flattens them to ``(B, D)``. Use it as
+    With ``name``, the output of the module of that name instead. `features` flattens them to ``(B, D)``. Use it as
     a context, which removes the hooks.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Hooks that record what each module of a network is given and gives in one forward pass.
+"""Hooks that record the inputs and the output of each module in one forward pass.
 
 Which modules count, what a map is, and how its stride is found, is said at the head of
 `augkit.invariance.layers.equivariance`.
@@ -175,7 +175,7 @@ class Tracer:
         return tensor.ndim == 2 or is_map(tensor, (self._now.images.shape[-2], self._now.images.shape[-1]))
 
     def _index(self, tensor: Tensor) -> int:
-        """Of the value that ``tensor`` is, recorded now where it is the work of no module."""
+        """The index of the value that ``tensor`` holds; it is recorded now where no module made it."""
         index, version = self._known.get(tensor, (None, None))
         if index is None or version != write_count(tensor):
             index = self._record(tensor.detach().clone())

@@ -1,6 +1,6 @@
-"""Probes for a study of claims about shifts: what a run and its measured variability do not tell; and a task for one.
+"""Measurements for studies of claims about shifts, beside the variability of a run.
 
-Each is one plain function. Where it can, it gives one number per image ``(N,)``, float64 on the CPU, so that images
+A probe is one plain function. Where it can, it gives one number per image ``(N,)``, float64 on the CPU, so that images
 and training seeds can be resampled afterwards. All that is drawn is drawn per image, from the seed and the number
 of the image: the batch size does not matter. Shifts are ``(x, y)`` in pixels, x to the right and y down.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from augkit.data.localization import locate
 from augkit.invariance.probes.layers import (
     LayerDecibels,
     LayerVariability,
@@ -44,7 +43,6 @@ __all__ = [
     "exactness",
     "layer_loss",
     "layer_variability",
-    "locate",
     "pixel_sharpness",
     "rotation_variability",
 ]

@@ -1,4 +1,4 @@
-"""Probes of layers: how a convolution moves with its input, and where along a network that or invariance is lost."""
+"""Probes of layers: how a convolution moves with its input, and where along a network equivariance is lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LayerVariability(NamedTuple):
 
     @property
     def values(self) -> np.ndarray:
-        """``(L,)`` mean distance moved over mean distance apart; NaN where features do not tell images apart."""
+        """``(L,)`` mean distance moved over mean distance apart; NaN where all images have the same features."""
         moved, apart = self.moved.mean(0), self.apart.mean(0)
         return np.divide(moved, apart, out=np.full_like(moved, math.nan), where=apart > 0)
 
@@ -107,7 +107,7 @@ def layer_loss(
 ) -> LayerDecibels:
     """Signal-to-error ratio in dB of every layer under circular shifts, and what each downsampling layer loses.
 
-    The layers are those of `augkit.invariance.layerwise_equivariance`, which is asked image by image. The losses are
+    The layers are those of `augkit.invariance.layerwise_equivariance`, which is run image by image. The losses are
     those of the innermost layers that give a map of larger stride than they are given; the maximum of an
     `augkit.architectures.DenseMaxPool2d` right before belongs to them. A layer that is given the image itself, which
     has no error yet, has none.
@@ -119,16 +119,15 @@ def layer_loss(
         mean, std, device: as in `augkit.measure_invariance`.
         seed: of the shifts.
     """
-    how: dict[str, Any] = {"mean": mean, "std": std, "device": device}
     rows, names = [], []
     for n, image in enumerate(images.split(1)):
         shifts = torch.from_numpy(stream(seed, LAYERS, n).uniform(-max_shift, max_shift, (draws, 2)))
-        found = layerwise_equivariance(model, image, shifts=shifts, shares=False, **how)
+        found = layerwise_equivariance(model, image, shifts=shifts, shares=False, mean=mean, std=std, device=device)
         rows.append([layer.decibels.value for layer in found])
         names = [layer.name for layer in found]
     decibels = np.array(rows)
     column = dict(zip(names, decibels.T, strict=True))
-    with evaluating(model, images[:1], **how) as network, Tracer(model) as tracer:
+    with evaluating(model, images[:1], mean=mean, std=std, device=device) as network, Tracer(model) as tracer:
         given = _downsampling(tracer.run(network, network.load(images[:1])))
     return LayerDecibels(names, decibels, {name: column[before] - column[name] for name, before in given.items()})
 
@@ -146,7 +145,7 @@ def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with 
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> LayerVariability:
-    """Where along the layers a network stops to vary: how far a whole shift moves the features of each block.
+    """Where along the layers a network stops varying: how far a whole shift moves the features of each block.
 
     Features are maps averaged over their pixels, and vectors as they are. The distance ``|z(T x) - z(x)|`` is set
     against the typical ``|z(x) - z(x')|`` to other images, as in `augkit.invariance.relative_invariance`. Blocks are
@@ -192,7 +191,7 @@ def _coarsens(record: Pass, call: Call) -> bool:
     before, after = (record.values[k] for k in (call.inputs[0], call.output))
     if before.stride is None or after.stride is None:
         return False
-    # A global pool leaves no map in which a shift could be told.
+    # A global pool leaves no map in which a shift could be seen.
     return after.stride > before.stride and max(after.tensor.shape[-2:]) > 1
 
 

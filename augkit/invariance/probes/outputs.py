@@ -1,4 +1,4 @@
-"""Probes of what a network answers: to whole shifts, to one pixel along the diagonal, to rotations."""
+"""Probes of the output of a network: under whole shifts, one pixel along the diagonal, and rotations."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each 
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> Tensor:
-    """What a network answers to an image and to the image rotated about its centre.
+    """Class probabilities of an image and of the image rotated about its centre.
 
-    Outside the inscribed disc images are ``background`` first, so that no corner tells the angle; the disc ends
+    Outside the inscribed disc images are ``background`` first, so that no corner shows the angle; the disc ends
     within two pixels, as a sharp edge would ring.
 
     Args:

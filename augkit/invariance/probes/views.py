@@ -1,4 +1,4 @@
-"""What the probes share: views of images under displacements of their own, and a network that is asked about them."""
+"""What probes share: views of images under displacements drawn per image, and the logits of these views."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_shifts_beyond_the_margin_and_other_sizes_are_refused() -> None:
 
 def test_every_probe_is_listed() -> None:
     named = {name for name in probes.__all__ if name[0].islower()}
-    assert set(probes.PROBES) == named - {"locate"}
+    assert set(probes.PROBES) == named
     given = {"model", "images", "protocol"}
     for name, probe in probes.PROBES.items():
         needed = {key for key, value in inspect.signature(probe).parameters.items() if value.default is value.empty}
