@@ -9,7 +9,6 @@ import torch
 import augkit
 from augkit.core.errors import InputError
 from augkit.data import Dataset, Images, localization
-from augkit.invariance import probes
 from augkit.train.evaluate import evaluate
 from augkit.train.recipe import Recipe
 
@@ -34,7 +33,7 @@ def watched(digits: Dataset) -> Watched:
 
 def test_located_images_lie_where_their_labels_say(digits: Dataset) -> None:
     source = watched(digits)
-    task = probes.locate(source, canvas=19, cells=3, seed=5)
+    task = localization.locate(source, canvas=19, cells=3, seed=5)
     kept = source.train.images.clone()
     parts = [(task.train, source.train), (task.validation, source.validation)]
     assert source.opened == 0
@@ -57,7 +56,7 @@ def test_located_images_lie_where_their_labels_say(digits: Dataset) -> None:
 
 
 def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None:
-    task = probes.locate(digits, canvas=16, cells=2)
+    task = localization.locate(digits, canvas=16, cells=2)
     assert len(task.classes) == 4
     for placed, original in ((task.train, digits.train), (task.open_test(), digits.open_test())):
         counts = torch.bincount(placed.labels, minlength=4)
@@ -66,8 +65,8 @@ def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None
             inside = torch.bincount(placed.labels[original.labels == digit], minlength=4)
             assert inside.max() - inside.min() <= 1
     again, other = (
-        probes.locate(digits, canvas=16, cells=2),
-        probes.locate(digits, canvas=16, cells=2, seed=1),
+        localization.locate(digits, canvas=16, cells=2),
+        localization.locate(digits, canvas=16, cells=2, seed=1),
     )
     assert torch.equal(again.train.images, task.train.images)
     assert torch.equal(again.train.labels, task.train.labels)
@@ -84,7 +83,7 @@ def test_splits_are_placed_independently(digits: Dataset) -> None:
 
     source = Twice.__new__(Twice)
     source.__dict__.update(digits.__dict__)
-    task = probes.locate(source, canvas=16)
+    task = localization.locate(source, canvas=16)
     assert (task.train.labels == task.validation.labels).double().mean() < 0.2
 
 
@@ -99,15 +98,15 @@ def test_uneven_cells_take_every_place_once() -> None:
 
 
 def test_a_canvas_without_room_is_refused(digits: Dataset) -> None:
-    probes.locate(digits, canvas=11, cells=4)
+    localization.locate(digits, canvas=11, cells=4)
     for canvas in (7, 10):
         with pytest.raises(InputError, match="canvas of 11 pixels or more"):
-            probes.locate(digits, canvas=canvas, cells=4)
+            localization.locate(digits, canvas=canvas, cells=4)
 
 
 def test_a_located_dataset_is_trained_on_and_evaluated(digits: Dataset, tiny: Recipe) -> None:
     """A fully connected head learns places; one that averages over a torus cannot know them."""
-    task = probes.locate(digits, canvas=16, cells=2)
+    task = localization.locate(digits, canvas=16, cells=2)
     accuracy = {}
     for head, padding in (("fc", "zeros"), ("gap", "circular")):
         recipe = tiny.replaced(
