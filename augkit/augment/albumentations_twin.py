@@ -21,6 +21,7 @@ seeds itself in workers; `worker_init_fn` does so for every other albumentations
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Iterator
 from types import ModuleType
@@ -214,8 +215,7 @@ class PolicyTransform(albumentations.DualTransform):
             and blur is None
             and img.dtype in (np.uint8, np.float32)
             and (img.ndim == 2 or img.shape[2] <= 4)
-            # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
-            and bool(np.abs(np.diagonal(matrix))[:2].min() >= 1 - 1e-4)
+            and _shrinks_nothing(matrix)
         )
 
 
@@ -310,6 +310,13 @@ def _stretch(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     moved = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
     depth = moved[:, 2, None, None]
     return (matrix[:2, :2] - moved[:, :2, None] / depth * matrix[2, :2]) / depth
+
+
+def _shrinks_nothing(matrix: np.ndarray) -> bool:
+    """Whether a pixel of the output spans at most one pixel of the input along each of its axes."""
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
+    return max(math.hypot(d, b), math.hypot(c, a)) <= abs(a * d - b * c) * (1 + 1e-4)
 
 
 def _batch_of_one(values: np.ndarray) -> torch.Tensor:

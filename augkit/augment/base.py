@@ -30,6 +30,7 @@ from augkit.augment import targets
 from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.geometry import Axes
 from augkit.augment.kernels import check_names
+from augkit.augment.op_spec import OpSpec
 from augkit.augment.resample import check_images, resample, resample_checked
 from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
@@ -45,6 +46,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     """
 
     draws: ClassVar[int]
+    spec: ClassVar[OpSpec[Any] | None] = None  # of the ops that a policy can name
 
     def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
         super().__init__(p=check_range("p", p, 0.0, 1.0), same_on_batch=check_flag("same_on_batch", same_on_batch))
@@ -79,6 +81,10 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """
         del size
         return 1.0 if self.axis_aligned else math.inf
+
+    def max_enlarge(self) -> float:
+        """The most that the op enlarges content, at least 1; 1 where it is not known."""
+        return 1.0
 
     def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
         """Which samples the op changes, ``(B,)`` bool; draws ``(B, n)``, strength a number or ``(B, 1)``."""

@@ -26,7 +26,8 @@ from augkit.augment.carry_targets import check_followed, moved_fields, moved_mas
 from augkit.augment.checks import channel_statistics, check_flag
 from augkit.augment.color import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.augment.kernels import check_names
-from augkit.augment.ops import RandomShiftBlur, RandomSubpixelShift
+from augkit.augment.ops.random_shift_blur import RandomShiftBlur
+from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
 from augkit.augment.resample import (
     Finish,
     check_images,
@@ -143,9 +144,14 @@ class Augment(nn.Module):
         return self
 
     @property
+    def geometry(self) -> list[RandomGeometry]:
+        """augkit's own ops, which come before those of Kornia."""
+        return [op for op in self.ops if isinstance(op, RandomGeometry)]
+
+    @property
     def draws(self) -> int:
         """How many uniform draws a sample takes."""
-        return sum(op.draws for op in self._geometry())
+        return sum(op.draws for op in self.geometry)
 
     def sample(
         self,
@@ -158,13 +164,13 @@ class Augment(nn.Module):
     ) -> Tensor:
         """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
         device = torch.device(device or "cpu")
-        return self.matrix(*self._draw(batch, strength, generator, device), size)
+        return self.matrix(*self.draw_geometry(batch, strength, generator, device), size)
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
         total, first, size_out, aligned = None, 0, size, self.axis_aligned
         matrices = [geometry.identity(draws.shape[0], device=draws.device)]
-        for op in self._geometry():
+        for op in self.geometry:
             part = draws[:, first : first + op.draws]
             if aligned:
                 axes = op.axes(part, per_sample(strength), size_out)
@@ -177,12 +183,12 @@ class Augment(nn.Module):
     @property
     def axis_aligned(self) -> bool:
         """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
-        return all(op.axis_aligned for op in self._geometry())
+        return all(op.axis_aligned for op in self.geometry)
 
     def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
         """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
         first = 0
-        for op in self._geometry():
+        for op in self.geometry:
             if isinstance(op, RandomShiftBlur):
                 return op.pixels(draws[:, first : first + op.draws], strength)
             first += op.draws
@@ -227,7 +233,7 @@ class Augment(nn.Module):
             size_out, out = size, finished(images, images.dtype, self._finish(images))
         elif matrix is None:
             size_out = self.output_size(size)
-            draws, factors = self._draw(images.shape[0], strength, generator, images.device)
+            draws, factors = self.draw_geometry(images.shape[0], strength, generator, images.device)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
             tail = self.draw_tail(images, factors, generator)
             out = self.render(images, matrix, blur, tail)
@@ -298,7 +304,7 @@ class Augment(nn.Module):
         size = frame or (images.shape[-2], images.shape[-1])
         if blur is not None:
             images = shift_blur_checked(images, blur, self.kernel, self.padding)
-        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
+        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self.geometry):
             return finished(images, images.dtype, finish)
         if self.kernel == "fourier":
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
@@ -329,7 +335,7 @@ class Augment(nn.Module):
 
     def output_size(self, size: Size) -> Size:
         """The size that images of ``size`` leave with."""
-        for op in self._geometry():
+        for op in self.geometry:
             size = op.output_size(size)
         return size
 
@@ -342,9 +348,6 @@ class Augment(nn.Module):
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
 
-    def _geometry(self) -> list[RandomGeometry]:
-        return [op for op in self.ops if isinstance(op, RandomGeometry)]
-
     def _colour(self) -> list[nn.Module]:
         return [op for op in self.ops if not isinstance(op, RandomGeometry)]
 
@@ -352,18 +355,19 @@ class Augment(nn.Module):
         if not self.antialias:
             return None
         shrink = 1.0
-        for op in self._geometry():
+        for op in self.geometry:
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
 
-    def _draw(
+    def draw_geometry(
         self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
     ) -> tuple[Tensor, float | Tensor]:
+        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``."""
         strength = self.strength if strength is None else strength
         draws = draw(batch, self.draws, device, generator)
-        if any(op.same_on_batch for op in self._geometry()):
-            parts = draws.split([op.draws for op in self._geometry()], dim=1)
-            own = zip(self._geometry(), parts, strict=True)
+        if any(op.same_on_batch for op in self.geometry):
+            parts = draws.split([op.draws for op in self.geometry], dim=1)
+            own = zip(self.geometry, parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
         return draws, checked_strength(strength, batch, device)
 

@@ -22,7 +22,6 @@ from augkit.augment.color import RESIZING
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data
 
-OWN = ("RandomSubpixelShift", "RandomRescale", "RandomSubpixelCrop", "RandomHorizontalFlip")
 NOT_OURS = ("Normalize", "Denormalize")  # which `data.mean` and `data.std` do
 
 
@@ -56,13 +55,14 @@ def device_op(op: Op) -> nn.Module:
     """
     import kornia.augmentation
 
-    from augkit.augment import ops as transforms
+    from augkit.augment.ops import op_classes
 
-    if op.op in OWN:
-        return _made(getattr(transforms, op.op), op)
+    own = {name: made for name, made in op_classes().items() if made.spec is not None}
+    if op.op in own:
+        return _made(own[op.op], op)
     base = kornia.augmentation.AugmentationBase2D
     known = _classes(kornia.augmentation, base, (*RESIZING, *NOT_OURS))
-    return _made(_named(op.op, known, OWN, "kornia.augmentation"), op)
+    return _made(_named(op.op, known, list(own), "kornia.augmentation"), op)
 
 
 def worker_op(op: Op) -> Any:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from augkit.augment.base import RandomGeometry
 from augkit.augment.compose import Augment
 from augkit.augment.geometry import Axes
-from augkit.augment.ops import RandomRescale, RandomSubpixelCrop
+from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,14 @@ def needed_side(augment: Augment, side: int) -> int | None:
 
     None where no op crops, so that the centre square is all that is seen.
 
-    >>> crop, flip = RandomSubpixelCrop(area=(0.25, 1.0), ratio=(1.0, 1.0)), RandomRescale(1.5)
-    >>> needed_side(Augment(crop), 32), needed_side(Augment(flip, crop), 32), needed_side(Augment(flip), 32)
+    >>> from augkit import RandomRescale
+    >>> crop, rescale = RandomSubpixelCrop(area=(0.25, 1.0), ratio=(1.0, 1.0)), RandomRescale(1.5)
+    >>> needed_side(Augment(crop), 32), needed_side(Augment(rescale, crop), 32), needed_side(Augment(rescale), 32)
     (64, 96, None)
     """
-    crops = _crops(augment)
-    if not crops or augment.strength == 0:
+    if not _crops(augment) or augment.strength == 0:
         return None
-    factor = 1.0
-    for crop in crops.values():
-        factor *= math.sqrt(max(crop.ratio[1], 1 / crop.ratio[0], 1.0) / crop.area[0])
-    for op in augment.ops:
-        factor *= op.max_factor if isinstance(op, RandomRescale) else 1.0
-    return math.ceil(side * factor)
+    return math.ceil(side * math.prod(op.max_enlarge() for op in augment.geometry))
 
 
 def augmented(augment: Augment, images: Tensor | WholeBatch, generator: torch.Generator) -> Tensor:
@@ -63,7 +57,7 @@ def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator
     """``augment`` of whole images, ``(B, C, side, side)``, drawn as it draws for a batch of squares."""
     square = (batch.side, batch.side)
     strength = augment.strength
-    draws, _ = augment._draw(len(batch), strength, generator, batch.images[0].device)
+    draws, _ = augment.draw_geometry(len(batch), strength, generator, batch.images[0].device)
     roamed = _placement(augment, draws) * strength
     matrices, shrinks, scales = [], [], []
     for image, share in zip(batch.images, roamed.split(1), strict=True):
@@ -87,9 +81,7 @@ def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator
 def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
     """The crops that cut anything, by the column of their first draw."""
     found, column = {}, 0
-    for op in augment.ops:
-        if not isinstance(op, RandomGeometry):
-            break
+    for op in augment.geometry:
         if isinstance(op, RandomSubpixelCrop) and op.area[0] < 1:
             found[column] = op
         column += op.draws

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from augkit.augment.ops import op_specs
 from augkit.augment.policy import Policy
 from augkit.core.cli import make_parser, new_folder, print_json, run, split_recipe
 from augkit.core.errors import InputError, unknown_name
@@ -25,7 +26,7 @@ from augkit.core.schema import apply_overrides, validate
 from augkit.data import TORCHVISION, Images, Stream, list_images, read_files
 from augkit.preview.kernels import HalfPixel, kernel_figure, kernel_results, part_of
 from augkit.preview.page import preview_page
-from augkit.preview.strengths import OPS, QUANTILES, STRENGTHS, TILE, draw_sheet, strength_rows
+from augkit.preview.strengths import QUANTILES, STRENGTHS, TILE, draw_sheet, strength_rows
 from augkit.train.build import choose_device, load_data, reading_of
 from augkit.train.recipe import DataSettings, Recipe, find_recipe, recipe_folders
 
@@ -34,15 +35,6 @@ EXAMPLE = """python -m augkit.preview                                     # a ph
   python -m augkit.preview digits --quantiles 0.1 0.5 0.9
   python -m augkit.preview mnist5k policy.kernel=bilinear --output runs/seen"""
 DATASETS = ("mnist5k", "digits", *TORCHVISION)
-POLICY: dict[str, Any] = {
-    "shift": {"max_pixels": 8.0},
-    "rescale": {"max_factor": 1.25},
-    "crop": {"min_area": 0.35},
-    "flip": {"p": 0.5},
-    "padding": "reflection",
-}
-# Of images too small for 8 pixels, this share of the shorter side.
-SHIFT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -200,13 +192,10 @@ def _with_default_policy(title: str, image: Tensor, overrides: list[str]) -> Ana
     for override in overrides:
         if not override.startswith("policy."):
             raise InputError(f"override '{override}': expected policy.KEY=value; other keys need a recipe")
-    tree = {"policy": {**POLICY, "shift": {"max_pixels": _default_shift(image)}}}
+    side = min(reduced(image, TILE).shape[-2:])
+    examples = {name: spec.example(side).model_dump() for name, spec in op_specs().items()}
+    tree = {"policy": {**examples, "padding": "reflection"}}
     return AnalysisInput(title, image, validate(Policy, apply_overrides(tree, overrides)["policy"], "policy"))
-
-
-def _default_shift(image: Tensor) -> float:
-    shorter = min(reduced(image, TILE).shape[-2:])
-    return min(float(POLICY["shift"]["max_pixels"]), max(0.5, round(SHIFT_SHARE * shorter, 1)))
 
 
 def _image_of(data: DataSettings, seed: int) -> Tensor:
@@ -244,7 +233,7 @@ def _notes(subject: AnalysisInput, small: Tensor) -> list[str]:
             f"The image of {width} × {height} pixels was reduced to {small.shape[2]} × {small.shape[1]} first, so a"
             " pixel of the ranges is a pixel of what is shown; the kernels were tried on the image at full size."
         )
-    missing = [name for name in OPS if getattr(subject.policy, name) is None]
+    missing = [name for name in op_specs() if name not in subject.policy.own_ops]
     if missing:
         notes.append(f"Not in this policy: {', '.join(missing)}.")
     if subject.policy.strength != 1:
