@@ -1,9 +1,9 @@
-"""The base of all random ops, its place in Kornia, and the draws that feed it.
+"""The base class of augkit's random ops, a Kornia augmentation, and the uniform draws that it is a function of.
 
 Inside ``kornia.augmentation.AugmentationSequential`` an op moves images, masks (nearest pixel), boxes and
-keypoints, and ``inverse`` takes them back. Two conventions are Kornia's there: nothing is clipped, and a
-``bbox_xyxy`` is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points.
-Boxes along the edges of pixels, as `augkit.Augment` takes them, are right when moved by half a pixel:
+keypoints, and ``inverse`` moves them back. Kornia's conventions hold there: nothing is clipped, and a ``bbox_xyxy``
+is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points. To pass boxes
+along the edges of pixels, as `augkit.Augment` takes them, subtract half a pixel before and add it after:
 
 >>> import augkit, kornia.augmentation
 >>> ops = kornia.augmentation.AugmentationSequential(
@@ -39,10 +39,11 @@ Size = tuple[int, int]
 
 
 class RandomGeometry(GeometricAugmentationBase2D):
-    """Base of the ops. A subclass says how many uniform draws it takes and what map they make.
+    """Base class of the ops: a map of pixel coordinates as a function of uniform draws.
 
-    It defines `axes`, or `matrix` where its maps rotate or shear. Column 0 of the draws is the coin for ``p``: a
-    sample not chosen gets the identity. With ``same_on_batch`` all samples of a batch share the first one's draws.
+    A subclass sets ``draws``, the number of uniform draws per sample, and defines `axes`, or `matrix` where its maps
+    rotate or shear. Column 0 of the draws decides with probability ``p`` whether the op is applied to the sample;
+    otherwise the sample gets the identity. With ``same_on_batch`` all samples of a batch share the first one's draws.
     """
 
     draws: ClassVar[int]
@@ -63,21 +64,21 @@ class RandomGeometry(GeometricAugmentationBase2D):
 
     @property
     def axis_aligned(self) -> bool:
-        """Whether no matrix of the op rotates or shears: known where `axes` makes them.
+        """Whether no matrix of the op rotates or shears: true where `axes` makes them.
 
-        An op that defines `matrix` itself may promise it with a class attribute of this name.
+        An op that defines `matrix` itself may set a class attribute of this name to True.
         """
         made = (type(self).matrix, type(self).compute_transformation)
         return made == (RandomGeometry.matrix, RandomGeometry.compute_transformation)
 
     def output_size(self, size: Size) -> Size:
-        """The size that an input of ``size`` leaves with."""
+        """The size of the output for an input of ``size``."""
         return size
 
     def max_shrink(self, size: Size) -> float:
         """The most that the op shrinks an axis of an input of ``size``, at least 1: bounds the antialias taps.
 
-        ``inf`` where it is not known: the matrices are measured then, which waits for the device.
+        ``inf`` where it is not known: the matrices are then measured, which synchronises with the device.
         """
         del size
         return 1.0 if self.axis_aligned else math.inf
@@ -87,12 +88,12 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return 1.0
 
     def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
-        """Which samples the op changes, ``(B,)`` bool; draws ``(B, n)``, strength a number or ``(B, 1)``."""
+        """Whether the op is applied to each sample, ``(B,)`` bool; strength is a number or ``(B, 1)``."""
         del strength
         return draws[:, 0] < self.p
 
     def chosen(self, draws: Tensor, values: Tensor) -> Tensor:
-        """``values`` ``(B, n)`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter."""
+        """``values`` ``(B, n)`` where the op is applied, 0 elsewhere: 0 is the identity of every parameter."""
         return values if self.p == 1 else torch.where(draws[:, :1] < self.p, values, 0.0)
 
     def forward(
@@ -108,8 +109,8 @@ class RandomGeometry(GeometricAugmentationBase2D):
     ) -> Tensor:
         """Transform ``input`` ``(B, C, H, W)``; replay with ``params=op._params`` as in Kornia.
 
-        The rest is what Kornia's containers pass along, from their ``extra_args`` for images: ``resample`` names
-        another kernel for this call, ``data_keys`` and ``align_corners`` are not used.
+        Kornia's containers pass the other arguments, from their ``extra_args`` for images: ``resample`` is another
+        kernel for this call; ``data_keys`` and ``align_corners`` are not used.
         """
         del data_keys, align_corners
         check_images(input)
@@ -121,7 +122,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return super().forward(input, params, **({} if resample is None else {"resample": resample}))
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        # Kornia's would toss a coin of its own for `batch_prob`; here the draws hold it.
+        # Kornia's version would draw `batch_prob` once more; here it follows from the draws.
         return self._drawn(batch_shape, self.device)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -152,7 +153,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     def gated(self, params: dict[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
         """Draws ``(B, n)`` and strengths ``(B,)`` of ``params`` on the device of ``like``, in float32 at least.
 
-        Where the op is not certain, ``batch_prob`` has the last word about who is changed, as in Kornia.
+        Where ``p`` is below 1, ``batch_prob`` decides which samples change, as in Kornia.
         """
         dtype = torch.promote_types(like.dtype, torch.float32)
         draws, strength = (params[name].to(like.device, dtype) for name in ("draws", "strength"))
@@ -163,8 +164,9 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return torch.cat([coin.expand(draws.shape[0])[:, None], draws[:, 1:]], dim=1), strength
 
     def _gate(self, params: dict[str, Tensor]) -> Tensor:
-        # Kornia's masks, boxes and keypoints are blended with the unmoved ones by this, which fails where an op
-        # changes the size. The matrix of a sample that is not chosen leaves it where it is. There is no public hook.
+        # Overrides a private method of Kornia, which has no public one: it blends moved masks, boxes and keypoints with
+        # unmoved ones, and fails where an op changes the size. Here the matrix of a sample that is not chosen is the
+        # identity, so there is nothing to blend.
         return torch.ones_like(torch.atleast_1d(params["batch_prob"]), dtype=torch.bool)
 
     def transform_inputs(
@@ -175,17 +177,17 @@ class RandomGeometry(GeometricAugmentationBase2D):
         transform: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        # For the same reason; Kornia's would also compute both and blend.
+        # For the same reason: Kornia's version would compute both and blend.
         return self.apply_transform(input, params, {**flags, **kwargs}, transform)
 
     def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
-        # Kornia's would round the matrix to the images' dtype under autocast.
+        # Kornia's version rounds the matrix to the images' dtype under autocast.
         return self.compute_transformation(input, params, flags)
 
     def get_transformation_matrix(
         self, input: Tensor, params: dict[str, Tensor] | None = None, flags: dict[str, Any] | None = None
     ) -> Tensor:
-        # Kornia's would round the matrix of half-precision images.
+        # Kornia's version rounds the matrix of half-precision images.
         known = self.transform_matrix if params is None else None
         if known is not None:
             return known

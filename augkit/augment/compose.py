@@ -1,6 +1,6 @@
 """`Augment`: the geometry of several random ops, composed as matrices and resampled once.
 
-A plain loop; what the other loops take is in `augkit.adapters`:
+In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
 >>> from augkit.augment.ops import RandomHorizontalFlip
 >>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
@@ -42,10 +42,10 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 class Augmented(NamedTuple):
-    """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
+    """Augmented images and targets, with the matrices that moved them; fields of targets not passed are None.
 
-    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw; they are
-    those of augkit's own ops, without what Kornia's ops after them did.
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw of augkit's
+    own ops; they do not include Kornia's ops after them.
     """
 
     images: Tensor
@@ -59,21 +59,21 @@ class Augmented(NamedTuple):
 
 
 class Augment(nn.Module):
-    """Compose the geometry of several ops and resample once, whatever their number.
+    """Several random ops whose geometry is composed as matrices and resampled once.
 
     In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
 
     Args:
-        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
-            such as ``ColorJitter``, may stand after it (`augkit.augment.color`); a ``matrix`` does not replay them.
-            Those that move pixels may too, but resample once more each. Masks, boxes and keypoints follow those that
-            have a matrix (rotation, affine, perspective, flips, crops); the others are refused beside targets.
+        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's color ops,
+            such as ``ColorJitter``, may come after it (`augkit.augment.color`); a ``matrix`` does not replay them.
+            So may Kornia's ops that move pixels, but each resamples once more. Masks, boxes and keypoints follow
+            those that have a matrix (rotation, affine, perspective, flips, crops); others are refused with targets.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
-        strength: used where a call names none.
+        strength: the strength of calls that pass none.
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
         same_on_batch: set on every op, as by Kornia's containers; with True all samples share one draw (the frames of
             a clip, say), and None leaves each op as it is.
@@ -124,7 +124,7 @@ class Augment(nn.Module):
 
     @property
     def same_on_batch(self) -> bool | None:
-        """What was set on every op; None where each has its own."""
+        """The value that was set on every op; None where each keeps its own."""
         return self._same_on_batch
 
     @same_on_batch.setter
@@ -134,7 +134,7 @@ class Augment(nn.Module):
             op.same_on_batch = same  # type: ignore[assignment]
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
-        # The way of every `to`, `half` and `bfloat16`, of a network that holds this module too. Rounded statistics
+        # Torch's hook behind `to`, `half` and `bfloat16`, also of a module that contains this one. Rounded statistics
         # would shift and stretch all images, so they are made anew from the numbers, in float32 at least.
         super()._apply(fn, *args, **kwargs)
         if self.normalize is not None and self.mean is not None:
@@ -149,8 +149,13 @@ class Augment(nn.Module):
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
 
     @property
+    def kornia_ops(self) -> list[nn.Module]:
+        """Kornia's ops, which come after augkit's own."""
+        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
+
+    @property
     def draws(self) -> int:
-        """How many uniform draws a sample takes."""
+        """The number of uniform draws per sample."""
         return sum(op.draws for op in self.geometry)
 
     def sample(
@@ -212,9 +217,9 @@ class Augment(nn.Module):
             images: ``(B, C, H, W)``, floating in [0, 1] or uint8.
             masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
             boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
-                ``boxes_valid`` ``(B, N)`` tells which are still of use (see ``min_visible_area``).
+                ``boxes_valid`` ``(B, N)`` is true where enough of a box is visible (see ``min_visible_area``).
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
-                ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
+                ``keypoints_visible`` ``(B, N)`` is true where a keypoint lies on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
             generator: source of draws, on the device of the images; torch's global state (`augkit.core.ranks`) when
                 None.
@@ -243,12 +248,12 @@ class Augment(nn.Module):
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
             tail = self.draw_tail(images, checked_strength(strength, len(images), images.device), generator)
-            out = self._coloured(out, images, tail)
+            out = self._with_kornia_ops(out, images, tail)
             matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
             return out
         if self.training:
-            check_followed(self._colour(), "Augment")
+            check_followed(self.kornia_ops, "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size, images.device)
             if self.training and len(self.ops):
@@ -261,17 +266,17 @@ class Augment(nn.Module):
     def draw_tail(
         self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tail | None:
-        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, as `render` takes it; None where there are none."""
+        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None where there are none."""
         size_out = self.output_size((images.shape[-2], images.shape[-1]))
         strength = self.strength if strength is None else strength
-        return draw_tail(self._colour(), (*images.shape[:2], *size_out), strength, generator, images.device)
+        return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), strength, generator, images.device)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
         """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
 
         Pure, and the matrix is not checked as in ``forward(matrix=...)``. Without ``tail`` Kornia's ops are left out.
         """
-        return self._coloured(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
+        return self._with_kornia_ops(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
 
     def render_each(
         self,
@@ -282,15 +287,15 @@ class Augment(nn.Module):
         blur: Tensor | None = None,
         tail: Tail | None = None,
     ) -> Tensor:
-        """As `render`, of images ``(C, H, W)`` of sizes of their own, through ``matrix`` ``(B, 3, 3)`` to one size.
+        """`render` for images ``(C, H, W)`` of different sizes, through ``matrix`` ``(B, 3, 3)`` to one size.
 
-        The matrices put each image into a frame of ``size`` first, where it is ``shrinks`` times smaller.
+        Each matrix first maps its image into a frame of ``size``, in which the image is ``shrinks`` times smaller.
         """
         finish, parts = self._resampled(images[0][None]), []
         for k, image in enumerate(images):
             own = None if blur is None else blur[k : k + 1]
             parts.append(self._moved(image[None], matrix[k : k + 1], own, finish, size, shrinks[k]))
-        return self._coloured(torch.cat(parts), images[0][None], tail)
+        return self._with_kornia_ops(torch.cat(parts), images[0][None], tail)
 
     def _moved(
         self,
@@ -313,13 +318,13 @@ class Augment(nn.Module):
         return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
 
     def _resampled(self, images: Tensor) -> Finish:
-        """What the resampling leaves: all that is asked for or, where colour comes between, floats in [0, 1]."""
-        if not self._colour():
+        """The `Finish` of the resampling: the final one, or floats in [0, 1] where Kornia's ops come after it."""
+        if not self.kornia_ops:
             return self._finish(images)
         return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
 
-    def _coloured(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
-        if not self._colour():
+    def _with_kornia_ops(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
+        if not self.kornia_ops:
             return out
         if tail is not None:
             check_unit_range(images, tail.ops)
@@ -330,11 +335,11 @@ class Augment(nn.Module):
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
 
     def finish(self, images: Tensor) -> Tensor:
-        """``normalize`` and ``dtype`` alone, for images that keep their geometry."""
+        """Apply ``normalize`` and ``dtype`` alone, for images that keep their geometry."""
         return finished(images, images.dtype, self._finish(images))
 
     def output_size(self, size: Size) -> Size:
-        """The size that images of ``size`` leave with."""
+        """The size of the output for images of ``size``."""
         for op in self.geometry:
             size = op.output_size(size)
         return size
@@ -347,9 +352,6 @@ class Augment(nn.Module):
         named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
-
-    def _colour(self) -> list[nn.Module]:
-        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
 
     def _max_shrink(self, size: Size) -> float | None:
         if not self.antialias:
@@ -386,7 +388,7 @@ def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
                 f"ColorJitter, got {type(op).__name__}"
             )
     if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):
-        raise InputError("Augment: expected all geometry before the first colour op; put the colour ops last")
+        raise InputError("Augment: expected all geometry before the first color op; put the color ops last")
     if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
         raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
     shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)

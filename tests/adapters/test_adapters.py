@@ -112,7 +112,7 @@ class TestTorchvision:
         torch.manual_seed(1)
         out = v2.Compose([transform])(sample)
         torch.manual_seed(1)
-        matrix = transform.make_params([sample["image"]])["matrix"]
+        matrix = transform.make_params([sample["image"]])["draw"].matrix
         image = transform.augment(sample["image"].as_subclass(Tensor)[None], matrix=matrix)[0]
         assert isinstance(out["image"], tv_tensors.Image)
         assert (out["image"].as_subclass(Tensor).int() - image.int()).abs().max() <= 1

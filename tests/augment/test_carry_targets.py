@@ -103,7 +103,7 @@ def test_masks_and_keypoints_are_those_of_kornias_container(name: str) -> None:
     torch.testing.assert_close(out.images, moved)
     torch.testing.assert_close(out.keypoints, points, atol=1e-3, rtol=1e-4)
     same = out.masks == moved_masks
-    if name == "affine_fill":  # a mask has no use for the image's fill colour
+    if name == "affine_fill":  # a mask has no use for the image's fill color
         same |= moved_masks == 0.3
     assert same.all()
 

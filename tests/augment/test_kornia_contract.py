@@ -139,9 +139,9 @@ def test_same_on_batch_in_augment() -> None:
     augment.same_on_batch = False
     assert not alike(augment(still))
     jiggle = K.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=1.0)
-    coloured = Augment(RandomSubpixelShift(2.0), jiggle, same_on_batch=True)
+    colored = Augment(RandomSubpixelShift(2.0), jiggle, same_on_batch=True)
     rgb = torch.rand(1, 3, *SIZE).expand(6, -1, -1, -1).contiguous()
-    assert alike(coloured(rgb))
+    assert alike(colored(rgb))
     mixed = Augment(RandomSubpixelShift(2.0), RandomRescale(1.3, same_on_batch=True))
     matrix = mixed.sample(6, SIZE)
     assert alike(matrix[:, 0, 0])

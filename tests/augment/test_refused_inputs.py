@@ -144,6 +144,6 @@ def test_a_strength_of_unsigned_integers_counts() -> None:
 
 @pytest.mark.parametrize("op", [K.RandomBrightness(p=1.0), K.RandomErasing(p=1.0), K.RandomBoxBlur(p=1.0)])
 def test_images_of_two_depths_share_a_draw_that_is_for_no_channel(op: Any) -> None:
-    colour, grey = another_depth(op, 3, 1)
-    assert (colour.shape, grey.shape) == ((3, 8, 8), (1, 8, 8))
-    assert torch.allclose(colour[:1], grey)
+    color, grey = another_depth(op, 3, 1)
+    assert (color.shape, grey.shape) == ((3, 8, 8), (1, 8, 8))
+    assert torch.allclose(color[:1], grey)

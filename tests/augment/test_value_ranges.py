@@ -35,7 +35,7 @@ STATISTICS = {
 
 
 def neutral() -> augkit.Augment:
-    """Colour that changes nothing in [0, 1]."""
+    """Color that changes nothing in [0, 1]."""
     return augkit.Augment(K.ColorJitter(0.0, 0.0, 0.0, 0.0, p=1.0), K.RandomGaussianNoise(0.0, 0.0, p=1.0))
 
 
@@ -48,7 +48,7 @@ def images() -> Tensor:
     return torch.rand(4, 3, 12, 12)
 
 
-class TestColour:
+class TestColor:
     @pytest.mark.parametrize("name", STATISTICS)
     def test_normalised_images_are_refused_at_every_door(self, images: Tensor, name: str) -> None:
         images[:, :, :2], images[:, :, 2:4] = 0, 1
@@ -245,16 +245,16 @@ class TestHuggingFace:
 
     def pictures(self) -> dict[str, PIL.Image.Image]:
         grey = np.linspace(0, 255, 320).reshape(16, 20).astype(np.uint8)
-        colour = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8))
+        color = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8))
         clear = PIL.Image.new("RGBA", (20, 16), (255, 0, 0, 0))
         return {
             "16 bits": PIL.Image.fromarray(grey.astype(np.uint16) * 257),
             "grey": PIL.Image.fromarray(grey),
             "1 bit": PIL.Image.fromarray(grey > 100),
-            "palette": colour.convert("P"),
+            "palette": color.convert("P"),
             "transparent": clear,
             "grey and alpha": clear.convert("LA"),
-            "cmyk": colour.convert("CMYK"),
+            "cmyk": color.convert("CMYK"),
         }
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
