@@ -1,4 +1,4 @@
-"""What a policy and each kernel do to an image. `python -m augkit.preview` is the command, `preview` the function."""
+"""Pictures of what a policy and each kernel do to an image: `python -m augkit.preview`, or the function `preview`."""
 
 from __future__ import annotations
 

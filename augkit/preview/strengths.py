@@ -1,7 +1,7 @@
-"""A sheet of what a policy does as its strength grows: tiles and their labels first, then the picture.
+"""A sheet of what a policy does as its strength grows: tiles and their labels, and the picture made of them.
 
-Nothing is random here. Each op is a function of uniform draws in [0, 1); every draw is forced to the same
-quantile, as the augmentation of Karras et al. 2020 does to debug itself (https://arxiv.org/abs/2006.06676).
+Nothing is random here. Each op is a function of uniform draws in [0, 1); every draw is set to the same quantile, as in
+the debugging mode of the augmentation of Karras et al. 2020 (https://arxiv.org/abs/2006.06676).
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ INK, SOFT, LINE = "#222222", "#666666", "#c8c8c8"
 
 @dataclass(frozen=True)
 class Row:
-    """One op, or the composed policy: ``tiles`` ``(Q, S, C, H, W)`` uint8 and a caption ``[q][s]`` each.
+    """One op, or the composed policy, at Q quantiles of its draws and S strengths.
 
-    Q counts the quantiles of the draw, S the strengths.
+    Attributes:
+        name: of the op, or ``policy``.
+        range: the range of the op at strength 1, with its unit.
+        tiles: ``(Q, S, C, H, W)`` uint8.
+        captions: what happened to each tile, ``[q][s]``.
     """
 
     name: str
@@ -50,10 +54,10 @@ def strength_rows(
     """Rows for ``image`` ``(C, H, W)`` uint8: one for each op that the policy has, then one for all together.
 
     Args:
-        image: what every tile starts from.
-        policy: its ranges, kernel and padding; its own ``strength`` is not used, the columns are.
-        strengths: columns, in [0, 1].
-        quantiles: where the draws are held, in [0, 1).
+        image: the image of every tile.
+        policy: gives ranges, kernel and padding; its own ``strength`` is not used.
+        strengths: a column each, in [0, 1].
+        quantiles: the value of all draws, a line each, in [0, 1).
 
     Raises:
         InputError: a strength or a quantile out of bounds; a kernel that the policy's ops cannot have.
@@ -77,9 +81,9 @@ def describe(name: str, settings: OpSettings) -> str:
 
 
 def forced_draws(op: RandomGeometry, quantile: float, count: int) -> Tensor:
-    """Draws ``(count, n)`` of ``op`` that all stand at ``quantile``, for samples that its coin chose.
+    """Draws ``(count, n)`` of ``op`` that are all ``quantile``, for samples to which the op is applied.
 
-    An op of a single draw, such as a flip, is nothing but its coin, so there the coin stands at the quantile.
+    An op of a single draw, such as a flip, only decides whether it is applied, so that draw is the quantile.
     """
     draws = torch.full((count, op.draws), float(quantile))
     if op.draws > 1:
@@ -109,7 +113,7 @@ def _row(
 
 
 def _caption(name: str, matrix: Matrix) -> str:
-    """What a matrix did, in the unit of its op; of all ops together, its factors along x and y."""
+    """The effect of a matrix in the unit of its op; for all ops together, its factors along x and y."""
     if name in op_specs():
         return op_specs()[name].caption(matrix)
     return f"× {abs(matrix[0][0]):.2f} wide, {matrix[1][1]:.2f} high"
@@ -174,7 +178,7 @@ def _draw_line(
 
 
 def picture(image: Tensor) -> Image.Image:
-    """``(C, H, W)`` uint8 as an RGB picture; one channel is grey, of more than three the first is shown so."""
+    """``(C, H, W)`` uint8 as an RGB picture; the first channel as grey where there are not three."""
     if image.shape[0] != 3:
         image = image[:1].expand(3, -1, -1)
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
@@ -182,7 +186,7 @@ def picture(image: Tensor) -> Image.Image:
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib carries: the same letters on every machine."""
+    """DejaVu Sans, which matplotlib ships: the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
 
