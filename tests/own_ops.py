@@ -1,4 +1,4 @@
-"""Every op that a policy can name, made from its row: what the laws of all ops are tried on."""
+"""Every op that a policy can name, made from its row, for tests of laws that hold for all."""
 
 from __future__ import annotations
 

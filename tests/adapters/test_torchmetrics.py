@@ -96,7 +96,7 @@ def test_several_shifts_of_an_image_and_half_precision_are_taken(name: str) -> N
     assert metric.compute().item() == pytest.approx(expected(name, p, q, labels), rel=1e-4)
 
 
-def test_laws() -> None:
+def test_equal_outputs_give_no_change_and_symmetric_metrics_may_be_swapped() -> None:
     p, q, _ = pairs(50)
     same = {name: MAKE[name](logits=True) for name in ("change", "mac", "js", "consistency")}
     for name, metric in same.items():
@@ -130,7 +130,7 @@ def members() -> dict[str, Any]:
 
 @pytest.mark.parametrize("groups", [True, False])
 @pytest.mark.parametrize("form", ["plain", "nested", "clone"])
-def test_in_a_collection_each_gives_what_it_gives_alone(form: str, groups: bool) -> None:
+def test_a_metric_in_a_collection_equals_the_metric_alone(form: str, groups: bool) -> None:
     alone, inside = members(), members()
     if form == "nested":
         middle = len(inside) // 2
@@ -157,7 +157,7 @@ def test_in_a_collection_each_gives_what_it_gives_alone(form: str, groups: bool)
         collection.reset()
 
 
-def test_a_foreign_metric_with_the_same_states_stays_its_own() -> None:
+def test_another_metric_with_the_same_states_is_updated_too() -> None:
     class Foreign(Metric):
         full_state_update = False
 
@@ -184,7 +184,7 @@ def test_a_foreign_metric_with_the_same_states_stays_its_own() -> None:
     assert values["foreign"] == values["mine"] == 0
 
 
-def test_what_is_better_is_said() -> None:
+def test_every_metric_states_whether_higher_is_better() -> None:
     better = {name: MAKE[name]().higher_is_better for name in MAKE}
     assert [name for name, high in better.items() if high] == ["consistency", "kappa", "accuracy", "worst"]
     assert all(high is not None for high in better.values())

@@ -85,7 +85,7 @@ def test_a_matrix_replays_the_geometry_and_draws_color_anew(images: Tensor) -> N
     assert not torch.equal(colored()(images, matrix=out.matrix), colored()(images, matrix=out.matrix))
 
 
-def test_what_may_not_stand_there() -> None:
+def test_geometry_after_color_ops_and_other_modules_are_refused() -> None:
     with pytest.raises(InputError, match="expected all geometry before the first color op"):
         Augment(jitter(), RandomHorizontalFlip())
     with pytest.raises(InputTypeError, match="ops such as ColorJitter, got Dropout"):

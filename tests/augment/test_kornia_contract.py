@@ -1,4 +1,4 @@
-"""What Kornia promises of its ops, asked of ours: ``p``, ``batch_prob``, ``same_on_batch``, soft masks, dtypes."""
+"""The contract of Kornia's ops, kept by augkit's: ``p``, ``batch_prob``, ``same_on_batch``, soft masks, dtypes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def changed(name: str, out: Tensor, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_p_is_readable_writable_and_tells_who_was_changed(name: str) -> None:
+def test_p_is_readable_and_writable_and_batch_prob_marks_changed_samples(name: str) -> None:
     op, images = OPS[name](p=0.4), pictures()
     assert op.p == 0.4
     out = op(images)
@@ -60,7 +60,7 @@ def test_p_is_readable_writable_and_tells_who_was_changed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_batch_prob_edited_by_hand_decides(name: str) -> None:
+def test_an_edited_batch_prob_decides_which_samples_change(name: str) -> None:
     op, images = OPS[name](p=0.5), pictures(6)
     params = op.forward_parameters(images.shape)
     chosen = torch.tensor([True, False, False, True, True, False])
@@ -161,7 +161,7 @@ def test_same_on_batch_in_augment() -> None:
 
 @pytest.mark.parametrize("asked", ["bilinear", "BICUBIC", Resample.BILINEAR, Resample.BICUBIC.value])
 @pytest.mark.parametrize("name", OPS)
-def test_soft_masks_are_interpolated_where_it_is_asked_for(name: str, asked: Any) -> None:
+def test_kornias_resample_argument_interpolates_masks(name: str, asked: Any) -> None:
     op, images = OPS[name](), pictures(4)
     soft = torch.rand_like(images)
     extra = {DataKey.MASK: {"resample": asked, "align_corners": True}}
@@ -175,7 +175,7 @@ def test_soft_masks_are_interpolated_where_it_is_asked_for(name: str, asked: Any
     torch.testing.assert_close(back, resample(moved, inverse, SIZE, kernel=kernel), rtol=0, atol=1e-4)
 
 
-def test_images_take_another_kernel_where_it_is_asked_for() -> None:
+def test_kornias_resample_argument_changes_the_kernel() -> None:
     images, op = pictures(4), RandomSubpixelShift(3.0)
     extra = {DataKey.INPUT: {"resample": "nearest", "align_corners": True}}
     container = K.AugmentationSequential(op, data_keys=["input"], extra_args=extra)

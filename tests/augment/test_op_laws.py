@@ -1,4 +1,4 @@
-"""Laws that every op of a policy keeps: its draws, its strength, its place in Kornia."""
+"""Laws of every op that a policy can name: draws, strength, replay, use inside Kornia."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy as data: there and back through YAML, its errors, and the ops that it names."""
+"""A policy as data: its YAML, its errors, and the ops that it builds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ policies = st.builds(
 
 @given(policies)
 @settings(max_examples=60, deadline=None)
-def test_yaml_there_and_back(policy: Policy) -> None:
+def test_yaml_is_read_back_to_an_equal_policy(policy: Policy) -> None:
     assert Policy.from_yaml(policy.to_yaml()) == policy
 
 

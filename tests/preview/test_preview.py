@@ -300,7 +300,7 @@ def test_better_kernels_lose_less():
     assert results["fourier"].psnr > 100
 
 
-def test_there_and_back_is_an_inverse_pair():
+def test_a_shift_there_and_back_restores_whole_pixels():
     image = random_image(1, 9, 9)[None].float()
     moved = page.shift_by(image, "bicubic", (2.0, -1.0))
     assert torch.equal(moved, image.roll((-1, 2), (-2, -1)))
