@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_ops import NAMES, make_op
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -24,15 +26,15 @@ from augkit.adapters.huggingface import DatasetTransform
 from augkit.adapters.timm import AugmentedLoader
 from augkit.adapters.torchvision import Geometry
 from augkit.augment.albumentations_twin import PolicyTransform
+from augkit.augment.ops import op_specs
 from augkit.core.random_streams import AUGMENTATION, random_stream
 
 Sample = dict[str, Tensor]
 KEYS = Keys("images", masks="masks", boxes="boxes", keypoints="keypoints")
-OWN: dict[str, Callable[[], Any]] = {
+OWN: dict[str, Callable[[], Any]] = {name: partial(make_op, name) for name in NAMES}
+OWN |= {
     "shift": lambda: augkit.RandomSubpixelShift(3.0, p=0.8),
-    "rescale": lambda: augkit.RandomRescale(1.3),
     "crop": lambda: augkit.RandomSubpixelCrop((14, 17), area=(0.5, 0.9)),
-    "flip": augkit.RandomHorizontalFlip,
     "blur": lambda: augkit.RandomShiftBlur(2.0),
 }
 KORNIA: dict[str, dict[str, Any]] = {
@@ -44,12 +46,7 @@ KORNIA: dict[str, dict[str, Any]] = {
     "noise": {"op": "RandomGaussianNoise", "std": 0.1, "p": 1.0},
     "plasma": {"op": "RandomPlasmaShadow", "p": 1.0},
 }
-FIELDS = {
-    "shift": {"max_pixels": 3.0, "p": 0.8},
-    "rescale": {"max_factor": 1.3},
-    "crop": {"min_area": 0.5},
-    "flip": {"p": 0.5},
-}
+FIELDS = {name: spec.example(30).model_dump() for name, spec in op_specs().items()}
 ALONE = ("torchvision one", "hugging face")  # adapters that see one image at a time
 
 
