@@ -45,6 +45,7 @@ from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.core.ranks import draws_of_rank, place_among_processes
 from augkit.core.schema import validate
 
+Params = dict[str, Any]  # what albumentations passes between the methods of a transform, and serialises
 _BORDERS = {
     "zeros": cv2.BORDER_CONSTANT,
     "border": cv2.BORDER_REPLICATE,
@@ -80,7 +81,7 @@ class PolicyTransform(albumentations.DualTransform):
 
     def __init__(
         self,
-        policy: Policy | dict[str, Any],
+        policy: Policy | dict[str, object],
         size: tuple[int, int] | None = None,
         backend: Literal["torch", "opencv"] = "torch",
         p: float = 1.0,
@@ -103,7 +104,7 @@ class PolicyTransform(albumentations.DualTransform):
         self._augment = checked.augment(self.size)
         self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
 
-    def update_transform_params(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def update_transform_params(self, params: Params, data: Params) -> Params:
         """Check the images before albumentations takes the size from one; without any it raises a KeyError."""
         found = [data[name] for name in ("volume", "volumes", "image", "images") if data.get(name) is not None]
         arrays = [array for value in found for array in (value if isinstance(value, (list, tuple)) else [value])]
@@ -114,12 +115,12 @@ class PolicyTransform(albumentations.DualTransform):
                 raise InputTypeError(f"PolicyTransform: expected numpy arrays as images, got {type(array).__name__}")
             if not array.size:
                 raise InputError(f"PolicyTransform: expected at least one pixel, got {array.shape}")
-        updated: dict[str, Any] = super().update_transform_params(params, data)
+        updated: Params = super().update_transform_params(params, data)
         if len(updated["shape"]) not in (2, 3):
             raise InputError(f"PolicyTransform: expected images (H, W) or (H, W, C), got {tuple(updated['shape'])}")
         return updated
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(self, params: Params, data: Params) -> Params:
         """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
         augment, rank = self._augment, place_among_processes()[0]
         del data
@@ -297,11 +298,11 @@ def _children(holder: Any) -> list[Any]:
     return [getattr(holder, "__self__", None), *cells, *getattr(holder, "__dict__", {}).values()]
 
 
-def _hw(params: dict[str, Any]) -> tuple[int, int]:
+def _hw(params: Params) -> tuple[int, int]:
     return int(params["shape"][0]), int(params["shape"][1])
 
 
-def _channels(params: dict[str, Any]) -> int:
+def _channels(params: Params) -> int:
     return int(params["shape"][2]) if len(params["shape"]) > 2 else 1
 
 

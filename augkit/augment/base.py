@@ -19,6 +19,7 @@ along the edges of pixels, as `augkit.Augment` takes them, subtract half a pixel
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
 
 Size = tuple[int, int]
+Flags = Mapping[str, object]  # Kornia's settings of an op, which its containers may override
 
 
 class RandomGeometry(GeometricAugmentationBase2D):
@@ -173,19 +175,19 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         # For the same reason: Kornia's version would compute both and blend.
         return self.apply_transform(input, params, {**flags, **kwargs}, transform)
 
-    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: Flags) -> Tensor:
         # Kornia's version rounds the matrix to the images' dtype under autocast.
         return self.compute_transformation(input, params, flags)
 
     def get_transformation_matrix(
-        self, input: Tensor, params: dict[str, Tensor] | None = None, flags: dict[str, Any] | None = None
+        self, input: Tensor, params: dict[str, Tensor] | None = None, flags: Flags | None = None
     ) -> Tensor:
         # Kornia's version rounds the matrix of half-precision images.
         known = self.transform_matrix if params is None else None
@@ -193,7 +195,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
             return known
         return self.compute_transformation(input, params or self.forward_parameters(tuple(input.shape)), flags or {})
 
-    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: Flags) -> Tensor:
         """The matrices ``(B, 3, 3)`` of ``params``, in the dtype of the images but in float32 at least."""
         del flags
         return self.matrix(*self.gated(params, input), (input.shape[-2], input.shape[-1]))
@@ -202,7 +204,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
     ) -> Tensor:
         if transform is None:
@@ -210,7 +212,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return self._resampled(input, transform, asked_kernel(flags) or self.kernel)
 
     def apply_transform_mask(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+        self, input: Tensor, params: dict[str, Tensor], flags: Flags, transform: Tensor | None = None
     ) -> Tensor:
         if transform is None:
             transform = self.compute_transformation(input, params, flags)
@@ -226,7 +228,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return resample_checked(input, transform, *how, axis_aligned=aligned)
 
     def inverse_transform(
-        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
+        self, input: Tensor, flags: Flags, transform: Tensor | None = None, size: Size | None = None
     ) -> Tensor:
         assert transform is not None  # Kornia always passes the inverted matrix
         kernel = asked_kernel(flags)
@@ -239,7 +241,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
@@ -268,7 +270,7 @@ def _check_params(params: Any, batch: int) -> None:
             )
 
 
-def asked_kernel(flags: dict[str, Any]) -> str | None:
+def asked_kernel(flags: Flags) -> str | None:
     """The kernel that ``extra_args`` of a Kornia container ask for as ``resample``, a name or Kornia's enum."""
     value = flags.get("resample")
     if value is None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment import targets
-from augkit.augment.color import Tail, has_matrix, is_color, named
+from augkit.augment.color import Params, Tail, has_matrix, is_color, named
 from augkit.core.errors import InputError
 
 Size = tuple[int, int]
@@ -109,7 +109,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(of > 0, area / of.clamp(min=torch.finfo(of.dtype).tiny), torch.zeros_like(of))
 
 
-def _sources(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
+def _sources(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
     """The source of each output pixel: ``(B, 2, H, W)`` int64 as x + 1, y + 1; 0 where it lies outside the image.
 
     The op transforms an image that holds its own coordinates, so its own padding and rounding apply.
@@ -117,7 +117,7 @@ def _sources(op: Any, params: dict[str, Any], size: Size, device: torch.device) 
     from kornia.constants import Resample, SamplePadding
 
     # Not `transform_masks`, which does the same but fails on flips before Kornia 0.9.
-    wanted: dict[str, Any] = {"resample": Resample.NEAREST, "antialias": False}
+    wanted: dict[str, object] = {"resample": Resample.NEAREST, "antialias": False}
     wanted |= {"fill": 0, "pad_value": 0}  # outside is 0 here, whatever color it is in the image
     if getattr(op.flags.get("padding_mode"), "name", None) == "FILL":  # which not every version of Kornia has
         wanted["padding_mode"] = SamplePadding.ZEROS

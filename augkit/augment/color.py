@@ -28,6 +28,7 @@ from augkit.core.random_streams import AUGMENTATION, random_stream, seeded
 from augkit.core.ranks import place_among_processes
 
 Size = tuple[int, int]
+Params = dict[str, Any]  # one draw of one of Kornia's ops, as its `forward_parameters` makes it
 
 # Kornia's classes that give another size than they are given.
 RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
@@ -71,7 +72,7 @@ class Tail:
     """
 
     ops: tuple[nn.Module, ...]
-    params: tuple[dict[str, Any], ...]
+    params: tuple[Params, ...]
     sizes: tuple[Size, ...]
     coin: Tensor | None
     seed: int | None
@@ -146,7 +147,7 @@ def draw_tail(
     return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed, channels)
 
 
-def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
+def op_matrix(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
     """The matrices ``(B, 3, 3)`` of one of Kornia's ops with a matrix, drawn as ``params`` for images of ``size``."""
     batch = params["batch_prob"].shape[0]
     # Kornia reads no pixels, only the size, dtype and device of the image.
@@ -180,7 +181,7 @@ def _draws_late(op: Any) -> bool:
     return kind.__name__.startswith(late) or not kind.__module__.startswith("kornia.")
 
 
-def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
+def _size_after(op: Any, params: Params, size: Size) -> Size:
     if type(op).__name__ not in RESIZING:
         return size
     out = op(torch.zeros(params["batch_prob"].shape[0], 1, *size), params=params)

@@ -345,11 +345,11 @@ class Augment(nn.Module):
         return size
 
     def __repr__(self) -> str:
-        usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        usual: dict[str, object] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
         usual["same_on_batch"] = None
-        options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        options: dict[str, object] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
         options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch}
-        named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        named: dict[str, object] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
 

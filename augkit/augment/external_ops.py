@@ -38,7 +38,7 @@ class Op(Data):
         return {key: _tuples(value) for key, value in (self.model_extra or {}).items()}
 
     @model_serializer
-    def _whole(self) -> dict[str, Any]:
+    def _whole(self) -> dict[str, object]:
         """Keep arguments that are None when dumped with ``exclude_none``: they differ from absent ones."""
         return {"op": self.op, **(self.model_extra or {})}
 
@@ -87,10 +87,10 @@ class WorkerStep:
     epoch: int
     _built: list[Any] = field(default_factory=list, repr=False, compare=False)  # the pipeline, made once per process
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_built": []}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
 
     def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:

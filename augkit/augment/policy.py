@@ -95,9 +95,9 @@ class Policy(OpFields):
         return yaml_text.dump(self.model_dump(exclude_none=True))
 
     @model_serializer(mode="wrap")
-    def _without_absent_ops(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_ops(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         """An op that was added later leaves the dump, and every digest, of a policy without it as they were."""
-        tree: dict[str, Any] = dump(self)
+        tree: dict[str, object] = dump(self)
         added = {name for name, spec in op_specs().items() if not spec.dumped_if_absent}
         return {key: value for key, value in tree.items() if value is not None or key not in added}
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from augkit.augment.base import RandomGeometry, Size, check_range, per_sample
+from augkit.augment.base import Flags, RandomGeometry, Size, check_range, per_sample
 from augkit.augment.blur import shift_blur_checked
 from augkit.augment.geometry import Axes
 
@@ -57,14 +56,14 @@ class RandomShiftBlur(RandomGeometry):
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
     ) -> Tensor:
         del flags, transform
         return shift_blur_checked(input, self.pixels(*self.gated(params, input)), self.kernel, self.padding)
 
     def inverse_transform(
-        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
+        self, input: Tensor, flags: Flags, transform: Tensor | None = None, size: Size | None = None
     ) -> Tensor:
         del flags, transform, size
         return input  # a blur has no inverse; the geometry is the identity
