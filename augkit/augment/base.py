@@ -209,14 +209,14 @@ class RandomGeometry(GeometricAugmentationBase2D):
     ) -> Tensor:
         if transform is None:
             transform = self.compute_transformation(input, params, flags)
-        return self._resampled(input, transform, asked_kernel(flags) or self.kernel)
+        return self._resampled(input, transform, requested_kernel(flags) or self.kernel)
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: Flags, transform: Tensor | None = None
     ) -> Tensor:
         if transform is None:
             transform = self.compute_transformation(input, params, flags)
-        kernel = asked_kernel(flags) or "nearest"
+        kernel = requested_kernel(flags) or "nearest"
         if kernel != "nearest":
             return self._resampled(input, transform, kernel)
         size = self.output_size((input.shape[-2], input.shape[-1]))
@@ -231,7 +231,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self, input: Tensor, flags: Flags, transform: Tensor | None = None, size: Size | None = None
     ) -> Tensor:
         assert transform is not None  # Kornia always passes the inverted matrix
-        kernel = asked_kernel(flags)
+        kernel = requested_kernel(flags)
         if kernel == "nearest":
             size = size or (input.shape[-2], input.shape[-1])
             return targets.move_masks(input, transform, size, self.padding, axis_aligned=self.axis_aligned)
@@ -270,7 +270,7 @@ def _check_params(params: Any, batch: int) -> None:
             )
 
 
-def asked_kernel(flags: Flags) -> str | None:
+def requested_kernel(flags: Flags) -> str | None:
     """The kernel that ``extra_args`` of a Kornia container ask for as ``resample``, a name or Kornia's enum."""
     value = flags.get("resample")
     if value is None:
