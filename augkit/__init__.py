@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from augkit.augment.ops import MODULES as _OPS
 from augkit.core.lazy import lazy
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Augment": "augment.compose",
-    "RandomHorizontalFlip": "augment.ops",
-    "RandomRescale": "augment.ops",
-    "RandomShiftBlur": "augment.ops",
-    "RandomSubpixelCrop": "augment.ops",
-    "RandomSubpixelShift": "augment.ops",
     "Policy": "augment.policy",
     "Recipe": "train.recipe",
     "antialias": "architectures",
@@ -32,6 +28,7 @@ _HOME = {
     "resample": "augment.resample",
     "shift_blur": "augment.blur",
     "transfer": "invariance",
+    **dict.fromkeys(_OPS, "augment.ops"),
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (the keys are strings)

@@ -18,6 +18,7 @@ import pytest
 from pictures import cells, encoded, noise
 from PIL import Image
 
+from augkit.augment.ops import op_specs
 from augkit.augment.policy import Policy
 from augkit.compare.study.schema import Study
 from augkit.core.errors import AugkitError
@@ -158,8 +159,8 @@ def test_mangled_recipes(tmp_path: Path) -> None:
 
 def test_random_trees_as_recipes_spaces_and_policies() -> None:
     full = Recipe.load("mnist5k").model_dump()
+    full["policy"] |= {name: spec.example(40).model_dump() for name, spec in op_specs().items()}
     full["policy"] |= {
-        "flip": {"p": 0.5},
         "ops": [{"op": "RandomErasing", "scale": [0.02, 0.3], "p": 0.5}, {"op": "RandomRescale", "max_factor": 1.2}],
         "worker_ops": [{"op": "GaussNoise", "std_range": [0.1, 0.2]}],
     }

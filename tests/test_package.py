@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import augkit
+from augkit.augment.ops import MODULES as OPS
 
 ROOT = Path(augkit.__file__).parent
 # A package imports from itself and from the rows above it; the two of one row do not import each other.
@@ -86,6 +87,7 @@ def test_public_names_are_those_listed() -> None:
         "resample",
         "shift_blur",
         "transfer",
+        *OPS,
     }
     for name in augkit.__all__:
         value = getattr(augkit, name)

@@ -1,4 +1,4 @@
-"""Where the images and the targets of a batch are, whoever made it; what the adapters share."""
+"""Reading and replacing the images and targets of a batch, for all adapters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = int | str
 
 @dataclass(frozen=True)
 class Keys:
-    """The places in a batch: positions where it is a sequence, names where it is a mapping; None where absent."""
+    """The keys of images and targets in a batch: positions in a sequence, names in a mapping; None where absent."""
 
     images: Key = 0
     masks: Key | None = None
@@ -30,7 +30,7 @@ class Keys:
             raise InputError(f"Keys: expected a place for images, and no place twice, got {self}")
 
     def present(self) -> dict[str, Key]:
-        """Targets and images that have a place, under the names of `Augment`."""
+        """The keys that are not None, by the argument of `Augment`."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: key for name, key in pairs if key is not None}
 
@@ -38,21 +38,21 @@ class Keys:
 IMAGES_FIRST = Keys()
 
 
-def check_door(door: str, augment: Any, keys: Any = IMAGES_FIRST) -> None:
-    """Raise where ``augment`` cannot be called, as a policy cannot, or ``keys`` are none; ``door`` begins the line."""
+def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> None:
+    """Raise unless ``augment`` can be called and ``keys`` is a `Keys`; the name of the adapter begins the message."""
     if not callable(augment):
         kind = type(augment).__name__
-        raise InputTypeError(f"{door}: expected an augkit.Augment, got {kind}; of a policy use policy.augment(size)")
+        raise InputTypeError(f"{adapter}: expected an augkit.Augment, got {kind}; of a policy use policy.augment(size)")
     if not isinstance(keys, Keys):
-        raise InputTypeError(f"{door}: expected keys as Keys(images=...), got {keys!r}")
+        raise InputTypeError(f"{adapter}: expected keys as Keys(images=...), got {keys!r}")
 
 
 def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Tensor]:
-    """Augment what ``keys`` names in ``batch``: the new value of each place.
+    """The augmented values of the entries of ``batch`` that ``keys`` names, by key.
 
     Raises:
-        InputError: the batch has no such place.
-        InputTypeError: what is there is no tensor.
+        InputError: the batch has no such entry.
+        InputTypeError: the entry is no tensor.
     """
     found = {name: entry(batch, key) for name, key in keys.present().items()}
     images = found.pop("images")
@@ -63,18 +63,18 @@ def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor
 
 
 def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
-    """A copy of ``batch``, of the same type, with ``values`` in their places."""
+    """A shallow copy of ``batch``, of the same type, with the entries in ``values`` replaced."""
     if isinstance(batch, Tensor):
         return values[0]
     if isinstance(batch, MutableMapping):
-        other = copy.copy(batch)  # not its constructor, which need not take a mapping: a defaultdict's does not
+        other = copy.copy(batch)  # its constructor may not take a mapping: that of a defaultdict does not
         other.update(values)
         return other
     if isinstance(batch, Mapping):
         return type(batch)({**batch, **values})  # type: ignore[call-arg]
     entries = list(batch)
     for place, value in values.items():
-        entries[place] = value  # type: ignore[index]  # counted from the end where negative
+        entries[place] = value  # type: ignore[index]  # a negative place counts from the end
     return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
 
 

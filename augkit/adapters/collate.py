@@ -19,7 +19,7 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_door, replaced
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, replaced
 from augkit.augment.compose import Augment
 from augkit.core.errors import InputError
 
@@ -39,7 +39,7 @@ class Collate:
     def __init__(
         self, augment: Augment, keys: Keys = IMAGES_FIRST, collate_fn: Callable[[list[Any]], Any] = default_collate
     ) -> None:
-        check_door("Collate", augment, keys)
+        check_arguments("Collate", augment, keys)
         self.augment, self.keys, self.collate_fn = augment, keys, collate_fn
 
     def __call__(self, samples: list[Any]) -> Any:

@@ -19,14 +19,14 @@ import numpy as np
 import PIL.Image
 from torch import Tensor
 
-from augkit.adapters.batch import check_door
+from augkit.adapters.batch import check_arguments
 from augkit.augment.arrays import to_tensor
 from augkit.augment.compose import Augment
 from augkit.core.errors import InputError, InputTypeError, unknown_name
 from augkit.data.decode import ALPHA_MODES, in_mode, upright
 
 _KEPT = frozenset({"LA", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})  # channels of 8 bits beside those of `upright`
-_MODES = _KEPT | {"L", "RGB", "RGBX", "RGBa"}  # 8 bits that say how bright: no index of a palette, no 1, 16 or 32 bits
+_MODES = _KEPT | {"L", "RGB", "RGBX", "RGBa"}  # brightness in 8 bits: no palette, and no 1, 16 or 32 bits
 
 
 class DatasetTransform:
@@ -35,19 +35,19 @@ class DatasetTransform:
     Args:
         augment: what to apply. Give it a crop with a ``size`` where images differ in size.
         column: the column of images: PIL, numpy ``(H, W)`` or ``(H, W, C)``, or tensors ``(C, H, W)``.
-        output: the column that takes the result, a list of tensors ``(C, H, W)``; ``column`` leaves.
-        mode: what PIL images are converted to, as `augkit.data` decodes its own: upright, 16 bits rounded to 8, and
-            what is transparent on white unless the mode has an alpha channel. None keeps the channels of each image;
+        output: the column for the result, a list of tensors ``(C, H, W)``; it replaces ``column``.
+        mode: the mode to which PIL images are converted, as `augkit.data` decodes: upright, 16 bits rounded to 8, and
+            transparent pixels on white unless the mode has an alpha channel. None keeps the channels of each image;
             palettes become RGB, and 1, 16 and 32 bits become grey.
 
     Raises:
-        InputError, InputTypeError: a mode that is no colour of 8 bits, a column or an image of another kind.
+        InputError, InputTypeError: a mode without 8 bits per channel, a column or an image of another kind.
     """
 
     def __init__(
         self, augment: Augment, column: str = "image", output: str = "pixel_values", mode: str | None = "RGB"
     ) -> None:
-        check_door("DatasetTransform", augment)
+        check_arguments("DatasetTransform", augment)
         if mode is not None and not (isinstance(mode, str) and mode in _MODES):
             raise unknown_name("mode", mode, _MODES)
         self.augment, self.column, self.output, self.mode = augment, column, output, mode
@@ -87,7 +87,7 @@ class DatasetTransform:
         try:
             if self.mode in ALPHA_MODES and shallow:
                 return in_mode(image, self.mode)
-            decoded = upright(image.copy())  # which belongs to the dataset
+            decoded = upright(image.copy())  # the image belongs to the dataset
             return decoded if self.mode is None else in_mode(decoded, self.mode)
         except ValueError as error:
             raise InputError(f"DatasetTransform: {error}; convert it before") from None

@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_door
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments
 from augkit.augment.compose import Augment
 from augkit.core.errors import InputTypeError
 
@@ -27,8 +27,8 @@ class AugmentCallback(lightning.Callback):
     Lightning hands a callback the batch itself, so it is changed in place: it must be a list or a dict, which is
     what torch's default collation makes of tuples.
 
-    What comes out is converted as Lightning converts its input: to bfloat16 under ``precision="bf16-true"``, say. Under
-    DDP each rank has draws of its own, whether or not ``seed_everything`` seeded all alike, and a seed repeats them.
+    The result is converted as Lightning converts its input, such as to bfloat16 under ``precision="bf16-true"``. Under
+    DDP each rank has its own draws, even where ``seed_everything`` seeded all ranks alike, and a seed repeats them.
 
     Args:
         augment: what to apply; it is moved to the batch's device.
@@ -36,7 +36,7 @@ class AugmentCallback(lightning.Callback):
     """
 
     def __init__(self, augment: Augment, keys: Keys = IMAGES_FIRST) -> None:
-        check_door("AugmentCallback", augment, keys)
+        check_arguments("AugmentCallback", augment, keys)
         self.augment, self.keys = augment, keys
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -51,7 +51,7 @@ class AugmentCallback(lightning.Callback):
                 "make collate_fn return a list"
             )
         values = augmented(self.augment, batch, self.keys)
-        if trainer is not None:  # Lightning did so before the batch came here, but uint8 becomes floating only now
+        if trainer is not None:  # Lightning has converted the batch already, but uint8 becomes floating only now
             values = trainer.precision_plugin.convert_input(values)
         for key, value in values.items():
             batch[key] = value  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Augment what a timm loader yields, on the device to which its prefetcher brought it; needs the extra ``timm``.
+"""Augment the batches of a timm loader, on the device of its prefetcher; needs the extra ``timm``.
 
 >>> import augkit
 >>> from augkit.adapters.timm import AugmentedLoader
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_door, entry, replaced
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, entry, replaced
 from augkit.augment.checks import channel_statistics
 from augkit.augment.compose import Augment
 from augkit.augment.resample import check_images
@@ -24,24 +24,24 @@ from augkit.core.errors import InputError
 
 
 class AugmentedLoader:
-    """A timm loader whose batches are augmented; everything else about it (``sampler``, ...) is the loader's.
+    """A timm loader whose batches are augmented; all other attributes (``sampler``, ...) are those of the loader.
 
-    Build the loader with ``no_aug=True`` so that timm only resizes. timm has normalised the images by then, in its
-    prefetcher or in the dataset's transform. That is undone before `Augment`, which sees images in [0, 1] as
-    everywhere, and redone after it, unless `Augment` has a ``normalize`` of its own.
+    Build the loader with ``no_aug=True`` so that timm only resizes. timm normalises images in its prefetcher or in the
+    dataset's transform. The adapter undoes that before `Augment`, which expects images in [0, 1], and redoes it after,
+    unless `Augment` has a ``normalize`` of its own.
 
     Args:
         loader: from ``timm.data.create_loader``, with or without its prefetcher.
         augment: what to apply; it is moved to the images' device.
         keys: where images and targets are in a batch; the first entry by default.
-        normalized: ``(mean, std)`` per channel, for images in [0, 1], where another loader normalises its images.
-            timm's own is found when None.
+        normalized: ``(mean, std)`` per channel, for images in [0, 1], with which the loader normalises its images.
+            When None, it is read from timm's loader.
     """
 
     def __init__(
         self, loader: Any, augment: Augment, keys: Keys = IMAGES_FIRST, normalized: tuple[Any, Any] | None = None
     ) -> None:
-        check_door("AugmentedLoader", augment, keys)
+        check_arguments("AugmentedLoader", augment, keys)
         self.loader, self.augment, self.keys, self.normalized = loader, augment, keys, normalized
 
     def __iter__(self) -> Iterator[Any]:
@@ -52,7 +52,7 @@ class AugmentedLoader:
             if statistics is None or not images.is_floating_point() or self._idle():
                 yield replaced(batch, augmented(self.augment, batch, self.keys))
                 continue
-            check_images(images)  # before they are made float32, which float8 would survive
+            check_images(images)  # before they become float32, which would let float8 pass
             mean, std = (values.to(images.device) for values in _of_channels(statistics, images))
             plain = replaced(batch, {self.keys.images: images.float() * std + mean})
             values = augmented(self.augment, plain, self.keys)
@@ -60,7 +60,7 @@ class AugmentedLoader:
             yield replaced(batch, values)
 
     def _idle(self) -> bool:
-        """Whether images leave bit for bit as they came."""
+        """Whether `Augment` leaves every image bitwise as it is."""
         augment = self.augment
         changes = augment.training and len(augment.ops) > 0 and augment.strength > 0
         return not changes and augment.normalize is None
@@ -95,7 +95,7 @@ def _statistics(pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
 
 
 def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """``statistics``, which must be those of one channel or of all of ``images`` ``(B, C, H, W)``."""
+    """``statistics``, checked to be for one channel or for each channel of ``images`` ``(B, C, H, W)``."""
     count = len(statistics[0])
     if count not in (1, images.shape[1]):
         raise InputError(f"normalized: expected images (B, {count}, H, W), got {tuple(images.shape)}")
@@ -103,7 +103,7 @@ def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor) -> tuple[Ten
 
 
 def _normalized_by(loader: Any) -> tuple[Tensor, Tensor] | None:
-    """How timm's prefetcher normalises, or the last ``Normalize`` of the dataset's transform; None without either."""
+    """Mean and std of timm's prefetcher, or of the last ``Normalize`` in the dataset's transform; else None."""
     if type(loader).__module__.startswith("timm."):  # whose statistics are for images up to 255
         mean, std = getattr(loader, "mean", None), getattr(loader, "std", None)
         if isinstance(mean, Tensor) and isinstance(std, Tensor):

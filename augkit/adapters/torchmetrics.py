@@ -1,8 +1,8 @@
 """The output metrics as `torchmetrics` metrics, for evaluation loops; needs the extra ``torchmetrics``.
 
-``update`` takes what a network says about the same images under two shifts, ``p`` and ``q``, ``(..., K)`` each.
-They are probabilities, or logits where the metric was made with ``logits=True``. Sums and counts are kept, and
-``compute`` divides, so batches of any sizes and any number of processes give the value of the whole set.
+``update`` takes the outputs of a network for the same images under two shifts, ``p`` and ``q``, ``(..., K)`` each:
+probabilities, or logits where the metric has ``logits=True``. The state holds sums and counts, and ``compute``
+divides, so batches of any sizes and any number of processes give the value of the whole set.
 Definitions: `augkit.invariance.metrics`.
 
 >>> import augkit
@@ -28,7 +28,7 @@ from augkit.invariance import information, metrics
 
 
 class _PairMetric(Metric):
-    """A mean over all pairs given."""
+    """Base of the metrics: a mean over all pairs of outputs."""
 
     is_differentiable = False
     full_state_update = False
@@ -37,23 +37,23 @@ class _PairMetric(Metric):
     count: Tensor
 
     def __init__(self, *, logits: bool = False, validate: bool = True, **torchmetrics_options: Any) -> None:
-        super().__init__(**torchmetrics_options)  # which names those that it does not know
+        super().__init__(**torchmetrics_options)  # torchmetrics refuses options that it does not know, by name
         self.logits, self.validate = check_flag("logits", logits), check_flag("validate", validate)
         self.add_state("total", torch.zeros((), dtype=self.summed), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        self._stand_apart(logits=logits, validate=validate)
+        self._add_marker(logits=logits, validate=validate)
 
-    def _stand_apart(self, **options: Any) -> None:
-        """Add a state named after this class and ``options``, all that ``update`` depends on.
+    def _add_marker(self, **options: Any) -> None:
+        """Add a state named after this class and ``options``, which are all that ``update`` depends on.
 
         A `torchmetrics.MetricCollection` updates only one of several metrics whose states have the same names and,
-        after the first batch, the same values: a sum over images of which none changed is 0 whatever it sums.
+        after the first batch, the same values, and sums of different metrics may all be 0 after one batch.
         """
         words = [f"{name}_{value}" for name, value in options.items()]
         self.add_state("_".join(["of", type(self).__name__, *words]), torch.zeros(()), dist_reduce_fx="sum")
 
     def set_dtype(self, dst_type: str | torch.dtype) -> _PairMetric:
-        """Of the sums: never less than float32, in which a sum over many images stays exact enough."""
+        """Set the dtype of the sums, at least float32, so that a sum over many images stays exact enough."""
         wanted = getattr(torch, dst_type) if isinstance(dst_type, str) else dst_type
         super().set_dtype(torch.promote_types(wanted, torch.float32))
         return self
@@ -98,7 +98,7 @@ def _checked_classes(num_classes: Any) -> int:
 
 
 def _check_values(values: Tensor, logits: bool) -> None:
-    """Finite, and distributions unless they are logits. Waits for the device; ``validate=False`` leaves it out."""
+    """Raise unless the values are finite and, without ``logits``, distributions; synchronises with the device."""
     if not bool(torch.isfinite(values).all()):
         raise InputError("p and q: expected finite values, got NaN or infinity")
     if not logits and not bool(((values.sum(-1) - 1).abs() < 1e-2).all() & (values >= 0).all()):
@@ -200,10 +200,10 @@ class JensenShannon(_PairMetric):
 
 
 class ShiftInformation(_PairMetric):
-    """Share of what answers say that is about the shift and not about the image, in [0, 1].
+    """Share of the information in a network's outputs that is about the shift and not about the image, in [0, 1].
 
-    Unlike `JensenShannon` it is hardly moved by how sure the answers are; see `augkit.invariance.information`. Of two
-    shifts per image it is half of what many shifts would give, of every network alike.
+    Unlike `JensenShannon` it hardly depends on how confident the network is; see `augkit.invariance.information`. With
+    two shifts per image it is half of its value with many shifts, for every network.
 
     Args:
         num_classes: K.
@@ -223,7 +223,7 @@ class ShiftInformation(_PairMetric):
     def update(self, p: Tensor, q: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
         views = torch.stack(self._probabilities(p, q), dim=1)
-        # Entropies cancel where answers are nearly certain; a device without float64 has to do with what it has.
+        # Entropies of nearly certain outputs cancel in float32; MPS has no float64.
         views = views if views.device.type == "mps" else views.double()
         if views.shape[-1] != self.num_classes:
             raise InputError(f"p and q: expected {self.num_classes} classes, got {views.shape[-1]}")
@@ -252,7 +252,7 @@ class Kappa(_PairMetric):
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
         self.num_classes = _checked_classes(num_classes)
-        self._stand_apart(num_classes=num_classes)
+        self._add_marker(num_classes=num_classes)
         self.add_state("predictions", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, p: Tensor, q: Tensor) -> None:
@@ -283,7 +283,7 @@ class ShiftAccuracy(_PairMetric):
     def __init__(self, *, worst: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.worst = check_flag("worst", worst)
-        self._stand_apart(worst=worst)
+        self._add_marker(worst=worst)
 
     def update(self, p: Tensor, q: Tensor, labels: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, and ``labels`` ``(...)``, class indices."""

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,10 +25,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from augkit.adapters.batch import check_door
+from augkit.adapters.batch import check_arguments
 from augkit.augment import carry_targets, geometry, targets
-from augkit.augment.base import draw
+from augkit.augment.base import draw as draw_uniform
 from augkit.augment.checks import check_dense
+from augkit.augment.color import Tail
 from augkit.augment.compose import Augment
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, InputTypeError
@@ -35,17 +37,35 @@ from augkit.core.errors import InputError, InputTypeError
 _KEYPOINTS: type = getattr(tv_tensors, "KeyPoints", type(None))  # since torchvision 0.23
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One draw for a sample.
+
+    Attributes:
+        matrix: ``(B, 3, 3)``, of augkit's own ops; B is 1 unless the sample is a batch.
+        blur: ``(B, 2)`` pixels, or None without a `RandomShiftBlur`.
+        tail: the draw of Kornia's ops, or None without any.
+        size: ``(H, W)`` of the input.
+    """
+
+    matrix: Tensor
+    blur: Tensor | None
+    tail: Tail | None
+    size: tuple[int, int]
+
+
 class Geometry(v2.Transform):
-    """One draw for all that a sample holds: Image, Video, Mask, BoundingBoxes, KeyPoints, or a plain tensor.
+    """A torchvision transform: one draw of `Augment` for the images, masks, boxes and keypoints of a sample.
 
-    A plain tensor or Image ``(B, C, H, W)`` is a batch and each image has its own draw (torchvision's transforms
-    share one); masks must then be ``(B, ..., H, W)``, and boxes and keypoints, which cannot be told apart by
-    image, are refused. All frames of a Video share one draw, Kornia's ops included, and so do masks of its frames.
+    It takes Image, Video, Mask, BoundingBoxes, KeyPoints and plain tensors. A plain tensor or Image ``(B, C, H, W)`` is
+    a batch and each image has its own draw (torchvision's transforms share one); masks must then be
+    ``(B, ..., H, W)``, and boxes and keypoints, which name no image of the batch, are refused. All frames of a Video
+    share one draw, Kornia's ops included, and so do masks of its frames.
 
-    Boxes of any upright format are clipped; one that is less visible than ``min_visible_area`` becomes empty, and
-    ``v2.SanitizeBoundingBoxes()``, put after, removes it with its label. Boxes with ``clamping_mode=None`` are not
-    clipped, and emptied only where a ``min_visible_area`` above 0 says so. Keypoints are neither clipped nor removed.
-    As `Augment`, it refuses targets beside ops of Kornia that have no matrix.
+    Boxes of any upright format are clipped. A box that is less visible than ``min_visible_area`` becomes empty, and
+    ``v2.SanitizeBoundingBoxes()`` after this transform removes it with its label. Boxes with
+    ``clamping_mode=None`` are not clipped, and become empty only where ``min_visible_area`` is above 0. Keypoints are
+    neither clipped nor removed. As `Augment`, it refuses targets with ops of Kornia that have no matrix.
 
     Args:
         augment: what to apply; ``eval()`` switches the geometry off.
@@ -53,7 +73,7 @@ class Geometry(v2.Transform):
 
     def __init__(self, augment: Augment) -> None:
         super().__init__()
-        check_door("Geometry", augment)
+        check_arguments("Geometry", augment)
         self.augment = augment
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -76,10 +96,10 @@ class Geometry(v2.Transform):
             raise InputError(f"Geometry: expected inputs of one size (H, W), got {sorted(sizes)}; resize them before")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw ``matrix`` ``(B, 3, 3)``, ``blur`` ``(B, 2)`` or None, and ``tail`` (of Kornia's ops) or None.
+        """The parameters of one call, as torchvision passes them to `transform`: a `Draw` under ``draw``."""
+        return {"draw": self._draw(flat_inputs)}
 
-        ``size`` is the input's.
-        """
+    def _draw(self, flat_inputs: list[Any]) -> Draw:
         flat_inputs = [value for value in flat_inputs if _is_moved(value)]
         if not flat_inputs:
             raise InputError("Geometry: expected a sample with an image, got none")
@@ -95,18 +115,19 @@ class Geometry(v2.Transform):
         size = _size(flat_inputs[0])
         if not self._active():
             identity = geometry.identity(batch, device=device)
-            return {"matrix": identity, "blur": None, "tail": None, "size": size}
+            return Draw(identity, None, None, size)
         if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
             carry_targets.check_followed(self.augment.ops, "Geometry")
-        draws = draw(batch, self.augment.draws, device, None)
+        draws = draw_uniform(batch, self.augment.draws, device, None)
         strength = self.augment.strength
         matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength)
         channels = next((v.shape[-3] for v in flat_inputs if _is_frames(v)), 3)
         like = torch.zeros((), device=device).expand(batch, channels, *size)
-        return {"matrix": matrix, "blur": blur, "tail": self.augment.draw_tail(like), "size": size}
+        return Draw(matrix, blur, self.augment.draw_tail(like), size)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """``inpt`` moved by ``params``, of its own type."""
+        """``inpt`` moved by the draw in ``params``, of its own type."""
+        draw: Draw = params["draw"]
         if not _is_moved(inpt):
             return inpt
         check_dense("images", inpt, "(..., H, W)")
@@ -116,40 +137,40 @@ class Geometry(v2.Transform):
             if plain.dtype == torch.bool:
                 raise InputTypeError(f"{type(inpt).__name__}: expected numbers, got torch.bool; use .float()")
         if isinstance(inpt, tv_tensors.BoundingBoxes):
-            return self._boxes(inpt, params)
+            return self._boxes(inpt, draw)
         if isinstance(inpt, _KEYPOINTS):
             points = _floating(plain).reshape(1, -1, 2)
-            moved = carry_targets.moved_points(params["matrix"], points, self._own_size(params), params["tail"])[0]
+            moved = carry_targets.moved_points(draw.matrix, points, self._own_size(draw), draw.tail)[0]
             return tv_tensors.wrap(
-                _as(moved.reshape(plain.shape), plain.dtype), like=inpt, canvas_size=self._size_out(params)
+                _as(moved.reshape(plain.shape), plain.dtype), like=inpt, canvas_size=self._size_out(draw)
             )
         if isinstance(inpt, tv_tensors.Mask):
-            return tv_tensors.wrap(self._masks(plain, params), like=inpt)
-        moved = self._images(plain, params)
+            return tv_tensors.wrap(self._masks(plain, draw), like=inpt)
+        moved = self._images(plain, draw)
         return tv_tensors.wrap(moved, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else moved
 
-    def _own_size(self, params: dict[str, Any]) -> tuple[int, int]:
+    def _own_size(self, draw: Draw) -> tuple[int, int]:
         """``(H, W)`` that augkit's own ops leave."""
-        return self.augment.output_size(params["size"]) if self._active() else params["size"]
+        return self.augment.output_size(draw.size) if self._active() else draw.size
 
-    def _size_out(self, params: dict[str, Any]) -> tuple[int, int]:
-        return self._own_size(params) if params["tail"] is None else params["tail"].sizes[-1]
+    def _size_out(self, draw: Draw) -> tuple[int, int]:
+        return self._own_size(draw) if draw.tail is None else draw.tail.sizes[-1]
 
     def _active(self) -> bool:
         return self.training and self.augment.training and len(self.augment.ops) > 0
 
-    def _images(self, images: Tensor, params: dict[str, Any]) -> Tensor:
+    def _images(self, images: Tensor, draw: Draw) -> Tensor:
         batch = images.reshape(-1, *images.shape[-3:]) if images.ndim > 3 else images[None]
         check_images(batch)
-        blur, tail = params["blur"], params["tail"]
-        matrix = params["matrix"].expand(batch.shape[0], 3, 3)
+        blur, tail = draw.blur, draw.tail
+        matrix = draw.matrix.expand(batch.shape[0], 3, 3)
         blur = None if blur is None else blur.expand(batch.shape[0], 2)
         moved = self.augment.render(batch, matrix, blur, tail) if self._active() else self.augment.finish(batch)
         return moved.reshape(*images.shape[:-2], *moved.shape[-2:])
 
-    def _masks(self, masks: Tensor, params: dict[str, Any]) -> Tensor:
+    def _masks(self, masks: Tensor, draw: Draw) -> Tensor:
         targets.check_pickable("masks", masks, "(..., H, W)")
-        matrix, size = params["matrix"], self._own_size(params)
+        matrix, size = draw.matrix, self._own_size(draw)
         batch = matrix.shape[0]
         if batch > 1 and masks.shape[0] != batch:
             raise InputError(f"Geometry: expected masks ({batch}, ..., H, W) beside a batch, got {tuple(masks.shape)}")
@@ -158,26 +179,26 @@ class Geometry(v2.Transform):
         padding, aligned = self.augment.padding, self.augment.axis_aligned
         flat = masks.reshape(batch, -1, *masks.shape[-2:])
         moved = carry_targets.moved_masks(
-            targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), params["tail"]
+            targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), draw.tail
         )
         return moved.reshape(*masks.shape[:-2], *moved.shape[-2:])
 
-    def _boxes(self, boxes: tv_tensors.BoundingBoxes, params: dict[str, Any]) -> Any:
+    def _boxes(self, boxes: tv_tensors.BoundingBoxes, draw: Draw) -> Any:
         names = tv_tensors.BoundingBoxFormat
         upright = (names.XYXY, names.XYWH, names.CXCYWH)
         if boxes.format not in upright:
             raise InputError(f"Geometry: expected boxes XYXY, XYWH or CXCYWH, got {boxes.format.name}; convert them")
         plain = _floating(boxes.as_subclass(Tensor))
         edges = v2.functional.convert_bounding_box_format(plain, old_format=boxes.format, new_format=names.XYXY)
-        kept = self._visible(edges.reshape(1, -1, 4), params, clip=getattr(boxes, "clamping_mode", "soft") is not None)
+        kept = self._visible(edges.reshape(1, -1, 4), draw, clip=getattr(boxes, "clamping_mode", "soft") is not None)
         back = v2.functional.convert_bounding_box_format(
             kept.reshape(edges.shape), old_format=names.XYXY, new_format=boxes.format
         )
-        return tv_tensors.wrap(_as(back, boxes.dtype), like=boxes, canvas_size=self._size_out(params))
+        return tv_tensors.wrap(_as(back, boxes.dtype), like=boxes, canvas_size=self._size_out(draw))
 
-    def _visible(self, edges: Tensor, params: dict[str, Any], clip: bool) -> Tensor:
+    def _visible(self, edges: Tensor, draw: Draw, clip: bool) -> Tensor:
         """``edges`` ``(1, N, 4)`` moved; empty where they are not visible enough."""
-        how = (params["matrix"], edges, self._own_size(params), params["tail"])
+        how = (draw.matrix, edges, self._own_size(draw), draw.tail)
         kept, valid = carry_targets.visible_boxes(*how, self.augment.min_visible_area)
         if not clip:
             kept = carry_targets.moved_boxes(*how, clip=False)
@@ -194,7 +215,7 @@ def _is_frames(value: Any) -> bool:
 
 
 def _is_moved(value: Any) -> bool:
-    """All but plain tensors that are no image, such as labels; they come where a sample holds none."""
+    """Whether ``value`` is transformed: everything but plain tensors that are no image, such as labels."""
     return isinstance(value, tv_tensors.TVTensor) or _is_image(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from augkit.augment.ops import MODULES as OPS
 from augkit.core.lazy import lazy
 
 if TYPE_CHECKING:
@@ -23,13 +24,9 @@ __getattr__, __dir__ = lazy(
     {
         "Augment": "compose",
         "Policy": "policy",
-        "RandomHorizontalFlip": "ops",
-        "RandomRescale": "ops",
-        "RandomShiftBlur": "ops",
-        "RandomSubpixelCrop": "ops",
-        "RandomSubpixelShift": "ops",
         "fourier_shift": "resample",
         "resample": "resample",
         "shift_blur": "blur",
+        **dict.fromkeys(OPS, "ops"),
     },
 )

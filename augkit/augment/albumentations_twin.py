@@ -1,15 +1,15 @@
 """The CPU twin of a policy: an albumentations transform with the same distribution, for DataLoader workers.
 
-The draws come from albumentations' own generator and pass through the matrices of `augkit.Augment`, so the
-distribution is the same by construction; and the default backend ``torch`` resamples with `augkit.resample`,
-so, given one matrix, twin and device transform give one image: every kernel, antialiasing included.
+The draws come from albumentations' generator and `augkit.Augment` turns them into matrices, so the distribution is
+the same by construction. The default backend ``torch`` resamples with `augkit.resample`, so that the twin and the
+device transform give the same image for the same matrix, with every kernel and with antialiasing.
 
 The backend ``opencv`` calls one ``cv2.warpAffine`` where OpenCV computes the same (kernel ``bilinear``, nothing
 shrunk, at most 4 channels, no op of Kornia) and falls back to torch elsewhere: OpenCV's bicubic has a = -0.75, its
 Lanczos has 4 lobes, and it does not antialias. OpenCV 5 agrees to rounding; OpenCV 4 places pixels to 1/32.
 
 Albumentations 2.0.8 draws the same augmentations in every DataLoader worker and every epoch. `Compose` here
-seeds itself in workers; `worker_init_fn` does so for every other albumentations pipeline in a dataset.
+seeds itself in workers; `worker_init_fn` seeds any other albumentations pipeline in a dataset.
 
 >>> import augkit, numpy
 >>> policy = augkit.Policy(shift={"max_pixels": 2.0}, flip={})
@@ -21,6 +21,7 @@ seeds itself in workers; `worker_init_fn` does so for every other albumentations
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Iterator
 from types import ModuleType
@@ -44,6 +45,7 @@ from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.core.ranks import draws_of_rank, place_among_processes
 from augkit.core.schema import validate
 
+Params = dict[str, Any]  # what albumentations passes between the methods of a transform, and serialises
 _BORDERS = {
     "zeros": cv2.BORDER_CONSTANT,
     "border": cv2.BORDER_REPLICATE,
@@ -57,8 +59,8 @@ _DEEPEST = 12  # steps from a dataset to its pipeline: a few wrappers, a Compose
 class PolicyTransform(albumentations.DualTransform):
     """One policy as one albumentations transform: one draw, one matrix, one resampling, then Kornia's ops.
 
-    Images are of any real dtype: integers are rounded to the nearest (halves to even) and kept in their range. Kornia's
-    ops see them over the largest value of their dtype. Targets follow them as in `Augment`.
+    Images may have any real dtype: integers are rounded to the nearest (halves to even) and kept in their range. For
+    Kornia's ops they are divided by the largest value of their dtype. Targets are moved as in `Augment`.
 
     Boxes are moved by their edges and left to ``BboxParams`` to clip and filter (``min_visibility`` is `Augment`'s
     ``min_visible_area``; note that its ``min_width`` and ``min_height`` are not 0 everywhere). Keypoints are moved
@@ -67,19 +69,19 @@ class PolicyTransform(albumentations.DualTransform):
     Args:
         policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts before.
         size: ``(H, W)`` of the output where the policy crops; the input's when None.
-        backend: ``torch`` or ``opencv``, see the module.
-        p: probability that anything happens at all; the policy has its own per op.
+        backend: ``torch`` or ``opencv``, explained in the module's docstring.
+        p: probability that the policy is applied; each op of the policy has a probability of its own besides.
 
     Raises:
-        InputError, InputTypeError: a field that is not a policy's, an unknown backend, a size that is none; when
-            called, no image, an empty one, or a dtype or shape that cannot be moved.
+        InputError, InputTypeError: an unknown field of the policy, an unknown backend, an invalid size; when
+            called, no image, an empty one, or a dtype or shape that cannot be transformed.
     """
 
     _targets = ALL_TARGETS
 
     def __init__(
         self,
-        policy: Policy | dict[str, Any],
+        policy: Policy | dict[str, object],
         size: tuple[int, int] | None = None,
         backend: Literal["torch", "opencv"] = "torch",
         p: float = 1.0,
@@ -94,7 +96,7 @@ class PolicyTransform(albumentations.DualTransform):
                 f"PolicyTransform: expected a policy without worker_ops, got {names}; use policy.albumentations(), "
                 "which puts them before this transform"
             )
-        # Attributes bear the names of the arguments, in plain types: albumentations serialises them.
+        # Albumentations serialises attributes by the names of the arguments, so they have plain types.
         self.policy = checked.model_dump(exclude_none=True)
         self.size = None if size is None else check_size(size)
         self.backend = backend
@@ -102,8 +104,8 @@ class PolicyTransform(albumentations.DualTransform):
         self._augment = checked.augment(self.size)
         self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
 
-    def update_transform_params(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Albumentations' own, which takes the size from an image; without one it would end in a KeyError."""
+    def update_transform_params(self, params: Params, data: Params) -> Params:
+        """Check the images before albumentations takes the size from one; without any it raises a KeyError."""
         found = [data[name] for name in ("volume", "volumes", "image", "images") if data.get(name) is not None]
         arrays = [array for value in found for array in (value if isinstance(value, (list, tuple)) else [value])]
         if not arrays:
@@ -113,12 +115,12 @@ class PolicyTransform(albumentations.DualTransform):
                 raise InputTypeError(f"PolicyTransform: expected numpy arrays as images, got {type(array).__name__}")
             if not array.size:
                 raise InputError(f"PolicyTransform: expected at least one pixel, got {array.shape}")
-        updated: dict[str, Any] = super().update_transform_params(params, data)
+        updated: Params = super().update_transform_params(params, data)
         if len(updated["shape"]) not in (2, 3):
             raise InputError(f"PolicyTransform: expected images (H, W) or (H, W, C), got {tuple(updated['shape'])}")
         return updated
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(self, params: Params, data: Params) -> Params:
         """Draw ``matrix`` ``(3, 3)`` from input to output pixels, ``blur`` ``(2,)`` pixels or None, and ``tail``."""
         augment, rank = self._augment, place_among_processes()[0]
         del data
@@ -140,7 +142,7 @@ class PolicyTransform(albumentations.DualTransform):
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype through ``params``."""
         del args
-        check_array(img)  # whatever was drawn: the identity would let any array pass
+        check_array(img)  # before the identity returns any array unchecked
         matrix, blur, tail = params["matrix"], params.get("blur"), params.get("tail")
         size = self._augment.output_size((img.shape[0], img.shape[1]))
         if blur is None and tail is None and size == img.shape[:2] and np.array_equal(matrix, np.eye(3)):
@@ -165,7 +167,7 @@ class PolicyTransform(albumentations.DualTransform):
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
         if mask.dtype.hasobject or mask.dtype.itemsize not in (1, 2, 4, 8):
             raise InputTypeError(f"mask: expected a dtype of 8, 16, 32 or 64 bits, got {mask.dtype}")
-        # Pixels are only picked, so any dtype can be seen as the integers of its width, which torch knows.
+        # Pixels are only copied, so any dtype can be viewed as integers of the same width, which torch knows.
         bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
         matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned
         moved = targets.move_masks(to_tensor(bits), matrix, size, self._augment.padding, axis_aligned=aligned)
@@ -214,17 +216,16 @@ class PolicyTransform(albumentations.DualTransform):
             and blur is None
             and img.dtype in (np.uint8, np.float32)
             and (img.ndim == 2 or img.shape[2] <= 4)
-            # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
-            and bool(np.abs(np.diagonal(matrix))[:2].min() >= 1 - 1e-4)
+            and _shrinks_nothing(matrix)
         )
 
 
 class Compose(albumentations.Compose):
-    """``albumentations.Compose`` that seeds itself in DataLoader workers; nothing else differs.
+    """An ``albumentations.Compose`` that seeds itself in DataLoader workers; nothing else differs.
 
-    In a worker the stream follows from this pipeline's ``seed`` and the worker's own, which torch derives from
-    the loader's generator (else ``torch.manual_seed``), the epoch and the worker: workers differ, epochs differ,
-    the same seed repeats. Each of several processes that train together has its own. Elsewhere it is albumentations'.
+    In a worker the random stream follows from this pipeline's ``seed`` and the worker's seed, which torch derives from
+    the loader's generator (else ``torch.manual_seed``), the epoch and the worker: workers differ, epochs differ, the
+    same seed repeats. Each process of a distributed training has its own stream. Elsewhere albumentations seeds.
     """
 
     _seeded_for: tuple[int, int] | None = None
@@ -238,13 +239,13 @@ class Compose(albumentations.Compose):
         return super().__call__(*args, force_apply=force_apply, **data)
 
     def set_random_seed(self, seed: int | None) -> None:
-        """Start anew from ``seed``, at least 0; in workers and ranks, from it and their own."""
+        """Restart the random stream from ``seed``, at least 0; in workers and ranks also from their own seeds."""
         super().set_random_seed(seed)
         self._seeded_for = None
 
 
 def seed_pipeline(pipeline: albumentations.BaseCompose, seed: int) -> None:
-    """Start the random stream of ``pipeline``, and of all in it, from ``seed``, its own seed and the process's rank."""
+    """Start the random stream of ``pipeline`` and its transforms from ``seed``, its own seed and the process's rank."""
     rank = place_among_processes()[0]
     mixed = np.random.SeedSequence([pipeline.seed or 0, seed, *([rank] if rank else [])])
     # One generator for all ops: `set_random_seed` would give each its own with the same draws.
@@ -267,7 +268,7 @@ def worker_init_fn(worker_id: int) -> None:
     if not found:
         raise InputError(
             f"worker_init_fn: expected an albumentations pipeline in {type(worker.dataset).__name__}, found none; "
-            "call augkit.adapters.albumentations.seed_pipeline(pipeline, torch.initial_seed()) in its place"
+            "call augkit.adapters.albumentations.seed_pipeline(pipeline, torch.initial_seed()) instead"
         )
     for pipeline in found:
         seed_pipeline(pipeline, worker.seed)
@@ -285,7 +286,7 @@ def _pipelines(holder: Any, seen: set[int], depth: int = 0) -> Iterator[albument
 
 
 def _children(holder: Any) -> list[Any]:
-    """What ``holder`` refers to and may be, or hold, a pipeline."""
+    """The objects that ``holder`` refers to and that may be or contain a pipeline."""
     if isinstance(holder, (str, bytes, int, float, np.ndarray, torch.Tensor, type, ModuleType)) or holder is None:
         return []
     if isinstance(holder, (list, tuple, dict)):
@@ -297,19 +298,26 @@ def _children(holder: Any) -> list[Any]:
     return [getattr(holder, "__self__", None), *cells, *getattr(holder, "__dict__", {}).values()]
 
 
-def _hw(params: dict[str, Any]) -> tuple[int, int]:
+def _hw(params: Params) -> tuple[int, int]:
     return int(params["shape"][0]), int(params["shape"][1])
 
 
-def _channels(params: dict[str, Any]) -> int:
+def _channels(params: Params) -> int:
     return int(params["shape"][2]) if len(params["shape"]) > 2 else 1
 
 
 def _stretch(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """What ``matrix`` ``(3, 3)`` does to small arrows at each of ``points`` ``(N, 2)``: ``(N, 2, 2)``."""
+    """The Jacobian ``(N, 2, 2)`` of the map ``matrix`` ``(3, 3)`` at each of ``points`` ``(N, 2)``."""
     moved = np.concatenate([points, np.ones((len(points), 1))], 1) @ matrix.T
     depth = moved[:, 2, None, None]
     return (matrix[:2, :2] - moved[:, :2, None] / depth * matrix[2, :2]) / depth
+
+
+def _shrinks_nothing(matrix: np.ndarray) -> bool:
+    """Whether a pixel of the output spans at most one pixel of the input along each of its axes."""
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
+    return max(math.hypot(d, b), math.hypot(c, a)) <= abs(a * d - b * c) * (1 + 1e-4)
 
 
 def _batch_of_one(values: np.ndarray) -> torch.Tensor:

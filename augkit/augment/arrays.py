@@ -9,7 +9,10 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 def unit_of(dtype: np.dtype) -> float:
-    """The value that stands for 1 in an image of ``dtype``; 1 for uint8, which `Augment` knows itself."""
+    """The value that means 1 in an image of ``dtype``: the largest integer, or 1 for floats and for uint8.
+
+    `Augment` takes uint8 itself.
+    """
     integer = dtype.kind in "iu" and dtype != np.uint8
     return float(np.iinfo(dtype).max) if integer else 1.0
 
@@ -23,7 +26,7 @@ def check_array(image: np.ndarray, name: str = "image") -> None:
 
 
 def working(image: np.ndarray, unit: float) -> np.ndarray:
-    """``image`` in a dtype that `Augment` takes: uint8 and floats as they are, others as exact floats over ``unit``."""
+    """``image`` in a dtype that `Augment` takes: uint8 and floats unchanged, others as floats divided by ``unit``."""
     if image.dtype == np.uint8 or image.dtype.kind == "f":
         return image
     exact = np.dtype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
@@ -31,7 +34,7 @@ def working(image: np.ndarray, unit: float) -> np.ndarray:
 
 
 def restored(image: np.ndarray, dtype: np.dtype, unit: float) -> np.ndarray:
-    """`working` back: rounded to the nearest integer, halves to even, and kept in the range of ``dtype``."""
+    """Undo `working`: round to the nearest integer, halves to even, and clip to the range of ``dtype``."""
     if image.dtype == dtype:
         return image
     if dtype.kind == "f":  # of another byte order
@@ -54,7 +57,7 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
     """
     check_array(image)
     native = image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
-    # Torch knows no negative strides, and warns of arrays that may not be written.
+    # Torch supports no negative strides, and warns of read-only arrays.
     tensor = torch.from_numpy(np.require(native, requirements=["C", "W"]))
     return tensor[None, None] if image.ndim == 2 else tensor.permute(2, 0, 1)[None]
 

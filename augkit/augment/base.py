@@ -1,9 +1,9 @@
-"""The base of all random ops, its place in Kornia, and the draws that feed it.
+"""The base class of augkit's random ops, a Kornia augmentation, and the uniform draws that it is a function of.
 
 Inside ``kornia.augmentation.AugmentationSequential`` an op moves images, masks (nearest pixel), boxes and
-keypoints, and ``inverse`` takes them back. Two conventions are Kornia's there: nothing is clipped, and a
-``bbox_xyxy`` is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points.
-Boxes along the edges of pixels, as `augkit.Augment` takes them, are right when moved by half a pixel:
+keypoints, and ``inverse`` moves them back. Kornia's conventions hold there: nothing is clipped, and a ``bbox_xyxy``
+is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points. To pass boxes
+along the edges of pixels, as `augkit.Augment` takes them, subtract half a pixel before and add it after:
 
 >>> import augkit, kornia.augmentation
 >>> ops = kornia.augmentation.AugmentationSequential(
@@ -19,6 +19,7 @@ Boxes along the edges of pixels, as `augkit.Augment` takes them, are right when 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -30,21 +31,25 @@ from augkit.augment import targets
 from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.geometry import Axes
 from augkit.augment.kernels import check_names
+from augkit.augment.op_spec import OpSpec
 from augkit.augment.resample import check_images, resample, resample_checked
 from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
 
 Size = tuple[int, int]
+Flags = Mapping[str, object]  # Kornia's settings of an op, which its containers may override
 
 
 class RandomGeometry(GeometricAugmentationBase2D):
-    """Base of the ops. A subclass says how many uniform draws it takes and what map they make.
+    """Base class of the ops: a map of pixel coordinates as a function of uniform draws.
 
-    It defines `axes`, or `matrix` where its maps rotate or shear. Column 0 of the draws is the coin for ``p``: a
-    sample not chosen gets the identity. With ``same_on_batch`` all samples of a batch share the first one's draws.
+    A subclass sets ``draws``, the number of uniform draws per sample, and defines `axes`, or `matrix` where its maps
+    rotate or shear. Column 0 of the draws decides with probability ``p`` whether the op is applied to the sample;
+    otherwise the sample gets the identity. With ``same_on_batch`` all samples of a batch share the first one's draws.
     """
 
     draws: ClassVar[int]
+    spec: ClassVar[OpSpec[Any] | None] = None  # of the ops that a policy can name
 
     def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
         super().__init__(p=check_range("p", p, 0.0, 1.0), same_on_batch=check_flag("same_on_batch", same_on_batch))
@@ -61,32 +66,36 @@ class RandomGeometry(GeometricAugmentationBase2D):
 
     @property
     def axis_aligned(self) -> bool:
-        """Whether no matrix of the op rotates or shears: known where `axes` makes them.
+        """Whether no matrix of the op rotates or shears: true where `axes` makes them.
 
-        An op that defines `matrix` itself may promise it with a class attribute of this name.
+        An op that defines `matrix` itself may set a class attribute of this name to True.
         """
         made = (type(self).matrix, type(self).compute_transformation)
         return made == (RandomGeometry.matrix, RandomGeometry.compute_transformation)
 
     def output_size(self, size: Size) -> Size:
-        """The size that an input of ``size`` leaves with."""
+        """The size of the output for an input of ``size``."""
         return size
 
     def max_shrink(self, size: Size) -> float:
         """The most that the op shrinks an axis of an input of ``size``, at least 1: bounds the antialias taps.
 
-        ``inf`` where it is not known: the matrices are measured then, which waits for the device.
+        ``inf`` where it is not known: the matrices are then measured, which synchronises with the device.
         """
         del size
         return 1.0 if self.axis_aligned else math.inf
 
+    def max_enlarge(self) -> float:
+        """The most that the op enlarges content, at least 1; 1 where it is not known."""
+        return 1.0
+
     def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
-        """Which samples the op changes, ``(B,)`` bool; draws ``(B, n)``, strength a number or ``(B, 1)``."""
+        """Whether the op is applied to each sample, ``(B,)`` bool; strength is a number or ``(B, 1)``."""
         del strength
         return draws[:, 0] < self.p
 
     def chosen(self, draws: Tensor, values: Tensor) -> Tensor:
-        """``values`` ``(B, n)`` where the coin fell on the op, 0 elsewhere: 0 is the identity of every parameter."""
+        """``values`` ``(B, n)`` where the op is applied, 0 elsewhere: 0 is the identity of every parameter."""
         return values if self.p == 1 else torch.where(draws[:, :1] < self.p, values, 0.0)
 
     def forward(
@@ -102,8 +111,8 @@ class RandomGeometry(GeometricAugmentationBase2D):
     ) -> Tensor:
         """Transform ``input`` ``(B, C, H, W)``; replay with ``params=op._params`` as in Kornia.
 
-        The rest is what Kornia's containers pass along, from their ``extra_args`` for images: ``resample`` names
-        another kernel for this call, ``data_keys`` and ``align_corners`` are not used.
+        Kornia's containers pass the other arguments, from their ``extra_args`` for images: ``resample`` is another
+        kernel for this call; ``data_keys`` and ``align_corners`` are not used.
         """
         del data_keys, align_corners
         check_images(input)
@@ -115,7 +124,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return super().forward(input, params, **({} if resample is None else {"resample": resample}))
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        # Kornia's would toss a coin of its own for `batch_prob`; here the draws hold it.
+        # Kornia's version would draw `batch_prob` once more; here it follows from the draws.
         return self._drawn(batch_shape, self.device)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -146,7 +155,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     def gated(self, params: dict[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
         """Draws ``(B, n)`` and strengths ``(B,)`` of ``params`` on the device of ``like``, in float32 at least.
 
-        Where the op is not certain, ``batch_prob`` has the last word about who is changed, as in Kornia.
+        Where ``p`` is below 1, ``batch_prob`` decides which samples change, as in Kornia.
         """
         dtype = torch.promote_types(like.dtype, torch.float32)
         draws, strength = (params[name].to(like.device, dtype) for name in ("draws", "strength"))
@@ -157,35 +166,36 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return torch.cat([coin.expand(draws.shape[0])[:, None], draws[:, 1:]], dim=1), strength
 
     def _gate(self, params: dict[str, Tensor]) -> Tensor:
-        # Kornia's masks, boxes and keypoints are blended with the unmoved ones by this, which fails where an op
-        # changes the size. The matrix of a sample that is not chosen leaves it where it is. There is no public hook.
+        # Overrides a private method of Kornia, which has no public one: it blends moved masks, boxes and keypoints with
+        # unmoved ones, and fails where an op changes the size. Here the matrix of a sample that is not chosen is the
+        # identity, so there is nothing to blend.
         return torch.ones_like(torch.atleast_1d(params["batch_prob"]), dtype=torch.bool)
 
     def transform_inputs(
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        # For the same reason; Kornia's would also compute both and blend.
+        # For the same reason: Kornia's version would compute both and blend.
         return self.apply_transform(input, params, {**flags, **kwargs}, transform)
 
-    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
-        # Kornia's would round the matrix to the images' dtype under autocast.
+    def generate_transformation_matrix(self, input: Tensor, params: dict[str, Tensor], flags: Flags) -> Tensor:
+        # Kornia's version rounds the matrix to the images' dtype under autocast.
         return self.compute_transformation(input, params, flags)
 
     def get_transformation_matrix(
-        self, input: Tensor, params: dict[str, Tensor] | None = None, flags: dict[str, Any] | None = None
+        self, input: Tensor, params: dict[str, Tensor] | None = None, flags: Flags | None = None
     ) -> Tensor:
-        # Kornia's would round the matrix of half-precision images.
+        # Kornia's version rounds the matrix of half-precision images.
         known = self.transform_matrix if params is None else None
         if known is not None:
             return known
         return self.compute_transformation(input, params or self.forward_parameters(tuple(input.shape)), flags or {})
 
-    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: Flags) -> Tensor:
         """The matrices ``(B, 3, 3)`` of ``params``, in the dtype of the images but in float32 at least."""
         del flags
         return self.matrix(*self.gated(params, input), (input.shape[-2], input.shape[-1]))
@@ -194,19 +204,19 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
     ) -> Tensor:
         if transform is None:
             transform = self.compute_transformation(input, params, flags)
-        return self._resampled(input, transform, asked_kernel(flags) or self.kernel)
+        return self._resampled(input, transform, requested_kernel(flags) or self.kernel)
 
     def apply_transform_mask(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+        self, input: Tensor, params: dict[str, Tensor], flags: Flags, transform: Tensor | None = None
     ) -> Tensor:
         if transform is None:
             transform = self.compute_transformation(input, params, flags)
-        kernel = asked_kernel(flags) or "nearest"
+        kernel = requested_kernel(flags) or "nearest"
         if kernel != "nearest":
             return self._resampled(input, transform, kernel)
         size = self.output_size((input.shape[-2], input.shape[-1]))
@@ -218,10 +228,10 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return resample_checked(input, transform, *how, axis_aligned=aligned)
 
     def inverse_transform(
-        self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
+        self, input: Tensor, flags: Flags, transform: Tensor | None = None, size: Size | None = None
     ) -> Tensor:
         assert transform is not None  # Kornia always passes the inverted matrix
-        kernel = asked_kernel(flags)
+        kernel = requested_kernel(flags)
         if kernel == "nearest":
             size = size or (input.shape[-2], input.shape[-1])
             return targets.move_masks(input, transform, size, self.padding, axis_aligned=self.axis_aligned)
@@ -231,7 +241,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self,
         input: Tensor,
         params: dict[str, Tensor],
-        flags: dict[str, Any],
+        flags: Flags,
         transform: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
@@ -260,7 +270,7 @@ def _check_params(params: Any, batch: int) -> None:
             )
 
 
-def asked_kernel(flags: dict[str, Any]) -> str | None:
+def requested_kernel(flags: Flags) -> str | None:
     """The kernel that ``extra_args`` of a Kornia container ask for as ``resample``, a name or Kornia's enum."""
     value = flags.get("resample")
     if value is None:

@@ -1,4 +1,4 @@
-"""The blur of a shift without the shift: a control that tells "more shift" from "more blur".
+"""The blur of a shift without the shift: a control that separates "more shift" from "more blur".
 
 Interpolation at a fraction f of a pixel is a filter with taps w, whose response along one axis is
 ``W(omega) = sum_k w_k exp(-i omega k)``: its phase is the shift and its magnitude is the blur. `shift_blur`
@@ -71,7 +71,7 @@ def shift_response(shift: Tensor, frequency: Tensor, kernel: str) -> Tensor:
     """``|W|`` ``(B, n)`` of a shift by ``shift`` ``(B,)`` pixels at ``frequency`` ``(n,)`` in cycles per pixel."""
     fraction = shift - torch.floor(shift)
     if kernel == "fourier":
-        # Only the Nyquist frequency loses: a real image has no phase to turn there.
+        # Only the Nyquist frequency loses energy: a real image has no phase there.
         nyquist = torch.cos(math.pi * fraction).abs()[:, None]
         return torch.where(frequency.abs() == 0.5, nyquist, torch.ones_like(nyquist))
     reach = math.ceil(HALF_WIDTH[kernel])

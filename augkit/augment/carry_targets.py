@@ -1,12 +1,11 @@
-"""Targets behind images: through the matrix of `augkit.Augment`'s own ops, then behind Kornia's
-(`augkit.augment.color`).
+"""Masks, boxes and keypoints moved with their images: by the matrix of augkit's own ops, then by Kornia's ops.
 
-Every door goes through here: `Augment`, `augkit.adapters.torchvision`, `augkit.adapters.albumentations`. What has no
-matrix, such as an elastic map, cannot be followed and is refused in one line.
+`Augment`, `augkit.adapters.torchvision` and `augkit.adapters.albumentations` all move targets with these functions.
+Targets cannot follow an op that has no matrix, such as an elastic map; it is refused in one line.
 
-- Masks take, for each pixel, the very pixel that Kornia's op puts there when it takes the nearest.
-- Boxes are cut to the image between augkit's ops and Kornia's, as its content is, then enclosed once.
-- Keypoints are visible where they lie on the image before and after Kornia's ops.
+- Masks are moved by Kornia's op itself, set to the nearest pixel.
+- Boxes are clipped to the image between augkit's ops and Kornia's, as its content is, and enclosed once at the end.
+- Keypoints are visible where they lie on the image both before and after Kornia's ops.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment import targets
-from augkit.augment.color import Tail, has_matrix, is_colour, named
+from augkit.augment.color import Params, Tail, has_matrix, is_color, named
 from augkit.core.errors import InputError
 
 Size = tuple[int, int]
 
 
-def check_followed(ops: Iterable[nn.Module], door: str) -> None:
-    """Raise where one of ``ops`` moves pixels in a way that targets cannot follow; ``door`` begins the message."""
+def check_followed(ops: Iterable[nn.Module], caller: str) -> None:
+    """Raise where one of ``ops`` moves pixels in a way that targets cannot follow; ``caller`` begins the message."""
     for op in ops:
-        if not is_colour(op) and not has_matrix(op):
+        if not is_color(op) and not has_matrix(op):
             raise InputError(
-                f"{door}: masks, boxes and keypoints cannot follow Kornia's {type(op).__name__}, which has no matrix; "
-                "leave it out"
+                f"{caller}: masks, boxes and keypoints cannot follow Kornia's {type(op).__name__}, which has no "
+                "matrix; leave it out"
             )
 
 
 def moved_masks(masks: Tensor, tail: Tail | None) -> Tensor:
-    """``masks`` ``(B, C, H, W)`` of any dtype, as augkit's own ops left them, behind Kornia's ops."""
+    """``masks`` ``(B, C, H, W)`` of any dtype, already moved by augkit's own ops, moved by Kornia's ops."""
     if tail is None or not tail.moves:
         return masks
     moved = masks
@@ -46,9 +45,9 @@ def moved_masks(masks: Tensor, tail: Tail | None) -> Tensor:
 
 
 def moved_boxes(matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, *, clip: bool = True) -> Tensor:
-    """``boxes`` ``(B, N, 4)`` along pixel edges, moved by both; not clipped to the output.
+    """``boxes`` ``(B, N, 4)`` along pixel edges moved by augkit's ops, then by Kornia's; not clipped to the output.
 
-    ``size`` is that between augkit's ops and Kornia's; without ``clip`` boxes are not cut to it.
+    ``size`` is the size of the image between the two; ``clip`` clips the boxes to it.
     """
     moved = targets.move_boxes(matrix, boxes)
     if tail is None or not tail.moves:
@@ -61,7 +60,7 @@ def moved_boxes(matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, *,
 def visible_boxes(
     matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, min_visible_area: float
 ) -> tuple[Tensor, Tensor]:
-    """`moved_boxes` clipped to the output, and which ``(B, N)`` are still of use, as `targets.clip_boxes` says."""
+    """`moved_boxes` clipped to the output, and whether each is valid ``(B, N)``, as `targets.clip_boxes` defines it."""
     moved = moved_boxes(matrix, boxes, size, tail)
     if tail is None or not tail.moves:
         return targets.clip_boxes(moved, size, min_visible_area)
@@ -73,7 +72,7 @@ def visible_boxes(
 
 
 def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) -> tuple[Tensor, Tensor]:
-    """Keypoints ``(B, N, 2)`` in pixels moved by both, and which ``(B, N)`` are visible; none is clipped."""
+    """Keypoints ``(B, N, 2)`` in pixels moved by all ops, not clipped, and whether each is visible ``(B, N)``."""
     moved = targets.move_points(matrix, points)
     seen = targets.visible(moved, size)
     if tail is None or not tail.moves:
@@ -85,7 +84,9 @@ def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) 
 def moved_fields(
     boxes: Tensor | None, keypoints: Tensor | None, matrix: Tensor, size: Size, tail: Tail | None, least: float
 ) -> dict[str, Tensor | None]:
-    """What boxes and keypoints become, under the names of `augkit.augment.Augmented`; ``least`` is a visible area.
+    """Moved boxes and keypoints, under the names of the fields of `augkit.augment.compose.Augmented`.
+
+    ``size`` is the size after augkit's own ops; ``least`` is the share of its area that makes a box valid.
 
     Raises:
         InputError, InputTypeError: boxes or keypoints of another shape or dtype than `augkit.Augment` takes.
@@ -101,23 +102,23 @@ def moved_fields(
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """The area of each box of ``part`` over that of ``whole``, 0 where there is none."""
+    """The area of each box of ``part`` over the area of its box in ``whole``; 0 for a box without area."""
     x0, y0, x1, y1 = part.to(torch.promote_types(part.dtype, torch.float32)).unbind(-1)
     u0, v0, u1, v1 = whole.to(torch.promote_types(whole.dtype, torch.float32)).unbind(-1)
     area, of = (x1 - x0) * (y1 - y0), (u1 - u0) * (v1 - v0)
     return torch.where(of > 0, area / of.clamp(min=torch.finfo(of.dtype).tiny), torch.zeros_like(of))
 
 
-def _sources(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
-    """Where each output pixel comes from: ``(B, 2, H, W)`` int64 as x + 1, y + 1; 0 where it is none of the image's.
+def _sources(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
+    """The source of each output pixel: ``(B, 2, H, W)`` int64 as x + 1, y + 1; 0 where it lies outside the image.
 
-    The op itself is asked, with an image of its own coordinates: so its padding, its corners and its rounding count.
+    The op transforms an image that holds its own coordinates, so its own padding and rounding apply.
     """
     from kornia.constants import Resample, SamplePadding
 
     # Not `transform_masks`, which does the same but fails on flips before Kornia 0.9.
-    wanted: dict[str, Any] = {"resample": Resample.NEAREST, "antialias": False}
-    wanted |= {"fill": 0, "pad_value": 0}  # outside is 0 here, whatever colour it is in the image
+    wanted: dict[str, object] = {"resample": Resample.NEAREST, "antialias": False}
+    wanted |= {"fill": 0, "pad_value": 0}  # outside is 0 here, whatever color it is in the image
     if getattr(op.flags.get("padding_mode"), "name", None) == "FILL":  # which not every version of Kornia has
         wanted["padding_mode"] = SamplePadding.ZEROS
     rows, columns = (torch.arange(1, n + 1, device=device, dtype=torch.float32) for n in size)

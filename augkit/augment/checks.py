@@ -1,4 +1,4 @@
-"""Refused in one line: tensors that torch cannot compute with (sparse, nested, 8-bit floats), flags that are none."""
+"""Checks of arguments: dense tensors, floating dtypes, devices, flags, and statistics of channels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def is_float(values: Tensor) -> bool:
 
 
 def check_dense(name: str, values: Tensor, shape: str) -> None:
-    """Raise where ``values`` is a sparse or a nested tensor; ``shape`` is the one expected, such as ``(B, C, H, W)``.
+    """Raise where ``values`` is a sparse or a nested tensor.
 
-    A text with the sizes themselves would bind a compiled graph to them.
+    ``shape`` is the expected shape in letters, such as ``(B, C, H, W)``: numbers would bind a compiled graph to them.
 
     Raises:
         InputTypeError: one line.
@@ -48,7 +48,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def channel_statistics(name: str, pair: tuple[Any, Any]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel; ``name`` begins the message where ``pair`` is none of the kind."""
+    """Mean and standard deviation per channel; raises, with ``name`` first, for anything else."""
     try:
         mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in pair)
     except (TypeError, ValueError, RuntimeError):

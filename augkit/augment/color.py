@@ -1,12 +1,12 @@
-"""Kornia's ops after the geometry of `augkit.Augment`: their draws, what they see, and how strength reaches them.
+"""Kornia's ops that follow the geometry of `augkit.Augment`, and one draw of them (`Tail`).
 
-They see images in [0, 1] after the one resampling and before ``normalize``. Interpolation can overshoot; what
-they see is clamped, because colour spaces end at 0 and at 1. Images that were normalised before would lose half of
-their content to that, and are refused. They have no strength of their own: a sample of strength s is coloured with
-probability s (times the op's own ``p``), so that 0 changes no bit and 1 always does.
+They get images in [0, 1], after the one resampling and before ``normalize``, clamped because interpolation overshoots
+and color spaces end at 0 and at 1. Clamping would destroy images that are already normalised, so those are refused.
+Kornia's ops have no strength: they are applied to a sample of strength s with probability s (times their own ``p``),
+so that 0 changes no bit and 1 always applies them.
 
 All randomness is drawn first, into a `Tail`; applying it is pure, so that several images, the frames of a video and all
-targets can share one draw. Kornia 0.9 draws from torch's global state alone and ignores a generator in silence
+targets share one draw. Kornia 0.9 draws from torch's global state alone and ignores a generator in silence
 (https://github.com/kornia/kornia/issues/4427): the global state is seeded for the time of the ops and then put back.
 With a generator on an accelerator, reading that seed waits for the device.
 """
@@ -28,15 +28,16 @@ from augkit.core.random_streams import AUGMENTATION, random_stream, seeded
 from augkit.core.ranks import place_among_processes
 
 Size = tuple[int, int]
+Params = dict[str, Any]  # one draw of one of Kornia's ops, as its `forward_parameters` makes it
 
 # Kornia's classes that give another size than they are given.
 RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
-_LOOKED_AT: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
-_TRIED = 64  # samples by which draws are compared: some are chosen at any usual probability
+_CHECKED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
+_COMPARED = 64  # samples of two draws that are compared: at any usual p some are chosen
 OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalised, begins at -0.42
 
 
-def is_colour(op: Any) -> bool:
+def is_color(op: Any) -> bool:
     """Whether ``op`` is one of Kornia's augmentations that leave the geometry alone, such as ``ColorJitter``."""
     from kornia.augmentation import IntensityAugmentationBase2D
 
@@ -59,19 +60,19 @@ def has_matrix(op: Any) -> bool:
 
 @dataclass(frozen=True)
 class Tail:
-    """Kornia's ops with one draw.
+    """Kornia's ops at the end of an `Augment`, with one draw of their parameters.
 
     Attributes:
         ops: in their order.
         params: of each op, as its ``forward_parameters`` drew them.
         sizes: ``(H, W)`` before each op and after the last.
-        coin: which samples the ops reach, ``(B,)`` bool; None where all.
-        seed: for ops that draw while they are applied; None where none does.
-        channels: of the images for which the ops drew.
+        coin: whether the ops are applied to each sample, ``(B,)`` bool; None for all.
+        seed: for ops that draw while they are applied; None if no op does.
+        channels: number of channels of the images for which the parameters were drawn.
     """
 
     ops: tuple[nn.Module, ...]
-    params: tuple[dict[str, Any], ...]
+    params: tuple[Params, ...]
     sizes: tuple[Size, ...]
     coin: Tensor | None
     seed: int | None
@@ -80,7 +81,7 @@ class Tail:
     @property
     def moves(self) -> bool:
         """Whether any op moves pixels."""
-        return not all(map(is_colour, self.ops))
+        return not all(map(is_color, self.ops))
 
     def images(self, images: Tensor) -> Tensor:
         """Floating ``images`` ``(B, C, H, W)`` in [0, 1] through the ops; a draw for one sample serves all frames."""
@@ -89,16 +90,16 @@ class Tail:
             return torch.cat([self.images(frame[None]) for frame in images])
         if images.shape[1] != self.channels:
             _check_channels(self.ops, self.channels, images.shape[1], images.device)
-        coloured = images.clamp(0, 1)
+        colored = images.clamp(0, 1)
         alone = contextlib.nullcontext() if self.seed is None else seeded(self.seed, images.device)
         with alone, torch.autocast(images.device.type, enabled=False):
             for op, params in zip(self.ops, self.params, strict=True):
-                with named(op, coloured.shape):
-                    coloured = op(coloured, params=params)
-        return self.reached(coloured, images)
+                with named(op, colored.shape):
+                    colored = op(colored, params=params)
+        return self.reached(colored, images)
 
     def matrix(self, device: torch.device) -> Tensor:
-        """All that the ops with a matrix do to coordinates, ``(B, 3, 3)`` from pixels before to pixels after them."""
+        """The composed matrices of the ops that have one, ``(B, 3, 3)`` from input to output pixels."""
         still = geometry.identity(self.params[0]["batch_prob"].shape[0], device=device)
         drawn = zip(self.ops, self.params, self.sizes, strict=False)
         matrices = [op_matrix(op, params, size, device) for op, params, size in drawn if has_matrix(op)]
@@ -107,7 +108,7 @@ class Tail:
         return self.reached(total, still)
 
     def reached(self, after: Tensor, before: Tensor) -> Tensor:
-        """``after`` for the samples that the ops reach, ``before`` for the others."""
+        """``after`` for the samples that `coin` chose, ``before`` for the others."""
         if self.coin is None:
             return after
         if after.shape != before.shape:
@@ -127,7 +128,7 @@ def draw_tail(
 ) -> Tail | None:
     """One draw of ``ops`` for images of ``shape`` ``(B, C, H, W)``; strength is a number or ``(B,)``.
 
-    None where nothing is to be done.
+    None where there is no op, or the strength is the number 0.
     """
     if not ops or (not isinstance(strength, Tensor) and strength == 0):
         return None
@@ -146,10 +147,10 @@ def draw_tail(
     return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed, channels)
 
 
-def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device) -> Tensor:
+def op_matrix(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
     """The matrices ``(B, 3, 3)`` of one of Kornia's ops with a matrix, drawn as ``params`` for images of ``size``."""
     batch = params["batch_prob"].shape[0]
-    # The pixels do not matter; Kornia asks an image for its size, its dtype and its device.
+    # Kornia reads no pixels, only the size, dtype and device of the image.
     like = torch.zeros((), device=device).to(torch.float32).expand(batch, 1, *size)
     with torch.autocast(device.type, enabled=False):  # which would leave coordinates three digits
         matrix: Tensor = op.get_transformation_matrix(like, params)
@@ -157,13 +158,13 @@ def op_matrix(op: Any, params: dict[str, Any], size: Size, device: torch.device)
 
 
 def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
-    """Raise where floating ``images`` are not in [0, 1] but for the overshoot of an interpolation: normalised, say.
+    """Raise where floating ``images`` leave [0, 1] by more than interpolation overshoots, as normalised images do.
 
-    On an accelerator only the first batch that ``ops`` meet is looked at, because that waits for the device.
+    On an accelerator only the first batch of ``ops`` is checked, because the check synchronises with the device.
     """
     if not images.is_floating_point() or not images.numel() or torch.compiler.is_compiling():
         return
-    if images.device.type != "cpu" and ops[0] in _LOOKED_AT:
+    if images.device.type != "cpu" and ops[0] in _CHECKED:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
@@ -171,16 +172,16 @@ def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
             f"Augment: Kornia's {type(ops[0]).__name__} expected images in [0, 1], got values from {low:.3g} to "
             f"{high:.3g}; pass them before they are normalised and give Augment normalize=(mean, std)"
         )
-    _LOOKED_AT.add(ops[0])
+    _CHECKED.add(ops[0])
 
 
 def _draws_late(op: Any) -> bool:
-    """Whether ``op`` may draw while it is applied: a few of Kornia's did until 0.9, and nobody knows of others."""
+    """Whether ``op`` may draw while it is applied: a few of Kornia's did until 0.9, and other packages' ops may."""
     kind, late = type(op), ("RandomPlasma", "RandomDissolving", "RandomGaussianNoise")
     return kind.__name__.startswith(late) or not kind.__module__.startswith("kornia.")
 
 
-def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
+def _size_after(op: Any, params: Params, size: Size) -> Size:
     if type(op).__name__ not in RESIZING:
         return size
     out = op(torch.zeros(params["batch_prob"].shape[0], 1, *size), params=params)
@@ -188,15 +189,15 @@ def _size_after(op: Any, params: dict[str, Any], size: Size) -> Size:
 
 
 def _check_channels(ops: Sequence[Any], drawn: int, channels: int, device: torch.device) -> None:
-    """Raise where a draw for ``drawn`` channels is none for ``channels``: torch would broadcast noise in silence.
+    """Raise where parameters drawn for ``drawn`` channels do not fit ``channels``: torch would broadcast noise.
 
-    What an op draws is compared, from one seed: only that of noise and of channels picked by number differs.
+    Draws for both counts, from one seed, are compared: they differ only for noise and for channels chosen by index.
     """
-    for op in filter(is_colour, ops):
+    for op in filter(is_color, ops):
         both = []
         for count in (drawn, channels):
-            with seeded(0, device), named(op, (_TRIED, count, 8, 8)):
-                both.append(op.forward_parameters((_TRIED, count, 8, 8)))
+            with seeded(0, device), named(op, (_COMPARED, count, 8, 8)):
+                both.append(op.forward_parameters((_COMPARED, count, 8, 8)))
         names = [name for name, value in both[0].items() if isinstance(value, Tensor) and name != "forward_input_shape"]
         if not all(name in both[1] and torch.equal(both[0][name], both[1][name]) for name in names):
             raise InputError(
@@ -207,7 +208,7 @@ def _check_channels(ops: Sequence[Any], drawn: int, channels: int, device: torch
 
 @contextlib.contextmanager
 def named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
-    """Kornia checks many arguments only when it is called, with errors of its own; here they get one line."""
+    """Turn errors of ``op``, which checks many arguments only when it is called, into one line that names it."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -219,7 +220,7 @@ def named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
 
 
 def _seeded_alone(generator: torch.Generator | None, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Draws from ``generator``, else from torch's global state, of this rank alone where several processes train."""
+    """Draw from ``generator``, else from torch's global state; each of several training processes draws its own."""
     rank, count = place_among_processes()
     if generator is not None:
         return seeded(int(torch.randint(2**62, (), generator=generator, device=generator.device)), device)

@@ -1,6 +1,6 @@
 """`Augment`: the geometry of several random ops, composed as matrices and resampled once.
 
-A plain loop; what the other loops take is in `augkit.adapters`:
+In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
 >>> from augkit.augment.ops import RandomHorizontalFlip
 >>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
@@ -26,7 +26,8 @@ from augkit.augment.carry_targets import check_followed, moved_fields, moved_mas
 from augkit.augment.checks import channel_statistics, check_flag
 from augkit.augment.color import Tail, check_unit_range, draw_tail, is_kornia
 from augkit.augment.kernels import check_names
-from augkit.augment.ops import RandomShiftBlur, RandomSubpixelShift
+from augkit.augment.ops.random_shift_blur import RandomShiftBlur
+from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
 from augkit.augment.resample import (
     Finish,
     check_images,
@@ -41,10 +42,10 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 class Augmented(NamedTuple):
-    """What `Augment` returns when targets are passed; what belongs to a target that was not passed is None.
+    """Augmented images and targets, with the matrices that moved them; fields of targets not passed are None.
 
-    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw; they are
-    those of augkit's own ops, without what Kornia's ops after them did.
+    ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw of augkit's
+    own ops; they do not include Kornia's ops after them.
     """
 
     images: Tensor
@@ -58,21 +59,21 @@ class Augmented(NamedTuple):
 
 
 class Augment(nn.Module):
-    """Compose the geometry of several ops and resample once, whatever their number.
+    """Several random ops whose geometry is composed as matrices and resampled once.
 
     In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
 
     Args:
-        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's colour ops,
-            such as ``ColorJitter``, may stand after it (`augkit.augment.color`); a ``matrix`` does not replay them.
-            Those that move pixels may too, but resample once more each. Masks, boxes and keypoints follow those that
-            have a matrix (rotation, affine, perspective, flips, crops); the others are refused beside targets.
+        *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's color ops,
+            such as ``ColorJitter``, may come after it (`augkit.augment.color`); a ``matrix`` does not replay them.
+            So may Kornia's ops that move pixels, but each resamples once more. Masks, boxes and keypoints follow
+            those that have a matrix (rotation, affine, perspective, flips, crops); others are refused with targets.
         kernel, padding: see `augkit.resample`.
         antialias: stretch the kernel where an axis shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
-        strength: used where a call names none.
+        strength: the strength of calls that pass none.
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
         same_on_batch: set on every op, as by Kornia's containers; with True all samples share one draw (the frames of
             a clip, say), and None leaves each op as it is.
@@ -123,7 +124,7 @@ class Augment(nn.Module):
 
     @property
     def same_on_batch(self) -> bool | None:
-        """What was set on every op; None where each has its own."""
+        """The value that was set on every op; None where each keeps its own."""
         return self._same_on_batch
 
     @same_on_batch.setter
@@ -133,7 +134,7 @@ class Augment(nn.Module):
             op.same_on_batch = same  # type: ignore[assignment]
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
-        # The way of every `to`, `half` and `bfloat16`, of a network that holds this module too. Rounded statistics
+        # Torch's hook behind `to`, `half` and `bfloat16`, also of a module that contains this one. Rounded statistics
         # would shift and stretch all images, so they are made anew from the numbers, in float32 at least.
         super()._apply(fn, *args, **kwargs)
         if self.normalize is not None and self.mean is not None:
@@ -143,9 +144,19 @@ class Augment(nn.Module):
         return self
 
     @property
+    def geometry(self) -> list[RandomGeometry]:
+        """augkit's own ops, which come before those of Kornia."""
+        return [op for op in self.ops if isinstance(op, RandomGeometry)]
+
+    @property
+    def kornia_ops(self) -> list[nn.Module]:
+        """Kornia's ops, which come after augkit's own."""
+        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
+
+    @property
     def draws(self) -> int:
-        """How many uniform draws a sample takes."""
-        return sum(op.draws for op in self._geometry())
+        """The number of uniform draws per sample."""
+        return sum(op.draws for op in self.geometry)
 
     def sample(
         self,
@@ -158,13 +169,13 @@ class Augment(nn.Module):
     ) -> Tensor:
         """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
         device = torch.device(device or "cpu")
-        return self.matrix(*self._draw(batch, strength, generator, device), size)
+        return self.matrix(*self.draw_geometry(batch, strength, generator, device), size)
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
         total, first, size_out, aligned = None, 0, size, self.axis_aligned
         matrices = [geometry.identity(draws.shape[0], device=draws.device)]
-        for op in self._geometry():
+        for op in self.geometry:
             part = draws[:, first : first + op.draws]
             if aligned:
                 axes = op.axes(part, per_sample(strength), size_out)
@@ -177,12 +188,12 @@ class Augment(nn.Module):
     @property
     def axis_aligned(self) -> bool:
         """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
-        return all(op.axis_aligned for op in self._geometry())
+        return all(op.axis_aligned for op in self.geometry)
 
     def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
         """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
         first = 0
-        for op in self._geometry():
+        for op in self.geometry:
             if isinstance(op, RandomShiftBlur):
                 return op.pixels(draws[:, first : first + op.draws], strength)
             first += op.draws
@@ -206,9 +217,9 @@ class Augment(nn.Module):
             images: ``(B, C, H, W)``, floating in [0, 1] or uint8.
             masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
             boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
-                ``boxes_valid`` ``(B, N)`` tells which are still of use (see ``min_visible_area``).
+                ``boxes_valid`` ``(B, N)`` is true where enough of a box is visible (see ``min_visible_area``).
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
-                ``keypoints_visible`` ``(B, N)`` tells which lie on the image.
+                ``keypoints_visible`` ``(B, N)`` is true where a keypoint lies on the image.
             strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
             generator: source of draws, on the device of the images; torch's global state (`augkit.core.ranks`) when
                 None.
@@ -227,7 +238,7 @@ class Augment(nn.Module):
             size_out, out = size, finished(images, images.dtype, self._finish(images))
         elif matrix is None:
             size_out = self.output_size(size)
-            draws, factors = self._draw(images.shape[0], strength, generator, images.device)
+            draws, factors = self.draw_geometry(images.shape[0], strength, generator, images.device)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
             tail = self.draw_tail(images, factors, generator)
             out = self.render(images, matrix, blur, tail)
@@ -237,12 +248,12 @@ class Augment(nn.Module):
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
             tail = self.draw_tail(images, checked_strength(strength, len(images), images.device), generator)
-            out = self._coloured(out, images, tail)
+            out = self._with_kornia_ops(out, images, tail)
             matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
             return out
         if self.training:
-            check_followed(self._colour(), "Augment")
+            check_followed(self.kornia_ops, "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size, images.device)
             if self.training and len(self.ops):
@@ -255,17 +266,17 @@ class Augment(nn.Module):
     def draw_tail(
         self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tail | None:
-        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, as `render` takes it; None where there are none."""
+        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None where there are none."""
         size_out = self.output_size((images.shape[-2], images.shape[-1]))
         strength = self.strength if strength is None else strength
-        return draw_tail(self._colour(), (*images.shape[:2], *size_out), strength, generator, images.device)
+        return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), strength, generator, images.device)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
         """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
 
         Pure, and the matrix is not checked as in ``forward(matrix=...)``. Without ``tail`` Kornia's ops are left out.
         """
-        return self._coloured(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
+        return self._with_kornia_ops(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
 
     def render_each(
         self,
@@ -276,15 +287,15 @@ class Augment(nn.Module):
         blur: Tensor | None = None,
         tail: Tail | None = None,
     ) -> Tensor:
-        """As `render`, of images ``(C, H, W)`` of sizes of their own, through ``matrix`` ``(B, 3, 3)`` to one size.
+        """`render` for images ``(C, H, W)`` of different sizes, through ``matrix`` ``(B, 3, 3)`` to one size.
 
-        The matrices put each image into a frame of ``size`` first, where it is ``shrinks`` times smaller.
+        Each matrix first maps its image into a frame of ``size``, in which the image is ``shrinks`` times smaller.
         """
         finish, parts = self._resampled(images[0][None]), []
         for k, image in enumerate(images):
             own = None if blur is None else blur[k : k + 1]
             parts.append(self._moved(image[None], matrix[k : k + 1], own, finish, size, shrinks[k]))
-        return self._coloured(torch.cat(parts), images[0][None], tail)
+        return self._with_kornia_ops(torch.cat(parts), images[0][None], tail)
 
     def _moved(
         self,
@@ -298,7 +309,7 @@ class Augment(nn.Module):
         size = frame or (images.shape[-2], images.shape[-1])
         if blur is not None:
             images = shift_blur_checked(images, blur, self.kernel, self.padding)
-        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self._geometry()):
+        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self.geometry):
             return finished(images, images.dtype, finish)
         if self.kernel == "fourier":
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
@@ -307,13 +318,13 @@ class Augment(nn.Module):
         return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
 
     def _resampled(self, images: Tensor) -> Finish:
-        """What the resampling leaves: all that is asked for or, where colour comes between, floats in [0, 1]."""
-        if not self._colour():
+        """The `Finish` of the resampling: the final one, or floats in [0, 1] where Kornia's ops come after it."""
+        if not self.kornia_ops:
             return self._finish(images)
         return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
 
-    def _coloured(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
-        if not self._colour():
+    def _with_kornia_ops(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
+        if not self.kornia_ops:
             return out
         if tail is not None:
             check_unit_range(images, tail.ops)
@@ -324,46 +335,41 @@ class Augment(nn.Module):
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
 
     def finish(self, images: Tensor) -> Tensor:
-        """``normalize`` and ``dtype`` alone, for images that keep their geometry."""
+        """Apply ``normalize`` and ``dtype`` alone, for images that keep their geometry."""
         return finished(images, images.dtype, self._finish(images))
 
     def output_size(self, size: Size) -> Size:
-        """The size that images of ``size`` leave with."""
-        for op in self._geometry():
+        """The size of the output for images of ``size``."""
+        for op in self.geometry:
             size = op.output_size(size)
         return size
 
     def __repr__(self) -> str:
-        usual: dict[str, Any] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
+        usual: dict[str, object] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
         usual["same_on_batch"] = None
-        options: dict[str, Any] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
+        options: dict[str, object] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
         options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch}
-        named: dict[str, Any] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
+        named: dict[str, object] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
-
-    def _geometry(self) -> list[RandomGeometry]:
-        return [op for op in self.ops if isinstance(op, RandomGeometry)]
-
-    def _colour(self) -> list[nn.Module]:
-        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
 
     def _max_shrink(self, size: Size) -> float | None:
         if not self.antialias:
             return None
         shrink = 1.0
-        for op in self._geometry():
+        for op in self.geometry:
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
 
-    def _draw(
+    def draw_geometry(
         self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
     ) -> tuple[Tensor, float | Tensor]:
+        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``."""
         strength = self.strength if strength is None else strength
         draws = draw(batch, self.draws, device, generator)
-        if any(op.same_on_batch for op in self._geometry()):
-            parts = draws.split([op.draws for op in self._geometry()], dim=1)
-            own = zip(self._geometry(), parts, strict=True)
+        if any(op.same_on_batch for op in self.geometry):
+            parts = draws.split([op.draws for op in self.geometry], dim=1)
+            own = zip(self.geometry, parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
         return draws, checked_strength(strength, batch, device)
 
@@ -382,7 +388,7 @@ def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
                 f"ColorJitter, got {type(op).__name__}"
             )
     if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):
-        raise InputError("Augment: expected all geometry before the first colour op; put the colour ops last")
+        raise InputError("Augment: expected all geometry before the first color op; put the color ops last")
     if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
         raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
     shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)

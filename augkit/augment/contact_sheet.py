@@ -1,4 +1,4 @@
-"""Contact sheets: what a policy does to images, as one picture."""
+"""A contact sheet: images beside random augmentations of them, as one picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GAP = 2
 
 
 def contact_sheet(policy: Policy, images: Tensor, *, draws: int = 9, seed: int = 0, zoom: int = 2) -> Image.Image:
-    """One row per image ``(N, C, H, W)`` uint8: as it is, then under ``draws`` draws of the policy."""
+    """One row per image ``(N, C, H, W)`` uint8: the image, then ``draws`` random augmentations of it."""
     augment = policy.augment()
     rows = []
     for k in range(len(images)):

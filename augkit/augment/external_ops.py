@@ -1,8 +1,8 @@
 """Ops of other packages in a policy, by class name and arguments: Kornia's on the device, albumentations' in workers.
 
-Only classes of ``kornia.augmentation``, ``albumentations`` and augkit itself can be named, so that a recipe from
-elsewhere runs no other code. Arguments are checked against the signature: Kornia swallows some misspelt ones in
-silence, and albumentations merely warns.
+A policy can name only classes of ``kornia.augmentation``, ``albumentations`` and augkit itself, so that a recipe from
+elsewhere runs no other code. Arguments are checked against the signature: Kornia silently ignores some misspelt ones,
+and albumentations merely warns.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from augkit.augment.color import RESIZING
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data
 
-OWN = ("RandomSubpixelShift", "RandomRescale", "RandomSubpixelCrop", "RandomHorizontalFlip")
-NOT_OURS = ("Normalize", "Denormalize")  # which `data.mean` and `data.std` do
+REFUSED = ("Normalize", "Denormalize")  # `data.mean` and `data.std` of a recipe normalise
 
 
 class Op(Data):
-    """A class by its name, and its arguments."""
+    """An op of a policy: the name of its class, and its arguments."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -35,12 +34,12 @@ class Op(Data):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments; lists of YAML are tuples."""
+        """The arguments, with lists turned into tuples, which YAML does not have."""
         return {key: _tuples(value) for key, value in (self.model_extra or {}).items()}
 
     @model_serializer
-    def _whole(self) -> dict[str, Any]:
-        """An argument None is not one that is absent, so ``exclude_none`` must not drop it."""
+    def _whole(self) -> dict[str, object]:
+        """Keep arguments that are None when dumped with ``exclude_none``: they differ from absent ones."""
         return {"op": self.op, **(self.model_extra or {})}
 
     def __str__(self) -> str:
@@ -49,20 +48,21 @@ class Op(Data):
 
 
 def device_op(op: Op) -> nn.Module:
-    """The op on the device.
+    """The op as a module that augments batches on the device.
 
     Raises:
         ValueError: a class or an argument that is not known, or a value that the class refuses.
     """
     import kornia.augmentation
 
-    from augkit.augment import ops as transforms
+    from augkit.augment.ops import op_classes
 
-    if op.op in OWN:
-        return _made(getattr(transforms, op.op), op)
+    own = {name: made for name, made in op_classes().items() if made.spec is not None}
+    if op.op in own:
+        return _made(own[op.op], op)
     base = kornia.augmentation.AugmentationBase2D
-    known = _classes(kornia.augmentation, base, (*RESIZING, *NOT_OURS))
-    return _made(_named(op.op, known, OWN, "kornia.augmentation"), op)
+    known = _classes(kornia.augmentation, base, (*RESIZING, *REFUSED))
+    return _made(_named(op.op, known, list(own), "kornia.augmentation"), op)
 
 
 def worker_op(op: Op) -> Any:
@@ -76,7 +76,7 @@ def worker_op(op: Op) -> Any:
 
 @dataclass(frozen=True)
 class WorkerStep:
-    """Albumentations over decoded images: `augkit.data.images.Step`, drawn from seed, epoch and image alone.
+    """Ops of albumentations on decoded images, drawn from seed, epoch and image number (`augkit.data.images.Step`).
 
     So the result depends neither on the batch, nor on the order, nor on the number of workers.
     """
@@ -85,12 +85,12 @@ class WorkerStep:
     strength: float
     seed: int
     epoch: int
-    _built: list[Any] = field(default_factory=list, repr=False, compare=False)  # once per process
+    _built: list[Any] = field(default_factory=list, repr=False, compare=False)  # the pipeline, made once per process
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_built": []}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
 
     def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
@@ -114,12 +114,12 @@ class WorkerStep:
         if coin >= self.strength * 2**32:
             return image
         compose, array = self._built[0], image.permute(1, 2, 0).contiguous().numpy()
-        # One generator for all ops: `set_random_seed` would give each its own with the same draws.
+        # One generator for all ops: `set_random_seed` would give each op a generator with the same draws.
         compose.set_random_state(np.random.default_rng(mixed), random.Random(seed))
         names = ", ".join(op.op for op in self.ops)
         try:
             found = compose(image=array)["image"]
-        except Exception as error:  # each op has its own kinds
+        except Exception as error:  # every op raises errors of its own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"policy.worker_ops: {names} fails on an image {array.shape} ({reason[:160]})") from None
         found = found[..., None] if found.ndim == 2 else found
@@ -156,7 +156,7 @@ def _made(make: Callable[..., Any], op: Op) -> Any:
             raise ValueError(f"arguments of {op.op}; {unknown_name('argument', key, known)}")
     try:
         return make(**op.arguments)
-    except Exception as error:  # each class has its own kinds
+    except Exception as error:  # every class raises errors of its own
         raise ValueError(f"arguments that {op.op} takes ({_reason(error)[:160]})") from None
 
 
@@ -164,7 +164,7 @@ def _reason(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
     if not isinstance(cause, ValidationError):
         return " ".join(str(error).split())
-    first = cause.errors()[0]  # albumentations'; whole, it is several lines and an address
+    first = cause.errors()[0]  # of albumentations, whose whole message has several lines and a URL
     return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
 
 

@@ -21,8 +21,8 @@ Size = tuple[int, int]
 class Axes(NamedTuple):
     """An axis-aligned map with the origin at the centre of either image: ``x -> scale * x + offset``.
 
-    What `augkit.Augment` composes: a product costs two short operations, and scaling and mirroring about the centre
-    need no offset.
+    `augkit.Augment` composes these where it can: a product costs two short operations, and scaling and mirroring about
+    the centre need no offset.
 
     Attributes:
         scale, offset: ``(B, 2)`` as (x, y), or ``(B, 1)`` where both axes are alike; offsets in pixels.
@@ -32,7 +32,7 @@ class Axes(NamedTuple):
     offset: Tensor
 
     def then(self, after: Axes) -> Axes:
-        """This map, followed by ``after``."""
+        """The composed map: this one first, then ``after``."""
         return Axes(self.scale * after.scale, torch.addcmul(after.offset, after.scale, self.offset))
 
     def matrix(self, size: Size, size_out: Size) -> Tensor:
@@ -120,7 +120,7 @@ def rotate(degrees: Tensor, size: Size) -> Tensor:
 
 
 def shear(factor: Tensor, size: Size) -> Tensor:
-    """Shear about the centre by ``factor`` ``(B, 2)``: x moves by ``factor_x`` per pixel of y, and back."""
+    """Shear about the centre by ``factor`` ``(B, 2)``: x moves by ``factor_x`` times y, y by ``factor_y`` times x."""
     fx, fy = factor.unbind(-1)
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     one = torch.ones_like(fx)

@@ -1,7 +1,7 @@
 """Interpolation kernels in one dimension, and the index that each padding gives a pixel outside the image.
 
 A kernel is a function of the distance in pixels, even, 1 at 0 and exactly 0 at every other integer, so that a
-shift by whole pixels moves pixels and changes none. Weights are normalised by their sum before use.
+shift by whole pixels moves pixels and changes no value. Weights are normalised by their sum before use.
 
 - ``bicubic`` is Keys 1981 with a = -0.5 (as Pillow; torch uses -0.75).
 - ``lanczos3`` is the windowed sinc of Duchon 1979 with three lobes.

@@ -8,16 +8,17 @@ torch.Size([2, 1, 40, 40])
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, create_model, model_serializer
 from torch import nn
 
 from augkit.augment.external_ops import Op, WorkerStep, device_op, worker_op
+from augkit.augment.op_spec import Amount, OpSettings
+from augkit.augment.ops import op_specs
 from augkit.core import yaml_text
 from augkit.core.errors import InputError
 from augkit.core.schema import Data, parse_yaml, read_yaml, validate
@@ -32,53 +33,6 @@ Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos3", "sinc", "fourier"
 Padding = Literal["zeros", "border", "reflection", "circular"]
 
 
-@dataclass(frozen=True)
-class Search:
-    """Where `augkit.tune` searches a field, and its unit; stands in the field, its only description."""
-
-    low: float
-    high: float
-    unit: str
-
-
-Probability = Annotated[float, Search(0.0, 1.0, "probability"), Field(ge=0, le=1)]
-Pixels = Annotated[float, Search(0.0, 6.0, "pixels"), Field(ge=0)]
-Factor = Annotated[float, Search(1.0, 1.5, "factor"), Field(ge=1, le=16)]
-Area = Annotated[float, Search(0.4, 1.0, "fraction of area"), Field(gt=0, le=1)]
-
-
-class Shift(Data):
-    """Sub-pixel shift along x and along y."""
-
-    max_pixels: Pixels = Field(0.0, description="largest displacement (pixels)")
-    p: Probability = Field(1.0, description="share of samples (probability)")
-    blur_only: bool = Field(False, description="control: blur as the shift would, but move nothing")
-
-
-class Rescale(Data):
-    """Scale about the centre, log-uniform."""
-
-    max_factor: Factor = Field(1.0, description="largest factor, either way (factor)")
-    p: Probability = Field(1.0, description="share of samples (probability)")
-
-
-class Crop(Data):
-    """Window of random area and aspect, resized to the whole."""
-
-    min_area: Area = Field(1.0, description="smallest window (fraction of area)")
-    max_ratio: float = Field(1.33, ge=1, le=16, description="largest aspect, either way round (factor)")
-    p: Probability = Field(1.0, description="share of samples (probability)")
-
-
-class Flip(Data):
-    """Mirror left and right."""
-
-    p: float = Field(0.5, ge=0, le=1, description="share of samples (probability)")
-
-
-SEARCHED: dict[str, type[Data]] = {"shift": Shift, "rescale": Rescale, "crop": Crop}
-
-
 def _checked(build: Callable[[Op], Any]) -> AfterValidator:
     """Each entry by itself, so that an error names the entry."""
 
@@ -89,17 +43,29 @@ def _checked(build: Callable[[Op], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Policy(Data):
-    """Ops with their ranges, in the order in which they apply: shift, rescale, crop, flip, then ``ops``.
+if TYPE_CHECKING:
+
+    class OpFields(Data):
+        """One field for each row of `augkit.augment.ops`, unknown to the type checker."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    OpFields = create_model(
+        "OpFields",
+        __base__=Data,
+        __module__=__name__,
+        **{s.name: (s.settings | None, Field(None, description=s.title)) for s in op_specs().values()},
+    )
+
+
+class Policy(OpFields):
+    """Ops with their ranges: augkit's own in the order of their fields, then ``ops``.
 
     The geometry of augkit's own ops, those among ``ops`` too, is composed and resampled once; Kornia's ops follow in
     their order, and those that move pixels resample once more each.
     """
 
-    shift: Shift | None = Field(None, description="sub-pixel shift")
-    rescale: Rescale | None = Field(None, description="scale about the centre")
-    crop: Crop | None = Field(None, description="random window, resized")
-    flip: Flip | None = Field(None, description="mirror left and right")
     ops: list[Annotated[Op, _checked(device_op)]] = Field(
         [], description="further ops on the device: those of augkit, composed first, then those of kornia.augmentation"
     )
@@ -128,28 +94,27 @@ class Policy(Data):
         """YAML that `from_yaml` reads back to an equal policy."""
         return yaml_text.dump(self.model_dump(exclude_none=True))
 
+    @model_serializer(mode="wrap")
+    def _without_absent_ops(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """An op that was added later leaves the dump, and every digest, of a policy without it as they were."""
+        tree: dict[str, object] = dump(self)
+        added = {name for name, spec in op_specs().items() if not spec.dumped_if_absent}
+        return {key: value for key, value in tree.items() if value is not None or key not in added}
+
+    @property
+    def own_ops(self) -> dict[str, OpSettings]:
+        """The settings of augkit's own ops that are present, by name, in the order in which they apply."""
+        found = {name: getattr(self, name) for name in op_specs()}
+        return {name: settings for name, settings in found.items() if settings is not None}
+
     @property
     def is_identity(self) -> bool:
         """Whether no op is present or the strength is 0."""
-        present = (self.shift, self.rescale, self.crop, self.flip, self.ops, self.worker_ops)
-        return self.strength == 0 or not any(present)
+        return self.strength == 0 or not any((self.own_ops, self.ops, self.worker_ops))
 
     def geometry(self, size: tuple[int, int] | None = None) -> list[RandomGeometry]:
-        """augkit's ops of the four fields; ``size`` ``(H, W)`` is that of a resized crop, the input's when None."""
-        from augkit.augment import ops as transforms
-
-        ops: list[RandomGeometry] = []
-        if self.shift:
-            op = transforms.RandomShiftBlur if self.shift.blur_only else transforms.RandomSubpixelShift
-            ops.append(op(self.shift.max_pixels, self.shift.p))
-        if self.rescale:
-            ops.append(transforms.RandomRescale(self.rescale.max_factor, self.rescale.p))
-        if self.crop:
-            ratio = (1 / self.crop.max_ratio, self.crop.max_ratio)
-            ops.append(transforms.RandomSubpixelCrop(size, (self.crop.min_area, 1.0), ratio, self.crop.p))
-        if self.flip:
-            ops.append(transforms.RandomHorizontalFlip(self.flip.p))
-        return ops
+        """augkit's own ops but for those among ``ops``; a crop ends at ``size`` ``(H, W)``, the input's when None."""
+        return [op_specs()[name].make(settings, size) for name, settings in self.own_ops.items()]
 
     def augment(
         self,
@@ -211,32 +176,29 @@ class Policy(Data):
         return WorkerStep(tuple(self.worker_ops), self.strength, seed, epoch)
 
     def __str__(self) -> str:
-        parts = []
-        for name in ("shift", "rescale", "crop", "flip"):
-            op = getattr(self, name)
-            if op is not None:
-                fields = op.model_dump(exclude={"blur_only"}).items()
-                values = ", ".join(f"{k} {v:.3g}" for k, v in fields)
-                values += ", blur only" if getattr(op, "blur_only", False) else ""
-                parts.append(f"{name} ({values})")
+        parts = [f"{name} ({settings})" for name, settings in self.own_ops.items()]
         parts += [str(op) for op in self.ops]
         parts += [f"{op} in workers" for op in self.worker_ops]
         return ", ".join(parts) or "no augmentation"
 
 
-def search_space(policy: Policy) -> dict[str, tuple[float, float, str]]:
-    """What `augkit.tune` searches: dotted field to ``(low, high, unit)``, for the ops that the policy has.
+def amount_of(dotted: str) -> Amount | None:
+    """How far a field of a policy reaches, such as ``shift.max_pixels``; None where it is no field of an op."""
+    name, _, key = dotted.partition(".")
+    spec = op_specs().get(name)
+    return None if spec is None else spec.settings.amounts().get(key)
 
-    A policy without ops is searched over shift, rescale and crop.
-    """
-    names = [name for name in SEARCHED if getattr(policy, name) is not None] or list(SEARCHED)
-    return {
-        f"{name}.{key}": (row.low, row.high, row.unit)
-        for name in names
-        for key, field in SEARCHED[name].model_fields.items()
-        for row in field.metadata
-        if isinstance(row, Search)
-    }
+
+def search_space(policy: Policy) -> dict[str, Amount]:
+    """What `augkit.tune` searches, by dotted field: the ops that the policy has, else those searched by default."""
+    chosen = [name for name in policy.own_ops if _searched(name)]
+    chosen = chosen or [name for name, spec in op_specs().items() if spec.searched_by_default]
+    return {f"{name}.{key}": amount for name in chosen for key, amount in _searched(name).items()}
+
+
+def _searched(name: str) -> dict[str, Amount]:
+    amounts = op_specs()[name].settings.amounts()
+    return {key: amount for key, amount in amounts.items() if amount.searched}
 
 
 def with_values(policy: Policy, values: dict[str, float]) -> Policy:
@@ -252,11 +214,5 @@ def changes_nothing(policy: Policy) -> bool:
     """Whether a policy is the identity whatever is drawn."""
     if policy.strength == 0:
         return True
-    if policy.ops or policy.worker_ops or (policy.flip and policy.flip.p):
-        return False
-    shift, rescale, crop = policy.shift, policy.rescale, policy.crop
-    return (
-        (shift is None or shift.p * shift.max_pixels == 0)
-        and (rescale is None or rescale.p * (rescale.max_factor - 1) == 0)
-        and (crop is None or crop.p == 0 or (crop.min_area == 1 and crop.max_ratio == 1))
-    )
+    others = policy.ops or policy.worker_ops
+    return not others and all(settings.changes_nothing for settings in policy.own_ops.values())

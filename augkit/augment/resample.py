@@ -17,10 +17,10 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 class Finish(NamedTuple):
-    """What becomes of resampled values, fused where the backend can.
+    """A normalisation and a dtype for resampled images, fused into the resampling where the backend can.
 
-    With neither, the output has the dtype of the images. With either, uint8 is divided by 255 and left
-    unrounded; the output is of ``dtype``, by default the images' own, or float32 for uint8.
+    Without both, the output has the dtype of the images. With either, uint8 is divided by 255 and not rounded; the
+    output then has ``dtype``: by default that of the images, or float32 for uint8.
 
     Attributes:
         dtype: floating dtype of the output.
@@ -32,7 +32,7 @@ class Finish(NamedTuple):
     std: Tensor | None = None
 
 
-NOTHING = Finish()
+NO_FINISH = Finish()
 
 
 def resample(
@@ -43,15 +43,14 @@ def resample(
     kernel: str = "bicubic",
     padding: str = "zeros",
     antialias: bool = True,
-    finish: Finish = NOTHING,
+    finish: Finish = NO_FINISH,
 ) -> Tensor:
     """Resample images once, each through its own matrix.
 
     Args:
         images: ``(B, C, H, W)``, floating or uint8. Never changed in place.
         matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.augment.geometry`).
-            Where a gradient with respect to it is wanted, all its entries have one, at the price of the path for
-            rotations.
+            Where it requires a gradient, all its entries get one, and the slower path for rotations is taken.
         size: ``(H, W)`` of the output; the input's when None.
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
@@ -81,9 +80,9 @@ def replay(
     kernel: str,
     padding: str,
     max_shrink: float | None,
-    finish: Finish = NOTHING,
+    finish: Finish = NO_FINISH,
 ) -> Tensor:
-    """`resample` with the bits that `resample_checked` gives for ``max_shrink``, unless a matrix shrinks more.
+    """`resample`, bitwise equal to `resample_checked` with ``max_shrink`` unless a matrix shrinks more than that.
 
     The bound sets the number of taps, and with it the order in which their weights are summed; None switches
     antialiasing off.
@@ -127,14 +126,13 @@ def resample_checked(
     padding: str,
     max_shrink: float,
     *,
-    finish: Finish = NOTHING,
+    finish: Finish = NO_FINISH,
     axis_aligned: bool = False,
 ) -> Tensor:
-    """`resample` without its checks, which wait for the device: for matrices known to be sound.
+    """`resample` without its checks, which synchronise with the device: for matrices known to be valid.
 
-    ``axis_aligned`` promises that no matrix rotates or shears, nor wants a gradient for the entries that would: much
-    cheaper. ``max_shrink`` bounds how far an axis shrinks; ``inf`` leaves that to be measured, which waits for the
-    device.
+    ``axis_aligned`` promises that no matrix rotates or shears, and that the entries which would need no gradient; it
+    is much cheaper. ``max_shrink`` bounds how far an axis shrinks; ``inf`` has it measured, which synchronises.
     """
     if max_shrink == math.inf:
         max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0
@@ -152,7 +150,7 @@ def resample_checked(
 
 
 def _in_steps(max_shrink: float) -> float:
-    """The next of a few bounds: the exact one, and its number of taps, would bind a traced graph to one size."""
+    """``max_shrink`` rounded up to a power of 1.25: the exact value would bind a traced graph to one image size."""
     bound = 1.0
     while bound < max_shrink:
         bound *= 1.25
@@ -160,11 +158,11 @@ def _in_steps(max_shrink: float) -> float:
 
 
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
-    """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, which are cheaper."""
+    """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, with less work per pixel."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, pixels, axis_aligned=True)
-        out = _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NOTHING)
+        out = _fused(backend, images, geometry.shift(pixels), size, kernel, padding, 1.0, NO_FINISH)
         if out is not None:
             return laid_out(out, images)
         out = separable.shift(_working(images), pixels, size, kernel, padding, finite=_finite(images))
@@ -181,7 +179,7 @@ def _fused(
     max_shrink: float,
     finish: Finish,
 ) -> Tensor | None:
-    """Resample, normalise and cast in one pass, by a backend that is imported only now; None where none may."""
+    """Resample, normalise and cast in one pass, by a backend imported here; None if ``backend`` cannot do that."""
     if backend not in ("native", "cuda_triton"):
         return None
     if matrix.shape[0] != images.shape[0]:  # the loops would read beyond the last matrix
@@ -207,7 +205,7 @@ def _fused(
 
 
 def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
-    """``out``, resampled in floating point from images of ``dtype``, as `Finish` says."""
+    """``finish`` applied to ``out``, which was resampled in floating point from images of ``dtype``."""
     if finish.mean is None and finish.dtype is None:
         return _restored(out, dtype)
     if dtype == torch.uint8:
@@ -240,7 +238,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     """Shift images on the torus by any fraction of a pixel, exactly for band-limited content.
 
     Each frequency is multiplied by its phase. At the Nyquist frequency of an even size a real image has no
-    phase to turn; its coefficient is multiplied by ``cos(pi * shift)``, so that the result is real, integer
+    phase; its coefficient is multiplied by ``cos(pi * shift)``, so that the result is real, integer
     shifts equal `torch.roll`, and all frequencies below keep their energy.
 
     Args:
@@ -280,11 +278,11 @@ def as_pixels(shift: Any, device: torch.device) -> Tensor:
 
 
 def fourier_shift_checked(
-    images: Tensor, shift: Tensor, finish: Finish = NOTHING, *, spectrum: Tensor | None = None
+    images: Tensor, shift: Tensor, finish: Finish = NO_FINISH, *, spectrum: Tensor | None = None
 ) -> Tensor:
-    """`fourier_shift` by ``(B, 2)`` without its checks, which wait for the device.
+    """`fourier_shift` by ``(B, 2)`` pixels without its checks, which synchronise with the device.
 
-    ``spectrum`` is ``torch.fft.rfft2`` of the images, where it is at hand from another shift.
+    ``spectrum`` is ``torch.fft.rfft2`` of the images, where the caller has it already.
     """
     work = _working(images)
     if not images.numel():  # which MKL's FFT refuses

@@ -1,4 +1,4 @@
-"""What follows the images: masks, boxes and keypoints, moved by the same matrices.
+"""Masks, boxes and keypoints, moved by the matrices that move their images.
 
 All functions are pure, keep the dtype of their target and compute coordinates in float32 at least, also under
 autocast. Nothing here waits for the device.
@@ -22,7 +22,7 @@ Size = tuple[int, int]
 
 
 def check_pickable(name: str, masks: Tensor, shape: str) -> None:
-    """Raise unless ``masks`` is a dense tensor, floating, integer or bool; ``shape`` says in words what is expected."""
+    """Raise unless ``masks`` is a dense tensor, floating, integer or bool; ``shape`` is the expected shape as text."""
     if not isinstance(masks, Tensor) or masks.is_complex() or (masks.is_floating_point() and not is_float(masks)):
         got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
         raise InputTypeError(f"{name}: expected a real tensor {shape}, got {got}; convert it before")
@@ -57,7 +57,7 @@ def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_
     """Masks ``(B, C, H, W)`` of any real dtype through ``matrix`` ``(B, 3, 3)``, nearest pixel.
 
     A point midway between two pixels takes the one after it, as the kernel ``nearest`` does. ``axis_aligned``
-    promises that no matrix rotates or shears: one index a row and a column, instead of one a pixel.
+    promises that no matrix rotates or shears: then one index per row and per column will do, not one per pixel.
     """
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     if not axis_aligned:
@@ -108,7 +108,7 @@ def move_points(matrix: Tensor, points: Tensor) -> Tensor:
 
 
 def visible(points: Tensor, size: Size) -> Tensor:
-    """``(B, N)`` bool: which keypoints lie on the image, edges of its outermost pixels included below."""
+    """Whether each keypoint lies on the image, ``(B, N)`` bool: x in [-0.5, W - 0.5) and y in [-0.5, H - 0.5)."""
     x, y = points.unbind(-1)
     return (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
 
@@ -121,10 +121,10 @@ def move_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size: Size, min_visible_area: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Boxes ``(B, N, 4)`` clipped to an image of ``size``, and which of them ``(B, N)`` are still of use.
+    """Boxes ``(B, N, 4)`` clipped to an image of ``size``, and whether each is valid ``(B, N)``.
 
     A box is valid when some of it is visible, and at least ``min_visible_area`` of its own area before the
-    clipping. A box without area, such as one that fills up a batch, is not valid.
+    clipping. A box without area, such as one that pads a batch, is not valid.
     """
     x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
     clipped = torch.stack([x, y], dim=-1).flatten(-2)

@@ -1,9 +1,8 @@
-"""Square views of whole images, each of its own size: what training sees where a policy has a crop.
+"""Square views of whole images of different sizes, for training with a policy that crops.
 
-An image stands in the frame of its evaluation, the centre square at ``side`` pixels, and the policy is composed in it,
-so that its pixels and areas mean what they mean there. A window that a crop draws may lie anywhere in the whole image
-instead of the centre square alone; an image that no crop takes shows the centre square. Everything is resampled once,
-from the pixels as they were decoded.
+The policy is composed in the frame of evaluation, the centre square of the image at ``side`` pixels, so that its pixels
+and areas mean the same as there. A crop may lie anywhere in the whole image, not in the centre square alone; a sample
+that is not cropped shows the centre square. Everything is resampled once, from the decoded pixels.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from augkit.augment.base import RandomGeometry
 from augkit.augment.compose import Augment
 from augkit.augment.geometry import Axes
-from augkit.augment.ops import RandomRescale, RandomSubpixelCrop
+from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
 
 
 @dataclass(frozen=True)
 class WholeBatch:
-    """Images ``(C, H, W)`` of sizes of their own, to be seen as squares of ``side`` pixels."""
+    """Images ``(C, H, W)`` of different sizes, to be resampled to squares of ``side`` pixels."""
 
     images: Sequence[Tensor]
     side: int
@@ -33,37 +31,32 @@ class WholeBatch:
 
 
 def needed_side(augment: Augment, side: int) -> int | None:
-    """The pixels of an image's shorter side that its smallest window needs, so as not to be enlarged to ``side``.
+    """The length of an image's shorter side from which no window must be enlarged to ``side`` pixels.
 
-    None where no op crops, so that the centre square is all that is seen.
+    None where no op crops, so that only the centre square is needed.
 
-    >>> crop, flip = RandomSubpixelCrop(area=(0.25, 1.0), ratio=(1.0, 1.0)), RandomRescale(1.5)
-    >>> needed_side(Augment(crop), 32), needed_side(Augment(flip, crop), 32), needed_side(Augment(flip), 32)
+    >>> from augkit import RandomRescale
+    >>> crop, rescale = RandomSubpixelCrop(area=(0.25, 1.0), ratio=(1.0, 1.0)), RandomRescale(1.5)
+    >>> needed_side(Augment(crop), 32), needed_side(Augment(rescale, crop), 32), needed_side(Augment(rescale), 32)
     (64, 96, None)
     """
-    crops = _crops(augment)
-    if not crops or augment.strength == 0:
+    if not _crops(augment) or augment.strength == 0:
         return None
-    factor = 1.0
-    for crop in crops.values():
-        factor *= math.sqrt(max(crop.ratio[1], 1 / crop.ratio[0], 1.0) / crop.area[0])
-    for op in augment.ops:
-        factor *= op.max_factor if isinstance(op, RandomRescale) else 1.0
-    return math.ceil(side * factor)
+    return math.ceil(side * math.prod(op.max_enlarge() for op in augment.geometry))
 
 
 def augmented(augment: Augment, images: Tensor | WholeBatch, generator: torch.Generator) -> Tensor:
-    """A batch as training sees it, ``(B, C, H, W)``."""
+    """A batch of augmented training images, ``(B, C, H, W)``."""
     if isinstance(images, Tensor):
         return torch.as_tensor(augment(images, generator=generator))
     return square_views(augment, images, generator)
 
 
 def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator | None = None) -> Tensor:
-    """``augment`` of whole images, ``(B, C, side, side)``, drawn as it draws for a batch of squares."""
+    """``augment`` of whole images, ``(B, C, side, side)``, with the draws that a batch of squares would get."""
     square = (batch.side, batch.side)
     strength = augment.strength
-    draws, _ = augment._draw(len(batch), strength, generator, batch.images[0].device)
+    draws, _ = augment.draw_geometry(len(batch), strength, generator, batch.images[0].device)
     roamed = _placement(augment, draws) * strength
     matrices, shrinks, scales = [], [], []
     for image, share in zip(batch.images, roamed.split(1), strict=True):
@@ -78,18 +71,16 @@ def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator
     matrix, blur = augment.matrix(draws, strength, square) @ torch.cat(matrices), augment.blur(draws, strength)
     if blur is not None:
         blur = blur / torch.tensor(scales, device=blur.device)[:, None]
-    # Kornia's ops see the squares, whatever the images were.
+    # Kornia's ops get the squares, whatever the sizes of the images.
     like = batch.images[0].new_zeros(()).expand(len(batch), batch.images[0].shape[0], *square)
     tail = augment.draw_tail(like, strength, generator)
     return augment.render_each(batch.images, matrix, square, shrinks, blur, tail)
 
 
 def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
-    """The crops that cut anything, by the column of their first draw."""
+    """The crops whose window can be smaller than the image, by the column of their first draw."""
     found, column = {}, 0
-    for op in augment.ops:
-        if not isinstance(op, RandomGeometry):
-            break
+    for op in augment.geometry:
         if isinstance(op, RandomSubpixelCrop) and op.area[0] < 1:
             found[column] = op
         column += op.draws
@@ -97,9 +88,9 @@ def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
 
 
 def _placement(augment: Augment, draws: Tensor) -> Tensor:
-    """Where windows lie along the whole image, ``(B, 2)`` from -0.5 to 0.5; 0, the middle, for those not cropped.
+    """The place of each window along the whole image, ``(B, 2)`` from -0.5 to 0.5; 0, the middle, without a crop.
 
-    It is what places the window in the square, so that the two together are uniform over the whole image.
+    The same draws place the window in the square, so that its place is uniform over the whole image.
     """
     for column, crop in _crops(augment).items():
         own = draws[:, column : column + crop.draws]

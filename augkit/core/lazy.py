@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 
-def lazy(package: str, home: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def lazy(package: str, home: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package (PEP 562).
 
     Args:
@@ -17,7 +18,7 @@ def lazy(package: str, home: dict[str, str]) -> tuple[Callable[[str], object], C
         Functions that raise AttributeError for any other name, and list the public names.
     """
 
-    def attribute(name: str) -> object:
+    def attribute(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
         return getattr(import_module(f"{package}.{home[name]}"), name)

@@ -1,7 +1,7 @@
-"""What each interpolation kernel does to half a pixel: the numbers first, then the page.
+"""What each interpolation kernel does to an image that it shifts by half a pixel: the numbers, and their figure.
 
-Everything is measured by sending images through `augkit.resample`, nothing is taken from a formula; on a torus,
-so that the border plays no part.
+Everything is measured on images that `augkit.resample` shifts, not computed from formulas, and on a torus, so that
+borders have no effect.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ from augkit.augment.resample import resample
 from augkit.core.figures import BLACK, BLUE, GREY, ORANGE, STYLE
 
 DETAIL = 28  # pixels of the side of the detail
-LARGEST = 511  # pixels of the side of the part of the image that is looked at; odd for the reason below
+LARGEST = 511  # pixels of a side of the part of the image that is used; odd for the reason below
 IMPULSE = 255  # samples; odd, so that no frequency lies at Nyquist, where a real signal has no phase
 DIFFERENCE_GAIN = 4.0
 
 
 @dataclass(frozen=True)
 class HalfPixel:
-    """What one kernel does to half a pixel along x and y.
+    """Measurements of one kernel for a shift by half a pixel along x and y.
 
-    ``shifted`` and ``returned`` (there and back) are ``(C, H, W)`` in [0, 1] before clipping; ``psnr`` of the
-    round trip is in dB, infinite where nothing was lost; ``response`` is the magnitude ``(F,)`` at `frequencies`;
-    ``kept`` is the share of the energy of white noise above half Nyquist, along the axis of the shift.
+    Attributes:
+        kernel: its name.
+        shifted: the shifted image ``(C, H, W)``, in [0, 1] before clipping.
+        returned: the same shifted back.
+        psnr: of ``returned``, in dB; infinite where nothing was lost.
+        response: the magnitude response ``(F,)`` at `frequencies`.
+        kept: the share of the energy of white noise above half Nyquist that is kept, along the axis of the shift.
     """
 
     kernel: str
@@ -47,7 +51,7 @@ class HalfPixel:
 
 
 def frequencies() -> Tensor:
-    """Where a response is measured, ``(F,)``, cycles per pixel from 0 to just below Nyquist, 0.5."""
+    """The frequencies of a response, ``(F,)``, in cycles per pixel from 0 to just below Nyquist, 0.5."""
     return torch.fft.rfftfreq(IMPULSE)
 
 
@@ -71,7 +75,7 @@ def psnr(first: Tensor, second: Tensor) -> float:
 
 
 def half_pixel(image: Tensor, kernel: str) -> HalfPixel:
-    """Half a pixel with ``kernel`` on ``image`` ``(C, H, W)`` uint8."""
+    """Measure ``kernel`` on ``image`` ``(C, H, W)`` uint8."""
     original = image[None].to(torch.float32) / 255
     shifted = shift_by(original, kernel, (0.5, 0.5))
     returned = shift_by(shifted, kernel, (-0.5, -0.5))
@@ -181,11 +185,11 @@ def _frame(axes: Axes) -> None:
 
 
 def _draw_response(axes: Axes, result: HalfPixel) -> None:
-    colour = ORANGE if result.kernel == "nearest" else BLUE
+    color = ORANGE if result.kernel == "nearest" else BLUE
     axes.axhline(1, color=GREY, lw=0.6)
     axes.axvline(0.25, color=BLACK, lw=0.8, ls="--")
-    axes.fill_between(frequencies(), result.response, color=colour, alpha=0.18, lw=0)
-    axes.plot(frequencies(), result.response, color=colour, lw=1.6)
+    axes.fill_between(frequencies(), result.response, color=color, alpha=0.18, lw=0)
+    axes.plot(frequencies(), result.response, color=color, lw=1.6)
     axes.set_xlim(0, 0.5)
     axes.set_ylim(0, 1.15)
     axes.set_box_aspect(1)

@@ -11,19 +11,19 @@ from PIL import Image
 from augkit.core.html import document
 
 SHEET_CAPTION = (
-    "Down: each op of the policy alone, then all of them composed and resampled once. Across: strength, which scales"
-    " the range; at 0 every image is the original bit for bit. Nothing is random here: all draws of an op stand at"
-    " the stated quantile, and its coin has chosen the image. A flip is nothing but its coin, so there the coin"
-    " itself stands at the quantile."
+    "Rows: each op of the policy alone, then all of them composed and resampled once. Columns: strength, which scales"
+    " the range; at 0 every image is the original bit for bit. Nothing is random here: all draws of an op have the"
+    " stated quantile, and the op is applied to the image. A flip has a single draw, which decides whether it is"
+    " applied; there that draw has the quantile."
 )
 KERNEL_CAPTION = (
-    "From the top: a detail after a shift by half a pixel along x and y; after the same shift back; what the round"
-    " trip lost; the log power spectrum of the whole shifted image, frequency 0 in the middle, half Nyquist dashed;"
-    " and the factor by which each frequency along one axis is multiplied. The share is what is kept of the energy"
-    " of white noise between half Nyquist and Nyquist. Measured on a torus, so that borders play no part. Nearest"
-    " keeps every frequency because it moves by whole pixels only: it is half a pixel wrong here, either way, and"
-    " the trip there and back ends a pixel away. Fourier is exact below Nyquist; at Nyquist itself, a frequency that"
-    " even sizes have, a real image has no phase to shift."
+    "From the top: a detail after a shift by half a pixel along x and y; after the same shift back; the difference"
+    " from the original; the log power spectrum of the whole shifted image, frequency 0 in the middle, half Nyquist"
+    " dashed; and the factor by which each frequency along one axis is multiplied. The percentage is the share of the"
+    " energy of white noise between half Nyquist and Nyquist that is kept. Measured on a torus, so that borders have no"
+    " effect. Nearest keeps every frequency because it moves by whole pixels only: here it is wrong by half a pixel,"
+    " and the round trip ends a pixel away. Fourier is exact below Nyquist; at Nyquist itself, a frequency that even"
+    " sizes have, a real image has no phase to shift."
 )
 
 
@@ -31,11 +31,11 @@ def preview_page(title: str, policy_yaml: str, notes: list[str], sheet: bytes, k
     """One HTML file that opens offline.
 
     Args:
-        title: what the picture is.
+        title: of the image.
         policy_yaml: the policy in full.
-        notes: sentences on what was done to the image before.
-        sheet, kernels: the two pictures, as PNG files hold them.
-        command: what repeats them.
+        notes: sentences about the resampling and the size of the image.
+        sheet, kernels: the two pictures, as the bytes of PNG files.
+        command: the command that repeats the preview.
     """
     parts = [
         f"<h1>{escape(title)}: what the augmentation does</h1>",
@@ -56,7 +56,7 @@ def _picture(png: bytes, alt: str, caption: str) -> str:
         width, height = picture.size
     source = "data:image/png;base64," + base64.b64encode(png).decode()
     return (
-        # On a phone the labels stay readable: the picture scrolls sideways instead of shrinking further.
+        # On a phone the picture scrolls sideways instead of shrinking further, so that labels stay readable.
         f"<figure><div class='scroll'><img src='{source}' width='{width}'"
         f" height='{height}' style='min-width: 44rem' alt='{escape(alt, quote=True)}'></div>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"

@@ -1,7 +1,7 @@
-"""A sheet of what a policy does as its strength grows: tiles and their labels first, then the picture.
+"""A sheet of what a policy does as its strength grows: tiles and their labels, and the picture made of them.
 
-Nothing is random here. Each op is a function of uniform draws in [0, 1); every draw is forced to the same
-quantile, as the augmentation of Karras et al. 2020 does to debug itself (https://arxiv.org/abs/2006.06676).
+Nothing is random here. Each op is a function of uniform draws in [0, 1); every draw is set to the same quantile, as in
+the debugging mode of the augmentation of Karras et al. 2020 (https://arxiv.org/abs/2006.06676).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -20,13 +19,13 @@ from torch import Tensor
 
 from augkit.augment.base import RandomGeometry
 from augkit.augment.compose import Augment
-from augkit.augment.ops import RandomHorizontalFlip
+from augkit.augment.op_spec import Matrix, OpSettings
+from augkit.augment.ops import op_specs
 from augkit.augment.policy import Policy
 from augkit.core.errors import InputError
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUANTILES = (0.1, 0.9)
-OPS = ("shift", "rescale", "crop", "flip")
 TILE = 224  # pixels of the longer side that a tile aims at
 LEGEND, LABEL, GAP, CAPTION = 300, 76, 10, 26
 INK, SOFT, LINE = "#222222", "#666666", "#c8c8c8"
@@ -34,9 +33,13 @@ INK, SOFT, LINE = "#222222", "#666666", "#c8c8c8"
 
 @dataclass(frozen=True)
 class Row:
-    """One op, or the composed policy: ``tiles`` ``(Q, S, C, H, W)`` uint8 and a caption ``[q][s]`` each.
+    """One op, or the composed policy, at Q quantiles of its draws and S strengths.
 
-    Q counts the quantiles of the draw, S the strengths.
+    Attributes:
+        name: of the op, or ``policy``.
+        range: the range of the op at strength 1, with its unit.
+        tiles: ``(Q, S, C, H, W)`` uint8.
+        captions: what happened to each tile, ``[q][s]``.
     """
 
     name: str
@@ -51,47 +54,39 @@ def strength_rows(
     """Rows for ``image`` ``(C, H, W)`` uint8: one for each op that the policy has, then one for all together.
 
     Args:
-        image: what every tile starts from.
-        policy: its ranges, kernel and padding; its own ``strength`` is not used, the columns are.
-        strengths: columns, in [0, 1].
-        quantiles: where the draws are held, in [0, 1).
+        image: the image of every tile.
+        policy: gives ranges, kernel and padding; its own ``strength`` is not used.
+        strengths: a column each, in [0, 1].
+        quantiles: the value of all draws, a line each, in [0, 1).
 
     Raises:
         InputError: a strength or a quantile out of bounds; a kernel that the policy's ops cannot have.
     """
     _check("strengths", strengths, 1.0)
     _check("quantiles", quantiles, 1.0 - 1e-6)
-    names = [name for name in OPS if getattr(policy, name) is not None]
-    ops = policy.geometry()
+    own, ops = policy.own_ops, policy.geometry()
     rows = [
-        _row(name, describe(name, getattr(policy, name)), [op], image, policy, strengths, quantiles)
-        for name, op in zip(names, ops, strict=True)
+        _row(name, describe(name, settings), [op], image, policy, strengths, quantiles)
+        for (name, settings), op in zip(own.items(), ops, strict=True)
     ]
-    together = ", then ".join(names) if names else "no op: the images stay as they are"
+    together = ", then ".join(own) if own else "no op: the images stay as they are"
     return [*rows, _row("policy", f"{together}; resampled once", ops, image, policy, strengths, quantiles)]
 
 
-def describe(name: str, op: Any) -> str:
-    """The range of a policy's op, with its unit."""
-    if name == "flip":
-        return f"probability {op.p:g} × strength"
-    text = {
-        "shift": lambda: f"up to ± {op.max_pixels:g} pixels along x and y",
-        "rescale": lambda: f"factor {1 / op.max_factor:.3g} to {op.max_factor:.3g}",
-        "crop": lambda: (
-            f"window of {op.min_area:g} to 1 of the area, aspect {1 / op.max_ratio:.2g} to {op.max_ratio:.3g}"
-        ),
-    }[name]()
-    return text if op.p == 1 else f"{text}; on {100 * op.p:.3g}\u00a0% of samples"
+def describe(name: str, settings: OpSettings) -> str:
+    """The range of a policy's op ``name``, with its unit."""
+    amounts = {key: getattr(settings, key) for key in settings.amounts()}
+    text, p = op_specs()[name].describe(settings), amounts.pop("p", 1.0)
+    return text if p == 1 or not amounts else f"{text}; on {100 * p:.3g}\u00a0% of samples"
 
 
 def forced_draws(op: RandomGeometry, quantile: float, count: int) -> Tensor:
-    """Draws ``(count, n)`` of ``op`` that all stand at ``quantile``, for samples that its coin chose.
+    """Draws ``(count, n)`` of ``op`` that are all ``quantile``, for samples to which the op is applied.
 
-    A flip is nothing but its coin, so there the coin itself stands at the quantile.
+    An op of a single draw, such as a flip, only decides whether it is applied, so that draw is the quantile.
     """
     draws = torch.full((count, op.draws), float(quantile))
-    if not isinstance(op, RandomHorizontalFlip):
+    if op.draws > 1:
         draws[:, 0] = 0.0
     return draws
 
@@ -117,18 +112,11 @@ def _row(
     return Row(name, text, torch.stack(tiles), captions)
 
 
-def _caption(name: str, matrix: list[list[float]]) -> str:
-    """What a matrix did, in the unit of its op. Adding 0.0 turns -0.0 into 0.0."""
-    (scale_x, _, x), (_, scale_y, y) = matrix[0], matrix[1]
-    if name == "shift":
-        return f"x {round(x, 1) + 0.0:g}, y {round(y, 1) + 0.0:g} px".replace("-", "−")
-    if name == "rescale":
-        return f"× {scale_x:.2f}"
-    if name == "crop":
-        return f"area {1 / (scale_x * scale_y):.2f}"
-    if name == "flip":
-        return "mirrored" if scale_x < 0 else "as it is"
-    return f"× {abs(scale_x):.2f} wide, {scale_y:.2f} high"
+def _caption(name: str, matrix: Matrix) -> str:
+    """The effect of a matrix in the unit of its op; for all ops together, its factors along x and y."""
+    if name in op_specs():
+        return op_specs()[name].caption(matrix)
+    return f"× {abs(matrix[0][0]):.2f} wide, {matrix[1][1]:.2f} high"
 
 
 def draw_sheet(
@@ -190,7 +178,7 @@ def _draw_line(
 
 
 def picture(image: Tensor) -> Image.Image:
-    """``(C, H, W)`` uint8 as an RGB picture; one channel is grey, of more than three the first is shown so."""
+    """``(C, H, W)`` uint8 as an RGB picture; the first channel as grey where there are not three."""
     if image.shape[0] != 3:
         image = image[:1].expand(3, -1, -1)
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
@@ -198,7 +186,7 @@ def picture(image: Tensor) -> Image.Image:
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib carries: the same letters on every machine."""
+    """DejaVu Sans, which matplotlib ships: the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
 

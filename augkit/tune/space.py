@@ -18,7 +18,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field
 
-from augkit.augment.policy import Policy, Search, changes_nothing, search_space
+from augkit.augment.op_spec import Amount
+from augkit.augment.policy import Policy, amount_of, changes_nothing, search_space
 from augkit.core.errors import InputError
 from augkit.core.schema import Data, set_dotted, validate
 from augkit.train.recipe import Recipe, find_ranges, find_recipe, flat, read_tree
@@ -191,14 +192,13 @@ class Space:
 
 
 def policy_ranges(policy: Policy) -> dict[str, Range]:
-    """Strengths of the ops that a policy has, of shift, rescale and crop where it has none."""
-    current = policy.model_dump()
+    """Strengths of the ops that a policy has, of those searched by default where it has none."""
     out = {}
-    for dotted, (low, high, unit) in search_space(policy).items():
+    for dotted, amount in search_space(policy).items():
         op, key = dotted.split(".")
-        identity = high if dotted == "crop.min_area" else low
-        default = identity if current[op] is None else float(current[op][key])
-        out[f"policy.{dotted}"] = Range(low=low, high=high, default=default, unit=unit)
+        settings = policy.own_ops.get(op)
+        default = amount.weak if settings is None else float(getattr(settings, key))
+        out[f"policy.{dotted}"] = Range(low=amount.low, high=amount.high, default=default, unit=amount.unit)
     return out
 
 
@@ -224,8 +224,9 @@ def differences(mine: Space, other: Space) -> list[str]:
 
 
 def _weak_and_strong(dotted: str, r: Range) -> tuple[float, float]:
-    # A crop's smallest window is weakest at the top of its range; everything else at the bottom.
-    return (r.high, r.low) if dotted.endswith("crop.min_area") else (r.low, r.high)
+    amount = amount_of(dotted.removeprefix("policy."))
+    falls = amount is not None and amount.weak > amount.strong  # as the smallest window of a crop does
+    return (r.high, r.low) if falls else (r.low, r.high)
 
 
 def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
@@ -268,5 +269,5 @@ def _field(dotted: str) -> tuple[Value | None, str]:
             return None, ""
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
         model = next((option for option in options if hasattr(option, "model_fields")), None)
-    unit = next((row.unit for row in field.metadata if isinstance(row, Search)), "")
+    unit = next((row.unit for row in field.metadata if isinstance(row, Amount)), "")
     return field.default, unit

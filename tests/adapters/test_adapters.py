@@ -54,7 +54,7 @@ def test_docstring_examples(name: str) -> None:
 class TestCollate:
     samples = tuple((torch.rand(3, *SIZE), k) for k in range(8))
 
-    def test_tuples(self) -> None:
+    def test_a_batch_of_tuples_is_augmented(self) -> None:
         images, labels = Collate(shift())(self.samples)
         assert labels.tolist() == list(range(8))
         assert not torch.equal(images, torch.stack([s[0] for s in self.samples]))
@@ -107,12 +107,12 @@ class TestTorchvision:
             "label": 7,
         }
 
-    def test_all_types_share_one_draw(self) -> None:
+    def test_all_types_of_a_sample_share_one_draw(self) -> None:
         sample, transform = self.sample(), Geometry(full())
         torch.manual_seed(1)
         out = v2.Compose([transform])(sample)
         torch.manual_seed(1)
-        matrix = transform.make_params([sample["image"]])["matrix"]
+        matrix = transform.make_params([sample["image"]])["draw"].matrix
         image = transform.augment(sample["image"].as_subclass(Tensor)[None], matrix=matrix)[0]
         assert isinstance(out["image"], tv_tensors.Image)
         assert (out["image"].as_subclass(Tensor).int() - image.int()).abs().max() <= 1
@@ -147,7 +147,7 @@ class TestTorchvision:
         assert ours.format == boxes.format
         assert torch.equal(ours, theirs)
 
-    def test_sanitize_removes_what_is_not_visible_enough(self) -> None:
+    def test_sanitize_removes_boxes_that_are_not_visible_enough(self) -> None:
         class Left(augkit.RandomSubpixelShift):
             def axes(self, draws: Tensor, strength: float | Tensor, size: tuple[int, int]) -> Axes:
                 return Axes(torch.ones(1, 2), torch.tensor([[-8.0, 0.0]]))
@@ -177,7 +177,7 @@ class TestTorchvision:
         torch.testing.assert_close(still, (image / 255 - 0.5) / 0.5)
         assert not torch.equal(out, still)
 
-    def test_blur_control(self) -> None:
+    def test_a_blur_op_keeps_the_type_of_the_image(self) -> None:
         out = Geometry(augkit.Augment(augkit.RandomShiftBlur(2.0)))(tv_tensors.Image(torch.rand(3, *SIZE)))
         assert isinstance(out, tv_tensors.Image)
 
@@ -309,7 +309,7 @@ class TestHuggingFace:
         assert batch["label"].tolist() == [0, 1, 2, 3]
         assert not torch.equal(data[0]["pixel_values"], data[0]["pixel_values"])
 
-    def test_arrays_grey_and_bad_columns(self) -> None:
+    def test_arrays_and_grey_images_pass_and_bad_columns_are_refused(self) -> None:
         from augkit.adapters.huggingface import DatasetTransform
 
         transform = DatasetTransform(shift(), column="x", output="x", mode=None)

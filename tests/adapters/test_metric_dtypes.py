@@ -1,4 +1,4 @@
-"""Metrics for torchmetrics in half precision, and what they are given."""
+"""Metrics for torchmetrics: dtypes of their state and of their inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches, columns and metrics that no loop can use are refused in one line; those that look odd and are sound pass."""
+"""Invalid batches, columns and metrics are refused in one line; unusual but valid ones pass."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_statistics_of_one_channel_serve_all() -> None:
     assert bool(out.isfinite().all())
 
 
-def test_a_place_counted_from_the_end_is_replaced() -> None:
+def test_a_negative_position_counts_from_the_end() -> None:
     batch, keys = [torch.arange(2), X], Keys(images=-1)
     out = replaced(batch, augmented(SHIFT, batch, keys))
     assert torch.equal(out[0], batch[0])

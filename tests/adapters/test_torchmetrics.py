@@ -132,7 +132,7 @@ def members() -> dict[str, Any]:
 
 @pytest.mark.parametrize("groups", [True, False])
 @pytest.mark.parametrize("form", ["plain", "nested", "clone"])
-def test_in_a_collection_each_gives_what_it_gives_alone(form: str, groups: bool) -> None:
+def test_a_metric_in_a_collection_equals_the_metric_alone(form: str, groups: bool) -> None:
     alone, inside = members(), members()
     if form == "nested":
         middle = len(inside) // 2
@@ -217,7 +217,7 @@ def test_a_foreign_metric_with_the_same_states_stays_its_own() -> None:
     assert values["foreign"] == values["mine"] == 0
 
 
-def test_what_is_better_is_said() -> None:
+def test_every_metric_states_whether_higher_is_better() -> None:
     better = {name: MAKE[name]().higher_is_better for name in MAKE}
     assert [name for name, high in better.items() if high] == ["consistency", "kappa", "accuracy", "worst"]
     assert all(high is not None for high in better.values())

@@ -1,4 +1,4 @@
-"""Samples as torchvision's transforms meet them: without an image, with videos, unclamped boxes, Kornia's ops."""
+"""Samples of torchvision: without an image, with videos, with unclamped boxes, with Kornia's ops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOME = boxes([3.0, 4.0, 12.0, 15.0])
 
 @pytest.mark.parametrize("labels", [torch.tensor([3, 7]), torch.tensor(3), torch.rand(2, 5)], ids=lambda v: str(v.ndim))
 @pytest.mark.parametrize("first", [True, False])
-def test_without_an_image_targets_move_and_labels_pass(labels: Tensor, first: bool) -> None:
+def test_a_sample_without_an_image_moves_targets_and_keeps_labels(labels: Tensor, first: bool) -> None:
     points = tv_tensors.KeyPoints([[3.0, 4.0]], canvas_size=SIZE)
     mask = tv_tensors.Mask(torch.randint(0, 9, SIZE))
     targets: dict[str, Any] = {"boxes": SOME, "points": points, "mask": mask}
@@ -57,19 +57,19 @@ def test_without_an_image_targets_move_and_labels_pass(labels: Tensor, first: bo
         ((7, "name"), "a sample with an image, got none"),
     ],
 )
-def test_what_cannot_be_told_apart_is_one_line(sample: tuple[Any, ...], line: str) -> None:
+def test_samples_whose_parts_cannot_be_matched_are_refused(sample: tuple[Any, ...], line: str) -> None:
     with pytest.raises(InputError, match=rf"\AGeometry: expected {line}[^\n]*\Z"):
         Geometry(augkit.Augment(FLIP))(*sample)
 
 
-def test_a_picture_beside_boxes_is_asked_to_be_a_tensor() -> None:
+def test_a_pil_image_beside_boxes_is_refused_with_a_remedy() -> None:
     with pytest.raises(InputTypeError, match=r"put v2\.ToImage"):
         Geometry(augkit.Augment(FLIP))(v2.ToPILImage()(image()), SOME)
 
 
 @pytest.mark.parametrize("name", ["XYXY", "XYWH", "CXCYWH"])
 @pytest.mark.parametrize("mode", [None, "soft", "hard"])
-def test_the_clamping_mode_is_heeded(mode: str | None, name: str) -> None:
+def test_the_clamping_mode_of_boxes_is_respected(mode: str | None, name: str) -> None:
     outside = boxes([-4.0, -4.0, 5.0, 5.0], [20.0, 3.0, 33.0, 30.0], clamping_mode=mode)
     outside = v2.functional.convert_bounding_box_format(outside, new_format=name)
     ours = Geometry(augkit.Augment(FLIP))(image(), outside)[1]
@@ -79,7 +79,7 @@ def test_the_clamping_mode_is_heeded(mode: str | None, name: str) -> None:
     assert ours.clamping_mode == mode
 
 
-def test_unclamped_boxes_are_emptied_by_a_least_visible_area_alone() -> None:
+def test_unclamped_boxes_become_empty_only_by_min_visible_area() -> None:
     rows = boxes([-9.0, 0.0, -2.0, 4.0], [-2.0, 0.0, 8.0, 10.0], clamping_mode=None)
     kept, emptied = (
         Geometry(augkit.Augment(FLIP, min_visible_area=least))(image(), rows)[1].tolist() for least in (0.0, 0.5)
@@ -121,7 +121,7 @@ def test_frames_share_one_draw_and_the_images_of_a_batch_do_not(name: str, stren
     assert len(torch.unique(batch_of_videos.as_subclass(Tensor).flatten(0, 1), dim=0)) == 1
 
 
-def test_all_of_a_sample_shares_kornias_draw_too() -> None:
+def test_everything_in_a_sample_shares_one_draw_of_kornias_ops() -> None:
     op = K.RandomRotation(40.0, p=1.0)
     frame = torch.zeros(3, 32, 32)
     frame[:, 4:12, 18:28] = 1

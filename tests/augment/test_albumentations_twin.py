@@ -119,7 +119,7 @@ def test_keypoint_angle_and_scale() -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "opencv"])
 @pytest.mark.parametrize("shape", [SHAPE, (*SHAPE, 1), (*SHAPE, 7)])
-def test_channels(shape: tuple[int, ...], backend: str) -> None:
+def test_any_number_of_channels_is_kept(shape: tuple[int, ...], backend: str) -> None:
     for chosen in (policy(kernel="bilinear"), policy(kernel="bilinear", rescale=None, crop=None)):
         twin = chosen.albumentations(SIZE, backend=backend, seed=0)  # type: ignore[arg-type]
         out = twin(image=photograph(np.uint8, shape))["image"]
@@ -181,7 +181,7 @@ def test_kornias_ops_are_seeded_serialised_and_replayed(name: str) -> None:
     np.testing.assert_array_equal(A.ReplayCompose.replay(out["replay"], image=image)["image"], out["image"])
 
 
-def test_an_op_of_kornia_reaches_every_image_that_its_p_says() -> None:
+def test_an_op_of_kornia_is_applied_with_its_p() -> None:
     fields = {"shift": {"max_pixels": 1.0, "p": 0.5}, "ops": [{"op": "RandomInvert", "p": 1.0}]}
     pipeline, dark = A.Compose([twins.PolicyTransform(fields)], seed=0), np.zeros((8, 8, 3), np.uint8)
     assert all(pipeline(image=dark)["image"].mean() > 128 for _ in range(20))
@@ -189,7 +189,7 @@ def test_an_op_of_kornia_reaches_every_image_that_its_p_says() -> None:
     assert 60 < sum(half(image=dark)["image"].mean() > 128 for _ in range(200)) < 140
 
 
-def test_what_cannot_be_followed_or_would_be_skipped_is_refused() -> None:
+def test_targets_that_cannot_follow_are_refused() -> None:
     elastic = A.Compose([twins.PolicyTransform({"ops": [{"op": "RandomElasticTransform", "p": 1.0}]})])
     image = photograph(np.float32)
     assert elastic(image=image)["image"].shape == image.shape
@@ -253,7 +253,7 @@ def test_serialises_and_pickles() -> None:
         np.testing.assert_array_equal(drawn(copy, image)[0], drawn(twin, image)[0])
 
 
-def test_replay() -> None:
+def test_a_replay_repeats_the_draw() -> None:
     image = photograph(np.uint8)
     replay = A.ReplayCompose([twins.PolicyTransform(policy(), SIZE)])
     out = replay(image=image)
@@ -316,7 +316,7 @@ def test_workers_and_epochs_differ_and_a_seed_repeats(persistent: bool) -> None:
     assert not any(map(torch.equal, first, epochs(shifting(4), seed=0, persistent=persistent)))
 
 
-def test_worker_init_fn_mends_any_pipeline() -> None:
+def test_worker_init_fn_seeds_any_pipeline_in_the_dataset() -> None:
     broken = epochs(plain(), seed=0)
     assert torch.equal(broken[0], broken[1])  # the fault of albumentations 2.0.8: epochs repeat, and workers too
     assert torch.equal(broken[0][:4], broken[0][4:])

@@ -1,4 +1,4 @@
-"""Images as numpy arrays: what goes to a tensor and back is what it was, whatever its dtype."""
+"""Images as numpy arrays: a round trip through a tensor restores them, whatever their dtype."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ends(dtype: np.dtype) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", INTEGERS + FLOATS)
-def test_what_goes_to_floats_and_back_is_what_it_was(name: str) -> None:
+def test_a_round_trip_through_floats_restores_the_values(name: str) -> None:
     dtype = np.dtype(name)
     values = [0, 1, *ends(dtype)] if dtype.kind in "biu" else [0.0, 0.25, 1.0, -2.0]
     image = np.array([values], dtype)
@@ -47,7 +47,7 @@ def test_a_half_is_false_and_more_than_half_is_true() -> None:
     ]
 
 
-def test_what_augment_takes_as_it_is_is_not_copied() -> None:
+def test_dtypes_that_augment_takes_are_not_copied() -> None:
     for dtype in (np.uint8, np.float32, np.float64):
         image = np.zeros((2, 3), dtype)
         assert working(image, 1.0) is image

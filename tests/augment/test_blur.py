@@ -109,7 +109,7 @@ def test_batch_is_one_by_one_and_integers_are_rounded() -> None:
     assert (real.clamp(0, 255) - out).abs().max() <= 0.5 + 1e-3
 
 
-def test_gradient() -> None:
+def test_the_gradient_agrees_with_finite_differences() -> None:
     images = torch.rand(1, 1, 5, 6, dtype=torch.float64, requires_grad=True)
     shift = torch.tensor([[0.3, 0.6]], dtype=torch.float64)
     assert torch.autograd.gradcheck(
@@ -140,19 +140,19 @@ class TestOp:
         energy = [torch.fft.rfft2(out.images).abs() for out in (a, b)]
         torch.testing.assert_close(*energy, rtol=1e-3, atol=1e-3)
 
-    def test_before_other_geometry(self) -> None:
+    def test_the_blur_is_applied_before_other_geometry(self) -> None:
         images = torch.rand(4, 1, 12, 12)
         augment = augkit.Augment(augkit.RandomShiftBlur(3.0), augkit.RandomHorizontalFlip(p=1.0))
         out = augment(images, keypoints=torch.zeros(4, 1, 2))
         torch.testing.assert_close(out.images, shift_blur(images, out.blur).flip(-1))
 
-    def test_alone(self) -> None:
+    def test_the_blur_op_alone_replays_its_params(self) -> None:
         op = augkit.RandomShiftBlur(3.0, padding="border")
         images = torch.rand(4, 1, 12, 12)
         out = op(images)
         assert torch.equal(op(images, params=op._params), out)
 
-    def test_policy(self) -> None:
+    def test_a_policy_with_blur_only_builds_the_blur(self) -> None:
         policy = augkit.Policy.from_yaml("shift: {max_pixels: 2.0, blur_only: true}")
         assert "RandomShiftBlur(max_pixels=2.0" in repr(policy.augment())
         assert str(policy) == "shift (max_pixels 2, p 1, blur only)"

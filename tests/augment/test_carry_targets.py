@@ -103,7 +103,7 @@ def test_masks_and_keypoints_are_those_of_kornias_container(name: str) -> None:
     torch.testing.assert_close(out.images, moved)
     torch.testing.assert_close(out.keypoints, points, atol=1e-3, rtol=1e-4)
     same = out.masks == moved_masks
-    if name == "affine_fill":  # a mask has no use for the image's fill colour
+    if name == "affine_fill":  # a mask has no use for the image's fill color
         same |= moved_masks == 0.3
     assert same.all()
 
@@ -114,7 +114,7 @@ def test_several_ops_are_enclosed_once() -> None:
     torch.testing.assert_close(out.boxes, blob(2)["boxes"], atol=1e-3, rtol=0)
 
 
-def test_what_left_the_image_before_does_not_come_back() -> None:
+def test_targets_that_leave_the_image_before_kornias_ops_stay_invisible() -> None:
     class Away(RandomSubpixelShift):
         def axes(self, draws: Tensor, strength: float | Tensor, size: tuple[int, int]) -> Any:
             axes = super().axes(draws, strength, size)
@@ -150,7 +150,7 @@ def test_masks_keep_their_dtype(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("op", WITHOUT_MATRIX, ids=lambda op: type(op).__name__)
-def test_what_has_no_matrix_is_refused_beside_targets(op: nn.Module) -> None:
+def test_ops_without_a_matrix_are_refused_beside_targets(op: nn.Module) -> None:
     given, augment = blob(2), Augment(op)
     assert augment(given["images"]).shape == given["images"].shape
     for name in ("masks", "boxes", "keypoints"):

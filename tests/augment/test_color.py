@@ -1,4 +1,4 @@
-"""Kornia's colour ops after the geometry of `Augment`."""
+"""Kornia's color ops after the geometry of `Augment`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def jitter() -> nn.Module:
     return K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=1.0)
 
 
-def coloured(**options: Any) -> Augment:
+def colored(**options: Any) -> Augment:
     return Augment(RandomSubpixelShift(2.0), jitter(), K.RandomGrayscale(p=0.3), kernel="lanczos3", **options)
 
 
@@ -30,12 +30,12 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("options", [{}, {"normalize": (MEAN, STD)}, {"dtype": torch.float64}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-def test_colour_comes_after_the_resampling_and_before_the_normalisation(
+def test_color_comes_after_the_resampling_and_before_the_normalisation(
     images: Tensor, dtype: torch.dtype, options: dict[str, Any]
 ) -> None:
     batch = (255 * images).to(torch.uint8) if dtype == torch.uint8 else images
     torch.manual_seed(3)
-    out = coloured(**options)(batch)
+    out = colored(**options)(batch)
     torch.manual_seed(3)
     moved = Augment(RandomSubpixelShift(2.0), kernel="lanczos3", dtype=torch.float32)(batch)
     expected = moved.clamp(0, 1)
@@ -54,12 +54,12 @@ def test_colour_comes_after_the_resampling_and_before_the_normalisation(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.uint8])
 def test_strength_0_changes_no_bit(images: Tensor, dtype: torch.dtype) -> None:
     batch = (300 * images - 20).clamp(0, 255).to(dtype) if dtype == torch.uint8 else (1.2 * images - 0.1).to(dtype)
-    assert torch.equal(coloured()(batch, strength=0.0), batch)
-    assert torch.equal(coloured()(batch, strength=torch.zeros(16)), batch)
-    assert torch.equal(coloured().eval()(batch), batch)
+    assert torch.equal(colored()(batch, strength=0.0), batch)
+    assert torch.equal(colored()(batch, strength=torch.zeros(16)), batch)
+    assert torch.equal(colored().eval()(batch), batch)
 
 
-def test_strength_is_the_share_of_samples_that_are_coloured() -> None:
+def test_strength_is_the_share_of_samples_that_are_colored() -> None:
     images = torch.rand(2000, 3, 4, 4)
     out = Augment(jitter())(images, strength=0.3)
     changed = (out != images).flatten(1).any(dim=1)
@@ -69,24 +69,24 @@ def test_strength_is_the_share_of_samples_that_are_coloured() -> None:
     assert torch.equal(changed, per_sample.bool())
 
 
-def test_a_generator_decides_colour_too_and_the_global_state_is_left_alone(images: Tensor) -> None:
+def test_a_generator_decides_color_too_and_the_global_state_is_left_alone(images: Tensor) -> None:
     before = torch.get_rng_state()
-    first, again, other = (coloured()(images, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (colored()(images, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_matrix_replays_the_geometry_and_draws_colour_anew(images: Tensor) -> None:
+def test_a_matrix_replays_the_geometry_and_draws_color_anew(images: Tensor) -> None:
     augment = Augment(RandomSubpixelShift(2.0), K.RandomGrayscale(p=0.0), K.RandomGrayscale(p=1.0))
     out = augment(images, keypoints=torch.zeros(16, 1, 2))
     torch.testing.assert_close(augment(images, matrix=out.matrix), out.images)
     assert torch.equal(out.images[:, 0], out.images[:, 1])  # grey, all of it
-    assert not torch.equal(coloured()(images, matrix=out.matrix), coloured()(images, matrix=out.matrix))
+    assert not torch.equal(colored()(images, matrix=out.matrix), colored()(images, matrix=out.matrix))
 
 
-def test_what_may_not_stand_there() -> None:
-    with pytest.raises(InputError, match="expected all geometry before the first colour op"):
+def test_geometry_after_color_ops_and_other_modules_are_refused() -> None:
+    with pytest.raises(InputError, match="expected all geometry before the first color op"):
         Augment(jitter(), RandomHorizontalFlip())
     with pytest.raises(InputTypeError, match="ops such as ColorJitter, got Dropout"):
         Augment(nn.Dropout())

@@ -53,7 +53,7 @@ SLOW = pytest.mark.slow  # a graph takes a second or two to trace
         *(pytest.param(*case, marks=SLOW) for case in (("fourier", 3), ("fixed", 4), ("alone", 3), ("blur", 3))),
     ],
 )
-def test_another_size_is_no_other_result_and_few_other_graphs(name: str, graphs: int) -> None:
+def test_other_sizes_give_the_eager_result_with_few_graphs(name: str, graphs: int) -> None:
     module, sizes = MODULES[name], [(8, 17, 24), (5, 17, 24), (6, 20, 31), (9, 25, 18), (4, 30, 30)]
     run, counter = compiled(module)
     for batch, *size in sizes:

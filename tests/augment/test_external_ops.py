@@ -1,4 +1,4 @@
-"""Ops of Kornia and albumentations in a policy: what is built, the laws, and the line that each mistake gets."""
+"""Ops of Kornia and albumentations in a policy: how they are built, their laws, and one line for each mistake."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_the_twin_has_worker_ops_before_and_kornias_in_it() -> None:
     assert (twin(image=image)["image"] != image).all()
 
 
-def test_they_are_data(images: Tensor) -> None:
+def test_ops_in_a_policy_are_dumped_and_read_back(images: Tensor) -> None:
     both = policy(shift={"max_pixels": 1.0}, ops=[JITTER], worker_ops=[NOISE])
     assert Policy.from_yaml(both.to_yaml()) == both
     none = policy(worker_ops=[{"op": "PixelDropout", "drop_value": None}])

@@ -121,7 +121,7 @@ def test_vmap_of_a_replay_and_of_draws() -> None:
         (torch.eye(3) * 2, "expected an affine matrix"),
     ],
 )
-def test_bad_matrices_are_seen_inside_vmap(matrix: Tensor, message: str) -> None:
+def test_bad_matrices_are_refused_inside_vmap(matrix: Tensor, message: str) -> None:
     matrices = torch.stack([torch.eye(3), matrix])
     with pytest.raises(InputError, match=message):
         vmap(resample)(IMAGES[:2], matrices)

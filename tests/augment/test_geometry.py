@@ -180,7 +180,7 @@ def test_compose_needs_a_matrix() -> None:
         geometry.compose()
 
 
-def test_axes_as_a_matrix_by_hand() -> None:
+def test_axes_as_a_matrix_agree_with_a_calculation_by_hand() -> None:
     """Centres are at (3, 1) before and at (2, 5) after: x -> 2 (x - 3) + 0.5 + 2, y -> -3 (y - 1) + 4 + 5."""
     axes = geometry.Axes(vector(2, -3)[None].repeat(2, 1), vector(0.5, 4)[None].repeat(2, 1))
     matrix = axes.matrix((3, 7), (11, 5))

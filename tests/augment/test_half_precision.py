@@ -1,4 +1,4 @@
-"""Half precision around the transforms: modules cast to it, and a default dtype that is it."""
+"""Half precision: modules cast to it, and a default dtype of half precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients with respect to where things go, against finite differences: matrices, shifts, blurs, strengths."""
+"""Gradients with respect to matrices, shifts, blurs and strengths, against finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy as data: there and back through YAML, its errors, and the ops that it names."""
+"""A policy as data: its YAML, its errors, and the ops that it builds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from hypothesis import strategies as st
 
 from augkit import Augment, RandomHorizontalFlip, RandomRescale, RandomSubpixelCrop, RandomSubpixelShift
 from augkit.augment.kernels import KERNELS, PADDINGS
-from augkit.augment.policy import Crop, Flip, Policy, Rescale, Shift, search_space, with_values
+from augkit.augment.op_spec import Amount
+from augkit.augment.ops import op_specs
+from augkit.augment.ops.random_horizontal_flip import FlipSettings
+from augkit.augment.ops.random_rescale import RescaleSettings
+from augkit.augment.ops.random_subpixel_crop import CropSettings
+from augkit.augment.ops.random_subpixel_shift import ShiftSettings
+from augkit.augment.policy import Policy, search_space, with_values
 from augkit.core.errors import InputError
 
 FULL = Policy(
-    shift=Shift(max_pixels=3.0, p=0.9),
-    rescale=Rescale(max_factor=1.25, p=0.5),
-    crop=Crop(min_area=0.5, max_ratio=1.5, p=0.8),
-    flip=Flip(p=0.4),
+    shift=ShiftSettings(max_pixels=3.0, p=0.9),
+    rescale=RescaleSettings(max_factor=1.25, p=0.5),
+    crop=CropSettings(min_area=0.5, max_ratio=1.5, p=0.8),
+    flip=FlipSettings(p=0.4),
     strength=0.7,
     kernel="sinc",
     padding="reflection",
@@ -31,22 +37,29 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-share = st.floats(0, 1)
+def amounts(settings: type[Any]) -> st.SearchStrategy[Any]:
+    """Settings of an op with any amounts that its fields take."""
+    found = {}
+    for name, amount in settings.amounts().items():
+        bounds = {type(row).__name__: row for row in settings.model_fields[name].metadata}
+        low = bounds["Ge"].ge if "Ge" in bounds else 1e-6
+        found[name] = st.floats(low, bounds["Le"].le if "Le" in bounds else 1e6 * amount.high)
+    flags = {name: st.booleans() for name, field in settings.model_fields.items() if field.annotation is bool}
+    return st.builds(settings, **found, **flags)
+
+
 policies = st.builds(
     Policy,
-    shift=st.none() | st.builds(Shift, max_pixels=st.floats(0, 1e6), p=share, blur_only=st.booleans()),
-    rescale=st.none() | st.builds(Rescale, max_factor=st.floats(1, 16), p=share),
-    crop=st.none() | st.builds(Crop, min_area=st.floats(1e-6, 1), max_ratio=st.floats(1, 16), p=share),
-    flip=st.none() | st.builds(Flip, p=share),
-    strength=share,
+    strength=st.floats(0, 1),
     kernel=st.sampled_from(KERNELS),
     padding=st.sampled_from(PADDINGS),
+    **{name: st.none() | amounts(spec.settings) for name, spec in op_specs().items()},
 )
 
 
 @given(policies)
 @settings(max_examples=60, deadline=None)
-def test_yaml_there_and_back(policy: Policy) -> None:
+def test_yaml_is_read_back_to_an_equal_policy(policy: Policy) -> None:
     assert Policy.from_yaml(policy.to_yaml()) == policy
 
 
@@ -57,7 +70,7 @@ def test_yaml_from_a_file(tmp_path: Path) -> None:
     assert Policy.from_yaml("") == Policy()
     # What a recipe leaves to its defaults still stands in the file that it writes.
     assert "kernel: lanczos3\npadding: zeros" in Policy().to_yaml()
-    assert Policy.from_yaml("shift: {}").shift == Shift(max_pixels=0.0, p=1.0)
+    assert Policy.from_yaml("shift: {}").shift == ShiftSettings(max_pixels=0.0, p=1.0)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +137,7 @@ def test_ops_that_a_policy_leaves_out_do_not_act(name: str) -> None:
 
 
 def test_the_blur_of_a_shift_stands_in_for_the_shift() -> None:
-    (op,) = Policy(shift=Shift(max_pixels=3.0, p=0.5, blur_only=True)).geometry()
+    (op,) = Policy(shift=ShiftSettings(max_pixels=3.0, p=0.5, blur_only=True)).geometry()
     assert repr(op) == "RandomShiftBlur(max_pixels=3.0, p=0.5)"
 
 
@@ -137,7 +150,7 @@ def test_the_identity_changes_no_bit(policy: Policy) -> None:
 
 @pytest.mark.parametrize("strength", [1.0, 0.5, 0.25])
 def test_strength_scales_every_range(strength: float) -> None:
-    policy = Policy(shift=Shift(max_pixels=4.0), rescale=Rescale(max_factor=1.5), strength=strength)
+    policy = Policy(shift=ShiftSettings(max_pixels=4.0), rescale=RescaleSettings(max_factor=1.5), strength=strength)
     draws = torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0]])
     shift, rescale = policy.geometry()
     augment = policy.augment()
@@ -151,9 +164,9 @@ def test_strength_scales_every_range(strength: float) -> None:
 
 
 def test_the_search_space_is_that_of_the_ops_present() -> None:
-    assert search_space(Policy(shift=Shift())) == {
-        "shift.max_pixels": (0.0, 6.0, "pixels"),
-        "shift.p": (0.0, 1.0, "probability"),
+    assert search_space(Policy(shift=ShiftSettings())) == {
+        "shift.max_pixels": Amount(0.0, 6.0, "pixels"),
+        "shift.p": Amount(0.0, 1.0, "probability"),
     }
     assert set(search_space(FULL)) == set(search_space(Policy()))
     assert set(search_space(Policy())) == {
@@ -161,10 +174,10 @@ def test_the_search_space_is_that_of_the_ops_present() -> None:
     }
 
 
-@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("end", ["weak", "strong"])
 @pytest.mark.parametrize("start", [Policy(), FULL], ids=["empty", "full"])
-def test_every_value_of_the_search_space_is_a_policy(start: Policy, end: int) -> None:
-    values = {field: row[end] for field, row in search_space(start).items()}
+def test_every_value_of_the_search_space_is_a_policy(start: Policy, end: str) -> None:
+    values = {field: getattr(amount, end) for field, amount in search_space(start).items()}
     policy = with_values(start, values)
     for field, value in values.items():
         op, key = field.split(".")
@@ -178,9 +191,9 @@ def test_every_value_of_the_search_space_is_a_policy(start: Policy, end: int) ->
 
 def test_with_values_keeps_the_rest_and_the_original() -> None:
     changed = with_values(FULL, {"shift.max_pixels": 1.5})
-    assert changed == FULL.model_copy(update={"shift": Shift(max_pixels=1.5, p=0.9)})
-    assert FULL.shift == Shift(max_pixels=3.0, p=0.9)
-    assert with_values(Policy(), {"crop.min_area": 0.6}).crop == Crop(min_area=0.6)
+    assert changed == FULL.model_copy(update={"shift": ShiftSettings(max_pixels=1.5, p=0.9)})
+    assert FULL.shift == ShiftSettings(max_pixels=3.0, p=0.9)
+    assert with_values(Policy(), {"crop.min_area": 0.6}).crop == CropSettings(min_area=0.6)
 
 
 @pytest.mark.parametrize(
@@ -200,5 +213,7 @@ def test_a_policy_reads_as_a_sentence() -> None:
     policy = Policy(shift={"max_pixels": 3.0}, rescale={"max_factor": 1.2345, "p": 0.5})
     assert str(policy) == "shift (max_pixels 3, p 1), rescale (max_factor 1.23, p 0.5)"
     assert str(Policy()) == "no augmentation"
-    assert str(Policy(shift=Shift(max_pixels=2, blur_only=True))) == "shift (max_pixels 2, p 1, blur only)"
-    assert str(Policy(flip=Flip(), crop=Crop())) == "crop (min_area 1, max_ratio 1.33, p 1), flip (p 0.5)"
+    assert str(Policy(shift=ShiftSettings(max_pixels=2, blur_only=True))) == "shift (max_pixels 2, p 1, blur only)"
+    assert (
+        str(Policy(flip=FlipSettings(), crop=CropSettings())) == "crop (min_area 1, max_ratio 1.33, p 1), flip (p 0.5)"
+    )

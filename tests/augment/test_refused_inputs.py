@@ -1,4 +1,4 @@
-"""What no door can augment is refused in one line, before torch, Kornia, Pillow or albumentations meet it."""
+"""`Augment` and its adapters refuse inputs in one line, before torch, Kornia, Pillow or albumentations get them."""
 
 from __future__ import annotations
 
@@ -136,14 +136,14 @@ def test_refused_in_one_line(call: Callable[[], Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_strength_of_unsigned_integers_counts() -> None:
+def test_a_strength_may_be_a_tensor_of_unsigned_integers() -> None:
     """Torch compares no unsigned integers but uint8."""
     out = SHIFT(X, strength=torch.zeros(2, dtype=torch.uint16))
     assert torch.equal(out, X)
 
 
 @pytest.mark.parametrize("op", [K.RandomBrightness(p=1.0), K.RandomErasing(p=1.0), K.RandomBoxBlur(p=1.0)])
-def test_images_of_two_depths_share_a_draw_that_is_for_no_channel(op: Any) -> None:
-    colour, grey = another_depth(op, 3, 1)
-    assert (colour.shape, grey.shape) == ((3, 8, 8), (1, 8, 8))
-    assert torch.allclose(colour[:1], grey)
+def test_images_of_different_channels_share_only_draws_without_channels(op: Any) -> None:
+    color, grey = another_depth(op, 3, 1)
+    assert (color.shape, grey.shape) == ((3, 8, 8), (1, 8, 8))
+    assert torch.allclose(color[:1], grey)

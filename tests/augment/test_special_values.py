@@ -1,4 +1,4 @@
-"""NaN and infinity: they move with their pixel, and reach those pixels alone that take a part of it."""
+"""NaN and infinity: they move with their pixel, and reach only the pixels whose taps hold them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_flip_and_whole_shifts_move_every_value_as_it_is(
 
 
 @pytest.mark.parametrize("size", [9, 80])
-def test_traced_code_too(size: int) -> None:
+def test_traced_code_handles_special_values_alike(size: int) -> None:
     images = torch.rand(1, 1, size, size)
     images[0, 0, 4, 4], images[0, 0, 0, 7] = torch.nan, torch.inf
 
@@ -94,7 +94,7 @@ def test_traced_code_too(size: int) -> None:
     scale=st.sampled_from([1.0, -1.0, 2.0, 0.5, 0.8, 1.3]),
     offset=st.sampled_from([0.0, 1.0, -2.0, 0.5, 0.3, 4.7]),
 )
-def test_a_value_reaches_the_pixels_that_take_a_part_of_it(
+def test_a_special_value_reaches_only_the_pixels_whose_taps_hold_it(
     way: str, kernel: str, padding: str, value: float, place: tuple[int, int], scale: float, offset: float
 ) -> None:
     images, spot = picture((value,), (place,)), torch.zeros(2, 2, *SIZE)
@@ -147,7 +147,7 @@ def test_a_blur_of_whole_pixels_touches_nothing() -> None:
 
 
 @pytest.mark.parametrize("normalize", [None, (0.4, 0.3)])
-def test_augment_flips_them(normalize: tuple[float, float] | None) -> None:
+def test_augment_flips_special_values_with_their_pixels(normalize: tuple[float, float] | None) -> None:
     images = picture()
     for given_images in (images, images.double()):
         out = Augment(RandomHorizontalFlip(1.0), kernel="lanczos3", normalize=normalize)(given_images)

@@ -283,7 +283,7 @@ def test_integer_masks_in_kornia() -> None:
     assert torch.equal(moved.long(), targets.move_masks(masks, container.transform_matrix, SIZE, "border"))
 
 
-def test_kornia_chain_of_ops_and_colour() -> None:
+def test_kornia_chain_of_ops_and_color() -> None:
     images, given = torch.rand(3, 3, *SIZE), example(3)
     container = K.AugmentationSequential(
         augkit.RandomSubpixelShift(2.0),
@@ -301,7 +301,7 @@ def test_kornia_chain_of_ops_and_colour() -> None:
     torch.testing.assert_close(points_back, given["keypoints"], rtol=0, atol=1e-3)
 
 
-def test_colour_after_the_geometry() -> None:
+def test_kornias_color_ops_take_the_output() -> None:
     both = torch.nn.Sequential(full(), K.ColorJitter(0.2, 0.2, 0.2))
     assert both(torch.rand(2, 3, *SIZE)).shape == (2, 3, 20, 27)
 

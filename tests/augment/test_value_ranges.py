@@ -1,4 +1,4 @@
-"""What a value means on its way: normalised images, integers of all widths, the precision of a trainer."""
+"""Ranges of values through the adapters: normalised images, integers of all widths, the precision of a trainer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATISTICS = {
 
 
 def neutral() -> augkit.Augment:
-    """Colour that changes nothing in [0, 1]."""
+    """Color that changes nothing in [0, 1]."""
     return augkit.Augment(K.ColorJitter(0.0, 0.0, 0.0, 0.0, p=1.0), K.RandomGaussianNoise(0.0, 0.0, p=1.0))
 
 
@@ -48,12 +48,12 @@ def images() -> Tensor:
     return torch.rand(4, 3, 12, 12)
 
 
-class TestColour:
+class TestColor:
     @pytest.mark.parametrize("name", STATISTICS)
-    def test_normalised_images_are_refused_at_every_door(self, images: Tensor, name: str) -> None:
+    def test_every_adapter_refuses_normalised_images(self, images: Tensor, name: str) -> None:
         images[:, :, :2], images[:, :, 2:4] = 0, 1
         bad = normalised(images, *STATISTICS[name])
-        doors = [
+        adapters = [
             lambda: neutral()(bad),
             lambda: neutral()(bad.double(), strength=torch.full((4,), 0.5)),
             lambda: neutral()(bad, matrix=torch.eye(3)),
@@ -63,13 +63,13 @@ class TestColour:
             lambda: DatasetTransform(neutral())({"image": list(bad)}),
             lambda: PolicyTransform({"ops": [{"op": "RandomInvert", "p": 1.0}]})(image=bad[0].permute(1, 2, 0).numpy()),
         ]
-        for door in doors:
+        for adapter in adapters:
             with pytest.raises(InputError, match=r"\AAugment: Kornia's \w+ expected images in \[0, 1\], got[^\n]*\Z"):
-                door()
+                adapter()
         for calm in (neutral().eval(), augkit.Augment(K.RandomInvert(p=1.0), strength=0.0)):
             assert torch.equal(calm(bad), bad)
 
-    def test_what_interpolation_overshoots_is_taken(self, images: Tensor) -> None:
+    def test_the_overshoot_of_interpolation_is_accepted(self, images: Tensor) -> None:
         sharp = augkit.Augment(augkit.RandomSubpixelShift(1.0), kernel="lanczos3")((images > 0.5).float())
         assert sharp.max() > 1.05
         torch.testing.assert_close(neutral()(sharp), sharp.clamp(0, 1))
@@ -119,7 +119,7 @@ class TestTimm:
             found = next(iter(AugmentedLoader(loader, augment)))[0]
             torch.testing.assert_close(found, normalised(plain), atol=1e-5, rtol=1e-5)
 
-    def test_shifted_in_pixels_are_black_and_what_stays_keeps_its_bits(self) -> None:
+    def test_pixels_shifted_in_are_black_and_the_others_keep_their_bits(self) -> None:
         loader = self.build(True)
         given = next(iter(loader))[0]
         shifted = next(
@@ -135,7 +135,7 @@ class TestTimm:
         ):
             assert torch.equal(next(iter(AugmentedLoader(loader, still)))[0], given)
 
-    def test_half_precision_and_a_loader_that_must_be_told(self, images: Tensor) -> None:
+    def test_half_precision_and_a_loader_of_unknown_normalisation(self, images: Tensor) -> None:
         half = next(iter(AugmentedLoader(self.build(True, img_dtype=torch.float16), neutral())))[0]
         assert half.dtype == torch.float16
         batch = normalised(images).bfloat16()
@@ -230,7 +230,7 @@ class TestTwin:
         np.testing.assert_array_equal(found, mask[::-1, ::-1])
 
     @pytest.mark.parametrize("name", ["u1", "u2", "i2", "i4", "f4"])
-    def test_kornias_ops_see_the_range_of_the_dtype(self, name: str) -> None:
+    def test_kornias_ops_get_integers_divided_by_their_largest_value(self, name: str) -> None:
         dtype = np.dtype(name)
         top = 1 if dtype.kind == "f" else np.iinfo(dtype).max
         image = (np.random.default_rng(0).random((6, 7, 3)) * top).astype(dtype)
@@ -245,20 +245,20 @@ class TestHuggingFace:
 
     def pictures(self) -> dict[str, PIL.Image.Image]:
         grey = np.linspace(0, 255, 320).reshape(16, 20).astype(np.uint8)
-        colour = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8))
+        color = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8))
         clear = PIL.Image.new("RGBA", (20, 16), (255, 0, 0, 0))
         return {
             "16 bits": PIL.Image.fromarray(grey.astype(np.uint16) * 257),
             "grey": PIL.Image.fromarray(grey),
             "1 bit": PIL.Image.fromarray(grey > 100),
-            "palette": colour.convert("P"),
+            "palette": color.convert("P"),
             "transparent": clear,
             "grey and alpha": clear.convert("LA"),
-            "cmyk": colour.convert("CMYK"),
+            "cmyk": color.convert("CMYK"),
         }
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
-    def test_pictures_are_what_augkits_own_decoder_makes_of_them(self, mode: str) -> None:
+    def test_pil_images_are_converted_as_augkits_decoder_does(self, mode: str) -> None:
         for name, picture in self.pictures().items():
             before = picture.copy()
             expected = np.asarray(upright(picture.copy()).convert(mode))
@@ -266,10 +266,10 @@ class TestHuggingFace:
             np.testing.assert_array_equal(self.read(picture, mode).permute(1, 2, 0).numpy(), expected, err_msg=name)
             assert picture == before
 
-    def test_16_bits_are_not_white(self) -> None:
+    def test_16_bit_images_keep_their_brightness(self) -> None:
         assert self.read(self.pictures()["16 bits"]).float().mean() == pytest.approx(127.5, abs=1)
 
-    def test_alpha_is_kept_where_it_is_asked_for(self) -> None:
+    def test_a_mode_with_alpha_keeps_it(self) -> None:
         pictures = self.pictures()
         assert self.read(pictures["transparent"], "RGBA")[:, 0, 0].tolist() == [255, 0, 0, 0]
         assert self.read(pictures["transparent"], None)[:, 0, 0].tolist() == [255, 0, 0, 0]
@@ -288,7 +288,7 @@ class TestHuggingFace:
         }
         assert self.read(self.pictures()["1 bit"], None).unique().tolist() == [0, 255]
 
-    def test_arrays_of_any_strides_and_none_of_objects(self) -> None:
+    def test_arrays_of_any_strides_pass_and_arrays_of_objects_are_refused(self) -> None:
         array = np.random.default_rng(0).integers(0, 255, (6, 7, 3), np.uint8)
         array.setflags(write=False)
         np.testing.assert_array_equal(self.read(array[:, ::-1, ::-1]).permute(1, 2, 0), array[:, ::-1, ::-1])

@@ -1,4 +1,4 @@
-"""Crops in training are drawn from all of an image; everything else sees its centre square."""
+"""Crops in training are drawn from the whole image; all else shows its centre square."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def generator(seed: int = 0) -> torch.Generator:
         {"ops": [{"op": "RandomSubpixelCrop", "area": [0.3, 1.0]}]},
     ],
 )
-def test_squares_are_seen_as_a_batch_of_squares_is(policy: dict[str, Any]) -> None:
+def test_square_images_give_the_views_of_a_batch_of_squares(policy: dict[str, Any]) -> None:
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=generator())
     augment = Policy(padding="reflection", **policy).augment(normalize=([0.5], [0.25]), dtype=torch.float32)
     views = square_views(augment, WholeBatch(list(images), 16), generator(1))
@@ -99,7 +99,7 @@ def test_windows_lie_anywhere_in_the_image_at_the_scale_of_its_centre_square(tal
         assert places.quantile(share) == pytest.approx(share, abs=0.04)
 
 
-def test_who_is_not_cropped_sees_the_centre_square() -> None:
+def test_a_sample_that_is_not_cropped_shows_the_centre_square() -> None:
     picture = torch.from_numpy(banner(32)).permute(2, 0, 1)
     for policy in ({"crop": {"min_area": 0.25, "p": 0.5}}, {"crop": {"min_area": 0.25}, "strength": 0.0}):
         augment = Policy(**policy).augment()
@@ -111,7 +111,7 @@ def test_who_is_not_cropped_sees_the_centre_square() -> None:
         assert centre[alone].all()
 
 
-def test_details_are_not_enlarged() -> None:
+def test_decoded_images_have_enough_pixels_for_the_smallest_window() -> None:
     """Stripes finer than the frame of the evaluation can hold are seen in a window of a quarter of its area."""
     picture = (torch.arange(256) // 2 % 2 * 255).to(torch.uint8).view(1, 1, -1).expand(1, 128, -1)
     augment = Policy(crop={"min_area": 0.25, "max_ratio": 1.0}).augment()
@@ -156,7 +156,7 @@ class Seen(torch.nn.Module):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_sees_the_far_ends_in_memory_and_streamed_alike(banners: Path, workers: int) -> None:
+def test_crops_reach_the_far_ends_of_images_in_memory_and_streamed(banners: Path, workers: int) -> None:
     seen = []
     for memory in (2048, 0):
         model = Seen()
@@ -230,7 +230,7 @@ def test_broken_files_leave_every_image_with_its_label(banners: Path, memory: in
         load_data(strict.data).whole_train(32)
 
 
-def test_ops_in_workers_come_before_the_crop(banners: Path) -> None:
+def test_worker_ops_are_applied_before_the_crop(banners: Path) -> None:
     model = Seen()
     invert = {"op": "InvertImg", "p": 1.0}
     augkit.fit(recipe(banners, {**CROP, "worker_ops": [invert]}), model=model)
@@ -239,7 +239,7 @@ def test_ops_in_workers_come_before_the_crop(banners: Path) -> None:
     assert (seen[:, 1] - seen[:, 2] > 1.5).any()
 
 
-def test_whole_images_are_there_where_there_is_anything_to_gain(banners: Path, tmp_path: Path) -> None:
+def test_whole_images_are_kept_only_where_they_hold_more_pixels(banners: Path, tmp_path: Path) -> None:
     assert load_dataset(f"folder:{banners}", image_size=16).whole_train(16) is not None
     assert load_dataset("digits").whole_train(8) is None
     for k, path in enumerate(sorted(banners.rglob("*.png"))):

@@ -14,13 +14,16 @@ from PIL import Image
 
 from augkit.augment import geometry
 from augkit.augment.kernels import KERNELS
+from augkit.augment.ops import op_specs
 from augkit.augment.policy import Policy
 from augkit.core import cli
 from augkit.core.errors import InputError
 from augkit.data import load_dataset
+from augkit.preview import PreviewSettings, find_subject, preview
 from augkit.preview import kernels as page
-from augkit.preview.__main__ import find_subject, main, reduced
+from augkit.preview.__main__ import main
 from augkit.preview.strengths import QUANTILES, STRENGTHS, draw_sheet, forced_draws, strength_rows
+from augkit.preview.subject import reduced
 from augkit.train.recipe import Recipe
 
 EVERYTHING = Policy(
@@ -74,7 +77,7 @@ def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tm
     assert set(result["kernels"]) == set(KERNELS)
     if source == "recipe":
         assert result["policy"]["shift"]["max_pixels"] == 2
-        assert "Not in this policy: rescale, crop, flip." in html
+        assert f"Not in this policy: {', '.join(name for name in op_specs() if name != 'shift')}." in html
     if source == "photograph":
         assert result["image"] == {"channels": 3, "height": 50, "width": 224}
 
@@ -122,6 +125,21 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert err.count("\n") == 1
     assert message in err
     assert (tmp_path / "filled" / "precious.txt").read_text() == "mine"
+
+
+def test_the_function_writes_what_the_command_prints(tmp_path, capsys):
+    subject = find_subject("digits", ["policy.shift.max_pixels=1"], seed=2)
+    result = preview(subject, tmp_path / "seen", PreviewSettings(strengths=(0.0, 1.0), quantiles=(0.5,)))
+    assert all((tmp_path / "seen" / name).is_file() for name in result.files)
+    assert (result.size, result.policy) == ((1, 8, 8), subject.policy)
+    flags = ["policy.shift.max_pixels=1", "--seed", "2", "--strengths", "0", "1", "--quantiles", "0.5", "--overwrite"]
+    assert run_json(capsys, "digits", *flags, "--output", str(tmp_path / "seen")) == result.to_dict()
+
+
+def test_without_a_policy_of_its_own_an_image_shows_an_example_of_every_op():
+    policy = find_subject("digits", []).policy
+    assert list(policy.own_ops) == list(op_specs())
+    assert not any(settings.changes_nothing for settings in policy.own_ops.values())
 
 
 # --- what is looked at ----------------------------------------------------------------------------------------
@@ -282,7 +300,7 @@ def test_better_kernels_lose_less():
     assert results["fourier"].psnr > 100
 
 
-def test_there_and_back_is_an_inverse_pair():
+def test_a_shift_there_and_back_restores_whole_pixels():
     image = random_image(1, 9, 9)[None].float()
     moved = page.shift_by(image, "bicubic", (2.0, -1.0))
     assert torch.equal(moved, image.roll((-1, 2), (-2, -1)))

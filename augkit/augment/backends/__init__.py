@@ -1,4 +1,4 @@
-"""Ways to resample, behind one signature, and the one place where a way is chosen."""
+"""Backends that resample, with one signature, and the function that chooses one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from augkit.augment.backends.values import watched
+from augkit.augment.backends.values import recorded
 
-# What the fused backends read. Torch cannot see into them, and a subclass of Tensor expects torch's own functions.
+# Dtypes that the fused backends read. Torch cannot record them, and a subclass of Tensor needs torch's functions.
 FUSED = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
 
@@ -28,7 +28,7 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
     """
     if not axis_aligned:
         return "general"
-    fused = images.dtype in FUSED and type(images) is Tensor and not watched(images, matrix)
+    fused = images.dtype in FUSED and type(images) is Tensor and not recorded(images, matrix)
     if fused and images.device.type == "cpu" and installed("numba"):
         return "native"
     if fused and images.device.type == "cuda" and installed("triton"):
@@ -38,5 +38,5 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
 
 @cache
 def installed(package: str) -> bool:
-    """Whether ``package`` can be imported; it is not imported for that."""
+    """Whether ``package`` can be imported, without importing it."""
     return find_spec(package) is not None

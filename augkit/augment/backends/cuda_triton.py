@@ -68,7 +68,7 @@ def resample(
     affine = torch.ones(2, channels, device=images.device, dtype=torch.float32)
     affine[0] = 1.0 if gain is None else gain.reshape(-1)
     affine[1] = 0.0 if bias is None else bias.reshape(-1)
-    tile: dict[str, Any] = TILES[0].kwargs if INTERPRETED else {}
+    tile: dict[str, int] = TILES[0].kwargs if INTERPRETED else {}
     _launcher()[lambda meta: _grid(batch * channels, size, meta)](
         images.contiguous(),
         out,
@@ -92,7 +92,7 @@ def resample(
     return out
 
 
-def _grid(planes: int, size: tuple[int, int], meta: dict[str, Any]) -> tuple[int, int, int]:
+def _grid(planes: int, size: tuple[int, int], meta: dict[str, int]) -> tuple[int, int, int]:
     return planes, triton.cdiv(size[0], meta["BLOCK_H"]), triton.cdiv(size[1], meta["BLOCK_W"])
 
 

@@ -36,7 +36,7 @@ _BESSEL_BETA = float(np.i0(KAISER_BETA))
 
 
 # `contract` alone: fused multiply-adds keep infinities, signed zeros and the order of the sums.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS: dict[str, object] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,8 +1,8 @@
-"""The Triton kernel on trial: used on a device only once it has agreed with torch there.
+"""A check of the Triton kernel against torch, before it is used on a device.
 
-Its arithmetic is tested by an interpreter, but a driver, a compiler or a GPU of another make may spoil it. So the first
-call for each device, kernel, padding and pair of dtypes resamples a small random batch of the call's own sizes in both
-ways. Where the two differ, or Triton raises, torch's path stands in from then on, and one warning a device says so.
+Triton's interpreter tests the arithmetic of the kernel, but a driver, a compiler or a GPU may still break it. So the
+first call for each device, kernel, padding and pair of dtypes resamples a small random batch of the call's sizes with
+both. Where they differ, or Triton raises, torch is used from then on, and one warning per device says so.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from augkit.augment.backends import separable
 from augkit.core.errors import BackendWarning
 
 Size = tuple[int, int]
-LARGEST = 256  # pixels of a side of the images on trial
+LARGEST = 256  # pixels of a side of the images that are compared
 
 
 class Case(NamedTuple):
-    """What a verdict holds for."""
+    """The kind of call that one comparison stands for."""
 
     device: torch.device
     kernel: str
@@ -49,11 +49,11 @@ def resample(
     gain: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor | None:
-    """As `augkit.augment.backends.cuda_triton.resample`, or None where the kernel is not to be trusted."""
+    """As `augkit.augment.backends.cuda_triton.resample`, or None where the kernel failed the check."""
     case = Case(images.device, kernel, padding, images.dtype, dtype, max_shrink > 1, gain is not None)
     unknown = case not in VERDICTS and images.numel() > 0
     if unknown and _capturing(images.device):
-        return None  # a CUDA graph is being captured, where nothing may be read: the verdict must wait
+        return None  # a CUDA graph is being captured, during which nothing can be read: check at a later call
     try:
         from augkit.augment.backends import cuda_triton
 
@@ -75,7 +75,7 @@ def _capturing(device: torch.device) -> bool:
 
 
 def _agrees(case: Case, images: Tensor, size: Size, max_shrink: float) -> bool:
-    """Whether the kernel is as near to float64 on the CPU as rounding lets it be, for two random images."""
+    """Whether the kernel agrees with float64 on the CPU up to rounding, for two random images."""
     from augkit.augment.backends import cuda_triton
 
     sample, size = _sample(images), (min(size[0], LARGEST), min(size[1], LARGEST))
@@ -108,7 +108,7 @@ def _sample(images: Tensor) -> Tensor:
 
 
 def _matrices(size: Size, size_out: Size) -> Tensor:
-    """One image mirrored and stretched to about ``size_out``, one moved; pixels beyond all four edges are asked for."""
+    """One image mirrored and stretched to about ``size_out``, one shifted; both reach beyond all four edges."""
     x, y = size_out[1] / size[1], size_out[0] / size[0]
     rows = [[-1.05 * x, 1.1 * x], [size_out[1] - 0.7, -1.7], [0.97 * y, 1.0], [0.4, -2.0]]
     return geometry.axis_aligned(*torch.tensor(rows, dtype=torch.float32))

@@ -9,9 +9,9 @@ Each output pixel of an axis takes a few taps of that axis: an index and a weigh
 
 The last two are differentiable with respect to the images and to the matrix, forwards and backwards.
 
-A tap of weight 0 has no say, whatever stands there: a NaN or an infinity would become a NaN by the product. Where the
-images are known to be ``finite`` nothing is done about it; else the gathers leave such taps out, and the product of
-matrices is taken without the pixels that are not finite, beside a second one that finds who takes a part of them.
+A tap of weight 0 must not count, but its product with a NaN or an infinity is a NaN. Where the images are known to be
+``finite`` nothing is done about that. Otherwise the gathers leave such taps out, and the product of matrices leaves out
+the pixels that are not finite, while a second product finds the outputs that they reach.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augkit.augment.backends.values import watched
+from augkit.augment.backends.values import recorded
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, padded_index
 
 DENSE_UP_TO = 64  # pixels of an axis; measured on 2 cores, see benchmarks/LOG.md
@@ -41,7 +41,7 @@ def resample(
     """Resample float ``images`` ``(B, C, H, W)`` to ``size`` through axis-aligned ``matrix`` ``(B, 3, 3)``.
 
     ``max_shrink`` bounds how far any axis shrinks; the kernel is stretched by the true factor up to it, and
-    1 switches antialiasing off. A bound that is known beforehand spares the device a synchronisation.
+    1 switches antialiasing off. A bound that is known beforehand saves a synchronisation with the device.
     """
     for axis, dim in ((0, -1), (1, -2)):
         scale, offset = matrix[:, axis, axis], matrix[:, axis, 2]
@@ -110,7 +110,7 @@ def _pad(tap: Tensor, weight: Tensor, size_in: int, padding: str) -> tuple[Tenso
 def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int, *, finite: bool) -> Tensor:
     size_in, taps = images.shape[dim], index.shape[-1]
     weight = weight.to(images.dtype)
-    if finite and images.device.type == "cpu" and images.numel() and not watched(images, weight):
+    if finite and images.device.type == "cpu" and images.numel() and not recorded(images, weight):
         return _apply_bags(images, index, weight, dim)
     # An exported graph serves images of all sizes, and must not ask which.
     if not torch.compiler.is_exporting() and (size_in <= DENSE_UP_TO or taps * 4 > size_in):

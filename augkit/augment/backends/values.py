@@ -1,7 +1,8 @@
-"""What may be known about a tensor: who watches it, and its values where reading them costs no wait.
+"""Facts about a tensor: whether torch records or traces it, and its values where reading them needs no wait.
 
-Under `torch.func` a tensor is a wrapper that refuses to be read. Torch has no public way to what it wraps, so the
-private functions that torch.func itself is written with are used here, and nowhere else.
+The one place with private functions of torch. Under `torch.func` a tensor is a wrapper whose values cannot be read, and
+torch has no public way to unwrap it (``torch._C._functorch``) nor to see a forward derivative being taken
+(``forward_ad._current_level``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from torch.autograd import forward_ad
 _functorch = torch._C._functorch
 
 
-def watched(*tensors: Tensor) -> bool:
-    """Whether torch records, traces or transforms what happens to the tensors."""
+def recorded(*tensors: Tensor) -> bool:
+    """Whether autograd records, or torch traces or transforms, operations on the tensors."""
     return (
         traced()
         or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
@@ -24,17 +25,17 @@ def watched(*tensors: Tensor) -> bool:
 
 
 def traced() -> bool:
-    """Whether torch.compile, torch.export or torch.jit.trace is at work."""
+    """Whether torch.compile, torch.export or torch.jit.trace is running."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def transformed() -> bool:
-    """Whether a transform of `torch.func` is at work: vmap, grad, jvp and the like."""
+    """Whether a transform of `torch.func` is running: vmap, grad, jvp and so on."""
     return _functorch.peek_interpreter_stack() is not None
 
 
 def differentiated(tensor: Tensor) -> bool:
-    """Whether somebody asks for a derivative with respect to ``tensor``, backwards or forwards."""
+    """Whether a derivative with respect to ``tensor`` is being recorded, backward or forward."""
     if torch.is_grad_enabled() and tensor.requires_grad:
         return True
     if traced():
@@ -47,7 +48,7 @@ def differentiated(tensor: Tensor) -> bool:
 
 
 def concrete(tensor: Tensor, dims: int) -> Tensor:
-    """The values of ``tensor``, to be read: detached, with the axes of every vmap and all but ``dims`` flattened."""
+    """The readable values of ``tensor``: detached and unwrapped, all but its last ``dims`` dimensions flattened."""
     tensor = tensor.detach()
     while not traced() and _functorch.is_functorch_wrapped_tensor(tensor):
         axis, batched = _functorch.maybe_get_bdim(tensor), _functorch.is_batchedtensor(tensor)
@@ -57,15 +58,15 @@ def concrete(tensor: Tensor, dims: int) -> Tensor:
 
 
 def known_finite(images: Tensor) -> bool:
-    """Whether ``images`` are known to hold neither NaN nor infinity, from a look that waits for no device."""
+    """Whether ``images`` are known to hold neither NaN nor infinity, without waiting for a device."""
     if images.device.type != "cpu" or traced() or transformed():
         return False
-    # One pass and no copy; a sum that overflows is taken for an infinity, which costs time alone.
+    # One pass and no copy; a sum that overflows counts as an infinity, which only costs time.
     return bool(images.detach().sum().isfinite())
 
 
 def laid_out(out: Tensor, images: Tensor) -> Tensor:
-    """``out`` with its channels last in memory where those of ``images`` are; the values stay."""
+    """``out`` in the memory format of ``images``, contiguous or channels_last; the values stay."""
     if transformed() or images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
         return out
     return out.contiguous(memory_format=torch.channels_last)

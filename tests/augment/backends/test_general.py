@@ -27,7 +27,7 @@ def turned(dtype: torch.dtype = torch.float32, size: tuple[int, int] = SIZE) -> 
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("kernel", HALF_WIDTH)
-def test_agrees_with_the_reference(kernel: str, padding: str, antialias: bool) -> None:
+def test_resample_agrees_with_the_reference(kernel: str, padding: str, antialias: bool) -> None:
     images, matrix = torch.rand(2, 2, *SIZE), turned()
     out = resample(images, matrix, OUT, kernel=kernel, padding=padding, antialias=antialias)
     expected = reference.resample_affine(images.numpy(), matrix.numpy(), OUT, kernel, padding, antialias)

@@ -1,9 +1,10 @@
-"""All doors give what `Augment` gives for the same draw: adapter x op x target x dtype x layout."""
+"""Every adapter gives what `Augment` gives for the same draw: adapter x op x target x dtype x layout."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_ops import NAMES, make_op
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -24,15 +26,15 @@ from augkit.adapters.huggingface import DatasetTransform
 from augkit.adapters.timm import AugmentedLoader
 from augkit.adapters.torchvision import Geometry
 from augkit.augment.albumentations_twin import PolicyTransform
+from augkit.augment.ops import op_specs
 from augkit.core.random_streams import AUGMENTATION, random_stream
 
 Sample = dict[str, Tensor]
 KEYS = Keys("images", masks="masks", boxes="boxes", keypoints="keypoints")
-OWN: dict[str, Callable[[], Any]] = {
+OWN: dict[str, Callable[[], Any]] = {name: partial(make_op, name) for name in NAMES}
+OWN |= {
     "shift": lambda: augkit.RandomSubpixelShift(3.0, p=0.8),
-    "rescale": lambda: augkit.RandomRescale(1.3),
     "crop": lambda: augkit.RandomSubpixelCrop((14, 17), area=(0.5, 0.9)),
-    "flip": augkit.RandomHorizontalFlip,
     "blur": lambda: augkit.RandomShiftBlur(2.0),
 }
 KORNIA: dict[str, dict[str, Any]] = {
@@ -44,13 +46,8 @@ KORNIA: dict[str, dict[str, Any]] = {
     "noise": {"op": "RandomGaussianNoise", "std": 0.1, "p": 1.0},
     "plasma": {"op": "RandomPlasmaShadow", "p": 1.0},
 }
-FIELDS = {
-    "shift": {"max_pixels": 3.0, "p": 0.8},
-    "rescale": {"max_factor": 1.3},
-    "crop": {"min_area": 0.5},
-    "flip": {"p": 0.5},
-}
-ALONE = ("torchvision one", "hugging face")  # doors that see one image at a time
+FIELDS = {name: spec.example(30).model_dump() for name, spec in op_specs().items()}
+ALONE = ("torchvision one", "hugging face")  # adapters that see one image at a time
 
 
 def kornia_op(name: str) -> Any:
@@ -113,7 +110,7 @@ def from_hugging_face(augment: Augment, sample: Sample) -> Sample:
     return {**sample, "images": torch.stack(DatasetTransform(augment)(rows)["pixel_values"])}
 
 
-DOORS: dict[str, Callable[[Augment, Sample], Sample]] = {
+ADAPTERS: dict[str, Callable[[Augment, Sample], Sample]] = {
     "collate": from_collate,
     "lightning": from_lightning,
     "timm": from_timm,
@@ -151,22 +148,24 @@ def check_same(found: Sample, expected: Sample, names: set[str], valid: Tensor |
         torch.testing.assert_close(found[name], want, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def check_door(door: str, ops: list[str], kept: set[str], sample: Sample, seed: int, options: dict[str, Any]) -> None:
+def check_adapter(
+    adapter: str, ops: list[str], kept: set[str], sample: Sample, seed: int, options: dict[str, Any]
+) -> None:
     augment = Augment(
         *(OWN[name]() for name in OWN if name in ops), *map(kornia_op, filter(KORNIA.get, ops)), **options
     )
     sample = {name: values for name, values in sample.items() if name == "images" or name in kept}
-    sample = {name: values[:1] for name, values in sample.items()} if door in ALONE else sample
+    sample = {name: values[:1] for name, values in sample.items()} if adapter in ALONE else sample
     before = {name: values.clone() for name, values in sample.items()}
     torch.manual_seed(seed)
-    found = DOORS[door](augment, sample)
+    found = ADAPTERS[adapter](augment, sample)
     torch.manual_seed(seed)
-    if door in MOVES_ALL:
+    if adapter in MOVES_ALL:
         out = augment(**before)
-        valid = getattr(out, "boxes_valid", None) if door == "torchvision one" else None
+        valid = getattr(out, "boxes_valid", None) if adapter == "torchvision one" else None
         check_same(found, targets_of(out, before), set(before), valid)
     else:
-        moved = {"images", "masks"} & set(before) if door == "torchvision" else {"images"}
+        moved = {"images", "masks"} & set(before) if adapter == "torchvision" else {"images"}
         check_same(found, from_augment(augment, {name: before[name] for name in moved}), moved)
     assert all(torch.equal(before[name], sample[name]) for name in before)  # nothing is changed in place
 
@@ -222,11 +221,11 @@ forms = st.tuples(dtypes_of, layouts, st.integers(1, 3))
 seeds = st.integers(0, 2**31)
 
 
-def doors_agree(examples: int) -> Callable[[], None]:
+def adapters_agree(examples: int) -> Callable[[], None]:
     @settings(max_examples=examples)
-    @given(st.sampled_from(list(DOORS)), ops_of, kept_of, options_of, forms, seeds)
+    @given(st.sampled_from(list(ADAPTERS)), ops_of, kept_of, options_of, forms, seeds)
     def run(
-        door: str,
+        adapter: str,
         ops: list[str],
         kept: set[str],
         options: dict[str, Any],
@@ -234,7 +233,7 @@ def doors_agree(examples: int) -> Callable[[], None]:
         seed: int,
     ) -> None:
         dtype, layout, batch = form
-        check_door(door, ops, kept, sample_of(seed, batch, 3, dtype, layout), seed, options)
+        check_adapter(adapter, ops, kept, sample_of(seed, batch, 3, dtype, layout), seed, options)
 
     return run
 
@@ -251,8 +250,8 @@ def twin_agrees(examples: int) -> Callable[[], None]:
     return run
 
 
-def test_doors_agree_with_augment() -> None:
-    doors_agree(40)()
+def test_adapters_agree_with_augment() -> None:
+    adapters_agree(40)()
 
 
 def test_the_twin_agrees_with_augment() -> None:
@@ -260,6 +259,6 @@ def test_the_twin_agrees_with_augment() -> None:
 
 
 @pytest.mark.slow
-def test_doors_agree_with_augment_whatever_comes() -> None:
-    doors_agree(3000)()
+def test_adapters_agree_with_augment_over_many_samples() -> None:
+    adapters_agree(3000)()
     twin_agrees(1500)()

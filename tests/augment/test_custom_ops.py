@@ -1,4 +1,4 @@
-"""Ops of one's own that rotate or shear: every door resamples what their matrices say."""
+"""Custom ops that rotate or shear: `Augment`, Kornia and every adapter resample through their matrices."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from augkit.augment.resample import resample, resample_checked
 SIZE = (14, 17)
 
 
-class Leaning(RandomGeometry):
-    """A shear, and nothing that says so but its matrix."""
+class Sheared(RandomGeometry):
+    """A shear that defines its matrix alone, with no bound on how far it shrinks."""
 
     draws = 3
 
@@ -38,8 +38,8 @@ class Leaning(RandomGeometry):
         return geometry.shear(factor * (strength[:, None] if isinstance(strength, Tensor) else strength), size)
 
 
-class ShiftThenLean(Leaning):
-    """An op whose matrix is more than its axes."""
+class ShiftThenShear(Sheared):
+    """An op with axes whose matrix also shears."""
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: tuple[int, int]) -> Axes:
         return Axes(torch.ones_like(draws[:, 1:2]), 3 * draws[:, 1:3])
@@ -49,8 +49,8 @@ class ShiftThenLean(Leaning):
         return geometry.compose(shifted, super().matrix(draws, strength, size))
 
 
-class Smooth(RandomGeometry):
-    """A turn, so the most it shrinks is known: not at all."""
+class Rotated(RandomGeometry):
+    """A rotation, which is known not to shrink."""
 
     draws = 2
 
@@ -64,7 +64,7 @@ class Smooth(RandomGeometry):
         return 1.0
 
 
-OPS = [Leaning, ShiftThenLean, Smooth]
+OPS = [Sheared, ShiftThenShear, Rotated]
 
 
 def seeded() -> torch.Generator:
@@ -75,18 +75,18 @@ def pictures(batch: int = 3) -> Tensor:
     return torch.rand(batch, 2, *SIZE, generator=seeded())
 
 
-def leans(matrix: Tensor) -> bool:
+def is_sheared(matrix: Tensor) -> bool:
     return bool((matrix[:, 0, 1].abs() > 0.05).all())
 
 
 @pytest.mark.parametrize("make", OPS)
-def test_augment_moves_images_and_all_that_follows_them(make: type[RandomGeometry]) -> None:
+def test_augment_moves_images_and_targets_by_one_matrix(make: type[RandomGeometry]) -> None:
     ops = (RandomRescale(1.2), make(), RandomHorizontalFlip())
     augment, images = Augment(*ops, kernel="bilinear", padding="reflection"), pictures()
     masks = torch.randint(0, 9, (3, 1, *SIZE), generator=seeded())
     boxes, points = torch.tensor([[[3.0, 4, 9, 11]]]).expand(3, 1, 4), torch.tensor([[[5.0, 6.0]]]).expand(3, 1, 2)
     out = augment(images, masks=masks, boxes=boxes, keypoints=points, generator=seeded())
-    assert leans(out.matrix)
+    assert is_sheared(out.matrix)
     assert not augment.axis_aligned
     expected = resample(images, out.matrix, kernel="bilinear", padding="reflection")
     torch.testing.assert_close(out.images, expected, rtol=0, atol=1e-5)
@@ -102,7 +102,7 @@ def test_augment_moves_images_and_all_that_follows_them(make: type[RandomGeometr
 
 
 def test_matrices_of_all_kinds_are_composed_in_their_order() -> None:
-    ops = (RandomRescale(1.5), Leaning(), RandomHorizontalFlip(1.0))
+    ops = (RandomRescale(1.5), Sheared(), RandomHorizontalFlip(1.0))
     draws = torch.rand(5, sum(op.draws for op in ops), generator=seeded())
     parts = draws.split([op.draws for op in ops], dim=1)
     each = [op.matrix(part, 0.7, SIZE).double() for op, part in zip(ops, parts, strict=True)]
@@ -112,22 +112,22 @@ def test_matrices_of_all_kinds_are_composed_in_their_order() -> None:
         assert torch.equal(Augment(*ops).matrix(draws, 0.7, SIZE), total)
 
 
-def test_beside_a_blur() -> None:
-    augment, images = Augment(RandomShiftBlur(0.5), Leaning(), kernel="bilinear"), pictures()
+def test_a_blur_is_applied_before_a_shear() -> None:
+    augment, images = Augment(RandomShiftBlur(0.5), Sheared(), kernel="bilinear"), pictures()
     out = augment(images, keypoints=torch.zeros(3, 0, 2), generator=seeded())
     blurred = shift_blur(images, out.blur, kernel="bilinear")
     torch.testing.assert_close(out.images, resample(blurred, out.matrix, kernel="bilinear"), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", OPS)
-def test_alone_and_in_a_container_of_kornia(make: type[RandomGeometry]) -> None:
+def test_an_op_alone_and_in_a_container_of_kornia_applies_its_matrix(make: type[RandomGeometry]) -> None:
     op, images = make(), pictures()
     masks = (images[:, :1] * 9).round()
     container = kornia.augmentation.AugmentationSequential(op, data_keys=["input", "mask", "keypoints"])
     points = torch.tensor([[[5.0, 6.0]]]).expand(3, 1, 2)
     out, moved, moved_points = container(images, masks, points)
     matrix = op.transform_matrix
-    assert leans(matrix)
+    assert is_sheared(matrix)
     expected = resample(images, matrix, kernel=op.kernel, padding=op.padding)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
     assert torch.equal(moved, resample(masks, matrix, kernel="nearest", padding=op.padding))
@@ -139,13 +139,13 @@ def test_alone_and_in_a_container_of_kornia(make: type[RandomGeometry]) -> None:
 
 
 def test_in_torchvision() -> None:
-    augment = Augment(Leaning(), kernel="bilinear", padding="border")
+    augment = Augment(Sheared(), kernel="bilinear", padding="border")
     image, mask = pictures(1)[0], torch.randint(0, 9, (1, *SIZE), generator=seeded())
     torch.manual_seed(0)
     out = Geometry(augment)({"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(mask)})
     torch.manual_seed(0)
     matrix = augment.sample(1, SIZE)
-    assert leans(matrix)
+    assert is_sheared(matrix)
     expected = resample(image[None], matrix, kernel="bilinear", padding="border")[0]
     torch.testing.assert_close(out["image"].as_subclass(Tensor), expected, rtol=0, atol=1e-5)
     moved = resample(mask[None].float(), matrix, kernel="nearest", padding="border")[0]
@@ -154,20 +154,20 @@ def test_in_torchvision() -> None:
 
 def test_in_albumentations(monkeypatch: pytest.MonkeyPatch) -> None:
     transform = PolicyTransform({"shift": {"max_pixels": 1.0}, "kernel": "bilinear", "padding": "border"})
-    augment = Augment(Leaning(), kernel="bilinear", padding="border")
+    augment = Augment(Sheared(), kernel="bilinear", padding="border")
     monkeypatch.setattr(transform, "_augment", augment)
     image = pictures(1)[0].permute(1, 2, 0).contiguous().numpy()
     mask = (image[..., 0] * 9).astype(np.int32)
     out = A.ReplayCompose([transform])(image=image, mask=mask)
     matrix = torch.as_tensor(np.array(out["replay"]["transforms"][0]["params"]["matrix"]), dtype=torch.float32)[None]
-    assert leans(matrix)
+    assert is_sheared(matrix)
     expected = resample(torch.from_numpy(image).permute(2, 0, 1)[None], matrix, kernel="bilinear", padding="border")
     np.testing.assert_allclose(out["image"], expected[0].permute(1, 2, 0).numpy(), atol=1e-5)
     moved = resample(torch.from_numpy(mask)[None, None].float(), matrix, kernel="nearest", padding="border")[0, 0]
     assert np.array_equal(out["mask"], moved.numpy())
 
 
-def test_nothing_is_taken_for_axis_aligned_unless_somebody_says_so() -> None:
+def test_matrices_are_not_axis_aligned_unless_declared() -> None:
     images, matrix = pictures(), geometry.rotate(torch.tensor([20.0]), SIZE).expand(3, 3, 3)
     expected = resample(images, matrix, kernel="bilinear")
     torch.testing.assert_close(resample_checked(images, matrix, SIZE, "bilinear", "zeros", 1.0), expected)
@@ -177,8 +177,8 @@ def test_nothing_is_taken_for_axis_aligned_unless_somebody_says_so() -> None:
     assert not any(make().axis_aligned for make in OPS)
 
 
-def test_an_op_may_promise_axis_aligned_matrices() -> None:
-    class Wide(Leaning):
+def test_an_op_with_a_matrix_may_declare_itself_axis_aligned() -> None:
+    class Wide(Sheared):
         axis_aligned = True
 
         def matrix(self, draws: Tensor, strength: float | Tensor, size: tuple[int, int]) -> Tensor:
@@ -191,9 +191,9 @@ def test_an_op_may_promise_axis_aligned_matrices() -> None:
     )
 
 
-def test_what_shrinks_along_a_lean_is_measured_where_no_bound_is_given() -> None:
-    assert Leaning().max_shrink(SIZE) == math.inf
-    augment, images = Augment(Leaning(1.5), kernel="bicubic"), pictures()
+def test_the_shrink_of_a_shear_without_a_bound_is_measured() -> None:
+    assert Sheared().max_shrink(SIZE) == math.inf
+    augment, images = Augment(Sheared(1.5), kernel="bicubic"), pictures()
     out = augment(images, keypoints=torch.zeros(3, 0, 2))
     antialiased, sharp = (resample(images, out.matrix, antialias=anti) for anti in (True, False))
     torch.testing.assert_close(out.images, antialiased, rtol=0, atol=1e-5)

@@ -1,0 +1,108 @@
+"""The row of an op: everything that the rest of augkit knows about it, written once beside its class.
+
+Policies, search spaces, previews and their captions, and the tests derive from these rows, so that a new op is one
+file in `augkit.augment.ops`. Two facts need no entry. Masks, boxes and keypoints follow every op, by its matrix; and
+an op is axis-aligned where it defines ``axes`` (see `augkit.augment.base.RandomGeometry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
+
+from pydantic import Field
+
+from augkit.core.schema import Data
+
+if TYPE_CHECKING:
+    from augkit.augment.base import RandomGeometry
+
+Size = tuple[int, int]
+Matrix = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How far a numeric field of an op reaches; annotates the field in its `OpSettings`.
+
+    Attributes:
+        weak: the value at which the op changes nothing.
+        strong: the value that changes usual images a lot. `augkit.tune` searches between the two.
+        unit: the unit of both.
+        searched: whether `augkit.tune` searches the field where the recipe names no range for it.
+    """
+
+    weak: float
+    strong: float
+    unit: str
+    searched: bool = True
+
+    @property
+    def low(self) -> float:
+        """The smaller end."""
+        return min(self.weak, self.strong)
+
+    @property
+    def high(self) -> float:
+        """The larger end."""
+        return max(self.weak, self.strong)
+
+
+Probability = Annotated[float, Amount(0.0, 1.0, "probability"), Field(ge=0, le=1)]
+
+
+class OpSettings(Data):
+    """The fields of one op in a policy. Every op has a field ``p``, the share of samples that it changes."""
+
+    @classmethod
+    def amounts(cls) -> dict[str, Amount]:
+        """The fields that say how far the op reaches."""
+        rows = {name: field.metadata for name, field in cls.model_fields.items()}
+        return {name: row for name, found in rows.items() for row in found if isinstance(row, Amount)}
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the op is the identity whatever is drawn: never applied, or all its ranges empty."""
+        amounts = self.amounts()
+        ranges = amounts.keys() - {"p"}
+        idle = {name for name, amount in amounts.items() if getattr(self, name) == amount.weak}
+        return "p" in idle or bool(ranges and ranges <= idle)
+
+    def __str__(self) -> str:
+        fields = self.model_dump().items()
+        numbers = [f"{name} {value:.3g}" for name, value in fields if not isinstance(value, bool)]
+        return ", ".join([*numbers, *(name.replace("_", " ") for name, value in fields if value is True)])
+
+
+S = TypeVar("S", bound=OpSettings)
+
+
+@dataclass(frozen=True)
+class OpSpec(Generic[S]):
+    """What an op is to a policy, a search, a preview and a report.
+
+    Attributes:
+        name: the key of the op in a policy.
+        title: a phrase that says what it does.
+        place: a policy applies its ops in ascending order of this number.
+        settings: the fields of the op in a policy, with their bounds and `Amount`.
+        make: the op from its settings; the second argument is the output size ``(H, W)``, None for the input's.
+        describe: its range as text, with the unit.
+        caption: what one matrix ``(3, 3)`` of the op did, as text, with the unit.
+        example: settings whose effect is easy to see on an image whose shorter side has so many pixels.
+        searched_by_default: whether `augkit.tune` searches the op where a policy has no ops at all.
+        dumped_if_absent: whether a policy without the op is dumped with None in its place. True for the first four ops
+            only: digests of recipes, checkpoints and studies made before an op existed do not name it.
+    """
+
+    name: str
+    title: str
+    place: int
+    settings: type[S]
+    make: Callable[[S, Size | None], RandomGeometry]
+    describe: Callable[[S], str]
+    caption: Callable[[Matrix], str]
+    example: Callable[[int], S]
+    searched_by_default: bool = False
+    dumped_if_absent: bool = False

@@ -1,0 +1,87 @@
+"""Shear about the centre."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from augkit.augment import geometry
+from augkit.augment.base import RandomGeometry, Size, check_range, per_sample
+from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability
+
+LARGEST = 40.0  # degrees; at 45 along both axes every image would collapse onto its diagonal
+
+
+class ShearSettings(OpSettings):
+    """The fields of a shear in a policy."""
+
+    max_degrees: Annotated[float, Amount(0.0, 15.0, "degrees"), Field(ge=0, le=LARGEST)] = Field(
+        0.0, description="largest angle along each axis (degrees)"
+    )
+    p: Probability = Field(1.0, description="share of samples (probability)")
+
+
+def _caption(matrix: Matrix) -> str:
+    x, y = (round(math.degrees(math.atan(factor)), 1) + 0.0 for factor in (matrix[0][1], matrix[1][0]))
+    return f"x {x:g}°, y {y:g}°".replace("-", "−")
+
+
+class RandomShear(RandomGeometry):
+    """Shear about the centre by up to ``max_degrees`` along x and along y, each uniform and on its own.
+
+    A pixel moves along x by the tangent of the one angle times its height below the centre, and along y by the tangent
+    of the other times its distance right of the centre. A single angle is torchvision's ``v2.functional.affine`` with
+    ``shear=[-degrees, 0]``, or ``[0, -degrees]``; of two, torchvision makes a product, in which the order counts.
+
+    Args:
+        max_degrees: largest angle along each axis, in degrees, at most 40.
+        p: probability that a sample is sheared.
+        kernel, padding: used when the op stands alone; `Augment` has its own.
+        same_on_batch: one draw for all samples of a batch.
+
+    Raises:
+        InputError: ``max_degrees`` outside [0, 40], ``p`` outside [0, 1], unknown kernel or padding.
+    """
+
+    draws = 3
+    spec = OpSpec(
+        name="shear",
+        title="shear about the centre",
+        place=25,
+        settings=ShearSettings,
+        make=lambda settings, size: RandomShear(settings.max_degrees, settings.p),
+        describe=lambda settings: f"up to ± {settings.max_degrees:g}° along x and y",
+        caption=_caption,
+        example=lambda side: ShearSettings(max_degrees=15.0),
+    )
+
+    def __init__(
+        self,
+        max_degrees: float,
+        p: float = 1.0,
+        kernel: str = "bicubic",
+        padding: str = "zeros",
+        *,
+        same_on_batch: bool = False,
+    ) -> None:
+        super().__init__(p, kernel, padding, same_on_batch)
+        self.max_degrees = check_range("max_degrees", max_degrees, 0.0, LARGEST)
+
+    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
+        most = math.radians(self.max_degrees) * per_sample(strength)
+        return geometry.shear(torch.tan(self.chosen(draws, (2 * draws[:, 1:3] - 1) * most)), size)
+
+    def max_shrink(self, size: Size) -> float:
+        del size
+        factor = math.tan(math.radians(self.max_degrees))
+        return math.hypot(1, factor) / (1 - factor**2)  # the longest row of an inverse
+
+    def max_enlarge(self) -> float:
+        return 1 + math.tan(math.radians(self.max_degrees))
+
+    def extra_repr(self) -> str:
+        return f"max_degrees={self.max_degrees}, {self._shared_repr()}"

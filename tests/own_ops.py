@@ -1,0 +1,19 @@
+"""Every op that a policy can name, made from its row, for tests of laws that hold for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from augkit.augment.base import RandomGeometry
+from augkit.augment.ops import op_specs
+
+NAMES = list(op_specs())
+SIDE = 50  # pixels of the images for which the examples are chosen
+
+
+def make_op(name: str, *, same_on_batch: bool = False, **settings: Any) -> RandomGeometry:
+    """The op ``name`` with the settings of its example, but for ``settings``."""
+    spec = op_specs()[name]
+    op = spec.make(spec.example(SIDE).model_copy(update=settings), None)
+    op.same_on_batch = same_on_batch
+    return op
