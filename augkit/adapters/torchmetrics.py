@@ -127,7 +127,7 @@ class PairMean(_PairMetric):
         self.metric = metric
         if self._pairwise.of == "logits" and not self.logits:
             raise InputError(f"metric '{metric}': it is of logits; pass logits=True, and logits to update")
-        self._stand_apart(metric=metric)
+        self._add_marker(metric=metric)
 
     @property
     def higher_is_better(self) -> bool | None:
