@@ -22,7 +22,7 @@ class LiveProgress:
         self.tuning = tuning
         self.seen = {trial.number for trial in optuna_study.finished(tuning.study)}
         self.controls: set[str] = set()
-        self.looked = 0.0
+        self.shown = 0.0
         self.worked = 0.0
 
     def stage(self, text: str) -> None:
@@ -30,11 +30,11 @@ class LiveProgress:
         self.trials()
         self.tuning.display.stage(text)
 
-    def look(self, states: list[dict[str, Any]]) -> None:
+    def on_status(self, states: list[dict[str, Any]]) -> None:
         """What the workers do."""
-        if time.monotonic() - self.looked < 1:
+        if time.monotonic() - self.shown < 1:
             return
-        self.looked = time.monotonic()
+        self.shown = time.monotonic()
         self.trials()
         working = sum(float(state.get("work", 0.0)) for state in states)
         if working > self.worked:

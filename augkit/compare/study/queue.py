@@ -22,15 +22,11 @@ from augkit.compare.study.cells import Cell, cells_of
 from augkit.compare.study.schema import Study, StudySettings, resolve
 from augkit.core.errors import InputError
 from augkit.core.files import write
-from augkit.core.jobs.worker import (
-    READY,
-    wait_for,
-)
+from augkit.core.jobs.worker import READY, wait_for
 from augkit.core.schema import parse_yaml, validate
 
 JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
 SEEN = 30.0  # seconds in which a host sees what another wrote
-LOOK = 5.0  # seconds between looks whether a cell is still this worker's
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -40,10 +36,12 @@ class CellQueue:
 
     Attributes:
         queue: the Optuna study.
+        storage: in which it is kept.
         leads: whether this process puts cells in line, and answers the claims when they are done.
     """
 
     queue: optuna.Study
+    storage: BaseStorage
     leads: bool
 
     @classmethod
@@ -61,7 +59,7 @@ class CellQueue:
         """
         sampler = optuna.samplers.RandomSampler()
         try:
-            return cls(optuna.create_study(storage=storage, study_name=name, sampler=sampler), leads=True)
+            return cls(optuna.create_study(storage=storage, study_name=name, sampler=sampler), storage, leads=True)
         except optuna.exceptions.DuplicatedStudyError:
             pass
         try:
@@ -78,11 +76,11 @@ class CellQueue:
             )
         if order is not None:
             _refuse_another(name, order, study, exactly=not lead)
-        return cls(queue, leads=lead)
+        return cls(queue, storage, leads=lead)
 
     def withdraw(self) -> None:
         """Take back a queue that was made and not filled."""
-        optuna.delete_study(study_name=self.queue.study_name, storage=self.queue._storage)
+        optuna.delete_study(study_name=self.queue.study_name, storage=self.storage)
 
     @property
     def folder(self) -> Path:

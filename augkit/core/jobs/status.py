@@ -30,7 +30,7 @@ def worker_parser(command: str, description: str | None) -> argparse.ArgumentPar
     return parser
 
 
-def status_watch(options: argparse.Namespace) -> WorkerEvents:
+def status_events(options: argparse.Namespace) -> WorkerEvents:
     """What it is doing, written to the status file once a second; the file's age tells whether it still lives."""
     told: dict[str, Any] = {"pid": os.getpid(), "stage": "starting", "work": 0.0}
     last = [0.0]
@@ -59,4 +59,4 @@ def status_watch(options: argparse.Namespace) -> WorkerEvents:
         if time.monotonic() - last[0] > 1:
             tell()
 
-    return WorkerEvents(stage, epoch, work, alive, line=lambda text: print(text, file=sys.stderr, flush=True))
+    return WorkerEvents(stage, epoch, work, alive, log=lambda text: print(text, file=sys.stderr, flush=True))
