@@ -162,7 +162,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
-    """Whether a finished trial has no result of augkit's: plain Optuna added it, or told one that was in line."""
+    """Whether a finished trial has no result of augkit's: plain Optuna added it, or ran one that was in line."""
     needed = {"values", "accuracy"} if trial.state == TrialState.COMPLETE else {"values"}
     ours = "control" in trial.user_attrs or needed <= trial.user_attrs.keys()
     return trial.state in FINISHED and not ours

@@ -186,7 +186,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
 
 @dataclass(frozen=True)
 class _Begin:
-    """Opens the studies of a command, one after the other; ``make`` is told a study and its terms."""
+    """Opens the studies of a command, one after the other; ``make`` takes a study and its terms."""
 
     backend: BaseStorage
     settings: TuneWorkers

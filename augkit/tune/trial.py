@@ -43,7 +43,7 @@ class TrialWorker(Worker):
         keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
         processes: of one trial, started by torchrun.
         lengths: of shifts in pixels at which a trial's response curve is taken.
-        events: told what is being done.
+        events: functions that are called while it works.
         policy: when other workers are dead.
         on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
             study has its result.

@@ -12,7 +12,7 @@ import optuna
 
 from augkit.core.cli import run
 from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.status import status_events, worker_parser
+from augkit.core.jobs.status import StatusFile, worker_parser
 from augkit.core.jobs.storage import open_storage
 from augkit.train.build import choose_device, load_recipe_data
 from augkit.tune.dashboard import annotate
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
         keep=options.keep_trials,
         processes=options.nproc_per_trial,
         policy=RetryPolicy(options.retries, options.grace),
-        events=status_events(options),
+        events=StatusFile(options.status, options.parent).events(),
     )
     if options.dashboard:
         worker.on_trial = annotate(worker)

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
-from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, check_shared, leading
+from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, CellRequest, check_shared, leading
 from augkit.compare.study.report.figures import plane
 from augkit.compare.study.report.page import study_markdown, study_page
 from augkit.compare.study.results import StudyResults
@@ -23,8 +23,9 @@ from augkit.core.errors import InputError, RunError, WriteError
 from augkit.core.figures import save_png
 from augkit.core.files import MARK, claim, environment, write
 from augkit.core.jobs.launch import run_workers
-from augkit.core.jobs.pool import WorkerPool, WorkerSettings, doing, own_index
+from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
+from augkit.core.jobs.status import WorkerStatus
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import IN_A_ROW
 from augkit.core.progress import Display
@@ -70,17 +71,17 @@ def run_study(
     where = Storage.parse(storage) if storage else None
     remote = where is not None and where.is_remote
     settings.check(where)
-    place, queue = CellStore(study, folder, choose_device(device)), None
+    store, queue = CellStore(study, folder, choose_device(device)), None
     fresh = not resume and (remote or overwrite)
     if fresh:
         # Before the storage decides who leads, as helpers wait for the leader; before anything is replaced.
-        _check(place, cells)
+        _check(store, cells)
     if where is not None and remote and not resume:
         queue = _open(study, where, name, settings, show, lead=False)
         if not queue.leads:
             if overwrite:
                 raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
-            return _help(queue, where, settings, place.device, show)
+            return _help(queue, where, settings, store.device, show)
     if where is not None and not remote and not where.is_inside(folder):
         _open(study, where, name, settings, show, lead=True)  # one that cannot be used is refused before any work
     try:
@@ -88,9 +89,9 @@ def run_study(
             with leading(folder) as nobody:
                 _refuse_shared(nobody, folder)
         claim(folder, resume=resume, overwrite=overwrite)
-        missing = to_do(place, cells)
+        missing = to_do(store, cells)
         if not fresh:
-            _check(place, missing)
+            _check(store, missing)
     except BaseException:
         if queue is not None:
             queue.withdraw()
@@ -99,12 +100,12 @@ def run_study(
         _refuse_shared(leads or remote, folder)
         if where is not None and not leads:
             queue = _open(study, where, name, settings, show, lead=False)
-            return _help(queue, where, settings, place.device, show)
-        return _run(place, cells, missing, queue, settings, where, name, show)
+            return _help(queue, where, settings, store.device, show)
+        return _run(store, cells, missing, queue, settings, where, name, show)
 
 
 def _run(
-    place: CellStore,
+    store: CellStore,
     cells: Sequence[Cell],
     missing: Sequence[Cell],
     queue: CellQueue | None,
@@ -113,7 +114,7 @@ def _run(
     name: str | None,
     show: Display,
 ) -> dict[str, Any]:
-    study, folder = place.study, place.folder
+    study, folder = store.study, store.folder
     write(folder / MARK, json.dumps(environment(), indent=2))
     write(folder / "study.yaml", study.to_yaml())
     show.begin(len(cells), len(cells) - len(missing))
@@ -122,11 +123,11 @@ def _run(
     if storage is not None or (settings.count > 1 and len(missing) > 1):
         where = storage or Storage.parse(folder / JOURNAL)
         queue = queue or _open(study, where, name, settings, show, lead=True)
-        failed = _lead(queue, where, place, missing, settings, show)
+        failed = _lead(queue, where, store, missing, settings, show)
     else:
-        failed = _alone(place, missing, show)
+        failed = _alone(store, missing, show)
     show.stage("answering claims")
-    results = StudyResults(place, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
+    results = StudyResults(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
     results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
     write_results(results, folder)
     return results
@@ -145,18 +146,18 @@ def _refuse_shared(leads: bool, folder: Path) -> None:
         raise InputError(f"output '{folder}': another command works on it; wait for its end")
 
 
-def _check(place: CellStore, cells: Sequence[Cell]) -> None:
+def _check(store: CellStore, cells: Sequence[Cell]) -> None:
     for cell in {cell.arm.name: cell for cell in cells}.values():
-        place.check(cell)
+        store.check(cell)
 
 
-def _alone(place: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
+def _alone(store: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
     """Work on cells one after the other; why some failed."""
     failed: dict[str, str] = {}
     in_a_row = 0
     for k, cell in enumerate(missing):
         try:
-            seconds = attempt(place, cell)["seconds"]
+            seconds = attempt(store, cell)["seconds"]
         except WriteError:
             raise
         except (RunError, InputError) as error:
@@ -182,22 +183,22 @@ def _open(
 def _lead(
     queue: CellQueue,
     storage: Storage,
-    place: CellStore,
+    store: CellStore,
     missing: Sequence[Cell],
     settings: WorkerSettings,
     show: Display,
 ) -> dict[str, str]:
     """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
-    order = queue.queue.user_attrs.get("order")
-    if storage.is_remote and order is not None and Path(order["folder"]) != place.folder.resolve():
+    request = CellRequest.load(queue.queue)
+    if storage.is_remote and request is not None and Path(request.folder) != store.folder.resolve():
         raise InputError(
-            f"study '{queue.queue.study_name}' keeps its cells in '{order['folder']}': expected that as --output, or"
+            f"study '{queue.queue.study_name}' keeps its cells in '{request.folder}': expected that as --output, or"
             " another --study"
         )
     recover(queue.queue, settings.retries, alone=not storage.is_remote)
     earlier = queue.closed()
-    queue.fill(place.study, place.folder, missing)
-    pool = _pool(queue, storage, settings, place.device, show)
+    queue.fill(store.study, store.folder, missing)
+    pool = _pool(queue, storage, settings, store.device, show)
     pool.on_status = _CellProgress(queue, earlier, len(missing), show)
     try:
         if missing:
@@ -207,7 +208,7 @@ def _lead(
         show.panel([])
     why = queue.failures(earlier)
     # What counts is what lies in the folder.
-    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not place.is_done(cell)}
+    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not store.is_done(cell)}
 
 
 def _help(
@@ -217,7 +218,7 @@ def _help(
     check_shared(queue.queue)
     show.stage(f"helping with study '{queue.queue.study_name}'")
     pool = _pool(queue, storage, settings, device, show, first=own_index())
-    pool.on_status = lambda states: show.panel([doing(state) for state in states])
+    pool.on_status = lambda statuses: show.panel([status.describe() for status in statuses])
     try:
         run_workers(pool)
     except KeyboardInterrupt:
@@ -252,11 +253,11 @@ class _CellProgress:
         self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
         self.done, self.shown = 0, 0.0
 
-    def __call__(self, states: list[dict[str, Any]]) -> None:
-        if states and time.monotonic() - self.shown < 1:
+    def __call__(self, statuses: list[WorkerStatus]) -> None:
+        if statuses and time.monotonic() - self.shown < 1:
             return
         self.shown = time.monotonic()
-        self.show.panel([doing(state) for state in states])
+        self.show.panel([status.describe() for status in statuses])
         for trial in self.queue.trials():
             if trial.number in self.seen or not trial.state.is_finished():
                 continue

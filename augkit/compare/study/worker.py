@@ -19,12 +19,12 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.compare.study.cells import Cell, CellStore, cells_of
-from augkit.compare.study.queue import OPEN, check_shared, open_study
+from augkit.compare.study.queue import OPEN, CellRequest, check_shared
 from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError, RunError, WriteError
 from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.retry import PostponeJob, SkipJob
-from augkit.core.jobs.status import status_events, worker_parser
+from augkit.core.jobs.status import StatusFile, worker_parser
 from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Worker, WorkerEvents
 from augkit.train.build import choose_device
@@ -38,7 +38,7 @@ class CellWorker(Worker):
         study: the Optuna study whose trials are the cells.
         device: to train and measure on.
         index: of this worker.
-        events: told what is being done.
+        events: functions that are called while it works.
         policy: when other workers are dead.
     """
 
@@ -53,14 +53,14 @@ class CellWorker(Worker):
         self._open()
 
     def _open(self) -> None:
-        order = self.study.user_attrs["order"]
         check_shared(self.study)
-        asked = open_study(order)
-        self.token = order["token"]
-        self.place = CellStore(asked, Path(order["folder"]), self.device)
+        request = CellRequest.of(self.study)
+        asked = request.open()
+        self.token = request.token
+        self.store = CellStore(asked, Path(request.folder), self.device)
         self.cells = {cell.name: cell for cell in cells_of(asked)}
         for name, cell in self.cells.items():
-            if order["cells"][name] != cell.digest:
+            if request.cells[name] != cell.digest:
                 raise InputError(
                     f"cell {name}: this host makes another recipe of it than the one that made the study; expected the"
                     " same recipe files and release of augkit on all hosts"
@@ -83,7 +83,7 @@ class CellWorker(Worker):
             PostponeJob: the study was added to, and this host cannot do what is new.
         """
         name = trial.user_attrs.get("cell")
-        if self.study.user_attrs["order"]["token"] != self.token:
+        if CellRequest.of(self.study).token != self.token:
             try:
                 self._open()  # a seed, an arm or a measure was added since
             except InputError as error:
@@ -97,7 +97,7 @@ class CellWorker(Worker):
             self.events.epoch(trial.number, row, epochs)
 
         try:
-            row = attempt(self.place, self.cells[name], on_epoch, self.alive)
+            row = attempt(self.store, self.cells[name], on_epoch, self.alive)
         except WriteError:
             raise
         except (RunError, InputError) as error:
@@ -111,7 +111,7 @@ class CellWorker(Worker):
 
 
 def attempt(
-    place: CellStore,
+    store: CellStore,
     cell: Cell,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     alive: Callable[[], None] = lambda: None,
@@ -121,12 +121,12 @@ def attempt(
     What a network of somebody's own raises leaves its traceback in the cell's folder.
     """
     try:
-        return place.work(cell, on_epoch, alive)
+        return store.work(cell, on_epoch, alive)
     except (AugkitError, optuna.exceptions.OptunaError):
         raise
     except Exception as error:
         said = " ".join(str(error).split())
-        where = place.path(cell) / "error.txt"
+        where = store.path(cell) / "error.txt"
         with contextlib.suppress(OSError):
             where.parent.mkdir(parents=True, exist_ok=True)
             where.write_text(traceback.format_exc())
@@ -139,7 +139,9 @@ def main(arguments: list[str]) -> None:
     storage = open_storage(options.storage, grace=options.grace)
     study = optuna.load_study(storage=storage, study_name=options.study)
     policy = RetryPolicy(options.retries, options.grace)
-    CellWorker(study, choose_device(options.device), options.index, status_events(options), policy).run()
+    CellWorker(
+        study, choose_device(options.device), options.index, StatusFile(options.status, options.parent).events(), policy
+    ).run()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import math
 import os
 import shutil
@@ -18,13 +17,13 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from augkit.core.errors import AugkitError, RunError
 from augkit.core.jobs.pool import WorkerPool
 from augkit.core.jobs.recovery import hand_back_of, requeue_of
+from augkit.core.jobs.status import WorkerStatus
 
 POLL = 0.25  # seconds between looks
 RESTARTS = 3  # of one worker in a row, after which something else is wrong
@@ -149,11 +148,9 @@ class LocalWorker:
     written: float = 0.0  # when the status file was written, by the clock of its disk: only whether it changes counts
     changed: float = -math.inf  # when that was seen to change, by our clock, which stands still while a laptop sleeps
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> WorkerStatus:
         """What it does."""
-        with contextlib.suppress(OSError, ValueError):
-            return {"worker": self.index, "silent": self.silence(), **json.loads(self.status_file.read_text())}
-        return {"worker": self.index, "stage": "starting", "silent": self.silence()}
+        return WorkerStatus.read(self.status_file, self.index, self.silence())
 
     def silence(self) -> float:
         """Seconds since its last sign of life."""

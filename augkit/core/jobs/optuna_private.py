@@ -21,7 +21,7 @@ from optuna.storages import GrpcStorageProxy, RDBStorage
 
 PATIENCE = 300.0  # seconds that a database may be away
 _WAITS = contextvars.ContextVar("waits", default=True)
-OPERATIONS = (
+OPERATIONS = [
     "create_new_trial",
     "_create_new_trial",
     "get_study_id_from_name",
@@ -38,7 +38,7 @@ OPERATIONS = (
     "set_trial_system_attr",
     "set_trial_user_attr",
     "_get_trials",
-)
+]
 
 
 @contextlib.contextmanager
@@ -62,6 +62,8 @@ class PatientProxy(GrpcStorageProxy):
 def wait_for_storage(
     method: Callable[..., Any], name: str, transient: Callable[[], tuple[type[Exception], ...]]
 ) -> Any:
+    """An operation that is tried again while the storage is away; ``transient`` returns the errors that say so."""
+
     @functools.wraps(method)
     def call(self: Any, *values: Any, **named: Any) -> Any:
         until, pause, again = time.monotonic() + PATIENCE, 0.2, False

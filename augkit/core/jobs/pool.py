@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 
 from augkit.core.errors import InputError
 from augkit.core.jobs.heartbeat import RetryPolicy
+from augkit.core.jobs.status import WorkerStatus
 from augkit.core.jobs.storage import Storage
 
 
@@ -83,7 +84,7 @@ class WorkerPool:
     done: Callable[[], bool]
     progress: Callable[[], int]
     first: int = 0
-    on_status: Callable[[list[dict[str, Any]]], None] = lambda states: None
+    on_status: Callable[[list[WorkerStatus]], None] = lambda statuses: None
     log: Callable[[str], None] = lambda text: None
 
     def command(self, k: int) -> list[str]:
@@ -94,11 +95,3 @@ class WorkerPool:
 def own_index() -> int:
     """An index of a worker that no other host has, for one that joins a study."""
     return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000
-
-
-def doing(state: dict[str, Any]) -> str:
-    """What a worker does, in words."""
-    text = f"worker {state['worker']}: {state.get('stage', '')}"
-    if state.get("epoch"):
-        text += f", epoch {state['epoch']}/{state['epochs']}, {state['images_per_second']:,.0f} images/s"
-    return text + (f", silent for {state['silent']:.0f} s" if state["silent"] > 5 else "")

@@ -61,7 +61,7 @@ class Worker(abc.ABC):
 
     Attributes:
         study: whose trials are the jobs.
-        events: told what is being done.
+        events: functions that are called while it works.
         policy: when other workers are dead.
         index: of this worker in its study.
     """
