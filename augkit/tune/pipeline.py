@@ -154,11 +154,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         def tuning_of(study: optuna.Study, terms: SearchTerms) -> TuneContext:
             return TuneContext(study, terms, folder, seeds, top, target, dataset, display)
 
-        begin = _Begin(backend, settings, trials, resume, place.is_remote, tuning_of)
+        open_study = _StudyOpener(backend, settings, trials, resume, place.is_remote, tuning_of)
         try:
             if not (resume or place.is_remote):
                 optuna_study.refuse_existing(backend, study_name)
-            tuning, created = begin(optuna_study.control_study(study_name) if twice else study_name, first)
+            tuning, created = open_study(optuna_study.control_study(study_name) if twice else study_name, first)
             helps = not (created or resume)
             if not inside:
                 take_folder()  # a storage or a study that will not do is refused before anything is replaced
@@ -167,7 +167,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             if twice:
                 found = _search_control(tuning, place, settings, index)
                 seconds = tuning.phases["search"]
-                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), create=not helps)
+                tuning, _ = open_study(study_name, terms.model_copy(update={"controls": found}), create=not helps)
                 tuning.phases["search of the control"] = seconds
             _search(tuning, place, settings, index)
         except KeyboardInterrupt:
@@ -185,7 +185,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
 
 
 @dataclass(frozen=True)
-class _Begin:
+class _StudyOpener:
     """Opens the studies of a command, one after the other; ``make`` takes a study and its terms."""
 
     backend: BaseStorage

@@ -87,12 +87,14 @@ def wait_for_storage(
 
 
 def database_errors() -> tuple[type[Exception], ...]:
+    """What an operation of a database raises while its server is away."""
     import sqlalchemy.exc
 
     return sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, StorageInternalError
 
 
 def proxy_errors() -> tuple[type[Exception], ...]:
+    """What an operation of a proxy raises while it is away."""
     import grpc  # type: ignore[import-untyped, unused-ignore]
 
     return grpc.RpcError, UnboundLocalError
