@@ -276,7 +276,7 @@ def test_who_helped_with_a_search_and_was_interrupted_helps_again(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("augkit.tune.pipeline._search", interrupted)
-    monkeypatch.setattr("augkit.tune.pipeline.is_remote", lambda storage: True)
+    monkeypatch.setattr("augkit.core.jobs.storage.Storage.is_remote", True)
     words = [*tune_words(tiny_file, tmp_path / "second"), "--storage", place, "--study", "s"]
     assert call("tune", *words, "--quiet") == 130
     again = [word for word in words if word not in ("--output", str(tmp_path / "second"))]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 
+from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import Values, Worker, WorkerEvents
 from augkit.data import Dataset, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
@@ -71,6 +73,29 @@ def open_toy(
         DATA.append(load_dataset("digits", limit=100))
     study, _ = optuna_study.make_or_join(open_storage(place), "s", terms, trials, join=join)
     return kind(study, terms, DATA[0], torch.device("cpu"), index=index)
+
+
+class FunctionWorker(Worker):
+    """A worker whose jobs are calls of a function."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        function: Callable[[optuna.Trial], Values],
+        events: WorkerEvents | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        self.study, self.function, self.index = study, function, 0
+        self.events, self.policy = events or WorkerEvents(), policy or RetryPolicy()
+
+    def is_done(self) -> bool:
+        return not self.has_job()
+
+    def has_job(self) -> bool:
+        return any(trial.state == optuna.trial.TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
+
+    def work(self, trial: optuna.Trial) -> Values:
+        return self.function(trial)
 
 
 PARETO = Goal()

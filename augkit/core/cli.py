@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.ranks import rank
@@ -60,7 +60,14 @@ def add_writing(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
 
 
-def add_spread(group: argparse._ArgumentGroup, storage: str, study: str) -> None:
+class FlagGroup(Protocol):
+    """A parser, or a group of its flags."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add a flag."""
+
+
+def add_spread(group: FlagGroup, storage: str, study: str) -> None:
     """Flags that say over which processes work is spread; `spread` reads them."""
     group.add_argument("--storage", metavar="URL", help=f"journal file or database (default: {storage})")
     group.add_argument("--study", metavar="NAME", help=f"name in the storage (default: {study})")
@@ -69,14 +76,14 @@ def add_spread(group: argparse._ArgumentGroup, storage: str, study: str) -> None
     group.add_argument("--launcher", choices=("local", "ray"), default="local", help="who starts workers")
     group.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
     group.add_argument(
-        "--retries", type=non_negative, default=1, help="of what a worker was at when it died (default: 1)"
+        "--retries", type=non_negative, default=1, help="of a trial or cell whose worker died (default: 1)"
     )
     group.add_argument(
         "--grace",
         type=positive_number,
         default=300.0,
         metavar="SECONDS",
-        help="without a sign of life, then a worker is taken for dead (default: 300)",
+        help="without a sign of life after which a worker is dead (default: 300)",
     )
 
 

@@ -27,6 +27,7 @@ from augkit.core.cli import (
 )
 from augkit.core.errors import InputError
 from augkit.core.files import write
+from augkit.core.jobs.storage import Storage
 from augkit.core.json import jsonable
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune.goal import Goal
@@ -199,7 +200,7 @@ def _folder(options: Any) -> Path:
         return Path(options.output)
     if options.resume:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
-    if options.storage is not None and "://" in options.storage:
+    if options.storage is not None and Storage.parse(options.storage).kind != "journal":
         # Many hosts start in one second, and may share their folders.
         return new_folder(f"tune-{options.study or 'augkit'}-{socket.gethostname()}-{os.getpid()}")
     return new_folder("tune")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
-from optuna.trial import FrozenTrial
 
 from augkit.augment.contact_sheet import contact_sheet
 from augkit.core.errors import InputError
@@ -24,7 +23,7 @@ SHOWN = 4  # images of the contact sheet
 POINTS = 5  # of the response curve
 
 
-def annotate(worker: TrialWorker) -> Callable[[FrozenTrial, Recipe, InvarianceReport | None], None]:
+def annotate(worker: TrialWorker) -> Callable[[optuna.Trial, Recipe, InvarianceReport | None], None]:
     """A function that adds notes and artifacts to a trial that has ended.
 
     Raises:
@@ -44,18 +43,17 @@ def annotate(worker: TrialWorker) -> Callable[[FrozenTrial, Recipe, InvarianceRe
     step = max(1, len(worker.validation) // SHOWN)
     shown = worker.validation.on_canvas(base.data.canvas)[::step][:SHOWN]
 
-    def add(trial: FrozenTrial, recipe: Recipe, report: InvarianceReport | None) -> None:
-        live = optuna.trial.Trial(worker.study, trial._trial_id)
-        save_note(live, recipe_diff(base, worker.space.with_values(trial.user_attrs["values"])))
+    def add(trial: optuna.Trial, recipe: Recipe, report: InvarianceReport | None) -> None:
+        save_note(trial, recipe_diff(base, worker.space.with_values(trial.user_attrs["values"])))
         with tempfile.TemporaryDirectory() as scratch:
             sheet, curve = Path(scratch) / "contact-sheet.png", Path(scratch) / "response.png"
             save(contact_sheet(recipe.policy, shown), sheet)
-            upload_artifact(artifact_store=store, file_path=str(sheet), study_or_trial=live)
+            upload_artifact(artifact_store=store, file_path=str(sheet), study_or_trial=trial)
             if report is not None and report.curve:
                 changes = report.response("top1_change").items()
                 points = [{"length": length, "top1_change": value} for length, value in changes]
                 save_png(response({f"trial {trial.number}": points}), curve)
-                upload_artifact(artifact_store=store, file_path=str(curve), study_or_trial=live)
+                upload_artifact(artifact_store=store, file_path=str(curve), study_or_trial=trial)
 
     return add
 

@@ -162,7 +162,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
-    """Whether a finished trial has no result of augkit's: plain Optuna added it, or told one that was in line."""
+    """Whether a finished trial has no result of augkit's: plain Optuna added it, or ran one that was in line."""
     needed = {"values", "accuracy"} if trial.state == TrialState.COMPLETE else {"values"}
     ours = "control" in trial.user_attrs or needed <= trial.user_attrs.keys()
     return trial.state in FINISHED and not ours
@@ -176,7 +176,7 @@ def lost(study: optuna.Study) -> list[FrozenTrial]:
         same = [t for t in trials if t.user_attrs["values"] == trial.user_attrs["values"]]
         return any(t.state != TrialState.FAIL or t.number > trial.number for t in same)
 
-    failed = [t for t in trials if t.state == TrialState.FAIL]
+    failed = [t for t in trials if t.state == TrialState.FAIL and "skipped" not in t.user_attrs]
     return [t for t in failed if "error" in t.user_attrs or not again(t)]
 
 
@@ -212,16 +212,10 @@ def control_key(architecture: Mapping[str, Value]) -> str:
 
 def _begin(study: optuna.Study, terms: SearchTerms) -> None:
     """Put the controls in line, then the presets that lie within the space and are no control, each once."""
-    there = {t.user_attrs.get("control") or t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
+    there = {t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
     space = terms.open_space()
-    inside = changes_nothing(space.with_values(space.preset(0.0)).policy)
-    taken: list[dict[str, Value]] = []
-    for architecture in space.architectures():
-        key = control_key(architecture)
-        values = {**space.preset(0.0), **terms.control_values(architecture)}
-        if key not in there:
-            study.enqueue_trial(values if inside else {}, user_attrs={"control": key})
-        taken += [values] if inside else []
+    restore_controls(study, terms)
+    taken = [_control_point(space, terms, architecture) for architecture in space.architectures()]
     for name, strength in PRESETS.items():
         preset = space.current() if strength is None else space.preset(strength)
         if preset is None or preset in taken:
@@ -229,6 +223,25 @@ def _begin(study: optuna.Study, terms: SearchTerms) -> None:
         taken.append(preset)
         if name not in there:
             study.enqueue_trial(preset, user_attrs={"preset": name})
+
+
+def restore_controls(study: optuna.Study, terms: SearchTerms) -> int:
+    """Put controls in line that are neither there nor under way; how many. Without them no trial can be judged."""
+    open_trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+    there = {t.user_attrs.get("control") for t in open_trials} | set(study.user_attrs)
+    space = terms.open_space()
+    missing = [a for a in space.architectures() if control_key(a) not in there]
+    for architecture in missing:
+        values = _control_point(space, terms, architecture) or {}
+        study.enqueue_trial(values, user_attrs={"control": control_key(architecture)})
+    return len(missing)
+
+
+def _control_point(space: Space, terms: SearchTerms, architecture: Mapping[str, Value]) -> dict[str, Value] | None:
+    """The control of an architecture as a point of the space; None where the space always augments."""
+    if not changes_nothing(space.with_values(space.preset(0.0)).policy):
+        return None
+    return {**space.preset(0.0), **terms.control_values(architecture)}
 
 
 def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:

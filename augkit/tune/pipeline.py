@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 import torch
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
 
 from augkit.augment.contact_sheet import contact_sheet
 from augkit.core.cli import HelperInterrupted
@@ -21,14 +20,14 @@ from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
+from augkit.core.jobs.launch import run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
-from augkit.core.jobs.storage import is_remote, open_storage
+from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.data import Dataset
-from augkit.invariance import InvarianceReport
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
@@ -115,8 +114,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         InputError, RunError: one line each.
     """
     space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
-    crew = workers or TuneWorkers()
-    _check(trials, trial_epochs, seeds, top, crew, storage)
+    settings = workers or TuneWorkers()
+    _check(trials, trial_epochs, seeds, top, settings, storage)
     started = time.monotonic()
     epochs = trial_epochs or math.ceil(space.recipe.train.epochs / 2)
     terms = SearchTerms(
@@ -130,7 +129,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     )
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
     check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
-    remote, place = is_remote(storage), storage or str(folder / JOURNAL)
+    place = Storage.parse(storage or folder / JOURNAL)
     twice = space.searches_training if tune_control is None else tune_control
     if twice and not space.searches_training:
         raise InputError("--tune-control: expected ranges of train or optim beside the augmentation, got none")
@@ -143,34 +142,34 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         _keep_recipe(folder, space, resume)
 
     reserve(folder, resume=resume, overwrite=overwrite)
-    inside = "://" not in place and folder.resolve() in Path(place).resolve().parents
+    inside = place.is_inside(folder)
     if inside:
         take_folder()
     with Display(0, quiet=quiet) as display:
-        backend = open_storage(place, retries=crew.retries, grace=crew.grace, say=display.line)
+        backend = open_storage(place, grace=settings.grace, say=display.line)
         for note in dataset.notes:
             display.line(note)
-        helps = remote and not resume  # until it is known whether the study was there
+        helps = place.is_remote and not resume  # until it is known whether the study was there
 
         def tuning_of(study: optuna.Study, terms: SearchTerms) -> TuneContext:
             return TuneContext(study, terms, folder, seeds, top, target, dataset, display)
 
-        begin = _Begin(backend, crew, trials, resume, remote, tuning_of)
+        open_study = _StudyOpener(backend, settings, trials, resume, place.is_remote, tuning_of)
         try:
-            if not (resume or remote):
+            if not (resume or place.is_remote):
                 optuna_study.refuse_existing(backend, study_name)
-            tuning, created = begin(optuna_study.control_study(study_name) if twice else study_name, first)
+            tuning, created = open_study(optuna_study.control_study(study_name) if twice else study_name, first)
             helps = not (created or resume)
             if not inside:
                 take_folder()  # a storage or a study that will not do is refused before anything is replaced
             index = own_index() if helps else 0
             _plan(tuning, trials, 1 + twice)
             if twice:
-                found = _search_control(tuning, place, crew, index)
+                found = _search_control(tuning, place, settings, index)
                 seconds = tuning.phases["search"]
-                tuning, _ = begin(study_name, terms.model_copy(update={"controls": found}), create=not helps)
+                tuning, _ = open_study(study_name, terms.model_copy(update={"controls": found}), create=not helps)
                 tuning.phases["search of the control"] = seconds
-            _search(tuning, place, crew, index)
+            _search(tuning, place, settings, index)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
@@ -186,11 +185,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
 
 
 @dataclass(frozen=True)
-class _Begin:
-    """Opens the studies of a command, one after the other; ``make`` is told a study and its terms."""
+class _StudyOpener:
+    """Opens the studies of a command, one after the other; ``make`` takes a study and its terms."""
 
     backend: BaseStorage
-    crew: TuneWorkers
+    settings: TuneWorkers
     trials: int
     resume: bool
     remote: bool
@@ -203,7 +202,9 @@ class _Begin:
             self.backend, name, terms, self.trials, join=join, lead=self.resume, create=create
         )
         tuning = self.make(study, terms)
-        again, others = recover(study, self.crew.retries, alone=not self.remote)
+        again, others = recover(study, self.settings.retries, alone=not self.remote)
+        if self.resume:
+            again += optuna_study.restore_controls(study, terms)
         if again:
             tuning.display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
         if others:
@@ -213,11 +214,13 @@ class _Begin:
         return tuning, created
 
 
-def _search_control(tuning: TuneContext, place: str, crew: TuneWorkers, index: int) -> dict[str, dict[str, Value]]:
+def _search_control(
+    tuning: TuneContext, place: Storage, settings: TuneWorkers, index: int
+) -> dict[str, dict[str, Value]]:
     """Search without augmentation; the best fields of a control, by architecture."""
     say = tuning.display.line
     say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
-    _search(tuning, place, crew, index)
+    _search(tuning, place, settings, index)
     found = selection.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
     say(f"control   {_in_words(found)}")
     return found
@@ -228,11 +231,11 @@ def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:
     return f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
 
 
-def _check(trials: int, epochs: int | None, seeds: int, top: int, crew: TuneWorkers, storage: str | None) -> None:
-    numbers = [trials, seeds, top, crew.count, crew.per_gpu, crew.processes, epochs or 1]
+def _check(trials: int, epochs: int | None, seeds: int, top: int, settings: TuneWorkers, storage: str | None) -> None:
+    numbers = [trials, seeds, top, settings.count, settings.per_gpu, settings.processes, epochs or 1]
     if min(numbers) < 1:
         raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
-    crew.check(storage)
+    settings.check(Storage.parse(storage) if storage else None)
 
 
 def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
@@ -254,29 +257,29 @@ def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
     tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
 
 
-def _search(tuning: TuneContext, place: str, crew: TuneWorkers, first: int) -> None:
+def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int) -> None:
     started = time.monotonic()
-    told = LiveProgress(tuning)
-    if crew.launcher == "ray" or crew.count > 1:
-        team = WorkerPool(
+    progress = LiveProgress(tuning)
+    if settings.launcher == "ray" or settings.count > 1:
+        pool = WorkerPool(
             tuning.study,
             tuning.folder,
             "augkit.tune.worker",
-            _arguments(tuning, place, crew),
-            crew,
+            _arguments(tuning, place, settings),
+            settings,
             done=lambda: optuna_study.done(tuning.study),
             progress=lambda: len(optuna_study.finished(tuning.study)),
             first=first,
-            look=told.look,
-            line=tuning.display.line,
+            on_status=progress.on_status,
+            log=tuning.display.line,
         )
-        tuning.display.stage(f"searching with {crew.count} workers")
+        tuning.display.stage(f"searching with {settings.count} workers")
         try:
-            team.run()
+            run_workers(pool)
         finally:
             tuning.display.panel([])
     else:
-        watch = WorkerEvents(stage=told.stage, work=tuning.display.advance, line=tuning.display.line)
+        events = WorkerEvents(stage=progress.stage, work=tuning.display.advance, log=tuning.display.line)
         worker = TrialWorker(
             tuning.study,
             tuning.terms,
@@ -284,19 +287,15 @@ def _search(tuning: TuneContext, place: str, crew: TuneWorkers, first: int) -> N
             tuning.device,
             index=first,
             folder=tuning.folder,
-            keep=crew.keep,
-            processes=crew.processes,
-            watch=watch,
+            keep=settings.keep,
+            processes=settings.processes,
+            events=events,
+            policy=settings.policy,
         )
-        noted = annotate(worker) if crew.dashboard else None
-
-        def on_trial(trial: FrozenTrial, recipe: Recipe, report: InvarianceReport | None) -> None:
-            if noted is not None:
-                noted(trial, recipe, report)
-
-        worker.on_trial = on_trial
+        if settings.dashboard:
+            worker.on_trial = annotate(worker)
         worker.run()
-    told.trials()
+    progress.trials()
     tuning.phases["search"] = time.monotonic() - started
     spent = search_cost(tuning.study, tuning.terms)
     tuning.display.line(
@@ -306,13 +305,11 @@ def _search(tuning: TuneContext, place: str, crew: TuneWorkers, first: int) -> N
     )
 
 
-def _arguments(tuning: TuneContext, place: str, crew: TuneWorkers) -> list[str]:
+def _arguments(tuning: TuneContext, place: Storage, settings: TuneWorkers) -> list[str]:
     """Of `augkit.tune.worker`, the same for all workers."""
-    words = ["--storage", place, "--study", tuning.study.study_name, "--folder", str(tuning.folder)]
-    words += ["--retries", str(crew.retries), "--grace", str(crew.grace)]
-    words += ["--nproc-per-trial", str(crew.processes)]
-    words += ["--device", str(tuning.device)]
-    return words + ["--keep-trials"] * crew.keep + ["--dashboard"] * crew.dashboard
+    words = settings.arguments(place, tuning.study.study_name, tuning.device)
+    words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
+    return words + ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
 
 
 def _write(tuning: TuneContext, recipe: Recipe, results: dict[str, Any]) -> None:

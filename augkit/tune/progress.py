@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.jobs.pool import doing
+from augkit.core.jobs.status import WorkerStatus
 from augkit.tune import optuna_study, selection
 from augkit.tune.finals import TuneContext
 from augkit.tune.space import Space
@@ -16,13 +15,13 @@ FRONT = 6  # trials of the live table
 
 
 class LiveProgress:
-    """Tells of trials as they finish, each once."""
+    """Shows trials as they finish, each once, and what workers do."""
 
     def __init__(self, tuning: TuneContext) -> None:
         self.tuning = tuning
         self.seen = {trial.number for trial in optuna_study.finished(tuning.study)}
         self.controls: set[str] = set()
-        self.looked = 0.0
+        self.shown = 0.0
         self.worked = 0.0
 
     def stage(self, text: str) -> None:
@@ -30,17 +29,17 @@ class LiveProgress:
         self.trials()
         self.tuning.display.stage(text)
 
-    def look(self, states: list[dict[str, Any]]) -> None:
+    def on_status(self, statuses: list[WorkerStatus]) -> None:
         """What the workers do."""
-        if time.monotonic() - self.looked < 1:
+        if time.monotonic() - self.shown < 1:
             return
-        self.looked = time.monotonic()
+        self.shown = time.monotonic()
         self.trials()
-        working = sum(float(state.get("work", 0.0)) for state in states)
+        working = sum(status.work for status in statuses)
         if working > self.worked:
             self.tuning.display.advance(working - self.worked)
         self.worked = working
-        self.tuning.display.panel([*map(doing, states), *self.front()])
+        self.tuning.display.panel([*(status.describe() for status in statuses), *self.front()])
 
     def trials(self) -> None:
         """Lines on trials that have finished since."""

@@ -1,9 +1,7 @@
-"""One trial: its recipe trained, measured and judged; and a worker, who runs one after the other."""
+"""One trial: its recipe trained, measured and judged; and the worker that runs one after the other."""
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +13,9 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.errors import RunError, WriteError
-from augkit.core.jobs.liveness import BEAT, PROCESS, sign_on
-from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Later, Surplus, WorkerEvents, frozen, run_one_job, wait_idle
+from augkit.core.jobs.heartbeat import BEAT, PROCESS, RetryPolicy
+from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
+from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Worker, WorkerEvents
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.evaluate import measure_model
@@ -29,11 +28,11 @@ from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
 
-SETTLE = 2.0  # seconds in which what has failed is in line again
+OWN = ("worker", "preset", "seconds", BEAT, PROCESS, RETRY_OF)  # attributes that a twin does not share
 
 
 @dataclass
-class TrialWorker:
+class TrialWorker(Worker):
     """Runs trials of a study until as many as asked for have finished.
 
     Attributes:
@@ -44,6 +43,8 @@ class TrialWorker:
         keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
         processes: of one trial, started by torchrun.
         lengths: of shifts in pixels at which a trial's response curve is taken.
+        events: functions that are called while it works.
+        policy: when other workers are dead.
         on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
             study has its result.
     """
@@ -57,12 +58,12 @@ class TrialWorker:
     keep: bool = False
     processes: int = 1
     lengths: Sequence[float] = ()
-    watch: WorkerEvents = field(default_factory=WorkerEvents)
-    on_trial: Callable[[FrozenTrial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
+    events: WorkerEvents = field(default_factory=WorkerEvents)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    on_trial: Callable[[optuna.Trial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
 
     def __post_init__(self) -> None:
         self.space = Space.from_dict(self.terms.space)
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{self.index}"
         self.failed = 0
         self.validation = self.dataset.validation
         self.sets: dict[str, Images] = {"typical": self.validation}
@@ -70,23 +71,14 @@ class TrialWorker:
             self.sets |= atypical(self.validation, seed=self.terms.seed, data=self.dataset.name)
         optuna_study.equip(self.study, self.terms, self.index)
 
-    def run(self) -> None:
-        """Work until enough trials have finished and every control is there.
+    def is_done(self) -> bool:
+        """Whether enough trials have finished and every control is there."""
+        return optuna_study.done(self.study) and not self._missing_controls()
 
-        Raises:
-            RunError: three trials failed in a row, or a control.
-            KeyboardInterrupt: what was begun is in line again.
-        """
-        while not optuna_study.done(self.study) or self._missing_controls():
-            self._refuse_lost_controls()
-            if not optuna_study.open_places(self.study):
-                wait_idle(self.study, self.watch, "waiting for trials of other workers")
-                continue
-            self.one()
-
-    def one(self) -> None:
-        """Run one trial; raises as `run`."""
-        run_one_job(self.study, self._trial, self.watch)
+    def has_job(self) -> bool:
+        """Whether a trial should be started; RunError where a control is missing that nobody will train."""
+        self._refuse_lost_controls()
+        return optuna_study.open_places(self.study)
 
     def _missing_controls(self) -> set[str]:
         keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
@@ -94,30 +86,24 @@ class TrialWorker:
 
     def _refuse_lost_controls(self) -> None:
         """RunError where a control is missing and nobody is going to train it."""
-        if self._lost_controls():
-            time.sleep(SETTLE)
-        if lost := self._lost_controls():
-            raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
-
-    def _lost_controls(self) -> set[str]:
-        if not self._missing_controls():
-            return set()
         under_way = self._controls(TrialState.RUNNING, TrialState.WAITING)
-        return self._missing_controls() - under_way  # missing now, since one may have ended in between
+        # Missing is read second: a control that ended in between is there now.
+        if lost := self._missing_controls() - under_way:
+            raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
 
     def _controls(self, *states: TrialState) -> set[str]:
         trials = self.study.get_trials(deepcopy=False, states=states)
         return {trial.user_attrs["control"] for trial in trials if "control" in trial.user_attrs}
 
-    def _trial(self, trial: optuna.Trial) -> float | Sequence[float]:
-        sign_on(trial, self.name)
+    def work(self, trial: optuna.Trial) -> float | Sequence[float]:
+        """Run one trial, which may be a control."""
         control = trial.user_attrs.get("control")
         if control is not None:
             return self._control(trial, control)
         if not optuna_study.has_place(self.study, trial.number):
-            raise Surplus
+            raise SkipJob
         if self._controls(TrialState.WAITING):
-            raise Later  # one that was interrupted stands behind the first trials
+            raise PostponeJob  # one that was interrupted stands behind the first trials
         values = self.space.suggest(trial)
         trial.set_user_attr("values", values)
         twin = next((t for t in optuna_study.finished(self.study) if t.user_attrs.get("values") == values), None)
@@ -127,16 +113,16 @@ class TrialWorker:
         reference = self._reference(optuna_study.control_key(architecture))
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
         place = len(optuna_study.finished(self.study)) + 1
-        self.watch.stage(f"trial {trial.number}, {place} of {self.study.user_attrs['trials']}")
+        self.events.stage(f"trial {trial.number}, {place} of {self.study.user_attrs['trials']}")
         try:
             report, found = self.score(trial, recipe, reference)
         except optuna.TrialPruned:
             trial.set_user_attr("seconds", time.monotonic() - began)
             self.failed = 0
-            self.on_trial(frozen(self.study, trial.number), recipe, None)
+            self.on_trial(trial, recipe, None)
             raise
-        except WriteError as error:
-            raise GiveUpError(str(error)) from None  # no fault of the trial, and the next would fare no better
+        except WriteError:
+            raise  # no fault of the trial, and the next would fare no better
         except RunError as error:
             trial.set_user_attr("error", str(error))
             self.failed += 1
@@ -146,7 +132,7 @@ class TrialWorker:
         self.failed = 0
         found["seconds"] = time.monotonic() - began
         self._judge(trial, found, reference)
-        self.on_trial(frozen(self.study, trial.number), recipe, report)
+        self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
 
     def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
@@ -172,7 +158,7 @@ class TrialWorker:
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
         """The answer of a trial with the same values."""
         for key, value in twin.user_attrs.items():
-            if key not in ("worker", "preset", "seconds", BEAT, PROCESS):
+            if key not in OWN:
                 trial.set_user_attr(key, value)
         trial.set_user_attr("same_as", twin.number)
         trial.set_user_attr("seconds", 0.0)
@@ -181,7 +167,7 @@ class TrialWorker:
         if self.terms.goal.prunes:
             for epoch, value in twin.intermediate_values.items():
                 trial.report(value, epoch)
-        self.watch.work(self._cost())
+        self.events.work(self._cost())
         if twin.state == TrialState.PRUNED:
             raise optuna.TrialPruned
         return list(twin.values)
@@ -191,14 +177,14 @@ class TrialWorker:
         while (found := self.study.user_attrs.get(key)) is None:
             self._refuse_lost_controls()
             if key in self._controls(TrialState.WAITING):
-                raise Later  # its worker has died, or handed it back
-            wait_idle(self.study, self.watch, "waiting for the control of another worker")
+                raise PostponeJob  # its worker has died, or handed it back
+            self.wait("waiting for the control of another worker")
         return dict(found)
 
     def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
         """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
         architecture = dict(next(a for a in self.space.architectures() if optuna_study.control_key(a) == key))
-        self.watch.stage("control, not augmented")
+        self.events.stage("control, not augmented")
         began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
         found = self.score_control(recipe, trial.number)
         found |= {"number": trial.number, "epochs": recipe.train.epochs, "seconds": time.monotonic() - began}
@@ -206,7 +192,7 @@ class TrialWorker:
         self.study.set_user_attr(key, found)
         own = frozen(self.study, trial.number)
         if not (own.params or own.system_attrs.get("fixed_params")):
-            raise Surplus  # no augmentation is no point of the space
+            raise SkipJob  # no augmentation is no point of the space
         self.space.suggest(trial)
         scores = {"accuracy": found["accuracy"], "learned_invariance": 0.0, "atypical_invariance": 0.0}
         beside = {"kappa": found["kappa"], "shift_information": found["shift_information"]["typical"]}
@@ -279,8 +265,8 @@ class TrialWorker:
         self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[dict[str, Any]], None]]
     ) -> Run:
         def on_epoch(row: dict[str, Any]) -> None:
-            self.watch.work(1)
-            self.watch.epoch(number, row, recipe.train.epochs)
+            self.events.work(1)
+            self.events.epoch(number, row, recipe.train.epochs)
             for call in callbacks:
                 call(row)
 
@@ -288,7 +274,7 @@ class TrialWorker:
             from augkit.train.torchrun import fit_by_torchrun
 
             device = None if self.device.type == "cuda" else str(self.device)
-            return fit_by_torchrun(recipe, output, self.processes, self.dataset, on_epoch, self.watch.alive, device)
+            return fit_by_torchrun(recipe, output, self.processes, self.dataset, on_epoch, self.alive, device)
         return fit(
             recipe,
             output=output,
@@ -296,15 +282,15 @@ class TrialWorker:
             device=self.device,
             dataset=self.dataset,
             on_epoch=on_epoch,
-            alive=self.watch.alive,
+            alive=self.alive,
         )
 
     def _measure(self, run: Run, images: Images, lengths: Sequence[float] = ()) -> InvarianceReport:
         def on_batch(done: int, of: int) -> None:
-            self.watch.alive()
+            self.alive()
 
         report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
-        self.watch.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
+        self.events.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
         return report
 
     def _cost(self) -> float:

@@ -11,7 +11,8 @@ from pathlib import Path
 import optuna
 
 from augkit.core.cli import run
-from augkit.core.jobs.status import status_watch, worker_parser
+from augkit.core.jobs.heartbeat import RetryPolicy
+from augkit.core.jobs.status import StatusFile, worker_parser
 from augkit.core.jobs.storage import open_storage
 from augkit.train.build import choose_device, load_recipe_data
 from augkit.tune.dashboard import annotate
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--keep-trials", action="store_true", help="keep the runs of trials")
     parser.add_argument("--dashboard", action="store_true", help="notes and artifacts for optuna-dashboard")
     options = parser.parse_args(arguments)
-    storage = open_storage(options.storage, retries=options.retries, grace=options.grace)
+    storage = open_storage(options.storage, grace=options.grace)
     study = optuna.load_study(storage=storage, study_name=options.study)
     terms = load_terms(study)
     worker = TrialWorker(
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> None:
         folder=options.folder,
         keep=options.keep_trials,
         processes=options.nproc_per_trial,
-        watch=status_watch(options),
+        policy=RetryPolicy(options.retries, options.grace),
+        events=StatusFile(options.status, options.parent).events(),
     )
     if options.dashboard:
         worker.on_trial = annotate(worker)

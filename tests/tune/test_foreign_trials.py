@@ -92,7 +92,7 @@ def test_trials_that_augkit_did_not_run_are_left_out(goal: Goal, add: Any, tmp_p
 
 def test_one_that_was_in_line_and_told_by_optuna_is_left_out(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
-    worker.one()  # the control
+    worker.run_one()  # the control
     study = plain(tmp_path / "j")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

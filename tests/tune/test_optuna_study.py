@@ -11,15 +11,15 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from toy import RECIPE, Toy, make_terms, open_toy
+from toy import RECIPE, FunctionWorker, Toy, make_terms, open_toy
 
 import augkit
 from augkit.core.errors import InputError, RunError
 from augkit.core.jobs import worker
-from augkit.core.jobs.pool import visible_gpus
+from augkit.core.jobs.local import visible_gpus
 from augkit.core.jobs.recovery import recover, requeue_of
 from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import WorkerEvents, run_one_job
+from augkit.core.jobs.worker import WorkerEvents
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
@@ -79,7 +79,7 @@ def test_an_interrupted_trial_is_run_by_the_next_session(tmp_path: Path) -> None
 
 def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker.one()  # the control
+    worker.run_one()  # the control
     study = worker.study
 
     def begin(name: str) -> int:
@@ -104,7 +104,7 @@ def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
 
 def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker.one()
+    worker.run_one()
     mine, nameless, other = (worker.study.ask() for _ in range(3))
     for trial in (mine, nameless, other):
         worker.space.suggest(trial)
@@ -116,15 +116,15 @@ def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
     assert recover(worker.study, 1, alone=True) == (0, 0)
 
 
-def test_a_trial_that_failed_and_did_not_reach_the_line_is_found(tmp_path: Path) -> None:
+def test_a_trial_whose_worker_died_is_found_and_one_with_an_error_is_not(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker.one()
+    worker.run_one()
     lost, faulty = (worker.study.ask() for _ in range(2))
     for trial in (lost, faulty):
         trial.set_user_attr("values", worker.space.suggest(trial))
     faulty.set_user_attr("error", "the loss is nan")
-    for trial in (lost, faulty):  # as where the disk was full when they were to be put in line again
-        worker.study.tell(trial, state=TrialState.FAIL)
+    lost.set_user_attr("worker", "another-host:1:0")
+    worker.study.tell(faulty, state=TrialState.FAIL)
     assert recover(worker.study, 1, alone=True) == (1, 0)
     assert recover(worker.study, 1, alone=True) == (0, 0)
     worker.run()
@@ -151,7 +151,7 @@ def test_two_workers_asking_at_once_never_exceed_what_was_asked_for(tmp_path: Pa
 
 def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    worker.one()
+    worker.run_one()
     for number in (1, 2, 3):
         assert worker.study.ask().number == number
     assert [optuna_study.has_place(worker.study, k) for k in (1, 2, 3)] == [True, True, True]
@@ -163,7 +163,7 @@ def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
 
 def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
-    worker.one()
+    worker.run_one()
     values = worker.space.preset(0.5)
     for _ in range(2):
         worker.study.enqueue_trial(values)
@@ -390,5 +390,5 @@ def test_a_trials_own_error_is_not_taken_for_a_take_over(tmp_path: Path) -> None
         raise ValueError("of its own")
 
     with pytest.raises(ValueError, match="of its own"):
-        run_one_job(study, fails, WorkerEvents(line=lines.append))
+        FunctionWorker(study, fails, WorkerEvents(log=lines.append)).run_one()
     assert lines == []

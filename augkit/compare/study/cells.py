@@ -163,7 +163,7 @@ class CellStore:
 
         Args:
             cell: which.
-            on_epoch: told each row of the history.
+            on_epoch: called with each row of the history.
             alive: called at least every few seconds; what it raises ends the work.
         """
         missing, kept, started = self.missing(cell), self.kept(cell), time.perf_counter()
@@ -312,6 +312,6 @@ def _located(arm: StudyArm) -> Dataset:
     return found
 
 
-def to_do(place: CellStore, cells: Iterable[Cell]) -> list[Cell]:
+def to_do(store: CellStore, cells: Iterable[Cell]) -> list[Cell]:
     """The cells that are not done; InputError where one of them holds another recipe, before any work."""
-    return [cell for cell in cells if place.kept(cell) is None or place.missing(cell)]
+    return [cell for cell in cells if store.kept(cell) is None or store.missing(cell)]

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
-from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, check_shared, leading
+from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, CellRequest, check_shared, leading
 from augkit.compare.study.report.figures import plane
 from augkit.compare.study.report.page import study_markdown, study_page
 from augkit.compare.study.results import StudyResults
@@ -22,9 +22,11 @@ from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError, RunError, WriteError
 from augkit.core.figures import save_png
 from augkit.core.files import MARK, claim, environment, write
-from augkit.core.jobs.pool import WorkerPool, WorkerSettings, doing, own_index
+from augkit.core.jobs.launch import run_workers
+from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
-from augkit.core.jobs.storage import is_remote, open_storage
+from augkit.core.jobs.status import WorkerStatus
+from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import IN_A_ROW
 from augkit.core.progress import Display
 from augkit.train.build import choose_device
@@ -65,65 +67,67 @@ def run_study(
         InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
         RunError: several cells in a row fail, or workers die again and again.
     """
-    crew, show, cells = spread or WorkerSettings(), display or Display(0, quiet=True), cells_of(study)
-    crew.check(storage)
-    place, queue = CellStore(study, folder, choose_device(device)), None
-    fresh = not resume and (is_remote(storage) or overwrite)
+    settings, show, cells = spread or WorkerSettings(), display or Display(0, quiet=True), cells_of(study)
+    where = Storage.parse(storage) if storage else None
+    remote = where is not None and where.is_remote
+    settings.check(where)
+    store, queue = CellStore(study, folder, choose_device(device)), None
+    fresh = not resume and (remote or overwrite)
     if fresh:
         # Before the storage decides who leads, as helpers wait for the leader; before anything is replaced.
-        _check(place, cells)
-    if is_remote(storage) and not resume:
-        queue = _open(study, str(storage), name, crew, show, lead=False)
+        _check(store, cells)
+    if where is not None and remote and not resume:
+        queue = _open(study, where, name, settings, show, lead=False)
         if not queue.leads:
             if overwrite:
                 raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
-            return _help(queue, str(storage), crew, place.device, show)
-    if storage is not None and not is_remote(storage) and folder.resolve() not in Path(storage).resolve().parents:
-        _open(study, storage, name, crew, show, lead=True)  # one that cannot be used is refused before any work
+            return _help(queue, where, settings, store.device, show)
+    if where is not None and not remote and not where.is_inside(folder):
+        _open(study, where, name, settings, show, lead=True)  # one that cannot be used is refused before any work
     try:
         if overwrite and (folder / LOCK).is_file():
             with leading(folder) as nobody:
                 _refuse_shared(nobody, folder)
         claim(folder, resume=resume, overwrite=overwrite)
-        missing = to_do(place, cells)
+        missing = to_do(store, cells)
         if not fresh:
-            _check(place, missing)
+            _check(store, missing)
     except BaseException:
         if queue is not None:
             queue.withdraw()
         raise
     with leading(folder) as leads:
-        _refuse_shared(leads or is_remote(storage), folder)
-        if not leads:
-            queue = _open(study, str(storage), name, crew, show, lead=False)
-            return _help(queue, str(storage), crew, place.device, show)
-        return _run(place, cells, missing, queue, crew, storage, name, show)
+        _refuse_shared(leads or remote, folder)
+        if where is not None and not leads:
+            queue = _open(study, where, name, settings, show, lead=False)
+            return _help(queue, where, settings, store.device, show)
+        return _run(store, cells, missing, queue, settings, where, name, show)
 
 
 def _run(
-    place: CellStore,
+    store: CellStore,
     cells: Sequence[Cell],
     missing: Sequence[Cell],
     queue: CellQueue | None,
-    crew: WorkerSettings,
-    storage: str | None,
+    settings: WorkerSettings,
+    storage: Storage | None,
     name: str | None,
     show: Display,
 ) -> dict[str, Any]:
-    study, folder = place.study, place.folder
+    study, folder = store.study, store.folder
     write(folder / MARK, json.dumps(environment(), indent=2))
     write(folder / "study.yaml", study.to_yaml())
     show.begin(len(cells), len(cells) - len(missing))
-    show.stage(f"{len(cells)} cells, {len(missing)} to do, {crew.count} worker{'s' * (crew.count > 1)}")
+    show.stage(f"{len(cells)} cells, {len(missing)} to do, {settings.count} worker{'s' * (settings.count > 1)}")
     started = time.monotonic()
-    if storage is not None or (crew.count > 1 and len(missing) > 1):
-        where = storage or str(folder / JOURNAL)
-        queue = queue or _open(study, where, name, crew, show, lead=True)
-        failed = _lead(queue, where, place, missing, crew, show)
+    if storage is not None or (settings.count > 1 and len(missing) > 1):
+        where = storage or Storage.parse(folder / JOURNAL)
+        queue = queue or _open(study, where, name, settings, show, lead=True)
+        failed = _lead(queue, where, store, missing, settings, show)
     else:
-        failed = _alone(place, missing, show)
+        failed = _alone(store, missing, show)
     show.stage("answering claims")
-    results = StudyResults(place, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
+    results = StudyResults(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
     results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
     write_results(results, folder)
     return results
@@ -142,18 +146,18 @@ def _refuse_shared(leads: bool, folder: Path) -> None:
         raise InputError(f"output '{folder}': another command works on it; wait for its end")
 
 
-def _check(place: CellStore, cells: Sequence[Cell]) -> None:
+def _check(store: CellStore, cells: Sequence[Cell]) -> None:
     for cell in {cell.arm.name: cell for cell in cells}.values():
-        place.check(cell)
+        store.check(cell)
 
 
-def _alone(place: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
+def _alone(store: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
     """Work on cells one after the other; why some failed."""
     failed: dict[str, str] = {}
     in_a_row = 0
     for k, cell in enumerate(missing):
         try:
-            seconds = attempt(place, cell)["seconds"]
+            seconds = attempt(store, cell)["seconds"]
         except WriteError:
             raise
         except (RunError, InputError) as error:
@@ -170,46 +174,53 @@ def _alone(place: CellStore, missing: Sequence[Cell], show: Display) -> dict[str
 
 
 def _open(
-    study: Study, storage: str, name: str | None, crew: WorkerSettings, show: Display, *, lead: bool
+    study: Study, storage: Storage, name: str | None, settings: WorkerSettings, show: Display, *, lead: bool
 ) -> CellQueue:
-    backend = open_storage(storage, retries=crew.retries, grace=crew.grace, say=show.line)
+    backend = open_storage(storage, grace=settings.grace, say=show.line)
     return CellQueue.open(backend, name or f"{study.settings.name}-{study.size}", study, lead=lead)
 
 
 def _lead(
-    queue: CellQueue, storage: str, place: CellStore, missing: Sequence[Cell], crew: WorkerSettings, show: Display
+    queue: CellQueue,
+    storage: Storage,
+    store: CellStore,
+    missing: Sequence[Cell],
+    settings: WorkerSettings,
+    show: Display,
 ) -> dict[str, str]:
     """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
-    order = queue.queue.user_attrs.get("order")
-    if is_remote(storage) and order is not None and Path(order["folder"]) != place.folder.resolve():
+    request = CellRequest.load(queue.queue)
+    if storage.is_remote and request is not None and Path(request.folder) != store.folder.resolve():
         raise InputError(
-            f"study '{queue.queue.study_name}' keeps its cells in '{order['folder']}': expected that as --output, or"
+            f"study '{queue.queue.study_name}' keeps its cells in '{request.folder}': expected that as --output, or"
             " another --study"
         )
-    recover(queue.queue, crew.retries, alone=not is_remote(storage))
+    recover(queue.queue, settings.retries, alone=not storage.is_remote)
     earlier = queue.closed()
-    queue.fill(place.study, place.folder, missing)
-    team = _team(queue, storage, crew, place.device, show)
-    team.look = _Teller(queue, earlier, len(missing), show)
+    queue.fill(store.study, store.folder, missing)
+    pool = _pool(queue, storage, settings, store.device, show)
+    pool.on_status = _CellProgress(queue, earlier, len(missing), show)
     try:
         if missing:
-            team.run()
-        team.look([])
+            run_workers(pool)
+        pool.on_status([])
     finally:
         show.panel([])
     why = queue.failures(earlier)
     # What counts is what lies in the folder.
-    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not place.is_done(cell)}
+    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not store.is_done(cell)}
 
 
-def _help(queue: CellQueue, storage: str, crew: WorkerSettings, device: torch.device, show: Display) -> dict[str, Any]:
+def _help(
+    queue: CellQueue, storage: Storage, settings: WorkerSettings, device: torch.device, show: Display
+) -> dict[str, Any]:
     """Work on the cells of a study that another command leads."""
     check_shared(queue.queue)
     show.stage(f"helping with study '{queue.queue.study_name}'")
-    team = _team(queue, storage, crew, device, show, first=own_index())
-    team.look = lambda states: show.panel([doing(state) for state in states])
+    pool = _pool(queue, storage, settings, device, show, first=own_index())
+    pool.on_status = lambda statuses: show.panel([status.describe() for status in statuses])
     try:
-        team.run()
+        run_workers(pool)
     except KeyboardInterrupt:
         raise HelperInterrupted from None
     finally:
@@ -218,36 +229,35 @@ def _help(queue: CellQueue, storage: str, crew: WorkerSettings, device: torch.de
     return {"joined": True, "folder": str(queue.folder)}
 
 
-def _team(
-    queue: CellQueue, storage: str, crew: WorkerSettings, device: torch.device, show: Display, first: int = 0
+def _pool(
+    queue: CellQueue, storage: Storage, settings: WorkerSettings, device: torch.device, show: Display, first: int = 0
 ) -> WorkerPool:
-    arguments = ["--storage", storage, "--study", queue.queue.study_name, "--grace", str(crew.grace)]
-    arguments += ["--retries", str(crew.retries), "--device", str(device)]
+    arguments = settings.arguments(storage, queue.queue.study_name, device)
     return WorkerPool(
         queue.queue,
         queue.folder,
         "augkit.compare.study.worker",
         arguments,
-        crew,
+        settings,
         queue.done,
         queue.settled,
         first,
-        line=show.line,
+        log=show.line,
     )
 
 
-class _Teller:
-    """Tells of cells as they are done or fail, each once, and of what workers do."""
+class _CellProgress:
+    """Shows cells as they are done or fail, each once, and what workers do."""
 
     def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
         self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
-        self.done, self.looked = 0, 0.0
+        self.done, self.shown = 0, 0.0
 
-    def __call__(self, states: list[dict[str, Any]]) -> None:
-        if states and time.monotonic() - self.looked < 1:
+    def __call__(self, statuses: list[WorkerStatus]) -> None:
+        if statuses and time.monotonic() - self.shown < 1:
             return
-        self.looked = time.monotonic()
-        self.show.panel([doing(state) for state in states])
+        self.shown = time.monotonic()
+        self.show.panel([status.describe() for status in statuses])
         for trial in self.queue.trials():
             if trial.number in self.seen or not trial.state.is_finished():
                 continue

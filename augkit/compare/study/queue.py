@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import optuna
@@ -22,16 +21,52 @@ from augkit.compare.study.cells import Cell, cells_of
 from augkit.compare.study.schema import Study, StudySettings, resolve
 from augkit.core.errors import InputError
 from augkit.core.files import write
-from augkit.core.jobs.worker import (
-    READY,
-    wait_for,
-)
+from augkit.core.jobs.worker import READY, wait_for
 from augkit.core.schema import parse_yaml, validate
 
 JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
 SEEN = 30.0  # seconds in which a host sees what another wrote
-LOOK = 5.0  # seconds between looks whether a cell is still this worker's
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
+REQUEST = "order"  # the attribute of the Optuna study that holds a `CellRequest`
+
+
+@dataclass(frozen=True)
+class CellRequest:
+    """What a study asks of its workers, kept with its cells in their storage.
+
+    Attributes:
+        study: as YAML.
+        source: file of the study, or its name.
+        size: of the study.
+        seeds: of each arm.
+        folder: of the study, on storage that all workers share.
+        token: of this session of the command that leads.
+        cells: digest of the recipe, by name of the cell.
+    """
+
+    study: str
+    source: str
+    size: str
+    seeds: int
+    folder: str
+    token: str
+    cells: dict[str, str]
+
+    @classmethod
+    def load(cls, queue: optuna.Study) -> CellRequest | None:
+        """The request of an Optuna study; None before there is one."""
+        found = queue.user_attrs.get(REQUEST)
+        return None if found is None else cls(**found)
+
+    @classmethod
+    def of(cls, queue: optuna.Study) -> CellRequest:
+        """The request of an Optuna study that was filled."""
+        return cls(**queue.user_attrs[REQUEST])
+
+    def open(self) -> Study:
+        """The study that is asked for."""
+        settings = validate(StudySettings, parse_yaml(self.study, self.source), self.source)
+        return resolve(settings, self.size, self.source, seeds=self.seeds)
 
 
 @dataclass(frozen=True)
@@ -40,10 +75,12 @@ class CellQueue:
 
     Attributes:
         queue: the Optuna study.
+        storage: in which it is kept.
         leads: whether this process puts cells in line, and answers the claims when they are done.
     """
 
     queue: optuna.Study
+    storage: BaseStorage
     leads: bool
 
     @classmethod
@@ -61,7 +98,7 @@ class CellQueue:
         """
         sampler = optuna.samplers.RandomSampler()
         try:
-            return cls(optuna.create_study(storage=storage, study_name=name, sampler=sampler), leads=True)
+            return cls(optuna.create_study(storage=storage, study_name=name, sampler=sampler), storage, leads=True)
         except optuna.exceptions.DuplicatedStudyError:
             pass
         try:
@@ -69,43 +106,43 @@ class CellQueue:
             if "terms" in queue.user_attrs:
                 raise InputError(f"study '{name}' is a search of augkit.tune: name another --study")
             ready = lead or wait_for(lambda: queue.user_attrs.get("ready"), READY)
-            order = queue.user_attrs.get("order")
+            request = CellRequest.load(queue)
         except KeyError:
             raise InputError(f"study '{name}' was taken back by the command that made it, which says why") from None
         if not ready:
             raise InputError(
                 f"study '{name}' is not ready: --resume the command that makes it, or name another --study"
             )
-        if order is not None:
-            _refuse_another(name, order, study, exactly=not lead)
-        return cls(queue, leads=lead)
+        if request is not None:
+            _refuse_another(name, request, study, exactly=not lead)
+        return cls(queue, storage, leads=lead)
 
     def withdraw(self) -> None:
         """Take back a queue that was made and not filled."""
-        optuna.delete_study(study_name=self.queue.study_name, storage=self.queue._storage)
+        optuna.delete_study(study_name=self.queue.study_name, storage=self.storage)
 
     @property
     def folder(self) -> Path:
         """Of the study, on storage that all workers share."""
-        return Path(self.queue.user_attrs["order"]["folder"])
+        return Path(CellRequest.of(self.queue).folder)
 
     def fill(self, study: Study, folder: Path, cells: Sequence[Cell]) -> None:
         """Say what is to be done, and put those cells in line that are not yet."""
-        order = {
-            "study": study.to_yaml(),
-            "source": study.source,
-            "size": study.size,
-            "seeds": study.seeds,
-            "folder": str(folder.resolve()),
-            "token": uuid4().hex,
-            "cells": {cell.name: cell.digest for cell in cells_of(study)},
-        }
-        self.queue.set_user_attr("order", order)
+        request = CellRequest(
+            study=study.to_yaml(),
+            source=study.source,
+            size=study.size,
+            seeds=study.seeds,
+            folder=str(folder.resolve()),
+            token=uuid4().hex,
+            cells={cell.name: cell.digest for cell in cells_of(study)},
+        )
+        self.queue.set_user_attr(REQUEST, asdict(request))
         there = {trial.user_attrs.get("cell") for trial in self.queue.get_trials(deepcopy=False, states=OPEN)}
         for cell in cells:
             if cell.name not in there:
                 self.queue.enqueue_trial({}, user_attrs={"cell": cell.name})
-        write(folder / TOKEN, json.dumps({"token": order["token"]}))  # which helpers wait for
+        write(folder / TOKEN, json.dumps({"token": request.token}))  # which helpers wait for
         self.queue.set_user_attr("ready", True)
 
     def trials(self) -> list[FrozenTrial]:
@@ -139,14 +176,14 @@ def check_shared(queue: optuna.Study) -> None:
     """InputError where this host does not see the folder that the others write to."""
 
     def sees() -> bool | None:
-        order = queue.user_attrs["order"]
+        request = CellRequest.of(queue)
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((Path(order["folder"]) / TOKEN).read_text())["token"] == order["token"] or None
+            return json.loads((Path(request.folder) / TOKEN).read_text())["token"] == request.token or None
         return None
 
     if wait_for(sees, SEEN) is None:
         raise InputError(
-            f"study '{queue.study_name}' keeps its cells in '{queue.user_attrs['order']['folder']}', which this host"
+            f"study '{queue.study_name}' keeps its cells in '{CellRequest.of(queue).folder}', which this host"
             " does not see: expected an --output on storage that all hosts share, or another --study"
         )
 
@@ -169,18 +206,11 @@ def leading(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def _refuse_another(name: str, order: Mapping[str, Any], study: Study, *, exactly: bool) -> None:
-    theirs = open_study(order)
+def _refuse_another(name: str, request: CellRequest, study: Study, *, exactly: bool) -> None:
+    theirs = request.open()
     one = (theirs.settings.name, theirs.size) == (study.settings.name, study.size)
     if not one or (exactly and theirs.to_yaml() != study.to_yaml()):
         raise InputError(
             f"study '{name}' is {theirs.settings.name}, size {theirs.size}, with other arms, claims or overrides:"
             " run it as it was made, or name another --study"
         )
-
-
-def open_study(order: Mapping[str, Any]) -> Study:
-    """The study that an order speaks of."""
-    source = str(order["source"])
-    settings = validate(StudySettings, parse_yaml(order["study"], source), source)
-    return resolve(settings, order["size"], source, seeds=order["seeds"])

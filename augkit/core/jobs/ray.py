@@ -1,50 +1,58 @@
-"""Workers as tasks of a Ray cluster."""
+"""The launcher of workers as tasks of a Ray cluster, that of ``RAY_ADDRESS`` or a local one."""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, RunError
+from augkit.core.jobs.pool import WorkerPool
 
-LAST = 30.0  # seconds that a task of Ray may take to end
+STOP_GRACE = 30.0  # seconds in which tasks are to end once all work is done
 
 
-def on_ray(
-    commands: Sequence[Sequence[str]],
-    gpus_per_worker: float,
-    cpus_per_worker: float,
-    look: Callable[[], None] = lambda: None,
-    done: Callable[[], bool] = lambda: False,
-) -> list[int]:
-    """Run commands as tasks of a Ray cluster, that of ``RAY_ADDRESS`` or a local one; their exit codes.
+class RayLauncher:
+    """Tasks of a Ray cluster.
 
-    ``look`` is called about once a second meanwhile. Tasks that have not ended `LAST` seconds after all is ``done``,
-    as one whose process was stopped, are cancelled, and have no exit code.
+    Nobody replaces a task that dies; the other workers run its trial, since its heartbeat stops.
 
-    Raises:
-        InputError: Ray is not installed.
+    Attributes:
+        pool: whose workers they are.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--launcher ray: expected Ray to be installed; pip install 'augkit[ray]'") from None
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
 
-    @ray.remote(num_gpus=gpus_per_worker, num_cpus=cpus_per_worker, max_retries=0)
-    def work(command: Sequence[str]) -> int:
-        return subprocess.run(command, check=False).returncode
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
 
-    tasks = [work.remote(list(command)) for command in commands]
-    ended, waiting, since = [], tasks, None
-    try:
-        while waiting and (since is None or time.monotonic() - since < LAST):
-            now, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
-            ended += now
-            look()
-            since = since or (time.monotonic() if done() else None)
-        return [int(code) for code in ray.get(ended)]
-    finally:
-        for task in waiting:  # of one that has ended, this may crash Ray
-            ray.cancel(task)
+    def run(self) -> None:
+        """Start all tasks and wait for them; those that have not ended `STOP_GRACE` after all is done are cancelled.
+
+        Raises:
+            InputError: Ray is not installed.
+            RunError: all tasks ended before the work was done.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise InputError("--launcher ray: expected Ray to be installed; pip install 'augkit[ray]'") from None
+        ray.init(ignore_reinit_error=True, log_to_driver=False)
+        pool, gpus = self.pool, self.pool.settings.gpus_per_worker
+
+        @ray.remote(num_gpus=gpus, num_cpus=1, max_retries=0)
+        def work(command: Sequence[str]) -> int:
+            return subprocess.run(command, check=False).returncode
+
+        tasks = [work.remote(pool.command(k)) for k in range(pool.settings.count)]
+        ended, waiting, since = [], tasks, None
+        try:
+            while waiting and (since is None or time.monotonic() - since < STOP_GRACE):
+                now, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
+                ended += now
+                pool.on_status([])
+                since = since or (time.monotonic() if pool.done() else None)
+            codes = [int(code) for code in ray.get(ended)]
+        finally:
+            for task in waiting:  # of one that has ended, this may crash Ray
+                ray.cancel(task)
+        if not pool.done():
+            raise RunError(f"the workers on Ray ended with exit codes {codes} before the work was done")

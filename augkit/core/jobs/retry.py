@@ -1,87 +1,119 @@
-"""A trial whose worker is gone is put in line again: what it is to run stays, what came of it so far does not.
+"""Running a trial again whose worker is gone: the retry is put in line first, then the trial is failed.
 
-Optuna hands everything down to the trial that follows. Of a trial that was already judged, the bounds would then hold
-for one that is yet to run (Optuna sets a bound once), and of one that passed rungs of pruning, the rungs.
+At no moment is the work in neither place, so nothing has to be inferred afterwards. A retry names its origin
+(`RETRY_OF`), which makes it unique: of several retries with one origin only the first is run, and only once the origin
+has failed (`claim`). What the trial is to run stays; what came of it so far does not.
 """
 
 from __future__ import annotations
 
-import copy
-import warnings
-
 import optuna
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 TASK = {"control", "preset", "cell", "values"}  # user attributes that say what a trial is to run
 OWN = {"fixed_params", "failed_trial", "retry_history"}  # Optuna's: values asked for, and how often it was run again
+RETRY_OF = "retry_of"  # the user attribute that names the trial which a retry stands in for
 
 
-class Retry:
-    """What a storage does with a trial whose heartbeat has stopped: again, ``retries`` times in all; None is always."""
+class SkipJob(Exception):  # noqa: N818 (no error)
+    """Nobody needs this trial: it fails, and is not run again."""
 
-    def __init__(self, retries: int | None) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._callback = RetryHeartbeatStaleTrialCallback(max_retry=retries)
 
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if _says_what(trial):
-            self._callback(study, _as_asked(trial))
+class PostponeJob(Exception):  # noqa: N818 (no error)
+    """This trial needs another that is still in line: it goes to the end of the line.
+
+    Attributes:
+        unable: why this worker cannot run it, and ends; None where it goes on.
+    """
+
+    def __init__(self, unable: Exception | None = None) -> None:
+        super().__init__()
+        self.unable = unable
+
+
+def frozen(study: optuna.Study, number: int) -> FrozenTrial:
+    """A trial as the storage has it."""
+    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+
+
+def fail(study: optuna.Study, number: int) -> bool:
+    """Fail a running trial; whether it was still running."""
+    try:
+        study.tell(number, state=TrialState.FAIL)
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+        return False
+    return True
 
 
 def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
-    """Fail a trial whose worker is gone and put it in line again, at most ``retries`` times in all; None is always.
+    """Put a trial in line again whose worker is gone, at most ``retries`` times in all, and fail it.
 
-    Whether it was still running; somebody else may have done this.
+    Args:
+        study: of the trial.
+        number: of the trial.
+        retries: None is always.
+
+    Returns:
+        Whether it was still running; another worker may have done this.
     """
-    trial = _fail(study, number)
-    if trial is not None:
-        Retry(retries)(study, trial)
-    return trial is not None
+    trial = frozen(study, number)
+    if trial.state != TrialState.RUNNING:
+        return False
+    if retries is None or tries(trial) < retries:
+        enqueue_again(study, trial)
+    return fail(study, number)
 
 
 def hand_back(study: optuna.Study, number: int) -> None:
-    """`requeue`, of a trial that was interrupted: no fault of its own, so it does not count as a retry."""
-    trial = _fail(study, number)
-    if trial is not None:
-        requeue_interrupted(study, trial)
+    """Put a running trial in line again that was interrupted, and fail it; this does not count as a retry."""
+    trial = frozen(study, number)
+    if trial.state == TrialState.RUNNING:
+        enqueue_again(study, trial, counts=False)
+        fail(study, number)
 
 
-def requeue_interrupted(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Put a trial that failed because it was interrupted in line again."""
-    if _says_what(trial):
-        asked = _as_asked(trial)
-        study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING,
-                params=asked.params,
-                distributions=asked.distributions,
-                user_attrs=asked.user_attrs,
-                system_attrs=asked.system_attrs,
-            )
-        )
-
-
-def _fail(study: optuna.Study, number: int) -> FrozenTrial | None:
-    """The trial, where it was running and now has failed."""
-    trial = next(t for t in study.get_trials(deepcopy=True) if t.number == number)
-    try:
-        study.tell(number, state=TrialState.FAIL)
-    except (ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
-        return None
-    return trial
-
-
-def _as_asked(trial: FrozenTrial) -> FrozenTrial:
-    """The trial without what came of it."""
-    asked = copy.deepcopy(trial)
-    asked.user_attrs = {key: value for key, value in asked.user_attrs.items() if key in TASK}
-    asked.system_attrs = {key: value for key, value in asked.system_attrs.items() if key in OWN}
-    return asked
-
-
-def _says_what(trial: FrozenTrial) -> bool:
-    """Whether a trial says what is to be run; one whose worker died before it asked for values does not."""
+def enqueue_again(study: optuna.Study, trial: FrozenTrial, *, counts: bool = True) -> None:
+    """Put a trial in line again if it says what is to be run, and no retry of it is there yet."""
     named = trial.user_attrs.keys() & {"control", "cell"}
-    return bool(trial.params or trial.system_attrs.get("fixed_params") or named)
+    if not (trial.params or trial.system_attrs.get("fixed_params") or named) or _retries_of(study, trial.number):
+        return
+    system = {key: value for key, value in trial.system_attrs.items() if key in OWN}
+    if counts:
+        history = [*system.get("retry_history", []), trial.number]
+        system |= {"failed_trial": history[0], "retry_history": history}
+    asked = {key: value for key, value in trial.user_attrs.items() if key in TASK}
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={**asked, RETRY_OF: trial.number},
+            system_attrs=system,
+        )
+    )
+
+
+def claim(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Make sure that a trial just taken is to be run.
+
+    Raises:
+        SkipJob: it is a second retry of its origin, or the origin finished after all.
+    """
+    origin = trial.user_attrs.get(RETRY_OF)
+    if origin is None:
+        return
+    if trial.number != min(_retries_of(study, origin)):
+        raise SkipJob
+    fail(study, origin)  # whoever put this trial in line may have died before the second step
+    if frozen(study, origin).state != TrialState.FAIL:
+        raise SkipJob
+
+
+def tries(trial: FrozenTrial) -> int:
+    """How often a trial was run before because its worker died."""
+    return len(trial.system_attrs.get("retry_history", []))
+
+
+def _retries_of(study: optuna.Study, origin: int) -> list[int]:
+    trials = study.get_trials(deepcopy=False)
+    return [trial.number for trial in trials if trial.user_attrs.get(RETRY_OF) == origin]

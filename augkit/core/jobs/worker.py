@@ -1,147 +1,186 @@
-"""How a worker takes trials of an Optuna study, one at a time, while other workers on other machines do the same."""
+"""The life of a worker: take a job, beat, run it, report the result, take the next.
+
+A job is a trial of an Optuna study: a trial of a search, or a cell of a study of claims. Workers in other processes, on
+this machine or on others, do the same at the same time.
+"""
 
 from __future__ import annotations
 
+import abc
 import contextlib
+import functools
+import os
+import socket
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
-from augkit.core.errors import AugkitError, InputError, RunError
-from augkit.core.jobs.liveness import HeartbeatThread, LivenessMonitor
-from augkit.core.jobs.retry import hand_back, requeue_interrupted
+from augkit.core.errors import AugkitError, RunError, WriteError
+from augkit.core.jobs.heartbeat import Heartbeat, HeartbeatMonitor, RetryPolicy, sign_on
+from augkit.core.jobs.journal import StorageLostError
+from augkit.core.jobs.optuna_private import without_waiting
+from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, enqueue_again, fail, frozen, hand_back
 
-IN_A_ROW = 3  # failed trials after which a worker gives up
-
-
-class Surplus(Exception):  # noqa: N818 (no error: enough others are at work)
-    """A trial that nobody needs."""
-
-
-class Later(Exception):  # noqa: N818 (no error: it is run after what it waits for)
-    """A trial that needs what stands in line behind it."""
+IN_A_ROW = 3  # failed jobs after which a worker gives up
+POLL = 0.5  # seconds between looks while there is nothing to do
+READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
+STOPPED = (KeyboardInterrupt, WriteError, StorageLostError)  # no fault of the job, which is run again
+Values = float | Sequence[float]
 
 
-class GiveUpError(AugkitError):
-    """Nothing that another trial would mend."""
+class GiveUpError(RunError):
+    """A failure that the next job would share: the worker ends."""
 
 
 @dataclass
 class WorkerEvents:
-    """What a worker tells while it works; each function may do nothing.
+    """What a worker reports while it works; each function may do nothing.
 
     Attributes:
         stage: takes what is being done.
         epoch: takes the trial's number, the row of its history, and epochs in all.
         work: takes work done, in epochs of training.
-        alive: called at least every few seconds while a trial runs; may raise KeyboardInterrupt to stop it.
-        line: takes a line that stays.
-        vigil: what this worker has seen of others while it waited.
+        alive: called at least every few seconds while a job runs; may raise KeyboardInterrupt to stop it.
+        log: takes a line that stays.
     """
 
     stage: Callable[[str], None] = lambda text: None
     epoch: Callable[[int, dict[str, Any], int], None] = lambda number, row, epochs: None
     work: Callable[[float], None] = lambda amount: None
     alive: Callable[[], None] = lambda: None
-    line: Callable[[str], None] = lambda text: None
-    vigil: LivenessMonitor = field(default_factory=LivenessMonitor)
+    log: Callable[[str], None] = lambda text: None
 
 
-def run_one_job(
-    study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]], watch: WorkerEvents
-) -> None:
-    """Ask for a trial, run it, and tell what came of it; with a heartbeat where the storage has one.
+class Worker(abc.ABC):
+    """Runs jobs of a study until none is left; subclasses say what a job is.
 
-    A RunError or `Surplus` in ``objective`` fails the trial and nothing else; `Later` puts it at the end of the line.
-
-    Raises:
-        RunError: ``objective`` raised `GiveUpError`.
-        KeyboardInterrupt: what was begun is in line again.
+    Attributes:
+        study: whose trials are the jobs.
+        events: functions that are called while it works.
+        policy: when other workers are dead.
+        index: of this worker in its study.
     """
-    begun, raised = list[int](), list[BaseException]()
 
-    def run(trial: optuna.Trial) -> float | Sequence[float]:
-        begun.append(trial.number)
-        storage = study._storage
-        beats = (
-            storage.heartbeats.of(study, trial.number)
-            if isinstance(storage, HeartbeatThread)
-            else contextlib.nullcontext()
-        )
+    study: optuna.Study
+    events: WorkerEvents
+    policy: RetryPolicy
+    index: int
+    _heartbeat: Heartbeat | None = None
+
+    @abc.abstractmethod
+    def is_done(self) -> bool:
+        """Whether no job is left, here or with other workers."""
+
+    @abc.abstractmethod
+    def has_job(self) -> bool:
+        """Whether a job can be taken now; else other workers are waited for."""
+
+    @abc.abstractmethod
+    def work(self, trial: optuna.Trial) -> Values:
+        """Run a job and return its values.
+
+        Raises:
+            RunError: it failed; other jobs may not.
+            GiveUpError: it failed, and the worker ends.
+            SkipJob, PostponeJob: see there.
+            optuna.TrialPruned: it was not worth its time.
+        """
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Host, process and index."""
+        return f"{socket.gethostname()}:{os.getpid()}:{self.index}"
+
+    @functools.cached_property
+    def monitor(self) -> HeartbeatMonitor:
+        """What this worker has seen of the others."""
+        return HeartbeatMonitor(self.policy)
+
+    def run(self) -> None:
+        """Take jobs until none is left.
+
+        Raises:
+            RunError: `work` gave up, or nothing can be written.
+            KeyboardInterrupt: what was begun is in line again.
+        """
+        while not self.is_done():
+            if self.has_job():
+                self.run_one()
+            else:
+                self.wait("waiting for other workers")
+
+    def run_one(self) -> None:
+        """Take one job, run it, and report what came of it."""
+        self.monitor.check(self.study)
+        trial = self.study.ask()
+        self._heartbeat = Heartbeat(trial, self.policy.grace)
         try:
-            with beats:
-                return objective(trial)
+            sign_on(trial, self.name)
+            self._report(trial, *self._outcome(trial))
+        except UpdateFinishedTrialError:
+            # Taken for dead: the job is another worker's, and so is its result.
+            self.events.log(f"trial {trial.number} was taken over while this worker slept; its result is dropped")
+        except STOPPED:
+            with contextlib.suppress(AugkitError):  # where even that cannot be written, resuming finds the trial
+                hand_back(self.study, trial.number)
+            raise
+        finally:
+            self._heartbeat = None
+
+    def _outcome(self, trial: optuna.Trial) -> tuple[TrialState, Values | None]:
+        """Run a job; how it ended, and its values. What a job may not raise fails it, and goes on."""
+        try:
+            claim(self.study, trial)
+            return TrialState.COMPLETE, self.work(trial)
+        except optuna.TrialPruned:
+            return TrialState.PRUNED, None
+        except (*STOPPED, UpdateFinishedTrialError):
+            raise
+        except PostponeJob as postponed:
+            enqueue_again(self.study, frozen(self.study, trial.number), counts=False)
+            if postponed.unable is not None:
+                fail(self.study, trial.number)
+                raise postponed.unable from None
+        except SkipJob:
+            trial.set_user_attr("skipped", True)
         except BaseException as error:
-            raised.append(error)
-            raise
-
-    def was(kind: type[BaseException]) -> bool:
-        return any(isinstance(error, kind) for error in raised)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            study.optimize(run, n_trials=1, catch=(RunError, Surplus, Later))
-            if was(Later):
-                requeue_interrupted(study, frozen(study, begun[0]))
-        except KeyboardInterrupt:
-            _break_off(study, begun, told=was(KeyboardInterrupt))
-            raise
-        except GiveUpError as error:
-            raise RunError(str(error)) from None
-        except InputError:
-            raise
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
-            if was(KeyboardInterrupt):  # and taken over before: there is nothing to hand back
-                raise KeyboardInterrupt from None
-            own_fault = isinstance(error, ValueError) and any(error is one for one in raised)
-            if own_fault or not begun or not frozen(study, begun[0]).state.is_finished():
+            if isinstance(error, GiveUpError) or not isinstance(error, RunError):
+                fail(self.study, trial.number)
                 raise
-            # Taken for dead, its trial is another worker's; so is what comes of it.
-            watch.line(f"trial {begun[0]} was taken over while this worker slept; its result is dropped")
-        except AssertionError as error:
-            if isinstance(error.__context__, AugkitError):  # a full disk, over which Optuna trips as well
-                raise error.__context__ from None
-            raise
-        except UnboundLocalError as error:
-            if not isinstance(error.__context__, KeyboardInterrupt):
-                raise
-            # Interrupted while the result was told, Optuna trips over a variable of its own.
-            _break_off(study, begun, told=was(KeyboardInterrupt))
-            raise KeyboardInterrupt from None
+        return TrialState.FAIL, None
 
+    def _report(self, trial: optuna.Trial, state: TrialState, values: Values | None) -> None:
+        if state == TrialState.FAIL:
+            fail(self.study, trial.number)
+            return
+        if frozen(self.study, trial.number).state.is_finished():
+            raise UpdateFinishedTrialError
+        # Without a state, Optuna completes the trial, or fails it where a value is NaN.
+        self.study.tell(trial, values, None if state == TrialState.COMPLETE else state)
 
-def _break_off(study: optuna.Study, begun: Sequence[int], *, told: bool) -> None:
-    """Put trials in line again that were interrupted; ``told`` says that those that failed did so for that reason."""
-    for trial in (frozen(study, number) for number in begun):
-        if trial.state == TrialState.RUNNING:
-            hand_back(study, trial.number)
-        elif trial.state == TrialState.FAIL and told:
-            requeue_interrupted(study, trial)
+    def alive(self) -> None:
+        """Beat, and look after the others; called every few seconds by whatever `work` does.
 
+        Raises:
+            KeyboardInterrupt: this worker is to stop.
+            UpdateFinishedTrialError: another worker has taken the trial over.
+        """
+        self.events.alive()
+        if self._heartbeat is not None and self._heartbeat.beat():
+            with contextlib.suppress(Exception), without_waiting():  # a storage that is away
+                self.monitor.check(self.study)
 
-def wait_idle(study: optuna.Study, watch: WorkerEvents, text: str) -> None:
-    """Wait a moment for others, and put in line again what the dead among them left."""
-    watch.stage(text)
-    watch.alive()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)  # what `optimize` does at its start
-    watch.vigil.look(study)
-    time.sleep(0.5)
-
-
-def frozen(study: optuna.Study, number: int) -> FrozenTrial:
-    """A trial as the storage has it."""
-    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
-
-
-READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
+    def wait(self, what: str) -> None:
+        """Wait a moment for other workers, and put in line again what the dead among them left."""
+        self.events.stage(what)
+        self.alive()
+        self.monitor.check(self.study)
+        time.sleep(POLL)
 
 
 def wait_for(ask: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from augkit.compare.study.queue import JOURNAL, TOKEN, CellQueue, check_shared, 
 from augkit.compare.study.schema import Study
 from augkit.compare.study.worker import CellWorker
 from augkit.core.errors import InputError, RunError
+from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.retry import requeue
 from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import WorkerEvents, run_one_job
+from augkit.core.jobs.worker import WorkerEvents
 
 
 def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") -> tuple[CellQueue, Study]:
@@ -84,7 +86,7 @@ def test_an_interrupted_worker_hands_its_cell_back(study_file: Path, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        CellWorker(queue.queue, torch.device("cpu"), watch=WorkerEvents(alive=alive)).run()
+        CellWorker(queue.queue, torch.device("cpu"), events=WorkerEvents(alive=alive)).run()
     states = [(trial.user_attrs["cell"], trial.state.name) for trial in queue.trials()]
     first = states[0][0]
     assert states[0] == (first, "FAIL")
@@ -103,10 +105,11 @@ def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: 
             slept.append(0)
             (running,) = queue.queue.get_trials(states=(TrialState.RUNNING,))
             requeue(queue.queue, running.number, 1)  # what others do with one who gives no sign of life
-            worker.looked = -1e9
+            time.sleep(0.6)  # until the next beat
 
-    worker.watch = WorkerEvents(alive=alive, line=lines.append)
-    run_one_job(queue.queue, worker._work, worker.watch)
+    worker.events = WorkerEvents(alive=alive, log=lines.append)
+    worker.policy = RetryPolicy(1, 3.0)  # a beat each half second
+    worker.run_one()
     assert "was taken over while this worker slept" in lines[0]
     assert not (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
     CellWorker(queue.queue, torch.device("cpu")).run()

@@ -13,8 +13,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.jobs.liveness import PROCESS, process_mark
-from augkit.core.jobs.pool import _WorkerProcess
+from augkit.core.jobs.heartbeat import PROCESS, process_mark
+from augkit.core.jobs.local import LocalWorker
 from augkit.core.jobs.recovery import _lives
 
 HOUR = 3600.0
@@ -32,15 +32,15 @@ def test_silence_is_no_matter_of_clocks(tmp_path: Path, clock: float) -> None:
     """A status file lies on a disk whose clock differs from ours, or the laptop has slept."""
     status = tmp_path / "0.json"
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        member = _WorkerProcess(0, "here:1:0", process, status, tmp_path / "0.log", time.monotonic() - HOUR, 0, 0)
-        assert member.silent() >= HOUR, "it has not said anything since it was started"
+        worker = LocalWorker(0, "here:1:0", process, status, tmp_path / "0.log", time.monotonic() - HOUR, 0, 0)
+        assert worker.silence() >= HOUR, "it has not said anything since it was started"
         for k in range(3):
             status.write_text("{}")
             os.utime(status, (time.time() + clock + k, time.time() + clock + k))
-            assert member.silent() < 60
-        before = member.silent()
+            assert worker.silence() < 60
+        before = worker.silence()
         time.sleep(0.02)
-        assert member.silent() >= before + 0.02
+        assert worker.silence() >= before + 0.02
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="there is no /proc")

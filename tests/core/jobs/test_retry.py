@@ -11,17 +11,18 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
-from toy import Toy, make_terms, open_toy
+from optuna.trial import TrialState
+from toy import FunctionWorker, Toy, make_terms, open_toy
 
 from augkit.core.errors import RunError
+from augkit.core.jobs import retry as retries
+from augkit.core.jobs.journal import StorageLostError
 from augkit.core.jobs.recovery import recover
-from augkit.core.jobs.retry import Retry, requeue, requeue_interrupted
-from augkit.core.jobs.storage import StorageLostError, open_storage
-from augkit.core.jobs.worker import GiveUpError, WorkerEvents, frozen, run_one_job
+from augkit.core.jobs.retry import RETRY_OF, frozen, hand_back, requeue
+from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import GiveUpError
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
-from augkit.tune import trial as trials
 from augkit.tune.results import search_cost
 
 
@@ -36,15 +37,9 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def failed(study: optuna.Study, number: int) -> FrozenTrial:
-    study.tell(number, state=TrialState.FAIL)
-    return frozen(study, number)
-
-
 WAYS: dict[str, Callable[[optuna.Study, int], object]] = {
     "its worker was killed": lambda study, number: requeue(study, number, 1),
-    "its worker was interrupted": lambda study, number: requeue_interrupted(study, failed(study, number)),
-    "its heartbeat stopped": lambda study, number: Retry(1)(study, failed(study, number)),
+    "its worker was interrupted": hand_back,
 }
 
 
@@ -55,7 +50,7 @@ def test_a_trial_interrupted_after_it_was_judged_is_judged_anew(tmp_path: Path) 
         worker.run()
     lost = next(trial for trial in worker.study.trials if trial.state == TrialState.FAIL)
     assert "bounds" in lost.user_attrs, "it was judged"
-    assert set(worker.study.trials[-1].user_attrs) == {"values", "preset"}
+    assert set(worker.study.trials[-1].user_attrs) == {"values", "preset", RETRY_OF}
     assert worker.study.trials[-1].state == TrialState.WAITING
     second = open_toy(tmp_path / "j", make_terms(), 3, join=True)
     with warnings.catch_warnings():
@@ -87,7 +82,7 @@ def test_what_is_asked_for_stays_and_what_came_of_it_goes(tmp_path: Path, way: s
     assert {**old.user_attrs} == before.user_attrs
     assert old.system_attrs == before.system_attrs, "the record of the trial that failed is whole"
     assert new.state == TrialState.WAITING
-    assert new.user_attrs == {"preset": "mild", "values": {"x": 0.25}}
+    assert new.user_attrs == {"preset": "mild", "values": {"x": 0.25}, RETRY_OF: 0}
     assert new.intermediate_values == {}
     assert new.params == {"x": 0.25}
     counted = way != "its worker was interrupted"
@@ -123,12 +118,14 @@ def test_a_control_that_stands_behind_the_presets_comes_first(
         open_toy(tmp_path / "j", make_terms(), 5, kind=kind).run()
     second = open_toy(tmp_path / "j", make_terms(), 5, join=True)
     recover(second.study, 1, alone=True)
+    optuna_study.restore_controls(second.study, second.terms)
     second.run()
     assert second.trained == 6
     presets = {trial.user_attrs.get("preset") for trial in optuna_study.completed(second.study)}
     assert {"as it stands", "mild", "strong"} <= presets
     assert optuna_study.lost(second.study) == []
-    assert recover(second.study, 1, alone=True) == (0, 0), "a control that was trained is not put in line again"
+    assert recover(second.study, 1, alone=True) == (0, 0)
+    assert optuna_study.restore_controls(second.study, second.terms) == 0, "it was trained"
 
 
 def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(tmp_path: Path) -> None:
@@ -145,30 +142,27 @@ def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(t
     assert second.trained == 4
 
 
-def test_a_control_between_failing_and_being_in_line_is_not_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_control_that_is_handed_back_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
-    control = worker.study.ask()
-    worker.study.tell(control, state=TrialState.FAIL)
-    slept: list[float] = []
+    control, fail = worker.study.ask(), retries.fail
+    asked: list[bool] = []
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        requeue_interrupted(worker.study, frozen(worker.study, control.number))
+    def look_first(study: optuna.Study, number: int) -> bool:
+        asked.append(worker.has_job())
+        out = fail(study, number)
+        asked.append(worker.has_job())
+        return out
 
     with monkeypatch.context() as patch:
-        patch.setattr(trials.time, "sleep", sleep)
-        worker._refuse_lost_controls()
-    assert slept == [trials.SETTLE]
-    monkeypatch.setattr(trials, "SETTLE", 0.0)
-    worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
+        patch.setattr(retries, "fail", look_first)
+        hand_back(worker.study, control.number)
+    assert asked == [True, True], "no RunError before, and none after"
     while worker.study.ask().user_attrs.get("control") is None:
         pass
     control = next(t for t in worker.study.trials if t.state == TrialState.RUNNING and "control" in t.user_attrs)
     worker.study.tell(control.number, state=TrialState.FAIL)
     with pytest.raises(RunError, match=r"control \{\} could not be trained"):
-        worker._refuse_lost_controls()
+        worker.has_job()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -176,7 +170,7 @@ def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
-    worker.one()
+    worker.run_one()
     storage = worker.study._storage
     tell = storage.set_trial_state_values
 
@@ -218,7 +212,7 @@ def test_a_second_interrupt_while_the_first_is_told_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(study._storage, "set_trial_state_values", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run_one_job(study, interrupt, WorkerEvents())
+            FunctionWorker(study, interrupt).run_one()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -241,30 +235,78 @@ def test_a_disk_that_is_full_when_optuna_is_told_is_one_line(
 
     monkeypatch.setattr(study._storage, "set_trial_state_values", full)
     with pytest.raises(StorageLostError) as caught:
-        run_one_job(study, objective, WorkerEvents())
+        FunctionWorker(study, objective).run_one()
     assert caught.value is lost
 
 
-def test_a_preset_that_was_put_off_and_did_not_reach_the_line_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_preset_that_is_postponed_is_in_line_before_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
     worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
     worker.study.enqueue_trial({}, user_attrs={"control": "control {}"})
-
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("augkit.core.jobs.worker.requeue_interrupted", die)
+        patch.setattr("augkit.core.jobs.worker.fail", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            worker.one()
+            worker.run_one()
     second = open_toy(tmp_path / "j", make_terms(), 4, join=True)
-    assert recover(second.study, 1, alone=True) == (1, 0)
-    assert recover(second.study, 1, alone=True) == (0, 0)
+    recover(second.study, 1, alone=True)
     second.run()
-    presets = {trial.user_attrs.get("preset") for trial in optuna_study.completed(second.study)}
-    assert {"as it stands", "mild", "strong"} <= presets
+    presets = [trial.user_attrs.get("preset") for trial in optuna_study.completed(second.study)]
+    assert sorted(filter(None, presets)) == ["as it stands", "mild", "strong"], "each once"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_who_dies_between_the_retry_and_the_failure_leaves_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    study.enqueue_trial({"x": 0.5})
+    first = study.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "fail", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            WAYS[way](study, first.number)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
+    WAYS[way](study, first.number)  # another one finds the same
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_retry_is_run_only_once_its_origin_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where whoever put it in line died before the second step, or the origin finished in between."""
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    ran: list[int] = []
+
+    def note(trial: optuna.Trial) -> float:
+        ran.append(trial.number)
+        return 1.0
+
+    for origin_finishes in (False, True):
+        study.enqueue_trial({"x": 0.5})
+        first = study.ask()
+        with monkeypatch.context() as patch:
+            patch.setattr(retries, "fail", lambda study, number: False)
+            requeue(study, first.number, 1)
+        if origin_finishes:
+            study.tell(first, 1.0)
+        FunctionWorker(study, note).run_one()
+    assert ran == [1]
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE", "FAIL"]
+
+
+def test_of_two_retries_of_one_trial_the_first_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers find a dead one at the same moment."""
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    study.enqueue_trial({"x": 0.5})
+    study.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "_retries_of", lambda study, origin: [])
+        patch.setattr(retries, "fail", lambda study, number: False)
+        requeue(study, 0, 1)
+        requeue(study, 0, 1)
+    first, second = study.ask(), study.ask()
+    with pytest.raises(retries.SkipJob):
+        retries.claim(study, second)
+    retries.claim(study, first)
+    assert study.trials[0].state == TrialState.FAIL
 
 
 def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: Path) -> None:
@@ -276,7 +318,7 @@ def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_one_job(study, objective, WorkerEvents())
+        FunctionWorker(study, objective).run_one()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 

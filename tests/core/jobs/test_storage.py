@@ -20,7 +20,9 @@ from toy import make_terms, open_toy
 
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.jobs import storage as storages
-from augkit.core.jobs.storage import Journal, PatientDatabase, open_storage
+from augkit.core.jobs.journal import Journal
+from augkit.core.jobs.optuna_private import PatientDatabase, database_errors, wait_for_storage
+from augkit.core.jobs.storage import Storage, open_storage
 from augkit.tune import optuna_study
 
 
@@ -38,7 +40,7 @@ def test_a_torn_journal_is_repaired_when_it_is_opened(tmp_path: Path) -> None:
 def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     worker = open_toy(journal, make_terms(), 4)
-    worker.one()
+    worker.run_one()
     with journal.open("ab") as file:
         file.write(b'{"op_code": 4, "wor')  # a worker killed as it writes
     worker.run()
@@ -148,7 +150,7 @@ def test_a_journal_where_no_symbolic_link_can_be_made(tmp_path: Path, monkeypatc
     journal, said = tmp_path / "study.journal", []
     first = open_toy(journal, make_terms(), 6)
     second = open_toy(journal, make_terms(), 6, join=True, index=1)
-    first.one()
+    first.run_one()
     second.run()
     assert len(optuna_study.completed(first.study)) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
@@ -166,8 +168,8 @@ def test_both_kinds_of_lock_keep_each_other_out(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     for holder, other in ((without, with_links), (with_links, without)):
         backend, done = holder._backend, threading.Event()  # type: ignore[attr-defined]
-        backend._lock.acquire()
-        name = f"by {type(backend._lock).__name__}"
+        backend.lock.acquire()
+        name = f"by {type(backend.lock).__name__}"
 
         def make(other: BaseStorage = other, name: str = name, done: threading.Event = done) -> None:
             other.create_new_study([StudyDirection.MAXIMIZE], name)
@@ -176,7 +178,7 @@ def test_both_kinds_of_lock_keep_each_other_out(tmp_path: Path, monkeypatch: pyt
         thread = threading.Thread(target=make)
         thread.start()
         assert not done.wait(0.3)
-        backend._lock.release()
+        backend.lock.release()
         thread.join(timeout=30)
         assert done.is_set()
 
@@ -230,7 +232,7 @@ def test_a_damaged_last_line_is_refused_before_another_follows_it(end: bytes, tm
 def test_a_journal_damaged_while_it_is_used_is_one_line(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     worker = open_toy(journal, make_terms(), 6)
-    worker.one()
+    worker.run_one()
     count = len(journal.read_bytes().splitlines())
     with journal.open("ab") as file:
         file.write(b"\x00\x00\n")  # a disk that failed
@@ -249,7 +251,7 @@ def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
             raise sqlalchemy.exc.OperationalError("select", {}, Exception("the database is starting up"))
         return original(self, *arguments, **named)
 
-    patient = storages._patient(fails_twice, "_get_trials", storages._of_databases)
+    patient = wait_for_storage(fails_twice, "_get_trials", database_errors)
     monkeypatch.setattr(PatientDatabase, "_get_trials", patient)
     worker.run()
     assert len(failures) == 2
@@ -267,7 +269,7 @@ def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: p
             raise sqlalchemy.exc.OperationalError("update", {}, Exception("server closed the connection"))
         return out
 
-    patient = storages._patient(arrives_but_does_not_say_so, "set_trial_state_values", storages._of_databases)
+    patient = wait_for_storage(arrives_but_does_not_say_so, "set_trial_state_values", database_errors)
     monkeypatch.setattr(PatientDatabase, "set_trial_state_values", patient)
     worker.run()
     assert lost
@@ -286,3 +288,21 @@ def test_storages_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "text.journal").write_text("this is no journal\n")
     with pytest.raises(InputError, match="cannot be read as a journal"):
         open_storage(tmp_path / "text.journal")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "remote", "shown"),
+    [
+        ("runs/study.journal", "journal", False, "runs/study.journal"),
+        ("sqlite:///s.db", "database", False, "sqlite:///s.db"),
+        ("sqlite+pysqlite:///s.db", "database", False, "sqlite+pysqlite:///s.db"),
+        ("postgresql+psycopg://me:secret@host/db", "database", True, "postgresql+psycopg://me:***@host/db"),
+        ("grpc://host:13000", "proxy", True, "grpc://host:13000"),
+    ],
+)
+def test_what_a_storage_is_stands_in_its_text(text: str, kind: str, remote: bool, shown: str) -> None:
+    storage = Storage.parse(text)
+    assert (storage.kind, storage.is_remote, storage.display, str(storage)) == (kind, remote, shown, text)
+    assert storage.is_sqlite == text.startswith("sqlite")
+    assert Storage.parse(storage) is storage
+    assert storage.is_inside(Path("runs")) == (kind == "journal")
