@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from augkit.core.errors import InputError, WriteError
 
@@ -86,11 +86,36 @@ def _empty(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def environment(**extra: Any) -> dict[str, Any]:
-    """Versions and machine, for `environment.json` and for results."""
+class Machine(TypedDict):
+    """Hardware that a result was made on."""
+
+    system: str
+    cpus: int | None
+    threads: int
+    gpu: str | None
+
+
+class GitState(TypedDict):
+    """The commit of the working folder, and whether files that git follows differ from it."""
+
+    commit: str
+    changed: bool
+
+
+class Environment(TypedDict):
+    """Command, versions and machine; a typed dict, as it is written to JSON as it is."""
+
+    command: str
+    versions: dict[str, str | None]
+    machine: Machine
+    git: GitState | None
+
+
+def environment() -> Environment:
+    """The environment of this process, for `environment.json` and for results."""
     import torch
 
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("augkit", "torch", "torchvision", "kornia", "optuna", "albumentations", "numpy", "numba"):
         try:
             versions[package] = version(package)
@@ -98,7 +123,7 @@ def environment(**extra: Any) -> dict[str, Any]:
             versions[package] = None
     return {
         "command": " ".join(["python -m", *_command()]),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions,
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpus": os.cpu_count(),
@@ -106,12 +131,11 @@ def environment(**extra: Any) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "git": _git(),
-        **extra,
     }
 
 
-def _git() -> dict[str, Any] | None:
-    """The commit of the working folder, and whether files that git follows differ from it; None outside of git."""
+def _git() -> GitState | None:
+    """The state of the working folder; None outside of git."""
     try:
         commit, changes = (
             subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()

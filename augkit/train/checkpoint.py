@@ -153,10 +153,10 @@ def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
 
 def describe(folder: Path, recipe: Recipe) -> None:
     """Write ``recipe.yaml``, resolved, and ``environment.json``."""
-    found = environment(seed=recipe.seed)
+    found = environment()
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     write(folder / "recipe.yaml", recipe.to_yaml(f"resolved; {versions}"))
-    write(folder / "environment.json", json.dumps(found, indent=2))
+    write(folder / "environment.json", json.dumps({**found, "seed": recipe.seed}, indent=2))
 
 
 def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> None:

@@ -46,7 +46,7 @@ def _page(run: Run, dataset: Dataset) -> str:
         classes=dataset.classes,
         confusion=run.evaluation.confusion.tolist(),
         recipe_yaml=recipe.to_yaml(),
-        environment=environment(),
+        environment=dict(environment()),
         notes=notes,
     )
     images = (shown.load() if isinstance(shown, Stream) else shown).images
