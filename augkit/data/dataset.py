@@ -58,14 +58,11 @@ class Dataset:
         self.name, self.classes = found.name, classes
         self.skipped: dict[str, str] = dict(found.left_out)
         self._reading = reading
-        splits = _alike(found, reading.channels)
-        parts = partition(splits, found.shares or SHARES)
+        parts = partition(_alike(found, reading.channels), found.shares or SHARES)
         parts["train"] = limited(parts["train"], limit)
-        whole = splits.get("all", parts["test"])
         if mapping is not None:
             parts = {name: part.relabelled(mapping) for name, part in parts.items()}
-            whole = whole.relabelled(mapping)
-        self._parts, self._whole = parts, whole
+        self._parts = parts
         self._opened: dict[str, Images] = {}
 
     @property
@@ -114,13 +111,6 @@ class Dataset:
             test = self._part("test")
             return test if limit is None else self._open(sample(test, limit, seed=seed))
         return self._open(sample(self._parts["test"], limit, seed=seed))
-
-    def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
-        """All images where the data bring no splits of their own, else the test split; or a sample of these.
-
-        For measuring networks that were trained on other data. It opens the test split.
-        """
-        return self._open(self._whole if limit is None else sample(self._whole, limit, seed=seed))
 
     def _part(self, name: str) -> Images:
         if name not in self._opened:

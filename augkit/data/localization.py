@@ -74,10 +74,6 @@ class _Located(Dataset):
         test = self._once("test", 2, self._source.open_test)
         return test if limit is None else sample(test, limit, seed=seed)
 
-    def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
-        whole = self._once("whole", 3, self._source.open_whole)
-        return whole if limit is None else sample(whole, limit, seed=seed)
-
     def _once(self, name: str, number: int, images: Callable[[], Images]) -> Images:
         if name not in self._placed:
             self._placed[name] = _place(images(), *self._how, stream(self._seed, CELL, number))

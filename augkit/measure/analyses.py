@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.core.pixels import as_float
 from augkit.invariance import (
     Certificate,
     LayerEquivariance,
@@ -51,8 +52,7 @@ class AnalysisInput:
     @property
     def unshifted(self) -> Tensor:
         """The images as the network sees them without a shift, in [0, 1] before ``mean`` and ``std``."""
-        images = self.images.float() / 255 if self.images.dtype == torch.uint8 else self.images
-        return Scene(self.protocol, images).unshifted()
+        return Scene(self.protocol, as_float(self.images)).unshifted()
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError
@@ -24,8 +22,6 @@ from augkit.invariance import (
 )
 from augkit.invariance.bootstrap import UNDEFINED, combine_seeds, per_seed
 from augkit.invariance.learned import DEFAULT, LEAST_SAID
-from augkit.train.evaluate import measure_model
-from augkit.train.loop import Run
 from augkit.train.recipe import Recipe, flat
 
 TYPICAL = "typical"
@@ -93,18 +89,6 @@ def open_test_sets(dataset: Dataset, *, seed: int = 0) -> dict[str, Images]:
     """The test split as ``typical``, and atypical content made from it; opens the test split."""
     test = dataset.open_test()
     return {TYPICAL: test, **atypical(test, seed=seed, data=dataset.name)}
-
-
-def measure_run(
-    run: Run,
-    images: Images,
-    *,
-    lengths: Sequence[float] = (),
-    device: torch.device | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> InvarianceReport:
-    """Measure a run on images as its recipe says: protocol, kernel, shifts, canvas, mean and std."""
-    return measure_model(run.model, run.recipe, images, lengths=lengths, device=device, on_batch=on_batch)
 
 
 def closing_table(arms: Sequence[RunGroup]) -> list[dict[str, Any]]:

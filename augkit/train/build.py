@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from augkit.architectures import antialias, build_model
+from augkit.architectures import NETWORKS, antialias, build_model
 from augkit.architectures.external import timm_network, torchvision_network
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.core.errors import InputError
 from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Reading, load_dataset
 from augkit.train.recipe import Recipe
-from augkit.train.recipe_sections import NETWORKS, DataSettings, ModelSettings
+from augkit.train.recipe_sections import DataSettings, ModelSettings
 
 
 def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> dict[str, Any]:

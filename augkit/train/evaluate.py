@@ -16,6 +16,7 @@ from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
 from augkit.architectures.outputs import ask, check_logits
 from augkit.augment.resample import resample
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
+from augkit.core.pixels import as_float
 from augkit.core.random_streams import EVALUATION, drawing
 from augkit.data import Images, Stream, batches
 from augkit.invariance import InvarianceReport, measure_invariance
@@ -206,11 +207,6 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """The context of the recipe's precision."""
     half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.train.precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1]; floating images as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = None) -> None:

@@ -6,21 +6,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from augkit.architectures import NETWORKS
 from augkit.augment.policy import Kernel
 from augkit.core.errors import unknown_name
 from augkit.core.schema import Data
 
-NETWORKS = (
-    "small_cnn",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "convnext",
-    "convnext_aliasfree",
-    "vgg11",
-    "vgg13",
-    "harmonic",
-)
 OTHERS = ("timm:", "torchvision:")
 
 

@@ -127,10 +127,6 @@ class Space:
         """The values of a trial; numbers have three significant digits, so that a recipe reads well and repeats."""
         return {key: rounded(trial._suggest(key, r.distribution()), r) for key, r in self.ranges.items()}
 
-    def values_of(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
-        """The same of a finished trial's parameters."""
-        return {key: rounded(value, self.ranges[key]) for key, value in parameters.items() if key in self.ranges}
-
     def architecture(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """What names the control of these values: those of the network."""
         return {key: values[key] for key in self.ranges if key.startswith("model.")}
