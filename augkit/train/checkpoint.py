@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from augkit.architectures.modes import copied, frozen_modules
 from augkit.core.errors import InputError
@@ -111,11 +112,13 @@ class State:
         """Move the averaged weights by ``1 - decay`` towards the trained; faster in the first steps."""
         assert self.averaged is not None
         # As timm and TensorFlow: the early average must not consist of the initial weights.
-        share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        update = get_ema_multi_avg_fn(min(decay, (1 + self.step) / (10 + self.step)))
         pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
-        averaged, trained = zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
+        averaged, trained = map(
+            list, zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
+        )
         with torch.no_grad():
-            torch._foreach_lerp_(averaged, trained, share)
+            update(averaged, trained, self.step)
             mine, new = list(self.averaged.buffers()), list(self.model.buffers())
             if [b.shape for b in mine] == [b.shape for b in new]:
                 for kept, value in zip(mine, new, strict=True):
