@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,19 +18,43 @@ from augkit.train.recipe import Recipe
 from augkit.train.recipe_sections import DataSettings, ModelSettings
 
 
-def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> dict[str, Any]:
-    """What a network must fit: ``classes`` (names), ``channels`` and ``side`` in pixels.
+@dataclass(frozen=True)
+class NetworkInput:
+    """Images and classes that a network is built for.
 
-    Of a network that is not the recipe's, ``model`` (its class) and ``classes``, numbered where the data do not name
-    them.
+    Attributes:
+        classes: names, in the order of the labels; numbers where a user's own loader does not name them.
+        channels, side: of the images (pixels); None for a user's own network, which is not built from a recipe.
+        model: the class of such a network.
     """
+
+    classes: list[str]
+    channels: int | None = None
+    side: int | None = None
+    model: str | None = None
+
+    def image(self) -> tuple[int, int]:
+        """Channels and side; known for networks that are built from a recipe."""
+        assert self.channels is not None
+        assert self.side is not None
+        return self.channels, self.side
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry ``input`` of a checkpoint."""
+        if self.model is not None:
+            return {"model": self.model, "classes": list(self.classes)}
+        return {"classes": self.classes, "channels": self.channels, "side": self.side}
+
+
+def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> NetworkInput:
+    """The input of the recipe's network, or of a user's own ``model``, for a dataset or a loader."""
     if model is not None:
         final = final_layer(model)
         numbered = [str(k) for k in range(final[1] if final else 0)]
         classes = data.classes if isinstance(data, Dataset) else numbered
-        return {"model": type(model).__qualname__, "classes": list(classes)}
+        return NetworkInput(list(classes), model=type(model).__qualname__)
     shape = data.train.images.shape
-    return {"classes": data.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
+    return NetworkInput(data.classes, shape[1], recipe.data.canvas or shape[-1])
 
 
 def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
@@ -37,8 +62,8 @@ def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
     return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
 
 
-def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int, *, fresh: bool = True) -> nn.Module:
-    """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names.
+def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh: bool = True) -> nn.Module:
+    """The recipe's network for the ``given`` input, with the initial weights that ``seed`` names.
 
     ``fresh`` False leaves out pretrained weights and the file of weights, for a network whose trained weights follow.
 
@@ -46,31 +71,32 @@ def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int, *, fresh
         InputError: a network that is not known or does not fit; timm is not installed; weights that do not fit.
     """
     settings = recipe.model
-    model = _own(settings, fits, seed) if settings.name in NETWORKS else _others(settings, fits, seed, fresh)
+    model = _own(settings, given, seed) if settings.name in NETWORKS else _others(settings, given, seed, fresh)
     if fresh and settings.weights is not None:
         _begin_with(model, settings.weights)
     return model
 
 
-def _own(settings: ModelSettings, fits: dict[str, Any], seed: int) -> nn.Module:
+def _own(settings: ModelSettings, given: NetworkInput, seed: int) -> nn.Module:
+    channels, side = given.image()
     return build_model(
         settings.name,
-        len(fits["classes"]),
-        fits["channels"],
+        len(given.classes),
+        channels,
         downsample=settings.downsample,
         head=settings.head,
         padding_mode=settings.padding_mode,
         activation=settings.activation,
         stem=settings.stem,
         width=settings.width,
-        input_size=fits["side"],
+        input_size=side,
         seed=seed,
     )
 
 
-def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: bool) -> nn.Module:
+def _others(settings: ModelSettings, given: NetworkInput, seed: int, fresh: bool) -> nn.Module:
     package, _, name = settings.name.partition(":")
-    classes, channels = len(fits["classes"]), fits["channels"]
+    classes, (channels, _) = len(given.classes), given.image()
     with seeded(seed):
         if package == "timm":
             model = timm_network(name, classes, channels=channels, pretrained=fresh and settings.pretrained)

@@ -1,4 +1,4 @@
-"""What a run keeps: its folder, and a checkpoint from which it goes on bit for bit.
+"""The folder of a run, and the checkpoint from which it continues bit for bit.
 
 Every random stream of training is named by seed, epoch and step (`augkit.train.batches`, `augkit.train.loop`), so the
 number of the step is the state of all of them, and the place in the data too.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,46 @@ from augkit.architectures.modes import copied, frozen_modules
 from augkit.core.errors import InputError
 from augkit.core.files import environment, write
 from augkit.core.safe_files import Unreadable, load_safely
+from augkit.train.build import NetworkInput
+from augkit.train.history import EpochRow
 from augkit.train.optimizer import make_optimizer
 from augkit.train.recipe import Recipe
 
 FILE = "checkpoint.pt"
-# What a checkpoint holds, beside 'best', which may be None; one of another program need not hold more than 'model'.
+# Types of a checkpoint's entries, but for 'best', which may be None; one of another program may hold 'model' alone.
 KINDS: dict[str, type] = {
     **dict.fromkeys(("model", "trained", "optimizer", "scaler", "recipe", "input"), dict),
     **{"step": int, "seen": Tensor, "history": list},
 }
 FEW = 16  # channels: a block of oneDNN's widest kernels
+
+
+class Best(TypedDict):
+    """The most accurate weights so far; ``epoch`` counts from 1."""
+
+    accuracy: float
+    epoch: NotRequired[int]
+    model: dict[str, Any]
+
+
+class Checkpoint(TypedDict):
+    """Contents of ``checkpoint.pt``; a typed dict, as `torch.save` writes it.
+
+    Weights and the states of optimizer and scaler are state dicts of torch; ``trained`` are the weights beside their
+    moving average, which is ``model`` then. See `State` for the others, and `augkit.train.build.NetworkInput` for
+    ``input``.
+    """
+
+    model: dict[str, Any]
+    trained: NotRequired[dict[str, Any]]
+    optimizer: NotRequired[dict[str, Any]]
+    scaler: NotRequired[dict[str, Any]]
+    step: NotRequired[int]
+    seen: NotRequired[Tensor]
+    history: NotRequired[list[EpochRow]]
+    best: NotRequired[Best | None]
+    recipe: NotRequired[dict[str, Any]]
+    input: NotRequired[dict[str, Any]]
 
 
 def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:
@@ -74,8 +105,8 @@ class State:
     seen: Tensor
     form: torch.memory_format = torch.contiguous_format
     step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
+    history: list[EpochRow] = field(default_factory=list)
+    best: Best | None = None
 
     @classmethod
     def begin(cls, model: nn.Module, recipe: Recipe, device: torch.device) -> State:
@@ -144,7 +175,7 @@ def _match_buffers(averaged: nn.Module, trained: nn.Module) -> None:
             mine.register_buffer(name, value.clone(), persistent=name in new.state_dict())
 
 
-def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
+def stalled(history: Sequence[EpochRow], patience: int | None) -> bool:
     """Whether the last ``patience`` evaluations brought no better accuracy than those before.
 
     >>> stalled([{"validation_accuracy": value} for value in (0.5, 0.6, 0.6, 0.4)], 2)
@@ -162,9 +193,9 @@ def describe(folder: Path, recipe: Recipe) -> None:
     write(folder / "environment.json", json.dumps({**found, "seed": recipe.seed}, indent=2))
 
 
-def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> None:
+def save(folder: Path, recipe: Recipe, network_input: NetworkInput, state: State) -> None:
     """Write checkpoint and metrics, each whole or not at all."""
-    kept = {
+    kept: Checkpoint = {
         "model": state.result.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
@@ -173,7 +204,7 @@ def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> No
         "history": state.history,
         "best": state.best,
         "recipe": recipe.model_dump(),
-        "input": fits,
+        "input": network_input.to_dict(),
     }
     if state.averaged is not None:
         kept["trained"] = state.model.state_dict()
@@ -209,8 +240,8 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
     return True
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's dict, read safely; whatever of `KINDS` it holds is of that type.
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """A checkpoint, read safely; whatever of `KINDS` it holds is of that type.
 
     Raises:
         InputError: not a checkpoint, or a broken one.
@@ -226,4 +257,4 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             raise InputError(f"'{path}': expected '{key}' to be a {kind.__name__}, got {type(state[key]).__name__}")
     if not all(isinstance(row, dict) for row in state.get("history", ())):
         raise InputError(f"'{path}': expected 'history' to be a list of dicts, one per epoch")
-    return state
+    return cast(Checkpoint, state)

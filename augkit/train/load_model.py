@@ -15,7 +15,7 @@ from augkit.architectures.external import timm_network, torchvision_network
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.core.errors import InputError
 from augkit.core.schema import validate
-from augkit.train.build import build_recipe_model
+from augkit.train.build import NetworkInput, build_recipe_model
 from augkit.train.checkpoint import read_checkpoint
 from augkit.train.recipe import Recipe
 
@@ -92,18 +92,18 @@ def _from_run(path: Path) -> LoadedModel:
     if "recipe" not in state:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
     recipe = validate(Recipe, state["recipe"], str(path))
-    fits = state.get("input", {})
-    if "model" in fits:
-        own = f"'{path}' holds a network of your own ({fits['model']})"
+    kept = state.get("input", {})
+    if "model" in kept:
+        own = f"'{path}' holds a network of your own ({kept['model']})"
         raise InputError(f"{own}; give package.module:callable --weights {path}")
     kinds = {"classes": list, "channels": int, "side": int}
-    if not all(isinstance(fits.get(key), kind) for key, kind in kinds.items()):
+    if not all(isinstance(kept.get(key), kind) for key, kind in kinds.items()):
         raise InputError(f"'{path}': expected a checkpoint of augkit, with 'input'; give MODEL and --weights {path}")
-    model = build_recipe_model(recipe, fits, recipe.seed, fresh=False)
+    given = NetworkInput(list(kept["classes"]), kept["channels"], kept["side"])
+    model = build_recipe_model(recipe, given, recipe.seed, fresh=False)
     fit_weights(model, state["model"], path)
-    classes = list(fits["classes"])
-    data = recipe.data
-    return LoadedModel(model, recipe, data.mean, data.std, fits["side"], len(classes), classes=classes)
+    count, data = len(given.classes), recipe.data
+    return LoadedModel(model, recipe, data.mean, data.std, given.side, count, classes=given.classes)
 
 
 def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:

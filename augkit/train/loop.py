@@ -29,6 +29,7 @@ from augkit.train.build import build_recipe_model, choose_device, describe_input
 from augkit.train.checkpoint import State, describe, restore, stalled
 from augkit.train.distributed import claim_once, joined, local_device, parallel
 from augkit.train.evaluate import Evaluation, autocast, calling, check_measurable, evaluate, measure_model, try_out
+from augkit.train.history import EpochRow, OnEpoch, interval_of
 from augkit.train.mixup import mix_batch
 from augkit.train.optimizer import set_rate
 from augkit.train.recipe import Recipe
@@ -49,7 +50,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     model: nn.Module | None = None,
     loader: Any = None,
     validation_loader: Any = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     on_step: Callable[[int, int], None] | None = None,
     alive: Callable[[], object] | None = None,
 ) -> Run:
@@ -87,8 +88,8 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         check_trainable(model)
     data = loader if loader is not None else dataset or load_recipe_data(recipe)
     with joined(target) as process, deterministic(recipe.train.deterministic):
-        fits = describe_input(recipe, data, model)
-        net = model if model is not None else build_recipe_model(recipe, fits, recipe.seed)
+        network_input = describe_input(recipe, data, model)
+        net = model if model is not None else build_recipe_model(recipe, network_input, recipe.seed)
         held_out = validation_loader if loader is not None else data.validation
         classes = try_out(net, held_out, recipe, target)
         feed = make_feed(data, recipe, target, process, classes)
@@ -98,7 +99,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         state = State.begin(net, recipe, target)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
-        job = TrainJob(recipe, state, feed, held_out, fits, classes, folder, target, process)
+        job = TrainJob(recipe, state, feed, held_out, network_input, classes, folder, target, process)
         evaluation = _train(job, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
@@ -112,7 +113,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
 
 def _train(
     job: TrainJob,
-    on_epoch: Callable[..., None] | None,
+    on_epoch: OnEpoch | None,
     on_step: Callable[..., None] | None,
     alive: Callable[[], object] | None,
 ) -> Evaluation | None:
@@ -191,18 +192,24 @@ def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor 
 def _end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
-    row: dict[str, Any] = {"epoch": number, "step": state.step, "loss": job.finite_loss(rate), "lr": rate}
-    row |= {"seconds": seconds, "images_per_second": (state.step - before) * job.feed.images_per_step / seconds}
+    row: EpochRow = {
+        "epoch": number,
+        "step": state.step,
+        "loss": job.finite_loss(rate),
+        "lr": rate,
+        "seconds": seconds,
+        "images_per_second": (state.step - before) * job.feed.images_per_step / seconds,
+    }
     job.process.align(state.result)
     found = None
     if last or number % recipe.train.evaluate_every == 0:
         found = evaluate(state.result, job.held_out, recipe, job.device, job.process)
-        row |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+        row["validation_accuracy"], row["validation_loss"] = found.accuracy, found.loss
     every = recipe.invariance.every
     if every and (last or number % every == 0) and isinstance(job.held_out, Images):
         shown = sample(job.held_out, recipe.invariance.images)
         measured = measure_model(state.result, recipe, shown, device=job.device)
-        row["shift_information"] = measured.shift_information.to_dict()
+        row["shift_information"] = interval_of(measured.shift_information)
     if recipe.train.patience and "validation_accuracy" in row:
         state.note_best(row["validation_accuracy"])
     state.history.append(row)

@@ -42,7 +42,7 @@ def _page(run: Run, dataset: Dataset) -> str:
     record = RunRecord(
         name=recipe.name,
         seed=run.seed,
-        history=run.history,
+        history=[dict(row) for row in run.history],
         classes=dataset.classes,
         confusion=run.evaluation.confusion.tolist(),
         recipe_yaml=recipe.to_yaml(),

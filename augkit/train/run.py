@@ -1,4 +1,4 @@
-"""What the training loop works on, and what comes out of it."""
+"""A run: in training, and trained."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch import nn
 from augkit.core.errors import AugkitError, DeviceMemoryError, InputError, RunError
 from augkit.core.random_streams import NETWORK, drawing
 from augkit.train.batches import BatchSource
+from augkit.train.build import NetworkInput
 from augkit.train.checkpoint import FILE, State, save
 from augkit.train.distributed import Process
 from augkit.train.evaluate import Evaluation
+from augkit.train.history import EpochRow
 from augkit.train.recipe import Recipe
 
 
@@ -31,18 +33,18 @@ class Run:
     recipe: Recipe
     seed: int
     model: nn.Module
-    history: list[dict[str, Any]]
+    history: list[EpochRow]
     folder: Path | None
     evaluation: Evaluation
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A run in the making.
+    """A run in training.
 
     Attributes:
         held_out: images, or batches of images and labels.
-        fits: the input that the network takes.
+        network_input: images and classes of the network.
         classes: how many the network knows.
     """
 
@@ -50,7 +52,7 @@ class TrainJob:
     state: State
     feed: BatchSource
     held_out: Any
-    fits: dict[str, Any]
+    network_input: NetworkInput
     classes: int
     folder: Path | None
     device: torch.device
@@ -59,7 +61,7 @@ class TrainJob:
     def save(self) -> None:
         """A checkpoint, by the first process and where there is a folder."""
         if self.folder is not None and self.process.first:
-            save(self.folder, self.recipe, self.fits, self.state)
+            save(self.folder, self.recipe, self.network_input, self.state)
 
     @contextlib.contextmanager
     def updating(self, images: int) -> Iterator[None]:
