@@ -192,14 +192,8 @@ def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor 
 def _end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
-    row: EpochRow = {
-        "epoch": number,
-        "step": state.step,
-        "loss": job.finite_loss(rate),
-        "lr": rate,
-        "seconds": seconds,
-        "images_per_second": (state.step - before) * job.feed.images_per_step / seconds,
-    }
+    loss, speed = job.finite_loss(rate), (state.step - before) * job.feed.images_per_step / seconds
+    row = EpochRow(epoch=number, step=state.step, loss=loss, lr=rate, seconds=seconds, images_per_second=speed)
     job.process.align(state.result)
     found = None
     if last or number % recipe.train.evaluate_every == 0:
