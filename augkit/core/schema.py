@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
 
+Tree = dict[str, Any]  # a mapping as YAML has it, not checked yet
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -31,7 +32,7 @@ class Data(BaseModel):
         return value
 
 
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
+def parse_yaml(text: str, source: str) -> Tree:
     """YAML text to a mapping.
 
     Raises:
@@ -51,7 +52,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     return tree
 
 
-def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+def read_yaml(path: Path, kind: str) -> Tree:
     """A YAML file to a mapping; ``kind`` says what it was to be, such as ``recipe``.
 
     Raises:
@@ -79,7 +80,7 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
 
 
-def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
+def validate(model: type[Model], tree: Tree, source: str) -> Model:
     """Check ``tree`` against ``model``.
 
     Raises:
@@ -108,7 +109,7 @@ def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
         raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
 
 
-def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:
     """A copy of ``tree`` with ``dotted.key=value`` set; values are YAML, list indices are numbers.
 
     Raises:

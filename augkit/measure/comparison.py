@@ -86,8 +86,7 @@ class ComparisonRow:
         """For JSON; metrics stand beside the other fields."""
         found = vars(self).copy()
         first = {key: found.pop(key) for key in ("arm", "images", "n_images", "n_seeds")}
-        out: dict[str, Any] = jsonable({**first, **found.pop("metrics"), **found})
-        return out
+        return jsonable({**first, **found.pop("metrics"), **found})
 
 
 @dataclass(frozen=True)

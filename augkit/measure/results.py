@@ -38,8 +38,7 @@ class ImageSetResults:
         found = self.report.to_dict()
         found["settings"] = found["settings"] | {"batch_size": self.batch_size, "notes": list(self.notes)}
         analyses = self.analyses.to_dict() if self.analyses is not None else {}
-        out: dict[str, Any] = jsonable({"data": self.data, **found, **analyses})
-        return out
+        return jsonable({"data": self.data, **found, **analyses})
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class MeasureResults:
 
     @cached_property
     def _json(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"model": self.model, "split": self.split, **self.typical.to_dict()}
+        out = {"model": self.model, "split": self.split, **self.typical.to_dict()}
         if self.ood:
             out["ood"] = {found.data: found.to_dict() for found in self.ood}
         if self.preset is not None:

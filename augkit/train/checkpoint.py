@@ -36,12 +36,15 @@ KINDS: dict[str, type] = {
 FEW = 16  # channels: a block of oneDNN's widest kernels
 
 
+StateDict = dict[str, Any]  # of a module, an optimizer or a scaler of torch
+
+
 class Best(TypedDict):
     """The most accurate weights so far; ``epoch`` counts from 1."""
 
     accuracy: float
     epoch: NotRequired[int]
-    model: dict[str, Any]
+    model: StateDict
 
 
 class Checkpoint(TypedDict):
@@ -52,10 +55,10 @@ class Checkpoint(TypedDict):
     ``input``.
     """
 
-    model: dict[str, Any]
-    trained: NotRequired[dict[str, Any]]
-    optimizer: NotRequired[dict[str, Any]]
-    scaler: NotRequired[dict[str, Any]]
+    model: StateDict
+    trained: NotRequired[StateDict]
+    optimizer: NotRequired[StateDict]
+    scaler: NotRequired[StateDict]
     step: NotRequired[int]
     seen: NotRequired[Tensor]
     history: NotRequired[list[EpochRow]]
