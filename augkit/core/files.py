@@ -1,4 +1,4 @@
-"""Folders and files that are written whole or not at all, and never over something that is there."""
+"""Folders and files that are written whole or not at all, and never replace others unless told to."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, TypedDict
 
 from augkit.core.errors import InputError, WriteError
 
-MARK = "environment.json"  # what tells a folder of ours from anybody else's
+MARK = "environment.json"  # marks a folder that augkit wrote
 
 
 def write(path: Path, save: str | Callable[[Path], Any]) -> None:
-    """Write text, or whatever ``save(path)`` writes, to a new file beside ``path`` and move it there.
+    """Write text, or the file of ``save(path)``, atomically: to a new file beside ``path``, which then replaces it.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; what was there before is intact.
@@ -53,10 +53,10 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Pat
 
 
 def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """See to it that `claim` will do, for commands that must look at something else before anything is replaced.
+    """Check that `claim` will succeed, for commands with further checks to make before anything is replaced.
 
     Raises:
-        InputError: it exists and neither ``resume`` nor ``overwrite`` is asked for; it is a file; ``overwrite``
+        InputError: it exists and neither ``resume`` nor ``overwrite`` is set; it is a file; ``overwrite``
             names a folder that augkit did not write; it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
@@ -78,7 +78,7 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
 
 
 def _empty(folder: Path) -> None:
-    """The mark last, so that what an interrupt leaves can still be told from anybody else's."""
+    """Delete the content, the mark last: after an interrupt the folder can still be recognized."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == MARK):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -103,7 +103,7 @@ class GitState(TypedDict):
 
 
 class Environment(TypedDict):
-    """Command, versions and machine; a typed dict, as it is written to JSON as it is."""
+    """Command, versions and machine; a typed dict, as it is written to JSON unchanged."""
 
     command: str
     versions: dict[str, str | None]

@@ -1,4 +1,4 @@
-"""YAML to checked data: every error names the file and the key, what was expected and what came."""
+"""YAML to checked data: every error names the file, the key, the expected and the given value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Data(BaseModel):
-    """Base of all that a recipe holds: frozen, and closed to keys that it does not know."""
+    """Base of recipes, policies and studies: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

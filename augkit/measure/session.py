@@ -117,7 +117,7 @@ class MeasureSession:
             raise
         except (Unreadable, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise InputError(f"'{file}': cannot be gone on with ({reason}); start anew with --overwrite") from None
+            raise InputError(f"'{file}': cannot be resumed ({reason}); start anew with --overwrite") from None
 
     def measure(self) -> list[ImageSetResults]:
         """Results by image set, the analyses with the first."""

@@ -1,4 +1,4 @@
-"""What a measurement is told: which images, which displacements, which analyses, and how the network is run."""
+"""Settings of a measurement: images, displacements, analyses, and how the network is run."""
 
 from __future__ import annotations
 

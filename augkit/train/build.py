@@ -58,26 +58,30 @@ def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) ->
 
 
 def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
-    """The recipe's network for ``data``, untrained, on the CPU; to see whether it takes what it will be given."""
+    """The recipe's network for ``data``, untrained, on the CPU, for checks before any work."""
     return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
 
 
 def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh: bool = True) -> nn.Module:
     """The recipe's network for the ``given`` input, with the initial weights that ``seed`` names.
 
-    ``fresh`` False leaves out pretrained weights and the file of weights, for a network whose trained weights follow.
+    With ``fresh`` False, neither pretrained weights nor the file of weights are loaded: trained ones will replace them.
 
     Raises:
         InputError: a network that is not known or does not fit; timm is not installed; weights that do not fit.
     """
     settings = recipe.model
-    model = _own(settings, given, seed) if settings.name in NETWORKS else _others(settings, given, seed, fresh)
+    model = (
+        _augkit_network(settings, given, seed)
+        if settings.name in NETWORKS
+        else _external_network(settings, given, seed, fresh)
+    )
     if fresh and settings.weights is not None:
-        _begin_with(model, settings.weights)
+        _load_initial_weights(model, settings.weights)
     return model
 
 
-def _own(settings: ModelSettings, given: NetworkInput, seed: int) -> nn.Module:
+def _augkit_network(settings: ModelSettings, given: NetworkInput, seed: int) -> nn.Module:
     channels, side = given.image()
     return build_model(
         settings.name,
@@ -94,7 +98,7 @@ def _own(settings: ModelSettings, given: NetworkInput, seed: int) -> nn.Module:
     )
 
 
-def _others(settings: ModelSettings, given: NetworkInput, seed: int, fresh: bool) -> nn.Module:
+def _external_network(settings: ModelSettings, given: NetworkInput, seed: int, fresh: bool) -> nn.Module:
     package, _, name = settings.name.partition(":")
     classes, (channels, _) = len(given.classes), given.image()
     with seeded(seed):
@@ -107,8 +111,8 @@ def _others(settings: ModelSettings, given: NetworkInput, seed: int, fresh: bool
     return model if settings.downsample is None else antialias(model, method=settings.downsample)
 
 
-def _begin_with(model: nn.Module, path: str) -> None:
-    """Load the weights of ``path``, without those of final layers, auxiliary ones too, that have other classes."""
+def _load_initial_weights(model: nn.Module, path: str) -> None:
+    """Load the weights in ``path``; final layers, auxiliary ones too, with another number of classes keep their own."""
     own = model.state_dict()
     state = dict(unwrapped(read_weights(path), own))
     final = final_layer(model)
@@ -122,7 +126,7 @@ def _begin_with(model: nn.Module, path: str) -> None:
 
 
 def reading_of(data: DataSettings) -> Reading:
-    """How encoded images are read."""
+    """The settings for reading encoded images."""
     return Reading(
         image_size=data.image_size,
         channels=data.channels,
@@ -158,7 +162,7 @@ def load_recipe_data(recipe: Recipe) -> Dataset:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; a GPU if there is one when None.
+    """The ``device`` as torch has it; a GPU if there is one when None.
 
     Raises:
         InputError: there is no such device here.

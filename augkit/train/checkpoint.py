@@ -1,7 +1,7 @@
 """The folder of a run, and the checkpoint from which it continues bit for bit.
 
 Every random stream of training is named by seed, epoch and step (`augkit.train.batches`, `augkit.train.loop`), so the
-number of the step is the state of all of them, and the place in the data too.
+number of the step is the state of all of them, and of the position in the data.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from augkit.train.optimizer import make_optimizer
 from augkit.train.recipe import Recipe
 
 FILE = "checkpoint.pt"
-# Types of a checkpoint's entries, but for 'best', which may be None; one of another program may hold 'model' alone.
-KINDS: dict[str, type] = {
+# Types of a checkpoint's entries, without 'best', which may be None; a file of another program may hold 'model' alone.
+ENTRY_TYPES: dict[str, type] = {
     **dict.fromkeys(("model", "trained", "optimizer", "scaler", "recipe", "input"), dict),
     **{"step": int, "seen": Tensor, "history": list},
 }
@@ -68,7 +68,7 @@ class Checkpoint(TypedDict):
 
 
 def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:
-    """Of images and weights in training: channels last where the recipe asks for it and it can be trusted.
+    """The memory format of images and weights in training: channels last where the recipe says so and it is safe.
 
     On a CPU oneDNN's gradient of a strided 1x1 convolution of few channels writes past its buffer in that format, which
     is a crash or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035).
@@ -89,7 +89,7 @@ class State:
 
     Attributes:
         model: the weights that are trained.
-        optimizer, scaler: theirs; the scaler does nothing but in float16.
+        optimizer, scaler: for these weights; the scaler works in float16 only.
         averaged: their moving average, or None.
         step: updates so far.
         frozen: modules that stay in ``eval()`` while the others are trained.
@@ -128,7 +128,7 @@ class State:
         return state
 
     def begin_epoch(self) -> None:
-        """Forget the losses of the epoch before."""
+        """Reset the sum of losses."""
         self.seen[:2], self.seen[2] = 0.0, math.inf
 
     def count(self, loss: Tensor, images: int) -> None:
@@ -160,8 +160,8 @@ class State:
             else:
                 _match_buffers(self.averaged, self.model)
 
-    def note_best(self, accuracy: float) -> None:
-        """Keep the weights if no earlier ones were as accurate."""
+    def keep_best(self, accuracy: float) -> None:
+        """Keep a copy of the weights if they are the most accurate so far."""
         if self.best is None or accuracy > self.best["accuracy"]:
             state = self.result.state_dict()
             # What a module of the user's own adds by `get_extra_state` need not be a tensor.
@@ -216,7 +216,7 @@ def save(folder: Path, recipe: Recipe, network_input: NetworkInput, state: State
 
 
 def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) -> bool:
-    """Take up the checkpoint in ``folder``; whether there was one.
+    """Restore the checkpoint in ``folder``, and return whether there was one.
 
     Raises:
         InputError: it is of another recipe or seed, or cannot be read.
@@ -244,7 +244,7 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """A checkpoint, read safely; whatever of `KINDS` it holds is of that type.
+    """A checkpoint, read safely; its entries have the types of `ENTRY_TYPES`.
 
     Raises:
         InputError: not a checkpoint, or a broken one.
@@ -255,7 +255,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({error})") from None
     if not isinstance(state, dict) or "model" not in state:
         raise InputError(f"'{path}': expected a dict with 'model', a state dict")
-    for key, kind in KINDS.items():
+    for key, kind in ENTRY_TYPES.items():
         if key in state and not isinstance(state[key], kind):
             raise InputError(f"'{path}': expected '{key}' to be a {kind.__name__}, got {type(state[key]).__name__}")
     if not all(isinstance(row, dict) for row in state.get("history", ())):

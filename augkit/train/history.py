@@ -1,7 +1,7 @@
-"""A row of a run's history: what one epoch gave.
+"""A row of a run's history: the results of one epoch.
 
 A typed dict and no dataclass, since rows are written to ``metrics.jsonl`` and ``checkpoint.pt`` as they are, and
-callbacks of users get them so.
+users' callbacks receive them.
 """
 
 from __future__ import annotations

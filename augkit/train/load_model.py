@@ -1,4 +1,4 @@
-"""MODEL, wherever a command takes one, to a network with what is known about its input."""
+"""Load the network that MODEL names on a command line, with what is known about its input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Make = Callable[[int | None], nn.Module]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network, with what is known about it; None where it is not.
+    """A network and facts about it, None where they are unknown.
 
     Attributes:
         model: gives logits ``(B, K)``.
@@ -58,10 +58,9 @@ def load_model(source: str, weights: str | Path | None = None, *, strict: bool =
         source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, or
             ``package.module:callable``, called without arguments.
         weights: a file with a state dict, see `augkit.architectures.weights.read_weights`; without it the networks of
-            torchvision, timm and callables come as they are built, which is untrained for the first two. Those two are
-            built with as many classes as the weights have.
-        strict: the weights must be those of the network; otherwise those that fit are taken, and ``notes`` of what is
-            returned says which were not.
+            torchvision, timm and callables are returned as built, untrained for the first two. Those two are built
+            with as many classes as the weights have.
+        strict: refuse weights that do not all fit; otherwise load those that fit, and list the others in ``notes``.
 
     Raises:
         InputError: nothing of that name, or weights that do not fit, with the keys.

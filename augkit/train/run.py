@@ -27,7 +27,7 @@ from augkit.train.recipe import Recipe
 class Run:
     """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
 
-    ``model`` is in ``eval()``; ``evaluation`` is its own on the validation split.
+    ``model`` is in ``eval()``; ``evaluation`` is that of the validation split.
     """
 
     recipe: Recipe
@@ -45,12 +45,12 @@ class TrainJob:
     Attributes:
         held_out: images, or batches of images and labels.
         network_input: images and classes of the network.
-        classes: how many the network knows.
+        classes: how many the network has.
     """
 
     recipe: Recipe
     state: State
-    feed: BatchSource
+    batches: BatchSource
     held_out: Any
     network_input: NetworkInput
     classes: int
@@ -65,11 +65,11 @@ class TrainJob:
 
     @contextlib.contextmanager
     def updating(self, images: int) -> Iterator[None]:
-        """An update with that many images: what the network draws in it, such as dropout, is named by its number.
+        """Context of one update, whose number names the random stream of the network's own draws, such as dropout.
 
         Raises:
             DeviceMemoryError: they do not fit into memory.
-            InputError: the network cannot be trained on them, as what it does in training alone may show.
+            InputError: the network fails on them in training mode.
         """
         step = self.state.step
         try:
@@ -82,7 +82,7 @@ class TrainJob:
                 raise InputError(
                     "model: it keeps tensors of the update before with their gradients; detach() what forward keeps"
                 ) from error
-            # Later ones have another cause, such as a process that is lost; but for batch norm of a single image.
+            # After the first update the cause is another, such as a lost process; except batch norm of a single image.
             if isinstance(error, AugkitError) or (step and not isinstance(error, ValueError)):
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -159,12 +159,12 @@ def test_channels_follow_the_images_or_the_wish(tmp_path: Path) -> None:
         load_dataset("digits", channels=2)
 
 
-def test_arrays_of_colour_become_grey_as_pillow_does(tmp_path: Path) -> None:
+def test_arrays_of_color_become_grey_as_pillow_does(tmp_path: Path) -> None:
     from augkit.data import Images
 
-    colour = noise(0, (5, 5, 3))
-    grey = Images(torch.from_numpy(colour).permute(2, 0, 1)[None], None).with_channels(1)
-    expected = np.asarray(Image.fromarray(colour).convert("L")).astype(int)
+    color = noise(0, (5, 5, 3))
+    grey = Images(torch.from_numpy(color).permute(2, 0, 1)[None], None).with_channels(1)
+    expected = np.asarray(Image.fromarray(color).convert("L")).astype(int)
     assert np.abs(grey.images[0, 0].numpy() - expected).max() <= 1
 
 

@@ -32,7 +32,7 @@ from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.probes import LayerVariability
 from augkit.invariance.probes.outputs import rotation_probabilities
 from augkit.train.distributed import Process
-from augkit.train.evaluate import asking, labelled_batches, log_probabilities
+from augkit.train.evaluate import inference, labelled_batches, log_probabilities
 from augkit.train.recipe import Recipe
 
 Columns = dict[str, np.ndarray]
@@ -80,7 +80,7 @@ def read(
 def read_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
     """Of a network with a task of its own: which test images it answers right, image by image."""
     hits = []
-    with asking(model, recipe, device):
+    with inference(model, recipe, device):
         for shown, labels in labelled_batches(images, recipe, device, Process()):
             hits.append(log_probabilities(model, as_float(shown), recipe).argmax(-1) == labels)
     return {f"{TYPICAL}|correct": torch.cat(hits).float().cpu().numpy()}
