@@ -16,9 +16,7 @@ def heartbeat_hook(alive: Callable[[], object] | None, model: nn.Module | None) 
         yield
         return
 
-    def call(
-        network: nn.Module, images: object
-    ) -> None:  # returns None: a hook's return value would replace the images
+    def call(network: nn.Module, images: object) -> None:  # a return value would replace the images
         alive()
 
     hook = model.register_forward_pre_hook(call)
