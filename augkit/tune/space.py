@@ -124,8 +124,22 @@ class Space:
         return validate(Recipe, tree, f"recipe {self.recipe.name}")
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
-        """The values of a trial; numbers have three significant digits, so that a recipe reads well and repeats."""
-        return {key: rounded(trial._suggest(key, r.distribution()), r) for key, r in self.ranges.items()}
+        """The values of a trial; numbers have three significant digits, so that a recipe reads well and repeats.
+
+        Raises:
+            InputError: Optuna was given values of another kind for a field, in line or in a trial that it added.
+        """
+        values: dict[str, Value] = {}
+        for key, searched in self.ranges.items():
+            try:
+                values[key] = rounded(trial._suggest(key, searched.distribution()), searched)
+            except ValueError as error:
+                reason = str(error).rstrip(".")
+                raise InputError(
+                    f"trial {trial.number}: '{key}' has a value of another kind, put in line or added by Optuna itself"
+                    f" ({reason}); run again where it was in line, or name another --study"
+                ) from error
+        return values
 
     def architecture(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """What names the control of these values: those of the network."""

@@ -154,7 +154,7 @@ def test_what_is_the_same_recipe_is_trained_once(tuning: TuneContext, monkeypatc
     tuning.terms = SimpleNamespace(goal=Goal(), control_values=lambda architecture: {"optim.lr": 0.2})  # type: ignore[assignment]
     tuning.display, tuning.phases = SimpleNamespace(line=lambda text: None), {}  # type: ignore[assignment]
     monkeypatch.setattr("augkit.tune.finals.optuna_study.completed", lambda study: trials)
-    monkeypatch.setattr("augkit.tune.finals.optuna_study.candidates", lambda done, *rest: done)
+    monkeypatch.setattr("augkit.tune.finals.selection.candidates", lambda done, *rest: done)
     monkeypatch.setattr("augkit.tune.finals._finalist", lambda tuning, name, recipe: Finalist(name, recipe, [], []))
     found = retrain(tuning)
     controls = [f.recipe for f in found.values() if f.trial is None]
