@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from augkit.invariance import CarryOver, Estimate
-from augkit.measure.comparison import ComparisonRow
 
 COLUMNS = {
     "accuracy": ("accuracy, %", 100.0, 1),
@@ -22,7 +22,7 @@ WIDE = 134  # characters in which all columns have room
 FOR_WIDE = ("js", "kappa")
 
 
-def cells(row: ComparisonRow) -> list[str]:
+def cells(row: dict[str, Any]) -> list[str]:
     """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
     out = [row["arm"], row["images"]]
     for key, (_, factor, digits) in COLUMNS.items():
@@ -40,7 +40,7 @@ def headings() -> list[str]:
     return ["recipe", "images", *(title for title, _, _ in COLUMNS.values())]
 
 
-def print_table(rows: Sequence[ComparisonRow]) -> None:
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """The table on standard output, value over its 95 % interval; a narrow terminal gets fewer columns."""
     from rich import box
     from rich.console import Console
@@ -74,7 +74,7 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
         print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
 
 
-def html_table(rows: Sequence[ComparisonRow]) -> str:
+def html_table(rows: Sequence[dict[str, Any]]) -> str:
     """The table as HTML."""
     head = "".join(f"<th>{escape(title)}</th>" for title in headings())
     body = ""
