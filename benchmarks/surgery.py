@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.only is None or name.partition(":")[2] in options.only:
             rows.append(measure(family, name, side, images))
             print(json.dumps(rows[-1])[:200], file=sys.stderr)
-    results = environment(rows=rows, images=len(images))
+    results: dict[str, Any] = {**environment(), "rows": rows, "images": len(images)}
     results["command"] = results["command"].replace("python -m surgery.py", "python benchmarks/surgery.py")
     results["versions"]["timm"] = timm.__version__
     write(options.output / "surgery.json", json.dumps(results, indent=2, allow_nan=False) + "\n")

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+
+from augkit.data import Dataset
 
 
 def noise(seed: int, shape: tuple[int, ...] = (8, 8, 3)) -> np.ndarray:
@@ -51,3 +54,14 @@ def write_parquet(
 
 def cells(first: int, count: int, shape: tuple[int, ...] = (8, 8, 3)) -> list[dict[str, Any]]:
     return [{"bytes": encoded(noise(first + k, shape)), "path": f"{k}.png"} for k in range(count)]
+
+
+def pixels(seed: int, shape: tuple[int, ...] = (8, 8, 3)) -> torch.Tensor:
+    """`noise` as ``(C, H, W)``."""
+    array = torch.from_numpy(noise(seed, shape))
+    return array.permute(2, 0, 1) if array.ndim == 3 else array[None]
+
+
+def sizes(dataset: Dataset) -> list[int]:
+    """How many images the three splits have."""
+    return [len(part) for part in (dataset.train, dataset.validation, dataset.open_test())]

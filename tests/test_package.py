@@ -1,12 +1,15 @@
-"""The package as a whole: its layers, its weight, its names, its README."""
+"""The package as a whole: import order, weight of imports, public names, sizes of files, private names of others."""
 
 from __future__ import annotations
 
 import ast
 import doctest
+import graphlib
 import importlib
 import subprocess
 import sys
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,65 @@ ROWS = [
 ]
 ROW = {name: k for k, names in enumerate(ROWS) for name in names}
 MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))
+FILES = {
+    ".".join(("augkit", *module.parts)).removesuffix(".__init__"): (ROOT / module).with_suffix(".py")
+    for module in MODULES
+}
+# Of these, what a package imports by itself; the rest waits until it is used.
+HEAVY = ["optuna", "albumentations", "matplotlib", "kornia", "torch", "numpy", "PIL", "sklearn", "pydantic", "rich"]
+HEAVY += ["torchvision", "timm", "numba", "jinja2"]
+WEIGHT: dict[str, set[str]] = {
+    "augkit": set(),
+    "augkit.core": set(),
+    "augkit.core.errors": set(),
+    "augkit.core.files": set(),
+    "augkit.core.schema": {"pydantic"},
+    "augkit.augment": set(),
+    "augkit.architectures": {"torch", "numpy"},
+    "augkit.data": {"torch", "numpy", "PIL"},
+    "augkit.invariance": {"torch", "numpy"},
+    "augkit.train": set(),
+    "augkit.train.recipe": {"torch", "numpy", "pydantic"},
+    "augkit.adapters": set(),
+    "augkit.measure": set(),
+    "augkit.preview": set(),
+    "augkit.tune": set(),
+    "augkit.compare": set(),
+}
+LONGEST = 400  # lines of a file
+LONGER = {
+    "benchmarks/quality.py",
+    "tests/architectures/test_polyphase.py",
+    "tests/architectures/test_surgery.py",
+    "tests/augment/test_ops.py",
+    "tests/augment/test_resample.py",
+    "tests/compare/study/report/test_page.py",
+    "tests/core/jobs/test_cluster.py",
+    "tests/invariance/certificate/test_certificate.py",
+    "tests/invariance/probes/test_probes.py",
+    "tests/invariance/test_measurement.py",
+}
+UNTYPED_DICTS = 231
+# Each says why where it is used.
+PRIVATE = {
+    "augkit.architectures.downsampling": {"_C", "_functorch"},
+    "augkit.architectures.strided": {"_load_from_state_dict"},
+    "augkit.architectures.surgery": {"_surgery_report"},
+    "augkit.augment.backends.values": {"_C", "_functorch", "_current_level"},
+    "augkit.augment.compose": {"_apply"},
+    "augkit.augment.whole_images": {"_draw"},
+    "augkit.compare.__main__": {"_group_actions"},
+    "augkit.compare.study.queue": {"_storage"},
+    "augkit.core.cli": {"_ArgumentGroup"},
+    "augkit.core.jobs.liveness": {"_storage", "_trial_id"},
+    "augkit.core.jobs.worker": {"_storage"},
+    "augkit.invariance.certificate.module_rules": {"_forward_hooks", "_forward_pre_hooks"},
+    "augkit.invariance.certificate.trace": {"_version"},
+    "augkit.invariance.layers.hooks": {"_version"},
+    "augkit.tune.__main__": {"_actions"},
+    "augkit.tune.dashboard": {"_trial_id"},
+    "augkit.tune.space": {"_suggest"},
+}
 
 
 def top(module: str) -> str:
@@ -57,11 +119,75 @@ def test_no_module_lies_loose() -> None:
     assert [str(m) for m in MODULES if len(m.parts) == 1] == ["__init__"]
 
 
-def test_import_is_light() -> None:
-    heavy = ["optuna", "albumentations", "matplotlib", "kornia", "torch", "sklearn", "pydantic"]
-    code = f"import sys, augkit; print([name for name in {heavy} if name in sys.modules])"
+def top_level_imports(module: str) -> set[str]:
+    """Modules of augkit that are imported when ``module`` is; those for type checkers alone left out."""
+    found: set[str] = set()
+
+    def visit(body: Sequence[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+                visit([*node.body, *node.orelse])
+            elif isinstance(node, ast.Try):
+                visit(node.body)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("augkit"):
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                found.update(name if name in FILES else str(node.module) for name in inner)
+            elif isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names if alias.name in FILES)
+
+    visit(ast.parse(FILES[module].read_text()).body)
+    return found - {module}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sorter = graphlib.TopologicalSorter({module: top_level_imports(module) for module in FILES})
+    sorter.prepare()  # raises CycleError, which names the modules of a circle
+
+
+@pytest.mark.parametrize(("module", "needed"), WEIGHT.items(), ids=WEIGHT)
+def test_a_package_imports_only_what_it_needs(module: str, needed: set[str]) -> None:
+    code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert set(out.stdout.split()) <= needed
+
+
+def test_type_checkers_of_users_see_the_types() -> None:
+    assert (ROOT / "py.typed").is_file()
+    built = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert built["packages"] == ["augkit"]  # with all its files
+    assert not {"exclude", "include", "only-include"} & set(built)
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    files = [path for folder in ("augkit", "tests", "benchmarks") for path in (ROOT.parent / folder).rglob("*.py")]
+    long = {str(path.relative_to(ROOT.parent)) for path in files if len(path.read_text().splitlines()) > LONGEST}
+    assert long <= LONGER
+
+
+def test_untyped_dicts_stay_at_the_edges() -> None:
+    """JSON, YAML and the files of torch come and go as ``dict[str, Any]``; results within augkit have types."""
+    count = sum(path.read_text().count("dict[str, Any]") for path in FILES.values())
+    assert count <= UNTYPED_DICTS
+
+
+def test_private_names_of_others_are_used_only_where_no_public_way_exists() -> None:
+    used = {module: private_names(path) - PRIVATE.get(module, set()) for module, path in FILES.items()}
+    assert {module: found for module, found in used.items() if found} == {}
+
+
+def private_names(path: Path) -> set[str]:
+    """Private attributes that a file takes from other objects than its own, but for those of namedtuple."""
+    tree = ast.parse(path.read_text())
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    taken = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    }
+    return taken - defined - {"_replace", "_asdict"}
 
 
 def test_public_names_are_those_listed() -> None:

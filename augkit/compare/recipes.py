@@ -20,13 +20,12 @@ from augkit.measure.comparison import (
     carried_over,
     closing_table,
     conclusion,
-    measure_run,
     open_test_sets,
 )
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.checkpoint import FILE as CHECKPOINT
 from augkit.train.checkpoint import read_checkpoint, stalled
-from augkit.train.evaluate import check_measurable
+from augkit.train.evaluate import check_measurable, measure_model
 from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe
 
@@ -150,7 +149,10 @@ def _finish(
     arms = [
         RunGroup(
             name,
-            [{key: measure_run(runs[name, s], images, device=target) for key, images in sets.items()} for s in seeds],
+            [
+                {key: measure_model(run.model, run.recipe, images, device=target) for key, images in sets.items()}
+                for run in (runs[name, s] for s in seeds)
+            ],
         )
         for name in names
     ]

@@ -1,4 +1,4 @@
-"""What all commands share: arguments, one-line errors, exit codes, JSON, progress.
+"""Arguments, one-line errors, exit codes and JSON of all commands.
 
 Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted. Standard output carries the result alone; progress
 goes to standard error.
@@ -19,19 +19,19 @@ from typing import Any, NoReturn, Protocol
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.ranks import rank
 
-_MADE: list[Path] = []  # folders that nobody named
+_MADE: list[Path] = []  # by `new_folder`, in this process
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with the line that goes on from what was done."""
+    """Ctrl-C; the message is the command that continues the work."""
 
 
 class HelperInterrupted(KeyboardInterrupt):
-    """Ctrl-C where only help was given: the same command helps again."""
+    """Ctrl-C in a process that joined the work of another; the same command joins it again."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all of ours."""
+    """A parser that raises InputError, which is printed as one line."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see python -m augkit.{self.prog.rpartition('.')[2]} --help)")
@@ -55,9 +55,9 @@ def make_parser(name: str, description: str, example: str) -> Parser:
 
 
 def add_writing(parser: Parser) -> None:
-    """Flags of commands that write a folder which can be gone on with."""
-    parser.add_argument("--resume", action="store_true", help="go on with what stands in --output")
-    parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
+    """Add the flags of commands that write a folder and can resume it."""
+    parser.add_argument("--resume", action="store_true", help="continue the work in --output")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of augkit in --output")
 
 
 class FlagGroup(Protocol):
@@ -169,7 +169,7 @@ def new_folder(kind: str) -> Path:
 
 
 def without_place(words: Sequence[str]) -> list[str]:
-    """The words of a command, but for those that say where it writes."""
+    """The words of a command without --output, --resume and --overwrite."""
     left, kept = iter(words), []
     for word in left:
         if word == "--output":
@@ -180,7 +180,7 @@ def without_place(words: Sequence[str]) -> list[str]:
 
 
 def interrupted(name: str, words: Sequence[str], folder: Path) -> Interrupted:
-    """Ctrl-C, with the line that goes on: the words as typed, and the folder."""
+    """The exception for a Ctrl-C; its message is the command as typed, with the folder and --resume."""
     line = [*without_place(words), "--output", str(folder), "--resume"]
     return Interrupted(f"python -m augkit.{name} {shlex.join(line)}")
 
@@ -204,7 +204,7 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
         print("augkit: interrupted; nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output left, as `| head` does; a second error at exit would help nobody.
+        # The reader of the output is gone, as after `| head`; closing avoids a second error at exit.
         sys.stderr.close()
         return 1
     finally:

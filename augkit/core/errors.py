@@ -1,4 +1,4 @@
-"""Every error that augkit raises on purpose. Each is one line: what was expected, what came, how to mend it.
+"""Every error that augkit raises on purpose. Each is one line: expected, got, remedy.
 
 AugkitError                 exit code 1
 ├── RunError                a run that started and failed (also a RuntimeError)
@@ -27,12 +27,12 @@ class AugkitError(Exception):
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        """``message`` becomes one line, whatever the input that it quotes holds."""
+        """``message`` becomes one line, even if it quotes input with line breaks."""
         super().__init__(" ".join(str(message).splitlines()))
 
 
 class RunError(AugkitError, RuntimeError):
-    """A run that was well specified and failed all the same, such as a loss that became NaN."""
+    """A run that failed although its input was valid, such as a loss that became NaN."""
 
 
 class DeviceMemoryError(RunError):
@@ -43,11 +43,11 @@ class DeviceMemoryError(RunError):
 
 
 class WriteError(RunError):
-    """A file that could not be written: the disk is full, or the folder is not ours."""
+    """A file that could not be written: the disk is full, or the folder is not writable."""
 
 
 class InputError(AugkitError, ValueError):
-    """Input that cannot be used. The message says what was expected, what came and how to mend it."""
+    """Input that cannot be used. The message says what was expected, what was given and how to correct it."""
 
     exit_code = 2
 
@@ -61,7 +61,7 @@ class OddMapWarning(UserWarning):
 
 
 class BackendWarning(UserWarning):
-    """A fast path failed on a device or was wrong there; a slower one stands in, and results are right."""
+    """A fast path failed on a device or was wrong there; a slower one replaces it, and results are right."""
 
 
 def check_whole(name: str, value: object, least: int) -> None:

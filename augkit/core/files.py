@@ -1,4 +1,4 @@
-"""Folders and files that are written whole or not at all, and never over something that is there."""
+"""Folders and files that are written whole or not at all, and never replace others unless told to."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from augkit.core.errors import InputError, WriteError
 
-MARK = "environment.json"  # what tells a folder of ours from anybody else's
+MARK = "environment.json"  # marks a folder that augkit wrote
 
 
 def write(path: Path, save: str | Callable[[Path], Any]) -> None:
-    """Write text, or whatever ``save(path)`` writes, to a new file beside ``path`` and move it there.
+    """Write text, or the file of ``save(path)``, atomically: to a new file beside ``path``, which then replaces it.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; what was there before is intact.
@@ -53,10 +53,10 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Pat
 
 
 def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """See to it that `claim` will do, for commands that must look at something else before anything is replaced.
+    """Check that `claim` will succeed, for commands with further checks to make before anything is replaced.
 
     Raises:
-        InputError: it exists and neither ``resume`` nor ``overwrite`` is asked for; it is a file; ``overwrite``
+        InputError: it exists and neither ``resume`` nor ``overwrite`` is set; it is a file; ``overwrite``
             names a folder that augkit did not write; it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
@@ -78,7 +78,7 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
 
 
 def _empty(folder: Path) -> None:
-    """The mark last, so that what an interrupt leaves can still be told from anybody else's."""
+    """Delete the content, the mark last: after an interrupt the folder can still be recognized."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == MARK):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -86,11 +86,36 @@ def _empty(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def environment(**extra: Any) -> dict[str, Any]:
-    """Versions and machine, for `environment.json` and for results."""
+class Machine(TypedDict):
+    """Hardware that a result was made on."""
+
+    system: str
+    cpus: int | None
+    threads: int
+    gpu: str | None
+
+
+class GitState(TypedDict):
+    """The commit of the working folder, and whether files that git follows differ from it."""
+
+    commit: str
+    changed: bool
+
+
+class Environment(TypedDict):
+    """Command, versions and machine; a typed dict, as it is written to JSON unchanged."""
+
+    command: str
+    versions: dict[str, str | None]
+    machine: Machine
+    git: GitState | None
+
+
+def environment() -> Environment:
+    """The environment of this process, for `environment.json` and for results."""
     import torch
 
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("augkit", "torch", "torchvision", "kornia", "optuna", "albumentations", "numpy", "numba"):
         try:
             versions[package] = version(package)
@@ -98,7 +123,7 @@ def environment(**extra: Any) -> dict[str, Any]:
             versions[package] = None
     return {
         "command": " ".join(["python -m", *_command()]),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions,
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpus": os.cpu_count(),
@@ -106,12 +131,11 @@ def environment(**extra: Any) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "git": _git(),
-        **extra,
     }
 
 
-def _git() -> dict[str, Any] | None:
-    """The commit of the working folder, and whether files that git follows differ from it; None outside of git."""
+def _git() -> GitState | None:
+    """The state of the working folder; None outside of git."""
     try:
         commit, changes = (
             subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -11,7 +11,7 @@ from typing import Any
 class Display:
     """Progress on standard error: a bar with the stage, the best so far and the time left; lines where no terminal.
 
-    ``total`` is in seconds' worth of work of any unit; what counts is that `advance` adds up to it.
+    ``total`` is an amount of work in any unit; the calls of `advance` add up to it.
     """
 
     def __init__(self, total: float, *, quiet: bool = False) -> None:
@@ -61,13 +61,13 @@ class Display:
             self.view.stop()
 
     def begin(self, total: float, done: float) -> None:
-        """Say how much work there is, where that was not known before, and how much an earlier session did."""
+        """Set the total amount of work, once it is known, and the amount that an earlier session did."""
         self.total, self.started = total, time.monotonic()
         self.bar.update(self.task, total=total)
         self.skip(done)
 
     def stage(self, text: str) -> None:
-        """What is being done now."""
+        """Show what is being done now."""
         self.bar.update(self.task, description=text)
         if not self.live:
             self.line(f"[{self.clock()}] {text}")
@@ -78,20 +78,20 @@ class Display:
         self.bar.update(self.task, completed=self.done)
 
     def skip(self, amount: float) -> None:
-        """Count work that an earlier session did; it says nothing about the speed of this one."""
+        """Count work that an earlier session did, without effect on the estimated speed."""
         self.skipped += amount
         self.advance(amount)
 
     def panel(self, rows: Sequence[str]) -> None:
-        """Lines above the bar that change, such as what each worker does; nothing where there is no terminal."""
+        """Show changing lines above the bar, such as the state of each worker; on a terminal only."""
         self.rows = list(rows)
 
     def best(self, text: str) -> None:
-        """The best so far."""
+        """Show the best result so far."""
         self.bar.update(self.task, best=text)
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line above the bar."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def clock(self) -> str:

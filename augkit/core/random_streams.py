@@ -1,4 +1,4 @@
-"""Random streams that a run names instead of saving, and algorithms that give the same numbers twice."""
+"""Named random streams, whose states need not be saved, and deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-# Names of random streams: of the data's order, of augmentation, of mixing; of what the network draws itself, such as
-# dropout; of what a loader of one's own draws; of what a network draws while it is evaluated, or measured.
+# Names of random streams: order of the data, augmentation, mixing, the network's own draws in training (dropout), a
+# user's loader, the network's own draws in evaluation, and in measurements.
 ORDER, AUGMENTATION, MIXING, NETWORK, LOADING, EVALUATION, MEASUREMENT = range(1, 8)
 
 CPU = torch.device("cpu")
@@ -26,16 +26,16 @@ def random_stream(seed: int, name: int, place: int, rank: int = 0) -> int:
 def drawing(
     device: torch.device, seed: int, name: int, place: int = 0, rank: int = 0
 ) -> contextlib.AbstractContextManager[None]:
-    """`seeded` with the random stream of that name: what draws from global random numbers draws from it."""
+    """`seeded` with the random stream of that name."""
     return seeded(random_stream(seed, name, place, rank), device)
 
 
 @contextlib.contextmanager
 def seeded(number: int, device: torch.device = CPU) -> Iterator[None]:
-    """Global random numbers are those that ``number`` begins, for as long as the context lasts.
+    """Seed the global random number generators with ``number`` within the context.
 
     For code that takes no generator: dropout and its like in a network, samplers and transforms of a loader. These
-    are torch's numbers on the CPU and on ``device``, numpy's, and Python's; afterwards they go on where they were.
+    are torch's numbers on the CPU and on ``device``, numpy's, and Python's; afterwards their states are restored.
     """
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (others draw from it)
     with _seeded_device(device, number):
@@ -58,7 +58,7 @@ def _seeded_device(device: torch.device, number: int) -> Iterator[None]:
         yield
         return
     module = torch.get_device_module(device)
-    which = () if device.type == "mps" else (device,)  # which there is one of
+    which = () if device.type == "mps" else (device,)  # there is only one
     before = module.get_rng_state(*which)
     with module.device(device) if which else contextlib.nullcontext():
         module.manual_seed(number)
@@ -70,12 +70,12 @@ def _seeded_device(device: torch.device, number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Where ``wanted``, only algorithms that give the same numbers twice, for as long as the context lasts."""
+    """Where ``wanted``, use only deterministic algorithms within the context."""
     if not wanted:
         yield
         return
     before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS wants to be told
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:

@@ -1,8 +1,9 @@
-"""Several processes that train together: which one this is, and draws of its own for each.
+"""Processes that train together: the rank of this one, and different random draws for each.
 
 Processes that were seeded alike, as by Lightning's ``seed_everything`` or by one ``torch.manual_seed`` under torchrun,
-draw alike from torch's global state. What augkit draws from there goes through here, so that no two ranks augment alike
-and a run repeats. A ``generator`` that is passed is taken as it is: pass one, seeded alike, where ranks must share.
+draw alike from torch's global state. Augkit passes its draws from there through `draws_of_rank`, so that no two ranks
+augment alike and a run repeats. An explicit ``generator`` is used unchanged: pass one, seeded alike, where ranks must
+share.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ def place_among_processes() -> tuple[int, int]:
     """The rank of this process and the number of processes that train together; ``(0, 1)`` where it is alone.
 
     From ``torch.distributed`` where it is initialised, else from what torchrun or Lightning set in the environment,
-    which the workers of a DataLoader inherit whatever started them.
+    which the workers of a DataLoader inherit under any start method.
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     count = _number("WORLD_SIZE", 1)
     if count <= 1:
         return 0, 1
-    # Lightning tells node and local rank alone; all that matters here is that no two processes have the same number.
+    # Lightning sets only the node rank and the local rank; any numbering without duplicates will do.
     return _number("RANK", _number("NODE_RANK", 0) * 1024 + _number("LOCAL_RANK", 0)), count
 
 

@@ -31,7 +31,7 @@ class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever w
     """Why a file cannot be read, in a few words."""
 
     def __init__(self, error: BaseException | str) -> None:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()  # without colours
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()  # without escape codes of terminals
         if unsupported := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", text):
             text = f"it holds {unsupported[1]}"
         elif built := re.search(r"Can only build .* but got <class '([\w.]+)", text):
@@ -64,13 +64,13 @@ def the_file(path: str | Path) -> Path:
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether a file begins as those of safetensors do, whatever its name: the length of a header, then JSON."""
+    """Whether a file starts like those of safetensors, under any name: the length of a header, then JSON."""
     head = _head(file)
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < HEADER
 
 
 def load_safely(file: Path, device: torch.device | str = "cpu") -> Any:
-    """What is in a file of `torch.save`; its tensors on ``device``.
+    """The content of a file of `torch.save`, with its tensors on ``device``.
 
     Raises:
         Unreadable: it is none, it is broken, or it holds other types than those above, which are named.
@@ -79,7 +79,7 @@ def load_safely(file: Path, device: torch.device | str = "cpu") -> Any:
         warnings.simplefilter("ignore")  # about archives of TorchScript, which are refused
         try:
             return torch.load(file, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a file that is none of its own
+        except Exception as error:  # torch raises many kinds for other files
             raise Unreadable(_unknown_types(file) or _what_it_is(file) or error) from None
 
 

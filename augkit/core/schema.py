@@ -1,4 +1,4 @@
-"""YAML to checked data: every error names the file and the key, what was expected and what came."""
+"""YAML to checked data: every error names the file, the key, the expected and the given value."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
 
+Tree = dict[str, Any]  # a mapping as YAML has it, not checked yet
 Model = TypeVar("Model", bound=BaseModel)
 # What pydantic says of values of its own, in words of a recipe.
 PLAIN = {
@@ -23,7 +24,7 @@ PLAIN = {
 
 
 class Data(BaseModel):
-    """Base of all that a recipe holds: frozen, and closed to keys that it does not know."""
+    """Base of recipes, policies and studies: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,7 +39,7 @@ class Data(BaseModel):
         return value
 
 
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
+def parse_yaml(text: str, source: str) -> Tree:
     """YAML text to a mapping.
 
     Raises:
@@ -58,7 +59,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     return tree
 
 
-def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+def read_yaml(path: Path, kind: str) -> Tree:
     """A YAML file to a mapping; ``kind`` says what it was to be, such as ``recipe``.
 
     Raises:
@@ -90,7 +91,7 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise InputError(f"override '{override}': '{text}' is not valid YAML") from None
 
 
-def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
+def validate(model: type[Model], tree: Tree, source: str) -> Model:
     """Check ``tree`` against ``model``.
 
     Raises:
@@ -121,7 +122,7 @@ def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
         raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
 
 
-def apply_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:
     """A copy of ``tree`` with ``dotted.key=value`` set; values are YAML, list indices are numbers.
 
     Raises:

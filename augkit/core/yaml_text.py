@@ -110,7 +110,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either version of YAML would take for something else than text."""
+    """Quote text that either version of YAML would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -133,7 +133,7 @@ def _float(loader: _Loader, node: Any) -> float | str:
     plain = text.replace("_", "").lower()
     if plain.lstrip("+-") in (".inf", ".nan"):
         return float(plain.replace(".", ""))
-    # Nobody means infinity by 7e1234567, which may be the hash of a commit.
+    # 7e1234567 is rather the hash of a commit than infinity.
     return float(plain) if math.isfinite(float(plain)) else text
 
 

@@ -1,4 +1,4 @@
-"""Named datasets, folders and tables to splits of uint8 images, at hand or streamed; and images unlike them.
+"""Named datasets, folders and tables to splits of uint8 images, in memory or streamed; and images unlike them.
 
 Splits are fixed: they depend on the dataset alone, never on a recipe's seed.
 """

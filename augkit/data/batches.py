@@ -1,4 +1,4 @@
-"""Batches of images, whether these are at hand or streamed."""
+"""Batches of images, whether these are in memory or streamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset: train and validation at hand, the test split behind a call."""
+"""A dataset: train and validation in memory, the test split behind a call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = 3  # files left out that a note names
 
 @dataclass(frozen=True)
 class Found:
-    """What a form of DATA found: the images by split (``train``, ``validation``, ``test``, or ``all`` alone).
+    """Images of one form of DATA by split: ``train``, ``validation``, ``test``, or ``all`` alone.
 
     ``left_out`` are files that are not among them, name to reason.
     """
@@ -33,14 +33,14 @@ class Found:
 
 
 class Dataset:
-    """Train and validation images at hand; the test split behind a call, so that opening it is visible.
+    """Train and validation images in memory; the test split behind a call, so that opening it shows in the code.
 
     Splits are decoded when they are first used. One of at most ``Reading.memory`` bytes is then held in memory, a
-    larger one is a `Stream`. Where all splits together are that small, they are decoded as soon as one asks for
-    ``train``, so that a broken file is an error before any training.
+    larger one is a `Stream`. Where all splits together are that small, all are decoded at the first use
+    of ``train``, so that a broken file is an error before any training.
 
     Attributes:
-        name: as it was asked for.
+        name: as it was given.
         classes: names of the classes, in the order of the labels.
         skipped: the files left out, name to reason: those that are no images, and the broken ones of the splits used
             so far.
@@ -58,19 +58,16 @@ class Dataset:
         self.name, self.classes = found.name, classes
         self.skipped: dict[str, str] = dict(found.left_out)
         self._reading = reading
-        splits = _alike(found, reading.channels)
-        parts = partition(splits, found.shares or SHARES)
+        parts = partition(_alike(found, reading.channels), found.shares or SHARES)
         parts["train"] = limited(parts["train"], limit)
-        whole = splits.get("all", parts["test"])
         if mapping is not None:
             parts = {name: part.relabelled(mapping) for name, part in parts.items()}
-            whole = whole.relabelled(mapping)
-        self._parts, self._whole = parts, whole
+        self._parts = parts
         self._opened: dict[str, Images] = {}
 
     @property
     def train(self) -> Images:
-        """What training may see."""
+        """The training split."""
         if sum(part.images.nbytes for part in self._parts.values()) <= self._reading.memory:
             for name in self._parts:
                 self._part(name)
@@ -93,12 +90,12 @@ class Dataset:
 
     @property
     def validation(self) -> Images:
-        """What choices may be made by."""
+        """The validation split, for choices."""
         return self._part("validation")
 
     @property
     def notes(self) -> list[str]:
-        """A line about what was left out, for people to read; none where nothing was."""
+        """A line about the files that were left out; empty where none was."""
         if not self.skipped:
             return []
         listed = "; ".join(f"{name} ({reason})" for name, reason in itertools.islice(self.skipped.items(), NAMED))
@@ -115,20 +112,13 @@ class Dataset:
             return test if limit is None else self._open(sample(test, limit, seed=seed))
         return self._open(sample(self._parts["test"], limit, seed=seed))
 
-    def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
-        """All images where the data bring no splits of their own, else the test split; or a sample of these.
-
-        For measuring networks that were trained on other data. It opens the test split.
-        """
-        return self._open(self._whole if limit is None else sample(self._whole, limit, seed=seed))
-
     def _part(self, name: str) -> Images:
         if name not in self._opened:
             self._opened[name] = self._open(self._parts[name])
         return self._opened[name]
 
     def _open(self, images: Images) -> Images:
-        """Held where it fits, with broken files left out where they may be."""
+        """Load a split that fits into memory; broken files are left out where the settings allow it."""
         if not isinstance(images, Stream):
             return images
         skipped = self.skipped if self._reading.skip_corrupt else None

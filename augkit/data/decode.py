@@ -1,4 +1,4 @@
-"""One encoded image, whatever its file says, to uint8 pixels: upright, opaque, 8 bits, grey or RGB."""
+"""Decode an image of any format to uint8 pixels: upright, opaque, 8 bits, grey or RGB."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Form:
-    """What all decoded images of a set share.
+    """The common form of all decoded images of a set.
 
     Attributes:
         height, width: pixels.
         channels: 1 for grey, 3 for RGB.
         fit: resize the shorter side and cut the centre; without it images of another size are refused.
-        convert: make grey of colour where ``channels`` is 1; without it colour is refused.
+        convert: make grey of color where ``channels`` is 1; without it color is refused.
         like: the image from which the size was taken, for messages.
         max_megapixels: larger pictures are refused, Pillow's limit when None.
         whole: keep the whole image at a size of its own, its shorter side reduced to this at most (pixels).
@@ -62,10 +62,10 @@ class Fault:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """``image`` in mode L or RGB, turned as its EXIF says; what is given stays as it is.
+    """``image`` in mode L or RGB, turned as its EXIF says; the given image is not changed.
 
-    16 bits and floats are rounded to 8 as `eight_bits` does, palettes and CMYK become RGB, and what is transparent is
-    put on white, as a page would show it.
+    16 bits and floats are rounded to 8 as `eight_bits` does, palettes and CMYK become RGB, and transparent
+    pixels are put on white, as a page would show them.
 
     Raises:
         ValueError: pixels of 32 bits, whose range is unknown.
@@ -110,7 +110,7 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     """Pixels of any type as uint8, to the nearest, halves up; uint8 is returned as it is.
 
     False and True are 0 and 255, 16 bits are unsigned and go from 0 to 65535, floats from 0 to 1. Floats that are
-    whole numbers up to 255 are taken for what they are.
+    whole numbers up to 255 are kept.
 
     Raises:
         ValueError: values of a type or a range that does not say which value is white.
@@ -139,7 +139,7 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def picture_of(value: Any) -> Image.Image:
-    """What a dataset gives as an image: of Pillow as it is, or an array ``(H, W)`` or ``(H, W, C)`` of any type.
+    """A dataset's image as one of Pillow: itself, or an array ``(H, W)`` or ``(H, W, C)`` of any type.
 
     Raises:
         ValueError, TypeError: neither.
@@ -151,7 +151,7 @@ def picture_of(value: Any) -> Image.Image:
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """``image`` converted to ``mode``; itself where it has it, which Pillow would copy."""
+    """``image`` converted to ``mode``; itself where it has that mode, as Pillow would copy it."""
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -162,7 +162,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
-    """The image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or why it cannot be had."""
+    """The image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or the fault."""
     picture = decode_upright(opener, form.max_megapixels)
     if isinstance(picture, Fault):
         return picture
@@ -173,7 +173,7 @@ def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     if form.whole is None and picture.size != (form.width, form.height):
         return wrong_size(picture.size, form)
     if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):
-        return Fault(f"expected a grey image as {form.like}, got colour; set channels to 1 or 3", corrupt=False)
+        return Fault(f"expected a grey image as {form.like}, got color; set channels to 1 or 3", corrupt=False)
     return pixels_of(in_mode(picture, "L" if form.channels == 1 else "RGB"))
 
 
@@ -195,7 +195,7 @@ def wrong_size(size: tuple[int, int], form: Form) -> Fault:
 
 
 def decode_upright(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> Image.Image | Fault:
-    """The image that ``opener`` opens in mode L or RGB at its own size, or why it cannot be had."""
+    """The image that ``opener`` opens in mode L or RGB at its own size, or the fault."""
     with warnings.catch_warnings(), _largest(max_megapixels):
         warnings.simplefilter("ignore")  # Pillow's, of metadata and of sizes that are allowed here
         try:
@@ -215,13 +215,13 @@ def header_size(opener: Callable[[], Image.Image], max_megapixels: int | None = 
         try:
             with opener() as opened:
                 return opened.size
-        except Exception:  # whoever decodes it says what is wrong
+        except Exception:  # decoding reports the fault
             return None
 
 
 @contextlib.contextmanager
 def _largest(megapixels: int | None) -> Iterator[None]:
-    """Pillow's limit, which is one for the whole process; it refuses what has more than twice as many pixels."""
+    """Pillow's limit, a global of the process; Pillow refuses images with more than twice as many pixels."""
     before = Image.MAX_IMAGE_PIXELS
     if megapixels is not None:
         Image.MAX_IMAGE_PIXELS = megapixels * 10**6 // 2

@@ -1,4 +1,4 @@
-"""The files of one kind in a folder, through symbolic links, and every other file with the reason why it is none."""
+"""The files of one kind in a folder, through symbolic links, and the other files with reasons for leaving them out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-# Pillow knows these by their header and cannot decode them itself: for want of a handler, or of another program.
+# Pillow identifies these but cannot decode them: it has no handler, or needs another program.
 HEADER_ONLY = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 OTHER_READER = frozenset({"MPO"})  # which the reader of JPEG opens
 

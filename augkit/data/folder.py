@@ -55,12 +55,12 @@ def read_files(paths: list[Path], reading: Reading | None = None) -> Stream:
 
 
 def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> Found:
-    """The images of a folder, through links; what is left out, and why, stands in `Found.left_out`.
+    """The images of a folder, through links; `Found.left_out` lists the other files with reasons.
 
     Args:
         folder: class folders; or folders ``train``, ``val``, ``test`` of class folders; or images alone.
         reading: how images are read.
-        one_class: whether a single class folder will do, as where a labels file says what it stands for.
+        one_class: accept a single class folder, as where a labels file names its class.
 
     Raises:
         InputError: no such folder; no images; a class too small to be split, or only one class; images beside

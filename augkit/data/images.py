@@ -1,4 +1,4 @@
-"""Images at hand: uint8 pixels in memory, with labels where there are any."""
+"""Images in memory: uint8 pixels, with labels where there are any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLICE = 256  # images that a step sees at once, so that its own memory stays sma
 
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1)
 
-# What is done to decoded pixels: ``(B, C, H, W)`` uint8 and the number ``(B,)`` of each image to uint8 pixels.
+# A transform of decoded pixels: ``(B, C, H, W)`` uint8 and the number ``(B,)`` of each image to uint8 pixels.
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -40,8 +40,8 @@ class Canvas:
 class Images:
     """Images ``(N, C, H, W)`` uint8 with labels ``(N,)`` int64 or None.
 
-    ``background`` is the grey value in [0, 1] of the canvas on which they belong. `augkit.data.batches` iterates
-    these and a `Stream`, whose pixels are not at hand, alike.
+    ``background`` is the grey value in [0, 1] of the canvas on which they are placed. `augkit.data.batches` iterates
+    these and a `Stream`, whose pixels are not in memory, alike.
     """
 
     images: Tensor
@@ -67,7 +67,7 @@ class Images:
         return self if self.labels is None else replace(self, labels=mapping[self.labels])
 
     def with_channels(self, channels: int) -> Images:
-        """The same images with 1 or 3 channels: grey repeated, or colour weighed as Pillow's mode L (ITU-R BT.601)."""
+        """The same images with 1 or 3 channels: grey repeated, or color weighed as Pillow's mode L (ITU-R BT.601)."""
         if channels == self.shape[0]:
             return self
         if channels == 3:

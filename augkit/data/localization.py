@@ -1,4 +1,4 @@
-"""A task of localisation made of the images of any dataset."""
+"""A localization task made of the images of any dataset."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ CELL = 5  # what this stream of random numbers is for; those of `augkit.invarian
 
 
 def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0) -> Dataset:
-    """A task of localisation made of the same images: each somewhere on a canvas, its label where that is.
+    """A localization task with the same images: each somewhere on a canvas, labelled with its cell.
 
     The range that the centre of an image can take on the canvas is divided into ``cells`` by ``cells``; the label is
-    the cell, row by row. Within each split, and within each class of the source as nearly as can be, every cell is
-    taken equally often, and every place within a cell is as likely; so what is seen does not tell where it is.
+    the cell, row by row. Within each split, and as nearly as possible within each class of the
+    source, every cell is used equally often and every position within a cell is equally likely; so the content of an
+    image says nothing about its position.
     Splits are those of the source, whose test split is opened when that of the new dataset is. Train on it without
     shifts, crops and flips, which would move images away from their labels, and with a recipe whose ``data.canvas`` is
     None or ``canvas``.
 
     Args:
-        dataset: of which ``train``, ``validation`` and, when asked for, the test split are placed.
+        dataset: source of the splits; its test split is opened when that of the task is.
         canvas: side in pixels.
         cells: along each axis.
         seed: of cells and places.
@@ -50,7 +51,7 @@ def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0)
 
 
 class _Located(Dataset):
-    """The dataset of `locate`: nothing is placed before it is asked for."""
+    """The dataset of `locate`; a split is placed when it is first used."""
 
     def __init__(self, source: Dataset, canvas: int, cells: int, seed: int) -> None:
         self.name = f"{source.name} located"
@@ -73,10 +74,6 @@ class _Located(Dataset):
     def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
         test = self._once("test", 2, self._source.open_test)
         return test if limit is None else sample(test, limit, seed=seed)
-
-    def open_whole(self, limit: int | None = None, *, seed: int = 0) -> Images:
-        whole = self._once("whole", 3, self._source.open_whole)
-        return whole if limit is None else sample(whole, limit, seed=seed)
 
     def _once(self, name: str, number: int, images: Callable[[], Images]) -> Images:
         if name not in self._placed:
@@ -103,7 +100,7 @@ def _place(images: Images, canvas: int, cells: int, rng: np.random.Generator) ->
     chance = rng.random(count)
     classes = np.zeros(count) if images.labels is None else images.labels.numpy()
     cell = np.empty(count, dtype=np.int64)
-    # Dealt out class by class, each class in a random order, and to cells in an order of chance.
+    # Class by class, each in a random order, images are dealt to the cells, which are in a random order too.
     cell[np.lexsort((chance, classes))] = rng.permutation(cells**2)[np.arange(count) % cells**2]
     moves = []
     for side, index in zip(images.shape[1:], np.divmod(cell, cells), strict=True):

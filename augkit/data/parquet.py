@@ -180,7 +180,7 @@ def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None
 
 
 def _names_in(metadata: bytes) -> dict[str, list[str]]:
-    """Names of classes by column, in what the library `datasets` writes; none in what is something else."""
+    """Names of classes by column, from the metadata that the library `datasets` writes; none from others."""
     try:
         features = json.loads(metadata)["info"]["features"].items()
         classes = {column: feature["names"] for column, feature in features if "names" in feature}

@@ -22,9 +22,9 @@ from augkit.core.errors import InputError, check_whole
 from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
 from augkit.data.images import Canvas, Images, Step
 
-# A worker hands over this many bytes at a time: small, as containers often have 64 MiB of shared memory.
+# Bytes that a worker returns at a time: few, as containers often have 64 MiB of shared memory.
 CHUNK = 2 * 2**20
-# Below this many decoded bytes the processes would take longer to start than the decoding takes.
+# Below this many decoded bytes, starting workers takes longer than decoding.
 WORTH_WORKERS = 64 * 2**20
 MEMORY = 2 * 2**30
 PROBES = 32  # images looked at, evenly spread, to learn size and channels
@@ -43,7 +43,7 @@ class Source(ABC):
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
-        """The image, opened by Pillow; raises whatever its reading raises."""
+        """The image, opened by Pillow, whose errors pass through."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Reading:
         image_size: side in pixels to which images are fitted: the shorter side resized, the centre cut. When None
             all must have the size of the first.
         channels: 1 or 3, to which all are converted. When None, 1 where 32 images spread over the data are grey,
-            else 3; colour among grey ones is then an error.
+            else 3; color among grey ones is then an error.
         skip_corrupt: leave out, and list in `Dataset.skipped`, files that cannot be read.
         workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where the
             images are worth it.
         memory: decoded bytes up to which images are held in memory; more are streamed.
-        max_megapixels: larger pictures are refused, for they may be made to fill the memory; Pillow's limit, 179,
+        max_megapixels: larger pictures are refused, as they may be made to exhaust the memory; Pillow's limit, 179,
             when None.
     """
 
@@ -87,9 +87,9 @@ class Stream(Images):
     Attributes:
         source: where the encoded images lie.
         indices: ``(N,)`` int64, which of them, in which order.
-        form: size and channels of each as it is decoded.
+        form: size and channels after decoding.
         workers: as in `Reading`.
-        steps: what is done to decoded pixels, in the workers.
+        steps: transforms of decoded pixels, in the workers.
     """
 
     source: Source
@@ -123,7 +123,7 @@ class Stream(Images):
         return replace(self.then(step), images=step(self.images, self.indices))
 
     def on_canvas(self, side: int | None) -> Tensor:
-        """Refused: these pixels are not at hand. `put_on_canvas` gives a stream.
+        """Refused: these pixels are not in memory. `put_on_canvas` gives a stream.
 
         Raises:
             InputError: always.
@@ -141,11 +141,11 @@ class Stream(Images):
         yield from self.parts(Decoder(self), math.prod(self.shape))
 
     def parts(self, decoder: TorchDataset[Any], size: int) -> Iterator[Any]:
-        """What ``decoder`` makes of the places of all images, in order; images take ``size`` bytes each."""
+        """The outputs of ``decoder`` for all images, in order; images take ``size`` bytes each."""
         places = torch.arange(len(self)).split(max(1, CHUNK // max(1, size))) if len(self) else ()
         workers = min(self._workers(), len(places))
-        # Chunks of places are what the loader calls a sampler of single items; its seeds for the workers are drawn
-        # from a generator of its own, so that the global one is left alone.
+        # To the loader, chunks of places are a sampler of single items. It draws the workers' seeds from its own
+        # generator, so that the global one is not touched.
         yield from DataLoader(
             decoder, sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
         )
@@ -157,7 +157,7 @@ class Stream(Images):
             InputError: an image that cannot be used, named.
         """
         for part, _, faults in self.chunks():
-            settle(faults, None)
+            skip_or_raise(faults, None)
             yield part
 
     def load(self, skipped: dict[str, str] | None = None) -> Images:
@@ -170,7 +170,7 @@ class Stream(Images):
         kept = [torch.empty(0, dtype=torch.int64)]
         start = 0
         for part, places, faults in self.chunks():
-            settle(faults, skipped)
+            skip_or_raise(faults, skipped)
             pixels[start : start + len(part)] = part
             start += len(part)
             kept.append(places)
@@ -182,7 +182,7 @@ class Stream(Images):
         """The stream without the images that cannot be decoded, which are put into ``skipped``; decodes all once."""
         kept = [torch.empty(0, dtype=torch.int64)]
         for _, places, faults in self.chunks():
-            settle(faults, skipped)
+            skip_or_raise(faults, skipped)
             kept.append(places)
         return self.take(torch.cat(kept))
 
@@ -222,7 +222,7 @@ class Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
         return pixels, places, faults
 
 
-def settle(faults: list[Fault], skipped: dict[str, str] | None) -> None:
+def skip_or_raise(faults: list[Fault], skipped: dict[str, str] | None) -> None:
     """Put broken images into ``skipped``; InputError of the first where there is none, or where it is not broken."""
     for fault in faults:
         if not fault.corrupt or skipped is None:
@@ -257,7 +257,7 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
 
 
 class _Look(NamedTuple):
-    """What is kept of an image that was looked at; 32 photographs themselves may be a gigabyte."""
+    """Size and color of an image; the pixels are not kept, as 32 photographs may take a gigabyte."""
 
     size: tuple[int, int]
     grey: bool

@@ -62,7 +62,7 @@ DEFAULT_ROOT = "~/.cache/augkit"
 
 
 def canonical(name: str) -> str | None:
-    """The key of `TORCHVISION` that ``name`` means, whatever its case, hyphens and underscores.
+    """The key of `TORCHVISION` for ``name``; case, hyphens and underscores do not matter.
 
     >>> canonical("FashionMNIST"), canonical("SVHN"), canonical("cifar-10"), canonical("no")
     ('fashion-mnist', 'svhn', 'cifar10', None)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from augkit.data.decode import Fault, header_size, reduced_size
 from augkit.data.images import Step
-from augkit.data.stream import Decoder, Stream, settle
+from augkit.data.stream import Decoder, Stream, skip_or_raise
 
 PROBES = 32  # images whose size is looked at, evenly spread, to learn what all of them take
 
@@ -71,7 +71,7 @@ class _WholeDecoder(Decoder):
 
 def _images(stream: Stream, size: int) -> Iterator[Tensor]:
     for images, _, faults in stream.parts(_WholeDecoder(stream), size):
-        settle(faults, None)
+        skip_or_raise(faults, None)
         yield from images
 
 

@@ -1,1 +1,21 @@
-"""Measuring how invariant networks are. `python -m augkit.measure` is the command."""
+"""Measuring how invariant networks are. `python -m augkit.measure` is the command, `measure` the function behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from augkit.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from augkit.measure.pipeline import measure as measure
+    from augkit.measure.results import MeasureResults as MeasureResults
+    from augkit.measure.settings import MeasureSettings as MeasureSettings
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "MeasureResults": "results",
+        "MeasureSettings": "settings",
+        "measure": "pipeline",
+    },
+)

@@ -1,29 +1,36 @@
-"""What `augkit.measure` finds beside the output metrics, on a few of the images: where a network loses invariance.
+"""Where a network loses invariance, on a few of the images: what is measured beside the output metrics.
 
-The certificate, layers and Lie derivatives belong to the torus, on the images as the network sees them unshifted;
-relative invariance is taken under the protocol of the measurement.
+The certificate, layers and Lie derivatives use circular shifts of the images as the network sees them unshifted;
+relative invariance uses the protocol of the measurement.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from augkit.core.cli import positive
-from augkit.invariance import certify, layerwise_equivariance, lie_derivative, relative_invariance
+from augkit.core.pixels import as_float
+from augkit.invariance import (
+    Certificate,
+    LayerEquivariance,
+    LieDerivative,
+    RelativeInvariance,
+    certify,
+    layerwise_equivariance,
+    lie_derivative,
+    relative_invariance,
+)
 from augkit.invariance.protocols import Protocol, Scene
-
-PROBED = 64  # images
+from augkit.measure.settings import MeasureSettings
 
 
 @dataclass(frozen=True)
 class AnalysisInput:
-    """A network and the images that it is probed with.
+    """A network and the images on which it is analyzed.
 
     Attributes:
         model: gives logits ``(B, K)``.
@@ -37,70 +44,101 @@ class AnalysisInput:
     images: Tensor
     protocol: Protocol
     max_shift: float
-    mean: list[float] | None
-    std: list[float] | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     device: torch.device
     seed: int
 
     @property
-    def seen(self) -> Tensor:
-        """The images unshifted, as the network sees them, in [0, 1] before ``mean`` and ``std``."""
-        images = self.images.float() / 255 if self.images.dtype == torch.uint8 else self.images
-        return Scene(self.protocol, images).unshifted()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What all probes take."""
-        return {"mean": self.mean, "std": self.std, "device": self.device, "seed": self.seed}
+    def unshifted(self) -> Tensor:
+        """The images as the network sees them without a shift, in [0, 1] before ``mean`` and ``std``."""
+        return Scene(self.protocol, as_float(self.images)).unshifted()
 
 
-def add_probe_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that choose probes."""
-    group = parser.add_argument_group("where it is lost")
-    group.add_argument("--certify", action="store_true", help="which layer breaks exact shift invariance, and why")
-    group.add_argument("--layers", action="store_true", help="equivariance in dB, layer by layer (circular)")
-    group.add_argument("--lie", action="store_true", help="Lie derivatives: shift x and y, scale, rotation (circular)")
-    group.add_argument("--relative", action="store_true", help="relative invariance of the penultimate features")
-    text = f"images for --layers, --lie and --relative (default: {PROBED})"
-    group.add_argument("--probe-images", type=positive, metavar="N", default=PROBED, help=text)
+@dataclass(frozen=True)
+class Analyses:
+    """Results of the analyses on ``images`` images; None where one was not chosen."""
+
+    images: int
+    certificate: Certificate | None = None
+    layers: list[LayerEquivariance] | None = None
+    lie: LieDerivative | None = None
+    relative_invariance: RelativeInvariance | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        out: dict[str, Any] = {"probe_images": self.images}
+        if self.certificate is not None:
+            out["certificate"] = {**self.certificate.to_dict(), "text": str(self.certificate)}
+        if self.layers is not None:
+            out["layers"] = [layer.to_dict() for layer in self.layers]
+        if self.lie is not None:
+            out["lie"] = self.lie.to_dict()
+        if self.relative_invariance is not None:
+            out["relative_invariance"] = self.relative_invariance.to_dict()
+        return out
 
 
-def chosen_probes(options: argparse.Namespace, *, lie: bool) -> list[str]:
-    """Names of the probes that are asked for; ``lie`` where a preset asks for it."""
-    asked = {name: getattr(options, name) for name in ANALYSES}
-    return [name for name, wanted in (asked | {"lie": options.lie or lie}).items() if wanted]
+def _certify(found: Analyses, given: AnalysisInput) -> Analyses:
+    height, width = given.protocol.input_size
+    certificate = certify(given.model, (height, width), in_channels=given.images.shape[1], seed=given.seed)
+    return replace(found, certificate=certificate)
 
 
-def _certificate(subject: AnalysisInput) -> dict[str, Any]:
-    height, width = subject.protocol.input_size
-    certificate = certify(subject.model, (height, width), in_channels=subject.images.shape[1], seed=subject.seed)
-    return {**certificate.to_dict(), "text": str(certificate)}
+def _layers(found: Analyses, given: AnalysisInput) -> Analyses:
+    layers = layerwise_equivariance(
+        given.model,
+        given.unshifted,
+        max_shift=given.max_shift,
+        mean=given.mean,
+        std=given.std,
+        device=given.device,
+        seed=given.seed,
+    )
+    return replace(found, layers=layers)
 
 
-def _layers(subject: AnalysisInput) -> list[dict[str, Any]]:
-    found = layerwise_equivariance(subject.model, subject.seen, max_shift=subject.max_shift, **subject.options)
-    return [layer.to_dict() for layer in found]
+def _lie(found: Analyses, given: AnalysisInput) -> Analyses:
+    derivative = lie_derivative(
+        given.model, given.unshifted, mean=given.mean, std=given.std, device=given.device, seed=given.seed
+    )
+    return replace(found, lie=derivative)
 
 
-def _lie(subject: AnalysisInput) -> dict[str, Any]:
-    return lie_derivative(subject.model, subject.seen, **subject.options).to_dict()
+def _relative(found: Analyses, given: AnalysisInput) -> Analyses:
+    relative = relative_invariance(
+        given.model,
+        given.images,
+        max_shift=given.max_shift,
+        protocol=given.protocol,
+        mean=given.mean,
+        std=given.std,
+        device=given.device,
+        seed=given.seed,
+    )
+    return replace(found, relative_invariance=relative)
 
 
-def _relative(subject: AnalysisInput) -> dict[str, Any]:
-    how: dict[str, Any] = {"max_shift": subject.max_shift, "protocol": subject.protocol}
-    return relative_invariance(subject.model, subject.images, **how, **subject.options).to_dict()
-
-
-# By flag: the key in the results, and what finds it.
-ANALYSES: dict[str, tuple[str, Callable[[AnalysisInput], Any]]] = {
-    "certify": ("certificate", _certificate),
-    "layers": ("layers", _layers),
-    "lie": ("lie", _lie),
-    "relative": ("relative_invariance", _relative),
+# By the field of `MeasureSettings` that chooses it.
+ANALYSES: dict[str, Callable[[Analyses, AnalysisInput], Analyses]] = {
+    "certify": _certify,
+    "layers": _layers,
+    "lie": _lie,
+    "relative": _relative,
 }
 
 
-def probe(name: str, subject: AnalysisInput) -> tuple[str, Any]:
-    """One probe: its key in the results, and what it found, for JSON."""
-    key, find = ANALYSES[name]
-    return key, find(subject)
+def chosen_analyses(settings: MeasureSettings) -> list[str]:
+    """The names of the analyses to run: those that the settings choose, and those of the preset."""
+    preset = settings.find_preset()
+    of_preset = {"lie"} if preset is not None and preset.lie is not None else set()
+    return [name for name in ANALYSES if getattr(settings, name) or name in of_preset]
+
+
+def analyze(names: Sequence[str], given: AnalysisInput, on_analysis: Callable[[str], None]) -> Analyses:
+    """Run the analyses of these names; ``on_analysis`` is called with each before it begins."""
+    found = Analyses(len(given.images))
+    for name in names:
+        on_analysis(name)
+        found = ANALYSES[name](found, given)
+    return found

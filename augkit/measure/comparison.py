@@ -1,15 +1,14 @@
-"""Runs of several seeds, measured on the same images: the closing table, and what it supports in words."""
+"""Runs of several seeds, measured on the same images: the closing table, and the conclusion that it supports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError
+from augkit.core.json import jsonable
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import (
     CarryOver,
@@ -25,8 +24,6 @@ from augkit.invariance import (
 from augkit.invariance.bootstrap import UNDEFINED, combine_seeds, per_seed
 from augkit.invariance.learned import DEFAULT, LEAST_SAID
 from augkit.invariance.metrics import METRICS, names_of
-from augkit.train.evaluate import measure_model
-from augkit.train.loop import Run
 from augkit.train.recipe import Recipe, flat
 
 TYPICAL = "typical"
@@ -53,15 +50,54 @@ class RunGroup:
 
 
 @dataclass(frozen=True)
+class ComparisonRow:
+    """One arm on one image set, against its control.
+
+    Attributes:
+        arm, images: names.
+        n_images, n_seeds: how many images and training seeds the estimates are over.
+        metrics: the metrics of `TABLE_METRICS`, None where one needs labels and there are none.
+        per_seed: the same metrics, a value for each training seed.
+        undefined: why invariance on these images means nothing; None where it does.
+        learned_invariance: against the control; None for the control itself, as are the following.
+        comparison: against the control, by all variabilities (`augkit.invariance.compare_invariance`).
+        transfer: learned invariance here less that on typical images; None for typical images.
+        accuracy_gain: accuracy less that of the control; None without labels.
+    """
+
+    arm: str
+    images: str
+    n_images: int
+    n_seeds: int
+    metrics: dict[str, Estimate | None]
+    per_seed: dict[str, list[float]]
+    undefined: str | None = None
+    learned_invariance: Estimate | None = None
+    comparison: InvarianceComparison | None = None
+    transfer: Estimate | None = None
+    accuracy_gain: Estimate | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """The value at a key of the JSON, for tables whose columns are such keys."""
+        return self.metrics[key] if key in self.metrics else getattr(self, key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; metrics stand beside the other fields."""
+        found = vars(self).copy()
+        first = {key: found.pop(key) for key in ("arm", "images", "n_images", "n_seeds")}
+        return jsonable({**first, **found.pop("metrics"), **found})
+
+
+@dataclass(frozen=True)
 class Contrast:
-    """In what a recipe differs from another one: its augmentation in words (empty: none), and the other fields."""
+    """How a recipe differs from another one: its augmentation in words (empty: none), and the other fields."""
 
     augmentation: str
     others: tuple[str, ...] = ()
 
     @classmethod
     def between(cls, treated: Recipe, control: Recipe) -> Contrast:
-        """What ``treated`` has that ``control`` has not."""
+        """The contrast of ``treated`` to ``control``."""
         mine, its = (flat(recipe.model_dump(exclude={"name", "seed"})) for recipe in (treated, control))
         others = [
             f"{key} {_plain(mine.get(key))} instead of {_plain(its.get(key))}"
@@ -94,25 +130,11 @@ def open_test_sets(dataset: Dataset, *, seed: int = 0) -> dict[str, Images]:
     return {TYPICAL: test, **atypical(test, seed=seed, data=dataset.name)}
 
 
-def measure_run(
-    run: Run,
-    images: Images,
-    *,
-    lengths: Sequence[float] = (),
-    device: torch.device | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> InvarianceReport:
-    """Measure a run on images as its recipe says: protocol, kernel, shifts, canvas, mean and std."""
-    return measure_model(run.model, run.recipe, images, lengths=lengths, device=device, on_batch=on_batch)
-
-
-def closing_table(arms: Sequence[RunGroup]) -> list[dict[str, Any]]:
+def closing_table(arms: Sequence[RunGroup]) -> list[ComparisonRow]:
     """One row per arm and image set; the first arm is the control of those that name none.
 
-    Rows hold `Estimate`s: the metrics of `TABLE_METRICS`, ``learned_invariance`` and ``transfer`` against the
-    control, and ``accuracy_gain`` over it, None where there is none; ``comparison``, by all variabilities
-    (`augkit.invariance.compare_invariance`); ``per_seed``, the values of every training seed; and ``undefined``, why
-    invariance on these images means nothing, where it does not.
+    Raises:
+        InputError: no arms, or arms with different numbers of seeds.
     """
     if not arms or len({len(arm.reports) for arm in arms}) != 1:
         raise InputError("comparison: expected arms with as many seeds each")
@@ -120,36 +142,44 @@ def closing_table(arms: Sequence[RunGroup]) -> list[dict[str, Any]]:
     for arm in arms:
         control = by_name[arm.control] if arm.control else arms[0]
         for images in arm.reports[0]:
-            rows.append({"arm": arm.name, "images": images, **_row(arm, control, images)})
+            rows.append(_row(arm, control, images))
     return rows
 
 
-def _row(arm: RunGroup, control: RunGroup, images: str) -> dict[str, Any]:
+def _row(arm: RunGroup, control: RunGroup, images: str) -> ComparisonRow:
     reports, its = arm.on(images), control.on(images)
     statistics = [report.statistics for report in reports]
     labelled = "correct" in statistics[0]
-    row: dict[str, Any] = {"n_images": len(statistics[0]["js"]), "n_seeds": len(reports)}
     names = [metric for metric in TABLE_METRICS if labelled or not METRICS[metric].needs_labels]
     found = per_seed(names, statistics)
-    for metric in TABLE_METRICS:
-        known = metric in found
-        row[metric] = found[metric].over_seeds().estimate(METRICS[metric].low, METRICS[metric].high) if known else None
-    row["per_seed"] = {metric: values.values.tolist() for metric, values in found.items()}
-    row |= {"undefined": None, "learned_invariance": None, "comparison": None, "transfer": None, "accuracy_gain": None}
+    metrics: dict[str, Estimate | None] = dict.fromkeys(TABLE_METRICS)
+    for metric in found:
+        metrics[metric] = found[metric].over_seeds().estimate(METRICS[metric].low, METRICS[metric].high)
+    undefined = None
     if images != TYPICAL:
-        row["undefined"] = unsaid(reports, arm.on(TYPICAL)) or unsaid(its, control.on(TYPICAL)) or None
+        undefined = unsaid(reports, arm.on(TYPICAL)) or unsaid(its, control.on(TYPICAL)) or None
+    row = ComparisonRow(
+        arm.name,
+        images,
+        n_images=len(statistics[0]["js"]),
+        n_seeds=len(reports),
+        metrics=metrics,
+        per_seed={metric: values.values.tolist() for metric, values in found.items()},
+        undefined=undefined,
+    )
     if arm is control:
         return row
-    compared = compare_invariance(reports, its)
-    row["comparison"] = compared
-    row["learned_invariance"] = UNDEFINED if row["undefined"] else compared.by[DEFAULT]
-    if images != TYPICAL:
-        row["transfer"] = transfer((arm.on(TYPICAL), control.on(TYPICAL)), (reports, its))
+    compared, gain = compare_invariance(reports, its), None
     if labelled:
         before = per_seed(["accuracy"], [report.statistics for report in its])["accuracy"]
-        gain = combine_seeds(lambda a, b: a - b, found["accuracy"], before)
-        row["accuracy_gain"] = gain.over_seeds().estimate(-1, 1)
-    return row
+        gain = combine_seeds(lambda a, b: a - b, found["accuracy"], before).over_seeds().estimate(-1, 1)
+    return replace(
+        row,
+        comparison=compared,
+        learned_invariance=UNDEFINED if undefined else compared.by[DEFAULT],
+        transfer=None if images == TYPICAL else transfer((arm.on(TYPICAL), control.on(TYPICAL)), (reports, its)),
+        accuracy_gain=gain,
+    )
 
 
 def carried_over(networks: Sequence[tuple[str, Reports]]) -> dict[str, CarryOver]:
@@ -175,37 +205,39 @@ def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_cha
 
 
 def conclusion(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[ComparisonRow],
     arm: str,
     max_shift: float,
     contrast: Contrast = AUGMENTATION,
     carried: dict[str, CarryOver] | None = None,
 ) -> str:
-    """One paragraph: did what differs from the control make the network invariant, and does that carry over?
+    """One paragraph: whether the contrast to the control made the network invariant, and whether that carries over.
 
-    Every statement is read off an interval; where it covers zero the word is "undetermined". The network is called
+    Every statement follows from an interval; where that covers zero the word is "undetermined". The network is called
     more, or less, invariant only where three variabilities agree.
     """
-    mine = {row["images"]: row for row in rows if row["arm"] == arm}
+    mine = {row.images: row for row in rows if row.arm == arm}
     typical = mine[TYPICAL]
-    seeds = typical["n_seeds"]
+    seeds, compared, top1_change = typical.n_seeds, typical.comparison, typical.metrics["top1_change"]
+    if compared is None or top1_change is None:
+        raise InputError(f"conclusion: expected an arm with a control, '{arm}' is one itself")
     text = (
-        f"On {typical['n_images']:,} typical test images and {seeds} training seed{'s' * (seeds > 1)}, under shifts"
-        f" of up to {max_shift:g} px: {compared_words(typical['comparison'], contrast, typical['top1_change'])}"
+        f"On {typical.n_images:,} typical test images and {seeds} training seed{'s' * (seeds > 1)}, under shifts"
+        f" of up to {max_shift:g} px: {compared_words(compared, contrast, top1_change)}"
     )
-    gain = typical["accuracy_gain"]
+    gain = typical.accuracy_gain
     if gain is not None:
         word = {"positive": "rose", "negative": "fell"}.get(verdict(gain), "changed in an undetermined direction")
         text += f" Accuracy {word}: {_points(gain)}."
     others = [row for images, row in mine.items() if images != TYPICAL]
     if others and contrast.augmentation:
-        words = [_carries_over(row, (carried or {}).get(row["images"])) for row in others]
+        words = [_carries_over(row, (carried or {}).get(row.images)) for row in others]
         text += f" Does it carry over to atypical images? {' '.join(words)}"
     return text
 
 
 def compared_words(found: InvarianceComparison, contrast: Contrast, top1_change: Estimate) -> str:
-    """What a comparison says, as one sentence or two."""
+    """A comparison in a sentence or two."""
     learned = found.by[DEFAULT]
     beside = ", ".join(f"by {METRICS[m].brief} {_percent(e)}" for m, e in found.by.items() if m != DEFAULT)
     if found.verdict == "more":
@@ -230,12 +262,11 @@ def compared_words(found: InvarianceComparison, contrast: Contrast, top1_change:
     return "the control hardly varies, or answers say nothing about the images, so learned invariance is undefined."
 
 
-def _carries_over(row: dict[str, Any], carried: CarryOver | None) -> str:
-    images, learned, moved = row["images"], row["learned_invariance"], row["transfer"]
-    name = images.capitalize()
-    if row["undefined"]:
-        return f"{name}: undefined: {row['undefined']}, less than {100 * LEAST_SAID:.0f} %."
-    if not learned.defined or not moved.defined:
+def _carries_over(row: ComparisonRow, carried: CarryOver | None) -> str:
+    name, learned, moved = row.images.capitalize(), row.learned_invariance, row.transfer
+    if row.undefined:
+        return f"{name}: undefined: {row.undefined}, less than {100 * LEAST_SAID:.0f} %."
+    if learned is None or moved is None or not learned.defined or not moved.defined:
         return f"{name}: undefined, the control hardly varies there."
     numbers = f"learned invariance {_percent(learned)}, {_points(moved)} against typical images"
     if carried is not None and carried.slope.defined:

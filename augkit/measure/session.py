@@ -1,30 +1,28 @@
-"""One session of `augkit.measure`: several image sets seen by one network, kept in a folder while it goes on."""
+"""One measurement in progress: one network sees several image sets; what was measured is kept in a folder meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from augkit.core.cli import interrupted, new_folder
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.files import MARK, claim, environment, write
-from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.core.safe_files import Unreadable, load_safely
-from augkit.data import Images
-from augkit.data import batches as decoded
 from augkit.invariance import Measurement, Network, Plan
 from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.invariance.protocols import ProtocolOptions
-from augkit.measure.analyses import AnalysisInput, chosen_probes, probe
+from augkit.measure.analyses import Analyses, AnalysisInput, analyze, chosen_analyses
+from augkit.measure.image_sets import ImageSet
+from augkit.measure.results import ImageSetResults
+from augkit.measure.settings import MeasureSettings
+from augkit.measure.views import MAX_SHIFT, Operator
 from augkit.train.build import choose_device
 from augkit.train.load_model import LoadedModel
 
@@ -32,31 +30,8 @@ STATE = "measurement.pt"
 SAVE_EVERY = 10.0  # seconds
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images at hand or streamed, with the names of the classes that their labels stand for.
-
-    ``notes`` are sentences on what was done to them, such as broken files left out.
-    """
-
-    images: Images
-    classes: list[str]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Pixels ``(B, C, H, W)`` uint8 with labels ``(B,)`` or None."""
-        labels = self.images.labels
-        start = 0
-        for pixels in decoded(self.images, size):
-            yield pixels, None if labels is None else labels[start : start + len(pixels)]
-            start += len(pixels)
-
-    def pixels(self, indices: list[int]) -> Tensor:
-        """The images at ``indices``, decoded: ``(len(indices), C, H, W)`` uint8."""
-        return torch.cat(list(decoded(self.images.take(torch.tensor(indices)), max(1, len(indices)))))
+class MeasureInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a measurement; the folder keeps all whole batches, and ``resume`` continues after them."""
 
 
 @dataclass
@@ -64,21 +39,21 @@ class MeasureSession:
     """Measurements of several image sets by one network.
 
     Args:
-        options: of the command line.
-        arguments: as typed, for the line that goes on.
+        model: where the network came from, for messages.
         loaded: the network.
+        settings: of the measurement.
         plan: what every image is seen under.
-        operator: arguments of `augkit.invariance.protocols.make_protocol`.
-        lie: whether the preset asks for Lie derivatives.
+        operator: how images are displaced; the first image set decides what it leaves open.
+        progress: show progress on standard error.
     """
 
-    options: Any
-    arguments: list[str]
+    model: str
     loaded: LoadedModel
+    settings: MeasureSettings
     plan: Plan
-    operator: dict[str, Any]
-    lie: bool = False
-    folder: Path = field(init=False)
+    operator: Operator
+    progress: bool = False
+    folder: Path | None = None
     network: Network = field(init=False)
     sets: dict[str, ImageSet] = field(default_factory=dict)
     measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -88,71 +63,94 @@ class MeasureSession:
         """The name of the first image set."""
         return next(iter(self.sets))
 
+    @property
+    def mean(self) -> Sequence[float] | None:
+        """Per channel, of images in [0, 1]."""
+        return self.settings.mean or self.loaded.mean
+
+    @property
+    def std(self) -> Sequence[float] | None:
+        """Per channel, of images in [0, 1]."""
+        return self.settings.std or self.loaded.std
+
     def begin(self, sets: dict[str, ImageSet]) -> None:
-        """Let the network see one image of every set, and only then touch the output folder."""
-        options, loaded = self.options, self.loaded
+        """Let the network see one image of every set, before any work and before the output folder is touched.
+
+        Raises:
+            InputError: images, labels and network that do not fit each other.
+        """
+        settings = self.settings
         self.network = Network(
-            loaded.model,
-            mean=options.mean or loaded.mean,
-            std=options.std or loaded.std,
-            precision=options.precision,
-            compiled=options.compile,
-            device=choose_device(options.device),
+            self.loaded.model,
+            mean=self.mean,
+            std=self.std,
+            precision=settings.precision,
+            compiled=settings.compile,
+            device=choose_device(settings.device),
         )
         for name, found in sets.items():
-            background = self.operator["background"]
-            operator = self.operator | {"background": found.images.background if background is None else background}
-            measurement = Measurement(self.network, self.plan, ProtocolOptions(**operator), seed=options.seed or 0)
+            background = self.operator.background
+            own = replace(self.operator, background=found.images.background if background is None else background)
+            options = ProtocolOptions(**asdict(own))
+            measurement = Measurement(self.network, self.plan, options, seed=settings.seed)
             self.sets[name] = self._with_fitting_labels(measurement, name, found)
             self.measurements[name] = measurement
-            if self.operator["protocol"] != "circular":  # the network sees images of one size
-                self.operator["input_size"] = tuple(measurement.settings["input_size"])
-        if options.resume and not (options.output / MARK).is_file():
-            raise InputError(f"--resume: '{options.output}' holds no measurement to go on with")
-        self.folder = claim(options.output or new_folder("measure"), resume=options.resume, overwrite=options.overwrite)
-        for name in self.measurements:
-            if options.resume and self._state(name).is_file():
-                self._restore(name)
-        write(self.folder / MARK, json.dumps(environment(), indent=2))
+            if self.operator.protocol != "circular":  # the network sees images of one size
+                self.operator = replace(self.operator, input_size=measurement.protocol.input_size)
 
-    def _restore(self, name: str) -> None:
-        file = self._state(name)
+    def open_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> None:
+        """Keep the measurement in ``folder``, and restore what it holds where ``resume``; after `begin`.
+
+        Raises:
+            InputError: the folder exists; with ``resume``, it holds no measurement, or another one.
+        """
+        if resume and not (folder / MARK).is_file():
+            raise InputError(f"--resume: '{folder}' holds no measurement to go on with")
+        self.folder = claim(folder, resume=resume, overwrite=overwrite)
+        for name in self.measurements:
+            if resume and self._state_file(folder, name).is_file():
+                self._restore(self._state_file(folder, name), name)
+        write(folder / MARK, json.dumps(environment(), indent=2))
+
+    def _restore(self, file: Path, name: str) -> None:
         try:
             self.measurements[name].restore(load_safely(file))
         except AugkitError:
             raise
         except (Unreadable, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise InputError(f"'{file}': cannot be gone on with ({reason}); start anew with --overwrite") from None
+            raise InputError(f"'{file}': cannot be resumed ({reason}); start anew with --overwrite") from None
 
-    def measure(self) -> dict[str, dict[str, Any]]:
-        """Reports for JSON, by image set, the probes with the first."""
+    def measure(self) -> list[ImageSetResults]:
+        """Results by image set, the analyses with the first."""
         views = len(self.plan.layout.columns)
-        with Display(sum(map(len, self.sets.values())) * views, quiet=self.options.quiet) as bar:
-            reports = {name: self._measure_one(name, bar) for name in self.sets}
-            reports[self.typical] |= self._probe(bar)
-            return reports
+        with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as bar:
+            first, *others = [self._measure_one(name, bar) for name in self.sets]
+            return [replace(first, analyses=self._analyze(bar)), *others]
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """An interrupt keeps all whole batches, and says how to go on."""
+        """Keep all whole batches at a Ctrl-C, which becomes a MeasureInterrupted where there is a folder."""
         try:
             yield
         except KeyboardInterrupt:
+            if self.folder is None:
+                raise
             for name, measurement in self.measurements.items():
                 if measurement.accumulator.images:
                     self._save(name)
-            raise interrupted("measure", self.arguments, self.folder) from None
+            raise MeasureInterrupted from None
 
-    def pictures(self, flips: list[dict[str, Any]]) -> list[FlipPicture]:
+    def pictures(self, results: ImageSetResults) -> list[FlipPicture]:
         """The flips of the first image set, drawn."""
+        flips = results.report.flips
         if not flips:
             return []
         found = self.sets[self.typical]
         protocol = self.measurements[self.typical].protocol
-        return flip_pictures(flips, found.pixels([flip["index"] for flip in flips]), protocol, self._names())
+        return flip_pictures(flips, found.pixels([flip["index"] for flip in flips]), protocol, self._class_names())
 
-    def _names(self) -> list[str] | None:
+    def _class_names(self) -> list[str] | None:
         """Names of the network's classes, where they are known."""
         outputs, classes = self.measurements[self.typical].accumulator.classes, self.sets[self.typical].classes
         own = self.loaded.classes
@@ -160,67 +158,63 @@ class MeasureSession:
             return own
         return classes if len(classes) == outputs else None
 
-    def _measure_one(self, name: str, display: Display) -> dict[str, Any]:
+    def _measure_one(self, name: str, display: Display) -> ImageSetResults:
         found, measurement = self.sets[name], self.measurements[name]
         for note in found.notes:
             display.line(f"{name}: {note}")
-        what = f"measuring {self.options.model} on {name}"
-        display.stage(what)
+        stage = f"measuring {self.model} on {name}"
+        display.stage(stage)
         display.skip(measurement.accumulator.images * measurement.views)
-        size = self.options.batch_size or (256 if self.network.device.type == "cuda" else 64)
-        measurement.run(found.batches(size), self._saver(name, lambda: display.stage(what)), display.advance)
+        size = self.settings.batch_size or (256 if self.network.device.type == "cuda" else 64)
+        measurement.run(found.batches(size), self._saver(name, lambda: display.stage(stage)), display.advance)
         self._save(name)
-        report = measurement.report().to_dict()
-        report["settings"] |= {"batch_size": size, "notes": list(found.notes)}
-        return {"data": name, **jsonable(report)}
+        return ImageSetResults(name, measurement.report(), size, found.notes)
 
-    def _probe(self, display: Display) -> dict[str, Any]:
-        chosen = chosen_probes(self.options, lie=self.lie)
+    def _analyze(self, display: Display) -> Analyses | None:
+        chosen = chosen_analyses(self.settings)
         if not chosen:
-            return {}
+            return None
         found, measurement = self.sets[self.typical], self.measurements[self.typical]
-        count = min(len(found), self.options.probe_images)
+        count = min(len(found), self.settings.probe_images)
         images = found.pixels(torch.linspace(0, len(found) - 1, count).long().tolist())
         if "repeated" in measurement.settings["channels"]:
             images = images.expand(-1, 3, -1, -1)
-        subject = AnalysisInput(
+        given = AnalysisInput(
             self.network.model,
             images,
             measurement.protocol,
-            measurement.settings["max_shift"] if self.plan.axis == "shift" else 8.0,
-            self.options.mean or self.loaded.mean,
-            self.options.std or self.loaded.std,
+            measurement.settings["max_shift"] if self.plan.axis == "shift" else MAX_SHIFT,
+            self.mean,
+            self.std,
             self.network.device,
-            self.options.seed or 0,
+            self.settings.seed,
         )
-        out: dict[str, Any] = {"probe_images": count}
-        for name in chosen:
-            display.stage(f"{name}, on {count} images")
-            key, value = probe(name, subject)
-            out[key] = jsonable(value)
-        return out
+        return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
 
-    def _saver(self, name: str, show: Callable[[], None]) -> Callable[[int], None]:
+    def _saver(self, name: str, on_save: Callable[[], None]) -> Callable[[int], None]:
+        """A callback for every batch, which saves every few seconds."""
         last = time.monotonic()
 
         def on_batch(done: int) -> None:
             nonlocal last
             if time.monotonic() - last > SAVE_EVERY:
                 self._save(name)
-                show()
+                on_save()
                 last = time.monotonic()
 
         return on_batch
 
     def _save(self, name: str) -> None:
-        state = self.measurements[name].state()
-        write(self._state(name), lambda path: torch.save(state, path))
+        if self.folder is not None:
+            state = self.measurements[name].state()
+            write(self._state_file(self.folder, name), lambda path: torch.save(state, path))
 
-    def _state(self, name: str) -> Path:
+    def _state_file(self, folder: Path, name: str) -> Path:
         number = list(self.measurements).index(name)
-        return self.folder / (f"ood{number}-{STATE}" if number else STATE)
+        return folder / (f"ood{number}-{STATE}" if number else STATE)
 
     def _with_fitting_labels(self, measurement: Measurement, name: str, found: ImageSet) -> ImageSet:
+        """The images with labels where these are classes of the network, and notes on what was done."""
         outputs = measurement.count_classes(found.pixels([0]))
         channels, notes = measurement.settings["channels"], list(found.notes)
         if not self.sets:
@@ -232,7 +226,7 @@ class MeasureSession:
         count = len(found.classes)
         if outputs < count:
             raise InputError(f"labels: '{name}' has {count} classes, the model {outputs}; they do not match")
-        if outputs > count and self.options.labels is None:
+        if outputs > count and self.settings.labels is None:
             notes.append(
                 f"accuracy is left out, the model has {outputs} classes and the data {count}; --labels FILE maps them"
             )

@@ -13,6 +13,7 @@ from augkit.core.progress import Display
 from augkit.core.ranks import rank
 from augkit.data import Dataset
 from augkit.train.build import load_recipe_data
+from augkit.train.history import EpochRow
 from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe, one_recipe
 from augkit.train.report import write_report
@@ -47,13 +48,14 @@ def main(arguments: list[str]) -> None:
             raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
     if rank() > 0:
         return
-    last = {**trained.history[-1], "validation_accuracy": trained.evaluation.accuracy}
+    last, accuracy = trained.history[-1], trained.evaluation.accuracy
     if options.json:
-        print_json({"folder": str(folder), "seed": recipe.seed, **last, "skipped": len(dataset.skipped)})
+        found = {"folder": str(folder), "seed": recipe.seed, **last, "validation_accuracy": accuracy}
+        print_json({**found, "skipped": len(dataset.skipped)})
         return
     for note in dataset.notes:
         print(note)
-    print(f"validation accuracy {100 * last['validation_accuracy']:.1f} % after {last['epoch']} epochs: {folder}")
+    print(f"validation accuracy {100 * accuracy:.1f} % after {last['epoch']} epochs: {folder}")
     print(f"report: {report}")
 
 
@@ -68,11 +70,11 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         rate = (step - began[0]) * recipe.train.batch_size / max(1e-9, time.monotonic() - began[1])
         display.best(f"{rate:,.0f} images/s{note[0]}")
 
-    def on_epoch(row: dict[str, Any]) -> None:
+    def on_epoch(row: EpochRow) -> None:
         found = row.get("validation_accuracy")
         accuracy = "" if found is None else f"  validation accuracy {100 * found:.1f} %"
         note[0] = note[0] if found is None else f", {100 * found:.1f} %"
-        share = row.get("shift_information", {}).get("value")
+        share = row["shift_information"]["value"] if "shift_information" in row else None
         moved = "" if share is None else f"  shift information {100 * share:.1f} %"
         of = "" if recipe.train.steps else f"/{recipe.train.epochs}"
         when = "" if display.live else f"[{display.clock()}] "

@@ -1,7 +1,7 @@
 """Training batches: from the device's memory, from workers that decode, or from a loader of the user's own.
 
 The order of an epoch is a permutation that seed and epoch name alone, so the number of a step says which images it
-takes, and a run can go on within an epoch. With several processes each takes every n-th image of each batch.
+takes, and a run can resume within an epoch. With several processes each takes every n-th image of each batch.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True)
-class DatasetFeed:
+class DatasetBatches:
     """Batches of a dataset's training split; the last, smaller batch is left out, as it would upset batch norm.
 
     Attributes:
-        images: at hand on the device, or a stream; whole ones where crops are drawn from them.
+        images: in memory on the device, or a stream; whole ones where crops are drawn from them.
         labels: ``(N,)`` on the device.
         batch: images per step over all processes.
     """
@@ -97,11 +97,11 @@ class DatasetFeed:
 
 
 @dataclass(frozen=True)
-class LoaderFeed:
+class LoaderBatches:
     """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels.
 
     An epoch has as many batches as the loader's length says: a loader that gives more is cut short, and one that gives
-    fewer, such as one that leaves out broken files, is begun again. Where samplers, transforms and workers draw from
+    fewer, such as one that leaves out broken files, is started again. Where samplers, transforms and workers draw from
     global random numbers, they draw from those that seed, process, epoch and batch name.
     """
 
@@ -131,7 +131,7 @@ class LoaderFeed:
             if number < start:
                 continue
             images, labels = labelled(batch)
-            # A look at what is not on the CPU would wait for the device.
+            # Reading values that are not on the CPU would wait for the device.
             if number == start or images.device.type == "cpu":
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
             if self.classes is not None and (number == start or labels.device.type == "cpu"):
@@ -151,12 +151,12 @@ class LoaderFeed:
             if batch is None:
                 raise InputError(f"loader: expected {steps} batches, as its length says, got {number} and then none")
             yield batch
-        # Asked once more, it ends of itself, as loaders with workers like to; what is beyond its length is left out.
+        # One more call lets loaders with workers shut down; batches beyond the length are dropped.
         with drawing(self.device, seed, LOADING, (epoch + 1) * steps, rank):
             next(batches, None)
 
 
-def make_feed(
+def make_batches(
     source: Any, recipe: Recipe, device: torch.device, process: Process, classes: int | None = None
 ) -> BatchSource:
     """The training batches of a dataset, or of a loader.
@@ -164,9 +164,9 @@ def make_feed(
     Args:
         source: a dataset or a loader.
         recipe: order, policy and size of batches.
-        device: where batches are wanted.
+        device: of the batches.
         process: takes its share of a dataset; of a loader it takes all.
-        classes: how many the network knows, which labels are held against; not held against any when None.
+        classes: how many the network has, for a check of the labels; not checked when None.
 
     Raises:
         InputError: no labels, or others than the network knows; batches that several processes cannot share; a loader
@@ -174,7 +174,7 @@ def make_feed(
     """
     if not isinstance(source, Dataset):
         count_batches(source)
-        return LoaderFeed(source, classes, recipe, device, process)
+        return LoaderBatches(source, classes, recipe, device, process)
     images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0)
     labels = labels_of(images).to(device)
     if classes is not None:
@@ -189,12 +189,12 @@ def make_feed(
         _try(worker_ops, images)
     whole = _whole_images(source, recipe)
     if whole is not None:
-        return DatasetFeed(whole, labels, batch, recipe, device, process)
+        return DatasetBatches(whole, labels, batch, recipe, device, process)
     if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):
         images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
-    return DatasetFeed(images, labels, batch, recipe, device, process)
+    return DatasetBatches(images, labels, batch, recipe, device, process)
 
 
 def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:
@@ -237,7 +237,7 @@ def _as_stream(images: Images, workers: int | None) -> Stream:
 
 
 def _try(step: WorkerStep, images: Images) -> None:
-    """Ops that fail do so here, in one line, and not in a worker."""
+    """Run worker ops on one image, so that a failure is one line here and not a traceback in a worker."""
     first = images.take(torch.zeros(1, dtype=torch.int64))
     pixels = (first.load() if isinstance(first, Stream) else first).images
     for number in range(8):

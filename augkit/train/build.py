@@ -2,75 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from augkit.architectures import antialias, build_model
+from augkit.architectures import NETWORKS, antialias, build_model
 from augkit.architectures.external import timm_network, torchvision_network
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.core.errors import InputError
 from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Reading, load_dataset
 from augkit.train.recipe import Recipe
-from augkit.train.recipe_sections import NETWORKS, DataSettings, ModelSettings
+from augkit.train.recipe_sections import DataSettings, ModelSettings
 
 
-def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> dict[str, Any]:
-    """What a network must fit: ``classes`` (names), ``channels`` and ``side`` in pixels.
+@dataclass(frozen=True)
+class NetworkInput:
+    """Images and classes that a network is built for.
 
-    Of a network that is not the recipe's, ``model`` (its class) and ``classes``, numbered where the data do not name
-    them.
+    Attributes:
+        classes: names, in the order of the labels; numbers where a user's own loader does not name them.
+        channels, side: of the images (pixels); None for a user's own network, which is not built from a recipe.
+        model: the class of such a network.
     """
+
+    classes: list[str]
+    channels: int | None = None
+    side: int | None = None
+    model: str | None = None
+
+    def image(self) -> tuple[int, int]:
+        """Channels and side; known for networks that are built from a recipe."""
+        assert self.channels is not None
+        assert self.side is not None
+        return self.channels, self.side
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry ``input`` of a checkpoint."""
+        if self.model is not None:
+            return {"model": self.model, "classes": list(self.classes)}
+        return {"classes": self.classes, "channels": self.channels, "side": self.side}
+
+
+def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> NetworkInput:
+    """The input of the recipe's network, or of a user's own ``model``, for a dataset or a loader."""
     if model is not None:
         final = final_layer(model)
         numbered = [str(k) for k in range(final[1] if final else 0)]
         classes = data.classes if isinstance(data, Dataset) else numbered
-        return {"model": type(model).__qualname__, "classes": list(classes)}
+        return NetworkInput(list(classes), model=type(model).__qualname__)
     shape = data.train.images.shape
-    return {"classes": data.classes, "channels": shape[1], "side": recipe.data.canvas or shape[-1]}
+    return NetworkInput(data.classes, shape[1], recipe.data.canvas or shape[-1])
 
 
 def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
-    """The recipe's network for ``data``, untrained, on the CPU; to see whether it takes what it will be given."""
+    """The recipe's network for ``data``, untrained, on the CPU, for checks before any work."""
     return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
 
 
-def build_recipe_model(recipe: Recipe, fits: dict[str, Any], seed: int, *, fresh: bool = True) -> nn.Module:
-    """The recipe's network for data as `describe_input` says, with the initial weights that ``seed`` names.
+def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh: bool = True) -> nn.Module:
+    """The recipe's network for the ``given`` input, with the initial weights that ``seed`` names.
 
-    ``fresh`` False leaves out pretrained weights and the file of weights, for a network whose trained weights follow.
+    With ``fresh`` False, neither pretrained weights nor the file of weights are loaded: trained ones will replace them.
 
     Raises:
         InputError: a network that is not known or does not fit; timm is not installed; weights that do not fit.
     """
     settings = recipe.model
-    model = _own(settings, fits, seed) if settings.name in NETWORKS else _others(settings, fits, seed, fresh)
+    model = (
+        _augkit_network(settings, given, seed)
+        if settings.name in NETWORKS
+        else _external_network(settings, given, seed, fresh)
+    )
     if fresh and settings.weights is not None:
-        _begin_with(model, settings.weights)
+        _load_initial_weights(model, settings.weights)
     return model
 
 
-def _own(settings: ModelSettings, fits: dict[str, Any], seed: int) -> nn.Module:
+def _augkit_network(settings: ModelSettings, given: NetworkInput, seed: int) -> nn.Module:
+    channels, side = given.image()
     return build_model(
         settings.name,
-        len(fits["classes"]),
-        fits["channels"],
+        len(given.classes),
+        channels,
         downsample=settings.downsample,
         head=settings.head,
         padding_mode=settings.padding_mode,
         activation=settings.activation,
         stem=settings.stem,
         width=settings.width,
-        input_size=fits["side"],
+        input_size=side,
         seed=seed,
     )
 
 
-def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: bool) -> nn.Module:
+def _external_network(settings: ModelSettings, given: NetworkInput, seed: int, fresh: bool) -> nn.Module:
     package, _, name = settings.name.partition(":")
-    classes, channels = len(fits["classes"]), fits["channels"]
+    classes, (channels, _) = len(given.classes), given.image()
     with seeded(seed):
         if package == "timm":
             model = timm_network(name, classes, channels=channels, pretrained=fresh and settings.pretrained)
@@ -81,8 +111,8 @@ def _others(settings: ModelSettings, fits: dict[str, Any], seed: int, fresh: boo
     return model if settings.downsample is None else antialias(model, method=settings.downsample)
 
 
-def _begin_with(model: nn.Module, path: str) -> None:
-    """Load the weights of ``path``, without those of final layers, auxiliary ones too, that have other classes."""
+def _load_initial_weights(model: nn.Module, path: str) -> None:
+    """Load the weights in ``path``; final layers, auxiliary ones too, with another number of classes keep their own."""
     own = model.state_dict()
     state = dict(unwrapped(read_weights(path), own))
     final = final_layer(model)
@@ -96,7 +126,7 @@ def _begin_with(model: nn.Module, path: str) -> None:
 
 
 def reading_of(data: DataSettings) -> Reading:
-    """How encoded images are read."""
+    """The settings for reading encoded images."""
     return Reading(
         image_size=data.image_size,
         channels=data.channels,
@@ -132,7 +162,7 @@ def load_recipe_data(recipe: Recipe) -> Dataset:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; a GPU if there is one when None.
+    """The ``device`` as torch has it; a GPU if there is one when None.
 
     Raises:
         InputError: there is no such device here.

@@ -1,7 +1,7 @@
-"""What a run keeps: its folder, and a checkpoint from which it goes on bit for bit.
+"""The folder of a run, and the checkpoint from which it continues bit for bit.
 
 Every random stream of training is named by seed, epoch and step (`augkit.train.batches`, `augkit.train.loop`), so the
-number of the step is the state of all of them, and the place in the data too.
+number of the step is the state of all of them, and of the position in the data.
 """
 
 from __future__ import annotations
@@ -9,31 +9,66 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from augkit.architectures.modes import copied, frozen_modules
 from augkit.core.errors import InputError
 from augkit.core.files import environment, write
 from augkit.core.safe_files import Unreadable, load_safely
+from augkit.train.build import NetworkInput
+from augkit.train.history import EpochRow
 from augkit.train.optimizer import make_optimizer
 from augkit.train.recipe import Recipe
 
 FILE = "checkpoint.pt"
-# What a checkpoint holds, beside 'best', which may be None; one of another program need not hold more than 'model'.
-KINDS: dict[str, type] = {
+# Types of a checkpoint's entries, without 'best', which may be None; a file of another program may hold 'model' alone.
+ENTRY_TYPES: dict[str, type] = {
     **dict.fromkeys(("model", "trained", "optimizer", "scaler", "recipe", "input"), dict),
     **{"step": int, "seen": Tensor, "history": list},
 }
 FEW = 16  # channels: a block of oneDNN's widest kernels
 
 
+StateDict = dict[str, Any]  # of a module, an optimizer or a scaler of torch
+
+
+class Best(TypedDict):
+    """The most accurate weights so far; ``epoch`` counts from 1."""
+
+    accuracy: float
+    epoch: NotRequired[int]
+    model: StateDict
+
+
+class Checkpoint(TypedDict):
+    """Contents of ``checkpoint.pt``; a typed dict, as `torch.save` writes it.
+
+    Weights and the states of optimizer and scaler are state dicts of torch; ``trained`` are the weights beside their
+    moving average, which is ``model`` then. See `State` for the others, and `augkit.train.build.NetworkInput` for
+    ``input``.
+    """
+
+    model: StateDict
+    trained: NotRequired[StateDict]
+    optimizer: NotRequired[StateDict]
+    scaler: NotRequired[StateDict]
+    step: NotRequired[int]
+    seen: NotRequired[Tensor]
+    history: NotRequired[list[EpochRow]]
+    best: NotRequired[Best | None]
+    recipe: NotRequired[dict[str, Any]]
+    input: NotRequired[dict[str, Any]]
+
+
 def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:
-    """Of images and weights in training: channels last where the recipe asks for it and it can be trusted.
+    """The memory format of images and weights in training: channels last where the recipe says so and it is safe.
 
     On a CPU oneDNN's gradient of a strided 1x1 convolution of few channels writes past its buffer in that format, which
     is a crash or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035).
@@ -54,7 +89,7 @@ class State:
 
     Attributes:
         model: the weights that are trained.
-        optimizer, scaler: theirs; the scaler does nothing but in float16.
+        optimizer, scaler: for these weights; the scaler works in float16 only.
         averaged: their moving average, or None.
         step: updates so far.
         frozen: modules that stay in ``eval()`` while the others are trained.
@@ -73,8 +108,8 @@ class State:
     seen: Tensor
     form: torch.memory_format = torch.contiguous_format
     step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
+    history: list[EpochRow] = field(default_factory=list)
+    best: Best | None = None
 
     @classmethod
     def begin(cls, model: nn.Module, recipe: Recipe, device: torch.device) -> State:
@@ -93,7 +128,7 @@ class State:
         return state
 
     def begin_epoch(self) -> None:
-        """Forget the losses of the epoch before."""
+        """Reset the sum of losses."""
         self.seen[:2], self.seen[2] = 0.0, math.inf
 
     def count(self, loss: Tensor, images: int) -> None:
@@ -111,11 +146,13 @@ class State:
         """Move the averaged weights by ``1 - decay`` towards the trained; faster in the first steps."""
         assert self.averaged is not None
         # As timm and TensorFlow: the early average must not consist of the initial weights.
-        share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        update = get_ema_multi_avg_fn(min(decay, (1 + self.step) / (10 + self.step)))
         pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
-        averaged, trained = zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
+        averaged, trained = map(
+            list, zip(*((mine, new) for mine, new in pairs if new.is_floating_point()), strict=True)
+        )
         with torch.no_grad():
-            torch._foreach_lerp_(averaged, trained, share)
+            update(averaged, trained, self.step)
             mine, new = list(self.averaged.buffers()), list(self.model.buffers())
             if [b.shape for b in mine] == [b.shape for b in new]:
                 for kept, value in zip(mine, new, strict=True):
@@ -123,8 +160,8 @@ class State:
             else:
                 _match_buffers(self.averaged, self.model)
 
-    def note_best(self, accuracy: float) -> None:
-        """Keep the weights if no earlier ones were as accurate."""
+    def keep_best(self, accuracy: float) -> None:
+        """Keep a copy of the weights if they are the most accurate so far."""
         if self.best is None or accuracy > self.best["accuracy"]:
             state = self.result.state_dict()
             # What a module of the user's own adds by `get_extra_state` need not be a tensor.
@@ -141,7 +178,7 @@ def _match_buffers(averaged: nn.Module, trained: nn.Module) -> None:
             mine.register_buffer(name, value.clone(), persistent=name in new.state_dict())
 
 
-def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
+def stalled(history: Sequence[EpochRow], patience: int | None) -> bool:
     """Whether the last ``patience`` evaluations brought no better accuracy than those before.
 
     >>> stalled([{"validation_accuracy": value} for value in (0.5, 0.6, 0.6, 0.4)], 2)
@@ -153,15 +190,15 @@ def stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
 
 def describe(folder: Path, recipe: Recipe) -> None:
     """Write ``recipe.yaml``, resolved, and ``environment.json``."""
-    found = environment(seed=recipe.seed)
+    found = environment()
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     write(folder / "recipe.yaml", recipe.to_yaml(f"resolved; {versions}"))
-    write(folder / "environment.json", json.dumps(found, indent=2))
+    write(folder / "environment.json", json.dumps({**found, "seed": recipe.seed}, indent=2))
 
 
-def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> None:
+def save(folder: Path, recipe: Recipe, network_input: NetworkInput, state: State) -> None:
     """Write checkpoint and metrics, each whole or not at all."""
-    kept = {
+    kept: Checkpoint = {
         "model": state.result.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
@@ -170,7 +207,7 @@ def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> No
         "history": state.history,
         "best": state.best,
         "recipe": recipe.model_dump(),
-        "input": fits,
+        "input": network_input.to_dict(),
     }
     if state.averaged is not None:
         kept["trained"] = state.model.state_dict()
@@ -179,7 +216,7 @@ def save(folder: Path, recipe: Recipe, fits: dict[str, Any], state: State) -> No
 
 
 def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) -> bool:
-    """Take up the checkpoint in ``folder``; whether there was one.
+    """Restore the checkpoint in ``folder``, and return whether there was one.
 
     Raises:
         InputError: it is of another recipe or seed, or cannot be read.
@@ -206,8 +243,8 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
     return True
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's dict, read safely; whatever of `KINDS` it holds is of that type.
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """A checkpoint, read safely; its entries have the types of `ENTRY_TYPES`.
 
     Raises:
         InputError: not a checkpoint, or a broken one.
@@ -218,9 +255,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise InputError(f"'{path}': expected a checkpoint of augkit, cannot be read ({error})") from None
     if not isinstance(state, dict) or "model" not in state:
         raise InputError(f"'{path}': expected a dict with 'model', a state dict")
-    for key, kind in KINDS.items():
+    for key, kind in ENTRY_TYPES.items():
         if key in state and not isinstance(state[key], kind):
             raise InputError(f"'{path}': expected '{key}' to be a {kind.__name__}, got {type(state[key]).__name__}")
     if not all(isinstance(row, dict) for row in state.get("history", ())):
         raise InputError(f"'{path}': expected 'history' to be a list of dicts, one per epoch")
-    return state
+    return cast(Checkpoint, state)

@@ -1,7 +1,7 @@
-"""One process or several of torchrun: which share of the work is ours, and sums over all.
+"""One process, or several that torchrun started: the share of each, and sums over all.
 
-``torchrun --nproc-per-node N -m augkit.train ...`` starts N processes and tells each its rank in the environment;
-they meet through NCCL on GPUs and gloo on the CPU.
+``torchrun --nproc-per-node N -m augkit.train ...`` starts N processes and sets the rank of each in its environment;
+they communicate through NCCL on GPUs and gloo on the CPU.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Process:
                 dist.broadcast(values, 0)
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             dist.barrier()
 
 
 def local_device(device: str | torch.device | None) -> str | torch.device | None:
-    """The device of this process: under torchrun, where none with a number is asked for, the GPU of its local rank."""
+    """The device of this process: under torchrun, the GPU of its local rank unless one with a number is given."""
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if alone or not torch.cuda.is_available() or str(device or "cuda") != "cuda":
         return device
@@ -78,14 +78,14 @@ def joined(device: torch.device) -> Iterator[Process]:
     if device.type == "cuda" and local >= gpus:
         raise InputError(f"torchrun: expected at most {gpus} processes for {gpus} GPUs, got process {local}")
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # which NCCL's barriers go by
+        torch.cuda.set_device(device)  # used by NCCL's barriers
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     process = Process(dist.get_rank(), dist.get_world_size())
     try:
         yield process
-        process.wait()  # none leaves while another still talks to it
+        process.wait()  # none leaves while another still communicates with it
     finally:
-        # A parallel network that awaits the garbage collector keeps threads of the group, which abort at exit.
+        # A parallel network that is not collected yet keeps threads of the group, which abort at exit.
         gc.collect()
         dist.destroy_process_group()
 

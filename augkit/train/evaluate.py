@@ -1,4 +1,4 @@
-"""A network on labelled images, and its variability under shifts: what training reports on the validation split."""
+"""Loss and accuracy of a network on labelled images, and its variability under shifts, as training reports them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
 from augkit.architectures.outputs import check_logits, run_network
 from augkit.augment.resample import resample
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
+from augkit.core.pixels import as_float
 from augkit.core.random_streams import EVALUATION, drawing
 from augkit.data import Images, Stream, batches
 from augkit.invariance import InvarianceReport, measure_invariance
@@ -25,13 +26,13 @@ from augkit.train.loaders import check_labels, check_range, check_repeatable, la
 from augkit.train.recipe import Recipe
 
 BATCH = 500
-OWN = "validation_loader"  # what batches are called in messages
+OWN = "validation_loader"  # the name of a user's batches in messages
 Labelled = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network scored: ``loss`` is the mean cross entropy, ``confusion`` ``(K, K)`` counts true x predicted."""
+    """Scores of a network: ``loss`` is the mean cross entropy, ``confusion`` ``(K, K)`` counts true x predicted."""
 
     loss: float
     confusion: Tensor
@@ -45,13 +46,13 @@ class Evaluation:
 def evaluate(
     model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process | None = None
 ) -> Evaluation:
-    """Evaluate without augmentation, and with test-time shifts where the recipe asks for them.
+    """Evaluate without augmentation, and with test-time shifts where the recipe has them.
 
     Args:
         model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; in ``eval()`` meanwhile.
         data: labelled images, of which every process takes its share; or batches of images and labels, see
             `augkit.train.loaders`, of which it brings its own. Where labels are probabilities, the most probable class
-            is taken for the true one, and the loss is their cross entropy.
+            counts as the true one, and the loss is their cross entropy.
         recipe: mean, std, canvas, memory format, precision and test-time shifts.
         device: of the model.
         process: counts are summed over all.
@@ -64,7 +65,7 @@ def evaluate(
     loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
     undefined = torch.zeros((), dtype=torch.bool, device=device)
     classes: int | None = None
-    with asking(model, recipe, device, process):
+    with inference(model, recipe, device, process):
         for images, labels in labelled_batches(data, recipe, device, process):
             scores = log_probabilities(model, as_float(images), recipe)
             check_logits(scores, len(labels), classes=classes)
@@ -78,14 +79,14 @@ def evaluate(
     if confusion is None:
         raise InputError("evaluation: expected at least 1 labelled image, got none")
     loss, confusion = process.total(loss), process.total(confusion)
-    if bool(process.total(undefined.long())):  # the most probable class would be the first, and counted
+    if bool(process.total(undefined.long())):  # argmax of NaN would count as class 0
         raise RunError("evaluation: the network gives NaN in evaluation mode; look at its weights and its batch norms")
     return Evaluation(float(loss) / int(confusion.sum()), confusion.cpu())
 
 
 @contextlib.contextmanager
-def asking(model: nn.Module, recipe: Recipe, device: torch.device, process: Process | None = None) -> Iterator[None]:
-    """``model`` in ``eval()``, without gradients; what it draws is named by the seed. Afterwards all is as before."""
+def inference(model: nn.Module, recipe: Recipe, device: torch.device, process: Process | None = None) -> Iterator[None]:
+    """``model`` in ``eval()``, without gradients, with random numbers from the seed; restored afterwards."""
     rank = process.rank if process is not None else 0
     without_gradients = torch.no_grad() if is_lazy(model) else torch.inference_mode()
     with drawing(device, recipe.seed, EVALUATION, rank=rank), evaluated(model), without_gradients:
@@ -97,12 +98,12 @@ def _summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device) -> int:
-    """How many classes a network knows: it is moved to ``device`` and sees the first of ``data``, before any work.
+    """How many classes a network has: it is moved to ``device`` and sees the first of ``data``, before any work.
 
-    Weights that are made by a first forward pass are made here.
+    Lazy weights, which a first forward pass makes, are made here.
 
     Raises:
-        InputError: what `evaluate` would raise on these images, which are those that training would be evaluated on.
+        InputError: as of `evaluate` on these images.
         RunError: out of memory.
     """
     model.to(device)
@@ -121,26 +122,9 @@ def _first_labelled(data: Images | Labelled, recipe: Recipe, device: torch.devic
     found = next(given, None)
     if found is None:
         raise InputError("evaluation: expected at least 1 labelled image, got none")
-    if isinstance(data, Iterator):  # which begins again only at its end
+    if isinstance(data, Iterator):  # it starts again only after its end
         collections.deque(given, maxlen=0)
     return found
-
-
-@contextlib.contextmanager
-def calling(alive: Callable[[], object] | None, model: nn.Module | None) -> Iterator[None]:
-    """Call ``alive`` whenever the network is asked, as every measure does; a scripted one has no hooks."""
-    if alive is None or model is None or isinstance(model, torch.jit.ScriptModule):
-        yield
-        return
-
-    def call(network: nn.Module, images: object) -> None:  # what a hook returns takes the place of the images
-        alive()
-
-    hook = model.register_forward_pre_hook(call)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
@@ -154,12 +138,12 @@ def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tenso
     moves = [(0.0, 0.0), (reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)] if reach else [(0.0, 0.0)]
     for x, y in moves:
         view = images if x == y == 0 else _shifted(images, x, y, recipe)
-        logits = _answer(model, ((view - mean) / std).contiguous(memory_format=form), recipe)
+        logits = _checked_logits(model, ((view - mean) / std).contiguous(memory_format=form), recipe)
         scores.append(logits.float().log_softmax(-1))
     return torch.stack(scores).logsumexp(0) - math.log(len(moves))
 
 
-def _answer(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
+def _checked_logits(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
     """Checked logits."""
     try:
         with autocast(recipe, inputs.device):
@@ -206,11 +190,6 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """The context of the recipe's precision."""
     half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.train.precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1]; floating images as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = None) -> None:

@@ -1,4 +1,4 @@
-"""MODEL, wherever a command takes one, to a network with what is known about its input."""
+"""Load the network that MODEL names on a command line, with what is known about its input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from augkit.architectures.external import timm_network, torchvision_network
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.core.errors import InputError
 from augkit.core.schema import validate
-from augkit.train.build import build_recipe_model
+from augkit.train.build import NetworkInput, build_recipe_model
 from augkit.train.checkpoint import read_checkpoint
 from augkit.train.recipe import Recipe
 
@@ -26,7 +26,7 @@ Make = Callable[[int | None], nn.Module]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network, with what is known about it; None where it is not.
+    """A network and facts about it, None where they are unknown.
 
     Attributes:
         model: gives logits ``(B, K)``.
@@ -58,10 +58,9 @@ def load_model(source: str, weights: str | Path | None = None, *, strict: bool =
         source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, or
             ``package.module:callable``, called without arguments.
         weights: a file with a state dict, see `augkit.architectures.weights.read_weights`; without it the networks of
-            torchvision, timm and callables come as they are built, which is untrained for the first two. Those two are
-            built with as many classes as the weights have.
-        strict: the weights must be those of the network; otherwise those that fit are taken, and ``notes`` of what is
-            returned says which were not.
+            torchvision, timm and callables are returned as built, untrained for the first two. Those two are built
+            with as many classes as the weights have.
+        strict: refuse weights that do not all fit; otherwise load those that fit, and list the others in ``notes``.
 
     Raises:
         InputError: nothing of that name, or weights that do not fit, with the keys.
@@ -92,18 +91,18 @@ def _from_run(path: Path) -> LoadedModel:
     if "recipe" not in state:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
     recipe = validate(Recipe, state["recipe"], str(path))
-    fits = state.get("input", {})
-    if "model" in fits:
-        own = f"'{path}' holds a network of your own ({fits['model']})"
+    kept = state.get("input", {})
+    if "model" in kept:
+        own = f"'{path}' holds a network of your own ({kept['model']})"
         raise InputError(f"{own}; give package.module:callable --weights {path}")
     kinds = {"classes": list, "channels": int, "side": int}
-    if not all(isinstance(fits.get(key), kind) for key, kind in kinds.items()):
+    if not all(isinstance(kept.get(key), kind) for key, kind in kinds.items()):
         raise InputError(f"'{path}': expected a checkpoint of augkit, with 'input'; give MODEL and --weights {path}")
-    model = build_recipe_model(recipe, fits, recipe.seed, fresh=False)
+    given = NetworkInput(list(kept["classes"]), kept["channels"], kept["side"])
+    model = build_recipe_model(recipe, given, recipe.seed, fresh=False)
     fit_weights(model, state["model"], path)
-    classes = list(fits["classes"])
-    data = recipe.data
-    return LoadedModel(model, recipe, data.mean, data.std, fits["side"], len(classes), classes=classes)
+    count, data = len(given.classes), recipe.data
+    return LoadedModel(model, recipe, data.mean, data.std, given.side, count, classes=given.classes)
 
 
 def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:

@@ -17,9 +17,9 @@ from torch import Tensor
 from augkit.core.errors import InputError
 
 CHANNELS = (1, 3, 4)  # of images as they come in files
-FAR = 0.5  # outside of [0, 1] by this much no resampling brings an image
+FAR = 0.5  # resampling overshoots [0, 1] by less than this
 SUMS_TO_ONE = 1e-2  # within this: probabilities may have been rounded to half precision
-# Where loaders and samplers keep others.
+# Attributes in which loaders and samplers keep further ones.
 HOLDS = ("sampler", "batch_sampler", "dataset", "loader")
 
 
@@ -63,7 +63,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def check_range(images: Tensor, mean: Sequence[float], std: Sequence[float], name: str = "loader") -> None:
-    """Raise InputError where images cannot be meant as they are: they are normalised with ``mean`` and ``std`` next.
+    """Raise InputError where images are not in [0, 1] or uint8, as the normalization with ``mean`` and ``std`` expects.
 
     Raises:
         InputError: another number of channels than of means; values that are not finite, or far outside of [0, 1].
@@ -79,7 +79,7 @@ def check_range(images: Tensor, mean: Sequence[float], std: Sequence[float], nam
     low, high = (float(value) for value in images.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"{name}: expected finite images, got values from {low:g} to {high:g}")
-    bare = not any(mean) and all(value == 1 for value in std)  # normalised by the loader, and not again
+    bare = not any(mean) and all(value == 1 for value in std)  # the loader normalizes, and nothing else does
     if low >= -FAR and high > 20:
         raise InputError(f"{name}: expected images in [0, 1], or uint8, got up to {high:g}; divide by 255")
     if not bare and (low < -FAR or high > 1 + FAR):
@@ -106,7 +106,7 @@ def count_batches(loader: Any) -> int:
 
 
 def check_repeatable(loader: Iterable[Any], name: str) -> None:
-    """Raise InputError for what can be gone through only once, such as a generator; it has no length."""
+    """Raise InputError for batches that can be iterated only once, such as a generator without a length."""
     if not isinstance(loader, Iterable):
         raise InputError(f"{name}: expected batches, such as a DataLoader, got {type(loader).__name__}")
     if isinstance(loader, Iterator) and not hasattr(loader, "__len__"):
@@ -115,7 +115,7 @@ def check_repeatable(loader: Iterable[Any], name: str) -> None:
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell the number of the epoch to all that wants to know: the loader, its samplers, theirs, and the dataset."""
+    """Call ``set_epoch`` of the loader, of the samplers, datasets and loaders in it, and of those in them."""
     seen: list[Any] = []
     waiting = [loader]
     while waiting:

@@ -1,8 +1,8 @@
 """The training loop, top to bottom: recipe and seed to run.
 
-Initial weights, data order, augmentation, mixing and what the network draws itself, such as dropout, each have a random
-stream of their own, named by the seed and the place in the run. So two recipes that differ in their policy alone see
-the same images in the same order from the same weights, and a run that goes on from a checkpoint equals one that was
+Initial weights, data order, augmentation, mixing and the network's own draws, such as dropout, each have a random
+stream of their own, named by the seed and the position in the run. So two recipes that differ in their policy alone see
+the same images in the same order from the same weights, and a run that resumes from a checkpoint equals one that was
 never stopped.
 """
 
@@ -24,11 +24,13 @@ from augkit.augment.whole_images import WholeBatch, augmented
 from augkit.core.errors import InputError
 from augkit.core.random_streams import AUGMENTATION, MIXING, deterministic, random_stream
 from augkit.data import Dataset, Images, sample
-from augkit.train.batches import make_feed
+from augkit.train.batches import make_batches
 from augkit.train.build import build_recipe_model, choose_device, describe_input, load_recipe_data
 from augkit.train.checkpoint import State, describe, restore, stalled
 from augkit.train.distributed import claim_once, joined, local_device, parallel
-from augkit.train.evaluate import Evaluation, autocast, calling, check_measurable, evaluate, measure_model, try_out
+from augkit.train.evaluate import Evaluation, autocast, check_measurable, evaluate, measure_model, try_out
+from augkit.train.heartbeat import heartbeat_hook
+from augkit.train.history import EpochRow, OnEpoch, interval_of
 from augkit.train.mixup import mix_batch
 from augkit.train.optimizer import set_rate
 from augkit.train.recipe import Recipe
@@ -49,7 +51,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     model: nn.Module | None = None,
     loader: Any = None,
     validation_loader: Any = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     on_step: Callable[[int, int], None] | None = None,
     alive: Callable[[], object] | None = None,
 ) -> Run:
@@ -60,18 +62,18 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         seed: of initial weights, order and augmentation; the recipe's own when None.
         output: folder for ``recipe.yaml``, ``metrics.jsonl``, ``checkpoint.pt``, ``environment.json``; nothing
             is written when None. `augkit.train.report.write_report` adds ``report.html``.
-        resume: go on from the checkpoint in ``output``; bitwise on the CPU. A finished run is only loaded.
-        overwrite: replace a run that stands in ``output``.
+        resume: continue from the checkpoint in ``output``; bitwise on the CPU. A finished run is only loaded.
+        overwrite: replace a run in ``output``.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         dataset: the recipe's data, if already loaded.
-        model: trained in place of the recipe's network, from the weights that it has; left in ``eval()``. Of what it
-            gives, `augkit.architectures.outputs` takes the logits; what is frozen in it stays so, see
+        model: trained in place of the recipe's network, from its own weights; left in ``eval()``.
+            `augkit.architectures.outputs` finds the logits in its output; frozen parts stay frozen, see
             `augkit.architectures.modes.frozen_modules`.
         loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, in place of the recipe's
             data; with ``model``. Each of several processes brings its own.
         on_epoch: called with each row of the history.
         on_step: called after each update with the updates so far and those in all.
-        alive: called at every batch, of evaluations too, for what has to be done every few seconds.
+        alive: called at every batch, of evaluations too, such as a heartbeat.
 
     Raises:
         InputError: the output exists, or holds another recipe; data or device are not there; images, labels and
@@ -87,24 +89,24 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         check_trainable(model)
     data = loader if loader is not None else dataset or load_recipe_data(recipe)
     with joined(target) as process, deterministic(recipe.train.deterministic):
-        fits = describe_input(recipe, data, model)
-        net = model if model is not None else build_recipe_model(recipe, fits, recipe.seed)
+        network_input = describe_input(recipe, data, model)
+        net = model if model is not None else build_recipe_model(recipe, network_input, recipe.seed)
         held_out = validation_loader if loader is not None else data.validation
         classes = try_out(net, held_out, recipe, target)
-        feed = make_feed(data, recipe, target, process, classes)
+        batches = make_batches(data, recipe, target, process, classes)
         if recipe.invariance.every and isinstance(held_out, Images):
             check_measurable(recipe, held_out, net)
         folder = claim_once(output, process, resume=resume, overwrite=overwrite)
         state = State.begin(net, recipe, target)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
-        job = TrainJob(recipe, state, feed, held_out, fits, classes, folder, target, process)
+        job = TrainJob(recipe, state, batches, held_out, network_input, classes, folder, target, process)
         evaluation = _train(job, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
             job.save()
         if evaluation is None or state.best is not None:
-            with calling(alive, state.result):
+            with heartbeat_hook(alive, state.result):
                 evaluation = evaluate(state.result, held_out, recipe, target, process)
         state.result.eval()
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
@@ -112,13 +114,13 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
 
 def _train(
     job: TrainJob,
-    on_epoch: Callable[..., None] | None,
+    on_epoch: OnEpoch | None,
     on_step: Callable[..., None] | None,
     alive: Callable[[], object] | None,
 ) -> Evaluation | None:
-    """All steps that are left; what the network scored after the last one, None where none was left."""
+    """Run the remaining steps; the evaluation after the last one, None if no step remained."""
     evaluation = None
-    recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.feed.steps
+    recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.batches.steps
     steps = settings.steps or settings.epochs * length
     log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
     augment = recipe.policy.augment(normalize=(recipe.data.mean, recipe.data.std), dtype=torch.float32).to(job.device)
@@ -128,7 +130,7 @@ def _train(
         started, before = time.perf_counter(), state.step
         train(state.model, state.frozen)
         augment.train()
-        for images, labels in job.feed.epoch(state.step // length, state.step % length):
+        for images, labels in job.batches.epoch(state.step // length, state.step % length):
             rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
             set_rate(state.optimizer, rate)
             with job.updating(len(labels)):
@@ -148,7 +150,7 @@ def _train(
             if state.step == steps:
                 break
         seconds = time.perf_counter() - started
-        with calling(alive, state.result):
+        with heartbeat_hook(alive, state.result):
             evaluation = _end_epoch(job, state.step == steps, rate, before, seconds)
         if on_epoch is not None:
             on_epoch(state.history[-1])
@@ -168,7 +170,7 @@ def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor 
     inputs = inputs.to(weights_dtype(state.model)).contiguous(memory_format=state.form)
     parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
     for k, (part, wanted) in enumerate(parts):
-        # The gradients of several processes meet once per update, not once per part.
+        # Processes exchange gradients once per update, not once per part.
         alone = k + 1 < len(parts) and job.process.count > 1
         with forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(recipe, job.device):
@@ -191,20 +193,20 @@ def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor 
 def _end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
-    row: dict[str, Any] = {"epoch": number, "step": state.step, "loss": job.finite_loss(rate), "lr": rate}
-    row |= {"seconds": seconds, "images_per_second": (state.step - before) * job.feed.images_per_step / seconds}
+    loss, speed = job.finite_loss(rate), (state.step - before) * job.batches.images_per_step / seconds
+    row = EpochRow(epoch=number, step=state.step, loss=loss, lr=rate, seconds=seconds, images_per_second=speed)
     job.process.align(state.result)
     found = None
     if last or number % recipe.train.evaluate_every == 0:
         found = evaluate(state.result, job.held_out, recipe, job.device, job.process)
-        row |= {"validation_accuracy": found.accuracy, "validation_loss": found.loss}
+        row["validation_accuracy"], row["validation_loss"] = found.accuracy, found.loss
     every = recipe.invariance.every
     if every and (last or number % every == 0) and isinstance(job.held_out, Images):
         shown = sample(job.held_out, recipe.invariance.images)
         measured = measure_model(state.result, recipe, shown, device=job.device)
-        row["shift_information"] = measured.shift_information.to_dict()
+        row["shift_information"] = interval_of(measured.shift_information)
     if recipe.train.patience and "validation_accuracy" in row:
-        state.note_best(row["validation_accuracy"])
+        state.keep_best(row["validation_accuracy"])
     state.history.append(row)
     state.begin_epoch()
     job.save()

@@ -8,7 +8,7 @@ from torch import nn
 from augkit.core.errors import InputError
 from augkit.train.recipe_sections import OptimSettings
 
-# By name: an angle of a harmonic filter (`augkit.architectures.harmonic`) has no size that decay could lessen.
+# By name: the phase of a harmonic filter (`augkit.architectures.harmonic`) is an angle, which decay must not shrink.
 SPARED = ("phase",)
 
 

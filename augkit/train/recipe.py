@@ -26,7 +26,7 @@ from augkit.train.recipe_sections import (
 
 
 class Recipe(Data):
-    """All that a run needs: the same recipe and seed give the same run."""
+    """Settings of a run; the same recipe and seed give the same run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name of run folders")
     data: DataSettings = Field(description="images")
@@ -83,7 +83,7 @@ class Recipe(Data):
 
 
 def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
-    """A recipe file with overrides applied, as plain data that is not checked yet; its fields may be ranges."""
+    """A recipe file with overrides applied, as plain unchecked data whose fields may be ranges."""
     tree = read_yaml(path, "recipe")
     tree.pop("augkit", None)  # the versions that a run folder adds
     return apply_overrides(tree, overrides)
@@ -121,7 +121,7 @@ def find_recipe(source: str | Path) -> Path:
 
 
 def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
-    """The recipe that positional words name, with their overrides."""
+    """Load the recipe that positional words name, with their overrides."""
     recipes, overrides = split_recipe(words, default)
     if len(recipes) != 1:
         raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(words) or 'nothing'}")

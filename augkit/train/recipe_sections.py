@@ -6,26 +6,16 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from augkit.architectures import NETWORKS
 from augkit.augment.policy import Kernel
 from augkit.core.errors import unknown_name
 from augkit.core.schema import Data
 
-NETWORKS = (
-    "small_cnn",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "convnext",
-    "convnext_aliasfree",
-    "vgg11",
-    "vgg13",
-    "harmonic",
-)
 OTHERS = ("timm:", "torchvision:")
 
 
 class DataSettings(Data):
-    """Which images, and how they are put before the network."""
+    """Images, and their form at the input of the network."""
 
     name: str = Field(
         description="mnist5k, digits, a dataset of torchvision (fashion-mnist, cifar10, ...), folder:DIR, parquet:DIR"
@@ -136,7 +126,7 @@ class ScheduleSettings(Data):
 
 
 class TrainSettings(Data):
-    """How long and how."""
+    """Length and options of training."""
 
     epochs: int = Field(10, ge=1, description="passes over the training split")
     steps: int | None = Field(None, ge=1, description="updates of the weights in all; takes the place of epochs")
@@ -172,7 +162,7 @@ class TrainSettings(Data):
 
 
 class InvarianceSettings(Data):
-    """What is measured, and how."""
+    """How invariance is measured."""
 
     protocol: Literal["crop", "embed", "circular"] = Field("embed", description="where border pixels come from")
     max_shift: float = Field(4.0, gt=0, description="largest shift along each axis (pixels of the input)")

@@ -18,11 +18,11 @@ SHOWN = 6  # training images on the report
 
 
 def write_report(run: Run, dataset: Dataset) -> Path:
-    """Write ``report.html`` into the folder of a run, of this command or of `augkit.fit`; where it lies.
+    """Write ``report.html`` into the folder of a run, and return its path.
 
     Args:
         run: with a folder.
-        dataset: what the run was trained on, for pictures of augmented images and the names of classes.
+        dataset: of the run, for pictures of augmented images and the names of classes.
 
     Raises:
         InputError: the run has no folder.
@@ -42,11 +42,11 @@ def _page(run: Run, dataset: Dataset) -> str:
     record = RunRecord(
         name=recipe.name,
         seed=run.seed,
-        history=run.history,
+        history=[dict(row) for row in run.history],
         classes=dataset.classes,
         confusion=run.evaluation.confusion.tolist(),
         recipe_yaml=recipe.to_yaml(),
-        environment=environment(),
+        environment=dict(environment()),
         notes=notes,
     )
     images = (shown.load() if isinstance(shown, Stream) else shown).images

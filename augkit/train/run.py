@@ -1,4 +1,4 @@
-"""What the training loop works on, and what comes out of it."""
+"""A run: in training, and trained."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch import nn
 from augkit.core.errors import AugkitError, DeviceMemoryError, InputError, RunError
 from augkit.core.random_streams import NETWORK, drawing
 from augkit.train.batches import BatchSource
+from augkit.train.build import NetworkInput
 from augkit.train.checkpoint import FILE, State, save
 from augkit.train.distributed import Process
 from augkit.train.evaluate import Evaluation
+from augkit.train.history import EpochRow
 from augkit.train.recipe import Recipe
 
 
@@ -25,32 +27,32 @@ from augkit.train.recipe import Recipe
 class Run:
     """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
 
-    ``model`` is in ``eval()``; ``evaluation`` is its own on the validation split.
+    ``model`` is in ``eval()``; ``evaluation`` is that of the validation split.
     """
 
     recipe: Recipe
     seed: int
     model: nn.Module
-    history: list[dict[str, Any]]
+    history: list[EpochRow]
     folder: Path | None
     evaluation: Evaluation
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A run in the making.
+    """A run in training.
 
     Attributes:
         held_out: images, or batches of images and labels.
-        fits: the input that the network takes.
-        classes: how many the network knows.
+        network_input: images and classes of the network.
+        classes: how many the network has.
     """
 
     recipe: Recipe
     state: State
-    feed: BatchSource
+    batches: BatchSource
     held_out: Any
-    fits: dict[str, Any]
+    network_input: NetworkInput
     classes: int
     folder: Path | None
     device: torch.device
@@ -59,15 +61,15 @@ class TrainJob:
     def save(self) -> None:
         """A checkpoint, by the first process and where there is a folder."""
         if self.folder is not None and self.process.first:
-            save(self.folder, self.recipe, self.fits, self.state)
+            save(self.folder, self.recipe, self.network_input, self.state)
 
     @contextlib.contextmanager
     def updating(self, images: int) -> Iterator[None]:
-        """An update with that many images: what the network draws in it, such as dropout, is named by its number.
+        """Context of one update, whose number names the random stream of the network's own draws, such as dropout.
 
         Raises:
             DeviceMemoryError: they do not fit into memory.
-            InputError: the network cannot be trained on them, as what it does in training alone may show.
+            InputError: the network fails on them in training mode.
         """
         step = self.state.step
         try:
@@ -80,7 +82,7 @@ class TrainJob:
                 raise InputError(
                     "model: it keeps tensors of the update before with their gradients; detach() what forward keeps"
                 ) from error
-            # Later ones have another cause, such as a process that is lost; but for batch norm of a single image.
+            # After the first update the cause is another, such as a lost process; except batch norm of a single image.
             if isinstance(error, AugkitError) or (step and not isinstance(error, ValueError)):
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

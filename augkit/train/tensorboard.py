@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from augkit.core.errors import InputError
+from augkit.train.history import EpochRow, OnEpoch
 
 
-def event_writer(folder: Path | None) -> Callable[[dict[str, Any]], None]:
+def event_writer(folder: Path | None) -> OnEpoch:
     """A function that writes a row's numbers to event files in ``folder``; one that does nothing when None.
 
     Raises:
@@ -23,7 +22,7 @@ def event_writer(folder: Path | None) -> Callable[[dict[str, Any]], None]:
         raise InputError("train.tensorboard: not installed; pip install 'augkit[tensorboard]'") from None
     writer = SummaryWriter(str(folder))
 
-    def write(row: dict[str, Any]) -> None:
+    def write(row: EpochRow) -> None:
         for name, value in row.items():
             number = value["value"] if isinstance(value, dict) else value
             if isinstance(number, int | float):

@@ -20,7 +20,8 @@ from augkit.augment.policy import changes_nothing
 from augkit.core.progress import Display
 from augkit.data import Dataset
 from augkit.invariance import InvarianceReport
-from augkit.measure.comparison import TYPICAL, RunGroup, closing_table, measure_run
+from augkit.measure.comparison import TYPICAL, RunGroup, closing_table
+from augkit.train.evaluate import measure_model
 from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
@@ -87,7 +88,7 @@ class TuneContext:
     def measure(self, run: Run, images: Any, *, curve: bool = False) -> InvarianceReport:
         """Measure a run on some images, with the response curve if asked for."""
         lengths = self.lengths if curve else []
-        report = measure_run(run, images, lengths=lengths, device=self.device)
+        report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device)
         self.display.advance(measuring_cost(self.recipe, len(images), len(self.dataset.train), len(lengths)))
         return report
 

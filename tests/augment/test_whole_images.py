@@ -16,7 +16,7 @@ from augkit import Policy
 from augkit.augment.whole_images import WholeBatch, augmented, needed_side, square_views
 from augkit.core.errors import InputError
 from augkit.data import load_dataset
-from augkit.train.batches import make_feed
+from augkit.train.batches import make_batches
 from augkit.train.build import load_data
 from augkit.train.distributed import Process
 from augkit.train.recipe import Recipe
@@ -197,8 +197,8 @@ def test_it_goes_on_where_it_was_interrupted_bitwise(banners: Path, tmp_path: Pa
 @pytest.mark.parametrize("memory", [0, 2048])
 def test_several_processes_share_the_batches(banners: Path, memory: int) -> None:
     own = recipe(banners, CROP, memory=memory)
-    feeds = [make_feed(load_data(own.data), own, torch.device("cpu"), Process(rank, 2)) for rank in (0, 1)]
-    (one,) = [make_feed(load_data(own.data), own, torch.device("cpu"), Process())]
+    feeds = [make_batches(load_data(own.data), own, torch.device("cpu"), Process(rank, 2)) for rank in (0, 1)]
+    (one,) = [make_batches(load_data(own.data), own, torch.device("cpu"), Process())]
     for whole, *parts in zip(one.epoch(3), *(feed.epoch(3) for feed in feeds), strict=True):
         assert [len(part[0]) for part in parts] == [4, 4]
         for k, (image, label) in enumerate(zip(whole[0].images, whole[1], strict=True)):  # type: ignore[union-attr]

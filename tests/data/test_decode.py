@@ -33,10 +33,10 @@ def from_file(path: Path, form: Form = RGB) -> np.ndarray:
 
 
 def test_rgb_and_grey_files_come_as_they_are(tmp_path: Path) -> None:
-    colour, grey = noise(0, (6, 10, 3)), noise(1, (6, 10))
-    Image.fromarray(colour).save(tmp_path / "c.png")
+    color, grey = noise(0, (6, 10, 3)), noise(1, (6, 10))
+    Image.fromarray(color).save(tmp_path / "c.png")
     Image.fromarray(grey).save(tmp_path / "g.png")
-    assert np.array_equal(from_file(tmp_path / "c.png"), colour.transpose(2, 0, 1))
+    assert np.array_equal(from_file(tmp_path / "c.png"), color.transpose(2, 0, 1))
     assert np.array_equal(from_file(tmp_path / "g.png"), np.stack([grey] * 3))
     assert np.array_equal(from_file(tmp_path / "g.png", GREY), grey[None])
 
@@ -68,7 +68,7 @@ def test_16_bits_are_rounded_to_8(tmp_path: Path) -> None:
     assert np.array_equal(from_file(tmp_path / "deep.png", GREY), np.tile(expected, (1, 6, 1)))
 
 
-def test_16_bits_of_colour(tmp_path: Path) -> None:
+def test_16_bits_of_color(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (6, 10, 3)).astype(">u2")
     scanlines = b"".join(b"\0" + row.tobytes() for row in values)  # Pillow cannot write this kind
 
@@ -82,7 +82,7 @@ def test_16_bits_of_colour(tmp_path: Path) -> None:
     assert np.abs(found - values.astype(np.float64) / 257).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "colour key"])
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "color key"])
 def test_what_is_transparent_is_put_on_white(kind: str, tmp_path: Path) -> None:
     if kind in ("RGBA", "LA"):
         image = Image.new(kind, (10, 6), (0,) * len(kind))
@@ -173,15 +173,15 @@ def test_what_does_not_say_which_value_is_white_is_refused(values: Any) -> None:
     "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"]
 )
 def test_every_mode_shows_the_same_picture(mode: str) -> None:
-    colour = np.array([[[255, 255, 255], [0, 0, 0], [200, 40, 40], [30, 90, 160]]], np.uint8)
-    image = Image.fromarray(colour)
+    color = np.array([[[255, 255, 255], [0, 0, 0], [200, 40, 40], [30, 90, 160]]], np.uint8)
+    image = Image.fromarray(color)
     if mode in ("1", "L", "LA", "La"):
         expected = np.asarray(image.convert("L").convert("1" if mode == "1" else "L").convert("L"))
         image = image.convert("L").convert("LA").convert("La") if mode == "La" else image.convert("L").convert(mode)
     elif mode == "LAB":
         image, expected = Image.new("LAB", (4, 1), (255, 128, 128)), np.full((1, 4, 3), 255)
     else:
-        expected = colour
+        expected = color
         image = (image.quantize(4) if mode[0] == "P" else image.convert("RGBA" if mode == "RGBa" else mode)).convert(
             mode
         )
@@ -276,13 +276,13 @@ def test_sizes_are_fitted_or_refused(tmp_path: Path) -> None:
     assert found.reason == "expected 6 x 6 pixels as 'first.png', got 14 x 6; set data.image_size to resize"
 
 
-def test_colour_among_grey_is_refused_unless_it_may_be_converted(tmp_path: Path) -> None:
-    colour = noise(0, (6, 10, 3))
-    Image.fromarray(colour).save(tmp_path / "x.png")
+def test_color_among_grey_is_refused_unless_it_may_be_converted(tmp_path: Path) -> None:
+    color = noise(0, (6, 10, 3))
+    Image.fromarray(color).save(tmp_path / "x.png")
     found = decode(partial(Image.open, tmp_path / "x.png"), GREY)
     assert isinstance(found, Fault)
     assert not found.corrupt
-    luma = np.rint(colour @ np.array([0.299, 0.587, 0.114]))
+    luma = np.rint(color @ np.array([0.299, 0.587, 0.114]))
     grey = from_file(tmp_path / "x.png", Form(6, 10, 1, convert=True))
     assert np.abs(grey[0].astype(float) - luma).max() <= 1
     Image.fromarray(np.stack([luma.astype(np.uint8)] * 3, -1)).save(tmp_path / "same.png")

@@ -72,7 +72,6 @@ def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None
     assert torch.equal(again.train.labels, task.train.labels)
     assert not torch.equal(other.train.labels, task.train.labels)
     assert len(task.open_test(20)) == 20
-    assert len(task.open_whole()) == len(digits.open_whole())
 
 
 def test_splits_are_placed_independently(digits: Dataset) -> None:

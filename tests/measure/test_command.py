@@ -15,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+import augkit.measure
 from augkit.core.cli import run
+from augkit.core.errors import InputError
+from augkit.measure import MeasureSettings
 from augkit.measure import __main__ as measure
 
 NETS = """
@@ -29,7 +32,7 @@ def make(channels=1, classes=10):
     pooled = (nn.Conv2d(channels, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return nn.Sequential(*pooled, nn.Linear(4, classes))
 
-def colour(): return make(3)
+def color(): return make(3)
 def two(): return make(2)
 def hundred(): return make(1, 100)
 def five(): return make(1, 5)
@@ -123,7 +126,7 @@ def test_other_images_are_reported_beside_and_grey_ones_repeated(capsys: pytest.
         path = Path(f"other/{'ab'[k % 2]}/{k}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(k).integers(0, 256, (10, 10), dtype=np.uint8)).save(path)
-    words = ["nets_of_measure:colour", "--data", "digits", "--ood", "folder:other", "--max-shift", "1", "--limit", "30"]
+    words = ["nets_of_measure:color", "--data", "digits", "--ood", "folder:other", "--max-shift", "1", "--limit", "30"]
     assert run(measure.main, [*words, "--no-curves", "--output", "out"]) == 0
     out = capsys.readouterr()
     assert "grey images, 1 repeated to 3 channels" in out.err
@@ -177,6 +180,45 @@ def test_interrupted_and_resumed_it_gives_the_same_bits(capsys: pytest.CaptureFi
     capsys.readouterr()
     assert run(measure.main, [*again, "--seed", "3"]) == 2
     assert "another network, plan" in capsys.readouterr().err
+
+
+def test_function_and_command_give_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--max-shift 1 --no-curves --limit 30 --ood-builtin --certify --lie --probe-images 4"
+    printed = results(capsys, f"make {flags}")
+    settings = MeasureSettings(
+        max_shift=1.0, curves=False, limit=30, ood_builtin=True, certify=True, lie=True, probe_images=4
+    )
+    found = augkit.measure.measure("nets_of_measure:make", "digits", settings, output="out")
+    assert found.to_dict() == {**printed, "folder": "out", "command": found.command}
+    assert json.loads(Path("out/results.json").read_text()) == found.to_dict()
+    assert found.typical.analyses is not None
+    assert found.typical.analyses.images == 4
+    assert found.typical.report.metrics["js"].to_dict() == printed["js"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_an_output_the_function_writes_nothing(tmp_path: Path) -> None:
+    before = {*tmp_path.iterdir()}
+    found = augkit.measure.measure("nets_of_measure:make", "digits", MeasureSettings(shift=(1.0, 0.0), limit=30))
+    assert found.folder is None
+    assert found.to_dict()["folder"] is None
+    assert found.command == (
+        "augkit.measure.measure('nets_of_measure:make', 'digits', MeasureSettings(limit=30, shift=(1.0, 0.0)))"
+    )
+    assert {path for path in tmp_path.iterdir() if path.name != "__pycache__"} == before
+
+
+def test_settings_of_the_function_are_checked_like_flags() -> None:
+    for settings, message in (
+        (MeasureSettings(strict=False), "expected --weights FILE"),
+        (MeasureSettings(split="train"), "unknown split 'train'"),
+        (MeasureSettings(preset="zhang2019", curves=False), "fixes --no-curves"),
+        (MeasureSettings(shift=(1.0, 0.0), grid=(1.0,)), "leave out --grid"),
+    ):
+        with pytest.raises(InputError, match=message):
+            augkit.measure.measure("nets_of_measure:make", "digits", settings)
+    with pytest.raises(InputError, match="expected --output DIR"):
+        augkit.measure.measure("nets_of_measure:make", "digits", resume=True)
 
 
 @pytest.mark.parametrize(

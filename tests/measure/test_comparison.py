@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,15 @@ from augkit.core.errors import InputError
 from augkit.core.json import jsonable
 from augkit.invariance import CarryOver, Estimate, InvarianceReport
 from augkit.invariance.information import FACTORS
-from augkit.measure.comparison import Contrast, RunGroup, closing_table, conclusion, response_curve
+from augkit.measure.comparison import (
+    TABLE_METRICS,
+    ComparisonRow,
+    Contrast,
+    RunGroup,
+    closing_table,
+    conclusion,
+    response_curve,
+)
 from augkit.measure.tables import cells, headings, html_table
 from augkit.train.recipe import Recipe
 
@@ -48,7 +58,7 @@ def arm(name: str, levels: dict[str, float], first: int) -> RunGroup:
 CONTROL = {"typical": 0.1, "inverted": 0.1, "upside down": 0.1, "photographs": 0.1}
 
 
-def table(**levels: float) -> list[dict[str, object]]:
+def table(**levels: float) -> list[ComparisonRow]:
     best = {images.replace("_", " "): level for images, level in levels.items()}
     return closing_table([arm("control", {k: CONTROL[k] for k in best}, 0), arm("best", best, 10)])
 
@@ -169,10 +179,24 @@ def test_response_curves_pool_the_seeds() -> None:
     assert points[0]["top1_change"].low < points[0]["top1_change"].value < points[0]["top1_change"].high
 
 
+def test_rows_have_the_json_that_results_files_have() -> None:
+    control, best = (row.to_dict() for row in table(typical=0.02))
+    keys = ["arm", "images", "n_images", "n_seeds", *TABLE_METRICS, "per_seed", "undefined", "learned_invariance"]
+    assert list(best) == list(control) == [*keys, "comparison", "transfer", "accuracy_gain"]
+    assert control["comparison"] is None
+    assert set(best["accuracy"]) == {"value", "low", "high"}
+    assert json.loads(json.dumps(best, allow_nan=False)) == best
+
+
+def test_a_control_has_no_conclusion() -> None:
+    with pytest.raises(InputError, match="'control' is one itself"):
+        conclusion(table(typical=0.02), "control", 6.0)
+
+
 def test_cells_fit_the_headings_and_html_is_escaped() -> None:
     rows = table(typical=0.02, photographs=0.1)
     assert all(len(cells(row)) == len(headings()) for row in rows)
-    rows[0]["arm"] = "<script>"
+    rows[0] = replace(rows[0], arm="<script>")
     assert "<script>" not in html_table(rows)
 
 

@@ -13,7 +13,7 @@ import torch
 
 import augkit
 from augkit.core.errors import InputError
-from augkit.train.batches import make_feed
+from augkit.train.batches import make_batches
 from augkit.train.checkpoint import read_checkpoint
 from augkit.train.distributed import Process
 from augkit.train.recipe import Recipe
@@ -38,18 +38,18 @@ def torchrun(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess
 def test_shares_are_disjoint_and_whole(tiny: Recipe) -> None:
     data = augkit.load_dataset("digits", limit=200)
     recipe = tiny.replaced(policy={}, train={"epochs": 1, "batch_size": 32})
-    alone = list(make_feed(data, recipe, CPU, Process()).epoch(3))
-    shares = [list(make_feed(data, recipe, CPU, Process(rank, 2)).epoch(3)) for rank in range(2)]
+    alone = list(make_batches(data, recipe, CPU, Process()).epoch(3))
+    shares = [list(make_batches(data, recipe, CPU, Process(rank, 2)).epoch(3)) for rank in range(2)]
     for whole, first, second in zip(alone, *shares, strict=True):
         assert torch.equal(whole[0][0::2], first[0])
         assert torch.equal(whole[0][1::2], second[0])
         assert torch.equal(whole[1][1::2], second[1])
     with pytest.raises(InputError, match=r"train\.batch_size: expected a multiple of 3 processes x .*got 32"):
-        make_feed(data, recipe, CPU, Process(0, 3))
+        make_batches(data, recipe, CPU, Process(0, 3))
 
 
 def test_epochs_begin_anywhere_with_the_same_batches(tiny: Recipe) -> None:
-    feed = make_feed(augkit.load_dataset("digits", limit=200), tiny, CPU, Process())
+    feed = make_batches(augkit.load_dataset("digits", limit=200), tiny, CPU, Process())
     whole, rest = list(feed.epoch(1)), list(feed.epoch(1, 4))
     assert len(whole) == feed.steps == 6
     for a, b in zip(whole[4:], rest, strict=True):

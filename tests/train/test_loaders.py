@@ -24,7 +24,7 @@ from torch.utils.data import (
 import augkit
 from augkit.core.errors import InputError
 from augkit.core.random_streams import seeded
-from augkit.train.batches import make_feed
+from augkit.train.batches import make_batches
 from augkit.train.distributed import Process
 from augkit.train.evaluate import evaluate
 from augkit.train.loaders import labelled
@@ -320,7 +320,7 @@ def test_every_sampler_is_told_the_epoch(plain: Recipe) -> None:
     batches = Own(spy, 8, drop_last=False)
     train(plain.replaced(train={"epochs": 3}), DataLoader(data, batch_sampler=batches))
     assert batches.epochs == (0, 1, 2)
-    assert make_feed(DataLoader(data, batch_sampler=batches), plain, CPU, Process()).images_per_step == 8
+    assert make_batches(DataLoader(data, batch_sampler=batches), plain, CPU, Process()).images_per_step == 8
     assert len({tuple(order) for order in spy.orders}) == len(spy.orders) == 3
     alone = Spy(data, num_replicas=1, rank=0)
     train(plain.replaced(train={"epochs": 3}), DataLoader(data, 8, sampler=alone))
@@ -338,12 +338,12 @@ class Jittered(Dataset[Any]):
 
 
 def test_every_epoch_of_a_loader_draws_other_numbers(plain: Recipe) -> None:
-    feed = make_feed(DataLoader(Jittered(), 8), plain, CPU, Process())
+    feed = make_batches(DataLoader(Jittered(), 8), plain, CPU, Process())
     first, second, rest = (torch.cat([x for x, _ in feed.epoch(*place)]) for place in ((0,), (1,), (1, 3)))
     factors = {tuple(batch.amax((1, 2, 3)).tolist()) for batch in (*first.split(8), *second.split(8))}
     assert len(factors) == 10
     assert torch.equal(second[24:], rest)
-    other = make_feed(DataLoader(Jittered(), 8), plain, CPU, Process(rank=1))
+    other = make_batches(DataLoader(Jittered(), 8), plain, CPU, Process(rank=1))
     assert not torch.equal(first, torch.cat([x for x, _ in other.epoch(0)]))
 
 

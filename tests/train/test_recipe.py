@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import augkit
+from augkit.architectures import NETWORKS
 from augkit.core.errors import InputError
 from augkit.train.recipe import Recipe, find_recipe, recipe_folders
-from augkit.train.recipe_sections import NETWORKS
 
 SHIPPED = sorted(path for folder in recipe_folders() for path in folder.glob("*.yaml"))
 

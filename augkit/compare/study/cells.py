@@ -33,7 +33,7 @@ from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Images
 from augkit.data.localization import locate
 from augkit.train.build import fresh_model, load_recipe_data
-from augkit.train.evaluate import calling
+from augkit.train.heartbeat import heartbeat_hook
 from augkit.train.load_model import load_model
 from augkit.train.loop import fit
 
@@ -177,7 +177,7 @@ class CellStore:
         for name in missing:
             alive()
             try:
-                with calling(alive, model):
+                with heartbeat_hook(alive, model):
                     columns = self._take(cell, cell.measures[name], model)
             except MissingError as error:
                 failed[name] = str(error)

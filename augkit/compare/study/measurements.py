@@ -21,6 +21,7 @@ from augkit.compare.study.claims import TYPICAL, Part
 from augkit.compare.study.effects import MissingError
 from augkit.compare.study.schema import Measure
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.pixels import as_float
 from augkit.data import Dataset, Images, Stream, atypical
 from augkit.data.atypical import Inverted, atypical_versions
 from augkit.invariance import make_protocol, measure_invariance, probes
@@ -31,7 +32,7 @@ from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.probes import LayerVariability
 from augkit.invariance.probes.outputs import rotation_probabilities
 from augkit.train.distributed import Process
-from augkit.train.evaluate import as_float, asking, labelled_batches, log_probabilities
+from augkit.train.evaluate import inference, labelled_batches, log_probabilities
 from augkit.train.recipe import Recipe
 
 Columns = dict[str, np.ndarray]
@@ -77,7 +78,7 @@ def read(
 def read_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
     """Of a network with a task of its own: which test images it answers right, image by image."""
     hits = []
-    with asking(model, recipe, device):
+    with inference(model, recipe, device):
         for shown, labels in labelled_batches(images, recipe, device, Process()):
             hits.append(log_probabilities(model, as_float(shown), recipe).argmax(-1) == labels)
     return {f"{TYPICAL}|correct": torch.cat(hits).float().cpu().numpy()}

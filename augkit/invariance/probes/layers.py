@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.pixels import as_float
 from augkit.core.random_streams import stream
 from augkit.invariance.layers.equivariance import layerwise_equivariance
 from augkit.invariance.layers.hooks import Call, Pass, Tracer
@@ -25,7 +27,6 @@ from augkit.invariance.probes.views import (
     check_room,
     logits_of,
     moving,
-    unit,
     whole_shifts,
 )
 from augkit.invariance.protocols import Protocol
@@ -75,7 +76,8 @@ def convolution_error(
     Returns:
         ``(N,)``.
     """
-    pixels = unit(images).double()
+    check_images(images)
+    pixels = as_float(images).double()
     if padding_mode not in PADDING_MODES:
         raise unknown_name("padding mode", padding_mode, PADDING_MODES)
     weight = torch.from_numpy(np.random.default_rng(seed).standard_normal((channels, images.shape[1], 3, 3)))

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from augkit.augment import geometry
-from augkit.augment.resample import resample
+from augkit.augment.resample import check_images, resample
+from augkit.core.pixels import as_float
 from augkit.core.random_streams import stream
-from augkit.invariance.probes.views import PHASE, unit
+from augkit.invariance.probes.views import PHASE
 
 
 def pixel_sharpness(images: Tensor, kernel: str, *, draws: int = 4, seed: int = 0) -> np.ndarray:
@@ -26,7 +27,8 @@ def pixel_sharpness(images: Tensor, kernel: str, *, draws: int = 4, seed: int = 
     Returns:
         ``(N,)``, means over shifts.
     """
-    pixels = unit(images).double()
+    check_images(images)
+    pixels = as_float(images).double()
     rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) for side in images.shape[-2:])
     high = torch.hypot(rows[:, None], columns) > 0.25
     left = np.ones((len(images), draws))

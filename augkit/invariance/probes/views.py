@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
+from augkit.core.pixels import as_float
 from augkit.core.random_streams import stream
 from augkit.invariance.network import Network, batch_slices, check_finite
 from augkit.invariance.protocols import Protocol, Scene
@@ -39,7 +40,7 @@ def logits_of(
     rows = []
     with network.measuring():
         for part in batch_slices(len(images), batch_size, None):
-            pixels = unit(images[part]).to(network.device, network.dtype)
+            pixels = as_float(images[part]).to(network.device, network.dtype)
             seen = []
             for number, view in enumerate(views):
                 seen.append(network(view(pixels, part)))
@@ -86,9 +87,3 @@ def check_room(protocol: Protocol, images: Tensor, max_shift: int) -> None:
         raise InputError(f"protocol: made for images of {protocol.image_size} pixels, got {tuple(images.shape[-2:])}")
     if max_shift > protocol.margin:
         raise InputError(f"max_shift: the protocol has a margin of {protocol.margin:g} pixels, got {max_shift}")
-
-
-def unit(images: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1]; floating images as they are."""
-    check_images(images)
-    return images.float() / 255 if images.dtype == torch.uint8 else images

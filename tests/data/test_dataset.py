@@ -70,7 +70,7 @@ def test_atypical_versions(digits: Dataset) -> None:
     assert torch.equal(atypical(test)["photographs"].images, photographs.images)
 
 
-def test_colour_images_get_colour_photographs() -> None:
+def test_color_images_get_color_photographs() -> None:
     sets = atypical(Images(torch.zeros(3, 3, 16, 20, dtype=torch.uint8), None))
     assert sets["photographs"].images.shape == (3, 3, 16, 20)
 

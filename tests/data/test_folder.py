@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pictures import noise, write_folder
+from pictures import encoded, noise, sizes, write_folder
 from PIL import Image
 
 from augkit.core.errors import InputError
 from augkit.data import load_dataset
-
-
-def sizes(dataset: Any) -> list[int]:
-    return [len(part) for part in (dataset.train, dataset.validation, dataset.open_test())]
 
 
 def test_a_flat_folder_is_unlabelled_and_all_of_it_is_the_test_split(tmp_path: Path) -> None:
@@ -147,3 +142,72 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(InputError, match=r"dataset 'folder:.*': cannot be read \(Permission denied\)"):
         load_dataset(f"folder:{tmp_path}")
+
+
+def test_channels_follow_the_images_or_the_wish(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"a": 40, "b": 40}, mode="L")
+    name = f"folder:{folder}"
+    assert load_dataset(name).train.shape == (1, 8, 8)
+    rgb = load_dataset(name, channels=3).train
+    assert torch.equal(rgb.images, load_dataset(name).train.images.expand(-1, 3, -1, -1))
+    Image.fromarray(noise(0)).save(folder / "a" / "004.png")  # not among those looked at
+    with pytest.raises(InputError, match=r"004\.png': expected a grey image as .*; set channels"):
+        _ = load_dataset(name).train
+    assert load_dataset(name, channels=1).train.shape == (1, 8, 8)
+    assert load_dataset("digits", channels=3).train.shape == (3, 8, 8)
+    with pytest.raises(InputError, match="expected 1 or 3, got 2"):
+        load_dataset("digits", channels=2)
+
+
+def test_arrays_of_color_become_grey_as_pillow_does(tmp_path: Path) -> None:
+    from augkit.data import Images
+
+    color = noise(0, (5, 5, 3))
+    grey = Images(torch.from_numpy(color).permute(2, 0, 1)[None], None).with_channels(1)
+    expected = np.asarray(Image.fromarray(color).convert("L")).astype(int)
+    assert np.abs(grey.images[0, 0].numpy() - expected).max() <= 1
+
+
+# Broken files
+
+
+def test_broken_files_are_named_or_counted(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"a": 20, "b": 20})
+    whole = load_dataset(f"folder:{folder}")
+    assert sizes(whole) == [28, 4, 8]
+    jpeg = encoded(noise(0, (8, 8, 3)), "jpeg")
+    (folder / "a" / "004.png").write_bytes(jpeg[:-100])
+    (folder / "b" / "000.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"(004|000)\.png': cannot be read as an image .*skip_corrupt"):
+        _ = load_dataset(f"folder:{folder}").train
+    dataset = load_dataset(f"folder:{folder}", skip_corrupt=True)
+    parts = [dataset.train, dataset.validation, dataset.open_test()]
+    assert sorted(Path(name.strip("'")).name for name in dataset.skipped) == ["000.png", "004.png"]
+    assert all("cannot be read" in reason for reason in dataset.skipped.values())
+    # Every other image is where it was, with its label.
+    for part, before in zip(parts, [whole.train, whole.validation, whole.open_test()], strict=True):
+        rows = {
+            tuple(image.flatten().tolist()): int(label)
+            for image, label in zip(before.images, before.labels, strict=True)
+        }  # type: ignore[arg-type]
+        for image, label in zip(part.images, part.labels, strict=True):  # type: ignore[arg-type]
+            assert rows[tuple(image.flatten().tolist())] == int(label)
+    assert sum(map(len, parts)) == 38
+
+
+def test_a_folder_where_nothing_can_be_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for k in range(3):
+            (tmp_path / name / f"{k}.png").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"none of 6 can be read, such as '.*0\.png'"):
+        load_dataset(f"folder:{tmp_path}", skip_corrupt=True)
+
+
+def test_the_size_is_taken_from_an_image_that_can_be_read(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, {"a": 120}) / "a"
+    for path in sorted(folder.rglob("*.png"))[:-1]:
+        path.write_bytes(b"no")
+    dataset = load_dataset(f"folder:{folder}", skip_corrupt=True)
+    assert dataset.open_test().images.shape == (1, 3, 8, 8)
+    assert len(dataset.skipped) == 119

@@ -1,0 +1,92 @@
+"""The images that a measurement shows a network: those of the dataset first, then others beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from augkit.core.errors import InputError
+from augkit.data import Images, atypical_versions, load_dataset, sample
+from augkit.data import batches as decoded
+from augkit.invariance import Plan
+from augkit.measure.settings import MeasureSettings
+from augkit.train.load_model import LoadedModel
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in memory or streamed, with the names of the classes that their labels stand for.
+
+    ``notes`` are sentences on what was done to them, such as broken files left out.
+    """
+
+    images: Images
+    classes: list[str]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Pixels ``(B, C, H, W)`` uint8 with labels ``(B,)`` or None."""
+        labels = self.images.labels
+        start = 0
+        for pixels in decoded(self.images, size):
+            yield pixels, None if labels is None else labels[start : start + len(pixels)]
+            start += len(pixels)
+
+    def pixels(self, indices: list[int]) -> Tensor:
+        """The images at ``indices``, decoded: ``(len(indices), C, H, W)`` uint8."""
+        return torch.cat(list(decoded(self.images.take(torch.tensor(indices)), max(1, len(indices)))))
+
+
+def load_image_sets(
+    settings: MeasureSettings, data: str | None, loaded: LoadedModel, protocol: str
+) -> dict[str, ImageSet]:
+    """The images by name: those of ``data``, or of the run's own dataset when None, then those of ``settings.ood``.
+
+    Raises:
+        InputError: no dataset, the same one twice, or one that cannot be loaded.
+    """
+    own = loaded.recipe.data if loaded.recipe is not None else None
+    if data is None and own is None:
+        raise InputError("--data: expected a dataset, such as --data mnist5k or --data folder:DIR")
+    names = [data or (own.name if own is not None else ""), *settings.ood]
+    if len(set(names)) != len(names):
+        raise InputError("--ood: expected other images than those of --data, each once")
+    return {name: _load(settings, loaded, protocol, name) for name in names}
+
+
+def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: str) -> ImageSet:
+    own = loaded.recipe.data if loaded.recipe is not None else None
+    dataset = load_dataset(
+        name,
+        root=settings.root or (own.root if own is not None and name == own.name else None),
+        image_size=settings.image_size or (own.image_size if own else None),
+        labels_file=settings.labels if name not in settings.ood else None,
+        skip_corrupt=settings.skip_corrupt,
+        channels=own.channels if own else None,
+        max_megapixels=settings.max_megapixels or (own.max_megapixels if own else None),
+    )
+    limit, seed = settings.limit, settings.seed
+    if settings.split == "test":
+        images = dataset.open_test(limit, seed=seed)
+    else:
+        images = dataset.validation if limit is None else sample(dataset.validation, limit, seed=seed)
+    if own is not None and own.canvas is not None and protocol != "embed":
+        images = images.put_on_canvas(own.canvas)
+    return ImageSet(images, dataset.classes, tuple(dataset.notes))
+
+
+def atypical_sets(typical: ImageSet, plan: Plan, seed: int) -> dict[str, ImageSet]:
+    """Atypical versions of the images; placement beyond the range of the plan where their canvas leaves room for it."""
+    notes: tuple[str, ...] = ()
+    try:
+        reach = plan.max_shift or None
+        versions = atypical_versions(typical.images, seed=seed, max_shift=reach, max_factor=max(1.0, plan.factors[1]))
+    except InputError as error:
+        versions, notes = atypical_versions(typical.images, seed=seed), (f"no placement out of range: {error}",)
+    return {name: ImageSet(images, typical.classes, notes) for name, images in versions.items()}

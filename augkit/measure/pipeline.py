@@ -1,0 +1,90 @@
+"""`measure`: how invariant a network is to shifts and rescaling of its input, on one or several image sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from augkit.core.errors import InputError
+from augkit.core.files import environment, write
+from augkit.core.random_streams import seeded
+from augkit.measure.image_sets import atypical_sets, load_image_sets
+from augkit.measure.page import measured_page
+from augkit.measure.results import MeasureResults
+from augkit.measure.session import MeasureSession
+from augkit.measure.settings import MeasureSettings
+from augkit.measure.views import choose_protocol, choose_views
+from augkit.train.load_model import load_model
+
+
+def measure(
+    model: str,
+    data: str | None = None,
+    settings: MeasureSettings | None = None,
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    command: str | None = None,
+) -> MeasureResults:
+    """Measure how much the output of a network varies when its input is shifted or rescaled.
+
+    `augkit.measure_invariance` is the same for a network and images in memory.
+
+    Args:
+        model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``.
+        data: a name, ``folder:DIR``, ``parquet:DIR`` or ``hf:NAME``; the run's own dataset when None.
+        settings: what is measured, and how.
+        output: folder for ``results.json``, ``report.html``, ``environment.json`` and the state of the measurement;
+            nothing is written when None.
+        resume: continue the measurement in ``output``; the same bits as without an interruption, on the CPU.
+        overwrite: replace a measurement in ``output``.
+        progress: show progress on standard error.
+        command: the line that repeats the measurement, for the results and the report; this call when None.
+
+    Raises:
+        InputError: network, images, labels and settings that do not fit each other; ``output`` exists.
+        MeasureInterrupted: Ctrl-C; all whole batches are kept in ``output``.
+    """
+    settings = settings or MeasureSettings()
+    if resume and output is None:
+        raise InputError("--resume: expected --output DIR, the folder to go on with")
+    settings.check()
+    with seeded(settings.seed):  # an untrained network is the same one when a measurement is resumed
+        loaded = load_model(model, settings.weights, strict=settings.strict)
+    protocol = choose_protocol(settings, loaded)
+    sets = load_image_sets(settings, data, loaded, protocol)
+    typical = next(iter(sets.values()))
+    height, width = typical.images.shape[1:]
+    plan, operator = choose_views(settings, loaded, (height, width))
+    if settings.ood_builtin:
+        sets |= atypical_sets(typical, plan, settings.seed)
+    session = MeasureSession(model, loaded, settings, plan, operator, progress)
+    session.begin(sets)
+    if output is not None:
+        session.open_folder(Path(output), resume=resume, overwrite=overwrite)
+    with session.interruptible():
+        first, *others = session.measure()
+        results = MeasureResults(
+            model=model,
+            split=settings.split,
+            typical=first,
+            ood=tuple(others),
+            preset=settings.preset,
+            weights_sha256=session.network.digest,
+            folder=session.folder,
+            command=_call(model, data, settings) if command is None else command,
+            environment=environment(),
+        )
+        if session.folder is not None:
+            found = results.to_dict()
+            write(session.folder / "results.json", json.dumps(found, indent=2, allow_nan=False))
+            write(session.folder / "report.html", measured_page(found, session.pictures(first)))
+    return results
+
+
+def _call(model: str, data: str | None, settings: MeasureSettings) -> str:
+    """The call of `measure` that repeats a measurement."""
+    changed = ", ".join(f"{name}={value!r}" for name, value in settings.changed().items())
+    return f"augkit.measure.measure({model!r}, {data!r}, MeasureSettings({changed}))"

@@ -1,0 +1,83 @@
+"""Results of a measurement: the reports of all image sets, and what is needed to repeat it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from augkit.core.files import Environment
+from augkit.core.json import jsonable
+from augkit.invariance import InvarianceReport
+from augkit.invariance.presets import PRESETS
+from augkit.measure.analyses import Analyses
+
+
+@dataclass(frozen=True)
+class ImageSetResults:
+    """Results on one image set.
+
+    Attributes:
+        data: name of the images.
+        report: metrics, curves and flips.
+        batch_size: images at once.
+        notes: sentences on what was out of the ordinary.
+        analyses: of the first image set, where any was chosen.
+    """
+
+    data: str
+    report: InvarianceReport
+    batch_size: int
+    notes: tuple[str, ...] = ()
+    analyses: Analyses | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found = self.report.to_dict()
+        found["settings"] = found["settings"] | {"batch_size": self.batch_size, "notes": list(self.notes)}
+        analyses = self.analyses.to_dict() if self.analyses is not None else {}
+        return jsonable({"data": self.data, **found, **analyses})
+
+
+@dataclass(frozen=True)
+class MeasureResults:
+    """Results of `augkit.measure.measure`.
+
+    Attributes:
+        model: where the network came from.
+        split: of the datasets.
+        typical: results on the dataset's own images.
+        ood: results on other images.
+        preset: name of the published protocol, if one was chosen.
+        weights_sha256: digest of the network's weights.
+        folder: where ``results.json`` and ``report.html`` lie; None where nothing was written.
+        command: the line that repeats the measurement.
+        environment: versions and machine.
+    """
+
+    model: str
+    split: str
+    typical: ImageSetResults
+    ood: tuple[ImageSetResults, ...]
+    preset: str | None
+    weights_sha256: str
+    folder: Path | None
+    command: str
+    environment: Environment
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``results.json`` holds, and ``--json`` prints."""
+        return copy.deepcopy(self._json)
+
+    @cached_property
+    def _json(self) -> dict[str, Any]:
+        out = {"model": self.model, "split": self.split, **self.typical.to_dict()}
+        if self.ood:
+            out["ood"] = {found.data: found.to_dict() for found in self.ood}
+        if self.preset is not None:
+            out["preset"] = {"name": self.preset, **PRESETS[self.preset].to_dict()}
+        folder = None if self.folder is None else str(self.folder)
+        out |= {"weights_sha256": self.weights_sha256, "folder": folder, "command": self.command}
+        return {**out, "environment": self.environment}

@@ -1,0 +1,135 @@
+"""Settings of a measurement: images, displacements, analyses, and how the network is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from augkit.core.errors import InputError, unknown_name
+from augkit.invariance.presets import PRESETS, Preset
+
+ANALYZED = 64  # images
+# The fields that a preset fixes, and those that have no meaning beside a single displacement.
+FIXED_BY_PRESET = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "curves")
+UNUSED_BY_SHIFT = ("axis", "max_shift", "max_scale", "pairs", "grid", "curves")
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """Settings of one measurement; each field is the flag of ``python -m augkit.measure`` with that name.
+
+    Attributes:
+        weights: file with a state dict to load.
+        strict: refuse weights that do not fit the network; ``--not-strict`` loads those that do.
+        ood: further datasets to measure beside the first.
+        ood_builtin: also measure atypical versions of the images.
+        labels: file that says which class of the data is which output of the network.
+        skip_corrupt: leave out files that cannot be read, and count them.
+        max_megapixels: refuse larger pictures; Pillow's limit, 179, when None.
+        root: folder of torchvision datasets.
+        split: ``test`` or ``validation``.
+        limit: measure this many images, stratified by class; all when None.
+        image_size: resize and centre-crop images of folders to this side (pixels).
+        input_size: side of what the network sees (pixels).
+        mean, std: per channel, of images in [0, 1]; the network's own when None.
+        preset: name of a published protocol; it fixes `FIXED_BY_PRESET`.
+        protocol, kernel, background: see `augkit.invariance.make_protocol`; the run's own, else ``crop``, when None.
+        axis: ``shift`` (when None) or ``scale``.
+        max_shift: largest shift along each axis (pixels).
+        max_scale: largest factor; 1.25 when None.
+        shift: a single displacement ``(x, y)`` in pixels, compared with none.
+        pairs: pairs of displacements per image; 4 when None.
+        grid: ``(step,)`` or ``(step, extent)`` in pixels, for the worst case over a grid.
+        curves: also measure response curves; ``--no-curves`` leaves them out.
+        certify: find which layer breaks exact shift invariance, and why.
+        layers: measure equivariance layer by layer.
+        lie: measure Lie derivatives.
+        relative: measure relative invariance of the penultimate features.
+        probe_images: images for ``layers``, ``lie`` and ``relative``.
+        precision: see `augkit.invariance.Network`.
+        compile: compile the network first.
+        batch_size: images at once; 64, or 256 on a GPU, when None.
+        device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
+        seed: of all randomness.
+    """
+
+    weights: Path | None = None
+    strict: bool = True
+    ood: Sequence[str] = ()
+    ood_builtin: bool = False
+    labels: Path | None = None
+    skip_corrupt: bool = False
+    max_megapixels: int | None = None
+    root: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    image_size: int | None = None
+    input_size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    preset: str | None = None
+    protocol: str | None = None
+    kernel: str | None = None
+    background: float | str | None = None
+    axis: str | None = None
+    max_shift: float | None = None
+    max_scale: float | None = None
+    shift: tuple[float, float] | None = None
+    pairs: int | None = None
+    grid: tuple[float, ...] | None = None
+    curves: bool = True
+    certify: bool = False
+    layers: bool = False
+    lie: bool = False
+    relative: bool = False
+    probe_images: int = ANALYZED
+    precision: str = "float32"
+    compile: bool = False
+    batch_size: int | None = None
+    device: str | None = None
+    seed: int = 0
+
+    def changed(self) -> dict[str, object]:
+        """The fields that differ from their defaults.
+
+        >>> MeasureSettings(max_shift=2.0, lie=True).changed()
+        {'max_shift': 2.0, 'lie': True}
+        """
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def find_preset(self) -> Preset | None:
+        """The published protocol that ``preset`` names.
+
+        Raises:
+            InputError: an unknown name; a field beside it that it fixes.
+        """
+        if self.preset is None:
+            return None
+        if self.preset not in PRESETS:
+            raise unknown_name("preset", self.preset, PRESETS)
+        for name in FIXED_BY_PRESET:
+            if name in self.changed():
+                raise InputError(f"--preset {self.preset} fixes {flag(name)}: leave one of them out")
+        return PRESETS[self.preset]
+
+    def check(self) -> None:
+        """Raise InputError where fields do not fit each other."""
+        if not self.strict and self.weights is None:
+            raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
+        if self.split not in ("test", "validation"):
+            raise unknown_name("split", self.split, ("test", "validation"))
+        self.find_preset()
+        if self.shift is not None:
+            for name in UNUSED_BY_SHIFT:
+                if name in self.changed():
+                    raise InputError(f"--shift is one displacement against none: leave out {flag(name)}")
+
+
+def flag(name: str) -> str:
+    """The flag of a field.
+
+    >>> flag("max_shift"), flag("curves")
+    ('--max-shift', '--no-curves')
+    """
+    return "--no-curves" if name == "curves" else f"--{name.replace('_', '-')}"

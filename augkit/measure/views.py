@@ -1,0 +1,99 @@
+"""Under which displacements images are measured: the settings, the preset and the run's own recipe made into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from augkit.core.errors import InputError, unknown_name
+from augkit.invariance import PROTOCOLS, Plan
+from augkit.invariance.plan import AXES, Pairs, full_plan, one_shift, square_grid
+from augkit.invariance.protocols import make_protocol
+from augkit.measure.settings import MeasureSettings, flag
+from augkit.train.load_model import LoadedModel
+from augkit.train.recipe_sections import InvarianceSettings
+
+MAX_SHIFT, MAX_SCALE, PAIRS = 8.0, 1.25, 4  # where neither the settings nor a recipe name others
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How images are displaced: the arguments of `augkit.invariance.make_protocol`; None is the protocol's own."""
+
+    protocol: str
+    kernel: str | None
+    background: float | str | None
+    input_size: int | tuple[int, int] | None
+
+
+def choose_protocol(settings: MeasureSettings, loaded: LoadedModel) -> str:
+    """The protocol that the settings name, else that of the preset, else that of the run, else ``crop``."""
+    preset = settings.find_preset()
+    own = loaded.recipe.invariance.protocol if loaded.recipe is not None else "crop"
+    protocol = settings.protocol or (preset.protocol if preset else own)
+    if protocol not in PROTOCOLS:
+        raise unknown_name("protocol", protocol, PROTOCOLS)
+    return protocol
+
+
+def choose_views(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int, int]) -> tuple[Plan, Operator]:
+    """The displacements of every image, and how they are applied.
+
+    Args:
+        settings: of the measurement.
+        loaded: the network; where it is of a run, its recipe names what the settings leave open.
+        size: ``(H, W)`` of the images.
+
+    Raises:
+        InputError: an unknown name, or fields that do not fit each other.
+    """
+    preset, protocol = settings.find_preset(), choose_protocol(settings, loaded)
+    own = loaded.recipe.invariance if loaded.recipe is not None else None
+    kernel, background = settings.kernel, settings.background
+    if kernel is None:
+        kernel = preset.kernel if preset else own.kernel if own and protocol == own.protocol else None
+    if background is None and preset is not None:
+        background = preset.background
+    plan = preset.plan if preset else _plan(settings, own, exact=protocol == "circular" and kernel in (None, "fourier"))
+    if preset and settings.pairs:
+        plan = replace(plan, pairs=replace(plan.pairs, count=settings.pairs))
+    return plan, Operator(protocol, kernel, background, _input_size(settings, loaded, protocol, plan, size))
+
+
+def _plan(settings: MeasureSettings, own: InvarianceSettings | None, *, exact: bool) -> Plan:
+    """The plan without a preset; ``exact`` shifts do not blur, so they need no control for it."""
+    if settings.shift is not None:
+        return one_shift(*settings.shift)
+    axis = settings.axis or "shift"
+    if axis not in AXES:
+        raise unknown_name("axis", axis, AXES)
+    other = "max_scale" if axis == "shift" else "max_shift"
+    if getattr(settings, other) is not None:
+        raise InputError(f"{flag(other)}: it belongs to the other --axis, got --axis {axis}")
+    if axis == "scale" and settings.grid is not None:
+        raise InputError("--grid is in pixels; with --axis scale the grid is the factors of the curve")
+    if axis == "shift":
+        most = settings.max_shift or (own.max_shift if own else MAX_SHIFT)
+    else:
+        most = settings.max_scale or MAX_SCALE
+    pairs = settings.pairs or (own.pairs if own else PAIRS)
+    grid = None if settings.grid is None else square_grid(settings.grid[0], (*settings.grid, most)[1])
+    if settings.curves:
+        return full_plan(axis, most, pairs, grid=grid, blur=not exact)
+    low = -most if axis == "shift" else 1 / most
+    return Plan(axis, Pairs(pairs, low, most), grid=grid or ())
+
+
+def _input_size(
+    settings: MeasureSettings, loaded: LoadedModel, protocol: str, plan: Plan, size: tuple[int, int]
+) -> int | None:
+    """The side that the network sees: the settings', else its own where the images leave room for it, else None."""
+    if settings.input_size is not None:
+        return settings.input_size
+    own = loaded.recipe.data.canvas if loaded.recipe is not None else loaded.input_size
+    if own is None or protocol == "circular" or (loaded.recipe is not None and protocol != "embed"):
+        return None
+    try:
+        make_protocol(protocol, size, max_shift=plan.max_shift, factors=plan.factors, input_size=own)
+    except InputError:
+        return own if loaded.recipe is not None else None
+    return own

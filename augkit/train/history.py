@@ -1,0 +1,47 @@
+"""A row of a run's history: the results of one epoch.
+
+A typed dict and no dataclass, since rows are written to ``metrics.jsonl`` and ``checkpoint.pt`` as they are, and
+users' callbacks receive them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NotRequired, TypedDict
+
+from augkit.invariance import Estimate
+
+
+class Interval(TypedDict):
+    """An `augkit.invariance.Estimate` as JSON; None where it is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class EpochRow(TypedDict):
+    """Results of one epoch; those that are not required come from epochs with an evaluation or a measurement.
+
+    ``step`` counts updates since the start, ``loss`` is the mean over the epoch, ``lr`` the learning rate at its end.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    lr: float
+    seconds: float
+    images_per_second: float
+    validation_accuracy: NotRequired[float]
+    validation_loss: NotRequired[float]
+    shift_information: NotRequired[Interval]
+
+
+def interval_of(estimate: Estimate) -> Interval:
+    """An estimate as JSON."""
+    found = estimate.to_dict()
+    return {"value": found["value"], "low": found["low"], "high": found["high"]}
+
+
+# Takes an `EpochRow`. Not declared so: a callback of a user may call its parameter dict[str, Any].
+OnEpoch = Callable[[Any], None]
