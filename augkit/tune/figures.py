@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, _figure
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, new_figure
 from augkit.invariance import Estimate
 
 LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
@@ -18,7 +18,7 @@ LEAST = -150.0  # per cent; intervals of learned invariance that reach farther e
 
 def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
     """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
-    figure, axes = _figure(5.6, 3.8)
+    figure, axes = new_figure(5.6, 3.8)
     trials = [trial for trial in trials if trial["accuracy"] is not None and trial["learned_invariance"] is not None]
     x = np.array([100 * trial["accuracy"] for trial in trials])
     y = np.array([100 * trial["learned_invariance"] for trial in trials])
@@ -58,14 +58,14 @@ def dose_response(points: Sequence[dict[str, Any]]) -> Figure:
 
 def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
     """``top1_change`` against ``length`` of the shift in pixels, one curve per name."""
-    figure, axes = _figure(5.6, 3.6)
+    figure, axes = new_figure(5.6, 3.6)
     _draw_response(axes, curves)
     return figure
 
 
 def importance(shares: dict[str, dict[str, float]]) -> Figure:
     """Share of each objective's variance per searched field."""
-    figure, axes = _figure(6.4, 3.4)
+    figure, axes = new_figure(6.4, 3.4)
     fields = sorted({name for values in shares.values() for name in values}, reverse=True)
     height = 0.8 / max(1, len(shares))
     for k, (objective, colour) in enumerate(zip(shares, (GREEN, BLUE), strict=False)):

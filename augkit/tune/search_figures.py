@@ -20,7 +20,7 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, new_figure
 
 PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
 COLOUR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
@@ -81,7 +81,7 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
 
     The control is left out; a trial that is not feasible takes its place on the x axis and adds nothing.
     """
-    figure, axes = _figure(5.6, 3.4)
+    figure, axes = new_figure(5.6, 3.4)
     counted, y = _counted(trials), volumes(trials, reference)
     axes.set_xlabel("completed trials")
     axes.set_ylabel("dominated volume")
@@ -146,7 +146,7 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
     ``budget`` is the epochs of a trial that is not pruned; ``chosen`` is drawn thick, ``control`` dashed. Values are
     shares, shown in per cent; those that are not finite are skipped.
     """
-    figure, axes = _figure(6.4, 3.8)
+    figure, axes = new_figure(6.4, 3.8)
     axes.set_xlabel("epochs")
     axes.set_ylabel(f"{label}, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -181,7 +181,7 @@ def cost(phases: Mapping[str, float]) -> Figure:
     texts = [f"{_words(name)}\n{_duration(value)}" for name, value in known.items()]
     inches = np.array([0.16 + 0.065 * max(map(len, text.split("\n"))) for text in texts])
     width = max(7.2, inches.sum() + 0.6)
-    figure, axes = _figure(width, 1.7)
+    figure, axes = new_figure(width, 1.7)
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
@@ -356,9 +356,3 @@ def _without(figure: Figure, axes: Axes) -> Figure:
     place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 6}
     axes.text(0.5, 0.5, "nothing to show", color=GREY, bbox=behind, **place)
     return figure
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLUE, GREEN, GREY, ORANGE, _figure
+from augkit.core.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
 EDGE = -100.0  # per cent; where the plane of arms ends
 
@@ -19,7 +19,7 @@ def plane(points: Sequence[dict[str, Any]]) -> Figure:
     ``kind`` is learned, architectural or both. On the diagonal all of it carries over. Points beyond -100 % stand at
     the edge, and their names tell the value.
     """
-    figure, axes = _figure(7.4, 4.4)
+    figure, axes = new_figure(7.4, 4.4)
     looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
     axes.plot([EDGE, 100], [EDGE, 100], color=GREY, lw=1, ls=":", zorder=0)
     for k, point in enumerate(points):

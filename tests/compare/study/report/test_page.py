@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from augkit.compare.study.report.charts import chart
 from augkit.compare.study.report.marks import legend, looks
 from augkit.compare.study.report.numbers import UNDEFINED, estimate_text, p_text
-from augkit.compare.study.report.page import study_markdown, study_page
+from augkit.compare.study.report.markdown import study_markdown
+from augkit.compare.study.report.page import study_page
 from augkit.compare.study.report.scales import linear, logarithmic, reachable
 from augkit.core.errors import InputError
 
