@@ -75,6 +75,20 @@ def describe(artist: Artist, tip: str = "", group: str = "") -> None:
     artist.set_gid(_OURS + json.dumps({"tip": tip, "group": group}))
 
 
+def mark(axes: Axes, x: float, y: float, tip: str) -> None:
+    """A mark at a place where something else is drawn, such as a point of a curve: nothing to see, but a tip."""
+    describe(axes.plot([x], [y], "o", ms=6, alpha=0, zorder=10, clip_on=False, scalex=False, scaley=False)[0], tip)
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """A value with its interval, for a tip.
+
+    >>> interval_text(0.5, 0.25, 0.75)
+    '0.5 [0.25, 0.75]'
+    """
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+
+
 def chart(title: str, figure: Figure, caption: str = "", name: str = "") -> Chart:
     """A figure with what belongs around it; ``name`` is what a screen reader says where there is no title."""
     name = name or title or caption
@@ -83,24 +97,25 @@ def chart(title: str, figure: Figure, caption: str = "", name: str = "") -> Char
     return Chart(title, name, Markup(drawn), float(width[1]) if width else 0.0, caption)
 
 
-def svg(figure: Figure, name: str = "", *, tight: bool = True) -> str:
+def svg(figure: Figure, name: str = "", *, tight: bool = True, place: str = "") -> str:
     """A figure as inline SVG; see `describe` for its marks.
 
     Args:
         figure: what to draw.
         name: its label for screen readers; without one they skip it.
         tight: whether to cut off the white around it.
+        place: what tells its identifiers from those of the same figure elsewhere on the page.
     """
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font does not have
         figure.savefig(buffer, format="svg", bbox_inches="tight" if tight else None, metadata={"Date": None})
-    content = buffer.getvalue()
+    content = re.sub(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", b"", buffer.getvalue())  # XML cannot hold them
     root = ElementTree.fromstring(content)
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
     marked = [_mark(element) for element in list(root.iter()) if element.get("id", "").startswith(_OURS)]
-    _rename_ids(root, hashlib.sha256(content).hexdigest()[:8])
+    _rename_ids(root, hashlib.sha256(f"{name}|{place}|".encode() + content).hexdigest()[:8])
     for size in ("width", "height"):
         root.attrib.pop(size, None)
     # What is inside of an image has no focus, so a chart with marks is a group.
@@ -134,9 +149,9 @@ def _mark(element: ElementTree.Element) -> bool:
     title = ElementTree.Element(f"{{{SVG}}}title")
     title.text = tip
     element.insert(0, title)
-    marker = element.find(f".//{{{SVG}}}use")
-    if marker is not None:
-        place = {"cx": marker.get("x", "0"), "cy": marker.get("y", "0"), "r": f"{HIT:g}", "class": "hit"}
+    markers = element.findall(f".//{{{SVG}}}use")
+    if len(markers) == 1:
+        place = {"cx": markers[0].get("x", "0"), "cy": markers[0].get("y", "0"), "r": f"{HIT:g}", "class": "hit"}
         element.append(ElementTree.Element(f"{{{SVG}}}circle", place))
     return True
 

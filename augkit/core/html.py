@@ -37,11 +37,12 @@ class Table:
 
 def render(template: str, **context: Any) -> str:
     """The page that ``template`` (``package/file``) makes of ``context``."""
-    return _environment().get_template(template).render(**context)
+    return environment().get_template(template).render(**context)
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where templates are found, and what they may use."""
     # A name that a template misspells is an error, not an empty place on the page.
     environment = Environment(
         loader=FunctionLoader(_source),

@@ -16,9 +16,7 @@ METRICS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). Read every invariance beside the accuracy: a better classifier is"
     " more consistent, and a constant one is perfectly so."
 )
-JAGGEDNESS_CAPTION = (
-    "Azulay & Weiss 2019: how often the answer changes along a path of one-pixel steps, per image."
-)
+JAGGEDNESS_CAPTION = "Azulay & Weiss 2019: how often the answer changes along a path of one-pixel steps, per image."
 RESPONSE_CAPTION = "Against the answer to the unshifted image; bands are 95 % intervals."
 LIE_CAPTION = "Per pixel of displacement (Gruver et al. 2023); 0 where the network is invariant."
 RELATIVE_CAPTION = "1 is invariant, 0 no closer to itself than to another image (Bouchacourt et al. 2021)."
@@ -46,7 +44,9 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
         charts=charts,
         lie=_lie(result["lie"]) if "lie" in result else None,
         relative=_relative(result["relative_invariance"]) if "relative_invariance" in result else None,
-        layers=chart("Layer by layer", figures.layers(result["layers"]), LAYERS_CAPTION) if "layers" in result else None,
+        layers=chart("Layer by layer", figures.layers(result["layers"]), LAYERS_CAPTION)
+        if "layers" in result
+        else None,
         flips=[{"title": flip.title, "views": _views(flip)} for flip in flips],
         facts={key: result[key] for key in ("settings", "environment") if key in result},
     )

@@ -181,11 +181,11 @@ def _frame(axes: Axes) -> None:
 
 
 def _draw_response(axes: Axes, result: HalfPixel) -> None:
-    colour = ORANGE if result.kernel == "nearest" else BLUE
+    color = ORANGE if result.kernel == "nearest" else BLUE
     axes.axhline(1, color=GREY, lw=0.6)
     axes.axvline(0.25, color=BLACK, lw=0.8, ls="--")
-    axes.fill_between(frequencies(), result.response, color=colour, alpha=0.18, lw=0)
-    axes.plot(frequencies(), result.response, color=colour, lw=1.6)
+    axes.fill_between(frequencies(), result.response, color=color, alpha=0.18, lw=0)
+    axes.plot(frequencies(), result.response, color=color, lw=1.6)
     axes.set_xlim(0, 0.5)
     axes.set_ylim(0, 1.15)
     axes.set_box_aspect(1)

@@ -176,9 +176,7 @@ def plane(spec: Spec, looks: Looks) -> Figure:
     return figure
 
 
-def _line(
-    axes: Axes, row: Spec, look: Look, ranges: tuple[Range, Range], spec: Spec, written: Counter[float]
-) -> None:
+def _line(axes: Axes, row: Spec, look: Look, ranges: tuple[Range, Range], spec: Spec, written: Counter[float]) -> None:
     """One series: its band, its line, and a mark with its interval for each value."""
     x, y = ranges
     arm = str(row["arm"])
@@ -203,11 +201,11 @@ def _line(
     for piece in pieces:
         if len(piece) < 2:
             continue
-        px, py, lows, highs = (list(part) for part in zip(*piece, strict=True))
-        _own(axes.plot(px, py, **look.line())[0], arm)
+        across, up, lows, highs = (list(part) for part in zip(*piece, strict=True))
+        _own(axes.plot(across, up, **look.line())[0], arm)
         if None not in lows and None not in highs:
-            band = [[y.clip(end or 0.0) for end in side] for side in (lows, highs)]
-            _own(axes.fill_between(px, *band, color=look.color, alpha=0.1, lw=0), arm)
+            low_edge, high_edge = ([y.clip(end or 0.0) for end in side] for side in (lows, highs))
+            _own(axes.fill_between(across, low_edge, high_edge, color=look.color, alpha=0.1, lw=0), arm)
 
 
 def _interval(
@@ -228,7 +226,7 @@ def _interval(
     drawn = [(span.clip(known[0]), at), (span.clip(known[1]), at)]
     ways = [("<", ">"), ("v", "^")][along == "y"]
     cap = "|" if along == "x" else "_"
-    style = {"color": look.color, "lw": 1.2, "alpha": alpha, "zorder": 2.5, "clip_on": False}
+    style: dict[str, Any] = {"color": look.color, "lw": 1.2, "alpha": alpha, "zorder": 2.5, "clip_on": False}
     turned = [point if along == "x" else point[::-1] for point in drawn]
     _own(axes.plot(*zip(*turned, strict=True), **style)[0], arm)
     for (px, py), end, way in zip(turned, known, ways, strict=True):

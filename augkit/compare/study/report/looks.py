@@ -55,9 +55,9 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
     return {name: _look(k) for k, name in enumerate(dict.fromkeys(arms))}
 
 
-def samples(looks: Looks) -> dict[str, Markup]:
-    """A line and a marker of each arm as inline SVG, for the legend."""
-    return {arm: Markup(_sample(look)) for arm, look in looks.items()}
+def samples(looks: Looks, place: str = "legend") -> dict[str, Markup]:
+    """A line and a marker of each arm as inline SVG, for a legend at ``place`` of the page."""
+    return {arm: Markup(_sample(look, f"{place}|{arm}")) for arm, look in looks.items()}
 
 
 def _look(k: int) -> Look:
@@ -65,7 +65,7 @@ def _look(k: int) -> Look:
     return Look(COLORS[k % len(COLORS)], DASHES[k % len(DASHES)], MARKERS[k % count], (k // count) % 2 == 1)
 
 
-def _sample(look: Look) -> str:
+def _sample(look: Look, place: str) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.46, 0.22))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -74,4 +74,4 @@ def _sample(look: Look) -> str:
         axes.set_ylim(-1, 1)
         axes.plot([0, 1], [0, 0], **look.line())
         axes.plot([0.5], [0], **look.marker())
-    return svg(figure, tight=False)
+    return svg(figure, tight=False, place=place)

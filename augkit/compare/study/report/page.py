@@ -72,6 +72,7 @@ def study_page(results: Results) -> str:
         subtitle=subtitle_text(results),
         tally=[(_badge(verdict), count) for verdict, count in tally(results).items() if count],
         samples=samples(drawn),
+        keys=samples(drawn, "key"),
         verdict_columns=VERDICT_COLUMNS,
         verdicts=[_verdict(claim) for claim in claims],
         claims=[_claim(claim, drawn) for claim in ran],

@@ -194,7 +194,11 @@ def layer_figures(results: Results) -> list[dict[str, Any]]:
 def settings_texts(results: Results) -> list[tuple[str, str]]:
     """Title and text of what repeats the study: those of its files and settings that were kept."""
     found = [("Study", results.get("study_yaml")), ("Recipe", results.get("recipe_yaml"))]
-    found += [(key.title(), json.dumps(results[key], indent=2, ensure_ascii=False)) for key in ("settings", "environment") if results.get(key)]
+    found += [
+        (key.title(), json.dumps(results[key], indent=2, ensure_ascii=False))
+        for key in ("settings", "environment")
+        if results.get(key)
+    ]
     return [(name, str(text)) for name, text in found if text]
 
 
