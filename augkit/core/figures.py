@@ -109,6 +109,7 @@ def svg(figure: Figure, name: str = "", *, tight: bool = True, place: str = "") 
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font does not have
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # names longer than the figure
         figure.savefig(buffer, format="svg", bbox_inches="tight" if tight else None, metadata={"Date": None})
     content = re.sub(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", b"", buffer.getvalue())  # XML cannot hold them
     root = ElementTree.fromstring(content)
