@@ -80,7 +80,7 @@ def importance(shares: dict[str, dict[str, float]]) -> Figure:
             describe(bar, f"{name}: {value:.2f} of {label}")
     axes.set_yticks(np.arange(len(fields)) - height * (len(shares) - 1) / 2, fields)
     axes.set_xlabel("importance (PED-ANOVA)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
