@@ -1,12 +1,26 @@
-"""Figures from numbers, each a function of plain data; colours of Okabe & Ito 2008, safe for colour blindness."""
+"""The look of all figures, and figures as inline SVG whose marks can be hovered, focused and read.
+
+One engine draws every chart: matplotlib. It is well kept, it writes the PNG files too, and what our own engine could
+do besides (marks with a tip, keyboard focus and a group that a legend hides) takes a few attributes, which `svg` adds
+to the elements that `describe` has named. Letters stay text (``svg.fonttype: none``), so that they can be searched,
+and the view box stays, so that pages can scale a chart. Colors are those of Okabe & Ito 2008, safe for color blindness.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,16 +36,92 @@ STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "svg.hashsalt": "augkit",
+    "svg.fonttype": "none",
 }
+HIT = 8.0  # points of the radius around a marker within which a finger meets it
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_OURS = "augkit:"  # how the identifier of an element begins that `describe` has named
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", XLINK)
 
 
-def svg(figure: Figure) -> str:
-    """A figure as inline SVG."""
-    buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+@dataclass(frozen=True)
+class Chart:
+    """A figure for a page.
+
+    Attributes:
+        title: its heading; empty where what stands above it says what it is.
+        name: what a screen reader calls it.
+        svg: inline SVG.
+        width: points that it was drawn for.
+        caption: what is to be seen.
+    """
+
+    title: str
+    name: str
+    svg: Markup
+    width: float
+    caption: str
+
+
+def describe(artist: Artist, tip: str = "", group: str = "") -> None:
+    """Give what ``artist`` draws a tip, by which it becomes a mark of the page, and a group, with which it is hidden.
+
+    Args:
+        artist: one marker (a line of one point), one bar, one line, one text.
+        tip: what it says on hover, on focus and to a screen reader; without one it cannot be focused.
+        group: the series it belongs to.
+    """
+    artist.set_gid(_OURS + json.dumps({"tip": tip, "group": group}))
+
+
+def mark(axes: Axes, x: float, y: float, tip: str) -> None:
+    """A mark at a place where something else is drawn, such as a point of a curve: nothing to see, but a tip."""
+    describe(axes.plot([x], [y], "o", ms=6, alpha=0, zorder=10, clip_on=False, scalex=False, scaley=False)[0], tip)
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """A value with its interval, for a tip.
+
+    >>> interval_text(0.5, 0.25, 0.75)
+    '0.5 [0.25, 0.75]'
+    """
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def chart(title: str, figure: Figure, caption: str = "", name: str = "") -> Chart:
+    """A figure with what belongs around it; ``name`` is what a screen reader says where there is no title."""
+    name = name or title or caption
+    drawn = svg(figure, name)
+    width = re.search(r"viewBox=\"0 0 ([\d.]+)", drawn)
+    return Chart(title, name, Markup(drawn), float(width[1]) if width else 0.0, caption)
+
+
+def svg(figure: Figure, name: str = "", *, tight: bool = True, place: str = "") -> str:
+    """A figure as inline SVG; see `describe` for its marks.
+
+    Args:
+        figure: what to draw.
+        name: its label for screen readers; without one they skip it.
+        tight: whether to cut off the white around it.
+        place: what tells its identifiers from those of the same figure elsewhere on the page.
+    """
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font does not have
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # names longer than the figure
+        figure.savefig(buffer, format="svg", bbox_inches="tight" if tight else None, metadata={"Date": None})
+    content = re.sub(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", b"", buffer.getvalue())  # XML cannot hold them
+    root = ElementTree.fromstring(content)
+    for metadata in root.findall(f"{{{SVG}}}metadata"):
+        root.remove(metadata)
+    marked = [_mark(element) for element in list(root.iter()) if element.get("id", "").startswith(_OURS)]
+    _rename_ids(root, hashlib.sha256(f"{name}|{place}|".encode() + content).hexdigest()[:8])
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    # What is inside of an image has no focus, so a chart with marks is a group.
+    root.attrib |= {"role": "group" if any(marked) else "img", "aria-label": name} if name else {"aria-hidden": "true"}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -40,7 +130,46 @@ def save_png(figure: Figure, path: Path) -> None:
         figure.savefig(path, format="png", dpi=140, bbox_inches="tight", metadata={"Software": "augkit"})
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one plot, in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots()
+
+
+def _mark(element: ElementTree.Element) -> bool:
+    """Turn the name that `describe` gave an element into attributes; whether it has a tip."""
+    found = json.loads(element.attrib.pop("id").removeprefix(_OURS))
+    if found["group"]:
+        element.set("data-group", found["group"])
+    tip = found["tip"]
+    if not tip:
+        return False
+    element.attrib |= {"class": "mark", "tabindex": "0", "role": "img"}
+    element.attrib |= {"data-tip": tip, "aria-label": tip.replace("\n", "; ")}
+    title = ElementTree.Element(f"{{{SVG}}}title")
+    title.text = tip
+    element.insert(0, title)
+    markers = element.findall(f".//{{{SVG}}}use")
+    if len(markers) == 1:
+        place = {"cx": markers[0].get("x", "0"), "cy": markers[0].get("y", "0"), "r": f"{HIT:g}", "class": "hit"}
+        element.append(ElementTree.Element(f"{{{SVG}}}circle", place))
+    return True
+
+
+def _rename_ids(root: ElementTree.Element, prefix: str) -> None:
+    """Drop the identifiers that nothing refers to, and make the others differ from those of other charts."""
+    used = set()
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            # Texts may hold anything, so only attributes that refer are looked at.
+            if name == f"{{{XLINK}}}href" and value.startswith("#"):
+                used.add(value[1:])
+                element.set(name, f"#{prefix}-{value[1:]}")
+            elif name in ("clip-path", "style", "mask", "filter", "fill"):
+                used.update(re.findall(r"url\(#([^)]+)\)", value))
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
+    for element in root.iter():
+        own = element.attrib.pop("id", None)
+        if own in used:
+            element.set("id", f"{prefix}-{own}")

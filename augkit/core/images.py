@@ -13,7 +13,12 @@ def data_url(picture: Image.Image) -> str:
     """A picture as a ``data:`` URL."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_source(buffer.getvalue())
+
+
+def png_source(content: bytes) -> str:
+    """The bytes of a PNG file as a ``data:`` URL."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def save(picture: Image.Image, path: Path) -> None:

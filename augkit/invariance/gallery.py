@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.core.images import data_url
 from augkit.invariance.protocols import Protocol, Scene
 
 SMALLEST = 112  # pixels of the screen; smaller pictures are enlarged by whole factors, so that pixels stay sharp
@@ -55,21 +53,6 @@ def flip_pictures(
         title = f"image {flip['index']:,}{truth}"
         out.append(FlipPicture((pictures[0], pictures[1]), (captions[0], captions[1]), title))
     return out
-
-
-def gallery(flips: Sequence[FlipPicture]) -> str:
-    """The flips as HTML."""
-    if not flips:
-        return "<p>No image changed its answer.</p>"
-    cards = []
-    for flip in flips:
-        sides = "".join(
-            f"<div><img src='{data_url(picture)}' width='{picture.width}' height='{picture.height}'"
-            f" alt='{escape(caption, quote=True)}'><small>{escape(caption)}</small></div>"
-            for picture, caption in zip(flip.pictures, flip.captions, strict=True)
-        )
-        cards.append(f"<li class='flip'><strong>{escape(flip.title)}</strong><div class='views'>{sides}</div></li>")
-    return f"<ol class='gallery'>{''.join(cards)}</ol>"
 
 
 def _view(flip: dict[str, Any], k: int) -> tuple[tuple[float, float], float]:

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark
 from augkit.invariance import CarryOver
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
 
-COLOURS = (BLUE, ORANGE, GREEN, GREY, BLACK)
+COLORS = (BLUE, ORANGE, GREEN, GREY, BLACK)
 PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
 TALLEST = 60  # layers that one picture holds; of a deeper network the ones that add most are shown
 
@@ -27,9 +27,9 @@ def curves(sets: Mapping[str, Sequence[dict[str, Any]]], by: str, label: str) ->
         figure = Figure(figsize=(3.4 * len(known), 3.0), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(known)))
     for axes, name in zip(panels, known, strict=True):
-        for (images, points), colour in zip(sets.items(), COLOURS, strict=False):
+        for (images, points), color in zip(sets.items(), COLORS, strict=False):
             if name in points[0]:
-                _band(axes, [p[by] for p in points], [p[name] for p in points], PANELS[name][1], colour, images)
+                _band(axes, [p[by] for p in points], [p[name] for p in points], PANELS[name][1], color, images)
         axes.set_title(PANELS[name][0])
         if name != "accuracy":
             axes.set_ylim(bottom=0)
@@ -51,7 +51,9 @@ def jaggedness(points: Sequence[dict[str, Any]]) -> Figure:
         axes = figure.subplots()
     shares = [point["share"] for point in points]
     value, low, high = (100 * np.array([share[part] for share in shares]) for part in ("value", "low", "high"))
-    axes.bar([p["changes"] for p in points], value, color=BLUE, yerr=[value - low, high - value], capsize=2)
+    drawn = axes.bar([p["changes"] for p in points], value, color=BLUE, yerr=[value - low, high - value], capsize=2)
+    for bar, point, *parts in zip(drawn, points, value, low, high, strict=True):
+        describe(bar, f"{point['changes']} changes: {interval_text(*parts)} % of images")
     axes.set_xlabel("top-1 changes along a path of one-pixel steps")
     axes.set_ylabel("share of images, %")
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
@@ -65,9 +67,10 @@ def layers(found: Sequence[dict[str, Any]]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 1.2 + 0.19 * len(shown)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
-    _bars(left, rows, [layer["decibels"] for layer in shown], 1.0, BLUE)
-    _bars(right, rows, [layer["share"] for layer in shown], 100.0, ORANGE)
-    left.set_yticks(rows, [f"{layer['name']}  {layer['kind']}" for layer in shown], fontsize=7)
+    names = [f"{layer['name']}  {layer['kind']}" for layer in shown]
+    _bars(left, names, [layer["decibels"] for layer in shown], (1.0, "dB"), BLUE)
+    _bars(right, names, [layer["share"] for layer in shown], (100.0, "% of the final error added"), ORANGE)
+    left.set_yticks(rows, names, fontsize=7)
     left.set_ylim(len(shown) - 0.4, -0.6)
     left.set_title("signal to error, dB", fontsize=9)
     right.set_title("share of the final error added, %", fontsize=9)
@@ -82,37 +85,47 @@ def _most_telling(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found[k] for k in kept]
 
 
-def _bars(axes: Axes, rows: np.ndarray, estimates: Sequence[dict[str, Any]], factor: float, colour: str) -> None:
-    for row, estimate in zip(rows, estimates, strict=True):
+def _bars(
+    axes: Axes, names: Sequence[str], estimates: Sequence[dict[str, Any]], unit: tuple[float, str], color: str
+) -> None:
+    factor, words = unit
+    for row, (name, estimate) in enumerate(zip(names, estimates, strict=True)):
         if estimate["value"] is None:
             axes.annotate("undefined", (0, row), fontsize=6, va="center")
             continue
         value, low, high = (factor * estimate[part] for part in ("value", "low", "high"))
         # An interval of rounding alone may leave out the value by a rounding.
         error = [[max(0.0, value - low)], [max(0.0, high - value)]]
-        axes.barh(row, value, 0.72, color=colour, xerr=error, error_kw={"lw": 0.8})
+        bar = axes.barh(row, value, 0.72, color=color, xerr=error, error_kw={"lw": 0.8})[0]
+        describe(bar, f"{name}\n{interval_text(value, low, high)} {words}")
     axes.axvline(0, color=BLACK, lw=0.8)
 
 
 def _band(
-    axes: Axes, x: Sequence[float], estimates: Sequence[dict[str, Any]], factor: float, colour: str, label: str
+    axes: Axes, x: Sequence[float], estimates: Sequence[dict[str, Any]], factor: float, color: str, label: str
 ) -> None:
     parts = ("value", "low", "high")
     value, low, high = (factor * np.array([e[p] for e in estimates], dtype=float) for p in parts)
-    axes.plot(x, value, "o-", color=colour, ms=3.5, label=label)
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+    axes.plot(x, value, "o-", color=color, ms=3.5, label=label)
+    axes.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+    for at, *estimate in zip(x, value, low, high, strict=True):
+        if np.isfinite(estimate[0]):
+            mark(axes, at, estimate[0], f"{label}\nat {at:.3g}: {interval_text(*estimate)}")
 
 
 def carry_over(found: dict[str, CarryOver]) -> Figure:
     """Every network's variability on typical images against that on others, with the line, a panel per image set."""
-    shown = {name: one for name, one in found.items() if one.slope.defined}
+    drawn = {name: one for name, one in found.items() if one.slope.defined}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * max(1, len(shown)), 3.2), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, max(1, len(shown)), sharex=True))
-    for axes, (name, one) in zip(panels, shown.items(), strict=False):
+        figure = Figure(figsize=(3.1 * max(1, len(drawn)), 3.2), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, max(1, len(drawn)), sharex=True))
+    for axes, (name, one) in zip(panels, drawn.items(), strict=False):
         x, y = 100 * np.array(one.typical), 100 * np.array(one.atypical)
         known = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
         axes.loglog(x[known], y[known], "o", color=BLUE, ms=5, alpha=0.8)
+        for network, px, py, shown in zip(one.names, x, y, known, strict=True):
+            if shown:
+                mark(axes, px, py, f"{network}\ntypical: {px:.3g} %\n{name}: {py:.3g} %")
         ends = np.array([x[known].min(), x[known].max()])
         axes.loglog(ends, 100 * np.exp(one.intercept + one.slope.value * np.log(ends / 100)), color=ORANGE)
         # Were all of it to arrive, the line would have this slope.

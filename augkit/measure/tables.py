@@ -1,11 +1,11 @@
-"""The closing table, on a terminal and in HTML, from the same cells."""
+"""The closing table, on a terminal and on a page, from the same cells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from augkit.core.html import Table
 from augkit.invariance import CarryOver, Estimate
 from augkit.invariance.metrics import METRICS, names_of
 
@@ -71,17 +71,6 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
         print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
 
 
-def html_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as HTML."""
-    head = "".join(f"<th>{escape(title)}</th>" for title in headings())
-    body = ""
-    for row in rows:
-        first, second, *numbers = (escape(cell) for cell in cells(row))
-        tail = "".join(f"<td>{_stacked(number)}</td>" for number in numbers)
-        body += f"<tr><th scope='row'>{first}</th><td class='name'>{second}</td>{tail}</tr>\n"
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
-
-
-def _stacked(number: str) -> str:
-    value, bracket, interval = number.partition(" [")
-    return f"{value}<br><small>[{interval}</small>" if bracket else value
+def page_table(rows: Sequence[dict[str, Any]], caption: str) -> Table:
+    """The table for a page."""
+    return Table(caption, headings(), [cells(row) for row in rows], words=headings()[:2])

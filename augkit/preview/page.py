@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from html import escape
-
-from PIL import Image
-
-from augkit.core.html import document
+from augkit.core.html import render
+from augkit.core.images import png_source
 
 SHEET_CAPTION = (
     "Rows: each op of the policy alone, then all of them composed and resampled once. Columns: strength, which scales"
@@ -37,27 +32,15 @@ def preview_page(title: str, policy_yaml: str, notes: list[str], sheet: bytes, k
         sheet, kernels: the two pictures, as the bytes of PNG files.
         command: the command that repeats the preview.
     """
-    parts = [
-        f"<h1>{escape(title)}: what the augmentation does</h1>",
-        f"<p class='note'>{escape(' '.join(notes))}</p>",
-        "<h2>Strength</h2>",
-        _picture(sheet, "contact sheet: a row per op, a column per strength", SHEET_CAPTION),
-        "<h2>What half a pixel means, by kernel</h2>",
-        _picture(kernels, "detail, round trip, spectrum and response of each kernel", KERNEL_CAPTION),
-        "<h2>The policy, and how to repeat this</h2>",
-        f"<pre>{escape(policy_yaml)}</pre>",
-        f"<pre>{escape(command)}</pre>",
-    ]
-    return document(f"augkit preview: {title}", parts)
-
-
-def _picture(png: bytes, alt: str, caption: str) -> str:
-    with Image.open(io.BytesIO(png)) as picture:
-        width, height = picture.size
-    source = "data:image/png;base64," + base64.b64encode(png).decode()
-    return (
-        # On a phone the picture scrolls sideways instead of shrinking further, so that labels stay readable.
-        f"<figure><div class='scroll'><img src='{source}' width='{width}'"
-        f" height='{height}' style='min-width: 44rem' alt='{escape(alt, quote=True)}'></div>"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    return render(
+        "preview/preview.html",
+        title=f"augkit preview: {title}",
+        subject=title,
+        notes=" ".join(notes),
+        policy_yaml=policy_yaml,
+        sheet=png_source(sheet),
+        sheet_caption=SHEET_CAPTION,
+        kernels=png_source(kernels),
+        kernel_caption=KERNEL_CAPTION,
+        command=command,
     )

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from augkit.core.figures import BLUE, GREEN, ORANGE, STYLE
+from augkit.core.figures import BLUE, GREEN, ORANGE, STYLE, describe, interval_text, mark
 
 WITH_COUNTS = 12  # classes up to which a confusion matrix has room for its numbers
+FEW = 40  # epochs up to which each is a mark
 Rows = Sequence[dict[str, Any]]
 
 
@@ -81,12 +82,25 @@ def _draw(axes: Axes, history: Rows, key: str, title: str, factor: float = 1.0, 
 
 
 def _line(
-    axes: Axes, history: Rows, key: str, colour: str, label: str, *, factor: float = 1.0, dashed: bool = False
+    axes: Axes, history: Rows, key: str, color: str, label: str, *, factor: float = 1.0, dashed: bool = False
 ) -> None:
     known = [row for row in history if key in row]
     epochs, values = [row["epoch"] for row in known], [factor * row[key] for row in known]
-    marker = "o" if len(known) <= 40 else None
-    axes.plot(epochs, values, color=colour, ls="--" if dashed else "-", marker=marker, ms=3, lw=1.4, label=label)
+    few = len(known) <= FEW
+    style: dict[str, Any] = {
+        "color": color,
+        "ls": "--" if dashed else "-",
+        "marker": "o" if few else None,
+        "ms": 3,
+        "lw": 1.4,
+    }
+    (line,) = axes.plot(epochs, values, label=label, **style)
+    series = f"{label} {key.removeprefix('validation_')}".strip().replace("_", " ")
+    if not few:
+        describe(line, f"{series}, epochs {epochs[0]} to {epochs[-1]}: from {values[0]:.3g} to {values[-1]:.3g}")
+        return
+    for epoch, value in zip(epochs, values, strict=True):
+        mark(axes, epoch, value, f"{series}, epoch {epoch}: {value:.3g}")
 
 
 def _draw_variability(axes: Axes, rows: Rows) -> None:
@@ -94,5 +108,7 @@ def _draw_variability(axes: Axes, rows: Rows) -> None:
     value, low, high = ([row["shift_information"][part] for row in rows] for part in ("value", "low", "high"))
     axes.fill_between(epochs, low, high, color=GREEN, alpha=0.2, lw=0)
     axes.plot(epochs, value, color=GREEN, marker="o", ms=3, lw=1.4)
+    for epoch, *estimate in zip(epochs, value, low, high, strict=True) if len(rows) <= FEW else ():
+        mark(axes, epoch, estimate[0], f"shift information, epoch {epoch}: {interval_text(*estimate)}")
     axes.set_ylim(bottom=0)
     axes.set_title("shift information, share")

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
-from augkit.core.figures import svg
-from augkit.core.html import document
+from augkit.core.figures import chart
+from augkit.core.html import Table, render
 from augkit.core.images import data_url
 from augkit.train import figures
 
-RUN_STYLE = """
-.panels { display: grid; gap: .5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); }
-.panels svg { max-width: 100%; height: auto; } .panels div { max-width: 24rem; break-inside: avoid; }
-"""
 DRAWN = 20  # classes up to which the confusion matrix is drawn
 LISTED = 10
-NAMES = ("true", "said", "class")  # columns of names, which stand to the left
+CONFUSION_CAPTION = "Validation images by true class (rows) and answer (columns); shaded by the share of the row."
 Z = 1.959964  # of a 95 % interval
 Counts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the page tells, as plain data.
+    """What the page shows, as plain data.
 
     Attributes:
         name, seed: of the run.
@@ -65,34 +57,24 @@ class Confused:
 
 def run_page(record: RunRecord, sheet: Image.Image) -> str:
     """The page; ``sheet`` shows training images and draws of the policy."""
-    parts = [
-        f"<h1>{escape(record.name)}: one training run</h1>",
-        f"<p class='note'>{escape(subtitle(record))}</p>",
-        f"<p class='lead'>{escape(summary(record))}</p>",
-        *(f"<p>{escape(note)}</p>" for note in record.notes),
-        "<h2>Along training</h2>",
-        "<div class='panels'>",
-        *(_panel(figure) for figure in figures.curves(record.history)),
-        "</div>",
-        f"<p class='note'>{escape(_curves_caption(record.history))}</p>",
-        "<h2>What the network sees</h2>",
-        f"<figure><img class='sheet' src='{data_url(sheet)}' alt='training images and augmented versions'>"
-        "<figcaption>Training images (left) and draws of the policy.</figcaption></figure>",
-    ]
+    confusion = None
     if len(record.classes) <= DRAWN:
-        caption = "Validation images by true class (rows) and answer (columns); shaded by the share of the row."
-        parts.append(_figure("Confusion matrix", figures.confusion(record.confusion, record.classes), caption))
-    parts += [
-        "<div class='two'>",
-        _confused_table(record),
-        _accuracy_table(record),
-        "</div>",
-        "<h2>Recipe</h2>",
-        f"<pre>{escape(record.recipe_yaml)}</pre>",
-        "<h2>Environment</h2>",
-        f"<pre>{escape(json.dumps(record.environment, indent=2))}</pre>",
-    ]
-    return document(f"augkit: {record.name}", parts, RUN_STYLE)
+        drawn = figures.confusion(record.confusion, record.classes)
+        confusion = chart("Confusion matrix", drawn, CONFUSION_CAPTION)
+    curves = figures.curves(record.history)
+    return render(
+        "train/run.html",
+        title=f"augkit: {record.name}",
+        record=record,
+        subtitle=subtitle(record),
+        summary=summary(record),
+        curves=[chart("", figure, name=f"{figure.axes[0].get_title()} against epochs") for figure in curves],
+        curves_caption=_curves_caption(record.history),
+        sheet=data_url(sheet),
+        confusion=confusion,
+        confused=_confused_table(record),
+        accuracies=_accuracy_table(record),
+    )
 
 
 def subtitle(record: RunRecord) -> str:
@@ -161,49 +143,23 @@ def least_accurate(confusion: Counts, count: int = LISTED) -> list[tuple[int, in
     return sorted(known, key=lambda row: row[1] / row[2])[:count]
 
 
-def _confused_table(record: RunRecord) -> str:
+def _confused_table(record: RunRecord) -> Table:
     rows = [
         [record.classes[pair.true], record.classes[pair.said], f"{pair.count:,}", f"{100 * pair.share:.1f} %"]
         for pair in most_confused(record.confusion)
     ]
-    return _table("Most confused", ["true", "said", "images", "of the class"], rows)
+    caption = "Validation images of one class that were taken for another, and their share of the class."
+    return Table(caption, ["true", "said", "images", "of the class"], rows, words=["said"])
 
 
-def _accuracy_table(record: RunRecord) -> str:
+def _accuracy_table(record: RunRecord) -> Table:
     rows = []
     for k, right, total in least_accurate(record.confusion):
         low, high = wilson(right, total)
-        rows.append(
-            [record.classes[k], f"{100 * right / total:.1f} % [{100 * low:.0f}, {100 * high:.0f}]", f"{total:,}"]
-        )
-    return _table("Least accurate classes", ["class", "right", "images"], rows)
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return f"<section><h2>{escape(title)}</h2><p class='note'>None.</p></section>"
-    header = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
-    names = [" class='name'" if name in NAMES else "" for name in head]
-    body = ""
-    for row in rows:
-        cells = (f"<td{kind}>{escape(value)}</td>" for kind, value in zip(names, row, strict=True))
-        body += f"<tr>{''.join(cells)}</tr>"
-    table = f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<section><h2>{escape(title)}</h2><div class='scroll'>{table}</div></section>"
-
-
-def _panel(figure: Figure) -> str:
-    title = figure.axes[0].get_title()
-    return f"<div role='img' aria-label='{escape(title, quote=True)} against epochs'>{svg(figure)}</div>"
-
-
-def _figure(title: str, figure: Figure, caption: str) -> str:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font does not have
-        drawn = svg(figure)
-    # The label is on the picture alone, so that a screen reader comes to the caption.
-    picture = f"<div role='img' aria-label='{escape(title, quote=True)}'>{drawn}</div>"
-    return f"<figure><h2>{escape(title)}</h2>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+        share = f"{100 * right / total:.1f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        rows.append([record.classes[k], share, f"{total:,}"])
+    caption = "Share of validation images classified right, with its 95 % interval."
+    return Table(caption, ["class", "right", "images"], rows)
 
 
 def _curves_caption(history: list[dict[str, Any]]) -> str:

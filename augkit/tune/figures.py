@@ -10,15 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, _figure
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark, new_figure
 from augkit.invariance import Estimate
 
+TRIAL_WORDS = {"control": "control", "on the Pareto front": "front", "chosen": "chosen"}
 LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
 
 
 def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
     """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
-    figure, axes = _figure(5.6, 3.8)
+    figure, axes = new_figure(5.6, 3.8)
     trials = [trial for trial in trials if trial["accuracy"] is not None and trial["learned_invariance"] is not None]
     x = np.array([100 * trial["accuracy"] for trial in trials])
     y = np.array([100 * trial["learned_invariance"] for trial in trials])
@@ -33,6 +34,9 @@ def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
         elif trial["chosen"]:
             axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label="chosen", zorder=3)
         axes.annotate(str(trial["number"]), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        kinds = [word for word, key in TRIAL_WORDS.items() if trial[key]]
+        words = ", ".join([f"trial {trial['number']}", *kinds])
+        mark(axes, px, py, f"{words}\nvalidation accuracy: {px:.1f} %\nlearned invariance: {py:.1f} %")
     axes.set_xlabel("validation accuracy, %")
     axes.set_ylabel("learned invariance, %")
     axes.legend(frameon=False, fontsize=8, loc="lower left")
@@ -45,11 +49,11 @@ def dose_response(points: Sequence[dict[str, Any]]) -> Figure:
         figure = Figure(figsize=(7.4, 3.2), layout="constrained")
         panels = figure.subplots(1, 2)
     strength = [point["strength"] for point in points]
-    for axes, key, title, colour in (
+    for axes, key, title, color in (
         (panels[0], "learned_invariance", "learned invariance, %", BLUE),
         (panels[1], "accuracy", "accuracy, %", GREEN),
     ):
-        _band(axes, strength, [point[key] for point in points], colour, None, factor=100)
+        _band(axes, strength, [point[key] for point in points], color, None, factor=100)
         axes.set_title(title)
         axes.set_xlabel("strength of the chosen policy")
         axes.set_xticks(strength)
@@ -58,23 +62,25 @@ def dose_response(points: Sequence[dict[str, Any]]) -> Figure:
 
 def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
     """``top1_change`` against ``length`` of the shift in pixels, one curve per name."""
-    figure, axes = _figure(5.6, 3.6)
+    figure, axes = new_figure(5.6, 3.6)
     _draw_response(axes, curves)
     return figure
 
 
 def importance(shares: dict[str, dict[str, float]]) -> Figure:
     """Share of each objective's variance per searched field."""
-    figure, axes = _figure(6.4, 3.4)
+    figure, axes = new_figure(5.6, 3.4)
     fields = sorted({name for values in shares.values() for name in values}, reverse=True)
     height = 0.8 / max(1, len(shares))
-    for k, (objective, colour) in enumerate(zip(shares, (GREEN, BLUE), strict=False)):
+    for k, (objective, color) in enumerate(zip(shares, (GREEN, BLUE), strict=False)):
         values = [shares[objective].get(name, 0.0) for name in fields]
         label = objective.replace("_", " ")
-        axes.barh(np.arange(len(fields)) - k * height, values, height * 0.9, color=colour, label=label)
+        drawn = axes.barh(np.arange(len(fields)) - k * height, values, height * 0.9, color=color, label=label)
+        for bar, name, value in zip(drawn, fields, values, strict=True):
+            describe(bar, f"{name}: {value:.2f} of {label}")
     axes.set_yticks(np.arange(len(fields)) - height * (len(shares) - 1) / 2, fields)
     axes.set_xlabel("importance (PED-ANOVA)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
@@ -92,14 +98,14 @@ def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str
 def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     for k, row in enumerate(rows):
         estimate: Estimate = row["learned_invariance"]
-        colour = BLUE if k == 0 else ORANGE
+        color = BLUE if k == 0 else ORANGE
         if not estimate.defined:
             axes.annotate("undefined", (0, k), fontsize=8, va="center", ha="center")
             continue
         value, low, high = (max(LEAST, 100 * part) for part in (estimate.value, estimate.low, estimate.high))
-        axes.errorbar(value, k, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3, clip_on=False)
+        axes.errorbar(value, k, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, clip_on=False)
         if 100 * estimate.low < LEAST:  # an arrow: the interval goes on
-            axes.plot(LEAST, k, marker="<", color=colour, ms=8, clip_on=False)
+            axes.plot(LEAST, k, marker="<", color=color, ms=8, clip_on=False)
     axes.set_yticks(range(len(rows)), [row["images"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(LEAST, 100)
@@ -109,9 +115,9 @@ def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _draw_response(axes: Axes, curves: dict[str, Sequence[dict[str, Any]]]) -> None:
-    for (name, points), colour in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
+    for (name, points), color in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
         lengths = [0.0, *(point["length"] for point in points)]
-        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point["top1_change"] for point in points)], colour, name, 100)
+        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point["top1_change"] for point in points)], color, name, 100)
     axes.set_xlabel("length of the shift, pixels")
     axes.set_ylabel("answers that change, %")
     axes.set_ylim(bottom=0)
@@ -122,10 +128,18 @@ def _band(
     axes: Axes,
     x: Sequence[float],
     estimates: Sequence[Estimate],
-    colour: str,
+    color: str,
     label: str | None,
     factor: float = 1.0,
 ) -> None:
     value, low, high = (factor * np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high"))
-    axes.plot(x, value, "o-", color=colour, label=label, ms=4)
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+    axes.plot(x, value, "o-", color=color, label=label, ms=4)
+    axes.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+    for at, *estimate in zip(x, value, low, high, strict=True):
+        if np.isfinite(estimate[0]):
+            mark(
+                axes,
+                at,
+                estimate[0],
+                f"{label or 'strength'} {'at ' if label else ''}{at:.3g}: {interval_text(*estimate)}",
+            )

@@ -20,10 +20,10 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE
+from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, mark, new_figure
 
 PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
-COLOUR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
+COLOR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
 UPRIGHT = 8  # parallel axes up to which their names are written level
 WIDEST = 19  # letters of a line up to which it stays level
 LONGEST = 12  # letters of a choice
@@ -81,7 +81,7 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
 
     The control is left out; a trial that is not feasible takes its place on the x axis and adds nothing.
     """
-    figure, axes = _figure(5.6, 3.4)
+    figure, axes = new_figure(5.6, 3.4)
     counted, y = _counted(trials), volumes(trials, reference)
     axes.set_xlabel("completed trials")
     axes.set_ylabel("dominated volume")
@@ -92,6 +92,8 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
     axes.step(range(len(steps)), steps, where="post", color=BLUE, lw=1.6)
     grown = [k for k in range(1, len(steps)) if steps[k] > steps[k - 1]]
     axes.scatter(grown, [steps[k] for k in grown], color=BLUE, s=20, zorder=3, label="volume grew")
+    for k, trial in enumerate(counted, 1):
+        mark(axes, k, steps[k], f"after trial {trial['number']}, {k} completed: {steps[k]:.3g}")
     barred = [k for k, trial in enumerate(counted, 1) if not trial.get("feasible", True)]
     if barred:
         heights = [steps[k] for k in barred]
@@ -105,7 +107,7 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
 def parallel_coordinates(
     trials: Trials, space: Mapping[str, Mapping[str, Any]], objective: str | Sequence[str]
 ) -> Figure:
-    """One line per trial across the searched fields, coloured by its first objective.
+    """One line per trial across the searched fields, colored by its first objective.
 
     Args:
         trials: with ``parameters`` by dotted name, ``values``, and where they apply ``chosen``, ``control`` and
@@ -131,11 +133,11 @@ def parallel_coordinates(
         return _without(figure, axes)
     first = np.array([trial["values"][0] for trial in drawn], dtype=float)
     pad = 0.0 if np.ptp(first) else max(1e-3, 0.05 * abs(first[0]))
-    colours = ScalarMappable(Normalize(first.min() - pad, first.max() + pad), COLOUR_MAP)
+    colors = ScalarMappable(Normalize(first.min() - pad, first.max() + pad), COLOR_MAP)
     heights = np.array([axis.heights for axis in axes_of])  # (axes, trials)
     for k in np.argsort(first, kind="stable"):
-        _draw_trial(axes, drawn[k], heights[:, k], tuple(colours.to_rgba(first[k])))
-    figure.colorbar(colours, ax=axes, pad=0.02, aspect=30).set_label(_words(names[0]))
+        _draw_trial(axes, drawn[k], names, heights[:, k], tuple(colors.to_rgba(first[k])))
+    figure.colorbar(colors, ax=axes, pad=0.02, aspect=30).set_label(_words(names[0]))
     _legend(axes, below=True)
     return figure
 
@@ -146,7 +148,7 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
     ``budget`` is the epochs of a trial that is not pruned; ``chosen`` is drawn thick, ``control`` dashed. Values are
     shares, shown in per cent; those that are not finite are skipped.
     """
-    figure, axes = _figure(6.4, 3.8)
+    figure, axes = new_figure(5.6, 3.8)
     axes.set_xlabel("epochs")
     axes.set_ylabel(f"{label}, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -162,7 +164,9 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
         ends = {"pruned": "x"}.get(kind, "o" if len(curve) == 1 else "")
         x, y = zip(*curve, strict=True)
         order = 2 + list(STYLES).index(kind) / 10
-        axes.plot(x, y, **STYLES[kind], marker=ends, markevery=[-1], ms=5, zorder=order, clip_on=False)
+        style = {**STYLES[kind], "marker": ends, "markevery": [-1], "ms": 5, "zorder": order, "clip_on": False}
+        name = f"trial {trial['number']}, {kind}" if "number" in trial else kind
+        describe(axes.plot(x, y, **style)[0], f"{name}\n{y[-1]:.1f} % after {x[-1]:.0f} epochs")
         last = max(last, x[-1])
     axes.set_xlim(0, last)
     if not any(count.values()):
@@ -181,7 +185,7 @@ def cost(phases: Mapping[str, float]) -> Figure:
     texts = [f"{_words(name)}\n{_duration(value)}" for name, value in known.items()]
     inches = np.array([0.16 + 0.065 * max(map(len, text.split("\n"))) for text in texts])
     width = max(7.2, inches.sum() + 0.6)
-    figure, axes = _figure(width, 1.7)
+    figure, axes = new_figure(width, 1.7)
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
@@ -194,11 +198,12 @@ def cost(phases: Mapping[str, float]) -> Figure:
     middles = starts + lengths / 2
     places = _spread(middles, inches * total / (width - 0.5), total)
     for k, text in enumerate(texts):
-        colour = PHASES[k % len(PHASES)]
+        color = PHASES[k % len(PHASES)]
         # The edge keeps a phase visible that is narrower than a pixel.
-        axes.barh(0, lengths[k], 0.8, left=starts[k], color=colour, edgecolor=colour, lw=0.8)
+        bar = axes.barh(0, lengths[k], 0.8, left=starts[k], color=color, edgecolor=color, lw=0.8)[0]
+        describe(bar, text.replace("\n", ": "))
         leader = [middles[k], middles[k], places[k]], [0.4, 0.55, 1.45]
-        axes.plot(*leader, color=colour, lw=0.9, marker="o", markevery=[-1], ms=4, clip_on=False)
+        axes.plot(*leader, color=color, lw=0.9, marker="o", markevery=[-1], ms=4, clip_on=False)
         axes.text(places[k], 1.65, text, ha="center", va="bottom", fontsize=8, color=BLACK, parse_math=False)
     axes.set_xlim(0, total)
     axes.set_xlabel(f"{name}, {_duration(total * unit)} in all")
@@ -276,8 +281,10 @@ def _draw_axes(axes: Axes, axes_of: Sequence[_Axis], *, turned: bool) -> None:
             axes.text(k - 0.06, height, text, fontsize=7, parse_math=False, **place)
 
 
-def _draw_trial(axes: Axes, trial: Mapping[str, Any], heights: Array, colour: tuple[float, ...]) -> None:
-    look: dict[str, Any] = {"color": colour, "lw": 1.0, "alpha": 0.75, "zorder": 2}
+def _draw_trial(
+    axes: Axes, trial: Mapping[str, Any], names: Sequence[str], heights: Array, color: tuple[float, ...]
+) -> None:
+    look: dict[str, Any] = {"color": color, "lw": 1.0, "alpha": 0.75, "zorder": 2}
     if trial.get("chosen"):
         edge = [Stroke(linewidth=5.0, foreground=BLACK), Normal()]
         look |= {"lw": 3.2, "alpha": 1.0, "zorder": 4, "path_effects": edge, "label": "chosen"}
@@ -285,7 +292,14 @@ def _draw_trial(axes: Axes, trial: Mapping[str, Any], heights: Array, colour: tu
         look |= {"color": BLACK, "ls": "--", "lw": 1.3, "alpha": 1.0, "label": "control"}
     elif not trial.get("feasible", True):
         look |= {"color": GREY, "ls": ":", "label": "not feasible"}
-    axes.plot(range(len(heights)), heights, marker=".", ms=3, clip_on=False, **look)
+    (line,) = axes.plot(range(len(heights)), heights, marker=".", ms=3, clip_on=False, **look)
+    shown = [f"{_words(name)}: {value:.3g}" for name, value in zip(names, trial["values"], strict=False)]
+    shown += [f"{field}: {_shown(value)}" for field, value in (trial.get("parameters") or {}).items()]
+    describe(line, "\n".join([f"trial {trial['number']}", *shown]))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _area(gains: Array) -> float:
@@ -356,9 +370,3 @@ def _without(figure: Figure, axes: Axes) -> Figure:
     place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 6}
     axes.text(0.5, 0.5, "nothing to show", color=GREY, bbox=behind, **place)
     return figure
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from augkit.core.cli import run
 from augkit.data import load_dataset, sample
-from augkit.invariance.gallery import flip_pictures, gallery
+from augkit.invariance.gallery import flip_pictures
 from augkit.invariance.protocols import Scene, make_protocol
 from augkit.measure import __main__ as measure
 from augkit.measure import figures
@@ -69,14 +70,14 @@ def test_atypical_versions_are_measured_and_not_the_images_again(result: dict[st
 def test_the_page_needs_nothing_else_and_holds_the_numbers(folder: Path, result: dict[str, Any]) -> None:
     page = (folder / "report.html").read_text()
     assert not re.findall(r"(?:src|href)=['\"](?!data:|#)", page)
-    assert "<script" not in page
     assert f"{result['js']['value']:.4f}" in page
     assert summary(result).split(".")[0] in page
     for title in ("Metrics", "Jaggedness", "Lie derivative", "Layer by layer", "Certificate", "Gallery of flips"):
         assert f">{title}</h2>" in page
-    assert page.count("<li class='flip'>") == len(result["flips"]) > 0
+    assert page.count('<li class="flip">') == len(result["flips"]) > 0
     assert page.count("<svg") == sum(key.startswith("response") for key in result) + 2
-    json.loads("{" + '"settings"' + page.split("&quot;settings&quot;")[1].rsplit("</pre>", 1)[0].replace("&quot;", '"'))
+    facts = html.unescape(page.rsplit("<pre>", 1)[1].split("</pre>")[0])
+    assert json.loads(facts)["settings"] == result["settings"]
 
 
 def test_what_was_not_measured_is_left_out(result: dict[str, Any]) -> None:
@@ -105,7 +106,6 @@ def test_flips_are_drawn_as_the_network_saw_them(result: dict[str, Any]) -> None
         np.testing.assert_allclose(shown, seen.clamp(0, 1), atol=1 / 255)
     assert drawn.captions == ("as it is: digit 3, 90 %", "x +2.00, y −1.00 px: digit 7, 75 %")
     assert drawn.title == "image 0, is digit 3"
-    assert gallery([drawn]).count("<img") == 2
 
 
 def test_rescaled_flips_and_unknown_classes() -> None:

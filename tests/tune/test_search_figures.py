@@ -147,7 +147,8 @@ def test_volumes_follow_the_numbers_without_control_and_unfinished_trials() -> N
     ]
     assert figures.volumes(trials, [0, 0]) == [2, 2, 3, 3]  # numbers 1, 2, 4 and 7
     figure = figures.volume_over_trials(trials, [0, 0])
-    (line,) = figure.axes[0].lines
+    line, *marks = figure.axes[0].lines
+    assert len(marks) == 4
     assert line.get_drawstyle() == "steps-post"
     assert np.array(line.get_xydata()).tolist() == [[0, 0], [1, 2], [2, 2], [3, 3], [4, 3]]
     grew, barred = figure.axes[0].collections
@@ -339,8 +340,8 @@ def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
     rows = [with_parameters(k, 0.5, state="complete", curve={1: 0.5, 2: 0.5}, chosen=k == 0) for k in range(many)]
     fixed = {"shift.max_pixels": {"kind": "int", "low": 1, "high": 1}, "a.b": {"kind": "choice", "choices": ["x"]}}
     for figure, lines in (
-        (figures.volume_over_trials(rows, [0, 0]), 1),
-        (figures.volume_over_trials(rows, [1, 1]), 1),  # all below the reference
+        (figures.volume_over_trials(rows, [0, 0]), 1 + many),  # the stairs, and a mark for each trial
+        (figures.volume_over_trials(rows, [1, 1]), 1 + many),  # all below the reference
         (figures.parallel_coordinates(rows, SPACE, "accuracy"), many),
         (figures.parallel_coordinates(rows, fixed, "accuracy"), many),
         (figures.learning_curves(rows, 2), many),

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
 from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, CellRequest, check_shared, leading
 from augkit.compare.study.report.figures import plane
-from augkit.compare.study.report.page import study_markdown, study_page
+from augkit.compare.study.report.markdown import study_markdown
+from augkit.compare.study.report.page import study_page
 from augkit.compare.study.results import StudyResults
 from augkit.compare.study.schema import Study
 from augkit.compare.study.worker import attempt

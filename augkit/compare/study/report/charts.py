@@ -1,268 +1,327 @@
-"""Charts as SVG text: they work without JavaScript and print; `chart_script` adds tips and hides arms.
+"""Charts of a study: estimates with their intervals as lines, points, bars or a plane.
 
-Every mark is focusable and carries its arm (``data-arm``) and what it says (``data-tip``). Lengths are in units of
-the ``viewBox``, which is 480 wide: about 1.3 px each on a desktop and 0.75 px on a phone.
+Every value is a mark with its arm as group and what it says as tip (see `augkit.core.figures.describe`). Charts are
+drawn as wide as a phone, so that no letter shrinks there.
 """
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-from augkit.compare.study.report.marks import (
-    LINE,
-    Looks,
-    attribute,
-    coordinate,
-    interval,
-    mark,
-    owned,
-    ring,
-    text_lines,
-    undefined,
-)
-from augkit.compare.study.report.numbers import UNDEFINED, ends, estimate_text, finite, number
-from augkit.compare.study.report.scales import Scale, linear, logarithmic, reachable
-from augkit.core.errors import InputError
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-WIDTH, HEIGHT = 480.0, 300.0
-LETTER = 7.2  # width of an average letter on a phone, where letters are largest
-NAMES = 190.0  # room for names of rows at most
-TICKS = 21.0  # room for the labels of ticks below a chart
-Figure = Mapping[str, Any]
+from augkit.compare.study.report.looks import Look, Looks
+from augkit.compare.study.report.numbers import UNDEFINED, ends, estimate_text, finite, number, power_text
+from augkit.core import figures
+from augkit.core.errors import InputError
+from augkit.core.figures import Chart, describe
+
+WIDTH = 4.6  # inches
+ROW = 0.4  # inches of a row with a name of two lines
+REACH = 1.5  # how far beyond the values, in spans of them, intervals may stretch an axis
+LETTERS, NAME = 50, 22  # letters of a line of a label, and of the name of a row
+STYLE: Any = {**figures.STYLE, "text.parse_math": False, "axes.formatter.useoffset": False, "font.size": 10.5}
+Spec = Mapping[str, Any]
 Parts = tuple[float | None, float | None, float | None]
 
 
-def arms_of(figure: Figure) -> list[str]:
-    """The arms that a figure shows."""
-    rows = [row for key in ("series", "rows", "points") for row in figure.get(key) or ()]
+@dataclass(frozen=True)
+class Range:
+    """What an axis shows: ``low < high``, both positive if ``log``."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def clip(self, value: float) -> float:
+        """The value, or the end of the axis beyond which it lies."""
+        return min(max(value, self.low), self.high)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Ends of the axis, with room for the marks at its ends."""
+        if self.log:
+            room = (self.high / self.low) ** 0.05
+            return self.low / room, self.high * room
+        room = 0.05 * (self.high - self.low)
+        return self.low - room, self.high + room
+
+
+def arms_of(spec: Spec) -> list[str]:
+    """The arms that a chart shows."""
+    rows = [row for key in ("series", "rows", "points") for row in spec.get(key) or ()]
     return list(dict.fromkeys(str(row["arm"]) for row in rows))
 
 
-def chart(figure: Figure, looks: Looks) -> str:
-    """A figure (``kind`` lines, points, bars or plane) as ``<figure>`` with its title."""
-    kind = figure.get("kind")
+def chart(spec: Spec, looks: Looks) -> Chart:
+    """The chart that ``spec`` describes (``kind`` lines, points, bars or plane).
+
+    Raises:
+        InputError: another kind, or an arm without a look.
+    """
+    return figures.chart(str(spec.get("title", "")), draw(spec, looks), name=str(spec.get("title", "")) or "chart")
+
+
+def draw(spec: Spec, looks: Looks) -> Figure:
+    """The figure behind `chart`."""
+    kind = spec.get("kind")
     if kind not in KINDS:
         raise InputError(f"expected a figure of the kind {', '.join(KINDS)}; got {kind!r}")
-    missing = [arm for arm in arms_of(figure) if arm not in looks]
+    missing = [arm for arm in arms_of(spec) if arm not in looks]
     if missing:
         raise InputError(f"expected a look for every arm of the figure, got none for {missing[0]!r}; see `looks`")
-    title = str(figure.get("title", ""))
-    shown = f"<p class='charttitle'>{escape(title)}</p>" if title else ""
-    return f"<figure>{shown}{KINDS[kind](figure, looks)}</figure>"
+    with mpl.rc_context(STYLE):
+        return KINDS[kind](spec, looks)
 
 
-def lines(figure: Figure, looks: Looks) -> str:
+def lines(spec: Spec, looks: Looks) -> Figure:
     """Estimates against numbers, a line for each series, intervals as bands; a gap where a value is undefined."""
-    series = figure["series"]
-    points = [(finite(x), ends(y)) for row in series for x, y in zip(row["x"], row["y"], strict=True)]
-    log_x, log_y = bool(figure.get("log_x")), bool(figure.get("log_y"))
-    top, bottom = _top(figure["y_label"]), HEIGHT
-    y = _scale([part for _, part in points], bottom, top, log_y)
-    left = _tick_room(y)
-    xs = [x for x, _ in points if x is not None]
-    x = (logarithmic if log_x else linear)(xs, left, WIDTH - 12)
-    body = _y_axis(y, x, figure["y_label"]) + _x_axis(x, bottom, figure["x_label"])
-    below: dict[float, int] = {}
+    series = spec["series"]
+    xs = [finite(x) for row in series for x in row["x"]]
+    estimates = [ends(y) for row in series for y in row["y"]]
+    x = _range([(value, None, None) for value in xs], bool(spec.get("log_x")))
+    y = _range(estimates, bool(spec.get("log_y")))
+    figure, axes = _axes(3.2, spec["x_label"], spec["y_label"])
+    _set_range(axes, x, "x")
+    _set_range(axes, y, "y")
+    axes.grid(axis="x", visible=False)
+    written: Counter[float] = Counter()  # undefined values at an x, which stand above each other
     for row in series:
-        body += _line(row, looks, (x, y), figure, below)
-    return _svg(figure, bottom + _x_room(figure["x_label"]), body)
+        _line(axes, row, looks[row["arm"]], (x, y), spec, written)
+    return figure
 
 
-def points(figure: Figure, looks: Looks) -> str:
+def points(spec: Spec, looks: Looks) -> Figure:
     """An estimate a row, with its interval; a line at ``zero``."""
-    rows = figure["rows"]
-    left, names = _row_labels([str(row["label"]) for row in rows])
-    zero = finite(figure.get("zero"))
-    height = 28.0
-    bottom = 6 + height * len(rows)
-    parts = [ends(row["value"]) for row in rows] + ([] if zero is None else [(zero, None, None)])
-    x = _scale(parts, left, WIDTH - 14, False)
-    body = _x_axis(x, bottom, figure["x_label"], 0)
+    rows = spec["rows"]
+    zero = finite(spec.get("zero"))
+    x = _range([ends(row["value"]) for row in rows] + ([] if zero is None else [(zero, None, None)]))
+    figure, axes = _axes(ROW * max(1, len(rows)) + 0.7, spec["x_label"], "")
+    _set_range(axes, x, "x")
+    _name_rows(axes, [str(row["label"]) for row in rows], [str(row["arm"]) for row in rows])
     if zero is not None:
-        body += f"<path class='axis' d='M{coordinate(x(zero))} 0V{coordinate(bottom)}'/>"
-    for k, (row, name) in enumerate(zip(rows, names, strict=True)):
-        look, y = looks[row["arm"]], 6 + height * (k + 0.5)
-        arm, (value, low, high) = str(row["arm"]), ends(row["value"])
-        body += owned(arm, text_lines(name, left - 8, y, "end"))
-        tip = f"{row['label']}\n{figure['x_label']}: {estimate_text(row['value'])}"
+        axes.axvline(zero, color="#777777", lw=0.8, zorder=1)
+    for k, row in enumerate(rows):
+        arm, look, (value, low, high) = str(row["arm"]), looks[row["arm"]], ends(row["value"])
+        tip = f"{row['label']}\n{spec['x_label']}: {estimate_text(row['value'])}"
         if value is None:
-            body += undefined(arm, tip, left + 6, y, "start")
+            _undefined(axes, (0.02, k), axes.get_yaxis_transform(), tip, arm)
             continue
-        drawn = interval(x, low, high, value, look, True) + look.marker()
-        body += mark(arm, tip, x(value), y, drawn)
-    return _svg(figure, bottom + _x_room(figure["x_label"]), body)
+        _interval(axes, (low, high), k, x, look, arm, along="x")
+        _mark(axes, value, k, look, tip, arm)
+    return figure
 
 
-def bars(figure: Figure, looks: Looks) -> str:
+def bars(spec: Spec, looks: Looks) -> Figure:
     """Numbers of several series by group, as horizontal bars, so that names of groups can be read."""
-    groups, series = [str(name) for name in figure["groups"]], figure["series"]
-    left, names = _row_labels(groups)
-    thick = 14.0 if len(series) == 1 else 11.0
-    height = max(thick * len(series), LINE * max((len(name) for name in names), default=1)) + 6
-    top = _top(figure["x_label"]) if figure.get("x_label") else 0.0
-    bottom = top + height * len(groups) + 4
+    groups, series = [str(name) for name in spec["groups"]], spec["series"]
+    thick = 0.8 / max(1, len(series))
+    height = max(0.17 * len(series) + 0.06, 0.3 if any(len(name) > NAME for name in groups) else 0.2)
+    figure, axes = _axes(height * max(1, len(groups)) + 0.9, spec["y_label"], spec.get("x_label") or "")
     values = [finite(value) for row in series for value in row["values"]]
-    x = linear([0.0, *(value for value in values if value is not None)] if values else [], left, WIDTH - 16)
-    body = _x_axis(x, bottom, figure["y_label"], top)
-    if top:
-        body += text_lines(_wrap(figure["x_label"]), 0, LINE / 2 + 2, "start", first=True)
-    body += f"<path class='axis' d='M{coordinate(x(0))} {coordinate(top)}V{coordinate(bottom)}'/>"
-    for g, name in enumerate(names):
-        start = top + height * g + 4
-        body += text_lines(name, left - 8, start + (height - 6) / 2, "end")
-        for s, row in enumerate(series):
-            y = start + (height - 6) / 2 + thick * (s + 0.5 - len(series) / 2)
-            body += _bar(row, g, groups[g], (x, y, thick), looks, figure["y_label"])
-    return _svg(figure, bottom + _x_room(figure["y_label"]), body)
+    x = _range([(value, None, None) for value in [0.0, *values]])
+    _set_range(axes, x, "x")
+    _name_rows(axes, groups)
+    axes.axvline(0, color="#777777", lw=0.8, zorder=3)
+    for s, row in enumerate(series):
+        arm, look = str(row["arm"]), looks[row["arm"]]
+        for g, name in enumerate(groups):
+            value, y = finite(row["values"][g]), g + thick * (s + 0.5 - len(series) / 2)
+            tip = f"{arm}\n{name}\n{spec['y_label']}: {number(value)}"
+            if value is None:
+                _undefined(axes, (0.02, y), axes.get_yaxis_transform(), tip, arm)
+                continue
+            _own(axes.barh(y, value, 0.86 * thick, color=look.color, alpha=0.55)[0], arm)
+            _mark(axes, value, y, look, tip, arm, 4.5)
+    return figure
 
 
-def plane(figure: Figure, looks: Looks) -> str:
+def plane(spec: Spec, looks: Looks) -> Figure:
     """Two estimates an arm, as a cross; axes of one scale with their diagonal; a ring marks what is architectural."""
-    rows = figure["points"]
-    top = _top(figure["y_label"])
-    parts = [ends(row[key]) for row in rows for key in ("x", "y")]
-    span = _scale(parts, 0, 1, False)
-    left = _tick_room(span)
-    side = WIDTH - 12 - left
-    bottom = top + side
-    x, y = (Scale(span.low, span.high, a, b, False, span.ticks) for a, b in ((left, left + side), (bottom, top)))
-    body = _y_axis(y, x, figure["y_label"]) + _x_axis(x, bottom, figure["x_label"], top)
-    ends_at = f"M{coordinate(left)} {coordinate(bottom)}L{coordinate(left + side)} {coordinate(top)}"
-    body += f"<path class='diagonal' d='{ends_at}'/>"
+    rows = spec["points"]
+    span = _range([ends(row[key]) for row in rows for key in ("x", "y")])
+    figure, axes = _axes(4.8, spec["x_label"], spec["y_label"])
+    axes.set_box_aspect(1)
+    _set_range(axes, span, "x")
+    _set_range(axes, span, "y")
+    axes.plot(span.limits, span.limits, color="#999999", lw=1, ls="--", zorder=1)
     hidden = 0
     for row in rows:
         arm, kind, look = str(row["arm"]), str(row["kind"]), looks[row["arm"]]
-        tip = f"{arm} ({kind})\n{figure['x_label']}: {estimate_text(row['x'])}"
-        tip += f"\n{figure['y_label']}: {estimate_text(row['y'])}"
-        (vx, lx, hx), (vy, ly, hy) = ends(row["x"]), ends(row["y"])
-        if vx is None or vy is None:
-            body += undefined(arm, tip, left + side - 6, bottom - 12 - LINE * hidden, "end", f"{arm}: ")
+        tip = f"{arm} ({kind})\n{spec['x_label']}: {estimate_text(row['x'])}"
+        tip += f"\n{spec['y_label']}: {estimate_text(row['y'])}"
+        (x, *x_ends), (y, *y_ends) = ends(row["x"]), ends(row["y"])
+        if x is None or y is None:
+            place = (0.98, 0.03 + 0.05 * hidden)
+            _undefined(axes, place, axes.transAxes, tip, arm, f"{arm}: ", ha="right")
             hidden += 1
             continue
-        drawn = interval(x, lx, hx, vx, look, True) + interval(y, ly, hy, vy, look, False)
-        body += mark(arm, tip, x(vx), y(vy), drawn + ring(kind) + look.marker())
-    return _svg(figure, bottom + _x_room(figure["x_label"]), body)
+        _interval(axes, (x_ends[0], x_ends[1]), y, span, look, arm, along="x")
+        _interval(axes, (y_ends[0], y_ends[1]), x, span, look, arm, along="y")
+        if kind != "learned":
+            dash = "--" if kind == "both" else "-"
+            ring = axes.scatter([x], [y], s=260, facecolors="none", edgecolors="#444444", linestyles=dash, zorder=3)
+            _own(ring, arm)
+        _mark(axes, x, y, look, tip, arm)
+    return figure
 
 
-def _line(
-    row: Mapping[str, Any], looks: Looks, scales: tuple[Scale, Scale], figure: Figure, below: dict[float, int]
-) -> str:
-    """One series: band, line and marks; ``below`` counts the undefined values already written at an x."""
-    x, y = scales
-    arm, look = str(row["arm"]), looks[row["arm"]]
-    bottom = y.start
+def _line(axes: Axes, row: Spec, look: Look, ranges: tuple[Range, Range], spec: Spec, written: Counter[float]) -> None:
+    """One series: its band, its line, and a mark with its interval for each value."""
+    x, y = ranges
+    arm = str(row["arm"])
     pieces: list[list[tuple[float, float, float | None, float | None]]] = [[]]
-    marks = ""
     for at, estimate in zip(row["x"], row["y"], strict=True):
         place, (value, low, high) = finite(at), ends(estimate)
         shown = UNDEFINED if place is None else f"{place:g}"
-        tip = f"{row.get('series', arm)}\n{figure['x_label']}: {shown}\n{figure['y_label']}: "
-        tip += estimate_text(estimate)
+        tip = f"{row.get('series', arm)}\n{spec['x_label']}: {shown}\n{spec['y_label']}: {estimate_text(estimate)}"
         if place is None or value is None:
-            px = x.start if place is None else x(place)
-            k = below[px] = below.get(px, -1) + 1
-            side, anchor = (-4, "end") if px > (x.start + x.end) / 2 else (4, "start")
-            marks += undefined(arm, tip, px + side, bottom - 9 - 12 * k, anchor)
+            px = x.limits[0] if place is None else x.clip(place)
+            left = px <= (x.low + x.high) / 2
+            stands = (px, 0.03 + 0.055 * written[px])
+            written[px] += 1
+            _undefined(axes, stands, axes.get_xaxis_transform(), tip, arm, ha="left" if left else "right")
             pieces.append([])
             continue
-        alone = "" if low is None or high is None else interval(y, low, high, value, look, False)
-        marks += mark(arm, tip, x(place), y(value), f"<g opacity='.55'>{alone}</g>{look.marker(0.9)}")
-        pieces[-1].append((x(place), y(value), None if low is None else y(low), None if high is None else y(high)))
-    drawn = ""
+        px, py = x.clip(place), y.clip(value)
+        if low is not None and high is not None:
+            _interval(axes, (low, high), px, y, look, arm, along="y", alpha=0.55)
+        _mark(axes, px, py, look, tip, arm, 6.0)
+        pieces[-1].append((px, py, low, high))
     for piece in pieces:
         if len(piece) < 2:
             continue
-        path = "L".join(f"{coordinate(a)} {coordinate(b)}" for a, b, _, _ in piece)
-        drawn += f"<path d='M{path}' {look.line()}/>"
-        if all(part is not None for point in piece for part in point):
-            edge = [(a, c) for a, _, c, _ in piece] + [(a, d) for a, _, _, d in reversed(piece)]
-            around = "L".join(f"{coordinate(a)} {coordinate(b or 0)}" for a, b in edge)
-            drawn = f"<path d='M{around}Z' fill='{look.colour}' fill-opacity='.1'/>" + drawn
-    return owned(arm, drawn) + marks
+        across, up, lows, highs = (list(part) for part in zip(*piece, strict=True))
+        _own(axes.plot(across, up, **look.line())[0], arm)
+        if None not in lows and None not in highs:
+            low_edge, high_edge = ([y.clip(end or 0.0) for end in side] for side in (lows, highs))
+            _own(axes.fill_between(across, low_edge, high_edge, color=look.color, alpha=0.1, lw=0), arm)
 
 
-def _bar(
-    row: Mapping[str, Any], group: int, name: str, place: tuple[Scale, float, float], looks: Looks, unit: str
-) -> str:
-    """The bar of one series in one group, with the arm's marker at its end."""
-    x, y, thick = place
-    arm, look = str(row["arm"]), looks[row["arm"]]
-    value = finite(row["values"][group])
-    tip = f"{arm}\n{name}\n{unit}: {number(value)}"
-    if value is None:
-        return undefined(arm, tip, x(0) + 6, y, "start")
-    back = x(0) - x(value)
-    bar = (
-        f"<rect x='{coordinate(min(back, 0))}' y='{coordinate(1 - thick / 2)}' width='{coordinate(abs(back))}'"
-        f" height='{coordinate(thick - 2)}' fill='{look.colour}' fill-opacity='.55'/>"
-    )
-    return mark(arm, tip, x(value), y, bar + look.marker(0.07 * thick), thick / 2)
+def _interval(
+    axes: Axes,
+    interval: tuple[float | None, float | None],
+    at: float,
+    span: Range,
+    look: Look,
+    arm: str,
+    *,
+    along: str,
+    alpha: float = 1.0,
+) -> None:
+    """An interval along ``x`` or ``y``: a cap at its ends, or an arrow where it leaves the axis."""
+    known = [end for end in interval if end is not None]
+    if len(known) < 2:
+        return
+    drawn = [(span.clip(known[0]), at), (span.clip(known[1]), at)]
+    ways = [("<", ">"), ("v", "^")][along == "y"]
+    cap = "|" if along == "x" else "_"
+    style: dict[str, Any] = {"color": look.color, "lw": 1.2, "alpha": alpha, "zorder": 2.5, "clip_on": False}
+    turned = [point if along == "x" else point[::-1] for point in drawn]
+    _own(axes.plot(*zip(*turned, strict=True), **style)[0], arm)
+    for (px, py), end, way in zip(turned, known, ways, strict=True):
+        marker = cap if span.clip(end) == end else way
+        _own(axes.plot([px], [py], marker=marker, ms=5, mew=1.2 if marker == cap else 0, **style)[0], arm)
 
 
-def _scale(parts: Sequence[Parts], start: float, end: float, log: bool) -> Scale:
+def _mark(axes: Axes, x: float, y: float, look: Look, tip: str, arm: str, size: float = 7.0) -> None:
+    describe(axes.plot([x], [y], zorder=4, clip_on=False, **look.marker(size))[0], tip, arm)
+
+
+def _undefined(
+    axes: Axes, place: tuple[float, float], transform: Any, tip: str, arm: str, before: str = "", ha: str = "left"
+) -> None:
+    """The mark of a value that does not exist: the word."""
+    words = axes.text(*place, f"{before}{UNDEFINED}", transform=transform, ha=ha, va="center", fontsize=8.5)
+    words.set_color("#666666")
+    describe(words, tip, arm)
+
+
+def _own(artist: Artist, arm: str) -> None:
+    describe(artist, group=arm)
+
+
+def _axes(height: float, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """Axes of which both labels are level, that of y above, where it can be read."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    figure.supxlabel(_wrapped(x_label), fontsize=10.5)
+    if y_label:
+        figure.suptitle(_wrapped(y_label), x=0.01, ha="left", fontsize=10.5)
+    return figure, axes
+
+
+def _name_rows(axes: Axes, names: Sequence[str], arms: Sequence[str] = ()) -> None:
+    """Names of rows on the left, the first on top; those of ``arms`` are hidden with them."""
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), [_wrapped(name, NAME, 2) for name in names], parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    for label, arm in zip(axes.get_yticklabels(), arms, strict=False):
+        _own(label, arm)
+
+
+def _set_range(axes: Axes, span: Range, along: str) -> None:
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    if span.log:
+        plain = span.low >= 1e-3 and span.high <= 1e5
+        (axes.set_xscale if along == "x" else axes.set_yscale)("log")
+        decades = math.log10(span.high / span.low)
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=8))
+        axis.set_major_formatter(FuncFormatter(lambda tick, _: power_text(tick, plain)))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    (axes.set_xlim if along == "x" else axes.set_ylim)(*span.limits)
+
+
+def _range(parts: Sequence[Parts], log: bool = False) -> Range:
+    """What an axis should show: all values, and intervals as far as they do not squeeze the rest to nothing."""
     values = [value for value, _, _ in parts if value is not None]
     pairs = [(low, high) for _, low, high in parts if low is not None and high is not None]
     if log:
-        return logarithmic([*values, *(end for pair in pairs for end in pair)], start, end)
-    return linear(reachable(values, pairs), start, end)
+        positive = [part for part in [*values, *(end for pair in pairs for end in pair)] if part > 0] or [1.0]
+        low, high = min(positive), max(positive)
+        return Range(low, high, log) if high > 1.001 * low else Range(low / 2, low * 2, log)
+    found = reachable(values, pairs) or [0.0, 1.0]
+    low, high = min(found), max(found)
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * size, 1e-200):  # one value: some room around it
+        room = 0.1 * size if size > 1e-190 else 0.5
+        return Range(low - room, high + room)
+    return Range(low, high)
 
 
-def _x_axis(x: Scale, bottom: float, label: str, top: float | None = None) -> str:
-    """Ticks, label, and lines of the grid up to ``top`` if given."""
-    out = ""
-    for tick in x.ticks:
-        at = coordinate(x(tick))
-        if top is not None:
-            out += f"<path class='grid' d='M{at} {coordinate(top)}V{coordinate(bottom)}'/>"
-        out += f"<path class='axis' d='M{at} {coordinate(bottom)}v4'/>"
-        out += text_lines([x.label(tick)], x(tick), bottom + 13, "middle")
-    out += f"<path class='axis' d='M{coordinate(x.start)} {coordinate(bottom)}H{coordinate(x.end)}'/>"
-    lines = _wrap(label)
-    middle = (x.start + x.end) / 2
-    # A long label would stick out on the left or right of a short axis.
-    half = LETTER * max((len(line) for line in lines), default=0) / 2
-    return out + text_lines(lines, max(half, min(middle, WIDTH - half)), bottom + TICKS + 9, "middle", first=True)
+def reachable(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[float]:
+    """All ``values``, and the ends of ``intervals``, none farther from the values than `REACH` times their span.
+
+    >>> reachable([0.0, 1.0], [(-9.0, 2.0)])[2:]
+    [-9.0, 2.0]
+    >>> reachable([0.0, 1.0], [(0.0, 0.1), (0.0, 0.1), (-9.0, 2.0)])[-2:]
+    [-1.5, 2.0]
+    """
+    if not values:
+        return [end for interval in intervals for end in interval]
+    low, high = min(values), max(values)
+    widths = [b - a for a, b in intervals]
+    span = max(high - low, median(widths) if widths else 0.0)
+    kept = [min(max(end, low - REACH * span), high + REACH * span) for interval in intervals for end in interval]
+    return [*values, *kept]
 
 
-def _y_axis(y: Scale, x: Scale, label: str) -> str:
-    """Ticks, lines of the grid over the width of ``x``, and the label above, where it can be read."""
-    out = text_lines(_wrap(label), 0, LINE / 2 + 2, "start", first=True)
-    for tick in y.ticks:
-        out += f"<path class='grid' d='M{coordinate(x.start)} {coordinate(y(tick))}H{coordinate(x.end)}'/>"
-        out += text_lines([y.label(tick)], x.start - 9, y(tick), "end")
-    return out
+def _wrapped(text: str, letters: int = LETTERS, most: int = 3) -> str:
+    return "\n".join(textwrap.wrap(str(text), letters, max_lines=most, placeholder=" …"))
 
 
-def _tick_room(y: Scale) -> float:
-    return 14 + LETTER * max(len(y.label(tick)) for tick in y.ticks)
-
-
-def _row_labels(names: Sequence[str]) -> tuple[float, list[list[str]]]:
-    """Room on the left for names of rows, and their lines, two at most each."""
-    letters = int(NAMES / LETTER)
-    wrapped = [_wrap(name, letters, 2) for name in names]
-    return 14 + LETTER * max((len(line) for lines in wrapped for line in lines), default=0), wrapped
-
-
-def _wrap(text: str, letters: int = 62, most: int = 3) -> list[str]:
-    return textwrap.wrap(str(text), letters, max_lines=most, placeholder=" …") or [""]
-
-
-def _top(label: str) -> float:
-    return LINE * len(_wrap(label)) + 14
-
-
-def _x_room(label: str) -> float:
-    return TICKS + 4 + LINE * len(_wrap(label))
-
-
-def _svg(figure: Figure, height: float, body: str) -> str:
-    title = attribute(str(figure.get("title", "")))
-    box = f"0 0 {coordinate(WIDTH)} {coordinate(height)}"
-    return f"<svg class='chart' viewBox='{box}' role='group' aria-label='{title}'>{body}</svg>"
-
-
-KINDS: dict[str, Callable[[Figure, Looks], str]] = {"lines": lines, "points": points, "bars": bars, "plane": plane}
+KINDS: dict[str, Callable[[Spec, Looks], Figure]] = {"lines": lines, "points": points, "bars": bars, "plane": plane}

@@ -10,6 +10,7 @@ UNDEFINED = "undefined"
 DIGITS = 3  # significant ones of the largest part of an estimate
 MORE = 3  # decimals that a narrow interval may add
 LARGEST = 1e300  # beyond it the difference of two numbers may overflow
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Estimated = Mapping[str, Any] | None
 
 
@@ -62,6 +63,20 @@ def count_text(count: Any) -> str:
     """A count with thousands separated, an en dash where there is none."""
     value = finite(count)
     return "–" if value is None else f"{value:,.0f}"
+
+
+def power_text(value: float, plain: bool) -> str:
+    """A tick of a logarithmic axis.
+
+    >>> power_text(0.02, plain=True), power_text(1e6, plain=False), power_text(0.02, plain=False)
+    ('0.02', '10⁶', '2·10⁻²')
+    """
+    exponent = math.floor(math.log10(value) + 1e-9)
+    if plain:
+        return f"{value:.{max(0, -exponent)}f}"
+    factor = round(value / 10.0**exponent)
+    power = "10" + str(exponent).translate(SUPERSCRIPTS)
+    return power if factor == 1 else f"{factor}·{power}"
 
 
 def _texts(parts: Sequence[float | None]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,10 @@ INVARIANCE_NOTE = (
     " invariance with the plain architecture trained alike. Intervals are 95 %."
 )
 DOSE_LABEL = "learned invariance on typical images, share"
+CARRY_CAPTION = (
+    "The slope of log shift information on these images over that on typical ones, over all networks of the study: 1 is"
+    " all of it, 0 nothing."
+)
 NAMED = 4  # arms that a title can hold
 Results = Mapping[str, Any]
 Claim = Mapping[str, Any]
@@ -59,6 +64,11 @@ def preliminary_text(results: Results) -> str:
         return ""
     declared = ", ".join(map(str, looks["declared"]))
     return f"Looks at {declared} seeds; this one at {looks['seeds']}, level {looks['level']:.4f} ({looks['rule']})."
+
+
+def subtitle_text(results: Results) -> str:
+    """Name, size, cost, and what to know before reading."""
+    return f"Study {results['name']}, size {results['size']}. {cost_text(results)} {preliminary_text(results)}".strip()
 
 
 def carry_rows(results: Results) -> list[list[str]]:
@@ -179,6 +189,17 @@ def layer_figures(results: Results) -> list[dict[str, Any]]:
         title = ", ".join(str(row["arm"]) for row in series) if len(series) <= NAMED else f"{len(series)} arms"
         figures.append({"kind": "bars", "title": title, **axes, "groups": list(names), "series": series})
     return figures
+
+
+def settings_texts(results: Results) -> list[tuple[str, str]]:
+    """Title and text of what repeats the study: those of its files and settings that were kept."""
+    found = [("Study", results.get("study_yaml")), ("Recipe", results.get("recipe_yaml"))]
+    found += [
+        (key.title(), json.dumps(results[key], indent=2, ensure_ascii=False))
+        for key in ("settings", "environment")
+        if results.get(key)
+    ]
+    return [(name, str(text)) for name, text in found if text]
 
 
 def _measured(arm: Mapping[str, Any], key: str, kind: str) -> str:

@@ -1,0 +1,77 @@
+"""How the arms of a study look, the same in all charts.
+
+Colors are those of Okabe & Ito 2008; as these repeat after seven arms, markers after eight and dashes after five, and
+the numbers have no common divisor, no two of 56 arms look alike, and the first eight differ in their marker alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from augkit.core.figures import STYLE, svg
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#222222", "#E69F00", "#56B4E9")
+DASHES = ((), (3.5, 1.5), (1.0, 1.5), (4.5, 1.5, 1.0, 1.5), (2.0, 1.0))
+MARKERS = ("o", "s", "^", "D", "X", "v", "P", "*")
+LARGER = {"*": 1.4, "X": 1.15, "P": 1.15}  # markers of less ink
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn: color and dash of its lines, its marker, and whether that is hollow."""
+
+    color: str
+    dash: tuple[float, ...]
+    shape: str
+    hollow: bool
+
+    def marker(self, size: float = 7.0) -> dict[str, Any]:
+        """Its marker, as arguments of `Axes.plot`; ``size`` in points."""
+        return {
+            "ls": "",
+            "marker": self.shape,
+            "ms": size * LARGER.get(self.shape, 1.0),
+            "mfc": "white" if self.hollow else self.color,
+            "mec": self.color,
+            "mew": 1.2,
+        }
+
+    def line(self) -> dict[str, Any]:
+        """Its lines, as arguments of `Axes.plot`."""
+        return {"color": self.color, "ls": (0, self.dash) if self.dash else "-", "lw": 1.6}
+
+
+Looks = Mapping[str, Look]
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """A look for each different arm, in the order of their first appearance."""
+    return {name: _look(k) for k, name in enumerate(dict.fromkeys(arms))}
+
+
+def samples(looks: Looks, place: str = "legend") -> dict[str, Markup]:
+    """A line and a marker of each arm as inline SVG, for a legend at ``place`` of the page."""
+    return {arm: Markup(_sample(look, f"{place}|{arm}")) for arm, look in looks.items()}
+
+
+def _look(k: int) -> Look:
+    count = len(MARKERS)
+    return Look(COLORS[k % len(COLORS)], DASHES[k % len(DASHES)], MARKERS[k % count], (k // count) % 2 == 1)
+
+
+def _sample(look: Look, place: str) -> str:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.46, 0.22))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, 1)
+        axes.set_ylim(-1, 1)
+        axes.plot([0, 1], [0, 0], **look.line())
+        axes.plot([0.5], [0], **look.marker())
+    return svg(figure, tight=False, place=place)
