@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,20 @@ def test_every_page_is_in_the_navigation() -> None:
 
     tree = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     assert sorted(listed(tree["nav"])) == [str(page.relative_to(DOCS)) for page in PAGES if DOCS in page.parents]
+
+
+def test_the_glossary_has_each_word_once() -> None:
+    words = re.findall(r"^\| ([^|]+) \| [^-|]", (DOCS / "glossary.md").read_text(), flags=re.MULTILINE)
+    words = [word for word in words if word != "word"]
+    assert len(words) > 100
+    assert len(words) == len(set(words))
+
+
+def test_the_citation_is_of_this_version_and_license() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (augkit.__version__, project["license"])
+    assert project["version"] == augkit.__version__
 
 
 def test_pages_and_figures_load_nothing_from_elsewhere() -> None:
