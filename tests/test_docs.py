@@ -16,6 +16,7 @@ import yaml
 from test_package import ROWS
 
 import augkit
+from augkit.augment.ops import MODULES as OPS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -24,12 +25,7 @@ REFERENCE = sorted(DOCS.glob("reference/*.md"))
 HOW_TO = sorted(DOCS.glob("adding/*.md"))
 PACKAGES = sorted(path.parent.name for path in (ROOT / "augkit").glob("*/__init__.py"))
 TOP_FOLDERS = ("augkit", "tests", "docs", "recipes", "benchmarks", ".ci")
-# Files that a page tells the reader to write.
-TO_BE_WRITTEN = {
-    "augkit/data/yourform.py",
-    "augkit/architectures/yournet.py",
-    "tests/data/test_npz.py",
-}
+TO_BE_WRITTEN = re.compile(r"NAME|your|random_stretch|test_npz")  # files that a page tells the reader to write
 
 
 def page_id(page: Path) -> str:
@@ -86,7 +82,7 @@ def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
 def test_files_named_in_backticks_exist(page: Path) -> None:
     for span in code_spans(page):
         is_path = re.fullmatch(r"\.?[\w./-]+", span) and span.startswith(tuple(f"{top}/" for top in TOP_FOLDERS))
-        if is_path and span not in TO_BE_WRITTEN:
+        if is_path and not TO_BE_WRITTEN.search(span):
             assert (ROOT / span).exists(), span
 
 
@@ -129,6 +125,7 @@ def test_the_reference_lists_the_public_names_of_a_package(package: str) -> None
     loaded = augkit if package == "augkit" else importlib.import_module(f"augkit.{package}")
     lazy = [name for name in dir(loaded) if not name.startswith("_")] if hasattr(loaded, "__getattr__") else []
     public = set(getattr(loaded, "__all__", lazy)) - {"__version__"}
+    public -= set(OPS)  # which the page of augkit.augment finds by their files
     text = (DOCS / "reference" / f"{package}.md").read_text()
     assert public == set(re.findall(r"^        - (\w+)$", text, flags=re.MULTILINE))
 
