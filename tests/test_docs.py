@@ -1,0 +1,181 @@
+"""The documentation is true: its links lead somewhere, the names that it mentions exist, its examples run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_package import ROWS
+
+import augkit
+from augkit.augment.ops import MODULES as OPS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "CONTRIBUTING.md"])
+REFERENCE = sorted(DOCS.glob("reference/*.md"))
+HOW_TO = sorted(DOCS.glob("adding/*.md"))
+PACKAGES = sorted(path.parent.name for path in (ROOT / "augkit").glob("*/__init__.py"))
+TOP_FOLDERS = ("augkit", "tests", "docs", "recipes", "benchmarks", ".ci")
+TO_BE_WRITTEN = re.compile(r"NAME|your|random_stretch|test_npz")  # files that a page tells the reader to write
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def code_spans(page: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Python-Markdown makes them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name is a module of augkit, or something that one of its modules holds."""
+    parts = dotted.split(".")
+    found: Any = importlib.import_module(parts[0])
+    for k, part in enumerate(parts[1:], start=2):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(".".join(parts[:k]))
+            except ModuleNotFoundError:
+                # A field of a schema has no attribute of its own on the class.
+                fields = {**getattr(found, "model_fields", {}), **getattr(found, "__annotations__", {})}
+                return k == len(parts) and part in fields
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        assert not target.startswith(("http:", "https:", "/")), target
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.is_file(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_named_in_backticks_exist(page: Path) -> None:
+    for span in code_spans(page):
+        is_path = re.fullmatch(r"\.?[\w./-]+", span) and span.startswith(tuple(f"{top}/" for top in TOP_FOLDERS))
+        if is_path and not TO_BE_WRITTEN.search(span):
+            assert (ROOT / span).exists(), span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_names_of_augkit_in_backticks_can_be_imported(page: Path) -> None:
+    for span in code_spans(page):
+        dotted = re.fullmatch(r"(?:python -m )?(augkit(?:\.\w+)*)(?:\(.*\))?", span)
+        if dotted is not None:
+            assert resolves(dotted.group(1)), span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tests_named_in_backticks_exist(page: Path) -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for span in code_spans(page):
+        if re.fullmatch(r"test_\w+", span):
+            assert f"def {span}(" in sources, span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_parse_and_name_commands_of_augkit(page: Path) -> None:
+    fenced = [line for block in re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(), flags=re.DOTALL) for line in
+              block.splitlines()]  # fmt: skip
+    for line in [*fenced, *(span for span in code_spans(page) if span.startswith(("python ", "torchrun ", "srun ")))]:
+        for words in (shlex.split(part) for part in line.split("&&")):
+            if words[:2] == ["python", "-m"] and words[2].startswith("augkit"):
+                assert importlib.util.find_spec(words[2]) is not None, line
+
+
+@pytest.mark.parametrize("page", [page for page in HOW_TO if blocks(page, "python")], ids=page_id)
+def test_examples_of_how_to_pages_run(page: Path) -> None:
+    # In a process of their own: they register rows that other tests must not see.
+    code = "\n".join(blocks(page, "python"))
+    done = subprocess.run([sys.executable, "-"], input=code, text=True, capture_output=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["augkit", *PACKAGES])
+def test_the_reference_lists_the_public_names_of_a_package(package: str) -> None:
+    loaded = augkit if package == "augkit" else importlib.import_module(f"augkit.{package}")
+    lazy = [name for name in dir(loaded) if not name.startswith("_")] if hasattr(loaded, "__getattr__") else []
+    public = set(getattr(loaded, "__all__", lazy)) - {"__version__"}
+    public -= set(OPS)  # which the page of augkit.augment finds by their files
+    text = (DOCS / "reference" / f"{package}.md").read_text()
+    assert public == set(re.findall(r"^        - (\w+)$", text, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", REFERENCE, ids=page_id)
+def test_the_reference_names_modules_that_exist(page: Path) -> None:
+    for dotted in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE):
+        importlib.import_module(dotted)
+
+
+def test_every_package_has_a_reference_page() -> None:
+    assert {page.stem for page in REFERENCE} == {"index", "augkit", *PACKAGES}
+
+
+def test_the_figure_of_packages_has_the_rows_of_the_test() -> None:
+    words = re.findall(r'font-weight="bold"[^>]*>([^<]+)<', (DOCS / "figures" / "packages.svg").read_text())
+    rows: list[set[str]] = []
+    for word in words:
+        if word.isdigit():
+            rows.append(set())
+        else:
+            rows[-1].add(word)
+    assert rows == [set(names) for names in reversed(ROWS)]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    def listed(tree: Any) -> list[str]:
+        if isinstance(tree, str):
+            return [tree]
+        return [name for part in (tree.values() if isinstance(tree, dict) else tree) for name in listed(part)]
+
+    tree = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert sorted(listed(tree["nav"])) == [str(page.relative_to(DOCS)) for page in PAGES if DOCS in page.parents]
+
+
+def test_the_glossary_has_each_word_once() -> None:
+    words = re.findall(r"^\| ([^|]+) \| [^-|]", (DOCS / "glossary.md").read_text(), flags=re.MULTILINE)
+    words = [word for word in words if word != "word"]
+    assert len(words) > 100
+    assert len(words) == len(set(words))
+
+
+def test_the_citation_is_of_this_version_and_license() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (augkit.__version__, project["license"])
+    assert project["version"] == augkit.__version__
+
+
+def test_pages_and_figures_load_nothing_from_elsewhere() -> None:
+    for path in [*DOCS.rglob("*.svg"), *DOCS.rglob("*.css"), ROOT / "mkdocs.yml"]:
+        text = path.read_text().replace('xmlns="http://www.w3.org/2000/svg"', "")
+        assert not re.search(r"https?://", text), path
