@@ -72,11 +72,11 @@ def test_the_curve_is_taken_on_typical_images_alone(augmented: bool, monkeypatch
     for part in (best.finalist, best.plain, best.own):
         part.runs = [SimpleNamespace(seed=seed, of=part.name) for seed in (5, 6)]
     finalists: Any = {"control": best.plain, "trial3-control": best.own, "trial3": best.finalist}
-    judged = conclusion._judge(tuning, finalists, best, [])
+    tested = conclusion._measure(tuning, finalists, best, [])
     curves = [(run.of, run.seed, images) for run, images, curve in tuning.measured if curve]
     beside = "trial3-control" if augmented else "control"
     assert curves == [(name, seed, "typical images") for name in (beside, "trial3") for seed in (5, 6)]
-    assert judged.curves == dict.fromkeys(judged.curves, [{TYPICAL: "typical images curve"}] * 2)
+    assert tested.curves == dict.fromkeys(tested.curves, [{TYPICAL: "typical images curve"}] * 2)
     plain = [(run.of, run.seed, images) for run, images, curve in tuning.measured if not curve]
     assert plain == [(n, s, i) for n in finalists for s in (5, 6) for i in sets.values()]
 
@@ -96,8 +96,8 @@ def test_what_still_changes_is_that_of_the_winner_on_typical_images(monkeypatch:
     one = SimpleNamespace(recipe=plain)
     winner: Any = SimpleNamespace(recipe=best, augmented=True, plain=one, own=one, reference=one)
     monkeypatch.setattr(conclusion, "conclusion", lambda *args: "What augmentation did.")
-    judged: Any = SimpleNamespace(carried={})
-    text = conclusion._conclusion(tuning, winner, judged, table, {"both": more})
+    tested: Any = SimpleNamespace(carried={})
+    text = conclusion._conclusion(tuning, winner, tested, table, {"both": more})
     assert text.startswith("Chosen: shift (max_pixels 2, p 1), with optim.lr 0.5 instead of ")
     assert "still changes for 30.0 % [30.0, 30.0] of pairs" in text
     assert text.endswith("both with seeds 1, 2.")
