@@ -46,7 +46,7 @@ class SearchTrial(Record):
         preset: name of the preset that suggested the values.
         same_as: number of the earlier trial with the same values, whose result was copied.
         error: message of a trial that failed.
-        worker: that ran it.
+        worker: host, process and index of the worker that ran it.
     """
 
     number: int
@@ -66,7 +66,7 @@ class SearchTrial(Record):
     preset: str | None = None
     same_as: int | None = None
     error: str | None = None
-    worker: int | None = None
+    worker: str | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """As of every record; of a control, the keys that it has."""

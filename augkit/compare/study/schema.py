@@ -23,6 +23,7 @@ from augkit.compare.study.effects import NO_NETWORK
 from augkit.compare.study.sequential import RULES, Rule
 from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.records import Record
 from augkit.core.schema import Data, apply_overrides, parse_override, read_yaml, validate
 from augkit.train.recipe import Recipe, find_recipe, recipe_folders
 
@@ -336,14 +337,27 @@ def is_study(source: str) -> bool:
     return "arms" in tree or "claims" in tree
 
 
-def describe(study: Study) -> dict[str, Any]:
-    """What was run, for results: all that the size made of the file."""
-    return {
-        "size": study.size,
-        "seeds": study.seeds,
-        "images": study.images,
-        "recipe": study.recipe.name,
-        "reference": study.reference,
-        "measures": {name: json.loads(measure.model_dump_json()) for name, measure in study.measures.items()},
-        "arms": {name: arm.recipe.digest() for name, arm in study.arms.items() if name != NO_NETWORK},
-    }
+@dataclass(frozen=True)
+class StudySummary(Record):
+    """Settings of a study at one size, for its results; ``arms`` are digests of recipes by the name of the arm."""
+
+    size: str
+    seeds: int
+    images: int
+    recipe: str
+    reference: str
+    measures: dict[str, Measure]
+    arms: dict[str, str]
+
+
+def summarize(study: Study) -> StudySummary:
+    """Settings of a study, for its results."""
+    return StudySummary(
+        size=study.size,
+        seeds=study.seeds,
+        images=study.images,
+        recipe=study.recipe.name,
+        reference=study.reference,
+        measures=study.measures,
+        arms={name: arm.recipe.digest() for name, arm in study.arms.items() if name != NO_NETWORK},
+    )

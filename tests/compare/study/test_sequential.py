@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from augkit.compare.study.sequential import Rule, levels, look_at
+from augkit.compare.study.sequential import Rule, interim_analysis, levels
 
 # Jennison & Turnbull 2000, Group sequential methods, tables 2.1 and 2.3: critical values of the last of K equal looks.
 POCOCK = {2: 2.178, 3: 2.289, 5: 2.413}
@@ -42,14 +42,14 @@ def test_declared_looks_keep_five_per_cent_and_undeclared_ones_do_not(rule: Rule
 
 def test_one_look_costs_nothing() -> None:
     assert levels([7], "pocock") == pytest.approx([0.05], abs=1e-5)
-    assert look_at(7, [7], [], "pocock").level == 0.05
+    assert interim_analysis(7, [7], [], "pocock").level == 0.05
 
 
 def test_a_look_that_was_not_declared_makes_a_study_exploratory() -> None:
     declared = (5, 10)
-    assert not look_at(5, declared, [], "obrien-fleming").exploratory
-    assert not look_at(10, declared, [5], "obrien-fleming").exploratory
-    assert look_at(7, declared, [], "obrien-fleming").exploratory
-    assert look_at(10, declared, [5, 7], "obrien-fleming").exploratory
-    assert look_at(10, (10,), [5], "obrien-fleming").exploratory  # five seeds were looked at first
-    assert look_at(10, declared, [5], "pocock").to_dict()["taken"] == [5, 10]
+    assert not interim_analysis(5, declared, [], "obrien-fleming").exploratory
+    assert not interim_analysis(10, declared, [5], "obrien-fleming").exploratory
+    assert interim_analysis(7, declared, [], "obrien-fleming").exploratory
+    assert interim_analysis(10, declared, [5, 7], "obrien-fleming").exploratory
+    assert interim_analysis(10, (10,), [5], "obrien-fleming").exploratory  # five seeds were looked at first
+    assert interim_analysis(10, declared, [5], "pocock").to_dict()["taken"] == [5, 10]
