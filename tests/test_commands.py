@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+import augkit.compare
+import augkit.tune
 from augkit.compare import __main__ as compare
 from augkit.core import cli
 from augkit.core.cli import run
@@ -97,6 +99,46 @@ def test_compare_gives_a_paired_table(
     assert call("compare", *words, "--resume", "--json") == 0
     assert (tmp_path / "c" / "tiny-seed1" / "checkpoint.pt").stat().st_mtime_ns == before
     assert json.loads(capsys.readouterr().out)["table"] == result["table"]
+
+
+def test_the_functions_behind_the_commands_return_what_the_commands_write(
+    tiny: Recipe, tiny_file: str, tmp_path: Path
+) -> None:
+    one = tiny.replaced(train=tiny.train.model_copy(update={"epochs": 1}))
+    assert call("compare", tiny_file, "train.epochs=1", "--seeds", "1", "--output", str(tmp_path / "c"), "--quiet") == 0
+    compared = augkit.compare.compare([one.control(), one], [0], tmp_path / "c", resume=True).to_dict()
+    assert compared == json.loads((tmp_path / "c" / "results.json").read_text())
+    assert list(compared) == ["control", "seeds", "table", "carry_over", "conclusions", "environment"]
+    found = augkit.tune.tune(one, tmp_path / "t", trials=1, trial_epochs=1, seeds=1)
+    assert isinstance(found, augkit.tune.TuneResults)
+    results = json.loads((tmp_path / "t" / "results.json").read_text())
+    assert found.to_dict() == results
+    for key, names in TUNE_KEYS.items():
+        rows = results[key] if key else results
+        for row in rows if isinstance(rows, list) else [rows]:
+            assert list(row) == names.split(), key
+    assert [list(trial) for trial in results["trials"]] == [CONTROL_KEYS.split(), TRIAL_KEYS.split()]
+
+
+# As written before results were dataclasses.
+TUNE_KEYS = {
+    "": "conclusion chosen finalists table decomposition carry_over response dose_response trials space objectives"
+    " budget importance search_cost settings environment cost",
+    "chosen": "number rule policy fields values others control",
+    "finalists": "name number accuracy learned_invariance shift_information comparison per_seed chosen",
+    "dose_response": "strength accuracy learned_invariance",
+    "search_cost": "trials pruned answered_from_the_study failed epochs_run epochs_saved trial_seconds",
+    "settings": "name trials trial_epochs goal sampler epochs seeds search_seed final_seeds protocol kernel max_shift"
+    " pairs device",
+}
+CONTROL_KEYS = (
+    "number control state accuracy learned_invariance values parameters front chosen feasible shift_information kappa"
+    " seconds curve"
+)
+TRIAL_KEYS = (
+    "number control state accuracy learned_invariance values parameters front chosen feasible curve shift_information"
+    " kappa seconds preset same_as error worker"
+)
 
 
 def tune_words(tiny_file: str, folder: Path) -> list[str]:

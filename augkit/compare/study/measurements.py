@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -98,25 +99,40 @@ def _plan(measure: Measure, recipe: Recipe) -> Plan:
     return Plan(pairs=pairs, lengths=tuple(measure.lengths))
 
 
-def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, dict[str, Any]]:
-    """The images as the protocol needs them, and its arguments."""
+@dataclass(frozen=True)
+class _ShiftOptions:
+    """Arguments of `augkit.invariance.measure_invariance` that say how an image is shifted."""
+
+    protocol: str
+    kernel: str | None
+    input_size: int | None
+    background: float
+
+
+def _shift_options(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, _ShiftOptions]:
+    """The images as the protocol needs them, and its options."""
     protocol = measure.protocol or recipe.invariance.protocol
     kernel = recipe.invariance.kernel if protocol == recipe.invariance.protocol else None
     side = recipe.data.canvas if protocol == "embed" else measure.window
     if protocol != "embed":
         images = images.put_on_canvas(recipe.data.canvas)
-    return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
+    return images, _ShiftOptions(protocol, kernel, side, images.background)
 
 
 def pictures_of(
-    flips: list[dict[str, Any]], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
+    flips: list[Any], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
 ) -> list[FlipPicture]:
     """Pictures of changed predictions, as the network received the images."""
-    images, operator = _operator(measure, recipe, images)
+    images, options = _shift_options(measure, recipe, images)
     size = (int(images.images.shape[-2]), int(images.images.shape[-1]))
-    del operator["protocol"]
-    name = measure.protocol or recipe.invariance.protocol
-    protocol = make_protocol(name, size, max_shift=recipe.invariance.max_shift, **operator)
+    protocol = make_protocol(
+        options.protocol,
+        size,
+        max_shift=recipe.invariance.max_shift,
+        kernel=options.kernel,
+        input_size=options.input_size,
+        background=options.background,
+    )
     return flip_pictures(flips, images.images[[flip["index"] for flip in flips]], protocol, classes)
 
 
@@ -136,7 +152,7 @@ def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
 
 def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
     _check_borders(measure, recipe, images)
-    images, operator = _operator(measure, recipe, images)
+    images, options = _shift_options(measure, recipe, images)
     report = measure_invariance(
         model,
         images.images,
@@ -146,7 +162,7 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
         std=recipe.data.std,
         device=device,
         keep_probabilities=True,
-        **operator,
+        **asdict(options),
     )
     out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
     out |= {f"{name}@{length:g}": values for length, run in report.curve.items() for name, values in run.items()}
@@ -231,7 +247,7 @@ def measure_probe(
     protocol = options.pop("protocol", recipe.invariance.protocol)
     shown = images.put_on_canvas(recipe.data.canvas) if protocol != "embed" or "protocol" not in takes else images
     reach = options.get("max_shift", math.floor(recipe.invariance.max_shift))
-    known: dict[str, Any] = {
+    known: dict[str, object] = {
         "model": model,
         "images": shown.images,
         "mean": recipe.data.mean,

@@ -125,8 +125,8 @@ def _notes(evaluation: Evaluation, accuracy: Mapping[tuple[str, int], float]) ->
     compared = {name for _, part in evaluation.pairs if part.statistic == "accuracy_difference" for name in part.names}
     scores = [accuracy.get((name, seed), 0.0) for name in compared for seed in evaluation.view.seeds]
     easy = min(scores, default=0.0) >= EASY
-    said = f"all of these networks evaluation at least {100 * EASY:.0f} % right, so their task hardly tells them apart"
-    return "; ".join([evaluation.note] * bool(evaluation.note) + [said] * easy)
+    easy_task = f"all of these networks answer at least {100 * EASY:.0f} % right, so their task hardly tells them apart"
+    return "; ".join([evaluation.note] * bool(evaluation.note) + [easy_task] * easy)
 
 
 def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: float) -> set[tuple[str, int]]:
