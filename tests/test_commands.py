@@ -235,7 +235,7 @@ def test_tune_goes_on_where_it_stopped(tiny_file: str, tmp_path: Path, capsys: p
         ("tune mnist5k invariance.max_shift=9", "margin of 6 pixels, got 9"),
         (
             "compare mnist5k model.name=vgg13 data.canvas=32 invariance.protocol=crop",
-            r"it fails on an input \(2, 1, 20, 20\)",
+            r"it fails on images \(2, 1, 20, 20\)",
         ),
         ("compare mnist5k invariance.max_shift=9", "margin of 6 pixels, got 9"),
         ("measure torchvision:resnet18 --data digits --max-shift 1 --mean 0 --std 0", "std: expected values above 0"),

@@ -252,6 +252,7 @@ class ShiftAccuracy(_PairMetric):
             raise InputTypeError(f"labels: expected integers {tuple(p.shape[:-1])}, got {got}")
         labels = labels.flatten().to(torch.long)
         if self.validate and not bool(((labels >= 0) & (labels < p.shape[-1])).all()):
-            raise InputError(f"labels: expected 0 to {p.shape[-1] - 1}, got other classes; leave those out")
+            got = f"{int(labels.min())} to {int(labels.max())}"
+            raise InputError(f"labels: expected 0 to {p.shape[-1] - 1}, got {got}; leave out pairs without a label")
         right = torch.stack([each.argmax(-1) == labels for each in pair])
         self._add(right.all(0) if self.worst else right)

@@ -14,7 +14,9 @@ BackendWarning              a fast path that is not trusted on a device (also a 
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 SHOWN = 16  # names that one line can hold
 
@@ -60,6 +62,14 @@ class OddMapWarning(UserWarning):
 
 class BackendWarning(UserWarning):
     """A fast path failed on a device or was wrong there; a slower one stands in, and results are right."""
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise InputError unless ``value`` is None or a whole number of ``least`` or more; ``name`` is for the message."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise InputError(f"{name}: expected a whole number of {least} or more, got {value!r}")
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

@@ -32,7 +32,7 @@ def place_among_processes() -> tuple[int, int]:
 
 def _number(variable: str, default: int) -> int:
     value = os.environ.get(variable, "")
-    return int(value) if value.isdigit() else default
+    return int(value) if value.isdecimal() else default
 
 
 def draws_of_rank(draws: Tensor, rank: int) -> Tensor:

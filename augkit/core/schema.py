@@ -13,6 +13,13 @@ from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
+# What pydantic says of values of its own, in words of a recipe.
+PLAIN = {
+    "model_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
+    "invalid_key": "text as a key",
+    "int_parsing_size": "a whole number of fewer digits",
+}
 
 
 class Data(BaseModel):
@@ -59,7 +66,11 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{kind} '{path}': cannot be read (byte {error.start} is not UTF-8); save it as UTF-8"
+        ) from None
+    except OSError as error:
         raise InputError(f"{kind} '{path}': cannot be read ({error})") from None
     return parse_yaml(text, str(path))
 
@@ -103,6 +114,8 @@ def validate(model: type[Model], tree: dict[str, Any], source: str) -> Model:
             message = message.removeprefix(start)
         if first["type"] == "string_type":
             message = "text, in quotes where YAML would read something else"
+        if first["type"] in PLAIN:
+            message = PLAIN[first["type"]]
         if first["type"] == "too_short":
             message = f"at least {first['ctx']['min_length']} of them"
         raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
@@ -142,7 +155,7 @@ def _set(tree: Any, path: list[str], value: Any, override: str) -> None:
 def _index(tree: Any, part: str, override: str) -> Any:
     if isinstance(tree, dict):
         return part
-    if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+    if isinstance(tree, list) and part.isdecimal() and int(part) < len(tree):
         return int(part)
     got = f"a list of {len(tree)}" if isinstance(tree, list) else repr(tree)
     raise InputError(f"override '{override}': there is no '{part}' in {got}")

@@ -28,13 +28,15 @@ BOOL = re.compile(r"(?i:yes|no|true|false|on|off)\Z")
 NUMBER = list("-+0123456789.")  # how a number begins
 LONGEST = 400  # characters; what is longer is no number that somebody wrote
 DEEPEST = 64  # levels of lists and mappings
+MOST = 100_000  # values, those that aliases repeat counted each time
 
 
 def load(text: str) -> Any:
     """The value of one YAML document.
 
     Raises:
-        yaml.YAMLError: it cannot be read, holds a key twice, a tag beyond JSON's values, or a value within itself.
+        yaml.YAMLError: it cannot be read, holds a key twice, a tag beyond JSON's values, a value within itself, or by
+            its aliases more than 100,000 values.
     """
     try:
         return yaml.load(text, _Loader)
@@ -62,13 +64,32 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._within: list[str | None] = []  # anchors of the collections around
+        self._sizes: dict[int, int] = {}  # values in a node, by its id
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent) and self.peek_event().anchor in self._within:
             raise _error("a value that holds itself", self.peek_event())
         if len(self._within) > DEEPEST:
             raise _error(f"more than {DEEPEST} levels", self.peek_event())
-        return super().compose_node(parent, index)
+        at = self.peek_event()
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.CollectionNode) and id(node) not in self._sizes:
+            inner = node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
+            self._sizes[id(node)] = 1 + sum(self._sizes.get(id(one), 1) for one in inner)
+            if self._sizes[id(node)] > MOST:  # a few lines of aliases would else take all memory
+                raise _error(f"more than {MOST:,} values", at)
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        seen: dict[Any, str] = {}
+        for key, _ in node.value:
+            value = self.construct_object(key, deep=True)
+            if not isinstance(value, str | int | float | bool | None):
+                raise _error("a key that is a list or a mapping", key)
+            if seen.setdefault(value, key.value) != key.value:  # 1 and 0x1, yes and true
+                raise _error(f"the keys '{seen[value]}' and '{key.value}' are one", key)
+        return super().construct_mapping(node, deep=deep)
 
     def compose_sequence_node(self, anchor: Any) -> Any:
         self._within.append(anchor)

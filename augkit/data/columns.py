@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.data.dataset import Found
+from augkit.data.labels import LARGEST
 from augkit.data.stream import Reading, Source, stream_of
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category")
 # What a column holds that may be one of labels: numbers of classes that it names, whole numbers, categories, and, where
-# it is called as one of labels is, text, truth values, or whole numbers that are stored as floats.
-Kind = Literal["named", "whole", "category", "other"]
+# it is called as one of labels is, text, truth values, or whole numbers that are stored as floats. What no label can be
+# read from, such as lists, is ``strange``.
+Kind = Literal["named", "whole", "category", "other", "strange"]
+COUNTS = ("id", "idx", "index", "image_id", "unnamed: 0", "__index_level_0__")  # which row it is, as pandas writes it
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,24 @@ def open_encoded(value: Mapping[str, Any] | bytes | None, folder: Path | None = 
 def choose_label(kinds: Mapping[str, Kind], where: str) -> str | None:
     """The column of labels: one that names its classes, one with a usual name, or the only one; None without any.
 
+    Upper and lower case are one, and a column that counts the rows is none of labels.
+
     Raises:
-        InputError: several, none of which has a usual name.
+        InputError: several, none of which has a usual name; one with a usual name that holds no labels.
     """
-    usual = [name for name in LABEL_NAMES if name in kinds]
+    usual = [name for word in LABEL_NAMES for name in kinds if name.lower() == word]
     named = [name for name, kind in kinds.items() if kind == "named"]
-    candidates = named or usual[:1] or [name for name, kind in kinds.items() if kind in ("whole", "category")]
+    strange = [name for name in usual if kinds[name] == "strange"]
+    usual = [name for name in usual if name not in strange]
+    if strange and not (named or usual):
+        raise InputError(
+            f"{where}, column '{strange[0]}': expected one label a row, a whole number or text, got another type;"
+            " convert it, or call it otherwise where the images are to have no labels"
+        )
+    candidates = named or usual[:1]
+    candidates = candidates or [
+        name for name, kind in kinds.items() if kind in ("whole", "category") and name.lower() not in COUNTS
+    ]
     best = [name for name in usual if name in candidates]
     if len(candidates) > 1 and not best:
         raise InputError(f"{where}: expected one column of labels, got {', '.join(candidates)}; call it 'label'")
@@ -98,11 +114,17 @@ def _plain_labels(table: Table) -> list[Any] | None:
 
 
 def _plain(value: Any, where: str) -> int | str | None:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):  # NaN is pandas' word for none
+    if (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    ):  # NaN is pandas' word for none
         return None
     if isinstance(value, bool | str):
         return str(value)
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+    if isinstance(value, int) or (isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)):
+        if value > LARGEST:
+            raise InputError(f"{where}: expected numbers of classes, at most {LARGEST:,}, got {int(value)}; as text?")
         return int(value)
     raise InputError(f"{where}: expected whole numbers or text, got {str(value)[:40]!r}")
 
@@ -125,7 +147,7 @@ def _tensor(values: list[int | None] | None, where: str) -> Tensor | None:
     """
     if values is None:
         return None
-    labels = torch.tensor([-1 if value is None else value for value in values], dtype=torch.int64)
+    labels = torch.tensor([-1 if value is None else max(-1, value) for value in values], dtype=torch.int64)
     hidden = int((labels < 0).sum())
     if hidden == len(labels):
         return None

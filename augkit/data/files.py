@@ -38,22 +38,26 @@ class Listing:
         self.left_out[f"'{path}'"] = reason
 
 
-def list_images(folder: Path, *, deep: bool = True) -> Listing:
+def list_images(folder: Path, *, deep: bool = True, within: Path | None = None) -> Listing:
     """The image files of a folder; as `list_files`."""
-    return list_files(folder, image_suffixes(), "Pillow reads no {} files", deep=deep)
+    return list_files(folder, image_suffixes(), "Pillow reads no {} files", deep=deep, within=within)
 
 
-def list_files(folder: Path, suffixes: frozenset[str], others: str, *, deep: bool = True) -> Listing:
+def list_files(
+    folder: Path, suffixes: frozenset[str], others: str, *, deep: bool = True, within: Path | None = None
+) -> Listing:
     """The files of a folder with one of ``suffixes``, and of the folders in it where ``deep``; links are followed.
 
     Left out are hidden files and folders, links to a folder around them or to nothing, and files with another suffix,
-    of which ``others`` says why.
+    of which ``others`` says why. ``within`` is the folder that led to it, where it may itself be a link.
 
     Raises:
         OSError: the folder itself cannot be read.
     """
     found = Listing()
-    _Walk(suffixes, others, deep, found).down(str(folder), (os.path.realpath(folder),))
+    real = Path(os.path.realpath(folder))
+    around = {*map(str, real.parents), *([] if within is None else [os.path.realpath(within)])}
+    _Walk(suffixes, others, deep, found).down(str(folder), (*around, str(real)))
     found.files.sort()
     return found
 

@@ -76,7 +76,17 @@ def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> F
         if not paths:
             raise InputError(f"dataset '{name}': expected one folder per class, or images, there are none")
         return Found(name, [], {"all": read_files(paths, reading)}, left_out=listing.left_out)
-    if all(child.name.lower() in SPLIT_NAMES and _folders(child, Listing()) for child in inside):
+    splits = [child for child in inside if child.name.lower() in SPLIT_NAMES and _folders(child, Listing())]
+    others = [child for child in inside if child not in splits]
+    named = [child for child in inside if child.name.lower() in SPLIT_NAMES]
+    if len(splits) > 1 or len(named) == len(inside) > 1 or len(splits) == len(inside):
+        if others:
+            # As classes they would teach a network to tell the splits apart.
+            problem = "has none" if others[0] in named else "is of no split"
+            raise InputError(
+                f"dataset '{name}': expected folders of splits with class folders in each, '{others[0].name}' "
+                f"{problem}; move it away, or its images into class folders"
+            )
         return _by_split(name, folder, inside, reading, listing)
     classes = [child.name for child in inside]
     if len(classes) < 2 and not one_class:
@@ -118,7 +128,7 @@ def _read(name: str, folder: Path, classes: list[str], fewest: int, reading: Rea
     for label, each in enumerate(classes):
         if not (folder / each).is_dir():
             continue
-        own = list_images(folder / each)
+        own = list_images(folder / each, within=folder)
         if len(own.files) < fewest:
             others = f", and {len(own.left_out)} other files" if own.left_out else ""
             raise InputError(
@@ -131,11 +141,16 @@ def _read(name: str, folder: Path, classes: list[str], fewest: int, reading: Rea
 
 
 def _folders(folder: Path, listing: Listing) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.is_dir())
-    for path in found:
+    here = folder.resolve()
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if path.name.startswith("."):
             listing.leave_out(path, "a hidden folder")
-    return [path for path in found if not path.name.startswith(".")]
+        elif path.is_symlink() and here.is_relative_to(path.resolve()):
+            listing.leave_out(path, "a link to a folder that it lies in")
+        else:
+            found.append(path)
+    return found
 
 
 def _own_images(folder: Path, listing: Listing) -> list[Path]:

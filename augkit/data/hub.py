@@ -85,7 +85,7 @@ def _read(rows: Any, where: str) -> Table:
         )
     if not len(rows):
         raise InputError(f"{where}: expected rows, there are none")
-    kinds = {name: kind for name, feature in rows.features.items() if (kind := _kind(feature)) is not None}
+    kinds = {name: _kind(feature) for name, feature in rows.features.items() if name != images[0]}
     label = choose_label(kinds, where)
     if label is None:
         return Table(HubRows(rows, images[0], where), None, None, where)
@@ -94,17 +94,13 @@ def _read(rows: Any, where: str) -> Table:
     return Table(HubRows(rows, images[0], where), labels, names, f"{where}, column '{label}'")
 
 
-def _kind(feature: Any) -> Kind | None:
+def _kind(feature: Any) -> Kind:
     """What a column of a feature of `datasets` may hold, for labels."""
     if getattr(feature, "names", None):
         return "named"
     dtype = str(getattr(feature, "dtype", ""))
     if type(feature).__name__ not in ("Value", "ClassLabel"):
-        return None
-    return (
-        "whole"
-        if "int" in dtype
-        else "other"
-        if dtype.startswith(("bool", "float", "string", "large_string"))
-        else None
-    )
+        return "strange"
+    if "int" in dtype:
+        return "whole"
+    return "other" if dtype.startswith(("bool", "float", "string", "large_string", "decimal", "null")) else "strange"

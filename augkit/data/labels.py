@@ -11,6 +11,8 @@ from torch import Tensor
 
 from augkit.core.errors import InputError, unknown_name
 
+LARGEST = 10**6  # a number of a class; beyond it is an identifier, and as many names would fill the memory
+
 
 def class_mapping(classes: list[str], labels_file: str | Path | None) -> tuple[Tensor | None, list[str]]:
     """Where each of the data's ``classes`` stands among those of a labels file, and the names of the latter.
@@ -43,7 +45,7 @@ def read_labels(path: Path) -> tuple[dict[str, int], list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = _PARSERS.get(path.suffix.lower(), _lines)(text)
-    except (OSError, ValueError, TypeError, csv.Error) as error:  # a UnicodeDecodeError is a ValueError
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:  # a UnicodeDecodeError is a ValueError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"labels file '{path}': {reason}; expected names one a line, JSON, or CSV folder,index"
@@ -94,6 +96,8 @@ def _csv(text: str) -> list[tuple[int, str]]:
 def _number(text: str) -> int:
     if not text.strip().isdecimal():
         raise ValueError(f"'{text}' is not the number of a class")
+    if len(text.strip()) > len(str(LARGEST)) or int(text) > LARGEST:
+        raise ValueError(f"'{text.strip()[:40]}' is above {LARGEST:,}, the largest number of a class")
     return int(text)
 
 

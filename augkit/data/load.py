@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, InputTypeError, check_whole, unknown_name
 from augkit.data.bundled import BUNDLED
 from augkit.data.dataset import Dataset, Found
 from augkit.data.folder import find_folder
@@ -53,8 +53,9 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
         InputError: an unknown name; data that are missing, empty, of one class, or of mixed sizes. A broken file may
             be an error only when its split is first used.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"data.image_size: expected 1 or more, got {image_size}")
+    if not isinstance(name, str):
+        raise InputTypeError(f"dataset: expected a name, such as 'mnist5k' or 'folder:DIR', got {name!r}")
+    check_whole("data.limit", limit, 1)
     reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels)
     try:
         found = _find(name, root, reading, one_class=labels_file is not None)
@@ -77,6 +78,8 @@ def _find(name: str, root: str | Path | None, reading: Reading, *, one_class: bo
     if name in BUNDLED:
         return BUNDLED[name]()
     key = canonical(name)
+    if key is None and Path(name).expanduser().exists() and name:
+        raise InputError(f"unknown dataset '{name}': did you mean 'folder:{name}', or 'parquet:{name}'?")
     if key is None:
         raise unknown_name("dataset", name, [*BUNDLED, *TORCHVISION, *FORMS])
     return find_torchvision(key, root, reading)

@@ -101,8 +101,11 @@ def _by_split(name: str, files: list[Path]) -> dict[str, list[Path]]:
     """Files by split, in the order of their names; all of them are ``all`` where none is of a split."""
     parts: dict[str, list[Path]] = {}
     folders: dict[str, set[Path]] = {}
-    for file in files:
-        split = _split_of(file)
+    splits = [_split_of(file) for file in files]
+    if set(splits) == {"all"}:  # my_train.parquet and my_test.parquet, which are not to be one
+        within = [_split_within(file) for file in files]
+        splits = within if len(set(within)) > 1 else splits
+    for file, split in zip(files, splits, strict=True):
         parts.setdefault(split, []).append(file)
         folders.setdefault(split, set()).add(file.parent)
     for split, where in folders.items():
@@ -121,11 +124,19 @@ def _split_of(file: Path) -> str:
     return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(file.parent.name.lower()) or "all"
 
 
+def _split_within(file: Path) -> str:
+    """As `_split_of`, by any word of the name."""
+    return next((SPLIT_NAMES[w] for w in re.split(r"[-_. ]", file.stem.lower()) if w in SPLIT_NAMES), "all")
+
+
 def _read(name: str, files: list[Path]) -> Table:
     parquet = _pyarrow()
     try:
         schemas = [parquet.read_schema(file) for file in files]
         column, label, names = _columns(schemas[0], f"dataset '{name}'")
+        _check_alike(
+            name, files, [_columns(schema, f"'{file}'")[:2] for file, schema in zip(files, schemas, strict=True)]
+        )
         rows = Rows(files, column)
         tables = [] if label is None else [parquet.read_table(file, columns=[label]) for file in files]
         labels = None if label is None else [value for table in tables for value in table[label].to_pylist()]
@@ -139,21 +150,31 @@ def _read(name: str, files: list[Path]) -> Table:
     return Table(rows, labels, names, f"dataset '{name}', column '{label}'")
 
 
+def _check_alike(name: str, files: list[Path], columns: list[tuple[str, str | None]]) -> None:
+    """Raise InputError where the files of a split have their images or labels in columns of different names."""
+    for file, found in zip(files, columns, strict=True):
+        if found != columns[0]:
+            (image, label), (own_image, own_label) = columns[0], found
+            raise InputError(
+                f"dataset '{name}': expected the columns of '{files[0].name}' ({image}, {label or 'no labels'}) in"
+                f" every file of the split, '{file.name}' has {own_image}, {own_label or 'no labels'}"
+            )
+
+
 def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None]:
     """The column of images, that of labels if there is one, and its class names if they are known."""
     import pyarrow as pa
 
     encoded = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in [part.name for part in f.type]]
-    encoded = encoded or [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    encoded = encoded or [f.name for f in schema if str(f.type) in ("binary", "large_binary", "binary_view")]
     if len(encoded) != 1:
         got = ", ".join(f"{f.name} ({f.type})" for f in schema)[:200]
         raise InputError(f"{where}: expected one struct column with bytes, the images, got {got}")
     names = _names_in((schema.metadata or {}).get(b"huggingface", b"{}"))
     kinds: dict[str, Kind] = {}
     for column in schema:
-        kind = _kind(column.type)
-        if kind is not None:
-            kinds[column.name] = "named" if column.name in names else kind
+        if column.name != encoded[0]:
+            kinds[column.name] = "named" if column.name in names else _kind(column.type)
     label = choose_label(kinds, where)
     return encoded[0], label, names.get(label) if label is not None else None
 
@@ -168,16 +189,17 @@ def _names_in(metadata: bytes) -> dict[str, list[str]]:
     return {column: list(map(str, names)) for column, names in classes.items() if isinstance(names, list) and names}
 
 
-def _kind(column: Any) -> Kind | None:
+def _kind(column: Any) -> Kind:
     """What a column of an Arrow type may hold, for labels."""
     import pyarrow as pa
 
     if pa.types.is_integer(column):
         return "whole"
     if pa.types.is_dictionary(column):
-        return "category" if _kind(column.value_type) is not None else None
-    text = pa.types.is_string(column) or pa.types.is_large_string(column)
-    return "other" if text or pa.types.is_boolean(column) or pa.types.is_floating(column) else None
+        return "strange" if _kind(column.value_type) == "strange" else "category"
+    text = str(column) in ("string", "large_string", "string_view")
+    number = pa.types.is_floating(column) or pa.types.is_decimal(column) or pa.types.is_boolean(column)
+    return "other" if text or number or pa.types.is_null(column) else "strange"
 
 
 def _pyarrow() -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkit.core.errors import check_whole
 from augkit.data.images import Images
 
 SPLIT_SEED = 20260101
@@ -65,7 +66,12 @@ def stratified(labels: Tensor, shares: Mapping[str, float]) -> dict[str, Tensor]
 
 
 def limited(train: Images, limit: int | None) -> Images:
-    """``limit`` images where there are more: the same share of every class, at least one of each where they suffice."""
+    """``limit`` images where there are more: the same share of every class, at least one of each where they suffice.
+
+    Raises:
+        InputError: a limit that is no whole number of 1 or more.
+    """
+    check_whole("data.limit", limit, 1)
     if limit is None or limit >= len(train):
         return train
     classes = list(_classes(torch.zeros(len(train)) if train.labels is None else train.labels))
@@ -101,7 +107,11 @@ def sample(images: Images, count: int, *, seed: int = 0) -> Images:
     """At most ``count`` images in their order: stratified by label where there are labels, drawn by ``seed``.
 
     Of a stream nothing is decoded.
+
+    Raises:
+        InputError: a count that is no whole number of 1 or more.
     """
+    check_whole("sample", count, 1)
     if count >= len(images):
         return images
     rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, check_whole
 from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
 from augkit.data.images import Canvas, Images, Step
 
@@ -69,6 +69,13 @@ class Reading:
     workers: int | None = None
     memory: int = MEMORY
     max_megapixels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what is no whole number, or too small a one."""
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"channels: expected 1 or 3, got {self.channels!r}")
+        for name, least in (("image_size", 1), ("workers", 0), ("memory", 0), ("max_megapixels", 1)):
+            check_whole(f"data.{name}", getattr(self, name), least)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

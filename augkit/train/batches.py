@@ -131,9 +131,9 @@ class LoaderFeed:
             if number < start:
                 continue
             images, labels = labelled(batch)
-            if number == start:
+            # A look at what is not on the CPU would wait for the device.
+            if number == start or images.device.type == "cpu":
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
-            # A look at labels that are not on the CPU would wait for the device.
             if self.classes is not None and (number == start or labels.device.type == "cpu"):
                 check_labels(labels, self.classes)
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)

@@ -35,7 +35,7 @@ def labelled(batch: Any, name: str = "loader") -> tuple[Tensor, Tensor]:
     """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
-    images, labels = (torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in batch)
+    images, labels = (_at_hand(value, name) for value in batch)
     if not isinstance(images, Tensor):
         raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
     if images.ndim == 3 and (not isinstance(labels, Tensor) or labels.ndim == 0):
@@ -97,7 +97,7 @@ def count_batches(loader: Any) -> int:
     """
     try:
         steps = len(loader)
-    except TypeError:  # of a DataLoader too, where its dataset has none
+    except (TypeError, NotImplementedError):  # of a DataLoader too, where its dataset has none
         got = type(loader).__name__
         raise InputError(f"loader: expected one with a length, such as a DataLoader, got {got} without") from None
     if steps < 1:
@@ -126,6 +126,18 @@ def set_epoch(loader: Any, epoch: int) -> None:
         if callable(getattr(each, "set_epoch", None)):
             each.set_epoch(epoch)
         waiting += [getattr(each, name, None) for name in HOLDS]
+
+
+def _at_hand(value: Any, name: str) -> Any:
+    """An array as a tensor, whatever its byte order and strides, and a tensor whose values can be read."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biufc":
+            raise InputError(f"{name}: expected arrays of numbers, got one of {value.dtype}; number the classes from 0")
+        return torch.from_numpy(np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="), copy=False)))
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_nested or value.is_meta):
+        kind = "on the device meta" if value.is_meta else "nested" if value.is_nested else "sparse"
+        raise InputError(f"{name}: expected dense tensors with values, got one that is {kind}")
+    return value
 
 
 def _check_images(images: Tensor, name: str) -> None:

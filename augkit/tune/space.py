@@ -123,8 +123,22 @@ class Space:
         return validate(Recipe, tree, f"recipe {self.recipe.name}")
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Suggest the values of a trial; numbers have three significant digits, so that recipes are easy to read."""
-        return {key: rounded(r.suggest(trial, key), r) for key, r in self.ranges.items()}
+        """Suggest the values of a trial; numbers have three significant digits, so that recipes are easy to read.
+
+        Raises:
+            InputError: the trial was enqueued, or added to the study, with values of another kind.
+        """
+        values: dict[str, Value] = {}
+        for key, searched in self.ranges.items():
+            try:
+                values[key] = rounded(searched.suggest(trial, key), searched)
+            except ValueError as error:
+                reason = str(error).rstrip(".")
+                raise InputError(
+                    f"trial {trial.number}: '{key}' has a value of another kind, put in line or added by Optuna itself"
+                    f" ({reason}); run again where it was in line, or name another --study"
+                ) from error
+        return values
 
     def values_of(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
         """The same of a finished trial's parameters."""

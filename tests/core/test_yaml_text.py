@@ -92,11 +92,20 @@ def test_what_is_written_is_read_back_here_and_by_pyyaml(tree: Any) -> None:
     assert yaml.safe_load(written) == tree
 
 
+# Nine lines whose aliases stand for a thousand million values.
+BOMB = "a0: &a0 [0, 0, 0]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 9))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("{a: 1, b: 2, a: 3}", "the key 'a' stands twice"),
         ("a: &x {b: *x}", "a value that holds itself"),
+        ("{1: a, 0x1: b}", "the keys '1' and '0x1' are one"),
+        ("{1: a, 1.0: b}", "the keys '1' and '1.0' are one"),
+        ("{yes: 1, on: 2}", "the keys 'yes' and 'on' are one"),
+        ("{[a]: 1}", "a key that is a list or a mapping"),
+        (BOMB, "more than 100,000 values"),
         ("!!bool x", "'x' is no truth value"),
         ("!!float x", "'x' is no number"),
         ("!!timestamp x", "could not determine a constructor"),
@@ -113,6 +122,11 @@ def test_what_cannot_be_read_is_one_kind_of_error(text: str, problem: str) -> No
 def test_a_merged_mapping_may_be_overridden() -> None:
     text = "base: &b {lr: 1e-1, momentum: .9}\nmine: {<<: *b, lr: 1e-2}"
     assert yaml_text.load(text)["mine"] == {"lr": 0.01, "momentum": 0.9}
+
+
+def test_a_value_may_be_repeated_by_aliases() -> None:
+    text = "a: &a [1, 2]\nb: [*a, *a]\nc: &c {x: 1}\nd: {<<: [*c, {x: 2}], y: *a}"
+    assert yaml_text.load(text) == {"a": [1, 2], "b": [[1, 2]] * 2, "c": {"x": 1}, "d": {"x": 1, "y": [1, 2]}}
 
 
 def test_every_door_reads_the_same_numbers(study_file: Path) -> None:
@@ -134,3 +148,4 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"a\.yaml': cannot be read") as caught:
             load(str(tmp_path / "a.yaml"))
         assert "\n" not in str(caught.value)
+        assert "(byte 0 is not UTF-8); save it as UTF-8" in str(caught.value)

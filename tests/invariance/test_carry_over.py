@@ -84,6 +84,9 @@ def test_what_cannot_be_told_is_undefined_in_words() -> None:
     alike = [report(np.full(IMAGES, 0.1)) for _ in range(6)]
     assert carry_over(alike, atypical[:6]).reason == "all networks vary alike on typical images"
     assert found.to_dict()["slope"]["value"] is None
+    assert found.to_dict()["intercept"] is None
+    known = carry_over(typical, atypical)
+    assert known.to_dict()["intercept"] == known.intercept
 
 
 def test_reports_that_do_not_belong_together_are_refused() -> None:

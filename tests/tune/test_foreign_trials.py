@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from toy import CONTROL, make_terms, open_toy
 
+from augkit.core.errors import InputError
 from augkit.core.jobs.storage import open_storage
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
@@ -99,3 +100,31 @@ def test_one_that_was_in_line_and_told_by_optuna_is_left_out(tmp_path: Path) -> 
     assert "preset" in study.trials[1].user_attrs
     worker.run()
     assert len(optuna_study.completed(worker.study)) == 4
+
+
+def in_line(study: optuna.Study, key: str) -> None:
+    study.enqueue_trial({key: "x"})
+
+
+def added(study: optuna.Study, key: str) -> None:
+    kinds = {key: optuna.distributions.CategoricalDistribution(["x", "y"])}
+    study.add_trial(optuna.trial.create_trial(params={key: "x"}, distributions=kinds, values=[0.5, 0.5]))
+
+
+@pytest.mark.parametrize("add", [in_line, added])
+def test_values_of_another_kind_are_one_line(add: Any, tmp_path: Path) -> None:
+    terms = make_terms()
+    open_toy(tmp_path / "j", terms, 3).run()
+    study = plain(tmp_path / "j")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        add(study, next(iter(study.trials[1].params)))
+    worker = open_toy(tmp_path / "j", terms, 8, join=True)
+    worker.study.set_user_attr("trials", 8)
+    with pytest.raises(InputError, match=r"trial \d+: 'policy\..*' has a value of another kind") as caught:
+        worker.run()
+    assert "\n" not in str(caught.value)
+    if add is in_line:  # it has failed, and the others are run
+        again = open_toy(tmp_path / "j", terms, 8, join=True)
+        again.run()
+        assert len(optuna_study.finished(again.study)) == 8
