@@ -1,4 +1,4 @@
-"""The commands as a person runs them: what they write, print and refuse."""
+"""The commands from the command line: what they write, print and refuse."""
 
 from __future__ import annotations
 
@@ -145,7 +145,9 @@ def tune_words(tiny_file: str, folder: Path) -> list[str]:
     return [tiny_file, "--trials", "2", "--trial-epochs", "1", "--seeds", "1", "--output", str(folder)]
 
 
-def test_tune_writes_all_that_it_promises(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_writes_its_report_recipe_and_results(
+    tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "tuned"
     assert call("tune", *tune_words(tiny_file, folder)) == 0
     out = capsys.readouterr()
@@ -182,8 +184,8 @@ def test_tune_writes_all_that_it_promises(tiny_file: str, tmp_path: Path, capsys
         assert (folder / name).stat().st_size > 50
 
 
-def test_tune_goes_on_where_it_stopped(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A real Ctrl-C in the middle, then the very line that it printed."""
+def test_tune_resumes_after_an_interrupt(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real Ctrl-C during the search, then the command line that it printed."""
     folder = tmp_path / "tuned"
     words = [*tune_words(tiny_file, folder), "train.epochs=1"]
     words[2] = "400"
@@ -306,7 +308,7 @@ def test_schema_is_json_with_descriptions(capsys: pytest.CaptureFixture[str]) ->
             assert "description" in field or "$ref" in field, name
 
 
-def test_who_helped_with_a_search_and_was_interrupted_helps_again(
+def test_an_interrupted_helper_of_a_search_joins_it_again(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With --resume it would lead: take its own number of trials, and do the final runs a second time."""
@@ -326,7 +328,7 @@ def test_who_helped_with_a_search_and_was_interrupted_helps_again(
     assert line == ["python", "-m", "augkit.tune", *again, "--quiet"]
 
 
-def test_a_comparison_that_was_interrupted_says_how_to_go_on(
+def test_an_interrupted_comparison_prints_the_command_that_resumes_it(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spaced = tmp_path / "my recipe.yaml"
@@ -362,7 +364,7 @@ def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("storage", ["grpc://localhost:1", "other/study.journal"])
-def test_a_search_looks_at_its_storage_before_it_overwrites(
+def test_a_search_checks_its_storage_before_it_overwrites(
     tiny_file: str, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that does not answer, and a journal that holds the study already."""

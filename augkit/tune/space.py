@@ -140,10 +140,6 @@ class Space:
                 ) from error
         return values
 
-    def values_of(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
-        """The same of a finished trial's parameters."""
-        return {key: rounded(value, self.ranges[key]) for key, value in parameters.items() if key in self.ranges}
-
     def architecture(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """The values that belong to the network; trials that share them share a control."""
         return {key: values[key] for key in self.ranges if key.startswith("model.")}
