@@ -1,4 +1,4 @@
-"""The commands as a person runs them: what they write, print and refuse."""
+"""The commands from the command line: what they write, print and refuse."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+import augkit.compare
+import augkit.tune
 from augkit.compare import __main__ as compare
 from augkit.core import cli
 from augkit.core.cli import run
@@ -99,11 +101,53 @@ def test_compare_gives_a_paired_table(
     assert json.loads(capsys.readouterr().out)["table"] == result["table"]
 
 
+def test_the_functions_behind_the_commands_return_what_the_commands_write(
+    tiny: Recipe, tiny_file: str, tmp_path: Path
+) -> None:
+    one = tiny.replaced(train=tiny.train.model_copy(update={"epochs": 1}))
+    assert call("compare", tiny_file, "train.epochs=1", "--seeds", "1", "--output", str(tmp_path / "c"), "--quiet") == 0
+    compared = augkit.compare.compare([one.control(), one], [0], tmp_path / "c", resume=True).to_dict()
+    assert compared == json.loads((tmp_path / "c" / "results.json").read_text())
+    assert list(compared) == ["control", "seeds", "table", "carry_over", "conclusions", "environment"]
+    found = augkit.tune.tune(one, tmp_path / "t", trials=1, trial_epochs=1, seeds=1)
+    assert isinstance(found, augkit.tune.TuneResults)
+    results = json.loads((tmp_path / "t" / "results.json").read_text())
+    assert found.to_dict() == results
+    for key, names in TUNE_KEYS.items():
+        rows = results[key] if key else results
+        for row in rows if isinstance(rows, list) else [rows]:
+            assert list(row) == names.split(), key
+    assert [list(trial) for trial in results["trials"]] == [CONTROL_KEYS.split(), TRIAL_KEYS.split()]
+
+
+# As written before results were dataclasses.
+TUNE_KEYS = {
+    "": "conclusion chosen finalists table decomposition carry_over response dose_response trials space objectives"
+    " budget importance search_cost settings environment cost",
+    "chosen": "number rule policy fields values others control",
+    "finalists": "name number accuracy learned_invariance shift_information comparison per_seed chosen",
+    "dose_response": "strength accuracy learned_invariance",
+    "search_cost": "trials pruned answered_from_the_study failed epochs_run epochs_saved trial_seconds",
+    "settings": "name trials trial_epochs goal sampler epochs seeds search_seed final_seeds protocol kernel max_shift"
+    " pairs device",
+}
+CONTROL_KEYS = (
+    "number control state accuracy learned_invariance values parameters front chosen feasible shift_information kappa"
+    " seconds curve"
+)
+TRIAL_KEYS = (
+    "number control state accuracy learned_invariance values parameters front chosen feasible curve shift_information"
+    " kappa seconds preset same_as error worker"
+)
+
+
 def tune_words(tiny_file: str, folder: Path) -> list[str]:
     return [tiny_file, "--trials", "2", "--trial-epochs", "1", "--seeds", "1", "--output", str(folder)]
 
 
-def test_tune_writes_all_that_it_promises(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_writes_its_report_recipe_and_results(
+    tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "tuned"
     assert call("tune", *tune_words(tiny_file, folder)) == 0
     out = capsys.readouterr()
@@ -140,8 +184,8 @@ def test_tune_writes_all_that_it_promises(tiny_file: str, tmp_path: Path, capsys
         assert (folder / name).stat().st_size > 50
 
 
-def test_tune_goes_on_where_it_stopped(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A real Ctrl-C in the middle, then the very line that it printed."""
+def test_tune_resumes_after_an_interrupt(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real Ctrl-C during the search, then the command line that it printed."""
     folder = tmp_path / "tuned"
     words = [*tune_words(tiny_file, folder), "train.epochs=1"]
     words[2] = "400"
@@ -264,7 +308,7 @@ def test_schema_is_json_with_descriptions(capsys: pytest.CaptureFixture[str]) ->
             assert "description" in field or "$ref" in field, name
 
 
-def test_who_helped_with_a_search_and_was_interrupted_helps_again(
+def test_an_interrupted_helper_of_a_search_joins_it_again(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With --resume it would lead: take its own number of trials, and do the final runs a second time."""
@@ -284,7 +328,7 @@ def test_who_helped_with_a_search_and_was_interrupted_helps_again(
     assert line == ["python", "-m", "augkit.tune", *again, "--quiet"]
 
 
-def test_a_comparison_that_was_interrupted_says_how_to_go_on(
+def test_an_interrupted_comparison_prints_the_command_that_resumes_it(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spaced = tmp_path / "my recipe.yaml"
@@ -320,7 +364,7 @@ def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("storage", ["grpc://localhost:1", "other/study.journal"])
-def test_a_search_looks_at_its_storage_before_it_overwrites(
+def test_a_search_checks_its_storage_before_it_overwrites(
     tiny_file: str, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that does not answer, and a journal that holds the study already."""

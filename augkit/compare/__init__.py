@@ -1,1 +1,29 @@
 """Comparing recipes over seeds, and studies of several arms. `python -m augkit.compare` is the command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from augkit.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from augkit.compare.recipes import ComparisonResults as ComparisonResults
+    from augkit.compare.recipes import compare as compare
+    from augkit.compare.recipes import compare_finished as compare_finished
+    from augkit.compare.study.meta_analysis import combine_studies as combine_studies
+    from augkit.compare.study.pipeline import run_study as run_study
+    from augkit.compare.study.results import StudyResults as StudyResults
+    from augkit.compare.study.schema import Study as Study
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ComparisonResults": "recipes",
+        "Study": "study.schema",
+        "StudyResults": "study.results",
+        "combine_studies": "study.meta_analysis",
+        "compare": "recipes",
+        "compare_finished": "recipes",
+        "run_study": "study.pipeline",
+    },
+)

@@ -1,6 +1,6 @@
 """``python -m augkit.compare``: several recipes, several seeds, the same test images, one paired table.
 
-Or a study, whose claims are answered; or runs that are finished, which are measured without training.
+It also runs a study and tests its claims, measures finished runs without training, and combines finished studies.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
-from augkit.compare.recipes import compare, compare_finished
-from augkit.compare.study.meta_analysis import across, in_words, load_results
+from augkit.compare.recipes import ComparisonResults, compare, compare_finished
+from augkit.compare.study.meta_analysis import combine_studies, in_words, load_results
 from augkit.compare.study.pipeline import run_study, summary
+from augkit.compare.study.results import JoinedStudy
 from augkit.compare.study.schema import Study, is_study
 from augkit.core.cli import (
     HelperInterrupted,
     Interrupted,
+    Parser,
     add_spread,
     add_writing,
     interrupted,
@@ -33,7 +34,7 @@ from augkit.core.cli import (
 from augkit.core.errors import InputError, RunError
 from augkit.core.files import claim, environment, write
 from augkit.core.jobs.pool import WorkerSettings
-from augkit.core.json import finite, jsonable
+from augkit.core.json import finite
 from augkit.core.progress import Display
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.recipe import Recipe, find_recipe
@@ -46,11 +47,28 @@ EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
 
 def main(arguments: list[str]) -> None:
     """Parse, compare, print."""
+    options = _parser().parse_intermixed_args(arguments)
+    files, overrides = split_recipe(options.recipes, None)
+    if not files:
+        raise InputError("compare: expected a recipe or several, got none")
+    if all(_is_results(file) for file in files):
+        _across(files, overrides, options)
+    elif any(is_study(file) for file in files):
+        _study(files, overrides, options, arguments)
+    elif flags := _study_flags(options):
+        raise InputError(f"compare: {' and '.join(flags)} belong to studies, '{files[0]}' is none")
+    elif len(files) > 1 and all(Path(file).is_dir() for file in files):
+        _finished(files, overrides, options)
+    else:
+        _recipes(files, overrides, options, arguments)
+
+
+def _parser() -> Parser:
     parser = make_parser(
         "compare",
         "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
         " recipe is compared with itself without augmentation. A study (a file with arms and claims, or a shipped"
-        " name) is run, and its claims are answered. Folders of finished runs are measured without training; finished"
+        " name) is run, and its claims are tested. Folders of finished runs are measured without training; finished"
         " studies on several data sets are put together part by part (random effects).",
         EXAMPLE,
     )
@@ -63,36 +81,34 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
     parser.add_argument("--size", help="of a study: quick (default), standard or full")
     add_writing(parser)
-    group = parser.add_argument_group("where, of a study")
-    add_spread(group, "cells.journal in --output", "NAME-SIZE")
-    options = parser.parse_intermixed_args(arguments)
-    files, overrides = split_recipe(options.recipes, None)
-    if not files:
-        raise InputError("compare: expected a recipe or several, got none")
-    if all(_is_results(file) for file in files):
-        _across(files, overrides, options)
-        return
-    if any(is_study(file) for file in files):
-        _study(files, overrides, options, arguments)
-        return
-    of_studies = [action.dest for action in group._group_actions if getattr(options, action.dest) != action.default]
-    if options.size or of_studies:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in ["size"] * bool(options.size) + of_studies)
-        raise InputError(f"compare: {flags} belong to studies, '{files[0]}' is none")
-    if len(files) > 1 and all(Path(file).is_dir() for file in files):
-        _finished(files, overrides, options)
-        return
-    options.seeds = options.seeds or 3
+    _add_study_flags(parser)
+    return parser
+
+
+def _add_study_flags(parser: argparse.ArgumentParser) -> None:
+    add_spread(parser.add_argument_group("where, of a study"), "cells.journal in --output", "NAME-SIZE")
+
+
+def _study_flags(options: argparse.Namespace) -> list[str]:
+    """Flags that were given and that only a study has."""
+    own = argparse.ArgumentParser(add_help=False)
+    _add_study_flags(own)
+    defaults = {"size": None, **vars(own.parse_args([]))}
+    changed = [name for name, default in defaults.items() if getattr(options, name) != default]
+    return [f"--{name.replace('_', '-')}" for name in changed]
+
+
+def _recipes(files: list[str], overrides: list[str], options: argparse.Namespace, arguments: list[str]) -> None:
+    seeds, first = options.seeds or 3, options.seed or 0
     recipes = [Recipe.load(find_recipe(file), overrides) for file in files]
     if len(recipes) == 1:
         recipes = [recipes[0].control(), *recipes]
     folder = options.output or new_folder("compare")
     try:
-        first = options.seed or 0
-        with Display(sum(r.train.epochs for r in recipes) * options.seeds, quiet=options.quiet) as display:
-            result = compare(
+        with Display(sum(r.train.epochs for r in recipes) * seeds, quiet=options.quiet) as display:
+            results = compare(
                 recipes,
-                range(first, first + options.seeds),
+                range(first, first + seeds),
                 folder,
                 device=options.device,
                 resume=options.resume,
@@ -101,7 +117,7 @@ def main(arguments: list[str]) -> None:
             )
     except KeyboardInterrupt:
         raise interrupted("compare", arguments, folder) from None
-    _print(result, folder, options)
+    _print(results, folder, options)
 
 
 def _is_results(file: str) -> bool:
@@ -109,28 +125,28 @@ def _is_results(file: str) -> bool:
 
 
 def _across(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
-    """Finished studies of the same claims on several data sets, part by part."""
+    """Combine finished studies of the same claims on several data sets."""
     if overrides or options.seeds or options.seed is not None or options.resume or options.size:
         raise InputError("compare: finished studies are as they are; leave overrides, --seeds, --size and --resume out")
-    lines = across(load_results([Path(file) for file in files]))
-    found = {"across": [line.to_dict() for line in lines], "environment": environment()}
+    lines = combine_studies(load_results([Path(file) for file in files]))
+    found = finite({"across": [line.to_dict() for line in lines], "environment": environment()})
     if options.output is not None:
         claim(options.output, overwrite=options.overwrite)
-        write(options.output / "across.json", json.dumps(finite(jsonable(found)), indent=2, allow_nan=False))
+        write(options.output / "across.json", json.dumps(found, indent=2, allow_nan=False))
     if options.json:
-        print_json({**finite(jsonable(found)), "folder": None if options.output is None else str(options.output)})
+        print_json({**found, "folder": None if options.output is None else str(options.output)})
     else:
         print(in_words(lines))
 
 
-def _print(result: dict[str, Any], folder: Path, options: argparse.Namespace) -> None:
+def _print(results: ComparisonResults, folder: Path, options: argparse.Namespace) -> None:
     if options.json:
-        print_json({**jsonable(result), "folder": str(folder)})
+        print_json({**results.to_dict(), "folder": str(folder)})
         return
-    print_table(result["table"])
-    for name, text in result["conclusions"].items():
+    print_table(results.table)
+    for name, text in results.conclusions.items():
         print(f"{name}: {text}")
-    print_carried_over(result["carry_over"])
+    print_carried_over(results.carry_over)
     print(f"written to {folder}")
 
 
@@ -139,8 +155,8 @@ def _finished(files: list[str], overrides: list[str], options: argparse.Namespac
         raise InputError("compare: finished runs are as they are; leave overrides, seeds and --resume out")
     folder = options.output or new_folder("compare")
     with Display(len(files), quiet=options.quiet) as display:
-        result = compare_finished([Path(file) for file in files], folder, device=options.device, display=display)
-    _print(result, folder, options)
+        results = compare_finished([Path(file) for file in files], folder, device=options.device, display=display)
+    _print(results, folder, options)
 
 
 def _study(files: list[str], overrides: list[str], options: argparse.Namespace, arguments: list[str]) -> None:
@@ -148,7 +164,7 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
         raise InputError("compare: expected one study, overrides of its recipe and --seeds N, which are counted from 0")
     study = Study.load(files[0], options.size or "quick", seeds=options.seeds, overrides=overrides)
     if options.resume and options.output is None:
-        raise InputError("--resume: expected --output DIR, the folder to go on with")
+        raise InputError("--resume: expected --output DIR, the folder to resume")
     folder = options.output or new_folder(f"study-{study.settings.name}-{study.size}")
     try:
         with Display(0, quiet=options.quiet) as display:
@@ -168,19 +184,19 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     except KeyboardInterrupt:
         raise interrupted("compare", arguments, folder) from None
     if options.json:
-        print_json({"folder": str(folder), **results})
-    elif "joined" in results:
-        print(f"helped; the results will be in {results['folder']}")
+        print_json({"folder": str(folder), **results.to_dict()})
+    elif isinstance(results, JoinedStudy):
+        print(f"helped; the results will be in {results.folder}")
     else:
         print(summary(results))
         print(f"written to {folder}")
-    failed = results.get("cost", {}).get("failed", {})
-    if failed:
-        first = next(iter(failed))
-        raise RunError(
-            f"{len(failed)} of {results['cost']['runs']} cells failed and are left out, such as {first}:"
-            f" {failed[first]}; --output {folder} --resume tries them again"
-        )
+    if isinstance(results, JoinedStudy) or not results.cost.failed:
+        return
+    first, message = next(iter(results.cost.failed.items()))
+    raise RunError(
+        f"{len(results.cost.failed)} of {results.cost.runs} cells failed and are left out, such as {first}:"
+        f" {message}; --output {folder} --resume tries them again"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Comparing recipes over seeds, trained here or before."""
+"""Compare recipes over seeds: train them, or measure finished runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 
 from augkit.core.errors import InputError
 from augkit.core.files import claim, environment, write
-from augkit.core.json import jsonable
 from augkit.core.progress import Display
+from augkit.core.records import Record
 from augkit.data import Dataset
+from augkit.invariance import CarryOver
 from augkit.measure.comparison import (
     Contrast,
     RunGroup,
@@ -30,6 +32,27 @@ from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class ComparisonResults(Record):
+    """Results of a comparison of recipes.
+
+    Attributes:
+        control: name of the control.
+        seeds: of every recipe.
+        table: one row per recipe and image set (see `augkit.measure.comparison.closing_table`).
+        carry_over: by atypical image set, how much of the invariance is found there.
+        conclusions: one paragraph for every recipe but the control.
+        environment: versions and machine.
+    """
+
+    control: str
+    seeds: list[int]
+    table: Sequence[Any]
+    carry_over: dict[str, CarryOver]
+    conclusions: dict[str, str]
+    environment: Mapping[str, object]
+
+
 def compare(
     recipes: Sequence[Recipe],
     seeds: Sequence[int],
@@ -39,15 +62,20 @@ def compare(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
-) -> dict[str, Any]:
-    """Train every recipe with every seed, measure all on the same test images; the first recipe is the control.
+) -> ComparisonResults:
+    """Train every recipe with every seed, and measure all networks on the same test images.
 
-    Returns:
-        A dict for JSON: ``table`` (see `augkit.measure.comparison.closing_table`) and ``conclusions``. Runs are kept in
-        ``folder`` and are not trained again with ``resume``.
+    Args:
+        recipes: the first one is the control.
+        seeds: of training.
+        folder: for the runs and ``results.json``.
+        device: to train on; a GPU if there is one when None.
+        resume: use the runs in ``folder``.
+        overwrite: replace an earlier comparison in ``folder``.
+        display: progress.
 
     Raises:
-        InputError: recipes of one name, or with different data or ways of measuring.
+        InputError: two recipes with the same name, or recipes with different data or ways of measuring.
     """
     names = [recipe.name for recipe in recipes]
     if len(set(names)) != len(names):
@@ -75,20 +103,23 @@ def compare(
                 dataset=dataset,
                 on_epoch=lambda row: show.advance(1),
             )
-    return _finish(runs, names, seeds, dataset, folder, target, show)
+    return _measure(runs, names, seeds, dataset, folder, target, show)
 
 
 def compare_finished(
     folders: Sequence[Path], folder: Path, *, device: str | None = None, display: Display | None = None
-) -> dict[str, Any]:
-    """Measure finished runs, grouped by the name of their recipe over their seeds; the first is the control.
+) -> ComparisonResults:
+    """Measure finished runs, grouped by the name of their recipe; the recipe of the first run is the control.
 
-    Returns:
-        As `compare`; written to ``folder``.
+    Args:
+        folders: of the runs.
+        folder: for ``results.json``.
+        device: to measure on; a GPU if there is one when None.
+        display: progress.
 
     Raises:
-        InputError: a folder that holds no finished run; recipes with other seeds, data or ways of measuring; two runs
-            of one recipe and seed; one recipe alone.
+        InputError: a folder without a finished run; recipes with different seeds, data or ways of measuring; two runs
+            with the same recipe and seed; one recipe alone.
     """
     target = choose_device(device)
     recipes = [finished_recipe(path) for path in folders]
@@ -113,11 +144,11 @@ def compare_finished(
         (recipe.name, recipe.seed): fit(recipe, output=path, resume=True, device=target, dataset=dataset)
         for recipe, path in zip(recipes, folders, strict=True)
     }
-    return _finish(runs, names, seeds, dataset, folder, target, show)
+    return _measure(runs, names, seeds, dataset, folder, target, show)
 
 
 def finished_recipe(path: Path) -> Recipe:
-    """The recipe of a finished run; InputError where it is none, as going on would train it."""
+    """The recipe of a finished run; InputError where the run has not ended, as resuming would train it."""
     recipe = Recipe.load(path)
     steps = recipe.train.steps
     kept = read_checkpoint(path / CHECKPOINT)
@@ -134,7 +165,7 @@ def _check_comparable(recipes: Sequence[Recipe]) -> None:
             raise InputError(f"compare: expected recipes with the same '{key}', these differ: {names}")
 
 
-def _finish(
+def _measure(
     runs: Mapping[tuple[str, int], Run],
     names: Sequence[str],
     seeds: Sequence[int],
@@ -142,8 +173,8 @@ def _finish(
     folder: Path,
     target: torch.device,
     show: Display,
-) -> dict[str, Any]:
-    """Measure the runs, make the table and its words, write ``results.json``."""
+) -> ComparisonResults:
+    """Measure the runs and write ``results.json``."""
     show.stage("measuring on the test split and on atypical images")
     sets = open_test_sets(dataset)
     arms = [
@@ -162,17 +193,10 @@ def _finish(
     carried = carried_over(
         [(f"{arm.name}, seed {s}", r) for arm in arms for s, r in zip(seeds, arm.reports, strict=True)]
     )
-    words = {
+    conclusions = {
         name: conclusion(rows, name, reach, Contrast.between(recipes[name], recipes[names[0]]), carried)
         for name in names[1:]
     }
-    result = {
-        "control": names[0],
-        "seeds": list(seeds),
-        "table": rows,
-        "carry_over": carried,
-        "conclusions": words,
-        "environment": environment(),
-    }
-    write(folder / "results.json", json.dumps(jsonable(result), indent=2, allow_nan=False))
-    return result
+    results = ComparisonResults(names[0], list(seeds), rows, carried, conclusions, environment())
+    write(folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+    return results

@@ -1,1 +1,29 @@
-"""Searching the fields of a recipe against learned invariance. `python -m augkit.tune` is the command."""
+"""Searching augmentation for accuracy and learned invariance. `python -m augkit.tune` is the command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from augkit.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from augkit.tune.goal import Goal as Goal
+    from augkit.tune.pipeline import TuneWorkers as TuneWorkers
+    from augkit.tune.pipeline import tune as tune
+    from augkit.tune.results import JoinedSearch as JoinedSearch
+    from augkit.tune.results import SearchResults as SearchResults
+    from augkit.tune.results import TuneResults as TuneResults
+    from augkit.tune.space import Space as Space
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Goal": "goal",
+        "JoinedSearch": "results",
+        "SearchResults": "results",
+        "Space": "space",
+        "TuneResults": "results",
+        "TuneWorkers": "pipeline",
+        "tune": "pipeline",
+    },
+)

@@ -1,4 +1,4 @@
-"""``python -m augkit.tune``: search augmentation, then say whether it made the network invariant."""
+"""``python -m augkit.tune``: search augmentation, then report whether it made the network more invariant."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import shlex
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 from augkit.core.cli import (
     HelperInterrupted,
     Interrupted,
+    Parser,
     add_spread,
     add_writing,
     make_parser,
@@ -28,13 +28,12 @@ from augkit.core.cli import (
 from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
-from augkit.core.json import jsonable
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
 from augkit.tune.page import search_page
 from augkit.tune.pipeline import TuneWorkers, load_study, tune
-from augkit.tune.results import outcome
+from augkit.tune.results import JoinedSearch, TuneResults, search_results
 from augkit.tune.space import Space
 from augkit.tune.tables import chosen_words, print_trials
 
@@ -79,25 +78,29 @@ def main(arguments: list[str]) -> None:
             overwrite=options.overwrite,
             quiet=options.quiet,
         )
-    except HelperInterrupted:  # who resumes a study leads it, and does its final runs
+    except HelperInterrupted:  # with --resume this process would lead the study and do its final runs
         raise Interrupted(f"python -m augkit.tune {shlex.join(without_place(arguments))}") from None
     except KeyboardInterrupt:
         if not (folder / "recipe.yaml").is_file():
             raise
         raise Interrupted(_resume_line(options, folder)) from None
     if options.json:
-        print_json({**jsonable(results), "folder": str(folder)})
-    elif "joined" in results:
-        print(f"helped with study '{options.study}': {results['search_cost']['trials']} trials are done")
+        print_json({**results.to_dict(), "folder": str(folder)})
+    elif isinstance(results, JoinedSearch):
+        print(f"helped with study '{options.study}': {results.search_cost.trials} trials are done")
     else:
-        print_table(results["table"])
-        print(results["conclusion"])
-        print_carried_over(results["carry_over"])
-        print(f"\nchosen: {chosen_words(results['chosen'])}")
-        print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
+        _print(results, folder)
 
 
-def _parser() -> Any:
+def _print(results: TuneResults, folder: Path) -> None:
+    print_table(results.table)
+    print(results.conclusion)
+    print_carried_over(results.carry_over)
+    print(f"\nchosen: {chosen_words(results.chosen.to_mapping())}")
+    print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
+
+
+def _parser() -> Parser:
     parser = make_parser(
         "tune",
         "Search augmentation, or any field of a recipe that is written as a range, for accuracy and learned"
@@ -150,7 +153,7 @@ def _share(text: str) -> float:
     return value
 
 
-def _goal(options: Any) -> Goal:
+def _goal(options: argparse.Namespace) -> Goal:
     bounds = {"accuracy": options.at_least_invariance, "invariance": options.at_least_accuracy, "pareto": None}
     flags = {"accuracy": "--at-least-invariance", "invariance": "--at-least-accuracy"}
     wanted = flags.get(options.objective)
@@ -163,7 +166,7 @@ def _goal(options: Any) -> Goal:
     return Goal(mode=options.objective, at_least=bounds[options.objective], atypical=options.atypical)
 
 
-def _space(options: Any) -> Space:
+def _space(options: argparse.Namespace) -> Space:
     recipes, overrides = split_recipe(options.recipe, None)
     kept = options.output / "space.json" if options.output else None
     if not recipes and not overrides and options.resume and kept is not None and kept.is_file():
@@ -177,47 +180,47 @@ def _space(options: Any) -> Space:
     return Space(space.recipe.replaced(seed=options.seed), space.ranges)
 
 
-def _show(options: Any) -> None:
+def _show(options: argparse.Namespace) -> None:
     folder = Path(options.show)
     study = load_study(folder, options.storage, options.study or (options.show if options.storage else None))
-    terms = load_terms(study)
-    held = outcome(study, terms)
+    found = search_results(study, load_terms(study))
     if options.json:
-        print_json(jsonable({"study": study.study_name, **held}))
+        print_json({"study": study.study_name, **found.to_dict()})
         return
-    print_trials(held)
+    print_trials(found.to_mapping())
     target = options.output or (folder if folder.is_dir() else None)
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
-        write(target / "search.html", search_page(study.study_name, held))
+        write(target / "search.html", search_page(study.study_name, found.to_mapping()))
         print(f"report: {target / 'search.html'}")
         if (target / "report.html").is_file():
             print(f"with the final runs: {target / 'report.html'}")
 
 
-def _folder(options: Any) -> Path:
+def _folder(options: argparse.Namespace) -> Path:
     if options.output is not None:
         return Path(options.output)
     if options.resume:
-        raise InputError("--resume: expected --output DIR, the folder to go on with")
+        raise InputError("--resume: expected --output DIR, the folder to resume")
     if options.storage is not None and Storage.parse(options.storage).kind != "journal":
-        # Many hosts start in one second, and may share their folders.
+        # Many hosts may start in the same second and share a file system.
         return new_folder(f"tune-{options.study or 'augkit'}-{socket.gethostname()}-{os.getpid()}")
     return new_folder("tune")
 
 
-def _resume_line(options: Any, folder: Path) -> str:
-    """The same command, without what says where it begins."""
+def _resume_line(options: argparse.Namespace, folder: Path) -> str:
+    """The same command with --resume, without the options that only a new search takes."""
     line = ["python", "-m", "augkit.tune", "--output", str(folder), "--resume"]
-    for action in _parser()._actions:
-        value = getattr(options, action.dest, None)
-        skipped = action.dest in ("recipe", "output", "resume", "overwrite", "help", "json", "quiet", "show", "seed")
-        if skipped or value == action.default:
+    parser = _parser()
+    skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed")
+    for name, value in vars(options).items():
+        flag = name.replace("_", "-")
+        if name in skipped or value == parser.get_default(name):
             continue
         if isinstance(value, bool):
-            line.append(action.option_strings[0 if value else -1])
+            line.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            line += [action.option_strings[0], str(value)]
+            line += [f"--{flag}", str(value)]
     return shlex.join(line)
 
 

@@ -1,4 +1,4 @@
-"""The end of a search: one look at the test split, what augmentation did and what other fields did, and the words."""
+"""The end of a tuning: measure on the test split, and say what augmentation and other fields changed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from augkit.measure.comparison import (
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study
-from augkit.tune.finals import Chosen, Dose, Finalists, TuneContext, choose, dose_response, retrain
-from augkit.tune.results import outcome
+from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_response, retrain
+from augkit.tune.results import ChosenRecipe, DoseRow, TuneResults, TuneSettings, search_results
 
 # Arms of the closing table beside ``best``.
 PLAIN = "control"
@@ -33,66 +33,76 @@ OWN = "control with the chosen other fields"
 TUNED = "best control found"
 
 
-def finish(tuning: TuneContext) -> tuple[Recipe, dict[str, Any]]:
-    """Retrain, choose, measure on the test split; the chosen recipe, and all that ``results.json`` holds."""
+def conclude(tuning: TuneContext, started: float) -> tuple[Recipe, TuneResults]:
+    """Retrain, choose, and measure on the test split.
+
+    Args:
+        tuning: whose search is done.
+        started: monotonic time at which the command began.
+
+    Returns:
+        The chosen recipe, and the results of the tuning.
+    """
     finalists = retrain(tuning)
     chosen = choose(tuning, finalists)
     dose = dose_response(tuning, chosen)
-    judged = _judge(tuning, finalists, chosen, dose)
-    return chosen.recipe, _results(tuning, chosen, dose, judged)
+    tested = _measure(tuning, finalists, chosen, dose)
+    return chosen.recipe, _results(tuning, chosen, dose, tested, started)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """On the test split.
+class FinalMeasurements:
+    """Measurements on the test split.
 
     Attributes:
         arms: of the closing table.
-        carried: by image set, how much of the invariance of all networks arrives.
-        curves: of the winner and its control, answers that change by the length of the shift.
+        carried: by atypical image set, how much of the invariance of all networks is found there.
+        curves: of the chosen recipe and its control, top-1 change by the length of the shift (pixels).
     """
 
     arms: list[RunGroup]
     carried: dict[str, CarryOver]
-    curves: dict[str, list[dict[str, Any]]]
+    curves: dict[str, Sequence[Any]]
 
 
-def _judge(tuning: TuneContext, finalists: Finalists, chosen: Chosen, dose: Sequence[Dose]) -> Judged:
+def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Sequence[DosePoint]) -> FinalMeasurements:
     started = time.monotonic()
     sets = open_test_sets(tuning.dataset)
     networks: list[tuple[str, Reports]] = []
 
-    def look(name: str, run: Run) -> Reports:
+    def measure(name: str, run: Run) -> Reports:
         tuning.display.stage(f"test split: {name}, seed {run.seed}")
         networks.append((f"{name}, seed {run.seed}", {key: tuning.measure(run, sets[key]) for key in sets}))
         return networks[-1][1]
 
-    def curve(name: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    def curve(name: str, runs: Sequence[Run]) -> Sequence[Any]:
         tuning.display.stage(f"test split: response curve of {name}")
         return response_curve(
             RunGroup(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs])
         )
 
-    found = {finalist.name: [look(finalist.name, run) for run in finalist.runs] for finalist in finalists.values()}
+    found = {finalist.name: [measure(finalist.name, run) for run in finalist.runs] for finalist in finalists.values()}
     for point in dose:
         if point.run is not None:
-            look(f"{chosen.finalist.name} at strength {point.strength:g}", point.run)
+            measure(f"{chosen.finalist.name} at strength {point.strength:g}", point.run)
     beside = chosen.own if chosen.augmented else chosen.plain
     curves = {PLAIN: curve(PLAIN, beside.runs), "best": curve("best", chosen.finalist.runs)}
     tuning.phases["test split"] = time.monotonic() - started
     own = [(OWN, chosen.own)] if chosen.augmented else []
     labels: dict[str, str] = {}
     for label, part in [(PLAIN, chosen.plain), *own, (TUNED, chosen.reference)]:
-        labels.setdefault(part.name, label)  # one network may be several of them
+        labels.setdefault(part.name, label)  # one network may have several of the roles
     arms = [RunGroup(label, found[name]) for name, label in labels.items()]
     control = labels[chosen.own.name if chosen.augmented else chosen.plain.name]
-    return Judged([*arms, RunGroup("best", found[chosen.finalist.name], control)], carried_over(networks), curves)
+    return FinalMeasurements(
+        [*arms, RunGroup("best", found[chosen.finalist.name], control)], carried_over(networks), curves
+    )
 
 
-def _decomposition(judged: Judged, augmented: bool) -> dict[str, InvarianceComparison]:
-    """What the other fields did, what augmentation did, and both, on typical test images."""
-    by_name = {arm.name: arm.on(TYPICAL) for arm in judged.arms}
-    best, plain, own = by_name["best"], by_name[PLAIN], by_name[judged.arms[-1].control]
+def _decomposition(tested: FinalMeasurements, augmented: bool) -> dict[str, InvarianceComparison]:
+    """Compare: augmentation alone, the other fields alone, and both, on typical test images."""
+    by_name = {arm.name: arm.on(TYPICAL) for arm in tested.arms}
+    best, plain, own = by_name["best"], by_name[PLAIN], by_name[tested.arms[-1].control]
     if not augmented:
         return {"other_fields": compare_invariance(best, plain)}
     parts = {"augmentation": (best, own)}
@@ -103,71 +113,84 @@ def _decomposition(judged: Judged, augmented: bool) -> dict[str, InvarianceCompa
     return {name: compare_invariance(*pair) for name, pair in parts.items()}
 
 
-def _results(tuning: TuneContext, chosen: Chosen, dose: Sequence[Dose], judged: Judged) -> dict[str, Any]:
-    recipe, trial = tuning.recipe, chosen.finalist.trial
+def _results(
+    tuning: TuneContext, chosen: Choice, dose: Sequence[DosePoint], tested: FinalMeasurements, started: float
+) -> TuneResults:
+    trial = chosen.finalist.trial
     assert trial is not None
-    table, parts = closing_table(judged.arms), _decomposition(judged, chosen.augmented)
-    measured = judged.arms[0].on(TYPICAL)[0].settings
-    final = {
-        "conclusion": _conclusion(tuning, chosen, judged, table, parts),
-        "chosen": {
-            "number": trial.number,
-            "rule": chosen.rule,
-            "policy": str(chosen.recipe.policy) if chosen.augmented else "no augmentation",
-            "fields": chosen.recipe.policy.model_dump(),
-            "values": trial.user_attrs["values"],
-            "others": tuning.space.others(trial.user_attrs["values"]),
-            "control": tuning.terms.controls,
-        },
-        "finalists": chosen.table,
-        "table": table,
-        "decomposition": parts,
-        "carry_over": judged.carried,
-        "response": judged.curves,
-        "dose_response": [_dose_row(point, dose[0]) for point in dose],
-    }
-    settings = {
-        "name": recipe.name,
-        "trials": len(optuna_study.finished(tuning.study)),
-        "trial_epochs": tuning.terms.epochs,
-        "goal": tuning.terms.goal.model_dump(),
-        "sampler": tuning.terms.sampler,
-        "epochs": recipe.train.epochs,
-        "seeds": tuning.seeds,
-        "search_seed": tuning.terms.seed,
-        "final_seeds": tuning.final_seeds,
+    values = trial.user_attrs["values"]
+    table, parts = closing_table(tested.arms), _decomposition(tested, chosen.augmented)
+    seconds = {"seconds": time.monotonic() - started, **tuning.phases}
+    return TuneResults(
+        conclusion=_conclusion(tuning, chosen, tested, table, parts),
+        chosen=ChosenRecipe(
+            number=trial.number,
+            rule=chosen.rule,
+            policy=_policy_words(chosen),
+            fields=chosen.recipe.policy,
+            values=values,
+            others=tuning.space.others(values),
+            control=tuning.terms.controls,
+        ),
+        finalists=chosen.table,
+        table=table,
+        decomposition=parts,
+        carry_over=tested.carried,
+        response=tested.curves,
+        dose_response=[_dose_row(point, dose[0]) for point in dose],
+        search=search_results(tuning.study, tuning.terms, trial.number),
+        settings=_settings(tuning, tested),
+        environment=environment(),
+        cost={key: round(value, 1) for key, value in seconds.items()},
+    )
+
+
+def _settings(tuning: TuneContext, tested: FinalMeasurements) -> TuneSettings:
+    recipe, terms = tuning.recipe, tuning.terms
+    measured = tested.arms[0].on(TYPICAL)[0].settings
+    return TuneSettings(
+        name=recipe.name,
+        trials=len(optuna_study.finished(tuning.study)),
+        trial_epochs=terms.epochs,
+        goal=terms.goal,
+        sampler=terms.sampler,
+        epochs=recipe.train.epochs,
+        seeds=tuning.seeds,
+        search_seed=terms.seed,
+        final_seeds=tuning.final_seeds,
         **{key: measured[key] for key in ("protocol", "kernel", "max_shift", "pairs")},
-        "device": str(tuning.device),
-    }
-    held = outcome(tuning.study, tuning.terms, trial.number)
-    return {**final, **held, "settings": settings, "environment": environment()}
+        device=str(tuning.device),
+    )
 
 
-def _dose_row(point: Dose, control: Dose) -> dict[str, Any]:
+def _policy_words(chosen: Choice) -> str:
+    return str(chosen.recipe.policy) if chosen.augmented else "no augmentation"
+
+
+def _dose_row(point: DosePoint, control: DosePoint) -> DoseRow:
     learned = Estimate(0.0, 0.0, 0.0) if point is control else learned_invariance(point.report, control.report)
-    return {"strength": point.strength, "accuracy": point.report.accuracy, "learned_invariance": learned}
+    return DoseRow(point.strength, point.report.accuracy, learned)
 
 
 def _conclusion(
     tuning: TuneContext,
-    chosen: Chosen,
-    judged: Judged,
-    table: Sequence[dict[str, Any]],
+    chosen: Choice,
+    tested: FinalMeasurements,
+    table: Sequence[Any],
     parts: Mapping[str, InvarianceComparison],
 ) -> str:
-    """What was chosen, what it did to invariance and whether that carries over, and what did it."""
+    """What was chosen, how it changed invariance, whether that carries over, and which part of it did so."""
     reach, plain = tuning.recipe.invariance.max_shift, chosen.plain.recipe
     changed = next(row for row in table if row["arm"] == "best" and row["images"] == TYPICAL)["top1_change"]
     whole = Contrast.between(chosen.recipe, plain)
-    policy = str(chosen.recipe.policy) if chosen.augmented else "no augmentation"
     others = f", with {', '.join(whole.others)}" if whole.others else ""
-    named = f"Chosen: {policy}{others}."
+    named = f"Chosen: {_policy_words(chosen)}{others}."
     sentences = [named]
     if not chosen.augmented and not whole.others:
         sentences.append("That is the recipe as it stands without augmentation; nothing that was tried is better.")
     else:
         shown = Contrast("augmentation") if chosen.augmented else whole
-        sentences.append(conclusion(table, "best", reach, shown, judged.carried))
+        sentences.append(conclusion(table, "best", reach, shown, tested.carried))
     for key, contrast in (("other_fields", Contrast("", whole.others)), ("both", whole)):
         if key in parts and chosen.augmented:
             words = compared_words(parts[key], contrast, changed)

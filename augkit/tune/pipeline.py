@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -25,7 +24,6 @@ from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
-from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.data import Dataset
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
@@ -33,7 +31,7 @@ from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
 from augkit.tune.budget import measuring_cost
-from augkit.tune.conclusion import finish
+from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
@@ -41,7 +39,7 @@ from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
-from augkit.tune.results import search_cost
+from augkit.tune.results import JoinedSearch, TuneResults, search_cost
 from augkit.tune.space import Space, Value
 from augkit.tune.trial import TrialWorker
 
@@ -84,7 +82,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
-) -> dict[str, Any]:
+) -> TuneResults | JoinedSearch:
     """Tune a recipe for accuracy and learned invariance, and judge the result on the test split.
 
     Args:
@@ -108,7 +106,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         quiet: no progress on standard error.
 
     Returns:
-        All that ``results.json`` holds, with `Estimate`s; of a study that was joined, what the search holds.
+        The results, as ``results.json`` holds them; of a study that was joined, the cost of its search.
 
     Raises:
         InputError, RunError: one line each.
@@ -174,12 +172,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
             display.line("the search is done; the command that made the study goes on with the final runs")
-            return {"joined": True, "search_cost": search_cost(tuning.study, tuning.terms)}
-        recipe, results = finish(tuning)
-        results["cost"] = {
-            "seconds": round(time.monotonic() - started, 1),
-            **{key: round(value, 1) for key, value in tuning.phases.items()},
-        }
+            return JoinedSearch(search_cost(tuning.study, tuning.terms))
+        recipe, results = conclude(tuning, started)
         _write(tuning, recipe, results)
     return results
 
@@ -299,8 +293,8 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
     tuning.phases["search"] = time.monotonic() - started
     spent = search_cost(tuning.study, tuning.terms)
     tuning.display.line(
-        f"search    {spent['trials']} trials, {spent['pruned']} pruned, {spent['answered_from_the_study']} answered"
-        f" from the study; {spent['epochs_run']} epochs run, {spent['epochs_saved']} saved;"
+        f"search    {spent.trials} trials, {spent.pruned} pruned, {spent.answered_from_the_study} answered"
+        f" from the study; {spent.epochs_run} epochs run, {spent.epochs_saved} saved;"
         f" {tuning.phases['search']:.0f} s"
     )
 
@@ -312,17 +306,17 @@ def _arguments(tuning: TuneContext, place: Storage, settings: TuneWorkers) -> li
     return words + ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
 
 
-def _write(tuning: TuneContext, recipe: Recipe, results: dict[str, Any]) -> None:
+def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
     tuning.display.stage("writing the report")
     named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
     best = named.to_yaml(_header(tuning, results))
     sheet = contact_sheet(recipe.policy, some_images(tuning.dataset, recipe))
-    picture = summary(results["response"], [row for row in results["table"] if row["arm"] == "best"])
+    picture = summary(results.response, [row for row in results.table if row["arm"] == "best"])
     write(tuning.folder / "best.yaml", best)
     write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
     write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
-    write(tuning.folder / "results.json", json.dumps(jsonable(results), indent=2, allow_nan=False))
-    write(tuning.folder / "report.html", tuning_page(results, best, sheet))
+    write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+    write(tuning.folder / "report.html", tuning_page(results.to_mapping(), best, sheet))
 
 
 def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:
@@ -331,11 +325,11 @@ def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:
     return images.on_canvas(recipe.data.canvas)[:: max(1, len(images) // SHEET_ROWS)][:SHEET_ROWS]
 
 
-def _header(tuning: TuneContext, results: dict[str, Any]) -> str:
-    row = next(row for row in results["table"] if row["arm"] == "best" and row["images"] == "typical")
+def _header(tuning: TuneContext, results: TuneResults) -> str:
+    row = next(row for row in results.table if row["arm"] == "best" and row["images"] == "typical")
     learned = format(row["learned_invariance"], ".3f")
     return (
-        f"Chosen by augkit.tune among {results['settings']['trials']} trials, for accuracy and learned invariance.\n"
+        f"Chosen by augkit.tune among {results.settings.trials} trials, for accuracy and learned invariance.\n"
         f"Test split, {row['n_images']} images, {row['n_seeds']} seeds: accuracy {row['accuracy']:.3f}, learned"
         f" invariance {learned}.\n"
         f"Run it: python -m augkit.train {tuning.folder / 'best.yaml'}"

@@ -1,89 +1,315 @@
-"""What a study holds, finished or not, as plain data for a table, a report and JSON."""
+"""Results of a search, finished or not, and of a whole tuning; what ``results.json`` holds."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from augkit.augment.policy import Policy
+from augkit.core.records import Record
+from augkit.invariance import CarryOver, Estimate, InvarianceComparison
 from augkit.tune import optuna_study, selection
+from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
+from augkit.tune.selection import FinalistRow
+from augkit.tune.space import Range, Value
 
-KEPT = ("shift_information", "kappa", "seconds", "preset", "same_as", "error", "worker")
+CONTROL_KEYS = (
+    *("number", "control", "state", "accuracy", "learned_invariance", "values", "parameters", "front", "chosen"),
+    *("feasible", "shift_information", "kappa", "seconds", "curve"),
+)
 
 
-def outcome(study: optuna.Study, terms: SearchTerms, chosen: int | None = None) -> dict[str, Any]:
-    """What a study holds, finished or not: its trials, the space, importance, and what the search cost and saved."""
+@dataclass(frozen=True)
+class SearchTrial(Record):
+    """One trial of a search, or the control of an architecture.
+
+    Attributes:
+        number: of the trial.
+        control: whether it is a control, which is not augmented.
+        state: of the trial.
+        accuracy: on the validation split, in [0, 1]; None where training failed before it was known.
+        learned_invariance: against the control, at most 1; None where it is undefined.
+        values: of the objectives, of a complete trial.
+        parameters: searched fields of the recipe by dotted key.
+        front: whether it lies on the Pareto front of several objectives.
+        chosen: whether the tuning chose it.
+        feasible: whether it satisfies the bounds of the goal and the floor.
+        curve: intermediate value of the objective by epoch.
+        shift_information: of typical images.
+        kappa: agreement of predictions beyond chance.
+        seconds: of training and measuring.
+        preset: name of the preset that suggested the values.
+        same_as: number of the earlier trial with the same values, whose result was copied.
+        error: message of a trial that failed.
+        worker: host, process and index of the worker that ran it.
+    """
+
+    number: int
+    control: bool
+    state: Literal["complete", "pruned", "failed"]
+    accuracy: float | None
+    learned_invariance: float | None
+    values: list[float] | None
+    parameters: dict[str, Value]
+    front: bool
+    chosen: bool
+    feasible: bool
+    curve: dict[str, float]
+    shift_information: float | None = None
+    kappa: float | None = None
+    seconds: float | None = None
+    preset: str | None = None
+    same_as: int | None = None
+    error: str | None = None
+    worker: str | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As of every record; of a control, the keys that it has."""
+        whole = super().to_mapping()
+        return {key: whole[key] for key in CONTROL_KEYS} if self.control else whole
+
+
+@dataclass(frozen=True)
+class SearchCost(Record):
+    """Cost of a search.
+
+    Attributes:
+        trials: that finished, pruned ones too, controls not counted.
+        pruned: stopped early.
+        answered_from_the_study: copied from an earlier trial with the same values.
+        failed: without a result.
+        epochs_run: of all trials.
+        epochs_saved: by pruning and copying.
+        trial_seconds: of all workers together.
+    """
+
+    trials: int
+    pruned: int
+    answered_from_the_study: int
+    failed: int
+    epochs_run: int
+    epochs_saved: int
+    trial_seconds: float
+
+
+@dataclass(frozen=True)
+class SearchResults(Record):
+    """Results of a search, finished or not.
+
+    Attributes:
+        trials: controls first.
+        space: range of each searched field.
+        objectives: that are maximized.
+        budget: epochs of a trial that is not pruned.
+        importance: share of the variance of each objective by field (PED-ANOVA).
+        search_cost: trials, epochs and seconds.
+    """
+
+    trials: list[SearchTrial]
+    space: dict[str, Range]
+    objectives: list[str]
+    budget: int
+    importance: dict[str, dict[str, float]]
+    search_cost: SearchCost
+
+
+@dataclass(frozen=True)
+class JoinedSearch(Record):
+    """Results of a process that joined a study of another command: the cost of the search so far."""
+
+    search_cost: SearchCost
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As of every record, marked as joined."""
+        return {"joined": True, **super().to_mapping()}
+
+
+@dataclass(frozen=True)
+class ChosenRecipe(Record):
+    """The recipe that a tuning chose.
+
+    Attributes:
+        number: of the trial.
+        rule: by which it was chosen, in words.
+        policy: in words.
+        fields: the policy.
+        values: searched fields by dotted key.
+        others: those of the values that are not of the policy.
+        control: fields of the best control found, by architecture.
+    """
+
+    number: int
+    rule: str
+    policy: str
+    fields: Policy
+    values: dict[str, Value]
+    others: dict[str, Value]
+    control: dict[str, dict[str, Value]]
+
+
+@dataclass(frozen=True)
+class DoseRow(Record):
+    """The chosen policy at one strength; strength 0 is the control."""
+
+    strength: float
+    accuracy: Estimate
+    learned_invariance: Estimate
+
+
+@dataclass(frozen=True)
+class TuneSettings(Record):
+    """Settings of a tuning: name of the recipe, search, seeds, and how networks were measured."""
+
+    name: str
+    trials: int
+    trial_epochs: int
+    goal: Goal
+    sampler: str
+    epochs: int
+    seeds: int
+    search_seed: int
+    final_seeds: list[int]
+    protocol: str
+    kernel: str | None
+    max_shift: float
+    pairs: int
+    device: str
+
+
+@dataclass(frozen=True)
+class TuneResults(Record):
+    """Results of a tuning.
+
+    Attributes:
+        conclusion: one paragraph.
+        chosen: recipe.
+        finalists: on the validation split.
+        table: of the test split (see `augkit.measure.comparison.closing_table`).
+        decomposition: variability removed by augmentation, by the other fields, and by both.
+        carry_over: by atypical image set, how much of the invariance is found there.
+        response: by arm, top-1 change against the length of the shift (pixels).
+        dose_response: at several strengths of the chosen policy, on the validation split.
+        search: trials and their cost.
+        settings: of the tuning.
+        environment: versions and machine.
+        cost: seconds in all and by phase.
+    """
+
+    conclusion: str
+    chosen: ChosenRecipe
+    finalists: list[FinalistRow]
+    table: Sequence[Any]
+    decomposition: dict[str, InvarianceComparison]
+    carry_over: dict[str, CarryOver]
+    response: dict[str, Sequence[Any]]
+    dose_response: list[DoseRow]
+    search: SearchResults
+    settings: TuneSettings
+    environment: Mapping[str, object]
+    cost: dict[str, float]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As of every record; the search's keys stand among the others."""
+        out: dict[str, Any] = {}
+        for key, value in super().to_mapping().items():
+            out |= value if key == "search" else {key: value}
+        return out
+
+
+def search_results(study: optuna.Study, terms: SearchTerms, chosen: int | None = None) -> SearchResults:
+    """Results of a search, finished or not.
+
+    Args:
+        study: of Optuna.
+        terms: of the search.
+        chosen: number of the chosen trial, once there is one.
+    """
     space, goal = terms.open_space(), terms.goal
-    on_front = {trial.number for trial in selection.front(optuna_study.completed(study))}
     keys = [optuna_study.control_key(architecture) for architecture in space.architectures()]
-    controls = [study.user_attrs[key] for key in keys if key in study.user_attrs]
-    rows = [
-        {
-            "number": found["number"],
-            "control": True,
-            "state": "complete",
-            "accuracy": found["accuracy"],
-            "learned_invariance": 0.0,
-            "values": [found["accuracy"] if name == "accuracy" else 0.0 for name in goal.objectives],
-            "parameters": {},
-            "front": False,
-            "chosen": False,
-            "feasible": True,
-            "shift_information": found["shift_information"]["typical"],
-            "kappa": found["kappa"],
-            "seconds": found["seconds"],
-            "curve": {},
-        }
-        for found in controls
-    ]
-    numbers, lost = {row["number"] for row in rows}, {trial.number for trial in optuna_study.lost(study)}
+    rows = [_control_row(study.user_attrs[key], goal) for key in keys if key in study.user_attrs]
+    controls = {row.number for row in rows}
+    lost = {trial.number for trial in optuna_study.lost(study)}
+    front = {trial.number for trial in selection.front(optuna_study.completed(study))}
+    front = front if len(goal.objectives) > 1 else set()
     for trial in study.get_trials(deepcopy=False):
-        attrs = trial.user_attrs
-        if trial.number in numbers or "control" in attrs or trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            continue
-        if optuna_study.is_foreign(trial) or (trial.state == TrialState.FAIL and trial.number not in lost):
-            continue
-        done = trial.state == TrialState.COMPLETE
-        rows.append(
-            {
-                "number": trial.number,
-                "control": False,
-                "state": {"PRUNED": "pruned", "COMPLETE": "complete"}.get(trial.state.name, "failed"),
-                "accuracy": attrs.get("accuracy"),
-                "learned_invariance": attrs.get("learned_invariance"),
-                "values": list(trial.values) if done else None,
-                "parameters": attrs.get("values", {}),
-                "front": trial.number in on_front and len(goal.objectives) > 1,
-                "chosen": trial.number == chosen,
-                "feasible": selection.feasible(trial),
-                "curve": {str(epoch): value for epoch, value in trial.intermediate_values.items()},
-                **{key: attrs.get(key) for key in KEPT},
-            }
-        )
-    return {
-        "trials": rows,
-        "space": {key: r.model_dump() for key, r in space.ranges.items()},
-        "objectives": list(goal.objectives),
-        "budget": terms.epochs,
-        "importance": selection.importance(study, goal),
-        "search_cost": search_cost(study, terms),
+        skipped = trial.number in controls or "control" in trial.user_attrs or optuna_study.is_foreign(trial)
+        open_still = trial.state in (TrialState.RUNNING, TrialState.WAITING)
+        retried = trial.state == TrialState.FAIL and trial.number not in lost
+        if not (skipped or open_still or retried):
+            rows.append(_trial_row(trial, front=trial.number in front, chosen=trial.number == chosen))
+    return SearchResults(
+        trials=rows,
+        space=dict(space.ranges),
+        objectives=list(goal.objectives),
+        budget=terms.epochs,
+        importance=selection.importance(study, goal),
+        search_cost=search_cost(study, terms),
+    )
+
+
+def _control_row(found: dict[str, Any], goal: Goal) -> SearchTrial:
+    return SearchTrial(
+        number=found["number"],
+        control=True,
+        state="complete",
+        accuracy=found["accuracy"],
+        learned_invariance=0.0,
+        values=[found["accuracy"] if name == "accuracy" else 0.0 for name in goal.objectives],
+        parameters={},
+        front=False,
+        chosen=False,
+        feasible=True,
+        curve={},
+        shift_information=found["shift_information"]["typical"],
+        kappa=found["kappa"],
+        seconds=found["seconds"],
+    )
+
+
+def _trial_row(trial: FrozenTrial, *, front: bool, chosen: bool) -> SearchTrial:
+    attrs = trial.user_attrs
+    states: dict[TrialState, Literal["complete", "pruned"]] = {
+        TrialState.PRUNED: "pruned",
+        TrialState.COMPLETE: "complete",
     }
+    return SearchTrial(
+        number=trial.number,
+        control=False,
+        state=states.get(trial.state, "failed"),
+        accuracy=attrs.get("accuracy"),
+        learned_invariance=attrs.get("learned_invariance"),
+        values=list(trial.values) if trial.state == TrialState.COMPLETE else None,
+        parameters=attrs.get("values", {}),
+        front=front,
+        chosen=chosen,
+        feasible=selection.feasible(trial),
+        curve={str(epoch): value for epoch, value in trial.intermediate_values.items()},
+        shift_information=attrs.get("shift_information"),
+        kappa=attrs.get("kappa"),
+        seconds=attrs.get("seconds"),
+        preset=attrs.get("preset"),
+        same_as=attrs.get("same_as"),
+        error=attrs.get("error"),
+        worker=attrs.get("worker"),
+    )
 
 
-def search_cost(study: optuna.Study, terms: SearchTerms) -> dict[str, Any]:
-    """Trials, epochs run and epochs that pruning and duplicates saved, and the seconds of all workers together."""
+def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
+    """Trials, epochs run, epochs that pruning and copying saved, and the seconds of all workers together."""
     trials = optuna_study.finished(study)
-    copied = [trial for trial in trials if "same_as" in trial.user_attrs]
-    fresh = [trial for trial in trials if "same_as" not in trial.user_attrs]
-    run = sum(int(trial.user_attrs.get("epochs", terms.epochs)) for trial in fresh)
-    return {
-        "trials": len(trials),
-        "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
-        "answered_from_the_study": len(copied),
-        "failed": len(optuna_study.lost(study)),
-        "epochs_run": run,
-        "epochs_saved": len(trials) * terms.epochs - run,
-        "trial_seconds": round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in trials), 1),
-    }
+    trained = [trial for trial in trials if "same_as" not in trial.user_attrs]
+    run = sum(int(trial.user_attrs.get("epochs", terms.epochs)) for trial in trained)
+    return SearchCost(
+        trials=len(trials),
+        pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
+        answered_from_the_study=len(trials) - len(trained),
+        failed=len(optuna_study.lost(study)),
+        epochs_run=run,
+        epochs_saved=len(trials) * terms.epochs - run,
+        trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in trials), 1),
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from augkit.invariance import Estimate
+from augkit.core.records import Record
+from augkit.invariance import Estimate, InvarianceComparison
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms, completed, control_key
 from augkit.tune.space import Value
@@ -98,22 +99,44 @@ def _value(k: int) -> Callable[[FrozenTrial], float]:
     return lambda trial: float(trial.values[k])
 
 
-def decide(rows: Sequence[Mapping[str, Any]], goal: Goal) -> tuple[int, str]:
-    """Which of the retrained trials is best, by the lower ends of their intervals, and the rule in words.
+@dataclass(frozen=True)
+class FinalistRow(Record):
+    """A recipe retrained at full length, measured on the validation split.
 
-    ``rows`` have ``number`` (None for a control), ``accuracy`` and ``learned_invariance`` (`Estimate`s over seeds).
+    Attributes:
+        name: of its run folders.
+        number: of its trial; None of a control.
+        accuracy: mean over seeds.
+        learned_invariance: against the best control found; None of a control.
+        shift_information: mean over seeds.
+        comparison: with the control, by all variabilities.
+        per_seed: values of every seed, by metric.
+        chosen: whether the tuning chose it.
     """
-    tried = [k for k, row in enumerate(rows) if row["number"] is not None]
+
+    name: str
+    number: int | None
+    accuracy: Estimate
+    learned_invariance: Estimate | None
+    shift_information: Estimate | None = None
+    comparison: InvarianceComparison | None = None
+    per_seed: dict[str, list[float]] | None = None
+    chosen: bool = False
+
+
+def decide(rows: Sequence[FinalistRow], goal: Goal) -> tuple[int, str]:
+    """Index of the best of the retrained trials, by the lower ends of their intervals, and the rule in words."""
+    tried = [k for k, row in enumerate(rows) if row.number is not None]
     # Where the variabilities contradict each other, none of them is believed.
     tried = [k for k in tried if not _disputed(rows[k])] or tried
 
     def low(k: int, key: str) -> float:
-        estimate: Estimate = rows[k][key]
+        estimate: Estimate = getattr(rows[k], key)
         return estimate.low if estimate.defined else float("-inf")
 
     if goal.mode == "pareto":
         bar = max(low(k, "accuracy") for k in range(len(rows)))
-        near = [k for k in tried if rows[k]["accuracy"].high >= bar] or tried
+        near = [k for k in tried if rows[k].accuracy.high >= bar] or tried
         rule = "the highest lower end of learned invariance among those whose accuracy is not clearly lower"
         return max(near, key=lambda k: low(k, "learned_invariance")), rule
     mine, other = ("accuracy", "learned_invariance") if goal.mode == "accuracy" else ("learned_invariance", "accuracy")
@@ -127,6 +150,5 @@ def decide(rows: Sequence[Mapping[str, Any]], goal: Goal) -> tuple[int, str]:
     return max(tried, key=lambda k: low(k, other)), rule
 
 
-def _disputed(row: Mapping[str, Any]) -> bool:
-    found = row.get("comparison")
-    return found is not None and found.verdict == "disputed"
+def _disputed(row: FinalistRow) -> bool:
+    return row.comparison is not None and row.comparison.verdict == "disputed"

@@ -1,8 +1,8 @@
-"""What a search varies: fields of a recipe that are written as a range, or else the strengths of its policy.
+"""The search space: fields of a recipe that are written as a range, or else the strengths of its policy.
 
 In a recipe, ``max_pixels: {search: [0, 8]}`` is a range; ``{search: [0.01, 1], log: true}`` is searched on a log scale,
-``{search: [1, 5], int: true}`` in whole numbers, and ``{choice: [16, 32]}`` among values. ``default`` is where the
-recipe stands; without it, the field's own default where that lies in the range, else the middle.
+``{search: [1, 5], int: true}`` in whole numbers, and ``{choice: [16, 32]}`` among values. ``default`` is the
+value of the recipe; without it, the default of the field where that lies in the range, else the middle.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field
 
 from augkit.augment.op_spec import Amount
@@ -25,7 +24,7 @@ from augkit.core.schema import Data, set_dotted, validate
 from augkit.train.recipe import Recipe, find_ranges, find_recipe, flat, read_tree
 
 Value = float | int | str | bool
-FIXED = ("name", "data", "invariance", "seed")  # what makes trials comparable
+FIXED = ("name", "data", "invariance", "seed")  # equal in all trials, so that they can be compared
 BUDGET = ("train.epochs", "train.steps", "train.evaluate_every", "train.patience")
 CONTROLS = 32  # architectures of one study, each with a control
 
@@ -41,13 +40,13 @@ class Range(Data):
     default: Value
     unit: str = ""
 
-    def distribution(self) -> BaseDistribution:
-        """As Optuna takes it."""
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        """A value that the sampler of a trial suggests."""
         if self.kind == "choice":
-            return CategoricalDistribution(self.choices)
+            return cast(Value, trial.suggest_categorical(name, self.choices))
         if self.kind == "int":
-            return IntDistribution(int(self.low), int(self.high), log=self.log)
-        return FloatDistribution(self.low, self.high, log=self.log)
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def __contains__(self, value: Value) -> bool:
         return value in self.choices if self.kind == "choice" else self.low <= float(value) <= self.high
@@ -61,7 +60,7 @@ class Range(Data):
 
 @dataclass(frozen=True)
 class Space:
-    """A recipe as it stands, and dotted fields with their ranges."""
+    """A recipe with its own values, and the ranges of the fields that are searched, by dotted key."""
 
     recipe: Recipe
     ranges: dict[str, Range]
@@ -71,15 +70,15 @@ class Space:
         """Read a recipe whose fields may be ranges; without any, the strengths of the policy's ops are searched.
 
         Raises:
-            InputError: as `Recipe.load`; a range that is none, of a field that cannot be searched, or beyond what the
-                field takes.
+            InputError: as `Recipe.load`; a malformed range, a field that cannot be searched, or a range with values
+                that the field does not accept.
         """
         path = find_recipe(source)
         return cls.of(read_tree(path, overrides or []), str(path))
 
     @classmethod
     def of(cls, tree: dict[str, Any], source: str) -> Space:
-        """The same from a mapping, as a YAML file holds it; ``source`` is named in errors."""
+        """Read a space from a mapping, as a YAML file holds it; ``source`` is named in errors."""
         written = dict(find_ranges(tree))
         for dotted in written:
             if dotted.split(".")[0] in FIXED or dotted in BUDGET:
@@ -92,7 +91,7 @@ class Space:
         space = cls(recipe, ranges or policy_ranges(recipe.policy))
         for dotted, r in ranges.items():
             for value in r.choices or [rounded(r.low, r), rounded(r.high, r)]:
-                space.with_values({dotted: value})  # raises where the field does not take it
+                space.with_values({dotted: value})  # raises InputError where the field does not accept it
         architectures = math.prod(len(r.choices) or math.inf for k, r in ranges.items() if k.startswith("model."))
         if architectures > CONTROLS:
             raise InputError(
@@ -125,15 +124,15 @@ class Space:
         return validate(Recipe, tree, f"recipe {self.recipe.name}")
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
-        """The values of a trial; numbers have three significant digits, so that a recipe reads well and repeats.
+        """Suggest the values of a trial; numbers have three significant digits, so that recipes are easy to read.
 
         Raises:
-            InputError: Optuna was given values of another kind for a field, in line or in a trial that it added.
+            InputError: the trial was enqueued, or added to the study, with values of another kind.
         """
         values: dict[str, Value] = {}
         for key, searched in self.ranges.items():
             try:
-                values[key] = rounded(trial._suggest(key, searched.distribution()), searched)
+                values[key] = rounded(searched.suggest(trial, key), searched)
             except ValueError as error:
                 reason = str(error).rstrip(".")
                 raise InputError(
@@ -143,35 +142,35 @@ class Space:
         return values
 
     def architecture(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """What names the control of these values: those of the network."""
+        """The values that belong to the network; trials that share them share a control."""
         return {key: values[key] for key in self.ranges if key.startswith("model.")}
 
     def architectures(self) -> list[dict[str, Value]]:
-        """All architectures that are searched; one without fields where the network is not."""
+        """All architectures of the space; one without fields where the network is not searched."""
         keys = [key for key in self.ranges if key.startswith("model.")]
         return [dict(zip(keys, row, strict=True)) for row in itertools.product(*(self.ranges[k].choices for k in keys))]
 
     def others(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Those of the values that are not of the policy."""
+        """The values that do not belong to the policy."""
         return {key: values[key] for key in self.ranges if key in values and not key.startswith("policy.")}
 
     def control(self, values: Mapping[str, Value]) -> Recipe:
-        """The recipe with these values, not augmented: it differs from them in the policy alone."""
+        """The recipe with these values and without augmentation, so that it differs in the policy alone."""
         return self.with_values(self.others(values)).control()
 
     def without_policy(self) -> Space:
-        """The search of a control: the recipe not augmented, and the ranges that are not of the policy."""
+        """The search space of a control: the recipe without augmentation, and the ranges outside of the policy."""
         return Space(self.recipe.control(), {k: r for k, r in self.ranges.items() if not k.startswith("policy.")})
 
     @property
     def searches_training(self) -> bool:
-        """Whether fields of training or optimizer are searched beside augmentation, which a control could have too."""
+        """Whether fields of training or optimizer, which a control has too, are searched beside augmentation."""
         others = any(key.split(".")[0] not in ("policy", "model") for key in self.ranges)
         augmented = any(key.startswith("policy.") for key in self.ranges) or not changes_nothing(self.recipe.policy)
         return others and augmented
 
     def preset(self, strength: float) -> dict[str, Value]:
-        """The recipe as it stands, but for the policy: every field at ``strength`` of the way to its strong end."""
+        """The values of the recipe, with every field of the policy at ``strength`` of the way to its strong end."""
         out: dict[str, Value] = {}
         for dotted, r in self.ranges.items():
             out[dotted] = r.default
@@ -182,7 +181,7 @@ class Space:
         return out
 
     def current(self) -> dict[str, Value] | None:
-        """The recipe as it stands; None where it lies outside of a range."""
+        """The values of the recipe; None where one lies outside of its range."""
         values = {key: r.default for key, r in self.ranges.items()}
         return values if all(values[key] in r for key, r in self.ranges.items()) else None
 
@@ -199,14 +198,14 @@ def policy_ranges(policy: Policy) -> dict[str, Range]:
 
 
 def rounded(value: Any, r: Range) -> Value:
-    """Three significant digits of a number, held within the range; what is chosen among stays as it is."""
+    """A number rounded to three significant digits within its range; choices and integers are not rounded."""
     if r.kind != "float":
         return value if r.kind == "choice" else int(value)
     return min(max(float(f"{value:.3g}"), r.low), r.high)
 
 
 def differences(mine: Space, other: Space) -> list[str]:
-    """What two spaces differ in, a phrase each."""
+    """Differences between two spaces, a phrase each."""
     words = []
     for key in sorted({*mine.ranges, *other.ranges}):
         a, b = other.ranges.get(key), mine.ranges.get(key)
@@ -248,7 +247,7 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
         raise InputError(f"{source}: {dotted}: expected whole ends of an int range, got {ends}")
     own, unit = _field(dotted)
     middle = math.sqrt(low * high) if log else (low + high) / 2
-    # A default of 0 is a field that is off: a recipe that names a range for it does not mean that.
+    # A default of 0 turns a field off, which a recipe with a range for it does not intend.
     fits = isinstance(own, (int, float)) and own and low <= own <= high
     start = float(own) if fits and own is not None else middle
     found = Range(kind="int" if whole else "float", low=low, high=high, log=log, default=0, unit=unit)
@@ -256,7 +255,7 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
 
 
 def _field(dotted: str) -> tuple[Value | None, str]:
-    """The default of a recipe's field and its unit, where it has them."""
+    """Default and unit of a field of a recipe, where it has them."""
     model: Any = Recipe
     field: Any = None
     for part in dotted.split("."):

@@ -1,4 +1,4 @@
-"""What follows the choice: where the response curve is taken, and the strengths of the dose-response."""
+"""After the choice: lengths and images of the response curve, strengths of the dose-response, and the conclusion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from augkit.tune.finals import CURVE_POINTS, TuneContext, dose_response
 
 
 class Recorded:
-    """Stands for a `TuneContext` that trains nothing and keeps what it was asked for."""
+    """A stand-in for `TuneContext` that records calls and trains nothing."""
 
     def __init__(self) -> None:
         self.trained: list[tuple[float, int, str]] = []
@@ -43,7 +43,7 @@ def chosen(strength: float, augmented: bool = True) -> Any:
     return SimpleNamespace(recipe=Recipe.model_validate(fields), **rest)
 
 
-def test_strengths_are_shares_of_the_policys_own() -> None:
+def test_dose_strengths_are_shares_of_the_strength_of_the_policy() -> None:
     tuning: Any = Recorded()
     found = dose_response(tuning, chosen(0.5))
     assert [(p.strength, p.report) for p in found[::4]] == [(0.0, "none"), (1.0, "strong")]
@@ -62,7 +62,9 @@ def test_the_curve_has_eight_lengths_up_to_the_largest_shift() -> None:
 
 
 @pytest.mark.parametrize("augmented", [True, False])
-def test_the_curve_is_taken_on_typical_images_alone(augmented: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_response_curve_is_measured_on_typical_images_alone(
+    augmented: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tuning: Any = Recorded()
     sets = {TYPICAL: "typical images", "blurred": "blurred images"}
     monkeypatch.setattr(conclusion, "open_test_sets", lambda dataset: sets)
@@ -72,16 +74,18 @@ def test_the_curve_is_taken_on_typical_images_alone(augmented: bool, monkeypatch
     for part in (best.finalist, best.plain, best.own):
         part.runs = [SimpleNamespace(seed=seed, of=part.name) for seed in (5, 6)]
     finalists: Any = {"control": best.plain, "trial3-control": best.own, "trial3": best.finalist}
-    judged = conclusion._judge(tuning, finalists, best, [])
+    tested = conclusion._measure(tuning, finalists, best, [])
     curves = [(run.of, run.seed, images) for run, images, curve in tuning.measured if curve]
     beside = "trial3-control" if augmented else "control"
     assert curves == [(name, seed, "typical images") for name in (beside, "trial3") for seed in (5, 6)]
-    assert judged.curves == dict.fromkeys(judged.curves, [{TYPICAL: "typical images curve"}] * 2)
+    assert tested.curves == dict.fromkeys(tested.curves, [{TYPICAL: "typical images curve"}] * 2)
     plain = [(run.of, run.seed, images) for run, images, curve in tuning.measured if not curve]
     assert plain == [(n, s, i) for n in finalists for s in (5, 6) for i in sets.values()]
 
 
-def test_what_still_changes_is_that_of_the_winner_on_typical_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conclusion_states_the_top1_change_of_the_chosen_recipe_on_typical_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def recipe(**fields: Any) -> Recipe:
         return Recipe.model_validate({"name": "x", "data": {"name": "digits"}, **fields})
 
@@ -96,8 +100,8 @@ def test_what_still_changes_is_that_of_the_winner_on_typical_images(monkeypatch:
     one = SimpleNamespace(recipe=plain)
     winner: Any = SimpleNamespace(recipe=best, augmented=True, plain=one, own=one, reference=one)
     monkeypatch.setattr(conclusion, "conclusion", lambda *args: "What augmentation did.")
-    judged: Any = SimpleNamespace(carried={})
-    text = conclusion._conclusion(tuning, winner, judged, table, {"both": more})
+    tested: Any = SimpleNamespace(carried={})
+    text = conclusion._conclusion(tuning, winner, tested, table, {"both": more})
     assert text.startswith("Chosen: shift (max_pixels 2, p 1), with optim.lr 0.5 instead of ")
     assert "still changes for 30.0 % [30.0, 30.0] of pairs" in text
     assert text.endswith("both with seeds 1, 2.")

@@ -1,4 +1,4 @@
-"""What a search credits to augmentation: nothing where there is none, and nothing that other fields have done."""
+"""Effects credited to augmentation: none without augmentation, and none of other fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tuned(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) ->
     return json.loads((folder / "results.json").read_text()), " ".join(out.out.split())
 
 
-def test_a_search_without_augmentation_claims_none(
+def test_a_search_without_augmentation_credits_it_with_nothing(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, printed = tuned([plain, SMOOTHING, "--trials", "4"], tmp_path / "t", capsys)
@@ -56,7 +56,7 @@ def test_a_search_without_augmentation_claims_none(
     assert names == ["augkit"]  # nothing is augmented, so there is no control to search
 
 
-def test_other_fields_are_told_from_augmentation(
+def test_effects_of_other_fields_are_separated_from_augmentation(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "t"
@@ -84,7 +84,7 @@ def test_other_fields_are_told_from_augmentation(
     assert "both with seeds 1, 2." in results["conclusion"]
 
 
-def test_the_control_is_not_searched_where_that_is_not_wanted(
+def test_the_control_is_not_searched_with_no_tune_control(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "t"
@@ -124,7 +124,7 @@ def test_a_control_differs_in_the_policy_alone() -> None:
         ({"model": {"downsample": {"choice": ["maxpool", "blurpool"]}}, "policy": {"shift": {}}}, False),
     ],
 )
-def test_the_control_is_searched_where_it_could_gain(fields: dict[str, Any], twice: bool) -> None:
+def test_the_control_is_searched_where_fields_of_its_own_are_searched(fields: dict[str, Any], twice: bool) -> None:
     assert space_of(**fields).searches_training == twice
 
 

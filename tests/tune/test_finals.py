@@ -1,11 +1,10 @@
-"""Who wins among the retrained trials: luck does not, since the lower ends of intervals decide."""
+"""Choosing among the retrained trials, by the lower ends of intervals, and the final runs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +12,24 @@ import pytest
 from augkit.invariance import Estimate
 from augkit.invariance.learned import AGREEING, InvarianceComparison
 from augkit.train.recipe import Recipe
-from augkit.tune.finals import CURVE_POINTS, STRENGTHS, Chosen, Finalist, TuneContext, dose_response, retrain
+from augkit.tune.finals import CURVE_POINTS, STRENGTHS, Choice, Finalist, TuneContext, dose_response, retrain
 from augkit.tune.goal import Goal
-from augkit.tune.selection import decide
+from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Range, Space
 
 NAN = float("nan")
 
 
-def row(number: int | None, accuracy: tuple[float, float], learned: tuple[float, float] | None) -> dict[str, Any]:
+def row(
+    number: int | None,
+    accuracy: tuple[float, float],
+    learned: tuple[float, float] | None,
+    comparison: InvarianceComparison | None = None,
+) -> FinalistRow:
     def between(ends: tuple[float, float] | None) -> Estimate:
         return Estimate(NAN, NAN, NAN) if ends is None else Estimate(sum(ends) / 2, *ends)
 
-    return {"number": number, "accuracy": between(accuracy), "learned_invariance": between(learned)}
+    return FinalistRow(f"{number}", number, between(accuracy), between(learned), comparison=comparison)
 
 
 CONTROL = row(None, (0.94, 0.96), None)
@@ -42,45 +46,42 @@ UNDEFINED = row(4, (0.95, 0.97), None)
         (Goal(mode="accuracy", at_least=0.3), STEADY),
         (Goal(mode="accuracy", at_least=0.6), INACCURATE),
         (Goal(mode="accuracy", at_least=0.1), STEADY),
-        (Goal(mode="accuracy", at_least=0.85), INACCURATE),  # nobody is above it for certain: the nearest
+        (Goal(mode="accuracy", at_least=0.85), INACCURATE),  # no trial is above it for certain: the nearest
         (Goal(mode="invariance", at_least=0.925), STEADY),
         (Goal(mode="invariance", at_least=0.7), INACCURATE),
         (Goal(mode="invariance", at_least=0.99), UNDEFINED),
     ],
 )
-def test_the_lower_end_decides(goal: Goal, winner: dict[str, Any]) -> None:
+def test_the_finalist_with_the_highest_lower_end_is_chosen(goal: Goal, winner: FinalistRow) -> None:
     rows = [CONTROL, LUCKY, STEADY, INACCURATE, UNDEFINED]
     chosen, rule = decide(rows, goal)
     assert rows[chosen] is winner
     assert ("for certain; this one comes nearest" in rule) == (goal.at_least in (0.85, 0.99))
 
 
-def test_where_nobody_is_as_accurate_as_the_control_the_most_invariant_wins() -> None:
+def test_the_most_invariant_trial_is_chosen_where_none_is_as_accurate_as_the_control() -> None:
     assert decide([CONTROL, row(1, (0.5, 0.6), (0.1, 0.2)), row(2, (0.4, 0.5), (0.3, 0.4))], Goal())[0] == 2
 
 
-def test_a_tie_at_the_bar_is_not_clearly_lower() -> None:
-    """An interval that ends where the best one begins may be as accurate; one that ends below it is not."""
+def test_accuracy_is_clearly_lower_only_where_the_interval_ends_below_the_best_lower_end() -> None:
+    """An interval that ends where the best one begins counts as equally accurate; one that ends below it does not."""
     best = row(1, (0.90, 0.96), (0.1, 0.2))
     touches, below = row(2, (0.80, 0.90), (0.5, 0.6)), row(3, (0.80, 0.89), (0.8, 0.9))
     assert decide([best, touches, below], Goal())[0] == 1
     assert decide([best, below], Goal())[0] == 0
 
 
-def test_what_is_exactly_at_the_bound_is_safe() -> None:
+def test_a_lower_end_exactly_at_the_bound_satisfies_it() -> None:
     at, under = row(1, (0.5, 0.6), (0.3, 0.4)), row(2, (0.9, 0.95), (0.29, 0.6))
     chosen, rule = decide([at, under], Goal(mode="accuracy", at_least=0.3))
     assert chosen == 0
     assert "for certain; this one" not in rule
 
 
-def test_a_disputed_trial_wins_only_where_all_are() -> None:
+def test_a_trial_with_disputed_invariance_is_chosen_only_where_all_are_disputed() -> None:
     by = dict.fromkeys(AGREEING, Estimate(0.9, 0.8, 0.95))
-    disputed = {
-        **row(1, (0.9, 0.95), (0.8, 0.95)),
-        "comparison": InvarianceComparison("disputed", by, ("top1_change",)),
-    }
-    agreed = {**row(2, (0.9, 0.95), (0.1, 0.2)), "comparison": InvarianceComparison("more", by)}
+    disputed = row(1, (0.9, 0.95), (0.8, 0.95), InvarianceComparison("disputed", by, ("top1_change",)))
+    agreed = row(2, (0.9, 0.95), (0.1, 0.2), InvarianceComparison("more", by))
     assert decide([disputed, agreed], Goal())[0] == 1
     assert decide([disputed], Goal())[0] == 0
 
@@ -93,7 +94,7 @@ def tuning(tiny: Recipe, tmp_path: Path) -> TuneContext:
     return made
 
 
-def test_final_seeds_are_others_than_that_of_the_search(tuning: TuneContext) -> None:
+def test_final_runs_use_seeds_that_the_search_did_not_use(tuning: TuneContext) -> None:
     assert len(set(tuning.final_seeds)) == tuning.seeds
     assert tuning.recipe.seed not in tuning.final_seeds
     assert tuning.final_seeds == list(range(tuning.recipe.seed + 1, tuning.recipe.seed + 4))
@@ -106,8 +107,10 @@ def test_the_response_curve_ends_at_the_longest_shift_in_equal_steps(tuning: Tun
     assert np.diff(lengths) == pytest.approx(lengths[-1] / CURVE_POINTS)
 
 
-def test_the_work_ahead_counts_every_network(tuning: TuneContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summed network by network, where measuring costs 1 an image and 100 a length."""
+def test_the_progress_bar_counts_training_and_measuring_of_every_network(
+    tuning: TuneContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a sum over networks, with a cost of 1 per image and 100 per length."""
     monkeypatch.setattr(
         "augkit.tune.finals.measuring_cost", lambda recipe, images, train, lengths=0: images + 100 * lengths
     )
@@ -124,8 +127,10 @@ def test_the_work_ahead_counts_every_network(tuning: TuneContext, monkeypatch: p
 
 
 @pytest.mark.parametrize("own_strength", [1.0, 0.5])
-def test_doses_are_shares_of_the_winners_own_strength(tuning: TuneContext, own_strength: float, tmp_path: Path) -> None:
-    """Between no augmentation and the winner as it is, each trained with the strength that its share makes."""
+def test_dose_strengths_are_shares_of_the_chosen_strength(
+    tuning: TuneContext, own_strength: float, tmp_path: Path
+) -> None:
+    """From no augmentation to the chosen policy; each network is trained with its share of the strength."""
     trained: list[Recipe] = []
     tuning.phases, tuning.folder = {}, tmp_path
     tuning.display = SimpleNamespace(stage=lambda text: None)  # type: ignore[assignment]
@@ -134,15 +139,15 @@ def test_doses_are_shares_of_the_winners_own_strength(tuning: TuneContext, own_s
     policy = tuning.recipe.policy.model_copy(update={"strength": own_strength})
     winner = Finalist("w", tuning.recipe.replaced(policy=policy), [], ["strong"])  # type: ignore[list-item]
     plain = Finalist("p", tuning.recipe.control(), [], ["none"])  # type: ignore[list-item]
-    doses = dose_response(tuning, Chosen(winner, plain, plain, plain, "", []))
+    doses = dose_response(tuning, Choice(winner, plain, plain, plain, "", []))
     assert [dose.strength for dose in doses] == [0.0, *STRENGTHS, 1.0]
     assert [dose.report for dose in doses] == ["none", "between", "between", "between", "strong"]
     assert [recipe.policy.strength / own_strength for recipe in trained] == pytest.approx(list(STRENGTHS))
-    assert dose_response(tuning, Chosen(plain, plain, plain, plain, "", [])) == []
+    assert dose_response(tuning, Choice(plain, plain, plain, plain, "", [])) == []
 
 
-def test_what_is_the_same_recipe_is_trained_once(tuning: TuneContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Controls are named after what they were made for, and equal ones are one; every trial finds its own."""
+def test_equal_recipes_are_trained_once(tuning: TuneContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal controls are one finalist, and every trial refers to its own control."""
     lr = Range(low=0.01, high=1.0, log=True, default=0.1)
     shift = Range(low=0.0, high=4.0, default=1.0)
     tuning.space = Space(tuning.recipe, {"optim.lr": lr, "policy.shift.max_pixels": shift})

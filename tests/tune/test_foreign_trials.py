@@ -15,7 +15,7 @@ from augkit.core.errors import InputError
 from augkit.core.jobs.storage import open_storage
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
-from augkit.tune.results import outcome, search_cost
+from augkit.tune.results import search_cost, search_results
 
 GOALS = [Goal(), Goal(mode="accuracy", at_least=0.2), Goal(mode="invariance", at_least=0.5)]
 
@@ -85,9 +85,9 @@ def test_trials_that_augkit_did_not_run_are_left_out(goal: Goal, add: Any, tmp_p
     done = optuna_study.completed(study)
     assert len(optuna_study.finished(study)) == 6
     assert len(selection.candidates(done, goal, CONTROL["accuracy"], 100, 2)) in (1, 2)  # type: ignore[arg-type]
-    rows = outcome(study, terms)["trials"]
-    assert not {trial.number for trial in foreign} & {row["number"] for row in rows}
-    assert search_cost(study, terms)["trials"] == 6
+    rows = search_results(study, terms).trials
+    assert not {trial.number for trial in foreign} & {row.number for row in rows}
+    assert search_cost(study, terms).trials == 6
 
 
 def test_one_that_was_in_line_and_told_by_optuna_is_left_out(tmp_path: Path) -> None:

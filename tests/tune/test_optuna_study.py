@@ -23,7 +23,7 @@ from augkit.core.jobs.worker import WorkerEvents
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
-from augkit.tune.results import outcome, search_cost
+from augkit.tune.results import search_cost, search_results
 from augkit.tune.trial import TrialWorker
 
 
@@ -174,8 +174,8 @@ def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
     assert twins[1].user_attrs["same_as"] == twins[0].number
     assert twins[0].values == twins[1].values
     assert worker.trained == 1 + 4
-    assert search_cost(worker.study, worker.terms)["answered_from_the_study"] == 1
-    assert search_cost(worker.study, worker.terms)["epochs_saved"] == 4
+    assert search_cost(worker.study, worker.terms).answered_from_the_study == 1
+    assert search_cost(worker.study, worker.terms).epochs_saved == 4
 
 
 def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
     worker.run()
     assert len(optuna_study.finished(worker.study)) == 40
     cost = search_cost(worker.study, worker.terms)
-    assert cost["pruned"] > 5
-    assert cost["epochs_saved"] > 20
+    assert cost.pruned > 5
+    assert cost.epochs_saved > 20
     for trial in optuna_study.finished(worker.study):
         if trial.state == TrialState.PRUNED:
             assert min(trial.intermediate_values) == 1
@@ -193,12 +193,10 @@ def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
     best = selection.candidates(optuna_study.completed(worker.study), goal, 0.94, 1_000, 3)
     assert all(trial.user_attrs["learned_invariance"] >= 0.3 for trial in best)
     assert best[0].user_attrs["values"]["policy.rescale.max_factor"] < 1.1
-    held = outcome(worker.study, worker.terms)
-    assert {row["state"] for row in held["trials"]} == {"complete", "pruned"}
+    held = search_results(worker.study, worker.terms)
+    assert {row.state for row in held.trials} == {"complete", "pruned"}
     assert all(
-        row["feasible"] == (row["learned_invariance"] >= 0.3)
-        for row in held["trials"][1:]
-        if row["learned_invariance"] is not None
+        row.feasible == (row.learned_invariance >= 0.3) for row in held.trials[1:] if row.learned_invariance is not None
     )
 
 
@@ -227,8 +225,8 @@ def test_every_architecture_has_one_control(tmp_path: Path) -> None:
     worker.run()
     keys = [key for key in worker.study.user_attrs if key.startswith("control")]
     assert len(keys) == 2
-    assert worker.trained == 12 - search_cost(worker.study, worker.terms)["answered_from_the_study"]
-    assert sum(row["control"] for row in outcome(worker.study, worker.terms)["trials"]) == 2
+    assert worker.trained == 12 - search_cost(worker.study, worker.terms).answered_from_the_study
+    assert sum(row.control for row in search_results(worker.study, worker.terms).trials) == 2
 
 
 def test_a_control_outside_of_the_space_is_no_trial(tmp_path: Path) -> None:
@@ -240,7 +238,7 @@ def test_a_control_outside_of_the_space_is_no_trial(tmp_path: Path) -> None:
     worker.run()
     assert worker.study.trials[0].state == TrialState.FAIL
     assert len(optuna_study.completed(worker.study)) == 3
-    assert outcome(worker.study, worker.terms)["trials"][0]["control"]
+    assert search_results(worker.study, worker.terms).trials[0].control
 
 
 def test_failed_trials_do_not_count_and_three_in_a_row_stop(tmp_path: Path) -> None:
@@ -256,7 +254,7 @@ def test_failed_trials_do_not_count_and_three_in_a_row_stop(tmp_path: Path) -> N
     worker = open_toy(tmp_path / "j", terms, 4, kind=Failing)
     worker.run()
     assert len(optuna_study.completed(worker.study)) == 4
-    assert search_cost(worker.study, terms)["failed"] == 1
+    assert search_cost(worker.study, terms).failed == 1
     again = open_toy(tmp_path / "j", terms, 5, join=True, kind=Failing)
     again.fails = ()
     with pytest.raises(RunError, match=r"three trials failed in a row.*nan"):

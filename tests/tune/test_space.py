@@ -29,7 +29,7 @@ def load(*overrides: str) -> Space:
     return Space.load("mnist5k", list(overrides))
 
 
-def test_ranges_are_read_with_their_units_and_defaults() -> None:
+def test_ranges_are_parsed_with_their_units_and_defaults() -> None:
     space = load(*WRITTEN)
     told = {key: (str(r), r.default, r.unit) for key, r in space.ranges.items()}
     assert told == {
@@ -77,7 +77,7 @@ def test_presets_go_from_weak_to_strong() -> None:
 
 @given(st.data())
 @settings(max_examples=40, deadline=None)
-def test_whatever_is_suggested_is_a_recipe_and_repeats(data: st.DataObject) -> None:
+def test_suggested_values_make_a_valid_recipe_and_are_reproducible(data: st.DataObject) -> None:
     space = load(*WRITTEN)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=data.draw(st.integers(0, 10_000))))
     trial = study.ask()
@@ -85,13 +85,14 @@ def test_whatever_is_suggested_is_a_recipe_and_repeats(data: st.DataObject) -> N
     recipe = space.with_values(values)
     assert recipe.optim.lr == values["optim.lr"]
     assert recipe.model.downsample == values["model.downsample"]
+    assert {key: rounded(value, space.ranges[key]) for key, value in trial.params.items()} == values
     for key, value in values.items():
         assert value in space.ranges[key]
         assert rounded(value, space.ranges[key]) == value
 
 
 @given(st.floats(0.001, 1000), st.floats(1.01, 1000), st.floats(0, 1))
-def test_rounding_stays_within_and_near(low: float, span: float, share: float) -> None:
+def test_rounded_values_stay_within_the_range_and_near_the_value(low: float, span: float, share: float) -> None:
     r = Range(low=low, high=low * span, default=low)
     value = low + share * (r.high - low)
     out = rounded(value, r)
@@ -131,12 +132,12 @@ def test_numbers_with_an_exponent_and_no_point_are_ends_of_a_range() -> None:
     assert space.with_values({"train.batch_size": space.ranges["train.batch_size"].choices[1]}).train.batch_size == 20
 
 
-def test_a_recipe_with_ranges_is_not_trained_by_chance() -> None:
+def test_a_recipe_with_ranges_is_refused_by_train() -> None:
     with pytest.raises(InputError, match=r"optim.lr is a range, .*; here give a value: optim.lr="):
         Recipe.load("mnist5k", ["optim.lr={search: [0, 1]}"])
 
 
-def test_differences_are_named() -> None:
+def test_differences_between_two_spaces_are_listed() -> None:
     one, two = load("optim.lr={search: [0.01, 1]}"), load("optim.lr={search: [0.01, 2]}", "train.epochs=3")
     assert differences(two, one) == [
         "optim.lr was [0.01, 1], is [0.01, 2]",
@@ -167,7 +168,7 @@ def test_ranges_from_a_file(tmp_path: Path) -> None:
     assert list(Space.load(file).ranges) == ["policy.shift.max_pixels"]
 
 
-def test_at_most_as_many_architectures_as_get_a_control() -> None:
+def test_a_space_has_at_most_as_many_architectures_as_controls() -> None:
     def choices(count: int) -> str:
         return f"model.width={{choice: [{', '.join(str(8 * (k + 1)) for k in range(count))}]}}"
 
@@ -180,7 +181,7 @@ def test_at_most_as_many_architectures_as_get_a_control() -> None:
 
 
 @pytest.mark.parametrize(("default", "inside"), [(0.5, True), (1.0, True), (4.0, True), (0.4, False), (4.1, False)])
-def test_the_recipe_as_it_stands_lies_within_closed_ranges(default: float, inside: bool) -> None:
+def test_ranges_include_their_ends(default: float, inside: bool) -> None:
     ranges = {
         "policy.shift.max_pixels": Range(low=0.5, high=4.0, default=default),
         "optim.lr": Range(low=0.1, high=1.0, default=0.2),
@@ -247,7 +248,7 @@ def test_an_op_that_is_never_drawn_changes_nothing(policy: dict[str, Any], p: fl
         (("policy.shift.max_pixels", "model.width"), {}, False),
     ],
 )
-def test_training_is_searched_beside_augmentation(
+def test_a_space_reports_whether_training_is_searched_beside_augmentation(
     keys: tuple[str, ...], policy: dict[str, Any], searched: bool
 ) -> None:
     ranges = {key: Range(low=0.1, high=1.0, default=0.5) for key in keys}

@@ -1,4 +1,4 @@
-"""A search on images whose labels forgive a shift and nothing else raises shift, and leaves rescale and crop weak."""
+"""On images whose labels are invariant to shifts alone, a search raises shift and leaves rescale and crop weak."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def blobs(tmp_path: Path) -> Path:
     return tmp_path / "blobs"
 
 
-def test_only_what_labels_forgive_is_raised(blobs: Path, tmp_path: Path) -> None:
+def test_the_search_raises_only_the_op_that_labels_are_invariant_to(blobs: Path, tmp_path: Path) -> None:
     recipe: dict[str, Any] = {
         "name": "blobs",
         "data": {"name": f"folder:{blobs}", "channels": 1, "canvas": 36, "workers": 0},

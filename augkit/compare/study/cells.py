@@ -25,7 +25,14 @@ from torch import nn
 
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
 from augkit.compare.study.effects import NO_NETWORK, MissingError, probe_measure
-from augkit.compare.study.measurements import ANSWERS, Columns, image_sets, read, read_accuracy, read_probe
+from augkit.compare.study.measurements import (
+    ANSWERS,
+    Columns,
+    image_sets,
+    measure_accuracy,
+    measure_network,
+    measure_probe,
+)
 from augkit.compare.study.schema import Measure, Study, StudyArm
 from augkit.core.errors import InputError
 from augkit.core.files import write
@@ -147,7 +154,7 @@ class CellStore:
         for name, measure in cell.measures.items():
             if isinstance(measure, Measure):
                 try:
-                    read(model, arm.recipe, measure.model_copy(update={"pairs": 1}), sets, self.device)
+                    measure_network(model, arm.recipe, measure.model_copy(update={"pairs": 1}), sets, self.device)
                 except MissingError:
                     continue  # said again where the claim is answered
                 except InputError as error:
@@ -257,13 +264,13 @@ class CellStore:
     def _take(self, cell: Cell, measure: Measure | Part, model: nn.Module | None) -> Columns:
         recipe, sets = cell.arm.recipe, self.image_sets(cell.arm)
         if isinstance(measure, Part):
-            return read_probe(measure, model, recipe, sets[measure.sets[0]], self.device, cell.seed)
+            return measure_probe(measure, model, recipe, sets[measure.sets[0]], self.device, cell.seed)
         assert model is not None
         if cell.arm.task == "locate":
-            return read_accuracy(model, recipe, sets[TYPICAL], self.device)
+            return measure_accuracy(model, recipe, sets[TYPICAL], self.device)
         limit = measure.limit or self.study.images
         few = {name: _first(images, limit) for name, images in sets.items()}
-        return read(model, recipe, measure, few, self.device)
+        return measure_network(model, recipe, measure, few, self.device)
 
     def image_sets(self, arm: StudyArm) -> dict[str, Images]:
         """The test images of an arm and their atypical versions, by name."""

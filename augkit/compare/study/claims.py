@@ -1,9 +1,9 @@
-"""A scientific claim as data: where it comes from, which numbers it is about, and what it predicts of them.
+"""A scientific claim as data: its source, the statistics that it is about, and its predictions.
 
-A claim has one part or several, each a statistic of some arms with a prediction. One of them is primary and gives the
-claim its verdict; of the others it is only told how many hold. A part that is a *check* is an identity, which holds by
-construction: it is tested, and counts in no verdict. What the statistics
-are, and in which unit, stands in `STATISTICS`; how they are computed in `augkit.compare.study.effects`.
+A claim has one part or several; a part is a statistic of some arms with a prediction. The primary part (the primary
+endpoint) gives the claim its verdict; of the others, the number that hold is reported. A part that is a *check* is an
+identity, which holds by construction: it is tested, and counts in no verdict. `STATISTICS` lists the statistics with
+their units; `augkit.compare.study.effects` computes them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FOUR = ("arm", "control", "beside", "beside_control")
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number that a claim can be about; ``needs`` must be given in a part, ``takes`` may be."""
+    """A statistic that a part can be about: its unit, and the fields of a part that it needs and allows."""
 
     unit: str
     needs: tuple[str, ...]
-    takes: tuple[str, ...] = ()
+    allows: tuple[str, ...] = ()
 
 
 _V = ("metric", "measure", "images")
@@ -55,7 +55,7 @@ ROLES = ("arm", "control", "beside", "beside_control")
 
 
 class Prediction(Data):
-    """What is predicted of a number.
+    """A prediction of the value of a statistic.
 
     ``positive``: above the margin. ``negative``: below minus the margin. ``zero``: within the margin on both sides
     (two one-sided tests, Schuirmann 1987). ``above`` and ``below``: on that side of the margin, which may be negative,
@@ -75,7 +75,7 @@ class Prediction(Data):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between which values the number is predicted to lie."""
+        """Interval in which the value is predicted to lie."""
         return {
             "positive": (self.margin, math.inf),
             "negative": (-math.inf, -self.margin),
@@ -97,9 +97,9 @@ class Prediction(Data):
 
 
 class Part(Data):
-    """One statistic of one contrast, and what is predicted of it."""
+    """One statistic of one contrast, with a prediction."""
 
-    label: str = Field("", description="what this part says, for tables")
+    label: str = Field("", description="in words, for tables")
     statistic: str = Field(description=", ".join(STATISTICS))
     arm: str | None = Field(None, description="the treated arm")
     control: str | None = Field(None, description="what it is compared with")
@@ -136,9 +136,9 @@ class Part(Data):
         if self.primary and (self.check or self.prediction.sign == "describe"):
             raise ValueError("a primary part that predicts something and is no check")
         for field in self.model_fields_set - always:
-            if field not in (*known.needs, *known.takes) and getattr(self, field) is not None:
+            if field not in (*known.needs, *known.allows) and getattr(self, field) is not None:
                 raise ValueError(
-                    f"no '{field}' with {self.statistic}; it has {', '.join((*known.needs, *known.takes))}"
+                    f"no '{field}' with {self.statistic}; it has {', '.join((*known.needs, *known.allows))}"
                 )
         missing = [field for field in known.needs if not getattr(self, field)]
         if missing:
@@ -152,13 +152,13 @@ class Part(Data):
 
     @property
     def names(self) -> list[str]:
-        """All arms that this part is about, each once, in order."""
+        """Names of all arms of this part, each once, in order."""
         found: list[str | None] = [getattr(self, role) for role in ROLES]
         return list(dict.fromkeys(name for name in (*found, *(self.arms or ())) if name is not None))
 
     @property
     def of_unit(self) -> str:
-        """Unit of the number."""
+        """Unit of the statistic."""
         if self.unit is not None:
             return self.unit
         if self.statistic == "variability" and self.metric != DEFAULT:
@@ -179,7 +179,7 @@ class Claim(Data):
 
     id: int | str = Field(description="for references and anchors")
     name: str = Field(min_length=1, description="a few words")
-    claim: str = Field(min_length=1, description="the sentence that is put to the test")
+    claim: str = Field(min_length=1, description="the sentence that is tested")
     source: str = Field(min_length=1, description="paper, section, address")
     parts: list[Part] = Field(min_length=1, description="the primary one gives the verdict")
 
@@ -200,14 +200,14 @@ class Claim(Data):
 
     @property
     def primary(self) -> int | None:
-        """Which part gives the verdict; None of a claim that is a check, or that predicts nothing."""
+        """Index of the part that gives the verdict; None for a check, and for a claim without predictions."""
         named = [k for k, part in enumerate(self.parts) if part.primary]
         tested = [k for k, part in enumerate(self.parts) if not part.check and part.prediction.sign != "describe"]
         return next(iter(named + tested), None)
 
     @property
     def is_check(self) -> bool:
-        """Whether all that it predicts are identities."""
+        """Whether all of its predictions are identities."""
         return self.primary is None and any(part.check for part in self.parts)
 
     @property
@@ -219,7 +219,7 @@ class Claim(Data):
 def check_references(
     claims: list[Claim], arms: list[str], measures: dict[str, list[str]], source: str, lengths: dict[str, list[float]]
 ) -> None:
-    """Raise InputError where a claim names an arm, a measure, an image set or a length that the study has not.
+    """Raise InputError where a claim names an arm, a measure, an image set or a length that the study does not have.
 
     Args:
         claims: of the study.

@@ -1,8 +1,8 @@
-"""The numbers that claims are about, each with its error over seeds and images: paired, on the scale it is tested on.
+"""Effects that claims are about, each with its error over seeds and images: paired, on the scale of the test.
 
-Every number is a function of means over images of per-image columns, resampled by `augkit.invariance.bootstrap`: the
-same resample of images in every arm, so that what arms share cancels; it is computed for every training seed and then
-averaged over these. Variability V is compared on a log scale. Learned and architectural invariance, ``1 - V / V0``,
+Every effect is a function of means over images of per-image columns, resampled by `augkit.invariance.bootstrap`: the
+same resample of images in every arm, so that what arms share cancels; it is computed for every training seed, then
+averaged over seeds. Variability V is compared on a log scale. Learned and architectural invariance, ``1 - V / V0``,
 are tested as ``-log(V / V0)`` and shown as shares.
 """
 
@@ -49,7 +49,7 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Effect:
-    """A number of every seed with its replicates over images, and the number of images behind it."""
+    """An effect for every seed, with its replicates over images and the number of images behind it."""
 
     seeds: PerSeed
     n_images: int
@@ -69,14 +69,14 @@ class Effect:
         return self.replicates.estimate()
 
     def decide(self, bounds: Bounds) -> Decision:
-        """How far it speaks for lying within ``bounds``."""
+        """Test whether the effect lies within ``bounds``."""
         if self.replicates.seeds == 1 and self.replicates.error()[0] > 0:
-            return Decision(1.0, 1.0)  # one seed says nothing about others
+            return Decision(1.0, 1.0)  # one seed carries no information about the spread between seeds
         return decide(self.replicates.value, *self.replicates.error(), bounds)
 
 
 def combine_effects(function: Callable[..., np.ndarray], *effects: Effect) -> Effect:
-    """An effect made of others, replicate by replicate and seed by seed."""
+    """Combine effects into one, replicate by replicate and seed by seed."""
     parts = combine_seeds(function, *(effect.seeds for effect in effects))
     return Effect(parts, min(effect.n_images for effect in effects))
 
@@ -87,7 +87,7 @@ class MissingError(Exception):
 
 @dataclass
 class ColumnTable:
-    """Columns of all runs, as means with replicates; ``seeds`` are those that all arms in question have.
+    """Columns of all runs, as means with replicates; ``seeds`` are those that all compared arms have.
 
     Attributes:
         columns: by arm, seed and measure.
@@ -127,8 +127,8 @@ class ColumnTable:
     def runs(self, arm: str, measure: str, images: str, needs: Sequence[str], at: float | None = None) -> list[Run]:
         """Statistics ``(N, F)`` by name, of every seed.
 
-        On the response curve an image has two views, of which JS is what they say about the shift; what the answers
-        say in all is taken from the pairs.
+        On the response curve an image has two views, whose JS is their shift information; the entropy of predictions
+        is taken from the pairs of displacements.
         """
         of_curve = {} if at is None else {name: f"{name}@{at:g}" for name in CURVE_STATISTICS.values()}
         if at is not None:
@@ -145,8 +145,11 @@ class ColumnTable:
         whole = torch.from_numpy(np.atleast_1d(np.asarray(values, dtype=np.float64)))
         return whole[:, None] if whole.ndim == 1 else whole
 
-    def unsaid(self, arm: str, measure: str, images: str) -> str:
-        """Why an arm says too little about atypical images, as `augkit.invariance.unsaid`; empty where it does not."""
+    def why_undefined(self, arm: str, measure: str, images: str) -> str:
+        """Why the predictions of an arm carry too little information about atypical images; empty where they do not.
+
+        As `augkit.invariance.unsaid`.
+        """
         needs = METRICS["information"].needs
         if images == TYPICAL:
             return ""
@@ -156,18 +159,22 @@ class ColumnTable:
             return ""
 
     def average(self, part: Part, make: Callable[[str], Effect]) -> Effect:
-        """The mean of ``make`` over the part's image sets; those of which it is undefined are left out."""
+        """The mean of ``make`` over the image sets of the part for which it is defined."""
         effects = [make(images) for images in part.sets]
         effects = [effect for effect in effects if math.isfinite(effect.replicates.value)] or effects
         return effects[0] if len(effects) == 1 else combine_effects(lambda *values: np.mean(values, axis=0), *effects)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a part found.
+class PartEffect:
+    """The effect that a part of a claim is about.
 
-    ``effect`` is on the scale of the test, on which the prediction is ``bounds``; ``shown`` is for people. ``dissent``
-    are variabilities by which the number has another sign, so that none is believed; ``reason`` is why it is undefined.
+    Attributes:
+        effect: on the scale of the test.
+        bounds: of the prediction, on the same scale.
+        shown: estimate for people.
+        dissent: variabilities by which the effect has another sign; then no test is decided.
+        reason: why the effect is undefined, or which image sets were left out.
     """
 
     effect: Effect
@@ -178,11 +185,11 @@ class Found:
 
     @property
     def decision(self) -> Decision:
-        """For and against the prediction."""
+        """Of the test of the prediction."""
         return Decision(1.0, 1.0) if self.dissent else self.effect.decide(self.bounds)
 
 
-def statistic(view: ColumnTable, part: Part) -> Found:
+def statistic(view: ColumnTable, part: Part) -> PartEffect:
     """Compute a part of a claim.
 
     Raises:
@@ -193,16 +200,16 @@ def statistic(view: ColumnTable, part: Part) -> Found:
     dissent = _dissent(view, part, effect)
     reason = _reason(view, part) if part.statistic in OF_RATIOS else ""
     if part.statistic not in AS_SHARES:
-        return Found(effect, part.prediction.bounds, effect.estimate(), dissent, reason)
+        return PartEffect(effect, part.prediction.bounds, effect.estimate(), dissent, reason)
     shown = effect.estimate()
     if shown.defined:
         shown = Estimate(*(1 - math.exp(-bound) for bound in (shown.value, shown.low, shown.high)))
     low, high = (_log_share(bound) for bound in part.prediction.bounds)
-    return Found(effect, (low, high), shown if shown.defined else UNDEFINED, dissent, reason)
+    return PartEffect(effect, (low, high), shown if shown.defined else UNDEFINED, dissent, reason)
 
 
 def _dissent(view: ColumnTable, part: Part, effect: Effect) -> tuple[str, ...]:
-    """By which variabilities a contrast has another sign; those that were not measured say nothing."""
+    """Variabilities by which a contrast has another sign, among those that were measured."""
     if part.statistic not in CONTRASTS or part.metric != DEFAULT:
         return ()
     found = []
@@ -219,11 +226,11 @@ def _dissent(view: ColumnTable, part: Part, effect: Effect) -> tuple[str, ...]:
 
 
 def _reason(view: ColumnTable, part: Part) -> str:
-    said = {
-        images: next(filter(None, (view.unsaid(a, part.measure, images) for a in part.names)), "")
+    reasons = {
+        images: next(filter(None, (view.why_undefined(arm, part.measure, images) for arm in part.names)), "")
         for images in part.sets
     }
-    return "; ".join(f"left out: {images}, {words}" for images, words in said.items() if words)
+    return "; ".join(f"left out: {images}, {words}" for images, words in reasons.items() if words)
 
 
 def _log_share(share: float) -> float:
@@ -245,7 +252,7 @@ def _log_ratio(view: ColumnTable, part: Part, pair: tuple[str | None, str | None
         run = view.runs(control, measure, images, METRICS[part.metric].needs[:1])[0]
         half = half_an_answer(part.metric, run, view.pairs.get(measure, 1))
     found = log_ratio(v, v0, quiet=rounding(part.metric, "float32"), half=half)
-    if found is None or any(view.unsaid(name, measure, images) for name in (arm, control)):
+    if found is None or any(view.why_undefined(name, measure, images) for name in (arm, control)):
         found = PerSeed(np.full(len(v.values), math.nan), np.full(v.images.shape, math.nan), v.seed)
     return Effect(found, count)
 
@@ -282,7 +289,7 @@ def _interaction(view: ColumnTable, part: Part, images: str) -> Effect:
 def _slope(view: ColumnTable, part: Part, images: str) -> Effect:
     """Least squares of ``1 - V / V0`` on strength, over strengths above 0.
 
-    The control at strength 0 would turn any effect at all into a slope.
+    With the control at strength 0, any effect at all would be a slope.
     """
     arms = part.arms or []
     x = np.array([view.strengths[arm] for arm in arms])
@@ -342,18 +349,18 @@ def _probe(view: ColumnTable, part: Part, images: str) -> Effect:
     return found[0] if len(found) == 1 else combine_effects(np.subtract, *found)
 
 
-NO_NETWORK = "no-network"  # stands for the arm of a probe that brings its own network
+NO_NETWORK = "no-network"  # in place of an arm, for a probe with a network of its own
 
 
 def probe_measure(part: Part) -> str:
-    """Under which name a probe's numbers are kept."""
+    """Name under which the numbers of a probe are kept."""
     options = ",".join(f"{key}={value}" for key, value in sorted(part.options.items()))
     where = "" if part.sets == [TYPICAL] else f" on {', '.join(part.sets)}"
     return f"probe {part.probe}" + (f" ({options})" if options else "") + where
 
 
 AS_SHARES = frozenset({"learned_invariance", "architectural_invariance"})
-CONTRASTS = AS_SHARES | {"log_variability_ratio"}  # of two networks: by which variability must not matter to the sign
+CONTRASTS = AS_SHARES | {"log_variability_ratio"}  # of two networks: the sign must not depend on the variability
 OF_RATIOS = CONTRASTS | {"transfer_learned", "transfer_architectural", "interaction", "slope"}
 COMPUTE: dict[str, Callable[[ColumnTable, Part, str], Effect]] = {
     "variability": _variability,

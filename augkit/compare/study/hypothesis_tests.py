@@ -1,10 +1,10 @@
-"""From a number with its error to *supported*, *refuted* or *undetermined*.
+"""Test a prediction of an effect: *supported*, *refuted* or *undetermined*.
 
 Superiority is tested on both sides at 5 %, so that it agrees with the 95 % interval; equivalence ("about 0") by two
 one-sided tests at 5 % each (Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power
-approach"). A claim has the verdict of its primary part. Across the claims of a study p is corrected after Holm 1979, "A
-simple sequentially rejective multiple test procedure"; before that, for the looks that the study declared
-(`augkit.compare.study.sequential`).
+approach"). A claim has the verdict of its primary part. p-values of the claims of a study are
+corrected for interim analyses (`augkit.compare.study.sequential`), then for their number after Holm 1979, "A simple
+sequentially rejective multiple test procedure".
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ ALPHA = 0.05
 MOST_SEEDS = 1000
 SUPPORTED, REFUTED, UNDETERMINED, NOT_RUN = "supported", "refuted", "undetermined", "not run"
 HOLDS, FAILS = "holds", "fails"  # of a check
-SMALLEST_P = 1e-3  # below it p depends on tails that few seeds say nothing of
+REPORTED = "reported"  # of a part without a prediction
+SMALLEST_P = 1e-3  # a smaller p depends on tails that few seeds cannot show
 Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How far a number speaks for a prediction (``p_for``) and against it (``p_against``), each in [0, 1]."""
+    """p-values of the tests for a prediction (``p_for``) and against it (``p_against``), each in [0, 1]."""
 
     p_for: float
     p_against: float
@@ -37,7 +38,7 @@ class Decision:
 
     @property
     def p(self) -> float:
-        """Of what the number says more clearly."""
+        """The smaller of the two."""
         return min(self.p_for, self.p_against)
 
 
@@ -67,13 +68,13 @@ def tail(value: float, error: float, freedom: float) -> float:
 
 
 def decide(value: float, error: float, freedom: float, bounds: Bounds) -> Decision:
-    """Put a prediction to the test.
+    """Test a prediction.
 
     Args:
-        value: the number; NaN decides nothing.
-        error: its standard error, 0 for a number that is exact.
+        value: of the effect; NaN gives p-values of 1.
+        error: standard error, 0 for an exact number.
         freedom: degrees of freedom of Student's t.
-        bounds: between which values it is predicted to lie; two finite ones ask for equivalence.
+        bounds: of the prediction; two finite bounds are a test of equivalence.
     """
     low, high = bounds
     finite = [bound for bound in bounds if math.isfinite(bound)]
@@ -100,7 +101,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def power(effect: float, spread: float, seeds: int, bounds: Bounds, alpha: float = ALPHA) -> float:
-    """How likely a t test over ``seeds`` finds that a number lies within ``bounds``.
+    """Power of a t test over ``seeds`` of whether an effect lies within ``bounds``.
 
     Args:
         effect: the true mean over seeds.
@@ -123,23 +124,23 @@ def power(effect: float, spread: float, seeds: int, bounds: Bounds, alpha: float
             found.append(float(distance > 0))
             continue
         far = math.sqrt(seeds) * distance / spread
-        # Beyond 30 the noncentral t loses digits, and the power is 1 or 0 to all that anybody would print.
+        # Beyond 30 the noncentral t loses digits, and the power is 1 or 0 to all printed digits.
         exact = nct.sf(t.ppf(1 - level, freedom), freedom, far) if abs(far) < 30 else float(far > 0)
         found.append(float(np.nan_to_num(exact)))
     return max(0.0, sum(found) - (len(found) - 1)) if found else 0.0
 
 
 def seeds_needed(effects: Sequence[float], bounds: Bounds, wanted: float = 0.8, alpha: float = ALPHA) -> int | None:
-    """Seeds that would decide with probability ``wanted``, were the truth what these effects suggest.
+    """Number of seeds for a given power, if the true mean and spread are those of these effects.
 
     Args:
         effects: one per seed, at least two.
-        bounds: as in `decide`; where the mean lies outside, the question is how many seeds would refute.
+        bounds: as in `decide`; where the mean lies outside, the seeds that would refute the prediction.
         wanted: the power.
         alpha: as in `power`; lower where many claims are tested.
 
     Returns:
-        None where no number up to 1,000 would do, as for effects that lie on a bound.
+        None where no number up to 1,000 is enough, as for effects that lie on a bound.
     """
     found = np.asarray([value for value in effects if math.isfinite(value)])
     if len(found) < 2 or not any(math.isfinite(bound) for bound in bounds):

@@ -1,9 +1,9 @@
-"""Variability at equal accuracy: a better classifier is more consistent, so arms are also compared as if alike.
+"""Variability at equal accuracy: a more accurate network is more consistent, so arms are compared without that effect.
 
-Along its training a network passes through all accuracies up to its last one. Two networks of one seed are compared
-where each of them first reached the lower of their two best accuracies. Nothing is extrapolated, and nothing is
-regressed: within an arm the accuracies of finished networks differ by noise alone. Only typical images are compared so;
-what a network answers to others is no matter of its accuracy on these.
+During training a network passes through all accuracies up to its best one. Two networks of one seed are compared where
+each first reached the lower of their two best accuracies, without extrapolation and without a regression over finished
+networks, whose accuracies differ within an arm by noise alone. This is done for typical images only, as accuracy on
+them does not determine the predictions for others.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def log_ratio_at_equal_accuracy(
     """``log(V / V0)`` at the highest accuracy that both networks of a seed reached, the mean over seeds.
 
     Args:
-        paths: by arm and seed.
-        arm, control: what is compared.
+        paths: accuracy and variability along training, by arm and seed.
+        arm, control: names of the arms.
         seeds: that both have.
 
     Returns:

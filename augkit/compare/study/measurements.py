@@ -1,4 +1,4 @@
-"""What is measured of a trained network for a study, as compact columns: one number per image, by set and statistic.
+"""Measure a trained network for a study, as compact columns: one number per image, by image set and statistic.
 
 A column is named ``image set|statistic``, and ``image set|statistic@length`` on the response curve. Displacements are
 drawn per image from a fixed seed, so that all arms and seeds see the same images under the same displacements, and
@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ from augkit.train.evaluate import inference, labelled_batches, log_probabilities
 from augkit.train.recipe import Recipe
 
 Columns = dict[str, np.ndarray]
-ANSWERS = "log_probabilities"  # (images, views, classes) float16, so that a new measure needs no forward pass
-FLIPS, KEPT_FLIPS = "flips", 3  # the worst of them, as JSON
-LAYER_IMAGES = 32  # each is asked about alone, which is slow
+ANSWERS = "log_probabilities"  # (images, views, classes) float16; a new metric needs no forward pass
+FLIPS, KEPT_FLIPS = "flips", 3  # changed predictions with the highest confidence, as JSON
+LAYER_IMAGES = 32  # measured one by one, which is slow
 
 
 def image_sets(dataset: Dataset, limit: int, names: Iterable[str]) -> dict[str, Images]:
@@ -58,14 +59,14 @@ def image_sets(dataset: Dataset, limit: int, names: Iterable[str]) -> dict[str, 
     return {name: images for name, images in found.items() if name in wanted}
 
 
-def read(
+def measure_network(
     model: nn.Module, recipe: Recipe, measure: Measure, sets: Mapping[str, Images], device: torch.device
 ) -> Columns:
-    """Measure a network on all image sets.
+    """Measure a network on all image sets of a measure.
 
     Raises:
-        InputError: displacements for which the images have no room; images that the network does not take.
-        MissingError: something that this installation cannot measure.
+        InputError: displacements for which the images have no room; images that the network does not accept.
+        MissingError: a measure that this installation cannot compute.
     """
     by_axis: dict[str, Callable[..., Columns]] = {"layers": _layers, "rotation": _rotation}
     out: Columns = {}
@@ -75,8 +76,8 @@ def read(
     return out
 
 
-def read_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
-    """Of a network with a task of its own: which test images it answers right, image by image."""
+def measure_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
+    """Whether a network with a task of its own classifies each test image correctly."""
     hits = []
     with inference(model, recipe, device):
         for shown, labels in labelled_batches(images, recipe, device, Process()):
@@ -97,30 +98,45 @@ def _plan(measure: Measure, recipe: Recipe) -> Plan:
     return Plan(pairs=pairs, lengths=tuple(measure.lengths))
 
 
-def _operator(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, dict[str, Any]]:
-    """The images as the protocol wants them, and the protocol."""
+@dataclass(frozen=True)
+class _ShiftOptions:
+    """Arguments of `augkit.invariance.measure_invariance` that say how an image is shifted."""
+
+    protocol: str
+    kernel: str | None
+    input_size: int | None
+    background: float
+
+
+def _shift_options(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, _ShiftOptions]:
+    """The images as the protocol needs them, and its options."""
     protocol = measure.protocol or recipe.invariance.protocol
     kernel = recipe.invariance.kernel if protocol == recipe.invariance.protocol else None
     side = recipe.data.canvas if protocol == "embed" else measure.window
     if protocol != "embed":
         images = images.put_on_canvas(recipe.data.canvas)
-    return images, {"protocol": protocol, "kernel": kernel, "input_size": side, "background": images.background}
+    return images, _ShiftOptions(protocol, kernel, side, images.background)
 
 
 def pictures_of(
-    flips: list[dict[str, Any]], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
+    flips: list[Any], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
 ) -> list[FlipPicture]:
-    """Flips as the network saw them."""
-    images, operator = _operator(measure, recipe, images)
+    """Pictures of changed predictions, as the network received the images."""
+    images, options = _shift_options(measure, recipe, images)
     size = (int(images.images.shape[-2]), int(images.images.shape[-1]))
-    del operator["protocol"]
-    name = measure.protocol or recipe.invariance.protocol
-    protocol = make_protocol(name, size, max_shift=recipe.invariance.max_shift, **operator)
+    protocol = make_protocol(
+        options.protocol,
+        size,
+        max_shift=recipe.invariance.max_shift,
+        kernel=options.kernel,
+        input_size=options.input_size,
+        background=options.background,
+    )
     return flip_pictures(flips, images.images[[flip["index"] for flip in flips]], protocol, classes)
 
 
 def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
-    """InputError where a measure of real borders sees none: on a plain canvas such a shift is a circular one."""
+    """Raise InputError where a measure of real borders has none: on a plain canvas such a shift is a circular one."""
     if measure.protocol != "crop" or measure.axis != "shift":
         return
     content = min(images.shape[1:])
@@ -135,7 +151,7 @@ def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
 
 def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
     _check_borders(measure, recipe, images)
-    images, operator = _operator(measure, recipe, images)
+    images, options = _shift_options(measure, recipe, images)
     report = measure_invariance(
         model,
         images.images,
@@ -145,7 +161,7 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
         std=recipe.data.std,
         device=device,
         keep_probabilities=True,
-        **operator,
+        **asdict(options),
     )
     out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
     out |= {f"{name}@{length:g}": values for length, run in report.curve.items() for name, values in run.items()}
@@ -201,17 +217,26 @@ def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, 
     }
 
 
-def read_probe(
+def measure_probe(
     part: Part, model: nn.Module | None, recipe: Recipe, images: Images, device: torch.device, seed: int
 ) -> Columns:
-    """Run an experiment of `augkit.invariance.probes` by its name, with what it asks for by the names of its arguments.
+    """Run a probe of `augkit.invariance.probes` by its name; its arguments are filled in by their names.
 
-    What it gives becomes columns: an array or a number is ``value``; of a tuple with names every field, and of a dict
-    in it ``field.key``, with their mean as ``field``.
+    Args:
+        part: names the probe and its options.
+        model: None for a probe with a network of its own.
+        recipe: of the network.
+        images: of the test split.
+        device: to run on.
+        seed: of the probe's randomness.
+
+    Returns:
+        Columns: ``value`` of an array or a number; every field of a named tuple; ``field.key`` of a dict in it, with
+        their mean as ``field``.
 
     Raises:
-        MissingError: there is no experiment of that name.
-        InputError: an option that the experiment does not take.
+        MissingError: there is no probe of that name.
+        InputError: an option that the probe does not have.
     """
     probe = probes.PROBES.get(str(part.probe))
     if probe is None:
@@ -221,7 +246,7 @@ def read_probe(
     protocol = options.pop("protocol", recipe.invariance.protocol)
     shown = images.put_on_canvas(recipe.data.canvas) if protocol != "embed" or "protocol" not in takes else images
     reach = options.get("max_shift", math.floor(recipe.invariance.max_shift))
-    known: dict[str, Any] = {
+    known: dict[str, object] = {
         "model": model,
         "images": shown.images,
         "mean": recipe.data.mean,

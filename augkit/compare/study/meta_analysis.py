@@ -1,10 +1,10 @@
-"""One line per part of a claim across data sets: a random-effects mean of the effects of several studies.
+"""Random-effects meta-analysis: the mean effect of each part of a claim over studies on several data sets.
 
-"Supported here, undetermined there" is no difference between data sets: the difference of two effects has to be looked
-at. Studies of the same claims on several data sets are therefore put together by parts, on the scale of the test, with
-a variance between data sets (DerSimonian & Laird 1986, Meta-analysis in clinical trials) and the interval of Hartung &
-Knapp 2001 (A refined method for the meta-analysis of controlled clinical trials), which a few data sets need. How much
-they differ is told by the share of the variance that lies between them, I squared (Higgins & Thompson 2002).
+A claim that is supported on one data set and undetermined on another does not show that the data sets differ; that
+takes a comparison of the effects. Effects are combined on the scale of the test, with a variance between data sets
+(DerSimonian & Laird 1986, Meta-analysis in clinical trials) and the interval of Hartung & Knapp 2001 (A refined method
+for the meta-analysis of controlled clinical trials), which holds for few data sets. Heterogeneity is given by
+I squared, the share of the variance that lies between data sets (Higgins & Thompson 2002).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from augkit.invariance.bootstrap import LEVEL, UNDEFINED, Estimate
 
 
 @dataclass(frozen=True)
-class Line:
-    """One part of a claim across studies.
+class CombinedEffect:
+    """The effect of one part of a claim over studies.
 
     Attributes:
         claim, part: id of the claim and label of its part.
         unit: of the effects.
         effects: by study.
-        whole: the mean effect over data sets like these.
-        between: share of the variance that lies between the data sets, in [0, 1].
+        whole: mean effect over data sets.
+        between: I squared, the share of the variance that lies between data sets, in [0, 1].
     """
 
     claim: str
@@ -49,19 +49,19 @@ class Line:
         return {"claim": self.claim, "part": self.part, "unit": self.unit, "effects": effects, **numbers}
 
 
-def across(studies: Mapping[str, Mapping[str, Any]]) -> list[Line]:
-    """The parts that two or more studies have, in the order of the first.
+def combine_studies(studies: Mapping[str, Mapping[str, Any]]) -> list[CombinedEffect]:
+    """Combine the effects of all parts that two or more studies have, in the order of the first study.
 
     Args:
-        studies: by name, what ``results.json`` of each holds.
+        studies: content of ``results.json`` by the name of the study.
 
     Raises:
-        InputError: studies measured with different variabilities, or without a part in common.
+        InputError: studies measured with different variabilities, or without a common part.
     """
     measures = {name: results.get("measured_with", "js") for name, results in studies.items()}
     if len(set(measures.values())) > 1:
-        said = ", ".join(f"{name} with {metric}" for name, metric in measures.items())
-        raise InputError(f"across: expected studies that were measured alike, got {said}")
+        listed = ", ".join(f"{name} with {metric}" for name, metric in measures.items())
+        raise InputError(f"across: expected studies measured with the same variability, got {listed}")
     found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for name, results in studies.items():
         for claim in results["claims"]:
@@ -77,7 +77,7 @@ def load_results(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """``results.json`` of studies, or their folders, by the name of file or folder.
 
     Raises:
-        InputError: a file that no study wrote; two of one name.
+        InputError: a file that no study wrote; two studies of one name.
     """
     out: dict[str, dict[str, Any]] = {}
     for path in paths:
@@ -107,7 +107,7 @@ def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, 
     count = len(y)
     if count < 2:
         return UNDEFINED, math.nan
-    # In units of the largest number, so that exact effects with errors of rounding do not overflow.
+    # In units of the largest number, so that exact effects with rounding errors do not overflow.
     size = max(float(np.abs(y).max()), float(se.max())) or 1.0
     y, se = y / size, np.maximum(se / size, 1e-6)
     fixed = 1 / se**2
@@ -116,7 +116,7 @@ def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, 
     tau2 = max(0.0, (q - (count - 1)) / scale)
     weight = 1 / (se**2 + tau2)
     mean = float(np.average(y, weights=weight))
-    # Never narrower than the plain formula, which three studies that agree by luck would be.
+    # Never narrower than the plain formula, as studies may agree by chance.
     spread = max(1.0, float((weight * (y - mean) ** 2).sum()) / (count - 1))
     from scipy.stats import t
 
@@ -125,7 +125,7 @@ def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, 
     return Estimate(*(size * bound for bound in (mean, mean - half, mean + half))), between
 
 
-def _line(claim: str, label: str, parts: Mapping[str, Mapping[str, Any]]) -> Line:
+def _line(claim: str, label: str, parts: Mapping[str, Mapping[str, Any]]) -> CombinedEffect:
     first = next(iter(parts.values()))
     share = first["statistic"] in AS_SHARES
     tested = {name: _tested(part, share) for name, part in parts.items()}
@@ -137,11 +137,11 @@ def _line(claim: str, label: str, parts: Mapping[str, Mapping[str, Any]]) -> Lin
         name: Estimate(*(math.nan if part["effect"][key] is None else part["effect"][key] for key in vars(UNDEFINED)))
         for name, part in parts.items()
     }
-    return Line(claim, label, first["unit"], effects, whole, between)
+    return CombinedEffect(claim, label, first["unit"], effects, whole, between)
 
 
 def _tested(part: Mapping[str, Any], share: bool) -> tuple[float, float] | None:
-    """The effect and its standard error on the scale of the test; read off the interval where they were not kept."""
+    """The effect and its standard error on the scale of the test; from the interval in results that lack them."""
     tested = part.get("tested")
     if tested is not None:
         known = tested["value"] is not None and tested["error"] is not None
@@ -156,8 +156,8 @@ def _tested(part: Mapping[str, Any], share: bool) -> tuple[float, float] | None:
     return value, (high - low) / (2 * float(t.ppf((1 + LEVEL) / 2, max(1, seeds - 1))))
 
 
-def in_words(lines: Sequence[Line]) -> str:
-    """For a terminal: one line per part, with the effect in every study below."""
+def in_words(lines: Sequence[CombinedEffect]) -> str:
+    """Text for a terminal: one line per part, with the effect of every study below it."""
     out = []
     for line in lines:
         between = (

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from optuna.trial import TrialState
 
+from augkit.compare.study.analysis import StudyAnalysis
 from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
 from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, CellRequest, check_shared, leading
 from augkit.compare.study.report.figures import plane
 from augkit.compare.study.report.markdown import study_markdown
 from augkit.compare.study.report.page import study_page
-from augkit.compare.study.results import StudyResults
+from augkit.compare.study.results import JoinedStudy, StudyResults
 from augkit.compare.study.schema import Study
 from augkit.compare.study.worker import attempt
 from augkit.core.cli import HelperInterrupted
@@ -44,7 +45,7 @@ def run_study(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
-) -> dict[str, Any]:
+) -> StudyResults | JoinedStudy:
     """Run what is missing of a study, answer its claims, and write ``results.json``, ``report.html``, ``report.md``.
 
     A cell that fails is left out and named in ``cost.failed``; the others are run.
@@ -62,7 +63,7 @@ def run_study(
         display: progress.
 
     Returns:
-        The content of ``results.json``; ``{"joined": True, "folder": ...}`` where this process helped.
+        The results, as ``results.json`` holds them; the folder that will hold them where this process only helped.
 
     Raises:
         InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
@@ -114,7 +115,7 @@ def _run(
     storage: Storage | None,
     name: str | None,
     show: Display,
-) -> dict[str, Any]:
+) -> StudyResults:
     study, folder = store.study, store.folder
     write(folder / MARK, json.dumps(environment(), indent=2))
     write(folder / "study.yaml", study.to_yaml())
@@ -128,8 +129,9 @@ def _run(
     else:
         failed = _alone(store, missing, show)
     show.stage("answering claims")
-    results = StudyResults(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
-    results["cost"] |= {"wall_seconds": time.monotonic() - started, "failed": failed}
+    results = StudyAnalysis(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
+    cost = replace(results.cost, wall_seconds=time.monotonic() - started, failed=failed)
+    results = replace(results, cost=cost)
     write_results(results, folder)
     return results
 
@@ -214,7 +216,7 @@ def _lead(
 
 def _help(
     queue: CellQueue, storage: Storage, settings: WorkerSettings, device: torch.device, show: Display
-) -> dict[str, Any]:
+) -> JoinedStudy:
     """Work on the cells of a study that another command leads."""
     check_shared(queue.queue)
     show.stage(f"helping with study '{queue.queue.study_name}'")
@@ -227,7 +229,7 @@ def _help(
     finally:
         show.panel([])
     show.line("all cells are done; the command that made the study answers its claims")
-    return {"joined": True, "folder": str(queue.folder)}
+    return JoinedStudy(str(queue.folder))
 
 
 def _pool(
@@ -273,20 +275,21 @@ class _CellProgress:
                 self.show.line(f"cell {cell} failed: {trial.user_attrs['error']}")
 
 
-def write_results(results: dict[str, Any], folder: Path) -> None:
-    """``results.json``, and both forms of the report."""
-    write(folder / "results.json", json.dumps(results, indent=2, allow_nan=False))
-    write(folder / "report.html", study_page(results))
-    write(folder / "report.md", study_markdown(results))
-    if results["plane"]:
-        picture = plane(results["plane"])
+def write_results(results: StudyResults, folder: Path) -> None:
+    """Write ``results.json``, and both forms of the report."""
+    plain = results.to_dict()
+    write(folder / "results.json", json.dumps(plain, indent=2, allow_nan=False))
+    write(folder / "report.html", study_page(plain))
+    write(folder / "report.md", study_markdown(plain))
+    if results.plane:
+        picture = plane(plain["plane"])
         write(folder / "plane.png", lambda path: save_png(picture, path))
 
 
-def summary(results: dict[str, Any]) -> str:
+def summary(results: StudyResults) -> str:
     """The verdicts as lines for a terminal, with the sentences below each."""
     lines = []
-    for row in results["claims"]:
-        lines.append(f"{row['id']}. {row['name']}: {row['verdict']}")
-        lines += [f"   {sentence}" for sentence in row["sentences"]]
+    for result in results.claims:
+        lines.append(f"{result.id}. {result.name}: {result.verdict}")
+        lines += [f"   {sentence}" for sentence in result.sentences]
     return "\n".join(lines)

@@ -1,258 +1,173 @@
-"""From the cells of a study to its results: claims, arms, dose-response, plane and layers, as plain JSON."""
+"""Results of a study: what ``results.json`` holds."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
-import torch
-
-from augkit.compare.study.cells import Cell, CellStore
-from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
-from augkit.compare.study.effects import NO_NETWORK, ColumnTable, MissingError, statistic
-from augkit.compare.study.measurements import FLIPS, pictures_of
-from augkit.compare.study.schema import OFF, Study, StudyArm, describe
-from augkit.compare.study.sequential import look_at
-from augkit.compare.study.verdicts import answer_claims
-from augkit.core.errors import InputError
-from augkit.core.files import environment
-from augkit.core.images import data_url
-from augkit.core.json import finite, jsonable
+from augkit.compare.study.claim_results import ClaimResult
+from augkit.compare.study.schema import StudySummary
+from augkit.compare.study.sequential import InterimAnalysis
+from augkit.core.json import finite
+from augkit.core.records import Record
 from augkit.invariance.bootstrap import Estimate
-from augkit.invariance.carry_over import carry_over_of
-from augkit.invariance.learned import DEFAULT
-from augkit.invariance.metrics import METRICS
+from augkit.invariance.carry_over import CarryOver
 
-Row = dict[str, Any]
-GALLERY = 8  # flips shown
+ByImages = dict[str, Estimate]  # by the name of the image set
 
 
-class StudyResults:
-    """All numbers of a study, computed from the columns of its cells.
+@dataclass(frozen=True)
+class ArmResult(Record):
+    """Results of one arm.
 
-    Args:
-        place: study and folder.
-        cells: those that are done.
+    Attributes:
+        arm: name.
+        architecture, policy, strength: of the arm; strength 0 without augmentation.
+        accuracy: on typical test images.
+        n_seeds: that were run.
+        seconds: of all its runs.
+        shift_information, js: variabilities by image set.
+        learned_invariance: against the same architecture without augmentation.
+        architectural_invariance: against the reference architecture without augmentation.
     """
 
-    def __init__(self, place: CellStore, cells: Sequence[Cell]) -> None:
-        self.study: Study = place.study
-        self.place = place
-        columns, self.seconds = {}, dict[tuple[str, int], float]()
-        self.paths: dict[tuple[str, int], list[tuple[float, float]]] = {}
-        for cell in cells:
-            kept = place.kept(cell)
-            if kept is None:
-                continue
-            self.seconds[cell.arm.name, cell.seed] = float(kept["seconds"])
-            self.paths[cell.arm.name, cell.seed] = place.path_of_training(cell)
-            for measure, found in place.columns(cell).items():
-                columns[cell.arm.name, cell.seed, measure] = found
-        self.view = ColumnTable(
-            columns,
-            range(self.study.seeds),
-            strengths={name: arm.strength for name, arm in self.study.arms.items()},
-            lengths={name: measure.lengths for name, measure in self.study.measures.items()},
-            pairs={name: measure.pairs for name, measure in self.study.measures.items()},
-        )
-        self.accuracy = {
-            (arm, seed): float(np.mean(found[f"{TYPICAL}|correct"]))
-            for (arm, seed, measure), found in columns.items()
-            if measure == DEFAULT_MEASURE and f"{TYPICAL}|correct" in found
-        }
+    arm: str
+    architecture: str
+    policy: str
+    strength: float
+    accuracy: Estimate | None
+    n_seeds: int
+    seconds: float
+    shift_information: dict[str, Estimate | None]
+    js: dict[str, Estimate | None]
+    learned_invariance: ByImages | None
+    architectural_invariance: ByImages | None
 
-    def results(self, runs: int, loaded: int, earlier: Sequence[int] = ()) -> Row:
-        """The content of ``results.json``.
 
-        Args:
-            runs, loaded: cells in all, and those that were there before.
-            earlier: numbers of seeds at which the study was looked at.
-        """
-        look = look_at(self.study.seeds, self.study.looks, earlier, self.study.settings.spending)
-        study, settings = self.study, self.study.settings
-        trained = [name for name in study.arms if name != NO_NETWORK]
-        found = {
-            "name": settings.name,
-            "size": study.size,
-            "title": settings.title or settings.name,
-            "lead": " ".join(settings.lead.split()),
-            "measured_with": DEFAULT,
-            "looks": look.to_dict(),
-            "claims": answer_claims(study, self.view, self.accuracy, self._chance(), look=look, paths=self.paths),
-            "arms": [self._arm(study.arms[name]) for name in trained],
-            "dose_response": self._dose_response(),
-            "dose_response_label": "learned invariance, share",
-            "plane": self._plane(),
-            "carry_over": self._carry_over(),
-            "layers": self._layers(),
-            "gallery": self._gallery(),
-            "cost": {"seconds": sum(self.seconds.values()), "runs": runs, "loaded": loaded},
-            "settings": describe(study),
-            "environment": environment(),
-            "recipe_yaml": study.recipe.to_yaml(),
-            "study_yaml": study.to_yaml(),
-        }
-        return finite(jsonable(found))
+@dataclass(frozen=True)
+class DoseCurve(Record):
+    """Learned invariance against strength, of one architecture, policy and image set."""
 
-    def _chance(self) -> float:
-        """Accuracy of a guess."""
-        arm = next(arm for arm in self.study.arms.values() if arm.task == "classify" and arm.name != NO_NETWORK)
-        return 1 / len(self.place.dataset(arm).classes)
+    series: str
+    arm: str
+    x: list[float]
+    y: list[Estimate]
 
-    def _number(self, statistic_name: str, **fields: Any) -> Estimate | None:
-        """One statistic, None where it was not measured or is undefined."""
-        part = Part.model_validate({"statistic": statistic_name, "prediction": "describe", **fields})
-        try:
-            shown = statistic(self.view, part).shown
-        except (MissingError, InputError):
-            return None
-        return shown if shown.defined else None
 
-    def _mean(self, arm: str, column: str) -> Estimate | None:
-        try:
-            return self.view.mean(arm, DEFAULT_MEASURE, column).estimate()
-        except (MissingError, InputError):
-            return None
+@dataclass(frozen=True)
+class PlanePoint(Record):
+    """Invariance of one arm on typical images (``x``) and, the mean over sets, on atypical ones (``y``)."""
 
-    def _arm(self, arm: StudyArm) -> Row:
-        sets = self.study.measures[DEFAULT_MEASURE].images
-        js = {name: self._mean(arm.name, f"{name}|js") for name in sets}
-        of_shift = {name: self._number("variability", arm=arm.name, images=name) for name in sets}
-        return {
-            "arm": arm.name,
-            "architecture": arm.architecture,
-            "policy": arm.policy,
-            "strength": arm.strength if arm.policy != OFF else 0.0,
-            "accuracy": _clipped(self._mean(arm.name, f"{TYPICAL}|correct")),
-            "n_seeds": sum(name == arm.name for name, _ in self.seconds),
-            "seconds": sum(value for (name, _), value in self.seconds.items() if name == arm.name),
-            "shift_information": {name: _clipped(value) for name, value in of_shift.items() if value is not None},
-            "js": {name: _clipped(value) for name, value in js.items() if value is not None},
-            "learned_invariance": self._against(arm, f"{arm.architecture}+{OFF}", sets, arm.policy != OFF),
-            "architectural_invariance": self._against(
-                arm,
-                f"{self.study.reference}+{OFF}",
-                sets,
-                arm.policy == OFF and arm.architecture != self.study.reference,
-            ),
-        }
+    arm: str
+    kind: Literal["learned", "architectural", "both"]
+    x: Estimate
+    y: Estimate
 
-    def _against(self, arm: StudyArm, control: str, sets: Sequence[str], wanted: bool) -> Row | None:
-        if not wanted or arm.task != "classify" or control not in self.study.arms:
-            return None
-        found = {name: self._number("learned_invariance", arm=arm.name, control=control, images=name) for name in sets}
-        return {name: value for name, value in found.items() if value is not None} or None
 
-    def _dose_response(self) -> list[Row]:
-        """Learned invariance against strength, where a policy has several."""
-        out = []
-        families: dict[tuple[str, str], list[StudyArm]] = {}
-        for arm in self.study.arms.values():
-            if arm.policy != OFF and arm.task == "classify":
-                families.setdefault((arm.architecture, arm.policy), []).append(arm)
-        for (architecture, policy), family in families.items():
-            control = f"{architecture}+{OFF}"
-            if len(family) < 2 or control not in self.study.arms:
-                continue
-            arms = sorted(family, key=lambda arm: arm.strength)
-            for images in self.study.measures[DEFAULT_MEASURE].images:
-                found = [self._number("learned_invariance", arm=a.name, control=control, images=images) for a in arms]
-                points = [(a.strength, value) for a, value in zip(arms, found, strict=True) if value is not None]
-                if points:
-                    zero = Estimate(0.0, 0.0, 0.0)
-                    x, y = zip(*[(0.0, zero), *points], strict=True)
-                    series = f"{architecture}+{policy}, {images}"
-                    out.append({"series": series, "arm": f"{architecture}+{policy}", "x": list(x), "y": list(y)})
+@dataclass(frozen=True)
+class LayerProfile(Record):
+    """Signal-to-error ratio (dB) of every layer of an arm under circular shifts, the mean over seeds."""
+
+    arm: str
+    names: list[str]
+    db: list[float]
+
+
+@dataclass(frozen=True)
+class FlipExample(Record):
+    """An image whose prediction changes with a shift.
+
+    Attributes:
+        arm: whose network it is.
+        before, after: the image at both places, as ``data:`` URLs.
+        said_before, said_after: classes predicted.
+        shift: from one place to the other, x and y (pixels).
+        true: the class; None without labels.
+    """
+
+    arm: str
+    before: str
+    after: str
+    said_before: str
+    said_after: str
+    shift: list[float]
+    true: str | None
+
+
+@dataclass(frozen=True)
+class StudyCost(Record):
+    """Cost of a study.
+
+    Attributes:
+        seconds: of all cells together.
+        runs: cells in all.
+        loaded: cells that an earlier command had run.
+        wall_seconds: of this command.
+        failed: message by the name of the cell.
+    """
+
+    seconds: float
+    runs: int
+    loaded: int
+    wall_seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyResults(Record):
+    """Results of a study.
+
+    Attributes:
+        name, size, title, lead: as in the study file.
+        measured_with: name of the variability.
+        looks: interim analyses declared and taken.
+        claims: one result each, in the order of the study.
+        arms: that were trained.
+        dose_response: where a policy has several strengths.
+        dose_response_label: of its y axis.
+        plane: invariance on typical against atypical images, by arm.
+        carry_over: by atypical image set, how much of the invariance is found there.
+        layers: of arms with a measure of layers.
+        gallery: predictions that a shift changed.
+        cost: runs and seconds.
+        settings: of the study at this size.
+        environment: versions and machine.
+        recipe_yaml, study_yaml: files that repeat the study.
+    """
+
+    name: str
+    size: str
+    title: str
+    lead: str
+    measured_with: str
+    looks: InterimAnalysis
+    claims: list[ClaimResult]
+    arms: list[ArmResult]
+    dose_response: list[DoseCurve]
+    dose_response_label: str
+    plane: list[PlanePoint]
+    carry_over: dict[str, CarryOver]
+    layers: list[LayerProfile]
+    gallery: list[FlipExample]
+    cost: StudyCost
+    settings: StudySummary
+    environment: Mapping[str, object]
+    recipe_yaml: str
+    study_yaml: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `json.dumps` takes it; NaN and infinity are None."""
+        out: dict[str, Any] = finite(super().to_dict())
         return out
 
-    def _plane(self) -> list[Row]:
-        """Every arm's invariance on typical (x) and, the mean over sets, on atypical images (y).
 
-        All against the reference architecture without augmentation: what policy, architecture or both removed.
-        """
-        atypical = [name for name in self.study.measures[DEFAULT_MEASURE].images if name != TYPICAL]
-        control = f"{self.study.reference}+{OFF}"
-        out: list[Row] = []
-        if not atypical or control not in self.study.arms:
-            return out
-        for arm in self.study.arms.values():
-            if arm.name == control or arm.task != "classify":
-                continue
-            kind = "architectural" if arm.policy == OFF else "both"
-            kind = "learned" if arm.architecture == self.study.reference else kind
-            x, y = (
-                self._number("learned_invariance", arm=arm.name, control=control, images=images)
-                for images in (TYPICAL, atypical)
-            )
-            if x is not None and y is not None:
-                out.append({"arm": arm.name, "kind": kind, "x": x, "y": y})
-        return out
+@dataclass(frozen=True)
+class JoinedStudy(Record):
+    """Result of a process that worked on the study of another command, which writes results to ``folder``."""
 
-    def _carry_over(self) -> Row:
-        """Per atypical image set, how much of the invariance of all networks arrives there."""
-        sets = self.study.measures[DEFAULT_MEASURE].images
-        kinds = {name for name, arm in self.study.arms.items() if arm.task == "classify"}
-        needs = {need for name in (DEFAULT, "information") for need in METRICS[name].needs}
-        runs: dict[str, list[dict[str, torch.Tensor]]] = {images: [] for images in sets}
-        names = []
-        for (arm, seed, measure), columns in self.view.columns.items():
-            if measure != DEFAULT_MEASURE or arm not in kinds or f"{TYPICAL}|answer_mean" not in columns:
-                continue
-            names.append(f"{arm}, seed {seed}")
-            for images in sets:
-                found = {need: torch.from_numpy(columns[f"{images}|{need}"]).double() for need in needs}
-                runs[images].append({need: v[:, None] if v.ndim == 1 else v for need, v in found.items()})
-        if not names:
-            return {}
-        return {images: carry_over_of(runs[TYPICAL], runs[images], names) for images in sets if images != TYPICAL}
+    folder: str
 
-    def _gallery(self) -> list[Row]:
-        """The most confident disagreements of the first seed, for arms that differ in one thing from the reference."""
-        measure = self.study.measures[DEFAULT_MEASURE]
-        out: list[Row] = []
-        for arm in self.study.arms.values():
-            plain = arm.policy == OFF or arm.architecture == self.study.reference
-            column = self.view.columns.get((arm.name, 0, DEFAULT_MEASURE), {}).get(f"{TYPICAL}|{FLIPS}")
-            if column is None or not plain or arm.strength != 1 or len(out) >= GALLERY:
-                continue
-            flips = json.loads(str(column))[:1]
-            dataset, images = self.place.dataset(arm), self.place.image_sets(arm)[TYPICAL]
-            drawn = pictures_of(flips, measure, arm.recipe, images, dataset.classes)
-            for flip, picture in zip(flips, drawn, strict=True):
-                (x0, y0), (x1, y1) = flip["shifts"]
-                before, after = (dataset.classes[answer] for answer in flip["answers"])
-                out.append(
-                    {
-                        "arm": arm.name,
-                        "before": data_url(picture.pictures[0]),
-                        "after": data_url(picture.pictures[1]),
-                        "said_before": before,
-                        "said_after": after,
-                        "shift": [x1 - x0, y1 - y0],
-                        "true": None if flip["label"] is None else dataset.classes[flip["label"]],
-                    }
-                )
-        return out
-
-    def _layers(self) -> list[Row]:
-        """dB of every layer, mean over seeds."""
-        found: dict[str, list[Any]] = {}
-        for (arm, _, measure), columns in self.view.columns.items():
-            layered = self.study.measures.get(measure)
-            if layered is not None and layered.axis == "layers":
-                found.setdefault(arm, []).append(columns)
-        rows = []
-        for arm, runs in found.items():
-            names = [str(name) for name in runs[0][f"{TYPICAL}|names"]]
-            decibels = np.mean([run[f"{TYPICAL}|db"] for run in runs], axis=0)
-            rows.append({"arm": arm, "names": names, "db": decibels.tolist()})
-        return rows
-
-
-def _clipped(estimate: Estimate | None) -> Estimate | None:
-    """Within [0, 1], where shares and bits lie."""
-    if estimate is None or not estimate.defined:
-        return None
-    return Estimate(*(min(1.0, max(0.0, bound)) for bound in (estimate.value, estimate.low, estimate.high)))
+    def to_mapping(self) -> dict[str, Any]:
+        """As of every record, marked as joined."""
+        return {"joined": True, **super().to_mapping()}

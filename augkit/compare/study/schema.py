@@ -1,4 +1,4 @@
-"""A study: arms times seeds, what is measured of them, and the claims that the numbers are to answer; one YAML file.
+"""A study file: arms, seeds, measures, and the claims that are tested.
 
 An arm is an architecture with a policy at a strength, named ``architecture+policy@strength`` (``@1`` is left out). A
 file holds several *sizes* of one study, which differ in recipe, seeds and, where need be, in arms and claims.
@@ -23,6 +23,7 @@ from augkit.compare.study.effects import NO_NETWORK
 from augkit.compare.study.sequential import RULES, Rule
 from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.records import Record
 from augkit.core.schema import Data, apply_overrides, parse_override, read_yaml, validate
 from augkit.train.recipe import Recipe, find_recipe, recipe_folders
 
@@ -30,10 +31,11 @@ SIZES = ("quick", "standard", "full")
 OFF = "none"  # the policy without augmentation
 IMAGE_SETS = (TYPICAL, "another hand", "inverted", "upside down", "photographs", "texture shuffle", "erased")
 AXES = ("shift", "scale", "rotation", "layers")
+DottedFields = dict[str, Any]  # of a recipe, as YAML holds them, such as model.downsample
 
 
 class Measure(Data):
-    """What every image of some sets is seen under."""
+    """Displacements under which every image of some sets is measured."""
 
     axis: Literal["shift", "scale", "rotation", "layers"] = Field(
         "shift", description="what is varied; layers: signal-to-error ratio of every map under circular shifts"
@@ -100,47 +102,47 @@ class ArmSettings(Data):
 
 
 class Size(Data):
-    """What one size changes; what is left out is the study's own."""
+    """Fields that one size changes; the others are those of the study."""
 
     recipe: str | None = Field(None, description="base recipe: a file or a shipped name")
-    overrides: dict[str, Any] = Field({}, description="dotted keys of the recipe")
+    overrides: DottedFields = Field({}, description="dotted keys of the recipe")
     seeds: int | None = Field(None, ge=1, description="training seeds per arm")
-    looks: list[int] | None = Field(None, description="numbers of seeds at which the study is answered")
+    looks: list[int] | None = Field(None, description="numbers of seeds at which the claims are tested")
     images: int | None = Field(None, ge=2, description="test images at most")
-    architectures: dict[str, dict[str, Any]] = Field({}, description="added, or put in the place of those so named")
-    measures: dict[str, dict[str, Any]] = Field({}, description="fields of measures that differ")
+    architectures: dict[str, DottedFields] = Field({}, description="added, or put in the place of those so named")
+    measures: dict[str, DottedFields] = Field({}, description="fields of measures that differ")
     arms: list[ArmSettings] | None = Field(None, description="in place of the study's")
-    claims: list[int | str] | None = Field(None, description="ids of the claims that this size can answer")
+    claims: list[int | str] | None = Field(None, description="ids of the claims that this size can test")
 
 
 class StudySettings(Data):
-    """The file."""
+    """Content of a study file."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="of folders")
     title: str = Field("", description="of the report")
-    lead: str = Field("", description="one paragraph: what is asked, and why")
+    lead: str = Field("", description="one paragraph: the questions, and why")
     recipe: str = Field(description="base recipe: a file or a shipped name")
-    overrides: dict[str, Any] = Field({}, description="dotted keys of the recipe")
+    overrides: DottedFields = Field({}, description="dotted keys of the recipe")
     seeds: int = Field(3, ge=1, description="training seeds per arm")
     looks: list[int] | None = Field(
-        None, description="numbers of seeds at which the study is answered, ascending; 'seeds' alone when null"
+        None, description="numbers of seeds at which the claims are tested, ascending; 'seeds' alone when null"
     )
-    spending: Rule = Field("obrien-fleming", description=f"how looks share the 5 %: {', '.join(RULES)}")
+    spending: Rule = Field("obrien-fleming", description=f"how interim analyses share the 5 %: {', '.join(RULES)}")
     images: int = Field(1000, ge=2, description="test images at most, the same for all arms")
     sizes: dict[Literal["quick", "standard", "full"], Size] = Field({}, description="what each size changes")
-    architectures: dict[str, dict[str, Any]] = Field(
+    architectures: dict[str, DottedFields] = Field(
         min_length=1, description="by name, dotted keys of the recipe, or callable: package.module:callable"
     )
-    policies: dict[str, dict[str, Any]] = Field({}, description=f"by name, dotted keys; '{OFF}' is always there")
+    policies: dict[str, DottedFields] = Field({}, description=f"by name, dotted keys; '{OFF}' is always there")
     arms: list[ArmSettings] = Field(min_length=1, description="arms, or products of architectures and policies")
     reference: str | None = Field(None, description="architecture that architectural invariance is measured against")
     measures: dict[str, Measure] = Field({}, description=f"by name; '{DEFAULT_MEASURE}' is what every arm gets")
-    claims: list[Claim] = Field([], description="what the numbers are to answer")
+    claims: list[Claim] = Field([], description="that are tested")
 
 
 @dataclass(frozen=True)
 class StudyArm:
-    """One arm: a recipe, and what a recipe cannot say (a network of your own, another task)."""
+    """One arm: a recipe, and what a recipe cannot hold (a network of your own, another task)."""
 
     name: str
     architecture: str
@@ -153,7 +155,7 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class Study:
-    """A study of one size, ready to run. ``settings`` is the file; all else is what the size makes of it."""
+    """A study at one size, ready to run; ``settings`` is the file, the other fields are resolved for the size."""
 
     settings: StudySettings
     size: str
@@ -192,12 +194,12 @@ class Study:
         return resolve(settings, size, str(path), seeds=seeds)
 
     def to_yaml(self) -> str:
-        """The file."""
+        """Text of the study file."""
         return yaml_text.dump(self.settings.model_dump(exclude_defaults=True), width=100)
 
 
 def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | None = None) -> Study:
-    """One size of a study; arguments and errors as in `Study.load`."""
+    """Resolve a study at one size; arguments and errors as in `Study.load`."""
     if size not in SIZES:
         raise unknown_name("size", size, SIZES)
     if settings.sizes and size not in settings.sizes:
@@ -207,8 +209,9 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     recipe = Recipe.load(find_recipe(chosen.recipe or settings.recipe), overrides)
     architectures = {**settings.architectures, **chosen.architectures}
     arms: dict[str, StudyArm] = {}
+    builder = _ArmBuilder(recipe, architectures, {OFF: {}, **settings.policies}, source)
     for entry in chosen.arms or settings.arms:
-        for arm in _expand(entry, architectures, settings.policies, recipe, source):
+        for arm in builder.expand(entry):
             arms.setdefault(arm.name, arm)
     measures = _measures(settings, chosen, source)
     claims = _claims(settings, chosen, source)
@@ -226,62 +229,61 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     return Study(settings, size, recipe, count, images, arms, measures, claims, reference, looks, source)
 
 
-def _expand(
-    entry: ArmSettings,
-    architectures: dict[str, dict[str, Any]],
-    policies: dict[str, dict[str, Any]],
-    recipe: Recipe,
-    source: str,
-) -> list[StudyArm]:
-    found = []
-    policies = {OFF: {}, **policies}
-    for architecture, policy, strength in itertools.product(entry.architectures, entry.policies, entry.strengths):
-        if architecture not in architectures:
-            raise InputError(f"{source}: arms: {unknown_name('architecture', architecture, architectures)}")
-        if policy not in policies:
-            raise InputError(f"{source}: arms: {unknown_name('policy', policy, policies)}")
-        if policy == OFF and strength != entry.strengths[-1]:
-            continue  # no augmentation has no strength
-        exact = 1.0 if policy == OFF else strength
-        name = f"{architecture}+{policy}" + (f"@{exact:g}" if exact != 1 else "")
-        name += "+locate" if entry.task == "locate" else ""
-        found.append(_arm(name, architecture, policy, exact, entry.task, architectures, policies, recipe, source))
-    return found
+@dataclass(frozen=True)
+class _ArmBuilder:
+    """Builds arms from the base recipe and the dotted fields of architectures and policies."""
 
+    recipe: Recipe
+    architectures: dict[str, DottedFields]
+    policies: dict[str, DottedFields]
+    source: str
 
-def _arm(
-    name: str,
-    architecture: str,
-    policy: str,
-    strength: float,
-    task: str,
-    architectures: dict[str, dict[str, Any]],
-    policies: dict[str, dict[str, Any]],
-    recipe: Recipe,
-    source: str,
-) -> StudyArm:
-    tree = recipe.model_dump(mode="json")
-    tree["name"] = name.replace("+", "-").replace("@", "-")
-    # An arm has the augmentation of its policy and no other; kernel and padding stay.
-    tree["policy"] = {"kernel": recipe.policy.kernel, "padding": recipe.policy.padding, "strength": strength}
-    own = dict(architectures[architecture])
-    module = own.pop("callable", None)
-    if module is not None and (not isinstance(module, str) or ":" not in module):
-        raise InputError(f"{source}: architecture {architecture}: expected callable: package.module:callable")
-    for dotted, value in {**own, **policies[policy]}.items():
-        if dotted == "model.name" and isinstance(value, str) and ":" in value and "." in value.partition(":")[0]:
+    def expand(self, entry: ArmSettings) -> list[StudyArm]:
+        """All combinations of an entry."""
+        found = []
+        for architecture, policy, strength in itertools.product(entry.architectures, entry.policies, entry.strengths):
+            if architecture not in self.architectures:
+                known = unknown_name("architecture", architecture, self.architectures)
+                raise InputError(f"{self.source}: arms: {known}")
+            if policy not in self.policies:
+                raise InputError(f"{self.source}: arms: {unknown_name('policy', policy, self.policies)}")
+            if policy == OFF and strength != entry.strengths[-1]:
+                continue  # without augmentation there is one arm, whatever the strengths
+            found.append(self.build(architecture, policy, 1.0 if policy == OFF else strength, entry.task))
+        return found
+
+    def build(self, architecture: str, policy: str, strength: float, task: str) -> StudyArm:
+        """One arm."""
+        name = f"{architecture}+{policy}" + (f"@{strength:g}" if strength != 1 else "")
+        name += "+locate" if task == "locate" else ""
+        own = dict(self.architectures[architecture])
+        module = own.pop("callable", None)
+        fields = {**own, **self.policies[policy]}
+        self._check(architecture, module, fields)
+        tree = self.recipe.model_dump(mode="json")
+        tree["name"] = name.replace("+", "-").replace("@", "-")
+        # The augmentation of the base recipe is dropped; its kernel and padding are kept.
+        base = self.recipe.policy
+        tree["policy"] = {"kernel": base.kernel, "padding": base.padding, "strength": strength}
+        tree = apply_overrides(tree, _as_words(fields))
+        if task == "locate":
+            tree["invariance"]["every"] = None  # its images fill the canvas and leave no room for shifts
+        recipe = validate(Recipe, tree, f"{self.source}: arm {name}")
+        return StudyArm(name, architecture, policy, strength, recipe, module, task)
+
+    def _check(self, architecture: str, module: object, fields: DottedFields) -> None:
+        where = f"{self.source}: architecture {architecture}"
+        if module is not None and (not isinstance(module, str) or ":" not in module):
+            raise InputError(f"{where}: expected callable: package.module:callable")
+        network = fields.get("model.name")
+        if isinstance(network, str) and ":" in network and "." in network.partition(":")[0]:
             raise InputError(
-                f"{source}: architecture {architecture}: expected the name of a network in model.name, got '{value}';"
+                f"{where}: expected the name of a network in model.name, got '{network}';"
                 " a network of your own goes under callable:"
             )
-    tree = apply_overrides(tree, _as_words({**own, **policies[policy]}))
-    if task == "locate":
-        tree["invariance"]["every"] = None  # its images fill the canvas, so that there is no room to shift them
-    where = f"{source}: arm {name}"
-    return StudyArm(name, architecture, policy, strength, validate(Recipe, tree, where), module, task)
 
 
-def _as_words(dotted: dict[str, Any]) -> list[str]:
+def _as_words(dotted: DottedFields) -> list[str]:
     """``dotted.key=value``, as on the command line; JSON is YAML."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in dotted.items()]
 
@@ -332,18 +334,31 @@ def is_study(source: str) -> bool:
     try:
         tree = read_yaml(path, "study")
     except InputError:
-        return False  # whoever loads it as a recipe says what is wrong
+        return False  # loading it as a recipe reports the error
     return "arms" in tree or "claims" in tree
 
 
-def describe(study: Study) -> dict[str, Any]:
-    """What was run, for results: all that the size made of the file."""
-    return {
-        "size": study.size,
-        "seeds": study.seeds,
-        "images": study.images,
-        "recipe": study.recipe.name,
-        "reference": study.reference,
-        "measures": {name: json.loads(measure.model_dump_json()) for name, measure in study.measures.items()},
-        "arms": {name: arm.recipe.digest() for name, arm in study.arms.items() if name != NO_NETWORK},
-    }
+@dataclass(frozen=True)
+class StudySummary(Record):
+    """Settings of a study at one size, for its results; ``arms`` are digests of recipes by the name of the arm."""
+
+    size: str
+    seeds: int
+    images: int
+    recipe: str
+    reference: str
+    measures: dict[str, Measure]
+    arms: dict[str, str]
+
+
+def summarize(study: Study) -> StudySummary:
+    """Settings of a study, for its results."""
+    return StudySummary(
+        size=study.size,
+        seeds=study.seeds,
+        images=study.images,
+        recipe=study.recipe.name,
+        reference=study.reference,
+        measures=study.measures,
+        arms={name: arm.recipe.digest() for name, arm in study.arms.items() if name != NO_NETWORK},
+    )

@@ -1,10 +1,10 @@
-"""Several looks at a study as it grows: how small p must be at each, so that all together err in 5 % of cases.
+"""Group sequential tests: the level of each interim analysis of a study, so that all together have a level of 5 %.
 
-A study that is tested at 5 seeds and again at 10 errs in more than 5 % of cases, as it has two chances. With the
-boundaries of Pocock 1977 (Group sequential methods in the design and analysis of clinical trials) every look has the
-same level; with those of O'Brien & Fleming 1979 (A multiple testing procedure for clinical trials) the first looks are
-strict and the last one costs little. The test statistic is taken to be a sum of independent normal increments, one per
-seed.
+A study that is tested at 5 seeds and again at 10 rejects a true null hypothesis in more than 5 % of cases, as it has
+two chances. With the boundaries of Pocock 1977 (Group sequential methods in the design and analysis of clinical trials)
+every analysis has the same level; with those of O'Brien & Fleming 1979 (A multiple testing procedure for clinical
+trials) the first analyses are strict and the last one is close to a single test. The test statistic is taken to be a
+sum of independent normal increments, one per seed. Study files and ``results.json`` call the analyses ``looks``.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from typing import Any, Literal
 
 import numpy as np
 
+from augkit.core.records import Record
+
 Rule = Literal["obrien-fleming", "pocock"]
 RULES: tuple[Rule, ...] = ("obrien-fleming", "pocock")
 GRID = 2001  # points at which the density of the statistic is kept
 
 
 @dataclass(frozen=True)
-class Look:
-    """Where a study stands among the looks that it declared.
+class InterimAnalysis(Record):
+    """One test of a study's claims among the interim analyses that the study declared.
 
     Attributes:
-        seeds: that are looked at.
-        declared: numbers of seeds at which it was to be looked at.
-        taken: at which it was, this one included.
-        level: of a two-sided test at this look; 5 % of an exploratory study.
+        seeds: at this analysis.
+        declared: numbers of seeds at which analyses were declared.
+        taken: numbers of seeds at which analyses were made, this one included.
+        level: of a two-sided test at this analysis; 5 % of an exploratory study.
         rule: of the levels.
     """
 
@@ -41,37 +43,40 @@ class Look:
 
     @property
     def exploratory(self) -> bool:
-        """Whether it was looked at when that was not declared, so that no level holds."""
+        """Whether an analysis was made that was not declared, so that no level holds."""
         return not set(self.taken) <= set(self.declared)
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "seeds": self.seeds,
-            "declared": list(self.declared),
-            "taken": list(self.taken),
-            "level": self.level,
-            "rule": self.rule,
-            "exploratory": self.exploratory,
-        }
+    def to_mapping(self) -> dict[str, Any]:
+        """As of every record, with ``exploratory``."""
+        return {**super().to_mapping(), "exploratory": self.exploratory}
 
 
-def look_at(seeds: int, declared: Sequence[int], earlier: Sequence[int], rule: Rule, alpha: float = 0.05) -> Look:
-    """The look at ``seeds``, after ``earlier`` ones; ``declared`` ascend."""
+def interim_analysis(
+    seeds: int, declared: Sequence[int], earlier: Sequence[int], rule: Rule, alpha: float = 0.05
+) -> InterimAnalysis:
+    """The analysis at a number of seeds.
+
+    Args:
+        seeds: number of seeds.
+        declared: numbers of seeds of the declared analyses, ascending.
+        earlier: numbers of seeds of the analyses made before.
+        rule: of the levels.
+        alpha: level of all declared analyses together.
+    """
     taken = tuple(sorted({*earlier, seeds}))
     level = alpha
     if seeds in declared and len(declared) > 1:
         level = levels(declared, rule, alpha)[list(declared).index(seeds)]
-    return Look(seeds, tuple(declared), taken, level, rule)
+    return InterimAnalysis(seeds, tuple(declared), taken, level, rule)
 
 
-def levels(looks: Sequence[int], rule: Rule, alpha: float = 0.05) -> list[float]:
-    """Two-sided level of each look, so that together they err with probability ``alpha``.
+def levels(seeds: Sequence[int], rule: Rule, alpha: float = 0.05) -> list[float]:
+    """Two-sided level of each interim analysis, so that all together have the level ``alpha``.
 
     Args:
-        looks: seeds at each, ascending.
+        seeds: number of seeds at each analysis, ascending.
         rule: the shape of the boundary.
-        alpha: of all looks together.
+        alpha: level of all analyses together.
 
     >>> [round(level, 4) for level in levels([5, 10], "pocock")]
     [0.0294, 0.0294]
@@ -79,14 +84,14 @@ def levels(looks: Sequence[int], rule: Rule, alpha: float = 0.05) -> list[float]
     from scipy.optimize import brentq
     from scipy.stats import norm
 
-    share = np.asarray(looks, dtype=np.float64) / looks[-1]
+    share = np.asarray(seeds, dtype=np.float64) / seeds[-1]
     shape = np.ones_like(share) if rule == "pocock" else 1 / np.sqrt(share)
     constant = brentq(lambda c: _crossed(share, c * shape) - alpha, 0.5, 10.0, xtol=1e-6)
     return [float(2 * norm.sf(constant * factor)) for factor in shape]
 
 
 def _crossed(share: np.ndarray, bounds: np.ndarray) -> float:
-    """Probability that a standard Brownian motion, over its root of time, leaves ``bounds`` at one of the looks.
+    """Probability that a standard Brownian motion, over its root of time, leaves ``bounds`` at one of the analyses.
 
     Recursion of Armitage, McPherson & Rowe 1969: the density of the sum among paths that have stayed inside.
     """

@@ -1,8 +1,8 @@
-"""Each claim of a study answered: verdict, number, sentences and figure, for JSON.
+"""Evaluate the claims of a study: verdict, effect, sentences and figure of each.
 
-The verdict is that of the primary part. p-values are corrected for the looks that the study declared
-(`augkit.compare.study.sequential`) and for the number of claims that were tested (Holm); a verdict holds at 5 % after
-that. Checks are outside of both. Beside each contrast on typical images stands the same at equal accuracy
+The primary part gives the verdict. Its p-value is corrected for the interim analyses that the study declared
+(`augkit.compare.study.sequential`) and for the number of tested claims (Holm); the corrected level is 5 %. Checks are
+outside of both corrections. Each contrast on typical images is also given at equal accuracy
 (`augkit.compare.study.matched_accuracy`).
 """
 
@@ -12,19 +12,27 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
+from augkit.compare.study.claim_results import (
+    ClaimResult,
+    Curve,
+    LabelledEstimate,
+    LinesFigure,
+    PartCount,
+    PartResult,
+    PointsFigure,
+    ScaledEffect,
+)
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Claim, Part
 from augkit.compare.study.effects import (
     AS_SHARES,
     CONTRASTS,
     NO_NETWORK,
     ColumnTable,
-    Found,
     MissingError,
-    probe_measure,
+    PartEffect,
     statistic,
 )
 from augkit.compare.study.hypothesis_tests import (
@@ -32,6 +40,7 @@ from augkit.compare.study.hypothesis_tests import (
     FAILS,
     HOLDS,
     NOT_RUN,
+    REPORTED,
     SUPPORTED,
     UNDETERMINED,
     Decision,
@@ -41,24 +50,31 @@ from augkit.compare.study.hypothesis_tests import (
 )
 from augkit.compare.study.matched_accuracy import Path, log_ratio_at_equal_accuracy
 from augkit.compare.study.schema import Study
-from augkit.compare.study.sequential import Look
+from augkit.compare.study.sequential import InterimAnalysis
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.learned import DEFAULT
 from augkit.invariance.metrics import METRICS
 
 COLLAPSED = 0.2  # of the best accuracy above chance
-EASY = 0.99  # accuracy of all arms of a task that is no test
-Row = dict[str, Any]
+EASY = 0.99  # accuracy above which a task does not distinguish arms
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A claim with what was found of each part; ``missing`` says why nothing was."""
+class Evaluation:
+    """A claim with the effects of its parts.
+
+    Attributes:
+        claim: that was evaluated.
+        view: columns of the seeds that count.
+        effects: one per part; empty where something is missing.
+        missing: why the claim was not run.
+        note: on the arms.
+    """
 
     claim: Claim
     view: ColumnTable
-    found: Sequence[Found]
+    effects: Sequence[PartEffect]
     missing: str = ""
     note: str = ""
 
@@ -66,55 +82,55 @@ class Answer:
     def decision(self) -> Decision | None:
         """Of the primary part; None where nothing was tested."""
         primary = self.claim.primary
-        return None if self.missing or primary is None else self.found[primary].decision
+        return None if self.missing or primary is None else self.effects[primary].decision
 
     @property
-    def pairs(self) -> list[tuple[Found, Part]]:
-        """Each part with what was found."""
-        return list(zip(self.found, self.claim.parts, strict=True)) if self.found else []
+    def pairs(self) -> list[tuple[PartEffect, Part]]:
+        """Each effect with its part."""
+        return list(zip(self.effects, self.claim.parts, strict=True)) if self.effects else []
 
 
-def answer_claims(
+def evaluate_claims(
     study: Study,
     view: ColumnTable,
     accuracy: Mapping[tuple[str, int], float],
     chance: float = 0.0,
     *,
-    look: Look | None = None,
+    interim: InterimAnalysis | None = None,
     paths: Mapping[tuple[str, int], Path] = MappingProxyType({}),
-) -> list[Row]:
-    """All claims of a study, in its order.
+) -> list[ClaimResult]:
+    """Evaluate all claims of a study, in its order.
 
     Args:
         study: its claims.
         view: all columns, and all seeds.
         accuracy: of every run on typical images, by arm and seed.
         chance: accuracy of a network that guesses, one over the number of classes.
-        look: where the study stands among its declared looks; the only one when None.
+        interim: this analysis among the declared ones; the only one when None.
         paths: accuracy and variability along training, by arm and seed.
     """
-    # A level below 5 % is a larger p at 5 %.
-    strict = ALPHA / look.level if look is not None else 1.0
+    # A test at a level below 5 % is a test at 5 % with a larger p-value.
+    factor = ALPHA / interim.level if interim is not None else 1.0
     collapsed = collapses(study, accuracy, chance)
-    answers = [_answer(claim, view, collapsed) for claim in study.claims]
-    answers = [replace(answer, note=_notes(answer, accuracy)) for answer in answers]
-    tested = [answer for answer in answers if answer.decision is not None]
-    p_values = [min(1.0, strict * a.decision.p) for a in tested if a.decision]
-    corrected = dict(zip([id(a) for a in tested], holm(p_values), strict=True))
-    return [_row(answer, corrected.get(id(answer)), paths, look) for answer in answers]
+    evaluations = [_evaluate(claim, view, collapsed) for claim in study.claims]
+    evaluations = [replace(evaluation, note=_notes(evaluation, accuracy)) for evaluation in evaluations]
+    p_values = {k: min(1.0, factor * e.decision.p) for k, e in enumerate(evaluations) if e.decision is not None}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    exploratory = interim is not None and interim.exploratory
+    return [_claim_result(e, corrected.get(k), paths, exploratory) for k, e in enumerate(evaluations)]
 
 
-def _notes(answer: Answer, accuracy: Mapping[tuple[str, int], float]) -> str:
-    """What to know of the arms: that some collapsed, or that a task is too easy to tell them apart."""
-    compared = {name for _, part in answer.pairs if part.statistic == "accuracy_difference" for name in part.names}
-    scores = [accuracy.get((name, seed), 0.0) for name in compared for seed in answer.view.seeds]
+def _notes(evaluation: Evaluation, accuracy: Mapping[tuple[str, int], float]) -> str:
+    """Notes on the arms: networks that collapsed, and a task too easy to distinguish arms."""
+    compared = {name for _, part in evaluation.pairs if part.statistic == "accuracy_difference" for name in part.names}
+    scores = [accuracy.get((name, seed), 0.0) for name in compared for seed in evaluation.view.seeds]
     easy = min(scores, default=0.0) >= EASY
-    said = f"all of these networks answer at least {100 * EASY:.0f} % right, so their task hardly tells them apart"
-    return "; ".join([answer.note] * bool(answer.note) + [said] * easy)
+    easy_task = f"all of these networks answer at least {100 * EASY:.0f} % right, so their task hardly tells them apart"
+    return "; ".join([evaluation.note] * bool(evaluation.note) + [easy_task] * easy)
 
 
 def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: float) -> set[tuple[str, int]]:
-    """Runs, by arm and seed, that hardly learned: a network that gives one answer is perfectly invariant.
+    """Runs, by arm and seed, that hardly learned: a constant prediction is perfectly invariant.
 
     Their accuracy above chance is below `COLLAPSED` of that of the study's best run.
     """
@@ -124,7 +140,7 @@ def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: f
     return {run for run, value in own.items() if value - chance < COLLAPSED * (best - chance)}
 
 
-def _answer(claim: Claim, view: ColumnTable, collapsed: Set[tuple[str, int]]) -> Answer:
+def _evaluate(claim: Claim, view: ColumnTable, collapsed: Set[tuple[str, int]]) -> Evaluation:
     arms = {name for part in claim.parts for name in (part.names or [NO_NETWORK])}
     have = {(arm, seed) for arm, seed, _ in view.columns}
     seeds = [seed for seed in view.seeds if all((arm, seed) in have for arm in arms)]
@@ -135,91 +151,104 @@ def _answer(claim: Claim, view: ColumnTable, collapsed: Set[tuple[str, int]]) ->
     note = f"left out, as a network collapsed to guessing: {words}" if fallen else ""
     all_of = ", ".join(sorted(arms))
     if not seeds:
-        return Answer(claim, own, [], f"not run: {note or f'no seed has all of {all_of}'}")
+        return Evaluation(claim, own, [], f"not run: {note or f'no seed has all of {all_of}'}")
     try:
-        return Answer(claim, own, [statistic(own, part) for part in claim.parts], note=note)
+        return Evaluation(claim, own, [statistic(own, part) for part in claim.parts], note=note)
     except (MissingError, InputError) as error:
-        return Answer(claim, own, [], f"not run: {error}")
+        return Evaluation(claim, own, [], f"not run: {error}")
 
 
-def _row(answer: Answer, corrected: float | None, paths: Mapping[tuple[str, int], Path], look: Look | None) -> Row:
-    claim = answer.claim
+def _claim_result(
+    evaluation: Evaluation, corrected: float | None, paths: Mapping[tuple[str, int], Path], exploratory: bool
+) -> ClaimResult:
+    claim = evaluation.claim
     primary = claim.primary or 0
-    row: Row = {"id": claim.id, "name": claim.name, "claim": claim.claim, "source": claim.source}
-    row |= {"prediction": claim.prediction, "unit": claim.parts[primary].of_unit, "n_seeds": len(answer.view.seeds)}
-    row |= {"check": claim.is_check, "primary": primary, "exploratory": look is not None and look.exploratory}
-    empty = {"effect": None, "p": None, "n_images": None, "seeds_needed": None, "matched": None, "figure": None}
-    if answer.missing:
-        said = [answer.missing[0].upper() + answer.missing[1:] + "."]
-        return {**row, **empty, "verdict": NOT_RUN, "sentences": said, "parts": [], "held": None}
-    parts = [_part_row(found, part, answer.view, paths) for found, part in answer.pairs]
-    verdict = _verdict(answer, corrected, parts)
-    counted = [part for part in parts if part["verdict"] != "reported"]
-    row |= {
-        "verdict": verdict,
-        "effect": parts[primary]["effect"],
-        "p": corrected,
+    missing = evaluation.missing
+    result = ClaimResult(
+        id=claim.id,
+        name=claim.name,
+        claim=claim.claim,
+        source=claim.source,
+        prediction=claim.prediction,
+        unit=claim.parts[primary].of_unit,
+        n_seeds=len(evaluation.view.seeds),
+        check=claim.is_check,
+        primary=primary,
+        exploratory=exploratory,
+        verdict=NOT_RUN,
+        sentences=(f"{missing[:1].upper()}{missing[1:]}.",),
+    )
+    if missing:
+        return result
+    parts = tuple(_part_result(effect, part, evaluation.view, paths) for effect, part in evaluation.pairs)
+    verdict = _verdict(evaluation, corrected, parts)
+    counted = [part for part in parts if part.verdict != REPORTED]
+    result = replace(
+        result,
+        verdict=verdict,
+        effect=parts[primary].effect,
+        p=corrected,
         # A number of a whole network, such as decibels lost, is no mean over images.
-        "n_images": min((found.effect.n_images for found in answer.found if found.effect.n_images > 1), default=None),
-        "seeds_needed": _needed(answer, corrected) if verdict == UNDETERMINED else None,
-        "matched": parts[primary]["matched"],
-        "parts": parts,
-        "held": {"parts": sum(p["verdict"] in (SUPPORTED, HOLDS) for p in counted), "of": len(counted)},
-    }
-    return {**row, "sentences": _sentences(row, answer), "figure": _figure(answer)}
+        n_images=min((e.effect.n_images for e in evaluation.effects if e.effect.n_images > 1), default=None),
+        seeds_needed=_seeds_needed(evaluation, corrected) if verdict == UNDETERMINED else None,
+        matched=parts[primary].matched,
+        parts=parts,
+        held=PartCount(sum(part.verdict in (SUPPORTED, HOLDS) for part in counted), len(counted)),
+    )
+    return replace(result, sentences=_sentences(result, evaluation.note), figure=_figure(evaluation))
 
 
-def _verdict(answer: Answer, corrected: float | None, parts: Sequence[Row]) -> str:
-    """That of the primary part after correction; of a check, whether all of it holds."""
-    if answer.claim.is_check:
-        return FAILS if any(part["verdict"] == FAILS for part in parts) else HOLDS
-    decision = answer.decision
+def _verdict(evaluation: Evaluation, corrected: float | None, parts: Sequence[PartResult]) -> str:
+    """Verdict of the primary part after correction; of a check, whether all of its parts hold."""
+    if evaluation.claim.is_check:
+        return FAILS if any(part.verdict == FAILS for part in parts) else HOLDS
+    decision = evaluation.decision
     settled = decision is not None and corrected is not None and corrected < ALPHA
     return decision.verdict if settled and decision is not None else UNDETERMINED
 
 
-def _part_row(found: Found, part: Part, view: ColumnTable, paths: Mapping[tuple[str, int], Path]) -> Row:
+def _part_result(found: PartEffect, part: Part, view: ColumnTable, paths: Mapping[tuple[str, int], Path]) -> PartResult:
     decision, verdict = found.decision, found.decision.verdict
     if part.prediction.sign == "describe":
-        verdict = "reported"
+        verdict = REPORTED
     elif part.check:  # an identity holds of every network
         low, high = found.bounds
         values = np.atleast_1d(found.effect.per_seed)
         verdict = HOLDS if bool(((low <= values) & (values <= high)).all()) else FAILS
     error, freedom = found.effect.replicates.error()
     matched = at_equal_accuracy(view, part, paths)
-    return {
-        "label": str(part),
-        "statistic": part.statistic,
-        "prediction": str(part.prediction),
-        "unit": part.of_unit,
-        "effect": found.shown.to_dict(),
-        "tested": {"value": found.effect.replicates.value, "error": error, "freedom": freedom},
-        "bounds": list(found.bounds),
-        "per_seed": [None if math.isnan(v) else v for v in np.atleast_1d(found.effect.per_seed).tolist()],
-        "p_for": decision.p_for,
-        "p_against": decision.p_against,
-        "verdict": verdict,
-        "dissent": list(found.dissent),
-        "reason": found.reason or None,
-        "matched": None if matched is None else matched.to_dict(),
-    }
+    return PartResult(
+        label=str(part),
+        statistic=part.statistic,
+        prediction=str(part.prediction),
+        unit=part.of_unit,
+        effect=found.shown,
+        tested=ScaledEffect(found.effect.replicates.value, error, freedom),
+        bounds=list(found.bounds),
+        per_seed=[None if math.isnan(v) else v for v in np.atleast_1d(found.effect.per_seed).tolist()],
+        p_for=decision.p_for,
+        p_against=decision.p_against,
+        verdict=verdict,
+        dissent=list(found.dissent),
+        reason=found.reason or None,
+        matched=matched,
+    )
 
 
-def _needed(answer: Answer, corrected: float | None) -> int | None:
-    """Seeds that would decide the primary part, at the level that the corrections leave."""
-    primary = answer.claim.primary
-    if primary is None or answer.found[primary].dissent:
+def _seeds_needed(evaluation: Evaluation, corrected: float | None) -> int | None:
+    """Number of seeds that would decide the primary part at the corrected level."""
+    primary = evaluation.claim.primary
+    if primary is None or evaluation.effects[primary].dissent:
         return None
-    found, raw = answer.found[primary], answer.found[primary].decision.p
+    found, raw = evaluation.effects[primary], evaluation.effects[primary].decision.p
     level = ALPHA * min(1.0, raw / corrected) if corrected else ALPHA
     count = seeds_needed(np.atleast_1d(found.effect.per_seed).tolist(), found.bounds, alpha=level)
-    # Images add an error of their own, which seeds do not show; so never fewer than there are and one more.
-    return None if count is None else max(count, len(answer.view.seeds) + 1)
+    # The error over images does not show between seeds, so the number is at least one more than there are.
+    return None if count is None else max(count, len(evaluation.view.seeds) + 1)
 
 
 def at_equal_accuracy(view: ColumnTable, part: Part, paths: Mapping[tuple[str, int], Path]) -> Estimate | None:
-    """A contrast on typical images where both networks are equally accurate; None where that says nothing."""
+    """A contrast on typical images at equal accuracy of both networks; None for other statistics and images."""
     same = part.measure == DEFAULT_MEASURE and part.sets == [TYPICAL] and part.metric == DEFAULT
     if part.statistic not in CONTRASTS or not same:
         return None
@@ -229,74 +258,68 @@ def at_equal_accuracy(view: ColumnTable, part: Part, paths: Mapping[tuple[str, i
     return Estimate(*(1 - math.exp(bound) for bound in (found.value, found.high, found.low)))
 
 
-def number(estimate: Mapping[str, float | None], unit: str) -> str:
-    """``0.31 [0.25, 0.37] bits``."""
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None or low is None or high is None:
+def number(estimate: Estimate, unit: str) -> str:
+    """Value, interval and unit, such as ``0.31 [0.25, 0.37] bits``."""
+    if not all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
         return "undefined"
-    return f"{value:.3g} [{low:.3g}, {high:.3g}] {unit}"
+    return f"{estimate:.3g} {unit}"
 
 
-def _sentences(row: Row, answer: Answer) -> list[str]:
-    first = (
-        "; ".join(
-            _part_words(part, len(row["parts"]) > 1 and k == row["primary"] and not row["check"])
-            for k, part in enumerate(row["parts"])
-        )
-        + "."
-    )
-    seeds, images = row["n_seeds"], row["n_images"]
-    second = f"{seeds} seed{'s' * (seeds != 1)}" + ("" if images is None else f", {images:,} images")
-    if row["held"]["of"] > 1:
-        second += f"; {row['held']['parts']} of {row['held']['of']} parts hold"
-    second += "" if row["p"] is None else f"; {p_words(row['p'])} after correction for all claims"
-    if row["matched"] is not None:
-        second += f"; at equal accuracy {number(row['matched'], row['unit'])}"
-    if row["seeds_needed"] is not None:
-        second += f"; about {row['seeds_needed']} seeds would decide it (power 80 %)"
-    elif row["verdict"] == UNDETERMINED and seeds == 1:
-        second += "; one seed says nothing about others"
-    second += "; exploratory, as the study was looked at when that was not declared" if row["exploratory"] else ""
-    second += f"; {answer.note}" if answer.note else ""
-    return [first[0].upper() + first[1:], second + "."]
+def _sentences(result: ClaimResult, note: str) -> tuple[str, str]:
+    marked = len(result.parts) > 1 and not result.check
+    parts = [_part_words(part, marked and k == result.primary) for k, part in enumerate(result.parts)]
+    first = "; ".join(parts)
+    return first[0].upper() + first[1:] + ".", "; ".join(_facts(result, note)) + "."
 
 
-def _part_words(part: Row, primary: bool) -> str:
-    words = f"{part['label']}{' (primary)' * primary}: {number(part['effect'], part['unit'])}"
-    if part["reason"]:
-        words += f" ({part['reason']})"
-    if part["dissent"]:
-        words += f", disputed by {' and '.join(METRICS[name].brief for name in part['dissent'])}"
-    return words if part["verdict"] == "reported" else f"{words}, predicted {part['prediction']}: {part['verdict']}"
+def _facts(result: ClaimResult, note: str) -> list[str]:
+    """Seeds, images, corrections and notes, in words."""
+    seeds, images = result.n_seeds, result.n_images
+    out = [f"{seeds} seed{'s' * (seeds != 1)}" + ("" if images is None else f", {images:,} images")]
+    if result.held is not None and result.held.of > 1:
+        out.append(f"{result.held.parts} of {result.held.of} parts hold")
+    if result.p is not None:
+        out.append(f"{p_words(result.p)} after correction for all claims")
+    if result.matched is not None:
+        out.append(f"at equal accuracy {number(result.matched, result.unit)}")
+    if result.seeds_needed is not None:
+        out.append(f"about {result.seeds_needed} seeds would decide it (power 80 %)")
+    elif result.verdict == UNDETERMINED and seeds == 1:
+        out.append("one seed says nothing about others")
+    if result.exploratory:
+        out.append("exploratory, as the study was looked at when that was not declared")
+    return out + [note] * bool(note)
 
 
-def _figure(answer: Answer) -> Row | None:
+def _part_words(part: PartResult, primary: bool) -> str:
+    words = f"{part.label}{' (primary)' * primary}: {number(part.effect, part.unit)}"
+    if part.reason:
+        words += f" ({part.reason})"
+    if part.dissent:
+        words += f", disputed by {' and '.join(METRICS[name].brief for name in part.dissent)}"
+    return words if part.verdict == REPORTED else f"{words}, predicted {part.prediction}: {part.verdict}"
+
+
+def _figure(evaluation: Evaluation) -> PointsFigure | LinesFigure:
     """Curves where a claim is about curves, else its numbers as points with their intervals."""
-    first = answer.claim.parts[answer.claim.primary or 0]
-    curves = [part for part in answer.claim.parts if part.statistic in ("growth", "half_life")]
+    claim = evaluation.claim
+    first = claim.parts[claim.primary or 0]
+    curves = [part for part in claim.parts if part.statistic in ("growth", "half_life")]
     if curves:
-        return _curves(answer, curves)
+        series = _curves(evaluation.view, curves)
+        return LinesFigure("lines", claim.name, "length of the shift (px)", "variability", series)
     rows = [
-        {
-            "arm": part.arm or part.names[0] if part.names else str(part.probe),
-            "label": str(part),
-            "value": found.shown.to_dict(),
-        }
-        for found, part in answer.pairs
+        LabelledEstimate(part.arm or part.names[0] if part.names else str(part.probe), str(part), found.shown)
+        for found, part in evaluation.pairs
         if part.of_unit == first.of_unit
     ]
-    return {"kind": "points", "title": answer.claim.name, "x_label": first.of_unit, "rows": rows, "zero": 0.0}
+    return PointsFigure("points", claim.name, first.of_unit, rows, zero=0.0)
 
 
-def _curves(answer: Answer, parts: Sequence[Part]) -> Row:
+def _curves(view: ColumnTable, parts: Sequence[Part]) -> list[Curve]:
     series = []
     for part in {(part.arm, part.measure): part for part in parts}.values():
-        lengths = [length for length in answer.view.lengths.get(part.measure, ()) if length > 0]
+        lengths = [length for length in view.lengths.get(part.measure, ()) if length > 0]
         of_arm = (str(part.arm), part.measure, part.sets[0], part.metric)
-        means = [answer.view.variability(*of_arm, at) for at in lengths]
-        series.append({"arm": part.arm, "x": lengths, "y": [mean.estimate().to_dict() for mean in means]})
-    axes = {"x_label": "length of the shift (px)", "y_label": "variability"}
-    return {"kind": "lines", "title": answer.claim.name, **axes, "series": series}
-
-
-__all__ = ["Answer", "answer_claims", "at_equal_accuracy", "number", "probe_measure"]
+        series.append(Curve(part.arm, lengths, [view.variability(*of_arm, at).estimate() for at in lengths]))
+    return series

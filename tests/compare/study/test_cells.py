@@ -17,8 +17,9 @@ from PIL import Image
 import augkit
 from augkit.compare import __main__ as compare
 from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
-from augkit.compare.study.measurements import read, read_accuracy
+from augkit.compare.study.measurements import measure_accuracy, measure_network
 from augkit.compare.study.pipeline import run_study, summary
+from augkit.compare.study.results import StudyResults
 from augkit.compare.study.schema import Measure, Study
 from augkit.core.cli import run
 from augkit.core.errors import InputError, OddMapWarning, RunError
@@ -35,7 +36,9 @@ def stamps(folder: Path) -> dict[str, int]:
 
 def test_a_study_runs_is_resumed_and_takes_a_seed_more(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    results = run_study(Study.load(study_file), folder)
+    first = run_study(Study.load(study_file), folder)
+    assert isinstance(first, StudyResults)
+    results = first.to_dict()
     assert (results["cost"]["runs"], results["cost"]["loaded"]) == (6, 0)
     assert results["cost"]["failed"] == {}
     assert json.loads((folder / "results.json").read_text())["claims"] == results["claims"]
@@ -52,15 +55,15 @@ def test_a_study_runs_is_resumed_and_takes_a_seed_more(study_file: Path, tmp_pat
     assert set(results["arms"][1]["learned_invariance"]) <= {"typical", "inverted"}
     assert results["layers"][0]["names"][-1] == "logits"
     assert len(results["layers"][0]["db"]) == len(results["layers"][0]["names"])
-    assert "Augmentation teaches invariance" in summary(results)
+    assert "Augmentation teaches invariance" in summary(first)
 
     before = stamps(folder)
-    again = run_study(Study.load(study_file), folder, resume=True)
+    again = run_study(Study.load(study_file), folder, resume=True).to_dict()
     assert stamps(folder) == before
     assert again["cost"]["loaded"] >= 4
     assert again["claims"] == results["claims"]
 
-    more = run_study(Study.load(study_file, seeds=3), folder, resume=True)
+    more = run_study(Study.load(study_file, seeds=3), folder, resume=True).to_dict()
     kept = stamps(folder)
     assert {key: kept[key] for key in before} == before
     assert {key.split("/")[1] for key in set(kept) - set(before)} == {
@@ -79,7 +82,7 @@ def test_a_new_measure_is_taken_without_training_again(study_file: Path, tmp_pat
     tree["measures"]["scale"] = {"axis": "scale", "reach": 1.2, "pairs": 1}
     tree["claims"] = [{**tree["claims"][0], "measure": "scale"}]
     study_file.write_text(yaml.safe_dump(tree))
-    results = run_study(Study.load(study_file), folder, resume=True)
+    results = run_study(Study.load(study_file), folder, resume=True).to_dict()
     assert results["claims"][0]["effect"]["value"] is not None
     changed = {key.rpartition("/")[2] for key, value in stamps(folder).items() if before.get(key) != value}
     assert changed == {"scale.npz", "cell.json"}
@@ -123,7 +126,7 @@ def test_borders_that_nothing_reaches_are_no_measure(study_file: Path, tmp_path:
     recipe, model, seen = Recipe.load(cell / "recipe.yaml"), load_model(str(cell)).model, set()
     model.register_forward_pre_hook(lambda network, inputs: seen.add(tuple(inputs[0].shape[-2:])))
     sets = {"typical": load_recipe_data(recipe).open_test(20)}
-    read(model, recipe, Measure(**tree["measures"]["borders"]), sets, torch.device("cpu"))
+    measure_network(model, recipe, Measure(**tree["measures"]["borders"]), sets, torch.device("cpu"))
     assert seen == {(8, 8)}
 
 
@@ -161,7 +164,7 @@ def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Pat
 def test_which_images_a_network_of_another_task_answers_right_is_kept_image_by_image(tiny: Recipe) -> None:
     dataset = augkit.load_dataset("digits", limit=200)
     model, images = augkit.fit(tiny, dataset=dataset).model, dataset.open_test(80)
-    found = read_accuracy(model, tiny, images, torch.device("cpu"))["typical|correct"]
+    found = measure_accuracy(model, tiny, images, torch.device("cpu"))["typical|correct"]
     pixels = images.put_on_canvas(tiny.data.canvas).images.float() / 255
     with torch.inference_mode():
         logits = model((pixels - torch.tensor(tiny.data.mean)) / torch.tensor(tiny.data.std))
@@ -254,7 +257,7 @@ def with_own_network(study_file: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_network_of_your_own_is_trained_and_compared(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = run_study(with_own_network(study_file, tmp_path, monkeypatch, "make"), tmp_path / "out")
+    results = run_study(with_own_network(study_file, tmp_path, monkeypatch, "make"), tmp_path / "out").to_dict()
     (row,) = results["claims"]
     assert row["n_seeds"] == 2
     assert row["effect"]["value"] is not None

@@ -55,13 +55,13 @@ def simulate(factor: float, trials: int = 200) -> tuple[float, float]:
     return covered / trials, found / trials
 
 
-def test_identical_arms_cover_zero_and_are_seldom_told_apart() -> None:
+def test_intervals_of_identical_arms_cover_zero_and_few_tests_reject() -> None:
     covered, found = simulate(1.0)
     assert 0.90 <= covered <= 0.995  # binomial noise of 200 simulations around 95 % is 1.5 points
     assert found <= 0.07  # 2.5 % on this side
 
 
-def test_a_planted_effect_is_found_at_the_power_that_was_foretold() -> None:
+def test_a_planted_effect_is_detected_with_the_predicted_power() -> None:
     # Effects per seed differ by two independent seeds and by what is left of 60 images.
     effect = 0.45
     rng = np.random.default_rng(3)
@@ -70,11 +70,11 @@ def test_a_planted_effect_is_found_at_the_power_that_was_foretold() -> None:
         per_image = rng.normal(0, 1.0, IMAGES)
         a, b = (runs(rng, 0.01, per_image, 1)[0].mean() for _ in range(2))
         spread.append(math.log(a / b))
-    foretold = power(-effect, float(np.std(spread)), SEEDS, (-math.inf, 0.0))
+    predicted = power(-effect, float(np.std(spread)), SEEDS, (-math.inf, 0.0))
     covered, found = simulate(math.exp(-effect))
-    assert 0.4 < foretold < 0.9
+    assert 0.4 < predicted < 0.9
     assert covered >= 0.90
-    assert abs(found - foretold) < 0.15
+    assert abs(found - predicted) < 0.15
 
 
 def test_power_is_that_of_a_t_test_by_simulation() -> None:
@@ -133,7 +133,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_small_p_values_are_not_spelled_out() -> None:
+def test_p_values_below_one_in_a_thousand_are_printed_as_a_bound() -> None:
     assert p_words(2.8e-25) == "p < 0.001"
     assert p_words(0.0123) == "p = 0.012"
 
@@ -221,7 +221,7 @@ def test_transfer_and_several_image_sets() -> None:
     assert statistic(view, both).shown.value == pytest.approx((-0.4 - 0.8) / 2)
 
 
-def test_a_quiet_control_leaves_it_undefined_and_one_seed_undetermined() -> None:
+def test_an_invariant_control_gives_an_undefined_effect_and_one_seed_decides_nothing() -> None:
     view = view_of({"n": flat(1e-15, 1e-15), "s": flat(1e-15, 1e-15)})
     found = statistic(view, part("learned_invariance", arm="s", control="n"))
     assert not found.shown.defined
@@ -232,12 +232,12 @@ def test_a_quiet_control_leaves_it_undefined_and_one_seed_undetermined() -> None
     assert statistic(ColumnTable(columns, (0,)), part("learned_invariance", arm="s", control="n")).decision.p_for == 1
 
 
-def test_what_was_not_measured_is_named() -> None:
+def test_the_error_names_the_column_that_was_not_measured() -> None:
     with pytest.raises(MissingError, match="'typical shift_bits' of c, seed 0"):
         statistic(view_of({"a": flat(0.1)}), part("variability", arm="c"))
 
 
-def test_image_sets_of_which_networks_say_nothing_are_left_out_and_named() -> None:
+def test_image_sets_without_information_in_the_predictions_are_left_out_and_named() -> None:
     columns = {
         (arm, seed, "shift"): bits_of(flat(level)[0]) | bits_of(flat(0.5)[0], "inverted", said=0.05)
         | bits_of(flat(level)[0], "upside down")
@@ -278,7 +278,7 @@ def test_ratios_are_averaged_over_seeds_and_not_their_parts() -> None:
 
 
 @pytest.mark.parametrize(("statistic_", "column"), [("accuracy_difference", "correct"), ("top1_change", "changed")])
-def test_a_mean_alone_and_less_that_of_the_control(statistic_: str, column: str) -> None:
+def test_a_difference_is_the_mean_less_that_of_the_control_if_there_is_one(statistic_: str, column: str) -> None:
     values = {"a": [[1, 1, 1, 0], [1, 1, 0, 0]], "b": [[0, 1, 0, 0], [1, 0, 0, 0]]}
     columns = {
         (arm, seed, "shift"): {f"typical|{column}": np.array(row, dtype=float)}

@@ -1,4 +1,4 @@
-"""Comparison at equal accuracy along training: by hand, and networks that differ in nothing but how far they are."""
+"""Comparison at equal accuracy along training: by hand, and networks that differ only in the progress of training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_log_variability_is_linear_between_epochs() -> None:
     assert math.isnan(at_accuracy(made, 0.9))
 
 
-def test_what_accuracy_explains_is_gone_and_the_rest_stays() -> None:
+def test_a_difference_due_to_accuracy_vanishes_at_equal_accuracy_and_the_rest_remains() -> None:
     seeds = range(4)
     slow = {("a", s): path(0.3 + 0.02 * s, 1.0) for s in seeds} | {("b", s): path(0.6, 1.0) for s in seeds}
     plain = np.mean([math.log(slow["a", s][-1][1] / slow["b", s][-1][1]) for s in seeds])
@@ -50,6 +50,6 @@ def test_the_interval_is_student_s_over_seeds() -> None:
     assert found.high - found.low == pytest.approx(2 * half, rel=1e-4)
 
 
-def test_without_two_seeds_measured_along_training_there_is_none() -> None:
+def test_the_effect_is_none_without_two_seeds_measured_along_training() -> None:
     paths = {("a", 0): path(0.3, 1.0), ("b", 0): path(0.3, 1.0), ("a", 1): [], ("b", 1): path(0.3, 1.0)}
     assert log_ratio_at_equal_accuracy(paths, "a", "b", (0, 1)) is None

@@ -212,7 +212,7 @@ def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(
     assert reason == f"ValueError: Expected more than 1 value per channel when training (traceback in '{trace}')"
     assert "in fails" in trace.read_text()
     assert sum(trial.state == TrialState.COMPLETE for trial in queue.trials()) == 5
-    alone = run_study(study, tmp_path / "alone")
+    alone = run_study(study, tmp_path / "alone").to_dict()
     assert list(alone["cost"]["failed"]) == ["maxpool+none-seed0"]
 
 
@@ -246,9 +246,9 @@ def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(st
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers: sums of several threads differ, and training makes more of that
     try:
-        alone = run_study(study, tmp_path / "alone")
+        alone = run_study(study, tmp_path / "alone").to_dict()
         open_cells(study_file, tmp_path / "both", seeds=3, name="tiny-quick")  # and nobody has worked on them
-        both = run_study(study, tmp_path / "both", spread=WorkerSettings(2), resume=True)
+        both = run_study(study, tmp_path / "both", spread=WorkerSettings(2), resume=True).to_dict()
     finally:
         torch.set_num_threads(threads)
     assert both["cost"]["failed"] == {}

@@ -11,10 +11,11 @@ import yaml
 from made_up import bits_of
 
 from augkit.compare.study.cells import cells_of
+from augkit.compare.study.claim_results import ClaimResult, PartCount
 from augkit.compare.study.effects import ColumnTable
 from augkit.compare.study.schema import SIZES, Study, is_study
-from augkit.compare.study.sequential import Look, look_at
-from augkit.compare.study.verdicts import answer_claims, collapses
+from augkit.compare.study.sequential import InterimAnalysis, interim_analysis
+from augkit.compare.study.verdicts import collapses, evaluate_claims
 from augkit.core.errors import InputError
 
 BASE: dict[str, Any] = {
@@ -188,17 +189,20 @@ def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -
             accuracy[arm, seed] = 0.11 if fallen else 0.9
     view = ColumnTable(columns, range(4))
     assert collapses(study, accuracy, 0.1) == {("maxpool+shift", 3)}
-    (row,) = answer_claims(study, view, accuracy, 0.1)
-    assert row["n_seeds"] == 3
-    assert row["effect"]["value"] == pytest.approx(0.5, abs=0.05)
-    assert "left out, as a network collapsed to guessing: maxpool+shift (seed 3)" in row["sentences"][1]
+    (row,) = evaluate_claims(study, view, accuracy, 0.1)
+    assert row.n_seeds == 3
+    assert row.effect is not None
+    assert row.effect.value == pytest.approx(0.5, abs=0.05)
+    assert "left out, as a network collapsed to guessing: maxpool+shift (seed 3)" in row.sentences[1]
     for seed in range(4):
         accuracy["maxpool+shift", seed] = 0.1
-    (row,) = answer_claims(study, view, accuracy, 0.1)
-    assert row["verdict"] == "not run"
+    (row,) = evaluate_claims(study, view, accuracy, 0.1)
+    assert row.verdict == "not run"
 
 
-def answered(tmp_path: Path, levels: dict[str, float], seeds: int = 6, look: Look | None = None, **changes: Any) -> Any:
+def evaluated(
+    tmp_path: Path, levels: dict[str, float], seeds: int = 6, interim: InterimAnalysis | None = None, **changes: Any
+) -> list[ClaimResult]:
     """The rows of a study whose arms have these shift informations."""
     study = load(tmp_path, **changes)
     rng = np.random.default_rng(0)
@@ -208,55 +212,56 @@ def answered(tmp_path: Path, levels: dict[str, float], seeds: int = 6, look: Loo
         for seed in range(seeds)
     }
     accuracy = {(arm, seed): 0.9 for arm in levels for seed in range(seeds)}
-    return answer_claims(study, ColumnTable(columns, range(seeds)), accuracy, 0.1, look=look)
+    return evaluate_claims(study, ColumnTable(columns, range(seeds)), accuracy, 0.1, interim=interim)
 
 
 LEVELS = {"maxpool+none": 0.2, "maxpool+shift": 0.1}
 
 
-def test_the_primary_part_gives_the_verdict_and_the_others_are_counted(tmp_path: Path) -> None:
+def test_the_primary_part_gives_the_verdict_and_the_number_of_parts_that_hold_is_stated(tmp_path: Path) -> None:
     (first,) = with_claim()
     of_claim = {key: first.pop(key) for key in ("id", "name", "claim", "source")}
     never = {**first, "prediction": {"sign": "below", "margin": 0.1}, "label": "never"}
     shown = {**first, "prediction": "describe", "label": "shown"}
     claims = [{**of_claim, "parts": [never, {**first, "label": "half", "primary": True}, shown]}]
-    (row,) = answered(tmp_path, LEVELS, claims=claims)
-    assert (row["verdict"], row["primary"], row["held"]) == ("supported", 1, {"parts": 1, "of": 2})
-    assert row["effect"]["value"] == pytest.approx(0.5, abs=0.05)
-    assert "half (primary)" in row["sentences"][0]
-    assert "1 of 2 parts hold" in row["sentences"][1]
-    assert "p < 0.001 after correction" in row["sentences"][1]
+    (row,) = evaluated(tmp_path, LEVELS, claims=claims)
+    assert (row.verdict, row.primary, row.held) == ("supported", 1, PartCount(1, 2))
+    assert row.effect is not None
+    assert row.effect.value == pytest.approx(0.5, abs=0.05)
+    assert "half (primary)" in row.sentences[0]
+    assert "1 of 2 parts hold" in row.sentences[1]
+    assert "p < 0.001 after correction" in row.sentences[1]
     claims[0]["parts"][1]["primary"] = False  # then it is the first that predicts something
-    (row,) = answered(tmp_path, LEVELS, claims=claims)
-    assert (row["verdict"], row["primary"]) == ("refuted", 0)
+    (row,) = evaluated(tmp_path, LEVELS, claims=claims)
+    assert (row.verdict, row.primary) == ("refuted", 0)
 
 
-def test_identities_are_checks_outside_of_the_count(tmp_path: Path) -> None:
+def test_checks_do_not_count_among_the_tested_claims(tmp_path: Path) -> None:
     (first,) = with_claim()
     identity = {**first, "id": 1, "statistic": "variability", "control": None, "check": True}
     claims = [{**identity, "prediction": {"sign": "below", "margin": 0.5}}, *with_claim()]
-    holds, tested = answered(tmp_path, LEVELS, claims=claims)
-    assert (holds["verdict"], holds["check"], holds["p"]) == ("holds", True, None)
-    (alone,) = answered(tmp_path, LEVELS, claims=with_claim())
-    assert tested["p"] == alone["p"]  # Holm counts one claim
-    (single,) = answered(tmp_path, LEVELS, seeds=1, claims=claims[:1])
-    assert single["verdict"] == "holds"  # of the one network that there is
+    holds, tested = evaluated(tmp_path, LEVELS, claims=claims)
+    assert (holds.verdict, holds.check, holds.p) == ("holds", True, None)
+    (alone,) = evaluated(tmp_path, LEVELS, claims=with_claim())
+    assert tested.p == alone.p  # Holm counts one claim
+    (single,) = evaluated(tmp_path, LEVELS, seeds=1, claims=claims[:1])
+    assert single.verdict == "holds"  # of the one network that there is
     claims[0]["prediction"] = {"sign": "below", "margin": 0.05}
-    assert answered(tmp_path, LEVELS, claims=claims)[0]["verdict"] == "fails"
+    assert evaluated(tmp_path, LEVELS, claims=claims)[0].verdict == "fails"
 
 
-def test_a_look_asks_for_more_and_an_undeclared_one_is_exploratory(tmp_path: Path) -> None:
+def test_an_interim_analysis_is_stricter_and_an_undeclared_one_is_exploratory(tmp_path: Path) -> None:
     weak = {"maxpool+none": 0.2, "maxpool+shift": 0.197}
-    (plain,) = answered(tmp_path, weak, claims=with_claim())
-    strict = look_at(5, (5, 10), (), "obrien-fleming")
-    (first,) = answered(tmp_path, weak, look=strict, claims=with_claim())
-    assert first["p"] == pytest.approx(min(1.0, plain["p"] * 0.05 / strict.level))
-    (row,) = answered(tmp_path, weak, look=look_at(7, (5, 10), (), "obrien-fleming"), claims=with_claim())
-    assert row["exploratory"]
-    assert "exploratory, as the study was looked at" in row["sentences"][1]
+    (plain,) = evaluated(tmp_path, weak, claims=with_claim())
+    strict = interim_analysis(5, (5, 10), (), "obrien-fleming")
+    (first,) = evaluated(tmp_path, weak, interim=strict, claims=with_claim())
+    assert first.p == pytest.approx(min(1.0, plain.p * 0.05 / strict.level))
+    (row,) = evaluated(tmp_path, weak, interim=interim_analysis(7, (5, 10), (), "obrien-fleming"), claims=with_claim())
+    assert row.exploratory
+    assert "exploratory, as the study was looked at" in row.sentences[1]
 
 
-def test_looks_are_declared_in_the_file(tmp_path: Path) -> None:
+def test_interim_analyses_are_declared_in_the_study_file(tmp_path: Path) -> None:
     assert load(tmp_path).looks == (load(tmp_path).seeds,)
     assert load(tmp_path, looks=[2, 4], spending="pocock").looks == (2, 4)
     assert load(tmp_path, sizes={"quick": {"looks": [3]}}, looks=[2, 4]).looks == (3,)
@@ -267,13 +272,13 @@ def test_looks_are_declared_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("level", "easy"), [(1.0, True), (0.95, False)])
-def test_a_task_that_all_arms_master_is_said_to_be_none(tmp_path: Path, level: float, easy: bool) -> None:
+def test_a_task_that_all_arms_solve_is_noted_as_too_easy(tmp_path: Path, level: float, easy: bool) -> None:
     arms = [{"architectures": ["maxpool", "blurpool"], "task": "locate"}]
     claim = with_claim(statistic="accuracy_difference", arm="maxpool+none+locate", control="blurpool+none+locate")
     study = load(tmp_path, arms=arms, claims=claim)
     hits = (np.arange(100) < 100 * level).astype(np.float32)
     columns = {(arm, seed, "shift"): {"typical|correct": hits} for arm in study.arms for seed in range(3)}
     accuracy = {(arm, seed): level for arm in study.arms for seed in range(3)}
-    (row,) = answer_claims(study, ColumnTable(columns, range(3)), accuracy, 1 / 9)
-    assert row["verdict"] == "undetermined"
-    assert ("at least 99 % right, so their task hardly tells them apart" in row["sentences"][1]) == easy
+    (row,) = evaluate_claims(study, ColumnTable(columns, range(3)), accuracy, 1 / 9)
+    assert row.verdict == "undetermined"
+    assert ("at least 99 % right, so their task hardly tells them apart" in row.sentences[1]) == easy

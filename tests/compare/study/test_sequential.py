@@ -1,4 +1,4 @@
-"""Several looks at a study: against the published constants, and the errors that they allow by simulation."""
+"""Interim analyses: against the published constants, and their error rate by simulation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from augkit.compare.study.sequential import Rule, levels, look_at
+from augkit.compare.study.sequential import Rule, interim_analysis, levels
 
 # Jennison & Turnbull 2000, Group sequential methods, tables 2.1 and 2.3: critical values of the last of K equal looks.
 POCOCK = {2: 2.178, 3: 2.289, 5: 2.413}
@@ -14,7 +14,7 @@ OBRIEN_FLEMING = {2: 1.977, 3: 2.004, 5: 2.040}
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_the_last_look_has_the_published_critical_value(count: int) -> None:
+def test_the_last_analysis_has_the_published_critical_value(count: int) -> None:
     looks = [5 * (k + 1) for k in range(count)]
     for rule, table in (("pocock", POCOCK), ("obrien-fleming", OBRIEN_FLEMING)):
         found = stats.norm.isf(np.array(levels(looks, rule)) / 2)
@@ -24,7 +24,7 @@ def test_the_last_look_has_the_published_critical_value(count: int) -> None:
 
 
 def errs(looks: list[int], nominal: list[float], trials: int = 20_000) -> float:
-    """How often a t test over seeds finds an effect that is not there, at any of the looks."""
+    """Share of simulations in which a t test rejects a true null hypothesis at any of the analyses."""
     rng = np.random.default_rng(0)
     effects = rng.normal(size=(trials, looks[-1]))
     found = np.zeros(trials, dtype=bool)
@@ -34,22 +34,22 @@ def errs(looks: list[int], nominal: list[float], trials: int = 20_000) -> float:
 
 
 @pytest.mark.parametrize("rule", ["pocock", "obrien-fleming"])
-def test_declared_looks_keep_five_per_cent_and_undeclared_ones_do_not(rule: Rule) -> None:
+def test_declared_analyses_keep_the_error_rate_at_five_per_cent_and_undeclared_ones_do_not(rule: Rule) -> None:
     looks = [5, 10]
     assert errs(looks, [0.05, 0.05]) > 0.075
     assert 0.04 < errs(looks, levels(looks, rule)) < 0.055
 
 
-def test_one_look_costs_nothing() -> None:
+def test_a_single_analysis_has_the_full_level() -> None:
     assert levels([7], "pocock") == pytest.approx([0.05], abs=1e-5)
-    assert look_at(7, [7], [], "pocock").level == 0.05
+    assert interim_analysis(7, [7], [], "pocock").level == 0.05
 
 
-def test_a_look_that_was_not_declared_makes_a_study_exploratory() -> None:
+def test_an_undeclared_analysis_makes_a_study_exploratory() -> None:
     declared = (5, 10)
-    assert not look_at(5, declared, [], "obrien-fleming").exploratory
-    assert not look_at(10, declared, [5], "obrien-fleming").exploratory
-    assert look_at(7, declared, [], "obrien-fleming").exploratory
-    assert look_at(10, declared, [5, 7], "obrien-fleming").exploratory
-    assert look_at(10, (10,), [5], "obrien-fleming").exploratory  # five seeds were looked at first
-    assert look_at(10, declared, [5], "pocock").to_dict()["taken"] == [5, 10]
+    assert not interim_analysis(5, declared, [], "obrien-fleming").exploratory
+    assert not interim_analysis(10, declared, [5], "obrien-fleming").exploratory
+    assert interim_analysis(7, declared, [], "obrien-fleming").exploratory
+    assert interim_analysis(10, declared, [5, 7], "obrien-fleming").exploratory
+    assert interim_analysis(10, (10,), [5], "obrien-fleming").exploratory  # five seeds were looked at first
+    assert interim_analysis(10, declared, [5], "pocock").to_dict()["taken"] == [5, 10]

@@ -193,7 +193,7 @@ def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
     done = optuna_study.completed(second.study)
     assert len(done) == 4
     assert {"as it stands", "mild", "strong"} <= {trial.user_attrs.get("preset") for trial in done}
-    assert search_cost(second.study, make_terms())["failed"] == 0
+    assert search_cost(second.study, make_terms()).failed == 0
 
 
 def test_a_second_interrupt_while_the_first_is_told_loses_nothing(
