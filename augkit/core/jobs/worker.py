@@ -24,7 +24,7 @@ from augkit.core.errors import AugkitError, RunError, WriteError
 from augkit.core.jobs.heartbeat import Heartbeat, HeartbeatMonitor, RetryPolicy, sign_on
 from augkit.core.jobs.journal import StorageLostError
 from augkit.core.jobs.optuna_private import without_waiting
-from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, enqueue_again, fail, frozen, hand_back
+from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, enqueue_again, fail, frozen, hand_back, requeue
 
 IN_A_ROW = 3  # failed jobs after which a worker gives up
 POLL = 0.5  # seconds between looks while there is nothing to do
@@ -133,7 +133,7 @@ class Worker(abc.ABC):
             self._heartbeat = None
 
     def _outcome(self, trial: optuna.Trial) -> tuple[TrialState, Values | None]:
-        """Run a job; how it ended, and its values. What a job may not raise fails it, and goes on."""
+        """Run a job; how it ended, and its values."""
         try:
             claim(self.study, trial)
             return TrialState.COMPLETE, self.work(trial)
@@ -148,10 +148,15 @@ class Worker(abc.ABC):
                 raise postponed.unable from None
         except SkipJob:
             trial.set_user_attr("skipped", True)
+        except GiveUpError:
+            fail(self.study, trial.number)
+            raise
+        except RunError:
+            pass
         except BaseException as error:
-            if isinstance(error, GiveUpError) or not isinstance(error, RunError):
-                fail(self.study, trial.number)
-                raise
+            # A bug ends the worker as a crash does: the trial is run again, at most as often as after a crash.
+            requeue(self.study, trial.number, 0 if isinstance(error, AugkitError) else self.policy.retries)
+            raise
         return TrialState.FAIL, None
 
     def _report(self, trial: optuna.Trial, state: TrialState, values: Values | None) -> None:

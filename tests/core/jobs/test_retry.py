@@ -322,6 +322,19 @@ def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: 
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
+def test_a_trial_that_ends_its_worker_by_a_bug_is_run_again_once(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(tmp_path / "j"))
+    study.enqueue_trial({"x": 0.5})
+
+    def objective(trial: optuna.Trial) -> float:
+        raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            FunctionWorker(study, objective).run_one()
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.FAIL]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_trial_that_says_nothing_is_not_put_in_line(tmp_path: Path, way: str) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
