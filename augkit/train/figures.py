@@ -87,7 +87,13 @@ def _line(
     known = [row for row in history if key in row]
     epochs, values = [row["epoch"] for row in known], [factor * row[key] for row in known]
     few = len(known) <= FEW
-    style: dict[str, Any] = {"color": color, "ls": "--" if dashed else "-", "marker": "o" if few else None, "ms": 3, "lw": 1.4}
+    style: dict[str, Any] = {
+        "color": color,
+        "ls": "--" if dashed else "-",
+        "marker": "o" if few else None,
+        "ms": 3,
+        "lw": 1.4,
+    }
     (line,) = axes.plot(epochs, values, label=label, **style)
     series = f"{label} {key.removeprefix('validation_')}".strip().replace("_", " ")
     if not few:
