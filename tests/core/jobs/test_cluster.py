@@ -292,7 +292,7 @@ def local(recipe: Path, folder: Path, *words: str) -> list[str]:
 
 def workers_of(parent: int) -> list[int]:
     found = subprocess.run(
-        ["pgrep", "-f", f"augkit.tune.worker .*--parent {parent}( |$)"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"augkit[a-z.]*worker .*--parent {parent}( |$)"], capture_output=True, text=True, check=False
     )
     return [int(pid) for pid in found.stdout.split()]
 
