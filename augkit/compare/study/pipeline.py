@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import torch
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from augkit.compare.study.analysis import StudyAnalysis
@@ -19,9 +21,9 @@ from augkit.compare.study.report.markdown import study_markdown
 from augkit.compare.study.report.page import study_page
 from augkit.compare.study.results import JoinedStudy, StudyResults
 from augkit.compare.study.schema import Study
-from augkit.compare.study.worker import attempt
+from augkit.compare.study.worker import CellWorker
 from augkit.core.cli import HelperInterrupted
-from augkit.core.errors import InputError, RunError, WriteError
+from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import MARK, claim, environment, write
 from augkit.core.jobs.launch import run_workers
@@ -29,7 +31,6 @@ from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.status import WorkerStatus
 from augkit.core.jobs.storage import Storage, open_storage
-from augkit.core.jobs.worker import IN_A_ROW
 from augkit.core.progress import Display
 from augkit.train.build import choose_device
 
@@ -155,25 +156,16 @@ def _check(store: CellStore, cells: Sequence[Cell]) -> None:
 
 
 def _alone(store: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
-    """Work on cells one after the other; why some failed."""
-    failed: dict[str, str] = {}
-    in_a_row = 0
-    for k, cell in enumerate(missing):
-        try:
-            seconds = attempt(store, cell)["seconds"]
-        except WriteError:
-            raise
-        except (RunError, InputError) as error:
-            in_a_row += 1
-            if in_a_row == IN_A_ROW:
-                raise
-            failed[cell.name] = str(error)
-            show.line(f"cell {cell.name} failed: {error}")
-        else:
-            in_a_row = 0
-            show.stage(f"{k + 1} of {len(missing)}: {cell.name}, {seconds:.1f} s")
-        show.advance(1)
-    return failed
+    """Work on cells in this process, as a worker of a queue in memory; why some failed."""
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    queue = CellQueue.open(InMemoryStorage(), store.study.settings.name, store.study, lead=True)
+    queue.fill(store.study, store.folder, missing)
+    progress = _CellProgress(queue, set(), len(missing), show)
+    worker = CellWorker(queue.queue, store.device)
+    while not worker.is_done():
+        worker.run_one()
+        progress([])
+    return queue.failures(set())
 
 
 def _open(
