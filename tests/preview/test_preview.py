@@ -72,8 +72,8 @@ def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tm
             assert picture.format == "PNG"
             assert min(picture.size) > 400
     html = (folder / "preview.html").read_text()
-    assert html.count("src='data:image/png;base64,") == 2
-    assert not re.search(r"https?://|<script|<link|url\(|src='(?!data:)", html)
+    assert html.count('src="data:image/png;base64,') == 2
+    assert not re.search(r"https?://|<script|<link|url\(|src=['\"](?!data:)", html)
     assert set(result["kernels"]) == set(KERNELS)
     if source == "recipe":
         assert result["policy"]["shift"]["max_pixels"] == 2
