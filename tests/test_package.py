@@ -48,7 +48,7 @@ WEIGHT: dict[str, set[str]] = {
     "augkit.data": {"torch", "numpy", "PIL"},
     "augkit.invariance": {"torch", "numpy"},
     "augkit.train": set(),
-    "augkit.train.recipe": {"torch", "numpy", "pydantic"},
+    "augkit.train.recipe": {"torch", "numpy", "pydantic", "kornia"},  # a row stands beside the class of its op
     "augkit.adapters": set(),
     "augkit.measure": set(),
     "augkit.preview": set(),
@@ -213,6 +213,7 @@ def test_every_public_function_and_class_has_a_docstring() -> None:
         if ast.get_docstring(tree) is None:
             missing.append(str(module))
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            overload = any(isinstance(d, ast.Name) and d.id == "overload" for d in getattr(node, "decorator_list", []))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not overload:
                 missing.extend([f"{module}:{node.name}"] if ast.get_docstring(node) is None else [])
     assert missing == []
