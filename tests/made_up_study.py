@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from augkit.compare.study.claim_results import ClaimResult, LinesFigure
+from augkit.compare.study.results import (
+    ArmResult,
+    DoseCurve,
+    FlipExample,
+    LayerProfile,
+    PlanePoint,
+    StudyCost,
+    StudyResults,
+)
+from augkit.compare.study.schema import StudySummary
+from augkit.compare.study.sequential import InterimAnalysis
+from augkit.core.records import Record
+from augkit.invariance import Estimate
 
 VERDICTS = ["supported", "refuted", "undetermined", "not run"]
 NULL = {"value": None, "low": None, "high": None}
@@ -63,41 +81,78 @@ def claim(number: int, verdict: str, **fields: Any) -> dict[str, Any]:
     return {**made, **fields}
 
 
-def study(count: int = 3, **fields: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class AnyFigure(Record):
+    """A figure of any kind, also of those that no claim has."""
+
+    spec: Mapping[str, Any]
+
+    def to_mapping(self) -> dict[str, Any]:
+        return dict(self.spec)
+
+
+def read(found: Mapping[str, float | None] | None) -> Estimate | None:
+    """An estimate from its JSON."""
+    if found is None:
+        return None
+    return Estimate(*(math.nan if found[key] is None else float(found[key] or 0.0) for key in ("value", "low", "high")))
+
+
+def known(value: float, half: float = 0.1) -> Estimate:
+    return Estimate(value, value - half, value + half)
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
+def result_of(made: Mapping[str, Any]) -> ClaimResult:
+    """The result that a claim as JSON describes."""
+    figure = None if made["figure"] is None else cast(LinesFigure, AnyFigure(made["figure"]))
+    whole = {"check": False, "primary": 0, "exploratory": False, **made, "figure": figure}
+    whole |= {"effect": read(made["effect"]), "matched": read(made["matched"])}
+    return ClaimResult(**whole)
+
+
+def study(count: int = 3, *, claims: list[dict[str, Any]] | None = None, **fields: Any) -> StudyResults:
     names = ["a", "a+b", NASTY, *(f"arm {k}" for k in range(3, count))]
-    made = {
+    claims = [claim(k + 1, verdict) for k, verdict in enumerate(VERDICTS)] if claims is None else claims
+    made: dict[str, Any] = {
         "name": "made-up",
         "size": "quick",
         "title": "A title & more",
         "lead": "A lead <i>.",
-        "claims": [claim(k + 1, verdict) for k, verdict in enumerate(VERDICTS)],
+        "measured_with": "shift_information",
+        "looks": InterimAnalysis(5, (5,), (5,), 0.05, "obrien-fleming"),
+        "claims": [result_of(claim) for claim in claims],
         "arms": [
-            {
-                "arm": name,
-                "architecture": "plain",
-                "policy": "shift",
-                "strength": 0.5,
-                "accuracy": estimate(0.91, 0.02),
-                "n_seeds": 5,
-                "seconds": 12.3,
-                "js": {"typical": estimate(0.02, 0.01), "upside down": NULL},
-                "learned_invariance": {"typical": estimate(0.6)} if k else None,
-                "architectural_invariance": None,
-            }
+            ArmResult(
+                arm=name,
+                architecture="plain",
+                policy="shift",
+                strength=0.5,
+                accuracy=known(0.91, 0.02),
+                n_seeds=5,
+                seconds=12.3,
+                shift_information={},
+                js={"typical": known(0.02, 0.01), "upside down": UNKNOWN},
+                learned_invariance={"typical": known(0.6)} if k else None,
+                architectural_invariance=None,
+            )
             for k, name in enumerate(names)
         ],
-        "dose_response": [{"series": n, "arm": n, "x": [0, 1], "y": [estimate(0), estimate(1)]} for n in names],
-        "plane": [{"arm": names[2], "kind": "learned", "x": estimate(0.6), "y": NULL}],
-        "layers": [{"arm": name, "names": ["layers.0", "head"], "db": [30.0, None]} for name in names],
+        "dose_response": [DoseCurve(n, n, [0.0, 1.0], [known(0), known(1)]) for n in names],
+        "dose_response_label": "",
+        "plane": [PlanePoint(names[2], "learned", known(0.6), UNKNOWN)],
+        "carry_over": {},
+        "layers": [LayerProfile(name, ["layers.0", "head"], [30.0, math.nan]) for name in names],
         "gallery": [
-            {"arm": "a", "before": PIXEL, "after": source, "said_before": "7", "said_after": NASTY, "shift": [1.0, 0.5]}
-            | {"true": "7"}
+            FlipExample("a", PIXEL, source, "7", NASTY, [1.0, 0.5], "7")
             for source in (PIXEL, "https://example.org/a.png")
         ],
-        "cost": {"seconds": 812.0, "runs": 40, "loaded": 3},
-        "settings": {"kernel": "lanczos </pre><script>"},
+        "cost": StudyCost(812.0, 40, 3),
+        "settings": StudySummary("quick", 5, 1000, "lanczos </pre><script>", "plain", {}, {}),
         "environment": {"torch": "2.6"},
         "recipe_yaml": "name: recipe\n# ``` here",
         "study_yaml": "name: made-up",
     }
-    return {**made, **fields}
+    return StudyResults(**{**made, **fields})

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance.batch_statistics import BITS, PAIR_STATISTICS, BatchStatistics
+from augkit.invariance.flips import Flip
 from augkit.invariance.information import FACTORS
 from augkit.invariance.metrics import jaggedness, worst_case
 from augkit.invariance.plan import Layout
@@ -23,32 +24,6 @@ from augkit.invariance.plan import Layout
 FLIPS = 24
 FIRST_STATISTICS = ("mac", "logit", "logit_max")  # of a state that names none
 WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; of more in half that
-
-
-class Flip(NamedTuple):
-    """An image to which a network gave two answers.
-
-    ``views`` are the two displacements (x, y, factor); answers and probabilities belong to them in that order.
-    """
-
-    image: int
-    label: int | None
-    views: Sequence[Sequence[float]]
-    answers: Sequence[int]
-    probabilities: Sequence[float]
-
-    @property
-    def rank(self) -> tuple[float, int]:
-        """Sorts the most confident disagreement first: by the less sure of the two answers."""
-        return -min(self.probabilities), self.image
-
-    def to_dict(self, axis: str) -> dict[str, Any]:
-        """For JSON: ``shifts`` in pixels for axis ``shift``, and ``scales`` where a view is rescaled."""
-        where: dict[str, Any] = {"shifts": [list(view[:2]) for view in self.views]} if axis == "shift" else {}
-        if axis == "scale" or any(view[2] != 1 for view in self.views):
-            where["scales"] = [view[2] for view in self.views]
-        both = {"answers": list(self.answers), "probabilities": list(self.probabilities)}
-        return {"index": self.image, "label": self.label, **where, **both}
 
 
 class _Done(NamedTuple):
@@ -147,7 +122,7 @@ class Accumulator:
         if not self.images:
             return {}
         columns = {name: self.merged(name).clone() for name in self._columns}
-        flips = [tuple(flip) for flip in self._done.flips]
+        flips = [(f.image, f.label, f.views, f.answers, f.probabilities) for f in self._done.flips]
         return {"columns": columns, "flips": flips, "classes": self.classes, "statistics": list(self.pair_statistics)}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ class CarryOver:
     names: list[str] = field(default_factory=list)
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         line = {"slope": self.slope.to_dict(), "intercept": self.intercept if self.slope.defined else None}
         points = [
@@ -87,7 +87,7 @@ def carry_over(
         )
     if any(len({report.fingerprint for report in group}) > 1 for group in (typical, atypical)):
         raise InputError("carry_over: expected reports on the same images under the same protocol, shifts and seed")
-    precision = typical[0].settings.get("precision", "float32") if typical else "float32"
+    precision = typical[0].settings.precision if typical else "float32"
     here, there = ([report.statistics for report in group] for group in (typical, atypical))
     return carry_over_of(here, there, names, metric=metric, precision=precision, seed=seed)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from augkit.invariance.flips import Flip
 from augkit.invariance.protocols import Protocol, Scene
 
 SMALLEST = 112  # pixels of the screen; smaller pictures are enlarged by whole factors, so that pixels stay sharp
@@ -31,12 +31,12 @@ class FlipPicture:
 
 
 def flip_pictures(
-    flips: Sequence[dict[str, Any]], images: Tensor, protocol: Protocol, classes: Sequence[str] | None
+    flips: Sequence[Flip], images: Tensor, protocol: Protocol, classes: Sequence[str] | None
 ) -> list[FlipPicture]:
-    """Draw ``flips`` of a results file.
+    """Draw flips.
 
     Args:
-        flips: as `augkit.invariance.InvarianceReport.flips` has them.
+        flips: of a report.
         images: the images that they name, in that order: ``(len(flips), C, H, W)``, uint8 or in [0, 1].
         protocol: moved the images when they were measured.
         classes: names of the network's classes, numbers where None.
@@ -47,18 +47,18 @@ def flip_pictures(
         pictures = tuple(_picture(_seen(image, protocol, shift, scale)) for shift, scale in views)
         captions = tuple(
             f"{_place(shift, scale)}: {_name(answer, classes)}, {100 * p:.0f} %"
-            for (shift, scale), answer, p in zip(views, flip["answers"], flip["probabilities"], strict=True)
+            for (shift, scale), answer, p in zip(views, flip.answers, flip.probabilities, strict=True)
         )
-        truth = "" if flip["label"] is None else f", is {_name(flip['label'], classes)}"
-        title = f"image {flip['index']:,}{truth}"
+        truth = "" if flip.label is None else f", is {_name(flip.label, classes)}"
+        title = f"image {flip.image:,}{truth}"
         out.append(FlipPicture((pictures[0], pictures[1]), (captions[0], captions[1]), title))
     return out
 
 
-def _view(flip: dict[str, Any], k: int) -> tuple[tuple[float, float], float]:
-    if "scales" in flip:
-        return (0.0, 0.0), float(flip["scales"][k])
-    x, y = flip["shifts"][k]
+def _view(flip: Flip, k: int) -> tuple[tuple[float, float], float]:
+    x, y, scale = flip.views[k]
+    if flip.is_rescaled:
+        return (0.0, 0.0), float(scale)
     return (float(x), float(y)), 1.0
 
 

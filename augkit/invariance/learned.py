@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -129,7 +128,7 @@ class InvarianceComparison:
     by: dict[str, Estimate]
     dissent: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         by = {name: estimate.to_dict() for name, estimate in self.by.items()}
         return {"verdict": self.verdict, "by": by, "dissent": list(self.dissent)}
@@ -190,7 +189,7 @@ def log_ratios(treated: Reports, control: Reports, *, metric: str = DEFAULT, see
         raise InputError(f"expected as many treated runs as controls, got {len(above)} and {len(below)}")
     if len({report.fingerprint for report in above + below}) != 1:
         raise InputError("expected reports on the same images under the same protocol, shifts and seed")
-    quiet = rounding(metric, below[0].settings.get("precision", "float32"))
+    quiet = rounding(metric, below[0].settings.precision)
     if metric == MATCHED:
         return log_ratio(
             *entropy_matched(*([r.statistics for r in group] for group in (above, below)), seed=seed), quiet=quiet

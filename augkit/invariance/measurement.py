@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
-from augkit.invariance.report import InvarianceReport, estimates
+from augkit.invariance.report import InvarianceReport, MeasurementSettings, estimates
 
 Batch = tuple[Tensor, Tensor | None]
 Images = Tensor | Iterable[Tensor | tuple[Tensor, Tensor | None]]
@@ -204,37 +205,37 @@ class Measurement:
         return self._protocol
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> MeasurementSettings:
         """All that is needed to repeat it; known once the first batch has come."""
         protocol, plan = self._protocol, self.plan
         if protocol is None:
             raise InputError("measurement: its settings are known once the first batch has come")
-        return {
-            "protocol": protocol.name,
-            "kernel": protocol.kernel,
-            "axis": plan.axis,
-            "max_shift": plan.max_shift if plan.axis == "scale" else plan.pairs.reach,
-            "pairs": plan.pairs.count,
-            "seed": self.seed,
-            "images": self.accumulator.images,
-            "image_size": list(protocol.image_size),
-            "input_size": list(protocol.input_size),
-            "background": protocol.background,
-            "lengths": list(plan.lengths),
-            "plan": plan.to_dict(),
-            "views": self.views,
-            "views_of_pairs": len({column for pair in plan.layout.pairs for column in pair}),
-            "channels": self._channels,
-            "precision": self.network.precision,
-            "compiled": self.network.compiled,
-            "device": self.network.device.type,
-            "classes": self.accumulator.classes,
-        }
+        return MeasurementSettings(
+            protocol=protocol.name,
+            kernel=protocol.kernel,
+            axis=plan.axis,
+            max_shift=plan.max_shift if plan.axis == "scale" else plan.pairs.reach,
+            pairs=plan.pairs.count,
+            seed=self.seed,
+            images=self.accumulator.images,
+            image_size=list(protocol.image_size),
+            input_size=list(protocol.input_size),
+            background=protocol.background,
+            lengths=list(plan.lengths),
+            plan=plan,
+            views=self.views,
+            views_of_pairs=len({column for pair in plan.layout.pairs for column in pair}),
+            channels=self._channels,
+            precision=self.network.precision,
+            compiled=self.network.compiled,
+            device=self.network.device.type,
+            classes=self.accumulator.classes,
+        )
 
     def report(self) -> InvarianceReport:
         """The report on the images so far."""
         statistics, curves, settings = self.accumulator.statistics(), self.accumulator.curves(), self.settings
-        identity = [(name, value) for name, value in settings.items() if name not in ("compiled", "device")]
+        identity = [(name, value) for name, value in settings.to_dict().items() if name not in ("compiled", "device")]
         return InvarianceReport(
             settings,
             statistics,
@@ -242,7 +243,7 @@ class Measurement:
             fingerprint(identity, self.accumulator.merged("digests")),
             estimates(statistics),
             curves,
-            [flip.to_dict(self.plan.axis) for flip in self.accumulator.flips],
+            [replace(flip, axis=self.plan.axis) for flip in self.accumulator.flips],
             float(statistics["logit_max"].max()),
             self.accumulator.log_probabilities,
         )

@@ -273,7 +273,7 @@ class Plan:
             "scale": {v: Column("fixed", 0, (0.0, 0.0, float(v))) for v in self.scales},
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The plan for JSON."""
         return dataclasses.asdict(self)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
-from typing import Any
 
 from augkit.invariance.plan import Pairs, Plan, line_path
 
@@ -51,7 +50,7 @@ class Preset:
     background: float | str = 0.0
     lie: LieSettings | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Source and remarks for JSON; the rest stands in the settings."""
         return {"source": self.source, "fixes": self.fixes, "differs": self.differs}
 

@@ -3,18 +3,73 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import Estimate, Run, mean_estimates, replicates_of
+from augkit.invariance.flips import Flip
 from augkit.invariance.metrics import CURVE_METRICS, METRICS, names_of
+from augkit.invariance.plan import Plan
 
 CURVES = {"length": "response", "fraction": "response_fraction", "direction": "response_direction"}
 CURVES |= {"scale": "response_scale"}
 CURVE_STATISTICS = {name: METRICS[name].needs[0] for name in CURVE_METRICS}
+
+
+class JaggedShare(TypedDict):
+    """Share of the images whose answer changes a number of times along the path, as JSON."""
+
+    changes: int
+    share: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """All that is needed to repeat a measurement.
+
+    Attributes:
+        protocol, kernel, background: how images are moved.
+        axis: ``shift`` or ``scale``.
+        max_shift: largest displacement, pixels.
+        pairs: of displacements per image.
+        seed: of the displacements.
+        images: that were measured.
+        image_size, input_size: (H, W) of the images and of what the network received.
+        lengths: pixels at which the response curve is taken.
+        plan: every displacement.
+        views: forward passes per image.
+        views_of_pairs: those of them that belong to pairs.
+        channels: how the channels of the images were fitted to the network.
+        precision, compiled, device: of the forward passes.
+        classes: K of the logits.
+    """
+
+    protocol: str
+    kernel: str
+    axis: str
+    max_shift: float
+    pairs: int
+    seed: int
+    images: int
+    image_size: list[int]
+    input_size: list[int]
+    background: float | str
+    lengths: list[float]
+    plan: Plan
+    views: int
+    views_of_pairs: int
+    channels: str
+    precision: str
+    compiled: bool
+    device: str
+    classes: int
+
+    def to_dict(self) -> dict[str, object]:
+        """The settings for JSON."""
+        return {**vars(self), "plan": self.plan.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -29,19 +84,19 @@ class InvarianceReport:
         fingerprint: equal for reports on the same images and settings.
         metrics: the estimates by name; also attributes, as in ``report.shift_information.value``.
         curves: as ``curve``, for ``fraction``, ``direction`` and ``scale``.
-        flips: for JSON, the most confident disagreements first.
+        flips: the most confident disagreements first.
         largest_logit_change: over all images, pairs and classes, absolute; a largest value has no interval.
         log_probabilities: ``(N, S, K)`` float16 of all views, with ``keep_probabilities``. Logarithms keep the small
             probabilities, which would be 0 in that width.
     """
 
-    settings: dict[str, Any]
+    settings: MeasurementSettings
     statistics: Run = field(repr=False)
     curve: dict[float, Run] = field(repr=False)
     fingerprint: str = field(repr=False)
     metrics: dict[str, Estimate]
     curves: dict[str, dict[float, Run]] = field(default_factory=dict, repr=False)
-    flips: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    flips: list[Flip] = field(default_factory=list, repr=False)
     largest_logit_change: float | None = None
     log_probabilities: Tensor | None = field(default=None, repr=False)
 
@@ -67,7 +122,7 @@ class InvarianceReport:
     def _points(self, by: str) -> dict[float, Run]:
         return self.curve if by == "length" else self.curves.get(by, {})
 
-    def jaggedness_distribution(self) -> list[dict[str, Any]]:
+    def jaggedness_distribution(self) -> list[JaggedShare]:
         """Per number of changes along the path, the share of images that have it."""
         if "jagged" not in self.statistics:
             return []
@@ -76,9 +131,9 @@ class InvarianceReport:
         shares = mean_estimates(changes[:, None] == counts, high=1.0)
         return [{"changes": int(k), "share": share.to_dict()} for k, share in zip(counts, shares, strict=True)]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Metrics, curves, flips and settings for JSON."""
-        out: dict[str, Any] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
+        out: dict[str, object] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
         known = {by: self._points(by) for by in CURVES}
         numbers = [
             run[name]
@@ -98,7 +153,8 @@ class InvarianceReport:
         if "jagged" in self.statistics:
             out["jaggedness_distribution"] = self.jaggedness_distribution()
         out["largest_logit_change"] = self.largest_logit_change
-        return {**out, "flips": self.flips, "settings": self.settings}
+        flips = [flip.to_dict() for flip in self.flips]
+        return {**out, "flips": flips, "settings": self.settings.to_dict()}
 
 
 def _means(columns: list[Tensor]) -> list[Estimate]:

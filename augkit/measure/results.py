@@ -36,7 +36,7 @@ class ImageSetResults:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = self.report.to_dict()
-        found["settings"] = found["settings"] | {"batch_size": self.batch_size, "notes": list(self.notes)}
+        found["settings"] = self.report.settings.to_dict() | {"batch_size": self.batch_size, "notes": list(self.notes)}
         analyses = self.analyses.to_dict() if self.analyses is not None else {}
         return jsonable({"data": self.data, **found, **analyses})
 

@@ -148,7 +148,7 @@ class MeasureSession:
             return []
         found = self.sets[self.typical]
         protocol = self.measurements[self.typical].protocol
-        return flip_pictures(flips, found.pixels([flip["index"] for flip in flips]), protocol, self._class_names())
+        return flip_pictures(flips, found.pixels([flip.image for flip in flips]), protocol, self._class_names())
 
     def _class_names(self) -> list[str] | None:
         """Names of the network's classes, where they are known."""
@@ -177,13 +177,13 @@ class MeasureSession:
         found, measurement = self.sets[self.typical], self.measurements[self.typical]
         count = min(len(found), self.settings.probe_images)
         images = found.pixels(torch.linspace(0, len(found) - 1, count).long().tolist())
-        if "repeated" in measurement.settings["channels"]:
+        if "repeated" in measurement.settings.channels:
             images = images.expand(-1, 3, -1, -1)
         given = AnalysisInput(
             self.network.model,
             images,
             measurement.protocol,
-            measurement.settings["max_shift"] if self.plan.axis == "shift" else MAX_SHIFT,
+            measurement.settings.max_shift if self.plan.axis == "shift" else MAX_SHIFT,
             self.mean,
             self.std,
             self.network.device,
@@ -216,7 +216,7 @@ class MeasureSession:
     def _with_fitting_labels(self, measurement: Measurement, name: str, found: ImageSet) -> ImageSet:
         """The images with labels where these are classes of the network, and notes on what was done."""
         outputs = measurement.count_classes(found.pixels([0]))
-        channels, notes = measurement.settings["channels"], list(found.notes)
+        channels, notes = measurement.settings.channels, list(found.notes)
         if not self.sets:
             notes.extend(self.loaded.notes)
         if "repeated" in channels:

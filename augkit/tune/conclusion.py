@@ -158,7 +158,10 @@ def _settings(tuning: TuneContext, tested: FinalMeasurements) -> TuneSettings:
         seeds=tuning.seeds,
         search_seed=terms.seed,
         final_seeds=tuning.final_seeds,
-        **{key: measured[key] for key in ("protocol", "kernel", "max_shift", "pairs")},
+        protocol=measured.protocol,
+        kernel=measured.kernel,
+        max_shift=measured.max_shift,
+        pairs=measured.pairs,
         device=str(tuning.device),
     )
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 from augkit.invariance import Estimate, Pairs, Plan
-from augkit.invariance.accumulator import FLIPS, Accumulator, Flip, digest, smallest_integer
+from augkit.invariance.accumulator import FLIPS, Accumulator, digest, smallest_integer
 from augkit.invariance.batch_statistics import PAIR_STATISTICS, measure_batch
+from augkit.invariance.flips import Flip
 from augkit.invariance.information import FACTORS
 from augkit.invariance.metrics import names_of
 from augkit.invariance.plan import line_path, one_shift, square_grid
@@ -205,7 +206,7 @@ def test_flips_are_the_most_confident_disagreements_one_per_image() -> None:
         logits[n, 0, 0] = logits[n, 1, 1 if n % 2 else 0] = n / 10
     flips = accumulated(logits, torch.full((60,), 2), plan, sizes=(13, 47)).flips
     assert [flip.image for flip in flips] == [59 - 2 * k for k in range(FLIPS)]
-    best = flips[0].to_dict("shift")
+    best = flips[0].to_dict()
     assert best["shifts"] == [[0.0, 0.0], [1.0, 0.0]]
     assert best["answers"] == [0, 1]
     assert best["label"] == 2
@@ -223,7 +224,7 @@ def test_state_goes_through_a_file(tmp_path: object) -> None:
     moved = PLAN.displacements(0, 0, 10)[6:]
     again.add(measure_batch(PLAN.layout, lambda k: rest[:, k]), moved, labels[6:], torch.arange(6, 10))
     assert (again.images, again.classes) == (10, 4)
-    assert [flip.to_dict("shift") for flip in again.flips] == [flip.to_dict("shift") for flip in whole.flips]
+    assert [flip.to_dict() for flip in again.flips] == [flip.to_dict() for flip in whole.flips]
     for name, values in whole.statistics().items():
         assert torch.equal(values, again.statistics()[name])
 
@@ -289,7 +290,7 @@ def test_digests_tell_images_apart_whatever_the_batch() -> None:
 def test_a_flip_names_scales_only_where_they_say_something() -> None:
     shifted, scaled = ((1.0, 0.0, 1.0), (0.0, 2.0, 1.0)), ((0.0, 0.0, 1.0), (0.0, 0.0, 1.25))
     told = {
-        (axis, name): Flip(3, 1, views, (1, 2), (0.9, 0.8)).to_dict(axis)
+        (axis, name): Flip(3, 1, views, (1, 2), (0.9, 0.8), axis).to_dict()
         for axis in ("shift", "scale")
         for name, views in (("shifted", shifted), ("scaled", scaled))
     }

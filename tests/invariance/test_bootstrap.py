@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made_up_settings import SETTINGS
 
 from augkit.core.errors import InputError
 from augkit.invariance import InvarianceReport, learned_invariance, transfer, verdict
@@ -24,7 +25,7 @@ def run_of(values: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def report_of(values: np.ndarray, fingerprint: str = "same") -> InvarianceReport:
-    return InvarianceReport({}, run_of(values), {}, fingerprint, {})
+    return InvarianceReport(SETTINGS, run_of(values), {}, fingerprint, {})
 
 
 def test_value_is_the_mean_and_one_seed_gives_the_percentile_interval() -> None:
@@ -174,7 +175,7 @@ def test_what_was_not_measured_is_named() -> None:
 def test_rounding_of_an_invariant_network_leaves_learned_invariance_undefined(metric: str) -> None:
     noise = np.full(20, 0.5 * rounding(metric, "float32"))
     run = run_of(noise) | {"logit": torch.from_numpy(noise)[:, None]}
-    report = InvarianceReport({"precision": "float32"}, run, {}, "same", {})
+    report = InvarianceReport(SETTINGS, run, {}, "same", {})
     assert not learned_invariance(report, report, metric=metric).defined
     assert rounding(metric, "bf16") > rounding(metric, "fp16") > rounding(metric, "float32")
 
@@ -184,7 +185,7 @@ def test_learned_invariance_of_the_worst_case() -> None:
     control = (rng.random(400) < 0.5).astype(float)
     treated = control * (rng.random(400) < 0.25)
     reports = [
-        InvarianceReport({}, run_of(v) | {"worst": torch.from_numpy(v)[:, None]}, {}, "same", {})
+        InvarianceReport(SETTINGS, run_of(v) | {"worst": torch.from_numpy(v)[:, None]}, {}, "same", {})
         for v in (treated, control)
     ]
     estimate = learned_invariance(*reports, metric="worst_case")

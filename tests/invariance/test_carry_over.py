@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made_up_settings import SETTINGS
 from scipy import stats
 
 from augkit.core.errors import InputError
@@ -22,7 +23,7 @@ def report(values: np.ndarray, images: str = "typical", said: float = 1.5) -> In
     column = torch.from_numpy(np.asarray(values, dtype=np.float64))[:, None]
     mean = torch.full((len(column), 4), 0.25, dtype=torch.float64)
     bits = {"shift_bits": said * column, "answer_bits": torch.full_like(column, 2.0 - said), "answer_mean": mean}
-    return InvarianceReport({}, bits, {}, images, {})
+    return InvarianceReport(SETTINGS, bits, {}, images, {})
 
 
 def networks(

@@ -132,8 +132,8 @@ def test_rescaling_is_measured_like_shifting() -> None:
     plan = full_plan("scale", 1.25, 3)
     blurry = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
     report = augkit.measure_invariance(CircularNet(stride=2), photo_like(6, 30), plan=plan)
-    assert report.settings["axis"] == "scale"
-    assert report.settings["input_size"] == [24, 24]
+    assert report.settings.axis == "scale"
+    assert report.settings.input_size == [24, 24]
     assert report.js.value > 1e-9
     response = report.response("js", "scale")
     assert response[1.0].value == 0
@@ -146,9 +146,9 @@ def test_a_displacement_against_none() -> None:
     images = photo_like(5, 16)
     still = augkit.measure_invariance(CircularNet(stride=2), images, plan=one_shift(0.0, 0.0))
     assert (still.js.value, still.mac.value, still.top1_change.value, still.logit_change.value) == (0, 0, 0, 0)
-    assert still.settings["views"] == 1
+    assert still.settings.views == 1
     moved = augkit.measure_invariance(CircularNet(stride=2), images, plan=one_shift(1.0, 0.0))
-    assert moved.settings["views"] == 2
+    assert moved.settings.views == 2
     assert moved.logit_change.value > 0
 
 

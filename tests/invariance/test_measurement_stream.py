@@ -103,7 +103,7 @@ def test_grey_images_are_repeated_for_a_network_that_wants_color() -> None:
     color = augkit.measure_invariance(
         net, grey.expand(-1, 3, -1, -1), max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]
     )
-    assert report.settings["channels"] == "1 repeated to 3"
+    assert report.settings.channels == "1 repeated to 3"
     assert report.js.value == pytest.approx(color.js.value, rel=1e-4)
     with pytest.raises(InputError, match="the model expects 3 channels, the images have 2"):
         augkit.measure_invariance(net, grey.expand(-1, 2, -1, -1), max_shift=2)
@@ -114,7 +114,7 @@ def test_lower_precision_is_said_and_nearly_agrees(precision: str) -> None:
     images, model = photo_like(6, 16), CircularNet(stride=2)
     exact = augkit.measure_invariance(model, images, max_shift=2)
     rough = augkit.measure_invariance(model, images, max_shift=2, precision=precision)
-    assert (exact.settings["precision"], rough.settings["precision"]) == ("float32", precision)
+    assert (exact.settings.precision, rough.settings.precision) == ("float32", precision)
     assert rough.fingerprint != exact.fingerprint
     assert rough.logit_change.value == pytest.approx(exact.logit_change.value, abs=0.01)
     with pytest.raises(InputError, match="float64"):

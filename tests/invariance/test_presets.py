@@ -38,14 +38,14 @@ def test_presets_measure_and_are_documented(name: str) -> None:
     assert "per image" in preset.differs or name in ("gruver2023", "azulay-weiss2019")
     report = measured(name).report()
     assert 0 < report.top1_change.value <= 1
-    assert report.settings["protocol"] == preset.protocol
+    assert report.settings.protocol == preset.protocol
 
 
 def test_zhang_draws_two_windows_of_the_margin() -> None:
     moved = PRESETS["zhang2019"].plan.displacements(0, 0, 2000)[:, 1:, :2]
     # An offset o of 0..31 into a margin of 32 moves the content by 16 - o.
     assert sorted((16 - moved).unique().tolist()) == list(range(32))
-    assert measured("zhang2019").settings["input_size"] == [32, 32]
+    assert measured("zhang2019").settings.input_size == [32, 32]
 
 
 def test_azulay_and_weiss_step_diagonally_and_walk_down() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up_settings import SETTINGS
 
 from augkit.core.errors import InputError
 from augkit.core.json import jsonable
@@ -40,7 +41,7 @@ def report(level: float, images: str, seed: int, labelled: bool = True, said: fl
     if labelled:
         correct = torch.from_numpy((np.random.default_rng(5).random(200) < 0.9).astype(float))[:, None]
         statistics |= {"correct": correct, "shifted_correct": correct}
-    return InvarianceReport({}, statistics, {1.0: {"js": js, "changed": js}}, images, {})
+    return InvarianceReport(SETTINGS, statistics, {1.0: {"js": js, "changed": js}}, images, {})
 
 
 def arm(name: str, levels: dict[str, float], first: int) -> RunGroup:
@@ -106,7 +107,7 @@ def test_a_control_that_does_not_vary_leaves_it_undefined() -> None:
 def test_more_invariant_is_said_where_all_variabilities_agree() -> None:
     def twisted(level: float, changed: float, seed: int) -> InvarianceReport:
         made = report(level, "typical", seed).statistics
-        return InvarianceReport({}, made | {"changed": made["changed"] * changed}, {}, "typical", {})
+        return InvarianceReport(SETTINGS, made | {"changed": made["changed"] * changed}, {}, "typical", {})
 
     control = RunGroup("control", [{"typical": twisted(0.1, 1.0, k)} for k in range(3)])
     best = RunGroup("best", [{"typical": twisted(0.02, 10.0, 10 + k)} for k in range(3)])

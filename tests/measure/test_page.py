@@ -14,6 +14,7 @@ import torch
 
 from augkit.core.cli import run
 from augkit.data import load_dataset, sample
+from augkit.invariance.flips import Flip
 from augkit.invariance.gallery import flip_pictures
 from augkit.invariance.protocols import Scene, make_protocol
 from augkit.measure import __main__ as measure
@@ -98,7 +99,7 @@ def test_flips_are_drawn_as_the_network_saw_them(result: dict[str, Any]) -> None
         "answers": [3, 7],
         "probabilities": [0.9, 0.75],
     }
-    (drawn,) = flip_pictures([flip], images[:1], protocol, [f"digit {k}" for k in range(10)])
+    (drawn,) = flip_pictures([Flip.from_dict(flip)], images[:1], protocol, [f"digit {k}" for k in range(10)])
     zoom = drawn.pictures[0].width // 16
     for picture, shift in zip(drawn.pictures, flip["shifts"], strict=True):
         seen = Scene(protocol, images[:1] / 255).shift(torch.tensor([shift]))[0, 0]
@@ -112,7 +113,7 @@ def test_rescaled_flips_and_unknown_classes() -> None:
     protocol = make_protocol("crop", (24, 24), factors=(0.8, 1.25), input_size=16)
     image = torch.rand(1, 3, 24, 24)
     flip = {"index": 5, "label": None, "scales": [1.0, 1.25], "answers": [0, 1], "probabilities": [0.5, 0.5]}
-    (drawn,) = flip_pictures([flip], image, protocol, None)
+    (drawn,) = flip_pictures([Flip.from_dict(flip)], image, protocol, None)
     assert drawn.captions == ("as it is: class 0, 50 %", "× 1.25: class 1, 50 %")
     zoom = drawn.pictures[0].width // 16
     np.testing.assert_allclose(

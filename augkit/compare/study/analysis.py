@@ -31,6 +31,7 @@ from augkit.core.files import environment
 from augkit.core.images import data_url
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.carry_over import CarryOver, carry_over_of
+from augkit.invariance.flips import Flip
 from augkit.invariance.learned import DEFAULT
 from augkit.invariance.metrics import METRICS
 
@@ -54,7 +55,7 @@ class StudyAnalysis:
             kept = place.kept(cell)
             if kept is None:
                 continue
-            self.seconds[cell.arm.name, cell.seed] = float(kept["seconds"])
+            self.seconds[cell.arm.name, cell.seed] = kept.seconds
             self.paths[cell.arm.name, cell.seed] = place.path_of_training(cell)
             for measure, found in place.columns(cell).items():
                 columns[cell.arm.name, cell.seed, measure] = found
@@ -219,12 +220,12 @@ class StudyAnalysis:
             column = self.view.columns.get((arm.name, 0, DEFAULT_MEASURE), {}).get(f"{TYPICAL}|{FLIPS}")
             if column is None or not plain or arm.strength != 1 or len(out) >= GALLERY:
                 continue
-            flips = json.loads(str(column))[:1]
+            flips = [Flip.from_dict(flip) for flip in json.loads(str(column))[:1]]
             dataset, images = self.place.dataset(arm), self.place.image_sets(arm)[TYPICAL]
             drawn = pictures_of(flips, measure, arm.recipe, images, dataset.classes)
             for flip, picture in zip(flips, drawn, strict=True):
-                (x0, y0), (x1, y1) = flip["shifts"]
-                before, after = (dataset.classes[answer] for answer in flip["answers"])
+                (x0, y0, _), (x1, y1, _) = flip.views
+                before, after = (dataset.classes[answer] for answer in flip.answers)
                 out.append(
                     FlipExample(
                         arm=arm.name,
@@ -233,7 +234,7 @@ class StudyAnalysis:
                         said_before=before,
                         said_after=after,
                         shift=[x1 - x0, y1 - y0],
-                        true=None if flip["label"] is None else dataset.classes[flip["label"]],
+                        true=None if flip.label is None else dataset.classes[flip.label],
                     )
                 )
         return out

@@ -14,10 +14,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from augkit.data import Dataset, Images
 from augkit.data.localization import locate
 from augkit.train.build import fresh_model, load_recipe_data
 from augkit.train.heartbeat import heartbeat_hook
+from augkit.train.history import OnEpoch
 from augkit.train.load_model import load_model
 from augkit.train.loop import fit
 
@@ -66,6 +67,31 @@ class Cell:
         """Equal for the same training."""
         whole = [self.arm.recipe.replaced(seed=self.seed).digest(), self.arm.callable, self.arm.task]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What ``cell.json`` says of a cell.
+
+    Attributes:
+        digest: of its training, see `Cell.digest`.
+        arm, seed: of the cell.
+        seconds: of training and all measures.
+        not_measured: why measures could not be taken, by their name.
+        training_seconds: of the training alone.
+    """
+
+    digest: str
+    arm: str
+    seed: int
+    seconds: float
+    not_measured: dict[str, str]
+    training_seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Self:
+        """A record from its JSON; KeyError or TypeError where it is none."""
+        return cls(**{field.name: found[field.name] for field in fields(cls) if field.name in found})
 
 
 def cells_of(study: Study) -> list[Cell]:
@@ -114,7 +140,7 @@ class CellStore:
             return list(cell.measures)
         return [name for name, measure in cell.measures.items() if not self._is_there(cell, name, measure)]
 
-    def kept(self, cell: Cell) -> dict[str, Any] | None:
+    def kept(self, cell: Cell) -> CellRecord | None:
         """What ``cell.json`` says, None where there is none.
 
         Raises:
@@ -124,21 +150,20 @@ class CellStore:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text())
-            digest = found["digest"]
+            found = CellRecord.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"'{path}': expected what a study wrote, it cannot be read; delete it to go on") from None
-        if digest != cell.digest:
+        if found.digest != cell.digest:
             raise InputError(
-                f"'{path.parent}' holds another recipe ({digest}, expected {cell.digest}): name another --output,"
+                f"'{path.parent}' holds another recipe ({found.digest}, expected {cell.digest}): name another --output,"
                 " or --overwrite"
             )
-        return dict(found)
+        return found
 
     def is_done(self, cell: Cell) -> bool:
         """Whether all is there that can be measured."""
         kept = self.kept(cell)
-        return kept is not None and set(self.missing(cell)) <= set(kept["not_measured"])
+        return kept is not None and set(self.missing(cell)) <= set(kept.not_measured)
 
     def check(self, cell: Cell) -> None:
         """Measure two images with the untrained network, so that what cannot be measured is known before training.
@@ -163,9 +188,9 @@ class CellStore:
     def work(
         self,
         cell: Cell,
-        on_epoch: Callable[[dict[str, Any]], None] | None = None,
+        on_epoch: OnEpoch | None = None,
         alive: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any]:
+    ) -> CellRecord:
         """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says.
 
         Args:
@@ -191,13 +216,17 @@ class CellStore:
                 continue
             columns = {**columns, "digest": np.array(self._digest(cell, cell.measures[name]))}
             write(self._file(cell, name), functools.partial(_save, columns=columns))
-        if kept is not None and failed == kept["not_measured"] and set(failed) == set(missing):
+        if kept is not None and failed == kept.not_measured and set(failed) == set(missing):
             return kept  # what could not be measured still cannot
-        before = (kept or {}).get("seconds", 0.0)
-        row = {"digest": cell.digest, "arm": cell.arm.name, "seed": cell.seed}
-        row |= {"seconds": before + time.perf_counter() - started, "not_measured": failed}
-        row["training_seconds"] = trained - started if kept is None else kept.get("training_seconds", 0.0)
-        write(folder / FILE, json.dumps(row, indent=2))
+        row = CellRecord(
+            digest=cell.digest,
+            arm=cell.arm.name,
+            seed=cell.seed,
+            seconds=(0.0 if kept is None else kept.seconds) + time.perf_counter() - started,
+            not_measured=failed,
+            training_seconds=trained - started if kept is None else kept.training_seconds,
+        )
+        write(folder / FILE, json.dumps(asdict(row), indent=2))
         return row
 
     def columns(self, cell: Cell) -> dict[str, Columns]:
@@ -235,9 +264,7 @@ class CellStore:
             self._data[key] = _located(arm) if arm.task == "locate" else load_recipe_data(arm.recipe)
         return self._data[key]
 
-    def _network(
-        self, cell: Cell, on_epoch: Callable[[dict[str, Any]], None] | None, alive: Callable[[], None]
-    ) -> nn.Module | None:
+    def _network(self, cell: Cell, on_epoch: OnEpoch | None, alive: Callable[[], None]) -> nn.Module | None:
         arm = cell.arm
         if arm.name == NO_NETWORK:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from augkit.compare.study.hypothesis_tests import NOT_RUN
 from augkit.core.records import Record
@@ -153,7 +152,7 @@ class ClaimResult(Record):
     sentences: tuple[str, ...] = ()
     figure: PointsFigure | LinesFigure | None = None
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """As of every record; a claim that was not run has its keys in another order."""
         whole = super().to_mapping()
         return {key: whole[key] for key in NOT_RUN_KEYS} if self.verdict == NOT_RUN else whole

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from augkit.core.pixels import as_float
 from augkit.data import Dataset, Images, Stream, atypical
 from augkit.data.atypical import Inverted, atypical_versions
 from augkit.invariance import make_protocol, measure_invariance, probes
+from augkit.invariance.flips import Flip
 from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.invariance.information import entropy, shift_bits
 from augkit.invariance.metrics import KEPT, jensen_shannon, top1_change
@@ -119,7 +120,7 @@ def _shift_options(measure: Measure, recipe: Recipe, images: Images) -> tuple[Im
 
 
 def pictures_of(
-    flips: list[Any], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
+    flips: Sequence[Flip], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
 ) -> list[FlipPicture]:
     """Pictures of changed predictions, as the network received the images."""
     images, options = _shift_options(measure, recipe, images)
@@ -132,7 +133,7 @@ def pictures_of(
         input_size=options.input_size,
         background=options.background,
     )
-    return flip_pictures(flips, images.images[[flip["index"] for flip in flips]], protocol, classes)
+    return flip_pictures(flips, images.images[[flip.image for flip in flips]], protocol, classes)
 
 
 def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
@@ -168,7 +169,7 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
     found: Columns = {name: _compact(values) for name, values in out.items()}
     assert report.log_probabilities is not None
     found[ANSWERS] = report.log_probabilities.numpy()
-    return found | {FLIPS: np.array(json.dumps(report.flips[:KEPT_FLIPS]))}
+    return found | {FLIPS: np.array(json.dumps([flip.to_dict() for flip in report.flips[:KEPT_FLIPS]]))}
 
 
 def _compact(values: torch.Tensor) -> np.ndarray:

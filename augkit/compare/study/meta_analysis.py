@@ -42,7 +42,7 @@ class CombinedEffect:
     whole: Estimate
     between: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         effects = {name: effect.to_dict() for name, effect in self.effects.items()}
         numbers = {"whole": self.whole.to_dict(), "between": self.between if math.isfinite(self.between) else None}

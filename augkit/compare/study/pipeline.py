@@ -269,12 +269,11 @@ class _CellProgress:
 
 def write_results(results: StudyResults, folder: Path) -> None:
     """Write ``results.json``, and both forms of the report."""
-    plain = results.to_dict()
-    write(folder / "results.json", json.dumps(plain, indent=2, allow_nan=False))
-    write(folder / "report.html", study_page(plain))
-    write(folder / "report.md", study_markdown(plain))
+    write(folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+    write(folder / "report.html", study_page(results))
+    write(folder / "report.md", study_markdown(results))
     if results.plane:
-        picture = plane(plain["plane"])
+        picture = plane(results.plane)
         write(folder / "plane.png", lambda path: save_png(picture, path))
 
 

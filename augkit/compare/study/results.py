@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from augkit.compare.study.claim_results import ClaimResult
 from augkit.compare.study.schema import StudySummary
@@ -156,9 +156,9 @@ class StudyResults(Record):
     recipe_yaml: str
     study_yaml: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data, as `json.dumps` takes it; NaN and infinity are None."""
-        out: dict[str, Any] = finite(super().to_dict())
+        out: dict[str, object] = finite(super().to_dict())
         return out
 
 
@@ -168,6 +168,6 @@ class JoinedStudy(Record):
 
     folder: str
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """As of every record, marked as joined."""
         return {"joined": True, **super().to_mapping()}

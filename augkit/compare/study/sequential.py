@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class InterimAnalysis(Record):
         """Whether an analysis was made that was not declared, so that no level holds."""
         return not set(self.taken) <= set(self.declared)
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """As of every record, with ``exploratory``."""
         return {**super().to_mapping(), "exploratory": self.exploratory}
 

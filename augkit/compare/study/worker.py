@@ -12,13 +12,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 from optuna.trial import TrialState
 
-from augkit.compare.study.cells import Cell, CellStore, cells_of
+from augkit.compare.study.cells import Cell, CellRecord, CellStore, cells_of
 from augkit.compare.study.queue import OPEN, CellRequest, check_shared
 from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError, RunError, WriteError
@@ -28,6 +27,7 @@ from augkit.core.jobs.status import StatusFile, worker_parser
 from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Worker, WorkerEvents
 from augkit.train.build import choose_device
+from augkit.train.history import EpochRow, OnEpoch
 
 
 @dataclass
@@ -93,8 +93,8 @@ class CellWorker(Worker):
         self.events.stage(name)
         epochs = self.cells[name].arm.recipe.train.epochs
 
-        def on_epoch(row: dict[str, Any]) -> None:
-            self.events.epoch(trial.number, row, epochs)
+        def on_epoch(row: EpochRow) -> None:
+            self.events.epoch(trial.number, dict(row), epochs)
 
         try:
             row = attempt(self.store, self.cells[name], on_epoch, self.alive)
@@ -107,15 +107,15 @@ class CellWorker(Worker):
                 raise GiveUpError(f"three cells failed in a row, the last one, {name}: {error}") from None
             raise RunError(str(error)) from None
         self.failed = 0
-        return float(row["seconds"])
+        return float(row.seconds)
 
 
 def attempt(
     store: CellStore,
     cell: Cell,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     alive: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
+) -> CellRecord:
     """`CellStore.work`, where whatever goes wrong in one cell is a RunError that other cells survive.
 
     What a network of somebody's own raises leaves its traceback in the cell's folder.

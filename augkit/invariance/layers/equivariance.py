@@ -32,7 +32,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class LayerEquivariance:
     decibels: Estimate
     share: Estimate
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """All of it for JSON."""
         return {**vars(self), "decibels": self.decibels.to_dict(), "share": self.share.to_dict()}
 

@@ -23,8 +23,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +49,20 @@ DIRECTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
+class LieSettings:
+    """All that is needed to repeat `lie_derivative`; ``method`` is ``forward`` or ``central``, sizes are (H, W)."""
+
+    protocol: str
+    background: float | str
+    generator: str
+    method: str
+    images: int
+    image_size: list[int]
+    input_size: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
 class LieDerivative:
     """What `lie_derivative` found, per direction.
 
@@ -65,16 +78,16 @@ class LieDerivative:
     logits: dict[str, Estimate]
     probabilities: dict[str, Estimate]
     radius: float
-    settings: dict[str, Any]
+    settings: LieSettings
     per_image: dict[str, Tensor] = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Estimates and settings for JSON."""
         estimates = {
             form: {name: estimate.to_dict() for name, estimate in getattr(self, form).items()}
             for form in ("logits", "probabilities")
         }
-        return {**estimates, "radius": self.radius, "settings": self.settings}
+        return {**estimates, "radius": self.radius, "settings": asdict(self.settings)}
 
 
 def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -139,16 +152,16 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
             window, velocity = tangents(network.load(images[part]), protocol, directions)
             rows.append(_speeds(*differentiate(window, velocity), part.start))
     per_image = {form: torch.cat([row[form] for row in rows]) for form in ("logits", "probabilities")}
-    settings = {
-        "protocol": protocol.name,
-        "background": protocol.background,
-        "generator": "spectral",
-        "method": used,
-        "images": len(images),
-        "image_size": list(size),
-        "input_size": list(protocol.input_size),
-        "seed": seed,
-    }
+    settings = LieSettings(
+        protocol=protocol.name,
+        background=protocol.background,
+        generator="spectral",
+        method=used,
+        images=len(images),
+        image_size=list(size),
+        input_size=list(protocol.input_size),
+        seed=seed,
+    )
     estimates = {form: _estimates(values, directions, seed) for form, values in per_image.items()}
     return LieDerivative(**estimates, radius=_radius(protocol.input_size), settings=settings, per_image=per_image)
 

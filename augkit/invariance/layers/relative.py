@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,22 @@ ROUNDING = 10.0  # units in the last place, by which constant features may diffe
 
 
 @dataclass(frozen=True)
+class RelativeSettings:
+    """All that is needed to repeat `relative_invariance`; ``input_size`` is (H, W)."""
+
+    protocol: str
+    kernel: str
+    max_shift: float
+    max_factor: float
+    draws: int
+    features: str
+    distance: str
+    images: int
+    input_size: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
 class RelativeInvariance:
     """What `relative_invariance` found.
 
@@ -62,13 +78,13 @@ class RelativeInvariance:
     relative: Estimate
     moved: Estimate
     apart: Estimate
-    settings: dict[str, Any]
+    settings: RelativeSettings
     per_image: Tensor = field(repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Estimates and settings for JSON."""
         estimates = {name: getattr(self, name).to_dict() for name in ("relative", "moved", "apart")}
-        return {**estimates, "settings": self.settings}
+        return {**estimates, "settings": asdict(self.settings)}
 
 
 def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -132,18 +148,18 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
             rows.append(check_finite(_distances(seen, DISTANCES[distance]), "features", 2 * part.start))
             if on_batch is not None:
                 on_batch(min(2 * part.stop, len(images)), len(images))
-    settings = {
-        "protocol": protocol.name,
-        "kernel": protocol.kernel,
-        "max_shift": float(max_shift),
-        "max_factor": float(max_factor),
-        "draws": draws,
-        "features": features or "penultimate",
-        "distance": distance,
-        "images": len(images),
-        "input_size": list(protocol.input_size),
-        "seed": seed,
-    }
+    settings = RelativeSettings(
+        protocol=protocol.name,
+        kernel=protocol.kernel,
+        max_shift=float(max_shift),
+        max_factor=float(max_factor),
+        draws=draws,
+        features=features or "penultimate",
+        distance=distance,
+        images=len(images),
+        input_size=list(protocol.input_size),
+        seed=seed,
+    )
     return _result(torch.cat(rows), pairs, len(images), settings)
 
 
@@ -229,12 +245,12 @@ def _distances(seen: Tensor, distance: Distance) -> Tensor:
     return torch.stack([(far - near) / (far + eps), near, far], dim=-1).mean(2)
 
 
-def _result(table: Tensor, pairs: Tensor, count: int, settings: dict[str, Any]) -> RelativeInvariance:
+def _result(table: Tensor, pairs: Tensor, count: int, settings: RelativeSettings) -> RelativeInvariance:
     """From ``(P, 2, 3)`` in the order of ``pairs``; of an odd number the second of the last pair counts once only."""
     weight = torch.ones(len(pairs), 2, 1, dtype=table.dtype)
     weight[-1, 1] = 1 - count % 2
     sums = torch.cat([(table * weight).sum(1), weight.sum(1)], dim=1)
-    whole, replicates = means_with_replicates(sums, settings["seed"])
+    whole, replicates = means_with_replicates(sums, settings.seed)
     whole, replicates = whole[:3] / whole[3], replicates[:, :3] / replicates[:, 3:]
     per_image = torch.empty(count, dtype=table.dtype)
     valid = weight.flatten().bool()

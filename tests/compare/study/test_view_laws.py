@@ -11,7 +11,8 @@ import torch
 from augkit.compare.study.claims import Part
 from augkit.compare.study.effects import half_length, probe_measure
 from augkit.core.errors import InputError
-from augkit.invariance.accumulator import Flip, smallest_integer
+from augkit.invariance.accumulator import smallest_integer
+from augkit.invariance.flips import Flip
 from augkit.invariance.plan import Pairs, Plan, draws, line_path, square_grid
 
 

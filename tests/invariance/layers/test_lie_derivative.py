@@ -140,7 +140,7 @@ def test_invariant_networks_score_zero_where_a_one_sided_generator_does_not(side
     assert slope.square().mean().item() > 0.01
     for network, data in ((net, images), (copy.deepcopy(net).float(), images.float())):
         found = lie_derivative(network, data, method=method, directions=["shift_x", "shift_y"])
-        assert found.settings["method"] == method
+        assert found.settings.method == method
         for estimate in found.logits.values():
             assert estimate.value < (1e-9 if data.dtype == torch.float32 and method == "forward" else 1e-15)
 
@@ -168,7 +168,7 @@ def test_networks_agree_with_central_differences_of_shifted_images(name: str, op
     net = augkit.build_model(name, 5, 2, seed=1, **options).double().eval()  # type: ignore[arg-type]
     images = noise(3, 2, 32, 32)
     found = lie_derivative(net, images, directions=["shift_x", "shift_y"], mean=[0.5], std=[0.25])
-    assert found.settings["method"] == "forward"
+    assert found.settings.method == "forward"
     for d, step in enumerate(torch.tensor([[1e-7, 0.0], [0.0, 1e-7]]).double()):
         with torch.no_grad():
             ends = [net((augkit.fourier_shift(images, sign * step) - 0.5) / 0.25) for sign in (1, -1)]
@@ -233,7 +233,7 @@ def test_networks_without_forward_mode_fall_back_to_central_differences(wrap: di
     plain = Around(before=(lambda x: 2 * x) if "before" in wrap else None)
     plain.load_state_dict(net.state_dict())
     found = lie_derivative(net, images)
-    assert found.settings["method"] == "central"
+    assert found.settings.method == "central"
     assert next(net.parameters()).dtype == torch.float32
     expected = lie_derivative(plain, images, method="forward")
     torch.testing.assert_close(found.per_image["logits"], expected.per_image["logits"], rtol=1e-3, atol=1e-10)
@@ -260,7 +260,7 @@ def test_attention_is_differentiated_forward() -> None:
 
     net, images = Attention(), noise(2, 1, 6, 8).float()
     found = lie_derivative(net, images)
-    assert found.settings["method"] == "forward"
+    assert found.settings.method == "forward"
     expected = lie_derivative(net, images, method="central")
     torch.testing.assert_close(found.per_image["logits"], expected.per_image["logits"], rtol=1e-3, atol=1e-6)
 

@@ -135,7 +135,7 @@ def test_rescaling_and_shift_compose_about_the_centre(name: str) -> None:
 def test_rescaling_is_measured_and_no_transform_leaves_the_image() -> None:
     images, net = noise(6, 1, 40, 40), small()
     found = relative_invariance(net, images, max_shift=0.0, max_factor=1.25)
-    assert found.settings["input_size"] == [32, 32]
+    assert found.settings.input_size == [32, 32]
     assert 0 < found.relative.value < 1
     # Content that is scaled by 1 / 1.25 brings in just what the image has: pixels beyond would show.
     protocol = make_protocol("crop", (40, 40), input_size=32)

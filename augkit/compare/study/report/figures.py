@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from augkit.compare.study.results import PlanePoint
 from augkit.core.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
 EDGE = -100.0  # per cent; where the plane of arms ends
 
 
-def plane(points: Sequence[dict[str, Any]]) -> Figure:
-    """Invariance on typical images ``x`` against that on atypical ones ``y``, estimates as dicts, a point per ``arm``.
+def plane(points: Sequence[PlanePoint]) -> Figure:
+    """Invariance on typical images ``x`` against that on atypical ones ``y``, a point per ``arm``.
 
     ``kind`` is learned, architectural or both. On the diagonal all of it carries over. Points beyond -100 % stand at
     the edge, and their names tell the value.
@@ -23,13 +23,13 @@ def plane(points: Sequence[dict[str, Any]]) -> Figure:
     looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
     axes.plot([EDGE, 100], [EDGE, 100], color=GREY, lw=1, ls=":", zorder=0)
     for k, point in enumerate(points):
-        color, marker = looks[point["kind"]]
-        (x, *x_ends), (y, *y_ends) = ([100 * point[axis][key] for key in ("value", "low", "high")] for axis in "xy")
+        color, marker = looks[point.kind]
+        (x, *x_ends), (y, *y_ends) = ([100 * e.value, 100 * e.low, 100 * e.high] for e in (point.x, point.y))
         beyond = f" ({x:.0f} | {y:.0f} %)" if min(x, y) < EDGE else ""
         x, y = max(EDGE, x), max(EDGE, y)
         axes.plot(np.clip(x_ends, EDGE, 100), [y, y], color=color, lw=1, alpha=0.45)
         axes.plot([x, x], np.clip(y_ends, EDGE, 100), color=color, lw=1, alpha=0.45)
-        axes.scatter(x, y, color=color, marker=marker, s=70, zorder=3, label=f"{k + 1} {point['arm']}{beyond}")
+        axes.scatter(x, y, color=color, marker=marker, s=70, zorder=3, label=f"{k + 1} {point.arm}{beyond}")
         axes.annotate(str(k + 1), (x, y), ha="center", va="center", color="white", fontsize=6, zorder=4)
     axes.set_xlim(EDGE - 6, 106)
     axes.set_ylim(EDGE - 6, 106)

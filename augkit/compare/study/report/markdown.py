@@ -12,7 +12,6 @@ from augkit.compare.study.report.text import (
     CARRY_COLUMNS,
     NOT_RUN,
     VERDICT_COLUMNS,
-    Results,
     arm_rows,
     carry_rows,
     cost_text,
@@ -25,31 +24,32 @@ from augkit.compare.study.report.text import (
     verdict_row,
     verdict_text,
 )
+from augkit.compare.study.results import StudyResults
 
 SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_|~"} | {"\n": " ", "\r": " "})
 
 
-def study_markdown(results: Results) -> str:
+def study_markdown(results: StudyResults) -> str:
     """The same content as Markdown, without the figures."""
-    claims = results.get("claims") or ()
+    claims = results.claims
     counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(results).items() if count)
-    rows = [[f"{claim['id']}. {_md(claim['claim'])}", *map(_md, verdict_row(claim))] for claim in claims]
+    rows = [[f"{claim.id}. {_md(claim.claim)}", *map(_md, verdict_row(claim))] for claim in claims]
     parts = [
-        f"# {_md(results['title'])}",
+        f"# {_md(results.title)}",
         _md(subtitle_text(results)),
-        _md(results["lead"]),
+        _md(results.lead),
         "## Verdicts",
         f"{counts or 'No claims'}.",
         _md_table(VERDICT_COLUMNS, rows),
         "## Claims",
     ]
     for claim in claims:
-        parts.append(f"### {claim['id']}. {_md(claim['name'])}: {_md(verdict_text(claim['verdict']))}")
-        facts = [f"Claim: {_md(claim['claim'])} ({_md(claim['source'])})", f"Prediction: {_md(claim['prediction'])}"]
-        if claim["verdict"] != NOT_RUN:
+        parts.append(f"### {claim.id}. {_md(claim.name)}: {_md(verdict_text(claim.verdict))}")
+        facts = [f"Claim: {_md(claim.claim)} ({_md(claim.source)})", f"Prediction: {_md(claim.prediction)}"]
+        if claim.verdict != NOT_RUN:
             facts += [f"Effect: {_md(effect_text(claim))}", _md(matched_text(claim)).rstrip(".")]
-        parts += ["\n".join(f"- {fact}" for fact in facts), *map(_md, claim.get("sentences") or ())]
-    arms = [[_md(cell) for cell in row] for arm in results.get("arms") or () for row in arm_rows(arm)]
+        parts += ["\n".join(f"- {fact}" for fact in facts), *map(_md, claim.sentences)]
+    arms = [[_md(cell) for cell in row] for arm in results.arms for row in arm_rows(arm)]
     parts += ["## Arms", _md_table(ARM_COLUMNS, arms), invariance_note(results)]
     carried = [[_md(cell) for cell in row] for row in carry_rows(results)]
     parts += ["## How much arrives elsewhere", _md_table(CARRY_COLUMNS, carried), CARRY_CAPTION] if carried else []

@@ -1,4 +1,4 @@
-"""Numbers of a report as text, from plain JSON data; null, NaN and infinity are "undefined"."""
+"""Numbers of a report as text; None, NaN and infinity are "undefined"."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from augkit.invariance.bootstrap import Estimate
+
 UNDEFINED = "undefined"
 DIGITS = 3  # significant ones of the largest part of an estimate
 MORE = 3  # decimals that a narrow interval may add
 LARGEST = 1e300  # beyond it the difference of two numbers may overflow
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-Estimated = Mapping[str, Any] | None
+Estimated = Estimate | Mapping[str, Any] | None  # a mapping in the specification of a chart
 
 
 def finite(value: Any) -> float | None:
@@ -23,7 +25,8 @@ def finite(value: Any) -> float | None:
 
 def ends(estimate: Estimated, factor: float = 1.0) -> tuple[float | None, float | None, float | None]:
     """Value, low and high times ``factor``."""
-    parts = [finite((estimate or {}).get(key)) for key in ("value", "low", "high")]
+    found = vars(estimate) if isinstance(estimate, Estimate) else estimate or {}
+    parts = [finite(found.get(key)) for key in ("value", "low", "high")]
     value, low, high = (None if part is None else factor * part for part in parts)
     return value, low, high
 

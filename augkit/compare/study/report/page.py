@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
+from augkit.compare.study.claim_results import ClaimResult
 from augkit.compare.study.report.charts import arms_of, chart
 from augkit.compare.study.report.looks import Looks, looks, samples
 from augkit.compare.study.report.text import (
@@ -14,8 +15,6 @@ from augkit.compare.study.report.text import (
     NOT_RUN,
     OF_IMAGES,
     VERDICT_COLUMNS,
-    Claim,
-    Results,
     arm_rows,
     carry_rows,
     cost_text,
@@ -32,7 +31,10 @@ from augkit.compare.study.report.text import (
     verdict_row,
     verdict_text,
 )
+from augkit.compare.study.results import StudyResults
+from augkit.core.figures import Chart
 from augkit.core.html import Table, render
+from augkit.core.records import Record
 
 DOSE_CAPTION = "Strength 0 is training without the augmentation. Bands are 95 % intervals; a gap is an undefined value."
 PLANE_CAPTION = (
@@ -44,15 +46,55 @@ LAYER_CAPTION = "How far the maps of a layer shift with the image; the sign of t
 WORDS = ("images", "architecture", "policy")  # columns of words, which stand to the left
 
 
-def study_page(results: Results) -> str:
-    """One HTML file that needs nothing else; ``results`` is what ``results.json`` of a study holds."""
+@dataclass(frozen=True)
+class VerdictRow:
+    """A row of the table of verdicts: what stands before the columns that are text alone, and those (``others``)."""
+
+    claim: ClaimResult
+    badge: dict[str, str]
+    effect: str
+    unit: str
+    others: list[str]
+
+
+@dataclass(frozen=True)
+class ClaimSection:
+    """A claim with its facts, sentences and chart."""
+
+    claim: ClaimResult
+    badge: dict[str, str]
+    facts: dict[str, str]
+    sentences: Sequence[str]
+    matched: str
+    chart: Chart | None
+
+
+@dataclass(frozen=True)
+class NotRunSection:
+    """A claim that was not run, and why."""
+
+    claim: ClaimResult
+    badge: dict[str, str]
+    why: str
+
+
+@dataclass(frozen=True)
+class ChartSection:
+    """Charts below one caption."""
+
+    caption: str
+    charts: list[Chart]
+
+
+def study_page(results: StudyResults) -> str:
+    """One HTML file that needs nothing else."""
     drawn = looks(_arms(results))
-    claims = results.get("claims") or ()
-    ran = [claim for claim in claims if claim["verdict"] != NOT_RUN]
+    claims = results.claims
+    ran = [claim for claim in claims if claim.verdict != NOT_RUN]
     sections = _chart_sections(results, drawn)
     carried = Table(CARRY_CAPTION, CARRY_COLUMNS, carry_rows(results), words=CARRY_COLUMNS)
-    arms, gallery = [arm_rows(arm) for arm in results.get("arms") or ()], _gallery(results)
-    settings, not_run = settings_texts(results), [claim for claim in claims if claim["verdict"] == NOT_RUN]
+    arms, gallery = [arm_rows(arm) for arm in results.arms], _gallery(results)
+    settings, not_run = settings_texts(results), [claim for claim in claims if claim.verdict == NOT_RUN]
     present = {
         "Verdicts": True,
         "Claims": ran,
@@ -66,7 +108,7 @@ def study_page(results: Results) -> str:
     }
     return render(
         "compare/study/report/study.html",
-        title=f"augkit: {results['title']}",
+        title=f"augkit: {results.title}",
         sections=[title for title, content in present.items() if content],
         results=results,
         subtitle=subtitle_text(results),
@@ -90,11 +132,10 @@ def study_page(results: Results) -> str:
     )
 
 
-def _arms(results: Results) -> list[str]:
-    figures = [claim["figure"] for claim in results.get("claims") or () if claim.get("figure")]
-    figures += [figure for figure in (dose_figure(results), plane_figure(results)) if figure]
-    figures += layer_figures(results)
-    return [str(arm["arm"]) for arm in results.get("arms") or ()] + [arm for f in figures for arm in arms_of(f)]
+def _arms(results: StudyResults) -> list[str]:
+    figures = [claim.figure for claim in results.claims] + [dose_figure(results), plane_figure(results)]
+    drawn = [figure for figure in (*figures, *layer_figures(results)) if figure is not None]
+    return [arm.arm for arm in results.arms] + [arm for figure in drawn for arm in arms_of(figure.to_dict())]
 
 
 def _badge(verdict: str) -> dict[str, str]:
@@ -102,50 +143,45 @@ def _badge(verdict: str) -> dict[str, str]:
     return {"text": verdict_text(verdict), "kind": verdict.lower().replace(" ", "-")}
 
 
-def _verdict(claim: Claim) -> dict[str, Any]:
-    """A row of the table of verdicts: what stands before the columns that are text alone, and those."""
+def _verdict(claim: ClaimResult) -> VerdictRow:
     effect, *others = verdict_row(claim)[1:]
-    unit = str(claim.get("unit") or "")
-    number = effect.removesuffix(unit)
-    below = unit if number != effect else ""
-    return {"claim": claim, "badge": _badge(claim["verdict"]), "effect": number, "unit": below, "others": others}
+    number = effect.removesuffix(claim.unit)
+    return VerdictRow(claim, _badge(claim.verdict), number, claim.unit if number != effect else "", others)
 
 
-def _claim(claim: Claim, drawn: Looks) -> dict[str, Any]:
-    facts = {"source": claim["source"], "prediction": claim["prediction"], "effect": effect_text(claim)}
-    return {
-        "claim": claim,
-        "badge": _badge(claim["verdict"]),
-        "facts": facts,
-        "sentences": claim.get("sentences") or (),
-        "matched": matched_text(claim),
-        "chart": chart(claim["figure"], drawn) if claim.get("figure") else None,
-    }
+def _claim(claim: ClaimResult, drawn: Looks) -> ClaimSection:
+    return ClaimSection(
+        claim=claim,
+        badge=_badge(claim.verdict),
+        facts={"source": claim.source, "prediction": claim.prediction, "effect": effect_text(claim)},
+        sentences=claim.sentences,
+        matched=matched_text(claim),
+        chart=None if claim.figure is None else chart(claim.figure.to_dict(), drawn),
+    )
 
 
-def _not_run(claim: Claim) -> dict[str, Any]:
-    why = (claim.get("sentences") or ["No reason is recorded."])[0]
-    return {"claim": claim, "badge": _badge(NOT_RUN), "why": why}
+def _not_run(claim: ClaimResult) -> NotRunSection:
+    return NotRunSection(claim, _badge(NOT_RUN), (claim.sentences or ("No reason is recorded.",))[0])
 
 
-def _chart_sections(results: Results, drawn: Looks) -> dict[str, dict[str, Any]]:
-    """Caption and charts by title; a section without charts is left out."""
-    found: Mapping[str, tuple[str, Sequence[dict[str, Any] | None]]] = {
+def _chart_sections(results: StudyResults, drawn: Looks) -> dict[str, ChartSection]:
+    """Sections of charts by title; one without charts is left out."""
+    found: Mapping[str, tuple[str, Sequence[Record | None]]] = {
         "Dose-response": (DOSE_CAPTION, [dose_figure(results)]),
         "Learned against architectural": (PLANE_CAPTION, [plane_figure(results)]),
         "Layer by layer": (LAYER_CAPTION, layer_figures(results)),
     }
     sections = {
-        title: {"caption": caption, "charts": [chart(figure, drawn) for figure in figures if figure]}
+        title: ChartSection(caption, [chart(figure.to_dict(), drawn) for figure in figures if figure is not None])
         for title, (caption, figures) in found.items()
     }
-    return {title: section for title, section in sections.items() if section["charts"]}
+    return {title: section for title, section in sections.items() if section.charts}
 
 
-def _gallery(results: Results) -> list[dict[str, str]]:
+def _gallery(results: StudyResults) -> list[dict[str, str]]:
     """Flips with pictures that the page itself holds: any other would be fetched from elsewhere."""
     return [
-        {"before": str(flip["before"]), "after": str(flip["after"]), "arm": str(flip["arm"]), "text": flip_text(flip)}
-        for flip in results.get("gallery") or ()
-        if all(str(flip[key]).startswith("data:image/") for key in ("before", "after"))
+        {"before": flip.before, "after": flip.after, "arm": flip.arm, "text": flip_text(flip)}
+        for flip in results.gallery
+        if all(picture.startswith("data:image/") for picture in (flip.before, flip.after))
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import html
 import json
 import re
@@ -92,8 +92,8 @@ def acted(page: str, width: int, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_in_a_browser(width: int, tmp_path: Path) -> None:
     results = study(12)
-    results["claims"][0]["claim"] = "An unbroken" + "word" * 40
-    page = study_page(copy.deepcopy(results))
+    first = dataclasses.replace(results.claims[0], claim="An unbroken" + "word" * 40)
+    page = study_page(dataclasses.replace(results, claims=[first, *results.claims[1:]]))
     outcome = acted(page, width, tmp_path)
     marks = PageReader(page).marks
     own, other = (sum(mark["data-group"] == arm for mark in marks) for arm in (NASTY, "a"))

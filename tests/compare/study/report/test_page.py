@@ -14,6 +14,7 @@ from page_reader import PageReader
 from augkit.compare.study.report.markdown import study_markdown
 from augkit.compare.study.report.numbers import UNDEFINED, p_text
 from augkit.compare.study.report.page import study_page
+from augkit.compare.study.results import StudyCost
 
 
 def printed(text: str) -> list[float | None]:
@@ -86,7 +87,7 @@ def test_markdown_takes_text_for_text() -> None:
 
 
 def test_an_empty_study_has_a_page() -> None:
-    empty = study(claims=[], arms=[], dose_response=[], plane=[], layers=[], gallery=[], cost={})
+    empty = study(claims=[], arms=[], dose_response=[], plane=[], layers=[], gallery=[], cost=StudyCost(0.0, 0, 0))
     PageReader(study_page(empty))
     assert "No claims." in study_markdown(empty)
 
