@@ -347,7 +347,10 @@ def test_nothing_is_said_in_words(figure: Figure) -> None:
 @pytest.mark.parametrize("many", [1, 5])
 def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
     rows = [with_parameters(k, 0.5, state="complete", curve={1: 0.5, 2: 0.5}, chosen=k == 0) for k in range(many)]
-    fixed = {"shift.max_pixels": {"kind": "int", "low": 1, "high": 1}, "a.b": {"kind": "choice", "choices": ["x"]}}
+    fixed = {
+        "shift.max_pixels": Range(kind="int", low=1, high=1, default=1),
+        "a.b": Range(kind="choice", choices=["x"], default="x"),
+    }
     for figure, lines in (
         (figures.volume_over_trials(rows, [0, 0]), 1 + many),  # the stairs, and a mark for each trial
         (figures.volume_over_trials(rows, [1, 1]), 1 + many),  # all below the reference
@@ -360,7 +363,7 @@ def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
 
 
 def test_names_with_dollars_are_no_formulas() -> None:
-    space = {"a$.b$": {"kind": "choice", "choices": ["$x", "$y^$"]}}
+    space = {"a$.b$": Range(kind="choice", choices=["$x", "$y^$"], default="$x")}
     rows = [trial(0, [1.0], parameters={"a$.b$": "$x"})]
     assert "$y^$" in svg(figures.parallel_coordinates(rows, space, "accuracy"))
     assert "$b^$" in svg(figures.cost({"$b^$": 3.0}))
