@@ -22,6 +22,8 @@ from augkit.measure.page import measured_page
 from augkit.preview.page import preview_page
 from augkit.train.page import RunRecord, run_page
 from augkit.tune.page import search_page
+from augkit.tune.results import SearchCost, SearchResults, SearchTrial
+from augkit.tune.space import Range
 
 ROOT = Path(__file__).parents[1]
 SHEET = Image.new("L", (8, 8))
@@ -61,14 +63,31 @@ def of_a_measurement(name: str) -> str:
 
 
 def of_a_search(name: str) -> str:
-    trial = {"accuracy": 0.9, "learned_invariance": 0.5, "front": True, "chosen": True, "control": False}
-    trial |= {"values": [0.9, 0.5], "feasible": True, "state": "complete", "curve": {"1": 0.5}}
-    trials = [{**trial, "number": k, "parameters": {name: name}} for k in range(2)]
-    held = {"trials": trials, "objectives": ["accuracy", "learned_invariance"], "budget": 2}
-    held |= {"space": {name: {"kind": "choice", "choices": [name, "b"]}}, "importance": {"accuracy": {name: 0.5}}}
-    counts = ("trials", "pruned", "answered_from_the_study", "failed", "epochs_run", "epochs_saved")
-    held["search_cost"] = {**dict.fromkeys(counts, 1), "trial_seconds": 1.0}
-    return search_page(name, held)
+    trials = [
+        SearchTrial(
+            number=k,
+            control=False,
+            state="complete",
+            accuracy=0.9,
+            learned_invariance=0.5,
+            values=[0.9, 0.5],
+            parameters={name: name},
+            front=True,
+            chosen=True,
+            feasible=True,
+            curve={"1": 0.5},
+        )
+        for k in range(2)
+    ]
+    found = SearchResults(
+        trials=trials,
+        space={name: Range(kind="choice", choices=[name, "b"], default="b")},
+        objectives=["accuracy", "learned_invariance"],
+        budget=2,
+        importance={"accuracy": {name: 0.5}},
+        search_cost=SearchCost(1, 1, 1, 1, 1, 1, 1.0),
+    )
+    return search_page(name, found)
 
 
 def of_a_study(name: str) -> str:

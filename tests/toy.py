@@ -16,7 +16,7 @@ from augkit.data import Dataset, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import SearchTerms
+from augkit.tune.optuna_study import ControlScores, SearchTerms
 from augkit.tune.space import Space
 from augkit.tune.trial import TrialWorker
 
@@ -35,7 +35,7 @@ class Toy(TrialWorker):
 
     trained = 0
 
-    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+    def score_control(self, recipe: Recipe, number: int) -> ControlScores:
         assert recipe.policy.is_identity
         self.trained += 1
         return dict(CONTROL)

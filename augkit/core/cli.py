@@ -69,11 +69,13 @@ class FlagGroup(Protocol):
 
 def add_spread(group: FlagGroup, storage: str, study: str) -> None:
     """Flags that say over which processes work is spread; `spread` reads them."""
+    from augkit.core.jobs.launch import LAUNCHERS  # not above: it imports Optuna, which most commands do without
+
     group.add_argument("--storage", metavar="URL", help=f"journal file or database (default: {storage})")
     group.add_argument("--study", metavar="NAME", help=f"name in the storage (default: {study})")
     group.add_argument("--workers", type=positive, default=1, help="processes on this machine (default: 1)")
     group.add_argument("--workers-per-gpu", type=positive, default=1, metavar="N", help="that share one (default: 1)")
-    group.add_argument("--launcher", choices=("local", "ray"), default="local", help="who starts workers")
+    group.add_argument("--launcher", choices=tuple(LAUNCHERS), default="local", help="who starts workers")
     group.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
     group.add_argument(
         "--retries", type=non_negative, default=1, help="of a trial or cell whose worker died (default: 1)"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from augkit.core.html import Table
 from augkit.invariance import CarryOver, Estimate
 from augkit.invariance.metrics import METRICS, names_of
+from augkit.measure.comparison import ComparisonRow
 
 COLUMNS = {
     **{row.name: (row.heading(row.brief), row.factor, row.digits) for row in METRICS.values() if row.table},
@@ -19,7 +19,7 @@ WIDE = 134  # characters in which all columns have room
 FOR_WIDE = names_of(lambda row: row.table == "wide")
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: ComparisonRow) -> list[str]:
     """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
     out = [row["arm"], row["images"]]
     for key, (_, factor, digits) in COLUMNS.items():
@@ -37,7 +37,7 @@ def headings() -> list[str]:
     return ["recipe", "images", *(title for title, _, _ in COLUMNS.values())]
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
+def print_table(rows: Sequence[ComparisonRow]) -> None:
     """The table on standard output, value over its 95 % interval; a narrow terminal gets fewer columns."""
     from rich import box
     from rich.console import Console
@@ -71,6 +71,6 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
         print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
 
 
-def page_table(rows: Sequence[dict[str, Any]], caption: str) -> Table:
+def page_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
     """The table for a page."""
     return Table(caption, headings(), [cells(row) for row in rows], words=headings()[:2])

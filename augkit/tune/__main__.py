@@ -96,7 +96,7 @@ def _print(results: TuneResults, folder: Path) -> None:
     print_table(results.table)
     print(results.conclusion)
     print_carried_over(results.carry_over)
-    print(f"\nchosen: {chosen_words(results.chosen.to_mapping())}")
+    print(f"\nchosen: {chosen_words(results.chosen)}")
     print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 
 
@@ -187,11 +187,11 @@ def _show(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"study": study.study_name, **found.to_dict()})
         return
-    print_trials(found.to_mapping())
+    print_trials(found)
     target = options.output or (folder if folder.is_dir() else None)
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
-        write(target / "search.html", search_page(study.study_name, found.to_mapping()))
+        write(target / "search.html", search_page(study.study_name, found))
         print(f"report: {target / 'search.html'}")
         if (target / "report.html").is_file():
             print(f"with the final runs: {target / 'report.html'}")

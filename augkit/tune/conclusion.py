@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from augkit.core.files import environment
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison, compare_invariance, learned_invariance
 from augkit.measure.comparison import (
     TYPICAL,
+    ComparisonRow,
     Contrast,
     Reports,
     RunGroup,
@@ -25,7 +25,7 @@ from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study
 from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_response, retrain
-from augkit.tune.results import ChosenRecipe, DoseRow, TuneResults, TuneSettings, search_results
+from augkit.tune.results import ChosenRecipe, DoseRow, ResponsePoint, TuneResults, TuneSettings, search_results
 
 # Arms of the closing table beside ``best``.
 PLAIN = "control"
@@ -62,7 +62,7 @@ class FinalMeasurements:
 
     arms: list[RunGroup]
     carried: dict[str, CarryOver]
-    curves: dict[str, Sequence[Any]]
+    curves: dict[str, list[ResponsePoint]]
 
 
 def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Sequence[DosePoint]) -> FinalMeasurements:
@@ -75,11 +75,10 @@ def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Se
         networks.append((f"{name}, seed {run.seed}", {key: tuning.measure(run, sets[key]) for key in sets}))
         return networks[-1][1]
 
-    def curve(name: str, runs: Sequence[Run]) -> Sequence[Any]:
+    def curve(name: str, runs: Sequence[Run]) -> list[ResponsePoint]:
         tuning.display.stage(f"test split: response curve of {name}")
-        return response_curve(
-            RunGroup(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs])
-        )
+        group = RunGroup(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs])
+        return [ResponsePoint(point["length"], point["top1_change"]) for point in response_curve(group)]
 
     found = {finalist.name: [measure(finalist.name, run) for run in finalist.runs] for finalist in finalists.values()}
     for point in dose:
@@ -179,7 +178,7 @@ def _conclusion(
     tuning: TuneContext,
     chosen: Choice,
     tested: FinalMeasurements,
-    table: Sequence[Any],
+    table: Sequence[ComparisonRow],
     parts: Mapping[str, InvarianceComparison],
 ) -> str:
     """What was chosen, how it changed invariance, whether that carries over, and which part of it did so."""

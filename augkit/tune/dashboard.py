@@ -16,6 +16,7 @@ from augkit.core.images import save
 from augkit.invariance import InvarianceReport
 from augkit.train.recipe import Recipe, flat
 from augkit.tune.figures import response
+from augkit.tune.results import ResponsePoint
 from augkit.tune.trial import TrialWorker
 
 ARTIFACTS = "artifacts"  # folder within that of the study
@@ -51,7 +52,7 @@ def annotate(worker: TrialWorker) -> Callable[[optuna.Trial, Recipe, InvarianceR
             upload_artifact(artifact_store=store, file_path=str(sheet), study_or_trial=trial)
             if report is not None and report.curve:
                 changes = report.response("top1_change").items()
-                points = [{"length": length, "top1_change": value} for length, value in changes]
+                points = [ResponsePoint(length, value) for length, value in changes]
                 save_png(response({f"trial {trial.number}": points}), curve)
                 upload_artifact(artifact_store=store, file_path=str(curve), study_or_trial=trial)
 

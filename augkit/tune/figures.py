@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -12,30 +11,35 @@ from matplotlib.figure import Figure
 
 from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark, new_figure
 from augkit.invariance import Estimate
+from augkit.measure.comparison import ComparisonRow
+from augkit.tune.results import DoseRow, ResponsePoint, SearchTrial
 
 TRIAL_WORDS = {"control": "control", "on the Pareto front": "front", "chosen": "chosen"}
 LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
 
 
-def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
+def pareto(trials: Sequence[SearchTrial]) -> Figure:
     """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
     figure, axes = new_figure(5.6, 3.8)
-    trials = [trial for trial in trials if trial["accuracy"] is not None and trial["learned_invariance"] is not None]
-    x = np.array([100 * trial["accuracy"] for trial in trials])
-    y = np.array([100 * trial["learned_invariance"] for trial in trials])
-    on_front = np.array([bool(trial["front"]) for trial in trials])
+    known = [
+        (trial, 100 * trial.accuracy, 100 * trial.learned_invariance)
+        for trial in trials
+        if trial.accuracy is not None and trial.learned_invariance is not None
+    ]
+    x, y = np.array([x for _, x, _ in known]), np.array([y for _, _, y in known])
+    on_front = np.array([trial.front for trial, _, _ in known], dtype=bool)
     order = np.argsort(x[on_front])
     axes.step(x[on_front][order], y[on_front][order], where="pre", color=BLUE, lw=1, alpha=0.6, zorder=1)
     axes.scatter(x[~on_front], y[~on_front], color=GREY, s=28, label="trial")
     axes.scatter(x[on_front], y[on_front], color=BLUE, s=36, label="on the Pareto front")
-    for trial, px, py in zip(trials, x, y, strict=True):
-        if trial["control"]:
+    for trial, px, py in known:
+        if trial.control:
             axes.scatter(px, py, color=BLACK, marker="s", s=44, label="control", zorder=3)
-        elif trial["chosen"]:
+        elif trial.chosen:
             axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label="chosen", zorder=3)
-        axes.annotate(str(trial["number"]), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
-        kinds = [word for word, key in TRIAL_WORDS.items() if trial[key]]
-        words = ", ".join([f"trial {trial['number']}", *kinds])
+        axes.annotate(str(trial.number), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        kinds = [word for word, key in TRIAL_WORDS.items() if getattr(trial, key)]
+        words = ", ".join([f"trial {trial.number}", *kinds])
         mark(axes, px, py, f"{words}\nvalidation accuracy: {px:.1f} %\nlearned invariance: {py:.1f} %")
     axes.set_xlabel("validation accuracy, %")
     axes.set_ylabel("learned invariance, %")
@@ -43,24 +47,24 @@ def pareto(trials: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def dose_response(points: Sequence[dict[str, Any]]) -> Figure:
+def dose_response(points: Sequence[DoseRow]) -> Figure:
     """``learned_invariance`` and ``accuracy`` (estimates) against ``strength``."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.2), layout="constrained")
         panels = figure.subplots(1, 2)
-    strength = [point["strength"] for point in points]
+    strength = [point.strength for point in points]
     for axes, key, title, color in (
         (panels[0], "learned_invariance", "learned invariance, %", BLUE),
         (panels[1], "accuracy", "accuracy, %", GREEN),
     ):
-        _band(axes, strength, [point[key] for point in points], color, None, factor=100)
+        _band(axes, strength, [getattr(point, key) for point in points], color, None, factor=100)
         axes.set_title(title)
         axes.set_xlabel("strength of the chosen policy")
         axes.set_xticks(strength)
     return figure
 
 
-def response(curves: dict[str, Sequence[dict[str, Any]]]) -> Figure:
+def response(curves: Mapping[str, Sequence[ResponsePoint]]) -> Figure:
     """``top1_change`` against ``length`` of the shift in pixels, one curve per name."""
     figure, axes = new_figure(5.6, 3.6)
     _draw_response(axes, curves)
@@ -84,20 +88,21 @@ def importance(shares: dict[str, dict[str, float]]) -> Figure:
     return figure
 
 
-def summary(curves: dict[str, Sequence[dict[str, Any]]], rows: Sequence[dict[str, Any]]) -> Figure:
+def summary(curves: Mapping[str, Sequence[ResponsePoint]], rows: Sequence[ComparisonRow]) -> Figure:
     """The story in one picture: response curves, and learned invariance on typical and on atypical images."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
         _draw_response(left, curves)
         left.set_title("How often the answer changes when the image shifts")
-        _draw_learned(right, [row for row in rows if row["learned_invariance"] is not None])
+        _draw_learned(
+            right, [(row.images, row.learned_invariance) for row in rows if row.learned_invariance is not None]
+        )
     return figure
 
 
-def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    for k, row in enumerate(rows):
-        estimate: Estimate = row["learned_invariance"]
+def _draw_learned(axes: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
+    for k, (_, estimate) in enumerate(rows):
         color = BLUE if k == 0 else ORANGE
         if not estimate.defined:
             axes.annotate("undefined", (0, k), fontsize=8, va="center", ha="center")
@@ -106,7 +111,7 @@ def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         axes.errorbar(value, k, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, clip_on=False)
         if 100 * estimate.low < LEAST:  # an arrow: the interval goes on
             axes.plot(LEAST, k, marker="<", color=color, ms=8, clip_on=False)
-    axes.set_yticks(range(len(rows)), [row["images"] for row in rows])
+    axes.set_yticks(range(len(rows)), [images for images, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(LEAST, 100)
     axes.axvline(0, color=BLACK, lw=0.8)
@@ -114,10 +119,10 @@ def _draw_learned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_title("Learned invariance, typical and atypical")
 
 
-def _draw_response(axes: Axes, curves: dict[str, Sequence[dict[str, Any]]]) -> None:
+def _draw_response(axes: Axes, curves: Mapping[str, Sequence[ResponsePoint]]) -> None:
     for (name, points), color in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
-        lengths = [0.0, *(point["length"] for point in points)]
-        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point["top1_change"] for point in points)], color, name, 100)
+        lengths = [0.0, *(point.length for point in points)]
+        _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point.top1_change for point in points)], color, name, 100)
     axes.set_xlabel("length of the shift, pixels")
     axes.set_ylabel("answers that change, %")
     axes.set_ylim(bottom=0)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -30,6 +30,20 @@ SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
 FLOOR = 0.8  # benchmarks/results/ruler.json: networks that nearly collapsed stay below it, augmented ones do not
+
+
+class ControlScores(TypedDict):
+    """Scores of a control, an attribute of the study as JSON.
+
+    ``shift_information`` is by image set. ``number`` of the trial, ``epochs`` and ``seconds`` are known at its end.
+    """
+
+    accuracy: float
+    kappa: float
+    shift_information: dict[str, float]
+    number: NotRequired[int]
+    epochs: NotRequired[int]
+    seconds: NotRequired[float]
 
 
 class SearchTerms(Data):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from PIL import Image
 
@@ -16,6 +15,7 @@ from augkit.invariance.metrics import METRICS
 from augkit.measure.figures import carry_over
 from augkit.measure.tables import page_table
 from augkit.tune import figures, search_figures
+from augkit.tune.results import SearchResults, TuneResults
 from augkit.tune.tables import chosen_words
 
 PARTS = {
@@ -59,19 +59,19 @@ PARALLEL_CAPTION = (
 )
 
 
-def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -> str:
-    """The report of `augkit.tune`; ``results`` as it returns them, with `Estimate`s."""
-    settings = results["settings"]
-    trials, wide = search_charts(results, settings["trial_epochs"])
-    seconds = {phase: value for phase, value in results["cost"].items() if phase != "seconds"}
-    carried = results["carry_over"]
+def tuning_page(results: TuneResults, recipe_yaml: str, sheet: Image.Image) -> str:
+    """The report of `augkit.tune`."""
+    settings = results.settings
+    trials, wide = search_charts(results.search, settings.trial_epochs)
+    seconds = {phase: value for phase, value in results.cost.items() if phase != "seconds"}
+    carried = results.carry_over
     return render(
         "tune/tuning.html",
-        title=f"augkit: {settings['name']}",
+        title=f"augkit: {settings.name}",
         results=results,
         subtitle=_subtitle(results),
-        table=page_table(results["table"], TABLE_CAPTION.format(seeds=settings["seeds"])),
-        decomposition=_decomposition(results["decomposition"]),
+        table=page_table(results.table, TABLE_CAPTION.format(seeds=settings.seeds)),
+        decomposition=_decomposition(results.decomposition),
         carried=_carried_chart(carried),
         not_carried=[f"{name}: undefined, {one.reason}." for name, one in carried.items() if not one.slope.defined],
         responses=_responses(results),
@@ -79,57 +79,57 @@ def tuning_page(results: dict[str, Any], recipe_yaml: str, sheet: Image.Image) -
         search_charts=trials,
         search_wide=wide,
         cost=chart("Time", search_figures.cost(seconds), COST_CAPTION),
-        chosen=chosen_words(results["chosen"]),
+        chosen=chosen_words(results.chosen),
         sheet=data_url(sheet),
         recipe_yaml=recipe_yaml,
-        facts={key: results[key] for key in ("settings", "environment", "cost")},
+        facts={"settings": settings.to_mapping(), "environment": results.environment, "cost": results.cost},
     )
 
 
-def search_page(name: str, held: dict[str, Any]) -> str:
-    """The report of a search alone, finished or not; ``held`` as `augkit.tune.results.outcome` gives it."""
-    trials, wide = search_charts(held, held["budget"])
+def search_page(name: str, held: SearchResults) -> str:
+    """The report of a search alone, finished or not."""
+    trials, wide = search_charts(held, held.budget)
     return render(
         "tune/search.html",
         title=f"augkit: {name}",
         name=name,
-        cost=held["search_cost"],
+        cost=held.search_cost,
         search_charts=trials,
         search_wide=wide,
     )
 
 
-def search_charts(held: Mapping[str, Any], budget: int) -> tuple[list[Chart], list[Chart]]:
+def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[Chart]]:
     """What a search found, small charts and wide ones; a chart that would be empty is left out.
 
     Args:
-        held: trials, objectives, importance and space, as `augkit.tune.results.outcome` gives them.
+        held: results of the search.
         budget: epochs of a trial that is not pruned.
     """
-    trials, objectives = held["trials"], held["objectives"]
+    trials, objectives = held.trials, held.objectives
     names = [name.replace("_", " ") for name in objectives]
-    known = [trial for trial in trials if trial["accuracy"] is not None]
+    known = [trial for trial in trials if trial.accuracy is not None]
     caption = "Validation split, short runs; accuracy against learned invariance."
     charts = [chart("Trials", figures.pareto(trials), caption)]
     if len(objectives) > 1 and len(known) > 1:
         figure = search_figures.volume_over_trials(trials, [0.0] * len(objectives))
         charts.append(chart("Hypervolume", figure, VOLUME_CAPTION.format(objectives=" and ".join(names))))
-    if held["importance"]:
-        charts.append(chart("Importance", figures.importance(held["importance"]), IMPORTANCE_CAPTION))
-    if any(trial["curve"] for trial in trials):
+    if held.importance:
+        charts.append(chart("Importance", figures.importance(held.importance), IMPORTANCE_CAPTION))
+    if any(trial.curve for trial in trials):
         label = "validation accuracy" if objectives == ["accuracy"] else names[0]
         figure = search_figures.learning_curves(trials, budget, label)
         charts.append(chart("Pruned curves", figure, "A cross is where a trial was pruned."))
     if not known:
         return charts, []
-    figure = search_figures.parallel_coordinates(trials, held["space"], names)
+    figure = search_figures.parallel_coordinates(trials, held.space, names)
     return charts, [chart("Parallel coordinates", figure, PARALLEL_CAPTION)]
 
 
-def _responses(results: dict[str, Any]) -> list[Chart]:
-    charts = [chart("Response curve", figures.response(results["response"]), RESPONSE_CAPTION)]
-    if results["dose_response"]:
-        charts.append(chart("Dose-response", figures.dose_response(results["dose_response"]), DOSE_CAPTION))
+def _responses(results: TuneResults) -> list[Chart]:
+    charts = [chart("Response curve", figures.response(results.response), RESPONSE_CAPTION)]
+    if results.dose_response:
+        charts.append(chart("Dose-response", figures.dose_response(results.dose_response), DOSE_CAPTION))
     return charts
 
 
@@ -160,21 +160,21 @@ def _carried_chart(found: Mapping[str, CarryOver]) -> Chart | None:
     return chart("", carry_over(dict(found)), CARRY_CAPTION, name="How much of the invariance arrives elsewhere")
 
 
-def _finalists(results: dict[str, Any]) -> Table:
+def _finalists(results: TuneResults) -> Table:
     rows: list[Sequence[str]] = []
-    for row in results["finalists"]:
-        learned = row["learned_invariance"]
-        name = f"{row['name']} (chosen)" if row["chosen"] else row["name"]
-        rows.append([name, format(row["accuracy"], ".4f"), "–" if learned is None else format(learned, ".3f")])
-    seeds, rule = results["settings"]["seeds"], results["chosen"]["rule"]
+    for row in results.finalists:
+        learned = row.learned_invariance
+        name = f"{row.name} (chosen)" if row.chosen else row.name
+        rows.append([name, format(row.accuracy, ".4f"), "–" if learned is None else format(learned, ".3f")])
+    seeds, rule = results.settings.seeds, results.chosen.rule
     caption = f"Validation split, {seeds} seeds, value and 95 % interval. Chosen: {rule}."
     return Table(caption, ["recipe", "accuracy", "learned invariance"], rows)
 
 
-def _subtitle(results: dict[str, Any]) -> str:
-    settings, cost = results["settings"], results["cost"]
+def _subtitle(results: TuneResults) -> str:
+    settings, cost = results.settings, results.cost
     return (
-        f"{settings['trials']} trials of {settings['trial_epochs']} epochs, then {settings['seeds']} seeds of"
-        f" {settings['epochs']} epochs each for control and best; protocol {settings['protocol']}, kernel"
-        f" {settings['kernel']}, shifts up to {settings['max_shift']:g} px; {cost['seconds']:.0f} s in all."
+        f"{settings.trials} trials of {settings.trial_epochs} epochs, then {settings.seeds} seeds of"
+        f" {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
+        f" {settings.kernel}, shifts up to {settings.max_shift:g} px; {cost['seconds']:.0f} s in all."
     )

@@ -19,7 +19,7 @@ from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
-from augkit.core.jobs.launch import run_workers
+from augkit.core.jobs.launch import check_workers, needs_pool, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import Storage, open_storage
@@ -229,7 +229,7 @@ def _check(trials: int, epochs: int | None, seeds: int, top: int, settings: Tune
     numbers = [trials, seeds, top, settings.count, settings.per_gpu, settings.processes, epochs or 1]
     if min(numbers) < 1:
         raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
-    settings.check(Storage.parse(storage) if storage else None)
+    check_workers(settings, Storage.parse(storage) if storage else None)
 
 
 def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
@@ -254,7 +254,7 @@ def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
 def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int) -> None:
     started = time.monotonic()
     progress = LiveProgress(tuning)
-    if settings.launcher == "ray" or settings.count > 1:
+    if needs_pool(settings):
         pool = WorkerPool(
             tuning.study,
             tuning.folder,
@@ -316,7 +316,7 @@ def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
     write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
     write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
     write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
-    write(tuning.folder / "report.html", tuning_page(results.to_mapping(), best, sheet))
+    write(tuning.folder / "report.html", tuning_page(results, best, sheet))
 
 
 def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:

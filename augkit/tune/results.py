@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.augment.policy import Policy
 from augkit.core.records import Record
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison
+from augkit.measure.comparison import ComparisonRow
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import SearchTerms
+from augkit.tune.optuna_study import ControlScores, SearchTerms
 from augkit.tune.selection import FinalistRow
 from augkit.tune.space import Range, Value
 
@@ -153,6 +154,14 @@ class ChosenRecipe(Record):
 
 
 @dataclass(frozen=True)
+class ResponsePoint(Record):
+    """Top-1 change at one length of the shift, in pixels."""
+
+    length: float
+    top1_change: Estimate
+
+
+@dataclass(frozen=True)
 class DoseRow(Record):
     """The chosen policy at one strength; strength 0 is the control."""
 
@@ -203,10 +212,10 @@ class TuneResults(Record):
     conclusion: str
     chosen: ChosenRecipe
     finalists: list[FinalistRow]
-    table: Sequence[Any]
+    table: Sequence[ComparisonRow]
     decomposition: dict[str, InvarianceComparison]
     carry_over: dict[str, CarryOver]
-    response: dict[str, Sequence[Any]]
+    response: dict[str, list[ResponsePoint]]
     dose_response: list[DoseRow]
     search: SearchResults
     settings: TuneSettings
@@ -215,10 +224,8 @@ class TuneResults(Record):
 
     def to_mapping(self) -> dict[str, Any]:
         """As of every record; the search's keys stand among the others."""
-        out: dict[str, Any] = {}
-        for key, value in super().to_mapping().items():
-            out |= value if key == "search" else {key: value}
-        return out
+        parts = (value if key == "search" else {key: value} for key, value in super().to_mapping().items())
+        return {key: value for part in parts for key, value in part.items()}
 
 
 def search_results(study: optuna.Study, terms: SearchTerms, chosen: int | None = None) -> SearchResults:
@@ -252,7 +259,7 @@ def search_results(study: optuna.Study, terms: SearchTerms, chosen: int | None =
     )
 
 
-def _control_row(found: dict[str, Any], goal: Goal) -> SearchTrial:
+def _control_row(found: ControlScores, goal: Goal) -> SearchTrial:
     return SearchTrial(
         number=found["number"],
         control=True,

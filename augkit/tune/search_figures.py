@@ -21,6 +21,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, mark, new_figure
+from augkit.tune.results import SearchTrial
+from augkit.tune.space import Range
 
 PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
 COLOR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
@@ -35,7 +37,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "control": {"color": BLACK, "lw": 1.4, "ls": "--"},
     "chosen": {"color": BLUE, "lw": 3.0},
 }
-Trials = Sequence[Mapping[str, Any]]
+Trials = Sequence[SearchTrial]
 Array = NDArray[np.float64]
 
 
@@ -67,8 +69,8 @@ def volumes(trials: Trials, reference: Sequence[float]) -> list[float]:
     """Dominated volume after each trial of ``_counted``: those that are not feasible leave it as it is."""
     found, front = [0.0], np.empty((0, len(reference)))
     for trial in _counted(trials):
-        values = np.asarray(trial["values"], dtype=float)
-        if trial.get("feasible", True) and not (front >= values).all(1).any():
+        values = np.asarray(trial.values, dtype=float)
+        if trial.feasible and not (front >= values).all(1).any():
             front = np.vstack([front[~(front <= values).all(1)], values])
             found.append(dominated_volume(front.tolist(), reference))
         else:
@@ -93,8 +95,8 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
     grown = [k for k in range(1, len(steps)) if steps[k] > steps[k - 1]]
     axes.scatter(grown, [steps[k] for k in grown], color=BLUE, s=20, zorder=3, label="volume grew")
     for k, trial in enumerate(counted, 1):
-        mark(axes, k, steps[k], f"after trial {trial['number']}, {k} completed: {steps[k]:.3g}")
-    barred = [k for k, trial in enumerate(counted, 1) if not trial.get("feasible", True)]
+        mark(axes, k, steps[k], f"after trial {trial.number}, {k} completed: {steps[k]:.3g}")
+    barred = [k for k, trial in enumerate(counted, 1) if not trial.feasible]
     if barred:
         heights = [steps[k] for k in barred]
         axes.scatter(barred, heights, color=ORANGE, marker="x", s=24, zorder=4, label="not feasible")
@@ -104,9 +106,7 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
     return figure
 
 
-def parallel_coordinates(
-    trials: Trials, space: Mapping[str, Mapping[str, Any]], objective: str | Sequence[str]
-) -> Figure:
+def parallel_coordinates(trials: Trials, space: Mapping[str, Range], objective: str | Sequence[str]) -> Figure:
     """One line per trial across the searched fields, colored by its first objective.
 
     Args:
@@ -117,26 +117,23 @@ def parallel_coordinates(
         objective: name of the first objective, or of several; each is an axis behind those of the fields.
     """
     names = [objective] if isinstance(objective, str) else list(objective)
-    drawn = [trial for trial in trials if _finite(trial.get("values"))]
-    axes_of = [
-        _Axis(field, row, [(trial.get("parameters") or {}).get(field) for trial in drawn])
-        for field, row in space.items()
-    ]
+    scored = [(trial, trial.values) for trial in trials if trial.values is not None and _finite(trial.values)]
+    axes_of = [_Axis(field, row, [trial.parameters.get(field) for trial, _ in scored]) for field, row in space.items()]
     for k, name in enumerate(names):
-        axes_of.append(_Axis(name, {"kind": "float"}, [trial["values"][k] for trial in drawn]))
+        axes_of.append(_Axis(name, None, [values[k] for _, values in scored]))
     turned = len(axes_of) > UPRIGHT or max(len(part) for a in axes_of for part in a.label.split("\n")) > WIDEST
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(min(13.0, max(5.6, 1.6 + 1.15 * len(axes_of))), 4.2), layout="constrained")
         axes = figure.subplots()
     _draw_axes(axes, axes_of, turned=turned)
-    if not drawn:
+    if not scored:
         return _without(figure, axes)
-    first = np.array([trial["values"][0] for trial in drawn], dtype=float)
+    first = np.array([values[0] for _, values in scored], dtype=float)
     pad = 0.0 if np.ptp(first) else max(1e-3, 0.05 * abs(first[0]))
     colors = ScalarMappable(Normalize(first.min() - pad, first.max() + pad), COLOR_MAP)
     heights = np.array([axis.heights for axis in axes_of])  # (axes, trials)
     for k in np.argsort(first, kind="stable"):
-        _draw_trial(axes, drawn[k], names, heights[:, k], tuple(colors.to_rgba(first[k])))
+        _draw_trial(axes, scored[k][0], names, heights[:, k], tuple(colors.to_rgba(first[k])))
     figure.colorbar(colors, ax=axes, pad=0.02, aspect=30).set_label(_words(names[0]))
     _legend(axes, below=True)
     return figure
@@ -155,8 +152,8 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
     count = dict.fromkeys(STYLES, 0)
     last = float(budget)
     for trial in trials:
-        kind = next((key for key in ("chosen", "control") if trial.get(key)), trial["state"])
-        known = (trial.get("curve") or {}).items()
+        kind = next((key for key in ("chosen", "control") if getattr(trial, key)), trial.state)
+        known = trial.curve.items()
         curve = sorted((float(epoch), 100 * value) for epoch, value in known if _finite([value]))
         if not curve or kind not in STYLES:
             continue
@@ -165,7 +162,7 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
         x, y = zip(*curve, strict=True)
         order = 2 + list(STYLES).index(kind) / 10
         style = {**STYLES[kind], "marker": ends, "markevery": [-1], "ms": 5, "zorder": order, "clip_on": False}
-        name = f"trial {trial['number']}, {kind}" if "number" in trial else kind
+        name = f"trial {trial.number}, {kind}"
         describe(axes.plot(x, y, **style)[0], f"{name}\n{y[-1]:.1f} % after {x[-1]:.0f} epochs")
         last = max(last, x[-1])
     axes.set_xlim(0, last)
@@ -213,27 +210,27 @@ def cost(phases: Mapping[str, float]) -> Figure:
 class _Axis:
     """One of the parallel axes: its label, its ticks, and the height (0 to 1, or NaN) of each trial on it."""
 
-    def __init__(self, name: str, row: Mapping[str, Any], values: Sequence[Any]) -> None:
-        unit = row.get("unit")
+    def __init__(self, name: str, row: Range | None, values: Sequence[Any]) -> None:
+        unit = row.unit if row else ""
         self.label = _words(name).replace(".", "\n") + (f"\n({unit})" if unit else "")
-        if row["kind"] == "choice":
-            choices = [str(choice) for choice in row["choices"]]
+        if row and row.kind == "choice":
+            choices = [str(choice) for choice in row.choices]
             at = {c: k / (len(choices) - 1) if len(choices) > 1 else 0.5 for k, c in enumerate(choices)}
             self.heights = np.array([at.get(str(value), np.nan) for value in values])
             self.ticks: list[tuple[str, float]] = [
                 (c if len(c) <= LONGEST else f"{c[: LONGEST - 1]}…", height) for c, height in at.items()
             ]
             return
-        log = bool(row.get("log"))
+        log = row is not None and row.log
         numbers = np.array([float(value) if _finite([value]) else np.nan for value in values], dtype=float)
         if log:
             numbers[~(numbers > 0)] = np.nan
-        ends = [float(row[key]) for key in ("low", "high") if row.get(key) is not None]
+        ends = [row.low, row.high] if row else []
         reach = [value for value in (*numbers, *ends) if math.isfinite(value) and (value > 0 or not log)]
         self.heights, self.ticks = numbers, []
         if reach:
             self.heights = _height(numbers, min(reach), max(reach), log=log)
-            self.ticks = _ticks(min(reach), max(reach), log=log, integer=row["kind"] == "int")
+            self.ticks = _ticks(min(reach), max(reach), log=log, integer=row is not None and row.kind == "int")
 
 
 def _height(numbers: Array, low: float, high: float, *, log: bool) -> Array:
@@ -268,34 +265,35 @@ def _draw_axes(axes: Axes, axes_of: Sequence[_Axis], *, turned: bool) -> None:
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlim(-0.55, len(axes_of) - 0.85)
     axes.vlines(range(len(axes_of)), 0, 1, color=BLACK, lw=0.9, zorder=3)
-    way: dict[str, Any] = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if turned else {}
     labels = [axis.label.replace("\n(", " (").replace("\n", ".") if turned else axis.label for axis in axes_of]
     axes.xaxis.tick_top()
-    axes.set_xticks(range(len(axes_of)), labels, fontsize=8, parse_math=False, **way)
+    axes.set_xticks(range(len(axes_of)), labels, fontsize=8, parse_math=False)
+    if turned:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, ha="left", rotation_mode="anchor")
     axes.tick_params(axis="x", length=0, pad=4)
     behind = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75}
     for k, axis in enumerate(axes_of):
         axes.hlines([height for _, height in axis.ticks], k - 0.03, k, color=BLACK, lw=0.8, zorder=3)
         for text, height in axis.ticks:
-            place: dict[str, Any] = {"ha": "right", "va": "center", "zorder": 5, "bbox": behind}
-            axes.text(k - 0.06, height, text, fontsize=7, parse_math=False, **place)
+            axes.text(
+                *(k - 0.06, height, text), fontsize=7, parse_math=False, ha="right", va="center", zorder=5, bbox=behind
+            )
 
 
-def _draw_trial(
-    axes: Axes, trial: Mapping[str, Any], names: Sequence[str], heights: Array, color: tuple[float, ...]
-) -> None:
+def _draw_trial(axes: Axes, trial: SearchTrial, names: Sequence[str], heights: Array, color: tuple[float, ...]) -> None:
     look: dict[str, Any] = {"color": color, "lw": 1.0, "alpha": 0.75, "zorder": 2}
-    if trial.get("chosen"):
+    if trial.chosen:
         edge = [Stroke(linewidth=5.0, foreground=BLACK), Normal()]
         look |= {"lw": 3.2, "alpha": 1.0, "zorder": 4, "path_effects": edge, "label": "chosen"}
-    elif trial.get("control"):
+    elif trial.control:
         look |= {"color": BLACK, "ls": "--", "lw": 1.3, "alpha": 1.0, "label": "control"}
-    elif not trial.get("feasible", True):
+    elif not trial.feasible:
         look |= {"color": GREY, "ls": ":", "label": "not feasible"}
     (line,) = axes.plot(range(len(heights)), heights, marker=".", ms=3, clip_on=False, **look)
-    shown = [f"{_words(name)}: {value:.3g}" for name, value in zip(names, trial["values"], strict=False)]
-    shown += [f"{field}: {_shown(value)}" for field, value in (trial.get("parameters") or {}).items()]
-    describe(line, "\n".join([f"trial {trial['number']}", *shown]))
+    shown = [f"{_words(name)}: {value:.3g}" for name, value in zip(names, trial.values or [], strict=False)]
+    shown += [f"{field}: {_shown(value)}" for field, value in trial.parameters.items()]
+    describe(line, "\n".join([f"trial {trial.number}", *shown]))
 
 
 def _shown(value: Any) -> str:
@@ -316,10 +314,10 @@ def _sliced(gains: Array) -> float:
     return float(sum(depth * _area(down[: k + 1, :2]) for k, depth in enumerate(depths) if depth))
 
 
-def _counted(trials: Trials) -> list[Mapping[str, Any]]:
+def _counted(trials: Trials) -> list[SearchTrial]:
     """Trials with finite values, without the control, by number."""
-    kept = [trial for trial in trials if not trial.get("control") and _finite(trial.get("values"))]
-    return sorted(kept, key=lambda trial: int(trial["number"]))
+    kept = [trial for trial in trials if not trial.control and _finite(trial.values)]
+    return sorted(kept, key=lambda trial: int(trial.number))
 
 
 def _finite(values: Sequence[Any] | None) -> bool:
@@ -360,13 +358,20 @@ def _legend(axes: Axes, marks: Mapping[str, Any] | None = None, *, below: bool =
     if marks is None:
         handles, labels = axes.get_legend_handles_labels()
         marks = dict(zip(labels, handles, strict=True))
-    place: dict[str, Any] = {"loc": "upper left" if below else "lower left", "bbox_to_anchor": (0, 0 if below else 1)}
     if marks:
-        axes.legend(list(marks.values()), list(marks), frameon=False, fontsize=8, ncols=len(marks), **place)
+        axes.legend(
+            list(marks.values()),
+            list(marks),
+            frameon=False,
+            fontsize=8,
+            ncols=len(marks),
+            loc="upper left" if below else "lower left",
+            bbox_to_anchor=(0, 0 if below else 1),
+        )
 
 
 def _without(figure: Figure, axes: Axes) -> Figure:
     behind = {"fc": "white", "ec": "none"}
-    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 6}
-    axes.text(0.5, 0.5, "nothing to show", color=GREY, bbox=behind, **place)
+    at = axes.transAxes
+    axes.text(*(0.5, 0.5, "nothing to show"), color=GREY, bbox=behind, transform=at, ha="center", va="center", zorder=6)
     return figure

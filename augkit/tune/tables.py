@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from augkit.invariance.metrics import METRICS
+from augkit.tune.results import ChosenRecipe, SearchResults
 
 
-def chosen_words(chosen: Mapping[str, Any]) -> str:
+def chosen_words(chosen: ChosenRecipe) -> str:
     """Policy and other fields of what a search chose."""
-    others = ", ".join(f"{key} {value}" for key, value in chosen["others"].items())
-    return chosen["policy"] + (f"; {others}" if others else "")
+    others = ", ".join(f"{key} {value}" for key, value in chosen.others.items())
+    return chosen.policy + (f"; {others}" if others else "")
 
 
-def print_trials(held: dict[str, Any]) -> None:
-    """The trials of a study (see `augkit.tune.results.outcome`) on standard output, the most invariant first."""
+def print_trials(held: SearchResults) -> None:
+    """The trials of a study on standard output, the most invariant first."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -23,20 +21,20 @@ def print_trials(held: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, caption=_caption(held))
     for title in ("trial", "state", "accuracy, %", "learned invariance, %", "kappa", "seconds", "values"):
         table.add_column(title, justify="left" if title in ("state", "values") else "right", overflow="fold")
-    known = [row for row in held["trials"] if row["learned_invariance"] is not None]
-    others = [row for row in held["trials"] if row["learned_invariance"] is None]
-    for row in [*sorted(known, key=lambda row: -row["learned_invariance"]), *others]:
-        marks = [word for word in ("control", "front", "chosen") if row[word]] + ["below a bound"] * (
-            not row["feasible"]
+    known = [(row.learned_invariance, row) for row in held.trials if row.learned_invariance is not None]
+    others = [row for row in held.trials if row.learned_invariance is None]
+    for row in [*(row for _, row in sorted(known, key=lambda pair: -pair[0])), *others]:
+        marks = [word for word in ("control", "front", "chosen") if getattr(row, word)] + ["below a bound"] * (
+            not row.feasible
         )
         values = ", ".join(
             f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in row["parameters"].items()
+            for key, value in row.parameters.items()
         )
         table.add_row(
-            str(row["number"]),
-            ", ".join([row["state"], *marks]),
-            *(_number(row[key], factor, digits) for key, factor, digits in TRIAL_NUMBERS),
+            str(row.number),
+            ", ".join([row.state, *marks]),
+            *(_number(getattr(row, key), factor, digits) for key, factor, digits in TRIAL_NUMBERS),
             values,
         )
     console = Console()
@@ -51,11 +49,11 @@ def _shown(metric: str) -> tuple[str, float, int]:
 TRIAL_NUMBERS = (_shown("accuracy"), ("learned_invariance", 100.0, 1), _shown("kappa"), ("seconds", 1.0, 1))
 
 
-def _caption(held: dict[str, Any]) -> str:
-    cost = held["search_cost"]
+def _caption(held: SearchResults) -> str:
+    cost = held.search_cost
     return (
-        f"{cost['trials']} trials, {cost['pruned']} pruned, {cost['answered_from_the_study']} answered from the study,"
-        f" {cost['failed']} failed; {cost['epochs_run']} epochs run, {cost['epochs_saved']} saved"
+        f"{cost.trials} trials, {cost.pruned} pruned, {cost.answered_from_the_study} answered from the study,"
+        f" {cost.failed} failed; {cost.epochs_run} epochs run, {cost.epochs_saved} saved"
     )
 
 

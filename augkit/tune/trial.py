@@ -19,13 +19,14 @@ from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Worker, WorkerEvents
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.evaluate import measure_model
+from augkit.train.history import EpochRow
 from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study
 from augkit.tune.budget import measuring_cost
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import SearchTerms
+from augkit.tune.optuna_study import ControlScores, SearchTerms
 from augkit.tune.space import Space
 
 OWN = ("worker", "preset", "seconds", BEAT, PROCESS, RETRY_OF)  # attributes that a twin does not share
@@ -135,7 +136,7 @@ class TrialWorker(Worker):
         self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
 
-    def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: ControlScores) -> None:
         """Write what was found, and how far it is from the bounds."""
         chance, terms = 1 / len(self.dataset.classes), self.terms
         least = {
@@ -172,14 +173,15 @@ class TrialWorker(Worker):
             raise optuna.TrialPruned
         return list(twin.values)
 
-    def _reference(self, key: str) -> dict[str, Any]:
+    def _reference(self, key: str) -> ControlScores:
         """What the control scored, once it is there."""
         while (found := self.study.user_attrs.get(key)) is None:
             self._refuse_lost_controls()
             if key in self._controls(TrialState.WAITING):
                 raise PostponeJob  # its worker has died, or handed it back
             self.wait("waiting for the control of another worker")
-        return dict(found)
+        scores: ControlScores = found
+        return scores
 
     def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
         """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
@@ -199,7 +201,7 @@ class TrialWorker(Worker):
         self._judge(trial, {**scores, **beside}, found)
         return [scores[name] for name in self.terms.goal.objectives]
 
-    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+    def score_control(self, recipe: Recipe, number: int) -> ControlScores:
         """Train and measure a control: ``accuracy``, ``kappa``, and ``shift_information`` per set of images.
 
         Sets about which it says next to nothing are left out.
@@ -222,12 +224,12 @@ class TrialWorker(Worker):
         return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
 
     def score(
-        self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]
-    ) -> tuple[InvarianceReport | None, dict[str, Any]]:
+        self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
+    ) -> tuple[InvarianceReport | None, dict[str, float]]:
         """Train and measure a trial: what the objectives are, ``shift_information``, ``kappa`` and ``epochs``."""
         goal, curve = self.terms.goal, []
 
-        def on_epoch(row: dict[str, Any]) -> None:
+        def on_epoch(row: EpochRow) -> None:
             value = _along(goal, row, reference)
             if value is None:
                 return
@@ -262,11 +264,11 @@ class TrialWorker(Worker):
         return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
 
     def _train(
-        self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[dict[str, Any]], None]]
+        self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[EpochRow], None]]
     ) -> Run:
-        def on_epoch(row: dict[str, Any]) -> None:
+        def on_epoch(row: EpochRow) -> None:
             self.events.work(1)
-            self.events.epoch(number, row, recipe.train.epochs)
+            self.events.epoch(number, dict(row), recipe.train.epochs)
             for call in callbacks:
                 call(row)
 
@@ -299,7 +301,7 @@ class TrialWorker(Worker):
         return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
 
 
-def _along(goal: Goal, row: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:
     """The objective on the way, where this epoch has it."""
     if goal.mode == "accuracy":
         return row.get("validation_accuracy")

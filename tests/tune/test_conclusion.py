@@ -68,7 +68,11 @@ def test_the_response_curve_is_measured_on_typical_images_alone(
     tuning: Any = Recorded()
     sets = {TYPICAL: "typical images", "blurred": "blurred images"}
     monkeypatch.setattr(conclusion, "open_test_sets", lambda dataset: sets)
-    monkeypatch.setattr(conclusion, "response_curve", lambda arm: [dict(report) for report in arm.reports])
+
+    def drawn(group: Any) -> list[dict[str, Any]]:
+        return [{"length": 1.0, "top1_change": dict(report)} for report in group.reports]
+
+    monkeypatch.setattr(conclusion, "response_curve", drawn)
     monkeypatch.setattr(conclusion, "carried_over", lambda networks: {})
     best = chosen(0.5, augmented)
     for part in (best.finalist, best.plain, best.own):
@@ -78,7 +82,9 @@ def test_the_response_curve_is_measured_on_typical_images_alone(
     curves = [(run.of, run.seed, images) for run, images, curve in tuning.measured if curve]
     beside = "trial3-control" if augmented else "control"
     assert curves == [(name, seed, "typical images") for name in (beside, "trial3") for seed in (5, 6)]
-    assert tested.curves == dict.fromkeys(tested.curves, [{TYPICAL: "typical images curve"}] * 2)
+    assert {k: [point.top1_change for point in v] for k, v in tested.curves.items()} == dict.fromkeys(
+        tested.curves, [{TYPICAL: "typical images curve"}] * 2
+    )
     plain = [(run.of, run.seed, images) for run, images, curve in tuning.measured if not curve]
     assert plain == [(n, s, i) for n in finalists for s in (5, 6) for i in sets.values()]
 

@@ -23,6 +23,7 @@ from augkit.core.jobs.worker import WorkerEvents
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
 from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import ControlScores
 from augkit.tune.results import search_cost, search_results
 from augkit.tune.trial import TrialWorker
 
@@ -263,7 +264,7 @@ def test_failed_trials_do_not_count_and_three_in_a_row_stop(tmp_path: Path) -> N
 
 def test_a_control_that_fails_ends_the_search(tmp_path: Path) -> None:
     class NoControl(Toy):
-        def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        def score_control(self, recipe: Recipe, number: int) -> ControlScores:
             raise RunError("the loss is nan")
 
     worker = open_toy(tmp_path / "j", make_terms(), 4, kind=NoControl)

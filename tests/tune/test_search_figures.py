@@ -18,15 +18,17 @@ from matplotlib.text import Text
 from augkit.compare.study.report.figures import plane
 from augkit.core.figures import BLUE, GREY, svg
 from augkit.tune import search_figures as figures
+from augkit.tune.results import SearchTrial
+from augkit.tune.space import Range
 
 UNIT = st.floats(0, 1, allow_nan=False)
 FINE = settings(max_examples=60, deadline=None, derandomize=True)
-LR = {"kind": "float", "low": 1e-4, "high": 1.0, "log": True}
-SPACE: dict[str, dict[str, Any]] = {
-    "shift.max_pixels": {"kind": "float", "low": 0.0, "high": 4.0, "unit": "px"},
+LR = Range(low=1e-4, high=1.0, log=True, default=0.1)
+SPACE = {
+    "shift.max_pixels": Range(low=0.0, high=4.0, unit="px", default=1.0),
     "train.lr": LR,
-    "train.epochs": {"kind": "int", "low": 2, "high": 10},
-    "blur.kind": {"kind": "choice", "choices": ["none", "gaussian", "binomial"]},
+    "train.epochs": Range(kind="int", low=2, high=10, default=4),
+    "blur.kind": Range(kind="choice", choices=["none", "gaussian", "binomial"], default="none"),
 }
 
 
@@ -49,11 +51,17 @@ def inclusion_exclusion(found: list[list[float]], reference: list[float]) -> flo
     )
 
 
-def trial(number: int, values: Any, **more: Any) -> dict[str, Any]:
-    return {"number": number, "values": values, "feasible": True, "control": False, **more}
+def trial(number: int, values: Any, **more: Any) -> SearchTrial:
+    plain = {"control": False, "state": "complete", "accuracy": None, "learned_invariance": None, "parameters": {}}
+    plain |= {"front": False, "chosen": False, "feasible": True, "curve": {}}
+    return SearchTrial(number=number, values=values, **{**plain, **more})
 
 
-def with_parameters(number: int, value: float, **more: Any) -> dict[str, Any]:
+def with_curve(state: str, curve: dict[Any, Any], **more: Any) -> SearchTrial:
+    return trial(0, None, state=state, curve=curve, **more)
+
+
+def with_parameters(number: int, value: float, **more: Any) -> SearchTrial:
     parameters = {"shift.max_pixels": 1.0, "train.lr": 0.01, "train.epochs": 4, "blur.kind": "gaussian"}
     return trial(number, [value, 0.5], parameters=parameters, **more)
 
@@ -167,7 +175,7 @@ def test_volumes_equal_those_of_the_trials_so_far(found: list[list[float]]) -> N
 
 def test_parallel_lines_stand_at_their_values() -> None:
     rows = [with_parameters(0, 0.25), with_parameters(1, 0.75, chosen=True), with_parameters(2, 0.5)]
-    rows[0]["parameters"] |= {"shift.max_pixels": 4.0, "train.lr": 1e-4, "train.epochs": 10, "blur.kind": "none"}
+    rows[0].parameters.update({"shift.max_pixels": 4.0, "train.lr": 1e-4, "train.epochs": 10, "blur.kind": "none"})
     figure = figures.parallel_coordinates(rows, SPACE, "learned_invariance")
     lines = figure.axes[0].lines  # from the least to the greatest objective, so that the best lie on top
     assert [line.get_xdata().tolist() for line in map(_arrays, lines)] == [[0, 1, 2, 3, 4]] * 3
@@ -202,7 +210,7 @@ def test_parallel_ticks_are_ends_round_numbers_and_choices() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(1e-5, 1e-1), (16, 256), (1.0, 1.6), (1e-12, 1.0), (9e-5, 0.011)])
 def test_log_axes_have_ticks_between_their_ends(low: float, high: float) -> None:
-    space = {"a.b": {"kind": "float", "low": low, "high": high, "log": True}}
+    space = {"a.b": Range(low=low, high=high, log=True, default=low)}
     middle = math.sqrt(low * high)
     figure = figures.parallel_coordinates([trial(0, [1.0], parameters={"a.b": middle})], space, "accuracy")
     heights = sorted(text.get_position()[1] for text in figure.axes[0].texts if text.get_position()[0] < 0)
@@ -214,8 +222,10 @@ def test_log_axes_have_ticks_between_their_ends(low: float, high: float) -> None
 
 
 def test_twelve_parallel_axes_stay_legible() -> None:
-    space = {f"operation{k}.max_magnitude": {**LR, "unit": "px"} for k in range(8)}
-    space |= {f"kind{k}.of": {"kind": "choice", "choices": ["none", "a very long name", "x"]} for k in range(4)}
+    space = {f"operation{k}.max_magnitude": LR.model_copy(update={"unit": "px"}) for k in range(8)}
+    space |= {
+        f"kind{k}.of": Range(kind="choice", choices=["none", "a very long name", "x"], default="x") for k in range(4)
+    }
     parameters = {name: "x" if name.startswith("kind") else 0.1 for name in space}
     rows = [trial(k, [k / 10, 0.5], parameters=parameters) for k in range(5)]
     figure = figures.parallel_coordinates(rows, space, "learned_invariance")
@@ -227,7 +237,7 @@ def test_twelve_parallel_axes_stay_legible() -> None:
 
 
 def test_level_names_of_parallel_axes_do_not_meet() -> None:
-    space = {f"operation{k}.max_magnitude_of": {**LR, "unit": "px"} for k in range(7)}
+    space = {f"operation{k}.max_magnitude_of": LR.model_copy(update={"unit": "px"}) for k in range(7)}
     figure = figures.parallel_coordinates([], space, "learned_invariance")
     labels = figure.axes[0].get_xticklabels()
     assert {label.get_rotation() for label in labels} == {0}
@@ -236,8 +246,8 @@ def test_level_names_of_parallel_axes_do_not_meet() -> None:
 
 def test_parallel_lines_skip_what_is_missing() -> None:
     rows = [with_parameters(0, 0.25), with_parameters(1, math.nan), with_parameters(2, 0.5), trial(3, None)]
-    rows[0]["parameters"] |= {"shift.max_pixels": None, "train.lr": 0.0, "blur.kind": "unheard of"}
-    del rows[2]["parameters"]["train.epochs"]
+    rows[0].parameters.update({"shift.max_pixels": None, "train.lr": 0.0, "blur.kind": "unheard of"})
+    del rows[2].parameters["train.epochs"]
     figure = figures.parallel_coordinates(rows, SPACE, "accuracy")
     heights = [_arrays(line).get_ydata() for line in figure.axes[0].lines]
     assert [np.isnan(line).tolist() for line in heights] == [[1, 1, 0, 1, 0], [0, 0, 1, 0, 0]]
@@ -245,7 +255,7 @@ def test_parallel_lines_skip_what_is_missing() -> None:
 
 def test_parallel_axis_reaches_as_far_as_its_trials() -> None:
     rows = [with_parameters(0, 0.25), with_parameters(1, 0.5, control=True), with_parameters(2, 0.75, feasible=False)]
-    rows[1]["parameters"]["shift.max_pixels"] = -4.0
+    rows[1].parameters["shift.max_pixels"] = -4.0
     figure = figures.parallel_coordinates(rows, SPACE, "accuracy")
     heights = [_arrays(line).get_ydata()[0] for line in figure.axes[0].lines]
     assert heights == pytest.approx([0.625, 0, 0.625])
@@ -255,13 +265,12 @@ def test_parallel_axis_reaches_as_far_as_its_trials() -> None:
 
 def test_learning_curves_by_their_state() -> None:
     rows = [
-        {"state": "complete", "curve": {"10": 0.9, "2": 0.5, "1": 0.25}},  # JSON has text for keys, in any order
-        {"state": "pruned", "curve": {1: 0.2, 2: None, 3: 0.3}},
-        {"state": "failed", "curve": {1: 0.1, 2: 0.2}},
-        {"state": "complete", "curve": {1: 0.5, 10: 0.95}, "chosen": True},
-        {"state": "complete", "curve": {1: math.nan}},
-        {"state": "failed", "curve": {}},
-        {"state": "failed", "curve": None},
+        with_curve("complete", {"10": 0.9, "2": 0.5, "1": 0.25}),  # JSON has text for keys, in any order
+        with_curve("pruned", {1: 0.2, 2: None, 3: 0.3}),
+        with_curve("failed", {1: 0.1, 2: 0.2}),
+        with_curve("complete", {1: 0.5, 10: 0.95}, chosen=True),
+        with_curve("complete", {1: math.nan}),
+        with_curve("failed", {}),
     ]
     figure = figures.learning_curves(rows, 10)
     complete, pruned, failed, chosen = figure.axes[0].lines
@@ -277,8 +286,8 @@ def test_learning_curves_by_their_state() -> None:
 
 
 def test_a_curve_of_one_epoch_is_a_dot_and_a_longer_one_widens_the_axis() -> None:
-    rows = [{"state": "complete", "curve": {1: 0.5}}, {"state": "pruned", "curve": {3: 0.5}}]
-    rows += [{"state": "complete", "curve": {1: 0.2, 8: 0.4}}]
+    rows = [with_curve("complete", {1: 0.5}), with_curve("pruned", {3: 0.5})]
+    rows += [with_curve("complete", {1: 0.2, 8: 0.4})]
     figure = figures.learning_curves(rows, 5)
     assert [line.get_marker() for line in figure.axes[0].lines] == ["o", "x", ""]
     assert figure.axes[0].get_xlim() == (0, 8)
@@ -325,7 +334,7 @@ def test_durations_have_their_unit(seconds: float, text: str) -> None:
         figures.parallel_coordinates([], SPACE, "accuracy"),
         figures.parallel_coordinates([], {}, "accuracy"),
         figures.learning_curves([], 5),
-        figures.learning_curves([{"state": "running", "curve": {1: 0.5}}], 5),
+        figures.learning_curves([with_curve("running", {1: 0.5})], 5),
         figures.cost({}),
         figures.cost({"search": 0.0, "report": math.nan}),
     ],
@@ -338,7 +347,10 @@ def test_nothing_is_said_in_words(figure: Figure) -> None:
 @pytest.mark.parametrize("many", [1, 5])
 def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
     rows = [with_parameters(k, 0.5, state="complete", curve={1: 0.5, 2: 0.5}, chosen=k == 0) for k in range(many)]
-    fixed = {"shift.max_pixels": {"kind": "int", "low": 1, "high": 1}, "a.b": {"kind": "choice", "choices": ["x"]}}
+    fixed = {
+        "shift.max_pixels": Range(kind="int", low=1, high=1, default=1),
+        "a.b": Range(kind="choice", choices=["x"], default="x"),
+    }
     for figure, lines in (
         (figures.volume_over_trials(rows, [0, 0]), 1 + many),  # the stairs, and a mark for each trial
         (figures.volume_over_trials(rows, [1, 1]), 1 + many),  # all below the reference
@@ -351,7 +363,7 @@ def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
 
 
 def test_names_with_dollars_are_no_formulas() -> None:
-    space = {"a$.b$": {"kind": "choice", "choices": ["$x", "$y^$"]}}
+    space = {"a$.b$": Range(kind="choice", choices=["$x", "$y^$"], default="$x")}
     rows = [trial(0, [1.0], parameters={"a$.b$": "$x"})]
     assert "$y^$" in svg(figures.parallel_coordinates(rows, space, "accuracy"))
     assert "$b^$" in svg(figures.cost({"$b^$": 3.0}))

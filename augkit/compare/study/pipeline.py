@@ -26,7 +26,7 @@ from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import MARK, claim, environment, write
-from augkit.core.jobs.launch import run_workers
+from augkit.core.jobs.launch import check_workers, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.status import WorkerStatus
@@ -73,7 +73,7 @@ def run_study(
     settings, show, cells = spread or WorkerSettings(), display or Display(0, quiet=True), cells_of(study)
     where = Storage.parse(storage) if storage else None
     remote = where is not None and where.is_remote
-    settings.check(where)
+    check_workers(settings, where)
     store, queue = CellStore(study, folder, choose_device(device)), None
     fresh = not resume and (remote or overwrite)
     if fresh:

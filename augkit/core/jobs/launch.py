@@ -7,15 +7,23 @@ first makes the study, the others join it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from augkit.core.errors import InputError
 from augkit.core.jobs.local import LocalLauncher
-from augkit.core.jobs.pool import WorkerPool
+from augkit.core.jobs.pool import WorkerPool, WorkerSettings
 from augkit.core.jobs.ray import RayLauncher
+from augkit.core.jobs.storage import Storage
 
 
 class Launcher(Protocol):
-    """Starts the workers of a pool somewhere."""
+    """Starts the workers of a pool somewhere.
+
+    Attributes:
+        remote: whether workers may run on other hosts, which cannot reach a journal file of this one.
+    """
+
+    remote: ClassVar[bool]
 
     def __init__(self, pool: WorkerPool) -> None: ...
 
@@ -29,6 +37,20 @@ class Launcher(Protocol):
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
+
+
+def needs_pool(settings: WorkerSettings) -> bool:
+    """Whether work takes processes of its own; a single local worker is this process."""
+    return LAUNCHERS[settings.launcher].remote or settings.count > 1
+
+
+def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
+    """InputError where the storage is not one for such workers; None is the journal file of the folder."""
+    settings.check(storage)
+    if LAUNCHERS[settings.launcher].remote and (storage is None or storage.kind == "journal"):
+        raise InputError(
+            f"--launcher {settings.launcher}: expected --storage with a URL that all hosts of the cluster reach"
+        )
 
 
 def run_workers(pool: WorkerPool) -> None:

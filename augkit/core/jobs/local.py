@@ -17,6 +17,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -37,6 +38,8 @@ class LocalLauncher:
     Attributes:
         pool: whose workers they are.
     """
+
+    remote: ClassVar[bool] = False
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool

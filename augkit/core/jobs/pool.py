@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import optuna
 
@@ -26,7 +25,7 @@ class WorkerSettings:
     Attributes:
         count: on this machine, or on the Ray cluster.
         per_gpu: that share a GPU, where there are GPUs.
-        launcher: who starts them.
+        launcher: who starts them, a name in `augkit.core.jobs.launch.LAUNCHERS`.
         gpus_per_worker: share of a GPU that Ray sets aside for each.
         retries: how often a trial is run again whose worker died.
         grace: seconds without a sign of life after which a worker is dead.
@@ -34,7 +33,7 @@ class WorkerSettings:
 
     count: int = 1
     per_gpu: int = 1
-    launcher: Literal["local", "ray"] = "local"
+    launcher: str = "local"
     gpus_per_worker: float = 0.0
     retries: int = 1
     grace: float = 300.0
@@ -55,8 +54,6 @@ class WorkerSettings:
             raise InputError(
                 "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
             )
-        if self.launcher == "ray" and (storage is None or storage.kind == "journal"):
-            raise InputError("--launcher ray: expected --storage with a URL that all hosts of the cluster reach")
 
 
 @dataclass

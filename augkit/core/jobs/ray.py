@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 from augkit.core.errors import InputError, RunError
 from augkit.core.jobs.pool import WorkerPool
@@ -20,6 +21,8 @@ class RayLauncher:
     Attributes:
         pool: whose workers they are.
     """
+
+    remote: ClassVar[bool] = True
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool

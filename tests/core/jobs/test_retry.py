@@ -23,6 +23,7 @@ from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import GiveUpError
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
+from augkit.tune.optuna_study import ControlScores
 from augkit.tune.results import search_cost
 
 
@@ -99,14 +100,14 @@ def test_what_is_asked_for_stays_and_what_came_of_it_goes(tmp_path: Path, way: s
 class InterruptedControl(Toy):
     """Ctrl-C while the control is trained."""
 
-    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+    def score_control(self, recipe: Recipe, number: int) -> ControlScores:
         raise KeyboardInterrupt
 
 
 class FullDisk(Toy):
     """There is no room for the control."""
 
-    def score_control(self, recipe: Recipe, number: int) -> dict[str, Any]:
+    def score_control(self, recipe: Recipe, number: int) -> ControlScores:
         raise GiveUpError("the control could not be trained: no space left")
 
 
