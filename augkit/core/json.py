@@ -27,6 +27,3 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-finite = jsonable  # the name that `augkit.compare` uses

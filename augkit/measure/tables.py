@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from augkit.core.html import Table
 from augkit.invariance import CarryOver, Estimate
 from augkit.invariance.metrics import METRICS, names_of
+from augkit.measure.comparison import ComparisonRow
 
 COLUMNS = {
     **{row.name: (row.heading(row.brief), row.factor, row.digits) for row in METRICS.values() if row.table},
@@ -19,9 +19,9 @@ WIDE = 134  # characters in which all columns have room
 FOR_WIDE = names_of(lambda row: row.table == "wide")
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: ComparisonRow) -> list[str]:
     """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
-    out = [row["arm"], row["images"]]
+    out = [row.arm, row.images]
     for key, (_, factor, digits) in COLUMNS.items():
         estimate = row[key]
         if estimate is None:
@@ -37,7 +37,7 @@ def headings() -> list[str]:
     return ["recipe", "images", *(title for title, _, _ in COLUMNS.values())]
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
+def print_table(rows: Sequence[ComparisonRow]) -> None:
     """The table on standard output, value over its 95 % interval; a narrow terminal gets fewer columns."""
     from rich import box
     from rich.console import Console
@@ -52,11 +52,11 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         if k not in hidden:
             longest = max(map(len, title.split()))  # words are not broken
             table.add_column(title, justify="left" if k < 2 else "right", min_width=longest if k > 1 else None)
-    previous = rows[0]["arm"] if rows else ""
+    previous = rows[0].arm if rows else ""
     for row in rows:
-        if row["arm"] != previous:
+        if row.arm != previous:
             table.add_section()
-            previous = row["arm"]
+            previous = row.arm
         table.add_row(*(cell.replace(" [", "\n[") for k, cell in enumerate(cells(row)) if k not in hidden))
     console.print(table)
 
@@ -71,6 +71,6 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
         print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
 
 
-def page_table(rows: Sequence[dict[str, Any]], caption: str) -> Table:
+def page_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
     """The table for a page."""
     return Table(caption, headings(), [cells(row) for row in rows], words=headings()[:2])

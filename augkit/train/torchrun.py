@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from augkit.data import Dataset
 from augkit.train.build import build_recipe_model, describe_input
 from augkit.train.checkpoint import FILE, read_checkpoint
 from augkit.train.evaluate import evaluate
+from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 
@@ -34,7 +34,7 @@ def fit_by_torchrun(
     folder: Path | None,
     processes: int,
     dataset: Dataset,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: OnEpoch,
     alive: Callable[[], None],
     device: str | None = None,
 ) -> Run:
@@ -95,7 +95,7 @@ def fit_by_torchrun(
         return Run(recipe, recipe.seed, model, saved["history"], folder, found)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[EpochRow]:
     """The rows that are whole."""
     if not path.is_file():
         return []
