@@ -81,7 +81,7 @@ class ComparisonRow:
         """The value at a key of the JSON, for tables whose columns are such keys."""
         return self.metrics[key] if key in self.metrics else getattr(self, key)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON; metrics stand beside the other fields."""
         found = vars(self).copy()
         first = {key: found.pop(key) for key in ("arm", "images", "n_images", "n_seeds")}
@@ -190,7 +190,9 @@ def carried_over(networks: Sequence[tuple[str, Reports]]) -> dict[str, CarryOver
     return {images: carry_over(typical, [reports[images] for _, reports in networks], names) for images in sets}
 
 
-def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_change") -> list[dict[str, Any]]:
+def response_curve(
+    arm: RunGroup, images: str = TYPICAL, metric: str = "top1_change"
+) -> list[dict[str, float | Estimate]]:
     """How often the answer changes against the length of the shift, over all seeds of an arm."""
     reports = arm.on(images)
     return [
