@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from augkit.augment.compose import Augment as Augment
     from augkit.augment.ops import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.augment.ops import RandomRescale as RandomRescale
+    from augkit.augment.ops import RandomShear as RandomShear
     from augkit.augment.ops import RandomShiftBlur as RandomShiftBlur
     from augkit.augment.ops import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.augment.ops import RandomSubpixelShift as RandomSubpixelShift

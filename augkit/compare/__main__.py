@@ -34,7 +34,7 @@ from augkit.core.cli import (
 from augkit.core.errors import InputError, RunError
 from augkit.core.files import claim, environment, write
 from augkit.core.jobs.pool import WorkerSettings
-from augkit.core.json import finite
+from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.recipe import Recipe, find_recipe
@@ -129,7 +129,7 @@ def _across(files: list[str], overrides: list[str], options: argparse.Namespace)
     if overrides or options.seeds or options.seed is not None or options.resume or options.size:
         raise InputError("compare: finished studies are as they are; leave overrides, --seeds, --size and --resume out")
     lines = combine_studies(load_results([Path(file) for file in files]))
-    found = finite({"across": [line.to_dict() for line in lines], "environment": environment()})
+    found = jsonable({"across": [line.to_dict() for line in lines], "environment": environment()})
     if options.output is not None:
         claim(options.output, overwrite=options.overwrite)
         write(options.output / "across.json", json.dumps(found, indent=2, allow_nan=False))

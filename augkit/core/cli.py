@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -187,7 +187,7 @@ def interrupted(name: str, words: Sequence[str], folder: Path) -> Interrupted:
     return Interrupted(f"python -m augkit.{name} {shlex.join(line)}")
 
 
-def print_json(result: dict[str, Any]) -> None:
+def print_json(result: Mapping[str, object]) -> None:
     """One JSON object on standard output."""
     print(json.dumps(result, allow_nan=False))
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 
-@overload
-def jsonable(value: dict[str, Any]) -> dict[str, Any]: ...
-@overload
-def jsonable(value: Any) -> Any: ...
 def jsonable(value: Any) -> Any:
     """Plain data for `json.dumps`: results by their ``to_dict``, numpy's numbers as Python's, NaN and infinity as None.
 
@@ -27,6 +23,3 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-finite = jsonable  # the name that `augkit.compare` uses

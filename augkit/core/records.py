@@ -19,8 +19,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `json.dumps` takes it; NaN is None."""
-        out: dict[str, Any] = jsonable(self.to_mapping())
-        return out
+        return jsonable(self.to_mapping())
 
 
 def mapped(value: Any) -> Any:

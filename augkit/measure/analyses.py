@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +64,9 @@ class Analyses:
     lie: LieDerivative | None = None
     relative_invariance: RelativeInvariance | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        out: dict[str, Any] = {"probe_images": self.images}
+        out: dict[str, object] = {"probe_images": self.images}
         if self.certificate is not None:
             out["certificate"] = {**self.certificate.to_dict(), "text": str(self.certificate)}
         if self.layers is not None:

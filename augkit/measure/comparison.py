@@ -81,7 +81,7 @@ class ComparisonRow:
         """The value at a key of the JSON, for tables whose columns are such keys."""
         return self.metrics[key] if key in self.metrics else getattr(self, key)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON; metrics stand beside the other fields."""
         found = vars(self).copy()
         first = {key: found.pop(key) for key in ("arm", "images", "n_images", "n_seeds")}
@@ -190,18 +190,15 @@ def carried_over(networks: Sequence[tuple[str, Reports]]) -> dict[str, CarryOver
     return {images: carry_over(typical, [reports[images] for _, reports in networks], names) for images in sets}
 
 
-def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_change") -> list[dict[str, Any]]:
-    """How often the answer changes against the length of the shift, over all seeds of an arm."""
-    reports = arm.on(images)
-    return [
-        {
-            "length": length,
-            metric: per_seed([metric], [report.curve[length] for report in reports])[metric]
-            .over_seeds()
-            .estimate(METRICS[metric].low, METRICS[metric].high),
-        }
+def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_change") -> dict[float, Estimate]:
+    """A metric by the length of the shift, in pixels, over all seeds of an arm."""
+    reports, row = arm.on(images), METRICS[metric]
+    return {
+        length: per_seed([metric], [report.curve[length] for report in reports])[metric]
+        .over_seeds()
+        .estimate(row.low, row.high)
         for length in reports[0].curve
-    ]
+    }
 
 
 def conclusion(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,22 +13,24 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark
 from augkit.invariance import CarryOver
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
+from augkit.measure.entries import Curve, JaggednessEntry, LayerEntry
+from augkit.train.history import Interval
 
 COLORS = (BLUE, ORANGE, GREEN, GREY, BLACK)
 PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
 TALLEST = 60  # layers that one picture holds; of a deeper network the ones that add most are shown
 
 
-def curves(sets: Mapping[str, Sequence[dict[str, Any]]], by: str, label: str) -> Figure:
+def curves(sets: Mapping[str, Curve], by: str, label: str) -> Figure:
     """JS, top-1 change and, where there are labels, accuracy against ``by``; one line per image set."""
-    known = [name for name in PANELS if any(name in points[0] for points in sets.values())]
+    known = [name for name in PANELS if any(name in curve.metrics for curve in sets.values())]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(known), 3.0), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(known)))
     for axes, name in zip(panels, known, strict=True):
-        for (images, points), color in zip(sets.items(), COLORS, strict=False):
-            if name in points[0]:
-                _band(axes, [p[by] for p in points], [p[name] for p in points], PANELS[name][1], color, images)
+        for (images, curve), color in zip(sets.items(), COLORS, strict=False):
+            if name in curve.metrics:
+                _band(axes, curve.x, curve.metrics[name], PANELS[name][1], color, images)
         axes.set_title(PANELS[name][0])
         if name != "accuracy":
             axes.set_ylim(bottom=0)
@@ -44,13 +45,13 @@ def curves(sets: Mapping[str, Sequence[dict[str, Any]]], by: str, label: str) ->
     return figure
 
 
-def jaggedness(points: Sequence[dict[str, Any]]) -> Figure:
+def jaggedness(points: Sequence[JaggednessEntry]) -> Figure:
     """Share of images by number of top-1 changes along the path."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.8), layout="constrained")
         axes = figure.subplots()
     shares = [point["share"] for point in points]
-    value, low, high = (100 * np.array([share[part] for share in shares]) for part in ("value", "low", "high"))
+    value, low, high = 100 * np.array([(share["value"], share["low"], share["high"]) for share in shares]).T
     drawn = axes.bar([p["changes"] for p in points], value, color=BLUE, yerr=[value - low, high - value], capsize=2)
     for bar, point, *parts in zip(drawn, points, value, low, high, strict=True):
         describe(bar, f"{point['changes']} changes: {interval_text(*parts)} % of images")
@@ -60,7 +61,7 @@ def jaggedness(points: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def layers(found: Sequence[dict[str, Any]]) -> Figure:
+def layers(found: Sequence[LayerEntry]) -> Figure:
     """Per layer, its signal-to-error ratio in dB and what it adds to the error of the logits; the first on top."""
     shown = _most_telling(found)
     rows = np.arange(len(shown))
@@ -77,7 +78,7 @@ def layers(found: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _most_telling(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _most_telling(found: Sequence[LayerEntry]) -> list[LayerEntry]:
     if len(found) <= TALLEST:
         return list(found)
     weight = [abs(layer["share"]["value"] or 0.0) for layer in found]
@@ -85,15 +86,14 @@ def _most_telling(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found[k] for k in kept]
 
 
-def _bars(
-    axes: Axes, names: Sequence[str], estimates: Sequence[dict[str, Any]], unit: tuple[float, str], color: str
-) -> None:
+def _bars(axes: Axes, names: Sequence[str], estimates: Sequence[Interval], unit: tuple[float, str], color: str) -> None:
     factor, words = unit
     for row, (name, estimate) in enumerate(zip(names, estimates, strict=True)):
         if estimate["value"] is None:
             axes.annotate("undefined", (0, row), fontsize=6, va="center")
             continue
-        value, low, high = (factor * estimate[part] for part in ("value", "low", "high"))
+        parts = (estimate["value"], estimate["low"], estimate["high"])
+        value, low, high = (factor * part for part in parts if part is not None)
         # An interval of rounding alone may leave out the value by a rounding.
         error = [[max(0.0, value - low)], [max(0.0, high - value)]]
         bar = axes.barh(row, value, 0.72, color=color, xerr=error, error_kw={"lw": 0.8})[0]
@@ -101,11 +101,9 @@ def _bars(
     axes.axvline(0, color=BLACK, lw=0.8)
 
 
-def _band(
-    axes: Axes, x: Sequence[float], estimates: Sequence[dict[str, Any]], factor: float, color: str, label: str
-) -> None:
-    parts = ("value", "low", "high")
-    value, low, high = (factor * np.array([e[p] for e in estimates], dtype=float) for p in parts)
+def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Interval], factor: float, color: str, label: str) -> None:
+    parts = [(found["value"], found["low"], found["high"]) for found in estimates]
+    value, low, high = factor * np.array(parts, dtype=float).T
     axes.plot(x, value, "o-", color=color, ms=3.5, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
     for at, *estimate in zip(x, value, low, high, strict=True):

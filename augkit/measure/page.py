@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from augkit.core.figures import Chart, chart
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
 from augkit.invariance.gallery import FlipPicture
 from augkit.measure import figures
+from augkit.measure.entries import ImageSetEntry, LieEntry, MeasuredEntry, RelativeEntry, curve_of, sets_of
 from augkit.measure.terminal import CURVES, heading, metric_rows, text_of
+from augkit.train.history import Interval
 
 METRICS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). Read every invariance beside the accuracy: a better classifier is"
@@ -28,9 +29,9 @@ LAYERS_CAPTION = (
 )
 
 
-def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
+def measured_page(result: MeasuredEntry, flips: Sequence[FlipPicture]) -> str:
     """The report of `augkit.measure`; ``result`` as in its ``results.json``, ``flips`` drawn from it."""
-    sets = {result["data"]: result, **result.get("ood", {})}
+    sets = sets_of(result)
     charts = [_curve(sets, key, by, label) for key, (by, label) in CURVES.items() if key in result]
     if distribution := result.get("jaggedness_distribution"):
         charts.append(chart("Jaggedness", figures.jaggedness(distribution), JAGGEDNESS_CAPTION))
@@ -48,11 +49,11 @@ def measured_page(result: dict[str, Any], flips: Sequence[FlipPicture]) -> str:
         if "layers" in result
         else None,
         flips=[{"title": flip.title, "views": _views(flip)} for flip in flips],
-        facts={key: result[key] for key in ("settings", "environment") if key in result},
+        facts={key: result.get(key) for key in ("settings", "environment") if key in result},
     )
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: MeasuredEntry) -> str:
     """The main numbers in two or three sentences."""
     settings = result["settings"]
     most = f"two shifts of up to {settings['max_shift']:g} px"
@@ -70,10 +71,10 @@ def summary(result: dict[str, Any]) -> str:
     return " ".join(out)
 
 
-def _percent(estimate: dict[str, float | None]) -> str:
+def _percent(estimate: Interval) -> str:
     if estimate["value"] is None:
         return "an undefined share"
-    value, low, high = (100 * (estimate[part] or 0.0) for part in ("value", "low", "high"))
+    value, low, high = (100 * (part or 0.0) for part in (estimate["value"], estimate["low"], estimate["high"]))
     return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
@@ -82,12 +83,13 @@ def _views(flip: FlipPicture) -> list[tuple[str, str]]:
     return [(data_url(picture), caption) for picture, caption in zip(flip.pictures, flip.captions, strict=True)]
 
 
-def _curve(sets: dict[str, dict[str, Any]], key: str, by: str, label: str) -> Chart:
-    drawn = {name: found[key] for name, found in sets.items() if key in found}
+def _curve(sets: Mapping[str, ImageSetEntry], key: str, by: str, label: str) -> Chart:
+    found = {name: curve_of(entry, key, by) for name, entry in sets.items()}
+    drawn = {name: curve for name, curve in found.items() if curve is not None}
     return chart(f"Response to a {label.partition(',')[0]}", figures.curves(drawn, by, label), RESPONSE_CAPTION)
 
 
-def _lie(found: dict[str, Any]) -> Table:
+def _lie(found: LieEntry) -> Table:
     rows = [
         [LIE_TITLES.get(name, name), text_of(estimate), text_of(found["probabilities"][name])]
         for name, estimate in found["logits"].items()
@@ -95,7 +97,10 @@ def _lie(found: dict[str, Any]) -> Table:
     return Table(LIE_CAPTION, ["direction", "E ‖L‖² / K on logits", "E Σ |L| / K on probabilities"], rows)
 
 
-def _relative(found: dict[str, Any]) -> Table:
-    titles = {"relative": "relative invariance", "moved": "distance when moved", "apart": "distance to another image"}
-    rows = [[title, text_of(found[name])] for name, title in titles.items()]
+def _relative(found: RelativeEntry) -> Table:
+    rows = [
+        ["relative invariance", text_of(found["relative"])],
+        ["distance when moved", text_of(found["moved"])],
+        ["distance to another image", text_of(found["apart"])],
+    ]
     return Table(RELATIVE_CAPTION, ["quantity", "value"], rows)

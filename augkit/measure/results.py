@@ -6,13 +6,14 @@ import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from augkit.core.files import Environment
 from augkit.core.json import jsonable
 from augkit.invariance import InvarianceReport
 from augkit.invariance.presets import PRESETS
 from augkit.measure.analyses import Analyses
+from augkit.measure.entries import MeasuredEntry
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ImageSetResults:
     notes: tuple[str, ...] = ()
     analyses: Analyses | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         found = self.report.to_dict()
         found["settings"] = self.report.settings.to_dict() | {"batch_size": self.batch_size, "notes": list(self.notes)}
@@ -67,13 +68,13 @@ class MeasureResults:
     command: str
     environment: Environment
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MeasuredEntry:
         """What ``results.json`` holds, and ``--json`` prints."""
-        return copy.deepcopy(self._json)
+        return cast("MeasuredEntry", copy.deepcopy(self._json))
 
     @cached_property
-    def _json(self) -> dict[str, Any]:
-        out = {"model": self.model, "split": self.split, **self.typical.to_dict()}
+    def _json(self) -> dict[str, object]:
+        out: dict[str, object] = {"model": self.model, "split": self.split, **self.typical.to_dict()}
         if self.ood:
             out["ood"] = {found.data: found.to_dict() for found in self.ood}
         if self.preset is not None:

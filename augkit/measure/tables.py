@@ -21,7 +21,7 @@ FOR_WIDE = names_of(lambda row: row.table == "wide")
 
 def cells(row: ComparisonRow) -> list[str]:
     """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
-    out = [row["arm"], row["images"]]
+    out = [row.arm, row.images]
     for key, (_, factor, digits) in COLUMNS.items():
         estimate = row[key]
         if estimate is None:
@@ -52,11 +52,11 @@ def print_table(rows: Sequence[ComparisonRow]) -> None:
         if k not in hidden:
             longest = max(map(len, title.split()))  # words are not broken
             table.add_column(title, justify="left" if k < 2 else "right", min_width=longest if k > 1 else None)
-    previous = rows[0]["arm"] if rows else ""
+    previous = rows[0].arm if rows else ""
     for row in rows:
-        if row["arm"] != previous:
+        if row.arm != previous:
             table.add_section()
-            previous = row["arm"]
+            previous = row.arm
         table.add_row(*(cell.replace(" [", "\n[") for k, cell in enumerate(cells(row)) if k not in hidden))
     console.print(table)
 

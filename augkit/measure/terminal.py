@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Literal
 
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
+from augkit.measure.entries import MeasuredEntry, SettingsEntry, curve_of, metric_of, sets_of
+from augkit.train.history import Interval
 
 CURVES = {
     "response": ("length", "shift of this length, pixels"),
@@ -12,11 +15,12 @@ CURVES = {
     "response_direction": ("direction", "shift in this direction, degrees (0 right, 90 down)"),
     "response_scale": ("scale", "rescaled by this factor"),
 }
+FORMS: tuple[Literal["logits"], Literal["probabilities"]] = ("logits", "probabilities")
 LOSSES = 5  # layers named on a terminal
 CURVE_COLUMNS = {name: METRICS[name].heading(METRICS[name].brief, percent=False) for name in CURVE_METRICS}
 
 
-def text_of(estimate: dict[str, float | None]) -> str:
+def text_of(estimate: Interval) -> str:
     """A number with its interval.
 
     >>> text_of({"value": 0.5, "low": 0.25, "high": 0.75})
@@ -34,19 +38,19 @@ def _digits(value: float | None) -> str:
     return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
 
 
-def metric_rows(sets: dict[str, dict[str, Any]]) -> list[list[str]]:
+def metric_rows(sets: Mapping[str, Mapping[str, object]]) -> list[list[str]]:
     """Title and one text per image set, for every metric that any of them has."""
     names = [name for name in METRICS if any(name in found for found in sets.values())]
     return [
         [
             METRICS[name].heading(METRICS[name].title, percent=False),
-            *(text_of(found[name]) if name in found else "–" for found in sets.values()),
+            *("–" if (of := metric_of(found, name)) is None else text_of(of) for found in sets.values()),
         ]
         for name in names
     ]
 
 
-def heading(settings: dict[str, Any]) -> str:
+def heading(settings: SettingsEntry) -> str:
     """What was measured, in one line."""
     sizes = " x ".join(map(str, settings["input_size"]))
     most = f"factors up to {settings['plan']['pairs']['high']:g}"
@@ -61,29 +65,30 @@ def heading(settings: dict[str, Any]) -> str:
     )
 
 
-def probe_lines(result: dict[str, Any]) -> list[str]:
+def probe_lines(result: MeasuredEntry) -> list[str]:
     """What the probes found, in a few lines each."""
     lines = []
-    for form, found in result.get("lie", {}).items():
-        if form in ("logits", "probabilities"):
-            numbers = ", ".join(f"{name} {text_of(estimate)}" for name, estimate in found.items())
+    if "lie" in result:
+        for form in FORMS:
+            numbers = ", ".join(f"{name} {text_of(estimate)}" for name, estimate in result["lie"][form].items())
             lines.append(f"Lie derivative of the {form}, per pixel: {numbers}")
     if "relative_invariance" in result:
         lines.append(f"relative invariance of the features: {text_of(result['relative_invariance']['relative'])}")
-    worst = [layer for layer in result.get("layers", ()) if layer["share"]["value"] is not None]
-    for layer in sorted(worst, key=lambda layer: -layer["share"]["value"])[:LOSSES]:
-        share, decibels = layer["share"]["value"], layer["decibels"]["value"]
+    lost = [(layer["share"]["value"], layer) for layer in result.get("layers", [])]
+    known = [(share, layer) for share, layer in lost if share is not None]
+    for share, layer in sorted(known, key=lambda found: -found[0])[:LOSSES]:
+        decibels = layer["decibels"]["value"]
         lines.append(f"lost at {layer['name']} ({layer['kind']}): {100 * share:.0f} % of the error, {decibels:.1f} dB")
     return lines + ([result["certificate"]["text"]] if "certificate" in result else [])
 
 
-def print_measured(result: dict[str, Any]) -> None:
+def print_measured(result: MeasuredEntry) -> None:
     """Metrics, then the response curves of the first image set."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    sets = {result["data"]: result, **result.get("ood", {})}
+    sets = sets_of(result)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
@@ -95,15 +100,15 @@ def print_measured(result: dict[str, Any]) -> None:
         table.add_row(*row)
     console.print(table)
     for key, (by, title) in CURVES.items():
-        if key not in result:
+        curve = curve_of(result, key, by)
+        if curve is None:
             continue
-        known = [name for name in CURVE_COLUMNS if name in result[key][0]]
         table = Table(box=box.SIMPLE_HEAD, title=title)
         table.add_column(by, justify="right")
-        for name in known:
+        for name in curve.metrics:
             table.add_column(CURVE_COLUMNS[name], justify="right")
-        for point in result[key]:
-            table.add_row(f"{point[by]:.4g}", *(text_of(point[name]) for name in known))
+        for x, *estimates in zip(curve.x, *curve.metrics.values(), strict=True):
+            table.add_row(f"{x:.4g}", *map(text_of, estimates))
         console.print(table)
     for line in probe_lines(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

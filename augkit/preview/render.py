@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -62,7 +61,7 @@ class PreviewResult:
     settings: PreviewSettings
     kernels: tuple[HalfPixel, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """What the command prints with ``--json``."""
         return {
             "folder": str(self.folder),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 from torch import nn
@@ -16,6 +16,15 @@ from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Reading, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.train.recipe_sections import DataSettings, ModelSettings
+
+
+class InputEntry(TypedDict, total=False):
+    """The entry ``input`` of a checkpoint; ``model`` names the class of a user's own network, which has no others."""
+
+    model: str
+    classes: Required[list[str]]
+    channels: int | None
+    side: int | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class NetworkInput:
         assert self.side is not None
         return self.channels, self.side
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> InputEntry:
         """The entry ``input`` of a checkpoint."""
         if self.model is not None:
             return {"model": self.model, "classes": list(self.classes)}

@@ -22,7 +22,8 @@ from augkit.architectures.modes import copied, frozen_modules
 from augkit.core.errors import InputError
 from augkit.core.files import environment, write
 from augkit.core.safe_files import Unreadable, load_safely
-from augkit.train.build import NetworkInput
+from augkit.core.schema import Tree
+from augkit.train.build import InputEntry, NetworkInput
 from augkit.train.history import EpochRow
 from augkit.train.optimizer import make_optimizer
 from augkit.train.recipe import Recipe
@@ -63,8 +64,8 @@ class Checkpoint(TypedDict):
     seen: NotRequired[Tensor]
     history: NotRequired[list[EpochRow]]
     best: NotRequired[Best | None]
-    recipe: NotRequired[dict[str, Any]]
-    input: NotRequired[dict[str, Any]]
+    recipe: NotRequired[Tree]
+    input: NotRequired[InputEntry]
 
 
 def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:

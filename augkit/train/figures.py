@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -12,15 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from augkit.core.figures import BLUE, GREEN, ORANGE, STYLE, describe, interval_text, mark
+from augkit.train.history import EpochRow, Interval
 
 WITH_COUNTS = 12  # classes up to which a confusion matrix has room for its numbers
 FEW = 40  # epochs up to which each is a mark
-Rows = Sequence[dict[str, Any]]
+Rows = Sequence[EpochRow]
+Number = Literal["loss", "validation_loss", "validation_accuracy", "lr", "images_per_second"]
 
 
 def curves(history: Rows) -> list[Figure]:
     """Loss, accuracy, shift information where it was measured, learning rate and throughput, each against epochs."""
-    varied = [row for row in history if row.get("shift_information", {}).get("value") is not None]
+    found = [(row["epoch"], row["shift_information"]) for row in history if "shift_information" in row]
+    varied = [(epoch, estimate) for epoch, estimate in found if estimate["value"] is not None]
     made = [_panel(lambda axes: _draw_loss(axes, history))]
     made.append(_panel(lambda axes: _draw(axes, history, "validation_accuracy", "validation accuracy, %", 100.0)))
     if varied:
@@ -68,33 +71,28 @@ def _panel(draw: Callable[[Axes], None]) -> Figure:
 def _draw_loss(axes: Axes, history: Rows) -> None:
     _line(axes, history, "loss", BLUE, "training")
     _line(axes, history, "validation_loss", ORANGE, "validation", dashed=True)
-    values = [row[key] for row in history for key in ("loss", "validation_loss") if row.get(key, 0) > 0]
+    losses = [row["loss"] for row in history] + [row.get("validation_loss", 0.0) for row in history]
+    values = [loss for loss in losses if loss > 0]
     if values and max(values) > 10 * min(values):
         axes.set_yscale("log")
     axes.set_title("loss")
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw(axes: Axes, history: Rows, key: str, title: str, factor: float = 1.0, least: float | None = None) -> None:
+def _draw(axes: Axes, history: Rows, key: Number, title: str, factor: float = 1.0, least: float | None = None) -> None:
     _line(axes, history, key, BLUE, "", factor=factor)
     axes.set_ylim(bottom=least)
     axes.set_title(title)
 
 
 def _line(
-    axes: Axes, history: Rows, key: str, color: str, label: str, *, factor: float = 1.0, dashed: bool = False
+    axes: Axes, history: Rows, key: Number, color: str, label: str, *, factor: float = 1.0, dashed: bool = False
 ) -> None:
     known = [row for row in history if key in row]
     epochs, values = [row["epoch"] for row in known], [factor * row[key] for row in known]
     few = len(known) <= FEW
-    style: dict[str, Any] = {
-        "color": color,
-        "ls": "--" if dashed else "-",
-        "marker": "o" if few else None,
-        "ms": 3,
-        "lw": 1.4,
-    }
-    (line,) = axes.plot(epochs, values, label=label, **style)
+    style, marker = "--" if dashed else "-", "o" if few else None
+    (line,) = axes.plot(epochs, values, label=label, color=color, ls=style, marker=marker, ms=3, lw=1.4)
     series = f"{label} {key.removeprefix('validation_')}".strip().replace("_", " ")
     if not few:
         describe(line, f"{series}, epochs {epochs[0]} to {epochs[-1]}: from {values[0]:.3g} to {values[-1]:.3g}")
@@ -103,9 +101,10 @@ def _line(
         mark(axes, epoch, value, f"{series}, epoch {epoch}: {value:.3g}")
 
 
-def _draw_variability(axes: Axes, rows: Rows) -> None:
-    epochs = [row["epoch"] for row in rows]
-    value, low, high = ([row["shift_information"][part] for row in rows] for part in ("value", "low", "high"))
+def _draw_variability(axes: Axes, rows: Sequence[tuple[int, Interval]]) -> None:
+    epochs = [epoch for epoch, _ in rows]
+    parts = [(found["value"], found["low"], found["high"]) for _, found in rows]
+    value, low, high = np.array(parts, dtype=float).T.tolist()
     axes.fill_between(epochs, low, high, color=GREEN, alpha=0.2, lw=0)
     axes.plot(epochs, value, color=GREEN, marker="o", ms=3, lw=1.4)
     for epoch, *estimate in zip(epochs, value, low, high, strict=True) if len(rows) <= FEW else ():

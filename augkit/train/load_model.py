@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -131,7 +130,7 @@ def _from_timm(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
 def _described_by_timm(model: nn.Module) -> LoadedModel:
     """What the ``pretrained_cfg`` that timm puts on its networks says about the input."""
     found = getattr(model, "pretrained_cfg", None)
-    config: dict[str, Any] = found if isinstance(found, dict) else {}
+    config = found if isinstance(found, dict) else {}
     return _counted(
         LoadedModel(
             model,

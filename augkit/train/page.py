@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from augkit.core.figures import chart
+from augkit.core.files import Environment
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
 from augkit.train import figures
+from augkit.train.history import EpochRow
 
 DRAWN = 20  # classes up to which the confusion matrix is drawn
 LISTED = 10
@@ -37,11 +38,11 @@ class RunRecord:
 
     name: str
     seed: int
-    history: list[dict[str, Any]]
+    history: list[EpochRow]
     classes: list[str]
     confusion: Counts
     recipe_yaml: str
-    environment: dict[str, Any]
+    environment: Environment
     notes: list[str] = field(default_factory=list)
 
 
@@ -162,7 +163,7 @@ def _accuracy_table(record: RunRecord) -> Table:
     return Table(caption, ["class", "right", "images"], rows)
 
 
-def _curves_caption(history: list[dict[str, Any]]) -> str:
+def _curves_caption(history: list[EpochRow]) -> str:
     text = "Training loss is the mean over an epoch, with augmentation; validation is without."
     if any("shift_information" in row for row in history):
         text += " Shift information: the share of what answers say that is about the shift, with its 95 % interval."

@@ -14,7 +14,7 @@ from augkit.augment.policy import Policy
 from augkit.core import yaml_text
 from augkit.core.cli import split_recipe
 from augkit.core.errors import InputError, unknown_name
-from augkit.core.schema import Data, apply_overrides, read_yaml, validate
+from augkit.core.schema import Data, Tree, apply_overrides, read_yaml, validate
 from augkit.train.recipe_sections import (
     DataSettings,
     InvarianceSettings,
@@ -82,14 +82,14 @@ class Recipe(Data):
         return validate(Recipe, {**self.model_dump(), **values}, f"recipe {self.name}")
 
 
-def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
+def read_tree(path: Path, overrides: list[str]) -> Tree:
     """A recipe file with overrides applied, as plain unchecked data whose fields may be ranges."""
     tree = read_yaml(path, "recipe")
     tree.pop("augkit", None)  # the versions that a run folder adds
     return apply_overrides(tree, overrides)
 
 
-def find_ranges(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def find_ranges(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:
     """The fields that are written as a range, ``{search: [...]}`` or ``{choice: [...]}``, by dotted name."""
     if isinstance(tree, dict) and ("search" in tree or "choice" in tree):
         yield ".".join(path), tree
@@ -128,7 +128,7 @@ def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
     return Recipe.load(find_recipe(recipes[0]), overrides)
 
 
-def flat(tree: Any, path: str = "") -> dict[str, Any]:
+def flat(tree: Any, path: str = "") -> dict[str, object]:
     """Nested mappings as one, by dotted name.
 
     >>> flat({"a": {"b": 1}, "c": 2})

@@ -42,11 +42,11 @@ def _page(run: Run, dataset: Dataset) -> str:
     record = RunRecord(
         name=recipe.name,
         seed=run.seed,
-        history=[dict(row) for row in run.history],
+        history=list(run.history),
         classes=dataset.classes,
         confusion=run.evaluation.confusion.tolist(),
         recipe_yaml=recipe.to_yaml(),
-        environment=dict(environment()),
+        environment=environment(),
         notes=notes,
     )
     images = (shown.load() if isinstance(shown, Stream) else shown).images

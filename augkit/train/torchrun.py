@@ -21,7 +21,7 @@ from augkit.data import Dataset
 from augkit.train.build import build_recipe_model, describe_input
 from augkit.train.checkpoint import FILE, read_checkpoint
 from augkit.train.evaluate import evaluate
-from augkit.train.history import EpochRow
+from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 
@@ -34,7 +34,7 @@ def fit_by_torchrun(
     folder: Path | None,
     processes: int,
     dataset: Dataset,
-    on_epoch: Callable[[EpochRow], None],
+    on_epoch: OnEpoch,
     alive: Callable[[], None],
     device: str | None = None,
 ) -> Run:

@@ -78,7 +78,7 @@ def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Se
     def curve(name: str, runs: Sequence[Run]) -> list[ResponsePoint]:
         tuning.display.stage(f"test split: response curve of {name}")
         group = RunGroup(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs])
-        return [ResponsePoint(point["length"], point["top1_change"]) for point in response_curve(group)]
+        return [ResponsePoint(length, change) for length, change in response_curve(group).items()]
 
     found = {finalist.name: [measure(finalist.name, run) for run in finalist.runs] for finalist in finalists.values()}
     for point in dose:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,16 @@ class Range(Data):
     unit: str = ""
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
-        """A value that the sampler of a trial suggests."""
+        """A value that the sampler of a trial suggests.
+
+        A trial that was enqueued with other distributions keeps its value; Optuna's warning of that is left out, as
+        values that do not fit are refused by `Space.suggest`.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Inconsistent parameter values", RuntimeWarning)
+            return self._suggested(trial, name)
+
+    def _suggested(self, trial: optuna.Trial, name: str) -> Value:
         if self.kind == "choice":
             return cast(Value, trial.suggest_categorical(name, self.choices))
         if self.kind == "int":

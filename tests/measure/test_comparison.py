@@ -175,8 +175,8 @@ def test_arms_need_the_same_seeds() -> None:
 
 def test_response_curves_pool_the_seeds() -> None:
     points = response_curve(arm("control", {"typical": 0.1}, 0))
-    assert [point["length"] for point in points] == [1.0]
-    assert points[0]["top1_change"].low < points[0]["top1_change"].value < points[0]["top1_change"].high
+    assert list(points) == [1.0]
+    assert points[1.0].low < points[1.0].value < points[1.0].high
 
 
 def test_rows_have_the_json_that_results_files_have() -> None:

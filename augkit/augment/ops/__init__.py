@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers, to which any other op is an 
     from augkit.augment.op_spec import OpSpec
     from augkit.augment.ops.random_horizontal_flip import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.augment.ops.random_rescale import RandomRescale as RandomRescale
+    from augkit.augment.ops.random_shear import RandomShear as RandomShear
     from augkit.augment.ops.random_shift_blur import RandomShiftBlur as RandomShiftBlur
     from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift as RandomSubpixelShift

@@ -9,7 +9,7 @@ from typing import Literal
 from augkit.compare.study.claim_results import ClaimResult
 from augkit.compare.study.schema import StudySummary
 from augkit.compare.study.sequential import InterimAnalysis
-from augkit.core.json import finite
+from augkit.core.json import jsonable
 from augkit.core.records import Record
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.carry_over import CarryOver
@@ -158,7 +158,7 @@ class StudyResults(Record):
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, as `json.dumps` takes it; NaN and infinity are None."""
-        out: dict[str, object] = finite(super().to_dict())
+        out: dict[str, object] = jsonable(super().to_dict())
         return out
 
 

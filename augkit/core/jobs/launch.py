@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, unknown_name
 from augkit.core.jobs.local import LocalLauncher
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings
 from augkit.core.jobs.ray import RayLauncher
@@ -39,15 +39,22 @@ class Launcher(Protocol):
 LAUNCHERS: dict[str, type[Launcher]] = {"local": LocalLauncher, "ray": RayLauncher}
 
 
+def launcher_of(settings: WorkerSettings) -> type[Launcher]:
+    """The launcher that settings name; InputError where there is none of that name."""
+    if settings.launcher not in LAUNCHERS:
+        raise unknown_name("launcher", settings.launcher, LAUNCHERS)
+    return LAUNCHERS[settings.launcher]
+
+
 def needs_pool(settings: WorkerSettings) -> bool:
     """Whether work takes processes of its own; a single local worker is this process."""
-    return LAUNCHERS[settings.launcher].remote or settings.count > 1
+    return launcher_of(settings).remote or settings.count > 1
 
 
 def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
     """InputError where the storage is not one for such workers; None is the journal file of the folder."""
     settings.check(storage)
-    if LAUNCHERS[settings.launcher].remote and (storage is None or storage.kind == "journal"):
+    if launcher_of(settings).remote and (storage is None or storage.kind == "journal"):
         raise InputError(
             f"--launcher {settings.launcher}: expected --storage with a URL that all hosts of the cluster reach"
         )
@@ -55,4 +62,4 @@ def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
 
 def run_workers(pool: WorkerPool) -> None:
     """Have the launcher of a pool start its workers, and wait for their end; raises as `Launcher.run`."""
-    LAUNCHERS[pool.settings.launcher](pool).run()
+    launcher_of(pool.settings)(pool).run()
