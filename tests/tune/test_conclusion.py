@@ -69,8 +69,8 @@ def test_the_response_curve_is_measured_on_typical_images_alone(
     sets = {TYPICAL: "typical images", "blurred": "blurred images"}
     monkeypatch.setattr(conclusion, "open_test_sets", lambda dataset: sets)
 
-    def drawn(group: Any) -> list[dict[str, Any]]:
-        return [{"length": 1.0, "top1_change": dict(report)} for report in group.reports]
+    def drawn(group: Any) -> dict[float, Any]:
+        return {float(k): dict(report) for k, report in enumerate(group.reports)}
 
     monkeypatch.setattr(conclusion, "response_curve", drawn)
     monkeypatch.setattr(conclusion, "carried_over", lambda networks: {})
