@@ -13,8 +13,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from augkit.core.errors import InputError
 from augkit.core.jobs.heartbeat import PROCESS, process_mark
+from augkit.core.jobs.launch import check_workers, needs_pool
 from augkit.core.jobs.local import LocalWorker
+from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.recovery import _lives
 
 HOUR = 3600.0
@@ -63,3 +66,10 @@ def test_one_that_has_ended_and_was_not_asked_after_is_dead() -> None:
         while process_mark(process.pid) is not None and time.monotonic() < until:
             time.sleep(0.05)
         assert not _lives(process.pid, begun(None))
+
+
+def test_a_launcher_that_does_not_exist_is_one_line() -> None:
+    with pytest.raises(InputError, match="unknown launcher 'rays': did you mean 'ray'"):
+        check_workers(WorkerSettings(launcher="rays"), None)
+    with pytest.raises(InputError, match="unknown launcher"):
+        needs_pool(WorkerSettings(launcher="slurm"))
