@@ -187,7 +187,7 @@ def test_parallel_lines_stand_at_their_values() -> None:
     assert ticks == ["shift\nmax pixels\n(px)", "train\nlr", "train\nepochs", "blur\nkind", "learned invariance"]
 
 
-def test_parallel_colours_follow_the_first_objective() -> None:
+def test_parallel_colors_follow_the_first_objective() -> None:
     rows = [with_parameters(k, value) for k, value in enumerate([0.1, 0.5, 0.9])]
     figure = figures.parallel_coordinates(rows, SPACE, ["learned_invariance", "accuracy"])
     main, bar = figure.axes

@@ -15,12 +15,12 @@ from augkit.compare.study.report.text import (
     arm_rows,
     carry_rows,
     cost_text,
+    count_verdicts,
     effect_text,
     invariance_note,
     matched_text,
     settings_texts,
     subtitle_text,
-    tally,
     verdict_row,
     verdict_text,
 )
@@ -32,7 +32,7 @@ SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_|~"} | {"\n": " ", "\r": " "
 def study_markdown(results: StudyResults) -> str:
     """The same content as Markdown, without the figures."""
     claims = results.claims
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(results).items() if count)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in count_verdicts(results).items() if count)
     rows = [[f"{claim.id}. {_md(claim.claim)}", *map(_md, verdict_row(claim))] for claim in claims]
     parts = [
         f"# {_md(results.title)}",

@@ -110,7 +110,7 @@ def matched_text(claim: ClaimResult) -> str:
     return f"Effect at equal accuracy: {estimate_text(claim.matched, claim.unit)}."
 
 
-def tally(results: StudyResults) -> dict[str, int]:
+def count_verdicts(results: StudyResults) -> dict[str, int]:
     """How many claims have each verdict, in the order of `SYMBOLS`."""
     found = [claim.verdict for claim in results.claims]
     return {verdict: found.count(verdict) for verdict in dict.fromkeys([*SYMBOLS, *found])}
