@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from augkit.compare.study.report.figures import plane
+from augkit.compare.study.results import PlanePoint
 from augkit.core.figures import BLUE, GREY, svg
+from augkit.invariance import Estimate
 from augkit.tune import search_figures as figures
 from augkit.tune.results import SearchTrial
 from augkit.tune.space import Range
@@ -376,12 +378,12 @@ def _arrays(line: Any) -> Any:
 
 
 def test_the_plane_names_every_arm_and_keeps_far_points_at_its_edge() -> None:
-    def estimate(value: float) -> dict[str, float]:
-        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+    def estimate(value: float) -> Estimate:
+        return Estimate(value, value - 0.1, value + 0.1)
 
     points = [
-        {"arm": "maxpool+shift", "kind": "learned", "x": estimate(0.7), "y": estimate(0.3)},
-        {"arm": "fc+none", "kind": "architectural", "x": estimate(-5.5), "y": estimate(-3.6)},
+        PlanePoint("maxpool+shift", "learned", x=estimate(0.7), y=estimate(0.3)),
+        PlanePoint("fc+none", "architectural", x=estimate(-5.5), y=estimate(-3.6)),
     ]
     axes = plane(points).axes[0]
     places = [tuple(map(float, dots.get_offsets()[0])) for dots in axes.collections]
