@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable
@@ -180,8 +181,11 @@ def test_draws_are_float32_whatever_the_default_dtype_is() -> None:
 
 
 @pytest.mark.cluster
-def test_lightning_ranks_draw_apart(tmp_path: Path) -> None:
+def test_lightning_ranks_draw_apart(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     lightning = pytest.importorskip("lightning", reason="needs the extra 'lightning'")
+    # A forked process waits without end for the OpenMP threads of its parent, where an earlier test has started any.
+    request.addfinalizer(functools.partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(1)
     from augkit.adapters.lightning import AugmentCallback
 
     class Model(lightning.LightningModule):
