@@ -38,13 +38,27 @@ class Storage:
 
     @classmethod
     def parse(cls, text: str | Path | Storage) -> Storage:
-        """Read what ``--storage`` takes: a path, ``grpc://host:port``, or the URL of a database."""
+        """Read what ``--storage`` takes: a path, ``grpc://host:port``, or the URL of a database.
+
+        Raises:
+            InputError: no database has such a URL.
+        """
         if isinstance(text, Storage):
             return text
         url = str(text)
         if url.startswith("grpc://"):
             return cls("proxy", url)
-        return cls("database" if "://" in url else "journal", url)
+        if "://" not in url:
+            return cls("journal", url)
+        from sqlalchemy.dialects import registry
+        from sqlalchemy.exc import NoSuchModuleError
+
+        try:
+            registry.load(url.partition("://")[0].partition("+")[0])
+        except NoSuchModuleError:
+            expected = "a path, grpc://host:port, or a URL such as postgresql+psycopg://me@host/studies"
+            raise InputError(f"storage '{without_password(url)}': expected {expected}") from None
+        return cls("database", url)
 
     @property
     def is_sqlite(self) -> bool:

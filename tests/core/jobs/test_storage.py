@@ -306,3 +306,9 @@ def test_what_a_storage_is_stands_in_its_text(text: str, kind: str, remote: bool
     assert storage.is_sqlite == text.startswith("sqlite")
     assert Storage.parse(storage) is storage
     assert storage.is_inside(Path("runs")) == (kind == "journal")
+
+
+def test_a_url_of_no_database_is_refused_before_anything_is_opened() -> None:
+    with pytest.raises(InputError, match=r"storage 'ftp://me:\*\*\*@x/y': expected a path, grpc://host:port, or a URL"):
+        Storage.parse("ftp://me:secret@x/y")
+    assert Storage.parse("mysql+pymysql://me@x/y").is_remote
