@@ -20,14 +20,13 @@ from torch import Tensor, nn
 
 from augkit.augment import geometry, targets
 from augkit.augment.backends.values import laid_out
-from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
+from augkit.augment.base import Size, check_range, checked_strength
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
-from augkit.augment.checks import channel_statistics, check_flag
-from augkit.augment.color import Tail, check_unit_range, draw_tail, is_kornia
-from augkit.augment.kernels import check_names
+from augkit.augment.checks import channel_statistics
+from augkit.augment.color import Tail, check_unit_range, draw_tail
+from augkit.augment.composed_geometry import ComposedGeometry
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
-from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
 from augkit.augment.resample import (
     Finish,
     check_images,
@@ -58,7 +57,7 @@ class Augmented(NamedTuple):
     blur: Tensor | None = None
 
 
-class Augment(nn.Module):
+class Augment(ComposedGeometry):
     """Several random ops whose geometry is composed as matrices and resampled once.
 
     In ``eval()`` the geometry is the identity; ``normalize`` and ``dtype`` still apply.
@@ -105,33 +104,23 @@ class Augment(nn.Module):
         min_visible_area: float = 0.0,
         same_on_batch: bool | None = None,
     ) -> None:
-        super().__init__()
-        check_names(kernel, padding)
-        _check_ops(ops, kernel, padding)
+        super().__init__(
+            *ops,
+            kernel=kernel,
+            padding=padding,
+            antialias=antialias,
+            strength=strength,
+            same_on_batch=same_on_batch,
+        )
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
-        self.strength = check_range("strength", strength, 0.0, 1.0)
         self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
-        self.ops = nn.ModuleList(ops)
-        self.same_on_batch = same_on_batch
-        self.kernel, self.padding, self.out_dtype = kernel, padding, dtype
-        self.antialias = check_flag("antialias", antialias)
+        self.out_dtype = dtype
         self.normalize = None if normalize is None else channel_statistics("normalize", normalize)
         mean, std = self.normalize or (None, None)
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
-
-    @property
-    def same_on_batch(self) -> bool | None:
-        """The value that was set on every op; None where each keeps its own."""
-        return self._same_on_batch
-
-    @same_on_batch.setter
-    def same_on_batch(self, same: bool | None) -> None:
-        self._same_on_batch = None if same is None else check_flag("same_on_batch", same)
-        for op in self.ops if same is not None else ():
-            op.same_on_batch = same  # type: ignore[assignment]
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
         # Torch's hook behind `to`, `half` and `bfloat16`, also of a module that contains this one. Rounded statistics
@@ -142,62 +131,6 @@ class Augment(nn.Module):
             mean, std = (torch.tensor(values, device=device, dtype=dtype) for values in self.normalize)
             self.mean, self.std = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
         return self
-
-    @property
-    def geometry(self) -> list[RandomGeometry]:
-        """augkit's own ops, which come before those of Kornia."""
-        return [op for op in self.ops if isinstance(op, RandomGeometry)]
-
-    @property
-    def kornia_ops(self) -> list[nn.Module]:
-        """Kornia's ops, which come after augkit's own."""
-        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
-
-    @property
-    def draws(self) -> int:
-        """The number of uniform draws per sample."""
-        return sum(op.draws for op in self.geometry)
-
-    def sample(
-        self,
-        batch: int,
-        size: Size,
-        *,
-        strength: float | Tensor | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
-        device = torch.device(device or "cpu")
-        return self.matrix(*self.draw_geometry(batch, strength, generator, device), size)
-
-    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
-        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
-        total, first, size_out, aligned = None, 0, size, self.axis_aligned
-        matrices = [geometry.identity(draws.shape[0], device=draws.device)]
-        for op in self.geometry:
-            part = draws[:, first : first + op.draws]
-            if aligned:
-                axes = op.axes(part, per_sample(strength), size_out)
-                total = axes if total is None else total.then(axes)
-            else:
-                matrices.append(op.matrix(part, strength, size_out))
-            first, size_out = first + op.draws, op.output_size(size_out)
-        return geometry.compose(*matrices) if total is None else total.matrix(size, size_out)
-
-    @property
-    def axis_aligned(self) -> bool:
-        """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
-        return all(op.axis_aligned for op in self.geometry)
-
-    def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
-        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
-        first = 0
-        for op in self.geometry:
-            if isinstance(op, RandomShiftBlur):
-                return op.pixels(draws[:, first : first + op.draws], strength)
-            first += op.draws
-        return None
 
     def forward(
         self,
@@ -338,12 +271,6 @@ class Augment(nn.Module):
         """Apply ``normalize`` and ``dtype`` alone, for images that keep their geometry."""
         return finished(images, images.dtype, self._finish(images))
 
-    def output_size(self, size: Size) -> Size:
-        """The size of the output for images of ``size``."""
-        for op in self.geometry:
-            size = op.output_size(size)
-        return size
-
     def __repr__(self) -> str:
         usual: dict[str, object] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
         usual["same_on_batch"] = None
@@ -353,44 +280,7 @@ class Augment(nn.Module):
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"
 
-    def _max_shrink(self, size: Size) -> float | None:
-        if not self.antialias:
-            return None
-        shrink = 1.0
-        for op in self.geometry:
-            shrink, size = shrink * op.max_shrink(size), op.output_size(size)
-        return shrink
-
-    def draw_geometry(
-        self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
-    ) -> tuple[Tensor, float | Tensor]:
-        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``."""
-        strength = self.strength if strength is None else strength
-        draws = draw(batch, self.draws, device, generator)
-        if any(op.same_on_batch for op in self.geometry):
-            parts = draws.split([op.draws for op in self.geometry], dim=1)
-            own = zip(self.geometry, parts, strict=True)
-            draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
-        return draws, checked_strength(strength, batch, device)
-
     def _finish(self, images: Tensor) -> Finish:
         if self.mean is not None and len(self.mean) not in (1, images.shape[1]):
             raise InputError(f"normalize: expected images of {len(self.mean)} channels, got {images.shape[1]}")
         return Finish(self.out_dtype, self.mean, self.std)
-
-
-def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
-    moving = [op for op in ops if isinstance(op, RandomGeometry)]
-    for op in ops:
-        if not isinstance(op, RandomGeometry) and not is_kornia(op):
-            raise InputTypeError(
-                "Augment: expected augkit ops such as RandomSubpixelShift, then Kornia's ops such as "
-                f"ColorJitter, got {type(op).__name__}"
-            )
-    if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):
-        raise InputError("Augment: expected all geometry before the first color op; put the color ops last")
-    if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
-        raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
-    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)
-    if kernel == "fourier" and not (padding == "circular" and shifts):
-        raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")

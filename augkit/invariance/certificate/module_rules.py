@@ -1,4 +1,4 @@
-"""Rules for modules, by class. A subclass or a module with hooks has a forward of its own and is traced instead."""
+"""Rules for modules, by class. A subclass or a module with hooks may compute something else, so it is traced."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def polyphase(module: Any, call: Call) -> Any:
 
 
 def _check_choice(module: Any, x: Operand) -> None:
-    """Refuse where rounding decides, as behind a norm that makes all places alike: equal scores, unequal grids."""
+    """Refuse grids that differ but have equal scores, as after a norm that makes all places alike: rounding decides."""
     from augkit.architectures.polyphase import component_norms, polyphase
 
     maps, s = x.value, module.stride
@@ -194,7 +194,7 @@ def _check_grid(x: Operand, stride: int) -> None:
 
 
 def polyphase_upsampling(module: Any, call: Call) -> Equivariant:
-    """The adjoint of polyphase sampling: back on the grid that the phase names."""
+    """The adjoint of polyphase sampling: it puts a map back on the grid of the phase."""
     x, phase = call.x, call.get(1, "phase")
     if not isinstance(phase, Operand) or not isinstance(phase.state, Phase):
         raise breaks("puts a map on a grid that does not move with it", "the phase of its sampling")
@@ -211,7 +211,7 @@ def ideal_lowpass(module: Any, call: Call) -> Equivariant:
 
 
 def ideal_downsample(module: Any, call: Call) -> Equivariant:
-    """`AliasFreeDownsample2d`: the same periodic function on fewer pixels, which moves by as many less."""
+    """`AliasFreeDownsample2d`: the same periodic function on a coarser grid, so that a shift is fewer pixels."""
     state, shape = _unpadded(call.x), call.out.shape
     axes = [
         None if a is None else Axis(a.dim, shape[a.dim], a.unit * Fraction(shape[a.dim], a.period)) for a in state.axes
@@ -220,7 +220,7 @@ def ideal_downsample(module: Any, call: Call) -> Equivariant:
 
 
 def alias_free_activation(module: Any, call: Call) -> Equivariant:
-    """`AliasFreeActivation`: polynomials commute with every shift, others with those of the finer grid."""
+    """`AliasFreeActivation`: polynomials commute with every shift, other functions with shifts of the finer grid."""
     state = _unpadded(call.x)
     if module.form != "polynomial" and state.moves:
         why = f"{module.form} makes harmonics without end, of which the finer grid removes the largest alone"
@@ -274,7 +274,7 @@ MODULES: dict[type[nn.Module], ModuleRule] = {
     nn.ChannelShuffle: unsubclassed(function_rules.same),
 }
 
-# By name, so that a layer is known only where its module is loaded.
+# By name, so that this file does not import the modules of the layers.
 OWN = "augkit.architectures."
 AUGKIT: dict[str, ModuleRule] = {
     OWN + "downsampling.BlurPool2d": blur_pool,
@@ -295,6 +295,6 @@ def hooked(module: nn.Module) -> bool:
 
 
 def module_rule(module: nn.Module) -> ModuleRule | None:
-    """The rule for a module; None where it has none, or is not what its class says."""
+    """Return the rule for a module; None where its class has none, or where hooks or a subclass may change it."""
     kind = type(module)
     return None if hooked(module) else MODULES.get(kind) or AUGKIT.get(f"{kind.__module__}.{kind.__qualname__}")
