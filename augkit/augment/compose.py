@@ -2,7 +2,7 @@
 
 In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
->>> from augkit.augment.ops import RandomHorizontalFlip
+>>> from augkit.augment.ops import RandomHorizontalFlip, RandomSubpixelShift
 >>> augment = Augment(RandomSubpixelShift(2.0), RandomHorizontalFlip(), normalize=([0.5], [0.25]))
 >>> model, loader = nn.Linear(64, 2), [(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8), torch.arange(4) % 2)]
 >>> for images, labels in loader:
@@ -80,7 +80,7 @@ class Augment(ComposedGeometry):
     Raises:
         InputError, InputTypeError: from the constructor and from ``forward``, one line each.
 
-    >>> from augkit.augment.ops import RandomRescale, RandomSubpixelCrop
+    >>> from augkit.augment.ops import RandomRescale, RandomSubpixelCrop, RandomSubpixelShift
     >>> augment = Augment(RandomSubpixelShift(2.0), RandomRescale(1.2), RandomSubpixelCrop(size=(24, 24)))
     >>> augment(torch.rand(4, 3, 32, 32)).shape
     torch.Size([4, 3, 24, 24])
