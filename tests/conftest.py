@@ -38,7 +38,7 @@ def digits() -> Dataset:
     return load_dataset("digits")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """A recipe whose training takes a fraction of a second."""
     from augkit.train.recipe import Recipe
@@ -58,12 +58,27 @@ def tiny() -> Recipe:
 @pytest.fixture
 def study_file(tiny: Recipe, tmp_path: Path) -> Path:
     """A study of two arms, three of whose claims can be answered."""
-    (tmp_path / "base.yaml").write_text(tiny.to_yaml())
-    path = tmp_path / "study.yaml"
+    return write_study(tiny, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished_study(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `study_file` after all its runs; for tests that copy it or change nothing in it."""
+    from augkit.compare.study.pipeline import run_study
+    from augkit.compare.study.schema import Study
+
+    folder = tmp_path_factory.mktemp("study")
+    run_study(Study.load(write_study(tiny, folder)), folder / "out")
+    return folder / "out"
+
+
+def write_study(recipe: Recipe, folder: Path) -> Path:
+    (folder / "base.yaml").write_text(recipe.to_yaml())
+    path = folder / "study.yaml"
     tree: dict[str, Any] = {
         "name": "tiny",
         "title": "A tiny study",
-        "recipe": str(tmp_path / "base.yaml"),
+        "recipe": str(folder / "base.yaml"),
         "overrides": {"train.epochs": 6, "optim.lr": 0.2},
         "seeds": 2,
         "images": 60,
