@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-import torch
 import yaml
 
-from augkit.data import Dataset, load_dataset
-from augkit.train.recipe import Recipe
+# Augkit and torch are imported where they are used: the process that hands out the tests of `-n` needs neither.
+if TYPE_CHECKING:
+    from augkit.data import Dataset
+    from augkit.train.recipe import Recipe
+
+# Several processes may share the tests and the cores: each has one thread, and so have the processes that it starts.
+# Set before torch, numpy and OpenCV are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # A busy machine stalls for longer than any example takes, and what fails once should fail again.
 hypothesis.settings.register_profile(
@@ -20,17 +26,23 @@ hypothesis.settings.load_profile("augkit")
 
 @pytest.fixture(autouse=True)
 def _same_random_state_for_every_test() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
+    from augkit.data import load_dataset
+
     return load_dataset("digits")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """A recipe whose training takes a fraction of a second."""
+    from augkit.train.recipe import Recipe
+
     return Recipe.model_validate(
         {
             "name": "tiny",
@@ -46,12 +58,27 @@ def tiny() -> Recipe:
 @pytest.fixture
 def study_file(tiny: Recipe, tmp_path: Path) -> Path:
     """A study of two arms, three of whose claims can be answered."""
-    (tmp_path / "base.yaml").write_text(tiny.to_yaml())
-    path = tmp_path / "study.yaml"
+    return write_study(tiny, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished_study(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `study_file` after all its runs; for tests that copy it or change nothing in it."""
+    from augkit.compare.study.pipeline import run_study
+    from augkit.compare.study.schema import Study
+
+    folder = tmp_path_factory.mktemp("study")
+    run_study(Study.load(write_study(tiny, folder)), folder / "out")
+    return folder / "out"
+
+
+def write_study(recipe: Recipe, folder: Path) -> Path:
+    (folder / "base.yaml").write_text(recipe.to_yaml())
+    path = folder / "study.yaml"
     tree: dict[str, Any] = {
         "name": "tiny",
         "title": "A tiny study",
-        "recipe": str(tmp_path / "base.yaml"),
+        "recipe": str(folder / "base.yaml"),
         "overrides": {"train.epochs": 6, "optim.lr": 0.2},
         "seeds": 2,
         "images": 60,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,8 @@ def test_a_study_runs_is_resumed_and_takes_a_seed_more(study_file: Path, tmp_pat
     assert more["claims"][0]["n_seeds"] == 3
 
 
-def test_a_new_measure_is_taken_without_training_again(study_file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    run_study(Study.load(study_file), folder)
+def test_a_new_measure_is_taken_without_training_again(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished_study, tmp_path / "out")
     before = stamps(folder)
     tree = yaml.safe_load(study_file.read_text())
     tree["measures"]["scale"] = {"axis": "scale", "reach": 1.2, "pairs": 1}
@@ -88,14 +88,17 @@ def test_a_new_measure_is_taken_without_training_again(study_file: Path, tmp_pat
     assert changed == {"scale.npz", "cell.json"}
 
 
-def test_a_cell_of_another_recipe_is_refused_before_any_work(study_file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    run_study(Study.load(study_file, seeds=1), folder)
+def test_a_cell_of_another_recipe_is_refused_before_any_work(
+    study_file: Path, finished_study: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished_study, tmp_path / "out")
+    before = stamps(folder)
     tree = yaml.safe_load(study_file.read_text())
     tree["overrides"]["optim.lr"] = 0.01
     study_file.write_text(yaml.safe_dump(tree))
     with pytest.raises(InputError, match=r"maxpool\+none-seed0' holds another recipe .*--output, or --overwrite"):
         run_study(Study.load(study_file), folder, resume=True)
+    assert stamps(folder) == before
 
 
 def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_path: Path) -> None:
@@ -130,12 +133,10 @@ def test_borders_that_nothing_reaches_are_no_measure(study_file: Path, tmp_path:
     assert seen == {(8, 8)}
 
 
-def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> None:
-    study = Study.load(study_file, seeds=1)
-    place = CellStore(study, tmp_path, torch.device("cpu"))
-    cells = cells_of(study)
-    assert len(to_do(place, cells)) == 3
-    place.work(cells[0])
+def test_columns_are_compact_and_complete(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
+    study, cpu = Study.load(study_file, seeds=1), torch.device("cpu")
+    place, cells = CellStore(study, finished_study, cpu), cells_of(study)
+    assert len(to_do(CellStore(study, tmp_path, cpu), cells)) == 3
     columns = place.columns(cells[0])["shift"]
     assert {"typical|js", "typical|correct", "typical|js@1", "inverted|changed"} <= set(columns)
     numbers = [values for key, values in columns.items() if not key.endswith("flips")]
@@ -144,10 +145,9 @@ def test_columns_are_compact_and_complete(study_file: Path, tmp_path: Path) -> N
     assert cells[0] not in to_do(place, cells)
 
 
-def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Path, tmp_path: Path) -> None:
-    place = CellStore(Study.load(study_file, seeds=1), tmp_path, torch.device("cpu"))
+def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Path, finished_study: Path) -> None:
+    place = CellStore(Study.load(study_file, seeds=1), finished_study, torch.device("cpu"))
     cell = cells_of(place.study)[0]
-    place.work(cell)
     answers = place.answers(cell, "shift")
     assert (answers.shape, answers.dtype) == ((60, 5, 10), np.float16)  # itself, one pair and two lengths
     p = torch.from_numpy(answers).double().exp()
@@ -174,12 +174,11 @@ def test_which_images_a_network_of_another_task_answers_right_is_kept_image_by_i
 
 
 def test_what_layers_lose_is_lost_at_pools_and_not_brought_back_by_global_pooling(
-    study_file: Path, tmp_path: Path
+    study_file: Path, finished_study: Path
 ) -> None:
     study = Study.load(study_file, seeds=1)
-    place = CellStore(study, tmp_path, torch.device("cpu"))
+    place = CellStore(study, finished_study, torch.device("cpu"))
     cell = next(cell for cell in cells_of(study) if cell.arm.name == "maxpool+none")
-    place.work(cell)
     found = place.columns(cell)["layers"]
     level = dict(zip(found["typical|names"].tolist(), found["typical|db"].tolist(), strict=True))
     pools = [name for name in level if name.endswith(".pool")]
@@ -213,16 +212,14 @@ def test_the_command(study_file: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_finished_runs_are_compared_without_training(
-    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_study(Study.load(study_file), tmp_path / "out")
-    cells = tmp_path / "out" / "cells"
-    before = stamps(tmp_path / "out")
+    cells, before = finished_study / "cells", stamps(finished_study)
     words = [str(cells / f"maxpool+{policy}-seed{seed}") for policy in ("none", "shift") for seed in (0, 1)]
     assert call(*words, "--json", "--quiet", "--output", str(tmp_path / "finished")) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["control"], found["seeds"]) == ("maxpool-none", [0, 1])
-    assert stamps(tmp_path / "out") == before
+    assert stamps(finished_study) == before
     assert call(*words[:3]) == 2
     assert "there is no maxpool-shift seed 1" in capsys.readouterr().err
     assert call(*words[:2]) == 2
@@ -311,9 +308,8 @@ def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, mon
         run_study(Study.load(study_file), tmp_path / "out")
 
 
-def test_overwriting_looks_before_it_deletes(study_file: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    run_study(Study.load(study_file, seeds=1), folder)
+def test_overwriting_looks_before_it_deletes(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished_study, tmp_path / "out")
     before = stamps(folder)
     tree = yaml.safe_load(study_file.read_text())
     tree["measures"]["shift"]["reach"] = 50.0
