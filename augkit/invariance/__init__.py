@@ -1,4 +1,4 @@
-"""How invariant a network is to shifts and rescaling of its input, with intervals; where it loses it; what is exact."""
+"""Measures invariance to shifts and rescaling with intervals, locates its loss by layer, and certifies exact cases."""
 
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.carry_over import CarryOver, carry_over

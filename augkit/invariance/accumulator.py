@@ -1,7 +1,7 @@
-"""What is kept of every image while batches stream by: a few bytes, and the worst flips.
+"""Compact storage of per-image results while batches stream by, with the worst flips.
 
-Per image: the top-1 answer of every view as a small integer, one float32 per measured number, the label and 64 bits
-that identify the image.
+Each image needs a few bytes: the top-1 answer of every view as a small integer, one float32 per measured number, the
+label, and a digest of 64 bits that identifies the image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in floa
 
 
 class _Done(NamedTuple):
-    """How many images are counted, their worst flips, worst first, and K; one value, so that it changes at once."""
+    """Number of counted images, their flips (worst first) and K, in one value so that all three change together."""
 
     images: int = 0
     flips: Sequence[Flip] = ()
@@ -35,24 +35,28 @@ class _Done(NamedTuple):
 
 
 class Accumulator:
-    """Answers of all images so far, compactly; `statistics` gives per-image numbers at the end."""
+    """Stores the answers to all images so far; `statistics` returns the per-image numbers at the end.
+
+    Args:
+        layout: columns and comparisons of the plan under which the images are measured.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.pair_statistics = tuple(PAIR_STATISTICS)  # those that are gathered
-        # Columns ``(capacity, ...)`` by name, which grow by doubling. Small tensors kept of every batch would lie
-        # between the large ones that come and go, and the holes that these leave would never be filled again.
+        # Columns ``(capacity, ...)`` by name, which grow by doubling. Small tensors kept from every batch would lie
+        # between large temporary ones and fragment the memory.
         self._columns: dict[str, Tensor] = {}
         self._done = _Done()
 
     @property
     def images(self) -> int:
-        """Images so far."""
+        """Number of images added so far."""
         return self._done.images
 
     @property
     def classes(self) -> int:
-        """K of the logits; 0 before the first batch."""
+        """Number of classes K; 0 before the first batch."""
         return self._done.classes
 
     @property
@@ -62,25 +66,26 @@ class Accumulator:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the columns of ``measures``."""
+        """Names of the columns of ``measures``, in order."""
         return (*self.layout.measures, *self.pair_statistics, *BITS)
 
     @property
     def labelled(self) -> bool:
-        """Whether labels came with the images."""
+        """Whether the images have labels."""
         return "labels" in self._columns
 
     def add(self, batch: BatchStatistics, displacements: Tensor, labels: Tensor | None, digests: Tensor) -> None:
-        """Count a batch.
+        """Add the results of one batch.
 
         Args:
-            batch: on any device.
-            displacements: ``(B, S, 3)`` of its images.
-            labels: ``(B,)`` or None, for all batches alike.
-            digests: ``(B,)`` int64, see `digest`.
+            batch: statistics of the batch, on any device.
+            displacements: ``(B, S, 3)``, the displacement (x, y, factor) of each view.
+            labels: class indices ``(B,)`` for every batch, or None for every batch.
+            digests: ``(B,)`` int64, one `digest` per image.
 
         Raises:
-            InputError: logits that are not finite; labels beyond the classes; batches that do not belong together.
+            InputError: the logits are not finite, a label is not a class, or the batch has another number of classes
+                than those before.
         """
         start = self.images
         if not bool(batch.finite):
@@ -107,18 +112,20 @@ class Accumulator:
             self._room(name, values, start, stop)[start:stop] = values
         flips = self._flips(start, batch.confidence.cpu(), top1, displacements, labels)
         worst = sorted((*self._done.flips, *flips), key=lambda flip: flip.rank)[:FLIPS]
-        # The one change that counts, so that an interrupt leaves whole batches.
+        # A single assignment, so that an interrupt leaves only whole batches.
         self._done = _Done(stop, worst, batch.classes)
 
     def merged(self, name: str) -> Tensor:
-        """A column of all images so far.
+        """Return one column for all images so far.
 
-        ``top1`` ``(N, S)``, ``measures``, ``tempered`` and ``mean`` ``(N, F)``, ``digests`` and ``labels`` ``(N,)``.
+        Args:
+            name: ``top1`` ``(N, S)``; ``measures``, ``tempered`` or ``mean`` ``(N, F)``; ``digests`` or ``labels``
+                ``(N,)``.
         """
         return self._columns[name][: self.images]
 
     def state(self) -> dict[str, Any]:
-        """All of it as tensors and numbers, for `torch.save`."""
+        """The accumulator as tensors and numbers, for `torch.save`."""
         if not self.images:
             return {}
         columns = {name: self.merged(name).clone() for name in self._columns}
@@ -126,10 +133,10 @@ class Accumulator:
         return {"columns": columns, "flips": flips, "classes": self.classes, "statistics": list(self.pair_statistics)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`; what it did not gather is not gathered of the other images either.
+        """Continue from a `state`. Statistics that it lacks are not gathered for later images either.
 
         Raises:
-            InputError: it gathered a statistic that is not known.
+            InputError: the state contains a statistic that this version does not know.
         """
         gathered = tuple(state.get("statistics", FIRST_STATISTICS)) if state else tuple(PAIR_STATISTICS)
         if not set(gathered) <= set(PAIR_STATISTICS):
@@ -140,7 +147,7 @@ class Accumulator:
         self._done = _Done(len(state["columns"]["top1"]), flips, state["classes"]) if state else _Done()
 
     def _room(self, name: str, values: Tensor, start: int, stop: int) -> Tensor:
-        """The column with room up to ``stop``."""
+        """Return the column, enlarged to hold at least ``stop`` rows."""
         column = self._columns.get(name)
         if column is None or len(column) < stop or column.dtype != values.dtype:
             grown = values.new_empty(max(stop, 2 * start), *values.shape[1:])
@@ -150,7 +157,7 @@ class Accumulator:
         return self._columns[name]
 
     def statistics(self) -> dict[str, Tensor]:
-        """Per-image statistics: numbers or bools ``(N, 1)``, and ``predictions`` ``(N, 2 * pairs)``, integers."""
+        """Per-image statistics by name: numbers or bools ``(N, 1)``, and integer ``predictions`` ``(N, 2 * pairs)``."""
         layout, top1, measures = self.layout, self.merged("top1"), self.merged("measures")
         first, second = (list(columns) for columns in zip(*layout.pairs, strict=True))
         out = {"changed": (top1[:, first] != top1[:, second]).double().mean(1)}
@@ -177,11 +184,11 @@ class Accumulator:
 
     @property
     def log_probabilities(self) -> Tensor | None:
-        """``(N, S, K)`` float16, where they were kept."""
+        """Log probabilities ``(N, S, K)`` float16; None unless they were kept."""
         return self.merged("log_probabilities") if "log_probabilities" in self._columns else None
 
     def curves(self) -> dict[str, dict[float, dict[str, Tensor]]]:
-        """Per curve and point, ``js``, ``changed`` and, with labels, ``correct`` ``(N, 1)`` against the unshifted."""
+        """Per curve and point ``js``, ``changed`` and, with labels, ``correct``: ``(N, 1)``, against the unshifted."""
         top1, measures = self.merged("top1"), self.merged("measures")
         names = self.layout.measures
         out: dict[str, dict[float, dict[str, Tensor]]] = {}
@@ -217,12 +224,12 @@ class Accumulator:
 
 
 def smallest_integer(classes: int) -> torch.dtype:
-    """The smallest integer dtype that holds a class."""
+    """The smallest integer dtype that can hold the class index ``classes - 1``."""
     return next(dtype for dtype in (torch.uint8, torch.int16, torch.int32) if classes - 1 <= torch.iinfo(dtype).max)
 
 
 def digest(images: Tensor) -> Tensor:
-    """64 bits of the SHA-256 of each image, ``(B,)`` int64: equal for equal pixels, whatever the batch."""
+    """The first 64 bits of the SHA-256 of each image, ``(B,)`` int64; equal pixels give equal digests."""
     rows = images.cpu().contiguous()
     rows = rows.view(torch.uint8) if rows.dtype != torch.uint8 else rows
     flat = rows.reshape(len(images), -1).numpy()
@@ -231,7 +238,7 @@ def digest(images: Tensor) -> Tensor:
 
 
 def fingerprint(settings: Sequence[tuple[str, Any]], digests: Tensor) -> str:
-    """Equal for equal settings and images."""
+    """Return a hexadecimal digest that is equal for equal settings and images."""
     whole = hashlib.sha256(repr(sorted(settings)).encode())
     whole.update(digests.numpy().tobytes())
     return whole.hexdigest()

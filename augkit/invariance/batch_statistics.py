@@ -1,4 +1,4 @@
-"""What a batch of images leaves under all views: logits and probabilities live only as long as a batch needs them."""
+"""Statistics of one batch of images under all views. Logits and probabilities are freed within the batch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ BITS = ("shift_bits", "answer_bits")
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What is kept of a batch of B images under S views.
+    """Statistics of a batch of B images under S views.
 
     Attributes:
-        top1: ``(B, S)`` most probable class.
-        confidence: ``(B, S)`` its probability.
-        measures: ``(B, F)``: per name of `Layout.measures` the mean JS over its comparisons, then `PAIR_STATISTICS`
-            over the pairs, then `BITS`.
+        top1: ``(B, S)``, the most probable class of each view.
+        confidence: ``(B, S)``, the probability of that class.
+        measures: ``(B, F)``: for each name of `Layout.measures` the mean JS over its comparisons, then
+            `PAIR_STATISTICS` over the pairs, then `BITS`.
         mean: ``(B, K)``, mean probabilities over the views of the pairs.
-        tempered: ``(B, 2 F)``: per factor of `FACTORS` on the logits the mean JS over the pairs, then the entropy in
-            bits of the answer to the unshifted image.
-        finite: whether all logits were, a tensor of one bool.
-        classes: K.
-        log_probabilities: ``(B, S, K)`` float16, where they are to be kept.
+        tempered: ``(B, 2 F)``: for each factor of `FACTORS` on the logits the mean JS over the pairs, then for each
+            factor the entropy in bits of the answer to the unshifted image.
+        finite: a tensor of one bool, whether all logits were finite.
+        classes: number of classes K.
+        log_probabilities: ``(B, S, K)`` float16; None unless they are kept.
     """
 
     top1: Tensor
@@ -51,10 +51,10 @@ def measure_batch(
     keep: bool = False,
     pair_statistics: Sequence[str] = tuple(PAIR_STATISTICS),
 ) -> BatchStatistics:
-    """Compute the logits ``(B, K)`` of each column once, in order, and what `BatchStatistics` holds of them.
+    """Compute the logits ``(B, K)`` of each column once, in order, and return their statistics.
 
-    Probabilities are taken in float64 (float32 where the device has no other), and a column is let go as soon as
-    nothing will be compared with it. ``keep`` keeps their logarithms of all columns.
+    Probabilities are computed in float64 (float32 where the device has no float64). A column is freed after the last
+    comparison that needs it. With ``keep``, the log probabilities of all columns are kept.
     """
     rows = [PAIR_STATISTICS[name] for name in pair_statistics]
     due: dict[int, list[Comparison]] = {}
@@ -106,7 +106,7 @@ def measure_batch(
 
 
 class _Bits:
-    """Sums over views and pairs as they come: probabilities, entropies, and JS with the logits times each factor."""
+    """Running sums over views and pairs: probabilities, entropies, and JS with the logits times each factor."""
 
     def __init__(self, views: int) -> None:
         self.views = views
@@ -116,15 +116,15 @@ class _Bits:
         self._unshifted: list[Tensor] = []
 
     def add_unshifted(self, logits: Tensor) -> None:
-        """Logits ``(B, K)`` of the unshifted images."""
+        """Add the logits ``(B, K)`` of the unshifted images."""
         self._unshifted = [entropy((factor * logits).softmax(-1)) for factor in FACTORS]
 
     def add_view(self, p: Tensor) -> None:
-        """Probabilities ``(B, K)`` of one of the views."""
+        """Add the probabilities ``(B, K)`` of one view."""
         self._sum, self._entropy = self._sum + p, self._entropy + entropy(p)
 
     def add_pair(self, a: Tensor, b: Tensor) -> None:
-        """Logits ``(B, K)`` of both views of a pair."""
+        """Add the logits ``(B, K)`` of both views of a pair."""
         for k, factor in enumerate(FACTORS):
             self._js[k] = self._js[k] + jensen_shannon((factor * a).softmax(-1), (factor * b).softmax(-1))
 

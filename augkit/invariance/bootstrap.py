@@ -1,10 +1,10 @@
-"""95 % intervals by a bootstrap that resamples images and, where there are several, training seeds.
+"""95 % intervals from a bootstrap that resamples images and, where there are several, training seeds.
 
 Images are the clusters: all views of an image stay together. With one seed the interval is the percentile interval.
 With few seeds a percentile interval is far too narrow (three seeds have ten distinct resamples), so the bootstrap
-gives the standard error instead: its part from seeds is multiplied by S / (S - 1) (the bias of a plug-in variance),
-and the quantile is Student's t with the degrees of freedom of Satterthwaite 1946, S - 1 for the part from seeds, and
-at most twice that in all.
+estimates a standard error instead. The variance between seeds is multiplied by S / (S - 1), which corrects the bias
+of the plug-in estimate. The quantile is that of Student's t with the degrees of freedom of Satterthwaite 1946: S - 1
+for the variance between seeds, and at most twice that in total.
 ``tests/invariance/test_bootstrap.py`` checks the coverage.
 
 Every metric is a function of means over images, so a resample is a vector of weights and a block of resamples is one
@@ -50,7 +50,7 @@ class Estimate:
         return math.isfinite(self.value)
 
     def to_dict(self) -> dict[str, float | None]:
-        """``value``, ``low`` and ``high``; None where undefined, which JSON can hold and NaN cannot."""
+        """``value``, ``low`` and ``high`` for JSON; None where undefined, because JSON has no NaN."""
         return {k: v if math.isfinite(v) else None for k, v in vars(self).items()}
 
     def __format__(self, spec: str) -> str:
@@ -64,9 +64,13 @@ UNDEFINED = Estimate(math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Replicates:
-    """A statistic: its value, and its bootstrap replicates ``(R,)``.
+    """A statistic with its bootstrap replicates.
 
-    ``images`` resamples images with the seeds as they are; ``both`` resamples seeds too.
+    Attributes:
+        value: the statistic itself.
+        images: replicates ``(R,)`` that resample images and keep the seeds.
+        both: replicates ``(R,)`` that resample images and seeds.
+        seeds: number of training seeds.
     """
 
     value: float
@@ -75,7 +79,7 @@ class Replicates:
     seeds: int
 
     def estimate(self, low: float = -math.inf, high: float = math.inf) -> Estimate:
-        """The value with its interval, clipped to ``[low, high]``."""
+        """Return the value with its 95 % interval, clipped to ``[low, high]``."""
         if not math.isfinite(self.value):
             return UNDEFINED
         if self.seeds == 1:
@@ -86,7 +90,7 @@ class Replicates:
         return Estimate(self.value, float(np.clip(bounds[0], low, high)), float(np.clip(bounds[1], low, high)))
 
     def error(self) -> tuple[float, float]:
-        """Standard error, and the degrees of freedom of Student's t that go with it (Satterthwaite 1946)."""
+        """Return the standard error and its degrees of freedom for Student's t (Satterthwaite 1946)."""
         from_images = float(self.images.var())
         if self.seeds == 1:
             return math.sqrt(from_images), math.inf
@@ -104,12 +108,12 @@ class Replicates:
 
 @dataclass(frozen=True)
 class PerSeed:
-    """A statistic of every training seed.
+    """A statistic for each training seed.
 
     Attributes:
-        values: ``(S,)``; NaN where it is undefined.
-        images: ``(R, S)``, replicates over images, the same resamples for all statistics on the same images.
-        seed: of the bootstrap.
+        values: ``(S,)``; NaN where the statistic is undefined.
+        images: ``(R, S)``, replicates over images. All statistics on the same images share the resamples.
+        seed: seed of the bootstrap.
     """
 
     values: np.ndarray
@@ -125,10 +129,14 @@ class PerSeed:
 
 
 def combine_seeds(function: Callable[..., np.ndarray], *parts: PerSeed) -> PerSeed:
-    """A statistic made of others seed by seed, so that its mean over seeds is a mean of ratios, not a ratio of means.
+    """Apply ``function`` to several statistics seed by seed, so that a mean of ratios is not a ratio of means.
+
+    Args:
+        function: maps arrays ``(...)``, one of each part, to an array of the same shape.
+        parts: statistics of the same training seeds.
 
     Raises:
-        InputError: parts of different numbers of seeds.
+        InputError: the parts have different numbers of seeds.
     """
     if len({len(part.values) for part in parts}) != 1:
         raise InputError("intervals: expected as many seeds of every part")
@@ -138,7 +146,7 @@ def combine_seeds(function: Callable[..., np.ndarray], *parts: PerSeed) -> PerSe
 
 
 def combine(function: Callable[..., np.ndarray], *parts: Replicates) -> Replicates:
-    """A statistic made of others, replicate by replicate, so that what they share cancels (paired)."""
+    """Apply ``function`` to several statistics replicate by replicate, so that shared variation cancels (paired)."""
     return Replicates(
         float(function(*(np.float64(part.value) for part in parts))),
         np.asarray(function(*(part.images for part in parts))),
@@ -152,24 +160,24 @@ def replicates(metric: str, runs: Sequence[Run], *, seed: int = 0) -> Replicates
 
     Args:
         metric: a key of `augkit.invariance.metrics.METRICS`; computed per seed, then averaged over seeds.
-        runs: per seed, statistics ``(N, F)`` per image.
-        seed: the same seed, images and runs give the same resamples, whatever the metric: results are paired.
+        runs: per seed, per-image statistics ``(N, F)`` by name.
+        seed: seed of the bootstrap. The resamples do not depend on the metric, so results with one seed are paired.
 
     Raises:
-        InputError: no runs, runs on different images, or a metric that was not measured.
+        InputError: there are no runs, the runs are on different images, or the metric was not measured.
     """
     return replicates_of([metric], runs, seed=seed)[metric]
 
 
 def replicates_of(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0) -> dict[str, Replicates]:
-    """`replicates` of several metrics, which share the resamples and most of the work."""
+    """Bootstrap several metrics as `replicates` does; they share the resamples and most of the work."""
     return {metric: found.over_seeds() for metric, found in per_seed(metrics, runs, seed=seed).items()}
 
 
 def per_seed(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0) -> dict[str, PerSeed]:
-    """Metrics of every run with their replicates over images; arguments and errors as in `replicates`.
+    """Return the metrics of every run with their replicates over images; arguments and errors as in `replicates`.
 
-    A share of something that is within its own noise is NaN.
+    A share is NaN where its denominator is within its own noise.
     """
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown:
@@ -187,7 +195,7 @@ def per_seed(metrics: Sequence[str], runs: Sequence[Run], *, seed: int = 0) -> d
 
 
 def means_per_seed(runs: Sequence[Run], needs: Iterable[str], *, seed: int = 0) -> Iterator[tuple[Means, Means]]:
-    """Of every run the means of its statistics over images ``(F,)``, and over resampled images ``(R, F)``."""
+    """Yield, for every run, the means of its statistics over images ``(F,)`` and over resampled images ``(R, F)``."""
     if not runs or len({_length(run) for run in runs}) != 1:
         raise InputError("intervals: expected at least one run, all on the same images")
     for run in runs:
@@ -199,7 +207,7 @@ def _is_noise(value: Tensor, drawn: Tensor) -> bool:
 
 
 def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
-    """Bootstrap the mean of one column ``(N,)`` per training seed; paired with all that `replicates` gives."""
+    """Bootstrap the mean of one column ``(N,)`` per training seed, with the same resamples as `replicates`."""
     if not columns or len({len(column) for column in columns}) != 1:
         raise InputError("intervals: expected at least one run, all on the same images")
     joined = torch.stack([column.double() for column in columns], dim=1)
@@ -207,15 +215,15 @@ def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
 
 
 def mean_estimates(columns: Tensor, *, low: float = 0.0, high: float = math.inf, seed: int = 0) -> list[Estimate]:
-    """The mean of each of ``columns`` ``(N, F)`` over images, with its interval clipped to ``[low, high]``."""
+    """Return the mean over images of each of the F ``columns`` ``(N, F)``; intervals are clipped to ``[low, high]``."""
     whole, resampled = means_with_replicates(columns, seed)
     return [percentile_interval(value, column, low, high) for value, column in zip(whole, resampled.T, strict=True)]
 
 
 def means_with_replicates(values: Tensor, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Means over images of ``values`` ``(N, F)``, and their bootstrap replicates; ``(F,)`` and ``(R, F)``, float64.
+    """Return the means over images of ``values`` ``(N, F)`` and their bootstrap replicates: ``(F,)`` and ``(R, F)``.
 
-    The resamples of images are the same for as many images and the same seed.
+    Both are float64. Calls with the same seed and the same number of images use the same resamples.
     """
     values = values.double().cpu()
     return values.mean(0).numpy(), resampled_means(values, seed).numpy()
@@ -224,7 +232,7 @@ def means_with_replicates(values: Tensor, seed: int = 0) -> tuple[np.ndarray, np
 def percentile_interval(
     value: float | np.ndarray, replicates: np.ndarray, low: float = -math.inf, high: float = math.inf
 ) -> Estimate:
-    """The 95 % percentile interval of a statistic with replicates ``(R,)``, clipped to ``[low, high]``."""
+    """Return ``value`` with the 95 % percentile interval of its replicates ``(R,)``, clipped to ``[low, high]``."""
     return Replicates(float(value), replicates, replicates, seeds=1).estimate(low, high)
 
 
@@ -243,7 +251,7 @@ def resampled_means(values: Tensor, seed: int = 0) -> Tensor:
 
 
 def _means(run: Run, needs: set[str], seed: int) -> tuple[Means, Means]:
-    """Means of the statistics that are needed, over all images ``(F,)`` and per resample ``(R, F)``."""
+    """Return the means of the statistics in ``needs``, over all images ``(F,)`` and per resample ``(R, F)``."""
     shares = {"shares"} & needs if PREDICTIONS in run else set()
     plain = sorted(needs - shares)
     missing = [name for name in plain if name not in run]
@@ -279,14 +287,14 @@ def _shares(predictions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _resamples(images: int, seed: int) -> Iterator[Tensor]:
-    """How often each image is drawn in each resample, ``(block, images)`` uint8, block by block."""
+    """Yield the number of times each resample draws each image, ``(block, images)`` uint8, block by block."""
     step = _block(images)
     for start in range(0, REPLICATES, step):
         yield _counts(seed, images, start, min(start + step, REPLICATES))
 
 
 def _block(images: int) -> int:
-    """Resamples in one block."""
+    """Number of resamples in one block."""
     return min(REPLICATES, max(1, CHUNK // images))
 
 
@@ -295,7 +303,7 @@ def _counts(seed: int, images: int, start: int, stop: int) -> Tensor:
     rng = np.random.default_rng([seed, images, start])
     out = np.empty((stop - start, images), dtype=np.uint8)
     for row in out:
-        # Drawn with replacement, and counted: a multinomial draw that costs ten times less than numpy's own.
+        # Counting draws with replacement gives a multinomial draw at a tenth of the cost of numpy's own.
         row[:] = np.bincount(rng.integers(0, images, images, dtype=np.int32), minlength=images)
     return torch.from_numpy(out)
 

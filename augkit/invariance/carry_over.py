@@ -1,9 +1,9 @@
-"""How much of the invariance that networks gain on typical images arrives on other images.
+"""How much of the invariance that networks gain on typical images carries over to other images.
 
-Every network is a point: the logarithm of its variability on typical images, and that on others. The slope of the line
-through them is how much arrives: 1 is all of it, 0 is nothing, and negative is harm. Unlike a difference of shares
-(`augkit.invariance.transfer`) it does not depend on where one starts, and it uses every network of a run or study:
-controls, treated, and all strengths between.
+Every network is a point: x is the logarithm of its variability on typical images, y that on atypical images. The
+slope of the line through the points is the share that carries over: 1 is all, 0 is none, and a negative slope is
+harm. Unlike a difference of shares (`augkit.invariance.transfer`) the slope does not depend on the starting point, and
+it uses every network of a study: controls, treated networks, and all strengths between.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FEWEST = 5  # networks
 
 @dataclass(frozen=True)
 class CarryOver:
-    """The share of a variability's change that arrives on other images, with the points of the fit.
+    """The share of a change in variability that carries over to other images, with the points of the fit.
 
     Attributes:
-        slope: with its 95 % interval; undefined where ``reason`` says why.
-        intercept: of the line, so that it can be drawn.
-        typical, atypical: variability of every network.
-        names: of the networks.
-        reason: in words, empty where the slope is defined.
+        slope: slope of the line, with its 95 % interval; undefined where ``reason`` is not empty.
+        intercept: intercept of the line, for figures.
+        typical, atypical: variability of every network on typical and on atypical images.
+        names: names of the networks.
+        reason: why the slope is undefined; empty where it is defined.
     """
 
     slope: Estimate
@@ -43,7 +43,7 @@ class CarryOver:
     reason: str = ""
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Slope, intercept, points and reason for JSON."""
         line = {"slope": self.slope.to_dict(), "intercept": self.intercept if self.slope.defined else None}
         points = [
             {"name": name, "typical": _finite(x), "atypical": _finite(y)}
@@ -60,24 +60,26 @@ def carry_over(
     metric: str = DEFAULT,
     seed: int = 0,
 ) -> CarryOver:
-    """The slope of log variability on atypical images over that on typical ones, over networks.
+    """Fit a line to the log variability of networks on atypical images against that on typical images.
 
-    Least squares; its error joins the scatter of the networks around the line, with Student's t on two degrees of
-    freedom less than networks, and the error from the images, by a bootstrap over images that all networks share.
+    The fit is by least squares. Its error combines the scatter of the networks around the line (Student's t, with two
+    degrees of freedom fewer than there are networks) and the sampling of images (a bootstrap whose resamples all
+    networks share).
 
     Args:
-        typical, atypical: one report of each network, in one order; all typical reports on the same images, and all
-            atypical ones.
-        names: of the networks; numbers when left out.
+        typical, atypical: one report per network, in the same order. All typical reports are on the same images, and
+            so are all atypical ones.
+        names: names of the networks; numbers when left out.
         metric: a variability that every report holds.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
-        An undefined slope, with its reason, for fewer than five networks whose variability is known on both sets, for
-        networks that all vary alike, and where they say too little about the atypical images.
+        The slope with the points of the fit. It is undefined, with a reason, for fewer than five networks whose
+        variability is known on both sets, for networks that all vary alike, and for networks whose answers depend
+        too little on the atypical images.
 
     Raises:
-        InputError: the reports do not belong together.
+        InputError: the reports are not on the same images under the same protocol, or their numbers differ.
     """
     names = list(names) or [str(k) for k in range(len(typical))]
     if not len(typical) == len(atypical) == len(names):
@@ -101,7 +103,7 @@ def carry_over_of(
     precision: str = "float32",
     seed: int = 0,
 ) -> CarryOver:
-    """`carry_over` of statistics per image, one run of each network, measured in one precision."""
+    """Do as `carry_over` from per-image statistics, one run per network, all measured in one precision."""
     names = list(names)
     if len(names) < FEWEST:
         return _undefined(names, [math.nan] * len(names), [math.nan] * len(names), _too_few(len(names)))
@@ -125,7 +127,7 @@ def carry_over_of(
 
 
 def fit_line(x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
-    """Slope and intercept by least squares along the last axis; NaN where all ``x`` are one."""
+    """Return slope and intercept by least squares along the last axis; NaN where all ``x`` are equal."""
     dx = x - x.mean(-1, keepdims=True)
     energy = (dx**2).sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -275,5 +275,5 @@ def test_certificates_of_wrapped_and_lazy_networks() -> None:
     whole = augkit.certify(nn.DataParallel(net()), 16)
     assert (whole.verdict, whole.layer) == ("none", "0")
     lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(10))
-    with pytest.raises(InputError, match="layers that are yet to be made; run it on one image first"):
+    with pytest.raises(InputError, match="lazy layers; run it on one image first"):
         augkit.certify(copy.deepcopy(lazy), 16)

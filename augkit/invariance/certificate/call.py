@@ -1,4 +1,4 @@
-"""A call of a layer as its rule sees it."""
+"""The call of a layer that a rule judges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MISSING: Any = object()
 
 @dataclass(frozen=True)
 class Call:
-    """Arguments, in which every tensor is an `Operand`, and the result for the images at hand.
+    """The arguments of a layer, with an `Operand` for every tensor, and its result for the traced images.
 
     Attributes:
         order: number of the step in the trace.
@@ -28,10 +28,10 @@ class Call:
     result: Any = None
 
     def get(self, position: int, name: str, default: Any = MISSING) -> Any:
-        """An argument by position or name.
+        """Return an argument by position or name.
 
         Raises:
-            Broken: it is not given and has no default.
+            Broken: the argument is not given and has no default.
         """
         if len(self.args) > position:
             return self.args[position]
@@ -42,7 +42,7 @@ class Call:
         return default
 
     def rest(self, position: int, *names: str) -> Any:
-        """Trailing numbers, given one by one or as one tuple: ``x.permute(0, 2, 1)`` or ``x.permute((0, 2, 1))``."""
+        """Return trailing numbers, given separately or as a tuple: ``x.permute(0, 2, 1)``, ``x.permute((0, 2, 1))``."""
         for name in names:
             if name in self.kwargs:
                 return self.kwargs[name]
@@ -51,17 +51,17 @@ class Call:
 
     @property
     def x(self) -> Operand:
-        """The first tensor."""
+        """The first argument, which must be a tensor."""
         found = self.get(0, "input")
         if not isinstance(found, Operand):
-            raise unseen("its first argument is no tensor")
+            raise unseen("its first argument is not a tensor")
         return found
 
     @property
     def out(self) -> Tensor:
-        """The result, where it is one tensor."""
+        """The result, which must be one tensor."""
         if not isinstance(self.result, Tensor):
-            raise unseen("its result is no tensor")
+            raise unseen("its result is not a tensor")
         return self.result
 
     def operands(self) -> Iterator[Operand]:
@@ -78,7 +78,7 @@ class Call:
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """An int or a pair, as layers take it."""
+    """Return an int or a pair, both of which layers accept, as a pair."""
     if isinstance(value, int):
         return value, value
     values = tuple(value)

@@ -1,9 +1,9 @@
-"""Is a network exactly invariant to shifts on the torus, and if not, where does it begin?
+"""Certifies that a network is exactly invariant to shifts on the torus, or names the first layer that is not.
 
-Two answers must agree. The *structure*: a trace of the network, layer by layer (`trace_states`), in which each layer
-keeps integer or fractional shifts by proof or ends them. The *logits*: how much they move, in float64, for random
-images and shifts. A network is certified only where the structure says yes and the logits do not move. One that is
-broken in structure is not certified even if its logits happen to stand still, such as those of a constant network.
+Two checks must agree. The *structure* is a trace of the network, layer by layer (`trace_states`): each layer provably
+commutes with integer or fractional shifts, or it ends the guarantee. The *logits* are computed in float64 for random
+images and shifts. A network is certified only if every layer passes and the logits do not change. A network that fails
+in structure is not certified even if its logits do not change, as those of a constant network.
 
 Exactly invariant networks: Chaman & Dokmanic 2021, https://arxiv.org/abs/2011.14214 (integer shifts); Michaeli et
 al. 2023, https://arxiv.org/abs/2303.08085 (fractional ones).
@@ -30,7 +30,7 @@ from augkit.invariance.certificate.trace import Step, Trace, trace_states
 Verdict = Literal["integer", "fractional", "none", "refused"]
 
 # Every residue of small strides, along each axis and along both, and distances beyond the strides: a short shift may
-# change the phases of polyphase samplings alone, and move no coarse map. The first few show most.
+# change only the phases of polyphase samplings and move no coarse map. The first few shifts detect most faults.
 INTEGER_SHIFTS = ((1, 0), (5, 7), (13, -11), (0, 1), (1, 1), (2, -1), (-3, 2), (-26, 22))
 FRACTIONAL_SHIFTS = ((0.5, 0.5), (1 / 3, -2 / 3), (-0.25, 1.7), (0.5, 0.0), (0.0, 0.5))
 FEW = 3  # shifts of each kind that show how far the logits of a broken network move
@@ -40,13 +40,13 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 @dataclass(frozen=True)
 class LogitCheck:
-    """How much the logits move under circular shifts, in float64.
+    """Changes of the logits under circular shifts, in float64.
 
     Attributes:
         integer, fractional: the largest absolute change of a logit over all images and shifts of each kind.
         scale: the largest absolute logit of the unshifted images.
         tolerance: change over scale up to which logits count as unmoved.
-        shifts: number of shifts, fewer where the structure says no.
+        shifts: number of shifts; fewer are tried where the structure already fails.
         images: number of random images, standard normal, drawn from ``seed``.
         calibrated: whether batch norm took its statistics from these images, or kept those it came with.
     """
@@ -73,18 +73,18 @@ class LogitCheck:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is known about a network in evaluation mode, at one input size, on the torus.
+    """The verdict on a network in evaluation mode, at one input size, on the torus.
 
     Attributes:
-        verdict: ``integer``: exactly invariant to integer circular shifts; ``fractional``: to fractional ones too;
-            ``none``: to neither; ``refused``: it cannot be judged.
-        layer, type: qualified name and class of the first layer that ends the guarantee (for ``integer``: that of
-            fractional shifts); None where none does.
-        reason: why, in one sentence.
-        mend: what would mend it; None where nothing is known to.
+        verdict: ``integer``: exactly invariant to integer circular shifts; ``fractional``: to fractional shifts too;
+            ``none``: to neither; ``refused``: the network cannot be judged.
+        layer, type: qualified name and class of the first layer that ends the guarantee (for ``integer``, the
+            guarantee of fractional shifts); None where no layer ends it.
+        reason: why the guarantee ends, or why it holds, in one sentence.
+        mend: a change of the layer that would restore the guarantee; None where none is known.
         input_size: ``(H, W)``.
         walk: the layers in the order of execution.
-        check: the confirmation on logits.
+        check: the check on logits.
     """
 
     verdict: Verdict
@@ -131,23 +131,27 @@ def certify(
     calibrate: bool = False,
     seed: int = 0,
 ) -> Certificate:
-    """Whether a network's logits are exactly invariant to circular shifts, and the first layer that ends it.
+    """Decide whether the logits of a network are exactly invariant to circular shifts.
 
     The network is copied and judged in evaluation mode; it is not changed.
 
     Args:
         model: maps images ``(B, C, H, W)`` to logits ``(B, K)``.
-        input_size: side of the input in pixels, or ``(H, W)``; strides and maps of odd sides depend on it.
-        in_channels: C; read off the first convolution where None.
-        images: random images of the check on logits, at least 2.
+        input_size: side of the input in pixels, or ``(H, W)``. The verdict can depend on it, through strides that do
+            not divide a map and through maps of odd size.
+        in_channels: C; taken from the first convolution when None.
+        images: number of random images for the check on logits, at least 2.
         tolerance: largest change of a logit, relative to the largest logit, that counts as rounding in float64.
-        calibrate: give batch norm the statistics of the random images (for untrained networks); otherwise it keeps
-            those it has.
-        seed: of the random images.
+        calibrate: set the statistics of batch norm from the random images (for untrained networks); otherwise batch
+            norm keeps its own.
+        seed: seed of the random images.
+
+    Returns:
+        The verdict, with the first layer that ends the guarantee, a reason, and the check on logits.
 
     Raises:
-        InputTypeError: no `torch.nn.Module`.
-        InputError: a size that the network cannot take, an output that is not ``(B, K)``, an unknown C.
+        InputTypeError: the model is not a `torch.nn.Module`.
+        InputError: the network does not accept the input size, its output is not ``(B, K)``, or C is unknown.
 
     >>> from torch import nn
     >>> net = nn.Sequential(
@@ -186,7 +190,7 @@ def _checked(
         found = (getattr(module, "in_channels", None) for module in model.modules())
         in_channels = next((number for number in found if isinstance(number, int)), None)
     if not in_channels and is_lazy(model):
-        raise InputError("in_channels: the network has layers that are yet to be made; run it on one image first")
+        raise InputError("in_channels: the network has lazy layers; run it on one image first")
     if in_channels is None:
         raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
     if in_channels < 1:
@@ -227,7 +231,7 @@ def _logits(network: nn.Module, batch: Tensor, classes: int | None = None) -> Te
 
 
 def _moved(network: nn.Module, batch: Tensor, logits: Tensor, shifts: tuple[tuple[float, float], ...]) -> float:
-    """The largest change of a logit; each image of a batch takes another of the shifts."""
+    """Return the largest change of a logit over the shifts; the images of a batch take different shifts."""
     largest = 0.0
     for k in range(len(shifts)):
         own = [shifts[(k + n) % len(shifts)] for n in range(len(batch))]
@@ -241,7 +245,7 @@ def _moved(network: nn.Module, batch: Tensor, logits: Tensor, shifts: tuple[tupl
 
 
 def _agreeing(traced: Trace, logits: Tensor, tolerance: float) -> Trace:
-    """The trace, unless it gives other logits than the network; then a refusal."""
+    """Return the trace, or a refusal where its logits differ from those of the network."""
     if isinstance(traced.state, Lost):
         return traced
     output = traced.output
@@ -270,16 +274,20 @@ def _verdict(traced: Trace, check: LogitCheck, size: tuple[int, int]) -> Certifi
 
 def _structural(state: State) -> tuple[Verdict, Limitation]:
     if not isinstance(state, Equivariant):
-        return "refused", Limitation("its output is a choice of a grid, not logits", refused=True)
+        return "refused", Limitation("its output is the phase of a polyphase sampling, not logits", refused=True)
     if state.moves:
-        return "none", Limitation("its output still has places, which move with the image", "global average pooling")
+        return "none", Limitation(
+            "its output still has spatial positions, which move with the image", "global average pooling"
+        )
     if state.level == Level.FRACTIONAL:
-        return "fractional", Limitation("every layer commutes with fractional shifts, and the head forgets the place")
-    return "integer", state.limit or Limitation("a layer keeps integer shifts alone")
+        return "fractional", Limitation(
+            "every layer commutes with fractional shifts, and the head does not depend on the place"
+        )
+    return "integer", state.limit or Limitation("a layer commutes with integer shifts only")
 
 
 def _divisible(traced: Trace, size: tuple[int, int]) -> str:
-    """The input sizes at which every polyphase sampling divides its map: multiples of all their strides together."""
+    """Advise an input size at which every polyphase sampling divides its map: a multiple of the product of strides."""
     factor, side = 1, size[0]
     for step in traced.steps:
         if step.type.endswith("PolyphaseSampling") and step.size is not None and step.size[0] < side:

@@ -1,5 +1,5 @@
 """Rules for functions and tensor methods, by name; one row covers ``torch.f``, ``torch.nn.functional.f``,
-``operator.f`` and ``Tensor.f``. What is not here cannot be judged.
+``operator.f`` and ``Tensor.f``. A function without a rule cannot be judged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from augkit.invariance.certificate.state import Equivariant, Operand, breaks, co
 
 Rule = Callable[[Call], Any]
 
-# Read off the shape alone: their plain results do not depend on the content.
+# Functions that use only the shape: their plain results do not depend on the content.
 SHAPE_METHODS = {"size", "dim", "ndimension", "numel", "nelement", "is_contiguous", "is_floating_point", "stride"}
 SHAPE_METHODS |= {"get_device", "element_size", "is_complex", "type"}
 
@@ -42,7 +42,7 @@ def added(call: Call) -> Equivariant:
 
 
 def multiplied(call: Call) -> Equivariant:
-    """Products: linear in the one factor that moves, nonlinear in two."""
+    """Products: linear where one factor moves, nonlinear where two do."""
     state = _elementwise(call)
     return state if sum(o.state.moves for o in call.operands()) < 2 else nonlinear(state, "a product of maps")
 
@@ -55,7 +55,7 @@ def quotient(call: Call) -> Equivariant:
 
 
 def pointwise(call: Call) -> Equivariant:
-    """A nonlinear function of each place, of one or more tensors."""
+    """A nonlinear function of one or more tensors, applied to each place."""
     return nonlinear(_elementwise(call))
 
 
@@ -74,7 +74,7 @@ def prelu(call: Call) -> Equivariant:
 
 
 def same(call: Call) -> Equivariant:
-    """What changes no value, unless a cast rounds it."""
+    """Functions that change no value, except by the rounding of a cast."""
     kept = not isinstance(call.result, Tensor) or call.result.dtype in (torch.float32, torch.float64)
     return call.x.state if kept else nonlinear(call.x.state, "rounding")
 
@@ -123,7 +123,7 @@ def reduced(call: Call, linear: bool) -> Equivariant:
     x = call.x
     dims = call.get(1, "dim", call.kwargs.get("axis"))
     if dims is None or dims == ():
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     named = {x.dim(d) for d in ([dims] if isinstance(dims, int) else dims)}
     keepdim = call.get(2, "keepdim", False)
     state = x.state if linear else nonlinear(x.state, "an extremum or a deviation")
@@ -136,9 +136,9 @@ def extremum(call: Call) -> Any:
     if isinstance(second, Operand):
         return pointwise(call)
     if second is None:
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     if not isinstance(second, int) or call.x.state.at(call.x.dim(second)):
-        raise unseen("gives the place of an extremum", "amax over the places, which gives its value alone")
+        raise unseen("gives the place of an extremum", "amax over the places, which gives only its value")
     return (reduced(call, linear=False),) * 2
 
 
@@ -147,7 +147,7 @@ def deviation(call: Call) -> Equivariant:
     x = call.x
     dims = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
     if dims is None or isinstance(dims, bool):
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     named = {x.dim(d) for d in ([dims] if isinstance(dims, int) else dims)}
     state = nonlinear(x.state, "a deviation")
     return window_rules.without(Operand(x.value, state), named, call.out.ndim == x.value.ndim)
@@ -178,7 +178,7 @@ def linear(call: Call) -> Equivariant:
 
 
 def _no_higher(state: Equivariant, weights: list[Operand]) -> Equivariant:
-    """The state where the weights are invariant to fewer shifts than the map follows, as computed ones may be."""
+    """Lower the state to that of the weights, since computed weights may be invariant to fewer shifts than the map."""
     if any(o.state.moves for o in weights):
         raise unseen("its weights are computed from a map")
     vector = combined(Operand(torch.empty(()), o.state) for o in weights)
@@ -216,7 +216,7 @@ def shuffled(call: Call) -> Equivariant:
 def batch_norm(call: Call) -> Equivariant:
     """`torch.nn.functional.batch_norm` with statistics that were learned."""
     if call.get(5, "training", False) or call.get(1, "running_mean", None) is None:
-        raise unseen("uses statistics of the batch in evaluation mode: images are not judged alone")
+        raise unseen("uses statistics of the batch in evaluation mode, so the answer to an image depends on the others")
     if call.x.state.at(1):
         raise breaks("gives each place of a map a weight of its own")
     return call.x.state

@@ -1,4 +1,4 @@
-"""Rules for modules, by class. A subclass or a module with hooks has a forward of its own and is traced instead."""
+"""Rules for modules, by class. A subclass or a module with hooks may compute something else, so it is traced."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def transposed_convolution(module: nn.ConvTranspose2d, call: Call) -> Equivarian
 def batch_norm(module: nn.BatchNorm2d, call: Call) -> Equivariant:
     """Batch norm: in evaluation mode a factor and a term per channel."""
     if module.running_mean is None:
-        raise unseen("uses statistics of the batch in evaluation mode: images are not judged alone")
+        raise unseen("uses statistics of the batch in evaluation mode, so the answer to an image depends on the others")
     if call.x.state.at(1):
         raise breaks("gives each place of a map a weight of its own")
     return call.x.state
@@ -159,7 +159,7 @@ def polyphase(module: Any, call: Call) -> Any:
 
 
 def _check_choice(module: Any, x: Operand) -> None:
-    """Refuse where rounding decides, as behind a norm that makes all places alike: equal scores, unequal grids."""
+    """Refuse grids that differ but have equal scores, as after a norm that makes all places alike: rounding decides."""
     from augkit.architectures.polyphase import component_norms, polyphase
 
     maps, s = x.value, module.stride
@@ -187,14 +187,14 @@ def _check_grid(x: Operand, stride: int) -> None:
     if H % stride or W % stride:
         raise Broken(
             Limitation(
-                f"a {H} x {W} map does not divide into grids of stride {stride}, so that no grid closes on the torus",
+                f"a {H} x {W} map does not divide into grids of stride {stride}, so no grid is periodic on the torus",
                 needs_divisible=True,
             )
         )
 
 
 def polyphase_upsampling(module: Any, call: Call) -> Equivariant:
-    """The adjoint of polyphase sampling: back on the grid that the phase names."""
+    """The adjoint of polyphase sampling: it puts a map back on the grid of the phase."""
     x, phase = call.x, call.get(1, "phase")
     if not isinstance(phase, Operand) or not isinstance(phase.state, Phase):
         raise breaks("puts a map on a grid that does not move with it", "the phase of its sampling")
@@ -211,7 +211,7 @@ def ideal_lowpass(module: Any, call: Call) -> Equivariant:
 
 
 def ideal_downsample(module: Any, call: Call) -> Equivariant:
-    """`AliasFreeDownsample2d`: the same periodic function on fewer pixels, which moves by as many less."""
+    """`AliasFreeDownsample2d`: the same periodic function on a coarser grid, so that a shift is fewer pixels."""
     state, shape = _unpadded(call.x), call.out.shape
     axes = [
         None if a is None else Axis(a.dim, shape[a.dim], a.unit * Fraction(shape[a.dim], a.period)) for a in state.axes
@@ -220,10 +220,10 @@ def ideal_downsample(module: Any, call: Call) -> Equivariant:
 
 
 def alias_free_activation(module: Any, call: Call) -> Equivariant:
-    """`AliasFreeActivation`: polynomials commute with every shift, others with those of the finer grid."""
+    """`AliasFreeActivation`: polynomials commute with every shift, other functions with shifts of the finer grid."""
     state = _unpadded(call.x)
     if module.form != "polynomial" and state.moves:
-        why = f"{module.form} makes harmonics without end, of which the finer grid removes the largest alone"
+        why = f"{module.form} makes infinitely many harmonics, and the finer grid removes only the largest"
         fine = [None if a is None else replace(a, unit=a.unit * module.factor) for a in state.axes]
         low = replace(state, axes=(fine[0], fine[1])).lowered(why, "form='polynomial'")
         state = replace(low, axes=state.axes)
@@ -239,7 +239,7 @@ def _unpadded(x: Operand) -> Equivariant:
     if any(axis is not None and axis.dim not in (2, 3) for axis in x.state.axes):
         raise unseen("works along a dimension of channels or images that holds places")
     if x.bordered():
-        raise breaks("filters a padded map, which is no torus", "filter the map itself")
+        raise breaks("filters a padded map, which is not a torus", "filter the map itself")
     return x.state
 
 
@@ -274,7 +274,7 @@ MODULES: dict[type[nn.Module], ModuleRule] = {
     nn.ChannelShuffle: unsubclassed(function_rules.same),
 }
 
-# By name, so that a layer is known only where its module is loaded.
+# By name, so that this file does not import the modules of the layers.
 OWN = "augkit.architectures."
 AUGKIT: dict[str, ModuleRule] = {
     OWN + "downsampling.BlurPool2d": blur_pool,
@@ -295,6 +295,6 @@ def hooked(module: nn.Module) -> bool:
 
 
 def module_rule(module: nn.Module) -> ModuleRule | None:
-    """The rule for a module; None where it has none, or is not what its class says."""
+    """Return the rule for a module; None where its class has none, or where hooks or a subclass may change it."""
     kind = type(module)
     return None if hooked(module) else MODULES.get(kind) or AUGKIT.get(f"{kind.__module__}.{kind.__qualname__}")

@@ -1,4 +1,4 @@
-"""What reshaping, permuting, slicing and joining do to the axes of a map: values stay, places move in memory."""
+"""Rules for reshaping, permuting, slicing and joining: values stay the same, their positions in memory change."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
 
 
 def permuted(x: Operand, permute: Callable[[torch.Tensor], torch.Tensor]) -> Equivariant:
-    """A permutation of dimensions, read off a tensor whose sizes all differ."""
+    """A permutation of dimensions, found by applying it to a tensor whose sizes all differ."""
     probe = torch.empty(tuple(range(2, 2 + x.value.ndim)), device="meta")
     order = [size - 2 for size in permute(probe).shape]
     if order[0] != 0:
@@ -111,7 +111,7 @@ def _sliced(x: Operand, dim: int, item: slice, windows: dict[int, Window]) -> No
         return
     if dim == 0:
         raise unseen("picks images of the batch")
-    # What is left out at the ends is what a window that reaches as far leaves out.
+    # A slice drops as many pixels at the ends as a window of that reach does.
     windows[dim] = Window(kernel=size - max(stop - start, 1) + 1, stride=step)
 
 
@@ -152,7 +152,7 @@ def divided(x: Operand, dim: int, what: str) -> Equivariant:
 
 
 def expanded(x: Operand, shape: tuple[int, ...]) -> Equivariant:
-    """Broadcasting to a larger shape; what moves must keep its dimensions."""
+    """Broadcasting to a larger shape; a map that moves must keep its dimensions."""
     shift = len(shape) - x.value.ndim
     if shift and x.state.moves:
         raise unseen("adds dimensions before the batch")

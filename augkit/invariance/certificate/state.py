@@ -1,12 +1,12 @@
-"""What a trace knows about a value: which shifts of the input it follows, and on which grid.
+"""The state of a traced value: which shifts of the input it follows, and on which grid.
 
-On a torus a map follows the input when a shift of the input by ``g`` pixels shifts the map, and nothing else. How
-far is written per axis as ``unit * t``, where ``t`` is what the *frame* moved by: the input itself, or the grid
-that a polyphase sampling chose. Two maps can be added only if they move alike: same frame, same unit.
+On a torus a map follows the input when a shift of the input by ``g`` pixels only shifts the map. The map shifts by
+``unit * t`` pixels along each axis, where ``t`` is the shift of its *frame*: the input itself, or the grid that a
+polyphase sampling chose. Two maps can be added only if they move alike: same frame, same unit.
 
 - ``FRACTIONAL``: for every real ``g`` (`augkit.fourier_shift`); units may be fractions, as after ideal downsampling.
-- ``INTEGER``: for integer ``g`` alone. The map itself may still move by fractions of its pixels.
-- A value without axes does not move at all: it is invariant.
+- ``INTEGER``: for integer ``g`` only. The map itself may still move by fractions of its pixels.
+- A value without axes does not move: it is invariant.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 
 class Level(IntEnum):
-    """The shifts that a value follows; the larger contains the smaller."""
+    """The shifts that a value follows; ``FRACTIONAL`` includes ``INTEGER``."""
 
     INTEGER = 1
     FRACTIONAL = 2
@@ -29,7 +29,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Limitation:
-    """Why a guarantee ends at a layer, and what would mend it; ``refused`` where the layer cannot be judged."""
+    """Why a guarantee ends at a layer, and how to restore it; ``refused`` where the layer cannot be judged."""
 
     why: str
     mend: str | None = None
@@ -49,12 +49,12 @@ class Broken(Exception):  # noqa: N818 (a rule's verdict, caught by the trace)
 
 
 def breaks(why: str, mend: str | None = None) -> Broken:
-    """The layer provably treats places differently."""
+    """Return the exception for a layer that provably treats places differently."""
     return Broken(Limitation(why, mend))
 
 
 def unseen(why: str, mend: str | None = None) -> Broken:
-    """The layer cannot be judged."""
+    """Return the exception for a layer that cannot be judged."""
     return Broken(Limitation(why, mend, refused=True))
 
 
@@ -65,7 +65,7 @@ class Axis:
     Attributes:
         dim: dimension of the tensor; two axes share one where a map was flattened to a sequence of places.
         period: pixels after which the torus repeats. A circularly padded map is longer than its period.
-        unit: pixels by which it moves when the frame moves by one.
+        unit: pixels by which the value moves along the axis when the frame moves by one.
     """
 
     dim: int
@@ -78,7 +78,7 @@ class Equivariant:
     """A value that follows the shifts of ``level`` along its axes ``(y, x)`` and is invariant without them.
 
     Attributes:
-        frame: what it moves with: ``()`` for the input, else the polyphase choices made so far.
+        frame: the grid that it moves with: ``()`` for the input, else the polyphase choices made so far.
         clean: no content at the Nyquist frequency of an even side, whose energy a fractional shift changes.
         limit: the layer that lowered the level to ``INTEGER``.
     """
@@ -98,13 +98,13 @@ class Equivariant:
         return [axis for axis in self.axes if axis is not None and axis.dim == dim]
 
     def with_axes(self, axes: Sequence[Axis | None]) -> Equivariant:
-        """The same on other axes. One of period 1 cannot move; without axes there is no frame."""
+        """Return this state with other axes. An axis of period 1 cannot move; without axes there is no frame."""
         y, x = (None if axis is None or axis.period == 1 else axis for axis in axes)
         still = y is None and x is None
         return replace(self, axes=(y, x), frame=() if still else self.frame, clean=still or self.clean)
 
     def lowered(self, why: str, mend: str | None = None) -> Equivariant:
-        """The same behind what commutes with shifts by whole pixels of the map alone."""
+        """Return the state after a layer that commutes only with shifts by whole pixels of the map."""
         if not self.moves:
             return self
         for axis in self.axes:
@@ -119,7 +119,7 @@ FIXED = Equivariant(Level.FRACTIONAL)  # parameters and constants; compared by i
 
 @dataclass(frozen=True)
 class Phase:
-    """The choice that a polyphase sampling made, on which grid it was made, and who made it."""
+    """The choice of a polyphase sampling, with the grid on which it was made and the step that made it."""
 
     source: tuple[Any, ...]
     token: int
@@ -137,7 +137,7 @@ State = Equivariant | Phase | Lost
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """A tensor that a layer takes: its value for one batch of images, and its state."""
+    """A tensor argument of a layer: its value for one batch of images, and its state."""
 
     value: Tensor
     state: Equivariant
@@ -161,7 +161,7 @@ def _area(state: Equivariant) -> int:
 
 
 def combined(operands: Iterable[Operand], ndim: int | None = None) -> Equivariant:
-    """The state of a linear, elementwise combination with broadcasting. All that move must move alike."""
+    """Return the state of a linear, elementwise combination with broadcasting. Moving operands must move alike."""
     operands = list(operands)
     ndim = max((o.value.ndim for o in operands), default=0) if ndim is None else ndim
     if operands and all(o.state is FIXED for o in operands):
@@ -197,7 +197,7 @@ def _agreed(axes: set[Axis | None]) -> Axis | None:
 
 
 def _check_still(operand: Operand, dims: set[int], ndim: int) -> None:
-    """What does not move may be combined with a map only if it is the same at every place."""
+    """Check that a value that does not move is the same at every place, so that it can be combined with a map."""
     own = {axis.dim + ndim - operand.value.ndim for axis in operand.state.axes if axis is not None}
     for dim in dims - own:
         mine = dim - (ndim - operand.value.ndim)
@@ -213,8 +213,8 @@ FINER_GRID = "AliasFreeActivation, which works on a finer grid and filters"
 
 
 def nonlinear(state: Equivariant, what: str = "a pointwise nonlinearity", mend: str = FINER_GRID) -> Equivariant:
-    """The state behind a nonlinear function of each place."""
-    why = f"{what} makes frequencies that the grid cannot hold, so fractional shifts no longer commute with it"
+    """Return the state after a nonlinear function of each place."""
+    why = f"{what} makes frequencies that the grid cannot represent, so fractional shifts no longer commute with it"
     return state.lowered(why, mend)
 
 
@@ -229,12 +229,13 @@ class Window:
 
 
 def slid(x: Operand, windows: dict[int, Window], border: str, mend_stride: str) -> Equivariant:
-    """The state behind windows that slide along dimensions; all faults of the layer are named at once.
+    """Return the state after windows that slide along dimensions. One reason lists all faults of the layer.
 
     Args:
-        windows: one per dimension.
-        border: how ``pad`` is filled; only ``circular`` knows no border.
-        mend_stride: what to put in the place of a stride.
+        x: the map.
+        windows: the window of each dimension.
+        border: padding mode of ``pad``; only ``circular`` has no border.
+        mend_stride: advice for a layer with a stride.
     """
     faults: dict[str, str] = {}
     axes: list[Axis | None] = []

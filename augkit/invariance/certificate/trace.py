@@ -1,8 +1,8 @@
-"""Traces of networks: `torch.fx` runs through the layers, and a rule per layer says which shifts its output follows.
+"""Traces networks with `torch.fx`; a rule per layer decides which shifts its output follows.
 
-The trace carries values: a proxy knows the tensor that it stands for and its state, so that shapes are plain
-numbers, and the traced logits can be compared with those of the network. Nothing is guessed: what has no rule, and
-what depends on the content of a tensor in Python, cannot be judged.
+Every proxy carries the tensor that it stands for and its state, so that shapes are plain numbers and the traced
+logits can be compared with those of the network. A layer without a rule cannot be judged, nor can Python code that
+depends on the content of a tensor.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Step:
     Attributes:
         layer: qualified name of the module, or of the function within its module.
         type: class of the module, or ``function NAME``.
-        size: ``(H, W)`` of its map; None where it has none.
+        size: ``(H, W)`` of its output map; None where the output is not a map.
         stride: pixels of the input per pixel of the map ``(y, x)``.
         state: shifts that its output follows: ``fractional``, ``integer``, ``none`` or ``unknown``.
     """
@@ -60,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """Steps in the order of execution; the state and the value of the output, None where the trace ended early."""
+    """Steps in the order of execution, with the state and the value of the output (None if the trace ended early)."""
 
     steps: tuple[Step, ...]
     state: State
@@ -75,7 +75,7 @@ def trace_states(model: nn.Module, images: Tensor) -> Trace:
     try:
         tracer.trace(root)
     except Exception as error:  # the network's own code ran on proxies, and may raise anything
-        # A layer that breaks is the better answer: what comes after it cannot bring invariance back.
+        # Report the layer that breaks: no later layer can restore invariance.
         limitation = error.limitation if isinstance(error, Broken) else Limitation(_reason(error), refused=True)
         limitation = (
             limitation if limitation.layer is not None else replace(limitation, layer=tracer.where, type=tracer.what)

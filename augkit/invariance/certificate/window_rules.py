@@ -1,4 +1,4 @@
-"""What convolution, pooling, padding, resizing and normalisation do to the shifts that a map follows."""
+"""Rules for convolution, pooling, padding, resizing and normalisation."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from augkit.invariance.certificate.state import (
 )
 
 POLYPHASE = "stride 1 followed by AdaptivePolyphaseSampling({stride}), the shortcut sampled at the same phase"
-BLUR = "AdaptivePolyphaseSampling({stride}) in the place of the stride: blurring alone lowers the error and keeps it"
+BLUR = "AdaptivePolyphaseSampling({stride}) in the place of the stride: blurring only reduces the error"
 POOL = "the maximum at stride 1 with circular padding, followed by AdaptivePolyphaseSampling({stride})"
 CIRCULAR = {"zeros": "zero", "constant": "constant", "replicate": "replicate", "reflect": "reflect"}
 GLOBAL = "global average pooling of the map"
 
 
 def mend_stride(text: str, strides: Iterable[int]) -> str:
-    """The advice for a stride, with its number."""
+    """Fill the advice ``text`` with the largest of the strides."""
     return text.format(stride=max(strides))
 
 
 def convolved(
     x: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, mode: str, advice: str = POLYPHASE
 ) -> Equivariant:
-    """A convolution over the last two dimensions; ``padding`` as `torch.nn.Conv2d` takes it."""
+    """A convolution over the last two dimensions; ``padding`` as in `torch.nn.Conv2d`."""
     _maps(x)
     sizes, strides, dilations = pair(kernel), pair(stride), pair(dilation)
     if isinstance(padding, str):
@@ -51,7 +51,7 @@ def convolved(
 def pooled(
     x: Operand, result: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any = 1, *, maximum: bool
 ) -> Equivariant:
-    """Pooling over windows of the last two dimensions; a window that is the whole map makes a vector of it."""
+    """Pooling over windows of the last two dimensions; a window of the size of the map turns it into a vector."""
     _maps(x)
     sizes, pads = pair(kernel), pair(padding)
     strides = sizes if stride in (None, (), []) else pair(stride)
@@ -73,7 +73,7 @@ def pooled(
 
 
 def adaptively_pooled(x: Operand, size: Any, *, maximum: bool) -> Equivariant:
-    """Pooling to a given size: to 1 makes a vector of a map, to its own size changes nothing."""
+    """Pooling to a given size: size 1 turns a map into a vector, its own size changes nothing."""
     _maps(x)
     sizes = [x.shape[2 + k] if s is None else s for k, s in enumerate(pair(size) if size is not None else (None,) * 2)]
     state = nonlinear(x.state, "a maximum") if maximum else x.state
@@ -87,7 +87,7 @@ def adaptively_pooled(x: Operand, size: Any, *, maximum: bool) -> Equivariant:
 def without(x: Operand, dims: set[int], keepdim: bool = True) -> Equivariant:
     """The state after a reduction over ``dims``, each of which must hold the whole torus once."""
     if 0 in dims:
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     moving = [axis for axis in x.state.axes if axis is not None]
     if x.bordered() and any(axis.dim in dims for axis in moving):
         raise breaks("reduces over a padded map, in which pixels at the border count twice", "reduce the map itself")
@@ -153,9 +153,9 @@ def resized(x: Operand, result: Tensor, mode: str) -> Equivariant:
 
 
 def normalised(x: Operand, dims: set[int], parameters: Iterable[Operand | None]) -> Equivariant:
-    """Minus a mean and over a deviation, both over ``dims``; parameters broadcast from the last dimension."""
+    """Subtract a mean and divide by a deviation, both over ``dims``; parameters broadcast from the last dimension."""
     if 0 in dims:
-        raise unseen("normalises over the batch in evaluation mode: images are not judged alone")
+        raise unseen("normalises over the batch in evaluation mode, so the answer to an image depends on the others")
     state = x.state
     covered = {axis.dim for axis in state.axes if axis is not None}
     if covered & dims and x.bordered():
