@@ -57,7 +57,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self.kernel, self.padding = kernel, padding
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
-        """Return the map of an input of ``size`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B, 1)``."""
+        """Return the map of an input of ``size`` for draws ``(B, n)`` in [0, 1); strength is a number or ``(B, 1)``."""
         raise NotImplementedError  # abstract: every op defines it, or `matrix`
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:

@@ -1,8 +1,8 @@
 """Ops of other packages in a policy, by class name and arguments: Kornia's on the device, albumentations' in workers.
 
 A policy can name only classes of ``kornia.augmentation``, ``albumentations`` and augkit itself, so that a recipe from
-another source cannot run other code. Arguments are checked against the signature, because Kornia silently ignores some misspelt
-arguments and albumentations only warns.
+another source cannot run other code. Arguments are checked against the signature, because Kornia silently ignores some
+misspelt arguments and albumentations only warns.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The spec of an op: its complete description for the rest of augkit, next to its class.
 
 Policies, search spaces, previews and their captions, and the tests are derived from these specs, so that a new op is
-one file in `augkit.augment.ops`. Two facts need no entry: masks, boxes and keypoints follow every op by its matrix, and an
-op is axis-aligned if it defines ``axes`` (see `augkit.augment.base.RandomGeometry`).
+one file in `augkit.augment.ops`. Two facts need no entry: masks, boxes and keypoints follow every op by its matrix, and
+an op is axis-aligned if it defines ``axes`` (see `augkit.augment.base.RandomGeometry`).
 """
 
 from __future__ import annotations

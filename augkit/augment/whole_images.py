@@ -88,7 +88,7 @@ def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
 
 
 def _placement(augment: Augment, draws: Tensor) -> Tensor:
-    """Return the position of each window in the whole image, ``(B, 2)`` from -0.5 to 0.5; 0 (the middle) if not cropped.
+    """Return the position of each window in the whole image, ``(B, 2)`` from -0.5 to 0.5; 0 (the middle) if uncropped.
 
     The same draws position the window in the square, so that its position is uniform over the whole image.
     """
