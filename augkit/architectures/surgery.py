@@ -118,7 +118,7 @@ def antialias(
     _check(model, method, padding_mode, size, odd)
     image, calls = _first_pass(model, input_size)
     polyphase = method != "blurpool"
-    find_sites(model, calls, polyphase)  # an error leaves the model as it was
+    find_sites(model, calls, polyphase)  # raises before the model is changed
     model = model if inplace else copied(model)
     if _expose(model, calls, padding_mode):
         calls = trace(model, image)

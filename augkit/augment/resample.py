@@ -197,7 +197,7 @@ def _fused(
         return self_check.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
     from augkit.augment.backends import native  # numba takes a third of a second to import
 
-    # The loop knows uint8 and float32; half precision is a conversion before and after it.
+    # The loop supports uint8 and float32; half precision is converted before and after it.
     source = images if images.dtype == torch.uint8 else _working(images)
     loop_dtype = dtype if dtype == torch.uint8 else torch.float32
     return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)

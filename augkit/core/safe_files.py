@@ -143,7 +143,7 @@ def _what_it_is(file: Path) -> str | None:
     """Describe a file that torch cannot read; None where torch's reason is sufficient."""
     try:
         head = _head(file)
-    except OSError:  # which the reason says
+    except OSError:  # the reason already says so
         return None
     if not head:
         return "it is empty"

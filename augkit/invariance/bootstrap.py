@@ -27,7 +27,7 @@ from augkit.invariance.metrics import METRICS, Means
 
 REPLICATES = 1000
 LEVEL = 0.95
-NOISE = 1e-6  # bits below which answers say nothing: entropies are kept in float32
+NOISE = 1e-6  # bits below which a number is noise, as entropies are kept in float32
 MOST_FREEDOM = (
     2  # times S - 1: of the part from seeds a few seeds often see nothing, so more would be believed too much
 )

@@ -90,15 +90,15 @@ class State:
 
     Attributes:
         model: the weights that are trained.
-        optimizer, scaler: for these weights; the scaler works in float16 only.
-        averaged: their moving average, or None.
+        optimizer, scaler: optimizer and gradient scaler of these weights; the scaler is used only in float16.
+        averaged: moving average of the weights, or None.
         step: updates so far.
         frozen: modules that stay in ``eval()`` while the others are trained.
         seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
             whose loss was not finite (infinity if none was).
         form: memory format of images and weights.
         history: one row per epoch.
-        best: the best weights so far with their accuracy, where early stopping keeps them.
+        best: the best weights so far with their accuracy, for early stopping; else None.
     """
 
     model: nn.Module

@@ -108,7 +108,7 @@ def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedMo
     from torchvision import models
 
     model = _with_classes_of(lambda classes: torchvision_network(name, classes), state)
-    best = models.get_model_weights(name).DEFAULT  # says how to feed the network; nothing is downloaded
+    best = models.get_model_weights(name).DEFAULT  # describes the input of the network, without a download
     preset = best.transforms()
     side, resized = preset.crop_size[0], preset.resize_size[0]
     described = LoadedModel(

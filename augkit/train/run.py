@@ -59,7 +59,7 @@ class TrainJob:
     process: Process
 
     def save(self) -> None:
-        """A checkpoint, by the first process and where there is a folder."""
+        """Write a checkpoint in the first process, if the run has a folder."""
         if self.folder is not None and self.process.first:
             save(self.folder, self.recipe, self.network_input, self.state)
 

@@ -91,7 +91,7 @@ class RandomSubpixelCrop(RandomGeometry):
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
         low, high = self.area
         log_area = torch.log1p(self.chosen(draws, (draws[:, 1:2] * (high - low) - (1 - low)) * strength))
-        # Aspect relative to the image's own, so that strength 0 is the whole image whatever its shape.
+        # Aspect relative to the image's own, so that strength 0 is the whole image for any shape.
         lowest, highest = (_fitting(ratio * size[0] / size[1], log_area) for ratio in self.ratio)
         log_ratio = torch.lerp(lowest, highest, draws[:, 2:3]) * strength
         log_sides = log_area + torch.cat([log_ratio, -log_ratio], dim=1)  # twice the logarithms

@@ -166,7 +166,7 @@ def certify(
     batch = torch.randn(images, channels, *size, generator=generator, dtype=torch.float64)
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        warnings.simplefilter("ignore", OddMapWarning)  # the certificate says it
+        warnings.simplefilter("ignore", OddMapWarning)  # the certificate reports odd maps
         network, batch = _prepared(model, batch, calibrate)
         logits = _logits(network, batch)
         traced = _agreeing(trace_states(network, batch.clone()), logits, tolerance)
