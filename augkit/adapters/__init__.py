@@ -1,4 +1,4 @@
-"""augkit in other people's training loops. Import the module by its name; each needs only its own library.
+"""Adapters of augkit for other training loops. Import a module by its name; each needs only its own library.
 
 - `augkit.adapters.albumentations`: the CPU twin of a policy, and the seeding of DataLoader workers.
 - `augkit.adapters.collate`: augment inside ``collate_fn``.

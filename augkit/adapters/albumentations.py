@@ -1,7 +1,7 @@
 """The CPU twin of a policy as an albumentations transform, and seeds for the workers of a DataLoader.
 
-`PolicyTransform` and `Compose` are what `augkit.Policy.albumentations` makes. Albumentations 2.0.8 draws the same
-augmentations in every worker and every epoch; `worker_init_fn` mends that for any pipeline in a dataset.
+`augkit.Policy.albumentations` returns a `Compose` with a `PolicyTransform`. Albumentations 2.0.8 draws the same
+augmentations in every worker and every epoch; `worker_init_fn` corrects that for any pipeline in a dataset.
 
 >>> import augkit, numpy
 >>> policy = augkit.Policy(shift={"max_pixels": 2.0}, flip={})

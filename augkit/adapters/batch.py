@@ -39,7 +39,7 @@ IMAGES_FIRST = Keys()
 
 
 def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> None:
-    """Raise unless ``augment`` can be called and ``keys`` is a `Keys`; the name of the adapter begins the message."""
+    """Raise unless ``augment`` can be called and ``keys`` is a `Keys`; messages begin with the adapter's name."""
     if not callable(augment):
         kind = type(augment).__name__
         raise InputTypeError(f"{adapter}: expected an augkit.Augment, got {kind}; of a policy use policy.augment(size)")
@@ -48,11 +48,11 @@ def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> Non
 
 
 def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Tensor]:
-    """The augmented values of the entries of ``batch`` that ``keys`` names, by key.
+    """Return the augmented values of the entries ``keys`` of ``batch``, by key.
 
     Raises:
         InputError: the batch has no such entry.
-        InputTypeError: the entry is no tensor.
+        InputTypeError: the entry is not a tensor.
     """
     found = {name: entry(batch, key) for name, key in keys.present().items()}
     images = found.pop("images")
@@ -63,11 +63,11 @@ def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor
 
 
 def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
-    """A shallow copy of ``batch``, of the same type, with the entries in ``values`` replaced."""
+    """Return a shallow copy of ``batch``, of the same type, with the entries in ``values`` replaced."""
     if isinstance(batch, Tensor):
         return values[0]
     if isinstance(batch, MutableMapping):
-        other = copy.copy(batch)  # its constructor may not take a mapping: that of a defaultdict does not
+        other = copy.copy(batch)  # its constructor may not accept a mapping, as that of a defaultdict
         other.update(values)
         return other
     if isinstance(batch, Mapping):
@@ -79,7 +79,7 @@ def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
 
 
 def entry(batch: Any, key: Key) -> Tensor:
-    """The tensor at ``key`` of ``batch``; raises as `augmented` does."""
+    """Return the tensor at ``key`` of ``batch``; errors as in `augmented`."""
     if isinstance(batch, Tensor) and key == 0:
         return batch
     try:

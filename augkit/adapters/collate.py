@@ -28,12 +28,12 @@ class Collate:
     """A ``collate_fn`` that collates, then augments.
 
     Args:
-        augment: what to apply; in ``eval()`` it leaves the geometry alone.
-        keys: where images and targets are in a collated batch; the first entry by default.
-        collate_fn: makes the batch; torch's own by default.
+        augment: the augmentation; in ``eval()`` it keeps the geometry.
+        keys: keys of images and targets in a collated batch; the first entry by default.
+        collate_fn: collates samples to a batch; torch's own by default.
 
     Raises:
-        InputError, InputTypeError: samples that torch cannot collate, a batch without such places; one line each.
+        InputError, InputTypeError: torch cannot collate the samples, or the batch has no such entries.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class DatasetTransform:
     """A function of rows for ``datasets.Dataset.set_transform``: each image is augmented when it is read.
 
     Args:
-        augment: what to apply. Give it a crop with a ``size`` where images differ in size.
+        augment: the augmentation. It needs a crop with a ``size`` if images differ in size.
         column: the column of images: PIL, numpy ``(H, W)`` or ``(H, W, C)``, or tensors ``(C, H, W)``.
         output: the column for the result, a list of tensors ``(C, H, W)``; it replaces ``column``.
         mode: the mode to which PIL images are converted, as `augkit.data` decodes: upright, 16 bits rounded to 8, and
@@ -41,7 +41,7 @@ class DatasetTransform:
             palettes become RGB, and 1, 16 and 32 bits become grey.
 
     Raises:
-        InputError, InputTypeError: a mode without 8 bits per channel, a column or an image of another kind.
+        InputError, InputTypeError: the mode has not 8 bits per channel, or a column or an image has another type.
     """
 
     def __init__(

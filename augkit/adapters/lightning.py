@@ -22,17 +22,17 @@ from augkit.core.errors import InputTypeError
 
 
 class AugmentCallback(lightning.Callback):
-    """Replace the images (and targets) of each training batch; validation, test and prediction see their own.
+    """Replaces the images (and targets) of each training batch, but not of validation, test and prediction.
 
-    Lightning hands a callback the batch itself, so it is changed in place: it must be a list or a dict, which is
-    what torch's default collation makes of tuples.
+    Lightning passes the batch itself to a callback, so it is changed in place. It must be a list or a dict, as returned
+    by torch's default collation.
 
     The result is converted as Lightning converts its input, such as to bfloat16 under ``precision="bf16-true"``. Under
     DDP each rank has its own draws, even where ``seed_everything`` seeded all ranks alike, and a seed repeats them.
 
     Args:
-        augment: what to apply; it is moved to the batch's device.
-        keys: where images and targets are in a batch; the first entry by default.
+        augment: the augmentation; it is moved to the batch's device.
+        keys: keys of images and targets in a batch; the first entry by default.
     """
 
     def __init__(self, augment: Augment, keys: Keys = IMAGES_FIRST) -> None:

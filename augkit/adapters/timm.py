@@ -27,13 +27,13 @@ class AugmentedLoader:
     """A timm loader whose batches are augmented; all other attributes (``sampler``, ...) are those of the loader.
 
     Build the loader with ``no_aug=True`` so that timm only resizes. timm normalises images in its prefetcher or in the
-    dataset's transform. The adapter undoes that before `Augment`, which expects images in [0, 1], and redoes it after,
-    unless `Augment` has a ``normalize`` of its own.
+    dataset's transform. The adapter undoes that before `Augment`, which expects images in [0, 1], and normalises again
+    afterwards, unless `Augment` has its own ``normalize``.
 
     Args:
-        loader: from ``timm.data.create_loader``, with or without its prefetcher.
-        augment: what to apply; it is moved to the images' device.
-        keys: where images and targets are in a batch; the first entry by default.
+        loader: a loader of ``timm.data.create_loader``, with or without its prefetcher.
+        augment: the augmentation; it is moved to the images' device.
+        keys: keys of images and targets in a batch; the first entry by default.
         normalized: ``(mean, std)`` per channel, for images in [0, 1], with which the loader normalises its images.
             When None, it is read from timm's loader.
     """

@@ -106,11 +106,11 @@ def _check_values(values: Tensor, logits: bool) -> None:
 
 
 class PairMean(_PairMetric):
-    """A metric of `augkit.invariance.metrics` by its name: the mean over pairs of what it is of one pair.
+    """The mean over pairs of a metric of `augkit.invariance.metrics`.
 
     Args:
-        metric: one that comes from two views, such as ``js``, ``mac`` or ``logit_change``.
-        logits: whether ``update`` is given logits; needed where the metric is of logits.
+        metric: name of a metric of two views, such as ``js``, ``mac`` or ``logit_change``.
+        logits: whether ``update`` receives logits; required for metrics of logits.
         validate, torchmetrics_options: as in `TopOneChange`.
 
     >>> change = PairMean("logit_change", logits=True)
@@ -131,7 +131,7 @@ class PairMean(_PairMetric):
 
     @property
     def higher_is_better(self) -> bool | None:
-        """What the row of the metric says."""
+        """Whether larger is better, from the row of the metric; None for neither."""
         return metrics.METRICS[self.metric].higher_is_better
 
     @property
@@ -148,9 +148,9 @@ class TopOneChange(_PairMetric):
     """Share of pairs whose most probable class differs (Azulay & Weiss 2019), in [0, 1].
 
     Args:
-        logits: whether ``update`` is given logits; they are put through a softmax. Probabilities by default.
-        validate: check values, which waits for the device; shapes are always checked.
-        torchmetrics_options: of `torchmetrics.Metric`, such as ``sync_on_compute``.
+        logits: whether ``update`` receives logits, to which it applies a softmax, instead of probabilities.
+        validate: check values, which synchronises with the device; shapes are always checked.
+        torchmetrics_options: options of `torchmetrics.Metric`, such as ``sync_on_compute``.
 
     >>> change = TopOneChange()
     >>> change.update(torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([[0.8, 0.2], [0.3, 0.7]]))
@@ -232,7 +232,7 @@ class ShiftInformation(_PairMetric):
         self.probabilities += views.mean(1).sum(0).to(self.probabilities.dtype)
 
     def compute(self) -> Tensor:
-        """The share, a scalar; NaN before the first update, and where the answers say nothing."""
+        """The share, a scalar; NaN before the first update, and where the answers carry no information."""
         means = {"shift_bits": self.total[None], "answer_bits": self.bits[None], "answer_mean": self.probabilities}
         return information.share_of_shift({name: total / self.count for name, total in means.items()})
 

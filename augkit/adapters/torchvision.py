@@ -59,16 +59,19 @@ class Geometry(v2.Transform):
 
     It takes Image, Video, Mask, BoundingBoxes, KeyPoints and plain tensors. A plain tensor or Image ``(B, C, H, W)`` is
     a batch and each image has its own draw (torchvision's transforms share one); masks must then be
-    ``(B, ..., H, W)``, and boxes and keypoints, which name no image of the batch, are refused. All frames of a Video
-    share one draw, Kornia's ops included, and so do masks of its frames.
+    ``(B, ..., H, W)``, and boxes and keypoints, which do not belong to an image of the batch, are errors. All frames of
+    a Video and their masks share one draw, including that of Kornia's ops.
 
     Boxes of any upright format are clipped. A box that is less visible than ``min_visible_area`` becomes empty, and
     ``v2.SanitizeBoundingBoxes()`` after this transform removes it with its label. Boxes with
     ``clamping_mode=None`` are not clipped, and become empty only where ``min_visible_area`` is above 0. Keypoints are
-    neither clipped nor removed. As `Augment`, it refuses targets with ops of Kornia that have no matrix.
+    neither clipped nor removed. As in `Augment`, targets with ops of Kornia that have no matrix are errors.
 
     Args:
-        augment: what to apply; ``eval()`` switches the geometry off.
+        augment: the augmentation; in ``eval()`` it keeps the geometry.
+
+    Raises:
+        InputTypeError: ``augment`` is not an `augkit.Augment`.
     """
 
     def __init__(self, augment: Augment) -> None:
@@ -77,13 +80,13 @@ class Geometry(v2.Transform):
         self.augment = augment
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Raise where an input is no image that can be transformed, or two differ in size."""
+        """Raise InputError or InputTypeError if an input is not a supported image, or if sizes differ."""
         if any(type(value).__module__.startswith("PIL.") for value in flat_inputs):
             raise InputTypeError("Geometry: expected tensors, got a PIL image; put v2.ToImage() before")
         plain = [value for value in flat_inputs if type(value) is Tensor]
         wrapped = [value for value in flat_inputs if isinstance(value, tv_tensors.TVTensor)]
         if not any(isinstance(value, (tv_tensors.Image, tv_tensors.Video)) for value in wrapped) and plain:
-            # torchvision takes the first plain tensor for the image; a label is let through beside boxes alone.
+            # torchvision takes the first plain tensor as the image; beside boxes only, it may be a label.
             if _is_image(plain[0]):
                 wrapped.append(plain[0])
             elif not wrapped or any(map(_is_image, plain)):
@@ -96,7 +99,7 @@ class Geometry(v2.Transform):
             raise InputError(f"Geometry: expected inputs of one size (H, W), got {sorted(sizes)}; resize them before")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The parameters of one call, as torchvision passes them to `transform`: a `Draw` under ``draw``."""
+        """Return the parameters of one call, which torchvision passes to `transform`: a `Draw` under ``draw``."""
         return {"draw": self._draw(flat_inputs)}
 
     def _draw(self, flat_inputs: list[Any]) -> Draw:
@@ -126,7 +129,7 @@ class Geometry(v2.Transform):
         return Draw(matrix, blur, self.augment.draw_tail(like), size)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """``inpt`` moved by the draw in ``params``, of its own type."""
+        """Return ``inpt`` transformed by the draw in ``params``, with the same type."""
         draw: Draw = params["draw"]
         if not _is_moved(inpt):
             return inpt
@@ -150,7 +153,7 @@ class Geometry(v2.Transform):
         return tv_tensors.wrap(moved, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else moved
 
     def _own_size(self, draw: Draw) -> tuple[int, int]:
-        """``(H, W)`` that augkit's own ops leave."""
+        """``(H, W)`` after augkit's own ops."""
         return self.augment.output_size(draw.size) if self._active() else draw.size
 
     def _size_out(self, draw: Draw) -> tuple[int, int]:
@@ -197,7 +200,7 @@ class Geometry(v2.Transform):
         return tv_tensors.wrap(_as(back, boxes.dtype), like=boxes, canvas_size=self._size_out(draw))
 
     def _visible(self, edges: Tensor, draw: Draw, clip: bool) -> Tensor:
-        """``edges`` ``(1, N, 4)`` moved; empty where they are not visible enough."""
+        """Return moved boxes ``edges`` ``(1, N, 4)``, which are empty where too little of them is visible."""
         how = (draw.matrix, edges, self._own_size(draw), draw.tail)
         kept, valid = carry_targets.visible_boxes(*how, self.augment.min_visible_area)
         if not clip:
@@ -215,7 +218,7 @@ def _is_frames(value: Any) -> bool:
 
 
 def _is_moved(value: Any) -> bool:
-    """Whether ``value`` is transformed: everything but plain tensors that are no image, such as labels."""
+    """Whether ``value`` is transformed: all values except plain tensors that are not images, such as labels."""
     return isinstance(value, tv_tensors.TVTensor) or _is_image(value)
 
 

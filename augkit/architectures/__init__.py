@@ -1,4 +1,4 @@
-"""Networks and layers whose architecture decides how a shift of the input reaches the output."""
+"""Networks and layers that differ in how a shift of the input changes the output."""
 
 from augkit.architectures.aliasfree import (
     AliasFreeActivation,

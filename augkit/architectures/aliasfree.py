@@ -1,10 +1,10 @@
-"""Layers that commute with shifts by any fraction of a pixel, because none of them aliases.
+"""Layers that commute with shifts by any fraction of a pixel, because they do not alias.
 
-A map without frequencies at or above the Nyquist frequency stands for one periodic function on the torus. The layers
+A map without frequencies at or above the Nyquist frequency represents one periodic function on the torus. The layers
 here act on that function: ideal low-pass filters, resampling, activations whose harmonics are removed before they
-fold back, and a layer norm whose only statistic is the energy of the function. A network of these, of convolutions
-with circular padding and of batch norm (in evaluation one affine map per channel), ended by a global average, gives
-the same logits for every `fourier_shift` of its input, whole pixels or not.
+alias, and a layer norm whose only statistic is the energy of the function. A network of such layers, convolutions with
+circular padding and batch norm (in evaluation one affine map per channel) that ends in a global average gives the
+same logits for every `fourier_shift` of its input, whole pixels or not.
 
 Karras et al. 2021, "Alias-Free Generative Adversarial Networks", https://arxiv.org/abs/2106.12423; Michaeli et al.
 2023, "Alias-Free Convnets: Fractional Shift Invariance via Polynomial Activations",
@@ -12,13 +12,13 @@ https://arxiv.org/abs/2303.08085.
 
 Two conventions, everywhere below:
 
-- The Nyquist frequency of an even side is removed: it has no phase that a shift could turn. Of n pixels the
-  frequencies ``|k| <= (n - 1) // 2`` remain: all of an odd side, all but one of an even. (Of 2 pixels the mean
-  remains, of 4 pixels 3 coefficients.) Exactness at sizes so small is bought with content.
-- A side that is no multiple of the stride is no obstacle: ``ceil(n / stride)`` samples are spread evenly over the
-  torus, at steps of a little less than the stride.
+- The Nyquist frequency of an even side is removed, because it has no phase that a shift could change. For n pixels the
+  frequencies ``|k| <= (n - 1) // 2`` remain: all for an odd side, all but one for an even side. Very small maps
+  therefore lose much of their content: of 2 pixels the mean remains, of 4 pixels 3 coefficients.
+- A side need not be a multiple of the stride: ``ceil(n / stride)`` samples are spaced evenly over the torus, at steps
+  slightly below the stride.
 
-All is computed in float32 at least, under autocast too, and given back in the dtype that came.
+Layers compute in float32 or wider, under autocast too, and return the dtype of their input.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from torch import Tensor, nn
 
 from augkit.core.errors import InputError, unknown_name
 
-LONGEST_MATRIX = 96  # pixels a side up to which two products with a matrix are faster than two FFTs on the CPU
+LONGEST_MATRIX = 96  # side in pixels up to which two matrix products are faster than two FFTs on the CPU
 
 
 class IdealLowpass2d(nn.Module):
-    """Remove the frequencies at and above ``cutoff``, along each axis, and leave the others as they are.
+    """Removes the frequencies at and above ``cutoff`` along each axis and keeps the others unchanged.
 
     Args:
         cutoff: as a fraction of the Nyquist frequency, in (0, 1]. With 1 an even side loses its Nyquist frequency
-            and an odd side nothing. The mean always stays.
+            and an odd side loses nothing. The mean always stays.
 
     Raises:
-        InputError: a cutoff outside (0, 1].
+        InputError: the cutoff is outside (0, 1].
 
     >>> maps = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 1, 8, 8)
     >>> IdealLowpass2d(1.0)(2.0 + maps).unique().tolist()
@@ -70,15 +70,15 @@ class IdealLowpass2d(nn.Module):
 
 
 class AliasFreeDownsample2d(nn.Module):
-    """Low-pass at the Nyquist frequency of the result, then sample: ``(B, C, H, W)`` at 1 / ``stride`` of the rate.
+    """Low-passes maps at the Nyquist frequency of the result, then samples them at 1 / ``stride`` of the rate.
 
-    The output has ``ceil(H / stride)`` by ``ceil(W / stride)`` pixels; the first stays where it is.
+    Maps ``(B, C, H, W)`` become ``(B, C, ceil(H / stride), ceil(W / stride))``. The first pixel keeps its position.
 
     Args:
-        stride: at least 1.
+        stride: factor of the downsampling, at least 1.
 
     Raises:
-        InputError: a stride below 1.
+        InputError: the stride is below 1.
 
     >>> AliasFreeDownsample2d(2)(torch.rand(1, 3, 8, 9)).shape
     torch.Size([1, 3, 4, 5])
@@ -98,7 +98,7 @@ class AliasFreeDownsample2d(nn.Module):
         return f"stride={self.stride}"
 
 
-# The quadratic nearest to GELU (least squares) for inputs of the standard normal law, which norms provide:
+# The least-squares quadratic approximation of GELU for standard normal inputs, as norms provide:
 # its Hermite coefficients are E[f], E[f'] and E[f''] / 2.
 GELU_QUADRATIC = (1 / (8 * math.sqrt(math.pi)), 0.5, 3 / (8 * math.sqrt(math.pi)))
 POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
@@ -106,23 +106,25 @@ FORMS = ("polynomial", *POINTWISE)
 
 
 class AliasFreeActivation(nn.Module):
-    """Interpolate the maps, activate, remove what the maps' own grid cannot carry, and come back to it.
+    """Activates maps on a finer grid, removes the frequencies that their own grid cannot represent, and returns to it.
 
-    A polynomial of degree 2 doubles the band, so that on a grid twice as fine nothing folds back: the result is
-    that of the activation of the continuous function, exactly, and commutes with every fractional shift (Michaeli
-    2023, section 3.2). A grid 3/2 as fine gives the same numbers, as what folds back then lies in the band that
-    is removed (Orszag 1971), and is what is used. GELU and ReLU have harmonics without end: on a grid ``factor``
-    times as fine the largest are removed (Karras 2021), and the rest alias. (Shifts by multiples of 1 / ``factor``
-    of a pixel are whole pixels of that grid, and exact even so.)
+    A polynomial of degree 2 doubles the bandwidth, so a grid twice as fine has no aliasing: the result is exactly the
+    activation of the continuous function and commutes with every fractional shift (Michaeli 2023, section 3.2). The
+    layer uses a grid only 3/2 as fine, which gives the same numbers, because the aliases then lie in the band that is
+    removed (Orszag 1971). GELU and ReLU have infinitely many harmonics: on a grid ``factor`` times as fine the largest
+    are removed (Karras 2021) and the rest alias. Shifts by multiples of 1 / ``factor`` of a pixel are whole pixels of
+    that grid and remain exact.
 
     Args:
-        form: ``polynomial`` (a0 + a1 x + a2 x**2, at first the quadratic nearest to GELU), ``gelu`` or ``relu``.
-        channels: with ``polynomial``, learn a0, a1 and a2 for each of so many channels (the parameter
-            ``coefficients``, of shape ``(3, channels)``); they are fixed where None.
-        factor: of the finer grid, with ``gelu`` and ``relu``; at least 1.
+        form: ``polynomial`` (a0 + a1 x + a2 x**2, initially the quadratic approximation of GELU), ``gelu`` or
+            ``relu``.
+        channels: with ``polynomial``, the number of channels for which a0, a1 and a2 are learned (the parameter
+            ``coefficients``, of shape ``(3, channels)``); fixed coefficients when None.
+        factor: pixels of the finer grid per pixel, for ``gelu`` and ``relu``; at least 1.
 
     Raises:
-        InputError: an unknown form, ``channels`` with another form than ``polynomial``, a factor below 1.
+        InputError: the form is unknown, ``channels`` is given with a form other than ``polynomial``, or the factor is
+            below 1.
     """
 
     coefficients: Tensor
@@ -167,9 +169,9 @@ class AliasFreeActivation(nn.Module):
 class AliasFreeLayerNorm2d(nn.Module):
     """Layer norm that divides a whole sample by one number (Michaeli 2023, section 3.3).
 
-    At each pixel the mean over channels is subtracted (linear, so that nothing aliases); then the sample is divided
-    by the root mean square over channels and pixels. That is the energy of the function that the maps stand for,
-    the same on every grid. Dividing each pixel by its own deviation, as ConvNeXt does, makes new frequencies.
+    At each pixel the mean over channels is subtracted, which is linear and does not alias. Then the sample is divided
+    by the root mean square over channels and pixels, which measures the energy of the continuous function and is the
+    same on every grid. Dividing each pixel by its own deviation, as ConvNeXt does, would create new frequencies.
 
     Args:
         channels: C of the maps ``(B, C, H, W)``.
@@ -197,18 +199,19 @@ class AliasFreeLayerNorm2d(nn.Module):
 
 
 def quadratic(values: Tensor) -> Tensor:
-    """The quadratic nearest to GELU under the standard normal law: ``(1 + 3 x**2) / (8 sqrt(pi)) + x / 2``."""
+    """Return the quadratic approximation of GELU for standard normal x: ``(1 + 3 x**2) / (8 sqrt(pi)) + x / 2``."""
     constant, linear, square = GELU_QUADRATIC
     return values * (values * square + linear) + constant
 
 
 def band_limited(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> Tensor:
-    """Sample the periodic function that maps stand for on a grid of ``size``, frequencies up to ``bins`` alone.
+    """Sample the periodic function of ``maps`` on a grid of ``size``, keeping only frequencies up to ``bins``.
 
     Args:
         maps: ``(..., H, W)`` floating.
         size: pixels of the result, (height, width).
-        bins: largest frequency that is kept, in cycles per side; ``2 * bins + 1`` fit in both grids.
+        bins: the largest frequency that is kept, in cycles per side, (height, width); ``2 * bins + 1`` must not exceed
+            the side of either grid.
 
     Returns:
         ``(..., *size)``, float32 or float64.
@@ -220,7 +223,7 @@ def band_limited(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> 
 
 
 def _exact_products(maps: Tensor) -> bool:
-    # FFTs are float32 whatever the settings; products of matrices may be TensorFloat-32 or bfloat16 inside.
+    # FFTs are always in float32; matrix products may use TensorFloat-32 or bfloat16 internally.
     # (Compiled code cannot check; on processors that have such products, leave the precision at "highest".)
     return maps.device.type == "cpu" and (
         torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest"
@@ -245,14 +248,14 @@ def _by_matrices(maps: Tensor, size: tuple[int, int], bins: tuple[int, int]) -> 
 
 
 def _interpolation(before: int, after: int, bins: int, dtype: torch.dtype) -> Tensor:
-    """The matrix ``(after, before)`` of trigonometric interpolation."""
-    # The compiler looks through a cache, with a warning, and folds constants by itself.
+    """Return the matrix ``(after, before)`` of trigonometric interpolation."""
+    # The compiler ignores the cache with a warning, and folds constants by itself.
     kernel = _dirichlet if torch.compiler.is_compiling() else _cached_dirichlet
     return torch.from_numpy(kernel(before, after, bins)).to(dtype)
 
 
 def _dirichlet(before: int, after: int, bins: int) -> np.ndarray:
-    """A Dirichlet kernel around each place: ``1 + 2 sum_k cos(2 pi k d) = sin((2 bins + 1) pi d) / sin(pi d)``."""
+    """Return a Dirichlet kernel per position, ``1 + 2 sum_k cos(2 pi k d) = sin((2 bins + 1) pi d) / sin(pi d)``."""
     turn = before * after
     steps = (np.arange(after)[:, None] * before - np.arange(before) * after) % turn
     half = np.pi * np.where(steps > turn // 2, steps - turn, steps) / turn  # near 0, where sines are precise

@@ -1,4 +1,4 @@
-"""How one strided layer of a network is replaced, and how the padding of all layers is changed."""
+"""Replaces one strided layer of a network, and changes the padding of all layers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _polyphase(options: AntialiasOptions, channels: int, stride: int, mode: str,
 
 
 def geometry_of(layer: Any) -> Geometry:
-    """Where a convolution or a pool looks."""
+    """Return the kernel, stride, padding and dilation of a convolution or a pool."""
     kernel, same = pair(layer.kernel_size), type(layer) is not nn.Conv2d and getattr(layer, "same_pad", False)
     dilation = pair(getattr(layer, "dilation", 1))
     padding: tuple[int, int] | None
@@ -84,21 +84,21 @@ def geometry_of(layer: Any) -> Geometry:
 
 
 def _mode(layer: Any, padding_mode: str | None) -> str:
-    """Padding of the layer's maps as torch names it."""
+    """Return the padding mode of the layer's maps, by torch's name."""
     mode = getattr(layer, "padding_mode", "zeros") if padding_mode is None else padding_mode
-    # A window of a maximum pool that leaves the map also holds its border: repeating it changes no maximum.
+    # A window of a maximum pool that crosses the border also covers border pixels: repeating them changes no maximum.
     return "replicate" if mode == "zeros" and isinstance(layer, nn.MaxPool2d) else TORCH_MODES[mode]
 
 
 def _blur_mode(mode: str, padding_mode: str | None) -> str:
-    """Padding of a blur: as chosen, else that of its layer; ``reflect`` (Zhang's choice) in place of zeros."""
+    """Return the padding of a blur: the given one, else that of its layer, with ``reflect`` (as Zhang) for zeros."""
     if padding_mode is not None:
         return TORCH_MODES[padding_mode]
     return "reflect" if mode in ("constant", "replicate") else mode
 
 
 def _become(layer: Any, geometry: Geometry | None, mode: str) -> None:
-    """Give the layer its subclass; with a geometry, `AntialiasedLayer` pads in its stead."""
+    """Change the layer's class to its subclass; with a geometry, `AntialiasedLayer` pads instead of the layer."""
     kind = type(layer)
     layer.__class__ = antialiased_class(kind if geometry is None else PLAIN.get(kind.__name__, kind))
     layer.geometry, layer.mode, layer.place, layer.step = geometry, mode, "none", pair(layer.stride)
@@ -117,9 +117,10 @@ def _pad_instead(layer: Any, geometry: Geometry, mode: str) -> None:
 
 
 def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tuple[list[str], list[Unchanged]]:
-    """Change the padding of all layers that pad: names of those changed, and what could not be.
+    """Change the padding of all layers that pad, except `AntialiasedLayer`, whose padding is already set.
 
-    Layers that are an `AntialiasedLayer` by now have theirs.
+    Returns:
+        The names of the changed layers, and the layers that could not be changed.
     """
     changed, left = list[str](), dict[str, Unchanged]()
     modules = dict(model.named_modules())
@@ -134,7 +135,7 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
             continue
         elif is_plain(layer):
             layer.padding_mode = padding_mode  # type: ignore[assignment]
-        elif padding_mode != "zeros":  # the others know no other padding
+        elif padding_mode != "zeros":  # the others have no other padding modes
             _pad_instead(layer, geometry_of(layer), TORCH_MODES[padding_mode])
         changed.append(name)
     for call in calls:
@@ -150,5 +151,5 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def pads(layer: nn.Module) -> bool:
-    """Whether a convolution or a pool puts pixels around its maps."""
+    """Whether a convolution or a pool pads its maps."""
     return geometry_of(layer).padding != (0, 0)

@@ -1,8 +1,8 @@
-"""The pieces that networks are built of, chosen once: how to halve maps, pad, activate.
+"""Building blocks of networks, with one choice of downsampling, padding and activation for a whole network.
 
-A network takes its convolutions, activations and pools from a `Style`. Modules that hold weights are the same under
-every style, by name and by shape (learnable polyphase sampling alone adds some), so that one seed starts all
-variants of a network alike.
+A network takes its convolutions, activations and pools from a `Style`. Modules with weights have the same names and
+shapes under every style (only learnable polyphase sampling adds weights), so that one seed gives all variants of a
+network the same initial weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DOWNSAMPLES = ("maxpool", "stride", "blurpool", "aps", "lps", "aliasfree")
 
 
 class Quadratic(nn.Module):
-    """The polynomial of `AliasFreeActivation`, pixel by pixel: its new frequencies fold back."""
+    """The polynomial of `AliasFreeActivation`, applied pixel by pixel, so that its new frequencies alias."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return quadratic(maps)
@@ -44,23 +44,23 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a network halves its maps, pads them and activates them.
+    """The downsampling, padding and activation of a network.
 
     Args:
         downsample: ``maxpool``; ``stride`` (of the convolution); ``blurpool``; ``aps`` or ``lps`` (adaptive and
-            learnable polyphase sampling); ``aliasfree`` (ideal low-pass). With ``aliasfree`` images lose their
-            Nyquist frequency first, nothing takes a maximum, and norms are `AliasFreeLayerNorm2d`: batch norm would
-            keep the guarantee too, but not keep in bounds what polynomials square layer by layer.
-        padding_mode: of convolutions and of pools: ``zeros``, ``circular``, ``reflect``; or ``full``, of
-            convolutions: zeros so many that every tap meets every pixel, as Kayhan & van Gemert 2020 ask
-            (https://arxiv.org/abs/2003.07064). A map then grows by ``size - 1``, and the border, where zeros end
-            and weights begin to be cut off, no longer shows a filter where it is. Pools pad with zeros.
+            learnable polyphase sampling); ``aliasfree`` (ideal low-pass). With ``aliasfree`` the Nyquist frequency of
+            the images is removed first, there are no maxima, and norms are `AliasFreeLayerNorm2d`. Batch norm would
+            keep the guarantee too, but activations that are squared in every layer would grow without bound.
+        padding_mode: padding of convolutions and pools: ``zeros``, ``circular`` or ``reflect``; or ``full``, which
+            pads convolutions with so many zeros that every tap meets every pixel (Kayhan & van Gemert 2020,
+            https://arxiv.org/abs/2003.07064). A map then grows by ``size - 1``, and a filter can no longer detect its
+            position by the border. Pools pad with zeros.
         activation: ``relu``, ``gelu``, ``quadratic`` (pixel by pixel), ``aliasfree`` (the same quadratic, exactly
-            band-limited), ``aliasfree_gelu`` (approximately so); None is ``aliasfree`` with that downsample, else
-            ``relu``.
+            band-limited) or ``aliasfree_gelu`` (approximately band-limited); None is ``aliasfree`` with that
+            downsample, else ``relu``.
 
     Raises:
-        InputError: an unknown name.
+        InputError: a name is unknown.
     """
 
     downsample: str = "maxpool"
@@ -90,7 +90,7 @@ class Style:
 
     @property
     def conv_stride(self) -> int:
-        """The stride of a convolution that a pool follows: 1, unless the convolution is itself the pool."""
+        """Stride of a convolution before a pool: 1, unless the convolution itself downsamples."""
         return 2 if self.downsample == "stride" else 1
 
     @property
@@ -99,48 +99,48 @@ class Style:
         return "zeros" if self.padding_mode == "full" else self.padding_mode
 
     def entry(self) -> nn.Module:
-        """What the images pass first."""
+        """Return the first module of a network, which prepares the images."""
         return IdealLowpass2d() if self.downsample == "aliasfree" else nn.Identity()
 
     def conv(self, channels: int, out: int, size: int, stride: int = 1) -> nn.Conv2d:
-        """A convolution without bias, of odd ``size``, that gives ``conv_side`` pixels."""
+        """Return a convolution without bias of odd ``size``; `conv_side` gives the side of its output."""
         padding = size - 1 if self.padding_mode == "full" else size // 2
         return nn.Conv2d(channels, out, size, stride, padding, bias=False, padding_mode=self.pool_padding)  # type: ignore[arg-type]
 
     def norm(self, channels: int) -> nn.Module:
-        """A new norm, in all networks but ConvNeXt."""
+        """Return a new norm, for all networks but ConvNeXt."""
         return AliasFreeLayerNorm2d(channels) if self.downsample == "aliasfree" else nn.BatchNorm2d(channels)
 
     def act(self) -> nn.Module:
-        """A new activation."""
+        """Return a new activation."""
         return ACTIVATIONS[str(self.activation)]()
 
     def act_on_sum(self) -> nn.Module:
-        """What follows the sum of a residual block: nothing where the activation is a quadratic.
+        """Return the activation after the sum of a residual block: the identity where the activation is a quadratic.
 
-        Norms keep the inputs of the others small. The sum has none, and squared again from block to block its
-        largest values grow without bound, and the rounding errors with them (ResNet-18: from 1e-7 to 1e-2).
+        The other activations follow norms, which keep their inputs small. The sum has no norm: squared again in every
+        block, its largest values would grow without bound, with their rounding errors (ResNet-18: from 1e-7 to 1e-2).
         """
         return nn.Identity() if self.activation in ("quadratic", "aliasfree") else self.act()
 
     def max_pool(self, channels: int) -> nn.Module:
-        """What halves maps where the original network has max pooling, in windows of 2."""
+        """Return the module that halves maps where the original network has max pooling with windows of 2."""
         if self.polyphase:
             return nn.Sequential(DenseMaxPool2d(2, self.pool_padding), self.pool(channels))
         return self.pool(channels)
 
     def pool(self, channels: int) -> nn.Module:
-        """What halves maps after the activation of a convolution, in all networks but ConvNeXt."""
+        """Return the module that halves maps after the activation of a convolution, for all networks but ConvNeXt."""
         if self.downsample == "blurpool":
             return MaxBlurPool2d(2, padding_mode=self.pool_padding)
         return self.subsample(channels)
 
     def subsample(self, channels: int) -> nn.Module:
-        """The same without a maximum, unless ``maxpool`` asks for one."""
+        """Return the module that halves maps without a maximum, except for ``maxpool``."""
         return LearnablePolyphaseSampling(channels) if self.downsample == "lps" else self.shortcut_pool(channels)
 
     def shortcut_pool(self, channels: int) -> nn.Module:
-        """What halves the maps of a shortcut; in a polyphase style it is called with the phase of the branch."""
+        """Return the module that halves the maps of a shortcut; polyphase modules take the phase of the branch."""
         if self.polyphase:
             return AdaptivePolyphaseSampling()
         if self.downsample == "blurpool":
@@ -150,7 +150,7 @@ class Style:
         return nn.MaxPool2d(2) if self.downsample == "maxpool" else nn.Identity()
 
     def stem_pool(self, channels: int) -> nn.Module:
-        """What stands where ResNet's ImageNet form has a max pool of windows of 3, stride 2."""
+        """Return the module for the max pool of ResNet's ImageNet form, with windows of 3 and stride 2."""
         if self.downsample in ("maxpool", "stride"):
             return nn.MaxPool2d(3, 2, 1)
         if self.downsample == "aliasfree":
@@ -160,15 +160,15 @@ class Style:
         return nn.Sequential(self.pool(channels), DenseMaxPool2d(3, self.pool_padding), self.pool(channels))
 
     def conv_side(self, side: int, size: int, stride: int = 1) -> int:
-        """Pixels that a convolution makes of ``side``."""
+        """Return the side in pixels of a convolution's output for maps of ``side`` pixels."""
         return (side + (size - 2 if self.padding_mode == "full" else -1)) // stride + 1
 
     def halved(self, side: int) -> int:
-        """Pixels that pools, or convolutions with their stride, leave of ``side``."""
+        """Return the side in pixels after downsampling by 2, by a pool or a strided convolution."""
         return side // 2 if self.downsample == "maxpool" else (side + 1) // 2
 
     def stage_side(self, side: int, halve: bool = True) -> int:
-        """Pixels that a `Stage` makes of ``side``."""
+        """Return the side in pixels of a `Stage`'s output for maps of ``side`` pixels."""
         stride = self.conv_stride if halve else 1
         side = self.conv_side(side, 3, stride)
         return self.halved(side) if halve and stride == 1 else side

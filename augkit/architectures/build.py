@@ -1,4 +1,4 @@
-"""Networks by name, and the weights they start from."""
+"""Builds networks by name and draws their initial weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg13": functools.partial(VGG, convolutions=CONVOLUTIONS["vgg13"]),
 }
 DEFAULT_WIDTH = {"small_cnn": 16, "harmonic": 4, "convnext": 40, "convnext_aliasfree": 40}
-# What a network is halved and activated by where nothing else is asked for.
+# Default downsampling and activation of a network.
 OWN_DOWNSAMPLE = {"harmonic": "blurpool", "convnext": "stride", "convnext_aliasfree": "aliasfree"}
 OWN_ACTIVATION = {"convnext": "gelu", "convnext_aliasfree": "aliasfree"}
 WITH_STEM = ("resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree")
@@ -65,29 +65,29 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
     input_size: int | None = None,
     seed: int | None = None,
 ) -> nn.Module:
-    """Build a network by name; it takes ``(B, in_channels, H, W)`` and gives logits ``(B, num_classes)``.
+    """Build a network that maps images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
 
-    With a ``seed`` every parameter is drawn from a stream of its own, named by the seed and by the parameter:
-    networks that differ in ``downsample`` alone start from the same weights. Without, torch's global state is
-    used.
+    With a ``seed`` each parameter has its own random stream, named by the seed and the parameter, so networks that
+    differ only in ``downsample`` have the same initial weights. Without a seed the weights come from torch's global
+    random state.
 
     Args:
         name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``convnext``, ``convnext_aliasfree``,
             ``vgg11``, ``vgg13`` or ``harmonic``.
         num_classes, in_channels: sizes of the output and the input.
         downsample: ``maxpool``, ``stride``, ``blurpool``, ``aps``, ``lps`` or ``aliasfree``, as in `Style`. None is
-            ``maxpool``, for ``convnext`` ``stride`` and for ``convnext_aliasfree`` ``aliasfree``.
+            ``stride`` for ``convnext``, ``aliasfree`` for ``convnext_aliasfree``, and ``maxpool`` for the others.
         head: ``gap`` (global average), ``fc`` (fully connected) or ``spp`` (spatial pyramid).
         padding_mode: ``zeros``, ``circular``, ``reflect`` or, without shortcuts, ``full``, as in `Style`.
         activation: ``relu``, ``gelu``, ``quadratic``, ``aliasfree`` or ``aliasfree_gelu``. None is ``aliasfree``
             with that downsample, else ``relu`` (for ``convnext`` ``gelu``).
-        stem: ``small`` or ``imagenet``, of ResNets and ConvNeXts.
+        stem: ``small`` or ``imagenet``, for ResNets and ConvNeXts.
         width: channels of the first stage; the network's own when None.
-        input_size: side of the input in pixels, needed by the head ``fc`` alone.
-        seed: of the initial weights.
+        input_size: side of the input in pixels; only the head ``fc`` needs it.
+        seed: seed of the initial weights.
 
     Raises:
-        InputError: an unknown name of any kind, pieces that do not go together, or a size below 1.
+        InputError: a name is unknown, choices cannot be combined, or a size is below 1.
 
     >>> build_model("small_cnn", 10, 1, downsample="blurpool")(torch.rand(2, 1, 40, 40)).shape
     torch.Size([2, 10])
@@ -118,10 +118,10 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named stream.
+    """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named random stream.
 
-    Weights of norms become 1 and biases 0; the ``phase`` of a harmonic filter is an angle, drawn from the whole circle.
-    Parameters of other names, such as the coefficients of an activation, stay as their layer made them.
+    Weights of norms become 1 and biases 0. The ``phase`` of a harmonic filter is an angle, uniform on the circle. Other
+    parameters, such as the coefficients of an activation, keep the values that their layers gave them.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():

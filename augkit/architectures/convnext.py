@@ -1,12 +1,12 @@
-"""ConvNeXt and its alias-free form, piece by piece.
+"""ConvNeXt and its alias-free form.
 
 Liu et al. 2022, "A ConvNet for the 2020s", https://arxiv.org/abs/2201.03545, in the size that timm calls "atto".
 Michaeli et al. 2023, https://arxiv.org/abs/2303.08085, make it exactly invariant to fractional shifts: every stride
 becomes a stride-1 convolution and an ideal downsampling, GELU an alias-free polynomial, the layer norm one that
-divides by a single number per sample, and the padding circular. Here each of the four is a choice of its own.
+divides by a single number per sample, and the padding circular. Here the four can be chosen independently.
 
-Deviations from Liu 2022: weights as He 2015; layer scale begins at 0.1, as the network is shallow; the last norm
-comes before the head pools; 1x1 convolutions instead of linear layers on permuted maps.
+Deviations from Liu 2022: initial weights as in He 2015; layer scale starts at 0.1, as the network is shallow; the last
+norm precedes the pooling of the head; 1x1 convolutions instead of linear layers on permuted maps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from augkit.architectures.blocks import Style
 from augkit.architectures.heads import build_head
 from augkit.core.errors import InputError, unknown_name
 
-STEMS = {"small": (3, 0), "imagenet": (4, 2)}  # side of the patches; how often they halve the maps
+STEMS = {"small": (3, 0), "imagenet": (4, 2)}  # side of the patches, and the number of times that they halve the maps
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -46,21 +46,21 @@ PADS: dict[str, Callable[[tuple[int, int, int, int]], nn.Module]] = {
 class ConvNeXt(nn.Module):
     """ConvNeXt of four stages; the first keeps the size of its maps, the others halve it.
 
-    Takes ``(B, in_channels, H, W)`` and gives logits ``(B, num_classes)``. Circular padding of 7x7 convolutions needs
-    maps of 3 pixels at the end: images of 24 pixels with the ``small`` stem, of 96 with ``imagenet``.
+    It maps images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``. Circular padding of 7x7 convolutions needs
+    maps of at least 3 pixels in the last stage: images of 24 pixels with the ``small`` stem, of 96 with ``imagenet``.
 
     Args:
         num_classes, in_channels: sizes of the output and the input.
-        style: how maps are halved, padded and activated.
+        style: downsampling, padding and activation.
         head: ``gap``, ``fc`` or ``spp``, as in `build_head`.
-        width: channels of the first stage; each further one has twice as many.
-        input_size: side of the input in pixels, needed by ``fc`` alone.
-        blocks: of each stage.
+        width: channels of the first stage; each later stage has twice as many as the one before.
+        input_size: side of the input in pixels; only ``fc`` needs it.
+        blocks: number of blocks in each stage.
         norm: ``layer`` (pixel by pixel) or ``aliasfree`` (`AliasFreeLayerNorm2d`).
-        stem: ``small`` (3x3, keeps the size: as ResNet's form for small images) or ``imagenet`` (patches of 4).
+        stem: ``small`` (3x3, keeps the size, as in ResNet's form for small images) or ``imagenet`` (patches of 4).
 
     Raises:
-        InputError: an unknown norm or stem, or full convolutions, which shortcuts cannot join.
+        InputError: the norm or the stem is unknown, or the padding is ``full``, whose maps do not fit shortcuts.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class ConvNeXt(nn.Module):
 
 
 class Patches(nn.Module):
-    """A convolution of patches of ``size`` pixels that halves the maps ``halvings`` times; a norm before, or behind.
+    """A convolution of patches of ``size`` pixels that halves the maps ``halvings`` times, with a norm before or after.
 
-    With ``stride`` the patches are disjoint (Liu 2022); else they lie at every pixel, and pools follow.
+    With downsample ``stride`` the patches are disjoint (Liu 2022); else there is one per pixel, and pools follow.
     """
 
     def __init__(self, channels: int, out: int, size: int, halvings: int, style: Style, norm: str, first: bool) -> None:

@@ -2,9 +2,9 @@
 
 Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
 
-On the CPU both layers work on ``channels_last`` maps, whatever came, and give back the layout that came: there the
-depthwise convolution and the maximum are vectorised over channels. Slice sums and
-pairs of one-dimensional convolutions were slower in every trial (``benchmarks/LOG.md``).
+On the CPU both layers convert maps to ``channels_last``, where the depthwise convolution and the maximum are vectorised
+over channels, and return them in their original layout. Slice sums and pairs of one-dimensional convolutions were
+slower in every trial (``benchmarks/LOG.md``).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflec
 
 
 class BlurPool2d(nn.Module):
-    """Low-pass with a binomial filter, then keep every ``stride``-th pixel (Zhang 2019, section 3.2).
+    """Low-passes maps with a binomial filter, then keeps every ``stride``-th pixel (Zhang 2019, section 3.2).
 
-    The filter sums to 1 exactly, so that constant maps stay constant (away from zero padding). The output of a
-    map of n pixels has ``ceil(n / stride)``. Maps may be smaller than the filter.
+    Maps ``(B, C, H, W)`` become ``(B, C, ceil(H / stride), ceil(W / stride))``. The filter sums to exactly 1, so
+    constant maps stay constant (away from zero padding). Maps may be smaller than the filter.
 
     Args:
-        channels: C of the maps ``(B, C, H, W)``, each of which is filtered alone; any C where None.
+        channels: C of the maps, which are filtered separately; any C when None.
         size: taps of the filter, at least 2 (4 is "BlurPool-4": 1 3 3 1).
         stride: step of the subsampling.
         padding_mode: ``zeros``, ``circular`` or ``reflect``.
 
     Raises:
-        InputError: a size below 2, a stride below 1 or an unknown padding mode.
+        InputError: the size is below 2, the stride is below 1, or the padding mode is unknown.
     """
 
     taps: Tensor
@@ -72,8 +72,11 @@ class DenseMaxPool2d(nn.Module):
     """Max pooling of stride 1 that keeps the size of the maps, for use before a layer that subsamples.
 
     Args:
-        kernel_size: side of the windows; a window begins ``(kernel_size - 1) // 2`` pixels before its place.
-        padding_mode: ``circular`` and ``reflect`` continue the maps; with ``zeros`` a window ends at the border.
+        kernel_size: side of the windows; a window begins ``(kernel_size - 1) // 2`` pixels before its pixel.
+        padding_mode: ``circular`` and ``reflect`` extend the maps; with ``zeros`` windows are cut off at the border.
+
+    Raises:
+        InputError: ``kernel_size`` is below 1, or the padding mode is unknown.
     """
 
     def __init__(self, kernel_size: int = 2, padding_mode: str = "zeros") -> None:
@@ -100,14 +103,14 @@ class DenseMaxPool2d(nn.Module):
 class MaxBlurPool2d(nn.Sequential):
     """Max pooling without its aliasing: the maximum at every pixel, then `BlurPool2d` (Zhang 2019, figure 2).
 
-    The output of a map of n pixels has ``ceil(n / stride)``, as that of ``nn.MaxPool2d(3, 2, padding=1)``.
+    A side of n pixels becomes ``ceil(n / stride)``, as with ``nn.MaxPool2d(3, 2, padding=1)``.
 
     Args:
         kernel_size: side of the windows of the maximum.
         stride, size, padding_mode: as in `BlurPool2d` and `DenseMaxPool2d`.
 
     Raises:
-        InputError: as in both.
+        InputError: as in `BlurPool2d` and `DenseMaxPool2d`.
 
     >>> MaxBlurPool2d(3, stride=2)(torch.rand(2, 8, 9, 12)).shape
     torch.Size([2, 8, 5, 6])
@@ -122,12 +125,12 @@ class MaxBlurPool2d(nn.Sequential):
 def _fast(maps: Tensor) -> Tensor:
     if in_function_transform() or maps.device.type != "cpu":
         return maps
-    # After padding, as circular padding gives contiguous maps whatever it gets.
+    # After padding, as circular padding always returns contiguous maps.
     return maps.contiguous(memory_format=torch.channels_last)
 
 
 def _as(maps: Tensor, out: Tensor) -> Tensor:
-    """``out`` in the layout of ``maps``."""
+    """Return ``out`` in the memory format of ``maps``."""
     if out.device.type != "cpu" or maps.is_contiguous(memory_format=torch.channels_last):
         return out
     return out.contiguous()

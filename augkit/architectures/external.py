@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision by name, untrained unless said otherwise."""
+"""Networks of timm and torchvision by name, untrained by default."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from augkit.core.errors import InputError, unknown_name
 
 
 def timm_network(name: str, classes: int | None, *, channels: int = 3, pretrained: bool = False) -> nn.Module:
-    """The network of timm called ``name``; ``classes`` None keeps its own number. ``pretrained`` downloads weights.
+    """Build a network of timm.
+
+    Args:
+        name: name of the network in timm.
+        classes: number of classes; the network's own number when None.
+        channels: channels of the images.
+        pretrained: download trained weights.
 
     Raises:
-        InputError: timm is not installed, does not know the name, or cannot make or download it.
+        InputError: timm is not installed, does not know the name, or cannot build or download the network.
     """
     try:
         import timm
@@ -21,14 +27,18 @@ def timm_network(name: str, classes: int | None, *, channels: int = 3, pretraine
         raise unknown_name("timm model", name, timm.list_models())
     try:
         made: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
-    except Exception as error:  # timm's own kinds, and those of the hub's client for hf-hub:NAME
+    except Exception as error:  # timm's own exceptions, and those of the hub's client for hf-hub:NAME
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"model 'timm:{name}': {reason[:200]}") from None
     return made
 
 
 def torchvision_network(name: str, classes: int | None) -> nn.Module:
-    """The network of torchvision called ``name``; ``classes`` None keeps its own number.
+    """Build a network of torchvision without trained weights.
+
+    Args:
+        name: name of the network in torchvision.
+        classes: number of classes; the network's own number when None.
 
     Raises:
         InputError: torchvision does not know the name.

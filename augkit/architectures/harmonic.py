@@ -1,17 +1,17 @@
-"""Layers whose feature maps turn with the image: streams of complex maps, each of a rotation order.
+"""Layers whose feature maps rotate with the image: streams of complex maps, each with a rotation order.
 
 Worrall et al. 2017, "Harmonic Networks: Deep Translation and Rotation Equivariance",
-https://arxiv.org/abs/1612.04642. When the image turns by ``theta``, counter-clockwise on the screen, a map of
-order m turns with it and is multiplied by ``exp(i m theta)``; its magnitude is a map that only turns.
+https://arxiv.org/abs/1612.04642. When the image rotates by ``theta``, counter-clockwise on the screen, a map of order m
+rotates with it and is multiplied by ``exp(i m theta)``, so its magnitude only rotates.
 
 **Maps** are real tensors ``(B, 2 * C, H, W)``: C real parts, then the C imaginary parts of the same channels, so
-that ``maps.unflatten(1, (2, C))`` has the leading pair. **Streams** say which channel has which order: ``{0: 8,
-1: 4}`` is C = 12, eight channels of order 0 followed by four of order 1. Images are order 0 and may leave out
-their imaginary half, which is 0.
+that ``maps.unflatten(1, (2, C))`` separates the two. **Streams** give the number of channels of each order: ``{0: 8,
+1: 4}`` is C = 12, eight channels of order 0 followed by four of order 1. Images have order 0 and may omit their
+imaginary half, which is 0.
 
-Choices of ours. Radial profiles are sums of Gaussian rings, which the pixel grid samples with little aliasing.
-Every pair of streams has weights of its own, also where filters have opposite orders. Magnitudes are softened near
-0, where a phase is float rounding and nothing else. Maps are pooled by blurring.
+Differences from the paper. Radial profiles are sums of Gaussian rings, which the pixel grid samples with little
+aliasing. Every pair of streams has its own weights, also where filters have opposite orders. Magnitudes are smoothed
+near 0, where a phase is only float rounding. Maps are pooled by blurring.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ Streams = Mapping[int, int]  # rotation order -> channels
 
 
 class HarmonicConv2d(nn.Module):
-    """Convolution from streams to streams with filters ``R(r) exp(i (k phi + beta))``, of order k = n - m from m to n.
+    """Convolution of streams with filters ``R(r) exp(i (k phi + beta))``, of order k = n - m from order m to order n.
 
-    Each pair of an input and an output channel has a radial profile R, a learnt sum of ``size // 2`` rings (one
-    less where k is not 0, since such a filter vanishes at its centre), and a learnt phase beta. There is no bias:
-    a constant is no map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
+    Each pair of an input and an output channel has a radial profile R, a learned sum of ``size // 2`` rings (one fewer
+    where k is not 0, since such a filter is 0 at its centre), and a learned phase beta. There is no bias, because a
+    constant is not a map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
 
     Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA to that of TF32, unless
     ``torch.backends.cudnn.allow_tf32`` is off). At other angles the error depends on how well pixels sample the
-    rings. Signal to error in dB, for maps of at most 0.2 cycles per pixel and random angles, the worst of several
-    random weights (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``). Trained weights can do worse:
-    they may cancel the signal and keep the error.
+    rings. The table shows signal to error in dB for maps of at most 0.2 cycles per pixel and random angles, the worst
+    over several random weights (``benchmarks/harmonic.py``, ``benchmarks/results/harmonic.json``). Trained weights can
+    be worse, as they may cancel the signal and keep the error.
 
         size   order 0   order 1   order 2 of the filter
          5      61.9      49.9      41.8
@@ -59,8 +59,8 @@ class HarmonicConv2d(nn.Module):
         padding_mode: ``zeros``, ``circular`` or ``reflect``; the output has the size of the input.
 
     Raises:
-        InputError: an order, a number of channels, a size or a padding mode that cannot be; in the call, maps of
-            another number of channels, or smaller than the padding.
+        InputError: an order, a number of channels, the size or the padding mode is invalid; in the call, maps have
+            another number of channels or are smaller than the padding.
 
     >>> conv = HarmonicConv2d({0: 3}, {0: 4, 1: 4}, size=5)
     >>> conv(torch.rand(2, 3, 28, 28)).shape  # an image: real
@@ -87,13 +87,13 @@ class HarmonicConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw profiles as He et al. 2015 and phases from the whole circle, with torch's global generator."""
+        """Draw profiles as in He et al. 2015 and phases uniformly on the circle, from torch's global generator."""
         for profile in self.radial.values():
             nn.init.normal_(profile, std=math.sqrt(2 / profile[0].numel()))
         nn.init.uniform_(self.phase, -math.pi, math.pi)
 
     def filters(self) -> Tensor:
-        """The filters, sampled at pixels: real and imaginary parts ``(2, C_out, C_in, size, size)``."""
+        """Return the filters sampled at pixels, real and imaginary parts: ``(2, C_out, C_in, size, size)``."""
         rows = [torch.cat([self._block(m, n) for m in self.inputs], dim=2) for n in self.outputs]
         real, imaginary = torch.cat(rows, dim=1).unbind(0)
         cos, sin = self.phase.cos()[..., None, None], self.phase.sin()[..., None, None]
@@ -114,13 +114,13 @@ class HarmonicConv2d(nn.Module):
         return f"{self.inputs} -> {self.outputs}, size={self.size}, padding_mode={self.padding_mode!r}"
 
     def _block(self, m: int, n: int) -> Tensor:
-        """Filters from order m to order n without their phase, ``(2, C_n, C_m, size, size)``."""
+        """Return the filters from order m to order n without their phase, ``(2, C_n, C_m, size, size)``."""
         rings: Tensor = getattr(self, f"rings_{abs(n - m)}")
         real, imaginary = torch.tensordot(self.radial[f"{m}_to_{n}"], rings, 1).unbind(2)
         return torch.stack([real, imaginary if n >= m else -imaginary])
 
     def _check(self, maps: Tensor) -> bool:
-        """Whether the maps are an image without imaginary half."""
+        """Return whether the maps are an image without its imaginary half; raise InputError if they do not fit."""
         channels, side = sum(self.inputs.values()), self.size // 2
         is_real = list(self.inputs) == [0] and maps.shape[1] == channels
         if maps.ndim != 4 or not (is_real or maps.shape[1] == 2 * channels):
@@ -139,10 +139,10 @@ class HarmonicConv2d(nn.Module):
 
 
 class MagnitudeReLU(nn.Module):
-    """C-ReLU of Worrall et al. 2017: ``ReLU(|z| + b) z / |z|``, with a learnt bias b per channel, 0 at first.
+    """C-ReLU of Worrall et al. 2017: ``ReLU(|z| + b) z / |z|``, with a learned bias b per channel, initially 0.
 
-    The phase is kept, so that a map of order m stays one. Below a magnitude of about 0.01 the output goes to 0
-    smoothly: there a positive bias would blow rounding up to full size, and the gradient has no limit at 0.
+    It keeps the phase, so a map of order m keeps its order. Below a magnitude of about 0.01 the output goes smoothly to
+    0, since otherwise a positive bias would amplify rounding, and the gradient would have no limit at 0.
 
     Args:
         channels: C of the maps ``(B, 2 * C, H, W)``.
@@ -163,11 +163,11 @@ class MagnitudeReLU(nn.Module):
 
 
 class MagnitudeBatchNorm2d(nn.Module):
-    """Batch norm of the magnitudes, then their ReLU; the phase is kept (Worrall et al. 2017).
+    """Batch norm of the magnitudes, followed by ReLU; the phase is kept (Worrall et al. 2017).
 
-    The ReLU belongs to the layer: a normalised magnitude below 0 would turn the phase by half a circle. The bias
-    of the batch norm is the bias of the C-ReLU. Real and imaginary parts apart must not be normalised: a rotation
-    mixes them.
+    The layer includes the ReLU, because a normalised magnitude below 0 would change the phase by 180 degrees. The bias
+    of the batch norm is the bias of the C-ReLU. Real and imaginary parts must not be normalised separately, because a
+    rotation mixes them.
 
     Args:
         channels: C of the maps ``(B, 2 * C, H, W)``.
@@ -183,16 +183,19 @@ class MagnitudeBatchNorm2d(nn.Module):
 
 
 class CentredBlurPool2d(nn.Module):
-    """Blur and keep every second pixel, on a grid that is symmetric about the centre of the map.
+    """Blurs maps and keeps every second pixel, on a grid that is symmetric about the centre of the map.
 
-    An axis of n pixels becomes ``ceil(n / 2)``: with the filter 1 3 3 1 where n is even, and 1 4 6 4 1 where n is
-    odd. So a rotation by 90 degrees commutes with it, as with no pooling whose windows are off the centre. It is
-    linear and treats real and imaginary parts alike, so orders stay what they are. Max pooling does neither: the
-    largest real part and the largest imaginary part come from different pixels and change with the phase; and
-    the pixel of the largest magnitude jumps as the image turns by less than 90 degrees.
+    Maps ``(B, 2 * C, H, W)`` become ``(B, 2 * C, ceil(H / 2), ceil(W / 2))``. The filter is 1 3 3 1 along an even side
+    and 1 4 6 4 1 along an odd side. Because the grid is symmetric, the layer commutes with rotations by 90 degrees. It
+    is linear and treats real and imaginary parts alike, so it keeps the orders. Max pooling does not: the largest real
+    part and the largest imaginary part come from different pixels and depend on the phase, and the pixel of the
+    largest magnitude jumps as the image rotates by less than 90 degrees.
 
     Args:
         padding_mode: ``zeros``, ``circular`` or ``reflect``.
+
+    Raises:
+        InputError: the padding mode is unknown.
 
     >>> CentredBlurPool2d()(torch.rand(1, 4, 28, 33)).shape
     torch.Size([1, 4, 14, 17])
@@ -225,22 +228,22 @@ class CentredBlurPool2d(nn.Module):
 
 
 def magnitude(maps: Tensor) -> Tensor:
-    """``sqrt(re^2 + im^2 + 1e-4)`` of maps ``(B, 2 * C, H, W)``: ``(B, C, H, W)``, float32 or float64.
+    """Return ``sqrt(re^2 + im^2 + 1e-4)`` of maps ``(B, 2 * C, H, W)`` as ``(B, C, H, W)``, float32 or float64.
 
-    Rotations of the image move it and change nothing else. Half precision is left: squares would lose its digits.
+    A rotation of the image only rotates the result. Half precision becomes float32, as squares would lose digits.
     """
     real, imaginary = maps.to(torch.promote_types(maps.dtype, torch.float32)).chunk(2, dim=1)
     return torch.sqrt(real * real + imaginary * imaginary + SOFTENING)
 
 
 def harmonic_rings(order: int, size: int) -> Tensor:
-    """Rings times ``exp(i order phi)`` on a square of ``size`` pixels: ``(J, 2, size, size)`` float64, real first.
+    """Return J rings times ``exp(i order phi)`` on a square of ``size`` pixels, float64 ``(J, 2, size, size)``.
 
-    A ring of radius a is a Gaussian blob smeared around a circle, the phase going along: ``exp(-(r^2 + a^2) /
-    (2 s^2)) I_k(a r / s^2) exp(i k phi)``, a Gaussian ring times ``r^k`` near the centre. Its spectrum is a Gaussian
-    times a Bessel function, so aliasing falls as fast as a Gaussian can. Radii are 0 (order 0 alone), 1, ... up to
-    ``size // 2 - 1``, which leaves two pixels to the first pixel left out. Each has norm 1. phi is
-    counter-clockwise on the screen; entries are exactly those that a rotation by 90 degrees asks for.
+    The real part comes first. A ring of radius a is a Gaussian blob averaged along a circle together with the phase:
+    ``exp(-(r^2 + a^2) / (2 s^2)) I_k(a r / s^2) exp(i k phi)``, a Gaussian ring times ``r^k`` near the centre. Its
+    spectrum is a Gaussian times a Bessel function, so aliasing falls as fast as a Gaussian. Radii are 0 (for order 0
+    only), 1, ... up to ``size // 2 - 1``, two pixels from the first pixel outside. Each ring has norm 1, and phi is
+    counter-clockwise on the screen. Rotating a ring by 90 degrees multiplies it by a power of i exactly.
 
     >>> harmonic_rings(0, 9).shape, harmonic_rings(1, 9).shape
     (torch.Size([4, 2, 9, 9]), torch.Size([3, 2, 9, 9]))
@@ -249,7 +252,7 @@ def harmonic_rings(order: int, size: int) -> Tensor:
 
     half = size // 2
     down, right = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
-    square = right**2 + down**2  # of integers, so equal at pixels of equal radius, and so is all that follows
+    square = right**2 + down**2  # of integers, so this and all results below are equal at pixels of equal radius
     radius = np.sqrt(square)
     turn = np.ones_like(radius, dtype=complex)
     for _ in range(order):  # products of integers, exact where ** is not
@@ -265,10 +268,10 @@ def harmonic_rings(order: int, size: int) -> Tensor:
 
 
 def checked_streams(streams: Streams) -> dict[int, int]:
-    """The streams in the order of their channels.
+    """Return the streams in the order of their channels.
 
     Raises:
-        InputError: no stream, an order that is not 0, 1 or 2, or less than one channel.
+        InputError: there is no stream, an order is not 0, 1 or 2, or a stream has less than one channel.
     """
     known = isinstance(streams, Mapping) and len(streams) > 0 and set(streams) <= set(ORDERS)
     if not known or min(streams.values()) < 1:

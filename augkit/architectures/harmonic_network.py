@@ -1,7 +1,7 @@
-"""A small network whose logits do not change when the image is turned by 90 degrees, and little at other angles.
+"""A small network whose logits do not change under rotations by 90 degrees, and change little at other angles.
 
-After Worrall et al. 2017, https://arxiv.org/abs/1612.04642, with the three stages of `SmallCNN`; the magnitudes of
-the last maps, of all orders, are averaged over the image, then a linear layer follows.
+After Worrall et al. 2017, https://arxiv.org/abs/1612.04642, with the three stages of `SmallCNN`. The magnitudes of the
+last maps, of all orders, are averaged over the image, and a linear layer follows.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from augkit.core.errors import InputError
 class HarmonicNet(nn.Module):
     """Three stages of harmonic convolution, batch norm and ReLU of magnitudes; blur pooling between them.
 
-    Takes ``(B, in_channels, H, W)`` of any size and gives logits ``(B, num_classes)``, invariant to rotations of
-    the image by 90 degrees to float rounding, in training too. At other angles they keep most of it where nothing
-    turns in or out of the image, as for digits on an empty canvas (``benchmarks/results/harmonic.json``). What
-    differs by a rotation alone, such as 6 and 9 as some write them, it cannot tell apart.
+    It maps images ``(B, in_channels, H, W)`` of any size to logits ``(B, num_classes)``. Up to float rounding these are
+    invariant to rotations of the image by 90 degrees, in training too. At other angles they are nearly invariant if no
+    content rotates into or out of the image, as for digits on an empty canvas (``benchmarks/results/harmonic.json``).
+    The network cannot distinguish classes that differ only by a rotation, such as some handwritten 6 and 9.
 
     Args:
         num_classes, in_channels: sizes of the output and the input.
         padding_mode: ``zeros``, ``circular`` or ``reflect``.
         width: channels of each order in the first stage; the second and the third have two and four times as many.
         size: side of the filters in pixels, odd and at least 5.
-        max_order: streams have the orders 0 to this, 0 to 2. With 0 all filters are round and cannot see direction.
+        max_order: the largest order of the streams, 0 to 2. With 0 all filters are isotropic.
 
     Raises:
-        InputError: a size, an order, a width or a padding mode that cannot be.
+        InputError: the size, the order, the width or the padding mode is invalid.
 
     >>> net = HarmonicNet(10, width=2).eval()
     >>> images = torch.rand(2, 1, 28, 28)

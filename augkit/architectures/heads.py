@@ -1,9 +1,9 @@
 """From maps to logits: global average, fully connected, spatial pyramid.
 
-Which of them forgets where things were: the global average is exactly invariant to circular shifts of its maps. A
-fully connected head has a weight per place, and learns invariance from data or not at all. The pyramid [He et al.
-2014, "Spatial Pyramid Pooling in Deep Convolutional Networks", https://arxiv.org/abs/1406.4729] lies between: its
-first level is invariant, and a bin of level n moves with 1/n of the image.
+The heads differ in invariance. The global average is exactly invariant to circular shifts of its maps. A fully
+connected head has a weight per position, so it can only learn invariance from data. The pyramid [He et al. 2014,
+"Spatial Pyramid Pooling in Deep Convolutional Networks", https://arxiv.org/abs/1406.4729] lies between: its first
+level is invariant, and a bin of level n covers 1/n of each side.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ PYRAMID = (1, 2, 4)
 class SpatialPyramidPool2d(nn.Module):
     """The maximum of every bin of an n x n grid, for each n of ``levels`` (He 2014, section 2.2).
 
-    ``(B, C, H, W)`` of any size becomes ``(B, C * sum(n * n))``: level by level, channels first within a level.
+    Maps ``(B, C, H, W)`` of any size become ``(B, C * sum(n * n))``: level by level, channels first within a level.
+
+    Args:
+        levels: bins per side n of each level.
 
     Raises:
-        InputError: no level, or one below 1.
+        InputError: there is no level, or a level is below 1.
 
     >>> SpatialPyramidPool2d((1, 2, 4))(torch.rand(2, 8, 13, 9)).shape
     torch.Size([2, 168])
@@ -44,16 +47,16 @@ class SpatialPyramidPool2d(nn.Module):
 
 
 def build_head(head: str, channels: int, num_classes: int, side: int | None = None) -> nn.Sequential:
-    """Layers from maps ``(B, channels, H, W)`` to logits ``(B, num_classes)``.
+    """Return layers that map ``(B, channels, H, W)`` to logits ``(B, num_classes)``.
 
     Args:
         head: ``gap`` (global average), ``fc`` (flatten; fixes H and W) or ``spp`` (spatial pyramid of 1, 2 and 4
             bins a side), each followed by one linear layer.
         channels, num_classes: sizes of the maps and of the logits.
-        side: H = W of the maps, for ``fc`` alone.
+        side: H = W of the maps; only ``fc`` needs it.
 
     Raises:
-        InputError: an unknown head, or ``fc`` without a side.
+        InputError: the head is unknown, or ``fc`` has no side.
 
     >>> build_head("spp", 8, 10)(torch.rand(2, 8, 5, 6)).shape
     torch.Size([2, 10])

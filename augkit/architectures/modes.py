@@ -1,4 +1,4 @@
-"""Training and evaluation mode of a network, module by module, and copies of any network."""
+"""Training and evaluation mode of each module of a network, and copies of networks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 def check_network(model: object) -> None:
-    """Raise unless ``model`` is a network that can be run.
+    """Check that ``model`` is a network that can run.
 
     Raises:
-        InputTypeError: no module.
-        InputError: weights or buffers without values, on the device ``meta``.
+        InputTypeError: the model is not a module.
+        InputError: weights or buffers have no values (they are on the device ``meta``).
     """
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
@@ -29,7 +29,7 @@ def check_network(model: object) -> None:
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Raise InputError for networks that torch evaluates and cannot train."""
+    """Raise InputError for networks that torch can evaluate but not train."""
     for module in model.modules():
         try:
             if isinstance(module, torch.fx.GraphModule):
@@ -40,7 +40,7 @@ def check_trainable(model: nn.Module) -> None:
                 " before export"
             ) from None
     packed = quantised(model)
-    if packed is not None:  # torch gives wrong gradients through them, or none
+    if packed is not None:  # torch computes wrong gradients through them, or none
         raise InputError(f"model: expected one that can be trained, '{packed}' is quantised; train it before that")
     for name, weight in model.named_parameters():
         if not isinstance(weight, nn.UninitializedParameter) and weight.is_inference():
@@ -52,7 +52,7 @@ def check_trainable(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def evaluated(model: nn.Module) -> Iterator[None]:
-    """``model`` in ``eval()`` for as long as the context lasts; then every module is in its own mode again.
+    """Context in which ``model`` is in ``eval()``; afterwards every module returns to its own mode.
 
     >>> net = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout())
     >>> _ = net[0].eval()  # a frozen norm in a network that is trained
@@ -72,37 +72,37 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """The modules that stay in evaluation mode while the network is trained.
+    """Return the modules that stay in evaluation mode while the network is trained.
 
-    Those in ``eval()`` within a network that is in ``train()``; and norms with running statistics whose own weights
-    all do without gradients. Of a network that is in ``eval()`` as a whole only the latter: it was evaluated before.
+    These are modules in ``eval()`` within a network in ``train()``, and norms with running statistics whose weights all
+    have gradients disabled. For a network that is in ``eval()`` as a whole, they are only these norms.
     """
     return [m for m in model.modules() if (model.training and not m.training) or _is_frozen_norm(m)]
 
 
 def train(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
-    """``model`` in ``train()``, but for the modules that are ``frozen``."""
+    """Put ``model`` in ``train()``, except the modules in ``frozen``."""
     model.train()
     for module in frozen:
         module.training = False
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy of a network, also of one that keeps tensors it computed.
+    """Return a copy of a network, even if it stores computed tensors.
 
-    Such as the weight that `torch.nn.utils.weight_norm` and `spectral_norm` compute from others: torch refuses to copy
-    a tensor with a gradient's history.
+    `torch.nn.utils.weight_norm` and `spectral_norm` store a weight computed from other weights, and torch refuses to
+    copy a tensor with an autograd history.
     """
     computed = {id(t): t for module in model.modules() for value in vars(module).values() for t in _tensors(value)}
     memo: dict[int, Any] = {
         key: tensor.detach().clone() for key, tensor in computed.items() if not tensor.is_leaf or tensor.is_inference()
     }
-    with torch.no_grad():  # or the weights of a scripted one would be computed from its own
+    with torch.no_grad():  # otherwise the weights of a scripted network would be computed from its own
         return copy.deepcopy(model, memo)
 
 
 def as_written(model: nn.Module) -> nn.Module:
-    """The network within `torch.compile` or `torch.nn.DataParallel`, whose layers can be watched one by one."""
+    """Return the network inside `torch.compile` or `torch.nn.DataParallel`, whose layers run one by one."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.DataParallel):
@@ -113,13 +113,13 @@ def as_written(model: nn.Module) -> nn.Module:
 
 
 def quantised(model: nn.Module) -> str | None:
-    """The name in the state dict of the first weights that a quantised layer of torch packs into a tuple; or None."""
+    """Return the name of the first packed weights of a quantised layer in the state dict; None without any."""
     found = (k for k, v in model.state_dict().items() if isinstance(v, tuple) and any(isinstance(t, Tensor) for t in v))
     return next(found, None)
 
 
 def weights_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype of a network's first floating weights, which its inputs must have; float32 where it has none."""
+    """Return the dtype of a network's first floating weights, which its inputs need; float32 without any."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
@@ -130,12 +130,12 @@ def is_lazy(model: nn.Module) -> bool:
 
 
 def _switch(modes: list[tuple[nn.Module, bool]]) -> None:
-    # Through `train`, as some modules do work in it; it also sets what lies within, which comes later in the list.
+    # By `train`, which some modules override; it also sets submodules, which come later in the list.
     for module, training in modes:
         if module.training != training:
-            with contextlib.suppress(NotImplementedError):  # of an exported one, which stays as it was exported
+            with contextlib.suppress(NotImplementedError):  # of an exported network, whose mode is fixed
                 module.train(training)
-    for module, training in modes:  # what lies within two modules may have been set again
+    for module, training in modes:  # submodules of two modules may have been set again
         module.training = training
 
 

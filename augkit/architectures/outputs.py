@@ -1,12 +1,12 @@
 """Outputs of networks: the logits in them, and the losses of auxiliary heads.
 
-A network may give logits ``(B, K)`` alone, or among others: in a dict (``logits``, else ``out``, as the networks of
-torchvision for segmentation name it), in an object with an attribute ``logits`` (GoogLeNet and Inception of torchvision
-in training, the outputs of Hugging Face), or first in a tuple.
+A network may return logits ``(B, K)`` directly, or as part of its output: in a dict (key ``logits``, else ``out``, as
+in torchvision's networks for segmentation), in an object with an attribute ``logits`` (GoogLeNet and Inception of
+torchvision in training, the outputs of Hugging Face), or first in a tuple.
 
-The auxiliary heads that such networks have in training add to the loss with the weights of their papers: 0.3 each of
-GoogLeNet (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842), 0.4 of Inception v3 (as in torchvision), and 0.5 of
-``aux`` in a dict (as in torchvision's references). What else an output holds is not looked at.
+The auxiliary heads of such networks in training add to the loss with published weights: 0.3 for each head of GoogLeNet
+(Szegedy et al. 2014, https://arxiv.org/abs/1409.4842), 0.4 for Inception v3 (as in torchvision), and 0.5 for ``aux`` in
+a dict (as in torchvision's references). Other parts of an output are ignored.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # dtypes o
 
 
 def run_network(forward: Callable[[Tensor], Any], inputs: Tensor) -> Any:
-    """Run a network on ``inputs`` ``(B, C, H, W)``: the logits in its output, unchecked.
+    """Run a network on ``inputs`` ``(B, C, H, W)`` and return the logits in its output, unchecked.
 
     Raises:
-        InputError: the network fails; running out of memory is raised as it is.
+        InputError: the network fails. `torch.OutOfMemoryError` is not converted.
     """
     try:
         return logits_in(forward(inputs))
@@ -39,12 +39,12 @@ def run_network(forward: Callable[[Tensor], Any], inputs: Tensor) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, or its class where it says nothing."""
+    """Return the first line of an error's message, or the name of its class where the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def logits_in(output: Any) -> Any:
-    """The logits in what a network gives; the output itself where there are none.
+    """Return the logits in the output of a network, or the output itself where none are found.
 
     >>> logits_in({"out": torch.zeros(2, 3), "aux": torch.ones(2, 3)}).shape
     torch.Size([2, 3])
@@ -66,10 +66,10 @@ def check_logits(logits: Any, batch: int, *, classes: int | None = None, least: 
     """Raise InputError unless ``logits`` is a real floating tensor ``(batch, K)``.
 
     Args:
-        logits: what `logits_in` found.
+        logits: the result of `logits_in`.
         batch: number of images.
-        classes: K, where it is known from before.
-        least: the smallest K that will do.
+        classes: the expected K; None where it is not known.
+        least: the smallest allowed K.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != batch:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else _described(logits)
@@ -89,13 +89,13 @@ def check_logits(logits: Any, batch: int, *, classes: int | None = None, least: 
 def classification_loss(
     output: Any, targets: Tensor, label_smoothing: float = 0.0, *, classes: int | None = None
 ) -> Tensor:
-    """The cross entropy of what a network gives, with those of its auxiliary heads.
+    """Return the cross entropy of a network's output, including its auxiliary heads.
 
     Args:
         output: see the head of this file.
         targets: classes ``(B,)``, or probabilities ``(B, K)``.
         label_smoothing: as in `torch.nn.functional.cross_entropy`.
-        classes: how many the network answered with in evaluation.
+        classes: number of classes of the network in evaluation.
     """
     logits = logits_in(output)
     check_logits(logits, len(targets), classes=classes)

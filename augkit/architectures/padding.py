@@ -1,4 +1,4 @@
-"""Padding of maps of any size, however small."""
+"""Padding of maps that may be smaller than the padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PADDED_INDEX = {"circular": "circular", "reflect": "reflection", "replicate": "b
 
 
 def pad(maps: Tensor, pads: tuple[int, int, int, int], mode: str) -> Tensor:
-    """`torch.nn.functional.pad` by (left, right, top, bottom) that also takes pads longer than the map.
+    """Pad maps by (left, right, top, bottom) pixels as `torch.nn.functional.pad`, but also by more than their size.
 
     >>> pad(torch.tensor([[[[1.0, 2.0]]]]), (3, 0, 0, 0), "circular").tolist()
     [[[[2.0, 1.0, 2.0, 1.0, 2.0]]]]
@@ -20,7 +20,7 @@ def pad(maps: Tensor, pads: tuple[int, int, int, int], mode: str) -> Tensor:
     height, width = maps.shape[-2:]
     if not any(pads):
         return maps
-    own = int(mode == "reflect")  # the border pixel, which a reflection does not repeat
+    own = int(mode == "reflect")  # a reflection does not repeat the border pixel
     if mode == "constant" or (max(pads[:2]) <= width - own and max(pads[2:]) <= height - own):
         return F.pad(maps, pads, mode=mode)
     for dim, side, before, after in ((-1, width, *pads[:2]), (-2, height, *pads[2:])):

@@ -1,9 +1,9 @@
-"""Subsampling that moves with the image: keep the polyphase component that the content chooses, not the first one.
+"""Subsampling that moves with the image: it keeps the polyphase component that the content selects.
 
-A map subsampled by ``s`` keeps one of ``s**2`` grids, its polyphase components; a strided layer keeps the one at
-(0, 0), wherever the content lies. A shift of the map only permutes the components (and shifts some by one coarse
-pixel). A choice that depends on their content alone therefore follows the map: on a torus whose sides are
-multiples of ``s`` the sampling commutes with every shift, up to a shift of the coarse map.
+A map subsampled by ``s`` keeps one of ``s**2`` grids, its polyphase components; a strided layer always keeps the one at
+(0, 0). A shift of the map only permutes the components (and shifts some by one coarse pixel). A choice that depends
+only on their content therefore follows the map: on a torus whose sides are multiples of ``s`` the sampling commutes
+with every shift, up to a shift of the coarse map.
 
 Adaptive sampling (APS) keeps the component of the largest norm: Chaman & Dokmanic 2021, "Truly shift-invariant
 convolutional neural networks", https://arxiv.org/abs/2011.14214. Learnable sampling (LPS) scores the components
@@ -13,11 +13,11 @@ Convolutional Networks", https://arxiv.org/abs/2210.08001.
 The paper's APS with blur is a `BlurPool2d` of stride 1 with circular padding before the sampling. A residual block
 passes the phase of its branch to the sampling of its shortcut, so that the maps that are added lie on one grid.
 
-Three things end the guarantee. A side that is no multiple of ``s`` has no grid that closes on the torus: ``odd`` says
-what happens then. Ties: of components of equal norm the first in row-major order is kept. Where they are one map up
-to a shift (constant and periodic maps) every choice gives the same output, up to a shift of the coarse map; where
-they are not (mirror images of each other; a shortcut beside a branch that is 0 everywhere) the first depends on the
-place. And rounding: layers whose rounding depends on the place of a pixel can swap norms as close as that.
+The guarantee ends in three cases. (1) A side is not a multiple of ``s``, so that no grid is periodic on the torus;
+``odd`` sets the behavior. (2) Ties: among components of equal norm the first in row-major order is kept. Where they
+are equal up to a shift (constant and periodic maps) every choice gives the same output, up to a shift of the coarse
+map; where they are not (mirror images, or a shortcut beside a branch that is 0 everywhere) the choice depends on
+position. (3) Rounding: layers whose rounding depends on the position of a pixel can swap nearly equal norms.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SCORE_PADDING_MODES = ("circular", "zeros")
 
 
 def polyphase(maps: Tensor, stride: int) -> Tensor:
-    """All polyphase components: ``(B, C, H, W)`` to ``(B, stride**2, C, H / stride, W / stride)``.
+    """Return all polyphase components of maps ``(B, C, H, W)``: ``(B, stride**2, C, H / stride, W / stride)``.
 
     Component k starts at row ``k // stride`` and column ``k % stride``.
 
     Raises:
-        InputError: maps of another shape, or a side that is no multiple of the stride.
+        InputError: the maps have another shape, or a side is not a multiple of the stride.
 
     >>> polyphase(torch.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 1, 0].tolist()
     [[1.0, 3.0], [9.0, 11.0]]
@@ -54,14 +54,14 @@ def polyphase(maps: Tensor, stride: int) -> Tensor:
 
 
 def sample_phase(maps: Tensor, phase: Tensor, stride: int) -> Tensor:
-    """The component of each sample that ``phase`` names: ``(B, C, H, W)`` to ``(B, C, H / stride, W / stride)``.
+    """Return one polyphase component per sample: ``(B, C, H, W)`` to ``(B, C, H / stride, W / stride)``.
 
     The memory format of the maps is kept.
 
     Args:
-        maps: sides must be multiples of the stride.
-        phase: ``(B,)`` int64, numbers of components; or ``(B, stride**2)`` float, weights of a sum over all.
-        stride: at least 1.
+        maps: ``(B, C, H, W)``, with sides that are multiples of the stride.
+        phase: ``(B,)`` int64, the number of the component; or ``(B, stride**2)`` float, weights of a sum over all.
+        stride: step of the subsampling, at least 1.
 
     >>> sample_phase(torch.arange(16.0).reshape(1, 1, 4, 4), torch.tensor([3]), 2)[0, 0].tolist()
     [[5.0, 7.0], [13.0, 15.0]]
@@ -80,20 +80,20 @@ def sample_phase(maps: Tensor, phase: Tensor, stride: int) -> Tensor:
 
 
 class AdaptivePolyphaseSampling(nn.Module):
-    """Keep the polyphase component of the largest norm, per sample (Chaman & Dokmanic 2021).
+    """Keeps the polyphase component of the largest norm, per sample (Chaman & Dokmanic 2021).
 
-    It has neither parameters nor buffers. The norm is taken over all channels, in float32 at least, and carries no
-    gradient: the gradient flows into the pixels that were kept.
+    It has neither parameters nor buffers. The norm is over all channels, in float32 or wider, and has no gradient: the
+    gradient flows only into the kept pixels.
 
     Args:
         stride: step of the subsampling, at least 1.
         norm: order of the norm, 1 to ``inf``.
-        odd: what to do where a side is no multiple of the stride, so that the guarantee does not hold: ``warn``
-            (once per layer, `OddMapWarning`), ``raise`` or ``allow``. The map is then continued on the torus by the
-            rows and columns that are missing, and the output has ``ceil(side / stride)``.
+        odd: behavior where a side is not a multiple of the stride, so that the guarantee does not hold: ``warn``
+            (`OddMapWarning`, once per layer), ``raise`` or ``allow``. With ``warn`` and ``allow`` the map is continued
+            periodically to a multiple, and the output has ``ceil(side / stride)`` pixels.
 
     Raises:
-        InputError: a stride below 1, a norm below 1, or an unknown ``odd``.
+        InputError: the stride or the norm is below 1, or ``odd`` is unknown.
 
     >>> maps = torch.zeros(1, 1, 4, 4)
     >>> maps[0, 0, 1, 2] = 5.0
@@ -113,14 +113,14 @@ class AdaptivePolyphaseSampling(nn.Module):
     def forward(
         self, maps: Tensor, phase: Tensor | None = None, return_phase: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Sample ``maps (B, C, H, W)``, at ``phase`` where it is given (a shortcut keeps its branch's grid).
+        """Sample ``maps (B, C, H, W)``, at the given ``phase`` if any (a shortcut keeps the grid of its branch).
 
         Returns:
-            ``(B, C, ceil(H / stride), ceil(W / stride))``; with ``return_phase`` also the phase used: ``(B,)``
-            int64, or what was given.
+            ``(B, C, ceil(H / stride), ceil(W / stride))``; with ``return_phase`` also the phase, ``(B,)`` int64 or the
+            given one.
 
         Raises:
-            InputError: maps that are not ``(B, C, H, W)``, a phase of the wrong shape, an odd map with ``raise``.
+            InputError: the maps are not ``(B, C, H, W)``, the phase has another shape, or an odd map meets ``raise``.
         """
         maps = _whole(self, maps, chosen=phase is not None)
         if phase is None:
@@ -130,7 +130,7 @@ class AdaptivePolyphaseSampling(nn.Module):
         return (out, phase) if return_phase else out
 
     def choose(self, maps: Tensor) -> Tensor:
-        """Number of the component of the largest norm, ``(B,)``; sides must be multiples of the stride."""
+        """Return the number of the component of the largest norm, ``(B,)``; sides must be multiples of the stride."""
         return component_norms(maps.detach(), self.stride, self.norm).argmax(1)
 
     def extra_repr(self) -> str:
@@ -138,23 +138,23 @@ class AdaptivePolyphaseSampling(nn.Module):
 
 
 class LearnablePolyphaseSampling(nn.Module):
-    """Keep the polyphase component that a small network scores highest, per sample (Rojas-Gomez et al. 2022).
+    """Keeps the polyphase component with the highest score of a small network, per sample (Rojas-Gomez et al. 2022).
 
-    A 3x3 convolution, a ReLU, a global average and a linear map give each component its score, the same network
-    for all. (The authors' code has a second convolution, without activation, before the average: on a torus that
-    is a linear map of the average, which is what stands here.) In training the output is the sum of the components
-    with Gumbel-softmax weights, so that the scores learn; in evaluation it is the best component alone.
+    The network is a 3x3 convolution, a ReLU, a global average and a linear map, the same for all components. (The
+    authors' code has a second convolution, without activation, before the average; on a torus that equals the linear
+    map of the average used here.) In training the output is the sum of the components with Gumbel-softmax weights, so
+    that the scores have gradients; in evaluation it is the best component.
 
     Args:
         channels: C of the maps.
         stride: step of the subsampling, at least 1.
         hidden: channels of the convolution.
-        padding_mode: of the convolution: ``circular`` (the guarantee needs it) or ``zeros``.
-        temperature: of the Gumbel-softmax; the attribute may be changed during training (annealed).
+        padding_mode: padding of the convolution: ``circular`` (required by the guarantee) or ``zeros``.
+        temperature: temperature of the Gumbel-softmax; the attribute may be changed during training (annealed).
         odd: as in `AdaptivePolyphaseSampling`.
 
     Raises:
-        InputError: a size below 1, a temperature of 0 or less, an unknown padding mode or ``odd``.
+        InputError: a size is below 1, the temperature is not above 0, or the padding mode or ``odd`` is unknown.
 
     >>> layer = LearnablePolyphaseSampling(3).eval()
     >>> layer(torch.rand(2, 3, 8, 12)).shape
@@ -194,15 +194,15 @@ class LearnablePolyphaseSampling(nn.Module):
         return_phase: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Sample ``maps (B, C, H, W)``, at ``phase`` where it is given.
+        """Sample ``maps (B, C, H, W)``, at the given ``phase`` if any.
 
         Args:
             maps, phase, return_phase: as in `AdaptivePolyphaseSampling`.
-            generator: source of the Gumbel noise, on the device of the maps; torch's global state where None.
+            generator: source of the Gumbel noise, on the device of the maps; torch's global state when None.
 
         Returns:
-            ``(B, C, ceil(H / stride), ceil(W / stride))``; with ``return_phase`` also the phase used:
-            ``(B, stride**2)`` float weights in training, ``(B,)`` int64 in evaluation, or what was given.
+            ``(B, C, ceil(H / stride), ceil(W / stride))``; with ``return_phase`` also the phase: ``(B, stride**2)``
+            float weights in training, ``(B,)`` int64 in evaluation, or the given one.
         """
         maps = _whole(self, maps, chosen=phase is not None)
         if phase is None:
@@ -213,16 +213,16 @@ class LearnablePolyphaseSampling(nn.Module):
         return (out, phase) if return_phase else out
 
     def scores(self, maps: Tensor) -> Tensor:
-        """Score of each component, ``(B, stride**2)``, float32 at least; sides must be multiples of the stride."""
+        """Return the component scores ``(B, stride**2)``, float32 or wider; sides must be multiples of the stride."""
         s = self.stride
-        if self.padding_mode == "circular":  # as F.pad, in half its time on the CPU, gradient included
+        if self.padding_mode == "circular":  # equal to F.pad, in half the time on the CPU, including the gradient
             maps = torch.cat([maps[:, :, -s:], maps, maps[:, :, :s]], 2)
             maps = torch.cat([maps[..., -s:], maps, maps[..., :s]], 3)
         hidden = torch.relu(self.conv(maps))
         B, C, H, W = hidden.shape
         rows = hidden.view(B, C, H // s, s, W).mean(2, dtype=_accumulator(hidden))
         pooled = rows.view(B, C, s, W // s, s).mean(3).flatten(2)
-        # Not a matrix product: autocast would round the scores, and make ties of them.
+        # Not a matrix product: autocast would round the scores and cause ties.
         return (pooled * self.score.weight.to(pooled.dtype).view(1, C, 1)).sum(1)
 
     def _weights(self, scores: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -234,15 +234,15 @@ class LearnablePolyphaseSampling(nn.Module):
 
 
 class AdaptivePolyphaseUpsampling(nn.Module):
-    """Put maps back on the grid that a sampling kept, with zeros elsewhere: the adjoint of the sampling.
+    """Puts maps back on the grid that a sampling kept, with zeros elsewhere: the adjoint of the sampling.
 
-    With soft weights (LPS in training) the maps are put on every grid, times its weight.
+    With soft weights (LPS in training) the maps are put on every grid, multiplied by its weight.
 
     Args:
-        stride: that of the sampling.
+        stride: stride of the sampling.
 
     Raises:
-        InputError: a stride below 1.
+        InputError: the stride is below 1.
 
     >>> sampling, upsampling = AdaptivePolyphaseSampling(), AdaptivePolyphaseUpsampling()
     >>> coarse, phase = sampling(torch.rand(2, 3, 8, 12), return_phase=True)
@@ -256,11 +256,16 @@ class AdaptivePolyphaseUpsampling(nn.Module):
         self.stride = stride
 
     def forward(self, maps: Tensor, phase: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """``(B, C, h, w)`` to ``(B, C, h * stride, w * stride)``, cut to ``size`` where the sampled map was odd.
+        """Return ``(B, C, h * stride, w * stride)`` for maps ``(B, C, h, w)``, cut to ``size`` if it is given.
+
+        Args:
+            maps: the sampled maps.
+            phase: the phase of the sampling, as in `AdaptivePolyphaseSampling.forward`.
+            size: (H, W) of the map before the sampling, needed where its sides were not multiples of the stride.
 
         Raises:
-            InputError: maps that are not ``(B, C, h, w)``, a phase of the wrong shape, or a size that the sampling
-                does not bring to ``(h, w)``.
+            InputError: the maps are not ``(B, C, h, w)``, the phase has another shape, or sampling ``size`` does not
+                give ``(h, w)``.
         """
         _check(maps)
         _check_phase(maps, phase, self.stride)
@@ -286,9 +291,9 @@ class AdaptivePolyphaseUpsampling(nn.Module):
 
 
 def component_norms(maps: Tensor, stride: int, norm: float = 2.0) -> Tensor:
-    """Norm of each component over channels and pixels, to the power of its order: ``(B, stride**2)``, float32 at least.
+    """Return the norm of each component over channels and pixels, to the power of its order: ``(B, stride**2)``.
 
-    The maximum for a norm of order ``inf``. Sides must be multiples of the stride.
+    It is float32 or wider, and the maximum for a norm of order ``inf``. Sides must be multiples of the stride.
 
     >>> component_norms(torch.arange(16.0).reshape(1, 1, 4, 4), 2)
     tensor([[168., 212., 392., 468.]])
@@ -296,7 +301,7 @@ def component_norms(maps: Tensor, stride: int, norm: float = 2.0) -> Tensor:
     B, _, H, W = maps.shape
     sizes = maps.to(_accumulator(maps))
     sizes = sizes.square() if norm == 2 else sizes.abs()
-    # Over the channels first: one pass over the map, whatever the stride.
+    # Over the channels first: one pass over the map for any stride.
     if norm == float("inf"):
         return sizes.amax(1).view(B, H // stride, stride, W // stride, stride).amax((1, 3)).flatten(1)
     if norm not in (1, 2):
@@ -305,7 +310,7 @@ def component_norms(maps: Tensor, stride: int, norm: float = 2.0) -> Tensor:
 
 
 def _pixels(phase: Tensor, h: int, w: int, stride: int) -> Tensor:
-    """Of each pixel of the coarse map, the number of its pixel in the fine map: ``(B, h * w)``."""
+    """Return, for each pixel of the coarse map, the number of its pixel in the fine map: ``(B, h * w)``."""
     W = w * stride
     rows = torch.arange(h, device=phase.device).view(h, 1) * (stride * W)
     columns = torch.arange(w, device=phase.device) * stride
@@ -322,7 +327,7 @@ def _accumulator(maps: Tensor) -> torch.dtype:
 
 
 def _whole(layer: AdaptivePolyphaseSampling | LearnablePolyphaseSampling, maps: Tensor, chosen: bool) -> Tensor:
-    """The maps, continued on the torus to multiples of the stride where they are odd."""
+    """Return the maps, continued periodically to multiples of the stride where they are odd."""
     _check(maps)
     H, W = maps.shape[-2:]
     if H % layer.stride == 0 and W % layer.stride == 0:
@@ -333,7 +338,7 @@ def _whole(layer: AdaptivePolyphaseSampling | LearnablePolyphaseSampling, maps: 
     )
     if layer.odd == "raise":
         raise InputError(message)
-    # Where the phase was given, the layer that chose it has warned.
+    # If the phase was given, the layer that chose it has already warned.
     if layer.odd == "warn" and not (chosen or layer.warned or torch.compiler.is_compiling()):
         layer.warned = True
         warnings.warn(f"{message}, or pass odd='allow'", OddMapWarning, stacklevel=3)

@@ -1,18 +1,18 @@
 """ResNet: He et al. 2016, "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 
 Two forms: ``small`` has a 3x3 stem without pooling (the form used for CIFAR), ``imagenet`` the 7x7 stem of stride 2
-and a 3x3 max pool. Deviations that follow from comparing ways to halve a map:
+and a 3x3 max pool. Deviations, made so that ways to halve a map can be compared:
 
 - ``maxpool`` halves after the activation of a stride-1 convolution, in the branch and in the shortcut; ``stride`` is
   the paper's (in the 3x3 convolution of a bottleneck, as is usual today). ``blurpool`` low-passes where ``maxpool``
-  subsamples, as Zhang 2019 turns max pooling into max blur pooling, and blurs before the 1x1 convolution of the
+  subsamples, as in the max blur pooling of Zhang 2019, and blurs before the 1x1 convolution of the
   shortcut.
-- ``aps`` and ``lps`` stand where Chaman & Dokmanic 2021 put them: after the activation of a stride-1 convolution,
-  without a maximum. The shortcut keeps the phase that the branch chose.
+- ``aps`` and ``lps`` sample where Chaman & Dokmanic 2021 do: after the activation of a stride-1 convolution, without a
+  maximum. The shortcut keeps the phase that the branch chose.
 - The ``imagenet`` stem keeps its stride of 2 with ``maxpool``, ``stride`` and ``blurpool``, as in Zhang 2019. The
   others, which must not alias at all, convolve at full resolution: four times the work in that layer. With
-  ``aliasfree`` one ideal downsampling by 4 stands for stride and max pool.
-- Where the activation is a quadratic (``aliasfree``) nothing follows the sum of a block, see `Style.act_on_sum`.
+  ``aliasfree`` one ideal downsampling by 4 replaces the stride and the max pool.
+- Where the activation is a quadratic (``aliasfree``) the sum of a block has no activation, see `Style.act_on_sum`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ STEMS = ("small", "imagenet")
 class ResNet(nn.Module):
     """ResNet of four stages; the first keeps the size of its maps, the others halve it.
 
-    Takes ``(B, in_channels, H, W)`` and gives logits ``(B, num_classes)``.
+    It maps images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
 
     Args:
         num_classes, in_channels: sizes of the output and the input.
-        style: how maps are halved, padded and activated.
+        style: downsampling, padding and activation.
         head: ``gap``, ``fc`` or ``spp``, as in `build_head`.
-        width: channels of the first stage; each further one has twice as many (and all four times as many between
-            bottlenecks).
-        input_size: side of the input in pixels, needed by ``fc`` alone.
-        blocks: of each stage.
+        width: channels of the first stage; each later stage has twice as many as the one before (and four times as many
+            at the output of a bottleneck).
+        input_size: side of the input in pixels; only ``fc`` needs it.
+        blocks: number of blocks in each stage.
         bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions instead of two 3x3.
         stem: ``small`` or ``imagenet``.
 
     Raises:
-        InputError: an unknown stem, or full convolutions, which a shortcut of another size cannot join.
+        InputError: the stem is unknown, or the padding is ``full``, whose maps do not fit shortcuts.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; ``halve`` after the first."""
+    """Two 3x3 convolutions beside a shortcut; with ``halve`` the maps are halved after the first."""
 
     def __init__(self, channels: int, width: int, style: Style, halve: bool) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution to four times the width beside a shortcut; ``halve`` after the second."""
+    """A 1x1, a 3x3 and a 1x1 convolution to 4 ``width`` channels beside a shortcut; ``halve`` acts after the second."""
 
     def __init__(self, channels: int, width: int, style: Style, halve: bool) -> None:
         super().__init__()

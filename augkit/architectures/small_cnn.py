@@ -1,4 +1,4 @@
-"""A small network for images of 28 to 64 pixels: enough for digits, trained in a minute on a laptop."""
+"""A small network for images of 28 to 64 pixels, such as digits; it trains in a minute on a laptop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from augkit.architectures.heads import build_head
 class SmallCNN(nn.Module):
     """Three stages of convolution, batch norm, activation and a pool.
 
-    Takes ``(B, in_channels, H, W)`` and gives logits ``(B, num_classes)``.
+    It maps images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
 
     Args:
         num_classes, in_channels: sizes of the output and the input.
-        style: how maps are halved, padded and activated.
+        style: downsampling, padding and activation.
         head: ``gap``, ``fc`` or ``spp``, as in `build_head`.
         width: channels of the first stage; the second and the third have two and four times as many.
-        input_size: side of the input in pixels, needed by ``fc`` alone.
+        input_size: side of the input in pixels; only ``fc`` needs it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Strided layers of other people's networks that low-pass before they subsample, or choose where they subsample.
+"""Strided layers of existing networks, changed to low-pass before they subsample or to choose their phase.
 
 `make_antialiased` turns a strided convolution or pool, in place, into a subclass of its own class: the same
 parameters under the same names, the same output shape. With maps of n pixels, a layer of stride s and M outputs:
@@ -7,9 +7,9 @@ parameters under the same names, the same output shape. With maps of n pixels, a
 - **blur, maximum pool**: evaluated densely, then blurred and subsampled (Zhang 2019, section 3.2).
 - **blur, convolution or average pool**: the *input* is blurred, then the strided layer runs as it was. Both are
   linear and commute on a torus, so this equals "dense, blur, subsample" at ``1 / s**2`` of its cost. Zhang
-  blurs behind the ReLU instead, which needs the dense convolution: his maps hold the blurred activations, ours the
+  blurs after the ReLU instead, which needs the dense convolution: his maps are blurred activations, these are the
   activations of blurred maps, whose harmonics above the new Nyquist frequency still alias.
-- **1 x 1 convolution** (shortcuts): the input is sampled, then convolved; the same thing and cheapest.
+- **1 x 1 convolution** (shortcuts): the input is sampled, then convolved, which is equivalent and cheapest.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ ONE_PASS = 25  # taps of a filter that is faster in one pass over the map than i
 
 
 class Blur2d(nn.Module):
-    """Binomial low-pass, then every ``stride``-th pixel: ``(B, C, H, W)`` to ``(B, C, ceil(H / s), ceil(W / s))``.
+    """Low-passes maps with a binomial filter, then keeps every ``stride``-th pixel of maps of any size and C.
 
-    The taps sum to 1 exactly. Unlike `BlurPool2d` it need not know C, takes a stride per axis and maps of any size.
+    Maps ``(B, C, H, W)`` become ``(B, C, ceil(H / s), ceil(W / s))``. The taps sum to exactly 1.
 
     Args:
-        size: taps where the map will be halved, at least 2. The variance grows with the square of ``factor``, as the
-            frequencies to be removed begin at ``0.5 / factor`` cycles per pixel: 13 taps for 4 where size is 4.
-        factor: by which this layer and those behind it subsample, (y, x); an axis with 1 is not blurred.
-        stride: by which this layer subsamples, (y, x): `factor`, or 1 where a strided layer follows.
-        mode: of the padding, as torch names it: ``constant`` (zeros), ``circular``, ``reflect`` or ``replicate``.
+        size: taps for a factor of 2, at least 2. The variance grows with the square of ``factor``, as the frequencies
+            to be removed begin at ``0.5 / factor`` cycles per pixel: 13 taps for a factor of 4 and size 4.
+        factor: total subsampling by this layer and the strided layer after it, (y, x); an axis with 1 is not blurred.
+        stride: subsampling by this layer, (y, x): ``factor``, or 1 before a strided layer.
+        mode: torch's name of the padding: ``constant`` (zeros), ``circular``, ``reflect`` or ``replicate``.
     """
 
     taps_y: Tensor
@@ -75,7 +75,7 @@ def _binomial(count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a layer looks: kernel, stride, padding (``None`` is TensorFlow's "same") and dilation, each (y, x)."""
+    """Kernel, stride, padding (``None`` is TensorFlow's "same") and dilation of a layer, each (y, x)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -84,7 +84,7 @@ class Geometry:
     ceil_mode: bool
 
     def own_pads(self, side: int, axis: int) -> tuple[int, int]:
-        """Pixels that the layer itself puts before and after ``side`` pixels."""
+        """Return the pixels of padding that the layer itself adds before and after ``side`` pixels."""
         if self.padding is not None:
             return self.padding[axis], self.padding[axis]
         steps = (-(-side // self.stride[axis]) - 1) * self.stride[axis]
@@ -92,7 +92,7 @@ class Geometry:
         return total // 2, total - total // 2
 
     def outputs(self, side: int, axis: int) -> int:
-        """Pixels that the layer makes of ``side`` pixels."""
+        """Return the side of the layer's output for maps of ``side`` pixels."""
         before, after = self.own_pads(side, axis)
         room, stride = side + before + after - self._reach(axis) - 1, self.stride[axis]
         count = room // stride + 1
@@ -101,13 +101,13 @@ class Geometry:
         return count
 
     def pads(self, side: int, axis: int, dense: bool, closed: bool) -> tuple[int, int]:
-        """Pixels to put around ``side`` pixels for the layer to run without padding of its own.
+        """Return the pixels of padding before and after a map, for the layer to run without its own padding.
 
         Args:
-            side: of the map.
+            side: side of the map in pixels.
             axis: 0 for y, 1 for x.
-            dense: whether the layer runs at stride 1, at all ``stride * outputs`` places, or at its stride.
-            closed: whether the map is a torus; a layer that keeps all of it then runs at its ``side`` places.
+            dense: whether the layer runs at stride 1, at all ``stride * outputs`` positions, or at its stride.
+            closed: whether the map is a torus; a layer that keeps its size then runs at its ``side`` positions.
         """
         count, stride = self.outputs(side, axis), self.stride[axis]
         places = (count - 1) * stride + 1
@@ -121,11 +121,11 @@ class Geometry:
 
 
 class PhaseSelector:
-    """The phase that the strided layers on one grid keep, so that their outputs can be added or concatenated.
+    """The phase shared by the strided layers on one grid, so that their outputs can be added or concatenated.
 
-    The layer that runs first decides anew at every pass, the others read, the last one lets go. What it holds
-    belongs to a pass under way: it is neither copied nor pickled. One pass at a time: threads need copies of the
-    network.
+    In every pass the first layer chooses the phase, the others read it, and the last one clears it. The phase belongs
+    to the current pass and is neither copied nor pickled. Passes must not run at the same time: threads need copies of
+    the network.
 
     Args:
         layers: names of the layers in the order in which they run; the first decides.
@@ -143,17 +143,17 @@ class PhaseSelector:
 
 
 class AntialiasedLayer(nn.Module):
-    """What `make_antialiased` adds to the class of a layer, and what ``isinstance`` finds such layers by.
+    """Base class that `make_antialiased` adds to the class of a layer; ``isinstance`` recognises such layers by it.
 
     Attributes:
         step: the stride (y, x) by which the layer subsamples; its own ``stride`` is 1 where it runs densely.
-        place: where the sampler stands: ``before`` the layer, ``after`` it, or ``none`` (only the padding changed).
+        place: position of the sampler: ``before`` or ``after`` the layer, or ``none`` (only the padding changed).
         sampler: `Blur2d`, `AdaptivePolyphaseSampling`, `LearnablePolyphaseSampling`, or None.
-        selector: the `PhaseSelector` that the layer shares with those on its grid, or None.
-        decides, releases: whether the layer runs first, and last, of those.
-        mode: padding as torch names it; maximum pools take ``replicate`` for zeros, which leaves every maximum.
-        geometry: how to pad in the layer's stead, or None where it pads by itself.
-        extended: the class that the layer had.
+        selector: the `PhaseSelector` shared by the layers on one grid, or None.
+        decides, releases: whether the layer is the first, and the last, of these layers to run.
+        mode: torch's name of the padding; maximum pools use ``replicate`` for zeros, which changes no maximum.
+        geometry: padding to apply instead of the layer's own, or None where the layer pads itself.
+        extended: the original class of the layer.
     """
 
     extended: type[nn.Module]
@@ -185,7 +185,7 @@ class AntialiasedLayer(nn.Module):
         return out
 
     def _counted(self, maps: Tensor, geometry: Geometry, pads: tuple[int, int, int, int]) -> Tensor:
-        """1 where an average pool counts a pixel and 0 where it does not, ``(1, 1, H, W)`` with the padding."""
+        """Return 1 where an average pool counts a pixel and 0 elsewhere, ``(1, 1, H, W)`` including the padding."""
         (height, width), (left, right, top, bottom) = maps.shape[-2:], pads
         ones, more = maps.new_ones(1, 1, height, width), (0, 0, 0, 0)
         if geometry.padding is None or self.count_include_pad:
@@ -196,7 +196,7 @@ class AntialiasedLayer(nn.Module):
     def _sample(self, maps: Tensor) -> Tensor:
         if self.sampler is None or self.selector is None:
             return maps if self.sampler is None else self.sampler(maps)
-        if self.mode != "circular":  # the sampler continues a torus, and warns of odd sizes
+        if self.mode != "circular":  # the sampler continues maps periodically, and warns of odd sizes
             height, width = maps.shape[-2:]
             maps = pad(maps, (0, -width % self.step[1], 0, -height % self.step[0]), self.mode)
         given = None if self.decides else self.selector.phase
@@ -205,8 +205,8 @@ class AntialiasedLayer(nn.Module):
         return out
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The weights of the network that was operated on still load: its sampler keeps what it has. Torch's modules
-        # override this method too; a hook, the public way, would be pickled along with every layer.
+        # Weights of the original network still load; the sampler then keeps its values. Torch's own modules override
+        # this method too; a hook, the public way, would be pickled with every layer.
         inner = f"{prefix}sampler."
         if self.sampler is not None and not any(key.startswith(inner) for key in state_dict):
             state_dict.update({inner + key: value for key, value in self.sampler.state_dict().items()})
@@ -221,15 +221,16 @@ class AntialiasedLayer(nn.Module):
 
 
 class PhaseUpsample(nn.Upsample):
-    """Nearest upsampling of maps that polyphase sampling made: every pixel is repeated from where it was taken.
+    """Nearest upsampling after polyphase sampling: every pixel is repeated around the position of its sample.
 
-    Without regard to the phase, the maps of a high-resolution branch and of a low one (HRNet) would be added askew.
+    If the phase were ignored, maps of a high-resolution and a low-resolution branch (HRNet) would be added with an
+    offset.
 
     Args:
-        layer: the upsampling to replace, by nearest pixels and a whole factor.
-        name: under which the selectors know this layer.
-        selectors: of the samplings to be undone, the last one first; the product of the steps is the factor.
-        steps: stride of each of them.
+        layer: the upsampling to replace, nearest with an integer factor.
+        name: name of this layer in the selectors.
+        selectors: selectors of the samplings to be undone, the last one first; the product of the steps is the factor.
+        steps: stride of each of these samplings.
     """
 
     def __init__(self, layer: nn.Upsample, name: str, selectors: Sequence[PhaseSelector], steps: Sequence[int]) -> None:
@@ -241,7 +242,7 @@ class PhaseUpsample(nn.Upsample):
     def forward(self, maps: Tensor) -> Tensor:
         for selector, place, step in zip(self.selectors, self.places, self.steps, strict=True):
             phase = selector.phase
-            if phase is None:  # called alone, without the layers that choose
+            if phase is None:  # called without the layers that choose
                 phase = maps.new_zeros(len(maps), dtype=torch.long)
             if selector.layers[-1] == self.name:
                 selector.phase = None
@@ -252,7 +253,7 @@ class PhaseUpsample(nn.Upsample):
 
 @functools.cache
 def antialiased_class(base: type[nn.Module]) -> type[AntialiasedLayer]:
-    """The subclass of a layer's class that `make_antialiased` turns the layer into."""
+    """Return the subclass of ``base`` to which `make_antialiased` changes a layer."""
     return type(f"Antialiased{base.__name__}", (AntialiasedLayer, base), {"__module__": __name__, "extended": base})
 
 
@@ -262,5 +263,5 @@ def _blank(base: type[nn.Module]) -> AntialiasedLayer:
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """One number or two, as (y, x)."""
+    """Return one number or two as (y, x)."""
     return (int(value[0]), int(value[-1])) if isinstance(value, tuple | list) else (int(value), int(value))

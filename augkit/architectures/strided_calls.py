@@ -1,7 +1,7 @@
-"""Where a network subsamples: one pass without computing, in which every call that takes a stride is seen.
+"""Finds where a network subsamples, by recording every call with a stride in one pass without values.
 
-What counts is what runs, not what modules declare: a functional pool inside a block is seen, and a layer that
-evaluation never reaches is not.
+The calls that run count, not the modules: a functional pool inside a block is found, and a layer that evaluation never
+reaches is not.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ ARGUMENTS = {
 
 LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 CALLED_BY = dict(zip(("conv2d", "max_pool2d", "avg_pool2d"), LAYERS, strict=True))
-# Subclasses of timm with a forward pass of their own that honours stride and padding. Names, as timm may be missing;
+# Subclasses of timm whose own forward pass uses stride and padding as torch does. By name, as timm may be missing;
 # those that end in "Same" pad as TensorFlow does.
 PLAIN = {"Conv2dSame": nn.Conv2d, "MaxPool2dSame": nn.MaxPool2d, "AvgPool2dSame": nn.AvgPool2d}
 KNOWN = {*PLAIN, "StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"}
-MAX_STRIDE = 4  # beyond it stand the patch embeddings of transformers, with 64 phases and more
+MAX_STRIDE = 4  # larger strides are patch embeddings of transformers, with 64 phases and more
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call that takes a stride, resizes or pads.
+    """One call that subsamples, resizes or pads.
 
     Attributes:
-        name: of the innermost module that was running.
+        name: name of the innermost running module.
         function: ``conv2d``, ``max_pool2d``, ``avg_pool2d``, ``lp_pool2d``, ``slice``, ``interpolate`` or ``pad``.
         stride: (y, x); (1, 1) for ``interpolate`` and ``pad``.
-        size: (H, W) of the map as it comes to the layer, before padding.
+        size: (H, W) of the input map, before padding.
         channels: C of the map.
-        padded: whether pixels are put around the map.
+        padded: whether the call pads the map.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Call:
 
 
 def trace(model: nn.Module, input_size: tuple[int, int, int]) -> list[Call]:
-    """All calls of one pass in evaluation mode over one image of (C, H, W), in the order in which they run.
+    """Return all calls of one pass in evaluation mode over one image (C, H, W), in the order in which they run.
 
-    The pass runs on torch's ``meta`` device, which computes shapes alone; for real where a layer needs numbers.
+    The pass runs on torch's ``meta`` device, which computes only shapes, or with values where a layer needs them.
 
     Raises:
-        InputError: the network does not run at this size.
+        InputError: the network fails at this size.
     """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     like = next((value for value in state.values() if value.is_floating_point()), torch.empty(0))
@@ -103,7 +103,7 @@ def trace(model: nn.Module, input_size: tuple[int, int, int]) -> list[Call]:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the calls, each with the module that was running."""
+    """Records the calls, each with the running module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _read(func: Any, args: Any, kwargs: Any) -> tuple[str, tuple[int, int], bool]:
-    """Name of a call that `Call` lists, its stride, and whether it pads; no name for others."""
+    """Return the function of a `Call`, its stride, and whether it pads; an empty name for other functions."""
     if func in STRIDED:
         name, place = STRIDED[func]
         given = args[place] if len(args) > place else kwargs.get("stride")
@@ -165,7 +165,7 @@ class Site(NamedTuple):
 
 
 class Unchanged(NamedTuple):
-    """What was left as it is, and why."""
+    """A layer that was not changed, with the reason."""
 
     name: str
     layer: str
@@ -173,10 +173,10 @@ class Unchanged(NamedTuple):
 
 
 def find_sites(model: nn.Module, calls: list[Call], polyphase: bool) -> tuple[list[Site], list[Unchanged]]:
-    """The layers to change, in the order in which they run, and what will be left.
+    """Return the layers to change, in the order in which they run, and the layers to leave unchanged.
 
     Raises:
-        InputError: nothing can be changed.
+        InputError: no layer can be changed.
     """
     modules = dict(model.named_modules())
     sites, left = dict[str, Site](), dict[tuple[str, str], Unchanged]()
@@ -201,7 +201,7 @@ def find_sites(model: nn.Module, calls: list[Call], polyphase: bool) -> tuple[li
 
 
 def _objection(layer: nn.Module, call: Call, polyphase: bool, sizes: set[tuple[int, int]]) -> str | None:
-    """Why a strided call cannot be changed; None where it can, or where it does not subsample."""
+    """Return why a strided call cannot be changed; None where it can be, or where it does not subsample."""
     stride = call.stride
     if call.function == "interpolate":
         return "resizes maps without regard to their phase" if polyphase else None
@@ -222,7 +222,7 @@ def _objection(layer: nn.Module, call: Call, polyphase: bool, sizes: set[tuple[i
 
 
 def is_known(layer: nn.Module) -> bool:
-    """Whether the layer's forward pass is one of torch, or one that honours stride and padding all the same."""
+    """Whether the layer's forward pass is torch's own, or a known one that uses stride and padding in the same way."""
     kind: Any = type(layer)
     return kind.forward in [base.forward for base in LAYERS] or (
         kind.__name__ in KNOWN and kind.__module__.startswith("timm.")
@@ -230,7 +230,7 @@ def is_known(layer: nn.Module) -> bool:
 
 
 def describe(layer: nn.Module, call: Call | None = None) -> str:
-    """A strided layer, or a call of one, in a few words: ``Conv2d 3x3 stride 2``."""
+    """Return a short description of a strided layer or call, such as ``Conv2d 3x3 stride 2``."""
     if not isinstance(layer, LAYERS):
         return f"{call.function} in {type(layer).__name__}" if call else type(layer).__name__
     kernel, stride = pair(layer.kernel_size), pair(layer.stride)
@@ -239,17 +239,17 @@ def describe(layer: nn.Module, call: Call | None = None) -> str:
 
 
 def expose_pools(block: nn.Module) -> nn.Module | None:
-    """The block with its functional pools as modules of its own, or None where it cannot be rewritten.
+    """Return the block with its functional pools turned into modules, or None where it cannot be rewritten.
 
-    The block is traced with torch.fx, its children as leaves; parameters and names stay. Blocks that do something
-    else in training than in evaluation are left alone, and so are those whose children are not all used.
+    The block is traced with torch.fx, its children as leaves; parameters and names stay. A block is not rewritten if
+    training differs from evaluation, or if not all of its children are used.
     """
     graphs = []
     for training in (True, False):
         before, block.training = block.training, training
         try:
             graphs.append(_LeafTracer().trace(block))
-        except Exception:  # fx gives up in many ways
+        except Exception:  # fx raises many kinds of exceptions
             return None
         finally:
             block.training = before

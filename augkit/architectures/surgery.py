@@ -1,16 +1,16 @@
-"""Surgery: less aliasing, or none, in networks that other people wrote and trained.
+"""Surgery: reduces or removes aliasing in existing networks, trained or not.
 
 Blur pooling is Zhang 2019 (https://arxiv.org/abs/1904.11486), adaptive polyphase sampling (APS) Chaman & Dokmanic
 2021 (https://arxiv.org/abs/2011.14214), learnable polyphase sampling (LPS) Rojas-Gomez et al. 2022
 (https://arxiv.org/abs/2210.08001). Deviations:
 
-- The sampling stands at the strided layer, in front of its batch norm and activation. For polyphase sampling this
-  changes the criterion alone (pointwise layers commute with sampling); for blur pooling see `strided`.
+- The sampling is at the strided layer, before its batch norm and activation. For polyphase sampling this changes only
+  the criterion (pointwise layers commute with sampling); for blur pooling see `strided`.
 - Branches that meet again must keep the same phase. All strided layers whose input has the same size share one
   choice, made by the one that runs first; the papers pass the phase of the main branch to the shortcut.
 - The filter of a stride beyond 2 widens with the stride (`Blur2d`); Zhang factors AlexNet's stride of 4 instead.
-- Kernels as large as their stride (the stem of ConvNeXt) are treated as all others. Dense evaluation costs
-  ``stride**2`` times the layer, which is little of the network: 5 % for the stem of ConvNeXt-T.
+- Kernels as large as their stride (the stem of ConvNeXt) are treated like all others. Dense evaluation costs
+  ``stride**2`` times the layer, a small part of the network: 5 % for the stem of ConvNeXt-T.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Changed(NamedTuple):
 
 @dataclass(frozen=True)
 class SurgeryReport:
-    """What `antialias` did: every strided layer stands once in ``changed`` or ``unchanged``.
+    """The result of `antialias`: every strided layer is listed once, in ``changed`` or ``unchanged``.
 
     Attributes:
         method, padding_mode: arguments of `antialias`.
         changed: strided layers in the order in which they run.
-        unchanged: strided layers, and other subsampling found, that were left.
+        unchanged: strided layers and other subsampling that were not changed, with the reasons.
         padded: names of the layers whose padding is now ``padding_mode``.
         unpadded: layers that pad and could not be changed.
     """
@@ -80,33 +80,34 @@ def antialias(
     inplace: bool = False,
     input_size: int | tuple[int, int, int] | None = None,
 ) -> nn.Module:
-    """Make a convolutional network alias less where it subsamples.
+    """Reduce or remove the aliasing of a convolutional network where it subsamples.
 
-    Strided convolutions, maximum and average pools are changed, functional pools inside blocks too. Class, parameters,
-    names, shapes and dtype stay: state dicts of the original still load, with ``strict=True``. ``lps`` adds the
-    weights of its samplers, which keep their values when such a state dict is loaded. `surgery_report` lists what
-    was changed and what could not be, with the reason; `augkit.certify` says what still breaks invariance.
+    It changes strided convolutions, maximum and average pools, including functional pools inside blocks. Class,
+    parameters, names, shapes and dtype stay the same, so state dicts of the original still load with ``strict=True``.
+    ``lps`` adds the weights of its samplers, which keep their values when such a state dict is loaded.
+    `surgery_report` lists the changed and the unchanged layers with reasons; `augkit.certify` names the first layer
+    that still breaks invariance.
 
     Args:
-        model: any network of torch layers that takes images ``(B, C, H, W)``; those of torchvision and timm are
-            tested.
+        model: any network of torch layers that takes images ``(B, C, H, W)``, such as those of torchvision and timm.
         method: ``blurpool``, ``aps`` or ``lps``.
-        padding_mode: ``zeros``, ``circular`` or ``reflect`` for every convolution, maximum pool and blur; with None
-            each keeps its own, and blurs take that of their convolution, or ``reflect`` where it is zeros. Exact
+        padding_mode: ``zeros``, ``circular`` or ``reflect`` for every convolution, maximum pool and blur. When None,
+            layers keep their padding, and a blur uses that of its convolution, with ``reflect`` for zeros. Exact
             invariance needs ``circular`` with ``aps`` or ``lps``.
-        size: taps of the blur for stride 2 (4 is "BlurPool-4"); without use for ``aps`` and ``lps``.
-        odd: what aps and lps do at circular maps that are no multiple of the stride: ``warn``, ``raise``, ``allow``.
-        inplace: change ``model`` itself; otherwise a copy.
-        input_size: side of a square image, or (C, H, W), for the pass that looks where the network subsamples; by
-            default what the network of timm names, or 224. The result takes images of any size.
+        size: taps of the blur for stride 2 (4 is "BlurPool-4"); not used by ``aps`` and ``lps``.
+        odd: behavior of aps and lps for circular maps whose sides are not multiples of the stride: ``warn``, ``raise``
+            or ``allow``.
+        inplace: change ``model`` itself instead of a copy.
+        input_size: side of a square image, or (C, H, W), for the pass that finds where the network subsamples; by
+            default the input size of a timm network, else 224. The result takes images of any size.
 
     Returns:
-        The network, in the mode (training or evaluation) that it was in.
+        The changed network, in the training or evaluation mode of ``model``.
 
     Raises:
-        InputTypeError: ``model`` is no module.
-        InputError: an unknown method, padding mode or ``odd``; nothing to change (transformers); a network that does
-            not run at ``input_size``, or that was operated on before.
+        InputTypeError: ``model`` is not a module.
+        InputError: the method, padding mode or ``odd`` is unknown; there is nothing to change (transformers); or the
+            network does not run at ``input_size`` or was changed by `antialias` before.
 
     >>> model = antialias(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.MaxPool2d(2)), "aps")
     >>> print(surgery_report(model))
@@ -117,7 +118,7 @@ def antialias(
     _check(model, method, padding_mode, size, odd)
     image, calls = _first_pass(model, input_size)
     polyphase = method != "blurpool"
-    find_sites(model, calls, polyphase)  # an error leaves the model as it was
+    find_sites(model, calls, polyphase)  # raises before the model is changed
     model = model if inplace else copied(model)
     if _expose(model, calls, padding_mode):
         calls = trace(model, image)
@@ -146,10 +147,10 @@ def antialias(
 
 
 def surgery_report(model: nn.Module) -> SurgeryReport:
-    """What `antialias` did to the network.
+    """Return the report of `antialias` on a network.
 
     Raises:
-        InputError: the network was not operated on.
+        InputError: the network was not changed by `antialias`.
     """
     report = getattr(model, "_surgery_report", None)
     if not isinstance(report, SurgeryReport):
@@ -175,7 +176,7 @@ def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, o
 
 
 def _first_pass(model: nn.Module, given: int | tuple[int, int, int] | None) -> tuple[tuple[int, int, int], list[Call]]:
-    """The size of the image (C, H, W) for a pass, and the calls of that pass."""
+    """Return the image size (C, H, W) of a pass, and the calls of that pass."""
     if isinstance(given, tuple):
         return given, trace(model, given)
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -188,11 +189,11 @@ def _first_pass(model: nn.Module, given: int | tuple[int, int, int] | None) -> t
     except InputError:
         if channels == named:
             raise
-    return (named, height, width), trace(model, (named, height, width))  # the first convolution is not the first layer
+    return (named, height, width), trace(model, (named, height, width))  # the first convolution may not run first
 
 
 def _expose(model: nn.Module, calls: list[Call], padding_mode: str | None) -> bool:
-    """Make modules of the functional pools inside blocks, where they subsample or where padding is to change."""
+    """Turn functional pools inside blocks into modules, where they subsample or where padding changes."""
     modules, exposed = dict(model.named_modules()), False
     for name in dict.fromkeys(call.name for call in calls):
         own = [c for c in calls if c.name == name and c.function in ("max_pool2d", "avg_pool2d")]
@@ -207,7 +208,7 @@ def _expose(model: nn.Module, calls: list[Call], padding_mode: str | None) -> bo
 
 
 def _grids(model: nn.Module, sites: list[Site], calls: list[Call]) -> dict[Grid, list[str]]:
-    """Names of the layers that choose or use the phase of each grid, in the order in which they run.
+    """Return the names of the layers that choose or use the phase of each grid, in the order in which they run.
 
     Layers whose inputs have the same size and that take the same stride are on one grid; so is a nearest
     upsampling that leads back to it.
@@ -225,7 +226,7 @@ def _grids(model: nn.Module, sites: list[Site], calls: list[Call]) -> dict[Grid,
 
 
 def _way_back(layer: nn.Module, call: Call, grids: dict[Grid, list[str]]) -> list[Grid]:
-    """The grids between the map of an upsampling and its result, the coarsest first; none if it has no way back."""
+    """Return the grids that an upsampling undoes, the coarsest first; an empty list if it leads back to no grid."""
     factor = getattr(layer, "scale_factor", None)
     if not isinstance(layer, nn.Upsample) or layer.mode != "nearest" or factor is None or factor != int(factor):
         return []

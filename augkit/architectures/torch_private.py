@@ -1,6 +1,6 @@
-"""The private attributes of torch that are used: each function says why there is no public way.
+"""Access to private attributes of torch, with the reason why there is no public way for each.
 
-Checked with torch 2.14; after an update of torch, look here first.
+Checked with torch 2.14; check this file first after an update of torch.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 def write_count(tensor: Tensor) -> int:
-    """How often a tensor was written in place, views of it included.
+    """Return the number of in-place writes to a tensor, including those through views.
 
-    Autograd counts it in ``_version``; public are only the errors that it raises in a backward pass, which measuring
+    Autograd counts writes in ``_version``. The public interface is an error in the backward pass, which a measurement
     does not run.
 
     >>> maps = torch.zeros(2)
@@ -23,13 +23,13 @@ def write_count(tensor: Tensor) -> int:
 
 
 def has_forward_hooks(module: nn.Module) -> bool:
-    """Whether hooks run before or after its ``forward``; public are only functions that add and remove hooks."""
+    """Whether hooks run before or after ``forward``; the public functions only add and remove hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def in_function_transform() -> bool:
-    """Whether a transform of `torch.func` (``vmap``, ``jvp``, ``grad``) runs; its tensors know no memory format.
+    """Whether a transform of `torch.func` (``vmap``, ``jvp``, ``grad``) is active; its tensors have no memory format.
 
-    `torch.func` publishes its transforms, but not whether one is active. False while code is compiled.
+    `torch.func` has no public way to query this. The result is False while code is compiled.
     """
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None

@@ -1,6 +1,6 @@
 """VGG with batch norm: Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556, configurations A and B.
 
-One linear layer stands in place of the three of the paper (global average pooling leaves them nothing to do).
+Deviation: one linear layer replaces the three of the paper, which global average pooling makes unnecessary.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ FACTORS = (1, 2, 4, 8, 8)
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions, each ended by a pool: images of 32 pixels end as one.
+    """Five stages of 3x3 convolutions, each followed by a pool, so that images of 32 pixels end as one pixel.
 
-    Takes ``(B, in_channels, H, W)`` and gives logits ``(B, num_classes)``.
+    It maps images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
 
     Args:
         num_classes, in_channels: sizes of the output and the input.
-        style: how maps are halved, padded and activated.
+        style: downsampling, padding and activation.
         head: ``gap``, ``fc`` or ``spp``, as in `build_head`.
         width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
-        input_size: side of the input in pixels, needed by ``fc`` alone; checked where it is given.
-        convolutions: of each stage.
+        input_size: side of the input in pixels; only ``fc`` needs it, but it is checked whenever given.
+        convolutions: number of convolutions in each stage.
 
     Raises:
-        InputError: an ``input_size`` of which the pools leave nothing.
+        InputError: ``input_size`` is too small for the pools.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""State dicts from files, read safely and fitted to a network: what does not fit is named."""
+"""Reads state dicts safely from files and fits them to a network; errors name the entries that do not fit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from augkit.architectures.modes import quantised
 from augkit.core.errors import InputError
 from augkit.core.safe_files import Unreadable, is_safetensors, load_safely, the_file
 
-# Where training scripts put the state dict of the network in their checkpoints, and that of its moving average.
+# Keys of checkpoints under which training scripts store the network's state dict, or its moving average.
 NESTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params"),
     *("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema"),
 )
-# Names of what wraps a network or a part of it: data parallel and averaged models, torch.compile, sharding,
+# Name parts added by wrappers of a network or a part of it: data parallel and averaged models, torch.compile, sharding,
 # recomputing, Lightning's strategies.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-DEPTH = 3  # parts of a network's own names that can be a prefix
-NESTED = 4  # levels of a checkpoint that are looked into
-SHOWN = 3  # names of each kind that one line can hold
+DEPTH = 3  # parts of a network's names that can be a prefix
+NESTED = 4  # levels of a checkpoint that are searched
+SHOWN = 3  # names of each kind shown in one line
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """Names by which a state dict and a network differ; ``shapes`` and ``kinds`` are of both, in words."""
+    """Differences between a state dict and a network, by name; ``shapes`` and ``kinds`` describe both sides."""
 
     missing: list[str]
     unexpected: list[str]
@@ -47,13 +47,13 @@ class Misfit:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file of `torch.save`, read as `load_safely` does, or in a ``.safetensors`` file.
+    """Read a state dict from a file of `torch.save` (safely, by `load_safely`) or a ``.safetensors`` file.
 
-    It may be nested in a checkpoint under one of `NESTS`, or under a name of its own if it is the only one. Arrays of
-    numpy stand for tensors where all of a state dict are such.
+    It may be nested in a checkpoint under one of `NESTS`, or under any name if it is the only state dict. A state dict
+    of numpy arrays is converted to tensors.
 
     Raises:
-        InputError: no such file; not readable safely; no state dict in it.
+        InputError: the file does not exist, cannot be read safely, or contains no state dict.
     """
     try:
         file = the_file(path)
@@ -68,7 +68,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     tensors = _state_in(nested)
     if not tensors:
         inner: Any = nested
-        for _ in range(NESTED):  # the innermost says most
+        for _ in range(NESTED):  # the innermost error is the most specific
             inner = next((inner[key] for key in NESTS if isinstance(inner.get(key), dict)), inner)
         listed = ", ".join(map(str, list(inner)[:SHOWN])) or "nothing"
         raise InputError(f"weights '{path}': expected a state dict, a dict of tensors, got one of {listed}")
@@ -76,10 +76,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def unwrapped(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """``state`` under the ``names`` of a network, as far as they are the same but for wrappers and one prefix.
+    """Return ``state`` renamed to the ``names`` of a network where they differ only in wrappers and one prefix.
 
-    The names of `WRAPPERS` are passed over wherever they stand. A prefix that either side has (``model.``,
-    ``backbone.``) is exchanged for that of the other, where that makes more of it fit.
+    The names of `WRAPPERS` are ignored everywhere. A prefix on either side (``model.``, ``backbone.``) is replaced by
+    that of the other side if more names then match.
 
     >>> list(unwrapped({"module._orig_mod.fc.weight": torch.zeros(1)}, ["fc.weight"]))
     ['fc.weight']
@@ -100,18 +100,21 @@ def unwrapped(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, 
 
 
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, *, strict: bool = True) -> Misfit:
-    """Load ``state`` into ``model``; ``path`` is for the message.
+    """Load ``state`` into ``model``.
 
     Args:
-        strict: otherwise what does not fit is left out.
+        model: the network, changed in place.
+        state: the state dict.
+        path: file name for messages.
+        strict: raise where an entry does not fit; otherwise omit it.
 
     Returns:
-        What was left out.
+        The differences between the state dict and the network, whose entries were omitted.
 
     Raises:
-        InputError: it does not fit; which names are missing, unexpected, of another shape or of a kind that no weights
-            are (integers, complex, quantised), the first few of each. Where it is not ``strict``: nothing of it fits.
-            Values that are NaN or infinite; a network whose weights are no tensors.
+        InputError: the state dict does not fit (the message lists missing and unexpected names, other shapes, and kinds
+            that are not weights: integers, complex, quantised); without ``strict``, no entry fits. Also if values are
+            NaN or infinite, or if weights of the network are not tensors.
     """
     own = model.state_dict()
     packed = quantised(model)
@@ -127,15 +130,15 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path,
     if wrong:
         raise InputError(f"weights '{path}': expected finite values, {_listed(wrong, 'with NaN or infinity')}")
     try:
-        model.load_state_dict(fitting, strict=False)  # what is missing and what is too much has been compared
-    except RuntimeError as error:  # a module of the user's own may ask for more
+        model.load_state_dict(fitting, strict=False)  # missing and unexpected names have been compared above
+    except RuntimeError as error:  # a custom module may need more
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"weights '{path}' do not fit the network: {reason}") from None
     return misfit
 
 
 def final_layer(model: nn.Module) -> tuple[str, int] | None:
-    """The name and the number of outputs of the last linear or convolutional layer; None without one.
+    """Return the name and the number of outputs of the last linear or convolutional layer; None without one.
 
     >>> final_layer(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 10)))
     ('2', 10)
@@ -149,10 +152,10 @@ def final_layer(model: nn.Module) -> tuple[str, int] | None:
 
 
 def _state_in(content: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
-    """The state dict that ``content`` is or holds; None where there is none."""
+    """Return the state dict that ``content`` is or contains; None without one."""
     if not isinstance(content, dict) or not depth:
         return None
-    # What bears such a name may be empty, or hold settings of the network: then another is looked into.
+    # An entry of such a name may be empty, or hold settings of the network; then the next is searched.
     named = next(filter(None, (_state_in(content.get(key), depth - 1) for key in NESTS)), None)
     if named:
         return named
@@ -160,7 +163,7 @@ def _state_in(content: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
         return {key: torch.from_numpy(np.array(value)) for key, value in content.items()}
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     own = [value for value in content.values() if isinstance(value, dict) and _is_state(value)]
-    if len(own) == 1 and not any(value.ndim for value in tensors.values()):  # beside it at most a loss or a count
+    if len(own) == 1 and not any(value.ndim for value in tensors.values()):  # other entries may be a loss or a count
         return own[0]
     return tensors or None
 
@@ -178,28 +181,28 @@ def _bare(name: str) -> str:
 
 
 def _prefixes(given: Collection[str], own: Collection[str]) -> tuple[str, str]:
-    """What the ``given`` names have before, and what the network's ``own``, so that most of them are the same."""
+    """Return the prefixes of the ``given`` names and of the network's ``own`` names for which most names match."""
     best, pair = 0, ("", "")
     for on in dict.fromkeys(prefix for name in ("", *own) for prefix, _ in _splits(name, DEPTH)):
         inner = {name.removeprefix(on) for name in own if name.startswith(on)}
         found = Counter(off for name in given for off, rest in _splits(name) if rest in inner)
         off, count = max(found.items(), key=lambda item: item[1], default=("", 0))  # the first of several
-        # One prefix for another takes many names: a few, such as `weight`, are the same by chance.
+        # A prefix is replaced only if many names match: a few, such as `weight`, match by chance.
         if count > best and (not (off and on) or 2 * count >= len(own)):
             best, pair = count, (off, on)
     return pair
 
 
 def _splits(name: str, depth: int | None = None) -> Iterator[tuple[str, str]]:
-    """``name`` in two: before each of its parts, or of its first ``depth``, beginning with an empty prefix."""
+    """Yield ``name`` split before each of its parts, or its first ``depth`` parts, beginning with an empty prefix."""
     parts = name.split(".")
     for k in range(len(parts))[:depth]:
         yield "".join(f"{part}." for part in parts[:k]), ".".join(parts[k:])
 
 
 def _compared(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> Misfit:
-    # Files from before batch norm counted its batches do not have the counts; torch sets them to 0. What a module adds
-    # by `get_extra_state` is no weight.
+    # Files from before batch norm counted its batches lack the counts; torch sets them to 0. Entries added by
+    # `get_extra_state` are not weights.
     needed = [key for key in own if isinstance(own[key], Tensor) and not key.endswith("num_batches_tracked")]
     return Misfit(
         [key for key in needed if key not in given],
@@ -224,7 +227,7 @@ def _same_shape(own: Any, given: Any) -> bool:
 
 
 def _same_kind(own: Any, given: Any) -> bool:
-    """Whether ``given`` can be copied into ``own`` without its values becoming something else than weights."""
+    """Whether ``given`` can be copied into ``own`` and remain valid weights."""
     if not isinstance(own, Tensor) or not isinstance(given, Tensor):
         return True
     if given.is_quantized or given.is_meta or given.layout != torch.strided:
@@ -240,11 +243,11 @@ def _kind(value: Tensor) -> str:
 
 
 def _is_undefined(own: Any, given: Any, *, weight: bool) -> bool:
-    """Whether values are NaN or infinite; buffers may be so where those of the network are, as masks of attention."""
+    """Whether values are NaN or infinite; allowed in buffers where the network's own are, as in attention masks."""
     if not isinstance(own, Tensor) or not isinstance(given, Tensor) or not given.is_floating_point():
         return False
     lazy = isinstance(own, (nn.UninitializedParameter, nn.UninitializedBuffer))
-    given = given.to(torch.float32 if lazy else own.dtype)  # in which large values of float64 may be infinite
+    given = given.to(torch.float32 if lazy else own.dtype)  # large float64 values may be infinite in this dtype
     bad = ~torch.isfinite(given)
     if not weight and not lazy and own.is_floating_point():
         bad &= torch.isfinite(own).to(bad.device)
@@ -269,5 +272,5 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         raise InputError(f"weights '{file}': safetensors is not installed; pip install safetensors") from None
     try:
         return load_file(file)
-    except Exception as error:  # it raises many kinds for a file that is none of its own
+    except Exception as error:  # it raises many kinds of exceptions for other files
         raise Unreadable(error) from None

@@ -1,4 +1,4 @@
-"""Augmentation: geometry, kernels, the one resampling of an image, ops, policies, and the CPU twin."""
+"""Augmentation: geometry, kernels, resampling, random ops, policies, and their CPU twin."""
 
 from __future__ import annotations
 

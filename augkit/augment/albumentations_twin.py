@@ -1,7 +1,7 @@
 """The CPU twin of a policy: an albumentations transform with the same distribution, for DataLoader workers.
 
-The draws come from albumentations' generator and `augkit.Augment` turns them into matrices, so the distribution is
-the same by construction. The default backend ``torch`` resamples with `augkit.resample`, so that the twin and the
+The draws come from albumentations' generator and `augkit.Augment` converts them to matrices, so both have the same
+distribution. The default backend ``torch`` resamples with `augkit.resample`, so that the twin and the
 device transform give the same image for the same matrix, with every kernel and with antialiasing.
 
 The backend ``opencv`` calls one ``cv2.warpAffine`` where OpenCV computes the same (kernel ``bilinear``, nothing
@@ -45,7 +45,7 @@ from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.core.ranks import draws_of_rank, place_among_processes
 from augkit.core.schema import validate
 
-Params = dict[str, Any]  # what albumentations passes between the methods of a transform, and serialises
+Params = dict[str, Any]  # parameters that albumentations passes between the methods of a transform, and serialises
 _BORDERS = {
     "zeros": cv2.BORDER_CONSTANT,
     "border": cv2.BORDER_REPLICATE,
@@ -67,14 +67,14 @@ class PolicyTransform(albumentations.DualTransform):
     by pixel centres and left to ``KeypointParams``, which calls 0 <= x < W visible (`Augment`: -0.5 <= x < W - 0.5).
 
     Args:
-        policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts before.
+        policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts first.
         size: ``(H, W)`` of the output where the policy crops; the input's when None.
         backend: ``torch`` or ``opencv``, explained in the module's docstring.
-        p: probability that the policy is applied; each op of the policy has a probability of its own besides.
+        p: probability that the policy is applied; each of its ops has another probability of its own.
 
     Raises:
-        InputError, InputTypeError: an unknown field of the policy, an unknown backend, an invalid size; when
-            called, no image, an empty one, or a dtype or shape that cannot be transformed.
+        InputError, InputTypeError: the policy has an unknown field, the backend is unknown, or the size is invalid;
+            when called, an image is missing or empty, or has a dtype or shape that cannot be transformed.
     """
 
     _targets = ALL_TARGETS
@@ -105,7 +105,7 @@ class PolicyTransform(albumentations.DualTransform):
         self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
 
     def update_transform_params(self, params: Params, data: Params) -> Params:
-        """Check the images before albumentations takes the size from one; without any it raises a KeyError."""
+        """Check the images before albumentations reads their size, since without images it raises a KeyError."""
         found = [data[name] for name in ("volume", "volumes", "image", "images") if data.get(name) is not None]
         arrays = [array for value in found for array in (value if isinstance(value, (list, tuple)) else [value])]
         if not arrays:
@@ -140,7 +140,7 @@ class PolicyTransform(albumentations.DualTransform):
         return self._augment.draw_tail(torch.zeros(()).expand(shape), generator=torch.Generator().manual_seed(seed))
 
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype through ``params``."""
+        """Transform ``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype as ``params`` define."""
         del args
         check_array(img)  # before the identity returns any array unchecked
         matrix, blur, tail = params["matrix"], params.get("blur"), params.get("tail")
@@ -157,7 +157,7 @@ class PolicyTransform(albumentations.DualTransform):
         return restored(from_tensor(moved, img.ndim), img.dtype, unit)
 
     def apply_to_mask(self, mask: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype, nearest pixel."""
+        """Transform ``mask`` ``(H, W)`` or ``(H, W, C)`` of any dtype by the nearest pixel."""
         del args
         carry_targets.check_followed(self._augment.ops, "PolicyTransform")
         if not isinstance(mask, np.ndarray):
@@ -167,7 +167,7 @@ class PolicyTransform(albumentations.DualTransform):
         size = self._augment.output_size((mask.shape[0], mask.shape[1]))
         if mask.dtype.hasobject or mask.dtype.itemsize not in (1, 2, 4, 8):
             raise InputTypeError(f"mask: expected a dtype of 8, 16, 32 or 64 bits, got {mask.dtype}")
-        # Pixels are only copied, so any dtype can be viewed as integers of the same width, which torch knows.
+        # Pixels are only copied, so any dtype can be viewed as integers of the same width, which torch supports.
         bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
         matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned
         moved = targets.move_masks(to_tensor(bits), matrix, size, self._augment.padding, axis_aligned=aligned)
@@ -175,7 +175,7 @@ class PolicyTransform(albumentations.DualTransform):
         return from_tensor(moved, mask.ndim).view(mask.dtype)
 
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """``bboxes`` ``(N, 4 + n)``, the first four normalised as albumentations has them."""
+        """Transform ``bboxes`` ``(N, 4 + n)``, whose first four columns are normalised as in albumentations."""
         del args
         if not len(bboxes):  # without a second axis
             return bboxes
@@ -188,7 +188,7 @@ class PolicyTransform(albumentations.DualTransform):
         return np.concatenate([moved / np.array([new_width, new_height] * 2, np.float32), bboxes[:, 4:]], axis=1)
 
     def apply_to_keypoints(self, keypoints: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """``keypoints`` ``(N, 2 + n)`` as x, y, z, angle (radians), scale (pixels), the rest untouched."""
+        """Transform ``keypoints`` ``(N, 2 + n)``: x, y, z, angle (radians), scale (pixels); other columns stay."""
         del args
         if not len(keypoints):
             return keypoints
@@ -221,11 +221,12 @@ class PolicyTransform(albumentations.DualTransform):
 
 
 class Compose(albumentations.Compose):
-    """An ``albumentations.Compose`` that seeds itself in DataLoader workers; nothing else differs.
+    """An ``albumentations.Compose`` that seeds itself in DataLoader workers and is otherwise unchanged.
 
-    In a worker the random stream follows from this pipeline's ``seed`` and the worker's seed, which torch derives from
-    the loader's generator (else ``torch.manual_seed``), the epoch and the worker: workers differ, epochs differ, the
-    same seed repeats. Each process of a distributed training has its own stream. Elsewhere albumentations seeds.
+    In a worker the random stream depends on this pipeline's ``seed`` and the worker's seed, which torch derives from
+    the loader's generator (else ``torch.manual_seed``), the epoch and the worker. So workers and epochs differ, and the
+    same seed repeats the run. Each process of a distributed training has its own stream. Outside of workers
+    albumentations seeds the pipeline.
     """
 
     _seeded_for: tuple[int, int] | None = None
@@ -245,7 +246,7 @@ class Compose(albumentations.Compose):
 
 
 def seed_pipeline(pipeline: albumentations.BaseCompose, seed: int) -> None:
-    """Start the random stream of ``pipeline`` and its transforms from ``seed``, its own seed and the process's rank."""
+    """Restart the random stream of ``pipeline`` and its transforms from ``seed``, its own seed and the process rank."""
     rank = place_among_processes()[0]
     mixed = np.random.SeedSequence([pipeline.seed or 0, seed, *([rank] if rank else [])])
     # One generator for all ops: `set_random_seed` would give each its own with the same draws.
@@ -255,11 +256,11 @@ def seed_pipeline(pipeline: albumentations.BaseCompose, seed: int) -> None:
 def worker_init_fn(worker_id: int) -> None:
     """Seed every albumentations pipeline of the worker's dataset: ``DataLoader(..., worker_init_fn=worker_init_fn)``.
 
-    Pipelines are looked for in the dataset's attributes, in containers, wrapped datasets, partial functions and
-    closures. Call `seed_pipeline` with ``torch.initial_seed()`` where one is kept elsewhere.
+    Pipelines are searched in the dataset's attributes, in containers, wrapped datasets, partial functions and closures.
+    For a pipeline elsewhere, call `seed_pipeline` with ``torch.initial_seed()``.
 
     Raises:
-        InputError: outside a worker, or where the dataset holds no pipeline.
+        InputError: the call is outside a worker, or the dataset holds no pipeline.
     """
     worker = get_worker_info()
     if worker is None:
@@ -316,7 +317,7 @@ def _stretch(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _shrinks_nothing(matrix: np.ndarray) -> bool:
     """Whether a pixel of the output spans at most one pixel of the input along each of its axes."""
     (a, b), (c, d) = matrix[:2, :2].tolist()
-    # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
+    # A unit scale can be off by a rounding of float32; a shrink of 1e-4 moves no tap.
     return max(math.hypot(d, b), math.hypot(c, a)) <= abs(a * d - b * c) * (1 + 1e-4)
 
 

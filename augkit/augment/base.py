@@ -1,4 +1,4 @@
-"""The base class of augkit's random ops, a Kornia augmentation, and the uniform draws that it is a function of.
+"""The base class of augkit's random ops, which are Kornia augmentations, and their uniform draws.
 
 Inside ``kornia.augmentation.AugmentationSequential`` an op moves images, masks (nearest pixel), boxes and
 keypoints, and ``inverse`` moves them back. Kornia's conventions hold there: nothing is clipped, and a ``bbox_xyxy``
@@ -37,7 +37,7 @@ from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
 
 Size = tuple[int, int]
-Flags = Mapping[str, object]  # Kornia's settings of an op, which its containers may override
+Flags = Mapping[str, object]  # Kornia's settings of an op, which Kornia's containers may override
 
 
 class RandomGeometry(GeometricAugmentationBase2D):
@@ -57,11 +57,11 @@ class RandomGeometry(GeometricAugmentationBase2D):
         self.kernel, self.padding = kernel, padding
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
-        """The map of an input of ``size`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B, 1)``."""
+        """Return the map of an input of ``size`` for draws ``(B, n)`` in [0, 1); strength is a number or ``(B, 1)``."""
         raise NotImplementedError  # abstract: every op defines it, or `matrix`
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
-        """`axes` as matrices ``(B, 3, 3)`` from input to output pixels; strength is a number or ``(B,)``."""
+        """Return `axes` as matrices ``(B, 3, 3)`` from input to output pixels; strength is a number or ``(B,)``."""
         return self.axes(draws, per_sample(strength), size).matrix(size, self.output_size(size))
 
     @property
@@ -74,19 +74,20 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return made == (RandomGeometry.matrix, RandomGeometry.compute_transformation)
 
     def output_size(self, size: Size) -> Size:
-        """The size of the output for an input of ``size``."""
+        """Return the size (H, W) of the output for an input of ``size``."""
         return size
 
     def max_shrink(self, size: Size) -> float:
-        """The most that the op shrinks an axis of an input of ``size``, at least 1: bounds the antialias taps.
+        """Return the largest factor by which the op shrinks an axis of an input of ``size``, at least 1.
 
-        ``inf`` where it is not known: the matrices are then measured, which synchronises with the device.
+        It bounds the number of antialias taps. ``inf`` means unknown: the factor is then measured from the matrices,
+        which synchronises with the device.
         """
         del size
         return 1.0 if self.axis_aligned else math.inf
 
     def max_enlarge(self) -> float:
-        """The most that the op enlarges content, at least 1; 1 where it is not known."""
+        """Return the largest factor by which the op enlarges content, at least 1; 1 where it is not known."""
         return 1.0
 
     def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return draws[:, 0] < self.p
 
     def chosen(self, draws: Tensor, values: Tensor) -> Tensor:
-        """``values`` ``(B, n)`` where the op is applied, 0 elsewhere: 0 is the identity of every parameter."""
+        """Return ``values`` ``(B, n)`` where the op is applied, else 0, which is the identity of every parameter."""
         return values if self.p == 1 else torch.where(draws[:, :1] < self.p, values, 0.0)
 
     def forward(
@@ -124,7 +125,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return super().forward(input, params, **({} if resample is None else {"resample": resample}))
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
-        # Kornia's version would draw `batch_prob` once more; here it follows from the draws.
+        # Kornia's version would draw `batch_prob` again; here it is computed from the draws.
         return self._drawn(batch_shape, self.device)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -258,7 +259,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
 
 
 def _check_params(params: Any, batch: int) -> None:
-    """Raise unless ``params`` were drawn by an op of augkit for ``batch`` images: a loop would read beyond them."""
+    """Raise unless an op of augkit drew ``params`` for ``batch`` images: a loop would read beyond shorter ones."""
     names = ("draws", "strength", "batch_prob")
     if not isinstance(params, dict) or not all(isinstance(params.get(name), Tensor) for name in names):
         raise InputTypeError("params: expected those that the op drew; pass params=op._params after a call")
@@ -271,7 +272,7 @@ def _check_params(params: Any, batch: int) -> None:
 
 
 def requested_kernel(flags: Flags) -> str | None:
-    """The kernel that ``extra_args`` of a Kornia container ask for as ``resample``, a name or Kornia's enum."""
+    """Return the kernel in ``extra_args`` of a Kornia container (``resample``, a name or Kornia's enum), or None."""
     value = flags.get("resample")
     if value is None:
         return None
@@ -297,12 +298,12 @@ def draw(batch: int, columns: int, device: torch.device, generator: torch.Genera
 
 
 def shared(draws: Tensor) -> Tensor:
-    """The draws ``(B, n)`` of the first sample, for all."""
+    """Return draws ``(B, n)`` that repeat those of the first sample."""
     return draws[:1].expand(draws.shape[0], -1)
 
 
 def checked_strength(strength: float | Tensor, batch: int, device: torch.device) -> float | Tensor:
-    """``strength`` as a number, or as ``(batch,)`` float32 on ``device`` where a tensor came.
+    """Return ``strength`` as a number, or for a tensor as ``(batch,)`` float32 on ``device``.
 
     Raises:
         InputError, InputTypeError: a scalar outside [0, 1], or a tensor of another shape or kind. Values of a tensor
@@ -317,7 +318,7 @@ def checked_strength(strength: float | Tensor, batch: int, device: torch.device)
     if strength.shape not in ((), (batch,)):
         raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
     checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
-    known = strength.double() if checked else strength  # torch compares no unsigned integers but uint8
+    known = strength.double() if checked else strength  # torch cannot compare unsigned integers other than uint8
     if checked and not bool(((known >= 0) & (known <= 1)).all()):
         raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
     return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
@@ -330,12 +331,12 @@ def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Ten
 
 
 def per_sample(strength: float | Tensor) -> float | Tensor:
-    """A number as it is, ``(B,)`` as ``(B, 1)``."""
+    """Return a number unchanged, and ``(B,)`` as ``(B, 1)``."""
     return strength[:, None] if isinstance(strength, Tensor) else strength
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:
-    """``value`` as a float; raises where it is not a number in ``[low, high]``."""
+    """Return ``value`` as a float, or raise an error that begins with ``name`` if it is not in ``[low, high]``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputTypeError(f"{name}: expected a number, got {value!r}")
     if not low <= value <= high or value == math.inf:

@@ -6,9 +6,9 @@ multiplies the spectrum by ``|W(omega)|`` alone, for the same kernel and the sam
 even with a real, non-negative response, so nothing moves; whole pixels have ``|W| = 1`` and give the identity.
 
 The product is taken in the Fourier domain, which is exact on the torus (padding ``circular``). With another
-padding each axis is first extended by `MARGIN` pixels of that padding (at most its own length) and cut back
-afterwards; the taps of ``|W|`` fall off with the square of the distance at worst (bilinear, f = 1/2), so what the
-margin leaves out is below 1e-3 of an image's range.
+padding each axis is first extended by `MARGIN` pixels of that padding (at most its own length) and cropped
+afterwards; the taps of ``|W|`` fall at least with the square of the distance (bilinear, f = 1/2), so the error of the
+finite margin is below 1e-3 of an image's range.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ MARGIN = 32  # pixels on either side of an axis
 
 
 def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", padding: str = "zeros") -> Tensor:
-    """Blur images as a shift by ``shift`` would, and move nothing.
+    """Blur images as a shift by ``shift`` would, without moving them.
 
     Args:
         images: ``(B, C, H, W)``, floating or uint8 (rounded and clipped). Never changed in place.
         shift: ``(2,)`` or ``(B, 2)`` pixels as ``(x, y)``; only its fraction matters.
-        kernel, padding: see `augkit.resample`; ``fourier`` expects ``circular`` and blurs nothing but the
-            Nyquist frequency of an even size.
+        kernel, padding: see `augkit.resample`; ``fourier`` expects ``circular`` and changes only the Nyquist frequency
+            of an even size.
+
+    Returns:
+        ``(B, C, H, W)`` in the dtype of the images.
 
     Raises:
         InputTypeError, InputError: as `augkit.fourier_shift`.

@@ -1,10 +1,10 @@
-"""Masks, boxes and keypoints moved with their images: by the matrix of augkit's own ops, then by Kornia's ops.
+"""Moves masks, boxes and keypoints with their images: by the matrix of augkit's ops, then by Kornia's ops.
 
 `Augment`, `augkit.adapters.torchvision` and `augkit.adapters.albumentations` all move targets with these functions.
-Targets cannot follow an op that has no matrix, such as an elastic map; it is refused in one line.
+Targets cannot follow an op without a matrix, such as an elastic map, which raises an error.
 
 - Masks are moved by Kornia's op itself, set to the nearest pixel.
-- Boxes are clipped to the image between augkit's ops and Kornia's, as its content is, and enclosed once at the end.
+- Boxes are clipped to the image between augkit's ops and Kornia's, like its content, and enclosed once at the end.
 - Keypoints are visible where they lie on the image both before and after Kornia's ops.
 """
 
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 
 def check_followed(ops: Iterable[nn.Module], caller: str) -> None:
-    """Raise where one of ``ops`` moves pixels in a way that targets cannot follow; ``caller`` begins the message."""
+    """Raise InputError if targets cannot follow one of ``ops``; the message begins with ``caller``."""
     for op in ops:
         if not is_color(op) and not has_matrix(op):
             raise InputError(
@@ -34,7 +34,7 @@ def check_followed(ops: Iterable[nn.Module], caller: str) -> None:
 
 
 def moved_masks(masks: Tensor, tail: Tail | None) -> Tensor:
-    """``masks`` ``(B, C, H, W)`` of any dtype, already moved by augkit's own ops, moved by Kornia's ops."""
+    """Move ``masks`` ``(B, C, H, W)`` of any dtype, already moved by augkit's ops, by Kornia's ops."""
     if tail is None or not tail.moves:
         return masks
     moved = masks
@@ -45,7 +45,7 @@ def moved_masks(masks: Tensor, tail: Tail | None) -> Tensor:
 
 
 def moved_boxes(matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, *, clip: bool = True) -> Tensor:
-    """``boxes`` ``(B, N, 4)`` along pixel edges moved by augkit's ops, then by Kornia's; not clipped to the output.
+    """Move ``boxes`` ``(B, N, 4)`` along pixel edges by augkit's ops, then by Kornia's, without clipping to the output.
 
     ``size`` is the size of the image between the two; ``clip`` clips the boxes to it.
     """
@@ -60,7 +60,7 @@ def moved_boxes(matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, *,
 def visible_boxes(
     matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, min_visible_area: float
 ) -> tuple[Tensor, Tensor]:
-    """`moved_boxes` clipped to the output, and whether each is valid ``(B, N)``, as `targets.clip_boxes` defines it."""
+    """Return `moved_boxes` clipped to the output, and whether each is valid ``(B, N)``; see `targets.clip_boxes`."""
     moved = moved_boxes(matrix, boxes, size, tail)
     if tail is None or not tail.moves:
         return targets.clip_boxes(moved, size, min_visible_area)
@@ -72,7 +72,7 @@ def visible_boxes(
 
 
 def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) -> tuple[Tensor, Tensor]:
-    """Keypoints ``(B, N, 2)`` in pixels moved by all ops, not clipped, and whether each is visible ``(B, N)``."""
+    """Return keypoints ``(B, N, 2)`` in pixels moved by all ops, unclipped, and whether each is visible ``(B, N)``."""
     moved = targets.move_points(matrix, points)
     seen = targets.visible(moved, size)
     if tail is None or not tail.moves:
@@ -84,9 +84,9 @@ def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) 
 def moved_fields(
     boxes: Tensor | None, keypoints: Tensor | None, matrix: Tensor, size: Size, tail: Tail | None, least: float
 ) -> dict[str, Tensor | None]:
-    """Moved boxes and keypoints, under the names of the fields of `augkit.augment.compose.Augmented`.
+    """Return moved boxes and keypoints by the names of the fields of `augkit.augment.compose.Augmented`.
 
-    ``size`` is the size after augkit's own ops; ``least`` is the share of its area that makes a box valid.
+    ``size`` is the size after augkit's own ops; ``least`` is the smallest visible share of its area of a valid box.
 
     Raises:
         InputError, InputTypeError: boxes or keypoints of another shape or dtype than `augkit.Augment` takes.
@@ -102,7 +102,7 @@ def moved_fields(
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """The area of each box of ``part`` over the area of its box in ``whole``; 0 for a box without area."""
+    """Return the area of each box of ``part`` over that of its box in ``whole``; 0 for a box without area."""
     x0, y0, x1, y1 = part.to(torch.promote_types(part.dtype, torch.float32)).unbind(-1)
     u0, v0, u1, v1 = whole.to(torch.promote_types(whole.dtype, torch.float32)).unbind(-1)
     area, of = (x1 - x0) * (y1 - y0), (u1 - u0) * (v1 - v0)
@@ -110,7 +110,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def _sources(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
-    """The source of each output pixel: ``(B, 2, H, W)`` int64 as x + 1, y + 1; 0 where it lies outside the image.
+    """Return the source of each output pixel, ``(B, 2, H, W)`` int64 as x + 1, y + 1; 0 for one outside the image.
 
     The op transforms an image that holds its own coordinates, so its own padding and rounding apply.
     """
@@ -118,8 +118,8 @@ def _sources(op: Any, params: Params, size: Size, device: torch.device) -> Tenso
 
     # Not `transform_masks`, which does the same but fails on flips before Kornia 0.9.
     wanted: dict[str, object] = {"resample": Resample.NEAREST, "antialias": False}
-    wanted |= {"fill": 0, "pad_value": 0}  # outside is 0 here, whatever color it is in the image
-    if getattr(op.flags.get("padding_mode"), "name", None) == "FILL":  # which not every version of Kornia has
+    wanted |= {"fill": 0, "pad_value": 0}  # pixels outside are 0 here, whatever their color in the image
+    if getattr(op.flags.get("padding_mode"), "name", None) == "FILL":  # not in every version of Kornia
         wanted["padding_mode"] = SamplePadding.ZEROS
     rows, columns = (torch.arange(1, n + 1, device=device, dtype=torch.float32) for n in size)
     image = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))

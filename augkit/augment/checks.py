@@ -11,17 +11,17 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 def is_float(values: Tensor) -> bool:
-    """Whether ``values`` are of a floating dtype that torch computes with, which those of 8 bits are not."""
+    """Whether ``values`` have a floating dtype that torch can compute with, which excludes those of 8 bits."""
     return values.is_floating_point() and values.dtype.itemsize > 1
 
 
 def check_dense(name: str, values: Tensor, shape: str) -> None:
-    """Raise where ``values`` is a sparse or a nested tensor.
+    """Check that ``values`` is a dense tensor.
 
     ``shape`` is the expected shape in letters, such as ``(B, C, H, W)``: numbers would bind a compiled graph to them.
 
     Raises:
-        InputTypeError: one line.
+        InputTypeError: the tensor is sparse or nested.
     """
     if values.is_nested or values.layout != torch.strided:
         kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
@@ -29,10 +29,10 @@ def check_dense(name: str, values: Tensor, shape: str) -> None:
 
 
 def check_same_device(name: str, values: Tensor, device: torch.device) -> None:
-    """Raise where ``values`` are on another device than the images, which are on ``device``.
+    """Check that ``values`` are on the device of the images.
 
     Raises:
-        InputError: one line.
+        InputError: they are on another device.
     """
     if values.device != device:
         raise InputError(
@@ -41,14 +41,14 @@ def check_same_device(name: str, values: Tensor, device: torch.device) -> None:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """``value``; raises `InputTypeError` unless it is True or False: of text, "no" would count as True."""
+    """Return ``value``; raise `InputTypeError` unless it is True or False, as the text "no" would count as True."""
     if not isinstance(value, bool):
         raise InputTypeError(f"{name}: expected True or False, got {value!r}")
     return value
 
 
 def channel_statistics(name: str, pair: tuple[Any, Any]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel; raises, with ``name`` first, for anything else."""
+    """Return mean and standard deviation per channel, or raise an error that begins with ``name``."""
     try:
         mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in pair)
     except (TypeError, ValueError, RuntimeError):

@@ -1,13 +1,14 @@
 """Kornia's ops that follow the geometry of `augkit.Augment`, and one draw of them (`Tail`).
 
-They get images in [0, 1], after the one resampling and before ``normalize``, clamped because interpolation overshoots
-and color spaces end at 0 and at 1. Clamping would destroy images that are already normalised, so those are refused.
+They get images in [0, 1], after the resampling and before ``normalize``. Images are clamped, because interpolation
+overshoots and color spaces end at 0 and 1. Clamping would destroy images that are already normalised, so those raise an
+error.
 Kornia's ops have no strength: they are applied to a sample of strength s with probability s (times their own ``p``),
 so that 0 changes no bit and 1 always applies them.
 
 All randomness is drawn first, into a `Tail`; applying it is pure, so that several images, the frames of a video and all
-targets share one draw. Kornia 0.9 draws from torch's global state alone and ignores a generator in silence
-(https://github.com/kornia/kornia/issues/4427): the global state is seeded for the time of the ops and then put back.
+targets share one draw. Kornia 0.9 draws only from torch's global state and silently ignores a generator
+(https://github.com/kornia/kornia/issues/4427), so the global state is seeded during the ops and then restored.
 With a generator on an accelerator, reading that seed waits for the device.
 """
 
@@ -28,9 +29,9 @@ from augkit.core.random_streams import AUGMENTATION, random_stream, seeded
 from augkit.core.ranks import place_among_processes
 
 Size = tuple[int, int]
-Params = dict[str, Any]  # one draw of one of Kornia's ops, as its `forward_parameters` makes it
+Params = dict[str, Any]  # one draw of one of Kornia's ops, as returned by its `forward_parameters`
 
-# Kornia's classes that give another size than they are given.
+# Kornia's classes that change the size of images.
 RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
 _CHECKED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
 _COMPARED = 64  # samples of two draws that are compared: at any usual p some are chosen
@@ -38,14 +39,14 @@ OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalised
 
 
 def is_color(op: Any) -> bool:
-    """Whether ``op`` is one of Kornia's augmentations that leave the geometry alone, such as ``ColorJitter``."""
+    """Whether ``op`` is one of Kornia's augmentations that keep the geometry, such as ``ColorJitter``."""
     from kornia.augmentation import IntensityAugmentationBase2D
 
     return isinstance(op, IntensityAugmentationBase2D)
 
 
 def is_kornia(op: Any) -> bool:
-    """Whether ``op`` is any of Kornia's augmentations of images, those that move pixels included."""
+    """Whether ``op`` is any of Kornia's image augmentations, including those that move pixels."""
     from kornia.augmentation import AugmentationBase2D
 
     return isinstance(op, AugmentationBase2D)
@@ -63,11 +64,11 @@ class Tail:
     """Kornia's ops at the end of an `Augment`, with one draw of their parameters.
 
     Attributes:
-        ops: in their order.
-        params: of each op, as its ``forward_parameters`` drew them.
+        ops: the ops in order.
+        params: the parameters of each op, as returned by its ``forward_parameters``.
         sizes: ``(H, W)`` before each op and after the last.
         coin: whether the ops are applied to each sample, ``(B,)`` bool; None for all.
-        seed: for ops that draw while they are applied; None if no op does.
+        seed: seed of ops that draw while they are applied; None if no op does.
         channels: number of channels of the images for which the parameters were drawn.
     """
 
@@ -84,7 +85,7 @@ class Tail:
         return not all(map(is_color, self.ops))
 
     def images(self, images: Tensor) -> Tensor:
-        """Floating ``images`` ``(B, C, H, W)`` in [0, 1] through the ops; a draw for one sample serves all frames."""
+        """Apply the ops to floating ``images`` ``(B, C, H, W)`` in [0, 1]; frames share a draw for one sample."""
         batch = self.params[0]["batch_prob"].shape[0]
         if batch == 1 < len(images):
             return torch.cat([self.images(frame[None]) for frame in images])
@@ -99,7 +100,7 @@ class Tail:
         return self.reached(colored, images)
 
     def matrix(self, device: torch.device) -> Tensor:
-        """The composed matrices of the ops that have one, ``(B, 3, 3)`` from input to output pixels."""
+        """Return the composed matrices of the ops that have one, ``(B, 3, 3)`` from input to output pixels."""
         still = geometry.identity(self.params[0]["batch_prob"].shape[0], device=device)
         drawn = zip(self.ops, self.params, self.sizes, strict=False)
         matrices = [op_matrix(op, params, size, device) for op, params, size in drawn if has_matrix(op)]
@@ -108,7 +109,7 @@ class Tail:
         return self.reached(total, still)
 
     def reached(self, after: Tensor, before: Tensor) -> Tensor:
-        """``after`` for the samples that `coin` chose, ``before`` for the others."""
+        """Return ``after`` for the samples that `coin` selects, and ``before`` for the others."""
         if self.coin is None:
             return after
         if after.shape != before.shape:
@@ -126,9 +127,9 @@ def draw_tail(
     generator: torch.Generator | None,
     device: torch.device,
 ) -> Tail | None:
-    """One draw of ``ops`` for images of ``shape`` ``(B, C, H, W)``; strength is a number or ``(B,)``.
+    """Draw the parameters of ``ops`` for images of ``shape`` ``(B, C, H, W)``; strength is a number or ``(B,)``.
 
-    None where there is no op, or the strength is the number 0.
+    Returns None where there is no op, or where the strength is the number 0.
     """
     if not ops or (not isinstance(strength, Tensor) and strength == 0):
         return None
@@ -148,17 +149,17 @@ def draw_tail(
 
 
 def op_matrix(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
-    """The matrices ``(B, 3, 3)`` of one of Kornia's ops with a matrix, drawn as ``params`` for images of ``size``."""
+    """Return the matrices ``(B, 3, 3)`` of a Kornia op with parameters ``params`` for images of ``size``."""
     batch = params["batch_prob"].shape[0]
     # Kornia reads no pixels, only the size, dtype and device of the image.
     like = torch.zeros((), device=device).to(torch.float32).expand(batch, 1, *size)
-    with torch.autocast(device.type, enabled=False):  # which would leave coordinates three digits
+    with torch.autocast(device.type, enabled=False):  # half precision would keep three digits of coordinates
         matrix: Tensor = op.get_transformation_matrix(like, params)
     return matrix.expand(batch, 3, 3)
 
 
 def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
-    """Raise where floating ``images`` leave [0, 1] by more than interpolation overshoots, as normalised images do.
+    """Raise InputError if floating ``images`` exceed [0, 1] by more than interpolation does, as normalised images do.
 
     On an accelerator only the first batch of ``ops`` is checked, because the check synchronises with the device.
     """
@@ -176,7 +177,7 @@ def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
 
 
 def _draws_late(op: Any) -> bool:
-    """Whether ``op`` may draw while it is applied: a few of Kornia's did until 0.9, and other packages' ops may."""
+    """Whether ``op`` may draw while it is applied, as a few of Kornia's did until 0.9 and ops of other packages may."""
     kind, late = type(op), ("RandomPlasma", "RandomDissolving", "RandomGaussianNoise")
     return kind.__name__.startswith(late) or not kind.__module__.startswith("kornia.")
 
@@ -189,9 +190,9 @@ def _size_after(op: Any, params: Params, size: Size) -> Size:
 
 
 def _check_channels(ops: Sequence[Any], drawn: int, channels: int, device: torch.device) -> None:
-    """Raise where parameters drawn for ``drawn`` channels do not fit ``channels``: torch would broadcast noise.
+    """Raise InputError if parameters drawn for ``drawn`` channels do not fit ``channels``; torch would broadcast them.
 
-    Draws for both counts, from one seed, are compared: they differ only for noise and for channels chosen by index.
+    Draws for both numbers, from one seed, are compared: they differ only for noise and for channels chosen by index.
     """
     for op in filter(is_color, ops):
         both = []
@@ -208,7 +209,7 @@ def _check_channels(ops: Sequence[Any], drawn: int, channels: int, device: torch
 
 @contextlib.contextmanager
 def named(op: nn.Module, shape: Sequence[int]) -> Iterator[None]:
-    """Turn errors of ``op``, which checks many arguments only when it is called, into one line that names it."""
+    """Convert errors of ``op``, which checks many arguments only when called, to one line with its name."""
     try:
         yield
     except torch.OutOfMemoryError:

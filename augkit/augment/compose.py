@@ -1,4 +1,4 @@
-"""`Augment`: the geometry of several random ops, composed as matrices and resampled once.
+"""`Augment`: several random ops whose geometry is composed as matrices and resampled once.
 
 In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
@@ -41,7 +41,7 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 class Augmented(NamedTuple):
-    """Augmented images and targets, with the matrices that moved them; fields of targets not passed are None.
+    """Augmented images and targets, with their matrices; the fields of targets that were not passed are None.
 
     ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw of augkit's
     own ops; they do not include Kornia's ops after them.
@@ -72,13 +72,13 @@ class Augment(ComposedGeometry):
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
-        strength: the strength of calls that pass none.
+        strength: default strength of a call.
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
-        same_on_batch: set on every op, as by Kornia's containers; with True all samples share one draw (the frames of
-            a clip, say), and None leaves each op as it is.
+        same_on_batch: value set on every op, as by Kornia's containers; with True all samples share one draw (such as
+            the frames of a clip), and None keeps the value of each op.
 
     Raises:
-        InputError, InputTypeError: from the constructor and from ``forward``, one line each.
+        InputError, InputTypeError: an argument of the constructor or of ``forward`` is invalid.
 
     >>> from augkit.augment.ops import RandomRescale, RandomSubpixelCrop, RandomSubpixelShift
     >>> augment = Augment(RandomSubpixelShift(2.0), RandomRescale(1.2), RandomSubpixelCrop(size=(24, 24)))
@@ -123,8 +123,8 @@ class Augment(ComposedGeometry):
             self.register_buffer(name, buffer, persistent=False)
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Augment:
-        # Torch's hook behind `to`, `half` and `bfloat16`, also of a module that contains this one. Rounded statistics
-        # would shift and stretch all images, so they are made anew from the numbers, in float32 at least.
+        # Torch calls this in `to`, `half` and `bfloat16`, also of a module that contains this one. Rounded statistics
+        # would change all images, so they are computed again from the numbers, in float32 or wider.
         super()._apply(fn, *args, **kwargs)
         if self.normalize is not None and self.mean is not None:
             device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
@@ -199,15 +199,15 @@ class Augment(ComposedGeometry):
     def draw_tail(
         self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tail | None:
-        """One draw of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None where there are none."""
+        """Draw the parameters of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None without such ops."""
         size_out = self.output_size((images.shape[-2], images.shape[-1]))
         strength = self.strength if strength is None else strength
         return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), strength, generator, images.device)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
-        """Images through ``matrix`` ``(B, 3, 3)`` of this transform's own making and ``tail``, normalised and cast.
+        """Apply a ``matrix`` ``(B, 3, 3)`` of this transform and ``tail`` to images, then normalise and cast; pure.
 
-        Pure, and the matrix is not checked as in ``forward(matrix=...)``. Without ``tail`` Kornia's ops are left out.
+        Unlike ``forward(matrix=...)`` it does not check the matrix. Without ``tail`` Kornia's ops are not applied.
         """
         return self._with_kornia_ops(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
 
@@ -220,7 +220,7 @@ class Augment(ComposedGeometry):
         blur: Tensor | None = None,
         tail: Tail | None = None,
     ) -> Tensor:
-        """`render` for images ``(C, H, W)`` of different sizes, through ``matrix`` ``(B, 3, 3)`` to one size.
+        """Do as `render` for images ``(C, H, W)`` of different sizes, with matrices ``(B, 3, 3)`` to one output size.
 
         Each matrix first maps its image into a frame of ``size``, in which the image is ``shrinks`` times smaller.
         """
@@ -251,7 +251,7 @@ class Augment(ComposedGeometry):
         return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
 
     def _resampled(self, images: Tensor) -> Finish:
-        """The `Finish` of the resampling: the final one, or floats in [0, 1] where Kornia's ops come after it."""
+        """Return the `Finish` of the resampling: the final one, or floats in [0, 1] where Kornia's ops follow."""
         if not self.kornia_ops:
             return self._finish(images)
         return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
@@ -268,7 +268,7 @@ class Augment(ComposedGeometry):
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
 
     def finish(self, images: Tensor) -> Tensor:
-        """Apply ``normalize`` and ``dtype`` alone, for images that keep their geometry."""
+        """Apply only ``normalize`` and ``dtype`` to images ``(B, C, H, W)``."""
         return finished(images, images.dtype, self._finish(images))
 
     def __repr__(self) -> str:

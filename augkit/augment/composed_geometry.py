@@ -60,12 +60,12 @@ class ComposedGeometry(nn.Module):
 
     @property
     def geometry(self) -> list[RandomGeometry]:
-        """augkit's own ops, which come before those of Kornia."""
+        """augkit's own ops, which are applied before Kornia's."""
         return [op for op in self.ops if isinstance(op, RandomGeometry)]
 
     @property
     def kornia_ops(self) -> list[nn.Module]:
-        """Kornia's ops, which come after augkit's own."""
+        """Kornia's ops, which are applied after augkit's own."""
         return [op for op in self.ops if not isinstance(op, RandomGeometry)]
 
     @property
@@ -82,12 +82,12 @@ class ComposedGeometry(nn.Module):
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draw ``(B, 3, 3)`` matrices for images of ``size``: all randomness, in one call."""
+        """Draw matrices ``(B, 3, 3)`` for images of ``size`` (H, W), with all randomness in one call."""
         device = torch.device(device or "cpu")
         return self.matrix(*self.draw_geometry(batch, strength, generator, device), size)
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
-        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
+        """Return composed matrices ``(B, 3, 3)`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``."""
         total, first, size_out, aligned = None, 0, size, self.axis_aligned
         matrices = [geometry.identity(draws.shape[0], device=draws.device)]
         for op in self.geometry:
@@ -106,7 +106,7 @@ class ComposedGeometry(nn.Module):
         return all(op.axis_aligned for op in self.geometry)
 
     def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
-        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
+        """Return the shifts ``(B, 2)`` in pixels whose blur is applied, from the same draws; None without the op."""
         first = 0
         for op in self.geometry:
             if isinstance(op, RandomShiftBlur):

@@ -1,4 +1,4 @@
-"""A contact sheet: images beside random augmentations of them, as one picture."""
+"""A contact sheet: one picture of images beside random augmentations of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GAP = 2
 
 
 def contact_sheet(policy: Policy, images: Tensor, *, draws: int = 9, seed: int = 0, zoom: int = 2) -> Image.Image:
-    """One row per image ``(N, C, H, W)`` uint8: the image, then ``draws`` random augmentations of it."""
+    """Draw one row per image ``(N, C, H, W)`` uint8: the image, then ``draws`` random augmentations of it."""
     augment = policy.augment()
     rows = []
     for k in range(len(images)):
@@ -23,7 +23,7 @@ def contact_sheet(policy: Policy, images: Tensor, *, draws: int = 9, seed: int =
 
 
 def grid(tiles: Tensor, zoom: int = 1) -> Image.Image:
-    """``(rows, columns, C, H, W)`` uint8 to a picture with a gap between tiles, wider after the first column."""
+    """Draw tiles ``(rows, columns, C, H, W)`` uint8 with a gap between them, which is wider after the first column."""
     rows, columns, channels, height, width = tiles.shape
     sheet = torch.full((channels, rows * (height + GAP), columns * (width + GAP) + 2 * GAP), 255, dtype=torch.uint8)
     for r in range(rows):

@@ -1,8 +1,8 @@
 """Ops of other packages in a policy, by class name and arguments: Kornia's on the device, albumentations' in workers.
 
 A policy can name only classes of ``kornia.augmentation``, ``albumentations`` and augkit itself, so that a recipe from
-elsewhere runs no other code. Arguments are checked against the signature: Kornia silently ignores some misspelt ones,
-and albumentations merely warns.
+another source cannot run other code. Arguments are checked against the signature, because Kornia silently ignores some
+misspelt arguments and albumentations only warns.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Op(Data):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments, with lists turned into tuples, which YAML does not have."""
+        """The arguments, with lists converted to tuples, which YAML lacks."""
         return {key: _tuples(value) for key, value in (self.model_extra or {}).items()}
 
     @model_serializer
     def _whole(self) -> dict[str, object]:
-        """Keep arguments that are None when dumped with ``exclude_none``: they differ from absent ones."""
+        """Keep arguments that are None under ``exclude_none``, because None differs from an absent argument."""
         return {"op": self.op, **(self.model_extra or {})}
 
     def __str__(self) -> str:
@@ -48,10 +48,10 @@ class Op(Data):
 
 
 def device_op(op: Op) -> nn.Module:
-    """The op as a module that augments batches on the device.
+    """Return the op as a module that augments batches on the device.
 
     Raises:
-        ValueError: a class or an argument that is not known, or a value that the class refuses.
+        ValueError: the class or an argument is unknown, or the class rejects a value.
     """
     import kornia.augmentation
 
@@ -66,7 +66,7 @@ def device_op(op: Op) -> nn.Module:
 
 
 def worker_op(op: Op) -> Any:
-    """The op of albumentations; raises ValueError as `device_op`."""
+    """Return the op as a transform of albumentations; errors as in `device_op`."""
     import albumentations
 
     bases = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
@@ -78,7 +78,7 @@ def worker_op(op: Op) -> Any:
 class WorkerStep:
     """Ops of albumentations on decoded images, drawn from seed, epoch and image number (`augkit.data.images.Step`).
 
-    So the result depends neither on the batch, nor on the order, nor on the number of workers.
+    The result depends neither on the batch, nor on the order, nor on the number of workers.
     """
 
     ops: Sequence[Op]
@@ -94,10 +94,10 @@ class WorkerStep:
         self.__dict__.update(state)
 
     def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
-        """``(B, C, H, W)`` uint8 of images with ``numbers`` ``(B,)`` to the same shape.
+        """Augment ``pixels`` ``(B, C, H, W)`` uint8 of the images ``numbers`` ``(B,)``; the shape stays the same.
 
         Raises:
-            InputError: an op fails, or gives another size or dtype.
+            InputError: an op fails, or changes the size or the dtype.
         """
         out = torch.empty_like(pixels)
         for k, number in enumerate(numbers.tolist()):
@@ -119,7 +119,7 @@ class WorkerStep:
         names = ", ".join(op.op for op in self.ops)
         try:
             found = compose(image=array)["image"]
-        except Exception as error:  # every op raises errors of its own
+        except Exception as error:  # ops raise many kinds of errors
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"policy.worker_ops: {names} fails on an image {array.shape} ({reason[:160]})") from None
         found = found[..., None] if found.ndim == 2 else found
@@ -156,7 +156,7 @@ def _made(make: Callable[..., Any], op: Op) -> Any:
             raise ValueError(f"arguments of {op.op}; {unknown_name('argument', key, known)}")
     try:
         return make(**op.arguments)
-    except Exception as error:  # every class raises errors of its own
+    except Exception as error:  # classes raise many kinds of errors
         raise ValueError(f"arguments that {op.op} takes ({_reason(error)[:160]})") from None
 
 

@@ -32,7 +32,7 @@ class Axes(NamedTuple):
     offset: Tensor
 
     def then(self, after: Axes) -> Axes:
-        """The composed map: this one first, then ``after``."""
+        """Return the map that applies this one first, then ``after``."""
         return Axes(self.scale * after.scale, torch.addcmul(after.offset, after.scale, self.offset))
 
     def matrix(self, size: Size, size_out: Size) -> Tensor:
@@ -51,15 +51,15 @@ class Axes(NamedTuple):
 
 
 def along_axes(x: float, y: float, like: Tensor) -> float | Tensor:
-    """``(2,)`` of ``x`` and ``y`` with the device and dtype of ``like``; the number itself where both are the same."""
-    # Filled on the device: a tensor of host values would wait for it, and cannot stand in a CUDA graph.
+    """Return ``(x, y)`` ``(2,)`` on the device and in the dtype of ``like``, or a number where both are equal."""
+    # Filled on the device: a copy from the host would synchronise, and cannot be part of a CUDA graph.
     # Traced, a comparison would bind the graph to square images, or to others.
     alike = not torch.compiler.is_compiling() and x == y
     return x if alike else torch.linspace(x, y, 2, device=like.device, dtype=like.dtype)
 
 
 def identity(batch: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """``batch`` identity matrices, ``(B, 3, 3)``."""
+    """Return ``batch`` identity matrices, ``(B, 3, 3)``."""
     return torch.eye(3, device=device, dtype=dtype).expand(batch, 3, 3)
 
 
@@ -74,13 +74,13 @@ def _affine(a: Tensor, b: Tensor, tx: Tensor, c: Tensor, d: Tensor, ty: Tensor) 
 
 
 def axis_aligned(scale_x: Tensor, shift_x: Tensor, scale_y: Tensor, shift_y: Tensor) -> Tensor:
-    """``x -> scale_x * x + shift_x``, ``y -> scale_y * y + shift_y``; four ``(B,)`` to ``(B, 3, 3)``."""
+    """Return matrices ``(B, 3, 3)`` of ``x -> scale_x * x + shift_x``, ``y -> scale_y * y + shift_y``."""
     zero = torch.zeros_like(scale_x)
     return _affine(scale_x, zero, shift_x, zero, scale_y, shift_y)
 
 
 def shift(pixels: Tensor) -> Tensor:
-    """Move the content by ``pixels`` ``(B, 2)`` as ``(x, y)``; ``(B, 3, 3)``.
+    """Return matrices ``(B, 3, 3)`` that move the content by ``pixels`` ``(B, 2)`` as ``(x, y)``.
 
     >>> shift(torch.tensor([[1.5, -2.0]]))[0, :2].tolist()
     [[1.0, 0.0, 1.5], [0.0, 1.0, -2.0]]
@@ -90,13 +90,13 @@ def shift(pixels: Tensor) -> Tensor:
 
 
 def rescale(factor: Tensor, size: Size) -> Tensor:
-    """Scale the content by ``factor`` ``(B,)`` about the centre of an image of ``size``; 2 doubles distances."""
+    """Return matrices that scale by ``factor`` ``(B,)`` about the centre of an image; 2 doubles distances."""
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     return axis_aligned(factor, x * (1 - factor), factor, y * (1 - factor))
 
 
 def crop(left: Tensor, top: Tensor, width: Tensor, height: Tensor, size: Size) -> Tensor:
-    """Map a window onto a whole output of ``size``.
+    """Return matrices ``(B, 3, 3)`` that map a window onto a whole output of ``size``.
 
     ``left, top, width, height`` are ``(B,)`` pixels along the edges of pixels: the window ``0, 0, W, H`` is the
     whole image, so a window of that extent and the size of the image is exactly the identity.
@@ -106,21 +106,21 @@ def crop(left: Tensor, top: Tensor, width: Tensor, height: Tensor, size: Size) -
 
 
 def flip(mirrored: Tensor, size: Size) -> Tensor:
-    """Mirror left and right where ``mirrored`` ``(B,)`` is true, in an image of ``size``."""
+    """Return matrices that mirror an image of ``size`` left and right where ``mirrored`` ``(B,)`` is true."""
     sign = 1 - 2 * mirrored.to(torch.float32)
     one = torch.ones_like(sign)
     return axis_aligned(sign, (1 - sign) / 2 * (size[1] - 1), one, torch.zeros_like(sign))
 
 
 def rotate(degrees: Tensor, size: Size) -> Tensor:
-    """Rotate by ``degrees`` ``(B,)`` about the centre; positive is counter-clockwise on the screen."""
+    """Return matrices that rotate by ``degrees`` ``(B,)`` about the centre, counter-clockwise on the screen."""
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     return _affine(cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y)
 
 
 def shear(factor: Tensor, size: Size) -> Tensor:
-    """Shear about the centre by ``factor`` ``(B, 2)``: x moves by ``factor_x`` times y, y by ``factor_y`` times x."""
+    """Return matrices of a shear by ``factor`` ``(B, 2)`` about the centre: x moves by factor_x * y and vice versa."""
     fx, fy = factor.unbind(-1)
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     one = torch.ones_like(fx)
@@ -128,7 +128,7 @@ def shear(factor: Tensor, size: Size) -> Tensor:
 
 
 def compose(*matrices: Tensor) -> Tensor:
-    """The matrix that applies ``matrices`` from left to right, as a pipeline reads.
+    """Return the matrix that applies ``matrices`` from left to right, as in a pipeline.
 
     Raises:
         InputError: no matrix is given.
@@ -143,7 +143,7 @@ def compose(*matrices: Tensor) -> Tensor:
 
 
 def invert(matrix: Tensor) -> Tensor:
-    """The matrices ``(B, 3, 3)`` that map output back to input.
+    """Return the matrices ``(B, 3, 3)`` that map output back to input.
 
     Raises:
         InputError: a matrix is singular.
@@ -155,13 +155,13 @@ def invert(matrix: Tensor) -> Tensor:
 
 
 def apply_to_points(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map ``points`` ``(B, N, 2)`` in pixels through ``matrix`` ``(B, 3, 3)``, affine or a perspective."""
+    """Map ``points`` ``(B, N, 2)`` in pixels by ``matrix`` ``(B, 3, 3)``, affine or a perspective."""
     depth = points @ matrix[:, 2:, :2].mT + matrix[:, None, 2:, 2]  # exactly 1 where the matrix is affine
     return (points @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]) / depth
 
 
 def apply_to_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
-    """The upright boxes around ``boxes`` ``(B, N, 4)`` mapped through ``matrix``.
+    """Return the axis-aligned boxes around ``boxes`` ``(B, N, 4)`` mapped by ``matrix`` ``(B, 3, 3)``.
 
     Boxes are ``x0, y0, x1, y1`` along the edges of pixels, as in torchvision and COCO: ``0, 0, W, H`` is the
     whole image. The result is not clipped.

@@ -1,4 +1,4 @@
-"""Interpolation kernels in one dimension, and the index that each padding gives a pixel outside the image.
+"""Interpolation kernels in one dimension, and the source of a pixel outside the image for each padding.
 
 A kernel is a function of the distance in pixels, even, 1 at 0 and exactly 0 at every other integer, so that a
 shift by whole pixels moves pixels and changes no value. Weights are normalised by their sum before use.
@@ -25,7 +25,7 @@ KAISER_BETA = 8.0
 def _nearest(d: Tensor) -> Tensor:
     # A point has one tap, at most half a pixel away (midway, the pixel after it). The bound is wider than that half,
     # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalised to NaN.
-    # The 0 times d keeps the gradient with respect to the place: zero, but not missing.
+    # The 0 times d keeps a gradient of 0 with respect to the position, instead of none.
     return (d.abs() < 1).to(d.dtype) + 0 * d
 
 
@@ -56,7 +56,7 @@ def _kaiser_sinc(d: Tensor) -> Tensor:
     inside = d.abs() < 8
     # The clamp keeps the derivative of the square root finite outside the window.
     window = torch.special.i0(KAISER_BETA * torch.sqrt((1 - (d / 8) ** 2).clamp(min=1e-12)))
-    # Filled on the device: a tensor of a host value would wait for it, and cannot stand in a CUDA graph.
+    # Filled on the device: a copy from the host would synchronise, and cannot be part of a CUDA graph.
     norm = torch.special.i0(torch.full((), KAISER_BETA, dtype=d.dtype, device=d.device))
     return torch.where(inside, _sinc(d) * window / norm, torch.zeros_like(d))
 
@@ -76,7 +76,7 @@ PADDINGS = ("zeros", "border", "reflection", "circular")
 
 
 def check_names(kernel: str, padding: str) -> None:
-    """Raise InputError, with the nearest name, where the kernel or the padding is not known."""
+    """Raise InputError, with the nearest known name, if the kernel or the padding is unknown."""
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
     if padding not in PADDINGS:
@@ -84,9 +84,9 @@ def check_names(kernel: str, padding: str) -> None:
 
 
 def frequencies(size: int, like: Tensor, *, both: bool = False) -> Tensor:
-    """Frequencies of an axis of ``size`` pixels in cycles per pixel, with the device and dtype of ``like``.
+    """Return the frequencies of an axis of ``size`` pixels in cycles per pixel, with the device and dtype of ``like``.
 
-    As `torch.fft.rfftfreq`, or `torch.fft.fftfreq` with ``both``, which would bind a traced graph to one size.
+    They equal `torch.fft.rfftfreq`, or `torch.fft.fftfreq` with ``both``; these would bind a traced graph to one size.
     """
     k = torch.arange(size if both else size // 2 + 1, device=like.device)
     k = torch.remainder(k + size // 2, size) - size // 2 if both else k
@@ -94,7 +94,7 @@ def frequencies(size: int, like: Tensor, *, both: bool = False) -> Tensor:
 
 
 def padded_index(index: Tensor, size: int, padding: str) -> Tensor:
-    """The pixel that stands in for ``index`` in an axis of ``size``; for ``zeros`` the caller masks the weight.
+    """Return the pixel that replaces ``index`` in an axis of ``size``; for ``zeros`` the caller sets the weight to 0.
 
     ``reflection`` mirrors about the centre of the border pixel, which is not repeated (numpy's ``reflect``,
     OpenCV's ``BORDER_REFLECT_101``).

@@ -1,8 +1,8 @@
-"""The row of an op: everything that the rest of augkit knows about it, written once beside its class.
+"""The spec of an op: its complete description for the rest of augkit, next to its class.
 
-Policies, search spaces, previews and their captions, and the tests derive from these rows, so that a new op is one
-file in `augkit.augment.ops`. Two facts need no entry. Masks, boxes and keypoints follow every op, by its matrix; and
-an op is axis-aligned where it defines ``axes`` (see `augkit.augment.base.RandomGeometry`).
+Policies, search spaces, previews and their captions, and the tests are derived from these specs, so that a new op is
+one file in `augkit.augment.ops`. Two facts need no entry: masks, boxes and keypoints follow every op by its matrix, and
+an op is axis-aligned if it defines ``axes`` (see `augkit.augment.base.RandomGeometry`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Matrix = list[list[float]]
 
 @dataclass(frozen=True)
 class Amount:
-    """How far a numeric field of an op reaches; annotates the field in its `OpSettings`.
+    """The range of a numeric field of an op, as an annotation of the field in its `OpSettings`.
 
     Attributes:
         weak: the value at which the op changes nothing.
-        strong: the value that changes usual images a lot. `augkit.tune` searches between the two.
+        strong: a value that changes typical images strongly. `augkit.tune` searches between the two.
         unit: the unit of both.
-        searched: whether `augkit.tune` searches the field where the recipe names no range for it.
+        searched: whether `augkit.tune` searches the field if the recipe has no range for it.
     """
 
     weak: float
@@ -40,12 +40,12 @@ class Amount:
 
     @property
     def low(self) -> float:
-        """The smaller end."""
+        """The smaller of ``weak`` and ``strong``."""
         return min(self.weak, self.strong)
 
     @property
     def high(self) -> float:
-        """The larger end."""
+        """The larger of ``weak`` and ``strong``."""
         return max(self.weak, self.strong)
 
 
@@ -57,13 +57,13 @@ class OpSettings(Data):
 
     @classmethod
     def amounts(cls) -> dict[str, Amount]:
-        """The fields that say how far the op reaches."""
+        """Return the fields with an `Amount`, by name."""
         rows = {name: field.metadata for name, field in cls.model_fields.items()}
         return {name: row for name, found in rows.items() for row in found if isinstance(row, Amount)}
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the op is the identity whatever is drawn: never applied, or all its ranges empty."""
+        """Whether the op is the identity for all draws: never applied, or all its ranges empty."""
         amounts = self.amounts()
         ranges = amounts.keys() - {"p"}
         idle = {name for name, amount in amounts.items() if getattr(self, name) == amount.weak}
@@ -80,20 +80,20 @@ S = TypeVar("S", bound=OpSettings)
 
 @dataclass(frozen=True)
 class OpSpec(Generic[S]):
-    """What an op is to a policy, a search, a preview and a report.
+    """The description of an op for policies, searches, previews and reports.
 
     Attributes:
-        name: the key of the op in a policy.
-        title: a phrase that says what it does.
-        place: a policy applies its ops in ascending order of this number.
-        settings: the fields of the op in a policy, with their bounds and `Amount`.
-        make: the op from its settings; the second argument is the output size ``(H, W)``, None for the input's.
-        describe: its range as text, with the unit.
-        caption: what one matrix ``(3, 3)`` of the op did, as text, with the unit.
-        example: settings whose effect is easy to see on an image whose shorter side has so many pixels.
-        searched_by_default: whether `augkit.tune` searches the op where a policy has no ops at all.
-        dumped_if_absent: whether a policy without the op is dumped with None in its place. True for the first four ops
-            only: digests of recipes, checkpoints and studies made before an op existed do not name it.
+        name: key of the op in a policy.
+        title: a phrase that describes the effect.
+        place: position in the order in which a policy applies its ops.
+        settings: class of the op's fields in a policy, with their bounds and `Amount`.
+        make: creates the op from its settings and the output size ``(H, W)``, None for the input's.
+        describe: returns the range of settings as text, with the unit.
+        caption: returns the effect of one matrix ``(3, 3)`` as text, with the unit.
+        example: returns settings with a visible effect for images whose shorter side has the given pixels.
+        searched_by_default: whether `augkit.tune` searches the op if a policy has no ops.
+        dumped_if_absent: whether the dump of a policy without the op has a None for it. True only for the first four
+            ops, so that digests of recipes, checkpoints and studies from before a later op existed stay the same.
     """
 
     name: str

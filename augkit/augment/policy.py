@@ -1,4 +1,4 @@
-"""A policy is augmentation as data: which ops, how far each reaches, how often, and with what kernel.
+"""A policy is augmentation as data: the ops, their ranges and probabilities, and the kernel.
 
 >>> policy = Policy(shift={"max_pixels": 3.0}, rescale={"max_factor": 1.2, "p": 0.5})
 >>> policy.augment((40, 40))(torch.rand(2, 1, 40, 40)).shape
@@ -34,7 +34,7 @@ Padding = Literal["zeros", "border", "reflection", "circular"]
 
 
 def _checked(build: Callable[[Op], Any]) -> AfterValidator:
-    """Each entry by itself, so that an error names the entry."""
+    """Return a validator that checks each entry separately, so that an error names the entry."""
 
     def check(op: Op) -> Op:
         build(op)
@@ -46,7 +46,7 @@ def _checked(build: Callable[[Op], Any]) -> AfterValidator:
 if TYPE_CHECKING:
 
     class OpFields(Data):
-        """One field for each row of `augkit.augment.ops`, unknown to the type checker."""
+        """One field for each spec of `augkit.augment.ops`, created at run time."""
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -62,8 +62,8 @@ else:
 class Policy(OpFields):
     """Ops with their ranges: augkit's own in the order of their fields, then ``ops``.
 
-    The geometry of augkit's own ops, those among ``ops`` too, is composed and resampled once; Kornia's ops follow in
-    their order, and those that move pixels resample once more each.
+    The geometry of augkit's own ops, including those in ``ops``, is composed and resampled once. Kornia's ops follow in
+    order, and each that moves pixels resamples once more.
     """
 
     ops: list[Annotated[Op, _checked(device_op)]] = Field(
@@ -81,7 +81,7 @@ class Policy(OpFields):
         """Read a policy from a YAML file, or from YAML text.
 
         Raises:
-            InputError: the file is missing, or a key or a value is not one of a policy.
+            InputError: the file is missing, or a key or a value is invalid.
         """
         if isinstance(source, Path) or str(source).endswith((".yaml", ".yml")):
             path = Path(source)
@@ -91,12 +91,12 @@ class Policy(OpFields):
         return validate(cls, parse_yaml(source, "policy"), "policy")
 
     def to_yaml(self) -> str:
-        """YAML that `from_yaml` reads back to an equal policy."""
+        """Return YAML text from which `from_yaml` reads an equal policy."""
         return yaml_text.dump(self.model_dump(exclude_none=True))
 
     @model_serializer(mode="wrap")
     def _without_absent_ops(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """An op that was added later leaves the dump, and every digest, of a policy without it as they were."""
+        """Dump without absent later ops, so that new ops do not change the dumps and digests of existing policies."""
         tree: dict[str, object] = dump(self)
         added = {name for name, spec in op_specs().items() if not spec.dumped_if_absent}
         return {key: value for key, value in tree.items() if value is not None or key not in added}
@@ -113,7 +113,7 @@ class Policy(OpFields):
         return self.strength == 0 or not any((self.own_ops, self.ops, self.worker_ops))
 
     def geometry(self, size: tuple[int, int] | None = None) -> list[RandomGeometry]:
-        """augkit's own ops but for those among ``ops``; a crop ends at ``size`` ``(H, W)``, the input's when None."""
+        """Return augkit's own ops except those in ``ops``; a crop resizes to ``size`` (H, W), the input's when None."""
         return [op_specs()[name].make(settings, size) for name, settings in self.own_ops.items()]
 
     def augment(
@@ -122,7 +122,7 @@ class Policy(OpFields):
         normalize: tuple[Any, Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> Augment:
-        """The device transform of this policy; arguments as in `Augment`."""
+        """Return the device transform of this policy; arguments as in `Augment`."""
         from augkit.augment.base import RandomGeometry
         from augkit.augment.compose import Augment
 
@@ -146,7 +146,7 @@ class Policy(OpFields):
         backend: Literal["torch", "opencv"] = "torch",
         seed: int | None = None,
     ) -> albumentations.Compose:
-        """The CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
+        """Return the CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
 
         ``worker_ops`` come first, as in training; Kornia's ops among ``ops`` run in the twin, one image at a time.
         ``bbox_params`` and ``keypoint_params`` are albumentations' own; ``backend`` is explained in
@@ -170,7 +170,7 @@ class Policy(OpFields):
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
     def worker_step(self, seed: int, epoch: int) -> WorkerStep | None:
-        """``worker_ops`` for the processes that load the data; None where there are none."""
+        """Return ``worker_ops`` as a step of the processes that load the data; None without such ops."""
         if not self.worker_ops or self.strength == 0:
             return None
         return WorkerStep(tuple(self.worker_ops), self.strength, seed, epoch)
@@ -183,14 +183,14 @@ class Policy(OpFields):
 
 
 def amount_of(dotted: str) -> Amount | None:
-    """How far a field of a policy reaches, such as ``shift.max_pixels``; None where it is no field of an op."""
+    """Return the `Amount` of a dotted field such as ``shift.max_pixels``; None if it is not a field of an op."""
     name, _, key = dotted.partition(".")
     spec = op_specs().get(name)
     return None if spec is None else spec.settings.amounts().get(key)
 
 
 def search_space(policy: Policy) -> dict[str, Amount]:
-    """What `augkit.tune` searches, by dotted field: the ops that the policy has, else those searched by default."""
+    """Return the fields that `augkit.tune` searches: those of the policy's ops, or of the default ops if none."""
     chosen = [name for name in policy.own_ops if _searched(name)]
     chosen = chosen or [name for name, spec in op_specs().items() if spec.searched_by_default]
     return {f"{name}.{key}": amount for name in chosen for key, amount in _searched(name).items()}
@@ -202,7 +202,7 @@ def _searched(name: str) -> dict[str, Amount]:
 
 
 def with_values(policy: Policy, values: dict[str, float]) -> Policy:
-    """The policy with dotted fields replaced, e.g. ``{"shift.max_pixels": 3.0}``; ops that miss are added."""
+    """Return the policy with dotted fields replaced, e.g. ``{"shift.max_pixels": 3.0}``; missing ops are added."""
     tree = policy.model_dump(exclude_none=True)
     for dotted, value in values.items():
         op, key = dotted.split(".")
@@ -211,7 +211,7 @@ def with_values(policy: Policy, values: dict[str, float]) -> Policy:
 
 
 def changes_nothing(policy: Policy) -> bool:
-    """Whether a policy is the identity whatever is drawn."""
+    """Whether a policy is the identity for all draws."""
     if policy.strength == 0:
         return True
     others = policy.ops or policy.worker_ops

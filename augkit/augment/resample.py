@@ -1,4 +1,4 @@
-"""The one resampling: any affine matrix, any kernel, any padding; and the exact shift on a torus."""
+"""Resampling by any affine matrix, kernel and padding, and the exact shift on a torus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 class Finish(NamedTuple):
-    """A normalisation and a dtype for resampled images, fused into the resampling where the backend can.
+    """A normalisation and a dtype for resampled images, fused into the resampling if the backend supports it.
 
     Without both, the output has the dtype of the images. With either, uint8 is divided by 255 and not rounded; the
     output then has ``dtype``: by default that of the images, or float32 for uint8.
@@ -50,7 +50,7 @@ def resample(
     Args:
         images: ``(B, C, H, W)``, floating or uint8. Never changed in place.
         matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.augment.geometry`).
-            Where it requires a gradient, all its entries get one, and the slower path for rotations is taken.
+            If it requires a gradient, all its entries get one, and the slower path for rotations is used.
         size: ``(H, W)`` of the output; the input's when None.
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
@@ -59,9 +59,8 @@ def resample(
 
     Returns:
         ``(B, C, *size)`` in the dtype of the images, and channels_last where they are; uint8 is rounded and clipped.
-        The identity matrix at the same size gives the images back bit for bit. NaN and infinity move with their
-        pixel, and reach those pixels alone that take a part of it: none other where the matrix flips or shifts by
-        whole pixels.
+        The identity matrix at the same size returns the images bit for bit. NaN and infinity move with their pixel and
+        affect only output pixels that depend on it: a single one for a flip or a shift by whole pixels.
 
     Raises:
         InputTypeError: images or matrix are not dense tensors of a supported dtype.
@@ -82,7 +81,7 @@ def replay(
     max_shrink: float | None,
     finish: Finish = NO_FINISH,
 ) -> Tensor:
-    """`resample`, bitwise equal to `resample_checked` with ``max_shrink`` unless a matrix shrinks more than that.
+    """Resample, bitwise equal to `resample_checked` with ``max_shrink`` unless a matrix shrinks more than that.
 
     The bound sets the number of taps, and with it the order in which their weights are summed; None switches
     antialiasing off.
@@ -94,27 +93,27 @@ def replay(
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding, finish)
     linear = concrete(matrix, 2)[:, :2, :2]
-    # The axis-aligned path reads four entries, and would leave the others without a gradient.
+    # The axis-aligned path uses only four entries, so the others would get no gradient.
     aligned = not differentiated(matrix) and is_axis_aligned(matrix)
     bound = 1.0
     if max_shrink is not None and len(linear):
         shrink = _strongest_shrink(linear)
-        # A matrix drawn at the bound may lie beyond it by a rounding.
+        # A matrix drawn at the bound may exceed it by rounding.
         bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
     return resample_checked(images, matrix, size, kernel, padding, bound, finish=finish, axis_aligned=aligned)
 
 
 def is_axis_aligned(matrix: Tensor) -> bool:
-    """Whether none of the matrices ``(B, 3, 3)`` rotates or shears; waits for the device."""
+    """Whether none of the matrices ``(B, 3, 3)`` rotates or shears; synchronises with the device."""
     return not bool(concrete(matrix, 2)[:, [0, 1], [1, 0]].any())
 
 
 def _strongest_shrink(linear: Tensor) -> float:
-    """The most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
+    """Return the most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
     # Written out: LAPACK starts threads, which hang in a forked worker.
     (a, b), (c, d) = linear.cpu().double().permute(1, 2, 0)
     strongest = float((torch.maximum(torch.hypot(d, b), torch.hypot(c, a)) / (a * d - b * c).abs()).max())
-    # A float32 rotation spans 1 pixel but for rounding; and a bound a little wide never cuts the strongest shrink.
+    # A float32 rotation spans 1 pixel up to rounding; a slightly larger bound never limits the strongest shrink.
     return 1.0 if strongest < 1 + 1e-6 else strongest * (1 + 1e-12)
 
 
@@ -129,15 +128,15 @@ def resample_checked(
     finish: Finish = NO_FINISH,
     axis_aligned: bool = False,
 ) -> Tensor:
-    """`resample` without its checks, which synchronise with the device: for matrices known to be valid.
+    """Resample by matrices known to be valid, without the checks of `resample`, which synchronise with the device.
 
-    ``axis_aligned`` promises that no matrix rotates or shears, and that the entries which would need no gradient; it
-    is much cheaper. ``max_shrink`` bounds how far an axis shrinks; ``inf`` has it measured, which synchronises.
+    ``axis_aligned`` promises that no matrix rotates or shears and that the other entries need no gradient; this is much
+    cheaper. ``max_shrink`` bounds the shrink of an axis; for ``inf`` it is measured, which synchronises.
     """
     if max_shrink == math.inf:
         max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0
     max_shrink = _in_steps(max_shrink) if traced() else max_shrink
-    # Coordinates keep float32 at least, and autocast would run the products in half precision.
+    # Coordinates are float32 or wider; autocast would compute the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, matrix, axis_aligned=axis_aligned)
@@ -150,7 +149,7 @@ def resample_checked(
 
 
 def _in_steps(max_shrink: float) -> float:
-    """``max_shrink`` rounded up to a power of 1.25: the exact value would bind a traced graph to one image size."""
+    """Return ``max_shrink`` rounded up to a power of 1.25; the exact value would bind a traced graph to one size."""
     bound = 1.0
     while bound < max_shrink:
         bound *= 1.25
@@ -158,7 +157,7 @@ def _in_steps(max_shrink: float) -> float:
 
 
 def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel: str, padding: str) -> Tensor:
-    """`resample_checked` for shifts by ``pixels`` ``(B, 2)``, with less work per pixel."""
+    """Do as `resample_checked` for shifts by ``pixels`` ``(B, 2)``, with less work per pixel."""
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     with torch.autocast(images.device.type, enabled=False):
         backend = choose(images, pixels, axis_aligned=True)
@@ -198,14 +197,14 @@ def _fused(
         return self_check.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
     from augkit.augment.backends import native  # numba takes a third of a second to import
 
-    # The loop knows uint8 and float32; half precision is a conversion before and after it.
+    # The loop supports uint8 and float32; half precision is converted before and after it.
     source = images if images.dtype == torch.uint8 else _working(images)
     loop_dtype = dtype if dtype == torch.uint8 else torch.float32
     return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)
 
 
 def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
-    """``finish`` applied to ``out``, which was resampled in floating point from images of ``dtype``."""
+    """Apply ``finish`` to ``out``, which was resampled in floating point from images of ``dtype``."""
     if finish.mean is None and finish.dtype is None:
         return _restored(out, dtype)
     if dtype == torch.uint8:
@@ -237,9 +236,9 @@ def _restored(out: Tensor, dtype: torch.dtype) -> Tensor:
 def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     """Shift images on the torus by any fraction of a pixel, exactly for band-limited content.
 
-    Each frequency is multiplied by its phase. At the Nyquist frequency of an even size a real image has no
-    phase; its coefficient is multiplied by ``cos(pi * shift)``, so that the result is real, integer
-    shifts equal `torch.roll`, and all frequencies below keep their energy.
+    The shift multiplies each frequency by a phase factor. The Nyquist frequency of an even size has no phase in a real
+    image; its coefficient is multiplied by ``cos(pi * shift)``, so that the result is real, integer shifts equal
+    `torch.roll`, and all lower frequencies keep their energy.
 
     Args:
         images: ``(B, C, H, W)``, floating or uint8 (rounded and clipped).
@@ -269,7 +268,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def as_pixels(shift: Any, device: torch.device) -> Tensor:
-    """``shift`` as a dense real tensor, float32 where plain numbers came: the default dtype may be half precision."""
+    """Return ``shift`` as a dense real tensor; plain numbers become float32, as the default dtype may be narrower."""
     pixels = torch.as_tensor(shift, device=device, dtype=None if hasattr(shift, "dtype") else torch.float32)
     if pixels.is_complex() or (pixels.is_floating_point() and not is_float(pixels)):
         raise InputTypeError(f"shift: expected real numbers (2,) or (B, 2), got {pixels.dtype}")
@@ -285,11 +284,11 @@ def fourier_shift_checked(
     ``spectrum`` is ``torch.fft.rfft2`` of the images, where the caller has it already.
     """
     work = _working(images)
-    if not images.numel():  # which MKL's FFT refuses
+    if not images.numel():  # not supported by MKL's FFT
         return finished(work, images.dtype, finish)
     spectrum = torch.fft.rfft2(work) if spectrum is None else spectrum
     height, width = images.shape[-2:]
-    # Turns in float64 wherever there is one: in float32 a large angle would lose its last digits.
+    # Angles in float64 where the device has it: in float32 a large angle would lose digits.
     like = torch.empty(0, device=images.device, dtype=torch.float32 if images.device.type == "mps" else torch.float64)
     phase_x = _phase(shift[:, 0], frequencies(width, like), spectrum.dtype)
     phase_y = _phase(shift[:, 1], frequencies(height, like, both=True), spectrum.dtype)

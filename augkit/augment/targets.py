@@ -1,9 +1,9 @@
-"""Masks, boxes and keypoints, moved by the matrices that move their images.
+"""Moves masks, boxes and keypoints by the matrices of their images.
 
-All functions are pure, keep the dtype of their target and compute coordinates in float32 at least, also under
-autocast. Nothing here waits for the device.
+All functions are pure, keep the dtype of their target and compute coordinates in float32 or wider, also under autocast.
+They never synchronise with the device.
 
-- Masks take the nearest pixel, in their own dtype: labels are never mixed nor rounded.
+- Masks use the nearest pixel, in their own dtype: labels are never mixed or rounded.
 - Boxes are ``x0, y0, x1, y1`` along the edges of pixels: ``0, 0, W, H`` is the whole image (torchvision, COCO).
 - Keypoints are ``x, y`` in pixels and an integer is a pixel's centre, so the image reaches from -0.5 to W - 0.5.
 """
@@ -54,10 +54,10 @@ def check_points(name: str, points: Tensor, batch: int, last: int, device: torch
 
 
 def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = False) -> Tensor:
-    """Masks ``(B, C, H, W)`` of any real dtype through ``matrix`` ``(B, 3, 3)``, nearest pixel.
+    """Move masks ``(B, C, H, W)`` of any real dtype by ``matrix`` ``(B, 3, 3)``, with the nearest pixel.
 
-    A point midway between two pixels takes the one after it, as the kernel ``nearest`` does. ``axis_aligned``
-    promises that no matrix rotates or shears: then one index per row and per column will do, not one per pixel.
+    A point midway between two pixels takes the later one, as with the kernel ``nearest``. ``axis_aligned`` promises
+    that no matrix rotates or shears, so that one index per row and per column is enough, instead of one per pixel.
     """
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     if not axis_aligned:
@@ -83,7 +83,7 @@ def _move_freely(masks: Tensor, matrix: Tensor, size: Size, padding: str) -> Ten
 
 
 def _nearest(at: Tensor, length: int, padding: str) -> tuple[Tensor, Tensor]:
-    """The pixel of an axis of ``length`` nearest to each of ``at`` ``(B, n)``, and whether it is on the axis."""
+    """Return the pixel of an axis of ``length`` nearest to each of ``at`` ``(B, n)``, and whether it is on the axis."""
     pixel = torch.floor(at - HALF_WIDTH["nearest"]) + 1
     limit = 1e6 * length  # far outside, a coordinate may exceed int64
     return padded_index(pixel.clamp(-limit, limit).to(torch.int64), length, padding), (pixel >= 0) & (pixel < length)
@@ -101,7 +101,7 @@ def _along(values: Tensor, dim: int) -> Tensor:
 
 
 def move_points(matrix: Tensor, points: Tensor) -> Tensor:
-    """``points`` ``(B, N, 2)`` in pixels through ``matrix`` ``(B, 3, 3)``."""
+    """Move ``points`` ``(B, N, 2)`` in pixels by ``matrix`` ``(B, 3, 3)``."""
     precise = torch.promote_types(points.dtype, torch.float32)
     with torch.autocast(points.device.type, enabled=False):
         return geometry.apply_to_points(matrix.to(precise), points.to(precise)).to(points.dtype)
@@ -114,17 +114,17 @@ def visible(points: Tensor, size: Size) -> Tensor:
 
 
 def move_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
-    """The upright boxes around ``boxes`` ``(B, N, 4)`` moved by ``matrix`` ``(B, 3, 3)``; not clipped."""
+    """Return axis-aligned boxes around ``boxes`` ``(B, N, 4)`` moved by ``matrix`` ``(B, 3, 3)``; not clipped."""
     precise = torch.promote_types(boxes.dtype, torch.float32)
     with torch.autocast(boxes.device.type, enabled=False):
         return geometry.apply_to_boxes(matrix.to(precise), boxes.to(precise)).to(boxes.dtype)
 
 
 def clip_boxes(boxes: Tensor, size: Size, min_visible_area: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Boxes ``(B, N, 4)`` clipped to an image of ``size``, and whether each is valid ``(B, N)``.
+    """Return boxes ``(B, N, 4)`` clipped to an image of ``size``, and whether each is valid, bool ``(B, N)``.
 
-    A box is valid when some of it is visible, and at least ``min_visible_area`` of its own area before the
-    clipping. A box without area, such as one that pads a batch, is not valid.
+    A box is valid if its visible area is above 0 and at least ``min_visible_area`` of its area before the clipping. A
+    box without area, such as one that pads a batch, is not valid.
     """
     x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
     clipped = torch.stack([x, y], dim=-1).flatten(-2)

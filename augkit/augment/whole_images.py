@@ -1,8 +1,8 @@
 """Square views of whole images of different sizes, for training with a policy that crops.
 
-The policy is composed in the frame of evaluation, the centre square of the image at ``side`` pixels, so that its pixels
-and areas mean the same as there. A crop may lie anywhere in the whole image, not in the centre square alone; a sample
-that is not cropped shows the centre square. Everything is resampled once, from the decoded pixels.
+The policy is composed in the frame of evaluation, the centre square of the image at ``side`` pixels, so that pixels and
+areas have the same meaning as there. A crop may lie anywhere in the whole image, not only in the centre square; a
+sample that is not cropped is the centre square. Images are resampled once, from the decoded pixels.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class WholeBatch:
 
 
 def needed_side(augment: Augment, side: int) -> int | None:
-    """The length of an image's shorter side from which no window must be enlarged to ``side`` pixels.
+    """Return the length of an image's shorter side from which no window must be enlarged to ``side`` pixels.
 
-    None where no op crops, so that only the centre square is needed.
+    It is None without a crop, where only the centre square is needed.
 
     >>> from augkit import RandomRescale
     >>> crop, rescale = RandomSubpixelCrop(area=(0.25, 1.0), ratio=(1.0, 1.0)), RandomRescale(1.5)
@@ -46,14 +46,14 @@ def needed_side(augment: Augment, side: int) -> int | None:
 
 
 def augmented(augment: Augment, images: Tensor | WholeBatch, generator: torch.Generator) -> Tensor:
-    """A batch of augmented training images, ``(B, C, H, W)``."""
+    """Return a batch of augmented training images, ``(B, C, H, W)``."""
     if isinstance(images, Tensor):
         return torch.as_tensor(augment(images, generator=generator))
     return square_views(augment, images, generator)
 
 
 def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator | None = None) -> Tensor:
-    """``augment`` of whole images, ``(B, C, side, side)``, with the draws that a batch of squares would get."""
+    """Augment whole images to ``(B, C, side, side)``, with the same draws as for a batch of squares."""
     square = (batch.side, batch.side)
     strength = augment.strength
     draws, _ = augment.draw_geometry(len(batch), strength, generator, batch.images[0].device)
@@ -71,14 +71,14 @@ def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator
     matrix, blur = augment.matrix(draws, strength, square) @ torch.cat(matrices), augment.blur(draws, strength)
     if blur is not None:
         blur = blur / torch.tensor(scales, device=blur.device)[:, None]
-    # Kornia's ops get the squares, whatever the sizes of the images.
+    # Kornia's ops get squares, for images of any size.
     like = batch.images[0].new_zeros(()).expand(len(batch), batch.images[0].shape[0], *square)
     tail = augment.draw_tail(like, strength, generator)
     return augment.render_each(batch.images, matrix, square, shrinks, blur, tail)
 
 
 def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
-    """The crops whose window can be smaller than the image, by the column of their first draw."""
+    """Return the crops whose window can be smaller than the image, by the column of their first draw."""
     found, column = {}, 0
     for op in augment.geometry:
         if isinstance(op, RandomSubpixelCrop) and op.area[0] < 1:
@@ -88,9 +88,9 @@ def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
 
 
 def _placement(augment: Augment, draws: Tensor) -> Tensor:
-    """The place of each window along the whole image, ``(B, 2)`` from -0.5 to 0.5; 0, the middle, without a crop.
+    """Return the position of each window in the whole image, ``(B, 2)`` from -0.5 to 0.5; 0 (the middle) if uncropped.
 
-    The same draws place the window in the square, so that its place is uniform over the whole image.
+    The same draws position the window in the square, so that its position is uniform over the whole image.
     """
     for column, crop in _crops(augment).items():
         own = draws[:, column : column + crop.draws]

@@ -1,1 +1,1 @@
-"""What every package stands on: errors, schemas, files, the command line, progress, pages; and `core.jobs`."""
+"""Shared foundations: errors, schemas, files, the command line, progress, pages, and `core.jobs`."""

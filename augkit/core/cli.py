@@ -1,7 +1,7 @@
 """Arguments, one-line errors, exit codes and JSON of all commands.
 
-Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted. Standard output carries the result alone; progress
-goes to standard error.
+Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted. Standard output contains only the result; progress goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _MADE: list[Path] = []  # by `new_folder`, in this process
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; the message is the command that continues the work."""
+    """An interrupt (Ctrl-C); the message is the command that continues the work."""
 
 
 class HelperInterrupted(KeyboardInterrupt):
-    """Ctrl-C in a process that joined the work of another; the same command joins it again."""
+    """An interrupt of a process that joined the work of another; the same command joins it again."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises InputError, which is printed as one line."""
+    """A parser that raises InputError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see python -m augkit.{self.prog.rpartition('.')[2]} --help)")
 
 
 def make_parser(name: str, description: str, example: str) -> Parser:
-    """A parser with the flags that every command takes."""
+    """Return a parser with the flags of every command."""
     parser = Parser(
         prog=f"python -m augkit.{name}",
         description=description,
@@ -68,8 +68,8 @@ class FlagGroup(Protocol):
 
 
 def add_spread(group: FlagGroup, storage: str, study: str) -> None:
-    """Flags that say over which processes work is spread; `spread` reads them."""
-    from augkit.core.jobs.launch import LAUNCHERS  # not above: it imports Optuna, which most commands do without
+    """Add the flags that distribute work over processes; `spread` reads them."""
+    from augkit.core.jobs.launch import LAUNCHERS  # imports Optuna, which few commands need
 
     group.add_argument("--storage", metavar="URL", help=f"journal file or database (default: {storage})")
     group.add_argument("--study", metavar="NAME", help=f"name in the storage (default: {study})")
@@ -90,7 +90,7 @@ def add_spread(group: FlagGroup, storage: str, study: str) -> None:
 
 
 def spread(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `augkit.core.jobs.pool.WorkerSettings`."""
+    """Return the fields of `augkit.core.jobs.pool.WorkerSettings` from the flags of `add_spread`."""
     return {
         "count": options.workers,
         "per_gpu": options.workers_per_gpu,
@@ -106,17 +106,17 @@ def _gpus(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1, for argparse."""
+    """Parse an integer of at least 1, for argparse."""
     return _integer(text, 1)
 
 
 def non_negative(text: str) -> int:
-    """An integer of at least 0, for argparse."""
+    """Parse an integer of at least 0, for argparse."""
     return _integer(text, 0)
 
 
 def positive_number(text: str) -> float:
-    """A finite number above 0, for argparse."""
+    """Parse a finite number above 0, for argparse."""
     try:
         number = float(text)
     except ValueError:
@@ -137,7 +137,7 @@ def _integer(text: str, least: int) -> int:
 
 
 def split_recipe(words: Sequence[str], default: str | None) -> tuple[list[str], list[str]]:
-    """Positional words to recipes (those without ``=``) and overrides."""
+    """Split positional words into recipes (without ``=``) and overrides."""
     recipes = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
     if not recipes and default is not None:
@@ -146,12 +146,12 @@ def split_recipe(words: Sequence[str], default: str | None) -> tuple[list[str], 
 
 
 def new_folder(kind: str) -> Path:
-    """A folder in ``runs/`` named by kind and time, and numbered where that second has one already.
+    """Create a folder in ``runs/`` named by kind and time, with a number if it already exists.
 
-    It is made at once, so that no other command of the same second takes it, and `run` removes it if it stays empty.
+    It is created immediately, so that no other command in the same second uses it; `run` removes it if it stays empty.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
     """
     name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     folders = [Path("runs") / word for word in (name, *(f"{name}-{k}" for k in range(2, 1000)))]
@@ -171,7 +171,7 @@ def new_folder(kind: str) -> Path:
 
 
 def without_place(words: Sequence[str]) -> list[str]:
-    """The words of a command without --output, --resume and --overwrite."""
+    """Return the words of a command without --output, --resume and --overwrite."""
     left, kept = iter(words), []
     for word in left:
         if word == "--output":
@@ -182,18 +182,18 @@ def without_place(words: Sequence[str]) -> list[str]:
 
 
 def interrupted(name: str, words: Sequence[str], folder: Path) -> Interrupted:
-    """The exception for a Ctrl-C; its message is the command as typed, with the folder and --resume."""
+    """Return the exception for an interrupt; its message is the command as typed, with the folder and --resume."""
     line = [*without_place(words), "--output", str(folder), "--resume"]
     return Interrupted(f"python -m augkit.{name} {shlex.join(line)}")
 
 
 def print_json(result: Mapping[str, object]) -> None:
-    """One JSON object on standard output."""
+    """Print one JSON object on standard output."""
     print(json.dumps(result, allow_nan=False))
 
 
 def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Run a command's ``main`` and turn what it raises into one line and an exit code."""
+    """Run a command's ``main`` and return its exit code; errors are printed as one line."""
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except AugkitError as error:
@@ -206,7 +206,7 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
         print("augkit: interrupted; nothing was written", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of the output is gone, as after `| head`; closing avoids a second error at exit.
+        # The reader of the output has closed it, as `| head` does; closing avoids a second error at exit.
         sys.stderr.close()
         return 1
     finally:

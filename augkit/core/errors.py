@@ -1,14 +1,14 @@
-"""Every error that augkit raises on purpose. Each is one line: expected, got, remedy.
+"""The errors that augkit raises on purpose. Each message is one line: expected, got, remedy.
 
 AugkitError                 exit code 1
 ├── RunError                a run that started and failed (also a RuntimeError)
-│   ├── DeviceMemoryError   since a batch does not fit into the device's memory
-│   └── WriteError          since a file could not be written
+│   ├── DeviceMemoryError   a batch does not fit into the device's memory
+│   └── WriteError          a file could not be written
 └── InputError              bad input (also a ValueError), exit code 2
-    └── InputTypeError      of the wrong type (also a TypeError)
+    └── InputTypeError      input of the wrong type (also a TypeError)
 
 OddMapWarning               a map whose size ends a guarantee (also a UserWarning)
-BackendWarning              a fast path that is not trusted on a device (also a UserWarning)
+BackendWarning              a fast path that failed its check on a device (also a UserWarning)
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import operator
 from collections.abc import Iterable
 from typing import SupportsIndex
 
-SHOWN = 16  # names that one line can hold
+SHOWN = 16  # names shown in one line
 
 
 class AugkitError(Exception):
-    """Base of all errors raised on purpose; a command prints it as one line, without a traceback."""
+    """Base of all errors raised on purpose; commands print it as one line, without a traceback."""
 
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        """``message`` becomes one line, even if it quotes input with line breaks."""
+        """Create an error whose message is one line, even if it quotes input with line breaks."""
         super().__init__(" ".join(str(message).splitlines()))
 
 
@@ -36,7 +36,7 @@ class RunError(AugkitError, RuntimeError):
 
 
 class DeviceMemoryError(RunError):
-    """A batch of training, or of its evaluation, that does not fit into the device's memory."""
+    """A batch of training or evaluation that does not fit into the device's memory."""
 
     def __init__(self, device: object) -> None:
         super().__init__(f"out of memory on {device}: a lower batch_size or more accumulate")
@@ -57,15 +57,15 @@ class InputTypeError(InputError, TypeError):
 
 
 class OddMapWarning(UserWarning):
-    """A map that is no multiple of a layer's stride: exact equivariance to shifts ends there."""
+    """A map whose side is not a multiple of a layer's stride, which ends exact equivariance to shifts."""
 
 
 class BackendWarning(UserWarning):
-    """A fast path failed on a device or was wrong there; a slower one replaces it, and results are right."""
+    """A fast path failed or was wrong on a device; a slower path replaces it, so results are correct."""
 
 
 def check_whole(name: str, value: object, least: int) -> None:
-    """Raise InputError unless ``value`` is None or a whole number of ``least`` or more; ``name`` is for the message."""
+    """Raise InputError unless ``value`` is None or a whole number of at least ``least``; ``name`` is its name."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
@@ -73,7 +73,7 @@ def check_whole(name: str, value: object, least: int) -> None:
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
-    """The error for a name that is not among those known, with the nearest one suggested.
+    """Return the error for a name that is not among ``known``, with the nearest name as a suggestion.
 
     >>> print(unknown_name("kernel", "bilinaer", ["bicubic", "bilinear"]))
     unknown kernel 'bilinaer': did you mean 'bilinear'? (known: bicubic, bilinear)

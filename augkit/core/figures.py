@@ -1,9 +1,9 @@
-"""The look of all figures, and figures as inline SVG whose marks can be hovered, focused and read.
+"""The style of all figures, and figures as inline SVG with accessible, interactive marks.
 
-One engine draws every chart: matplotlib. It is well kept, it writes the PNG files too, and what our own engine could
-do besides (marks with a tip, keyboard focus and a group that a legend hides) takes a few attributes, which `svg` adds
-to the elements that `describe` has named. Letters stay text (``svg.fonttype: none``), so that they can be searched,
-and the view box stays, so that pages can scale a chart. Colors are those of Okabe & Ito 2008, safe for color blindness.
+Matplotlib draws every chart and writes the PNG files. Interaction (tips on hover and keyboard focus, and groups that a
+legend hides) needs only a few attributes, which `svg` adds to the elements that `describe` has named. Letters remain
+text (``svg.fonttype: none``), so that they can be searched, and the view box remains, so that pages can scale a chart.
+Colors are those of Okabe & Ito 2008, which color-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ STYLE: Any = {
     "svg.hashsalt": "augkit",
     "svg.fonttype": "none",
 }
-HIT = 8.0  # points of the radius around a marker within which a finger meets it
+HIT = 8.0  # radius of the touch target around a marker, in points
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_OURS = "augkit:"  # how the identifier of an element begins that `describe` has named
+_OURS = "augkit:"  # prefix of the identifiers of elements that `describe` has named
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
 
@@ -50,11 +50,11 @@ class Chart:
     """A figure for a page.
 
     Attributes:
-        title: its heading; empty where what stands above it says what it is.
-        name: what a screen reader calls it.
+        title: heading; empty where the text above the chart names it.
+        name: label for screen readers.
         svg: inline SVG.
-        width: points that it was drawn for.
-        caption: what is to be seen.
+        width: width of the drawing in points.
+        caption: description of the content.
     """
 
     title: str
@@ -65,23 +65,23 @@ class Chart:
 
 
 def describe(artist: Artist, tip: str = "", group: str = "") -> None:
-    """Give what ``artist`` draws a tip, by which it becomes a mark of the page, and a group, with which it is hidden.
+    """Give an artist a tip, which makes it an interactive mark of the page, and a group, which a legend can hide.
 
     Args:
-        artist: one marker (a line of one point), one bar, one line, one text.
-        tip: what it says on hover, on focus and to a screen reader; without one it cannot be focused.
-        group: the series it belongs to.
+        artist: one marker (a line of one point), one bar, one line, or one text.
+        tip: text on hover, on focus and for screen readers; without it the artist cannot be focused.
+        group: name of its series.
     """
     artist.set_gid(_OURS + json.dumps({"tip": tip, "group": group}))
 
 
 def mark(axes: Axes, x: float, y: float, tip: str) -> None:
-    """A mark at a place where something else is drawn, such as a point of a curve: nothing to see, but a tip."""
+    """Add an invisible mark with a tip at a position, such as a point of a curve."""
     describe(axes.plot([x], [y], "o", ms=6, alpha=0, zorder=10, clip_on=False, scalex=False, scaley=False)[0], tip)
 
 
 def interval_text(value: float, low: float, high: float) -> str:
-    """A value with its interval, for a tip.
+    """Return a value with its interval as text, for a tip.
 
     >>> interval_text(0.5, 0.25, 0.75)
     '0.5 [0.25, 0.75]'
@@ -90,7 +90,7 @@ def interval_text(value: float, low: float, high: float) -> str:
 
 
 def chart(title: str, figure: Figure, caption: str = "", name: str = "") -> Chart:
-    """A figure with what belongs around it; ``name`` is what a screen reader says where there is no title."""
+    """Return a `Chart` of a figure; ``name`` is its label for screen readers where there is no title."""
     name = name or title or caption
     drawn = svg(figure, name)
     width = re.search(r"viewBox=\"0 0 ([\d.]+)", drawn)
@@ -98,17 +98,17 @@ def chart(title: str, figure: Figure, caption: str = "", name: str = "") -> Char
 
 
 def svg(figure: Figure, name: str = "", *, tight: bool = True, place: str = "") -> str:
-    """A figure as inline SVG; see `describe` for its marks.
+    """Return a figure as inline SVG; see `describe` for its marks.
 
     Args:
-        figure: what to draw.
-        name: its label for screen readers; without one they skip it.
-        tight: whether to cut off the white around it.
-        place: what tells its identifiers from those of the same figure elsewhere on the page.
+        figure: the figure.
+        name: label for screen readers, which skip a figure without one.
+        tight: whether to crop the white margin.
+        place: prefix that makes identifiers unique if the same figure appears twice on a page.
     """
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font does not have
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that are missing in matplotlib's font
         warnings.filterwarnings("ignore", message="constrained_layout not applied")  # names longer than the figure
         figure.savefig(buffer, format="svg", bbox_inches="tight" if tight else None, metadata={"Date": None})
     content = re.sub(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", b"", buffer.getvalue())  # XML cannot hold them
@@ -119,26 +119,26 @@ def svg(figure: Figure, name: str = "", *, tight: bool = True, place: str = "") 
     _rename_ids(root, hashlib.sha256(f"{name}|{place}|".encode() + content).hexdigest()[:8])
     for size in ("width", "height"):
         root.attrib.pop(size, None)
-    # What is inside of an image has no focus, so a chart with marks is a group.
+    # Elements inside an image cannot have focus, so a chart with marks is a group.
     root.attrib |= {"role": "group" if any(marked) else "img", "aria-label": name} if name else {"aria-hidden": "true"}
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """A figure as PNG, whatever the file is called."""
+    """Write a figure as PNG, for any file name."""
     with mpl.rc_context(STYLE):
         figure.savefig(path, format="png", dpi=140, bbox_inches="tight", metadata={"Software": "augkit"})
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of one plot, in inches."""
+    """Return a figure with one plot; width and height are in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots()
 
 
 def _mark(element: ElementTree.Element) -> bool:
-    """Turn the name that `describe` gave an element into attributes; whether it has a tip."""
+    """Convert the name that `describe` gave an element to attributes; return whether it has a tip."""
     found = json.loads(element.attrib.pop("id").removeprefix(_OURS))
     if found["group"]:
         element.set("data-group", found["group"])
@@ -158,11 +158,11 @@ def _mark(element: ElementTree.Element) -> bool:
 
 
 def _rename_ids(root: ElementTree.Element, prefix: str) -> None:
-    """Drop the identifiers that nothing refers to, and make the others differ from those of other charts."""
+    """Remove unreferenced identifiers, and make the others differ from those of other charts."""
     used = set()
     for element in root.iter():
         for name, value in element.attrib.items():
-            # Texts may hold anything, so only attributes that refer are looked at.
+            # Texts may contain anything, so only attributes with references are changed.
             if name == f"{{{XLINK}}}href" and value.startswith("#"):
                 used.add(value[1:])
                 element.set(name, f"#{prefix}-{value[1:]}")

@@ -1,4 +1,4 @@
-"""Folders and files that are written whole or not at all, and never replace others unless told to."""
+"""Atomic writes of files, and output folders that replace existing ones only with permission."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MARK = "environment.json"  # marks a folder that augkit wrote
 
 
 def write(path: Path, save: str | Callable[[Path], Any]) -> None:
-    """Write text, or the file of ``save(path)``, atomically: to a new file beside ``path``, which then replaces it.
+    """Write text, or the file of ``save(path)``, atomically: a new file beside ``path`` replaces it at the end.
 
     Raises:
-        WriteError: the disk is full or the folder cannot be written; what was there before is intact.
+        WriteError: the disk is full or the folder cannot be written; an earlier file is intact.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -35,14 +35,14 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
     except KeyboardInterrupt:
         partial.unlink(missing_ok=True)
         raise
-    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a full disk
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
         raise WriteError(f"cannot write '{path}' ({reason}); what was there before is intact") from None
 
 
 def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Make ``folder`` ready to write to; errors as of `reserve`."""
+    """Create or empty ``folder`` for writing and return it; errors as in `reserve`."""
     reserve(folder, resume=resume, overwrite=overwrite)
     if overwrite and not resume:
         try:
@@ -53,11 +53,11 @@ def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Pat
 
 
 def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Check that `claim` will succeed, for commands with further checks to make before anything is replaced.
+    """Check that `claim` will succeed, for commands with further checks before they replace anything.
 
     Raises:
-        InputError: it exists and neither ``resume`` nor ``overwrite`` is set; it is a file; ``overwrite``
-            names a folder that augkit did not write; it cannot be made.
+        InputError: the folder exists and neither ``resume`` nor ``overwrite`` is set; it is a file; augkit did not
+            write the folder to overwrite; or it cannot be created.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output '{folder}': expected a folder, it is a file")
@@ -78,7 +78,7 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
 
 
 def _empty(folder: Path) -> None:
-    """Delete the content, the mark last: after an interrupt the folder can still be recognized."""
+    """Delete the content, and the mark last, so that the folder is still recognized after an interrupt."""
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == MARK):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -87,7 +87,7 @@ def _empty(folder: Path) -> None:
 
 
 class Machine(TypedDict):
-    """Hardware that a result was made on."""
+    """The hardware that produced a result."""
 
     system: str
     cpus: int | None
@@ -96,7 +96,7 @@ class Machine(TypedDict):
 
 
 class GitState(TypedDict):
-    """The commit of the working folder, and whether files that git follows differ from it."""
+    """The commit of the working folder, and whether tracked files differ from it."""
 
     commit: str
     changed: bool
@@ -112,7 +112,7 @@ class Environment(TypedDict):
 
 
 def environment() -> Environment:
-    """The environment of this process, for `environment.json` and for results."""
+    """Return the environment of this process, for `environment.json` and for results."""
     import torch
 
     versions: dict[str, str | None] = {"python": platform.python_version()}
@@ -135,13 +135,13 @@ def environment() -> Environment:
 
 
 def _git() -> GitState | None:
-    """The state of the working folder; None outside of git."""
+    """Return the git state of the working folder; None outside of a repository."""
     try:
         commit, changes = (
             subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
-    except (OSError, subprocess.SubprocessError):  # no git, no repository, or a file system that takes too long
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or a file system that is too slow
         return None
     return {"commit": commit, "changed": bool(changes)}
 
@@ -149,6 +149,6 @@ def _git() -> GitState | None:
 def _command() -> list[str]:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    # A package that is run shows as its ``__main__``.
+    # A package run by ``python -m`` appears as its ``__main__``.
     name = spec.name.removesuffix(".__main__") if spec is not None else Path(sys.argv[0]).name
     return [name, *sys.argv[1:]]

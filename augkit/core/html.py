@@ -1,6 +1,6 @@
 """Pages from jinja2 templates: each is one self-contained HTML file that opens offline, prints and fits a phone.
 
-Templates lie in the folder ``templates`` of the package whose page they are, and are named ``package/file``:
+Templates are in the folder ``templates`` of the package of their page, and are named ``package/file``:
 ``train/run.html`` is ``augkit/train/templates/run.html``. All extend ``core/page.html`` and draw figures, tables and
 estimates with the macros of ``core/macros.html``. Text is escaped unless it is `markupsafe.Markup`.
 """
@@ -22,11 +22,11 @@ class Table:
     """A table of text for the macro ``table``.
 
     Attributes:
-        caption: what the numbers are; stands below the table and names it for screen readers.
+        caption: description of the numbers, shown below the table; its label for screen readers.
         head: titles of the columns.
-        rows: cells by row, the first of which heads the row. An estimate (``0.5 [0.4, 0.6]``) is shown as its value
-            over its interval.
-        words: titles of the columns after the first that hold words, which stand to the left.
+        rows: cells by row; the first cell is the heading of the row. An estimate (``0.5 [0.4, 0.6]``) is shown as its
+            value above its interval.
+        words: titles of columns (after the first) of words, which are left-aligned.
     """
 
     caption: str
@@ -36,14 +36,14 @@ class Table:
 
 
 def render(template: str, **context: Any) -> str:
-    """The page that ``template`` (``package/file``) makes of ``context``."""
+    """Return the page of ``template`` (``package/file``) for the variables in ``context``."""
     return environment().get_template(template).render(**context)
 
 
 @cache
 def environment() -> Environment:
-    """Where templates are found, and what they may use."""
-    # A name that a template misspells is an error, not an empty place on the page.
+    """Return the jinja2 environment with the loader of templates, and the filters that they may use."""
+    # A misspelt name in a template is an error, not empty text on the page.
     environment = Environment(
         loader=FunctionLoader(_source),
         autoescape=True,

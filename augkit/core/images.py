@@ -1,4 +1,4 @@
-"""Pictures as files and as data URLs."""
+"""Writes images as files and as data URLs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from PIL import Image
 
 
 def data_url(picture: Image.Image) -> str:
-    """A picture as a ``data:`` URL."""
+    """Return an image as a ``data:`` URL."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return png_source(buffer.getvalue())
 
 
 def png_source(content: bytes) -> str:
-    """The bytes of a PNG file as a ``data:`` URL."""
+    """Return the bytes of a PNG file as a ``data:`` URL."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, whatever the file is called."""
+    """Write an image as PNG, for any file name."""
     picture.save(path, format="PNG", optimize=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def jsonable(value: Any) -> Any:
-    """Plain data for `json.dumps`: results by their ``to_dict``, numpy's numbers as Python's, NaN and infinity as None.
+    """Convert a value to plain data for `json.dumps`: results by ``to_dict``, numpy numbers, NaN and infinity as None.
 
     >>> jsonable({"a": (1, math.nan), 2.5: np.float32(0.5)})
     {'a': [1, None], '2.5': 0.5}

@@ -1,4 +1,4 @@
-"""Packages that import what they offer when it is first used, so that a light part of them stays light."""
+"""Lazy imports of a package's public names, so that ``import`` stays fast."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def lazy(package: str, home: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package (PEP 562).
+    """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562).
 
     Args:
-        package: its name.
+        package: name of the package.
         home: module below the package for each public name.
 
     Returns:
-        Functions that raise AttributeError for any other name, and list the public names.
+        A function that imports a public name and raises AttributeError for others, and one that lists public names.
     """
 
     def attribute(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Pixels as integers and as floats."""
+"""Conversion of pixels from integers to floats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def as_float(images: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1]; floating images as they are.
+    """Convert uint8 images to float32 in [0, 1]; floating images are returned unchanged.
 
     >>> as_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
     tensor([0.0000, 0.2000, 1.0000])

@@ -1,4 +1,4 @@
-"""Progress of long work on the terminal: a bar, and lines above it."""
+"""Progress display of long work: a bar on a terminal, and lines above it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 
 class Display:
-    """Progress on standard error: a bar with the stage, the best so far and the time left; lines where no terminal.
+    """Progress on standard error: a bar with the stage, the best result and the time left; lines without a terminal.
 
-    ``total`` is an amount of work in any unit; the calls of `advance` add up to it.
+    Args:
+        total: amount of work, in any unit; the calls of `advance` add up to it.
+        quiet: show nothing.
     """
 
     def __init__(self, total: float, *, quiet: bool = False) -> None:
@@ -61,13 +63,13 @@ class Display:
             self.view.stop()
 
     def begin(self, total: float, done: float) -> None:
-        """Set the total amount of work, once it is known, and the amount that an earlier session did."""
+        """Set the total amount of work, and the amount that an earlier process did."""
         self.total, self.started = total, time.monotonic()
         self.bar.update(self.task, total=total)
         self.skip(done)
 
     def stage(self, text: str) -> None:
-        """Show what is being done now."""
+        """Show the current stage of the work."""
         self.bar.update(self.task, description=text)
         if not self.live:
             self.line(f"[{self.clock()}] {text}")
@@ -78,7 +80,7 @@ class Display:
         self.bar.update(self.task, completed=self.done)
 
     def skip(self, amount: float) -> None:
-        """Count work that an earlier session did, without effect on the estimated speed."""
+        """Count work that an earlier process did, without effect on the estimated speed."""
         self.skipped += amount
         self.advance(amount)
 
@@ -95,7 +97,7 @@ class Display:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def clock(self) -> str:
-        """Share done, time spent and time left."""
+        """Return the finished share, the time spent and the time left as text."""
         spent = time.monotonic() - self.started
         share = min(1.0, self.done / self.total) if self.total else 0.0
         worked = self.done - self.skipped

@@ -1,4 +1,4 @@
-"""Named random streams, whose states need not be saved, and deterministic algorithms."""
+"""Named random streams without stored state, and deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ CPU = torch.device("cpu")
 
 
 def random_stream(seed: int, name: int, place: int, rank: int = 0) -> int:
-    """The seed of one random stream of a run, at an epoch or a step, in one process."""
-    # A product of odd numbers keeps streams apart; torch's generators mix the seed themselves.
+    """Return the seed of a named random stream of a run, at the epoch or step ``place``, in the process ``rank``."""
+    # Products with odd numbers keep the streams distinct; torch's generators mix the seed themselves.
     return (seed * 0x9E3779B1 + name * 0x85EBCA77 + place * 0xC2B2AE3D + rank * 0x27D4EB2F) % 2**63
 
 
 def drawing(
     device: torch.device, seed: int, name: int, place: int = 0, rank: int = 0
 ) -> contextlib.AbstractContextManager[None]:
-    """`seeded` with the random stream of that name."""
+    """Do as `seeded` with the random stream of that name."""
     return seeded(random_stream(seed, name, place, rank), device)
 
 
@@ -34,12 +34,12 @@ def drawing(
 def seeded(number: int, device: torch.device = CPU) -> Iterator[None]:
     """Seed the global random number generators with ``number`` within the context.
 
-    For code that takes no generator: dropout and its like in a network, samplers and transforms of a loader. These
-    are torch's numbers on the CPU and on ``device``, numpy's, and Python's; afterwards their states are restored.
+    This is for code that takes no generator: dropout and similar layers, samplers and transforms of a loader. It seeds
+    torch on the CPU and on ``device``, numpy, and Python, and restores their states afterwards.
     """
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (others draw from it)
     with _seeded_device(device, number):
-        # Not `torch.manual_seed`, which also seeds the devices whose states are not kept here.
+        # `torch.manual_seed` would also seed devices whose states are not restored here.
         torch.default_generator.manual_seed(number)
         np.random.seed(number % 2**32)  # noqa: NPY002
         random.seed(number)
@@ -53,7 +53,7 @@ def seeded(number: int, device: torch.device = CPU) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seeded_device(device: torch.device, number: int) -> Iterator[None]:
-    """The generator of an accelerator; nothing for the CPU."""
+    """Seed the generator of an accelerator; do nothing for the CPU."""
     if device.type in ("cpu", "meta"):
         yield
         return
@@ -70,7 +70,7 @@ def _seeded_device(device: torch.device, number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Where ``wanted``, use only deterministic algorithms within the context."""
+    """Use only deterministic algorithms within the context if ``wanted``."""
     if not wanted:
         yield
         return
@@ -86,5 +86,5 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 def stream(*names: int) -> np.random.Generator:
-    """The random numbers named by a seed, what they are for, and the number of an image."""
+    """Return numpy's generator for a seed, a purpose and the number of an image."""
     return np.random.default_rng(list(names))

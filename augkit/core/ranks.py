@@ -1,9 +1,9 @@
-"""Processes that train together: the rank of this one, and different random draws for each.
+"""Distributed training: the rank of this process, and different random draws per rank.
 
-Processes that were seeded alike, as by Lightning's ``seed_everything`` or by one ``torch.manual_seed`` under torchrun,
-draw alike from torch's global state. Augkit passes its draws from there through `draws_of_rank`, so that no two ranks
-augment alike and a run repeats. An explicit ``generator`` is used unchanged: pass one, seeded alike, where ranks must
-share.
+Processes with the same seed, as set by Lightning's ``seed_everything`` or by ``torch.manual_seed`` under torchrun, get
+the same draws from torch's global state. Augkit passes its draws through `draws_of_rank`, so that all ranks augment
+differently and a run is reproducible. An explicit ``generator`` is used unchanged: pass generators with equal seeds
+where ranks must share their draws.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 @torch.compiler.assume_constant_result
 def place_among_processes() -> tuple[int, int]:
-    """The rank of this process and the number of processes that train together; ``(0, 1)`` where it is alone.
+    """Return the rank of this process and the number of processes that train together; ``(0, 1)`` for a single one.
 
-    From ``torch.distributed`` where it is initialised, else from what torchrun or Lightning set in the environment,
-    which the workers of a DataLoader inherit under any start method.
+    They come from ``torch.distributed`` if it is initialised, else from the environment variables of torchrun or
+    Lightning, which DataLoader workers inherit under any start method.
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -37,10 +37,10 @@ def _number(variable: str, default: int) -> int:
 
 
 def draws_of_rank(draws: Tensor, rank: int) -> Tensor:
-    """Uniform ``draws`` in [0, 1), float32, as they are for process ``rank``; those of rank 0 are as given.
+    """Return uniform ``draws`` in [0, 1), float32, changed for process ``rank``; those of rank 0 stay unchanged.
 
-    Each rank permutes the multiples of 2**-24, which `torch.rand` draws from, in its own way: they stay uniform, the
-    global state stays alike on all ranks, and nothing waits for the device.
+    Each rank applies its own permutation of the multiples of 2**-24, from which `torch.rand` draws. The draws stay
+    uniform, the global state stays equal on all ranks, and the device is not synchronised.
     """
     if rank == 0:
         return draws
@@ -53,5 +53,5 @@ def draws_of_rank(draws: Tensor, rank: int) -> Tensor:
 
 
 def rank() -> int:
-    """The rank that torchrun gave this process; 0 without torchrun."""
+    """Return the rank of this process under torchrun; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))

@@ -1,4 +1,4 @@
-"""Results as frozen dataclasses, whose fields in their order are the keys of their JSON."""
+"""Results as frozen dataclasses, whose fields are the keys of their JSON, in order."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Record:
     """Base of frozen dataclasses that hold results."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """Records and settings as dicts, all the way down; estimates and comparisons stay objects."""
+        """Convert nested records and settings to dicts; estimates and comparisons stay objects."""
         return {field.name: mapped(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `json.dumps` takes it; NaN is None."""
+        """Convert the record to plain data for `json.dumps`; NaN becomes None."""
         return jsonable(self.to_mapping())
 
 
 def mapped(value: Any) -> Any:
-    """A value with the records and pydantic models in it as dicts."""
+    """Return a value whose records and pydantic models are converted to dicts."""
     if isinstance(value, Record):
         return value.to_mapping()
     if isinstance(value, BaseModel):

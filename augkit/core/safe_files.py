@@ -1,8 +1,8 @@
-"""Files of `torch.save`, read without running code that they may hold.
+"""Reads files of `torch.save` without running code that they may contain.
 
-`torch.load` with ``weights_only=True``, which knows tensors and plain containers, and beside them types that training
-scripts put into their checkpoints and that cannot do harm: settings of `argparse`, paths, numpy's scalars and arrays
-of numbers, dates, further containers of Python, and the dict of Lightning's hyperparameters.
+`torch.load` with ``weights_only=True`` allows tensors and plain containers. This file also allows harmless types that
+training scripts store in checkpoints: settings of `argparse`, paths, numpy's scalars and arrays of numbers, dates,
+further containers of Python, and the dict of Lightning's hyperparameters.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-SHOWN = 3  # names that one line can hold
-LENGTH = 120  # letters of a reason
+SHOWN = 3  # names shown in one line
+LENGTH = 120  # characters of a reason
 HEADER = 100_000_000  # bytes of the longest header of safetensors
 
 
 class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever wanted to read the file)
-    """Why a file cannot be read, in a few words."""
+    """A file cannot be read; the message is the reason."""
 
     def __init__(self, error: BaseException | str) -> None:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()  # without escape codes of terminals
@@ -48,45 +48,46 @@ class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever w
 
 
 def the_file(path: str | Path) -> Path:
-    """The file at ``path``, with a leading ``~`` resolved.
+    """Return the file at ``path``, with a leading ``~`` resolved.
 
     Raises:
-        FileNotFoundError: there is none; the message says so, or that it is a folder.
+        FileNotFoundError: the file does not exist, or it is a folder.
     """
     try:
         file = Path(path).expanduser()
         if file.is_file():
             return file
         is_folder = file.is_dir()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long, no such user, no rights on the folder
+    except (OSError, RuntimeError, ValueError):  # name too long, unknown user, or folder not accessible
         is_folder = False
     raise FileNotFoundError("it is a folder; give the file in it" if is_folder else "no such file")
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether a file starts like those of safetensors, under any name: the length of a header, then JSON."""
+    """Whether a file, under any name, starts like a safetensors file: the length of a header, then JSON."""
     head = _head(file)
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < HEADER
 
 
 def load_safely(file: Path, device: torch.device | str = "cpu") -> Any:
-    """The content of a file of `torch.save`, with its tensors on ``device``.
+    """Return the content of a file of `torch.save`, with its tensors on ``device``.
 
     Raises:
-        Unreadable: it is none, it is broken, or it holds other types than those above, which are named.
+        Unreadable: the file has another format, is broken, or contains types that are not allowed; the message names
+            them.
     """
     with torch.serialization.safe_globals(harmless()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about archives of TorchScript, which are refused
+        warnings.simplefilter("ignore")  # about archives of TorchScript, which are not read
         try:
             return torch.load(file, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for other files
+        except Exception as error:  # torch raises many kinds of errors for other files
             raise Unreadable(_unknown_types(file) or _what_it_is(file) or error) from None
 
 
 def harmless() -> list[Any]:
-    """Types, and what makes them, for `torch.serialization.safe_globals`; with names in files where they differ."""
+    """Return the allowed types and constructors for `torch.serialization.safe_globals`, with their names in files."""
     paths = [(kind, f"{module}.{name}") for name, kind in _PATHS.items() for module in ("pathlib", "pathlib._local")]
-    # What numpy pickles a scalar and an array with, whose module had another name before numpy 2.
+    # The functions with which numpy pickles scalars and arrays; their module had another name before numpy 2.
     makers: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     numpys = [
         (make, f"{module}.{make.__name__}")
@@ -101,12 +102,12 @@ def harmless() -> list[Any]:
 
 _PLAIN = (
     *(dict, frozenset, slice, range),
-    *(list, tuple, set, int, float, str, bool),  # what a defaultdict makes values with
+    *(list, tuple, set, int, float, str, bool),  # the factories of a defaultdict
     *(decimal.Decimal, fractions.Fraction),
     *(argparse.Namespace, types.SimpleNamespace, torch.torch_version.TorchVersion),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
 )
-# As pure paths, since those of another system cannot be made.
+# As pure paths, since paths of another operating system cannot be created.
 _PATHS = {
     "PosixPath": pathlib.PurePosixPath,
     "PurePosixPath": pathlib.PurePosixPath,
@@ -123,7 +124,7 @@ def _plain_list(items: Any = (), length: int | None = None) -> list[Any]:
     return list(items)
 
 
-# As the plain ones: torch fills no others.
+# As plain containers: torch cannot fill others.
 _CONTAINERS = ((_plain_dict, "collections.defaultdict"), (_plain_list, "collections.deque"))
 _ATTRIBUTE_DICTS = (
     "lightning.fabric.utilities.data.AttributeDict",
@@ -139,10 +140,10 @@ def _head(file: Path) -> bytes:
 
 
 def _what_it_is(file: Path) -> str | None:
-    """What a file is that torch does not read, in words; None where its reason says enough."""
+    """Describe a file that torch cannot read; None where torch's reason is sufficient."""
     try:
         head = _head(file)
-    except OSError:  # which the reason says
+    except OSError:  # the reason already says so
         return None
     if not head:
         return "it is empty"
@@ -169,10 +170,10 @@ def _what_zip_it_is(file: Path) -> str | None:
 
 
 def _unknown_types(file: Path) -> str | None:
-    """What a readable file holds that is not read, in words."""
+    """Describe the types in a valid file that are not allowed."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    except Exception:  # the file is broken, or of the old format, where torch cannot tell
+    except Exception:  # the file is broken, or has the old format, where torch cannot list types
         return None
     if not found:
         return None

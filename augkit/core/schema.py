@@ -1,4 +1,4 @@
-"""YAML to checked data: every error names the file, the key, the expected and the given value."""
+"""Validates YAML data; every error names the file, the key, the expected and the given value."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
 
-Tree = dict[str, Any]  # a mapping as YAML has it, not checked yet
+Tree = dict[str, Any]  # a mapping from YAML, not yet checked
 Model = TypeVar("Model", bound=BaseModel)
-# What pydantic says of values of its own, in words of a recipe.
+# Pydantic's descriptions of expected values, and their wording for recipes.
 PLAIN = {
     "model_type": "a mapping of keys to values",
     "dict_type": "a mapping of keys to values",
@@ -31,7 +31,7 @@ class Data(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """``mixup: on`` would be an alpha of 1 otherwise."""
+        """Reject booleans for numbers; otherwise ``mixup: on`` would be an alpha of 1."""
         truth = any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
         kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
         if truth and kinds & {int, float} and bool not in kinds:
@@ -40,10 +40,10 @@ class Data(BaseModel):
 
 
 def parse_yaml(text: str, source: str) -> Tree:
-    """YAML text to a mapping.
+    """Parse YAML text as a mapping; ``source`` names the text in messages.
 
     Raises:
-        InputError: not YAML, or not a mapping; with the line.
+        InputError: the text is not YAML (the message has the line) or not a mapping.
     """
     try:
         tree = yaml_text.load(text)
@@ -60,10 +60,10 @@ def parse_yaml(text: str, source: str) -> Tree:
 
 
 def read_yaml(path: Path, kind: str) -> Tree:
-    """A YAML file to a mapping; ``kind`` says what it was to be, such as ``recipe``.
+    """Read a YAML file as a mapping; ``kind`` is its kind in messages, such as ``recipe``.
 
     Raises:
-        InputError: it cannot be read as text; as of `parse_yaml`.
+        InputError: the file cannot be read as text, or as in `parse_yaml`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -77,10 +77,10 @@ def read_yaml(path: Path, kind: str) -> Tree:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Key and value of ``dotted.key=value``; the value is YAML.
+    """Return key and value of ``dotted.key=value``; the value is YAML.
 
     Raises:
-        InputError: there is no ``=`` or no key; the value is not YAML.
+        InputError: there is no ``=`` or no key, or the value is not YAML.
     """
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
@@ -92,10 +92,10 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def validate(model: type[Model], tree: Tree, source: str) -> Model:
-    """Check ``tree`` against ``model``.
+    """Validate ``tree`` as ``model``; ``source`` begins the message of an error.
 
     Raises:
-        InputError: the first thing that is wrong, and how many more there are.
+        InputError: a value is invalid; the message describes the first problem and gives the number of the others.
     """
     try:
         return model.model_validate(tree)
@@ -123,10 +123,10 @@ def validate(model: type[Model], tree: Tree, source: str) -> Model:
 
 
 def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:
-    """A copy of ``tree`` with ``dotted.key=value`` set; values are YAML, list indices are numbers.
+    """Return a copy of ``tree`` with each ``dotted.key=value`` set; values are YAML, list indices are numbers.
 
     Raises:
-        InputError: an override without ``=``, or a path that runs through something that is not a mapping.
+        InputError: an override has no ``=``, or its path leads through a value that is not a mapping or a list.
     """
     tree = copy.deepcopy(tree)
     for override in overrides:
@@ -136,10 +136,10 @@ def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:
 
 
 def set_dotted(tree: Any, path: list[str], value: Any) -> None:
-    """Set one value in a tree of mappings and lists, in place; mappings that miss are made.
+    """Set one value in a tree of mappings and lists, in place; missing mappings are created.
 
     Raises:
-        InputError: the path runs through something that is neither.
+        InputError: the path leads through a value that is neither.
     """
     _set(tree, path, value, ".".join(path))
 
@@ -172,7 +172,7 @@ def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """All types within an annotation."""
+    """Return all types in an annotation."""
     inner = get_args(annotation)
-    kind = annotation if isinstance(annotation, type) else type(annotation)  # that of a value of a Literal
+    kind = annotation if isinstance(annotation, type) else type(annotation)  # the type of a value of a Literal
     return {kind}.union(*map(_kinds, inner))

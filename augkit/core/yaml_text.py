@@ -1,8 +1,8 @@
-"""YAML as people write it: numbers of YAML 1.2, such as ``1e-3``; and no value that is none in JSON.
+"""YAML with the numbers of YAML 1.2, such as ``1e-3``, restricted to values that JSON can represent.
 
-PyYAML follows YAML 1.1, to which ``1e-3`` is text, ``12:30`` is 750, ``017`` is 15 and ``2020-01-01`` is a date. Here
-the first is a number and the others are text, but for ``017``, which is 17. Kept from 1.1 are ``yes``, ``no``, ``on``,
-``off`` as booleans, ``1_000``, ``0b11`` and merge keys. https://yaml.org/spec/1.2.2/#103-core-schema
+PyYAML implements YAML 1.1, where ``1e-3`` is text, ``12:30`` is 750, ``017`` is 15 and ``2020-01-01`` is a date. Here
+``1e-3`` is a number, ``017`` is 17, and the other two are text. As in 1.1, ``yes``, ``no``, ``on`` and ``off`` are
+booleans, and ``1_000``, ``0b11`` and merge keys are allowed. https://yaml.org/spec/1.2.2/#103-core-schema
 
 >>> load("{lr: 1e-3, text: '1e-3', seed: 017, at: 12:30}")
 {'lr': 0.001, 'text': '1e-3', 'seed': 17, 'at': '12:30'}
@@ -25,18 +25,18 @@ FLOAT = re.compile(
     rf"[-+]?(?:(?:\.{DIGITS}|{DIGITS}(?:\.(?:{DIGITS})?)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))\Z|\.(?:nan|NaN|NAN)\Z"
 )
 BOOL = re.compile(r"(?i:yes|no|true|false|on|off)\Z")
-NUMBER = list("-+0123456789.")  # how a number begins
-LONGEST = 400  # characters; what is longer is no number that somebody wrote
+NUMBER = list("-+0123456789.")  # first characters of a number
+LONGEST = 400  # characters of the longest text that is read as a number
 DEEPEST = 64  # levels of lists and mappings
-MOST = 100_000  # values, those that aliases repeat counted each time
+MOST = 100_000  # values, counting those repeated by aliases each time
 
 
 def load(text: str) -> Any:
-    """The value of one YAML document.
+    """Return the value of one YAML document.
 
     Raises:
-        yaml.YAMLError: it cannot be read, holds a key twice, a tag beyond JSON's values, a value within itself, or by
-            its aliases more than 100,000 values.
+        yaml.YAMLError: the text is not YAML, or it contains a duplicate key, a tag outside of JSON's types, a value
+            that contains itself, or more than 100,000 values including aliases.
     """
     try:
         return yaml.load(text, _Loader)
@@ -45,7 +45,7 @@ def load(text: str) -> Any:
 
 
 def dump(tree: Any, *, width: int = 80) -> str:
-    """YAML in the order of ``tree``, which `load` and PyYAML read alike."""
+    """Return YAML in the order of ``tree``, which `load` and PyYAML read as the same value."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=width)
 
 
@@ -63,7 +63,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self._within: list[str | None] = []  # anchors of the collections around
+        self._within: list[str | None] = []  # anchors of the enclosing collections
         self._sizes: dict[int, int] = {}  # values in a node, by its id
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, yaml.CollectionNode) and id(node) not in self._sizes:
             inner = node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
             self._sizes[id(node)] = 1 + sum(self._sizes.get(id(one), 1) for one in inner)
-            if self._sizes[id(node)] > MOST:  # a few lines of aliases would else take all memory
+            if self._sizes[id(node)] > MOST:  # otherwise a few lines of aliases could exhaust the memory
                 raise _error(f"more than {MOST:,} values", at)
         return node
 
@@ -110,7 +110,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quote text that either version of YAML would read as another type."""
+    """A dumper that quotes text which either version of YAML would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -133,12 +133,12 @@ def _float(loader: _Loader, node: Any) -> float | str:
     plain = text.replace("_", "").lower()
     if plain.lstrip("+-") in (".inf", ".nan"):
         return float(plain.replace(".", ""))
-    # 7e1234567 is rather the hash of a commit than infinity.
+    # 7e1234567 is more likely a commit hash than infinity.
     return float(plain) if math.isfinite(float(plain)) else text
 
 
 def _scalar(loader: _Loader, node: Any, kind: str, *forms: re.Pattern[str]) -> str:
-    """The text of a value, which an explicit tag may call what it is not."""
+    """Return the text of a value, after checking it against an explicit tag."""
     text = str(loader.construct_scalar(node))
     if not any(form.match(text) for form in forms):
         raise _error(f"'{text}' is no {kind}", node)

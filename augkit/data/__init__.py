@@ -1,6 +1,6 @@
-"""Named datasets, folders and tables to splits of uint8 images, in memory or streamed; and images unlike them.
+"""Loads datasets, folders and tables as splits of uint8 images, in memory or streamed, and makes atypical images.
 
-Splits are fixed: they depend on the dataset alone, never on a recipe's seed.
+Splits are fixed: they depend only on the dataset, never on a recipe's seed.
 """
 
 from augkit.data.atypical import atypical, atypical_versions

@@ -1,7 +1,7 @@
-"""Images unlike those given, for the question whether invariance carries over.
+"""Atypical images, to measure whether invariance carries over to them.
 
-`atypical` makes other content; `atypical_versions` makes each image itself atypical, step by step per image: what a
-step does to an image depends on ``seed`` and on the number of the image alone, never on its batch.
+`atypical` returns images with other content; `atypical_versions` changes each image. The change of an image depends
+only on ``seed`` and on the number of the image, never on its batch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ from augkit.core.errors import InputError
 from augkit.data.bundled import BUNDLED
 from augkit.data.images import Images
 
-SHUFFLE, ERASE, PLACE = range(3)  # what a stream of random numbers is for
+SHUFFLE, ERASE, PLACE = range(3)  # purposes of the streams of random numbers
 GRID = 4  # patches of a shuffle along the shorter side
 OTHER_HANDS = {"mnist5k": "digits", "mnist": "digits", "digits": "mnist5k"}  # by other people, with the same labels
 GLYPH = {"digits": 1.0, "mnist5k": 20 / 28}  # share of the image's side that a digit fills
 
 
 def atypical(images: Images, *, seed: int = 0, data: str = "") -> dict[str, Images]:
-    """Content unlike ``images``, in versions that need no download, by name.
+    """Return sets of images with other content than ``images``, by name; they need no download.
 
-    ``upside down`` keeps order and labels, so that it pairs with the originals image by image, and so does
-    ``inverted`` (contrast, with the canvas). Networks of digits say next to nothing about inverted digits; where
-    ``data`` names digits, they are given ``another hand`` in their place, see `other_hand`. ``photographs`` are as many
-    patches of the same size from scikit-learn's two photographs, grey where the images are, without labels.
+    ``upside down`` and ``inverted`` (contrast, including the canvas) keep order and labels, so they pair with the
+    originals image by image. Networks for digits carry hardly any information about inverted digits; where ``data``
+    names digits, ``another hand`` replaces them, see `other_hand`. ``photographs`` are patches of scikit-learn's two
+    photographs, equal to the images in number, size and channels, without labels.
+
+    Args:
+        images: the typical images.
+        seed: seed of the random choices.
+        data: name of the dataset.
     """
     channels, height, width = images.shape
     patches = Images(_patches(len(images), channels, (height, width), seed), None)
@@ -45,7 +50,7 @@ def atypical(images: Images, *, seed: int = 0, data: str = "") -> dict[str, Imag
 def atypical_versions(
     images: Images, *, seed: int = 0, max_shift: float | None = None, max_factor: float = 1.0
 ) -> dict[str, Images]:
-    """Atypical versions of each image, by name, in the same order with the same labels.
+    """Return atypical versions of each image, by name, in the same order with the same labels.
 
     ``upside down``; ``texture shuffle``: patches of a quarter of the shorter side, permuted; ``erased``: a rectangle
     of 10 to 40 % of the area filled with the image's mean (random erasing, Zhong et al. 2020, arXiv:1708.04896, which
@@ -53,13 +58,14 @@ def atypical_versions(
     Versions of a `Stream` are streams.
 
     Args:
-        images: on the canvas on which they are to be placed.
-        seed: of the versions.
-        max_shift: pixels along each axis; the content is moved by more along both, at most twice as far.
-        max_factor: above 1, the content is also rescaled by more than that factor or its inverse, at most its square.
+        images: the images, on their canvas.
+        seed: seed of the versions.
+        max_shift: pixels along each axis; the content moves by more along both axes, at most twice as far.
+        max_factor: if above 1, the content is also rescaled by more than this factor or its inverse, at most its
+            square.
 
     Raises:
-        InputError: no room on the canvas to move that far.
+        InputError: the canvas is too small to move the content that far.
     """
     versions = {
         "upside down": images.then(UpsideDown()),
@@ -91,9 +97,9 @@ class UpsideDown:
 
 @dataclass(frozen=True)
 class TextureShuffle:
-    """The step that permutes square patches: texture stays, shape goes.
+    """The step that permutes square patches, which keeps texture and destroys shape.
 
-    The side of a patch is a quarter of the image's shorter side; what is left over at the far edges stays.
+    The side of a patch is a quarter of the image's shorter side; remaining pixels at the far edges stay in place.
     """
 
     seed: int
@@ -140,7 +146,7 @@ class Place:
     """The step that moves the content by ``nearest`` to ``farthest`` whole pixels along both axes, either way.
 
     With ``max_factor`` above 1 it is first rescaled about the centre, up or down, by a factor between ``max_factor``
-    and its square. What comes from outside is ``background``, a grey value in [0, 1].
+    and its square. Pixels from outside have the value ``background``, a grey value in [0, 1].
     """
 
     seed: int
@@ -156,7 +162,7 @@ class Place:
         factor = torch.tensor([scaled for _, scaled in drawn], dtype=torch.float32)
         size = (pixels.shape[-2], pixels.shape[-1])
         matrix = geometry.compose(geometry.rescale(factor, size), geometry.shift(move))
-        # The resampling pads with 0, so that values are taken relative to the background.
+        # The resampling pads with 0, so values are relative to the background.
         relative = pixels.to(torch.float32) - 255 * self.background
         moved = resample(relative, matrix, kernel="lanczos3", padding="zeros") + 255 * self.background
         return moved.round().clamp(0, 255).to(torch.uint8)
@@ -170,10 +176,10 @@ class Place:
 
 
 def place_beyond(images: Images, seed: int, max_shift: float, max_factor: float = 1.0) -> Place:
-    """The step that places content beyond a range of shifts, and of factors where ``max_factor`` is above 1.
+    """Return the step that moves content beyond a range of shifts, and of factors if ``max_factor`` is above 1.
 
     Raises:
-        InputError: negative range; half of the canvas is nearer than ``max_shift``.
+        InputError: the range is negative, or ``max_shift`` exceeds half of the canvas.
     """
     if not (max_shift >= 0 and math.isfinite(max_shift) and max_factor >= 1):
         raise InputError(f"out of range: expected max_shift >= 0 and max_factor >= 1, got {max_shift}, {max_factor}")
@@ -188,16 +194,16 @@ def place_beyond(images: Images, seed: int, max_shift: float, max_factor: float 
 
 
 def other_hand(data: str, count: int, shape: tuple[int, int, int], *, seed: int = 0) -> Images:
-    """Digits written by other people, as large as those of ``data`` are, with the same labels.
+    """Return digits written by other people, at the size of those of ``data``, with the same labels.
 
     scikit-learn's digits (43 writers, 8 x 8 pixels, resampled to the size) for MNIST, and the digits of `mnist5k` for
     those.
 
     Args:
         data: a key of `OTHER_HANDS`.
-        count: at most that many, drawn without repetition.
-        shape: ``(C, H, W)``.
-        seed: of the draw.
+        count: the largest number of images, drawn without repetition.
+        shape: ``(C, H, W)`` of the images.
+        seed: seed of the draw.
     """
     other = OTHER_HANDS[data]
     whole = BUNDLED[other]().splits["all"]

@@ -1,4 +1,4 @@
-"""Batches of images, whether these are in memory or streamed."""
+"""Iterates batches of images in memory or of a stream."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from augkit.data.stream import Stream
 
 
 def batches(images: Images, batch_size: int, device: torch.device | str | None = None) -> Iterator[Tensor]:
-    """The images in their order, ``(b, C, H, W)`` uint8, on ``device``; all of ``batch_size`` but the last.
+    """Yield the images in order as batches ``(b, C, H, W)`` uint8 on ``device``; only the last may be smaller.
 
-    Those of a `Stream` are decoded by its workers meanwhile. For a CUDA device they come through pinned memory, one
-    batch ahead, on a stream of their own.
+    The workers of a `Stream` decode in the background. Batches for a CUDA device are copied from pinned memory on a
+    separate CUDA stream, one batch ahead.
 
     Raises:
-        InputError: a batch size below 1; from a stream, an image that cannot be used, named.
+        InputError: the batch size is below 1, or an image of a stream cannot be used; the message names it.
 
     >>> images = Images(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), None)
     >>> [len(batch) for batch in batches(images, 2)]
@@ -39,7 +39,7 @@ def batches(images: Images, batch_size: int, device: torch.device | str | None =
 
 
 def _batched(stream: Stream, batch_size: int, *, pinned: bool) -> Iterator[Tensor]:
-    """What the workers decoded, copied together into batches."""
+    """Join the decoded chunks of the workers into batches."""
     left, filled = len(stream), 0
     batch = torch.empty(0)
     for pixels in stream.pixels():
@@ -57,7 +57,7 @@ def _batched(stream: Stream, batch_size: int, *, pinned: bool) -> Iterator[Tenso
 
 
 def _ahead(found: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Batches on a CUDA device; the next one is copied while the last one is used."""
+    """Yield batches on a CUDA device; the next is copied while the current one is used."""
     copying = torch.cuda.Stream(device)
 
     def copied() -> tuple[Tensor, torch.cuda.Event] | None:
@@ -73,5 +73,5 @@ def _ahead(found: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
         ahead = copied()
         using = torch.cuda.current_stream(device)
         using.wait_event(done)
-        batch.record_stream(using)  # its memory is not given to the next copy before this stream has used it
+        batch.record_stream(using)  # keeps its memory from reuse by the next copy until this stream has used it
         yield batch

@@ -1,4 +1,4 @@
-"""Two sets of digits that come inside packages we depend on: a first run needs no download."""
+"""Two sets of digits inside installed packages, so that a first run needs no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hugging Face tables have in common: a column of images, one of labels, names of classes."""
+"""Shared parts of the readers of Hugging Face tables: a column of images, one of labels, and class names."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ COUNTS = ("id", "idx", "index", "image_id", "unnamed: 0", "__index_level_0__")  
 
 @dataclass(frozen=True)
 class Table:
-    """A split as its table has it.
+    """One split of a table.
 
     Attributes:
         rows: the images.
-        labels: one per row, as the table holds them; None where it has no column of labels.
-        names: of the classes, where the table gives them.
-        where: how an error names the labels.
+        labels: the labels of the rows as stored; None without a column of labels.
+        names: names of the classes, if the table has them.
+        where: name of the labels in error messages.
     """
 
     rows: Source
@@ -45,7 +45,7 @@ class Table:
 
 
 def open_encoded(value: Mapping[str, Any] | bytes | None, folder: Path | None = None) -> Image.Image:
-    """The image of a cell: ``bytes``, or a struct with ``bytes`` or else the ``path`` of a file, under ``folder``.
+    """Open the image of a cell: ``bytes``, or a struct with ``bytes`` or the ``path`` of a file under ``folder``.
 
     Raises:
         ValueError: the cell is empty.
@@ -59,12 +59,13 @@ def open_encoded(value: Mapping[str, Any] | bytes | None, folder: Path | None = 
 
 
 def choose_label(kinds: Mapping[str, Kind], where: str) -> str | None:
-    """The column of labels: one that names its classes, one with a usual name, or the only one; None without any.
+    """Return the name of the column of labels, or None without one.
 
-    Upper and lower case are one, and a column that counts the rows is none of labels.
+    It is the column with class names, one with a usual name (in any case), or the only candidate. A column that numbers
+    the rows is not a candidate.
 
     Raises:
-        InputError: several, none of which has a usual name; one with a usual name that holds no labels.
+        InputError: there are several candidates without a usual name, or a column with a usual name has no labels.
     """
     usual = [name for word in LABEL_NAMES for name in kinds if name.lower() == word]
     named = [name for name, kind in kinds.items() if kind == "named"]
@@ -86,10 +87,10 @@ def choose_label(kinds: Mapping[str, Kind], where: str) -> str | None:
 
 
 def found_in(name: str, tables: Mapping[str, Table], reading: Reading) -> Found:
-    """The images of the splits, with labels that are numbered alike in all of them.
+    """Return the images of the splits, with the same numbering of labels in all of them.
 
     Raises:
-        InputError: labels that cannot be read, or a label beyond the names of the classes.
+        InputError: labels cannot be read, or a label exceeds the number of class names.
     """
     plain = {split: _plain_labels(table) for split, table in tables.items()}
     names = next((table.names for table in tables.values() if table.names), None)
@@ -107,7 +108,7 @@ def found_in(name: str, tables: Mapping[str, Table], reading: Reading) -> Found:
 
 
 def _plain_labels(table: Table) -> list[Any] | None:
-    """Labels as whole numbers or text; None for those that are missing, among them text without a character."""
+    """Return labels as whole numbers or text; None for missing labels and for empty text."""
     if table.labels is None:
         return None
     return [_plain(value, table.where) for value in table.labels]
@@ -140,10 +141,10 @@ def _numbered(values: list[Any] | None, names: list[str], where: str) -> list[in
 
 
 def _tensor(values: list[int | None] | None, where: str) -> Tensor | None:
-    """Labels ``(N,)`` int64; None where all are -1 or missing, as in a split whose labels are not public.
+    """Return labels ``(N,)`` int64; None where all are -1 or missing, as in a split with hidden labels.
 
     Raises:
-        InputError: only some are negative or missing.
+        InputError: only some labels are negative or missing.
     """
     if values is None:
         return None

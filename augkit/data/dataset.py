@@ -1,4 +1,4 @@
-"""A dataset: train and validation in memory, the test split behind a call."""
+"""A dataset: train and validation images as attributes, the test split behind a call."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NAMED = 3  # files left out that a note names
 
 @dataclass(frozen=True)
 class Found:
-    """Images of one form of DATA by split: ``train``, ``validation``, ``test``, or ``all`` alone.
+    """The images of a dataset by split: ``train``, ``validation``, ``test``, or only ``all``.
 
-    ``left_out`` are files that are not among them, name to reason.
+    ``left_out`` maps the names of omitted files to reasons.
     """
 
     name: str
@@ -33,17 +33,16 @@ class Found:
 
 
 class Dataset:
-    """Train and validation images in memory; the test split behind a call, so that opening it shows in the code.
+    """Train and validation images, and the test split behind a call, so that its use is visible in the code.
 
-    Splits are decoded when they are first used. One of at most ``Reading.memory`` bytes is then held in memory, a
-    larger one is a `Stream`. Where all splits together are that small, all are decoded at the first use
-    of ``train``, so that a broken file is an error before any training.
+    Splits are decoded when they are first used. A split of at most ``Reading.memory`` bytes is then kept in memory, a
+    larger one is a `Stream`. If all splits together are that small, all are decoded at the first use of ``train``, so
+    that a broken file is an error before any training.
 
     Attributes:
-        name: as it was given.
+        name: name of the dataset, as given.
         classes: names of the classes, in the order of the labels.
-        skipped: the files left out, name to reason: those that are no images, and the broken ones of the splits used
-            so far.
+        skipped: omitted files, name to reason: files that are not images, and broken files of the splits used so far.
     """
 
     def __init__(
@@ -74,9 +73,9 @@ class Dataset:
         return self._part("train")
 
     def whole_train(self, shorter: int) -> WholeImages | None:
-        """The same images whole, the shorter side at most ``shorter`` pixels; None where they are not encoded files.
+        """Return the training images uncropped, with a shorter side of at most ``shorter`` pixels.
 
-        Without an ``image_size`` to fit them to, `train` has them whole already: None too.
+        None where images are not encoded files, or without an ``image_size``, as `train` then has whole images.
         """
         train = self.train
         part = train if isinstance(train, Stream) else self._parts["train"]
@@ -95,7 +94,7 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """A line about the files that were left out; empty where none was."""
+        """Return a list of one line about the omitted files, or an empty list."""
         if not self.skipped:
             return []
         listed = "; ".join(f"{name} ({reason})" for name, reason in itertools.islice(self.skipped.items(), NAMED))
@@ -103,9 +102,10 @@ class Dataset:
         return [f"left out {len(self.skipped):,} of the files: {listed}{more}"]
 
     def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
-        """The test split, or a stratified sample of it. `measure`, `compare` and the last step of `tune` call this.
+        """Return the test split, or a stratified sample of ``limit`` images drawn by ``seed``.
 
-        A sample of a large split is held in memory where it fits.
+        Only `measure`, `compare` and the last step of `tune` call this. A sample of a large split is kept in memory if
+        it fits.
         """
         if limit is None or "test" in self._opened:
             test = self._part("test")
@@ -118,7 +118,7 @@ class Dataset:
         return self._opened[name]
 
     def _open(self, images: Images) -> Images:
-        """Load a split that fits into memory; broken files are left out where the settings allow it."""
+        """Load a split that fits into memory, without broken files if the settings allow it."""
         if not isinstance(images, Stream):
             return images
         skipped = self.skipped if self._reading.skip_corrupt else None
@@ -130,10 +130,10 @@ class Dataset:
 
 
 def _alike(found: Found, channels: int | None) -> dict[str, Images]:
-    """The splits, all with the same number of channels.
+    """Return the splits with the same number of channels.
 
     Raises:
-        InputError: they differ in size.
+        InputError: the splits have images of different sizes.
     """
     if channels not in (None, 1, 3):
         raise InputError(f"channels: expected 1 or 3, got {channels}")

@@ -1,4 +1,4 @@
-"""Decode an image of any format to uint8 pixels: upright, opaque, 8 bits, grey or RGB."""
+"""Decodes an image of any format to uint8 pixels: upright, opaque, grey or RGB."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 GREY_MODES = DEEP_MODES | {"1", "L", "LA", "La"}
 ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "RGBa"})
-METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where an orientation may stand
+METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # metadata that may contain an orientation
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,11 +35,11 @@ class Form:
     Attributes:
         height, width: pixels.
         channels: 1 for grey, 3 for RGB.
-        fit: resize the shorter side and cut the centre; without it images of another size are refused.
-        convert: make grey of color where ``channels`` is 1; without it color is refused.
-        like: the image from which the size was taken, for messages.
-        max_megapixels: larger pictures are refused, Pillow's limit when None.
-        whole: keep the whole image at a size of its own, its shorter side reduced to this at most (pixels).
+        fit: resize the shorter side and crop the centre; otherwise an image of another size is an error.
+        convert: convert color to grey where ``channels`` is 1; otherwise color is an error.
+        like: the image that determined the size, for messages.
+        max_megapixels: larger images are an error; Pillow's limit when None.
+        whole: keep the whole image, with a shorter side of at most this many pixels; None to use the common size.
     """
 
     height: int
@@ -54,7 +54,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Fault:
-    """An image that cannot be used: why, whether the file itself is broken, and its name."""
+    """An image that cannot be used: the reason, whether the file itself is broken, and its name."""
 
     reason: str
     corrupt: bool
@@ -62,13 +62,13 @@ class Fault:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """``image`` in mode L or RGB, turned as its EXIF says; the given image is not changed.
+    """Return a copy of ``image`` in mode L or RGB, rotated as its EXIF metadata require.
 
-    16 bits and floats are rounded to 8 as `eight_bits` does, palettes and CMYK become RGB, and transparent
-    pixels are put on white, as a page would show them.
+    16 bits and floats are rounded to 8 bits by `eight_bits`, palettes and CMYK become RGB, and transparent pixels are
+    blended with white, as in a browser.
 
     Raises:
-        ValueError: pixels of 32 bits, whose range is unknown.
+        ValueError: pixels have 32 bits, whose range is unknown.
     """
     image.load()
     image = _turned(image)
@@ -86,7 +86,7 @@ def upright(image: Image.Image) -> Image.Image:
 def _turned(image: Image.Image) -> Image.Image:
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata raise any kind; the pixels beside them are whole
+    except Exception:  # damaged metadata raise many kinds of errors; the pixels may be intact
         turn = None
     if turn is None:
         return image
@@ -96,10 +96,10 @@ def _turned(image: Image.Image) -> Image.Image:
 
 
 def _shallow(image: Image.Image) -> Image.Image:
-    """A grey image of more than 8 bits as mode L."""
+    """Return a grey image of more than 8 bits in mode L."""
     values = np.asarray(image)
     if image.mode == "I" and len(values) and values.min() >= 0 and values.max() <= 65535:
-        values = values.astype(np.uint16)  # so Pillow opens 16 bits of PGM, and of PNG in older versions
+        values = values.astype(np.uint16)  # Pillow opens PGM of 16 bits in this mode, and PNG in older versions
     pixels = eight_bits(values)
     if "transparency" in image.info:
         pixels = np.where(values == image.info["transparency"], np.uint8(255), pixels)
@@ -107,13 +107,13 @@ def _shallow(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:
-    """Pixels of any type as uint8, to the nearest, halves up; uint8 is returned as it is.
+    """Return pixels of any type as uint8, rounded to the nearest with halves up; uint8 is returned unchanged.
 
-    False and True are 0 and 255, 16 bits are unsigned and go from 0 to 65535, floats from 0 to 1. Floats that are
-    whole numbers up to 255 are kept.
+    False and True become 0 and 255. 16 bits are unsigned with a range of 0 to 65535, floats have a range of 0 to 1.
+    Floats that are whole numbers up to 255 keep their values.
 
     Raises:
-        ValueError: values of a type or a range that does not say which value is white.
+        ValueError: the type or the range of the values does not determine the value of white.
 
     >>> eight_bits(np.array([0, 128, 129, 65535], dtype=np.uint16)).tolist()
     [0, 0, 1, 255]
@@ -139,10 +139,10 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def picture_of(value: Any) -> Image.Image:
-    """A dataset's image as one of Pillow: itself, or an array ``(H, W)`` or ``(H, W, C)`` of any type.
+    """Return a dataset's image, a Pillow image or an array ``(H, W)`` or ``(H, W, C)`` of any type, as a Pillow image.
 
     Raises:
-        ValueError, TypeError: neither.
+        ValueError, TypeError: the value is neither.
     """
     if isinstance(value, Image.Image):
         return value
@@ -151,18 +151,18 @@ def picture_of(value: Any) -> Image.Image:
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """``image`` converted to ``mode``; itself where it has that mode, as Pillow would copy it."""
+    """Return ``image`` converted to ``mode``, without a copy where it has that mode."""
     return image if image.mode == mode else image.convert(mode)
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """An image of mode L or RGB as ``(C, H, W)`` uint8, a view."""
+    """Return an image of mode L or RGB as ``(C, H, W)`` uint8, a view."""
     array = np.asarray(image)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
-    """The image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or the fault."""
+    """Return the image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or the fault."""
     picture = decode_upright(opener, form.max_megapixels)
     if isinstance(picture, Fault):
         return picture
@@ -178,7 +178,7 @@ def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
 
 
 def reduced_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """``size`` with its shorter side at most ``shorter``.
+    """Return ``size`` reduced in proportion to a shorter side of at most ``shorter``.
 
     >>> reduced_size((400, 200), 50), reduced_size((40, 20), 50)
     ((100, 50), (40, 20))
@@ -188,28 +188,28 @@ def reduced_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
 
 
 def wrong_size(size: tuple[int, int], form: Form) -> Fault:
-    """The fault of an image of ``size`` ``(W, H)`` where that of ``form`` is another."""
+    """Return the fault of an image of ``size`` ``(W, H)`` that differs from that of ``form``."""
     expected, got = f"{form.width} x {form.height}", f"{size[0]} x {size[1]}"
     remedy = "set data.image_size to resize"
     return Fault(f"expected {expected} pixels as {form.like}, got {got}; {remedy}", corrupt=False)
 
 
 def decode_upright(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> Image.Image | Fault:
-    """The image that ``opener`` opens in mode L or RGB at its own size, or the fault."""
+    """Return the image that ``opener`` opens in mode L or RGB at its own size, or the fault."""
     with warnings.catch_warnings(), _largest(max_megapixels):
-        warnings.simplefilter("ignore")  # Pillow's, of metadata and of sizes that are allowed here
+        warnings.simplefilter("ignore")  # Pillow's warnings about metadata and about sizes that are allowed here
         try:
             with opener() as opened:
                 return upright(opened)
         except Image.DecompressionBombError as error:
             return _too_large(error)
-        except Exception as error:  # Pillow's plugins raise any kind for a broken file: OSError, struct.error, EOFError
+        except Exception as error:  # Pillow's plugins raise many kinds: OSError, struct.error, EOFError
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             return Fault(f"cannot be read as an image ({reason})", corrupt=True)
 
 
 def header_size(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> tuple[int, int] | None:
-    """``(W, H)`` as the file says, without decoding it; None where it cannot be opened."""
+    """Return ``(W, H)`` from the file's header, without decoding; None where it cannot be opened."""
     with warnings.catch_warnings(), _largest(max_megapixels):
         warnings.simplefilter("ignore")
         try:
@@ -221,7 +221,7 @@ def header_size(opener: Callable[[], Image.Image], max_megapixels: int | None = 
 
 @contextlib.contextmanager
 def _largest(megapixels: int | None) -> Iterator[None]:
-    """Pillow's limit, a global of the process; Pillow refuses images with more than twice as many pixels."""
+    """Set Pillow's limit, a global of the process; Pillow rejects images with more than twice as many pixels."""
     before = Image.MAX_IMAGE_PIXELS
     if megapixels is not None:
         Image.MAX_IMAGE_PIXELS = megapixels * 10**6 // 2

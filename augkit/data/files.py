@@ -1,4 +1,4 @@
-"""The files of one kind in a folder, through symbolic links, and the other files with reasons for leaving them out."""
+"""Lists the files of one kind in a folder, following symbolic links, and the omitted files with reasons."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image
 
 # Pillow identifies these but cannot decode them: it has no handler, or needs another program.
 HEADER_ONLY = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-OTHER_READER = frozenset({"MPO"})  # which the reader of JPEG opens
+OTHER_READER = frozenset({"MPO"})  # opened by the JPEG reader
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes of files that Pillow decodes, in lower case, with the dot.
+    """Return the suffixes of files that Pillow decodes, in lower case, with the dot.
 
     >>> {".png", ".jpg", ".jfif", ".ppm", ".gif", ".tif", ".webp"} <= image_suffixes(), ".pdf" in image_suffixes()
     (True, False)
@@ -28,28 +28,29 @@ def image_suffixes() -> frozenset[str]:
 
 @dataclass
 class Listing:
-    """Files in the order of their paths, and what was left out: the path in quotes to the reason."""
+    """Files in the order of their paths, and the omitted files: the path in quotes to the reason."""
 
     files: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, path: str | Path, reason: str) -> None:
-        """Note a file or folder that is not used."""
+        """Record an omitted file or folder."""
         self.left_out[f"'{path}'"] = reason
 
 
 def list_images(folder: Path, *, deep: bool = True, within: Path | None = None) -> Listing:
-    """The image files of a folder; as `list_files`."""
+    """List the image files of a folder as `list_files` does."""
     return list_files(folder, image_suffixes(), "Pillow reads no {} files", deep=deep, within=within)
 
 
 def list_files(
     folder: Path, suffixes: frozenset[str], others: str, *, deep: bool = True, within: Path | None = None
 ) -> Listing:
-    """The files of a folder with one of ``suffixes``, and of the folders in it where ``deep``; links are followed.
+    """List the files of a folder with one of ``suffixes``, with ``deep`` also those of its subfolders.
 
-    Left out are hidden files and folders, links to a folder around them or to nothing, and files with another suffix,
-    of which ``others`` says why. ``within`` is the folder that led to it, where it may itself be a link.
+    Links are followed. Hidden files and folders, links to a folder around them or to nothing, and files with another
+    suffix are omitted; ``others`` is the reason for the last. ``within`` is the parent folder, where ``folder`` may be
+    a link.
 
     Raises:
         OSError: the folder itself cannot be read.
@@ -70,7 +71,7 @@ class _Walk:
     found: Listing
 
     def down(self, folder: str, around: tuple[str, ...]) -> None:
-        """List one folder; ``around`` are the real paths of it and of those that led to it."""
+        """List one folder; ``around`` are the real paths of it and of its parents."""
         with os.scandir(folder) as entries:
             for entry in entries:
                 if os.path.isdir(entry.path):  # the entry's own method raises for a link to itself

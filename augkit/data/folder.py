@@ -1,4 +1,4 @@
-"""``folder:DIR``: one folder per class, a folder per split of these, or a flat folder of unlabelled images."""
+"""``folder:DIR``: one folder per class, the same per split, or a flat folder of unlabelled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from augkit.data.files import Listing, list_images
 from augkit.data.images import Images
 from augkit.data.stream import Reading, Source, Stream, stream_of
 
-# What folders and files of splits are called.
+# Usual names of the folders and files of splits.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -24,7 +24,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-FEWEST = 3  # images of a class that is to be split in three
+FEWEST = 3  # images per class needed for three splits
 
 
 class Files(Source):
@@ -46,25 +46,25 @@ class Files(Source):
 
 
 def read_files(paths: list[Path], reading: Reading | None = None) -> Stream:
-    """These files, at least one, without labels.
+    """Return a stream of these files, at least one, without labels.
 
     Raises:
-        InputError: one of those looked at cannot be read as an image.
+        InputError: one of the inspected files cannot be read as an image.
     """
     return stream_of(Files(paths), None, reading or Reading())
 
 
 def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> Found:
-    """The images of a folder, through links; `Found.left_out` lists the other files with reasons.
+    """Find the images of a folder, following links; `Found.left_out` lists the other files with reasons.
 
     Args:
-        folder: class folders; or folders ``train``, ``val``, ``test`` of class folders; or images alone.
-        reading: how images are read.
-        one_class: accept a single class folder, as where a labels file names its class.
+        folder: contains class folders; or folders ``train``, ``val``, ``test`` of class folders; or only images.
+        reading: settings for reading images.
+        one_class: accept a single class folder, for instance if a labels file names its class.
 
     Raises:
-        InputError: no such folder; no images; a class too small to be split, or only one class; images beside
-            class folders.
+        InputError: the folder does not exist or has no images; a class is too small to be split, or there is only one
+            class; or images lie beside class folders.
     """
     name = f"folder:{folder}"
     if not folder.is_dir():
@@ -81,7 +81,7 @@ def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> F
     named = [child for child in inside if child.name.lower() in SPLIT_NAMES]
     if len(splits) > 1 or len(named) == len(inside) > 1 or len(splits) == len(inside):
         if others:
-            # As classes they would teach a network to tell the splits apart.
+            # As classes they would train a network to distinguish the splits.
             problem = "has none" if others[0] in named else "is of no split"
             raise InputError(
                 f"dataset '{name}': expected folders of splits with class folders in each, '{others[0].name}' "
@@ -154,7 +154,7 @@ def _folders(folder: Path, listing: Listing) -> list[Path]:
 
 
 def _own_images(folder: Path, listing: Listing) -> list[Path]:
-    """The images that lie in the folder itself."""
+    """Return the images directly in the folder."""
     own = list_images(folder, deep=False)
     listing.left_out.update(own.left_out)
     return own.files

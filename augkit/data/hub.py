@@ -31,7 +31,7 @@ class HubRows(Source):
         return len(self.rows)
 
     def name(self, index: int) -> str:
-        """The dataset, the split and the row."""
+        """The dataset, the split and the row number."""
         return f"{self.title} row {index}"
 
     def open(self, index: int) -> Image.Image:
@@ -40,10 +40,11 @@ class HubRows(Source):
 
 
 def find_hub(name: str, root: str | Path | None, reading: Reading) -> Found:
-    """The images of ``NAME`` or ``NAME:CONFIG``; ``root`` is where `datasets` keeps its files.
+    """Load the images of ``NAME`` or ``NAME:CONFIG``; ``root`` is the cache folder of `datasets`.
 
     Raises:
-        InputError: `datasets` is missing; there is no such dataset, or it cannot be had; no column of images.
+        InputError: `datasets` is not installed, the dataset does not exist or cannot be loaded, or it has no column of
+            images.
     """
     where = f"dataset 'hf:{name}'"
     parts = _by_split(_load(name, root, where), where)
@@ -62,7 +63,7 @@ def _load(name: str, root: str | Path | None, where: str) -> Any:
         if any((folder / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(str(folder) if folder.is_dir() else path, config or None, cache_dir=cache)
-    except Exception as error:  # the hub's client raises many kinds, of several libraries
+    except Exception as error:  # the hub's client raises errors of several libraries
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{where}: cannot be loaded ({reason[:200]})") from None
 
@@ -95,7 +96,7 @@ def _read(rows: Any, where: str) -> Table:
 
 
 def _kind(feature: Any) -> Kind:
-    """What a column of a feature of `datasets` may hold, for labels."""
+    """Return the kind of labels in a column of a `datasets` feature."""
     if getattr(feature, "names", None):
         return "named"
     dtype = str(getattr(feature, "dtype", ""))

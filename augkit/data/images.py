@@ -1,4 +1,4 @@
-"""Images in memory: uint8 pixels, with labels where there are any."""
+"""Images in memory: uint8 pixels and optional labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augkit.core.errors import InputError
 
-SLICE = 256  # images that a step sees at once, so that its own memory stays small
+SLICE = 256  # images per call of a step, to bound its memory
 
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1)
 
@@ -20,7 +20,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Canvas:
-    """The step that puts images in the middle of a square of ``side`` pixels filled with ``fill`` (0 to 255)."""
+    """The step that puts images in the centre of a square of ``side`` pixels filled with ``fill`` (0 to 255)."""
 
     side: int
     fill: int
@@ -40,8 +40,8 @@ class Canvas:
 class Images:
     """Images ``(N, C, H, W)`` uint8 with labels ``(N,)`` int64 or None.
 
-    ``background`` is the grey value in [0, 1] of the canvas on which they are placed. `augkit.data.batches` iterates
-    these and a `Stream`, whose pixels are not in memory, alike.
+    ``background`` is the grey value in [0, 1] of their canvas. `augkit.data.batches` iterates these as well as a
+    `Stream`, whose pixels are not in memory.
     """
 
     images: Tensor
@@ -58,16 +58,16 @@ class Images:
         return channels, height, width
 
     def take(self, indices: Tensor) -> Images:
-        """The images at ``indices``, in that order."""
+        """Return the images at ``indices`` ``(n,)``, in that order."""
         labels = None if self.labels is None else self.labels[indices]
         return replace(self, images=self.images[indices], labels=labels)
 
     def relabelled(self, mapping: Tensor) -> Images:
-        """The same images, label k replaced by ``mapping[k]``."""
+        """Return the images with label k replaced by ``mapping[k]``."""
         return self if self.labels is None else replace(self, labels=mapping[self.labels])
 
     def with_channels(self, channels: int) -> Images:
-        """The same images with 1 or 3 channels: grey repeated, or color weighed as Pillow's mode L (ITU-R BT.601)."""
+        """Return the images with 1 or 3 channels: grey repeated, or color weighted as Pillow's mode L (BT.601)."""
         if channels == self.shape[0]:
             return self
         if channels == 3:
@@ -78,17 +78,17 @@ class Images:
         return replace(self, images=torch.cat(parts))
 
     def then(self, step: Step) -> Images:
-        """The images after ``step``, which keeps their shape; they are numbered by their place."""
+        """Return the images after ``step``, which keeps their shape; image numbers are their indices."""
         numbers = torch.arange(len(self))
         parts = [step(p, n) for p, n in zip(self.images.split(SLICE), numbers.split(SLICE), strict=True)]
         return replace(self, images=torch.cat(parts)) if len(self) else self
 
     def put_on_canvas(self, side: int | None) -> Images:
-        """The same images in the middle of a square canvas of ``side`` pixels; as they are when None."""
+        """Return the images in the centre of a square canvas of ``side`` pixels; unchanged when None."""
         return replace(self, images=self.on_canvas(side))
 
     def on_canvas(self, side: int | None) -> Tensor:
-        """The pixels in the middle of a square canvas of ``side`` pixels; as they are when None."""
+        """Return the pixels in the centre of a square canvas of ``side`` pixels; unchanged when None."""
         if side is None:
             return self.images
         return Canvas(side, round(255 * self.background))(self.images, torch.empty(0))

@@ -1,4 +1,4 @@
-"""A labels file: which class of the data is which output of a network."""
+"""Labels files, which map the classes of the data to the outputs of a network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LARGEST = 10**6  # a number of a class; beyond it is an identifier, and as many 
 
 
 def class_mapping(classes: list[str], labels_file: str | Path | None) -> tuple[Tensor | None, list[str]]:
-    """Where each of the data's ``classes`` stands among those of a labels file, and the names of the latter.
+    """Return the index of each of the data's ``classes`` in a labels file ``(K,)``, and the names of that file.
 
-    None and ``classes`` themselves without a file: class folders are then numbered in the order of their names.
+    Without a file the result is None and ``classes``: class folders are numbered in the order of their names.
 
     Raises:
-        InputError: a class that the file does not have, with the nearest one that it has.
+        InputError: the file lacks a class; the message suggests the nearest name.
     """
     if labels_file is None:
         return None, classes
@@ -33,14 +33,14 @@ def class_mapping(classes: list[str], labels_file: str | Path | None) -> tuple[T
 
 
 def read_labels(path: Path) -> tuple[dict[str, int], list[str]]:
-    """The number of every name in a labels file, and one name per number.
+    """Return the number of every name in a labels file, and one name per number.
 
-    A text file holds one name a line, in the order of the network's outputs. A JSON file holds a list of names in
-    that order, or an object from number to name; either may give several names for one output, as the index that
-    goes with ImageNet does (``{"0": ["n01440764", "tench"], ...}``). A CSV file holds lines ``folder,index``.
+    A text file has one name per line, in the order of the network's outputs. A JSON file has a list of names in that
+    order, or an object from number to name; both may have several names for one output, as ImageNet's index
+    (``{"0": ["n01440764", "tench"], ...}``). A CSV file has lines ``folder,index``.
 
     Raises:
-        InputError: no such file, or not as above; a name twice with different numbers.
+        InputError: the file does not exist, has another format, or has a name twice with different numbers.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

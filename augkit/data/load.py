@@ -1,4 +1,4 @@
-"""DATA, wherever a recipe or a command takes one, to a dataset."""
+"""Loads the dataset that a recipe or a command names."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
             ``Flowers102``; downloaded to ``root`` when missing), ``folder:DIR`` with one folder per class, or with
             ``train``, ``val``, ``test`` of these, or with unlabelled images, ``parquet:DIR`` in the image schema of
             Hugging Face, or ``hf:NAME`` or ``hf:NAME:CONFIG`` through the library `datasets`.
-        root: where torchvision datasets lie, ``~/.cache/augkit`` when None; where `datasets` keeps its files.
-        image_size: resize the shorter side to this and cut the centre; needed where sizes are mixed.
+        root: folder of torchvision datasets, ``~/.cache/augkit`` when None; cache folder of `datasets`.
+        image_size: resize the shorter side to this many pixels and crop the centre; needed for images of mixed sizes.
         limit: keep at most this many training images, stratified.
-        channels: 1 or 3, to convert to grey or RGB; when None, 1 where images spread over the data are grey, else 3.
-        labels_file: which class is which output of a network, see `augkit.data.labels.read_labels`.
-        skip_corrupt: leave out files that cannot be read, and list them in ``Dataset.skipped``.
-        workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where it pays.
-        memory: bytes of decoded images (``N * C * H * W``) up to which they are held in memory, by default 2 GiB; the
-            splits of larger data come as `Stream`.
-        max_megapixels: refuse larger pictures; Pillow's limit, 179, when None.
+        channels: 1 or 3, to convert to grey or RGB; when None, 1 if a sample of the images is grey, else 3.
+        labels_file: maps classes to outputs of a network, see `augkit.data.labels.read_labels`.
+        skip_corrupt: omit files that cannot be read, and list them in ``Dataset.skipped``.
+        workers: processes that decode; 0 decodes in this process, None uses one per core, at most 8, if it is faster.
+        memory: bytes of decoded images (``N * C * H * W``) up to which they are kept in memory, by default 2 GiB;
+            splits of larger data are a `Stream`.
+        max_megapixels: larger images are an error; Pillow's limit, 179, when None.
 
     Raises:
-        InputError: an unknown name; data that are missing, empty, of one class, or of mixed sizes. A broken file may
-            be an error only when its split is first used.
+        InputError: the name is unknown, or the data are missing, empty, of one class, or of mixed sizes. A broken file
+            may be an error only when its split is first used.
     """
     if not isinstance(name, str):
         raise InputTypeError(f"dataset: expected a name, such as 'mnist5k' or 'folder:DIR', got {name!r}")
@@ -59,7 +59,7 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
     reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels)
     try:
         found = _find(name, root, reading, one_class=labels_file is not None)
-    except OSError as error:  # a folder that may not be read
+    except OSError as error:  # a folder without permission to read
         raise InputError(f"dataset '{name}': cannot be read ({error.strerror or error})") from None
     mapping, classes = class_mapping(found.classes, labels_file)
     return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping)

@@ -1,4 +1,4 @@
-"""A localization task made of the images of any dataset."""
+"""A localization task from the images of any dataset."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ from augkit.core.errors import InputError
 from augkit.core.random_streams import stream
 from augkit.data import Dataset, Images, Stream, sample
 
-CELL = 5  # what this stream of random numbers is for; those of `augkit.invariance.probes` are 0 to 4
+CELL = 5  # purpose of this stream of random numbers; `augkit.invariance.probes` uses 0 to 4
 
 
 def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0) -> Dataset:
-    """A localization task with the same images: each somewhere on a canvas, labelled with its cell.
+    """Return a localization task: each image is placed on a canvas and labelled with the cell of its position.
 
-    The range that the centre of an image can take on the canvas is divided into ``cells`` by ``cells``; the label is
-    the cell, row by row. Within each split, and as nearly as possible within each class of the
-    source, every cell is used equally often and every position within a cell is equally likely; so the content of an
-    image says nothing about its position.
-    Splits are those of the source, whose test split is opened when that of the new dataset is. Train on it without
-    shifts, crops and flips, which would move images away from their labels, and with a recipe whose ``data.canvas`` is
-    None or ``canvas``.
+    The range of positions of an image's centre on the canvas is divided into ``cells`` by ``cells``; the label is the
+    cell, row by row. Within each split, and as nearly as possible within each class of the source, all cells are used
+    equally often and all positions within a cell are equally likely, so the content of an image carries no information
+    about its position. Splits are those of the source. Train on the task without shifts, crops and flips, which would
+    invalidate the labels, and with a recipe whose ``data.canvas`` is None or ``canvas``.
 
     Args:
         dataset: source of the splits; its test split is opened when that of the task is.
-        canvas: side in pixels.
-        cells: along each axis.
-        seed: of cells and places.
+        canvas: side of the canvas in pixels.
+        cells: number of cells along each axis.
+        seed: seed of cells and positions.
 
     Raises:
-        InputError: a canvas with fewer places along an axis than cells.
+        InputError: the canvas has fewer positions along an axis than cells.
 
     >>> from augkit import load_dataset
     >>> task = locate(load_dataset("digits"), canvas=16)
@@ -69,7 +67,7 @@ class _Located(Dataset):
         return self._once("validation", 1, lambda: self._source.validation)
 
     def whole_train(self, shorter: int) -> None:
-        """None: images that are placed have their size."""
+        """Return None, since placed images have a fixed size."""
 
     def open_test(self, limit: int | None = None, *, seed: int = 0) -> Images:
         test = self._once("test", 2, self._source.open_test)
@@ -100,7 +98,7 @@ def _place(images: Images, canvas: int, cells: int, rng: np.random.Generator) ->
     chance = rng.random(count)
     classes = np.zeros(count) if images.labels is None else images.labels.numpy()
     cell = np.empty(count, dtype=np.int64)
-    # Class by class, each in a random order, images are dealt to the cells, which are in a random order too.
+    # Images of each class, in random order, are dealt to the cells, which are in random order too.
     cell[np.lexsort((chance, classes))] = rng.permutation(cells**2)[np.arange(count) % cells**2]
     moves = []
     for side, index in zip(images.shape[1:], np.divmod(cell, cells), strict=True):

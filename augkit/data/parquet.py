@@ -25,11 +25,11 @@ from augkit.data.folder import SPLIT_NAMES
 from augkit.data.stream import Reading, Source
 
 SUFFIXES = frozenset({".parquet", ".parq", ".pq"})
-CACHE = 64 * 2**20  # bytes of encoded images that a process keeps of the row groups it read last
+CACHE = 64 * 2**20  # bytes of encoded images that a process caches from the latest row groups
 
 
 class Rows(Source):
-    """Rows of parquet files. Reading a row reads its whole row group; those read last are kept."""
+    """Rows of parquet files. Reading a row reads its whole row group; the latest groups are cached."""
 
     def __init__(self, paths: list[Path], column: str) -> None:
         parquet = _pyarrow()
@@ -48,7 +48,7 @@ class Rows(Source):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def name(self, index: int) -> str:
-        """The file in quotes, and the row in it."""
+        """The file in quotes, and the row number in it."""
         file = self.groups[self._group(index)][0]
         first = next(k for k, (number, _) in enumerate(self.groups) if number == file)
         return f"'{self.paths[file]}' row {index - self._start(first)}"
@@ -67,7 +67,7 @@ class Rows(Source):
         return int(self.ends[group - 1]) if group else 0
 
     def _cells(self, group: int) -> Any:
-        if self._process != os.getpid():  # a forked worker opens the files anew: an offset in them would be shared
+        if self._process != os.getpid():  # a forked worker opens the files again, because file offsets would be shared
             self._process, self._open, self._read = os.getpid(), {}, OrderedDict()
         if group not in self._read:
             file, within = self.groups[group]
@@ -84,10 +84,11 @@ class Rows(Source):
 
 
 def find_parquet(path: Path, reading: Reading) -> Found:
-    """The images of a folder of parquet files, through links and without hidden ones, or of a single file.
+    """Find the images of a folder of parquet files (following links, without hidden files), or of a single file.
 
     Raises:
-        InputError: pyarrow is missing; no files, or files that are no parquet; no column of images.
+        InputError: pyarrow is not installed, there are no files, a file is not parquet, or there is no column of
+            images.
     """
     _pyarrow()
     name = f"parquet:{path}"
@@ -98,11 +99,11 @@ def find_parquet(path: Path, reading: Reading) -> Found:
 
 
 def _by_split(name: str, files: list[Path]) -> dict[str, list[Path]]:
-    """Files by split, in the order of their names; all of them are ``all`` where none is of a split."""
+    """Return files by split, in the order of their names; all are ``all`` where no name contains a split."""
     parts: dict[str, list[Path]] = {}
     folders: dict[str, set[Path]] = {}
     splits = [_split_of(file) for file in files]
-    if set(splits) == {"all"}:  # my_train.parquet and my_test.parquet, which are not to be one
+    if set(splits) == {"all"}:  # my_train.parquet and my_test.parquet must not be merged
         within = [_split_within(file) for file in files]
         splits = within if len(set(within)) > 1 else splits
     for file, split in zip(files, splits, strict=True):
@@ -125,7 +126,7 @@ def _split_of(file: Path) -> str:
 
 
 def _split_within(file: Path) -> str:
-    """As `_split_of`, by any word of the name."""
+    """Return the split in any word of the name, as `_split_of` does for the first."""
     return next((SPLIT_NAMES[w] for w in re.split(r"[-_. ]", file.stem.lower()) if w in SPLIT_NAMES), "all")
 
 
@@ -140,7 +141,7 @@ def _read(name: str, files: list[Path]) -> Table:
         rows = Rows(files, column)
         tables = [] if label is None else [parquet.read_table(file, columns=[label]) for file in files]
         labels = None if label is None else [value for table in tables for value in table[label].to_pylist()]
-    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are kinds of these
+    except (OSError, ValueError, KeyError) as error:  # Arrow's own errors are subclasses of these
         if isinstance(error, InputError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -151,7 +152,7 @@ def _read(name: str, files: list[Path]) -> Table:
 
 
 def _check_alike(name: str, files: list[Path], columns: list[tuple[str, str | None]]) -> None:
-    """Raise InputError where the files of a split have their images or labels in columns of different names."""
+    """Raise InputError if the files of a split have different names for the columns of images or labels."""
     for file, found in zip(files, columns, strict=True):
         if found != columns[0]:
             (image, label), (own_image, own_label) = columns[0], found
@@ -162,7 +163,7 @@ def _check_alike(name: str, files: list[Path], columns: list[tuple[str, str | No
 
 
 def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None]:
-    """The column of images, that of labels if there is one, and its class names if they are known."""
+    """Return the column of images, the column of labels (or None), and its class names (or None)."""
     import pyarrow as pa
 
     encoded = [f.name for f in schema if pa.types.is_struct(f.type) and "bytes" in [part.name for part in f.type]]
@@ -180,7 +181,7 @@ def _columns(schema: Any, where: str) -> tuple[str, str | None, list[str] | None
 
 
 def _names_in(metadata: bytes) -> dict[str, list[str]]:
-    """Names of classes by column, from the metadata that the library `datasets` writes; none from others."""
+    """Return class names by column, from the metadata of the library `datasets`; empty for other metadata."""
     try:
         features = json.loads(metadata)["info"]["features"].items()
         classes = {column: feature["names"] for column, feature in features if "names" in feature}
@@ -190,7 +191,7 @@ def _names_in(metadata: bytes) -> dict[str, list[str]]:
 
 
 def _kind(column: Any) -> Kind:
-    """What a column of an Arrow type may hold, for labels."""
+    """Return the kind of labels in an Arrow column."""
     import pyarrow as pa
 
     if pa.types.is_integer(column):

@@ -1,4 +1,4 @@
-"""Which image goes into which split, and seeded samples: fixed, stratified, from labels alone."""
+"""Fixed, stratified splits and seeded samples, computed from labels only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from augkit.data.images import Images
 
 SPLIT_SEED = 20260101
 NOTHING = torch.empty(0, dtype=torch.int64)
-# Shares of data that come without splits, and of the training split of data that have a test split of their own.
+# Shares for data without splits, and for the training split of data with their own test split.
 SHARES = {"validation": 0.1, "test": 0.2}
 
 
 def partition(splits: Mapping[str, Images], shares: Mapping[str, float] = SHARES) -> dict[str, Images]:
-    """``train``, ``validation`` and ``test`` from the splits that a dataset brings, or from ``all`` of it.
+    """Return ``train``, ``validation`` and ``test`` from the splits of a dataset, or from ``all`` of its images.
 
-    A test split of its own is kept. Where it has none, or one with hidden labels (as ImageNet), its validation split
-    is the test split, and validation is cut from training. Without images to train on, or without labels, everything
-    is the test split.
+    An existing test split is kept. If it is missing or has hidden labels (as for ImageNet), the dataset's validation
+    split is the test split, and validation is taken from training. Without training images, or without labels, all
+    images are the test split.
     """
     own = dict(splits)
     if "validation" in own and "test" in own and own["test"].labels is None:
@@ -53,7 +53,7 @@ def _cut(images: Images, shares: Mapping[str, float]) -> dict[str, Images]:
 
 
 def stratified(labels: Tensor, shares: Mapping[str, float]) -> dict[str, Tensor]:
-    """Indices per named share and for the ``rest``: per class at least one each, fixed, in file order."""
+    """Return indices per named share and for the ``rest``, in file order, with at least one per class each."""
     parts: dict[str, list[int]] = {name: [] for name in (*shares, "rest")}
     for members in _classes(labels):
         start = 0
@@ -66,10 +66,10 @@ def stratified(labels: Tensor, shares: Mapping[str, float]) -> dict[str, Tensor]
 
 
 def limited(train: Images, limit: int | None) -> Images:
-    """``limit`` images where there are more: the same share of every class, at least one of each where they suffice.
+    """Return at most ``limit`` images: the same share of every class, at least one of each if possible.
 
     Raises:
-        InputError: a limit that is no whole number of 1 or more.
+        InputError: the limit is not a whole number of 1 or more.
     """
     check_whole("data.limit", limit, 1)
     if limit is None or limit >= len(train):
@@ -81,7 +81,7 @@ def limited(train: Images, limit: int | None) -> Images:
 
 
 def _apportioned(sizes: list[int], total: int) -> list[int]:
-    """``total``, less than the sum of ``sizes``, in their proportion, by the largest remainders.
+    """Divide ``total``, less than the sum of ``sizes``, in their proportion by the largest remainders.
 
     >>> _apportioned([50, 49, 1], 10), _apportioned([5, 5, 5], 2)
     ([5, 4, 1], [1, 1, 0])
@@ -97,19 +97,19 @@ def _apportioned(sizes: list[int], total: int) -> list[int]:
 
 
 def _classes(labels: Tensor) -> Iterator[list[int]]:
-    """The indices of each class, in an order of their own that is always the same."""
+    """Yield the indices of each class, in a pseudo-random order that is always the same."""
     rng = np.random.default_rng(SPLIT_SEED)
     for label in labels.unique().tolist():
         yield rng.permutation((labels == label).nonzero()[:, 0].numpy()).tolist()
 
 
 def sample(images: Images, count: int, *, seed: int = 0) -> Images:
-    """At most ``count`` images in their order: stratified by label where there are labels, drawn by ``seed``.
+    """Return at most ``count`` images in their order, drawn by ``seed`` and stratified by label if there are labels.
 
-    Of a stream nothing is decoded.
+    No image of a stream is decoded.
 
     Raises:
-        InputError: a count that is no whole number of 1 or more.
+        InputError: the count is not a whole number of 1 or more.
     """
     check_whole("sample", count, 1)
     if count >= len(images):

@@ -1,4 +1,4 @@
-"""Images that are decoded as they are needed, by worker processes, in a fixed order; never all held at once."""
+"""Streams of images that worker processes decode on demand, in a fixed order, without keeping all in memory."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from augkit.core.errors import InputError, check_whole
 from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
 from augkit.data.images import Canvas, Images, Step
 
-# Bytes that a worker returns at a time: few, as containers often have 64 MiB of shared memory.
+# Bytes that a worker returns at a time: small, as containers often have 64 MiB of shared memory.
 CHUNK = 2 * 2**20
 # Below this many decoded bytes, starting workers takes longer than decoding.
 WORTH_WORKERS = 64 * 2**20
 MEMORY = 2 * 2**30
-PROBES = 32  # images looked at, evenly spread, to learn size and channels
+PROBES = 32  # evenly spaced images that determine size and channels
 
 
 class Source(ABC):
-    """Encoded images by index. Pickles, and may be read from several processes."""
+    """Encoded images by index. It can be pickled and read from several processes."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """How an error names the image, such as its path in quotes."""
+        """Name of the image in error messages, such as its path in quotes."""
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
@@ -48,18 +48,18 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Reading:
-    """How encoded images are read.
+    """Settings for reading encoded images.
 
     Attributes:
-        image_size: side in pixels to which images are fitted: the shorter side resized, the centre cut. When None
-            all must have the size of the first.
-        channels: 1 or 3, to which all are converted. When None, 1 where 32 images spread over the data are grey,
-            else 3; color among grey ones is then an error.
-        skip_corrupt: leave out, and list in `Dataset.skipped`, files that cannot be read.
-        workers: processes that decode; 0 decodes in this one, None takes one per core, at most 8, where the
-            images are worth it.
-        memory: decoded bytes up to which images are held in memory; more are streamed.
-        max_megapixels: larger pictures are refused, as they may be made to exhaust the memory; Pillow's limit, 179,
+        image_size: side in pixels to which images are fitted by resizing the shorter side and cropping the centre. When
+            None all must have the size of the first.
+        channels: 1 or 3, to which all are converted. When None, 1 if 32 evenly spaced images are grey (a color image is
+            then an error), else 3.
+        skip_corrupt: omit files that cannot be read, and list them in `Dataset.skipped`.
+        workers: processes that decode; 0 decodes in this process, None uses one per core, at most 8, if there are
+            enough images.
+        memory: decoded bytes up to which images are kept in memory; more are streamed.
+        max_megapixels: larger images are an error, as they may be designed to exhaust the memory; Pillow's limit, 179,
             when None.
     """
 
@@ -71,7 +71,7 @@ class Reading:
     max_megapixels: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise InputError for what is no whole number, or too small a one."""
+        """Raise InputError for a setting that is not a whole number or is too small."""
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels: expected 1 or 3, got {self.channels!r}")
         for name, least in (("image_size", 1), ("workers", 0), ("memory", 0), ("max_megapixels", 1)):
@@ -85,11 +85,11 @@ class Stream(Images):
     ``images`` has the shape ``(N, C, H, W)`` of all of them and no pixels: it is a tensor on the device ``meta``.
 
     Attributes:
-        source: where the encoded images lie.
-        indices: ``(N,)`` int64, which of them, in which order.
+        source: the encoded images.
+        indices: ``(N,)`` int64, the indices of the images in the source, in order.
         form: size and channels after decoding.
         workers: as in `Reading`.
-        steps: transforms of decoded pixels, in the workers.
+        steps: transforms of decoded pixels, applied in the workers.
     """
 
     source: Source
@@ -99,31 +99,31 @@ class Stream(Images):
     steps: tuple[Step, ...] = ()
 
     def take(self, indices: Tensor) -> Stream:
-        """The images at ``indices``, in that order; nothing is decoded."""
+        """Return the images at ``indices`` ``(n,)``, in that order, without decoding."""
         labels = None if self.labels is None else self.labels[indices]
         images = self.images.new_empty(len(indices), *self.shape)
         return replace(self, images=images, labels=labels, indices=self.indices[indices])
 
     def with_channels(self, channels: int) -> Stream:
-        """The same images decoded to 1 or 3 channels; before any step."""
+        """Return the images decoded to 1 or 3 channels; only before any step."""
         if channels == self.form.channels:
             return self
         images = self.images.new_empty(len(self), channels, *self.shape[1:])
         return replace(self, images=images, form=replace(self.form, channels=channels))
 
     def then(self, step: Step) -> Stream:
-        """The images after ``step``, which keeps their shape; they are numbered by their place in the source."""
+        """Return the images after ``step``, which keeps their shape; image numbers are indices in the source."""
         return replace(self, steps=(*self.steps, step))
 
     def put_on_canvas(self, side: int | None) -> Stream:
-        """The same images in the middle of a square canvas of ``side`` pixels; as they are when None."""
+        """Return the images in the centre of a square canvas of ``side`` pixels; unchanged when None."""
         if side is None:
             return self
         step = Canvas(side, round(255 * self.background))
         return replace(self.then(step), images=step(self.images, self.indices))
 
     def on_canvas(self, side: int | None) -> Tensor:
-        """Refused: these pixels are not in memory. `put_on_canvas` gives a stream.
+        """Raise InputError, because the pixels are not in memory; `put_on_canvas` returns a stream.
 
         Raises:
             InputError: always.
@@ -134,37 +134,37 @@ class Stream(Images):
         )
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor, list[Fault]]]:
-        """Pixels ``(b, C, H, W)``, the places ``(b,)`` of these images in the stream, and those that failed.
+        """Yield pixels ``(b, C, H, W)``, the positions ``(b,)`` of these images in the stream, and the failed images.
 
-        In order, a few MiB at a time.
+        Chunks are in order and have a few MiB each.
         """
         yield from self.parts(Decoder(self), math.prod(self.shape))
 
     def parts(self, decoder: TorchDataset[Any], size: int) -> Iterator[Any]:
-        """The outputs of ``decoder`` for all images, in order; images take ``size`` bytes each."""
+        """Yield the outputs of ``decoder`` for all images, in order; an image has ``size`` bytes."""
         places = torch.arange(len(self)).split(max(1, CHUNK // max(1, size))) if len(self) else ()
         workers = min(self._workers(), len(places))
-        # To the loader, chunks of places are a sampler of single items. It draws the workers' seeds from its own
-        # generator, so that the global one is not touched.
+        # The loader treats chunks of positions as single items. It draws the workers' seeds from its own generator, so
+        # that the global one does not change.
         yield from DataLoader(
             decoder, sampler=places, batch_size=None, num_workers=workers, generator=torch.Generator()
         )
 
     def pixels(self) -> Iterator[Tensor]:
-        """All images in order, ``(b, C, H, W)`` uint8, a few MiB at a time.
+        """Yield all images in order, ``(b, C, H, W)`` uint8, a few MiB at a time.
 
         Raises:
-            InputError: an image that cannot be used, named.
+            InputError: an image cannot be used; the message names it.
         """
         for part, _, faults in self.chunks():
             skip_or_raise(faults, None)
             yield part
 
     def load(self, skipped: dict[str, str] | None = None) -> Images:
-        """All images decoded at once; broken ones are left out and put into ``skipped`` where it is given.
+        """Decode all images; broken ones are omitted and added to ``skipped`` if it is given.
 
         Raises:
-            InputError: an image that is broken, with none to be skipped, or of another size.
+            InputError: an image is broken and ``skipped`` is None, or an image has another size.
         """
         pixels = torch.empty(self.images.shape, dtype=torch.uint8)
         kept = [torch.empty(0, dtype=torch.int64)]
@@ -179,7 +179,7 @@ class Stream(Images):
         return Images(pixels[: len(found)], labels, self.background)
 
     def readable(self, skipped: dict[str, str]) -> Stream:
-        """The stream without the images that cannot be decoded, which are put into ``skipped``; decodes all once."""
+        """Return the stream without the images that cannot be decoded, which are added to ``skipped``; decodes all."""
         kept = [torch.empty(0, dtype=torch.int64)]
         for _, places, faults in self.chunks():
             skip_or_raise(faults, skipped)
@@ -194,14 +194,14 @@ class Stream(Images):
 
 
 class Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
-    """The part of a stream that a worker needs: places to pixels."""
+    """The part of a stream that a worker needs: it maps positions to pixels."""
 
     def __init__(self, stream: Stream) -> None:
         self.source, self.form, self.steps = stream.source, stream.form, stream.steps
         self.indices = stream.indices
 
     def decoded(self, numbers: Tensor) -> tuple[list[np.ndarray], list[int], list[Fault]]:
-        """Images by their numbers in the source, which of ``numbers`` these are, and the faults of the others."""
+        """Return the images with these numbers in the source, their positions in ``numbers``, and the other faults."""
         found, kept, faults = [], [], []
         for k, index in enumerate(numbers.tolist()):
             image = decode(partial(self.source.open, index), self.form)
@@ -223,7 +223,7 @@ class Decoder(TorchDataset[tuple[Tensor, Tensor, list[Fault]]]):
 
 
 def skip_or_raise(faults: list[Fault], skipped: dict[str, str] | None) -> None:
-    """Put broken images into ``skipped``; InputError of the first where there is none, or where it is not broken."""
+    """Add broken images to ``skipped``; raise InputError if it is None, or for a fault of another kind."""
     for fault in faults:
         if not fault.corrupt or skipped is None:
             raise broken(fault)
@@ -231,16 +231,16 @@ def skip_or_raise(faults: list[Fault], skipped: dict[str, str] | None) -> None:
 
 
 def broken(fault: Fault) -> InputError:
-    """The error that names an image that cannot be used."""
+    """Return the error for an image that cannot be used, with its name."""
     remedy = "; mend or remove it, or skip it and its like with skip_corrupt" if fault.corrupt else ""
     return InputError(f"{fault.name}: {fault.reason}{remedy}")
 
 
 def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream:
-    """A stream of all images of ``source``, at least one, in its order; ``labels`` are ``(N,)`` int64 or None.
+    """Return a stream of all images of ``source``, at least one, in order; ``labels`` are ``(N,)`` int64 or None.
 
     Raises:
-        InputError: a broken image among the few looked at; none that can be read.
+        InputError: one of the few inspected images is broken, or no image can be read.
     """
     seen = _look(source, reading)
     like, first = next(iter(seen.items()))
@@ -257,14 +257,14 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
 
 
 class _Look(NamedTuple):
-    """Size and color of an image; the pixels are not kept, as 32 photographs may take a gigabyte."""
+    """Size and color of an inspected image, without its pixels, as 32 photographs may take a gigabyte."""
 
     size: tuple[int, int]
     grey: bool
 
 
 def _look(source: Source, reading: Reading) -> dict[str, _Look]:
-    """A few images by name, evenly spread; where these are broken and may be, the first that is not."""
+    """Inspect a few evenly spaced images, by name; if all are broken and may be skipped, the first readable image."""
     spread = sorted({round(k * (len(source) - 1) / (PROBES - 1)) for k in range(PROBES)})
     seen: dict[str, _Look] = {}
     rest = (index for index in range(len(source)) if index not in spread)

@@ -1,4 +1,4 @@
-"""Classification datasets of torchvision: by short name, or by class name in any case."""
+"""Classification datasets of torchvision, by short name or by class name in any case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _named(train: str = "train", test: str = "test", validation: str | None = No
     return {split: {"split": name} for split, name in parts.items() if name is not None}
 
 
-# Per dataset: the class, and the keywords that open each of its splits.
+# Per dataset: the class, and the keyword arguments of each split.
 TORCHVISION: dict[str, tuple[str, dict[str, Keywords]]] = {
     "mnist": ("MNIST", BY_FLAG),
     "fashion-mnist": ("FashionMNIST", BY_FLAG),
@@ -62,7 +62,7 @@ DEFAULT_ROOT = "~/.cache/augkit"
 
 
 def canonical(name: str) -> str | None:
-    """The key of `TORCHVISION` for ``name``; case, hyphens and underscores do not matter.
+    """Return the key of `TORCHVISION` for ``name``, ignoring case, hyphens and underscores.
 
     >>> canonical("FashionMNIST"), canonical("SVHN"), canonical("cifar-10"), canonical("no")
     ('fashion-mnist', 'svhn', 'cifar10', None)
@@ -75,7 +75,7 @@ def _plain(name: str) -> str:
 
 
 class Items(Source):
-    """A map-style dataset that gives ``(image, label)``."""
+    """The images of a map-style dataset of ``(image, label)``."""
 
     def __init__(self, dataset: Any, title: str) -> None:
         self.dataset, self.title = dataset, title
@@ -88,15 +88,15 @@ class Items(Source):
         return f"{self.title} image {index}"
 
     def open(self, index: int) -> Image.Image:
-        """The image as the dataset gives it."""
+        """The image, as the dataset returns it."""
         return picture_of(self.dataset[index][0])
 
 
 def find_torchvision(key: str, root: str | Path | None, reading: Reading) -> Found:
-    """A dataset of `TORCHVISION` from ``root`` in torchvision's layout; downloaded there when missing.
+    """Load a dataset of `TORCHVISION` from ``root`` in torchvision's layout; download it there when missing.
 
     Raises:
-        InputError: it is not there and cannot be downloaded.
+        InputError: the dataset is missing and cannot be downloaded.
     """
     kind, keywords = TORCHVISION[key]
     folder = Path(root or DEFAULT_ROOT).expanduser()
@@ -129,16 +129,16 @@ def _open(key: str, kind: str, root: Path, keywords: Keywords) -> Any:
 
 
 def read_items(dataset: Any, title: str, reading: Reading) -> Images:
-    """The images of a map-style dataset that gives ``(image, label)``: of its array where it has one, else a stream."""
+    """Return the images of a map-style dataset of ``(image, label)``, from its array if any, else as a stream."""
     labels = labels_of(dataset)
     pixels = None if reading.image_size is not None else _array(dataset)
     return stream_of(Items(dataset, title), labels, reading) if pixels is None else Images(pixels, labels)
 
 
 def labels_of(dataset: Any) -> Tensor:
-    """Labels ``(N,)`` int64 of a map-style dataset that gives ``(image, label)``.
+    """Return the labels ``(N,)`` int64 of a map-style dataset of ``(image, label)``.
 
-    From the list that it keeps under one of the usual names; else from its items, every image of which it opens.
+    They come from an attribute with one of the usual names, else from the items, which opens every image.
     """
     for attribute in ("targets", "labels", "_labels", "y", "_samples", "samples"):
         found = getattr(dataset, attribute, None)
@@ -152,7 +152,7 @@ def labels_of(dataset: Any) -> Tensor:
 
 
 def _array(dataset: Any) -> Tensor | None:
-    """Its images as ``(N, C, H, W)``, where it holds them in an array that agrees with its items."""
+    """Return the images as ``(N, C, H, W)`` if the dataset holds them in an array that agrees with its items."""
     data = getattr(dataset, "data", None)
     if not isinstance(data, np.ndarray | Tensor) or len(data) != len(dataset):
         return None

@@ -1,4 +1,4 @@
-"""The images of a stream whole, each of its own size, where a crop is to be drawn from all of an image."""
+"""Whole images of a stream, each of its own size, for crops from the full image."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from augkit.data.decode import Fault, header_size, reduced_size
 from augkit.data.images import Step
 from augkit.data.stream import Decoder, Stream, skip_or_raise
 
-PROBES = 32  # images whose size is looked at, evenly spread, to learn what all of them take
+PROBES = 32  # evenly spaced images from which the memory of all is estimated
 
 
 @dataclass(frozen=True)
 class WholeImages:
-    """Images ``(C, H, W)`` uint8 of sizes of their own.
+    """Images ``(C, H, W)`` uint8 of different sizes.
 
     Attributes:
-        stream: where they come from; decodes them whole.
-        size: bytes of one, by the mean of a few.
-        held: all of them, where they fit in memory.
+        stream: the source, which decodes whole images.
+        size: estimated bytes per image, the mean of a few.
+        held: all images if they fit in memory, else None.
     """
 
     stream: Stream
@@ -35,10 +35,10 @@ class WholeImages:
         return len(self.stream)
 
     def batches(self, places: Sequence[Tensor], step: Step | None = None) -> Iterator[list[Tensor]]:
-        """The images at each of ``places``, after ``step``, which is given one image and its number at a time.
+        """Yield the images at each of ``places``, after ``step``, which gets one image and its number at a time.
 
         Raises:
-            InputError: an image that cannot be used, named.
+            InputError: an image cannot be used; the message names it.
         """
         if self.held is not None and step is None:
             yield from ([self.held[k] for k in chosen.tolist()] for chosen in places)
@@ -50,7 +50,7 @@ class WholeImages:
 
 
 def whole_images(stream: Stream, shorter: int, memory: int) -> WholeImages:
-    """All images of ``stream`` whole, the shorter side at most ``shorter``; held where ``memory`` bytes suffice."""
+    """Return whole images of ``stream`` with a shorter side of at most ``shorter``, in ``memory`` bytes if they fit."""
     whole = replace(stream, form=replace(stream.form, whole=shorter))
     size = _size(whole, shorter)
     held = list(_images(whole, size)) if size * len(whole) <= memory else None
@@ -58,7 +58,7 @@ def whole_images(stream: Stream, shorter: int, memory: int) -> WholeImages:
 
 
 class _WholeDecoder(Decoder):
-    """Places to images of sizes of their own."""
+    """Maps positions to images of different sizes."""
 
     def __getitem__(self, places: Tensor) -> tuple[list[Tensor], Tensor, list[Fault]]:  # type: ignore[override]
         numbers = self.indices[places]
@@ -76,7 +76,7 @@ def _images(stream: Stream, size: int) -> Iterator[Tensor]:
 
 
 def _size(stream: Stream, shorter: int) -> int:
-    """Bytes of an image, by the headers of a few."""
+    """Return the estimated bytes of an image, from the headers of a few."""
     looked_at = stream.indices[torch.linspace(0, len(stream) - 1, min(PROBES, len(stream))).long()].tolist()
     sizes = [header_size(partial(stream.source.open, index), stream.form.max_megapixels) for index in looked_at]
     areas = [math.prod(reduced_size(size, shorter)) for size in sizes if size is not None]

@@ -188,7 +188,7 @@ class Accumulator:
         return self.merged("log_probabilities") if "log_probabilities" in self._columns else None
 
     def curves(self) -> dict[str, dict[float, dict[str, Tensor]]]:
-        """Per curve and point: ``js``, ``changed`` and, with labels, ``correct``; ``(N, 1)`` each, against the unshifted."""
+        """Per curve and point ``js``, ``changed`` and, with labels, ``correct``: ``(N, 1)``, against the unshifted."""
         top1, measures = self.merged("top1"), self.merged("measures")
         names = self.layout.measures
         out: dict[str, dict[float, dict[str, Tensor]]] = {}

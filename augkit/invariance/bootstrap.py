@@ -27,7 +27,7 @@ from augkit.invariance.metrics import METRICS, Means
 
 REPLICATES = 1000
 LEVEL = 0.95
-NOISE = 1e-6  # bits below which answers say nothing: entropies are kept in float32
+NOISE = 1e-6  # bits below which a number is noise, as entropies are kept in float32
 MOST_FREEDOM = (
     2  # times S - 1: of the part from seeds a few seeds often see nothing, so more would be believed too much
 )
@@ -69,7 +69,8 @@ class Replicates:
     Attributes:
         value: the statistic itself.
         images: replicates ``(R,)`` that resample images and keep the seeds.
-        both: replicates ``(R,)`` that resample images and seeds; None for a single seed.
+        both: replicates ``(R,)`` that resample images and seeds.
+        seeds: number of training seeds.
     """
 
     value: float
@@ -128,7 +129,7 @@ class PerSeed:
 
 
 def combine_seeds(function: Callable[..., np.ndarray], *parts: PerSeed) -> PerSeed:
-    """Apply ``function`` to several statistics seed by seed: the mean over seeds is then a mean of ratios, for instance.
+    """Apply ``function`` to several statistics seed by seed, so that a mean of ratios is not a ratio of means.
 
     Args:
         function: maps arrays ``(...)``, one of each part, to an array of the same shape.
@@ -220,9 +221,9 @@ def mean_estimates(columns: Tensor, *, low: float = 0.0, high: float = math.inf,
 
 
 def means_with_replicates(values: Tensor, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means over images of ``values`` ``(N, F)`` and their bootstrap replicates: float64 ``(F,)``, ``(R, F)``.
+    """Return the means over images of ``values`` ``(N, F)`` and their bootstrap replicates: ``(F,)`` and ``(R, F)``.
 
-    Calls with the same seed and the same number of images use the same resamples.
+    Both are float64. Calls with the same seed and the same number of images use the same resamples.
     """
     values = values.double().cpu()
     return values.mean(0).numpy(), resampled_means(values, seed).numpy()

@@ -12,11 +12,11 @@ class Flip:
     """An image to which a network gave two answers.
 
     Attributes:
-        image: its number.
-        label: its class; None where it is not known.
-        views: the two displacements (x, y, factor).
-        answers, probabilities: of the network to both views, in their order.
-        axis: of the displacements, ``shift`` or ``scale``.
+        image: number of the image.
+        label: class of the image; None where it is not known.
+        views: the two displacements (x, y, factor), x and y in pixels.
+        answers, probabilities: the answer of the network to each view, and its probability.
+        axis: axis of the displacements, ``shift`` or ``scale``.
     """
 
     image: int
@@ -28,7 +28,7 @@ class Flip:
 
     @property
     def rank(self) -> tuple[float, int]:
-        """Sorts the most confident disagreement first: by the less sure of the two answers."""
+        """Sort key that puts the most confident disagreement first, by the less probable of the two answers."""
         return -min(self.probabilities), self.image
 
     @property

@@ -1,4 +1,4 @@
-"""The gallery of flips: an image as the network saw it twice, what it said, and how sure it was; worst first."""
+"""The gallery of flips: two views of each image with the two answers and their probabilities, worst first."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SMALLEST = 112  # pixels of the screen; smaller pictures are enlarged by whole f
 
 @dataclass(frozen=True)
 class FlipPicture:
-    """One flip: two pictures and what belongs under them.
+    """One flip: two pictures with their captions.
 
     Attributes:
-        pictures: what the network saw, first and second view.
-        captions: where each view lies, and what the network said to it with which probability.
-        title: which image it is and, where it is known, what it shows.
+        pictures: the first and the second view, as the network received them.
+        captions: per view its displacement, and the answer with its probability.
+        title: number of the image and, where it is known, its class.
     """
 
     pictures: tuple[Image.Image, Image.Image]
@@ -33,13 +33,16 @@ class FlipPicture:
 def flip_pictures(
     flips: Sequence[Flip], images: Tensor, protocol: Protocol, classes: Sequence[str] | None
 ) -> list[FlipPicture]:
-    """Draw flips.
+    """Draw both views of each flip.
 
     Args:
-        flips: of a report.
-        images: the images that they name, in that order: ``(len(flips), C, H, W)``, uint8 or in [0, 1].
-        protocol: moved the images when they were measured.
-        classes: names of the network's classes, numbers where None.
+        flips: flips of a report.
+        images: the images of the flips, in the same order: ``(len(flips), C, H, W)``, uint8 or in [0, 1].
+        protocol: protocol of the measurement.
+        classes: names of the network's classes; their numbers when None.
+
+    Returns:
+        One `FlipPicture` per flip, in the same order.
     """
     out = []
     for flip, image in zip(flips, images, strict=True):

@@ -1,9 +1,9 @@
-"""Mutual information of shift, image and answer in bits; JS at another confidence.
+"""Mutual information of shift, image and answer in bits, and JS at a given confidence.
 
 With class probabilities ``P[n, s, k]`` of image n under shift s, the mutual information between (image, shift) and
-answer splits into two parts: what the answer says about the image, and what it says about the shift once the image is
-known. *Shift information* is the share of the second part. A constant factor on the logits (a temperature) changes
-both parts alike, so that a network that is merely less sure of its answers is not taken for an invariant one.
+answer is a sum of two parts: the information about the image, and the information about the shift given the image.
+*Shift information* is the share of the second part. A constant factor on the logits (a temperature) changes both parts
+alike, so a network that is merely less confident does not appear invariant.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 # Factors on the logits at which JS is also taken, a third of an octave apart; the middle one is 1.
 FACTORS = tuple(2.0 ** (k / 3) for k in range(-12, 13))
 UNCHANGED = FACTORS.index(1.0)
-SMALLEST = 1e-12  # bits; below it a number is 0 to all that rounding lets see
+SMALLEST = 1e-12  # bits; a smaller number cannot be distinguished from 0 because of rounding
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Shannon entropy in bits of distributions ``(..., K)``, ``(...)``.
+    """Return the Shannon entropy in bits, ``(...)``, of distributions ``(..., K)``.
 
     >>> entropy(torch.tensor([0.5, 0.25, 0.25])).item()
     1.5
@@ -27,18 +27,19 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def shift_information(p: Tensor) -> Tensor:
-    """Share of what answers say that is about the shift and not about the image, a scalar in [0, 1].
+    """Return the share of the information in answers that is about the shift and not about the image.
 
-    ``E_n[H(mean_s P) - mean_s H(P)] / (H(mean_ns P) - mean_ns H(P))``, the mutual information of shift and answer
-    given the image over that of (image, shift) and answer. 0 for a network that is invariant, 1 for one whose answers
-    depend on the shift alone. With S views drawn at random the numerator is too small by about one part in S, the
-    denominator is not; a ratio of two networks on the same views is free of that.
+    It is ``E_n[H(mean_s P) - mean_s H(P)] / (H(mean_ns P) - mean_ns H(P))``, the mutual information of shift and answer
+    given the image, divided by that of (image, shift) and answer. With S views drawn at random the numerator is too
+    small by about one part in S, and the denominator is not; this bias cancels in a ratio of two networks on the same
+    views.
 
     Args:
         p: probabilities ``(N, S, K)`` of N images under S shifts; float64 where they are nearly one-hot.
 
     Returns:
-        NaN where the answers say nothing, as those of a constant network.
+        A scalar in [0, 1]: 0 for an invariant network, 1 where answers depend on the shift only, NaN where they carry
+        no information, as the answers of a constant network.
 
     >>> same = torch.tensor([[[0.9, 0.1], [0.9, 0.1]], [[0.2, 0.8], [0.2, 0.8]]], dtype=torch.float64)
     >>> round(shift_information(same).item(), 9)
@@ -50,39 +51,41 @@ def shift_information(p: Tensor) -> Tensor:
 
 
 def shift_bits(p: Tensor) -> Tensor:
-    """Bits that answers ``(..., S, K)`` say about the shift of their image, ``H(mean_s P) - mean_s H(P)``, ``(...)``.
+    """Return the information in bits that answers ``(..., S, K)`` carry about the shift of their image, ``(...)``.
 
-    Of two shifts it is their Jensen-Shannon divergence.
+    It is ``H(mean_s P) - mean_s H(P)``; for two shifts that is their Jensen-Shannon divergence.
     """
     return (entropy(p.mean(-2)) - entropy(p).mean(-1)).clamp_min(0)
 
 
 def information(means: dict[str, Tensor]) -> Tensor:
-    """Bits that answers say about image and shift together, from means over images and shifts.
+    """Return the information in bits that answers carry about image and shift together, ``(...)``.
 
-    ``answer_mean`` ``(..., K)`` is the mean of the probabilities, ``answer_bits`` ``(..., 1)`` that of their entropies.
+    Args:
+        means: means over images and shifts: ``answer_mean`` ``(..., K)`` of the probabilities, and ``answer_bits``
+            ``(..., 1)`` of their entropies.
     """
     return (entropy(means["answer_mean"]) - means["answer_bits"][..., 0]).clamp_min(0)
 
 
 def share_of_shift(means: dict[str, Tensor]) -> Tensor:
-    """`shift_information` from means over images: those of `information`, and ``shift_bits`` ``(..., 1)``."""
+    """Return `shift_information` from means over images: those of `information`, and ``shift_bits`` ``(..., 1)``."""
     whole = information(means)
     share = means["shift_bits"][..., 0] / whole.clamp_min(SMALLEST)
     return torch.where(whole > SMALLEST, share.clamp(0, 1), torch.full_like(share, torch.nan))
 
 
 def matched_js(js: Tensor, bits: Tensor, target: Tensor) -> Tensor:
-    """JS of a network whose logits are scaled until its answers have the wanted mean entropy.
+    """Return the JS of a network whose logits are scaled until its answers have a given mean entropy.
 
     Args:
         js: ``(..., F)``, mean JS with the logits times each of `FACTORS`.
-        bits: ``(..., F)``, mean entropy of the answers to unshifted images at each factor, which falls along them.
-        target: ``(...)``, the mean entropy that is wanted.
+        bits: ``(..., F)``, mean entropy of the answers to unshifted images at each factor; it falls as factors grow.
+        target: ``(...)``, the given mean entropy.
 
     Returns:
-        ``(...)``, between the factors by interpolation: the logarithm of the factor linear in the entropy, the
-        logarithm of JS linear in that of the factor. NaN where no factor within a sixteenth and 16 gives that entropy.
+        ``(...)``, interpolated between the factors: the logarithm of the factor is linear in the entropy, and the
+        logarithm of JS is linear in that of the factor. NaN where no factor in [1/16, 16] gives that entropy.
     """
     inside = (target <= bits[..., 0]) & (target >= bits[..., -1])
     upper = (bits >= target[..., None]).sum(-1).clamp(1, len(FACTORS) - 1)

@@ -1,7 +1,7 @@
-"""Learned and architectural invariance: how much variability augmentation, or architecture, removed.
+"""Learned and architectural invariance: the share of variability that augmentation, or architecture, removed.
 
-``L = 1 - V(treated) / V(control)``: 1 is perfect, 0 nothing, negative is harm. V is a variability under shift, by
-default `shift_information`, which a change of confidence hardly moves. The interval is computed on the mean over
+``L = 1 - V(treated) / V(control)``: 1 is perfect, 0 is no gain, negative is harm. V is a variability under shift, by
+default `shift_information`, which hardly depends on confidence. The interval is computed on the mean over
 training seeds of ``log(V_treated / V_control)``, paired by seed and by image. *Transfer* is L on atypical images minus
 L on typical ones: a difference, because ratios explode near 0.
 
@@ -33,43 +33,45 @@ from augkit.invariance.metrics import METRICS, names_of
 from augkit.invariance.report import InvarianceReport
 
 DEFAULT = "shift_information"
-MATCHED = "entropy_matched_js"  # a number of two networks, which no report has by itself
+MATCHED = "entropy_matched_js"  # needs two networks, so a single report does not have it
 AGREEING = (DEFAULT, MATCHED, "top1_change")  # must have one sign for a verdict
 VARIABILITIES = names_of(lambda row: row.variability)
-# By how much rounding moves logits of the size that networks give; float32 when a report names no precision.
+# Typical change of logits by rounding; float32 when a report has no precision.
 LOGIT_ROUNDING = {"float32": 1e-5, "fp16": 1e-2, "bf16": 1e-1}
 FLOOR = 1e-12
-LEAST_SAID = 0.1  # of the bits that a network says about typical images; with less it says nothing about others
+LEAST_SAID = 0.1  # of the information in answers to typical images; answers to others that carry less are not compared
 
 Reports = InvarianceReport | Sequence[InvarianceReport]
 
 
 def learned_invariance(treated: Reports, control: Reports, *, metric: str = DEFAULT, seed: int = 0) -> Estimate:
-    """Share of the control's variability that the treatment removed, with its 95 % interval.
+    """Return the share of the control's variability that the treatment removed, with its 95 % interval.
 
     Args:
         treated, control: one report, or one per training seed in the same order; all on the same images under
             the same protocol.
         metric: one of `VARIABILITIES`, which the reports hold. With ``entropy_matched_js`` the logits of each treated
-            network are first scaled until its answers to unshifted images are as sure as its control's.
-        seed: of the bootstrap.
+            network are first scaled until its answers to unshifted images are as confident as those of its control.
+        seed: seed of the bootstrap.
 
     Returns:
-        The estimate; undefined (NaN) where the control's variability is below its own noise (less than two
-        standard errors over images, or of the order of float rounding), where the answers say nothing, or where no
-        scaling makes the confidences equal.
+        The estimate. It is undefined (NaN) where the control's variability is below its own noise (less than two
+        standard errors over images, or of the order of float rounding), where the answers carry no information, or
+        where no scaling makes the confidences equal.
 
     Raises:
-        InputError: the reports do not belong together.
+        InputError: the metric is not one of `VARIABILITIES`, or the reports are not on the same images under the same
+            protocol, in equal numbers.
     """
     ratios = log_ratios(treated, control, metric=metric, seed=seed)
     return UNDEFINED if ratios is None else as_share(ratios.over_seeds())
 
 
 def architectural_invariance(model: Reports, reference: Reports, *, metric: str = DEFAULT, seed: int = 0) -> Estimate:
-    """Share of the reference architecture's variability that another one removed, both trained without augmentation.
+    """Return the share of a reference architecture's variability that another architecture removed.
 
-    Arguments, result and errors as in `learned_invariance`, with the reference as the control.
+    Both are trained without augmentation. Arguments, result and errors are those of `learned_invariance`, with the
+    reference as the control.
     """
     return learned_invariance(model, reference, metric=metric, seed=seed)
 
@@ -77,10 +79,18 @@ def architectural_invariance(model: Reports, reference: Reports, *, metric: str 
 def transfer(
     typical: tuple[Reports, Reports], atypical: tuple[Reports, Reports], *, metric: str = DEFAULT, seed: int = 0
 ) -> Estimate:
-    """Learned invariance on atypical images minus that on typical ones; each pair is (treated, control).
+    """Return learned invariance on atypical images minus that on typical images.
 
-    Paired by seed, and by image where both sets hold versions of the same images in the same order. Undefined where
-    `unsaid` finds that the networks say nothing about the atypical images.
+    Args:
+        atypical, typical: pairs (treated, control) of reports on each set of images. The difference is paired by seed,
+            and by image where both sets hold versions of the same images in the same order.
+        metric, seed: as in `learned_invariance`.
+
+    Returns:
+        The difference; undefined where `unsaid` gives a reason.
+
+    Raises:
+        InputError: as in `learned_invariance`, or the two sets have different numbers of seeds.
     """
     there, here = (log_ratios(*pair, metric=metric, seed=seed) for pair in (atypical, typical))
     if there is None or here is None or any(unsaid(a, t) for a, t in zip(atypical, typical, strict=True)):
@@ -91,16 +101,16 @@ def transfer(
 
 
 def unsaid(atypical: Reports, typical: Reports) -> str:
-    """Why networks say too little about atypical images for a variability to mean anything; empty where they do not.
+    """Return why answers to atypical images carry too little information to be compared; empty where they carry enough.
 
-    Too little is less than a tenth of the bits (`METRICS["information"]`) that they say about typical ones, the mean
-    over training seeds. Reports without probabilities say nothing of it.
+    Too little is less than a tenth of the bits (`METRICS["information"]`) in the answers to typical images, as means
+    over training seeds. The result is also empty for reports without probabilities.
     """
     return too_little(*([report.statistics for report in _several(reports)] for reports in (atypical, typical)))
 
 
 def too_little(atypical: Sequence[Run], typical: Sequence[Run]) -> str:
-    """Why networks say too little about atypical images, from statistics per image, as in `unsaid`."""
+    """Do as `unsaid`, from per-image statistics of one run per training seed."""
     row = METRICS["information"]
     if any(need not in run for group in (atypical, typical) for run in group for need in row.needs):
         return ""
@@ -129,34 +139,35 @@ class InvarianceComparison:
     dissent: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The comparison as plain values for JSON."""
         by = {name: estimate.to_dict() for name, estimate in self.by.items()}
         return {"verdict": self.verdict, "by": by, "dissent": list(self.dissent)}
 
 
 def compare_invariance(treated: Reports, control: Reports, *, seed: int = 0) -> InvarianceComparison:
-    """Whether networks are more invariant than their controls; arguments and errors as in `learned_invariance`.
+    """Decide whether networks are more invariant than their controls; arguments and errors as in `learned_invariance`.
 
-    ``more`` and ``less`` where the interval of learned invariance by shift information says so and the values by
-    entropy-matched JS and by top-1 change have the same sign: shift information alone errs on networks that nearly
-    collapsed, JS alone on networks that are less sure. ``disputed`` where one of the two has the other sign, or none.
+    The verdict is ``more`` or ``less`` where the interval of learned invariance by shift information excludes 0 and
+    the values by entropy-matched JS and by top-1 change have the same sign. Shift information alone misjudges networks
+    that nearly collapsed, JS alone misjudges less confident networks. The verdict is ``disputed`` where one of the two
+    has the other sign, or is undefined.
     """
     by = {metric: learned_invariance(treated, control, metric=metric, seed=seed) for metric in AGREEING}
     return judge(by)
 
 
 def judge(by: dict[str, Estimate]) -> InvarianceComparison:
-    """The verdict from learned invariance by each variability of `AGREEING`."""
+    """Return the verdict, given learned invariance by each variability of `AGREEING`."""
     word = {"positive": "more", "negative": "less"}.get(verdict(by[DEFAULT]), verdict(by[DEFAULT]))
     if word not in ("more", "less"):
         return InvarianceComparison(word, by)
-    # NaN has no sign, so that what is undefined does not agree.
+    # NaN has no sign, so an undefined value does not agree.
     dissent = tuple(m for m in AGREEING if not by[m].value * by[DEFAULT].value > 0)
     return InvarianceComparison("disputed" if dissent else word, by, dissent)
 
 
 def verdict(estimate: Estimate) -> str:
-    """``positive``, ``negative`` or ``undetermined``, by where the interval lies; ``undefined`` stays so."""
+    """Return ``positive``, ``negative`` or ``undetermined`` from the interval; ``undefined`` for an undefined value."""
     if not estimate.defined:
         return "undefined"
     if estimate.low > 0:
@@ -165,15 +176,15 @@ def verdict(estimate: Estimate) -> str:
 
 
 def rounding(metric: str, precision: str) -> float:
-    """The largest variability that rounding alone gives an invariant network; its variability says nothing below that.
+    """Return the largest variability that rounding alone gives an invariant network; smaller values are noise.
 
-    What counts answers has no such floor: an answer that rounding changes is a changed answer.
+    Metrics that count answers have no such floor: an answer that rounding changes is a changed answer.
     """
     return METRICS[metric].floor(LOGIT_ROUNDING[precision])
 
 
 def as_share(log_ratio: Replicates) -> Estimate:
-    """``1 - V / V0`` with its interval, from ``log(V / V0)``."""
+    """Return ``1 - V / V0`` with its interval, from ``log(V / V0)``."""
     interval = log_ratio.estimate()
     if not interval.defined:
         return UNDEFINED
@@ -181,7 +192,7 @@ def as_share(log_ratio: Replicates) -> Estimate:
 
 
 def log_ratios(treated: Reports, control: Reports, *, metric: str = DEFAULT, seed: int = 0) -> PerSeed | None:
-    """``log(V_treated / V_control)`` of every training seed; None where it is undefined, as in `learned_invariance`."""
+    """Return ``log(V_treated / V_control)`` per training seed; None where `learned_invariance` is undefined."""
     above, below = _several(treated), _several(control)
     if metric not in VARIABILITIES:
         raise InputError(f"metric: expected one of {', '.join(VARIABILITIES)}, got {metric!r}")
@@ -199,12 +210,12 @@ def log_ratios(treated: Reports, control: Reports, *, metric: str = DEFAULT, see
 
 
 def log_ratio(v: PerSeed, v0: PerSeed, *, quiet: float, half: float = 0.0) -> PerSeed | None:
-    """``log(V / V0)`` of every seed; None where either is not finite, or V0 is within its noise.
+    """Return ``log(V / V0)`` per seed; None where either is not finite, or V0 is within its noise.
 
     Args:
-        v, v0: of the treated networks and of their controls.
-        quiet: V0 less two standard errors must be above that, and V below it is taken to be that.
-        half: half of one answer where V counts answers. It is added on both sides, as a count can be 0 by luck
+        v, v0: variability of the treated networks and of their controls.
+        quiet: level of rounding. V0 minus two standard errors must exceed it, and a smaller V is raised to it.
+        half: half of one answer where V counts answers. It is added to both, as a count can be 0 by chance
             (Haldane 1956, The estimation and significance of the logarithm of a ratio of frequencies).
     """
     pooled = v0.over_seeds()
@@ -219,9 +230,12 @@ def log_ratio(v: PerSeed, v0: PerSeed, *, quiet: float, half: float = 0.0) -> Pe
 
 
 def half_an_answer(metric: str, run: Run, pairs: float = 1) -> float:
-    """Half of one changed answer as a share of all, for metrics that count; else 0.
+    """Return half of one changed answer as a share of all answers, for metrics that count; else 0.
 
-    ``pairs`` of an image where the run keeps no predictions to count them.
+    Args:
+        metric: name of the metric.
+        run: per-image statistics.
+        pairs: pairs per image, used where the run keeps no predictions.
     """
     row = METRICS[metric]
     if not row.counts:
@@ -232,11 +246,11 @@ def half_an_answer(metric: str, run: Run, pairs: float = 1) -> float:
 
 
 def entropy_matched(treated: Sequence[Run], control: Sequence[Run], *, seed: int = 0) -> tuple[PerSeed, PerSeed]:
-    """JS of both, with the logits of each treated network scaled to the confidence of its control.
+    """Return the JS of both, with the logits of each treated network scaled to the confidence of its control.
 
     Args:
-        treated, control: statistics per image of one run per training seed, in one order.
-        seed: of the bootstrap.
+        treated, control: per-image statistics of one run per training seed, in the same order.
+        seed: seed of the bootstrap.
     """
     needs = METRICS[MATCHED].needs
     values: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""Measure one network on images that stream by: forward passes, an accumulator, and a report at any time."""
+"""Measures one network on a stream of images: forward passes, an accumulator, and a report at any time."""
 
 from __future__ import annotations
 
@@ -46,31 +46,38 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     keep_probabilities: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> InvarianceReport:
-    """How much the output of a network varies when its input is shifted, or rescaled.
+    """Measure how much the output of a network varies when its input is shifted or rescaled.
 
-    Each image is seen without a displacement, under ``pairs`` pairs of shifts uniform in ``[-max_shift,
-    max_shift]`` along each axis, and once for each of ``lengths`` in a random direction; or as ``plan`` says.
-    Displacements are drawn per image from ``seed``, so the result does not depend on ``batch_size``. Nothing but
-    a few bytes per image is kept, so images may be more than fit in memory.
+    The network processes each image without a displacement, under ``pairs`` pairs of shifts uniform in ``[-max_shift,
+    max_shift]`` along each axis, and once for each of ``lengths`` in a random direction. A ``plan`` replaces these
+    views. Displacements are drawn per image from ``seed``, so the result does not depend on ``batch_size``. Only a few
+    bytes per image are kept, so the images need not fit in memory.
 
     Args:
-        model: gives logits ``(B, K)``; put in ``eval()`` for the measurement, then back.
+        model: gives logits ``(B, K)``; in ``eval()`` during the measurement, then restored.
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; or an iterable of batches, each a tensor or a pair of
             images and labels, such as a `DataLoader` that does not shuffle.
-        labels: ``(N,)`` class indices, for accuracy; left out when None. An iterable brings its own.
+        labels: ``(N,)`` class indices, for accuracy; None for unlabelled images, and for an iterable, whose batches
+            contain their labels.
         protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
         max_shift: pixels of the network's input.
-        lengths: lengths in pixels at which the response curve is taken.
-        plan: all that an image is seen under; replaces ``max_shift``, ``pairs`` and ``lengths``.
+        pairs: pairs of shifts per image.
+        lengths: lengths in pixels of the points of the response curve.
+        plan: the displacements of every image; replaces ``max_shift``, ``pairs`` and ``lengths``.
         mean, std: per channel, applied to the moved images before the network sees them.
-        batch_size: images at once; batches of an iterable are split, and never joined.
+        seed: seed of the displacements and of the bootstrap.
+        batch_size: images per forward pass; larger batches of an iterable are split, smaller ones are not joined.
         device, precision, compiled: see `augkit.invariance.network.Network`.
         keep_probabilities: keep the logarithms of the probabilities of all views (``report.log_probabilities``), two
             bytes for each image, view and class.
-        on_batch: called with ``(images done, images in all)``; the first twice where an iterable has no length.
+        on_batch: called with the number of finished images and the number of all images. For an iterable without a
+            length, both are the number of finished images.
+
+    Returns:
+        Every metric with its 95 % interval, the response curves, the worst flips and the settings.
 
     Raises:
-        InputError: shapes, names or numbers that do not fit; logits that are not ``(B, K)`` or not finite.
+        InputError: a shape, name or number does not fit, or the logits are not ``(B, K)`` or not finite.
 
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 3))
     >>> report = measure_invariance(net, torch.rand(4, 1, 8, 8), max_shift=1.0)
@@ -98,7 +105,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
 
 
 class _PendingBatch(NamedTuple):
-    """A batch that the device computes and that is not yet counted; ``start`` is the number of its first image."""
+    """A batch that was sent to the device and is not yet counted; ``start`` is the number of its first image."""
 
     start: int
     statistics: BatchStatistics
@@ -111,10 +118,10 @@ class Measurement:
     """A measurement in progress: `run` it over batches, save its `state` at any time, `report` at the end.
 
     Args:
-        network: what is measured.
-        plan: what every image is seen under.
-        options: the protocol; the size of the images is that of the first batch.
-        seed: of the displacements.
+        network: the network that is measured.
+        plan: the displacements of every image.
+        options: the protocol; the image size is that of the first batch.
+        seed: seed of the displacements and of the bootstrap.
         keep_probabilities: see `measure_invariance`.
     """
 
@@ -138,14 +145,14 @@ class Measurement:
 
     @property
     def views(self) -> int:
-        """Forward passes per image."""
+        """Number of forward passes per image."""
         return len(self.plan.layout.columns)
 
     def count_classes(self, image: Tensor) -> int:
-        """Run the network on one unshifted image ``(1, C, H, W)``: the number of its logits.
+        """Run the network on one unshifted image ``(1, C, H, W)`` and return the number of its logits.
 
         Raises:
-            InputError: what `run` would raise on its first batch, before any work.
+            InputError: as `run` on its first batch, but before any other work.
         """
         self._prepare(image, None)
         assert self._protocol is not None
@@ -161,15 +168,19 @@ class Measurement:
         on_batch: Callable[[int], None] | None = None,
         on_view: Callable[[int], None] | None = None,
     ) -> None:
-        """Measure batch after batch; those of a restored state are skipped, once they are known to be the same.
+        """Measure a stream of batches. Batches in a restored state are checked to be the same, then skipped.
 
-        A batch is counted when the next one has been started, so that a GPU need not wait. An interrupt leaves whole
+        A batch is counted after the next one has been sent, so that a GPU need not wait. An interrupt leaves only whole
         batches.
 
         Args:
             stream: images ``(B, C, H, W)`` with labels ``(B,)`` or None, see `batches`.
-            on_batch: called after each batch with the images done so far.
-            on_view: called after each forward pass with its number of images.
+            on_batch: called after each batch with the number of finished images.
+            on_view: called after each forward pass with the number of images in it.
+
+        Raises:
+            InputError: there are no images, they do not fit the network or the protocol, or they are not those of the
+                restored state.
         """
         waiting: list[_PendingBatch] = []
         sent = 0
@@ -199,14 +210,22 @@ class Measurement:
 
     @property
     def protocol(self) -> Protocol:
-        """How images are moved; known once the first batch has come."""
+        """The protocol for the size of the images.
+
+        Raises:
+            InputError: no batch has been measured yet.
+        """
         if self._protocol is None:
             raise InputError("measurement: its protocol is known once the first batch has come")
         return self._protocol
 
     @property
     def settings(self) -> MeasurementSettings:
-        """All that is needed to repeat it; known once the first batch has come."""
+        """Settings that reproduce the measurement.
+
+        Raises:
+            InputError: no batch has been measured yet.
+        """
         protocol, plan = self._protocol, self.plan
         if protocol is None:
             raise InputError("measurement: its settings are known once the first batch has come")
@@ -233,7 +252,7 @@ class Measurement:
         )
 
     def report(self) -> InvarianceReport:
-        """The report on the images so far."""
+        """Return the report on the images measured so far."""
         statistics, curves, settings = self.accumulator.statistics(), self.accumulator.curves(), self.settings
         identity = [(name, value) for name, value in settings.to_dict().items() if name not in ("compiled", "device")]
         return InvarianceReport(
@@ -249,14 +268,14 @@ class Measurement:
         )
 
     def state(self) -> dict[str, Any]:
-        """The measurement so far, whole batches only, for `restore`."""
+        """Return the state after the last whole batch, for `restore`."""
         return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.accumulator.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state` of the same measurement; the same batches give the same bits (on the CPU).
+        """Continue from a `state` of the same measurement. On the CPU the result is bitwise that of one run.
 
         Raises:
-            InputError: the state of another plan, protocol or seed.
+            InputError: the state has another network, plan, protocol, precision or seed.
         """
         if state.get("version") != STATE_VERSION or state.get("identity") != self._identity():
             raise InputError(
@@ -265,7 +284,7 @@ class Measurement:
         self.accumulator.restore(state["tally"])
 
     def _fetch(self, waiting: list[_PendingBatch], on_batch: Callable[[int], None] | None) -> None:
-        """Count the first batch that waits; an interrupt in between neither loses nor doubles it."""
+        """Count the first waiting batch; an interrupt here neither loses it nor counts it twice."""
         if waiting[0].start == self.accumulator.images:
             self.accumulator.add(*waiting[0][1:])
         waiting.pop(0)
@@ -287,7 +306,7 @@ class Measurement:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
     def _measure(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> BatchStatistics:
-        assert self._protocol is not None  # _prepare comes first
+        assert self._protocol is not None  # set by _prepare
         places = displacements.to(self.network.device, non_blocking=True)
         scene, columns = Scene(self._protocol, self._floating(images)), self.plan.layout.columns
 
@@ -318,13 +337,22 @@ class Measurement:
     def _check_seen(self, images: Tensor, start: int) -> None:
         stop = start + len(images)
         if stop > self.accumulator.images:
-            raise InputError("images: the batches end elsewhere than those measured before; use the same batch size")
+            raise InputError("images: the batches have other sizes than those measured before; use the same batch size")
         if not torch.equal(digest(images), self.accumulator.merged("digests")[start:stop]):
             raise InputError(f"images: those from {start} on are not the ones measured before; start anew")
 
 
 def batches(images: Images, labels: Tensor | None, batch_size: int) -> Iterator[Batch]:
-    """``images`` and ``labels`` in pieces of at most ``batch_size``."""
+    """Yield ``images`` and ``labels`` in batches of at most ``batch_size`` images.
+
+    Args:
+        images: ``(N, C, H, W)``, or an iterable of batches, each a tensor or a pair of images and labels.
+        labels: ``(N,)`` for a tensor of images, or None.
+        batch_size: the largest number of images in a batch.
+
+    Raises:
+        InputError: ``batch_size`` is below 1, or the labels do not fit the images.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     if isinstance(images, Tensor):

@@ -1,15 +1,15 @@
-"""Output metrics: pure functions of what a network answers under two displacements, or under many.
+"""Output metrics: pure functions of a network's answers under two displacements, or under many.
 
 Three layers, each testable without a network:
 
 - pairwise functions of probabilities ``p`` and ``q`` ``(..., K)`` under s and t, or of logits, which give ``(...)``;
 - functions of the top-1 answers under many displacements;
 - `ROWS`: every reported number as a function of means over images of per-image statistics, so that a bootstrap
-  over images needs means alone, also for kappa, which is not a plain mean.
+  over images needs only means, even for kappa, which is not a plain mean.
 
-A new metric is one function and one row. With a `Pairwise` function it is gathered by the accumulator, and everything
-else follows from the row: the report with its interval, the tables of `augkit.measure`, learned invariance, studies
-and `augkit.adapters.torchmetrics.PairMean`.
+A new metric is one function and one row. The accumulator gathers the statistics of a `Pairwise` function. The report
+with its interval, the tables of `augkit.measure`, learned invariance, studies and
+`augkit.adapters.torchmetrics.PairMean` are derived from the row.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ Means = dict[str, Tensor]
 
 
 def top1_change(p: Tensor, q: Tensor) -> Tensor:
-    """1 where the most probable class differs (Azulay & Weiss 2019), else 0."""
+    """Return 1 where the most probable class differs, else 0, ``(...)`` (Azulay & Weiss 2019)."""
     return (p.argmax(-1) != q.argmax(-1)).to(p.dtype)
 
 
 def mean_absolute_change(p: Tensor, q: Tensor) -> Tensor:
-    """``|p_k - q_k|`` for the class k that p favours; asymmetric by definition (Azulay & Weiss 2019)."""
+    """Return ``|p_k - q_k|``, ``(...)``, for the most probable class k of p; not symmetric (Azulay & Weiss 2019)."""
     top = p.argmax(-1, keepdim=True)
     return (p.gather(-1, top) - q.gather(-1, top)).abs().squeeze(-1)
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen-Shannon divergence in bits, in [0, 1] (Lin 1991).
+    """Return the Jensen-Shannon divergence in bits, ``(...)`` in [0, 1] (Lin 1991).
 
     >>> jensen_shannon(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item()
     1.0
@@ -48,13 +48,13 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     middle = (p + q) / 2
     # As two relative entropies: a difference of entropies would cancel where p and q are close.
     divergence = torch.special.xlogy(p, p / middle) + torch.special.xlogy(q, q / middle)
-    # p / middle is NaN where both are 0; such a class contributes nothing.
+    # p / middle is NaN where both are 0; such a class contributes 0.
     bits = torch.nan_to_num(divergence, nan=0.0).sum(-1) / (2 * torch.log(torch.tensor(2.0, dtype=p.dtype)))
     return bits.clamp(0, 1)
 
 
 def mean_logit_change(a: Tensor, b: Tensor) -> Tensor:
-    """Mean ``|a_k - b_k|`` over classes of logits ``(..., K)``: absolute, in the unit of the logits.
+    """Return the mean ``|a_k - b_k|``, ``(...)``, over the classes of logits ``(..., K)``, in their unit.
 
     >>> mean_logit_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0])).item()
     1.5
@@ -63,7 +63,7 @@ def mean_logit_change(a: Tensor, b: Tensor) -> Tensor:
 
 
 def largest_logit_change(a: Tensor, b: Tensor) -> Tensor:
-    """Largest ``|a_k - b_k|`` over classes of logits ``(..., K)``.
+    """Return the largest ``|a_k - b_k|``, ``(...)``, over the classes of logits ``(..., K)``, in their unit.
 
     >>> largest_logit_change(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0])).item()
     3.0
@@ -72,11 +72,11 @@ def largest_logit_change(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cosine_change(a: Tensor, b: Tensor) -> Tensor:
-    """1 minus the cosine of the angle between logits ``(..., K)`` less their means, in [0, 2].
+    """Return the cosine distance ``(...)`` in [0, 2] of logits ``(..., K)`` after subtracting their means.
 
-    The cosine distance of Zhang 2019 (there of internal features), here of the logits less their means over classes,
-    as softmax forgets those. A factor on the logits does not matter, so it says nothing of confidence. Logits that
-    are all alike have no direction: 0 between two of these, 1/2 to any other.
+    Zhang 2019 takes the cosine distance of internal features. Here the means of the logits over classes are subtracted
+    first, as softmax ignores them. The distance does not depend on a factor on the logits, hence not on confidence.
+    Equal logits have no direction: the distance between two such vectors is 0, and to any other vector 1/2.
 
     >>> round(cosine_change(torch.tensor([1.0, 0.0, -1.0]), torch.tensor([0.0, 2.0, -2.0])).item(), 6)
     0.5
@@ -86,12 +86,16 @@ def cosine_change(a: Tensor, b: Tensor) -> Tensor:
         centered = values - values.mean(-1, keepdim=True)
         return centered / torch.linalg.vector_norm(centered, dim=-1, keepdim=True).clamp_min(SMALLEST)
 
-    # Half a squared distance of unit vectors: 1 minus the product would cancel where they are close.
+    # Half a squared distance of unit vectors: 1 minus the product would cancel where the vectors are close.
     return (direction(a) - direction(b)).square().sum(-1) / 2
 
 
 def worst_case(unshifted: Tensor, moved: Tensor) -> Tensor:
-    """Whether an image's answer changes anywhere on a grid: ``(N,)`` and ``(N, G)`` answers to bool ``(N,)``.
+    """Return whether the answer to an image changes anywhere on a grid, bool ``(N,)``.
+
+    Args:
+        unshifted: answers ``(N,)`` to the unshifted images.
+        moved: answers ``(N, G)`` at the G places of the grid.
 
     >>> worst_case(torch.tensor([3, 3]), torch.tensor([[3, 3], [3, 1]])).tolist()
     [False, True]
@@ -100,7 +104,7 @@ def worst_case(unshifted: Tensor, moved: Tensor) -> Tensor:
 
 
 def jaggedness(answers: Tensor) -> Tensor:
-    """Changes of the top-1 answer along a path: answers ``(N, L + 1)`` to counts ``(N,)`` (Azulay & Weiss 2019).
+    """Count the changes ``(N,)`` of the top-1 answer ``(N, L + 1)`` along a path of L steps (Azulay & Weiss 2019).
 
     >>> jaggedness(torch.tensor([[1, 1, 2, 1, 1]])).tolist()
     [2]
@@ -109,16 +113,17 @@ def jaggedness(answers: Tensor) -> Tensor:
 
 
 def kappa(changed: Tensor, shares: Tensor) -> Tensor:
-    """Consistency corrected for chance, ``(C - C0) / (1 - C0)`` with ``C0 = sum_k shares_k ** 2``.
+    """Return consistency corrected for chance, ``(C - C0) / (1 - C0)`` with ``C0 = sum_k shares_k ** 2``, ``(...)``.
 
-    ``changed`` ``(...)`` is the mean top-1 change, ``shares`` ``(..., K)`` the share of predictions per class.
-    A constant classifier has C0 = 1 and scores 0.
+    Args:
+        changed: mean top-1 change ``(...)``; C is 1 minus that.
+        shares: share of predictions per class ``(..., K)``. A constant classifier has C0 = 1 and scores 0.
     """
     return kappa_of_chance(changed, (shares**2).sum(-1))
 
 
 def kappa_of_chance(changed: Tensor, chance: Tensor) -> Tensor:
-    """`kappa` where the chance agreement C0 ``(...)`` is at hand."""
+    """Return `kappa` from the mean top-1 change and the chance agreement C0, ``(...)`` each."""
     room = 1 - chance
     constant = room < 1e-12
     score = (1 - changed - chance) / torch.where(constant, torch.ones_like(room), room)
@@ -130,8 +135,8 @@ class Pairwise:
     """A statistic of two views of an image.
 
     Attributes:
-        function: of two tensors ``(..., K)``, one of each view, to ``(...)``.
-        of: what it takes, ``probabilities`` or ``logits``.
+        function: maps two tensors ``(..., K)``, one per view, to ``(...)``.
+        of: its input, ``probabilities`` or ``logits``.
         largest: whether an image keeps the largest value over its pairs of views; else their mean.
     """
 
@@ -140,31 +145,32 @@ class Pairwise:
     largest: bool = False
 
     def over_pairs(self, values: Tensor) -> Tensor:
-        """Values ``(..., pairs)`` to one of each image, ``(...)``."""
+        """Reduce values ``(..., pairs)`` to one per image, ``(...)``."""
         return values.amax(-1) if self.largest else values.mean(-1)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One reported number: all that is known about it; tables, studies, adapters and intervals read it here.
+    """The description of one reported number, used by tables, studies, adapters and intervals.
 
     Attributes:
-        name: its key in reports and JSON.
-        title: for tables of all metrics.
+        name: key in reports and JSON.
+        title: title in tables of all metrics.
         meaning: one sentence.
-        needs: the per-image statistics ``(N, F)`` of whose means it is a function.
-        function: means ``(..., F)`` by name to ``(...)``; None of a number that only two networks together have.
+        needs: names of the per-image statistics ``(N, F)`` of whose means the number is a function.
+        function: maps means ``(..., F)`` by name to ``(...)``; None for a number that needs two networks.
         short: for headings of narrow columns; the title when empty.
         unit: ``share`` (shown in percent where there is room for a unit), ``bits``, ``logits``, ``changes``, or empty.
         higher_is_better: None where neither direction is better.
         low, high: bounds of the number.
-        pairwise: how its only statistic comes from two views; None where it does not.
-        denominator: what the number is a share of, where it is one; the number is undefined where that is noise.
-        counts: whether it counts changed answers, so that it can be exactly 0 by luck: of ``pairs``, or of ``images``.
-        floor: what rounding alone can make of it, given how far rounding moves logits.
-        variability: whether learned invariance can be taken by it.
+        pairwise: computes the only statistic from two views; None where the statistic has another source.
+        denominator: for a share, the total as a function of the means; the share is undefined where that is noise.
+        counts: ``pairs`` or ``images`` where the number counts changed answers among them, so that it can be exactly
+            0 by chance.
+        floor: maps the change of logits by rounding to the value that rounding alone can cause.
+        variability: whether learned invariance can use it.
         kept: whether studies keep its statistics.
-        on_curves: whether response curves are drawn of it.
+        on_curves: whether response curves show it.
         table: whether the closing table of a comparison shows it: ``always``, or ``wide`` on a wide terminal only.
     """
 
@@ -194,32 +200,37 @@ class Metric:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether it is known of labelled images only."""
+        """Whether the number exists only for labelled images."""
         return any(need.endswith("correct") for need in self.needs)
 
     @property
     def brief(self) -> str:
-        """The short title."""
+        """The short title, or the title where there is no short one."""
         return self.short or self.title
 
     @property
     def factor(self) -> float:
-        """By what it is multiplied to be shown with its unit."""
+        """Factor from the number to its display in its unit."""
         return 100.0 if self.unit == "share" else 1.0
 
     @property
     def digits(self) -> int:
-        """Digits after the point with that factor."""
+        """Digits after the decimal point in that display."""
         return 1 if self.unit == "share" else 3
 
     def heading(self, title: str, *, percent: bool = True) -> str:
-        """A title with the unit; ``percent`` where a share is shown in percent."""
+        """Return a title with the unit.
+
+        Args:
+            title: the title without its unit.
+            percent: whether shares are shown in percent.
+        """
         unit = {"bits": "bits", "share": "%" if percent else ""}.get(self.unit, "")
         return f"{title}, {unit}" if unit else title
 
 
 def _first(statistic: str) -> Callable[[Means], Tensor]:
-    """The mean of a statistic of one number per image."""
+    """Return a function that reads the mean of a statistic of one number per image."""
     return lambda means: means[statistic][..., 0]
 
 
@@ -229,7 +240,7 @@ def _js_floor(moved: float) -> float:
 
 
 def _row(name: str, title: str, statistic: str, meaning: str, **facts: Any) -> Metric:
-    """A metric that is the mean of one statistic."""
+    """Return a metric that is the mean of one statistic."""
     return Metric(name, title, meaning, (statistic,), _first(statistic), **facts)
 
 
@@ -255,17 +266,17 @@ ROWS = (
     ),
     Metric(
         "shift_information", "shift information",
-        "share of what the answers say that is about the shift and not about the image",
+        "share of the information in the answers that is about the shift and not about the image",
         ("shift_bits", "answer_bits", "answer_mean"), share_of_shift,
         denominator=information, floor=_js_floor, variability=True, kept=True, table="always",
     ),
     Metric(
         "entropy_matched_js", "entropy-matched JS",
-        "JS after the logits were scaled until the answers are as sure as those of the control",
+        "JS after the logits were scaled until the answers are as confident as those of the control",
         ("tempered_js", "tempered_bits"), None, unit="bits", floor=_js_floor, variability=True, kept=True,
     ),
     Metric(
-        "information", "answers say", "what the answers say about image and shift together",
+        "information", "answers say", "information in the answers about image and shift together",
         ("answer_bits", "answer_mean"), information, unit="bits", higher_is_better=None, high=math.inf,
     ),
     _row(
@@ -284,7 +295,7 @@ ROWS = (
     ),
     _row(
         "js", "Jensen-Shannon divergence", "js",
-        "distance of the probabilities under two shifts (Lin 1991); it also falls where answers are less sure",
+        "distance of the probabilities under two shifts (Lin 1991); it also falls where answers are less confident",
         short="JS", **_JS, pairwise=Pairwise(jensen_shannon), variability=True, kept=True, on_curves=True, table="wide",
     ),
     Metric(
@@ -312,7 +323,7 @@ ROWS = (
     ),
     _row(
         "cosine_change", "cosine distance of logits", "cosine",
-        "1 minus the cosine between the logits under two shifts; it does not depend on how sure the answers are",
+        "1 minus the cosine between the logits under two shifts; it does not depend on confidence",
         unit="", high=2.0, pairwise=Pairwise(cosine_change, "logits"), floor=lambda moved: max(1e-9, moved**2 / 2),
         variability=True, kept=True,
     ),
@@ -345,7 +356,7 @@ METRICS: dict[str, Metric] = {row.name: row for row in ROWS}
 
 
 def names_of(chosen: Callable[[Metric], Any]) -> tuple[str, ...]:
-    """Names of the metrics for which ``chosen`` holds, in order.
+    """Return the names of the metrics for which ``chosen`` is true, in the order of `ROWS`.
 
     >>> names_of(lambda row: row.table == "wide")
     ('js', 'kappa')
@@ -353,7 +364,7 @@ def names_of(chosen: Callable[[Metric], Any]) -> tuple[str, ...]:
     return tuple(row.name for row in ROWS if chosen(row))
 
 
-# Statistics that come from two views, by name.
+# Statistics of two views, by name.
 PAIRWISE = {row.needs[0]: row.pairwise for row in ROWS if row.pairwise is not None}
 # Drawn as response curves, accuracy last.
 CURVE_METRICS = tuple(sorted(names_of(lambda row: row.on_curves), key=lambda name: METRICS[name].needs_labels))

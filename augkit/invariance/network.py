@@ -1,4 +1,4 @@
-"""A network made ready to be measured: device, precision, normalisation, channels, and checks of what it returns.
+"""Prepares a network for a measurement: device, precision, normalisation, channels, and checks of its output.
 
 `Network` is for measurements of many images: half precision, compilation, inference mode. `CheckedForward`, within
 `evaluating`, is for analyses that differentiate a network or look into its layers.
@@ -26,7 +26,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Network:
-    """Inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``, within `measuring`.
+    """Maps inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``; call it within `measuring`.
 
     Args:
         model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; moved to ``device``, in
@@ -34,13 +34,13 @@ class Network:
         mean, std: per channel, applied before the network sees its input.
         precision: ``float32`` (true float32: TensorFloat-32 is switched off), ``bf16`` or ``fp16`` (autocast). The
             weights keep their dtype, and a network in float64 is measured in float64.
-        compiled: through `torch.compile`.
-        device: the model's own when None.
+        compiled: compile the network by `torch.compile`.
+        device: device of the computation; that of the model when None.
 
     Raises:
-        InputTypeError: no module.
-        InputError: mean and std that do not fit each other, an unknown precision, half precision of a float64 network,
-            weights without values.
+        InputTypeError: the model is not a module.
+        InputError: mean and std do not fit each other, the precision is unknown or is half precision for a float64
+            network, or the weights have no values.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Network:
             raise InputError(f"std: expected values above 0, got {min(std):g}")
         first = next((p for p in model.parameters() if p.is_floating_point()), None)
         self.device = torch.device(device or (first.device if first is not None else "cpu"))
-        # What images become before they are moved: never less than float32.
+        # The dtype of images before they are moved: at least float32.
         self.dtype = torch.promote_types(first.dtype if first is not None else torch.float32, torch.float32)
         self._weights = first.dtype if first is not None else torch.float32
         if PRECISIONS[precision] is not None and self.dtype == torch.float64:
@@ -72,18 +72,18 @@ class Network:
         self.model, self.precision, self.compiled = model.to(self.device), precision, compiled
         self._run = torch.compile(self.model) if compiled else self.model
         self._mean, self._std = (None if v is None else self._per_channel(v) for v in (mean, std))
-        # The first convolution is the one that sees the images, as good as always; only a failure makes us say so.
+        # The first convolution nearly always receives the images; its channels are mentioned only if the network fails.
         self._stem_channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         self._repeat = 0
-        self._classes: int | None = None  # of the logits so far
+        self._classes: int | None = None  # K of the logits so far
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Evaluation mode, no gradients, and full float32 products; afterwards all is as it was.
+        """Context of evaluation mode, no gradients, and full float32 products; the previous modes return on exit.
 
-        What draws from global random numbers even in evaluation mode draws the same numbers every time.
+        Layers that use the global random state even in evaluation mode draw the same numbers every time.
         """
-        # Weights that are made in inference mode could never be trained.
+        # Weights created in inference mode could never be trained.
         without_gradients = torch.no_grad() if is_lazy(self.model) else torch.inference_mode()
         cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.allow_tf32, products.allow_tf32
@@ -96,10 +96,10 @@ class Network:
             cudnn.allow_tf32, products.allow_tf32 = before
 
     def fit_channels(self, channels: int) -> str:
-        """Set up for images of ``channels``; grey images are repeated for a network that wants red, green and blue.
+        """Prepare for images of ``channels``; grey images are repeated for a network that expects red, green and blue.
 
         Returns:
-            What was done, for the settings.
+            A description of the channels, for the settings.
 
         Raises:
             InputError: mean and std have another length.
@@ -111,22 +111,22 @@ class Network:
         return f"1 repeated to {seen}" if self._repeat else str(channels)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits of float inputs that lie on the device.
+        """Return the logits ``(B, K)`` of float inputs ``(B, C, H, W)`` on the device.
 
         Raises:
-            InputError: the network fails on these inputs, or returns something else than ``(B, K)`` with K >= 2, the
-                same K every time.
-            RunError: out of memory.
+            InputError: the network fails on these inputs, or its output is not ``(B, K)`` with K >= 2 and the same K
+                every time.
+            RunError: the device is out of memory.
         """
         given = inputs
         if self._repeat:
             inputs = inputs.expand(-1, self._repeat, -1, -1)
         if self._mean is not None and self._std is not None:
-            inputs = (inputs - self._mean).div_(self._std)  # in the memory of the difference: it is still in the cache
+            inputs = (inputs - self._mean).div_(self._std)  # in place, as the difference is still in the cache
         half = PRECISIONS[self.precision]
         inputs = inputs.to(self._weights)
         if inputs.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
-            inputs = inputs.clone()  # networks may write into what they are given: it can be the caller's images
+            inputs = inputs.clone()  # networks may write into their input, which can be the caller's images
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
@@ -146,10 +146,10 @@ class Network:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights, by which networks are told apart."""
+        """Return the SHA-256 of the weights, which identifies the network."""
         whole = hashlib.sha256()
         for name, values in self.model.state_dict().items():
-            if not isinstance(values, Tensor):  # what a module of the user's own adds by `get_extra_state`
+            if not isinstance(values, Tensor):  # added by `get_extra_state` of a custom module
                 whole.update(f"{name} {values!r}".encode())
                 continue
             whole.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
@@ -162,12 +162,12 @@ class Network:
 
 @dataclass(frozen=True)
 class CheckedForward:
-    """Images in [0, 1] to checked logits, by any function: also one that is differentiated, or made of a network.
+    """Maps images in [0, 1] to checked logits by any function, such as one that is differentiated.
 
     Attributes:
-        forward: from normalised images to logits, alone or as in `augkit.architectures.outputs`.
-        device: where it computes.
-        dtype: what ``forward`` takes.
+        forward: maps normalised images to logits, alone or as in `augkit.architectures.outputs`.
+        device: device of the computation.
+        dtype: input dtype of ``forward``.
         mean, std: per channel, applied before ``forward``.
     """
 
@@ -178,21 +178,21 @@ class CheckedForward:
     std: Sequence[float] | None = None
 
     def load(self, images: Tensor) -> Tensor:
-        """Images on the device, uint8 scaled to [0, 1], in the network's dtype or float32 where that is narrower."""
+        """Return images on the device, uint8 scaled to [0, 1], in the network's dtype but at least float32."""
         scaled = images.to(self.device)
         scaled = scaled.to(torch.float32) / 255 if images.dtype == torch.uint8 else scaled
         return scaled.to(torch.promote_types(self.dtype, torch.float32))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits ``(B, K)``, at least float32.
+        """Return the logits ``(B, K)`` of images ``(B, C, H, W)``, at least in float32.
 
         Raises:
-            InputError: the network fails, or gives something other than ``(B, K)``.
+            InputError: the network fails, or its output is not ``(B, K)``.
         """
         if self.mean is not None and self.std is not None:
             mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
             images = (images - mean) / std
-        # A copy, since networks may write into what they are given.
+        # A copy, since networks may write into their input.
         logits: Tensor = run_network(self.forward, images.to(self.dtype, copy=True))
         check_logits(logits, len(images), least=1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -207,10 +207,13 @@ def evaluating(
     std: Sequence[float] | None,
     device: torch.device | str | None,
 ) -> Iterator[CheckedForward]:
-    """``model`` in ``eval()``, on ``device`` and without gradients; after that as it was, torch's random state too.
+    """Context with ``model`` in ``eval()``, on ``device`` and without gradients.
+
+    On exit the model and torch's random state are as before.
 
     Raises:
-        InputTypeError, InputError: no module, no images, a mean and std that do not fit them, weights without values.
+        InputTypeError: the model is not a module.
+        InputError: there are no images, mean and std do not fit them, or the weights have no values.
     """
     check_images(images)
     check_network(model)
@@ -243,7 +246,7 @@ def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | No
 
 
 def batch_slices(count: int, batch_size: int, on_batch: Callable[[int, int], None] | None) -> Iterator[slice]:
-    """Slices of at most ``batch_size`` that cover ``count``; ``on_batch(done, count)`` after each was used."""
+    """Yield slices of at most ``batch_size`` that cover ``count``; call ``on_batch(done, count)`` after each."""
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     for start in range(0, count, batch_size):
@@ -254,7 +257,10 @@ def batch_slices(count: int, batch_size: int, on_batch: Callable[[int, int], Non
 
 
 def check_finite(values: Tensor, what: str, start: int) -> Tensor:
-    """``values`` on the CPU in float64; raise where they are not finite. One copy and one wait for the device."""
+    """Return ``values`` on the CPU in float64, or raise `InputError` where they are not finite.
+
+    One copy and one synchronisation with the device.
+    """
     values = values.to("cpu").double()
     if not bool(torch.isfinite(values).all()):
         raise InputError(f"model: expected finite {what}, got NaN or infinity on images from {start} on")

@@ -1,9 +1,9 @@
 """The displacements under which every image is measured: one frozen plan, and the draws per image.
 
 A *view* is an image under one displacement; a *column* is the same kind of view for every image. Equal columns are
-one column, so that no forward pass is made twice: the unshifted image is shared by the accuracy, the curves, the
-grid and the path. Displacements are a pure function of the seed and the image's number in the data (Philox, a
-counter-based generator: Salmon et al. 2011), so they depend neither on the batch size nor on what else is measured.
+merged, so that no forward pass is repeated: accuracy, curves, grid and path share the unshifted image. Displacements
+are a pure function of the seed and the number of the image in the data (Philox, a counter-based generator: Salmon et
+al. 2011), so they depend neither on the batch size nor on the other displacements of the plan.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ class Pairs:
         count: pairs per image.
         low, high: range of each displacement: pixels along each axis, or factors for axis ``scale`` (log-uniform).
         quantum: draw multiples of this many pixels, both ends included; any fraction when None.
-        anchored: s is the image itself, and t alone is drawn.
-        step: t is s moved on by ``(x, y)`` pixels, and s alone is drawn; t is independent of s when None.
+        anchored: s is the unshifted image, and only t is drawn.
+        step: only s is drawn, and t is s plus ``(x, y)`` pixels; t is independent of s when None.
+
+    Raises:
+        InputError: a number is out of range, or both ``anchored`` and ``step`` are given.
     """
 
     count: int = 4
@@ -66,9 +69,12 @@ class Pairs:
 class Column(NamedTuple):
     """One kind of view.
 
-    ``source`` says what is drawn per image: ``fixed`` (nothing), ``first`` or ``second`` of pair number ``pair``, the
-    direction (``length``) or the whole pixels (``fraction``). ``place`` is the fixed part: x and y in pixels, and
-    a factor. ``blurred`` stands for the blur of the displacement without the displacement.
+    Attributes:
+        source: the part that is drawn per image: ``fixed`` (nothing), ``first`` or ``second`` of a pair, a direction
+            (``length``) or whole pixels (``fraction``).
+        pair: number of the pair.
+        place: the fixed part: x and y in pixels, and a factor.
+        blurred: whether the view has the blur of the displacement without the displacement.
     """
 
     source: str
@@ -81,7 +87,7 @@ UNSHIFTED = Column("fixed")
 
 
 class Comparison(NamedTuple):
-    """Two columns whose probabilities are compared; ``name`` is the statistic that it belongs to."""
+    """Two columns whose probabilities are compared; ``name`` is the name of the statistic."""
 
     name: str
     first: int
@@ -90,7 +96,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """A plan as columns; everything refers to them by number, and column 0 is the unshifted image.
+    """A plan as numbered columns; column 0 is the unshifted image.
 
     ``curves`` holds per curve and point the column that is compared with the unshifted one.
     """
@@ -104,29 +110,29 @@ class Layout:
 
     @cached_property
     def measures(self) -> tuple[str, ...]:
-        """Names of the numbers that comparisons give, one for all comparisons of a name."""
+        """The distinct names of the comparisons, in order."""
         return tuple(dict.fromkeys(comparison.name for comparison in self.comparisons))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The displacements under which every image is measured, beside the image itself.
+    """The displacements under which every image is measured, in addition to the unshifted image.
 
     Attributes:
-        axis: ``shift`` or ``scale``: what a displacement is.
-        pairs: for top-1 change, MAC, JS, kappa and the accuracy under shift.
+        axis: the kind of displacement, ``shift`` or ``scale``.
+        pairs: pairs of displacements, for top-1 change, MAC, JS, kappa and the accuracy under shift.
         grid: displacements for the worst case, ``(x, y)`` pixels; factors for axis ``scale``.
         lengths: lengths in pixels of a shift in a random direction, one direction per image.
         fractions: fractions of a pixel, added along both axes to whole pixels drawn per image within the range
             of the pairs; the same whole pixels for all fractions.
-        directions: degrees, 0 to the right and 90 down, of shifts as long as the range of the pairs.
-        scales: factors.
-        path: shifts visited one after another, for jaggedness.
-        blur_control: also see the image blurred as a displacement of each pair blurs it (the first one that moves),
-            and unmoved.
+        directions: directions in degrees, 0 to the right and 90 down, of shifts as long as the range of the pairs.
+        scales: factors of rescaling.
+        path: consecutive shifts, for jaggedness.
+        blur_control: also measure the unmoved image with the blur of a displacement of each pair (the first
+            displacement of the pair that moves).
 
     Raises:
-        InputError: numbers or combinations that make no sense.
+        InputError: a number is out of range, or settings contradict each other.
     """
 
     axis: str = "shift"
@@ -170,20 +176,20 @@ class Plan:
 
     @property
     def max_shift(self) -> float:
-        """The largest displacement in pixels along an axis that any view can have."""
+        """The largest possible displacement of a view along an axis, in pixels."""
         fixed = [abs(v) for column in self.layout.columns for v in column.place[:2]]
         return max([*fixed, self.pairs.reach if self.axis == "shift" else 0.0])
 
     @property
     def factors(self) -> tuple[float, float]:
-        """The smallest and the largest factor of any view."""
+        """The smallest and the largest possible factor of a view."""
         fixed = [column.place[2] for column in self.layout.columns]
         drawn = [self.pairs.low, self.pairs.high] if self.axis == "scale" else []
         return min(fixed + drawn), max(fixed + drawn)
 
     @cached_property
     def layout(self) -> Layout:
-        """The columns, in an order in which what is compared lies close together."""
+        """The columns, in an order that puts compared columns close together."""
         numbers: dict[Column, int] = {UNSHIFTED: 0}
 
         def number(column: Column) -> int:
@@ -210,7 +216,11 @@ class Plan:
         return Layout(tuple(numbers), tuple(pairs), tuple(comparisons), grid, path, curves)
 
     def displacements(self, seed: int, start: int, count: int) -> Tensor:
-        """The displacements of images ``start`` to ``start + count``: ``(count, S, 3)``, x, y and factor, float32."""
+        """Return the displacements of images ``start`` to ``start + count``.
+
+        Returns:
+            Float32 ``(count, S, 3)``: x and y in pixels, and the factor, for each of the S columns.
+        """
         columns = self.layout.columns
         out = np.empty((count, len(columns), 3))
         out[:] = [column.place for column in columns]
@@ -255,7 +265,7 @@ class Plan:
     def _fixed(self, place: Any) -> Column:
         if self.axis == "scale":
             return Column("fixed", 0, (0.0, 0.0, float(place)))
-        # Adding 0 turns -0.0 into 0.0, so that equal places are one column.
+        # Adding 0 turns -0.0 into 0.0, so that equal places share a column.
         return Column("fixed", 0, (float(place[0]) + 0.0, float(place[1]) + 0.0, 1.0))
 
     def _curves(self) -> dict[str, dict[float, Column]]:
@@ -279,7 +289,7 @@ class Plan:
 
 
 def draws(seed: int, stream: int, start: int, count: int, columns: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) ``(count, columns)`` of images ``start`` to ``start + count``.
+    """Return uniform numbers in [0, 1), ``(count, columns)``, for images ``start`` to ``start + count``.
 
     >>> bool((draws(0, 0, 3, 2, 5) == draws(0, 0, 0, 9, 5)[3:5]).all())
     True
@@ -290,10 +300,17 @@ def draws(seed: int, stream: int, start: int, count: int, columns: int) -> np.nd
 
 
 def full_plan(axis: str, most: float, pairs: int, *, grid: tuple[Any, ...] | None = None, blur: bool = True) -> Plan:
-    """Every curve, a grid and a path, for displacements up to ``most`` pixels, or up to the factor ``most``.
+    """Return a plan with every curve, a grid and a path.
 
-    Six lengths; fractions in eighths of a pixel up to a half (the rest mirrors them); eight directions; a path of
-    up to 8 pixels; nine factors. The grid is the image's neighbours at one pixel, or the nine factors, when None.
+    It has six lengths, fractions in eighths of a pixel up to a half (the other half mirrors them), eight directions, a
+    path of up to 8 pixels, and nine factors.
+
+    Args:
+        axis: ``shift`` or ``scale``.
+        most: the largest displacement in pixels, or the largest factor.
+        pairs: pairs of displacements per image.
+        grid: places of the grid; the neighbours at one pixel, or the nine factors, when None.
+        blur: add the control by blur.
     """
     if axis == "scale":
         if not 1 < most < math.inf:
@@ -314,12 +331,12 @@ def full_plan(axis: str, most: float, pairs: int, *, grid: tuple[Any, ...] | Non
 
 
 def one_shift(x: float, y: float) -> Plan:
-    """One displacement against none."""
+    """Return a plan that compares one shift by ``(x, y)`` pixels with the unshifted image."""
     return Plan(pairs=Pairs(count=1, low=0.0, high=0.0, step=(x, y)))
 
 
 def square_grid(step: float, extent: float) -> tuple[Place, ...]:
-    """All multiples of ``step`` pixels within ``extent`` along both axes, the unshifted image among them.
+    """Return all multiples of ``step`` pixels within ``extent`` pixels along both axes, including (0, 0).
 
     >>> len(square_grid(1.0, 1.5))
     9
@@ -332,7 +349,7 @@ def square_grid(step: float, extent: float) -> tuple[Place, ...]:
 
 
 def line_path(length: int, direction: Place = (1.0, 0.0)) -> tuple[Place, ...]:
-    """``length`` steps of one pixel per unit of ``direction``, with the unshifted image in the middle.
+    """Return the ``length + 1`` places of a path with steps of ``direction`` pixels, with (0, 0) in the middle.
 
     >>> line_path(2)
     ((-1.0, 0.0), (0.0, 0.0), (1.0, 0.0))

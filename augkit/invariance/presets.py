@@ -1,7 +1,7 @@
-"""Published protocols as frozen plans: what each fixes, and where it knowingly differs from the code it is named for.
+"""Published protocols as frozen plans: the settings of each, and its known differences from the published code.
 
-All of them draw displacements per image from the seed, where the published codes draw once per batch, so that a
-result depends on the batch size there and not here. Shifts are in pixels of the network's input.
+All presets draw displacements per image from the seed. The published codes draw once per batch, so that their results
+depend on the batch size. Shifts are in pixels of the network's input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from augkit.invariance.plan import Pairs, Plan, line_path
 
 @dataclass(frozen=True)
 class LieSettings:
-    """Which Lie derivatives to take (Gruver et al. 2023).
+    """The Lie derivatives of a preset (Gruver et al. 2023).
 
     Attributes:
         directions: one-parameter groups: ``x``, ``y`` (per pixel), ``scale`` (per unit of log factor) and
@@ -30,15 +30,15 @@ class LieSettings:
 
 @dataclass(frozen=True)
 class Preset:
-    """A published way to measure.
+    """A published method of measurement.
 
     Attributes:
-        source: authors, year and address.
+        source: authors, year, title and URL.
         protocol, kernel, background: see `augkit.invariance.protocols.make_protocol`.
-        plan: what each image is seen under.
-        fixes: in words, what is as published.
-        differs: in words, what is not.
-        lie: the Lie derivatives that belong to it, if any.
+        plan: the displacements of every image.
+        fixes: a description of the settings that are as published.
+        differs: a description of those that are not.
+        lie: the Lie derivatives of the preset; None where it has none.
     """
 
     source: str
@@ -51,12 +51,12 @@ class Preset:
     lie: LieSettings | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Source and remarks for JSON; the rest stands in the settings."""
+        """Source and descriptions for JSON; the settings of the report contain the rest."""
         return {"source": self.source, "fixes": self.fixes, "differs": self.differs}
 
 
 def _between_pixels(*denominators: int) -> tuple[tuple[float, float], ...]:
-    """All places (i / d, j / d) with 0 < i, j < d."""
+    """Return all places (i / d, j / d) with 0 < i, j < d, for each denominator d."""
     return tuple((i / d, j / d) for d in denominators for j, i in product(range(1, d), repeat=2))
 
 

@@ -1,9 +1,9 @@
-"""Operators: where the pixels at the border come from, what half a pixel means, and what a factor does.
+"""Protocols of displacement: the source of pixels at the border, the interpolation, and the meaning of a factor.
 
 - ``crop``: the image has a margin and a window moves over it; content enters and leaves (Zhang 2019).
-- ``embed``: the image stands on a canvas and moves there (Azulay & Weiss 2019). The canvas is of one grey value, of
-  the image's mean color (``mean``), or a blurred copy of the image (``blur``).
-- ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023). A torus has no rescaling.
+- ``embed``: the image moves on a larger canvas (Azulay & Weiss 2019). The canvas has one grey value, the image's mean
+  color (``mean``), or a blurred copy of the image (``blur``).
+- ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023), which cannot be rescaled.
 
 A shift is in pixels of the network's input, x to the right and y down, with the sign of
 ``torch.roll(image, (y, x), dims=(-2, -1))``. A factor of 2 doubles distances from the centre of the input.
@@ -27,21 +27,21 @@ from augkit.core.errors import InputError, unknown_name
 
 PROTOCOLS = ("crop", "embed", "circular")
 BACKGROUNDS = ("black", "mean", "blur")
-# Bilinear is never the default: its blur depends on the fraction of the shift, so it would be measured too.
+# Bilinear is never the default: its blur depends on the fraction of the shift and would be measured too.
 DEFAULT_KERNEL = {"crop": "sinc", "embed": "sinc", "circular": "fourier"}
 PADDING = {"crop": "reflection", "embed": "zeros", "circular": "circular"}
-BLUR_CELLS = 6  # a blurred copy keeps as many cells along each axis as this
+BLUR_CELLS = 6  # resolution of the blurred copy along each axis
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One operator for images of one size. Make it with `make_protocol`, which checks.
+    """A way to displace images of one size. Create it with `make_protocol`, which checks the settings.
 
     Attributes:
         name: ``crop``, ``embed`` or ``circular``.
         kernel: interpolation kernel.
-        image_size: ``(H, W)`` of the images that come.
-        input_size: ``(H, W)`` that the network sees: the window, the canvas, or the image.
+        image_size: ``(H, W)`` of the images.
+        input_size: ``(H, W)`` of the network's input: the window, the canvas, or the image.
         background: the canvas of ``embed``: a grey value in [0, 1], ``mean`` or ``blur``.
     """
 
@@ -66,39 +66,39 @@ class Protocol:
 
     @property
     def start(self) -> tuple[int, int]:
-        """Where the image's corner lies in the unshifted input, ``(x, y)`` pixels."""
-        # Towards 0, so that an odd margin gives its extra pixel to the right and the bottom in both protocols.
+        """Position of the image's top left corner in the unshifted input, ``(x, y)`` pixels."""
+        # Rounded towards 0, so that the extra pixel of an odd margin is at the right and the bottom in both protocols.
         y, x = (int((b - a) / 2) for a, b in zip(self.image_size, self.input_size, strict=True))
         return x, y
 
     def shift(self, images: Tensor, shift: Tensor) -> Tensor:
-        """Shift float images ``(B, C, *image_size)`` by ``(B, 2)`` pixels; gives ``(B, C, *input_size)``."""
+        """Shift float images ``(B, C, *image_size)`` by ``(B, 2)`` pixels (x, y) and return ``(B, C, *input_size)``."""
         return Scene(self, images).shift(shift)
 
 
 class Scene:
     """A batch of float images ``(B, C, *image_size)`` under one protocol; views of it are ``(B, C, *input_size)``.
 
-    What views share (the canvas, the spectrum) is computed once.
+    Shared parts of the views (the canvas, the spectrum) are computed once.
     """
 
     def __init__(self, protocol: Protocol, images: Tensor) -> None:
         self.protocol, self.images = protocol, images
 
     def unshifted(self) -> Tensor:
-        """The images where they stand, pixel for pixel."""
+        """Return the unshifted inputs, with pixels copied."""
         return self.shift_whole(0, 0)
 
     def shift_whole(self, x: int, y: int) -> Tensor:
-        """Move all images by the same whole pixels, within the margin: a copy, whatever the kernel."""
+        """Move all images by the same whole pixels, within the margin. Pixels are copied, whatever the kernel."""
         return self._on_canvas(self._placed(self._content, x, y))
 
     def shift(self, pixels: Tensor) -> Tensor:
-        """Move by ``(B, 2)`` pixels."""
+        """Move each image by its own shift: ``(B, 2)`` pixels (x, y)."""
         protocol = self.protocol
         if protocol.kernel == "fourier":
             return fourier_shift_checked(self.images, pixels, spectrum=self._spectrum)
-        # Numbers and not a tensor, which would have to be copied to the device.
+        # Plain numbers need no copy to the device.
         x, y = protocol.start
         pixels = torch.stack([pixels[:, 0] + x, pixels[:, 1] + y], dim=-1)
         how = (protocol.input_size, protocol.kernel, PADDING[protocol.name])
@@ -120,7 +120,7 @@ class Scene:
         return self._on_canvas(resample_checked(self._content, matrix, *how, axis_aligned=True))
 
     def blurred(self, pixels: Tensor) -> Tensor:
-        """Blurred as a shift by ``(B, 2)`` pixels blurs, and not moved (see `augkit.shift_blur`)."""
+        """Return the unmoved images with the blur of a shift by ``(B, 2)`` pixels (see `augkit.shift_blur`)."""
         protocol = self.protocol
         how = (pixels, protocol.kernel, PADDING[protocol.name])
         if protocol.name == "embed":
@@ -129,7 +129,7 @@ class Scene:
 
     @cached_property
     def _content(self) -> Tensor:
-        """What moves: on a canvas, the difference from it, or the images with their coverage as a last channel."""
+        """The tensor that moves: the difference from a canvas, or the images with their coverage as a last channel."""
         background = self.protocol.background
         if self.protocol.name != "embed" or background == 0:
             return self.images
@@ -170,7 +170,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """A protocol by its name, before the size of the images is known; see `make_protocol`."""
+    """Settings of a protocol before the image size is known; see `make_protocol`."""
 
     protocol: str
     kernel: str | None = None
@@ -178,10 +178,15 @@ class ProtocolOptions:
     background: float | str = 0.0
 
     def make(self, image_size: tuple[int, int], *, max_shift: float, factors: tuple[float, float]) -> Protocol:
-        """The protocol for images of one size that are displaced so far.
+        """Return the protocol for images of one size.
+
+        Args:
+            image_size: ``(H, W)`` of the images.
+            max_shift: the largest shift along an axis, in pixels.
+            factors: the smallest and the largest factor.
 
         Raises:
-            InputError: as of `make_protocol`.
+            InputError: as in `make_protocol`.
         """
         return make_protocol(
             self.protocol,
@@ -204,15 +209,23 @@ def make_protocol(
     input_size: tuple[int, int] | int | None = None,
     background: float | str = 0.0,
 ) -> Protocol:
-    """A checked `Protocol`.
+    """Return a checked `Protocol`.
 
-    ``input_size`` defaults to the image less the margin that ``max_shift`` and the smallest of ``factors`` need
-    (``crop``), to the image plus the margin that ``max_shift`` and the largest factor need (``embed``), and is the
-    image's own in ``circular``. ``kernel`` defaults to ``sinc``, and to ``fourier`` in ``circular``.
+    Args:
+        name: ``crop``, ``embed`` or ``circular``.
+        image_size: ``(H, W)`` of the images.
+        max_shift: the largest shift along an axis, in pixels.
+        input_size: side of the network's input in pixels, or ``(H, W)``. When None it is the image minus the margin
+            that ``max_shift`` and the smallest factor need (``crop``), the image plus the margin that ``max_shift`` and
+            the largest factor need (``embed``), or the size of the image (``circular``).
+        kernel: interpolation kernel; ``sinc`` when None, and ``fourier`` in ``circular``.
+        background: canvas of ``embed``: a grey value in [0, 1], ``mean`` or ``blur``.
+        factors: the smallest and the largest factor of rescaling.
 
     Raises:
-        InputError: an unknown name, a negative shift, a shift or a factor beyond the margin, a window larger than
-            the image or a canvas smaller than it, ``fourier`` outside ``circular``, a factor in ``circular``.
+        InputError: the name is unknown, the shift is negative, a shift or a factor exceeds the margin, the window is
+            larger than the image or the canvas smaller, ``fourier`` is used outside ``circular``, or a factor in
+            ``circular``.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)

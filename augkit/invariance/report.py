@@ -1,4 +1,4 @@
-"""The result of a measurement: estimates for people, statistics per image for paired comparisons."""
+"""The result of a measurement: estimates with intervals, and per-image statistics for paired comparisons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CURVE_STATISTICS = {name: METRICS[name].needs[0] for name in CURVE_METRICS}
 
 
 class JaggedShare(TypedDict):
-    """Share of the images whose answer changes a number of times along the path, as JSON."""
+    """The share of images whose answer changes a given number of times along the path, for JSON."""
 
     changes: int
     share: dict[str, float | None]
@@ -28,23 +28,23 @@ class JaggedShare(TypedDict):
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """All that is needed to repeat a measurement.
+    """Settings that reproduce a measurement.
 
     Attributes:
-        protocol, kernel, background: how images are moved.
+        protocol, kernel, background: see `augkit.invariance.protocols.make_protocol`.
         axis: ``shift`` or ``scale``.
         max_shift: largest displacement, pixels.
-        pairs: of displacements per image.
-        seed: of the displacements.
-        images: that were measured.
-        image_size, input_size: (H, W) of the images and of what the network received.
-        lengths: pixels at which the response curve is taken.
-        plan: every displacement.
+        pairs: pairs of displacements per image.
+        seed: seed of the displacements.
+        images: number of measured images.
+        image_size, input_size: (H, W) of the images and of the network's input.
+        lengths: lengths in pixels of the points of the response curve.
+        plan: all displacements.
         views: forward passes per image.
-        views_of_pairs: those of them that belong to pairs.
+        views_of_pairs: forward passes per image that belong to pairs.
         channels: how the channels of the images were fitted to the network.
-        precision, compiled, device: of the forward passes.
-        classes: K of the logits.
+        precision, compiled, device: settings of the forward passes.
+        classes: number of classes K.
     """
 
     protocol: str
@@ -68,7 +68,7 @@ class MeasurementSettings:
     classes: int
 
     def to_dict(self) -> dict[str, object]:
-        """The settings for JSON."""
+        """The settings as plain values for JSON."""
         return {**vars(self), "plan": self.plan.to_dict()}
 
 
@@ -77,15 +77,16 @@ class InvarianceReport:
     """The result of `measure_invariance`. Every metric is an `Estimate` with ``value``, ``low`` and ``high``.
 
     Attributes:
-        settings: plan, protocol, kernel, sizes, precision and seed: all that is needed to repeat it.
-        statistics: per-image statistics ``(N, F)``, from which paired comparisons are made.
-        curve: per length in pixels of a shift in a random direction, statistics ``js``, ``changed`` and, with
+        settings: settings that reproduce the measurement.
+        statistics: per-image statistics ``(N, F)`` by name, for paired comparisons.
+        curve: by length in pixels of a shift in a random direction, the statistics ``js``, ``changed`` and, with
             labels, ``correct`` ``(N, 1)`` against the unshifted image.
         fingerprint: equal for reports on the same images and settings.
         metrics: the estimates by name; also attributes, as in ``report.shift_information.value``.
         curves: as ``curve``, for ``fraction``, ``direction`` and ``scale``.
-        flips: the most confident disagreements first.
-        largest_logit_change: over all images, pairs and classes, absolute; a largest value has no interval.
+        flips: flips, the most confident disagreements first.
+        largest_logit_change: the largest absolute change of a logit over all images, pairs and classes; without an
+            interval, as it is a maximum.
         log_probabilities: ``(N, S, K)`` float16 of all views, with ``keep_probabilities``. Logarithms keep the small
             probabilities, which would be 0 in that width.
     """
@@ -107,10 +108,14 @@ class InvarianceReport:
             raise AttributeError(f"InvarianceReport has no metric '{name}'") from None
 
     def response(self, metric: str = "js", by: str = "length") -> dict[float, Estimate]:
-        """``js``, ``top1_change`` or ``accuracy`` against length, fraction, direction or scale of a displacement.
+        """Return a response curve: the estimate of a metric at each point.
+
+        Args:
+            metric: ``js``, ``top1_change`` or ``accuracy``.
+            by: ``length`` (pixels), ``fraction`` (of a pixel), ``direction`` (degrees) or ``scale`` (factor).
 
         Raises:
-            InputError: a curve or a number that was not measured.
+            InputError: the curve or the metric was not measured.
         """
         points, name = self._points(by), CURVE_STATISTICS.get(metric, metric)
         if any(name not in run for run in points.values()):
@@ -123,7 +128,7 @@ class InvarianceReport:
         return self.curve if by == "length" else self.curves.get(by, {})
 
     def jaggedness_distribution(self) -> list[JaggedShare]:
-        """Per number of changes along the path, the share of images that have it."""
+        """Return, for each number of changes along the path, the share of images that have it."""
         if "jagged" not in self.statistics:
             return []
         changes = self.statistics["jagged"][:, 0]
@@ -132,7 +137,7 @@ class InvarianceReport:
         return [{"changes": int(k), "share": share.to_dict()} for k, share in zip(counts, shares, strict=True)]
 
     def to_dict(self) -> dict[str, object]:
-        """Metrics, curves, flips and settings for JSON."""
+        """Metrics, curves, flips and settings as plain values for JSON."""
         out: dict[str, object] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
         known = {by: self._points(by) for by in CURVES}
         numbers = [
@@ -142,7 +147,7 @@ class InvarianceReport:
             for name in CURVE_STATISTICS.values()
             if name in run
         ]
-        # All curves in one pass over the resamples, which cost more than the products with them.
+        # All curves in one pass over the resamples: drawing them costs more than the products.
         found = iter(_means(numbers))
         for by, points in known.items():
             rows = [
@@ -158,12 +163,12 @@ class InvarianceReport:
 
 
 def _means(columns: list[Tensor]) -> list[Estimate]:
-    """Means in [0, 1] of columns ``(N, 1)``."""
+    """Return estimates of the means of columns ``(N, 1)`` with values in [0, 1]."""
     return mean_estimates(torch.cat([column.double() for column in columns], dim=1), high=1.0) if columns else []
 
 
 def estimates(statistics: Run) -> dict[str, Estimate]:
-    """An estimate of every metric whose statistics are there."""
+    """Return an estimate of every metric whose ``statistics`` are available."""
     known = set(statistics) | ({"shares"} if "predictions" in statistics else set())
     names = names_of(lambda row: row.function is not None and set(row.needs) <= known)
     found = replicates_of(names, [statistics])

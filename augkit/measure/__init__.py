@@ -1,4 +1,4 @@
-"""Measuring how invariant networks are. `python -m augkit.measure` is the command, `measure` the function behind it."""
+"""Measures the invariance of networks, by the command `python -m augkit.measure` or the function `measure`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where a network loses invariance, on a few of the images: what is measured beside the output metrics.
+"""Analyses of where a network loses invariance, on a few of the images, in addition to the output metrics.
 
-The certificate, layers and Lie derivatives use circular shifts of the images as the network sees them unshifted;
-relative invariance uses the protocol of the measurement.
+The certificate, layers and Lie derivatives use circular shifts of the network's unshifted inputs; relative invariance
+uses the protocol of the measurement.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class AnalysisInput:
 
     Attributes:
         model: gives logits ``(B, K)``.
-        images: ``(N, C, H, W)``, uint8 or in [0, 1], with the channels that the network takes.
-        protocol: of the measurement.
-        max_shift: pixels.
+        images: ``(N, C, H, W)``, uint8 or in [0, 1], with the channels of the network.
+        protocol: protocol of the measurement.
+        max_shift: the largest shift along each axis, in pixels.
         mean, std, device, seed: as in `augkit.measure_invariance`.
     """
 
@@ -50,7 +50,7 @@ class AnalysisInput:
 
     @property
     def unshifted(self) -> Tensor:
-        """The images as the network sees them without a shift, in [0, 1] before ``mean`` and ``std``."""
+        """The unshifted inputs of the network, in [0, 1] before ``mean`` and ``std``."""
         return Scene(self.protocol, as_float(self.images)).unshifted()
 
 
@@ -118,7 +118,7 @@ def _relative(found: Analyses, given: AnalysisInput) -> Analyses:
     return replace(found, relative_invariance=relative)
 
 
-# By the field of `MeasureSettings` that chooses it.
+# Keys are the fields of `MeasureSettings` that choose the analyses.
 ANALYSES: dict[str, Callable[[Analyses, AnalysisInput], Analyses]] = {
     "certify": _certify,
     "layers": _layers,
@@ -128,14 +128,14 @@ ANALYSES: dict[str, Callable[[Analyses, AnalysisInput], Analyses]] = {
 
 
 def chosen_analyses(settings: MeasureSettings) -> list[str]:
-    """The names of the analyses to run: those that the settings choose, and those of the preset."""
+    """Return the names of the chosen analyses: those of the settings and those of the preset."""
     preset = settings.find_preset()
     of_preset = {"lie"} if preset is not None and preset.lie is not None else set()
     return [name for name in ANALYSES if getattr(settings, name) or name in of_preset]
 
 
 def analyze(names: Sequence[str], given: AnalysisInput, on_analysis: Callable[[str], None]) -> Analyses:
-    """Run the analyses of these names; ``on_analysis`` is called with each before it begins."""
+    """Run the analyses ``names``; ``on_analysis`` is called with each name before it begins."""
     found = Analyses(len(given.images))
     for name in names:
         on_analysis(name)

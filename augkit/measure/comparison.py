@@ -1,4 +1,4 @@
-"""Runs of several seeds, measured on the same images: the closing table, and the conclusion that it supports."""
+"""Comparison of runs of several seeds on the same images: the closing table and its conclusion in words."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from augkit.train.recipe import Recipe, flat
 TYPICAL = "typical"
 TABLE_METRICS = names_of(lambda row: row.table)
 
-# Per image set, what one run scored on it.
+# The report of one run, by image set.
 Reports = dict[str, InvarianceReport]
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """One recipe of a comparison, with its reports: one per seed, in the same order in every arm.
+    """One arm (recipe) of a comparison, with one report per seed, in the same order in every arm.
 
-    ``control`` names the arm that it is compared with; the first one when empty.
+    ``control`` is the name of the arm that it is compared with; the first one when empty.
     """
 
     name: str
@@ -45,7 +45,7 @@ class RunGroup:
     control: str = ""
 
     def on(self, images: str) -> list[InvarianceReport]:
-        """The reports of all seeds on one image set."""
+        """Return the reports of all seeds on one image set."""
         return [report[images] for report in self.reports]
 
 
@@ -54,15 +54,15 @@ class ComparisonRow:
     """One arm on one image set, against its control.
 
     Attributes:
-        arm, images: names.
-        n_images, n_seeds: how many images and training seeds the estimates are over.
-        metrics: the metrics of `TABLE_METRICS`, None where one needs labels and there are none.
-        per_seed: the same metrics, a value for each training seed.
-        undefined: why invariance on these images means nothing; None where it does.
-        learned_invariance: against the control; None for the control itself, as are the following.
+        arm, images: names of the arm and of the image set.
+        n_images, n_seeds: number of images and of training seeds.
+        metrics: the metrics of `TABLE_METRICS`; None for one that needs labels if there are none.
+        per_seed: the value of each metric for each training seed.
+        undefined: why invariance on these images is undefined; None where it is defined.
+        learned_invariance: against the control. This and the following are None for the control itself.
         comparison: against the control, by all variabilities (`augkit.invariance.compare_invariance`).
-        transfer: learned invariance here less that on typical images; None for typical images.
-        accuracy_gain: accuracy less that of the control; None without labels.
+        transfer: learned invariance here minus that on typical images; None for typical images.
+        accuracy_gain: accuracy minus that of the control; None without labels.
     """
 
     arm: str
@@ -78,11 +78,11 @@ class ComparisonRow:
     accuracy_gain: Estimate | None = None
 
     def __getitem__(self, key: str) -> Any:
-        """The value at a key of the JSON, for tables whose columns are such keys."""
+        """Return the value at a key of the JSON, for tables whose columns are such keys."""
         return self.metrics[key] if key in self.metrics else getattr(self, key)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON; metrics stand beside the other fields."""
+        """Plain values for JSON, with each metric as a key of its own."""
         found = vars(self).copy()
         first = {key: found.pop(key) for key in ("arm", "images", "n_images", "n_seeds")}
         return jsonable({**first, **found.pop("metrics"), **found})
@@ -90,14 +90,14 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How a recipe differs from another one: its augmentation in words (empty: none), and the other fields."""
+    """The difference between two recipes: the augmentation in words (empty for none), and the other fields."""
 
     augmentation: str
     others: tuple[str, ...] = ()
 
     @classmethod
     def between(cls, treated: Recipe, control: Recipe) -> Contrast:
-        """The contrast of ``treated`` to ``control``."""
+        """Return the contrast of ``treated`` to ``control``."""
         mine, its = (flat(recipe.model_dump(exclude={"name", "seed"})) for recipe in (treated, control))
         others = [
             f"{key} {_plain(mine.get(key))} instead of {_plain(its.get(key))}"
@@ -125,16 +125,16 @@ def _plain(value: Any) -> str:
 
 
 def open_test_sets(dataset: Dataset, *, seed: int = 0) -> dict[str, Images]:
-    """The test split as ``typical``, and atypical content made from it; opens the test split."""
+    """Open the test split; return it as ``typical``, with atypical images made from it."""
     test = dataset.open_test()
     return {TYPICAL: test, **atypical(test, seed=seed, data=dataset.name)}
 
 
 def closing_table(arms: Sequence[RunGroup]) -> list[ComparisonRow]:
-    """One row per arm and image set; the first arm is the control of those that name none.
+    """Return one row per arm and image set; the first arm is the default control.
 
     Raises:
-        InputError: no arms, or arms with different numbers of seeds.
+        InputError: there are no arms, or they have different numbers of seeds.
     """
     if not arms or len({len(arm.reports) for arm in arms}) != 1:
         raise InputError("comparison: expected arms with as many seeds each")
@@ -183,7 +183,7 @@ def _row(arm: RunGroup, control: RunGroup, images: str) -> ComparisonRow:
 
 
 def carried_over(networks: Sequence[tuple[str, Reports]]) -> dict[str, CarryOver]:
-    """Per atypical image set, how much of the networks' invariance arrives there; ``networks`` by name."""
+    """Return, per atypical image set, how much of the networks' invariance carries over to it."""
     names = [name for name, _ in networks]
     sets = [images for images in networks[0][1] if images != TYPICAL] if networks else []
     typical = [reports[TYPICAL] for _, reports in networks]
@@ -191,7 +191,7 @@ def carried_over(networks: Sequence[tuple[str, Reports]]) -> dict[str, CarryOver
 
 
 def response_curve(arm: RunGroup, images: str = TYPICAL, metric: str = "top1_change") -> dict[float, Estimate]:
-    """A metric by the length of the shift, in pixels, over all seeds of an arm."""
+    """Return a metric by the length of the shift in pixels, over all seeds of an arm."""
     reports, row = arm.on(images), METRICS[metric]
     return {
         length: per_seed([metric], [report.curve[length] for report in reports])[metric]
@@ -208,9 +208,9 @@ def conclusion(
     contrast: Contrast = AUGMENTATION,
     carried: dict[str, CarryOver] | None = None,
 ) -> str:
-    """One paragraph: whether the contrast to the control made the network invariant, and whether that carries over.
+    """Return one paragraph: whether the contrast made the network more invariant, and whether that carries over.
 
-    Every statement follows from an interval; where that covers zero the word is "undetermined". The network is called
+    Every statement follows from an interval; if it covers zero the paragraph says "undetermined". It calls the network
     more, or less, invariant only where three variabilities agree.
     """
     mine = {row.images: row for row in rows if row.arm == arm}
@@ -234,7 +234,7 @@ def conclusion(
 
 
 def compared_words(found: InvarianceComparison, contrast: Contrast, top1_change: Estimate) -> str:
-    """A comparison in a sentence or two."""
+    """Return a comparison in one or two sentences."""
     learned = found.by[DEFAULT]
     beside = ", ".join(f"by {METRICS[m].brief} {_percent(e)}" for m, e in found.by.items() if m != DEFAULT)
     if found.verdict == "more":
@@ -281,7 +281,7 @@ def _carries_over(row: ComparisonRow, carried: CarryOver | None) -> str:
 
 
 def arrives(found: CarryOver) -> str:
-    """How much of the invariance arrives, in words, with the slope."""
+    """Return in words how much of the invariance carries over, with the slope."""
     low, high = found.slope.low, found.slope.high
     if low > 0:
         word = "only in part" if high < 1 else "yes, more than was gained on typical images" if low > 1 else "yes"

@@ -1,7 +1,7 @@
-"""Entries of ``results.json`` of a measurement, as the page and the terminal read them.
+"""Types of the entries of a measurement's ``results.json``, for the page and the terminal.
 
-Typed dicts, since they are written to JSON as they are. Metrics stand beside the other entries by their names in
-`augkit.invariance.metrics`; `metric_of` and `curve_of` read those.
+They are typed dicts, since they are written to JSON unchanged. Metrics are further entries, by their names in
+`augkit.invariance.metrics`; `metric_of` and `curve_of` read them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from augkit.train.history import Interval
 
 
 class PairsEntry(TypedDict):
-    """Pairs of a plan; displacements lie below ``high``."""
+    """Pairs of a plan; ``high`` is the largest displacement."""
 
     high: float
 
 
 class PlanEntry(TypedDict):
-    """What every image is seen under."""
+    """The displacements of every image."""
 
     pairs: PairsEntry
 
@@ -43,7 +43,7 @@ class SettingsEntry(TypedDict):
 
 
 class JaggednessEntry(TypedDict):
-    """Share of images whose answer changes so often along the path."""
+    """Share of images whose answer changes the given number of times along the path."""
 
     changes: int
     share: Interval
@@ -112,17 +112,17 @@ class Curve:
 
 
 def sets_of(result: MeasuredEntry) -> dict[str, ImageSetEntry]:
-    """All image sets by name, the first one first."""
+    """Return all image sets by name, in order."""
     return {result["data"]: result, **result.get("ood", {})}
 
 
 def metric_of(found: Mapping[str, object], name: str) -> Interval | None:
-    """The estimate of a metric; None where it was not measured."""
+    """Return the estimate of a metric; None where it was not measured."""
     return cast("Interval | None", found.get(name))
 
 
 def curve_of(found: Mapping[str, object], key: str, by: str) -> Curve | None:
-    """The curve at ``key``, against ``by``; None where it was not measured."""
+    """Return the curve at ``key``, against ``by``; None where it was not measured."""
     points = cast("list[dict[str, object]] | None", found.get(key))
     if points is None:
         return None

@@ -18,11 +18,11 @@ from augkit.train.history import Interval
 
 COLORS = (BLUE, ORANGE, GREEN, GREY, BLACK)
 PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
-TALLEST = 60  # layers that one picture holds; of a deeper network the ones that add most are shown
+TALLEST = 60  # layers in one figure; for deeper networks the layers with the largest shares are shown
 
 
 def curves(sets: Mapping[str, Curve], by: str, label: str) -> Figure:
-    """JS, top-1 change and, where there are labels, accuracy against ``by``; one line per image set."""
+    """Plot JS, top-1 change and, with labels, accuracy against ``by``; one line per image set."""
     known = [name for name in PANELS if any(name in curve.metrics for curve in sets.values())]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(known), 3.0), layout="constrained")
@@ -46,7 +46,7 @@ def curves(sets: Mapping[str, Curve], by: str, label: str) -> Figure:
 
 
 def jaggedness(points: Sequence[JaggednessEntry]) -> Figure:
-    """Share of images by number of top-1 changes along the path."""
+    """Plot the share of images by number of top-1 changes along the path."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.8), layout="constrained")
         axes = figure.subplots()
@@ -62,7 +62,7 @@ def jaggedness(points: Sequence[JaggednessEntry]) -> Figure:
 
 
 def layers(found: Sequence[LayerEntry]) -> Figure:
-    """Per layer, its signal-to-error ratio in dB and what it adds to the error of the logits; the first on top."""
+    """Plot each layer's signal-to-error ratio in dB and its share of the error of the logits; the first on top."""
     shown = _most_telling(found)
     rows = np.arange(len(shown))
     with mpl.rc_context(STYLE):
@@ -94,7 +94,7 @@ def _bars(axes: Axes, names: Sequence[str], estimates: Sequence[Interval], unit:
             continue
         parts = (estimate["value"], estimate["low"], estimate["high"])
         value, low, high = (factor * part for part in parts if part is not None)
-        # An interval of rounding alone may leave out the value by a rounding.
+        # Rounding may put the value slightly outside of an interval.
         error = [[max(0.0, value - low)], [max(0.0, high - value)]]
         bar = axes.barh(row, value, 0.72, color=color, xerr=error, error_kw={"lw": 0.8})[0]
         describe(bar, f"{name}\n{interval_text(value, low, high)} {words}")
@@ -112,7 +112,7 @@ def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Interval], factor:
 
 
 def carry_over(found: dict[str, CarryOver]) -> Figure:
-    """Every network's variability on typical images against that on others, with the line, a panel per image set."""
+    """Plot every network's variability on atypical against typical images, with the fitted line, per image set."""
     drawn = {name: one for name, one in found.items() if one.slope.defined}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.1 * max(1, len(drawn)), 3.2), layout="constrained")
@@ -126,7 +126,7 @@ def carry_over(found: dict[str, CarryOver]) -> Figure:
                 mark(axes, px, py, f"{network}\ntypical: {px:.3g} %\n{name}: {py:.3g} %")
         ends = np.array([x[known].min(), x[known].max()])
         axes.loglog(ends, 100 * np.exp(one.intercept + one.slope.value * np.log(ends / 100)), color=ORANGE)
-        # Were all of it to arrive, the line would have this slope.
+        # The slope of a line where all of the invariance carries over.
         level = np.exp(np.log(y[known]).mean() - np.log(x[known]).mean())
         axes.loglog(ends, level * ends, color=GREY, ls=":", zorder=0)
         axes.set_title(f"{name}: {one.slope:.2f}", fontsize=9)

@@ -1,4 +1,4 @@
-"""The images that a measurement shows a network: those of the dataset first, then others beside them."""
+"""The image sets of a measurement: those of the dataset first, then others."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from augkit.train.load_model import LoadedModel
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in memory or streamed, with the names of the classes that their labels stand for.
+    """Images in memory or streamed, with the class names of their labels.
 
-    ``notes`` are sentences on what was done to them, such as broken files left out.
+    ``notes`` are sentences about their preparation, such as omitted broken files.
     """
 
     images: Images
@@ -31,7 +31,7 @@ class ImageSet:
         return len(self.images)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Pixels ``(B, C, H, W)`` uint8 with labels ``(B,)`` or None."""
+        """Yield pixels ``(B, C, H, W)`` uint8 with labels ``(B,)`` or None."""
         labels = self.images.labels
         start = 0
         for pixels in decoded(self.images, size):
@@ -39,17 +39,17 @@ class ImageSet:
             start += len(pixels)
 
     def pixels(self, indices: list[int]) -> Tensor:
-        """The images at ``indices``, decoded: ``(len(indices), C, H, W)`` uint8."""
+        """Return the images at ``indices``, decoded: ``(len(indices), C, H, W)`` uint8."""
         return torch.cat(list(decoded(self.images.take(torch.tensor(indices)), max(1, len(indices)))))
 
 
 def load_image_sets(
     settings: MeasureSettings, data: str | None, loaded: LoadedModel, protocol: str
 ) -> dict[str, ImageSet]:
-    """The images by name: those of ``data``, or of the run's own dataset when None, then those of ``settings.ood``.
+    """Load images by name: those of ``data`` (the run's own dataset when None), then those of ``settings.ood``.
 
     Raises:
-        InputError: no dataset, the same one twice, or one that cannot be loaded.
+        InputError: no dataset is given, one is given twice, or one cannot be loaded.
     """
     own = loaded.recipe.data if loaded.recipe is not None else None
     if data is None and own is None:
@@ -82,7 +82,7 @@ def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: s
 
 
 def atypical_sets(typical: ImageSet, plan: Plan, seed: int) -> dict[str, ImageSet]:
-    """Atypical versions of the images; placement beyond the range of the plan where their canvas leaves room for it."""
+    """Return atypical versions of the images, with placement beyond the plan's range if the canvas allows."""
     notes: tuple[str, ...] = ()
     try:
         reach = plan.max_shift or None

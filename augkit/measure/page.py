@@ -1,4 +1,4 @@
-"""The page of `python -m augkit.measure`: one self-contained HTML file that opens offline, prints, reads on a phone."""
+"""The report page of `python -m augkit.measure`: one self-contained HTML file for screens, phones and print."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYERS_CAPTION = (
 
 
 def measured_page(result: MeasuredEntry, flips: Sequence[FlipPicture]) -> str:
-    """The report of `augkit.measure`; ``result`` as in its ``results.json``, ``flips`` drawn from it."""
+    """Return the report page; ``result`` is the content of ``results.json``, ``flips`` are its drawn flips."""
     sets = sets_of(result)
     charts = [_curve(sets, key, by, label) for key, (by, label) in CURVES.items() if key in result]
     if distribution := result.get("jaggedness_distribution"):
@@ -54,7 +54,7 @@ def measured_page(result: MeasuredEntry, flips: Sequence[FlipPicture]) -> str:
 
 
 def summary(result: MeasuredEntry) -> str:
-    """The main numbers in two or three sentences."""
+    """Return the main numbers in two or three sentences."""
     settings = result["settings"]
     most = f"two shifts of up to {settings['max_shift']:g} px"
     if settings["axis"] == "scale":
@@ -79,7 +79,7 @@ def _percent(estimate: Interval) -> str:
 
 
 def _views(flip: FlipPicture) -> list[tuple[str, str]]:
-    """Source and caption of both pictures."""
+    """Return source and caption of both pictures."""
     return [(data_url(picture), caption) for picture, caption in zip(flip.pictures, flip.captions, strict=True)]
 
 

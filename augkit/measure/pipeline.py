@@ -35,23 +35,26 @@ def measure(
     Args:
         model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``.
         data: a name, ``folder:DIR``, ``parquet:DIR`` or ``hf:NAME``; the run's own dataset when None.
-        settings: what is measured, and how.
+        settings: settings of the measurement.
         output: folder for ``results.json``, ``report.html``, ``environment.json`` and the state of the measurement;
             nothing is written when None.
-        resume: continue the measurement in ``output``; the same bits as without an interruption, on the CPU.
+        resume: continue the measurement in ``output``; on the CPU the result is bitwise that of one run.
         overwrite: replace a measurement in ``output``.
         progress: show progress on standard error.
-        command: the line that repeats the measurement, for the results and the report; this call when None.
+        command: the command that repeats the measurement, for the results and the report; this call when None.
+
+    Returns:
+        The results on every image set, with what is needed to repeat them.
 
     Raises:
-        InputError: network, images, labels and settings that do not fit each other; ``output`` exists.
-        MeasureInterrupted: Ctrl-C; all whole batches are kept in ``output``.
+        InputError: network, images, labels and settings do not fit each other, or ``output`` exists.
+        MeasureInterrupted: Ctrl-C was pressed; all whole batches are kept in ``output``.
     """
     settings = settings or MeasureSettings()
     if resume and output is None:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
     settings.check()
-    with seeded(settings.seed):  # an untrained network is the same one when a measurement is resumed
+    with seeded(settings.seed):  # so that a resumed measurement of an untrained network has the same weights
         loaded = load_model(model, settings.weights, strict=settings.strict)
     protocol = choose_protocol(settings, loaded)
     sets = load_image_sets(settings, data, loaded, protocol)
@@ -85,6 +88,6 @@ def measure(
 
 
 def _call(model: str, data: str | None, settings: MeasureSettings) -> str:
-    """The call of `measure` that repeats a measurement."""
+    """Return the call of `measure` that repeats a measurement, as text."""
     changed = ", ".join(f"{name}={value!r}" for name, value in settings.changed().items())
     return f"augkit.measure.measure({model!r}, {data!r}, MeasureSettings({changed}))"

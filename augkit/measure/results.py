@@ -1,4 +1,4 @@
-"""Results of a measurement: the reports of all image sets, and what is needed to repeat it."""
+"""Results of a measurement: the reports of all image sets, and the information to repeat it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ImageSetResults:
     Attributes:
         data: name of the images.
         report: metrics, curves and flips.
-        batch_size: images at once.
-        notes: sentences on what was out of the ordinary.
-        analyses: of the first image set, where any was chosen.
+        batch_size: images per forward pass.
+        notes: sentences about exceptions, such as omitted files.
+        analyses: the analyses of the first image set; None if none was chosen.
     """
 
     data: str
@@ -47,14 +47,14 @@ class MeasureResults:
     """Results of `augkit.measure.measure`.
 
     Attributes:
-        model: where the network came from.
-        split: of the datasets.
+        model: source of the network.
+        split: split of the datasets.
         typical: results on the dataset's own images.
         ood: results on other images.
         preset: name of the published protocol, if one was chosen.
         weights_sha256: digest of the network's weights.
-        folder: where ``results.json`` and ``report.html`` lie; None where nothing was written.
-        command: the line that repeats the measurement.
+        folder: folder of ``results.json`` and ``report.html``; None where nothing was written.
+        command: the command that repeats the measurement.
         environment: versions and machine.
     """
 
@@ -69,7 +69,7 @@ class MeasureResults:
     environment: Environment
 
     def to_dict(self) -> MeasuredEntry:
-        """What ``results.json`` holds, and ``--json`` prints."""
+        """The content of ``results.json`` and of the output of ``--json``."""
         return cast("MeasuredEntry", copy.deepcopy(self._json))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""One measurement in progress: one network sees several image sets; what was measured is kept in a folder meanwhile."""
+"""A measurement in progress of one network on several image sets, with its state saved in a folder."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ SAVE_EVERY = 10.0  # seconds
 
 
 class MeasureInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a measurement; the folder keeps all whole batches, and ``resume`` continues after them."""
+    """A measurement was interrupted; the folder keeps all whole batches, and ``resume`` continues after them."""
 
 
 @dataclass
 class MeasureSession:
-    """Measurements of several image sets by one network.
+    """Measurements of one network on several image sets.
 
     Args:
-        model: where the network came from, for messages.
+        model: source of the network, for messages.
         loaded: the network.
-        settings: of the measurement.
-        plan: what every image is seen under.
-        operator: how images are displaced; the first image set decides what it leaves open.
+        settings: settings of the measurement.
+        plan: the displacements of every image.
+        operator: settings of the protocol; the first image set determines those that are None.
         progress: show progress on standard error.
     """
 
@@ -74,10 +74,10 @@ class MeasureSession:
         return self.settings.std or self.loaded.std
 
     def begin(self, sets: dict[str, ImageSet]) -> None:
-        """Let the network see one image of every set, before any work and before the output folder is touched.
+        """Run the network on one image of every set, before any other work and before the output folder is changed.
 
         Raises:
-            InputError: images, labels and network that do not fit each other.
+            InputError: images, labels and network do not fit each other.
         """
         settings = self.settings
         self.network = Network(
@@ -95,14 +95,14 @@ class MeasureSession:
             measurement = Measurement(self.network, self.plan, options, seed=settings.seed)
             self.sets[name] = self._with_fitting_labels(measurement, name, found)
             self.measurements[name] = measurement
-            if self.operator.protocol != "circular":  # the network sees images of one size
+            if self.operator.protocol != "circular":  # all inputs of the network have one size
                 self.operator = replace(self.operator, input_size=measurement.protocol.input_size)
 
     def open_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> None:
-        """Keep the measurement in ``folder``, and restore what it holds where ``resume``; after `begin`.
+        """Save the measurement in ``folder``, and with ``resume`` restore its state; call it after `begin`.
 
         Raises:
-            InputError: the folder exists; with ``resume``, it holds no measurement, or another one.
+            InputError: the folder exists; with ``resume``, it contains no measurement, or a different one.
         """
         if resume and not (folder / MARK).is_file():
             raise InputError(f"--resume: '{folder}' holds no measurement to go on with")
@@ -122,7 +122,7 @@ class MeasureSession:
             raise InputError(f"'{file}': cannot be resumed ({reason}); start anew with --overwrite") from None
 
     def measure(self) -> list[ImageSetResults]:
-        """Results by image set, the analyses with the first."""
+        """Return the results by image set; those of the first include the analyses."""
         views = len(self.plan.layout.columns)
         with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as bar:
             first, *others = [self._measure_one(name, bar) for name in self.sets]
@@ -130,7 +130,7 @@ class MeasureSession:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Keep all whole batches at a Ctrl-C, which becomes a MeasureInterrupted where there is a folder."""
+        """Save all whole batches on an interrupt, and raise MeasureInterrupted if there is a folder."""
         try:
             yield
         except KeyboardInterrupt:
@@ -142,7 +142,7 @@ class MeasureSession:
             raise MeasureInterrupted from None
 
     def pictures(self, results: ImageSetResults) -> list[FlipPicture]:
-        """The flips of the first image set, drawn."""
+        """Return pictures of the flips of the first image set."""
         flips = results.report.flips
         if not flips:
             return []
@@ -151,7 +151,7 @@ class MeasureSession:
         return flip_pictures(flips, found.pixels([flip.image for flip in flips]), protocol, self._class_names())
 
     def _class_names(self) -> list[str] | None:
-        """Names of the network's classes, where they are known."""
+        """Return the names of the network's classes, or None."""
         outputs, classes = self.measurements[self.typical].accumulator.classes, self.sets[self.typical].classes
         own = self.loaded.classes
         if own is not None and len(own) == outputs:
@@ -192,7 +192,7 @@ class MeasureSession:
         return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
 
     def _saver(self, name: str, on_save: Callable[[], None]) -> Callable[[int], None]:
-        """A callback for every batch, which saves every few seconds."""
+        """Return a callback for every batch, which saves the state every few seconds."""
         last = time.monotonic()
 
         def on_batch(done: int) -> None:
@@ -214,7 +214,7 @@ class MeasureSession:
         return folder / (f"ood{number}-{STATE}" if number else STATE)
 
     def _with_fitting_labels(self, measurement: Measurement, name: str, found: ImageSet) -> ImageSet:
-        """The images with labels where these are classes of the network, and notes on what was done."""
+        """Return the images, with labels only if these are classes of the network, and notes about changes."""
         outputs = measurement.count_classes(found.pixels([0]))
         channels, notes = measurement.settings.channels, list(found.notes)
         if not self.sets:

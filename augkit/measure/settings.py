@@ -10,7 +10,7 @@ from augkit.core.errors import InputError, unknown_name
 from augkit.invariance.presets import PRESETS, Preset
 
 ANALYZED = 64  # images
-# The fields that a preset fixes, and those that have no meaning beside a single displacement.
+# The fields that a preset fixes, and those that conflict with a single displacement.
 FIXED_BY_PRESET = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "curves")
 UNUSED_BY_SHIFT = ("axis", "max_shift", "max_scale", "pairs", "grid", "curves")
 
@@ -21,17 +21,17 @@ class MeasureSettings:
 
     Attributes:
         weights: file with a state dict to load.
-        strict: refuse weights that do not fit the network; ``--not-strict`` loads those that do.
+        strict: raise an error for weights that do not fit; ``--not-strict`` loads those that fit.
         ood: further datasets to measure beside the first.
         ood_builtin: also measure atypical versions of the images.
-        labels: file that says which class of the data is which output of the network.
-        skip_corrupt: leave out files that cannot be read, and count them.
-        max_megapixels: refuse larger pictures; Pillow's limit, 179, when None.
+        labels: file that maps the classes of the data to the outputs of the network.
+        skip_corrupt: omit files that cannot be read, and count them.
+        max_megapixels: larger images are an error; Pillow's limit, 179, when None.
         root: folder of torchvision datasets.
         split: ``test`` or ``validation``.
         limit: measure this many images, stratified by class; all when None.
         image_size: resize and centre-crop images of folders to this side (pixels).
-        input_size: side of what the network sees (pixels).
+        input_size: side of the network's input (pixels).
         mean, std: per channel, of images in [0, 1]; the network's own when None.
         preset: name of a published protocol; it fixes `FIXED_BY_PRESET`.
         protocol, kernel, background: see `augkit.invariance.make_protocol`; the run's own, else ``crop``, when None.
@@ -49,9 +49,9 @@ class MeasureSettings:
         probe_images: images for ``layers``, ``lie`` and ``relative``.
         precision: see `augkit.invariance.Network`.
         compile: compile the network first.
-        batch_size: images at once; 64, or 256 on a GPU, when None.
+        batch_size: images per forward pass; 64, or 256 on a GPU, when None.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
-        seed: of all randomness.
+        seed: seed of all random numbers.
     """
 
     weights: Path | None = None
@@ -91,7 +91,7 @@ class MeasureSettings:
     seed: int = 0
 
     def changed(self) -> dict[str, object]:
-        """The fields that differ from their defaults.
+        """Return the fields that differ from their defaults.
 
         >>> MeasureSettings(max_shift=2.0, lie=True).changed()
         {'max_shift': 2.0, 'lie': True}
@@ -99,10 +99,10 @@ class MeasureSettings:
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def find_preset(self) -> Preset | None:
-        """The published protocol that ``preset`` names.
+        """Return the published protocol of the name ``preset``; None without one.
 
         Raises:
-            InputError: an unknown name; a field beside it that it fixes.
+            InputError: the name is unknown, or a field that the preset fixes is also set.
         """
         if self.preset is None:
             return None
@@ -114,7 +114,7 @@ class MeasureSettings:
         return PRESETS[self.preset]
 
     def check(self) -> None:
-        """Raise InputError where fields do not fit each other."""
+        """Raise InputError if fields contradict each other."""
         if not self.strict and self.weights is None:
             raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
         if self.split not in ("test", "validation"):
@@ -127,7 +127,7 @@ class MeasureSettings:
 
 
 def flag(name: str) -> str:
-    """The flag of a field.
+    """Return the command-line flag of a field.
 
     >>> flag("max_shift"), flag("curves")
     ('--max-shift', '--no-curves')

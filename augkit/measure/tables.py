@@ -1,4 +1,4 @@
-"""The closing table, on a terminal and on a page, from the same cells."""
+"""The closing table for a terminal and for a page."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COLUMNS = {
     "transfer": ("transfer, points", 100.0, 1),
 }
 
-WIDE = 134  # characters in which all columns have room
+WIDE = 134  # characters needed for all columns
 FOR_WIDE = names_of(lambda row: row.table == "wide")
 
 
 def cells(row: ComparisonRow) -> list[str]:
-    """The text of one row: arm, images, then one cell a column, an en dash where there is no such number."""
+    """Return the text of one row: arm, images, then one cell per column, with an en dash for a missing number."""
     out = [row.arm, row.images]
     for key, (_, factor, digits) in COLUMNS.items():
         estimate = row[key]
@@ -33,12 +33,12 @@ def cells(row: ComparisonRow) -> list[str]:
 
 
 def headings() -> list[str]:
-    """Column titles, in the order of `cells`."""
+    """Return the column titles, in the order of `cells`."""
     return ["recipe", "images", *(title for title, _, _ in COLUMNS.values())]
 
 
 def print_table(rows: Sequence[ComparisonRow]) -> None:
-    """The table on standard output, value over its 95 % interval; a narrow terminal gets fewer columns."""
+    """Print the table, each value above its 95 % interval; a narrow terminal gets fewer columns."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -50,7 +50,7 @@ def print_table(rows: Sequence[ComparisonRow]) -> None:
     table = Table(box=box.SIMPLE_HEAD, caption="value [95 % interval]")
     for k, title in enumerate(headings()):
         if k not in hidden:
-            longest = max(map(len, title.split()))  # words are not broken
+            longest = max(map(len, title.split()))  # words are not split
             table.add_column(title, justify="left" if k < 2 else "right", min_width=longest if k > 1 else None)
     previous = rows[0].arm if rows else ""
     for row in rows:
@@ -62,7 +62,7 @@ def print_table(rows: Sequence[ComparisonRow]) -> None:
 
 
 def print_carried_over(found: Mapping[str, CarryOver]) -> None:
-    """Per image set how much of the invariance arrives, on standard output; nothing where no set was measured."""
+    """Print how much of the invariance carries over to each image set; nothing without image sets."""
     if not found:
         return
     print("\nHow much of the invariance gained on typical images arrives elsewhere (1 all, 0 nothing):")
@@ -72,5 +72,5 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
 
 
 def page_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
-    """The table for a page."""
+    """Return the table for a page."""
     return Table(caption, headings(), [cells(row) for row in rows], words=headings()[:2])

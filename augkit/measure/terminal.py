@@ -1,4 +1,4 @@
-"""What `augkit.measure` found, on a terminal: the numbers of ``results.json``, several image sets side by side."""
+"""Prints the results of `augkit.measure` on a terminal, with several image sets side by side."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CURVES = {
     "response_scale": ("scale", "rescaled by this factor"),
 }
 FORMS: tuple[Literal["logits"], Literal["probabilities"]] = ("logits", "probabilities")
-LOSSES = 5  # layers named on a terminal
+LOSSES = 5  # layers listed on a terminal
 CURVE_COLUMNS = {name: METRICS[name].heading(METRICS[name].brief, percent=False) for name in CURVE_METRICS}
 
 
 def text_of(estimate: Interval) -> str:
-    """A number with its interval.
+    """Return a number with its interval as text.
 
     >>> text_of({"value": 0.5, "low": 0.25, "high": 0.75})
     '0.5000 [0.2500, 0.7500]'
@@ -39,7 +39,7 @@ def _digits(value: float | None) -> str:
 
 
 def metric_rows(sets: Mapping[str, Mapping[str, object]]) -> list[list[str]]:
-    """Title and one text per image set, for every metric that any of them has."""
+    """Return the title and one text per image set, for every metric of any of them."""
     names = [name for name in METRICS if any(name in found for found in sets.values())]
     return [
         [
@@ -51,7 +51,7 @@ def metric_rows(sets: Mapping[str, Mapping[str, object]]) -> list[list[str]]:
 
 
 def heading(settings: SettingsEntry) -> str:
-    """What was measured, in one line."""
+    """Return the settings of a measurement in one line."""
     sizes = " x ".join(map(str, settings["input_size"]))
     most = f"factors up to {settings['plan']['pairs']['high']:g}"
     if settings["axis"] == "shift":
@@ -66,7 +66,7 @@ def heading(settings: SettingsEntry) -> str:
 
 
 def probe_lines(result: MeasuredEntry) -> list[str]:
-    """What the probes found, in a few lines each."""
+    """Return the results of the analyses as lines of text."""
     lines = []
     if "lie" in result:
         for form in FORMS:
@@ -83,7 +83,7 @@ def probe_lines(result: MeasuredEntry) -> list[str]:
 
 
 def print_measured(result: MeasuredEntry) -> None:
-    """Metrics, then the response curves of the first image set."""
+    """Print metrics, then the response curves of the first image set."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

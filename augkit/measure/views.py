@@ -1,4 +1,4 @@
-"""Under which displacements images are measured: the settings, the preset and the run's own recipe made into one."""
+"""Chooses the displacements of a measurement from the settings, the preset and the run's own recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SHIFT, MAX_SCALE, PAIRS = 8.0, 1.25, 4  # where neither the settings nor a r
 
 @dataclass(frozen=True)
 class Operator:
-    """How images are displaced: the arguments of `augkit.invariance.make_protocol`; None is the protocol's own."""
+    """Arguments of `augkit.invariance.make_protocol`; None is the protocol's default."""
 
     protocol: str
     kernel: str | None
@@ -26,7 +26,7 @@ class Operator:
 
 
 def choose_protocol(settings: MeasureSettings, loaded: LoadedModel) -> str:
-    """The protocol that the settings name, else that of the preset, else that of the run, else ``crop``."""
+    """Return the protocol of the settings, else of the preset, else of the run, else ``crop``."""
     preset = settings.find_preset()
     own = loaded.recipe.invariance.protocol if loaded.recipe is not None else "crop"
     protocol = settings.protocol or (preset.protocol if preset else own)
@@ -36,15 +36,15 @@ def choose_protocol(settings: MeasureSettings, loaded: LoadedModel) -> str:
 
 
 def choose_views(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int, int]) -> tuple[Plan, Operator]:
-    """The displacements of every image, and how they are applied.
+    """Return the displacements of every image, and the protocol that applies them.
 
     Args:
-        settings: of the measurement.
-        loaded: the network; where it is of a run, its recipe names what the settings leave open.
+        settings: settings of the measurement.
+        loaded: the network; if it is from a run, its recipe gives the settings that are None.
         size: ``(H, W)`` of the images.
 
     Raises:
-        InputError: an unknown name, or fields that do not fit each other.
+        InputError: a name is unknown, or fields contradict each other.
     """
     preset, protocol = settings.find_preset(), choose_protocol(settings, loaded)
     own = loaded.recipe.invariance if loaded.recipe is not None else None
@@ -60,7 +60,7 @@ def choose_views(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int
 
 
 def _plan(settings: MeasureSettings, own: InvarianceSettings | None, *, exact: bool) -> Plan:
-    """The plan without a preset; ``exact`` shifts do not blur, so they need no control for it."""
+    """Return the plan without a preset; ``exact`` shifts do not blur, so they need no control by blur."""
     if settings.shift is not None:
         return one_shift(*settings.shift)
     axis = settings.axis or "shift"
@@ -86,7 +86,7 @@ def _plan(settings: MeasureSettings, own: InvarianceSettings | None, *, exact: b
 def _input_size(
     settings: MeasureSettings, loaded: LoadedModel, protocol: str, plan: Plan, size: tuple[int, int]
 ) -> int | None:
-    """The side that the network sees: the settings', else its own where the images leave room for it, else None."""
+    """Return the input side: that of the settings, else the network's own if the images are large enough, else None."""
     if settings.input_size is not None:
         return settings.input_size
     own = loaded.recipe.data.canvas if loaded.recipe is not None else loaded.input_size

@@ -1,4 +1,4 @@
-"""Pictures of what a policy and each kernel do to an image: `python -m augkit.preview`, or the function `preview`."""
+"""Pictures of the effect of a policy and of each kernel on an image: `python -m augkit.preview`, or `preview`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What each interpolation kernel does to an image that it shifts by half a pixel: the numbers, and their figure.
+"""The effect of each interpolation kernel on an image shifted by half a pixel: the numbers, and their figure.
 
-Everything is measured on images that `augkit.resample` shifts, not computed from formulas, and on a torus, so that
+All numbers are measured on images shifted by `augkit.resample`, not computed from formulas, and on a torus, so that
 borders have no effect.
 """
 
@@ -34,10 +34,10 @@ class HalfPixel:
     """Measurements of one kernel for a shift by half a pixel along x and y.
 
     Attributes:
-        kernel: its name.
+        kernel: name of the kernel.
         shifted: the shifted image ``(C, H, W)``, in [0, 1] before clipping.
-        returned: the same shifted back.
-        psnr: of ``returned``, in dB; infinite where nothing was lost.
+        returned: the image ``(C, H, W)`` after shifting back.
+        psnr: peak signal-to-noise ratio of ``returned`` in dB; infinite for a perfect reconstruction.
         response: the magnitude response ``(F,)`` at `frequencies`.
         kept: the share of the energy of white noise above half Nyquist that is kept, along the axis of the shift.
     """
@@ -86,7 +86,7 @@ def half_pixel(image: Tensor, kernel: str) -> HalfPixel:
 
 
 def part_of(image: Tensor) -> Tensor:
-    """The middle of ``image`` ``(C, H, W)``, at most `LARGEST` pixels a side."""
+    """Return the centre of ``image`` ``(C, H, W)``, at most `LARGEST` pixels a side."""
     top, left = (max(0, (n - LARGEST) // 2) for n in image.shape[-2:])
     return image[:, top : top + LARGEST, left : left + LARGEST]
 
@@ -145,7 +145,7 @@ def kernel_figure(image: Tensor, results: list[HalfPixel]) -> Figure:
 
 
 def kernel_results(image: Tensor) -> list[HalfPixel]:
-    """`half_pixel` for every kernel."""
+    """Return `half_pixel` for every kernel."""
     return [half_pixel(image, kernel) for kernel in KERNELS]
 
 

@@ -23,10 +23,10 @@ KERNEL_CAPTION = (
 
 
 def preview_page(title: str, policy_yaml: str, notes: list[str], sheet: bytes, kernels: bytes, command: str) -> str:
-    """One HTML file that opens offline.
+    """Return the page as one HTML file that opens offline.
 
     Args:
-        title: of the image.
+        title: title of the image.
         policy_yaml: the policy in full.
         notes: sentences about the resampling and the size of the image.
         sheet, kernels: the two pictures, as the bytes of PNG files.

@@ -1,4 +1,4 @@
-"""A preview as files: a sheet of strengths, a figure of the kernels, and a page that holds both."""
+"""Writes the files of a preview: a sheet of strengths, a figure of the kernels, and a page with both."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ STAGES = 3  # of a `Display`
 
 @dataclass(frozen=True)
 class PreviewSettings:
-    """How a preview is drawn.
+    """Settings of a preview.
 
     Attributes:
-        strengths: a column each, in [0, 1].
-        quantiles: where the draws of each op are held, a line each, in [0, 1).
-        device: where images are resampled, such as ``cuda``; chosen when None.
+        strengths: strength of each column, in [0, 1].
+        quantiles: quantile of the draws in each line of an op, in [0, 1).
+        device: device of the resampling, such as ``cuda``; chosen automatically when None.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
@@ -41,16 +41,16 @@ class PreviewSettings:
 
 @dataclass(frozen=True)
 class PreviewResult:
-    """What a preview showed.
+    """The result of a preview.
 
     Attributes:
-        folder: where its files are.
-        files: their names.
-        source: the title of the image.
-        size: channels, height and width of the image as it was shown.
-        policy: the policy that was shown.
-        settings: how it was drawn.
-        kernels: what each kernel did to half a pixel.
+        folder: folder of the files.
+        files: names of the files.
+        source: title of the image.
+        size: channels, height and width of the displayed image.
+        policy: the displayed policy.
+        settings: settings of the preview.
+        kernels: measurements of each kernel for half a pixel.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class PreviewResult:
     kernels: tuple[HalfPixel, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """What the command prints with ``--json``."""
+        """The output of the command with ``--json``."""
         return {
             "folder": str(self.folder),
             "files": list(self.files),
@@ -87,13 +87,13 @@ def preview(
 
     Args:
         subject: the image and the policy, as `augkit.preview.find_subject` finds them.
-        folder: made where it is missing.
-        settings: how to draw; the defaults of `PreviewSettings` when None.
-        overwrite: replace what augkit wrote there before.
-        display: where progress goes, of `STAGES` steps; nowhere when None.
+        folder: output folder, created if it is missing.
+        settings: settings of the preview; the defaults of `PreviewSettings` when None.
+        overwrite: replace earlier results of augkit in the folder.
+        display: display of the progress, with `STAGES` steps; none when None.
 
     Raises:
-        InputError: the folder is filled, a strength or quantile is out of bounds, the device is unknown.
+        InputError: the folder is not empty, a strength or quantile is out of bounds, or the device is unknown.
     """
     settings, display = settings or PreviewSettings(), display or Display(STAGES, quiet=True)
     device = choose_device(settings.device)

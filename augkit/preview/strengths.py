@@ -1,4 +1,4 @@
-"""A sheet of what a policy does as its strength grows: tiles and their labels, and the picture made of them.
+"""A sheet of the effect of a policy at increasing strengths: tiles, captions, and the picture of them.
 
 Nothing is random here. Each op is a function of uniform draws in [0, 1); every draw is set to the same quantile, as in
 the debugging mode of the augmentation of Karras et al. 2020 (https://arxiv.org/abs/2006.06676).
@@ -36,10 +36,10 @@ class Row:
     """One op, or the composed policy, at Q quantiles of its draws and S strengths.
 
     Attributes:
-        name: of the op, or ``policy``.
+        name: name of the op, or ``policy``.
         range: the range of the op at strength 1, with its unit.
         tiles: ``(Q, S, C, H, W)`` uint8.
-        captions: what happened to each tile, ``[q][s]``.
+        captions: effect on each tile, ``[q][s]``.
     """
 
     name: str
@@ -51,16 +51,16 @@ class Row:
 def strength_rows(
     image: Tensor, policy: Policy, strengths: Sequence[float] = STRENGTHS, quantiles: Sequence[float] = QUANTILES
 ) -> list[Row]:
-    """Rows for ``image`` ``(C, H, W)`` uint8: one for each op that the policy has, then one for all together.
+    """Return one row for each op of the policy, then one for all ops together.
 
     Args:
-        image: the image of every tile.
-        policy: gives ranges, kernel and padding; its own ``strength`` is not used.
-        strengths: a column each, in [0, 1].
-        quantiles: the value of all draws, a line each, in [0, 1).
+        image: the image ``(C, H, W)`` uint8 of every tile.
+        policy: source of ranges, kernel and padding; its own ``strength`` is not used.
+        strengths: strength of each column, in [0, 1].
+        quantiles: value of all draws in each line, in [0, 1).
 
     Raises:
-        InputError: a strength or a quantile out of bounds; a kernel that the policy's ops cannot have.
+        InputError: a strength or a quantile is out of bounds, or the policy's ops do not support the kernel.
     """
     _check("strengths", strengths, 1.0)
     _check("quantiles", quantiles, 1.0 - 1e-6)
@@ -74,7 +74,7 @@ def strength_rows(
 
 
 def describe(name: str, settings: OpSettings) -> str:
-    """The range of a policy's op ``name``, with its unit."""
+    """Return the range of a policy's op ``name`` as text, with its unit."""
     amounts = {key: getattr(settings, key) for key in settings.amounts()}
     text, p = op_specs()[name].describe(settings), amounts.pop("p", 1.0)
     return text if p == 1 or not amounts else f"{text}; on {100 * p:.3g}\u00a0% of samples"
@@ -122,7 +122,7 @@ def _caption(name: str, matrix: Matrix) -> str:
 def draw_sheet(
     rows: Sequence[Row], title: str, strengths: Sequence[float] = STRENGTHS, quantiles: Sequence[float] = QUANTILES
 ) -> Image.Image:
-    """The rows as one picture: a band per op, a line in it per quantile, a column per strength."""
+    """Draw the rows as one picture: a band per op, with a line per quantile and a column per strength."""
     height, width = rows[0].tiles.shape[-2:]
     zoom = max(1, TILE // max(height, width))
     # A caption may be wider than a narrow tile, and a legend higher than flat ones.
@@ -178,7 +178,7 @@ def _draw_line(
 
 
 def picture(image: Tensor) -> Image.Image:
-    """``(C, H, W)`` uint8 as an RGB picture; the first channel as grey where there are not three."""
+    """Return ``(C, H, W)`` uint8 as an RGB picture; the first channel as grey where there are not three."""
     if image.shape[0] != 3:
         image = image[:1].expand(3, -1, -1)
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
@@ -192,7 +192,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fitted(text: str, size: int, width: int) -> str:
-    """``text`` cut at its end, with an ellipsis, to fit ``width`` pixels."""
+    """Return ``text`` shortened with an ellipsis to fit ``width`` pixels."""
     letters = font(size, bold=True)
     if letters.getlength(text) <= width:
         return text

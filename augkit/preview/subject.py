@@ -1,4 +1,4 @@
-"""What a preview shows: one image, from a file, a dataset or a recipe, and the policy that is applied to it."""
+"""The subject of a preview: one image, from a file, a dataset or a recipe, and the policy for it."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Subject:
 
 
 def find_subject(source: str | None = None, overrides: list[str] | None = None, seed: int | None = None) -> Subject:
-    """The image and the policy that ``source`` names.
+    """Find the image and the policy of ``source``.
 
     Args:
-        source: an image file, a dataset, or a recipe's file or shipped name; a name that is both is the recipe. None
-            stands for a photograph that scikit-learn carries.
+        source: an image file, a dataset, or a recipe's file or shipped name; a name of both a dataset and a recipe is
+            the recipe. None is a photograph from scikit-learn.
         overrides: ``dotted.key=value``, applied to the recipe, or to the policy of the examples of all ops.
-        seed: picks the image of a dataset; the recipe's own, or 0, when None.
+        seed: selects the image of a dataset; the recipe's own, or 0, when None.
 
     Raises:
-        InputError: a missing file, a file that is no image, an unknown name, an override that is not a policy's
-            where there is no recipe.
+        InputError: the file is missing or not an image, the name is unknown, or, without a recipe, an override is not
+            for the policy.
     """
     overrides = overrides or []
     if source is None:
@@ -68,7 +68,7 @@ def find_subject(source: str | None = None, overrides: list[str] | None = None, 
 
 
 def reduced(image: Tensor, side: int) -> Tensor:
-    """``image`` ``(C, H, W)`` uint8 with its longer side at most ``side`` pixels."""
+    """Return ``image`` ``(C, H, W)`` uint8, reduced to a longer side of at most ``side`` pixels."""
     height, width = image.shape[-2:]
     if max(height, width) <= side:
         return image
@@ -89,7 +89,7 @@ def _shipped() -> set[str]:
 
 
 def _with_example_policy(title: str, image: Tensor, overrides: list[str]) -> Subject:
-    """A subject that brings no policy of its own gets the examples of all ops."""
+    """Return the policy of a subject without a recipe: the examples of all ops, with the overrides."""
     for override in overrides:
         if not override.startswith("policy."):
             raise InputError(f"override '{override}': expected policy.KEY=value; other keys need a recipe")
@@ -100,7 +100,7 @@ def _with_example_policy(title: str, image: Tensor, overrides: list[str]) -> Sub
 
 
 def _image_of(data: DataSettings, seed: int) -> Tensor:
-    """One image as training sees it; of a folder, one of its files, whatever its labels."""
+    """Return one image in the form used in training; from a folder, one of its files, regardless of labels."""
     rng = np.random.default_rng(seed)
     if data.name.startswith("folder:"):
         folder = Path(data.name.removeprefix("folder:")).expanduser()

@@ -1,4 +1,4 @@
-"""Training: a recipe and a seed become a run. `python -m augkit.train` is the command."""
+"""Training of a run from a recipe and a seed, by `fit` or the command `python -m augkit.train`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Training batches: from the device's memory, from workers that decode, or from a loader of the user's own.
+"""Training batches, from the device's memory, from decoding workers, or from a custom loader.
 
-The order of an epoch is a permutation that seed and epoch name alone, so the number of a step says which images it
-takes, and a run can resume within an epoch. With several processes each takes every n-th image of each batch.
+The order of an epoch is a permutation that depends only on seed and epoch, so the number of a step determines its
+images, and a run can resume within an epoch. With n processes, each takes every n-th image of each batch.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class DatasetBatches:
-    """Batches of a dataset's training split; the last, smaller batch is left out, as it would upset batch norm.
+    """Batches of a dataset's training split, without the last, smaller batch, which would disturb batch norm.
 
     Attributes:
-        images: in memory on the device, or a stream; whole ones where crops are drawn from them.
+        images: images in memory on the device, or a stream; whole images if crops are drawn from them.
         labels: ``(N,)`` on the device.
         batch: images per step over all processes.
     """
@@ -98,11 +98,11 @@ class DatasetBatches:
 
 @dataclass(frozen=True)
 class LoaderBatches:
-    """Batches of a `DataLoader`, or of anything with a length that gives pairs of images and labels.
+    """Batches of a `DataLoader`, or of any iterable with a length that yields pairs of images and labels.
 
-    An epoch has as many batches as the loader's length says: a loader that gives more is cut short, and one that gives
-    fewer, such as one that leaves out broken files, is started again. Where samplers, transforms and workers draw from
-    global random numbers, they draw from those that seed, process, epoch and batch name.
+    The loader's length is the number of batches of an epoch: further batches are ignored, and a loader with fewer, such
+    as one that omits broken files, is started again. The global random numbers of samplers, transforms and workers
+    depend only on seed, process, epoch and batch.
     """
 
     loader: Any
@@ -118,7 +118,7 @@ class LoaderBatches:
 
     @property
     def images_per_step(self) -> int:
-        """Images in a batch, over all processes; 0 where the loader does not say."""
+        """Images in a batch, over all processes; 0 where it is unknown."""
         sizes = (
             getattr(each, "batch_size", None) for each in (self.loader, getattr(self.loader, "batch_sampler", None))
         )
@@ -131,7 +131,7 @@ class LoaderBatches:
             if number < start:
                 continue
             images, labels = labelled(batch)
-            # Reading values that are not on the CPU would wait for the device.
+            # Reading values on another device would synchronise with it.
             if number == start or images.device.type == "cpu":
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
             if self.classes is not None and (number == start or labels.device.type == "cpu"):
@@ -159,18 +159,18 @@ class LoaderBatches:
 def make_batches(
     source: Any, recipe: Recipe, device: torch.device, process: Process, classes: int | None = None
 ) -> BatchSource:
-    """The training batches of a dataset, or of a loader.
+    """Return the training batches of a dataset or a loader.
 
     Args:
         source: a dataset or a loader.
         recipe: order, policy and size of batches.
-        device: of the batches.
-        process: takes its share of a dataset; of a loader it takes all.
-        classes: how many the network has, for a check of the labels; not checked when None.
+        device: device of the batches.
+        process: this process, which takes its share of a dataset, but all of a loader.
+        classes: number of classes of the network, to check the labels; not checked when None.
 
     Raises:
-        InputError: no labels, or others than the network knows; batches that several processes cannot share; a loader
-            without a length, or with none of batches.
+        InputError: labels are missing or exceed the classes of the network; processes cannot share a batch equally; or
+            the loader has no length or no batches.
     """
     if not isinstance(source, Dataset):
         count_batches(source)
@@ -198,7 +198,7 @@ def make_batches(
 
 
 def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:
-    """The training images whole, where the policy crops and `Dataset.train` has the centre squares alone."""
+    """Return whole training images if the policy crops and `Dataset.train` has only centre squares; else None."""
     data = recipe.data
     if data.image_size is None or data.canvas is not None:
         return None
@@ -237,7 +237,7 @@ def _as_stream(images: Images, workers: int | None) -> Stream:
 
 
 def _try(step: WorkerStep, images: Images) -> None:
-    """Run worker ops on one image, so that a failure is one line here and not a traceback in a worker."""
+    """Run worker ops on one image, so that a failure is one line instead of a traceback in a worker."""
     first = images.take(torch.zeros(1, dtype=torch.int64))
     pixels = (first.load() if isinstance(first, Stream) else first).images
     for number in range(8):

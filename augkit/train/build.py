@@ -19,7 +19,7 @@ from augkit.train.recipe_sections import DataSettings, ModelSettings
 
 
 class InputEntry(TypedDict, total=False):
-    """The entry ``input`` of a checkpoint; ``model`` names the class of a user's own network, which has no others."""
+    """The entry ``input`` of a checkpoint; for a custom network it has only ``model``, the name of its class."""
 
     model: str
     classes: Required[list[str]]
@@ -29,12 +29,12 @@ class InputEntry(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """Images and classes that a network is built for.
+    """Images and classes for which a network is built.
 
     Attributes:
-        classes: names, in the order of the labels; numbers where a user's own loader does not name them.
-        channels, side: of the images (pixels); None for a user's own network, which is not built from a recipe.
-        model: the class of such a network.
+        classes: names, in the order of the labels; numbers for a custom loader without names.
+        channels, side: channels and side (pixels) of the images; None for a custom network.
+        model: the name of the class of a custom network.
     """
 
     classes: list[str]
@@ -43,7 +43,7 @@ class NetworkInput:
     model: str | None = None
 
     def image(self) -> tuple[int, int]:
-        """Channels and side; known for networks that are built from a recipe."""
+        """Channels and side, for networks that are built from a recipe."""
         assert self.channels is not None
         assert self.side is not None
         return self.channels, self.side
@@ -56,7 +56,7 @@ class NetworkInput:
 
 
 def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) -> NetworkInput:
-    """The input of the recipe's network, or of a user's own ``model``, for a dataset or a loader."""
+    """Return the input of the recipe's network, or of a custom ``model``, for a dataset or a loader."""
     if model is not None:
         final = final_layer(model)
         numbered = [str(k) for k in range(final[1] if final else 0)]
@@ -67,17 +67,17 @@ def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) ->
 
 
 def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
-    """The recipe's network for ``data``, untrained, on the CPU, for checks before any work."""
+    """Return the recipe's network for ``data``, untrained, on the CPU, for checks before any work."""
     return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
 
 
 def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh: bool = True) -> nn.Module:
-    """The recipe's network for the ``given`` input, with the initial weights that ``seed`` names.
+    """Return the recipe's network for the ``given`` input, with initial weights from ``seed``.
 
-    With ``fresh`` False, neither pretrained weights nor the file of weights are loaded: trained ones will replace them.
+    With ``fresh`` False, neither pretrained weights nor the file of weights are loaded, as others will replace them.
 
     Raises:
-        InputError: a network that is not known or does not fit; timm is not installed; weights that do not fit.
+        InputError: the network is unknown or does not fit, timm is not installed, or the weights do not fit.
     """
     settings = recipe.model
     model = (
@@ -121,7 +121,7 @@ def _external_network(settings: ModelSettings, given: NetworkInput, seed: int, f
 
 
 def _load_initial_weights(model: nn.Module, path: str) -> None:
-    """Load the weights in ``path``; final layers, auxiliary ones too, with another number of classes keep their own."""
+    """Load the weights in ``path``, except (auxiliary) final layers with another number of classes."""
     own = model.state_dict()
     state = dict(unwrapped(read_weights(path), own))
     final = final_layer(model)
@@ -135,7 +135,7 @@ def _load_initial_weights(model: nn.Module, path: str) -> None:
 
 
 def reading_of(data: DataSettings) -> Reading:
-    """The settings for reading encoded images."""
+    """Return the settings for reading encoded images."""
     return Reading(
         image_size=data.image_size,
         channels=data.channels,
@@ -147,13 +147,13 @@ def reading_of(data: DataSettings) -> Reading:
 
 
 def load_data(data: DataSettings) -> Dataset:
-    """The dataset of these settings."""
+    """Load the dataset of these settings."""
     reading = reading_of(data)
     return load_dataset(data.name, root=data.root, limit=data.limit, labels_file=data.labels_file, **vars(reading))
 
 
 def load_recipe_data(recipe: Recipe) -> Dataset:
-    """The recipe's dataset, checked against its channels and canvas."""
+    """Load the recipe's dataset, and check it against the recipe's channels and canvas."""
     data = recipe.data
     dataset = load_data(data)
     if not dataset.classes:
@@ -171,10 +171,10 @@ def load_recipe_data(recipe: Recipe) -> Dataset:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The ``device`` as torch has it; a GPU if there is one when None.
+    """Return ``device`` as a `torch.device`; when None, a GPU if there is one, else the CPU.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: the device is not available.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

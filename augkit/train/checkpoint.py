@@ -1,7 +1,7 @@
 """The folder of a run, and the checkpoint from which it continues bit for bit.
 
-Every random stream of training is named by seed, epoch and step (`augkit.train.batches`, `augkit.train.loop`), so the
-number of the step is the state of all of them, and of the position in the data.
+Every random stream of training depends on seed, epoch and step (`augkit.train.batches`, `augkit.train.loop`), so the
+number of the step determines the state of all streams and the position in the data.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Checkpoint(TypedDict):
 
 
 def memory_format(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.memory_format:
-    """The memory format of images and weights in training: channels last where the recipe says so and it is safe.
+    """Return the memory format of images and weights in training: channels last if the recipe sets it and it is safe.
 
     On a CPU oneDNN's gradient of a strided 1x1 convolution of few channels writes past its buffer in that format, which
     is a crash or wrong numbers (https://github.com/uxlfoundation/oneDNN/issues/6035).
@@ -90,15 +90,15 @@ class State:
 
     Attributes:
         model: the weights that are trained.
-        optimizer, scaler: for these weights; the scaler works in float16 only.
-        averaged: their moving average, or None.
+        optimizer, scaler: optimizer and gradient scaler of these weights; the scaler is used only in float16.
+        averaged: moving average of the weights, or None.
         step: updates so far.
         frozen: modules that stay in ``eval()`` while the others are trained.
         seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
             whose loss was not finite (infinity if none was).
         form: memory format of images and weights.
         history: one row per epoch.
-        best: the best weights so far with their accuracy, where early stopping keeps them.
+        best: the best weights so far with their accuracy, for early stopping; else None.
     """
 
     model: nn.Module
@@ -114,13 +114,13 @@ class State:
 
     @classmethod
     def begin(cls, model: nn.Module, recipe: Recipe, device: torch.device) -> State:
-        """A run before its first step; ``model`` is moved to ``device``."""
+        """Return the state before the first step; ``model`` is moved to ``device``."""
         form = memory_format(model, recipe, device)
         model = model.to(device, memory_format=form)  # type: ignore[call-overload]
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "float16")
         frozen = frozen_modules(model)
         averaged = copied(model) if recipe.train.ema else None
-        for weight in averaged.parameters() if averaged is not None else ():  # a scripted module takes no other way
+        for weight in averaged.parameters() if averaged is not None else ():  # the only way for a scripted module
             weight.requires_grad_(False)
         seen = torch.empty(3, dtype=torch.float64)
         state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, frozen, seen, form)
@@ -133,7 +133,7 @@ class State:
         self.seen[:2], self.seen[2] = 0.0, math.inf
 
     def count(self, loss: Tensor, images: int) -> None:
-        """Count the mean ``loss`` of some images, without waiting for the device."""
+        """Add the mean ``loss`` of ``images`` images, without synchronising with the device."""
         loss = loss.detach().double()
         first_bad = torch.where(torch.isfinite(loss), math.inf, float(self.step)).minimum(self.seen[2])
         self.seen.copy_(torch.stack([self.seen[0] + loss * images, self.seen[1] + images, first_bad]))
@@ -144,7 +144,7 @@ class State:
         return self.model if self.averaged is None else self.averaged
 
     def average(self, decay: float) -> None:
-        """Move the averaged weights by ``1 - decay`` towards the trained; faster in the first steps."""
+        """Move the averaged weights by ``1 - decay`` towards the trained ones; faster in the first steps."""
         assert self.averaged is not None
         # As timm and TensorFlow: the early average must not consist of the initial weights.
         update = get_ema_multi_avg_fn(min(decay, (1 + self.step) / (10 + self.step)))
@@ -165,7 +165,7 @@ class State:
         """Keep a copy of the weights if they are the most accurate so far."""
         if self.best is None or accuracy > self.best["accuracy"]:
             state = self.result.state_dict()
-            # What a module of the user's own adds by `get_extra_state` need not be a tensor.
+            # Entries that a custom module adds by `get_extra_state` need not be tensors.
             weights = copy.copy(state)  # with the versions of its modules, by which these read it
             for key, value in state.items():
                 weights[key] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
@@ -180,7 +180,7 @@ def _match_buffers(averaged: nn.Module, trained: nn.Module) -> None:
 
 
 def stalled(history: Sequence[EpochRow], patience: int | None) -> bool:
-    """Whether the last ``patience`` evaluations brought no better accuracy than those before.
+    """Whether none of the last ``patience`` evaluations improved the accuracy.
 
     >>> stalled([{"validation_accuracy": value} for value in (0.5, 0.6, 0.6, 0.4)], 2)
     True
@@ -198,7 +198,7 @@ def describe(folder: Path, recipe: Recipe) -> None:
 
 
 def save(folder: Path, recipe: Recipe, network_input: NetworkInput, state: State) -> None:
-    """Write checkpoint and metrics, each whole or not at all."""
+    """Write checkpoint and metrics, each atomically."""
     kept: Checkpoint = {
         "model": state.result.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -220,7 +220,7 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
     """Restore the checkpoint in ``folder``, and return whether there was one.
 
     Raises:
-        InputError: it is of another recipe or seed, or cannot be read.
+        InputError: the checkpoint has another recipe or seed, or cannot be read.
     """
     path = folder / FILE
     if not path.is_file():
@@ -245,10 +245,10 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """A checkpoint, read safely; its entries have the types of `ENTRY_TYPES`.
+    """Read a checkpoint safely, and check its entries against `ENTRY_TYPES`.
 
     Raises:
-        InputError: not a checkpoint, or a broken one.
+        InputError: the file is not a checkpoint, or is broken.
     """
     try:
         state = load_safely(path, device)

@@ -1,4 +1,4 @@
-"""One process, or several that torchrun started: the share of each, and sums over all.
+"""Training in one process, or in several under torchrun: the share of each, and sums over all.
 
 ``torchrun --nproc-per-node N -m augkit.train ...`` starts N processes and sets the rank of each in its environment;
 they communicate through NCCL on GPUs and gloo on the CPU.
@@ -23,22 +23,22 @@ from augkit.core.files import claim
 
 @dataclass(frozen=True)
 class Process:
-    """One of ``count`` processes that train together; ``rank`` 0 alone writes and prints."""
+    """One of ``count`` processes that train together; only ``rank`` 0 writes and prints."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process writes."""
+        """Whether this is rank 0, which writes."""
         return self.rank == 0
 
     def share(self, indices: Tensor) -> Tensor:
-        """Every ``count``-th of ``indices``: the shares of all processes are disjoint and together all of them."""
+        """Return every ``count``-th of ``indices``; the shares of the processes are disjoint and cover all indices."""
         return indices[self.rank :: self.count]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes."""
+        """Return the sum of ``values`` over all processes."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
@@ -56,7 +56,7 @@ class Process:
 
 
 def local_device(device: str | torch.device | None) -> str | torch.device | None:
-    """The device of this process: under torchrun, the GPU of its local rank unless one with a number is given."""
+    """Return the device of this process: under torchrun the GPU of its local rank, unless a numbered one is given."""
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if alone or not torch.cuda.is_available() or str(device or "cuda") != "cuda":
         return device
@@ -65,10 +65,10 @@ def local_device(device: str | torch.device | None) -> str | torch.device | None
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Process]:
-    """The group of processes that torchrun started, for as long as the context lasts; one process without torchrun.
+    """Context of the process group of torchrun; without torchrun, of a single process.
 
     Raises:
-        InputError: more processes on this machine than GPUs.
+        InputError: this machine has fewer GPUs than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or dist.is_initialized():
@@ -83,7 +83,7 @@ def joined(device: torch.device) -> Iterator[Process]:
     process = Process(dist.get_rank(), dist.get_world_size())
     try:
         yield process
-        process.wait()  # none leaves while another still communicates with it
+        process.wait()  # no process leaves while another still communicates with it
     finally:
         # A parallel network that is not collected yet keeps threads of the group, which abort at exit.
         gc.collect()
@@ -91,14 +91,14 @@ def joined(device: torch.device) -> Iterator[Process]:
 
 
 def parallel(model: nn.Module, process: Process, device: torch.device) -> nn.Module:
-    """``model`` with gradients averaged over all processes; itself where there is one."""
+    """Return ``model`` with gradients averaged over all processes, or unchanged for a single process."""
     if process.count == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 def claim_once(output: str | Path | None, process: Process, *, resume: bool, overwrite: bool) -> Path | None:
-    """`augkit.core.files.claim` by the first process, while the others wait; None without an output."""
+    """Do `augkit.core.files.claim` in the first process, while the others wait; return None without an output."""
     if output is None:
         return None
     folder = claim(Path(output), resume=resume, overwrite=overwrite) if process.first else Path(output)

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on labelled images, and its variability under shifts, as training reports them."""
+"""Loss and accuracy of a network on labelled images, and its variability under shifts, during and after training."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Evaluation:
 def evaluate(
     model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process | None = None
 ) -> Evaluation:
-    """Evaluate without augmentation, and with test-time shifts where the recipe has them.
+    """Return the scores of a network without augmentation, with test-time shifts if the recipe has them.
 
     Args:
         model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; in ``eval()`` meanwhile.
-        data: labelled images, of which every process takes its share; or batches of images and labels, see
-            `augkit.train.loaders`, of which it brings its own. Where labels are probabilities, the most probable class
-            counts as the true one, and the loss is their cross entropy.
+        data: labelled images, of which every process takes its share; or the process's own batches of images and
+            labels, see `augkit.train.loaders`. For labels that are probabilities, the most probable class counts as
+            the true one, and the loss is their cross entropy.
         recipe: mean, std, canvas, memory format, precision and test-time shifts.
-        device: of the model.
-        process: counts are summed over all.
+        device: device of the model.
+        process: this process; counts are summed over all processes.
 
     Raises:
-        InputError: images, labels and network that do not fit each other.
+        InputError: images, labels and network do not fit each other.
         RunError: the network gives NaN.
     """
     process = process or Process()
@@ -86,7 +86,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def inference(model: nn.Module, recipe: Recipe, device: torch.device, process: Process | None = None) -> Iterator[None]:
-    """``model`` in ``eval()``, without gradients, with random numbers from the seed; restored afterwards."""
+    """Context of ``model`` in ``eval()``, without gradients, with random numbers from the seed; restored on exit."""
     rank = process.rank if process is not None else 0
     without_gradients = torch.no_grad() if is_lazy(model) else torch.inference_mode()
     with drawing(device, recipe.seed, EVALUATION, rank=rank), evaluated(model), without_gradients:
@@ -98,13 +98,13 @@ def _summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device) -> int:
-    """How many classes a network has: it is moved to ``device`` and sees the first of ``data``, before any work.
+    """Move a network to ``device``, run it on the first of ``data``, and return its number of classes.
 
-    Lazy weights, which a first forward pass makes, are made here.
+    This also creates lazy weights.
 
     Raises:
-        InputError: as of `evaluate` on these images.
-        RunError: out of memory.
+        InputError: as in `evaluate` on these images.
+        RunError: the device is out of memory.
     """
     model.to(device)
     with drawing(device, recipe.seed, EVALUATION), evaluated(model), torch.no_grad():
@@ -122,15 +122,15 @@ def _first_labelled(data: Images | Labelled, recipe: Recipe, device: torch.devic
     found = next(given, None)
     if found is None:
         raise InputError("evaluation: expected at least 1 labelled image, got none")
-    if isinstance(data, Iterator):  # it starts again only after its end
+    if isinstance(data, Iterator):  # it can start again only after its end
         collections.deque(given, maxlen=0)
     return found
 
 
 def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
-    """Log of the probabilities ``(B, K)`` of images in [0, 1].
+    """Return the log probabilities ``(B, K)`` of images ``(B, C, H, W)`` in [0, 1].
 
-    With ``test_time_shift``, of their mean over the image and its shifts to four sides.
+    With ``test_time_shift`` the probabilities are means over the image and its shifts to four sides.
     """
     mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (recipe.data.mean, recipe.data.std))
     form = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
@@ -144,7 +144,7 @@ def log_probabilities(model: nn.Module, images: Tensor, recipe: Recipe) -> Tenso
 
 
 def _checked_logits(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
-    """Checked logits."""
+    """Return the checked logits ``(B, K)``."""
     try:
         with autocast(recipe, inputs.device):
             logits: Tensor = run_network(model, inputs.to(weights_dtype(model)))
@@ -163,11 +163,11 @@ def _shifted(images: Tensor, x: float, y: float, recipe: Recipe) -> Tensor:
 def labelled_batches(
     data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
+    """Yield batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
     if not isinstance(data, Images):
         for number, batch in enumerate(data):
             images, labels = labelled(batch, OWN)
-            if number == 0 or images.device.type == "cpu":  # a look at others would wait for the device
+            if number == 0 or images.device.type == "cpu":  # checking others would synchronise with the device
                 check_range(images, recipe.data.mean, recipe.data.std, OWN)
             yield images.to(device), labels.to(device)
         return
@@ -180,23 +180,23 @@ def labelled_batches(
 
 
 def labels_of(images: Images) -> Tensor:
-    """The labels ``(N,)``; InputError where there are none."""
+    """Return the labels ``(N,)``; raise InputError if there are none."""
     if images.labels is None:
         raise InputError("training: expected labelled images, these have no labels")
     return images.labels
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The context of the recipe's precision."""
+    """Return the autocast context of the recipe's precision."""
     half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.train.precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = None) -> None:
-    """Raise InputError where the policy cannot be built, the images or the model not measured, before any work.
+    """Raise InputError, before any work, if the policy cannot be built, or the images or the model cannot be measured.
 
-    With the ``model``, two images are measured: windows of the crop protocol are smaller than the images that it is
-    trained on, and may be too small for it.
+    With the ``model``, two images are measured, because windows of the crop protocol are smaller than the training
+    images and may be too small for it.
     """
     recipe.policy.augment()
     settings, canvas = recipe.invariance, recipe.data.canvas
@@ -225,7 +225,7 @@ def measure_model(
     device: torch.device | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> InvarianceReport:
-    """Measure a network on images as the recipe that it was trained with says: protocol, kernel, shifts, mean, std."""
+    """Measure a network on images with the protocol, kernel, shifts, mean and std of its recipe."""
     settings, data = recipe.invariance, recipe.data
     if settings.protocol != "embed":
         images = images.put_on_canvas(data.canvas)

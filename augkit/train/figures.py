@@ -44,7 +44,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [name if len(name) <= 14 else f"{name[:13]}…" for name in classes]
     upright = 90 if max(map(len, names)) > 2 else 0
-    # A class name with dollars is no formula.
+    # Class names with dollar signs must not be read as formulas.
     axes.set_xticks(range(len(names)), names, rotation=upright, fontsize=8, parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axes.set_xlabel("said")

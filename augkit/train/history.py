@@ -1,7 +1,7 @@
 """A row of a run's history: the results of one epoch.
 
-A typed dict and no dataclass, since rows are written to ``metrics.jsonl`` and ``checkpoint.pt`` as they are, and
-users' callbacks receive them.
+It is a typed dict instead of a dataclass, since rows are written to ``metrics.jsonl`` and ``checkpoint.pt`` unchanged,
+and callbacks of users receive them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Interval(TypedDict):
 
 
 class EpochRow(TypedDict):
-    """Results of one epoch; those that are not required come from epochs with an evaluation or a measurement.
+    """Results of one epoch; optional keys exist for epochs with an evaluation or a measurement.
 
     ``step`` counts updates since the start, ``loss`` is the mean over the epoch, ``lr`` the learning rate at its end.
     """
@@ -38,7 +38,7 @@ class EpochRow(TypedDict):
 
 
 def interval_of(estimate: Estimate) -> Interval:
-    """An estimate as JSON."""
+    """Return an estimate as plain values for JSON."""
     found = estimate.to_dict()
     return {"value": found["value"], "low": found["low"], "high": found["high"]}
 

@@ -1,4 +1,4 @@
-"""Load the network that MODEL names on a command line, with what is known about its input."""
+"""Loads the network of a MODEL argument, with the known facts about its input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from augkit.train.checkpoint import read_checkpoint
 from augkit.train.recipe import Recipe
 
 FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME or package.module:callable"
-# Builds a network with that many classes; with its own number when None.
+# Builds a network with a number of classes; with its own number when None.
 Make = Callable[[int | None], nn.Module]
 
 
@@ -29,14 +29,14 @@ class LoadedModel:
 
     Attributes:
         model: gives logits ``(B, K)``.
-        recipe: of a run of augkit.
+        recipe: the recipe of a run of augkit.
         mean, std: per channel, of images in [0, 1].
         input_size: side of its input in pixels.
-        num_classes: K, the outputs of its final layer.
+        num_classes: K, the number of outputs of its final layer.
         crop_pct: the share of the shorter side that its own evaluation keeps: images are resized to
-            ``input_size / crop_pct``, then the centre is cut.
-        classes: names, in the order of its outputs.
-        notes: sentences on what was done, such as weights left out.
+            ``input_size / crop_pct``, then the centre is cropped.
+        classes: names of the classes, in the order of its outputs.
+        notes: sentences about exceptions, such as omitted weights.
     """
 
     model: nn.Module
@@ -56,13 +56,13 @@ def load_model(source: str, weights: str | Path | None = None, *, strict: bool =
     Args:
         source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, or
             ``package.module:callable``, called without arguments.
-        weights: a file with a state dict, see `augkit.architectures.weights.read_weights`; without it the networks of
-            torchvision, timm and callables are returned as built, untrained for the first two. Those two are built
-            with as many classes as the weights have.
-        strict: refuse weights that do not all fit; otherwise load those that fit, and list the others in ``notes``.
+        weights: a file with a state dict, see `augkit.architectures.weights.read_weights`. Networks of torchvision and
+            timm are built with the number of classes of the weights. Without weights these are untrained, and the
+            network of a callable is returned unchanged.
+        strict: raise an error if not all weights fit; otherwise load those that fit, and list the others in ``notes``.
 
     Raises:
-        InputError: nothing of that name, or weights that do not fit, with the keys.
+        InputError: the source does not exist, or the weights do not fit; the message lists the keys.
     """
     state = None if weights is None else read_weights(weights)
     path = Path(source).expanduser()
@@ -108,7 +108,7 @@ def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedMo
     from torchvision import models
 
     model = _with_classes_of(lambda classes: torchvision_network(name, classes), state)
-    best = models.get_model_weights(name).DEFAULT  # says how to feed the network; nothing is downloaded
+    best = models.get_model_weights(name).DEFAULT  # describes the input of the network, without a download
     preset = best.transforms()
     side, resized = preset.crop_size[0], preset.resize_size[0]
     described = LoadedModel(
@@ -128,7 +128,7 @@ def _from_timm(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
 
 
 def _described_by_timm(model: nn.Module) -> LoadedModel:
-    """What the ``pretrained_cfg`` that timm puts on its networks says about the input."""
+    """Return the facts about the input in the ``pretrained_cfg`` of a network of timm."""
     found = getattr(model, "pretrained_cfg", None)
     config = found if isinstance(found, dict) else {}
     return _counted(
@@ -149,7 +149,7 @@ def _from_callable(source: str) -> LoadedModel:
         sys.path.insert(0, "")  # as `python -m` does: modules beside the caller are found
     try:
         make = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # the user's own code may raise anything when it is imported
+    except Exception as error:  # imported code may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"model '{source}': cannot be imported ({reason})") from None
     if not callable(make):
@@ -165,7 +165,7 @@ def _from_callable(source: str) -> LoadedModel:
 
 
 def _with_classes_of(make: Make, state: Mapping[str, Tensor] | None) -> nn.Module:
-    """The network as it is, or with as many classes as the final layer in ``state`` has outputs."""
+    """Build the network with its own number of classes, or with that of the final layer in ``state``."""
     model = make(None)
     final = final_layer(model)
     if state is None or final is None:
@@ -177,7 +177,7 @@ def _with_classes_of(make: Make, state: Mapping[str, Tensor] | None) -> nn.Modul
 
 
 def _counted(loaded: LoadedModel) -> LoadedModel:
-    """With K, of the network's own ``num_classes`` or of its final layer; names of classes only where they are K."""
+    """Add K, from the network's ``num_classes`` or its final layer, and keep class names only if there are K."""
     own, final = getattr(loaded.model, "num_classes", None), final_layer(loaded.model)
     count = own if isinstance(own, int) and own > 0 else final[1] if final is not None else None
     named = loaded.classes is not None and len(loaded.classes) == count

@@ -1,7 +1,7 @@
-"""Batches of a loader of the user's own, checked and brought to one form.
+"""Checks the batches of a custom loader and converts them to a common form.
 
-Images ``(B, C, H, W)`` stay uint8 or become float32. Labels become classes ``(B,)`` int64, or probabilities ``(B, K)``
-float32 where they are given so, one-hot among them.
+Images ``(B, C, H, W)`` stay uint8 or become float32. Labels become classes ``(B,)`` int64, or, if they are given as
+probabilities (including one-hot), ``(B, K)`` float32.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch import Tensor
 from augkit.core.errors import InputError
 
 CHANNELS = (1, 3, 4)  # of images as they come in files
-FAR = 0.5  # resampling overshoots [0, 1] by less than this
+FAR = 0.5  # bound of the overshoot of resampling beyond [0, 1]
 SUMS_TO_ONE = 1e-2  # within this: probabilities may have been rounded to half precision
 # Attributes in which loaders and samplers keep further ones.
 HOLDS = ("sampler", "batch_sampler", "dataset", "loader")
 
 
 def labelled(batch: Any, name: str = "loader") -> tuple[Tensor, Tensor]:
-    """Images and labels of a batch, in the form that the head of this file states; ``name`` is for messages.
+    """Return images and labels of a batch in the form described above; ``name`` begins messages.
 
     >>> images, labels = labelled((torch.rand(2, 1, 4, 4).double(), torch.eye(2, dtype=torch.uint8)))
     >>> images.dtype, labels.dtype
     (torch.float32, torch.float32)
 
     Raises:
-        InputError: something else than a pair of images and labels.
+        InputError: the batch is not a pair of images and labels.
     """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
@@ -52,7 +52,7 @@ def labelled(batch: Any, name: str = "loader") -> tuple[Tensor, Tensor]:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise InputError unless ``labels`` are classes of, or probabilities over, that many classes."""
+    """Raise InputError unless ``labels`` are below ``classes``, or are probabilities over as many classes."""
     if labels.ndim == 2 and labels.shape[1] != classes:
         raise InputError(f"labels: the network has {classes} classes, expected (B, {classes}), got {labels.shape[1]}")
     if labels.ndim == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
@@ -63,10 +63,10 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def check_range(images: Tensor, mean: Sequence[float], std: Sequence[float], name: str = "loader") -> None:
-    """Raise InputError where images are not in [0, 1] or uint8, as the normalization with ``mean`` and ``std`` expects.
+    """Check that images are uint8 or in [0, 1], as the normalization by ``mean`` and ``std`` expects.
 
     Raises:
-        InputError: another number of channels than of means; values that are not finite, or far outside of [0, 1].
+        InputError: there are more or fewer channels than means, or values are not finite or far outside of [0, 1].
     """
     channels = images.shape[1]
     if len(mean) not in (1, channels):
@@ -90,10 +90,10 @@ def check_range(images: Tensor, mean: Sequence[float], std: Sequence[float], nam
 
 
 def count_batches(loader: Any) -> int:
-    """How many batches an epoch has, as the loader's length says.
+    """Return the number of batches of an epoch, which is the loader's length.
 
     Raises:
-        InputError: it has no length, or gives nothing.
+        InputError: the loader has no length, or its length is 0.
     """
     try:
         steps = len(loader)
@@ -115,7 +115,7 @@ def check_repeatable(loader: Iterable[Any], name: str) -> None:
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Call ``set_epoch`` of the loader, of the samplers, datasets and loaders in it, and of those in them."""
+    """Call ``set_epoch`` of the loader and of all samplers, datasets and loaders nested in it."""
     seen: list[Any] = []
     waiting = [loader]
     while waiting:
@@ -129,7 +129,7 @@ def set_epoch(loader: Any, epoch: int) -> None:
 
 
 def _at_hand(value: Any, name: str) -> Any:
-    """An array as a tensor, whatever its byte order and strides, and a tensor whose values can be read."""
+    """Return an array of any byte order and strides as a tensor, or a tensor after checking that it has values."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biufc":
             raise InputError(f"{name}: expected arrays of numbers, got one of {value.dtype}; number the classes from 0")

@@ -1,8 +1,8 @@
-"""The training loop, top to bottom: recipe and seed to run.
+"""The training loop: it trains a run from a recipe and a seed.
 
-Initial weights, data order, augmentation, mixing and the network's own draws, such as dropout, each have a random
-stream of their own, named by the seed and the position in the run. So two recipes that differ in their policy alone see
-the same images in the same order from the same weights, and a run that resumes from a checkpoint equals one that was
+Initial weights, data order, augmentation, mixing and random layers such as dropout each have their own random stream,
+which depends on the seed and the position in the run. So two recipes that differ only in their policy use the same
+images in the same order and the same initial weights, and a run that resumes from a checkpoint equals one that was
 never stopped.
 """
 
@@ -55,30 +55,33 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     on_step: Callable[[int, int], None] | None = None,
     alive: Callable[[], object] | None = None,
 ) -> Run:
-    """Train the recipe's network, or yours; in one process, or in those that torchrun started.
+    """Train the recipe's network, or a custom ``model``, in one process or under torchrun.
 
     Args:
-        recipe: what to train.
-        seed: of initial weights, order and augmentation; the recipe's own when None.
+        recipe: settings of the run.
+        seed: seed of initial weights, order and augmentation; the recipe's own when None.
         output: folder for ``recipe.yaml``, ``metrics.jsonl``, ``checkpoint.pt``, ``environment.json``; nothing
             is written when None. `augkit.train.report.write_report` adds ``report.html``.
         resume: continue from the checkpoint in ``output``; bitwise on the CPU. A finished run is only loaded.
         overwrite: replace a run in ``output``.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         dataset: the recipe's data, if already loaded.
-        model: trained in place of the recipe's network, from its own weights; left in ``eval()``.
+        model: network to train instead of the recipe's, from its own weights; it ends in ``eval()``.
             `augkit.architectures.outputs` finds the logits in its output; frozen parts stay frozen, see
             `augkit.architectures.modes.frozen_modules`.
-        loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, in place of the recipe's
-            data; with ``model``. Each of several processes brings its own.
+        loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, instead of the recipe's
+            data; they require ``model``. Each process has its own loaders.
         on_epoch: called with each row of the history.
-        on_step: called after each update with the updates so far and those in all.
-        alive: called at every batch, of evaluations too, such as a heartbeat.
+        on_step: called after each update with the number of updates so far and in total.
+        alive: called at every batch, including those of evaluations, such as a heartbeat.
+
+    Returns:
+        The trained run.
 
     Raises:
-        InputError: the output exists, or holds another recipe; data or device are not there; images, labels and
-            network that do not fit each other.
-        RunError: the loss became NaN or infinite; a file could not be written; out of memory.
+        InputError: the output exists or has another recipe; the data or the device is not available; or images, labels
+            and network do not fit each other.
+        RunError: the loss became NaN or infinite, a file could not be written, or the device is out of memory.
     """
     recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
     target = choose_device(local_device(device))
@@ -118,7 +121,7 @@ def _train(
     on_step: Callable[..., None] | None,
     alive: Callable[[], object] | None,
 ) -> Evaluation | None:
-    """Run the remaining steps; the evaluation after the last one, None if no step remained."""
+    """Run the remaining steps and return the last evaluation, or None if no step remained."""
     evaluation = None
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.batches.steps
     steps = settings.steps or settings.epochs * length
@@ -159,7 +162,7 @@ def _train(
 
 
 def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor | WholeBatch, labels: Tensor) -> None:
-    """One update of the weights from a batch, in ``train.accumulate`` parts."""
+    """Update the weights from one batch, in ``train.accumulate`` parts."""
     recipe, state, settings = job.recipe, job.state, job.recipe.train
     generator = torch.Generator(job.device)
     generator.manual_seed(random_stream(recipe.seed, AUGMENTATION, state.step, job.process.rank))

@@ -2,9 +2,9 @@
 
 Mixup (Zhang et al. 2018, eq. 1) is ``lam * x_i + (1 - lam) * x_j`` of images and of targets; cutmix (Yun et al. 2019,
 eq. 1 and 2) pastes a window of ``1 - lam`` of the area of image j, centred anywhere and cut at the border, and mixes
-targets by the area that is left. lam is drawn from Beta(alpha, alpha). Deviations: both papers draw one lam per batch,
-here every sample has its own, and where both are on a coin per sample decides. The partner j is the sample before i,
-which in a batch of random order is as random as a permutation.
+targets by the remaining area. lam is drawn from Beta(alpha, alpha). Deviations: both papers draw one lam per batch;
+here every sample has its own, and if both methods are on, each sample uses one of them with probability 1/2. The
+partner j is the sample before i, which is as random as a permutation in a batch of random order.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 
 
 def draw(mixup: float, cutmix: float, shape: tuple[int, int, int], seed: list[int]) -> tuple[Tensor, Tensor]:
-    """Draw for images ``shape`` ``(B, H, W)``: share kept ``(B,)`` and window ``(B, 4)`` left, top, right, bottom.
+    """Draw for images ``(B, H, W)`` the kept share ``(B,)`` and the window ``(B, 4)``: left, top, right, bottom.
 
-    Drawn on the CPU, so that the same seed gives the same on all devices. A sample without a window (0, 0, 0, 0) is
-    blended; of one with a window the share is what the window leaves.
+    Numbers are drawn on the CPU, so that a seed gives the same draws on all devices. A sample with an empty window (0,
+    0, 0, 0) is blended; for others the share is the area outside of the window.
     """
     batch, height, width = shape
     rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def mix(images: Tensor, targets: Tensor, share: Tensor, window: Tensor) -> tuple
 def mix_batch(
     images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Draw and mix: images ``(B, C, H, W)`` and labels to mixed images and targets ``(B, classes)``.
+    """Draw, and return mixed images ``(B, C, H, W)`` and targets ``(B, classes)``.
 
     Labels are classes ``(B,)``, or probabilities ``(B, classes)``.
     """

@@ -1,4 +1,4 @@
-"""SGD or AdamW over a network's parameters, with weight decay on weights alone."""
+"""SGD or AdamW over a network's parameters, with weight decay only on weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SPARED = ("phase",)
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """The optimiser of ``model``; norms, biases and phases are spared from weight decay.
+    """Return the optimizer of ``model``, without weight decay on norms, biases and phases.
 
     Raises:
-        InputError: nothing in the model requires gradients.
+        InputError: no parameter of the model requires gradients.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trained:

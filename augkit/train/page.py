@@ -1,4 +1,4 @@
-"""``report.html`` of one training run: curves, augmented images, what was confused, and the recipe."""
+"""``report.html`` of one training run: curves, augmented images, confusions, and the recipe."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Counts = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the page shows, as plain data.
+    """The content of the page, as plain data.
 
     Attributes:
-        name, seed: of the run.
+        name, seed: name and seed of the run.
         history: rows of ``metrics.jsonl``.
-        classes: names, in the order of the labels.
-        confusion: ``(K, K)`` counts on the validation split, true x said.
+        classes: names of the classes, in the order of the labels.
+        confusion: ``(K, K)`` counts on the validation split, true x predicted.
         recipe_yaml: the resolved recipe.
         environment: see `augkit.core.files.environment`.
-        notes: sentences on what was out of the ordinary.
+        notes: sentences about exceptions, such as omitted files.
     """
 
     name: str
@@ -48,7 +48,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Confused:
-    """Images of the class ``true`` that were taken for ``said``; ``share`` is of all images of that class."""
+    """Images of the class ``true`` classified as ``said``; ``share`` is their share of all images of that class."""
 
     true: int
     said: int
@@ -57,7 +57,7 @@ class Confused:
 
 
 def run_page(record: RunRecord, sheet: Image.Image) -> str:
-    """The page; ``sheet`` shows training images and draws of the policy."""
+    """Return the page; ``sheet`` shows training images and draws of the policy."""
     confusion = None
     if len(record.classes) <= DRAWN:
         drawn = figures.confusion(record.confusion, record.classes)
@@ -79,7 +79,7 @@ def run_page(record: RunRecord, sheet: Image.Image) -> str:
 
 
 def subtitle(record: RunRecord) -> str:
-    """Seed, length, machine."""
+    """Return seed, length and machine in one line."""
     machine, versions = record.environment["machine"], record.environment["versions"]
     on = machine["gpu"] or f"CPU, {machine['threads']} threads"
     seconds = sum(row["seconds"] for row in record.history)
@@ -88,7 +88,7 @@ def subtitle(record: RunRecord) -> str:
 
 
 def summary(record: RunRecord) -> str:
-    """The result in a sentence or two, from the numbers."""
+    """Return the result in one or two sentences."""
     right, total = hits(record.confusion)
     low, high = wilson(right, total)
     text = (
@@ -110,7 +110,7 @@ def summary(record: RunRecord) -> str:
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+    """Return the 95 % interval of a share, as shares (Wilson 1927)."""
     if total == 0:
         return 0.0, 1.0
     share, z2 = right / total, Z * Z / total
@@ -119,13 +119,13 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 
 def hits(confusion: Counts) -> tuple[int, int]:
-    """How many images were classified right, and how many there were."""
+    """Return the number of correctly classified images, and of all images."""
     table = np.asarray(confusion)
     return int(np.trace(table)), int(table.sum())
 
 
 def most_confused(confusion: Counts, count: int = LISTED) -> list[Confused]:
-    """The most frequent confusions, most frequent first."""
+    """Return the most frequent confusions, most frequent first."""
     table = np.asarray(confusion)
     off = table * (1 - np.eye(len(table), dtype=table.dtype))
     order = np.argsort(-off, axis=None, kind="stable")[:count]
@@ -138,7 +138,7 @@ def most_confused(confusion: Counts, count: int = LISTED) -> list[Confused]:
 
 
 def least_accurate(confusion: Counts, count: int = LISTED) -> list[tuple[int, int, int]]:
-    """Classes with their right answers and images, the least accurate first; those without images are left out."""
+    """Return classes with their correct answers and images, the least accurate first, without empty classes."""
     table = np.asarray(confusion)
     known = [(k, int(table[k, k]), int(table[k].sum())) for k in range(len(table)) if table[k].sum()]
     return sorted(known, key=lambda row: row[1] / row[2])[:count]

@@ -26,7 +26,7 @@ from augkit.train.recipe_sections import (
 
 
 class Recipe(Data):
-    """Settings of a run; the same recipe and seed give the same run."""
+    """Settings of a run. The same recipe and seed give the same run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name of run folders")
     data: DataSettings = Field(description="images")
@@ -47,7 +47,8 @@ class Recipe(Data):
             overrides: ``dotted.key=value``, applied in order.
 
         Raises:
-            InputError: missing file, unknown key (with the nearest), wrong type, value out of range.
+            InputError: the file is missing, a key is unknown (the message suggests the nearest), or a value has the
+                wrong type or is out of range.
         """
         path = find_recipe(source)
         tree = read_tree(path, overrides or [])
@@ -58,21 +59,21 @@ class Recipe(Data):
         return validate(cls, tree, str(path))
 
     def to_yaml(self, header: str = "") -> str:
-        """YAML that `load` reads back to an equal recipe; ``header`` becomes comment lines on top."""
+        """Return YAML text from which `load` reads an equal recipe; ``header`` becomes comment lines on top."""
         comment = "".join(f"# {line}\n" if line else "#\n" for line in header.splitlines())
         return comment + yaml_text.dump(self.model_dump(exclude_none=True))
 
     def control(self) -> Recipe:
-        """The same recipe without augmentation: what learned invariance is measured against."""
+        """Return the recipe without augmentation, which is the control of learned invariance."""
         plain = Policy(kernel=self.policy.kernel, padding=self.policy.padding)
         return self.replaced(name=f"{self.name}-control", policy=plain)
 
     def digest(self) -> str:
-        """A short hash of every field."""
+        """Return a short hash of all fields."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
 
     def replaced(self, **sections: Any) -> Recipe:
-        """A copy with whole sections replaced, checked again.
+        """Return a validated copy with whole sections replaced.
 
         >>> recipe = Recipe(name="x", data={"name": "digits"}).replaced(seed=3)
         >>> recipe.seed
@@ -83,14 +84,14 @@ class Recipe(Data):
 
 
 def read_tree(path: Path, overrides: list[str]) -> Tree:
-    """A recipe file with overrides applied, as plain unchecked data whose fields may be ranges."""
+    """Return a recipe file with overrides applied, as unchecked plain data whose fields may be ranges."""
     tree = read_yaml(path, "recipe")
-    tree.pop("augkit", None)  # the versions that a run folder adds
+    tree.pop("augkit", None)  # versions, which a run folder adds
     return apply_overrides(tree, overrides)
 
 
 def find_ranges(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:
-    """The fields that are written as a range, ``{search: [...]}`` or ``{choice: [...]}``, by dotted name."""
+    """Yield the fields with a range, ``{search: [...]}`` or ``{choice: [...]}``, by dotted name."""
     if isinstance(tree, dict) and ("search" in tree or "choice" in tree):
         yield ".".join(path), tree
         return
@@ -100,13 +101,13 @@ def find_ranges(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Tr
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes that ship with augkit lie: in an installed package, or beside it in a checkout."""
+    """Return the folders of the recipes that ship with augkit: in an installed package, or beside it in a checkout."""
     here = Path(__file__).resolve().parent.parent
     return [folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir()]
 
 
 def find_recipe(source: str | Path) -> Path:
-    """The file that ``source`` names: a path, or the name of a recipe that ships with augkit."""
+    """Return the file of ``source``, which is a path or the name of a recipe that ships with augkit."""
     path = Path(source).expanduser()
     if path.is_dir() and (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
@@ -121,7 +122,7 @@ def find_recipe(source: str | Path) -> Path:
 
 
 def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
-    """Load the recipe that positional words name, with their overrides."""
+    """Load the recipe named by positional words, with their overrides."""
     recipes, overrides = split_recipe(words, default)
     if len(recipes) != 1:
         raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(words) or 'nothing'}")
@@ -129,7 +130,7 @@ def one_recipe(words: Sequence[str], default: str | None) -> Recipe:
 
 
 def flat(tree: Any, path: str = "") -> dict[str, object]:
-    """Nested mappings as one, by dotted name.
+    """Flatten nested mappings to one mapping by dotted name.
 
     >>> flat({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}

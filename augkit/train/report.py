@@ -22,7 +22,7 @@ def write_report(run: Run, dataset: Dataset) -> Path:
 
     Args:
         run: with a folder.
-        dataset: of the run, for pictures of augmented images and the names of classes.
+        dataset: dataset of the run, for pictures of augmented images and the names of classes.
 
     Raises:
         InputError: the run has no folder.

@@ -1,4 +1,4 @@
-"""A run: in training, and trained."""
+"""A run, during and after training."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class TrainJob:
     """A run in training.
 
     Attributes:
-        held_out: images, or batches of images and labels.
+        held_out: validation images, or batches of images and labels.
         network_input: images and classes of the network.
-        classes: how many the network has.
+        classes: number of classes of the network.
     """
 
     recipe: Recipe
@@ -59,16 +59,16 @@ class TrainJob:
     process: Process
 
     def save(self) -> None:
-        """A checkpoint, by the first process and where there is a folder."""
+        """Write a checkpoint in the first process, if the run has a folder."""
         if self.folder is not None and self.process.first:
             save(self.folder, self.recipe, self.network_input, self.state)
 
     @contextlib.contextmanager
     def updating(self, images: int) -> Iterator[None]:
-        """Context of one update, whose number names the random stream of the network's own draws, such as dropout.
+        """Context of one update, with the random stream of its number for random layers such as dropout.
 
         Raises:
-            DeviceMemoryError: they do not fit into memory.
+            DeviceMemoryError: the ``images`` images do not fit into memory.
             InputError: the network fails on them in training mode.
         """
         step = self.state.step
@@ -89,7 +89,7 @@ class TrainJob:
             raise InputError(f"model: update {step + 1} fails, of {images} images ({reason})") from error
 
     def finite_loss(self, rate: float) -> float:
-        """The mean loss of this epoch so far; RunError where one was not finite. It waits for the device."""
+        """Return the mean loss of this epoch so far, or raise RunError if a loss was not finite; synchronises."""
         total, count, first_bad = self.process.total(self.state.seen.clone()).tolist()
         if math.isfinite(total):
             return float(total / count)

@@ -1,10 +1,10 @@
-"""The learning rate as a function of the step: nothing to save, nothing to restore.
+"""The learning rate as a pure function of the step, without state.
 
 After a linear warm-up over ``warmup`` of the steps:
 
 - ``cosine``: half a cosine down to ``final`` (Loshchilov & Hutter 2017, without restarts);
-- ``step``: times ``gamma`` after each of ``milestones``, shares of all steps;
-- ``constant``: as it is.
+- ``step``: multiplied by ``gamma`` after each of ``milestones``, shares of all steps;
+- ``constant``: unchanged.
 
 ``onecycle`` (Smith & Topin 2018) rises from 1/25 of the rate in half a cosine, and falls in half a cosine to ``final``.
 """
@@ -19,7 +19,7 @@ START = 1 / 25  # of onecycle, as in torch and in fastai
 
 
 def rate_at(step: int, steps: int, schedule: ScheduleSettings) -> float:
-    """The share of the largest learning rate with which step ``step`` of ``steps`` (from 0) is made.
+    """Return the learning rate of step ``step`` of ``steps`` (from 0), as a share of the largest rate.
 
     >>> [round(rate_at(step, 5, ScheduleSettings(warmup=0.4)), 2) for step in range(5)]
     [0.33, 0.67, 1.0, 0.75, 0.25]

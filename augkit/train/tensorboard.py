@@ -9,7 +9,7 @@ from augkit.train.history import EpochRow, OnEpoch
 
 
 def event_writer(folder: Path | None) -> OnEpoch:
-    """A function that writes a row's numbers to event files in ``folder``; one that does nothing when None.
+    """Return a function that writes a row's numbers to event files in ``folder``, or does nothing when None.
 
     Raises:
         InputError: TensorBoard is not installed.

@@ -1,4 +1,4 @@
-"""Trials and workers in processes of their own: a trial by torchrun, workers on a Ray cluster."""
+"""Runs a trial by torchrun, in processes of its own."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def fit_by_torchrun(
     alive: Callable[[], None],
     device: str | None = None,
 ) -> Run:
-    """Train by ``torchrun -m augkit.train`` and load what it left; only this process talks to a study.
+    """Train by ``torchrun -m augkit.train`` and load the result; only this process communicates with a study.
 
     Args:
-        recipe: with its seed.
-        folder: of the run, on storage that all processes see; a temporary one when None.
-        processes: of the job.
-        dataset: for the evaluation of the network that comes back.
-        on_epoch: called with each row of the history; what it raises ends the job.
-        alive: called while the job runs; likewise.
+        recipe: the recipe, with its seed.
+        folder: folder of the run, on storage that all processes share; a temporary one when None.
+        processes: number of processes of the job.
+        dataset: data for the evaluation of the trained network.
+        on_epoch: called with each row of the history; an exception from it ends the job.
+        alive: called while the job runs; an exception from it ends the job.
         device: see `augkit.fit`.
 
     Raises:
-        RunError: the job failed; with its last line.
+        RunError: the job failed; the message has its last line.
     """
     with tempfile.TemporaryDirectory(prefix="augkit-trial-") as scratch:
         target = folder or Path(scratch) / "run"
@@ -96,7 +96,7 @@ def fit_by_torchrun(
 
 
 def _rows(path: Path) -> list[EpochRow]:
-    """The rows that are whole."""
+    """Return the complete rows."""
     if not path.is_file():
         return []
     text = path.read_text()

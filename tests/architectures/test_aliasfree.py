@@ -39,7 +39,7 @@ LAYERS = {
 
 
 def samples(function: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Values on a grid of ``size`` of the function whose coefficients (rfft-like, -K..K twice) are given: slowly."""
+    """Sample a function with given Fourier coefficients (-K..K along both axes) on a grid of ``size``: slowly."""
     K, L = (n // 2 for n in function.shape)
     y, x = np.arange(size[0]) / size[0], np.arange(size[1]) / size[1]
     out = np.zeros(size, dtype=complex)
@@ -110,7 +110,7 @@ def test_downsampling_is_the_low_pass_then_every_second_pixel() -> None:
     torch.testing.assert_close(AliasFreeDownsample2d(2)(maps), expected, atol=1e-12, rtol=0)
 
 
-def test_the_low_pass_keeps_what_is_below_and_removes_what_is_not() -> None:
+def test_the_low_pass_keeps_lower_frequencies_and_removes_the_others() -> None:
     place = torch.arange(12, dtype=torch.float64)
     waves = torch.stack([torch.cos(2 * torch.pi * k * place / 12 + 0.3) for k in range(7)])[None, :, None, :]
     kept = IdealLowpass2d(0.5)(waves.expand(1, 7, 12, 12))

@@ -1,4 +1,4 @@
-"""Blur pooling: against a loop, what commutes with which shift, layouts, precision, compilation."""
+"""Blur pooling: a reference loop, equivariance to shifts, memory formats, precision, compilation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Harmonic layers and network: they turn with the image, exactly by 90 degrees and closely at other angles."""
+"""Harmonic layers and network are equivariant to rotation: exactly for 90 degrees, approximately for other angles."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_bad_arguments_get_one_line(build, message: str) -> None:
         build()
 
 
-def test_claims_stand_in_the_results() -> None:
+def test_claims_match_the_results() -> None:
     assert HarmonicConv2d.__doc__ is not None
     results = benchmark.read_results()
     for row in results["layer"]["table"]:

@@ -1,4 +1,4 @@
-"""Heads: shapes, a loop, and which of them forgets where things are."""
+"""Heads: shapes, a reference loop, and invariance to position."""
 
 from __future__ import annotations
 

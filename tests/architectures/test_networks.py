@@ -1,4 +1,4 @@
-"""Networks by name: shapes, initial weights, old checkpoints, and what commutes with which shift (on logits)."""
+"""Networks by name: shapes, initial weights, old checkpoints, and invariance of the logits to shifts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_imagenet_stems_divide_by_32(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", IN_ALL_STYLES)
-def test_same_seed_gives_the_same_weights_whatever_the_downsampling(name: str) -> None:
+def test_a_seed_gives_the_same_weights_for_every_downsampling(name: str) -> None:
     states = {m: dict(build(name, downsample=m, seed=3).named_parameters()) for m in DOWNSAMPLES}
     for (first, one), (second, other) in itertools.combinations(states.items(), 2):
         for key in one.keys() & other.keys():
@@ -148,8 +148,8 @@ def _with_first_phase(pool: object) -> object:
     return forward
 
 
-def test_full_convolutions_do_not_see_where_an_object_is() -> None:
-    """Kayhan & van Gemert 2020, figure 1: a filter that half leaves the image answers there as anywhere."""
+def test_full_convolutions_do_not_depend_on_the_position_of_an_object() -> None:
+    """Kayhan & van Gemert 2020, figure 1: a filter that overlaps the border responds as elsewhere."""
     images = torch.zeros(9, 1, 12, 12)
     for k, (top, left) in enumerate(itertools.product((0, 5, 10), repeat=2)):
         images[k, 0, top : top + 2, left : left + 2] = torch.tensor([[1.0, -2.0], [0.5, 3.0]])

@@ -1,4 +1,4 @@
-"""Networks that write into their input, answer in odd ways or fail: one line, and nobody's images change."""
+"""Networks that write into their input, return unusual outputs or fail: one-line errors, and unchanged images."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ CANNOT: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 @pytest.mark.parametrize("kind", CANNOT)
 @pytest.mark.parametrize("every", [None, 1])
-def test_what_cannot_be_trained_is_said(kind: str, every: int | None, tiny: Recipe) -> None:
+def test_networks_that_cannot_be_trained_are_errors(kind: str, every: int | None, tiny: Recipe) -> None:
     make, message = CANNOT[kind]
     recipe = tiny.replaced(invariance={**tiny.invariance.model_dump(), "every": every})
     with pytest.raises(InputError, match=message):
@@ -275,5 +275,5 @@ def test_certificates_of_wrapped_and_lazy_networks() -> None:
     whole = augkit.certify(nn.DataParallel(net()), 16)
     assert (whole.verdict, whole.layer) == ("none", "0")
     lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(10))
-    with pytest.raises(InputError, match="layers that are yet to be made; run it on one image first"):
+    with pytest.raises(InputError, match="lazy layers; run it on one image first"):
         augkit.certify(copy.deepcopy(lazy), 16)

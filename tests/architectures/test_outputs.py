@@ -1,4 +1,4 @@
-"""What networks answer beside logits: the logits are found, auxiliary heads are trained, the rest is refused."""
+"""Outputs of networks: logits are found, auxiliary heads are trained, and other outputs are errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Wrapped(nn.Module):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_logits_are_found_in_what_a_network_gives(form: str, tiny: Recipe) -> None:
+def test_logits_are_found_in_every_form_of_output(form: str, tiny: Recipe) -> None:
     plain = augkit.fit(tiny, model=net(nn.ReLU()))
     run = augkit.fit(tiny, model=Wrapped(FORMS[form]))
     assert torch.equal(weights(plain.model), weights(run.model))

@@ -1,4 +1,4 @@
-"""Polyphase sampling with what torch does to layers: gradients, precision, compilation, tracing, copies, a GPU."""
+"""Polyphase sampling under gradients, low precision, compilation, tracing, copies, and on a GPU."""
 
 from __future__ import annotations
 

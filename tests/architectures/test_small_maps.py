@@ -1,4 +1,4 @@
-"""Layers that look around on maps smaller than what they look at: as numpy pads, then a plain loop."""
+"""Layers on maps smaller than their window, against numpy's padding and a plain loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Surgery on networks of torchvision and timm: what stays, what is exact, and what the report says."""
+"""Surgery on networks of torchvision and timm: unchanged properties, exactness, and the report."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def test_every_family_keeps_weights_names_shapes_and_dtype(name: str) -> None:
 @pytest.mark.usefixtures("first_phase")
 @pytest.mark.parametrize("name", SWEEP)
 @pytest.mark.parametrize("odd", [False, True], ids=["even", "odd"])
-def test_dense_evaluation_holds_what_the_network_computes(name: str, odd: bool) -> None:
-    """Whatever the padding: at the first phase, the logits are those of the network that was operated on."""
+def test_dense_evaluation_contains_the_outputs_of_the_network(name: str, odd: bool) -> None:
+    """With the first phase, the logits are those of the original network for every padding."""
     size = {**QUICK, **SLOW}[name] + (11 if odd else 0)
     if odd and name in ("timm:hrnet_w18_small", "timm:dla34"):
         pytest.skip("the network itself takes sizes that divide alone")
@@ -158,7 +158,7 @@ def test_a_blur_of_one_tap_changes_nothing(name: str) -> None:
 # --- the operation ----------------------------------------------------------------------------------------------
 
 
-def test_a_copy_leaves_the_network_alone_and_inplace_does_not() -> None:
+def test_a_copy_keeps_the_network_unchanged_and_inplace_does_not() -> None:
     model = build("torchvision:googlenet").train()
     model.conv1.eval()
     before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
@@ -240,7 +240,7 @@ def test_half_precision_and_channels_last() -> None:
             assert model.to(torch.bfloat16)(images.bfloat16()).dtype == torch.bfloat16
 
 
-def test_what_cannot_be_changed_is_listed_with_its_reason() -> None:
+def test_layers_that_cannot_be_changed_are_listed_with_a_reason() -> None:
     class Own(nn.Conv2d):
         def forward(self, maps: Tensor) -> Tensor:
             return super().forward(maps) * 2

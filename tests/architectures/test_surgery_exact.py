@@ -76,7 +76,7 @@ def test_branches_keep_one_phase_in_every_family(name: str) -> None:
     assert surgery_report(model).unpadded == ()
 
 
-def test_without_what_makes_it_exact_the_logits_move() -> None:
+def test_the_logits_move_without_any_of_the_exact_parts() -> None:
     images = torch.randn(4, 3, 72, 72)
     original, shifts = build("torchvision:resnet18"), [(1, 0), (3, 5)]
     with warnings.catch_warnings(record=True) as caught:
@@ -184,7 +184,7 @@ def test_on_the_torus_a_phase_is_a_shift_of_the_input(
 
 
 def test_a_blurred_convolution_is_the_dense_one_blurred_and_subsampled() -> None:
-    """On the torus; so Zhang's order and the cheap one differ in the place of the activation alone."""
+    """On the torus, Zhang's order and the cheap one differ only in the position of the activation."""
     conv = nn.Conv2d(3, 5, 3, 2, 1, padding_mode="circular").double()
     maps = torch.randn(2, 3, 12, 16, dtype=torch.float64)
     dense = torch.nn.functional.conv2d(

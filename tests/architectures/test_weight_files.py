@@ -1,4 +1,4 @@
-"""Files that people give for weights: what they are is said, arrays of numpy are taken, and odd values are refused."""
+"""Files given as weights: errors describe other formats, numpy arrays are read, and invalid values are errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_what_is_no_checkpoint_is_said(kind: str, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_errors(kind: str, tmp_path: Path) -> None:
     make, message = FILES[kind]
     content = make(tmp_path)
     (tmp_path / "given.pt").write_bytes(content)
@@ -89,14 +89,14 @@ def test_a_folder_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.SAFETENSORS", "w.bin", "w.pt"])
-def test_safetensors_are_read_whatever_their_name(name: str, tmp_path: Path) -> None:
+def test_safetensors_are_read_under_any_file_name(name: str, tmp_path: Path) -> None:
     save_file = pytest.importorskip("safetensors.torch").save_file
     save_file(state(), tmp_path / name)
     assert read_weights(tmp_path / name).keys() == state().keys()
 
 
 @pytest.mark.parametrize("nest", [None, "state_dict", "params"])
-def test_arrays_of_numpy_stand_for_tensors(nest: str | None, tmp_path: Path) -> None:
+def test_numpy_arrays_are_read_as_tensors(nest: str | None, tmp_path: Path) -> None:
     given, target = {key: value.numpy() for key, value in net().state_dict().items()}, net()
     fit_weights(target, read_weights(saved(given if nest is None else {nest: given, "epoch": 3}, tmp_path)), "w")
     assert all(np.array_equal(target.state_dict()[key].numpy(), value) for key, value in given.items())
@@ -121,7 +121,7 @@ KINDS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strict", [True, False])
-def test_what_is_no_weight_is_not_made_one(kind: str, strict: bool) -> None:
+def test_values_of_other_kinds_are_not_loaded_as_weights(kind: str, strict: bool) -> None:
     target = net()
     before = {key: value.clone() for key, value in target.state_dict().items()}
     if strict:

@@ -1,4 +1,4 @@
-"""State dicts in the checkpoints that training scripts write: what is read, under which names, and what is left out."""
+"""State dicts in checkpoints of training scripts: nesting, names, and omitted entries."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_checkpoints_with_what_cannot_do_harm_are_read(kind: str, old: bool, tmp_path: Path) -> None:
+def test_checkpoints_with_harmless_types_are_read(kind: str, old: bool, tmp_path: Path) -> None:
     source, target = net(), net()
     whole = {"state_dict": source.state_dict(), "epoch": 3, "more": HARMLESS[kind]}
     torch.save(whole, tmp_path / "w.pth.tar", _use_new_zipfile_serialization=not old)
@@ -97,7 +97,7 @@ def test_hyperparameters_of_lightning_are_read(tmp_path: Path) -> None:
         (np.array([1, "a"], dtype=object), r"it holds numpy\.dtypes\.ObjectDType\)"),
     ],
 )
-def test_what_is_not_read_is_named(
+def test_the_error_names_types_that_are_not_read(
     more: object, named: str, old: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = {"state_dict": net().state_dict(), "more": more}
@@ -162,7 +162,7 @@ def test_names_are_the_same_but_for_wrappers_and_a_prefix(how: str) -> None:
     assert same(source, compiled)
 
 
-def test_a_network_with_both_names_keeps_them_apart() -> None:
+def test_a_network_with_and_without_the_wrapper_name_keeps_both() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -190,7 +190,7 @@ def test_weights_make_lazy_ones_and_leave_other_state_alone() -> None:
     fit_weights(Counted(2, 2), nn.Linear(2, 2).state_dict(), "w")
 
 
-def test_what_fits_is_taken_where_not_all_must() -> None:
+def test_without_strict_the_weights_that_fit_are_loaded() -> None:
     source, target = net(), net(outputs=5)
     state = {f"backbone.{name}": value for name, value in source.state_dict().items() if name != "1.bias"}
     state["decoder.weight"] = torch.zeros(1)
@@ -209,7 +209,7 @@ def test_what_fits_is_taken_where_not_all_must() -> None:
         fit_weights(net(), {"encoder.weight": torch.zeros(1)}, "w", strict=False)
 
 
-def test_the_flag_says_what_was_left_out(
+def test_the_flag_lists_omitted_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "nets_of_weights.py").write_text(

@@ -1,4 +1,4 @@
-"""Atypical versions: pure, seeded per image, the same in any batch; each does to an image what it says."""
+"""Atypical versions: pure, seeded per image, independent of the batch, and with the documented effect."""
 
 from __future__ import annotations
 

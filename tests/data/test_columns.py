@@ -69,7 +69,7 @@ def test_splits_share_the_numbers_of_text(tmp_path: Path) -> None:
     assert dataset.open_test().labels.tolist() == [0, 3, 1, 2]  # type: ignore[union-attr]
 
 
-def test_names_of_classes_that_the_table_gives_keep_their_order(tmp_path: Path) -> None:
+def test_class_names_of_the_table_keep_their_order(tmp_path: Path) -> None:
     write(tmp_path / "test.parquet", label=["x", "y", "x"])
     table = pq.read_table(tmp_path / "test.parquet")
     features = {"label": {"_type": "ClassLabel", "names": ["y", "x"]}}
@@ -78,7 +78,7 @@ def test_names_of_classes_that_the_table_gives_keep_their_order(tmp_path: Path) 
     assert labels(tmp_path) == ([1, 0, 1], ["y", "x"])
 
 
-def test_the_usual_name_wins_whatever_its_type(tmp_path: Path) -> None:
+def test_the_usual_name_of_the_label_column_wins_for_any_type(tmp_path: Path) -> None:
     write(tmp_path / "test.parquet", width=[8, 8, 8, 8], label=TEXT, caption=["a b", "c", "d", "e"])
     assert labels(tmp_path)[1] == ["cat", "dog", "emu"]
     write(tmp_path / "test.parquet", caption=["a b", "c", "d", "e"])
@@ -107,7 +107,7 @@ def test_numbers_in_one_split_and_text_in_another(tmp_path: Path) -> None:
         labels(tmp_path)
 
 
-def test_training_without_labels_says_what_misses(tmp_path: Path) -> None:
+def test_training_without_labels_is_an_error_that_names_them(tmp_path: Path) -> None:
     write(tmp_path / "all.parquet", caption=["a"] * 12)
     recipe = Recipe.model_validate({"name": "x", "data": {"name": f"parquet:{tmp_path}"}})
     with pytest.raises(InputError, match=r"expected images with labels, 'parquet:.*' has none; .* call their column"):

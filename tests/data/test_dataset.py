@@ -38,7 +38,7 @@ def test_splits_are_disjoint_complete_and_always_the_same(digits: Dataset) -> No
     assert torch.equal(again.open_test().images, parts[2])
 
 
-def test_limit_keeps_a_stratified_part_of_training_alone(digits: Dataset) -> None:
+def test_limit_keeps_a_stratified_part_of_only_the_training_split(digits: Dataset) -> None:
     limited = load_dataset("digits", limit=100)
     assert limited.train.labels is not None
     assert len(limited.train) == pytest.approx(100, abs=5)

@@ -1,4 +1,4 @@
-"""Whatever an image file says, what comes out is upright, opaque, 8 bits, grey or RGB."""
+"""Decoded images of any format are upright, opaque, 8 bits, grey or RGB."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_16_bits_of_color(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "color key"])
-def test_what_is_transparent_is_put_on_white(kind: str, tmp_path: Path) -> None:
+def test_transparent_pixels_are_blended_with_white(kind: str, tmp_path: Path) -> None:
     if kind in ("RGBA", "LA"):
         image = Image.new(kind, (10, 6), (0,) * len(kind))
         image.putpixel((2, 1), (200,) * (len(kind) - 1) + (255,))
@@ -164,7 +164,7 @@ def test_truth_values_are_black_and_white() -> None:
 @pytest.mark.parametrize(
     "values", [[1.5, 300.0], [-0.1, 1.0], [np.nan, 0.5], [0.2, 3.2], np.array([1, 2]), np.array([1], np.int16)]
 )
-def test_what_does_not_say_which_value_is_white_is_refused(values: Any) -> None:
+def test_pixels_of_unknown_range_are_errors(values: Any) -> None:
     with pytest.raises(ValueError, match=r"bits from .* expected 8 bits, 16 bits without a sign, or floats"):
         eight_bits(np.asarray(values))
 
@@ -196,7 +196,7 @@ def test_a_transparent_value_of_16_bits_is_white(tmp_path: Path) -> None:
     assert from_file(tmp_path / "t.png", Form(1, 3, 1)).tolist() == [[[0, 255, 200]]]
 
 
-def test_what_is_given_stays_as_it_is() -> None:
+def test_the_given_image_is_not_changed() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = io.BytesIO()

@@ -112,7 +112,7 @@ def test_every_file_that_is_left_out_is_named(splits: bool, tmp_path: Path) -> N
     assert note.endswith(f"; and {len(expected) - 3} more")
 
 
-def test_a_class_of_other_files_says_so(tmp_path: Path) -> None:
+def test_a_class_without_images_is_an_error_that_counts_other_files(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 4, "b": 2})
     (tmp_path / "b" / "x.mp4").write_text("no image")
     with pytest.raises(InputError, match="class 'b' has 2 images, and 1 other files, expected 3 or more"):

@@ -1,4 +1,4 @@
-"""A labels file says which class of the data is which output of a network."""
+"""Labels files map the classes of the data to the outputs of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset whose label is where an image lies."""
+"""A dataset whose labels are the positions of images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def watched(digits: Dataset) -> Watched:
     return source
 
 
-def test_located_images_lie_where_their_labels_say(digits: Dataset) -> None:
+def test_located_images_are_in_the_cells_of_their_labels(digits: Dataset) -> None:
     source = watched(digits)
     task = localization.locate(source, canvas=19, cells=3, seed=5)
     kept = source.train.images.clone()
@@ -55,7 +55,7 @@ def test_located_images_lie_where_their_labels_say(digits: Dataset) -> None:
     assert torch.equal(source.train.images, kept)
 
 
-def test_located_labels_are_balanced_whatever_the_class(digits: Dataset) -> None:
+def test_located_labels_are_balanced_within_each_class(digits: Dataset) -> None:
     task = localization.locate(digits, canvas=16, cells=2)
     assert len(task.classes) == 4
     for placed, original in ((task.train, digits.train), (task.open_test(), digits.open_test())):
@@ -86,7 +86,7 @@ def test_splits_are_placed_independently(digits: Dataset) -> None:
     assert (task.train.labels == task.validation.labels).double().mean() < 0.2
 
 
-def test_uneven_cells_take_every_place_once() -> None:
+def test_uneven_cells_cover_every_position_once() -> None:
     """13 places in 4 cells: 4, 3, 3 and 3 of them, all used, and no label but its own."""
     pixels = torch.zeros(4000, 1, 4, 4, dtype=torch.uint8)
     pixels[:, :, 0, 0] = 200
@@ -104,7 +104,7 @@ def test_a_canvas_without_room_is_refused(digits: Dataset) -> None:
 
 
 def test_a_located_dataset_is_trained_on_and_evaluated(digits: Dataset, tiny: Recipe) -> None:
-    """A fully connected head learns places; one that averages over a torus cannot know them."""
+    """A fully connected head learns positions; a global average on a torus cannot."""
     task = localization.locate(digits, canvas=16, cells=2)
     accuracy = {}
     for head, padding in (("fc", "zeros"), ("gap", "circular")):

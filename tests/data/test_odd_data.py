@@ -1,4 +1,4 @@
-"""Tables, limits and sizes as people come upon them: read right, or refused in one line that says what would do."""
+"""Unusual tables, limits and sizes are read correctly, or are errors of one line with a remedy."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_files_of_a_split_have_the_same_columns(order: tuple[int, int], tmp_path
         labels(tmp_path)
 
 
-def test_a_split_may_stand_anywhere_in_the_name_of_a_file(tmp_path: Path) -> None:
+def test_a_split_may_be_any_word_of_a_file_name(tmp_path: Path) -> None:
     pq.write_table(table(10, label=[0, 1] * 5), tmp_path / "my_train.parquet")
     pq.write_table(table(2, first=10, label=[0, 1]), tmp_path / "my_test.parquet")
     dataset = load_dataset(f"parquet:{tmp_path}")
@@ -129,7 +129,7 @@ def test_a_name_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("around", ["", "..", "split"])
-def test_a_link_to_the_dataset_itself_is_no_class_and_gives_none_images(around: str, tmp_path: Path) -> None:
+def test_a_link_to_the_dataset_itself_adds_no_class_and_no_images(around: str, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_folder(folder / "train" if around == "split" else folder, {"a": 3, "b": 3})
     inside = folder / "train" if around == "split" else folder

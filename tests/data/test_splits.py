@@ -1,4 +1,4 @@
-"""Which split an image goes into: by the dataset alone, whatever else is asked for."""
+"""The split of an image depends only on the dataset, not on other settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that are decoded as they are needed: the same pixels in the same order as at hand, and never all held."""
+"""Streams decode on demand: the same pixels in the same order as in memory, without keeping all."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_batches_are_the_images_in_order(count: int, size: int, chunk: int, at_h
     assert torch.equal(torch.cat(found), pixels(list(range(count))))
 
 
-def test_a_stream_knows_its_shape_and_labels_and_holds_nothing() -> None:
+def test_a_stream_has_shape_and_labels_but_no_pixels() -> None:
     stream = labelled(30)
     assert len(stream) == 30
     assert stream.images.shape == (30, 3, 8, 8)
@@ -71,7 +71,7 @@ def test_a_stream_knows_its_shape_and_labels_and_holds_nothing() -> None:
         stream.on_canvas(None)
 
 
-def test_only_what_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requested_images_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("augkit.data.stream.CHUNK", 5 * 8 * 8 * 3)
     stream = labelled(1000)
     source = stream.source
@@ -184,8 +184,8 @@ def test_a_large_dataset_counts_what_it_skips_per_split(tmp_path: Path) -> None:
     assert len(dataset.skipped) == 10
 
 
-def test_measuring_decodes_the_test_split_alone_and_training_all(tmp_path: Path) -> None:
-    """A broken image for training does not matter to measuring; one for testing stops it at once."""
+def test_measuring_decodes_only_the_test_split_and_training_all_splits(tmp_path: Path) -> None:
+    """A broken training image does not affect a measurement; a broken test image stops it immediately."""
     folder = write_folder(tmp_path, {"a": 50, "b": 50})
     whole = load_dataset(f"folder:{folder}")
     looked_at = {round(k * 99 / 31) for k in range(32)}

@@ -188,7 +188,7 @@ def test_swapping_s_and_t_changes_mac_alone() -> None:
         assert found[name].value == pytest.approx(swapped[name].value, abs=1e-7), name
 
 
-def test_each_view_is_asked_for_once_and_in_order() -> None:
+def test_each_view_is_computed_once_and_in_order() -> None:
     logits, asked = made_up(0, 3), []
 
     def logits_of(k: int) -> Tensor:
@@ -261,7 +261,7 @@ def test_mean_probabilities_of_many_classes_are_kept_in_half_precision(classes: 
     assert accumulated(made_up(0, 3, classes=classes)).merged("mean").dtype == dtype
 
 
-def test_what_cannot_be_counted_is_refused() -> None:
+def test_invalid_batches_are_errors() -> None:
     logits = made_up(0, 3)
     with pytest.raises(InputError, match="finite logits"):
         accumulated(logits / 0)
@@ -278,7 +278,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
         )
 
 
-def test_digests_tell_images_apart_whatever_the_batch() -> None:
+def test_digests_differ_between_images_and_do_not_depend_on_the_batch() -> None:
     images = torch.rand(5, 3, 6, 6)
     whole = digest(images)
     assert torch.equal(torch.cat([digest(images[:2]), digest(images[2:])]), whole)
@@ -287,7 +287,7 @@ def test_digests_tell_images_apart_whatever_the_batch() -> None:
     assert (digest(images) != whole).tolist() == [False, False, False, True, False]
 
 
-def test_a_flip_names_scales_only_where_they_say_something() -> None:
+def test_a_flip_lists_scales_only_if_a_view_is_rescaled() -> None:
     shifted, scaled = ((1.0, 0.0, 1.0), (0.0, 2.0, 1.0)), ((0.0, 0.0, 1.0), (0.0, 0.0, 1.25))
     told = {
         (axis, name): Flip(3, 1, views, (1, 2), (0.9, 0.8), axis).to_dict()

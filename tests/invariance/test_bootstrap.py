@@ -37,7 +37,7 @@ def test_value_is_the_mean_and_one_seed_gives_the_percentile_interval() -> None:
     assert estimate.high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.3 * standard_error)
 
 
-def test_images_are_resampled_together_whatever_the_metric() -> None:
+def test_all_metrics_share_the_resamples_of_images() -> None:
     values = np.random.default_rng(0).random(50)
     first, second = replicates("js", [run_of(values)]), replicates("mac", [run_of(values)])
     assert np.array_equal(first.images, second.images)
@@ -101,7 +101,7 @@ def test_learned_invariance_is_undefined_below_the_controls_noise() -> None:
     assert verdict(learned_invariance(report_of(rounding), report_of(rounding))) == "undefined"
 
 
-def test_transfer_is_the_difference_and_cancels_what_is_paired() -> None:
+def test_transfer_is_the_difference_and_cancels_paired_variation() -> None:
     rng = np.random.default_rng(0)
     control = rng.exponential(0.1, 60)
     typical = (report_of(control / 4), report_of(control))
@@ -112,7 +112,7 @@ def test_transfer_is_the_difference_and_cancels_what_is_paired() -> None:
     assert transfer(typical, typical).high == 0
 
 
-def test_reports_that_do_not_belong_together_are_refused() -> None:
+def test_reports_on_different_images_are_errors() -> None:
     values = np.full(5, 0.1)
     with pytest.raises(InputError, match="same images"):
         learned_invariance(report_of(values, "a"), report_of(values, "b"))
@@ -140,7 +140,7 @@ def test_shares_of_predictions_need_no_one_hot_array() -> None:
     np.testing.assert_allclose(compact.images, plain.images, atol=1e-12)
 
 
-def test_several_metrics_at_once_give_what_each_gives_alone() -> None:
+def test_several_metrics_together_equal_each_alone() -> None:
     run = run_of(np.random.default_rng(0).random(30))
     together = replicates_of(["js", "kappa", "consistency"], [run, run])
     for metric, found in together.items():
@@ -166,7 +166,7 @@ def test_resamples_draw_images_with_replacement() -> None:
     assert found.mean() == pytest.approx(values.mean(), abs=3 * found.std() / math.sqrt(1000) + 1e-3)
 
 
-def test_what_was_not_measured_is_named() -> None:
+def test_the_error_names_a_statistic_that_was_not_measured() -> None:
     with pytest.raises(InputError, match="'worst' was not measured"):
         replicates("worst_case", [run_of(np.ones(4))])
 

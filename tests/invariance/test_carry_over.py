@@ -1,4 +1,4 @@
-"""How much of the invariance arrives elsewhere: the line by hand, its coverage by simulation, its undefined cases."""
+"""Carry-over of invariance: the line by hand, the coverage of its interval by simulation, and undefined cases."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_intervals_cover_the_true_slope(slope: float) -> None:
     assert hits / trials >= 0.90  # binomial noise of 120 simulations around 95 % is 2 points
 
 
-def test_networks_that_carry_nothing_over_and_all_of_it_are_told_apart() -> None:
+def test_the_slope_separates_networks_that_carry_over_nothing_from_those_that_carry_over_all() -> None:
     rng = np.random.default_rng(1)
     nothing, whole = (carry_over(*networks(rng, slope)).slope for slope in (0.0, 1.0))
     assert nothing.high < 0.5 < whole.low
 
 
-def test_what_cannot_be_told_is_undefined_in_words() -> None:
+def test_an_undefined_slope_has_a_reason() -> None:
     rng = np.random.default_rng(0)
     typical, atypical = networks(rng, 0.5)
     few = carry_over(typical[:4], atypical[:4])
@@ -90,7 +90,7 @@ def test_what_cannot_be_told_is_undefined_in_words() -> None:
     assert known.to_dict()["intercept"] == known.intercept
 
 
-def test_reports_that_do_not_belong_together_are_refused() -> None:
+def test_reports_on_different_images_are_errors() -> None:
     typical, atypical = networks(np.random.default_rng(0), 0.5)
     with pytest.raises(InputError, match="a typical and an atypical report of every network"):
         carry_over(typical, atypical[:-1])

@@ -1,4 +1,4 @@
-"""A metric that came by one function and one row: its laws, and that it appears wherever metrics do."""
+"""A metric defined by one function and one row: its laws, and its appearance everywhere that metrics appear."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def accumulated(logits: Tensor, sizes: tuple[int, ...]) -> Accumulator:
 
 @given(st.integers(0, 10_000), st.integers(3, 8))
 @settings(max_examples=15, deadline=None)
-def test_it_agrees_with_loops_in_float64_whatever_the_batches(seed: int, classes: int) -> None:
+def test_it_agrees_with_loops_in_float64_for_any_batch_size(seed: int, classes: int) -> None:
     logits = made_up(seed, 11, len(PLAN.layout.columns), classes)
     whole, parts = accumulated(logits, (11,)).statistics(), accumulated(logits, (7, 3, 1)).statistics()
     assert torch.equal(whole["cosine"], parts["cosine"])

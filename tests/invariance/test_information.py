@@ -1,4 +1,4 @@
-"""Shift information: its laws, networks that try to game it, and entropy-matched JS, against slow references."""
+"""Shift information: laws, networks that only change confidence, and entropy-matched JS, with slow references."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_answers_that_are_nearly_certain_keep_their_digits() -> None:
 
 
 @pytest.mark.parametrize("views", [2, 4, 8])
-def test_few_views_take_one_part_in_their_number_from_the_numerator_alone(views: int) -> None:
+def test_with_s_views_only_the_numerator_is_too_small_by_one_part_in_s(views: int) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(400, 1, 5, generator=generator, dtype=torch.float64)
     many = (2 * image + 0.3 * torch.randn(400, 256, 5, generator=generator, dtype=torch.float64)).softmax(-1)
@@ -154,7 +154,7 @@ def test_an_invariant_network_scores_one_hundred_per_cent() -> None:
     assert found.by["shift_information"].low > 0.9999
 
 
-def test_kept_probabilities_give_the_measure_again() -> None:
+def test_kept_probabilities_reproduce_the_measure() -> None:
     plan = Plan(pairs=Pairs(3, -2.0, 2.0))
     found = measure_invariance(Strided(), IMAGES, plan=plan, keep_probabilities=True)
     assert found.log_probabilities is not None

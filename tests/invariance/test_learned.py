@@ -1,4 +1,4 @@
-"""Learned invariance from made-up variabilities, by hand: floors, half an answer, signs and what says too little."""
+"""Learned invariance from made-up variabilities, by hand: floors, half an answer, signs, and too little information."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_rounding_by_hand() -> None:
     assert rounding("top1_change", "bf16") == 0
 
 
-def test_answers_that_say_less_than_a_tenth_say_too_little() -> None:
+def test_answers_with_less_than_a_tenth_of_the_bits_are_undefined() -> None:
     def saying(bits: float) -> dict[str, torch.Tensor]:
         uniform = torch.full((6, 4), 0.25, dtype=torch.float64)  # two bits, of which the answers leave some open
         named = {"shift_bits": torch.zeros(6, 1), "answer_bits": torch.full((6, 1), 2 - bits)}
@@ -100,7 +100,7 @@ def test_verdicts_by_hand(ends: tuple[float, float], word: str, named: str) -> N
 
 
 def test_a_control_that_never_changes_its_answer_leaves_nothing_to_learn() -> None:
-    """What counts answers has no floor of rounding, so that 0 is at it, and a share of 0 is none."""
+    """Metrics that count answers have no floor of rounding, so 0 is at the floor, and a share of 0 is undefined."""
     for treated in (0.0, 0.1):
         assert log_ratio(per_seed([treated]), per_seed([0.0]), quiet=0.0, half=0.01) is None
     assert log_ratio(per_seed([0.0]), per_seed([1e-6]), quiet=0.0, half=0.01) is not None
@@ -108,7 +108,7 @@ def test_a_control_that_never_changes_its_answer_leaves_nothing_to_learn() -> No
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 7])
 def test_half_an_answer_is_half_of_the_least_step_of_a_share(pairs: int) -> None:
-    """Of N images under P pairs the share of changed answers moves in steps of 1 / (N P), which predictions tell."""
+    """With N images and P pairs the share of changed answers has steps of 1 / (N P), known from the predictions."""
     changed = torch.zeros(5, pairs)
     changed[2, 0] = 1
     run = {"changed": changed.mean(1, keepdim=True), "predictions": torch.zeros(5, 2 * pairs)}

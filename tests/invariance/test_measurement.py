@@ -171,7 +171,7 @@ def test_no_forward_pass_is_made_twice() -> None:
 
 
 def test_an_untrained_network_is_consistent_though_its_logits_move() -> None:
-    """A plain strided ResNet-18, untrained, on the torus: top-1 says nothing about it."""
+    """A plain strided ResNet-18, untrained, on the torus: top-1 change cannot measure it."""
     from torchvision.models import resnet18
 
     torch.manual_seed(0)

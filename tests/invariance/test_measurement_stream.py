@@ -1,4 +1,4 @@
-"""Measurements of images that stream by: interrupts, states, precision, and what is refused."""
+"""Measurements of streams of images: interrupts, states, precision, and errors."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_state_belongs_to_one_network_plan_and_images() -> None:
             again.run(batches(other, None, size))
 
 
-def test_grey_images_are_repeated_for_a_network_that_wants_color() -> None:
+def test_grey_images_are_repeated_for_a_network_of_three_channels() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     grey = photo_like(5, 16)
     report = augkit.measure_invariance(net, grey, max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])
@@ -110,7 +110,7 @@ def test_grey_images_are_repeated_for_a_network_that_wants_color() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_is_said_and_nearly_agrees(precision: str) -> None:
+def test_lower_precision_is_in_the_settings_and_nearly_agrees(precision: str) -> None:
     images, model = photo_like(6, 16), CircularNet(stride=2)
     exact = augkit.measure_invariance(model, images, max_shift=2)
     rough = augkit.measure_invariance(model, images, max_shift=2, precision=precision)

@@ -55,7 +55,7 @@ def test_pairwise_metrics_are_bounded_zero_of_equal_answers_and_symmetric_but_fo
     torch.testing.assert_close(jensen_shannon(p, q), jensen_shannon(q, p))
 
 
-def test_mac_alone_depends_on_the_order_of_the_pair() -> None:
+def test_only_mac_depends_on_the_order_of_the_pair() -> None:
     p, q = torch.tensor([0.6, 0.4, 0.0]), torch.tensor([0.1, 0.5, 0.4])
     assert mean_absolute_change(p, q) == pytest.approx(0.5)
     assert mean_absolute_change(q, p) == pytest.approx(0.1)
@@ -99,7 +99,7 @@ def test_logit_change_is_absolute_and_symmetric() -> None:
     assert largest_logit_change(a, a + 1).item() == 1.0
 
 
-def test_every_row_says_what_it_is() -> None:
+def test_every_row_has_a_title_and_a_meaning() -> None:
     for name, row in METRICS.items():
         assert name == row.name
         assert row.title
@@ -115,7 +115,7 @@ def test_a_row_with_a_formula_of_pairs_is_the_mean_of_its_one_statistic() -> Non
             assert row({row.needs[0]: torch.tensor([0.25])}) == 0.25
 
 
-def test_what_is_a_variability_is_better_when_lower_and_never_below_its_floor() -> None:
+def test_a_variability_is_better_when_lower_and_never_below_its_floor() -> None:
     for row in METRICS.values():
         if row.variability:
             assert row.higher_is_better is False
@@ -129,6 +129,6 @@ def test_studies_keep_what_the_default_variabilities_need() -> None:
     assert set(KEPT) >= set(kept.split())
 
 
-def test_a_number_of_two_networks_is_not_asked_of_one() -> None:
+def test_a_number_of_two_networks_is_an_error_for_one() -> None:
     with pytest.raises(InputError, match="learned_invariance"):
         METRICS["entropy_matched_js"]({})

@@ -1,4 +1,4 @@
-"""What images are seen under: draws, shared columns, and plans that make no sense."""
+"""Plans: draws, shared columns, and invalid plans."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_displacements_depend_on_seed_and_image_alone(seed: int, start: int, cou
     assert not torch.equal(FULL.displacements(seed + 1, start, count), whole[start : start + count])
 
 
-def test_pairs_do_not_depend_on_what_else_is_measured() -> None:
+def test_pairs_do_not_depend_on_the_rest_of_the_plan() -> None:
     alone = Plan(pairs=FULL.pairs)
     columns = [k for k, c in enumerate(FULL.layout.columns) if c.source in ("first", "second") and not c.blurred]
     assert torch.equal(alone.displacements(3, 0, 5)[:, 1:], FULL.displacements(3, 0, 5)[:, columns])
@@ -47,7 +47,7 @@ def test_draws_are_uniform_and_streams_differ() -> None:
     assert abs(np.corrcoef(numbers[:, 0], draws(0, 1, 0, 20_000, 1)[:, 0])[0, 1]) < 0.03
 
 
-def test_displacements_are_what_the_plan_says() -> None:
+def test_displacements_are_those_of_the_plan() -> None:
     layout, moved = FULL.layout, FULL.displacements(0, 0, 400).double()
     assert moved[:, 0].tolist() == [[0.0, 0.0, 1.0]] * 400
     for pair in layout.pairs:

@@ -1,4 +1,4 @@
-"""Published protocols: each is what it says, and its numbers are those of its own definition."""
+"""Published protocols: settings as documented, and numbers as in the original definitions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_michaeli_compares_with_the_image_itself() -> None:
     assert all(0 < v < 1 for place in plan.grid for v in place)
 
 
-def test_gruver_names_its_lie_derivatives() -> None:
+def test_the_preset_of_gruver_has_lie_derivatives() -> None:
     lie = PRESETS["gruver2023"].lie
     assert lie is not None
     assert lie.directions == ("x", "y", "scale", "rotation")

@@ -1,4 +1,4 @@
-"""Rescaling, backgrounds and the blur without the shift, each against something slower."""
+"""Rescaling, backgrounds and the blur without the shift, each against a slow reference."""
 
 from __future__ import annotations
 

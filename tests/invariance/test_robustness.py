@@ -88,7 +88,7 @@ def test_a_used_op_pickles() -> None:
 class NoHostSync(TorchDispatchMode):
     """Raises where a value is read on the host, or a tensor is made from host values.
 
-    On a GPU either waits for the device, and neither can stand in a CUDA graph.
+    On a GPU both synchronise with the device, and neither can be part of a CUDA graph.
     """
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_nonzero", "unique")
@@ -98,7 +98,7 @@ class NoHostSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_guard_sees_a_wait() -> None:
+def test_the_guard_detects_a_synchronisation() -> None:
     with pytest.raises(AssertionError, match="waits"), NoHostSync():
         bool(torch.rand(1) > 0)
 

@@ -1,4 +1,4 @@
-"""``python -m augkit.measure`` as a person runs it: flags, folder, interrupt, and one line for bad input."""
+"""``python -m augkit.measure``: flags, folder, interrupts, and one line for bad input."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_other_images_are_reported_beside_and_grey_ones_repeated(capsys: pytest.
     assert found["ood"]["folder:other"]["js"]["value"] != found["js"]["value"]
 
 
-def test_more_classes_than_the_data_leave_accuracy_out_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracy_is_omitted_with_a_note_for_a_network_of_more_classes(capsys: pytest.CaptureFixture[str]) -> None:
     found = results(capsys, "hundred --max-shift 1 --no-curves --limit 30")
     assert "accuracy" not in found
     assert found["settings"]["notes"] == [
@@ -156,7 +156,7 @@ def test_output_is_never_overwritten_unasked(capsys: pytest.CaptureFixture[str])
     assert Path("out/results.json").read_text() != first
 
 
-def test_interrupted_and_resumed_it_gives_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_and_resumed_measurement_gives_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
     """A real Ctrl-C in the middle, then the very line that it printed."""
     words = ["nets_of_measure:stops", "--data", "digits", "--max-shift", "1", "--no-curves", "--batch-size", "16"]
     words += ["--limit", "200", "--quiet"]

@@ -1,4 +1,4 @@
-"""The closing table and the words that it supports."""
+"""The closing table and its conclusion in words."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_control_that_does_not_vary_leaves_it_undefined() -> None:
     assert "undefined" in cells(rows[1])
 
 
-def test_more_invariant_is_said_where_all_variabilities_agree() -> None:
+def test_the_conclusion_is_more_invariant_if_all_variabilities_agree() -> None:
     def twisted(level: float, changed: float, seed: int) -> InvarianceReport:
         made = report(level, "typical", seed).statistics
         return InvarianceReport(SETTINGS, made | {"changed": made["changed"] * changed}, {}, "typical", {})
@@ -117,7 +117,7 @@ def test_more_invariant_is_said_where_all_variabilities_agree() -> None:
     assert "more invariant, though" not in text
 
 
-def test_where_networks_say_nothing_invariance_is_undefined_in_words() -> None:
+def test_invariance_is_undefined_if_answers_carry_no_information() -> None:
     arms = [
         RunGroup(name, [{"typical": report(level, "typical", k), "inverted": report(level, "inverted", k, said=0.02)}
                    for k in range(first, first + 3)])
@@ -152,7 +152,7 @@ BASE = {"name": "x", "data": {"name": "digits"}}
         ),
     ],
 )
-def test_the_conclusion_names_what_differed(treated: dict[str, Any], words: str) -> None:
+def test_the_conclusion_names_the_differing_fields(treated: dict[str, Any], words: str) -> None:
     mine, its = (Recipe.model_validate({**BASE, **fields}) for fields in (treated, {}))
     assert words in str(Contrast.between(mine, its))
     smoothing = Contrast.between(Recipe.model_validate({**BASE, "train": {"label_smoothing": 0.41}}), its)

@@ -1,4 +1,4 @@
-"""The report of a measurement: its numbers, its pictures, and what the probes add."""
+"""The report of a measurement: numbers, pictures, and results of the analyses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANALYSES = ["--certify", "--layers", "--lie", "--relative", "--probe-images", "6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A measured run, with everything that a report can show."""
+    """A measured run with all parts of a report."""
     from augkit.train.recipe import Recipe
 
     recipe = Recipe.model_validate(
@@ -53,7 +53,7 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_command_writes_all_that_was_asked_for(result: dict[str, Any]) -> None:
+def test_the_command_writes_all_requested_results(result: dict[str, Any]) -> None:
     assert set(result["ood"]) == {"upside down", "texture shuffle", "erased", "out of range"}
     assert result["certificate"]["verdict"] == "none"
     assert [layer["name"] for layer in result["layers"]][-2:] == ["penultimate", "logits"]
@@ -81,7 +81,7 @@ def test_the_page_needs_nothing_else_and_holds_the_numbers(folder: Path, result:
     assert json.loads(facts)["settings"] == result["settings"]
 
 
-def test_what_was_not_measured_is_left_out(result: dict[str, Any]) -> None:
+def test_metrics_that_were_not_measured_are_omitted(result: dict[str, Any]) -> None:
     small = {k: v for k, v in result.items() if k not in ("certificate", "layers", "lie", "relative_invariance", "ood")}
     page = measured_page({**small, "model": "<b>mine</b>", "flips": []}, [])
     assert "Certificate" not in page

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from augkit.augment.backends.values import recorded
 
-# Dtypes that the fused backends read. Torch cannot record them, and a subclass of Tensor needs torch's functions.
+# Dtypes that the fused backends support. Torch cannot record them, and a subclass of Tensor needs torch's functions.
 FUSED = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
 
 def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
-    """The module of `augkit.augment.backends` that resamples ``images`` through ``matrix``.
+    """Return the name of the module of `augkit.augment.backends` that resamples ``images`` by ``matrix``.
 
     ======================  =========  ==============================================================
     backend                 matrices   when

@@ -1,17 +1,17 @@
 """Axis-aligned resampling on CUDA in one launch, by Triton (which comes with torch on Linux).
 
-The place and weight of every tap of both axes are computed in torch (a few thousand numbers). A program writes one
+The position and weight of every tap of both axes are computed in torch (a few thousand numbers). A program writes one
 tile of the output, normalised and cast:
 
 - with few taps (nearest, bilinear) each output pixel gathers its square of taps through the cache;
-- with many, the program streams the input rows that its tile spans: the taps along x are summed once per row, and
-  each row of the tile takes its share of that line. A tile of h rows reads ``h / scale + taps`` lines instead of
+- with many taps, the program streams the input rows that its tile spans: the taps along x are summed once per row, and
+  each row of the tile adds its weighted part of that line. A tile of h rows reads ``h / scale + taps`` lines instead of
   ``h * taps``: the separable form, without an intermediate image.
 
 Tile and warps are tuned by Triton at the first call for each size and number of taps. Indices are int32 within a
-plane. Memory beyond the output: the two axes' taps. There is no backward: `augkit.augment.backends.choose` takes torch
-where one is wanted. Where Triton is missing `augkit.augment.backends.separable` stands in; torch.compile cannot, since
-its own CUDA code is Triton.
+plane. Memory beyond the output: the two axes' taps. There is no backward pass: `augkit.augment.backends.choose` selects
+torch where gradients are needed. Without Triton `augkit.augment.backends.separable` is used; torch.compile is no
+alternative, since its own CUDA code is Triton.
 
 State: both forms are tested on the CPU by Triton's interpreter; neither has been run, timed or tuned on a GPU yet. So
 `augkit.augment.backends.self_check` compares them with torch before they are used on a device.
@@ -150,7 +150,7 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
         for y in range(tl.min(first, axis=0), tl.max(first, axis=0) + TAPS_Y):
             row = source + _padded(y, height, PADDING) * width
             value = tl.load(row + x, mask=wanted, other=0).to(tl.float32)
-            # A tap of weight 0 has no say, whatever stands there: 0 times NaN or infinity would be NaN.
+            # A tap of weight 0 is skipped, because 0 times NaN or infinity would be NaN.
             line = tl.sum(weight * tl.where(weight != 0, value, 0.0), axis=1)
             step = y - first
             factor = tl.load(weight_y + at_y + step, mask=inside_v & (step >= 0) & (step < TAPS_Y), other=0.0)

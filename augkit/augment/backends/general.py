@@ -1,12 +1,12 @@
 """Resampling through any affine matrix, rotation and shear among them, in torch.
 
-Each output pixel is traced back to a point of the input and takes the product of two one-dimensional kernels there,
-a square of taps. When an axis of the input shrinks, the kernel is stretched along that axis by the distance that one
+Each output pixel is mapped back to a point of the input and uses the product of two one-dimensional kernels there, a
+square of taps. When an axis of the input shrinks, the kernel is stretched along that axis by the distance that one
 pixel of the output spans on it: the norm of the row of the inverse's linear part. For axis-aligned matrices that is
-the factor of `augkit.augment.backends.separable`, for a rotation it is 1. It is exact for neither a strong shear nor a
-shrink of one diagonal, whose footprint is not upright.
+the factor of `augkit.augment.backends.separable`, for a rotation it is 1. It is not exact for a strong shear or
+a shrink along a diagonal, whose footprint is not axis-aligned.
 
-Pixels are taken in chunks, so that memory beyond the output stays near `CHUNK` values when no gradient is recorded.
+Pixels are processed in chunks, so that memory beyond the output stays near `CHUNK` values when no gradient is recorded.
 Differentiable with respect to the images and to the matrix. Coordinates are float64 (float32 on MPS).
 """
 
@@ -35,8 +35,8 @@ def resample(
 ) -> Tensor:
     """Resample float ``images`` ``(B, C, H, W)`` to ``size`` through ``matrix`` ``(B, 3, 3)``; see the module.
 
-    ``max_shrink`` bounds the stretch of the kernel, and 1 switches antialiasing off. ``finite`` images are spared the
-    care for taps of weight 0 (see `augkit.augment.backends.separable`).
+    ``max_shrink`` bounds the stretch of the kernel, and 1 switches antialiasing off. For ``finite`` images taps of
+    weight 0 need no special handling (see `augkit.augment.backends.separable`).
     """
     batch, channels, height, width = images.shape
     inverse = _inverse(matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64))
@@ -57,7 +57,7 @@ def resample(
 
 
 def _inverse(matrix: Tensor) -> Tensor:
-    """The first two rows of the inverses, ``(B, 2, 3)``; written out, see `augkit.augment.resample`."""
+    """Return the first two rows of the inverses, ``(B, 2, 3)``, without LAPACK (see `augkit.augment.resample`)."""
     (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrix[:, :2].unbind(1))
     rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
     return (torch.stack(rows, dim=-1) / (a * d - b * c)[:, None]).unflatten(-1, (2, 3))
@@ -66,10 +66,10 @@ def _inverse(matrix: Tensor) -> Tensor:
 def _axis(
     at: Tensor, row: Tensor, length: int, kernel: str, padding: str, taps: tuple[int, float]
 ) -> tuple[Tensor, Tensor]:
-    """Index and weight ``(B, n, T)`` of the taps around the points ``at`` ``(B, n)`` of an axis."""
+    """Return index and weight ``(B, n, T)`` of the taps around the points ``at`` ``(B, n)`` of an axis."""
     count, shrink = taps
     span = torch.linalg.vector_norm(row[:, :2], dim=-1)
-    # Not a plain clamp: its gradient ends at the bound itself, where the strongest shrink of a batch lies.
+    # A plain clamp would have no gradient at the bound itself, where the strongest shrink of a batch lies.
     bounded = torch.where((span > 1) & (span <= shrink), span, span.detach().clamp(1.0, shrink))
     stretch = bounded[:, None, None]
     first = torch.floor(at - HALF_WIDTH[kernel] * stretch[..., 0]) + 1
@@ -83,7 +83,7 @@ def _axis(
 
 
 def _weighted(flat: Tensor, x: Tensor, row: Tensor, weight_x: Tensor, weight_y: Tensor, *, finite: bool) -> Tensor:
-    """``(B, C, n)``: the taps of each pixel times their weights, one row of taps after another."""
+    """Return ``(B, C, n)``, the weighted sum of the taps of each pixel, accumulated row by row."""
     batch, pixels, taps = x.shape
     shape = (batch, flat.shape[1], pixels * taps)
     total = flat.new_zeros(batch, flat.shape[1], pixels)

@@ -6,13 +6,13 @@ gathers along x. Nothing of the size of a batch is allocated beyond the output. 
 is copied; a flip is a negative scale and costs nothing; ``gain`` and ``bias`` fold a normalisation into the last
 pass. Coordinates and weights are computed in float64 and used in float32.
 
-The loop runs in plain threads without the interpreter's lock, as many as `torch.get_num_threads` says. numba's
-own parallel layer is not used: it compiles several times longer, and its pools abort in a forked process, which
-DataLoader workers are.
+The loop runs in `torch.get_num_threads` plain threads without the interpreter's lock. numba's own parallel layer is
+not used: it takes several times as long to compile, and its pools abort in forked processes such as DataLoader
+workers.
 
 The first call for each pair of dtypes (float32 to float32, uint8 to uint8, uint8 to float32) compiles for a few
-seconds; the result is kept on disk, and later processes load it in well under a second. There is no backward:
-`augkit.augment.backends.choose` takes the torch path where gradients are wanted.
+seconds; the result is stored on disk, and later processes load it in well under a second. There is no backward pass:
+`augkit.augment.backends.choose` selects torch where gradients are needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 from augkit.augment.backends.threads import spread
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, KAISER_BETA, PADDINGS
 
-SMALL = 1 << 19  # taps below which a second thread costs more than it saves, its struggle for the GIL included
+SMALL = 1 << 19  # taps below which a second thread costs more than it saves, including contention for the GIL
 _NEAREST, _BILINEAR, _BICUBIC, _LANCZOS3, _SINC = range(5)
 _ZEROS, _BORDER, _REFLECTION, _CIRCULAR = range(4)
 _BESSEL_BETA = float(np.i0(KAISER_BETA))
@@ -42,7 +42,7 @@ _OPTIONS: dict[str, object] = {"nogil": True, "error_model": "numpy", "fastmath"
 def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # no folder that numba may write its cache to
+    except RuntimeError:  # numba has no writable folder for its cache
         return numba.njit(**_OPTIONS)(function)
 
 
@@ -106,7 +106,7 @@ def _planes(start, stop, images, out, matrix, how, affine):
                 row = np.zeros(columns.size, np.float32)
                 inside, outside = max(0, left), min(width, left + columns.size)
                 inner = row[inside - left : outside - left]
-                # A shift whose taps were not brought close from far outside: one neighbour after the other.
+                # A shift whose taps are near the image: consecutive neighbours.
                 slides = sx == 1 and weight_x.shape[1] > 2 and begin[-1] - begin[0] == begin.size - 1
         if same:
             _copy(images[b, c], out[b, c], gain, bias)
@@ -144,7 +144,7 @@ def _blend(image, inner, rows, weight, v, inside):
     while t < taps:
         one, p = rows[v, t], weight[v, t]
         t += 1
-        if p == 0:  # costs nothing, and whatever is there (an infinity, say) has no say
+        if p == 0:  # costs nothing, and an infinity there must not count
             continue
         if t < taps and weight[v, t] != 0:  # two rows at a time: half the traffic
             _add_two(inner, image, one, p, rows[v, t], weight[v, t], inside, fresh)
@@ -178,7 +178,7 @@ def _add_two(inner, image, one, p, two, q, inside, fresh):
 
 @_jit
 def _rows(first, weight, height, padding):
-    """The row that each tap reads; a tap that ``zeros`` leaves out loses its weight."""
+    """Return the row that each tap reads; with ``zeros``, taps outside get weight 0."""
     rows = np.zeros(weight.shape, np.uint64)
     for v in range(weight.shape[0]):
         for t in range(weight.shape[1]):
@@ -215,7 +215,7 @@ def _gather(row, begin, weight, line, gain, bias):
 
 @_inline
 def _fill_ends(row, columns, start, stop):
-    """Write the pixels that stand in before ``start`` and from ``stop`` on."""
+    """Write the padding pixels before ``start`` and from ``stop`` on."""
     for j in range(start):
         row[j] = row[columns[j]]
     for j in range(stop, columns.size):
@@ -275,9 +275,9 @@ def _quantise(line, out):
 
 @_jit
 def _columns(first, taps, width, padding):
-    """Where the row buffer begins, and for each of its places the place of the pixel that stands in for it.
+    """Return the start of the row buffer, and for each of its entries the image column that fills it.
 
-    The buffer spans all that the taps reach and, where some of it is outside the image, all that stands in.
+    The buffer spans all pixels that the taps reach, and the columns that fill those outside the image.
     """
     low, high = first[0], first[0]
     for u in range(first.size):
@@ -299,7 +299,7 @@ def _columns(first, taps, width, padding):
 
 @_jit
 def _padded(index, size, padding):
-    """As `augkit.augment.kernels.padded_index`; -1 for a pixel that ``zeros`` leaves out."""
+    """As `augkit.augment.kernels.padded_index`; -1 for a pixel outside with ``zeros``."""
     if 0 <= index < size:
         return index
     if padding == _ZEROS:
@@ -314,7 +314,7 @@ def _padded(index, size, padding):
 
 @_jit
 def _nearby(index, taps, size, padding):
-    """The first tap, brought close to the image if it is far: what the taps read stays the same."""
+    """Return the first tap, moved close to the image if it is far away, without changing the values that taps read."""
     if padding in (_ZEROS, _BORDER):
         return min(max(index, -taps), size)
     period = size if padding == _CIRCULAR else max(1, 2 * (size - 1))

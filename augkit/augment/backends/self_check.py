@@ -18,11 +18,11 @@ from augkit.augment.backends import separable
 from augkit.core.errors import BackendWarning
 
 Size = tuple[int, int]
-LARGEST = 256  # pixels of a side of the images that are compared
+LARGEST = 256  # largest side in pixels of the compared images
 
 
 class Case(NamedTuple):
-    """The kind of call that one comparison stands for."""
+    """The kind of call that one comparison covers."""
 
     device: torch.device
     kernel: str
@@ -49,11 +49,11 @@ def resample(
     gain: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor | None:
-    """As `augkit.augment.backends.cuda_triton.resample`, or None where the kernel failed the check."""
+    """Resample as `augkit.augment.backends.cuda_triton.resample`, or return None where the kernel failed the check."""
     case = Case(images.device, kernel, padding, images.dtype, dtype, max_shrink > 1, gain is not None)
     unknown = case not in VERDICTS and images.numel() > 0
     if unknown and _capturing(images.device):
-        return None  # a CUDA graph is being captured, during which nothing can be read: check at a later call
+        return None  # no values can be read while a CUDA graph is captured: check at a later call
     try:
         from augkit.augment.backends import cuda_triton
 
@@ -63,8 +63,8 @@ def resample(
             how = (matrix, size, kernel, padding, max_shrink)
             return cuda_triton.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
     except (torch.OutOfMemoryError, BackendWarning):
-        raise  # the first says nothing about the kernel; the second comes where warnings are errors
-    except Exception as error:  # Triton's compiler has errors of many kinds
+        raise  # the first is unrelated to the kernel; the second occurs where warnings are errors
+    except Exception as error:  # Triton's compiler raises many kinds of errors
         VERDICTS[case] = False
         _warn(case, f"fails with {type(error).__name__} ({' '.join(str(error).split())[:120]})")
     return None
@@ -102,7 +102,7 @@ def _agrees(case: Case, images: Tensor, size: Size, max_shrink: float) -> bool:
 def _sample(images: Tensor) -> Tensor:
     """Two random images of the size and dtype of ``images``, of one or two channels."""
     shape = (2, min(images.shape[1], 2), *(min(side, LARGEST) for side in images.shape[-2:]))
-    generator = torch.Generator(images.device).manual_seed(0)  # the global state is the user's
+    generator = torch.Generator(images.device).manual_seed(0)  # the global random state belongs to the user
     sample = torch.rand(shape, generator=generator, device=images.device, dtype=torch.float32)
     return (sample * 255 if images.dtype == torch.uint8 else sample).to(images.dtype)
 

@@ -1,17 +1,18 @@
 """Axis-aligned resampling in torch: one small map per axis, never a ``(B, H, W, 2)`` grid.
 
-Each output pixel of an axis takes a few taps of that axis: an index and a weight each. They are applied as
+Each output pixel of an axis is a weighted sum of a few taps of that axis, each with an index and a weight. Taps are
+applied as
 
-- a bag of rows (``embedding_bag``) on the CPU where nothing is recorded: five times a gather at 224 pixels with
-  bilinear, twenty times with lanczos3, twice a dense product at 32 (one thread, images and taps in float32);
+- a bag of rows (``embedding_bag``) on the CPU without autograd: five times as fast as a gather at 224 pixels with
+  bilinear, twenty times with lanczos3, twice as fast as a dense product at 32 (one thread, float32);
 - a dense ``(B, out, in)`` matrix and a batched product, for small axes or many taps;
 - gathers, for long axes with few taps.
 
 The last two are differentiable with respect to the images and to the matrix, forwards and backwards.
 
-A tap of weight 0 must not count, but its product with a NaN or an infinity is a NaN. Where the images are known to be
-``finite`` nothing is done about that. Otherwise the gathers leave such taps out, and the product of matrices leaves out
-the pixels that are not finite, while a second product finds the outputs that they reach.
+A tap of weight 0 must not count, but its product with a NaN or an infinity is a NaN. Images known to be ``finite`` need
+no special handling. Otherwise the gathers omit such taps, and the matrix product omits the pixels that are not finite,
+while a second product finds the outputs that they reach.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def axis_taps(
 
 
 def unpadded_taps(scale: Tensor, offset: Tensor, size: int, kernel: str, max_shrink: float) -> tuple[Tensor, Tensor]:
-    """Place and weight of every tap of an axis of ``size`` output pixels, before the padding: ``(B, size, T)``."""
+    """Return position and weight of every tap of ``size`` output pixels, before the padding: ``(B, size, T)`` each."""
     # In float64, as in the native loop: at 224 pixels a float32 coordinate is wrong in the fifth digit of a weight.
     dtype, precise = scale.dtype, torch.float32 if scale.device.type == "mps" else torch.float64
     scale, offset = scale.to(precise), offset.to(precise)
@@ -66,7 +67,7 @@ def unpadded_taps(scale: Tensor, offset: Tensor, size: int, kernel: str, max_shr
     x = (u - offset[:, None]) / scale[:, None]
     shrink = max_shrink if kernel != "nearest" else 1.0
     inverse = 1 / scale.abs()
-    # Not a plain clamp: its gradient ends at the bound itself, where the strongest shrink of a batch lies.
+    # A plain clamp would have no gradient at the bound itself, where the strongest shrink of a batch lies.
     bounded = torch.where((inverse > 1) & (inverse <= shrink), inverse, inverse.detach().clamp(1.0, shrink))
     stretch = bounded[:, None]
     reach = HALF_WIDTH[kernel] * stretch
@@ -99,7 +100,7 @@ def shift_taps(pixels: Tensor, sizes: tuple[int, int], kernel: str, padding: str
 
 
 def _pad(tap: Tensor, weight: Tensor, size_in: int, padding: str) -> tuple[Tensor, Tensor]:
-    """The pixel that each tap reads, and its weight, once the padding has its say."""
+    """Return the pixel that each tap reads, and its weight, after applying the padding."""
     if padding == "zeros":
         weight = torch.where((tap >= 0) & (tap < size_in), weight, torch.zeros_like(weight))
     # Far outside, a coordinate may exceed int64; the clamp changes nothing within a million images' widths.
@@ -112,7 +113,7 @@ def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int, *, finite: b
     weight = weight.to(images.dtype)
     if finite and images.device.type == "cpu" and images.numel() and not recorded(images, weight):
         return _apply_bags(images, index, weight, dim)
-    # An exported graph serves images of all sizes, and must not ask which.
+    # An exported graph is for images of all sizes, so it must not branch on the size.
     if not torch.compiler.is_exporting() and (size_in <= DENSE_UP_TO or taps * 4 > size_in):
         return (_apply_dense if finite else _apply_dense_guarded)(images, index, weight, dim)
     out = None
@@ -120,7 +121,7 @@ def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int, *, finite: b
         factor, values = _along(weight[..., t], dim), _gather(images, index[..., t], dim)
         term = (values if finite else without_idle(values, factor)) * factor
         out = term if out is None else out + term
-    assert out is not None  # every kernel has a tap
+    assert out is not None  # every kernel has at least one tap
     return out
 
 
@@ -146,7 +147,7 @@ def roll(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def without_idle(values: Tensor, weight: Tensor) -> Tensor:
-    """``values`` with 0 for a NaN or an infinity of weight 0. The others stay, for the gradient of the weight."""
+    """Return ``values`` with 0 for a NaN or an infinity of weight 0; others stay, for the gradient of the weight."""
     return torch.where((weight == 0) & ~torch.isfinite(values), 0.0, values)
 
 
@@ -170,7 +171,7 @@ def _apply_dense_guarded(images: Tensor, index: Tensor, weight: Tensor, dim: int
     with torch.no_grad():
         takes = _dense(index, (weight != 0).to(weight.dtype), images.shape[dim])
         touched = _product(takes, (~finite).to(weight.dtype), dim) > 0
-        # An infinity passes on where it is the heaviest tap or the only one; mixed into others it is a NaN.
+        # An infinity is kept where it is the heaviest tap or the only one; mixed with other taps it gives a NaN.
         heaviest = _gather(images, index.gather(-1, weight.abs().argmax(-1, keepdim=True))[..., 0], dim)
         passed = torch.where(torch.isfinite(heaviest), torch.nan, heaviest)
     return torch.where(touched, passed, out)

@@ -1,4 +1,4 @@
-"""Work shared among plain threads, with a pool that a forked process starts anew."""
+"""Divides work among plain threads, with a pool that a forked process starts anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def spread(loop: Callable[..., None], planes: int, threads: int, arguments: tuple[Any, ...]) -> None:
-    """``loop(start, stop, *arguments)`` for shares of ``planes``; the calling thread takes the last share."""
+    """Run ``loop(start, stop, *arguments)`` over shares of ``planes``; the calling thread runs the last share."""
     threads = max(1, min(threads, planes))
     edges = [planes * k // threads for k in range(threads + 1)]
     shares = list(itertools.pairwise(edges))

@@ -1,7 +1,7 @@
-"""Facts about a tensor: whether torch records or traces it, and its values where reading them needs no wait.
+"""Queries of a tensor: whether torch records or traces it, and its values where reading them needs no wait.
 
-The one place with private functions of torch. Under `torch.func` a tensor is a wrapper whose values cannot be read, and
-torch has no public way to unwrap it (``torch._C._functorch``) nor to see a forward derivative being taken
+This file uses private functions of torch. Under `torch.func` a tensor is a wrapper whose values cannot be read, and
+torch has no public way to unwrap it (``torch._C._functorch``) or to detect that a forward derivative is computed
 (``forward_ad._current_level``).
 """
 
@@ -48,7 +48,7 @@ def differentiated(tensor: Tensor) -> bool:
 
 
 def concrete(tensor: Tensor, dims: int) -> Tensor:
-    """The readable values of ``tensor``: detached and unwrapped, all but its last ``dims`` dimensions flattened."""
+    """Return the readable values of ``tensor``: detached, unwrapped, all but its last ``dims`` dimensions flattened."""
     tensor = tensor.detach()
     while not traced() and _functorch.is_functorch_wrapped_tensor(tensor):
         axis, batched = _functorch.maybe_get_bdim(tensor), _functorch.is_batchedtensor(tensor)
@@ -66,7 +66,7 @@ def known_finite(images: Tensor) -> bool:
 
 
 def laid_out(out: Tensor, images: Tensor) -> Tensor:
-    """``out`` in the memory format of ``images``, contiguous or channels_last; the values stay."""
+    """Return ``out`` in the memory format of ``images``, contiguous or channels_last, with the same values."""
     if transformed() or images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
         return out
     return out.contiguous(memory_format=torch.channels_last)

@@ -1,13 +1,12 @@
-"""augkit's own random ops, one a file, and the rows that describe them.
+"""augkit's own random ops, one per file, and their specs.
 
-``random_shear.py`` would hold ``RandomShear``: a module ``random_*`` in this folder, with a class of the same name, is
-all that makes an op known to the package, to policies, searches and previews. Its row is the attribute ``spec`` of
-the class (`augkit.augment.op_spec`); `RandomShiftBlur` has none, because a policy reaches it through ``shift``.
+A new op needs only a module ``random_*`` in this folder with a class of the same name (``random_shear.py`` holds
+``RandomShear``); the package, policies, searches and previews find it there. Its spec is the attribute ``spec`` of the
+class (`augkit.augment.op_spec`). `RandomShiftBlur` has none, because a policy uses it through ``shift``.
 
-An op turns uniform draws into a map and does nothing else; randomness enters as data. Alone, an op is a Kornia
-augmentation (`augkit.augment.base`). Inside `augkit.Augment` only its map is used. Every sample has its own parameters
-and its own coin for ``p``. ``strength`` in [0, 1] scales the range of every op: 0 is the identity bit for bit, 1 the
-range as written.
+An op is a pure function from uniform draws to a map. Alone, an op is a Kornia augmentation (`augkit.augment.base`).
+Inside `augkit.Augment` only its map is used. Every sample has its own parameters and is changed with probability ``p``.
+``strength`` in [0, 1] scales the range of every op: 0 is bitwise the identity, 1 is the full range.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from augkit.core.lazy import lazy
 
-if TYPE_CHECKING:  # for editors and type checkers, to which any other op is an unknown type
+if TYPE_CHECKING:  # for editors and type checkers, which cannot find the ops at run time
     from augkit.augment.base import RandomGeometry
     from augkit.augment.op_spec import OpSpec
     from augkit.augment.ops.random_horizontal_flip import RandomHorizontalFlip as RandomHorizontalFlip
@@ -41,12 +40,12 @@ __getattr__, __dir__ = lazy(__name__, MODULES)
 
 @cache
 def op_classes() -> dict[str, type[RandomGeometry]]:
-    """The classes of all ops, by name."""
+    """Return the classes of all ops, by name."""
     return {name: getattr(import_module(f"{__name__}.{module}"), name) for name, module in MODULES.items()}
 
 
 @cache
 def op_specs() -> dict[str, OpSpec[Any]]:
-    """The rows of all ops that a policy can name, by that name, in the order in which a policy applies them."""
+    """Return the specs of all ops of a policy by name, in the order in which a policy applies them."""
     specs = [made.spec for made in op_classes().values() if made.spec is not None]
     return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.place)}

@@ -31,11 +31,11 @@ def _caption(matrix: Matrix) -> str:
 
 
 class RandomShear(RandomGeometry):
-    """Shear about the centre by up to ``max_degrees`` along x and along y, each uniform and on its own.
+    """Shear about the centre by up to ``max_degrees`` along x and along y, each uniform and independent.
 
-    A pixel moves along x by the tangent of the one angle times its height below the centre, and along y by the tangent
-    of the other times its distance right of the centre. A single angle is torchvision's ``v2.functional.affine`` with
-    ``shear=[-degrees, 0]``, or ``[0, -degrees]``; of two, torchvision makes a product, in which the order counts.
+    A pixel moves along x by the tangent of one angle times its height below the centre, and along y by the tangent of
+    the other angle times its distance right of the centre. A single angle equals torchvision's ``v2.functional.affine``
+    with ``shear=[-degrees, 0]`` or ``[0, -degrees]``; two angles are a product of matrices there, so the order matters.
 
     Args:
         max_degrees: largest angle along each axis, in degrees, at most 40.

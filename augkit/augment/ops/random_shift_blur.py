@@ -13,9 +13,9 @@ from augkit.augment.geometry import Axes
 
 
 class RandomShiftBlur(RandomGeometry):
-    """Blur as a shift by up to ``max_pixels`` would, and move nothing: the control of `RandomSubpixelShift`.
+    """Blur as a shift by up to ``max_pixels`` would, without moving: the control for `RandomSubpixelShift`.
 
-    Draws the same displacement as the shift and applies the magnitude of its kernel's response with zero phase
+    It draws the same displacement as the shift and applies the magnitude of its kernel's response with zero phase
     (`augkit.augment.blur`). `Augment` blurs before it resamples, with its own kernel and padding. The match is exact
     where the shift is the only geometry; with others, `Augment` resamples a shift together with them.
 
@@ -44,7 +44,10 @@ class RandomShiftBlur(RandomGeometry):
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
     def pixels(self, draws: Tensor, strength: float | Tensor) -> Tensor:
-        """The displacement ``(B, 2)`` whose blur is applied; draws ``(B, 3)``, strength a number or ``(B,)``."""
+        """Return the displacement ``(B, 2)`` in pixels whose blur is applied.
+
+        Draws are ``(B, 3)``, strength is a number or ``(B,)``.
+        """
         return self.chosen(draws, (2 * draws[:, 1:3] - 1) * (self.max_pixels * per_sample(strength)))
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:

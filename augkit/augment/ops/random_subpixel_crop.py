@@ -1,4 +1,4 @@
-"""A window of random area and aspect, resized."""
+"""Random crop: a window of random area and aspect, resized."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def _describe(settings: CropSettings) -> str:
 
 
 class RandomSubpixelCrop(RandomGeometry):
-    """Cut a window of random area and aspect at a sub-pixel place and resize it (Szegedy et al. 2015).
+    """Crop a window of random area and aspect at a sub-pixel position and resize it (Szegedy et al. 2015).
 
-    Differs from torchvision's ``RandomResizedCrop``: the window is not rounded to pixels; instead of ten tries
-    and a fallback, the aspect is log-uniform over the part of its range that fits, so that the area is always
-    exactly the one drawn; a sample that ``p`` spares shows the whole image.
+    Differences from torchvision's ``RandomResizedCrop``: the window is not rounded to pixels; the aspect is log-uniform
+    over the part of its range that fits, instead of ten tries and a fallback, so that the area is exactly as drawn;
+    and with probability 1 - ``p`` a sample is the whole resized image.
 
     Args:
         size: ``(H, W)`` of the output; the input's when None.
@@ -91,7 +91,7 @@ class RandomSubpixelCrop(RandomGeometry):
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
         low, high = self.area
         log_area = torch.log1p(self.chosen(draws, (draws[:, 1:2] * (high - low) - (1 - low)) * strength))
-        # Aspect relative to the image's own, so that strength 0 is the whole image whatever its shape.
+        # Aspect relative to the image's own, so that strength 0 is the whole image for any shape.
         lowest, highest = (_fitting(ratio * size[0] / size[1], log_area) for ratio in self.ratio)
         log_ratio = torch.lerp(lowest, highest, draws[:, 2:3]) * strength
         log_sides = log_area + torch.cat([log_ratio, -log_ratio], dim=1)  # twice the logarithms
@@ -115,7 +115,7 @@ class RandomSubpixelCrop(RandomGeometry):
 
 
 def _fitting(ratio: float, log_area: Tensor) -> Tensor:
-    """The logarithm of ``ratio``, or the nearest of an aspect in which a window of ``log_area`` ``(B, 1)`` fits."""
+    """Return the logarithm of ``ratio``, limited to aspects in which a window of ``log_area`` ``(B, 1)`` fits."""
     if torch.compiler.is_compiling():  # `math.log` would bind the graph to images of one shape
         return torch.log(torch.full_like(log_area, ratio)).maximum(log_area).minimum(-log_area)
     log_ratio = math.log(ratio)

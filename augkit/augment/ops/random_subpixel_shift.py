@@ -37,7 +37,7 @@ def _caption(matrix: Matrix) -> str:
 
 
 def _example(side: int) -> ShiftSettings:
-    """8 pixels, or a tenth of an image that is too small for them."""
+    """Return settings of 8 pixels, or of a tenth of the side of a smaller image."""
     return ShiftSettings(max_pixels=min(8.0, max(0.5, round(0.1 * side, 1))))
 
 

@@ -42,7 +42,7 @@ class Call:
         return default
 
     def rest(self, position: int, *names: str) -> Any:
-        """Return trailing numbers, given one by one or as a tuple: ``x.permute(0, 2, 1)`` or ``x.permute((0, 2, 1))``."""
+        """Return trailing numbers, given separately or as a tuple: ``x.permute(0, 2, 1)``, ``x.permute((0, 2, 1))``."""
         for name in names:
             if name in self.kwargs:
                 return self.kwargs[name]
@@ -54,14 +54,14 @@ class Call:
         """The first argument, which must be a tensor."""
         found = self.get(0, "input")
         if not isinstance(found, Operand):
-            raise unseen("its first argument is no tensor")
+            raise unseen("its first argument is not a tensor")
         return found
 
     @property
     def out(self) -> Tensor:
         """The result, which must be one tensor."""
         if not isinstance(self.result, Tensor):
-            raise unseen("its result is no tensor")
+            raise unseen("its result is not a tensor")
         return self.result
 
     def operands(self) -> Iterator[Operand]:

@@ -166,7 +166,7 @@ def certify(
     batch = torch.randn(images, channels, *size, generator=generator, dtype=torch.float64)
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        warnings.simplefilter("ignore", OddMapWarning)  # the certificate says it
+        warnings.simplefilter("ignore", OddMapWarning)  # the certificate reports odd maps
         network, batch = _prepared(model, batch, calibrate)
         logits = _logits(network, batch)
         traced = _agreeing(trace_states(network, batch.clone()), logits, tolerance)
@@ -190,7 +190,7 @@ def _checked(
         found = (getattr(module, "in_channels", None) for module in model.modules())
         in_channels = next((number for number in found if isinstance(number, int)), None)
     if not in_channels and is_lazy(model):
-        raise InputError("in_channels: the network has layers that are yet to be made; run it on one image first")
+        raise InputError("in_channels: the network has lazy layers; run it on one image first")
     if in_channels is None:
         raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
     if in_channels < 1:
@@ -274,12 +274,16 @@ def _verdict(traced: Trace, check: LogitCheck, size: tuple[int, int]) -> Certifi
 
 def _structural(state: State) -> tuple[Verdict, Limitation]:
     if not isinstance(state, Equivariant):
-        return "refused", Limitation("its output is a choice of a grid, not logits", refused=True)
+        return "refused", Limitation("its output is the phase of a polyphase sampling, not logits", refused=True)
     if state.moves:
-        return "none", Limitation("its output still has places, which move with the image", "global average pooling")
+        return "none", Limitation(
+            "its output still has spatial positions, which move with the image", "global average pooling"
+        )
     if state.level == Level.FRACTIONAL:
-        return "fractional", Limitation("every layer commutes with fractional shifts, and the head forgets the place")
-    return "integer", state.limit or Limitation("a layer keeps integer shifts alone")
+        return "fractional", Limitation(
+            "every layer commutes with fractional shifts, and the head does not depend on the place"
+        )
+    return "integer", state.limit or Limitation("a layer commutes with integer shifts only")
 
 
 def _divisible(traced: Trace, size: tuple[int, int]) -> str:

@@ -123,7 +123,7 @@ def reduced(call: Call, linear: bool) -> Equivariant:
     x = call.x
     dims = call.get(1, "dim", call.kwargs.get("axis"))
     if dims is None or dims == ():
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     named = {x.dim(d) for d in ([dims] if isinstance(dims, int) else dims)}
     keepdim = call.get(2, "keepdim", False)
     state = x.state if linear else nonlinear(x.state, "an extremum or a deviation")
@@ -136,9 +136,9 @@ def extremum(call: Call) -> Any:
     if isinstance(second, Operand):
         return pointwise(call)
     if second is None:
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     if not isinstance(second, int) or call.x.state.at(call.x.dim(second)):
-        raise unseen("gives the place of an extremum", "amax over the places, which gives its value alone")
+        raise unseen("gives the place of an extremum", "amax over the places, which gives only its value")
     return (reduced(call, linear=False),) * 2
 
 
@@ -147,7 +147,7 @@ def deviation(call: Call) -> Equivariant:
     x = call.x
     dims = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
     if dims is None or isinstance(dims, bool):
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     named = {x.dim(d) for d in ([dims] if isinstance(dims, int) else dims)}
     state = nonlinear(x.state, "a deviation")
     return window_rules.without(Operand(x.value, state), named, call.out.ndim == x.value.ndim)
@@ -216,7 +216,7 @@ def shuffled(call: Call) -> Equivariant:
 def batch_norm(call: Call) -> Equivariant:
     """`torch.nn.functional.batch_norm` with statistics that were learned."""
     if call.get(5, "training", False) or call.get(1, "running_mean", None) is None:
-        raise unseen("uses statistics of the batch in evaluation mode: images are not judged alone")
+        raise unseen("uses statistics of the batch in evaluation mode, so the answer to an image depends on the others")
     if call.x.state.at(1):
         raise breaks("gives each place of a map a weight of its own")
     return call.x.state

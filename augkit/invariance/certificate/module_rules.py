@@ -57,7 +57,7 @@ def transposed_convolution(module: nn.ConvTranspose2d, call: Call) -> Equivarian
 def batch_norm(module: nn.BatchNorm2d, call: Call) -> Equivariant:
     """Batch norm: in evaluation mode a factor and a term per channel."""
     if module.running_mean is None:
-        raise unseen("uses statistics of the batch in evaluation mode: images are not judged alone")
+        raise unseen("uses statistics of the batch in evaluation mode, so the answer to an image depends on the others")
     if call.x.state.at(1):
         raise breaks("gives each place of a map a weight of its own")
     return call.x.state
@@ -187,7 +187,7 @@ def _check_grid(x: Operand, stride: int) -> None:
     if H % stride or W % stride:
         raise Broken(
             Limitation(
-                f"a {H} x {W} map does not divide into grids of stride {stride}, so that no grid closes on the torus",
+                f"a {H} x {W} map does not divide into grids of stride {stride}, so no grid is periodic on the torus",
                 needs_divisible=True,
             )
         )
@@ -223,7 +223,7 @@ def alias_free_activation(module: Any, call: Call) -> Equivariant:
     """`AliasFreeActivation`: polynomials commute with every shift, other functions with shifts of the finer grid."""
     state = _unpadded(call.x)
     if module.form != "polynomial" and state.moves:
-        why = f"{module.form} makes harmonics without end, of which the finer grid removes the largest alone"
+        why = f"{module.form} makes infinitely many harmonics, and the finer grid removes only the largest"
         fine = [None if a is None else replace(a, unit=a.unit * module.factor) for a in state.axes]
         low = replace(state, axes=(fine[0], fine[1])).lowered(why, "form='polynomial'")
         state = replace(low, axes=state.axes)
@@ -239,7 +239,7 @@ def _unpadded(x: Operand) -> Equivariant:
     if any(axis is not None and axis.dim not in (2, 3) for axis in x.state.axes):
         raise unseen("works along a dimension of channels or images that holds places")
     if x.bordered():
-        raise breaks("filters a padded map, which is no torus", "filter the map itself")
+        raise breaks("filters a padded map, which is not a torus", "filter the map itself")
     return x.state
 
 

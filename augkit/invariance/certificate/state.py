@@ -161,7 +161,7 @@ def _area(state: Equivariant) -> int:
 
 
 def combined(operands: Iterable[Operand], ndim: int | None = None) -> Equivariant:
-    """Return the state of a linear, elementwise combination with broadcasting. All operands that move must move alike."""
+    """Return the state of a linear, elementwise combination with broadcasting. Moving operands must move alike."""
     operands = list(operands)
     ndim = max((o.value.ndim for o in operands), default=0) if ndim is None else ndim
     if operands and all(o.state is FIXED for o in operands):
@@ -214,7 +214,7 @@ FINER_GRID = "AliasFreeActivation, which works on a finer grid and filters"
 
 def nonlinear(state: Equivariant, what: str = "a pointwise nonlinearity", mend: str = FINER_GRID) -> Equivariant:
     """Return the state after a nonlinear function of each place."""
-    why = f"{what} makes frequencies that the grid cannot hold, so fractional shifts no longer commute with it"
+    why = f"{what} makes frequencies that the grid cannot represent, so fractional shifts no longer commute with it"
     return state.lowered(why, mend)
 
 

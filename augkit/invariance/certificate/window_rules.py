@@ -23,7 +23,7 @@ from augkit.invariance.certificate.state import (
 )
 
 POLYPHASE = "stride 1 followed by AdaptivePolyphaseSampling({stride}), the shortcut sampled at the same phase"
-BLUR = "AdaptivePolyphaseSampling({stride}) in the place of the stride: blurring alone lowers the error and keeps it"
+BLUR = "AdaptivePolyphaseSampling({stride}) in the place of the stride: blurring only reduces the error"
 POOL = "the maximum at stride 1 with circular padding, followed by AdaptivePolyphaseSampling({stride})"
 CIRCULAR = {"zeros": "zero", "constant": "constant", "replicate": "replicate", "reflect": "reflect"}
 GLOBAL = "global average pooling of the map"
@@ -87,7 +87,7 @@ def adaptively_pooled(x: Operand, size: Any, *, maximum: bool) -> Equivariant:
 def without(x: Operand, dims: set[int], keepdim: bool = True) -> Equivariant:
     """The state after a reduction over ``dims``, each of which must hold the whole torus once."""
     if 0 in dims:
-        raise unseen("reduces over the batch: images are not judged alone")
+        raise unseen("reduces over the batch, so the answer to an image depends on the others")
     moving = [axis for axis in x.state.axes if axis is not None]
     if x.bordered() and any(axis.dim in dims for axis in moving):
         raise breaks("reduces over a padded map, in which pixels at the border count twice", "reduce the map itself")
@@ -155,7 +155,7 @@ def resized(x: Operand, result: Tensor, mode: str) -> Equivariant:
 def normalised(x: Operand, dims: set[int], parameters: Iterable[Operand | None]) -> Equivariant:
     """Subtract a mean and divide by a deviation, both over ``dims``; parameters broadcast from the last dimension."""
     if 0 in dims:
-        raise unseen("normalises over the batch in evaluation mode: images are not judged alone")
+        raise unseen("normalises over the batch in evaluation mode, so the answer to an image depends on the others")
     state = x.state
     covered = {axis.dim for axis in state.axes if axis is not None}
     if covered & dims and x.bordered():

@@ -1,4 +1,4 @@
-"""Layer by layer: how far each feature map is from moving along with the image.
+"""Equivariance error of every layer: how far each feature map is from moving with the image.
 
 For a map ``phi`` of stride r, ``phi(T_s x)`` is compared with ``T_{s/r} phi(x)``; both shifts are
 `augkit.fourier_shift`, on a torus. The signal is the energy of ``phi(T_s x)``, the error that of the difference,
@@ -6,25 +6,25 @@ and their ratio in decibels is ``10 log10(sum signal / sum error)``, sums over i
 et al. 2021 (https://arxiv.org/abs/2106.12423, section 4.1) measure image generators so, with the peak as the signal;
 Zhang 2019 (https://arxiv.org/abs/1904.11486, figure 5) compares maps by cosine.
 
-**Which layers are reported, in the order in which they finish:** every module that is given and gives tensors
-and whose output is one map ``(B, C, H, W)``, whether it has modules inside (a residual block) or not. Left out are
-``nn.Sequential`` and what does nothing in ``eval()`` (``nn.Identity``, dropout), the network itself, and maps in
-another order than ``(B, C, H, W)``: the output of ``nn.Linear`` and ``nn.LayerNorm``, and whatever has sides in
-another proportion than the image. A module that runs again is reported again, as ``name#2``. Then come the
-penultimate vector (what the last ``nn.Linear`` was given), and the logits.
+**Reported layers, in the order in which they finish:** every module that maps tensors to one map ``(B, C, H, W)``,
+whether it has submodules (a residual block) or not. Omitted are ``nn.Sequential``, modules that do nothing in
+``eval()`` (``nn.Identity``, dropout), the network itself, and maps in another order than ``(B, C, H, W)``: the output
+of ``nn.Linear`` and ``nn.LayerNorm``, and outputs whose aspect ratio is not that of the image. A module that runs a
+second time is reported again, as ``name#2``. The penultimate vector (the input of the last ``nn.Linear``) and the
+logits come last.
 
 **Stride.** Each map's side is compared with that of the map before it, and the ratio is rounded to a whole
 factor: maps of 28, 26 (no padding), 13 and 6 pixels have strides 1, 1, 2 and 4.
 
-**Shares.** An error in a map matters as far as it reaches the logits. To first order an error ``e`` in a tensor
+**Shares.** An error in a map matters only if it reaches the logits. To first order an error ``e`` in a tensor
 contributes ``<G, e>`` to the final error ``D = f(T_s x) - f(x)``, with ``G`` the gradient of ``<f, D>`` at
-``T_s x``. What a module adds is the contribution of its output, less that of its inputs as far as it passes
-through this module, less what modules inside it add. So an average after an alias costs the earlier layer what
-it should, parallel branches do not mix, and the sum over all is exactly ``|D|^2``. What functions outside of all
-reported modules add goes to the penultimate vector, and the last linear layer's part to the logits.
+``T_s x``. The share of a module is the contribution of its output, minus the contribution of its inputs through this
+module, minus the shares of its submodules. So an average that removes aliasing lowers the share of the layer that
+caused it, parallel branches do not mix, and the shares sum to exactly ``|D|^2``. Functions outside of all reported
+modules count toward the penultimate vector, and the last linear layer counts toward the logits.
 
-**Rounding.** An error below the rounding of the network's dtype counts as that: 138 dB in float32 and 313 dB in
-float64 is as good as it gets. In float32 most layers that are exactly equivariant come to 120 or 130 dB.
+**Rounding.** An error below the rounding of the network's dtype is replaced by that rounding, which limits the ratio
+to 138 dB in float32 and 313 dB in float64. In float32 most exactly equivariant layers reach 120 or 130 dB.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from augkit.invariance.bootstrap import UNDEFINED, Estimate, means_with_replicat
 from augkit.invariance.layers.hooks import Call, Pass, Tracer, Value
 from augkit.invariance.network import CheckedForward, batch_slices, check_finite, evaluating
 
-NOISE = 100.0  # a final error below 100 roundings of the logits is not shared out
+NOISE = 100.0  # a final error below 100 roundings of the logits is not divided into shares
 
 
 @dataclass(frozen=True)
 class LayerEquivariance:
-    """How well one layer moves along with the image.
+    """Equivariance of one layer: how closely its output moves with the image.
 
     Attributes:
         name: as in ``model.named_modules()``; ``penultimate`` and ``logits`` for the last two.
@@ -56,9 +56,9 @@ class LayerEquivariance:
         shape: ``(C, H, W)`` of a map, ``(D,)`` of a vector.
         stride: pixels of the image per pixel of the map, along x and y; None for a vector.
         decibels: signal-to-error ratio; undefined where the features are all 0.
-        share: of the squared final error, what the layer itself adds. Negative where it takes error away. All
-            that are defined sum to 1. Undefined where the final error is of the order of rounding, where no
-            shares were asked for, and for a module that is given something other than maps and vectors.
+        share: the part of the squared final error that the layer itself adds; negative where it removes error. All
+            defined shares sum to 1. Undefined where the final error is of the order of rounding, for
+            ``shares=False``, and for a module whose inputs are not all maps or vectors.
     """
 
     name: str
@@ -69,7 +69,7 @@ class LayerEquivariance:
     share: Estimate
 
     def to_dict(self) -> dict[str, object]:
-        """All of it for JSON."""
+        """The attributes as plain values for JSON."""
         return {**vars(self), "decibels": self.decibels.to_dict(), "share": self.share.to_dict()}
 
 
@@ -88,30 +88,32 @@ def layerwise_equivariance(  # noqa: PLR0913 (keywords of one measurement, each 
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[LayerEquivariance]:
-    """Signal-to-error ratio in dB of every layer under circular shifts, with intervals over images.
+    """Return the signal-to-error ratio in dB of every layer under circular shifts, with intervals over images.
 
-    One forward pass per image without a shift and one per shift serve all layers; shares take a backward pass
-    per shift besides. All maps of a batch are held two to four times, as in training, and three numbers per
-    image and layer: lower ``batch_size`` where memory is short.
+    One forward pass per image without a shift and one per shift cover all layers; shares need a backward pass per
+    shift in addition. Memory holds all maps of a batch two to four times, as in training, and three numbers per image
+    and layer. Lower ``batch_size`` if memory runs out.
 
     Args:
         model: gives logits ``(B, K)``; evaluated in ``eval()`` and put back in the mode it was in.
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; computed in the dtype of the network's weights.
         max_shift: pixels; ``draws`` shifts per image are uniform in ``[-max_shift, max_shift]`` along each axis.
-        shifts: ``(S, 2)`` for all images or ``(N, S, 2)``, pixels as ``(x, y)``, in place of drawn ones.
-        shares: also find what each layer adds to the final error.
+        draws: number of shifts per image.
+        shifts: ``(S, 2)`` for all images or ``(N, S, 2)``, pixels as ``(x, y)``; replaces the drawn shifts.
+        shares: also compute the share of each layer in the final error.
         mean, std: per channel, applied to the shifted images before the network sees them.
-        device: where to compute; the model's own when None.
-        seed: of the shifts, drawn per image, and of the bootstrap over images.
-        on_batch: called with images done and in all.
+        batch_size: images per forward pass.
+        device: device of the computation; that of the model when None.
+        seed: seed of the shifts, drawn per image, and of the bootstrap over images.
+        on_batch: called with the number of finished images and the number of all images.
 
     Returns:
         The layers in the order in which they finish, then ``penultimate`` (where there is one), then ``logits``.
-        It does not depend on ``batch_size`` but for rounding.
+        Apart from rounding they do not depend on ``batch_size``.
 
     Raises:
-        InputError: shapes that do not fit; logits that are not ``(B, K)`` or not finite; a network that runs
-            other layers when the image is shifted; shares of a network that computes without gradients.
+        InputError: shapes do not fit; the logits are not ``(B, K)`` or not finite; the network runs other layers when
+            the image is shifted; or shares are wanted of a network that computes without gradients.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1, padding_mode="circular"), nn.Flatten(), nn.Linear(64, 2))
     >>> [(layer.name, layer.shape) for layer in layerwise_equivariance(net, torch.rand(2, 1, 8, 8))]
@@ -160,7 +162,7 @@ def _checked_shifts(shifts: Tensor, count: int) -> Tensor:
 def _batch(
     network: CheckedForward, tracer: Tracer, images: Tensor, shifts: Tensor, shares: bool
 ) -> tuple[Tensor, Pass]:
-    """Signal, error and what was added, per image and layer, sums over shifts, ``(B, L, 3)``; the unshifted pass."""
+    """Return signal, error and added error per image and layer ``(B, L, 3)``, sums over shifts, and the still pass."""
     loaded, moves = network.load(images), shifts.to(network.device)
     still = tracer.run(network, loaded)
     total = torch.zeros((), device=network.device)
@@ -203,7 +205,7 @@ def _compare(still: Pass, moved: Pass, shift: Tensor, shares: bool) -> Tensor:
 
 
 def _error(still: Value, moved: Value, shift: Tensor) -> Tensor:
-    """What ``moved`` has that the shifted ``still`` has not."""
+    """Return the difference between ``moved`` and the shifted ``still``."""
     working = torch.promote_types(moved.tensor.dtype, torch.float32)
     expected = still.tensor.to(working)
     if moved.stride is not None:
@@ -217,7 +219,7 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _added(moved: Pass, errors: list[Tensor], reported: list[Tensor]) -> Tensor:
-    """What each layer adds to the squared final error, ``(B, L)``; see the head of this file."""
+    """Return the squared final error that each layer adds, ``(B, L)``; see the head of this file."""
     final = reported[-1]
     outputs = [value.tensor for value in moved.values]
     carried = _Carried(moved, final)
@@ -265,7 +267,7 @@ class _Carried:
 def _estimates(
     whole: np.ndarray, replicates: np.ndarray, resolution: float, shares: bool
 ) -> list[tuple[Estimate, Estimate]]:
-    """Decibels and share per layer, from means of signal, error and what was added, ``(L, 3)`` and ``(R, L, 3)``."""
+    """Return decibels and share per layer, from means ``(L, 3)`` and ``(R, L, 3)`` of signal, error and added error."""
     value, spread = (_decibels(each, resolution) for each in (whole, replicates))
     final, final_spread = whole[-1, 1], replicates[:, -1, 1]
     shared = shares and final > (NOISE * resolution) ** 2 * whole[-1, 0]
@@ -274,7 +276,7 @@ def _estimates(
         decibels = percentile_interval(value[k], spread[:, k]) if signal > 0 else UNDEFINED
         share = UNDEFINED
         if shared:
-            # A resample in which no image moves has nothing to share out.
+            # A resample in which no image moves has no final error to divide.
             parts = np.divide(
                 replicates[:, k, 2], final_spread, out=np.zeros_like(final_spread), where=final_spread > 0
             )

@@ -1,4 +1,4 @@
-"""What the head of a network sees: its penultimate features."""
+"""Penultimate features of a network: the input of its head."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from augkit.core.errors import unknown_name
 
 
 class Penultimate:
-    """Hooks that keep the features of the latest forward pass: the input of the last ``nn.Linear`` that ran.
+    """Context manager that keeps the features of the latest forward pass; its hooks are removed on exit.
 
-    With ``name``, the output of the module of that name instead. `features` flattens them to ``(B, D)``. Use it as
-    a context, which removes the hooks.
+    Args:
+        model: the network.
+        name: module whose output is kept; when None, the input of the last ``nn.Linear`` that ran is kept.
 
     Raises:
-        InputError: no module of that name.
+        InputError: the model has no module of that name.
     """
 
     def __init__(self, model: nn.Module, name: str | None = None) -> None:
@@ -38,9 +39,9 @@ class Penultimate:
         self._seen = output
 
     def features(self, logits: Tensor) -> Tensor | None:
-        """``(B, D)`` of the pass that gave ``logits`` ``(B, K)``.
+        """Return the features ``(B, D)`` of the pass that returned ``logits`` ``(B, K)``.
 
-        None where nothing was seen, or where the last linear layer does not answer with K numbers per image.
+        None where nothing was recorded, or where the output of the last linear layer is not ``(B, K)``.
         """
         seen, self._seen = self._seen, None  # held no longer than needed
         if not isinstance(seen, Tensor) or len(seen) != len(logits):

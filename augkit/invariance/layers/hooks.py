@@ -1,7 +1,7 @@
 """Hooks that record the inputs and the output of each module in one forward pass.
 
-Which modules count, what a map is, and how its stride is found, is said at the head of
-`augkit.invariance.layers.equivariance`.
+The head of `augkit.invariance.layers.equivariance` defines which modules are recorded, which tensors are maps, and how
+their strides are found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from augkit.core.errors import InputError
 from augkit.invariance.layers.features import Penultimate
 from augkit.invariance.network import CheckedForward
 
-# What does nothing of its own in eval().
+# Modules that do nothing themselves in eval().
 SILENT = (
     nn.Sequential,
     nn.Identity,
@@ -50,12 +50,12 @@ class Call:
     """One run of one module.
 
     Attributes:
-        inside: the call from which it was called.
-        inputs: indices of the values it was given; None where one of them is neither map nor vector.
-        given: copies of them that this call alone sees, so that a gradient for them is this call's own; none where
-            there are no gradients.
-        taken: the tensors themselves, while the module runs.
-        output: index of the value it gave; None where that is neither map nor vector.
+        inside: the enclosing call.
+        inputs: indices of the input values; None where one of them is neither a map nor a vector.
+        given: copies of the inputs for this call only, so that their gradients belong to this call; empty without
+            gradients.
+        taken: the input tensors themselves, while the module runs.
+        output: index of the output value; None where the output is neither a map nor a vector.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Call:
 
 @dataclass
 class Pass:
-    """One forward pass: values in the order in which they came up, calls in the order in which they finished."""
+    """One forward pass: values in the order in which they first appeared, calls in the order in which they finished."""
 
     images: Tensor
     values: list[Value] = field(default_factory=list)
@@ -79,14 +79,21 @@ class Pass:
 
     @property
     def plan(self) -> list[tuple[object, ...]]:
-        """Equal for passes in which the same modules ran on values of the same shape in the same order."""
+        """A value that is equal for passes in which the same modules ran on the same shapes in the same order."""
         shapes = [tuple(value.tensor.shape[1:]) for value in self.values]
         calls = ((call.name, tuple(call.inputs or ()), call.output) for call in self.calls)
         return [*calls, *shapes, tuple(self.logits.shape[1:])]
 
 
 class Tracer:
-    """Runs a network and records. Use it as a context, which removes the hooks."""
+    """Context manager that records forward passes of a network; its hooks are removed on exit.
+
+    Args:
+        model: the network.
+
+    Raises:
+        InputError: `torch.jit` has compiled the layers, so they cannot be recorded.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         if isinstance(model, torch.jit.ScriptModule):
@@ -109,7 +116,7 @@ class Tracer:
         self._penultimate.__exit__(*error)
 
     def run(self, network: CheckedForward, images: Tensor) -> Pass:
-        """One forward pass of ``images`` in [0, 1]; recorded tensors are not changed by later layers."""
+        """Run one forward pass of ``images`` in [0, 1]. Later layers do not change the recorded tensors."""
         # Compiled code does not run the layers one by one.
         with self._recording(images) as record, torch.compiler.set_stance("force_eager"):
             record.logits = network(images)
@@ -142,7 +149,7 @@ class Tracer:
             if not torch.is_grad_enabled():
                 return None
             call.given, call.taken = [each.clone() for each in args], args
-            # Copied again: the module may write into what it gets, and the gradient would be that of what it wrote.
+            # Copied again: the module may write into its inputs, and the gradient would be that of the written values.
             used = tuple(each.clone() for each in call.given)
             for each, index in zip(used, call.inputs, strict=True):
                 self._known[each] = index, write_count(each)
@@ -156,14 +163,14 @@ class Tracer:
         call = self._open.pop()
         self._now.calls.append(call)
         for taken, used in zip(call.taken, args, strict=False):
-            if write_count(used):  # written in place: some networks count on seeing that elsewhere
+            if write_count(used):  # written in place: some networks use the changed tensor elsewhere
                 taken.copy_(used)
         call.taken = ()
         if not self._is_value(output) or (output.ndim == 4 and type(module) in CHANNELS_LAST):
             return None
         written = not torch.is_grad_enabled() and any(output is each for each in args)
         call.output = self._record(output.clone() if written else output)
-        # What follows may write into what it is given: it gets a copy.
+        # Later layers may write into their inputs, so they get a copy.
         copy = output.clone()
         self._known[copy] = call.output, write_count(copy)
         return copy
@@ -175,7 +182,7 @@ class Tracer:
         return tensor.ndim == 2 or is_map(tensor, (self._now.images.shape[-2], self._now.images.shape[-1]))
 
     def _index(self, tensor: Tensor) -> int:
-        """The index of the value that ``tensor`` holds; it is recorded now where no module made it."""
+        """Return the index of the value in ``tensor``, and record it first where no module returned it."""
         index, version = self._known.get(tensor, (None, None))
         if index is None or version != write_count(tensor):
             index = self._record(tensor.detach().clone())
@@ -188,7 +195,7 @@ class Tracer:
         return len(self._now.values) - 1
 
     def _next_stride(self, tensor: Tensor) -> Stride:
-        """Chained from the map before."""
+        """Return the stride, chained from the map before."""
         side = (tensor.shape[-2], tensor.shape[-1])
         y, x = (old * whole_factor(a / b) for old, a, b in zip(self._stride, self._side, side, strict=True))
         self._side, self._stride = side, (y, x)
@@ -196,7 +203,7 @@ class Tracer:
 
 
 def is_map(tensor: Tensor, size: tuple[int, int]) -> bool:
-    """Whether it is ``(B, C, H, W)`` with sides in about the proportion of an image of ``size`` ``(H, W)``.
+    """Whether a tensor is ``(B, C, H, W)`` with about the aspect ratio of an image of ``size`` ``(H, W)``.
 
     >>> is_map(torch.zeros(1, 96, 14, 14), (224, 224)), is_map(torch.zeros(1, 14, 14, 96), (224, 224))
     (True, False)
@@ -208,7 +215,7 @@ def is_map(tensor: Tensor, size: tuple[int, int]) -> bool:
 
 
 def whole_factor(ratio: float) -> float:
-    """The nearest whole number, or one over a whole number where the ratio is below 1.
+    """Return the nearest whole number, or the nearest reciprocal of one where the ratio is below 1.
 
     >>> whole_factor(28 / 26), whole_factor(13 / 6), whole_factor(6 / 13)
     (1.0, 2.0, 0.5)

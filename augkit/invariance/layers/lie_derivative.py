@@ -1,19 +1,19 @@
-"""Lie derivative: how fast the answer of a network moves when its input begins to move.
+"""Lie derivative: the rate at which the output of a network changes as its input begins to move.
 
 Gruver, Finzi, Goldblum & Wilson 2023, "The Lie Derivative for Measuring Learned Equivariance"
 (https://arxiv.org/abs/2210.02984). For a direction with the flow ``T_t``, ``L = d/dt f(T_t x)`` at t = 0.
 
-Where this differs from the published code, which differentiates a bilinear ``grid_sample``: bilinear
-interpolation has a kink at every pixel, so that its derivative at t = 0 is a one-sided difference (to the left
-or to the right, as rounding has it), which an invariant network does not answer with 0. Here the image is its
-trigonometric interpolant, which is smooth: its derivative is two-sided and spectral, the derivative of
-`augkit.fourier_shift`. Directions are in pixels, not in fractions of the image.
+Difference from the published code, which differentiates a bilinear ``grid_sample``: bilinear interpolation has a kink
+at every pixel, so its derivative at t = 0 is a one-sided difference (to the left or to the right, depending on
+rounding), for which an invariant network does not give 0. Here an image is interpolated by its trigonometric
+polynomial, which is smooth: the derivative is two-sided and spectral, that of `augkit.fourier_shift`. Directions are
+in pixels, not in fractions of the image.
 
-What the interpolant takes for the pixels beyond the border depends on the protocol: the opposite edge
-(``circular``), the mirror image of the whole image, of which the window is cut afterwards (``crop``), or the
-canvas, which is constant around the image and is itself a torus (``embed``). Log-scale and rotation multiply
-that gradient with the distance from the centre of the window, which is not periodic and is not tapered: at the
-border content enters and leaves at full speed. The network itself is differentiated in forward mode.
+The protocol determines the pixels beyond the border: the opposite edge (``circular``), the mirror image of the whole
+image, from which the window is then cut (``crop``), or the canvas, which is constant around the image and is itself a
+torus (``embed``). For log-scale and rotation the gradient is multiplied by the distance from the centre of the
+window, which is neither periodic nor tapered: content enters and leaves at the border at full speed. The network
+itself is differentiated in forward mode.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from augkit.invariance.bootstrap import Estimate, means_with_replicates, percent
 from augkit.invariance.network import CheckedForward, Forward, batch_slices, check_finite, evaluating
 from augkit.invariance.protocols import Protocol, make_protocol
 
-STEP = 1e-5  # of the velocity, to either side: rectifiers seldom switch so near, and rounding is 1e-16 / STEP
+STEP = 1e-5  # of the velocity, to either side: rectifiers seldom switch within it, and rounding is 1e-16 / STEP
 METHODS = ("auto", "forward", "central")
 
 # From the gradient (gx, gy) and the distance (x, y) in pixels from the centre to the velocity of each pixel's value.
@@ -50,7 +50,7 @@ DIRECTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class LieSettings:
-    """All that is needed to repeat `lie_derivative`; ``method`` is ``forward`` or ``central``, sizes are (H, W)."""
+    """Settings that reproduce `lie_derivative`; ``method`` is ``forward`` or ``central``, sizes are (H, W)."""
 
     protocol: str
     background: float | str
@@ -64,15 +64,15 @@ class LieSettings:
 
 @dataclass(frozen=True)
 class LieDerivative:
-    """What `lie_derivative` found, per direction.
+    """The result of `lie_derivative`, per direction.
 
     Attributes:
         logits: ``E ||L||^2 / K`` on logits.
         probabilities: ``E sum_k |L_k| / K`` on probabilities, the form of the published code.
         radius: pixels by which content moves, root mean square over the image, for a unit of log scale or a
             radian of rotation. Times ``radius`` (squared on logits) the two are per such unit.
-        settings: all that is needed to repeat the measurement; ``method`` is ``forward`` or ``central``.
-        per_image: the same two numbers per image and direction, ``(N, D)`` each.
+        settings: settings that reproduce the measurement.
+        per_image: ``logits`` and ``probabilities`` per image and direction, ``(N, D)`` each.
     """
 
     logits: dict[str, Estimate]
@@ -104,7 +104,7 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> LieDerivative:
-    """The Lie derivative of a network's logits and probabilities; 0 where it is invariant.
+    """Return the Lie derivative of a network's logits and probabilities; it is 0 for an invariant network.
 
     Every direction moves content by one pixel: ``shift_x`` right and ``shift_y`` down by one pixel everywhere,
     ``log_scale`` outwards and ``rotation`` counter-clockwise by one pixel in root mean square over the image.
@@ -113,21 +113,24 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
         model: gives logits ``(B, K)``; evaluated in ``eval()`` and put back in the mode it was in.
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; computed in the dtype of the network's weights.
         directions: names among ``shift_x``, ``shift_y``, ``log_scale``, ``rotation``.
-        protocol: where pixels at the border come from (see the head of this file); the torus when None. Its
-            kernel plays no part: the derivative is spectral. `make_protocol` makes one.
+        protocol: the source of pixels beyond the border (see the head of this file), made by `make_protocol`; the
+            torus when None. Its kernel is not used, as the derivative is spectral.
         method: ``forward``, forward-mode differentiation; ``central``, central differences in float64, two
             passes per direction; ``auto``, ``forward`` where the network supports it, else ``central``. In
             forward mode what the network detaches counts as constant; one whose output is wholly detached is
             not supported.
         mean, std: per channel, applied to the images before the network sees them.
-        batch_size: images at a time; in forward mode each takes the memory of one and one more per direction.
-        device: where to compute; the model's own when None.
-        seed: of the bootstrap over images.
-        on_batch: called with images done and in all.
+        batch_size: images per pass; with D directions, forward mode needs the memory of D + 1 passes.
+        device: device of the computation; that of the model when None.
+        seed: seed of the bootstrap over images.
+        on_batch: called with the number of finished images and the number of all images.
+
+    Returns:
+        The estimates per direction, with the values of every image and the settings.
 
     Raises:
-        InputError: unknown names, shapes that do not fit, logits that are not ``(B, K)`` or not finite, a
-            network that ``method`` cannot differentiate.
+        InputError: a name is unknown, shapes do not fit, the logits are not ``(B, K)`` or not finite, or ``method``
+            cannot differentiate the network.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.AdaptiveAvgPool2d(1))
     >>> found = lie_derivative(nn.Sequential(net, nn.Flatten()), torch.rand(2, 1, 9, 9))
@@ -167,15 +170,17 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
 
 
 def spectral_derivative(images: Tensor, dim: int, *, mirrored: bool = False) -> Tensor:
-    """The derivative of the trigonometric interpolant along one axis, per pixel, at every pixel.
+    """Return the derivative of the trigonometric interpolant along one axis, per pixel, at every pixel.
 
     Args:
         images: ``(..., H, W)``, floating.
         dim: -1 for x, -2 for y.
-        mirrored: continue the image by its mirror image about the centre of the border pixels, not by its
+        mirrored: continue the image by its mirror image about the centre of the border pixels; otherwise by its
             opposite edge.
 
-    The Nyquist frequency of an even size is a cosine that has its extrema at the pixels, so its slope is 0 there.
+    Returns:
+        ``(..., H, W)``. The Nyquist frequency of an even size contributes 0: it is a cosine with its extrema at the
+        pixels.
 
     >>> spectral_derivative(torch.tensor([[0.0, 1.0, 0.0, -1.0]]), -1)  # of sin(pi x / 2)
     tensor([[ 1.5708,  0.0000, -1.5708,  0.0000]])
@@ -192,7 +197,7 @@ def spectral_derivative(images: Tensor, dim: int, *, mirrored: bool = False) -> 
 
 
 def tangents(images: Tensor, protocol: Protocol, directions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """What the network sees, ``(B, C, H, W)``, and its velocity per direction, ``(D, B, C, H, W)``."""
+    """Return the network's input ``(B, C, H, W)`` and its velocity in each direction ``(D, B, C, H, W)``."""
     still = images.new_zeros(len(images), 2)
     mirrored = protocol.name == "crop"
     source = images if mirrored else protocol.shift(images, still)
@@ -207,7 +212,7 @@ def tangents(images: Tensor, protocol: Protocol, directions: Sequence[str]) -> t
 
 
 def _radius(size: tuple[int, int]) -> float:
-    """Root mean square distance of a pixel from the centre."""
+    """Return the root mean square distance of a pixel from the centre."""
     return math.sqrt((size[0] ** 2 + size[1] ** 2 - 2) / 12)
 
 
@@ -217,15 +222,15 @@ Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def _differentiator(
     model: nn.Module, network: CheckedForward, image: Tensor, protocol: Protocol, directions: Sequence[str], method: str
 ) -> tuple[Differentiate, str]:
-    """How to differentiate ``network``, found on one image, and the name of the method."""
+    """Return a function that differentiates ``network``, chosen by a trial on one image, and the name of its method."""
     window, velocity = tangents(network.load(image), protocol, directions)
-    network(window)  # what is wrong with the network itself shows here
+    network(window)  # raises the errors of the network itself
     reason: Exception | None = None
     if method != "central":
         try:
             _forward(network, window, velocity)
             return functools.partial(_forward, network), "forward"
-        except (InputError, RuntimeError) as error:  # the former of what the network itself raised
+        except (InputError, RuntimeError) as error:  # the first is an error of the network itself
             reason = error
         if method == "forward":
             raise InputError(f"model: forward mode fails ({_line(reason)}); use method='central'") from reason
@@ -246,7 +251,7 @@ def _line(error: BaseException) -> str:
 
 
 def _forward(network: CheckedForward, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits ``(B, K)`` and their derivatives ``(D, B, K)``; the network itself is computed once for all directions."""
+    """Return logits ``(B, K)`` and derivatives ``(D, B, K)``; all directions share one evaluation of the network."""
     with _differentiable():
         along = torch.func.vmap(lambda each: torch.func.jvp(network, (window,), (each,), strict=True)[:2])
         logits, slopes = along(velocity)
@@ -255,7 +260,7 @@ def _forward(network: CheckedForward, window: Tensor, velocity: Tensor) -> tuple
 
 @contextlib.contextmanager
 def _differentiable() -> Iterator[None]:
-    """Attention in its plain form, the one that has a forward derivative; torch's notices about speed silenced."""
+    """Use the plain form of attention, which has a forward derivative, and silence torch's warnings about speed."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -273,7 +278,7 @@ def _central(network: CheckedForward, window: Tensor, velocity: Tensor) -> tuple
 
 
 def _in_double(model: nn.Module, network: CheckedForward) -> CheckedForward:
-    """The same network in float64, on the CPU where the device has none; the model itself is left alone."""
+    """Return a copy of the network in float64, on the CPU where the device has no float64."""
     device = torch.device("cpu") if network.device.type == "mps" else network.device
     state = {
         name: value.detach().to(device, torch.float64 if value.is_floating_point() else value.dtype)
@@ -284,8 +289,8 @@ def _in_double(model: nn.Module, network: CheckedForward) -> CheckedForward:
 
 
 def _speeds(logits: Tensor, slopes: Tensor, start: int) -> dict[str, Tensor]:
-    """Per image and direction, ``(B, D)``: ``||L||^2 / K`` on logits and ``sum_k |L_k| / K`` on probabilities."""
-    # The difference of probabilities is taken in float64 on the CPU, where MPS has it too.
+    """Return ``||L||^2 / K`` of the logits and ``sum_k |L_k| / K`` of the probabilities, ``(B, D)`` each."""
+    # The difference of probabilities is computed in float64 on the CPU, because MPS has no float64.
     both = check_finite(torch.cat([logits[None], slopes]), "logits and derivatives", start)
     probability, slopes = both[0].softmax(-1), both[1:]
     moved = probability * (slopes - (probability * slopes).sum(-1, keepdim=True))

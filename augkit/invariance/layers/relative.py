@@ -1,13 +1,13 @@
-"""Relative invariance: how near features stay under a transform, beside how far apart those of two images are.
+"""Relative invariance: the distance that a transform moves features, relative to the distance between two images.
 
 Bouchacourt, Ibrahim & Morcos 2021, "Grounding inductive biases in natural images"
 (https://arxiv.org/abs/2106.05121). With features ``z = phi(x)``, ``z_s = phi(T_s x)`` and ``z' = phi(T_s x')`` of
 another image under the same transform, it is ``(d(z, z') - d(z, z_s)) / (d(z, z') + eps)``: 1 where the transform
-moves nothing, 0 where it moves as far as another image is away, and where features are constant.
+does not move the features, 0 where it moves them as far as another image is away, and 0 for constant features.
 
-Images are paired at random and the two of a pair share their transforms, so that each is the other's ``x'`` and
-no image has to pass once more (of an odd number, one is paired twice). The two answers of a pair go together,
-so intervals resample pairs.
+Images are paired at random and the images of a pair share their transforms, so that each serves as the other's ``x'``
+without a further forward pass (of an odd number, one is paired twice). The results of a pair are dependent, so
+intervals resample pairs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from augkit.invariance.protocols import Protocol, Scene, make_protocol
 
 
 class Distance(NamedTuple):
-    """A distance of vectors, and what it makes of a relative error ``r`` of rounding in them (the ``eps`` above)."""
+    """A distance between vectors, and the ``eps`` above: the error in it from a relative rounding error ``r``."""
 
     between: Callable[[Tensor, Tensor], Tensor]
     of_rounding: Callable[[Tensor, Tensor, float], Tensor | float]
@@ -41,15 +41,15 @@ def _unit(features: Tensor) -> Tensor:
 
 DISTANCES: dict[str, Distance] = {
     "euclidean": Distance(lambda a, b: (a - b).norm(dim=-1), lambda a, b, r: r * (a.norm(dim=-1) + b.norm(dim=-1)) / 2),
-    # Of unit vectors half the squared distance is 1 - cosine, and does not cancel.
+    # Half the squared distance of unit vectors is 1 - cosine, without cancellation.
     "cosine": Distance(lambda a, b: (_unit(a) - _unit(b)).square().sum(-1) / 2, lambda a, b, r: r * r / 2),
 }
-ROUNDING = 10.0  # units in the last place, by which constant features may differ
+ROUNDING = 10.0  # units in the last place by which constant features may differ
 
 
 @dataclass(frozen=True)
 class RelativeSettings:
-    """All that is needed to repeat `relative_invariance`; ``input_size`` is (H, W)."""
+    """Settings that reproduce `relative_invariance`; ``input_size`` is (H, W)."""
 
     protocol: str
     kernel: str
@@ -65,13 +65,13 @@ class RelativeSettings:
 
 @dataclass(frozen=True)
 class RelativeInvariance:
-    """What `relative_invariance` found.
+    """The result of `relative_invariance`.
 
     Attributes:
         relative: relative invariance, at most 1, with its interval.
         moved: mean distance ``d(z, z_s)`` to the features under the transform.
-        apart: mean distance ``d(z, z')`` to another image's.
-        settings: all that is needed to repeat the measurement.
+        apart: mean distance ``d(z, z')`` to the features of another image.
+        settings: settings that reproduce the measurement.
         per_image: relative invariance per image ``(N,)``, means over its transforms.
     """
 
@@ -104,7 +104,7 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
     seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> RelativeInvariance:
-    """Relative invariance of a network's features to shift, to rescaling, or to both at once.
+    """Return the relative invariance of a network's features to shift, to rescaling, or to both combined.
 
     Args:
         model: gives logits ``(B, K)``; evaluated in ``eval()`` and put back in the mode it was in.
@@ -113,18 +113,21 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
         max_factor: at least 1; scale factors are log-uniform in ``[1 / max_factor, max_factor]``. Content is
             scaled about the centre, then shifted, and resampled once.
         draws: transforms per pair of images.
-        protocol: where pixels at the border come from; a ``crop`` with just the margin that is needed when None.
-        features: name of the module whose output is taken; what the last ``nn.Linear`` is given when None.
+        protocol: the source of pixels beyond the border; a ``crop`` with the smallest sufficient margin when None.
+        features: name of the module whose output is used; the input of the last ``nn.Linear`` when None.
         distance: ``euclidean`` or ``cosine`` (1 minus the cosine).
         mean, std: per channel, applied to the transformed images before the network sees them.
-        batch_size: images at a time, rounded down to whole pairs, at least one pair.
-        device: where to compute; the model's own when None.
-        seed: of pairs, transforms and bootstrap.
-        on_batch: called with images done and in all.
+        batch_size: images per forward pass, rounded down to whole pairs, at least one pair.
+        device: device of the computation; that of the model when None.
+        seed: seed of the pairs, the transforms and the bootstrap.
+        on_batch: called with the number of finished images and the number of all images.
+
+    Returns:
+        The estimates, with the values of every image and the settings.
 
     Raises:
-        InputError: fewer than two images; numbers, names or shapes that do not fit; a transform beyond the
-            protocol's margin; a network without a last ``nn.Linear`` where no module is named.
+        InputError: there are fewer than two images; a number, name or shape does not fit; a transform exceeds the
+            margin of the protocol; or ``features`` is None and no ``nn.Linear`` gives the logits.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> found = relative_invariance(net, torch.rand(5, 1, 16, 16), max_shift=2.0)
@@ -166,7 +169,7 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
 def _checked_protocol(
     protocol: Protocol | None, size: tuple[int, int], max_shift: float, max_factor: float
 ) -> Protocol:
-    """A protocol with room for the transforms."""
+    """Return a protocol whose margin covers the transforms."""
     if not 1 <= max_factor < math.inf or not 0 <= max_shift < math.inf:
         raise InputError(
             f"expected max_factor of at least 1 and max_shift of at least 0 pixels, got {max_factor:g}, {max_shift:g}"
@@ -184,20 +187,20 @@ def _checked_protocol(
         raise InputError("kernel 'fourier' shifts only; make the protocol with kernel 'sinc' or 'lanczos3' to rescale")
     for image, window_side in zip(size, protocol.input_size, strict=True):
         inner, outer = sorted((image, window_side))
-        # How far from the centre the smaller of the two reaches in the frame of the larger.
+        # The largest distance from the centre that the smaller of the two reaches in the frame of the larger.
         reach = (inner / 2 + max_shift) * max_factor if protocol.name == "crop" else inner / 2 * max_factor + max_shift
         if protocol.name != "circular" and reach > outer / 2 + 0.5 + 1e-6:
             raise InputError(
                 f"protocol '{protocol.name}': {inner} pixels shifted by {max_shift:g} and scaled by {max_factor:g} need"
-                f" {math.ceil(2 * reach)}, and there are {outer}; take larger images or less of either"
+                f" {math.ceil(2 * reach)}, and there are {outer}; take larger images or smaller transforms"
             )
     return protocol
 
 
 def _draw(count: int, draws: int, max_shift: float, max_factor: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Pairs of images ``(P, 2)``, and per pair and draw shift and log factor ``(P, S, 3)``.
+    """Draw pairs of images ``(P, 2)``, and per pair and draw a shift and a log factor ``(P, S, 3)``.
 
-    Of an odd number the first in the order is paired again, in the last pair, second.
+    For an odd number of images, the first image is also the second of the last pair.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator)
@@ -214,7 +217,7 @@ def _features(
     transforms: Tensor,
     max_factor: float,
 ) -> Tensor:
-    """Features ``(P, 2, 1 + S, D)`` of images ``(2 P, ...)``: untransformed, then under each transform."""
+    """Return features ``(P, 2, 1 + S, D)`` of images ``(2 P, ...)``: untransformed, then under each transform."""
     scene = Scene(protocol, network.load(images))
     amounts = transforms.repeat_interleave(2, dim=0).to(network.device)
     factors = amounts[..., 2].exp() if max_factor > 1 else None
@@ -236,7 +239,7 @@ def _features(
 
 
 def _distances(seen: Tensor, distance: Distance) -> Tensor:
-    """Relative invariance, distance moved and distance apart, means over transforms, ``(P, 2, 3)``."""
+    """Return relative invariance, distance moved and distance apart, means over transforms, ``(P, 2, 3)``."""
     still, moved = seen[:, :, :1], seen[:, :, 1:]
     other = moved.flip(1)
     near, far = distance.between(still, moved), distance.between(still, other)
@@ -246,7 +249,7 @@ def _distances(seen: Tensor, distance: Distance) -> Tensor:
 
 
 def _result(table: Tensor, pairs: Tensor, count: int, settings: RelativeSettings) -> RelativeInvariance:
-    """From ``(P, 2, 3)`` in the order of ``pairs``; of an odd number the second of the last pair counts once only."""
+    """Build the result from ``(P, 2, 3)`` in the order of ``pairs``; an image that is paired twice counts once."""
     weight = torch.ones(len(pairs), 2, 1, dtype=table.dtype)
     weight[-1, 1] = 1 - count % 2
     sums = torch.cat([(table * weight).sum(1), weight.sum(1)], dim=1)

@@ -1,8 +1,8 @@
-"""Measurements for studies of claims about shifts, beside the variability of a run.
+"""Measurements for studies of claims about shifts, in addition to the variability of a run.
 
-A probe is one plain function. Where it can, it gives one number per image ``(N,)``, float64 on the CPU, so that images
-and training seeds can be resampled afterwards. All that is drawn is drawn per image, from the seed and the number
-of the image: the batch size does not matter. Shifts are ``(x, y)`` in pixels, x to the right and y down.
+A probe is a plain function. Where possible it returns one number per image ``(N,)``, float64 on the CPU, so that images
+and training seeds can be resampled later. Random numbers are drawn per image, from the seed and the number of the
+image, so the batch size does not matter. Shifts are ``(x, y)`` in pixels, x to the right and y down.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from augkit.invariance.probes.layers import (
 from augkit.invariance.probes.outputs import diagonal_pixel, exactness, rotation_variability
 from augkit.invariance.probes.sharpness import pixel_sharpness
 
-# By name, for claims: each can be called with a network, images, a protocol and plain options.
+# By name, for claims: each accepts a network, images, a protocol and plain options.
 PROBES: Mapping[str, Callable[..., Any]] = {
     probe.__name__: probe
     for probe in (

@@ -1,4 +1,4 @@
-"""Probes of layers: how a convolution moves with its input, and where along a network equivariance is lost."""
+"""Probes of layers: the equivariance error of a convolution, and the loss of equivariance along a network."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replic
 
 
 class LayerDecibels(NamedTuple):
-    """Signal-to-error ratio of the layers ``names`` per image, ``(N, L)`` in dB, NaN where a map is all 0.
+    """Signal-to-error ratios of layers.
 
-    ``losses`` is what each downsampling layer loses, by its name: dB of what it is given less dB of what it gives,
-    ``(N,)``.
+    Attributes:
+        names: names of the L layers.
+        decibels: ratio per image and layer, ``(N, L)`` in dB; NaN where a map is all 0.
+        losses: by name of each downsampling layer, the dB of its input minus the dB of its output, ``(N,)``.
     """
 
     names: list[str]
@@ -47,7 +49,13 @@ class LayerDecibels(NamedTuple):
 
 
 class LayerVariability(NamedTuple):
-    """Distances of pooled features per image and layer, both ``(N, L)``: to the shifted image's, to other images'."""
+    """Distances of pooled features per image and layer.
+
+    Attributes:
+        names: names of the L layers.
+        moved: ``(N, L)``, mean distance to the features of the shifted image.
+        apart: ``(N, L)``, mean distance to the features of other images.
+    """
 
     names: list[str]
     moved: np.ndarray
@@ -55,7 +63,7 @@ class LayerVariability(NamedTuple):
 
     @property
     def values(self) -> np.ndarray:
-        """``(L,)`` mean distance moved over mean distance apart; NaN where all images have the same features."""
+        """``(L,)``, the mean distance moved over the mean distance apart; NaN where all features are equal."""
         moved, apart = self.moved.mean(0), self.apart.mean(0)
         return np.divide(moved, apart, out=np.full_like(moved, math.nan), where=apart > 0)
 
@@ -63,18 +71,20 @@ class LayerVariability(NamedTuple):
 def convolution_error(
     padding_mode: str, images: Tensor, *, channels: int = 8, draws: int = 4, seed: int = 0
 ) -> np.ndarray:
-    """Equivariance error of a random 3x3 convolution of stride 1 under whole shifts on the torus.
+    """Return the equivariance error of a random 3x3 convolution of stride 1 under whole shifts on the torus.
 
-    ``|phi(T x) - T phi(x)| / |phi(x)|`` in float64, mean over ``draws`` shifts that are not 0; of a map that is all 0
-    it is 0. ``circular`` gives 0 to rounding, other padding what the border does.
+    It is ``|phi(T x) - T phi(x)| / |phi(x)|`` in float64, the mean over ``draws`` shifts other than 0, and 0 for a map
+    that is all 0. With ``circular`` padding it is 0 up to rounding; with other padding it is the effect of the border.
 
     Args:
         padding_mode: ``zeros``, ``reflect``, ``replicate`` or ``circular``.
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1].
-        channels: of the output; weights are standard normal, without bias.
+        channels: output channels; weights are standard normal, without bias.
+        draws: shifts per image.
+        seed: seed of the weights and of the shifts.
 
     Returns:
-        ``(N,)``.
+        The error per image, ``(N,)``.
     """
     check_images(images)
     pixels = as_float(images).double()
@@ -107,19 +117,19 @@ def layer_loss(
     device: Device = None,
     seed: int = 0,
 ) -> LayerDecibels:
-    """Signal-to-error ratio in dB of every layer under circular shifts, and what each downsampling layer loses.
+    """Return the signal-to-error ratio in dB of every layer under circular shifts, and the loss in downsampling layers.
 
-    The layers are those of `augkit.invariance.layerwise_equivariance`, which is run image by image. The losses are
-    those of the innermost layers that give a map of larger stride than they are given; the maximum of an
-    `augkit.architectures.DenseMaxPool2d` right before belongs to them. A layer that is given the image itself, which
-    has no error yet, has none.
+    The layers are those of `augkit.invariance.layerwise_equivariance`, which runs once per image. A loss is reported
+    for each innermost layer whose output has a larger stride than its input; it includes the maximum of an
+    `augkit.architectures.DenseMaxPool2d` directly before. A layer that takes the image itself, which has no error, has
+    no loss.
 
     Args:
         model: gives logits ``(B, K)``.
         images: ``(N, C, H, W)`` as the network sees them, uint8 or floating in [0, 1].
         max_shift: pixels; ``draws`` shifts per image, uniform in ``[-max_shift, max_shift]`` along each axis.
         mean, std, device: as in `augkit.measure_invariance`.
-        seed: of the shifts.
+        seed: seed of the shifts.
     """
     rows, names = [], []
     for n, image in enumerate(images.split(1)):
@@ -147,15 +157,15 @@ def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with 
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> LayerVariability:
-    """Where along the layers a network stops varying: how far a whole shift moves the features of each block.
+    """Return how far a whole shift moves the features of each block of a network.
 
-    Features are maps averaged over their pixels, and vectors as they are. The distance ``|z(T x) - z(x)|`` is set
-    against the typical ``|z(x) - z(x')|`` to other images, as in `augkit.invariance.relative_invariance`. Blocks are
-    the outermost modules that are no plain ``nn.Sequential``, in the order in which they run, but for those that an
-    average over pixels does not see (`AdaptiveAvgPool2d`, `Flatten`, `Identity`); the last one gives the logits.
+    Features are vectors, and maps averaged over their pixels. The distance ``|z(T x) - z(x)|`` is compared with the
+    typical distance ``|z(x) - z(x')|`` to other images, as in `augkit.invariance.relative_invariance`. Blocks are the
+    outermost modules other than a plain ``nn.Sequential``, in the order in which they run, without those that do not
+    change an average over pixels (`AdaptiveAvgPool2d`, `Flatten`, `Identity`). The last block gives the logits.
 
     Args:
-        max_shift: pixels; ``draws`` different shifts per image out of all but 0 within it, or all where they are fewer.
+        max_shift: pixels; ``draws`` distinct shifts other than 0 per image within it, or all if there are fewer.
         model, images, protocol, mean, std, device, batch_size, seed: as in `exactness`; at least two images.
     """
     if len(images) < 2:
@@ -172,7 +182,7 @@ def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with 
 
 
 def _downsampling(record: Pass) -> dict[str, str]:
-    """Per innermost layer that makes a map coarser, the reported layer whose map it makes coarser."""
+    """Map each innermost layer that makes a map coarser to the reported layer of that map."""
     maker = {call.output: call for call in record.calls if call.output is not None}
     # What is given the work of no module (the image, a padded map) is left out; its stride may be that of the padding.
     coarser = [call for call in record.calls if _source(maker, call) is not None and _coarsens(record, call)]
@@ -202,9 +212,9 @@ def _source(maker: dict[int, Call], call: Call) -> Call | None:
 
 
 class _Blocks:
-    """Hooks that pool what each block of a network gives; a context, which removes them.
+    """Context manager that pools the output of each block of a network; its hooks are removed on exit.
 
-    ``kept`` holds per block features ``(B, V, C)``, one tensor per batch of images.
+    ``kept`` holds features ``(B, V, C)`` per block, one tensor per batch of images.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -213,7 +223,7 @@ class _Blocks:
         self._hooks = [block.register_forward_hook(self._hook(name)) for name, block in _outermost(model)]
 
     def keep(self, view: int) -> None:
-        """Take in what the latest forward pass gave: that of view 0 begins a batch."""
+        """Store the features of the latest forward pass; view 0 begins a batch."""
         for name, pooled in self._seen.items():
             parts = self.kept.setdefault(name, [])
             if view == 0:
@@ -247,7 +257,7 @@ def _outermost(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mod
 
 
 def _distance_apart(z: Tensor) -> Tensor:
-    """``(N,)`` mean distance of ``z`` ``(N, C)`` to the other images'; 0 where it is of the order of rounding."""
+    """Return ``(N,)``, the mean distance of features ``(N, C)`` to those of the other images; 0 if only rounding."""
     # Features come from a network in float32 or better; the squares are not expanded, which would cancel.
     parts = [torch.cdist(part, z, compute_mode="donot_use_mm_for_euclid_dist").sum(1) for part in z.split(BATCH)]
     apart = torch.cat(parts) / (len(z) - 1)

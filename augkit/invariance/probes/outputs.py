@@ -41,22 +41,22 @@ def exactness(  # noqa: PLR0913 (keywords of one measurement, each with a defaul
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> np.ndarray:
-    """How far whole shifts move the logits: the largest change over the standard deviation of the logits.
+    """Return how far whole shifts move the logits: the largest change over the standard deviation of the logits.
 
-    On the torus an exact network gives rounding errors; the same network under ``embed`` or ``crop`` shows what real
-    borders do to that. Pixels are copied and not resampled. The standard deviation is over classes and all of the
-    unshifted images. Where it is 0 the change is given as 0 or infinite.
+    On the torus an exactly invariant network has only rounding errors; the same network under ``embed`` or ``crop``
+    shows the effect of real borders. Pixels are copied and not resampled. The standard deviation is over classes and
+    all unshifted images. Where it is 0, the result is 0 without a change and infinite otherwise.
 
     Args:
         model: gives logits ``(B, K)``; the precision is that of its weights.
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1].
         protocol: see `augkit.invariance.make_protocol`.
-        max_shift: pixels; ``draws`` different shifts per image out of all but 0 within it, or all where they are fewer.
+        max_shift: pixels; ``draws`` distinct shifts other than 0 per image within it, or all if there are fewer.
         mean, std, device, batch_size: as in `augkit.measure_invariance`.
-        seed: of the shifts.
+        seed: seed of the shifts.
 
     Returns:
-        ``(N,)``, the largest over shifts and classes.
+        ``(N,)``, the largest change over shifts and classes.
     """
     check_room(protocol, images, max_shift)
     moves = whole_shifts(len(images), draws, -max_shift, max_shift, [seed, SHIFT], still=False)
@@ -80,17 +80,17 @@ def diagonal_pixel(  # noqa: PLR0913 (keywords of one measurement, each with a d
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> np.ndarray:
-    """How often one pixel along the diagonal, ``(x + 1, y + 1)``, changes the top-1 answer.
+    """Return how often a shift by one pixel along the diagonal, ``(x + 1, y + 1)``, changes the top-1 answer.
 
     P(top-1 change) of Azulay & Weiss 2019 (https://jmlr.org/papers/v20/19-519.html). Pixels are copied.
 
     Args:
         max_shift: pixels; both places of a pair lie within it.
-        placements: different pairs per image, drawn from ``seed``; all where they are fewer.
+        placements: distinct pairs per image, drawn from ``seed``; all if there are fewer.
         model, images, protocol, mean, std, device, batch_size: as in `exactness`.
 
     Returns:
-        ``(N,)``, the share of the pairs.
+        ``(N,)``, the share of pairs whose answers differ.
     """
     check_room(protocol, images, max_shift)
     moves = whole_shifts(len(images), placements, -max_shift, max_shift - 1, [seed, DIAGONAL])
@@ -114,19 +114,19 @@ def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each 
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> Tensor:
-    """Class probabilities of an image and of the image rotated about its centre.
+    """Return class probabilities of each image and of the image rotated about its centre.
 
-    Outside the inscribed disc images are ``background`` first, so that no corner shows the angle; the disc ends
-    within two pixels, as a sharp edge would ring.
+    Before the rotation, pixels outside the inscribed disc are set to ``background``, so that no corner reveals the
+    angle. The edge of the disc is two pixels wide, because a sharp edge would ring.
 
     Args:
         max_degrees: ``draws`` angles per image are uniform in ``[-max_degrees, max_degrees]``.
         background: grey value in [0, 1].
-        kernel: of the resampling, see `augkit.resample`.
+        kernel: interpolation kernel, see `augkit.resample`.
         model, images, mean, std, device, batch_size, seed: as in `exactness`.
 
     Returns:
-        ``(N, 1 + draws, K)``, probabilities, of the image as it is first.
+        Probabilities ``(N, 1 + draws, K)``; those of the image without rotation come first.
     """
     check_images(images)
     size = (images.shape[-2], images.shape[-1])
@@ -136,7 +136,7 @@ def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each 
         def rotated(pixels: Tensor, part: slice) -> Tensor:
             masked = (pixels - background) * disc(size).to(pixels)
             if k is not None:
-                # The angle in float64, and the matrix with it: float32 would add a rotation of its own.
+                # The angle and the matrix in float64: the rounding of float32 would add a rotation.
                 matrix = geometry.rotate(torch.from_numpy(degrees[part, k]).to(pixels.device), size)
                 masked = resample(masked, matrix, kernel=kernel, padding="zeros")
             return masked + background
@@ -161,7 +161,7 @@ def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each wi
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> np.ndarray:
-    """Jensen-Shannon divergence in bits of the answers to an image and to the image rotated about its centre.
+    """Return the Jensen-Shannon divergence in bits of the answers to each image and to its rotations about its centre.
 
     Args:
         model, images, max_degrees, draws, background, kernel, mean, std, device, batch_size, seed: as in
@@ -188,7 +188,7 @@ def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each wi
 
 
 def disc(size: geometry.Size) -> Tensor:
-    """``(H, W)`` in float64: 1 within the disc inscribed in ``size``, 0 outside, a cosine over its last two pixels."""
+    """Return ``(H, W)`` in float64: 1 within the disc inscribed in ``size``, 0 outside, a cosine edge of two pixels."""
     (y, x) = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in size)
     inside = (min(size) / 2 - torch.hypot(y[:, None], x)).clamp(0, 2) / 2
     return (1 - torch.cos(math.pi * inside)) / 2

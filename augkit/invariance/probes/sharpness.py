@@ -1,4 +1,4 @@
-"""A number without a network: what a kernel leaves of sharpness."""
+"""A probe that needs no network: the sharpness of images after resampling with a kernel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from augkit.invariance.probes.views import PHASE
 
 
 def pixel_sharpness(images: Tensor, kernel: str, *, draws: int = 4, seed: int = 0) -> np.ndarray:
-    """The share of high-frequency energy that a shift by a random fraction of a pixel leaves: 1 is as sharp as before.
+    """Return the share of high-frequency energy that remains after a shift by a random fraction of a pixel.
 
-    High is above half Nyquist, a quarter of a cycle per pixel, in any direction. On the torus, in float64, so that
-    it is the blur of the kernel alone. An image without such energy loses none.
+    High frequencies are above half of Nyquist, a quarter of a cycle per pixel, in any direction. The shift is on the
+    torus and in float64, so that the loss is the blur of the kernel only. The share is 1 for an image without such
+    energy.
 
     Args:
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1].

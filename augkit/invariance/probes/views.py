@@ -1,4 +1,4 @@
-"""What probes share: views of images under displacements drawn per image, and the logits of these views."""
+"""Shared parts of probes: views of images under displacements drawn per image, and the logits of these views."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from augkit.core.random_streams import stream
 from augkit.invariance.network import Network, batch_slices, check_finite
 from augkit.invariance.protocols import Protocol, Scene
 
-SHIFT, DIAGONAL, ANGLE, PHASE, LAYERS = range(5)  # what a stream of random numbers is for
+SHIFT, DIAGONAL, ANGLE, PHASE, LAYERS = range(5)  # purposes of the streams of random numbers
 BATCH = 250
 Normal = Sequence[float] | None
 Device = torch.device | str | None
-# Images in [0, 1] on the device and their numbers to inputs of the network.
+# Maps images in [0, 1] on the device, and their numbers, to inputs of the network.
 View = Callable[[Tensor, slice], Tensor]
 
 
@@ -33,7 +33,10 @@ def logits_of(
     batch_size: int,
     after: Callable[[int], None] = lambda view: None,
 ) -> Tensor:
-    """``(N, V, K)`` float64 on the CPU; ``after`` is called after each forward pass with the number of the view."""
+    """Return the logits of V views, ``(N, V, K)`` in float64 on the CPU.
+
+    ``after`` is called after each forward pass with the number of the view.
+    """
     check_images(images)
     network = Network(model, mean=mean, std=std, device=device)
     network.fit_channels(images.shape[1])
@@ -52,7 +55,7 @@ def logits_of(
 
 
 def moving(protocol: Protocol, shifts: np.ndarray) -> View:
-    """The view of each image under its own whole shift, ``(N, 2)``: copies of pixels."""
+    """Return a view that moves each image by its own whole shift ``(N, 2)``; pixels are copied."""
 
     def moved(pixels: Tensor, part: slice) -> Tensor:
         each = zip(pixels.split(1), shifts[part].tolist(), strict=True)
@@ -64,9 +67,9 @@ def moving(protocol: Protocol, shifts: np.ndarray) -> View:
 def whole_shifts(
     count: int, draws: int, low: int, high: int, names: Sequence[int], *, still: bool = True
 ) -> np.ndarray:
-    """``(count, draws, 2)`` whole shifts, different ones per image, from ``low`` to ``high`` along each axis.
+    """Draw whole shifts ``(count, draws, 2)`` from ``low`` to ``high`` along each axis, distinct within an image.
 
-    Without (0, 0) unless ``still``; fewer than ``draws`` where there are no more.
+    (0, 0) is excluded unless ``still``. There are fewer than ``draws`` where no more exist.
     """
     axis = np.arange(low, high + 1)
     places = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -81,7 +84,7 @@ def whole_shifts(
 
 
 def check_room(protocol: Protocol, images: Tensor, max_shift: int) -> None:
-    """Raise InputError unless images of this size can be moved so far without a new border."""
+    """Raise InputError unless the margin of the protocol allows shifts of ``max_shift`` pixels for these images."""
     check_images(images)
     if tuple(images.shape[-2:]) != protocol.image_size:
         raise InputError(f"protocol: made for images of {protocol.image_size} pixels, got {tuple(images.shape[-2:])}")

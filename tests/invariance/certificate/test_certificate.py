@@ -1,4 +1,4 @@
-"""Certificates: what the trace of a network says agrees with its logits, and the layer that breaks it is named."""
+"""Certificates: the trace of a network agrees with its logits, and the first layer that breaks invariance is named."""
 
 from __future__ import annotations
 

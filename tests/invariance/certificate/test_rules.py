@@ -1,4 +1,4 @@
-"""The rules of a certificate, one layer at a time: they agree with the logits; what they cannot see is refused."""
+"""The rules of a certificate, one layer at a time: they agree with the logits, and unknown layers are refused."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _hooked(module: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_seen_through_is_refused(name: str) -> None:
+def test_networks_that_cannot_be_traced_are_refused(name: str) -> None:
     make, words = REFUSED[name]
     certificate = certify(net(make()), 8)
     assert certificate.verdict == "refused", str(certificate)
@@ -168,7 +168,7 @@ def test_what_cannot_be_seen_through_is_refused(name: str) -> None:
 
 
 def test_logits_that_move_are_never_certified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule that is wrong does not get its way."""
+    """A wrong rule is detected by the check on logits."""
 
     monkeypatch.setitem(module_rules.MODULES, nn.MaxPool2d, lambda module, call: call.x.state)
     monkeypatch.setattr(

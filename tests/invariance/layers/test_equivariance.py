@@ -1,4 +1,4 @@
-"""Layer-wise equivariance against loops over layers, and shares against errors mended by hand."""
+"""Layer-wise equivariance against loops over layers, and shares against errors removed by hand."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def mended(stages: list[nn.Module], images: Tensor, shift: Tensor) -> list[float
         return [float(((a - b) * final).sum() / final.square().sum()) for a, b in itertools.pairwise(ends)]
 
 
-def test_shares_are_what_mending_each_layer_would_save() -> None:
+def test_a_share_is_the_error_that_fixing_the_layer_would_remove() -> None:
     stages: list[nn.Module] = [
         conv(1, 4, "zeros"),
         conv(4, 4, "circular"),
@@ -167,7 +167,7 @@ def test_writing_in_place_changes_nothing() -> None:
 
 
 class Quirk(nn.Module):
-    """A block whose shortcut sees what its branch wrote into the input, as in some published networks."""
+    """A block whose branch writes into the input before the shortcut reads it, as in some published networks."""
 
     def __init__(self, inplace: bool) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Quirk(nn.Module):
         return self.head((self.conv(active) + self.skip(maps if self.act.inplace else active)).amax((-2, -1)))
 
 
-def test_what_is_written_in_place_is_seen_elsewhere_as_without_hooks() -> None:
+def test_in_place_writes_have_the_same_effect_as_without_hooks() -> None:
     images, shifts = noise(3, 1, 9, 9), torch.tensor([[1.5, -2.0]])
     nets = [Quirk(inplace).double() for inplace in (False, True)]
     nets[1].load_state_dict(nets[0].state_dict())

@@ -311,7 +311,7 @@ def test_bad_input_gets_one_clear_line(options: dict[str, object], message: str)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_network_or_gives_no_logits_is_refused() -> None:
+def test_objects_that_are_not_networks_or_give_no_logits_are_errors() -> None:
     images = noise(2, 1, 10, 10).float()
     with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
         lie_derivative(lambda x: x, images)  # type: ignore[arg-type]

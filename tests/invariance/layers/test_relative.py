@@ -59,7 +59,7 @@ def test_agrees_with_a_loop_over_pairs(count: int, distance: str) -> None:
     assert found.relative.low <= found.relative.value <= found.relative.high <= 1
 
 
-def test_features_that_a_shift_leaves_alone_score_one_and_constant_ones_zero() -> None:
+def test_invariant_features_score_one_and_constant_features_zero() -> None:
     images = noise(6, 1, 17, 17)
     torus = make_protocol("circular", (17, 17), kernel="fourier")
     net = nn.Sequential(
@@ -77,9 +77,9 @@ def test_features_that_a_shift_leaves_alone_score_one_and_constant_ones_zero() -
     assert found.apart.value > 1e-9
 
 
-def test_features_that_follow_position_alone_score_below_zero() -> None:
+def test_features_that_depend_only_on_position_score_below_zero() -> None:
     class Where(nn.Module):
-        """The centroid of a blob and nothing else: pixels that all images share move all of them alike."""
+        """Computes the centroid of a blob, so that all images move by the same distance."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Probes of what a network answers, on networks whose invariance is known."""
+"""Probes of outputs, on networks whose invariance is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NETWORK_PROBES = ["exactness", "diagonal_pixel", "rotation_variability"]
 
 
 class Constant(nn.Module):
-    """The same logits whatever comes."""
+    """Returns the same logits for every image."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.tensor([1.0, 2.0, 4.0]).expand(len(images), 3)
@@ -109,7 +109,7 @@ def test_exactness_without_a_scale_is_infinite_where_logits_move() -> None:
 
 
 class Radial(nn.Module):
-    """What any rotation leaves: moments about the centre. Or, with ``direction``, the centroid."""
+    """Returns moments about the centre, which rotations keep, or, with ``direction``, the centroid."""
 
     def __init__(self, direction: bool) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Radial(nn.Module):
         return torch.stack([values[0], -values[1]], dim=1)
 
 
-def test_rotation_leaves_radial_moments_alone_and_turns_the_centroid() -> None:
+def test_rotation_keeps_radial_moments_and_rotates_the_centroid() -> None:
     images = pictures(8, 33)
     still = probes.rotation_variability(Radial(direction=False), images, mean=[0.0], std=[50.0])
     turned = probes.rotation_variability(Radial(direction=True), images, mean=[0.0], std=[20.0])
@@ -132,7 +132,7 @@ def test_rotation_leaves_radial_moments_alone_and_turns_the_centroid() -> None:
     assert (probes.rotation_variability(Radial(direction=True), images, max_degrees=0.0) < 1e-12).all()
 
 
-def test_rotation_sees_no_corner() -> None:
+def test_rotation_does_not_depend_on_corners() -> None:
     """Content outside of the disc changes nothing, and no content leaves it."""
     images = pictures(3, 20)
     painted = images.clone()
