@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import os
@@ -82,7 +83,8 @@ class StatusFile:
 
     def events(self) -> WorkerEvents:
         """What a worker calls while it works."""
-        return WorkerEvents(self._on_stage, self._on_epoch, self._on_work, self._on_alive, _print)
+        log = functools.partial(print, file=sys.stderr, flush=True)
+        return WorkerEvents(self._on_stage, self._on_epoch, self._on_work, self._on_alive, log)
 
     def _write(self, **changes: Any) -> None:
         self.status, self.written = replace(self.status, **changes), time.monotonic()
@@ -93,7 +95,7 @@ class StatusFile:
     def _on_stage(self, text: str) -> None:
         self._write(stage=text, epoch=None, epochs=None)
 
-    def _on_epoch(self, number: int, row: dict[str, Any], epochs: int) -> None:
+    def _on_epoch(self, row: dict[str, Any], epochs: int) -> None:
         self._write(epoch=row["epoch"], epochs=epochs, images_per_second=row["images_per_second"])
 
     def _on_work(self, amount: float) -> None:
@@ -104,7 +106,3 @@ class StatusFile:
             raise KeyboardInterrupt
         if time.monotonic() - self.written > 1:
             self._write()
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
