@@ -28,7 +28,6 @@ from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
-from augkit.tune.budget import measuring_cost
 from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
@@ -39,7 +38,7 @@ from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
 from augkit.tune.results import JoinedSearch, TuneResults, search_cost
 from augkit.tune.space import Space, Value
-from augkit.tune.trial import TrialWorker
+from augkit.tune.trial import TrialWorker, trial_cost
 
 JOURNAL = "study.journal"
 SHEET_ROWS = 6
@@ -229,8 +228,7 @@ def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> N
 
 def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
     """The size of the bar, and how much of it is done, before the first of the searches."""
-    images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
-    each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
+    each = trial_cost(tuning.terms, tuning.recipe, tuning.dataset)
     already = len(optuna_study.finished(tuning.study))
     controls = len(tuning.space.architectures())
     tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
@@ -240,11 +238,14 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
     started = time.monotonic()
     progress = LiveProgress(tuning)
     if needs_pool(settings):
+        words = settings.arguments(place, tuning.study.study_name, tuning.device)
+        words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
+        words += ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
         pool = WorkerPool(
             tuning.study,
             tuning.folder,
             "augkit.tune.worker",
-            _arguments(tuning, place, settings),
+            words,
             settings,
             done=lambda: optuna_study.done(tuning.study),
             first=first,
@@ -281,13 +282,6 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
         f" from the study; {spent.epochs_run} epochs run, {spent.epochs_saved} saved;"
         f" {tuning.phases['search']:.0f} s"
     )
-
-
-def _arguments(tuning: TuneContext, place: Storage, settings: TuneWorkers) -> list[str]:
-    """Of `augkit.tune.worker`, the same for all workers."""
-    words = settings.arguments(place, tuning.study.study_name, tuning.device)
-    words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
-    return words + ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
 
 
 def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:

@@ -127,10 +127,7 @@ class TrialWorker(Worker):
         bounds = {key: low - self._error(found[key]) - found[key] for key, low in least.items()}
         if terms.goal.at_least is not None:
             bounds["at_least"] = terms.goal.shortfall(found)
-        for key, value in bounds.items():
-            trial.set_constraint(key, value)
-        for key, value in {**found, "bounds": bounds}.items():
-            trial.set_user_attr(key, value)
+        _note(trial, {**found, "bounds": bounds})
 
     def _error(self, share: float) -> float:
         """Two standard errors of a share on the validation images: what is lower by less is not clearly lower."""
@@ -139,17 +136,12 @@ class TrialWorker(Worker):
 
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
         """The answer of a trial with the same values."""
-        for key, value in twin.user_attrs.items():
-            if key not in OWN:
-                trial.set_user_attr(key, value)
-        trial.set_user_attr("same_as", twin.number)
-        trial.set_user_attr("seconds", 0.0)
-        for key, value in twin.user_attrs.get("bounds", {}).items():
-            trial.set_constraint(key, value)
+        shared = {key: value for key, value in twin.user_attrs.items() if key not in OWN}
+        _note(trial, {**shared, "same_as": twin.number, "seconds": 0.0})
         if self.terms.goal.prunes:
             for epoch, value in twin.intermediate_values.items():
                 trial.report(value, epoch)
-        self.events.work(self._cost())
+        self.events.work(trial_cost(self.terms, self.space.recipe, self.dataset))
         if twin.state == TrialState.PRUNED:
             raise optuna.TrialPruned
         return list(twin.values)
@@ -198,13 +190,12 @@ class TrialWorker(Worker):
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
         """Train and measure a trial: what the objectives are, ``shift_information``, ``kappa`` and ``epochs``."""
-        goal, curve = self.terms.goal, []
+        goal = self.terms.goal
 
         def on_epoch(row: EpochRow) -> None:
             value = _along(goal, row, reference)
             if value is None:
                 return
-            curve.append(value)
             trial.set_user_attr("epochs", row["epoch"])
             trial.report(value, row["epoch"])
             if row["epoch"] < recipe.train.epochs and trial.should_prune():
@@ -264,10 +255,19 @@ class TrialWorker(Worker):
         self.events.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
         return report
 
-    def _cost(self) -> float:
-        """A trial, in epochs of training."""
-        images, recipe = len(self.validation), self.space.recipe
-        return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
+
+def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
+    """Work of a trial, in epochs of training."""
+    sets = 4 if terms.goal.atypical else 1
+    return terms.epochs + sets * measuring_cost(recipe, len(dataset.validation), len(dataset.train))
+
+
+def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    """Write attributes to a trial, and its distances from the bounds to where Optuna looks for them."""
+    for key, value in attributes.get("bounds", {}).items():
+        trial.set_constraint(key, value)
+    for key, value in attributes.items():
+        trial.set_user_attr(key, value)
 
 
 def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:

@@ -24,7 +24,7 @@ from augkit.compare.study.worker import CellWorker
 from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError
 from augkit.core.figures import save_png
-from augkit.core.files import MARK, claim, environment, write
+from augkit.core.files import MARK, claim, environment, reserve, write
 from augkit.core.jobs.launch import check_workers, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
@@ -76,10 +76,12 @@ def run_study(
     check_workers(settings, where)
     store = CellStore(study, folder, choose_device(device))
     command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True))
-    queue, fresh = None, not resume and (remote or overwrite)
-    if fresh:
-        # Before the storage decides which host leads, as helpers wait for the leader; before anything is replaced.
-        _check(store, cells)
+    queue, missing = None, to_do(store, cells) if resume else cells
+    if not remote:
+        reserve(folder, resume=resume, overwrite=overwrite)
+    # Before the storage decides which host leads, as helpers wait for the leader; before anything is replaced.
+    for cell in {cell.arm.name: cell for cell in missing}.values():
+        store.check(cell)
     if remote and not resume:
         queue = command.open(lead=False)
         if not queue.leads:
@@ -93,9 +95,6 @@ def run_study(
             with leading(folder) as free:
                 _refuse_shared(free, folder)
         claim(folder, resume=resume, overwrite=overwrite)
-        missing = to_do(store, cells)
-        if not fresh:
-            _check(store, missing)
     except BaseException:
         if queue is not None:
             queue.withdraw()
@@ -212,11 +211,6 @@ def _earlier_looks(folder: Path) -> list[int]:
 def _refuse_shared(leads: bool, folder: Path) -> None:
     if not leads:
         raise InputError(f"output '{folder}': another command works on it; wait for its end")
-
-
-def _check(store: CellStore, cells: Sequence[Cell]) -> None:
-    for cell in {cell.arm.name: cell for cell in cells}.values():
-        store.check(cell)
 
 
 class _CellProgress:

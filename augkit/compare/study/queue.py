@@ -1,7 +1,7 @@
 """The cells of a study in line for workers on one machine or many: an Optuna study, each trial of which is one cell.
 
-What is done is what lies in the folder of the study, which all workers share; the queue says who works on what, so
-that each cell is worked on once, and what dead workers leave is worked on again.
+What is done is what lies in the folder of the study, which all workers share; the queue says which worker has which
+cell, so that each cell is worked on once, and what dead workers leave is worked on again.
 """
 
 from __future__ import annotations

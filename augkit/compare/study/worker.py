@@ -20,10 +20,8 @@ from augkit.compare.study.cells import CellStore, cells_of
 from augkit.compare.study.queue import OPEN, CellRequest, check_shared
 from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError, RunError
-from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.retry import PostponeJob, SkipJob
-from augkit.core.jobs.status import StatusFile, worker_parser
-from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.status import open_job_study, worker_parser
 from augkit.core.jobs.worker import Worker
 from augkit.train.build import choose_device
 from augkit.train.history import EpochRow
@@ -108,15 +106,8 @@ class CellWorker(Worker):
 def main(arguments: list[str]) -> None:
     """Work until every cell is done."""
     options = worker_parser("augkit.compare.study.worker", __doc__).parse_args(arguments)
-    storage = open_storage(options.storage, grace=options.grace)
-    study = optuna.load_study(storage=storage, study_name=options.study)
-    CellWorker(
-        study,
-        choose_device(options.device),
-        index=options.index,
-        events=StatusFile(options.status, options.parent).events(),
-        policy=RetryPolicy(options.retries, options.grace),
-    ).run()
+    study, common = open_job_study(options)
+    CellWorker(study, choose_device(options.device), **common).run()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from augkit.core.errors import AugkitError, RunError
 from augkit.core.jobs.pool import WorkerPool
-from augkit.core.jobs.recovery import hand_back_of, requeue_of
+from augkit.core.jobs.recovery import requeue_of
 from augkit.core.jobs.status import WorkerStatus
 
 POLL = 1.0  # seconds between looks
@@ -126,7 +126,7 @@ class LocalLauncher:
                 worker.process.wait()
         with contextlib.suppress(AugkitError):  # a full disk, which was reported before; resuming finds the trials
             for worker in self._workers:
-                hand_back_of(self.pool.study, worker.name)
+                requeue_of(self.pool.study, worker.name, None, counts=False)
 
     def _last_error(self) -> str:
         for worker in self._workers:

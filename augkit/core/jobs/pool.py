@@ -23,7 +23,7 @@ class WorkerSettings:
     Attributes:
         count: on this machine, or on the Ray cluster.
         per_gpu: that share a GPU, where there are GPUs.
-        launcher: who starts them, a name in `augkit.core.jobs.launch.LAUNCHERS`.
+        launcher: what starts them, a name in `augkit.core.jobs.launch.LAUNCHERS`.
         gpus_per_worker: share of a GPU that Ray sets aside for each.
         retries: how often a trial is run again whose worker died.
         grace: seconds without a sign of life after which a worker is dead.

@@ -14,8 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from augkit.core.errors import WriteError
 from augkit.core.files import write
+from augkit.core.jobs.heartbeat import RetryPolicy
+from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import WorkerEvents
 
 
@@ -31,6 +35,14 @@ def worker_parser(command: str, description: str | None) -> argparse.ArgumentPar
     parser.add_argument("--grace", type=float, default=300.0, help="seconds after which a silent worker is dead")
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     return parser
+
+
+def open_job_study(options: argparse.Namespace) -> tuple[optuna.Study, dict[str, Any]]:
+    """The study that parsed arguments name, and the keywords of `augkit.core.jobs.worker.Worker` that they give."""
+    storage = open_storage(options.storage, grace=options.grace)
+    events = StatusFile(options.status, options.parent).events()
+    common = {"index": options.index, "events": events, "policy": RetryPolicy(options.retries, options.grace)}
+    return optuna.load_study(storage=storage, study_name=options.study), common
 
 
 @dataclass(frozen=True)
