@@ -40,7 +40,7 @@ def worker_parser(command: str, description: str | None) -> argparse.ArgumentPar
 def open_job_study(options: argparse.Namespace) -> tuple[optuna.Study, dict[str, Any]]:
     """The study that parsed arguments name, and the keywords of `augkit.core.jobs.worker.Worker` that they give."""
     storage = open_storage(options.storage, grace=options.grace)
-    events = StatusFile(options.status, options.parent).events()
+    events = StatusFile(options.status, options.parent)
     common = {"index": options.index, "events": events, "policy": RetryPolicy(options.retries, options.grace)}
     return optuna.load_study(storage=storage, study_name=options.study), common
 
@@ -81,7 +81,7 @@ class WorkerStatus:
         return text + (f", silent for {self.silence:.0f} s" if self.silence > 5 else "")
 
 
-class StatusFile:
+class StatusFile(WorkerEvents):
     """The file in which a worker says what it does, written at least once a second while it is alive.
 
     Args:
@@ -90,13 +90,10 @@ class StatusFile:
     """
 
     def __init__(self, path: Path | None, parent: int | None) -> None:
+        log = functools.partial(print, file=sys.stderr, flush=True)
+        super().__init__(self._on_stage, self._on_epoch, self._on_work, self._on_alive, log)
         self.path, self.parent = path, parent
         self.status, self.written = WorkerStatus(), -math.inf
-
-    def events(self) -> WorkerEvents:
-        """What a worker calls while it works."""
-        log = functools.partial(print, file=sys.stderr, flush=True)
-        return WorkerEvents(self._on_stage, self._on_epoch, self._on_work, self._on_alive, log)
 
     def _write(self, **changes: Any) -> None:
         self.status, self.written = replace(self.status, **changes), time.monotonic()

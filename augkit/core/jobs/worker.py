@@ -120,7 +120,6 @@ class Worker(abc.ABC):
                 continue
             self.events.stage("waiting for other workers")
             self.alive()
-            self.monitor.check(self.study)
             time.sleep(POLL)
 
     def run_one(self) -> None:
@@ -186,14 +185,14 @@ class Worker(abc.ABC):
         self.study.tell(trial, values, None if state == TrialState.COMPLETE else state)
 
     def alive(self) -> None:
-        """Beat, and look after the others; called every few seconds by whatever `work` does.
+        """Beat, and put the jobs of dead workers in line again; called every few seconds by whatever `work` does.
 
         Raises:
             KeyboardInterrupt: this worker is to stop.
             UpdateFinishedTrialError: another worker has taken the trial over.
         """
         self.events.alive()
-        if self._heartbeat is not None and self._heartbeat.beat():
+        if self._heartbeat is None or self._heartbeat.beat():
             with contextlib.suppress(Exception), without_waiting():  # a storage that is away
                 self.monitor.check(self.study)
 
