@@ -77,8 +77,8 @@ def run_study(
     store = CellStore(study, folder, choose_device(device))
     command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True))
     queue, missing = None, to_do(store, cells) if resume else cells
-    if not remote:
-        reserve(folder, resume=resume, overwrite=overwrite)
+    if not (remote or overwrite):
+        reserve(folder, resume=resume)
     # Before the storage decides which host leads, as helpers wait for the leader; before anything is replaced.
     for cell in {cell.arm.name: cell for cell in missing}.values():
         store.check(cell)
