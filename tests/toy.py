@@ -78,6 +78,8 @@ def open_toy(
 class FunctionWorker(Worker):
     """A worker whose jobs are calls of a function."""
 
+    jobs = "calls"
+
     def __init__(
         self,
         study: optuna.Study,
@@ -85,8 +87,8 @@ class FunctionWorker(Worker):
         events: WorkerEvents | None = None,
         policy: RetryPolicy | None = None,
     ) -> None:
-        self.study, self.function, self.index = study, function, 0
-        self.events, self.policy = events or WorkerEvents(), policy or RetryPolicy()
+        super().__init__(study, events=events or WorkerEvents(), policy=policy or RetryPolicy())
+        self.function = function
 
     def is_done(self) -> bool:
         return not self.has_job()

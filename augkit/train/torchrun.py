@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -13,15 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from augkit.core.errors import RunError
 from augkit.core.files import write
 from augkit.data import Dataset
-from augkit.train.build import build_recipe_model, describe_input
-from augkit.train.checkpoint import FILE, read_checkpoint
-from augkit.train.evaluate import evaluate
 from augkit.train.history import EpochRow, OnEpoch
+from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 
@@ -61,38 +56,30 @@ def fit_by_torchrun(
         command += ["--device", device] if device else []
         with (Path(scratch) / "log").open("w+") as log:
             job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-            seen = 0
+            code, seen = None, 0
             try:
-                while True:
+                while code is None:
                     code = job.poll()
                     rows = _rows(target / "metrics.jsonl")
                     for row in rows[seen:]:
                         on_epoch(row)
                     seen = len(rows)
                     alive()
-                    if code is not None:
-                        break
-                    time.sleep(POLL)
+                    if code is None:
+                        time.sleep(POLL)
             finally:
-                if job.poll() is None:
-                    job.terminate()
-                    try:
-                        job.wait(LEAVE)
-                    except subprocess.TimeoutExpired:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.killpg(job.pid, signal.SIGKILL)
-                        job.wait()
+                job.terminate()
+                try:
+                    job.wait(LEAVE)
+                except subprocess.TimeoutExpired:
+                    os.killpg(job.pid, signal.SIGKILL)
+                    job.wait()
             if code:
                 log.seek(0)
                 lines = [line for line in log.read().splitlines() if line.startswith("augkit: error: ")]
                 reason = lines[-1].removeprefix("augkit: error: ") if lines else f"exit code {code}"
                 raise RunError(f"torchrun with {processes} processes failed: {reason}")
-        saved = read_checkpoint(target / FILE)
-        model = build_recipe_model(recipe, describe_input(recipe, dataset), recipe.seed, fresh=False)
-        model.load_state_dict(saved["model"])
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-        found = evaluate(model, dataset.validation, recipe, next(model.parameters()).device)
-        return Run(recipe, recipe.seed, model, saved["history"], folder, found)
+        return fit(recipe, output=target, resume=True, device=device, dataset=dataset, alive=alive)
 
 
 def _rows(path: Path) -> list[EpochRow]:

@@ -1,8 +1,8 @@
-"""A study: what is searched, for what, within which budget, and the rules that hold for all who work on it.
+"""A study: what is searched, for what, within which budget, and the rules that hold for all its workers.
 
-The rules: trials are numbered; each is run once; as many finish as were asked for. A worker starts a trial only where
-the finished ones and those with a smaller number that run or wait are fewer than asked for, so the last place goes to
-the smallest number, whoever asks at once.
+The rules: trials are numbered; each is run once; exactly the wanted number finishes. A worker starts a trial only where
+the finished ones and those with a smaller number that run or wait are fewer than wanted, so the last place goes to the
+smallest number, even where several workers ask Optuna at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError
-from augkit.core.jobs.worker import READY, wait_for
+from augkit.core.jobs.worker import READY, wait_for, wait_until_ready
 from augkit.core.schema import Data, validate
 from augkit.tune.goal import Goal
 from augkit.tune.space import Space, Value, differences
@@ -114,31 +114,24 @@ def make_or_join(
         if not join:
             refuse_existing(storage, name)
         study, created = optuna.load_study(storage=storage, study_name=name), False
-    if not created:
         theirs = wait_for(lambda: study.user_attrs.get("terms"), READY)
         if theirs is None:
-            raise InputError(f"study '{name}' was not made by augkit, or the command that makes it died: name another")
+            said = "was not made by augkit, or the command that makes it died: name another"
+            raise InputError(f"study '{name}' {said}") from None
         _refuse_changes(name, terms, validate(SearchTerms, theirs, f"study '{name}'"))
     if created:
-        study.set_user_attr("metric_names", list(goal.objectives))
         study.set_user_attr("terms", terms.model_dump())
     if created or lead:
-        _name_metrics(study, goal)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(goal.objectives))  # where Optuna's own tools look for them
         study.set_user_attr("trials", trials)
     if created or (lead and not study.user_attrs.get("ready")):
         _begin(study, terms)
         study.set_user_attr("ready", True)
-    elif wait_for(lambda: study.user_attrs.get("ready"), READY) is None:
-        # Two that put the first trials in line would run each of them twice.
-        raise InputError(f"study '{name}' is not ready: --resume the command that makes it, or name another --study")
+    else:
+        wait_until_ready(study)  # two that put the first trials in line would run each of them twice
     return study, created
-
-
-def _name_metrics(study: optuna.Study, goal: Goal) -> None:
-    """Where Optuna's own tools look for them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(list(goal.objectives))
 
 
 def load_terms(study: optuna.Study) -> SearchTerms:
@@ -195,7 +188,7 @@ def lost(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def has_place(study: optuna.Study, number: int) -> bool:
-    """Whether trial ``number`` is among those asked for."""
+    """Whether trial ``number`` is among the wanted ones."""
     counted = 0
     for trial in study.get_trials(deepcopy=False):
         if "control" in trial.user_attrs or trial.number == number:
@@ -206,16 +199,14 @@ def has_place(study: optuna.Study, number: int) -> bool:
 
 
 def open_places(study: optuna.Study) -> bool:
-    """Whether somebody should ask for a trial: one waits, or fewer run and are finished than asked for."""
-    trials = study.get_trials(deepcopy=False)
-    if any(trial.state == TrialState.WAITING for trial in trials):
-        return not done(study) or any("control" in t.user_attrs for t in trials if t.state == TrialState.WAITING)
-    running = sum(t.state == TrialState.RUNNING and "control" not in t.user_attrs for t in trials)
-    return running + len(finished(study)) < int(study.user_attrs["trials"])
+    """Whether a worker should take a trial: one waits, or fewer run and are finished than wanted."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    waits = any(trial.state == TrialState.WAITING for trial in running)
+    return waits or len(running) + len(finished(study)) < int(study.user_attrs["trials"])
 
 
 def done(study: optuna.Study) -> bool:
-    """Whether as many trials have finished as were asked for."""
+    """Whether the wanted number of trials has finished."""
     return len(finished(study)) >= int(study.user_attrs["trials"])
 
 

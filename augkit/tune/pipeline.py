@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import torch
-from optuna.storages import BaseStorage
 
 from augkit.augment.contact_sheet import contact_sheet
 from augkit.core.cli import HelperInterrupted
@@ -19,18 +17,17 @@ from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
+from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.launch import check_workers, needs_pool, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
-from augkit.data import Dataset
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
-from augkit.tune.budget import measuring_cost
 from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
@@ -41,7 +38,7 @@ from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
 from augkit.tune.results import JoinedSearch, TuneResults, search_cost
 from augkit.tune.space import Space, Value
-from augkit.tune.trial import TrialWorker
+from augkit.tune.trial import TrialWorker, trial_cost
 
 JOURNAL = "study.journal"
 SHEET_ROWS = 6
@@ -135,31 +132,29 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     of_control = {"space": space.without_policy().to_dict(), "goal": Goal()}
     first = terms.model_copy(update=of_control) if twice else terms
 
-    def take_folder() -> None:
-        claim(folder, resume=resume, overwrite=overwrite)
-        _keep_recipe(folder, space, resume)
+    def open_study(name: str, terms: SearchTerms, *, create: bool = True) -> tuple[TuneContext, bool]:
+        join = resume or place.is_remote
+        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=join, lead=resume, create=create)
+        _take_up(study, terms, settings, display.line, resume=resume, alone=not place.is_remote)
+        return TuneContext(study, terms, folder, seeds, top, target, dataset, display), created
 
     reserve(folder, resume=resume, overwrite=overwrite)
     inside = place.is_inside(folder)
     if inside:
-        take_folder()
+        _take_folder(folder, space, resume, overwrite)
     with Display(0, quiet=quiet) as display:
         backend = open_storage(place, grace=settings.grace, say=display.line)
         for note in dataset.notes:
             display.line(note)
         helps = place.is_remote and not resume  # until it is known whether the study was there
-
-        def tuning_of(study: optuna.Study, terms: SearchTerms) -> TuneContext:
-            return TuneContext(study, terms, folder, seeds, top, target, dataset, display)
-
-        open_study = _StudyOpener(backend, settings, trials, resume, place.is_remote, tuning_of)
         try:
             if not (resume or place.is_remote):
                 optuna_study.refuse_existing(backend, study_name)
             tuning, created = open_study(optuna_study.control_study(study_name) if twice else study_name, first)
             helps = not (created or resume)
             if not inside:
-                take_folder()  # a storage or a study that will not do is refused before anything is replaced
+                # A storage or a study that will not do is refused before anything is replaced.
+                _take_folder(folder, space, resume, overwrite)
             index = own_index() if helps else 0
             _plan(tuning, trials, 1 + twice)
             if twice:
@@ -178,34 +173,25 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     return results
 
 
-@dataclass(frozen=True)
-class _StudyOpener:
-    """Opens the studies of a command, one after the other; ``make`` takes a study and its terms."""
-
-    backend: BaseStorage
-    settings: TuneWorkers
-    trials: int
-    resume: bool
-    remote: bool
-    make: Callable[[optuna.Study, SearchTerms], TuneContext]
-
-    def __call__(self, name: str, terms: SearchTerms, *, create: bool = True) -> tuple[TuneContext, bool]:
-        """The study with what was left unfinished in line again, and whether it was created."""
-        join = self.resume or self.remote
-        study, created = optuna_study.make_or_join(
-            self.backend, name, terms, self.trials, join=join, lead=self.resume, create=create
-        )
-        tuning = self.make(study, terms)
-        again, others = recover(study, self.settings.retries, alone=not self.remote)
-        if self.resume:
-            again += optuna_study.restore_controls(study, terms)
-        if again:
-            tuning.display.line(f"{again} unfinished trial(s) of an earlier session are in line again")
-        if others:
-            tuning.display.line(f"{others} trial(s) are under way elsewhere")
-        if foreign := sum(map(optuna_study.is_foreign, study.get_trials(deepcopy=False))):
-            tuning.display.line(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
-        return tuning, created
+def _take_up(
+    study: optuna.Study,
+    terms: SearchTerms,
+    settings: TuneWorkers,
+    say: Callable[[str], None],
+    *,
+    resume: bool,
+    alone: bool,
+) -> None:
+    """Put in line again what earlier sessions left unfinished, and say what else is found in the study."""
+    again, others = recover(study, settings.retries, alone=alone)
+    if resume:
+        again += optuna_study.restore_controls(study, terms)
+    if again:
+        say(f"{again} unfinished trial(s) of an earlier session are in line again")
+    if others:
+        say(f"{others} trial(s) are under way elsewhere")
+    if foreign := sum(map(optuna_study.is_foreign, study.get_trials(deepcopy=False))):
+        say(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
 
 
 def _search_control(
@@ -216,13 +202,10 @@ def _search_control(
     say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
     _search(tuning, place, settings, index)
     found = selection.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
-    say(f"control   {_in_words(found)}")
+    fields = [f"{key} {value}" for values in found.values() for key, value in values.items()]
+    best = f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
+    say(f"control   {best}")
     return found
-
-
-def _in_words(controls: Mapping[str, Mapping[str, Value]]) -> str:
-    fields = [f"{key} {value}" for values in controls.values() for key, value in values.items()]
-    return f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
 
 
 def _check(trials: int, epochs: int | None, seeds: int, top: int, settings: TuneWorkers, storage: str | None) -> None:
@@ -232,7 +215,8 @@ def _check(trials: int, epochs: int | None, seeds: int, top: int, settings: Tune
     check_workers(settings, Storage.parse(storage) if storage else None)
 
 
-def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
+def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> None:
+    claim(folder, resume=resume, overwrite=overwrite)
     kept = folder / "recipe.yaml"
     if resume and kept.is_file() and Recipe.load(kept) != space.recipe:
         raise InputError(f"'{folder}' tunes another recipe; resume with {kept}")
@@ -244,8 +228,7 @@ def _keep_recipe(folder: Path, space: Space, resume: bool) -> None:
 
 def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
     """The size of the bar, and how much of it is done, before the first of the searches."""
-    images, sets = len(tuning.dataset.validation), 3 if tuning.terms.goal.atypical else 1
-    each = tuning.terms.epochs + sets * measuring_cost(tuning.recipe, images, len(tuning.dataset.train))
+    each = trial_cost(tuning.terms, tuning.recipe, tuning.dataset)
     already = len(optuna_study.finished(tuning.study))
     controls = len(tuning.space.architectures())
     tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
@@ -255,14 +238,16 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
     started = time.monotonic()
     progress = LiveProgress(tuning)
     if needs_pool(settings):
+        words = settings.arguments(place, tuning.study.study_name, tuning.device)
+        words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
+        words += ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
         pool = WorkerPool(
             tuning.study,
             tuning.folder,
             "augkit.tune.worker",
-            _arguments(tuning, place, settings),
+            words,
             settings,
             done=lambda: optuna_study.done(tuning.study),
-            progress=lambda: len(optuna_study.finished(tuning.study)),
             first=first,
             on_status=progress.on_status,
             log=tuning.display.line,
@@ -284,7 +269,7 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
             keep=settings.keep,
             processes=settings.processes,
             events=events,
-            policy=settings.policy,
+            policy=RetryPolicy(settings.retries, settings.grace),
         )
         if settings.dashboard:
             worker.on_trial = annotate(worker)
@@ -299,30 +284,18 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
     )
 
 
-def _arguments(tuning: TuneContext, place: Storage, settings: TuneWorkers) -> list[str]:
-    """Of `augkit.tune.worker`, the same for all workers."""
-    words = settings.arguments(place, tuning.study.study_name, tuning.device)
-    words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
-    return words + ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
-
-
 def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
     tuning.display.stage("writing the report")
     named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
     best = named.to_yaml(_header(tuning, results))
-    sheet = contact_sheet(recipe.policy, some_images(tuning.dataset, recipe))
+    images = tuning.dataset.validation.on_canvas(recipe.data.canvas)
+    sheet = contact_sheet(recipe.policy, images[:: max(1, len(images) // SHEET_ROWS)][:SHEET_ROWS])
     picture = summary(results.response, [row for row in results.table if row["arm"] == "best"])
     write(tuning.folder / "best.yaml", best)
     write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
     write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
     write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
     write(tuning.folder / "report.html", tuning_page(results, best, sheet))
-
-
-def some_images(dataset: Dataset, recipe: Recipe) -> torch.Tensor:
-    """A few validation images, for a contact sheet."""
-    images = dataset.validation
-    return images.on_canvas(recipe.data.canvas)[:: max(1, len(images) // SHEET_ROWS)][:SHEET_ROWS]
 
 
 def _header(tuning: TuneContext, results: TuneResults) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.status import WorkerStatus
@@ -21,19 +19,15 @@ class LiveProgress:
         self.tuning = tuning
         self.seen = {trial.number for trial in optuna_study.finished(tuning.study)}
         self.controls: set[str] = set()
-        self.shown = 0.0
         self.worked = 0.0
 
     def stage(self, text: str) -> None:
-        """What the worker of this process does; and what it has done."""
+        """Show what the worker of this process does, and what it has done."""
         self.trials()
         self.tuning.display.stage(text)
 
     def on_status(self, statuses: list[WorkerStatus]) -> None:
-        """What the workers do."""
-        if time.monotonic() - self.shown < 1:
-            return
-        self.shown = time.monotonic()
+        """Show what the workers do."""
         self.trials()
         working = sum(status.work for status in statuses)
         if working > self.worked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.errors import RunError, WriteError
-from augkit.core.jobs.heartbeat import BEAT, PROCESS, RetryPolicy
+from augkit.core.errors import RunError
+from augkit.core.jobs.heartbeat import BEAT, PROCESS
 from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
-from augkit.core.jobs.worker import IN_A_ROW, GiveUpError, Worker, WorkerEvents
+from augkit.core.jobs.worker import GiveUpError, Worker
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.evaluate import measure_model
-from augkit.train.history import EpochRow
+from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
@@ -34,38 +34,33 @@ OWN = ("worker", "preset", "seconds", BEAT, PROCESS, RETRY_OF)  # attributes tha
 
 @dataclass
 class TrialWorker(Worker):
-    """Runs trials of a study until as many as asked for have finished.
+    """Runs trials of a study until the wanted number has finished.
 
     Attributes:
         study, terms: of the search.
         dataset: of its recipe; the test split stays closed.
-        index: of this worker, from which its sampler's seed derives.
+        device: to train and measure on.
         folder: for runs of controls and trials; nothing is kept when None.
         keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
         processes: of one trial, started by torchrun.
         lengths: of shifts in pixels at which a trial's response curve is taken.
-        events: functions that are called while it works.
-        policy: when other workers are dead.
         on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
             study has its result.
     """
 
-    study: optuna.Study
+    jobs = "trials"
+
     terms: SearchTerms
     dataset: Dataset
     device: torch.device
-    index: int = 0
     folder: Path | None = None
     keep: bool = False
     processes: int = 1
     lengths: Sequence[float] = ()
-    events: WorkerEvents = field(default_factory=WorkerEvents)
-    policy: RetryPolicy = field(default_factory=RetryPolicy)
     on_trial: Callable[[optuna.Trial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
 
     def __post_init__(self) -> None:
         self.space = Space.from_dict(self.terms.space)
-        self.failed = 0
         self.validation = self.dataset.validation
         self.sets: dict[str, Images] = {"typical": self.validation}
         if self.terms.goal.atypical:
@@ -73,28 +68,25 @@ class TrialWorker(Worker):
         optuna_study.equip(self.study, self.terms, self.index)
 
     def is_done(self) -> bool:
-        """Whether enough trials have finished and every control is there."""
+        """Whether the wanted number of trials has finished, and every control is there."""
         return optuna_study.done(self.study) and not self._missing_controls()
 
     def has_job(self) -> bool:
-        """Whether a trial should be started; RunError where a control is missing that nobody will train."""
-        self._refuse_lost_controls()
-        return optuna_study.open_places(self.study)
+        """Whether a trial should be started; none but a control as long as one is missing.
+
+        Raises:
+            RunError: a control is missing that no worker is going to train.
+        """
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+        controls = {t.user_attrs["control"]: t.state for t in trials if "control" in t.user_attrs}
+        missing = self._missing_controls()  # read second: a control that ended in between is there now
+        if lost := missing - controls.keys():
+            raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
+        return TrialState.WAITING in controls.values() if missing else optuna_study.open_places(self.study)
 
     def _missing_controls(self) -> set[str]:
         keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
         return keys - set(self.study.user_attrs)
-
-    def _refuse_lost_controls(self) -> None:
-        """RunError where a control is missing and nobody is going to train it."""
-        under_way = self._controls(TrialState.RUNNING, TrialState.WAITING)
-        # Missing is read second: a control that ended in between is there now.
-        if lost := self._missing_controls() - under_way:
-            raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
-
-    def _controls(self, *states: TrialState) -> set[str]:
-        trials = self.study.get_trials(deepcopy=False, states=states)
-        return {trial.user_attrs["control"] for trial in trials if "control" in trial.user_attrs}
 
     def work(self, trial: optuna.Trial) -> float | Sequence[float]:
         """Run one trial, which may be a control."""
@@ -103,34 +95,23 @@ class TrialWorker(Worker):
             return self._control(trial, control)
         if not optuna_study.has_place(self.study, trial.number):
             raise SkipJob
-        if self._controls(TrialState.WAITING):
-            raise PostponeJob  # one that was interrupted stands behind the first trials
+        if self._missing_controls():
+            raise PostponeJob  # a control that was interrupted stands behind the first trials
         values = self.space.suggest(trial)
         trial.set_user_attr("values", values)
-        twin = next((t for t in optuna_study.finished(self.study) if t.user_attrs.get("values") == values), None)
+        finished = optuna_study.finished(self.study)
+        twin = next((t for t in finished if t.user_attrs.get("values") == values), None)
         if twin is not None:
             return self._as(trial, twin)
-        architecture = self.space.architecture(values)
-        reference = self._reference(optuna_study.control_key(architecture))
+        reference = self.study.user_attrs[optuna_study.control_key(self.space.architecture(values))]
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
-        place = len(optuna_study.finished(self.study)) + 1
-        self.events.stage(f"trial {trial.number}, {place} of {self.study.user_attrs['trials']}")
+        self.events.stage(f"trial {trial.number}, {len(finished) + 1} of {self.study.user_attrs['trials']}")
         try:
             report, found = self.score(trial, recipe, reference)
         except optuna.TrialPruned:
             trial.set_user_attr("seconds", time.monotonic() - began)
-            self.failed = 0
             self.on_trial(trial, recipe, None)
             raise
-        except WriteError:
-            raise  # no fault of the trial, and the next would fare no better
-        except RunError as error:
-            trial.set_user_attr("error", str(error))
-            self.failed += 1
-            if self.failed == IN_A_ROW:
-                raise GiveUpError(f"three trials failed in a row, the last one: {error}") from None
-            raise
-        self.failed = 0
         found["seconds"] = time.monotonic() - began
         self._judge(trial, found, reference)
         self.on_trial(trial, recipe, report)
@@ -146,10 +127,7 @@ class TrialWorker(Worker):
         bounds = {key: low - self._error(found[key]) - found[key] for key, low in least.items()}
         if terms.goal.at_least is not None:
             bounds["at_least"] = terms.goal.shortfall(found)
-        for key, value in bounds.items():
-            trial.set_constraint(key, value)
-        for key, value in {**found, "bounds": bounds}.items():
-            trial.set_user_attr(key, value)
+        _note(trial, {**found, "bounds": bounds})
 
     def _error(self, share: float) -> float:
         """Two standard errors of a share on the validation images: what is lower by less is not clearly lower."""
@@ -158,33 +136,18 @@ class TrialWorker(Worker):
 
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
         """The answer of a trial with the same values."""
-        for key, value in twin.user_attrs.items():
-            if key not in OWN:
-                trial.set_user_attr(key, value)
-        trial.set_user_attr("same_as", twin.number)
-        trial.set_user_attr("seconds", 0.0)
-        for key, value in twin.user_attrs.get("bounds", {}).items():
-            trial.set_constraint(key, value)
+        shared = {key: value for key, value in twin.user_attrs.items() if key not in OWN}
+        _note(trial, {**shared, "same_as": twin.number, "seconds": 0.0})
         if self.terms.goal.prunes:
             for epoch, value in twin.intermediate_values.items():
                 trial.report(value, epoch)
-        self.events.work(self._cost())
+        self.events.work(trial_cost(self.terms, self.space.recipe, self.dataset))
         if twin.state == TrialState.PRUNED:
             raise optuna.TrialPruned
         return list(twin.values)
 
-    def _reference(self, key: str) -> ControlScores:
-        """What the control scored, once it is there."""
-        while (found := self.study.user_attrs.get(key)) is None:
-            self._refuse_lost_controls()
-            if key in self._controls(TrialState.WAITING):
-                raise PostponeJob  # its worker has died, or handed it back
-            self.wait("waiting for the control of another worker")
-        scores: ControlScores = found
-        return scores
-
     def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
-        """Train and measure what learned invariance is measured against; it is no trial of those asked for."""
+        """Train and measure what learned invariance is measured against; it does not count as a trial."""
         architecture = dict(next(a for a in self.space.architectures() if optuna_study.control_key(a) == key))
         self.events.stage("control, not augmented")
         began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
@@ -208,7 +171,7 @@ class TrialWorker(Worker):
         """
         kept = self.folder / "controls" / f"{self.study.study_name}-{number}" if self.folder else None
         try:
-            run = self._train(recipe, number, kept, [])
+            run = self._train(recipe, kept)
         except RunError as error:
             raise GiveUpError(f"the control could not be trained: {error}") from None
         reports = {name: self._measure(run, images) for name, images in self.sets.items()}
@@ -227,20 +190,19 @@ class TrialWorker(Worker):
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
         """Train and measure a trial: what the objectives are, ``shift_information``, ``kappa`` and ``epochs``."""
-        goal, curve = self.terms.goal, []
+        goal = self.terms.goal
 
         def on_epoch(row: EpochRow) -> None:
             value = _along(goal, row, reference)
             if value is None:
                 return
-            curve.append(value)
             trial.set_user_attr("epochs", row["epoch"])
             trial.report(value, row["epoch"])
             if row["epoch"] < recipe.train.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
         kept = self.folder / "trials" / f"{self.study.study_name}-{trial.number}" if self.folder and self.keep else None
-        run = self._train(recipe, trial.number, kept, [on_epoch] if goal.prunes else [])
+        run = self._train(recipe, kept, on_epoch if goal.prunes else None)
         report = self._measure(run, self.validation, self.lengths)
         found = {
             "accuracy": report.accuracy.value,
@@ -263,14 +225,12 @@ class TrialWorker(Worker):
         invariance = {**recipe.invariance.model_dump(), "every": along}
         return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
 
-    def _train(
-        self, recipe: Recipe, number: int, output: Path | None, callbacks: Sequence[Callable[[EpochRow], None]]
-    ) -> Run:
+    def _train(self, recipe: Recipe, output: Path | None, on_row: OnEpoch | None = None) -> Run:
         def on_epoch(row: EpochRow) -> None:
             self.events.work(1)
-            self.events.epoch(number, dict(row), recipe.train.epochs)
-            for call in callbacks:
-                call(row)
+            self.events.epoch(dict(row), recipe.train.epochs)
+            if on_row is not None:
+                on_row(row)
 
         if self.processes > 1:
             from augkit.train.torchrun import fit_by_torchrun
@@ -295,10 +255,19 @@ class TrialWorker(Worker):
         self.events.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
         return report
 
-    def _cost(self) -> float:
-        """A trial, in epochs of training."""
-        images, recipe = len(self.validation), self.space.recipe
-        return self.terms.epochs + len(self.sets) * measuring_cost(recipe, images, len(self.dataset.train))
+
+def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
+    """Work of a trial, in epochs of training."""
+    sets = 4 if terms.goal.atypical else 1
+    return terms.epochs + sets * measuring_cost(recipe, len(dataset.validation), len(dataset.train))
+
+
+def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    """Write attributes to a trial, and its distances from the bounds to where Optuna looks for them."""
+    for key, value in attributes.get("bounds", {}).items():
+        trial.set_constraint(key, value)
+    for key, value in attributes.items():
+        trial.set_user_attr(key, value)
 
 
 def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:

@@ -8,12 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import optuna
-
 from augkit.core.cli import run
-from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.status import StatusFile, worker_parser
-from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.status import open_job_study, worker_parser
 from augkit.train.build import choose_device, load_recipe_data
 from augkit.tune.dashboard import annotate
 from augkit.tune.optuna_study import load_terms
@@ -28,20 +24,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--keep-trials", action="store_true", help="keep the runs of trials")
     parser.add_argument("--dashboard", action="store_true", help="notes and artifacts for optuna-dashboard")
     options = parser.parse_args(arguments)
-    storage = open_storage(options.storage, grace=options.grace)
-    study = optuna.load_study(storage=storage, study_name=options.study)
+    study, common = open_job_study(options)
     terms = load_terms(study)
     worker = TrialWorker(
         study,
         terms,
         load_recipe_data(terms.open_space().recipe),
         choose_device(options.device),
-        index=options.index,
         folder=options.folder,
         keep=options.keep_trials,
         processes=options.nproc_per_trial,
-        policy=RetryPolicy(options.retries, options.grace),
-        events=StatusFile(options.status, options.parent).events(),
+        **common,
     )
     if options.dashboard:
         worker.on_trial = annotate(worker)

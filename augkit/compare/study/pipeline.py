@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
-import torch
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from augkit.compare.study.analysis import StudyAnalysis
@@ -25,12 +24,13 @@ from augkit.compare.study.worker import CellWorker
 from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError
 from augkit.core.figures import save_png
-from augkit.core.files import MARK, claim, environment, write
+from augkit.core.files import MARK, claim, environment, reserve, write
 from augkit.core.jobs.launch import check_workers, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.status import WorkerStatus
 from augkit.core.jobs.storage import Storage, open_storage
+from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
 from augkit.train.build import choose_device
 
@@ -70,71 +70,134 @@ def run_study(
         InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
         RunError: several cells in a row fail, or workers die again and again.
     """
-    settings, show, cells = spread or WorkerSettings(), display or Display(0, quiet=True), cells_of(study)
-    where = Storage.parse(storage) if storage else None
+    cells, where = cells_of(study), Storage.parse(storage) if storage else None
     remote = where is not None and where.is_remote
+    settings = spread or WorkerSettings()
     check_workers(settings, where)
-    store, queue = CellStore(study, folder, choose_device(device)), None
-    fresh = not resume and (remote or overwrite)
-    if fresh:
-        # Before the storage decides who leads, as helpers wait for the leader; before anything is replaced.
-        _check(store, cells)
-    if where is not None and remote and not resume:
-        queue = _open(study, where, name, settings, show, lead=False)
+    store = CellStore(study, folder, choose_device(device))
+    command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True))
+    queue, missing = None, to_do(store, cells) if resume else cells
+    if not (remote or overwrite):
+        reserve(folder, resume=resume)
+    # Before the storage decides which host leads, as helpers wait for the leader; before anything is replaced.
+    for cell in {cell.arm.name: cell for cell in missing}.values():
+        store.check(cell)
+    if remote and not resume:
+        queue = command.open(lead=False)
         if not queue.leads:
             if overwrite:
                 raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
-            return _help(queue, where, settings, store.device, show)
+            return command.help(queue)
     if where is not None and not remote and not where.is_inside(folder):
-        _open(study, where, name, settings, show, lead=True)  # one that cannot be used is refused before any work
+        command.open(lead=True)  # one that cannot be used is refused before any work
     try:
         if overwrite and (folder / LOCK).is_file():
-            with leading(folder) as nobody:
-                _refuse_shared(nobody, folder)
+            with leading(folder) as free:
+                _refuse_shared(free, folder)
         claim(folder, resume=resume, overwrite=overwrite)
-        missing = to_do(store, cells)
-        if not fresh:
-            _check(store, missing)
     except BaseException:
         if queue is not None:
             queue.withdraw()
         raise
     with leading(folder) as leads:
         _refuse_shared(leads or remote, folder)
-        if where is not None and not leads:
-            queue = _open(study, where, name, settings, show, lead=False)
-            return _help(queue, where, settings, store.device, show)
-        return _run(store, cells, missing, queue, settings, where, name, show)
+        if not leads:
+            return command.help(command.open(lead=False))
+        return command.lead(cells, missing, queue)
 
 
-def _run(
-    store: CellStore,
-    cells: Sequence[Cell],
-    missing: Sequence[Cell],
-    queue: CellQueue | None,
-    settings: WorkerSettings,
-    storage: Storage | None,
-    name: str | None,
-    show: Display,
-) -> StudyResults:
-    study, folder = store.study, store.folder
-    write(folder / MARK, json.dumps(environment(), indent=2))
-    write(folder / "study.yaml", study.to_yaml())
-    show.begin(len(cells), len(cells) - len(missing))
-    show.stage(f"{len(cells)} cells, {len(missing)} to do, {settings.count} worker{'s' * (settings.count > 1)}")
-    started = time.monotonic()
-    if storage is not None or (settings.count > 1 and len(missing) > 1):
-        where = storage or Storage.parse(folder / JOURNAL)
-        queue = queue or _open(study, where, name, settings, show, lead=True)
-        failed = _lead(queue, where, store, missing, settings, show)
-    else:
-        failed = _alone(store, missing, show)
-    show.stage("answering claims")
-    results = StudyAnalysis(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
-    cost = replace(results.cost, wall_seconds=time.monotonic() - started, failed=failed)
-    results = replace(results, cost=cost)
-    write_results(results, folder)
-    return results
+@dataclass
+class _StudyCommand:
+    """What a command does for a study, as the one that leads or as a helper."""
+
+    store: CellStore
+    settings: WorkerSettings
+    storage: Storage | None
+    name: str | None
+    show: Display
+
+    def open(self, *, lead: bool) -> CellQueue:
+        """The cells in line; in memory where this process alone works on them."""
+        study = self.store.study
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+        backend: BaseStorage = InMemoryStorage()
+        if self.storage is not None:
+            backend = open_storage(self.storage, grace=self.settings.grace, say=self.show.line)
+        return CellQueue.open(backend, self.name or f"{study.settings.name}-{study.size}", study, lead=lead)
+
+    def lead(self, cells: Sequence[Cell], missing: Sequence[Cell], queue: CellQueue | None) -> StudyResults:
+        """Run the cells that are missing, answer the claims, and write the results."""
+        store, folder, show, count = self.store, self.store.folder, self.show, self.settings.count
+        write(folder / MARK, json.dumps(environment(), indent=2))
+        write(folder / "study.yaml", store.study.to_yaml())
+        show.begin(len(cells), len(cells) - len(missing))
+        show.stage(f"{len(cells)} cells, {len(missing)} to do, {count} worker{'s' * (count > 1)}")
+        started = time.monotonic()
+        if self.storage is None and count > 1 and len(missing) > 1:
+            self.storage = Storage.parse(folder / JOURNAL)
+        failed = self._work(queue or self.open(lead=True), missing)
+        show.stage("answering claims")
+        results = StudyAnalysis(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
+        cost = replace(results.cost, wall_seconds=time.monotonic() - started, failed=failed)
+        results = replace(results, cost=cost)
+        write_results(results, folder)
+        return results
+
+    def _work(self, queue: CellQueue, missing: Sequence[Cell]) -> dict[str, str]:
+        """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
+        store, remote = self.store, self.storage is not None and self.storage.is_remote
+        request = CellRequest.load(queue.queue)
+        if remote and request is not None and Path(request.folder) != store.folder.resolve():
+            raise InputError(
+                f"study '{queue.queue.study_name}' keeps its cells in '{request.folder}': expected that as --output, or"
+                " another --study"
+            )
+        recover(queue.queue, self.settings.retries, alone=not remote)
+        earlier = queue.closed()
+        queue.fill(store.study, store.folder, missing)
+        progress = _CellProgress(queue, earlier, len(missing), self.show)
+        try:
+            if self.storage is None:
+                events = WorkerEvents(stage=lambda name: progress([]))
+                CellWorker(queue.queue, store.device, events=events).run()
+            elif missing:
+                self._run_workers(queue, progress)
+            progress([])
+        finally:
+            self.show.panel([])
+        why = queue.failures(earlier)
+        # What counts is what lies in the folder.
+        return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not store.is_done(cell)}
+
+    def help(self, queue: CellQueue) -> JoinedStudy:
+        """Work on the cells of a study that another command leads."""
+        check_shared(queue.queue)
+        self.show.stage(f"helping with study '{queue.queue.study_name}'")
+        try:
+            self._run_workers(
+                queue, lambda statuses: self.show.panel([status.describe() for status in statuses]), own_index()
+            )
+        except KeyboardInterrupt:
+            raise HelperInterrupted from None
+        finally:
+            self.show.panel([])
+        self.show.line("all cells are done; the command that made the study answers its claims")
+        return JoinedStudy(str(queue.folder))
+
+    def _run_workers(self, queue: CellQueue, on_status: Callable[[list[WorkerStatus]], None], first: int = 0) -> None:
+        assert self.storage is not None
+        pool = WorkerPool(
+            queue.queue,
+            queue.folder,
+            "augkit.compare.study.worker",
+            self.settings.arguments(self.storage, queue.queue.study_name, self.store.device),
+            self.settings,
+            queue.done,
+            first,
+            on_status,
+            self.show.line,
+        )
+        run_workers(pool)
 
 
 def _earlier_looks(folder: Path) -> list[int]:
@@ -150,108 +213,14 @@ def _refuse_shared(leads: bool, folder: Path) -> None:
         raise InputError(f"output '{folder}': another command works on it; wait for its end")
 
 
-def _check(store: CellStore, cells: Sequence[Cell]) -> None:
-    for cell in {cell.arm.name: cell for cell in cells}.values():
-        store.check(cell)
-
-
-def _alone(store: CellStore, missing: Sequence[Cell], show: Display) -> dict[str, str]:
-    """Work on cells in this process, as a worker of a queue in memory; why some failed."""
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    queue = CellQueue.open(InMemoryStorage(), store.study.settings.name, store.study, lead=True)
-    queue.fill(store.study, store.folder, missing)
-    progress = _CellProgress(queue, set(), len(missing), show)
-    worker = CellWorker(queue.queue, store.device)
-    while not worker.is_done():
-        worker.run_one()
-        progress([])
-    return queue.failures(set())
-
-
-def _open(
-    study: Study, storage: Storage, name: str | None, settings: WorkerSettings, show: Display, *, lead: bool
-) -> CellQueue:
-    backend = open_storage(storage, grace=settings.grace, say=show.line)
-    return CellQueue.open(backend, name or f"{study.settings.name}-{study.size}", study, lead=lead)
-
-
-def _lead(
-    queue: CellQueue,
-    storage: Storage,
-    store: CellStore,
-    missing: Sequence[Cell],
-    settings: WorkerSettings,
-    show: Display,
-) -> dict[str, str]:
-    """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
-    request = CellRequest.load(queue.queue)
-    if storage.is_remote and request is not None and Path(request.folder) != store.folder.resolve():
-        raise InputError(
-            f"study '{queue.queue.study_name}' keeps its cells in '{request.folder}': expected that as --output, or"
-            " another --study"
-        )
-    recover(queue.queue, settings.retries, alone=not storage.is_remote)
-    earlier = queue.closed()
-    queue.fill(store.study, store.folder, missing)
-    pool = _pool(queue, storage, settings, store.device, show)
-    pool.on_status = _CellProgress(queue, earlier, len(missing), show)
-    try:
-        if missing:
-            run_workers(pool)
-        pool.on_status([])
-    finally:
-        show.panel([])
-    why = queue.failures(earlier)
-    # What counts is what lies in the folder.
-    return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not store.is_done(cell)}
-
-
-def _help(
-    queue: CellQueue, storage: Storage, settings: WorkerSettings, device: torch.device, show: Display
-) -> JoinedStudy:
-    """Work on the cells of a study that another command leads."""
-    check_shared(queue.queue)
-    show.stage(f"helping with study '{queue.queue.study_name}'")
-    pool = _pool(queue, storage, settings, device, show, first=own_index())
-    pool.on_status = lambda statuses: show.panel([status.describe() for status in statuses])
-    try:
-        run_workers(pool)
-    except KeyboardInterrupt:
-        raise HelperInterrupted from None
-    finally:
-        show.panel([])
-    show.line("all cells are done; the command that made the study answers its claims")
-    return JoinedStudy(str(queue.folder))
-
-
-def _pool(
-    queue: CellQueue, storage: Storage, settings: WorkerSettings, device: torch.device, show: Display, first: int = 0
-) -> WorkerPool:
-    arguments = settings.arguments(storage, queue.queue.study_name, device)
-    return WorkerPool(
-        queue.queue,
-        queue.folder,
-        "augkit.compare.study.worker",
-        arguments,
-        settings,
-        queue.done,
-        queue.settled,
-        first,
-        log=show.line,
-    )
-
-
 class _CellProgress:
     """Shows cells as they are done or fail, each once, and what workers do."""
 
     def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
         self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
-        self.done, self.shown = 0, 0.0
+        self.done = 0
 
     def __call__(self, statuses: list[WorkerStatus]) -> None:
-        if statuses and time.monotonic() - self.shown < 1:
-            return
-        self.shown = time.monotonic()
         self.show.panel([status.describe() for status in statuses])
         for trial in self.queue.trials():
             if trial.number in self.seen or not trial.state.is_finished():

@@ -1,7 +1,7 @@
 """The cells of a study in line for workers on one machine or many: an Optuna study, each trial of which is one cell.
 
-What is done is what lies in the folder of the study, which all workers share; the queue says who works on what, so
-that each cell is worked on once, and what dead workers leave is worked on again.
+What is done is what lies in the folder of the study, which all workers share; the queue says which worker has which
+cell, so that each cell is worked on once, and what dead workers leave is worked on again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from augkit.compare.study.cells import Cell, cells_of
 from augkit.compare.study.schema import Study, StudySettings, resolve
 from augkit.core.errors import InputError
 from augkit.core.files import write
-from augkit.core.jobs.worker import READY, wait_for
+from augkit.core.jobs.worker import wait_for, wait_until_ready
 from augkit.core.schema import parse_yaml, validate
 
 JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
@@ -32,7 +32,7 @@ REQUEST = "order"  # the attribute of the Optuna study that holds a `CellRequest
 
 @dataclass(frozen=True)
 class CellRequest:
-    """What a study asks of its workers, kept with its cells in their storage.
+    """What the workers of a study are to do, kept with its cells in their storage.
 
     Attributes:
         study: as YAML.
@@ -64,7 +64,7 @@ class CellRequest:
         return cls(**queue.user_attrs[REQUEST])
 
     def open(self) -> Study:
-        """The study that is asked for."""
+        """The study whose cells are to be done."""
         settings = validate(StudySettings, parse_yaml(self.study, self.source), self.source)
         return resolve(settings, self.size, self.source, seeds=self.seeds)
 
@@ -105,14 +105,11 @@ class CellQueue:
             queue = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
             if "terms" in queue.user_attrs:
                 raise InputError(f"study '{name}' is a search of augkit.tune: name another --study")
-            ready = lead or wait_for(lambda: queue.user_attrs.get("ready"), READY)
+            if not lead:
+                wait_until_ready(queue)
             request = CellRequest.load(queue)
         except KeyError:
             raise InputError(f"study '{name}' was taken back by the command that made it, which says why") from None
-        if not ready:
-            raise InputError(
-                f"study '{name}' is not ready: --resume the command that makes it, or name another --study"
-            )
         if request is not None:
             _refuse_another(name, request, study, exactly=not lead)
         return cls(queue, storage, leads=lead)
@@ -157,10 +154,6 @@ class CellQueue:
         """Numbers of the trials that are over."""
         return {trial.number for trial in self.trials() if trial.state.is_finished()}
 
-    def settled(self) -> int:
-        """How many cells were done, or failed for a reason of their own; grows unless workers only die."""
-        return sum(t.state == TrialState.COMPLETE or "error" in t.user_attrs for t in self.trials())
-
     def failures(self, earlier: Set[int]) -> dict[str, str]:
         """Why cells failed, by name, in trials that are not ``earlier`` ones; not those that were done all the same."""
         trials = [trial for trial in self.trials() if trial.number not in earlier]
@@ -193,7 +186,7 @@ def leading(folder: Path) -> Iterator[bool]:
     """Whether no other process leads the work in a folder, and none does meanwhile; the lock ends with its process."""
     try:
         import fcntl
-    except ImportError:  # Windows, where nobody is kept out
+    except ImportError:  # Windows, which has no such lock
         yield True
         return
     with (folder / LOCK).open("w") as file:
@@ -202,7 +195,7 @@ def leading(folder: Path) -> Iterator[bool]:
         except OSError:
             yield False
             return
-        (folder / TOKEN).unlink(missing_ok=True)  # of an earlier session: who comes now waits for ours
+        (folder / TOKEN).unlink(missing_ok=True)  # of an earlier session: helpers that come now wait for ours
         yield True
 
 

@@ -1,4 +1,4 @@
-"""Heartbeats: a worker's main loop counts up in its trial; whoever waits judges by the clock of its own process.
+"""Heartbeats: a worker's main loop counts up in its trial; a process that waits judges by its own clock.
 
 This is the same for every storage, since it needs nothing but a user attribute of the trial. Clocks of two hosts are
 never compared: a beat counts as new when it differs from the last one seen.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from optuna.trial import TrialState
 from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import requeue
 
-UNNAMED_GRACE = 120.0  # seconds after which a running trial without a worker's name belongs to nobody
+UNNAMED_GRACE = 120.0  # seconds after which a running trial without a worker's name has no worker
 LONGEST_PERIOD = 5.0  # seconds between two beats at most: another worker's grace period may be shorter than ours
 BEAT = "beat"  # the attribute that is counted up
 PROCESS = "process"  # the attribute that tells a process from a later one with the same id
@@ -100,12 +99,6 @@ class HeartbeatMonitor:
                 requeue(study, trial.number, None)
             elif worker is not None and now - since > self.policy.grace:
                 requeue(study, trial.number, self.policy.retries)
-
-
-def sign_on(trial: optuna.Trial, worker: str) -> None:
-    """Write to a trial which worker runs it, and in which process."""
-    trial.set_user_attr(PROCESS, process_mark(os.getpid()))
-    trial.set_user_attr("worker", worker)
 
 
 def process_mark(pid: int) -> str | None:

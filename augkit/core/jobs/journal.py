@@ -40,12 +40,8 @@ def open_journal(path: Path, patience: int, say: Callable[[str], None]) -> Journ
         journal.refuse_damaged_end()
     except StorageLostError as error:
         raise InputError(str(error)) from None
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ):  # a line that is JSON, and no operation that can follow
+    except (LookupError, TypeError, ValueError, AttributeError):
+        # A line that is JSON, but no operation that can follow.
         raise InputError(str(damaged(file_path, journal.line))) from None
     if journal.mend():
         say(f"'{path.name}' ended in a torn line, which is cut off")
@@ -84,7 +80,7 @@ class Journal(JournalFileBackend):
 
     Attributes:
         path: of the file.
-        lock: held by whoever writes.
+        lock: held by the process that writes.
         line: how many lines were read.
     """
 
@@ -110,7 +106,7 @@ class Journal(JournalFileBackend):
             rest = next(itertools.islice(file, self.line, None), b"")
         if rest.endswith(b"\n"):
             try:
-                json.loads(rest)  # somebody may just have written it
+                json.loads(rest)  # another process may just have written it
             except ValueError:
                 raise damaged(self.path, self.line + 1) from None
 
@@ -118,7 +114,7 @@ class Journal(JournalFileBackend):
         """`repair` under the lock, which is waited for only where the last line has no end."""
         if not self._torn():
             return False
-        with self._locked():  # somebody may just be writing that line
+        with self._locked():  # another process may just be writing that line
             return self.repair()
 
     @contextlib.contextmanager
@@ -144,7 +140,7 @@ class Journal(JournalFileBackend):
             raise
 
     def repair(self) -> bool:
-        """Cut a last line that has no end; only while nobody writes."""
+        """Cut a last line that has no end; only while no other process writes."""
         if not self._torn():
             return False
         with open(self.path, "r+b") as file:

@@ -1,4 +1,4 @@
-"""Who starts the workers of a pool: processes of this machine, or tasks of a Ray cluster.
+"""The launchers, which start the workers of a pool: as processes of this machine, or as tasks of a Ray cluster.
 
 A launcher is a class with the two methods of `Launcher`, and one row in `LAUNCHERS`. No launcher is needed where hosts
 start the same command themselves, as ``srun python -m augkit.tune recipe.yaml --storage URL --study NAME`` does: the
@@ -53,7 +53,10 @@ def needs_pool(settings: WorkerSettings) -> bool:
 
 def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
     """InputError where the storage is not one for such workers; None is the journal file of the folder."""
-    settings.check(storage)
+    if storage is not None and storage.is_sqlite and settings.count > 1:
+        raise InputError(
+            "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
+        )
     if launcher_of(settings).remote and (storage is None or storage.kind == "journal"):
         raise InputError(
             f"--launcher {settings.launcher}: expected --storage with a URL that all hosts of the cluster reach"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import shutil
 import signal
@@ -20,13 +19,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from optuna.trial import TrialState
 
 from augkit.core.errors import AugkitError, RunError
 from augkit.core.jobs.pool import WorkerPool
-from augkit.core.jobs.recovery import hand_back_of, requeue_of
+from augkit.core.jobs.recovery import requeue_of
 from augkit.core.jobs.status import WorkerStatus
 
-POLL = 0.25  # seconds between looks
+POLL = 1.0  # seconds between looks
 RESTARTS = 3  # of one worker in a row, after which something else is wrong
 STOP_GRACE = 20.0  # seconds to hand a trial back
 START_GRACE = 60.0  # seconds to start in, however short the grace period
@@ -61,11 +61,9 @@ class LocalLauncher:
             self._stop()
 
     def _watch(self) -> None:
-        while any(worker.process.poll() is None or not worker.ended for worker in self._workers):
-            for worker in self._workers:
-                if not worker.ended:
-                    self._check(worker)
-            self.pool.on_status([worker.status() for worker in self._workers])
+        running = list(range(len(self._workers)))
+        while running := [k for k in running if not self._has_ended(k)]:
+            self.pool.on_status([WorkerStatus.read(w.status, w.index, w.silence()) for w in self._workers])
             time.sleep(POLL)
 
     def _start(self, k: int, restarts: int = 0) -> LocalWorker:
@@ -83,40 +81,44 @@ class LocalLauncher:
         with log.open("a") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
         name = f"{socket.gethostname()}:{process.pid}:{index}"
-        return LocalWorker(k, name, process, status, log, time.monotonic(), restarts, pool.progress())
+        return LocalWorker(k, name, process, status, log, time.monotonic(), restarts, self._finished())
 
-    def _check(self, worker: LocalWorker) -> None:
-        """Replace a worker that died, having put its trial in line again."""
-        code, settings = worker.process.poll(), self.pool.settings
-        grace = settings.grace if worker.status_file.exists() else max(settings.grace, START_GRACE)
+    def _finished(self) -> int:
+        """How many jobs were done, or failed for a reason of their own; grows unless workers only die."""
+        done, trials = (TrialState.COMPLETE, TrialState.PRUNED), self.pool.study.get_trials(deepcopy=False)
+        return sum(trial.state in done or "error" in trial.user_attrs for trial in trials)
+
+    def _has_ended(self, k: int) -> bool:
+        """Whether worker ``k`` ended of its own accord; one that died is replaced, its trial put in line again."""
+        worker, settings = self._workers[k], self.pool.settings
+        code = worker.process.poll()
+        grace = settings.grace if worker.status.exists() else max(settings.grace, START_GRACE)
         if code is None and worker.silence() > grace:
             self.pool.log(f"worker {worker.index} has been silent for {worker.silence():.0f} s: killed")
             worker.process.kill()
             code = worker.process.wait()
         if code is None:
-            return
+            return False
         again = requeue_of(self.pool.study, worker.name, settings.retries)
         if code in (0, 1, 2):  # done, or gave up with a line in its log
-            worker.ended = True
             if code:
                 self.pool.log(f"worker {worker.index} gave up: {worker.last_error() or f'exit code {code}'}")
-            return
+            return True
         what = f"trial {', '.join(map(str, again))} is in line again" if again else "it had no trial"
         self.pool.log(f"worker {worker.index} died ({_cause(code)}): {what}")
-        restarts = 1 if self.pool.progress() > worker.finished else worker.restarts + 1
+        restarts = 1 if self._finished() > worker.finished else worker.restarts + 1
         if restarts > RESTARTS:
             raise RunError(f"worker {worker.index} died {restarts} times in a row; see {worker.log}")
-        self._workers[worker.index] = self._start(worker.index, restarts)
+        self._workers[k] = self._start(k, restarts)
+        return False
 
     def _stop(self) -> None:
         """Have workers that still run hand their trials back; then do it for them."""
-        running = [worker for worker in self._workers if worker.process.poll() is None]
-        for worker in running:
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGCONT)
-                worker.process.send_signal(signal.SIGINT)
+        for worker in self._workers:
+            worker.process.send_signal(signal.SIGCONT)  # nothing is sent to one that has ended
+            worker.process.send_signal(signal.SIGINT)
         until = time.monotonic() + STOP_GRACE
-        for worker in running:
+        for worker in self._workers:
             try:
                 worker.process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -124,7 +126,7 @@ class LocalLauncher:
                 worker.process.wait()
         with contextlib.suppress(AugkitError):  # a full disk, which was reported before; resuming finds the trials
             for worker in self._workers:
-                hand_back_of(self.pool.study, worker.name)
+                requeue_of(self.pool.study, worker.name, None, counts=False)
 
     def _last_error(self) -> str:
         for worker in self._workers:
@@ -142,26 +144,20 @@ class LocalWorker:
     index: int
     name: str  # as the worker names itself in a trial
     process: subprocess.Popen[bytes]
-    status_file: Path
+    status: Path
     log: Path
-    started: float
+    changed: float  # when it was started, then when its file was seen to change, by our monotonic clock
     restarts: int
-    finished: int
-    ended: bool = False
+    finished: int  # jobs, when it was started
     written: float = 0.0  # when the status file was written, by the clock of its disk: only whether it changes counts
-    changed: float = -math.inf  # when that was seen to change, by our clock, which stands still while a laptop sleeps
-
-    def status(self) -> WorkerStatus:
-        """What it does."""
-        return WorkerStatus.read(self.status_file, self.index, self.silence())
 
     def silence(self) -> float:
         """Seconds since its last sign of life."""
         with contextlib.suppress(OSError):
-            written = self.status_file.stat().st_mtime
+            written = self.status.stat().st_mtime
             if written != self.written:
                 self.written, self.changed = written, time.monotonic()
-        return time.monotonic() - max(self.changed, self.started)
+        return time.monotonic() - self.changed
 
     def last_error(self) -> str:
         """The last error in its log."""
@@ -172,7 +168,7 @@ class LocalWorker:
 
 
 def visible_gpus(count: int) -> list[str]:
-    """What this process was given, by SLURM perhaps, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs that this process was given, by SLURM perhaps, as ``CUDA_VISIBLE_DEVICES`` names them."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return given if len(given) >= count else [str(k) for k in range(count)]
 

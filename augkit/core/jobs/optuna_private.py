@@ -17,28 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import GrpcStorageProxy, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 
 PATIENCE = 300.0  # seconds that a database may be away
 _WAITS = contextvars.ContextVar("waits", default=True)
-OPERATIONS = [
-    "create_new_trial",
-    "_create_new_trial",
-    "get_study_id_from_name",
-    "get_all_trials",
-    "get_study_user_attrs",
-    "get_study_system_attrs",
-    "get_trial",
-    "set_study_user_attr",
-    "set_study_system_attr",
-    "set_trial_intermediate_value",
-    "set_trial_param",
-    "_set_trial_param",
-    "set_trial_state_values",
-    "set_trial_system_attr",
-    "set_trial_user_attr",
-    "_get_trials",
-]
+PRIVATE = ("_create_new_trial", "_set_trial_param", "_get_trials")
+# Not create_new_study: tried again after an answer that was lost, it would find its own study as another's.
+OPERATIONS = [name for name in vars(BaseStorage) if name.startswith(("get_", "set_"))] + ["create_new_trial", *PRIVATE]
 
 
 @contextlib.contextmanager

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import optuna
 
-from augkit.core.errors import InputError
-from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.status import WorkerStatus
 from augkit.core.jobs.storage import Storage
 
@@ -25,7 +23,7 @@ class WorkerSettings:
     Attributes:
         count: on this machine, or on the Ray cluster.
         per_gpu: that share a GPU, where there are GPUs.
-        launcher: who starts them, a name in `augkit.core.jobs.launch.LAUNCHERS`.
+        launcher: what starts them, a name in `augkit.core.jobs.launch.LAUNCHERS`.
         gpus_per_worker: share of a GPU that Ray sets aside for each.
         retries: how often a trial is run again whose worker died.
         grace: seconds without a sign of life after which a worker is dead.
@@ -38,22 +36,10 @@ class WorkerSettings:
     retries: int = 1
     grace: float = 300.0
 
-    @property
-    def policy(self) -> RetryPolicy:
-        """When a worker is dead, and how often its trial is run again."""
-        return RetryPolicy(self.retries, self.grace)
-
     def arguments(self, storage: Storage, study: str, device: object) -> list[str]:
         """Arguments that every worker of a study takes."""
         words = ["--storage", storage.url, "--study", study, "--device", str(device)]
         return [*words, "--retries", str(self.retries), "--grace", str(self.grace)]
-
-    def check(self, storage: Storage | None) -> None:
-        """InputError where the storage is not one for so many processes."""
-        if storage is not None and storage.is_sqlite and self.count > 1:
-            raise InputError(
-                "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
-            )
 
 
 @dataclass
@@ -67,9 +53,8 @@ class WorkerPool:
         arguments: of it that all of them share.
         settings: how many of them, and how long one may be silent.
         done: whether all work is done.
-        progress: grows whenever something is finished.
         first: index of the first worker; those of several hosts must differ, since their seeds derive from it.
-        on_status: called a few times a second with what each worker does.
+        on_status: called about once a second with what each worker does.
         log: takes a line that stays.
     """
 
@@ -79,7 +64,6 @@ class WorkerPool:
     arguments: Sequence[str]
     settings: WorkerSettings
     done: Callable[[], bool]
-    progress: Callable[[], int]
     first: int = 0
     on_status: Callable[[list[WorkerStatus]], None] = lambda statuses: None
     log: Callable[[str], None] = lambda text: None

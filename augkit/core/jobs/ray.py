@@ -16,7 +16,7 @@ STOP_GRACE = 30.0  # seconds in which tasks are to end once all work is done
 class RayLauncher:
     """Tasks of a Ray cluster.
 
-    Nobody replaces a task that dies; the other workers run its trial, since its heartbeat stops.
+    A task that dies is not replaced; the other workers run its trial, since its heartbeat stops.
 
     Attributes:
         pool: whose workers they are.

@@ -10,24 +10,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.heartbeat import PROCESS, process_mark
-from augkit.core.jobs.retry import hand_back, requeue, tries
+from augkit.core.jobs.retry import requeue, tries
 
 
-def requeue_of(study: optuna.Study, worker: str, retries: int) -> list[int]:
-    """Put the running trials of a dead worker in line again, and fail them; the numbers of those in line again."""
-    failed = [trial for trial in _running(study, worker) if requeue(study, trial.number, retries)]
-    return [trial.number for trial in failed if tries(trial) < retries]
-
-
-def hand_back_of(study: optuna.Study, worker: str) -> None:
-    """Put the running trials of a worker that was stopped in line again."""
-    for trial in _running(study, worker):
-        hand_back(study, trial.number)
-
-
-def _running(study: optuna.Study, worker: str) -> list[FrozenTrial]:
+def requeue_of(study: optuna.Study, worker: str, retries: int | None, *, counts: bool = True) -> list[int]:
+    """`requeue` the running trials of a worker that has ended; the numbers of those in line again."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in running if trial.user_attrs.get("worker") == worker]
+    own = [trial for trial in running if trial.user_attrs.get("worker") == worker]
+    failed = [trial for trial in own if requeue(study, trial.number, retries, counts=counts)]
+    return [trial.number for trial in failed if retries is None or tries(trial) < retries]
 
 
 def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[int, int]:
@@ -36,8 +27,8 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
     Args:
         study: that is gone on with.
         retries: see `requeue`.
-        alone: whether nobody else works on the study. Then workers of other hosts are gone too (this machine may have
-            had another name), and a trial without a worker's name belongs to nobody.
+        alone: whether only this machine works on the study. Then workers of other hosts are gone too (this machine may
+            have had another name), and a trial without a worker's name has no worker.
 
     Returns:
         How many are in line again, and how many others still run.

@@ -11,24 +11,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 TASK = {"control", "preset", "cell", "values"}  # user attributes that say what a trial is to run
-OWN = {"fixed_params", "failed_trial", "retry_history"}  # Optuna's: values asked for, and how often it was run again
+OWN = {"fixed_params", "failed_trial", "retry_history"}  # Optuna's: fixed values, and how often it was run again
 RETRY_OF = "retry_of"  # the user attribute that names the trial which a retry stands in for
 
 
 class SkipJob(Exception):  # noqa: N818 (no error)
-    """Nobody needs this trial: it fails, and is not run again."""
+    """The study does not need this trial: it fails, and is not run again."""
 
 
 class PostponeJob(Exception):  # noqa: N818 (no error)
     """This trial needs another that is still in line: it goes to the end of the line.
 
-    Attributes:
-        unable: why this worker cannot run it, and ends; None where it goes on.
+    Raised from another error, it says that this worker cannot run the trial: the worker ends with that error.
     """
-
-    def __init__(self, unable: Exception | None = None) -> None:
-        super().__init__()
-        self.unable = unable
 
 
 def frozen(study: optuna.Study, number: int) -> FrozenTrial:
@@ -45,13 +40,16 @@ def fail(study: optuna.Study, number: int) -> bool:
     return True
 
 
-def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
-    """Put a trial in line again whose worker is gone, at most ``retries`` times in all, and fail it.
+def requeue(study: optuna.Study, number: int, retries: int | None, *, counts: bool = True) -> bool:
+    """Put a running trial in line again, unless it had all its retries, and fail it.
+
+    Nothing is put in line where the trial does not say what is to be run, or a retry of it is there already.
 
     Args:
         study: of the trial.
         number: of the trial.
-        retries: None is always.
+        retries: how often it is run again in all; None is always.
+        counts: whether this is one of these retries.
 
     Returns:
         Whether it was still running; another worker may have done this.
@@ -59,38 +57,27 @@ def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
     trial = frozen(study, number)
     if trial.state != TrialState.RUNNING:
         return False
-    if retries is None or tries(trial) < retries:
-        enqueue_again(study, trial)
+    says_what = trial.params or trial.system_attrs.get("fixed_params") or trial.user_attrs.keys() & {"control", "cell"}
+    if (retries is None or tries(trial) < retries) and says_what and not _retries_of(study, number):
+        system = {key: value for key, value in trial.system_attrs.items() if key in OWN}
+        if counts:
+            history = [*system.get("retry_history", []), number]
+            system |= {"failed_trial": history[0], "retry_history": history}
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**{k: v for k, v in trial.user_attrs.items() if k in TASK}, RETRY_OF: number},
+                system_attrs=system,
+            )
+        )
     return fail(study, number)
 
 
 def hand_back(study: optuna.Study, number: int) -> None:
     """Put a running trial in line again that was interrupted, and fail it; this does not count as a retry."""
-    trial = frozen(study, number)
-    if trial.state == TrialState.RUNNING:
-        enqueue_again(study, trial, counts=False)
-        fail(study, number)
-
-
-def enqueue_again(study: optuna.Study, trial: FrozenTrial, *, counts: bool = True) -> None:
-    """Put a trial in line again if it says what is to be run, and no retry of it is there yet."""
-    named = trial.user_attrs.keys() & {"control", "cell"}
-    if not (trial.params or trial.system_attrs.get("fixed_params") or named) or _retries_of(study, trial.number):
-        return
-    system = {key: value for key, value in trial.system_attrs.items() if key in OWN}
-    if counts:
-        history = [*system.get("retry_history", []), trial.number]
-        system |= {"failed_trial": history[0], "retry_history": history}
-    asked = {key: value for key, value in trial.user_attrs.items() if key in TASK}
-    study.add_trial(
-        optuna.create_trial(
-            state=TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={**asked, RETRY_OF: trial.number},
-            system_attrs=system,
-        )
-    )
+    requeue(study, number, None, counts=False)
 
 
 def claim(study: optuna.Study, trial: optuna.Trial) -> None:
@@ -104,7 +91,7 @@ def claim(study: optuna.Study, trial: optuna.Trial) -> None:
         return
     if trial.number != min(_retries_of(study, origin)):
         raise SkipJob
-    fail(study, origin)  # whoever put this trial in line may have died before the second step
+    fail(study, origin)  # the worker that put this trial in line may have died before the second step
     if frozen(study, origin).state != TrialState.FAIL:
         raise SkipJob
 

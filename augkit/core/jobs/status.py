@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import os
@@ -13,8 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from augkit.core.errors import WriteError
 from augkit.core.files import write
+from augkit.core.jobs.heartbeat import RetryPolicy
+from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import WorkerEvents
 
 
@@ -30,6 +35,14 @@ def worker_parser(command: str, description: str | None) -> argparse.ArgumentPar
     parser.add_argument("--grace", type=float, default=300.0, help="seconds after which a silent worker is dead")
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     return parser
+
+
+def open_job_study(options: argparse.Namespace) -> tuple[optuna.Study, dict[str, Any]]:
+    """The study that parsed arguments name, and the keywords of `augkit.core.jobs.worker.Worker` that they give."""
+    storage = open_storage(options.storage, grace=options.grace)
+    events = StatusFile(options.status, options.parent)
+    common = {"index": options.index, "events": events, "policy": RetryPolicy(options.retries, options.grace)}
+    return optuna.load_study(storage=storage, study_name=options.study), common
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class WorkerStatus:
         return text + (f", silent for {self.silence:.0f} s" if self.silence > 5 else "")
 
 
-class StatusFile:
+class StatusFile(WorkerEvents):
     """The file in which a worker says what it does, written at least once a second while it is alive.
 
     Args:
@@ -77,12 +90,10 @@ class StatusFile:
     """
 
     def __init__(self, path: Path | None, parent: int | None) -> None:
+        log = functools.partial(print, file=sys.stderr, flush=True)
+        super().__init__(self._on_stage, self._on_epoch, self._on_work, self._on_alive, log)
         self.path, self.parent = path, parent
         self.status, self.written = WorkerStatus(), -math.inf
-
-    def events(self) -> WorkerEvents:
-        """What a worker calls while it works."""
-        return WorkerEvents(self._on_stage, self._on_epoch, self._on_work, self._on_alive, _print)
 
     def _write(self, **changes: Any) -> None:
         self.status, self.written = replace(self.status, **changes), time.monotonic()
@@ -93,7 +104,7 @@ class StatusFile:
     def _on_stage(self, text: str) -> None:
         self._write(stage=text, epoch=None, epochs=None)
 
-    def _on_epoch(self, number: int, row: dict[str, Any], epochs: int) -> None:
+    def _on_epoch(self, row: dict[str, Any], epochs: int) -> None:
         self._write(epoch=row["epoch"], epochs=epochs, images_per_second=row["images_per_second"])
 
     def _on_work(self, amount: float) -> None:
@@ -104,7 +115,3 @@ class StatusFile:
             raise KeyboardInterrupt
         if time.monotonic() - self.written > 1:
             self._write()
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,11 +69,6 @@ class Storage:
         """Whether other hosts may work on the same study."""
         return self.kind != "journal" and not self.is_sqlite
 
-    @property
-    def display(self) -> str:
-        """The URL without its password."""
-        return without_password(self.url)
-
     def is_inside(self, folder: Path) -> bool:
         """Whether it is a journal that lies in a folder."""
         return self.kind == "journal" and folder.resolve() in Path(self.url).resolve().parents
@@ -104,44 +98,40 @@ def open_storage(
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     where = Storage.parse(storage)
-    with storage_errors(where), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if where.kind == "proxy":
-            address = urlsplit(where.url)
-            proxy = PatientProxy(host=address.hostname or "localhost", port=address.port or 13000)
-            proxy.wait_server_ready(timeout=ANSWER)
-            return proxy
-        if where.kind == "database":
-            return _open_database(where.url)
-        path = Path(where.url)
-        if not path.parent.is_dir():
-            raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
-        return open_journal(path, max(3, min(LOCKED, int(grace / 2))), say)
+    path = Path(where.url)
+    if where.kind == "journal" and not path.parent.is_dir():
+        raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if where.kind == "journal":
+                return open_journal(path, max(3, min(LOCKED, int(grace / 2))), say)
+            return _open_proxy(where.url) if where.kind == "proxy" else _open_database(where.url)
+    except InputError:
+        raise
+    except Exception as error:  # each driver, and a file that is no journal, has its own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        word = "read as a journal" if where.kind == "journal" else "reached"
+        raise InputError(without_password(f"storage '{where}': cannot be {word} ({reason[:160]})")) from None
+
+
+def _open_proxy(url: str) -> PatientProxy:
+    address = urlsplit(url)
+    proxy = PatientProxy(host=address.hostname or "localhost", port=address.port or 13000)
+    proxy.wait_server_ready(timeout=ANSWER)
+    return proxy
 
 
 def _open_database(url: str) -> PatientDatabase:
     import sqlalchemy.exc
 
-    for attempt in range(ATTEMPTS):
+    attempt = 1
+    while True:
         try:
             return PatientDatabase(url, engine_kwargs={"pool_pre_ping": True})
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
             # Another host makes the tables of an empty database at the same moment.
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS:
                 raise
-            time.sleep(0.5 * (attempt + 1))
-    raise AssertionError
-
-
-@contextlib.contextmanager
-def storage_errors(storage: Storage) -> Iterator[None]:
-    """Turn what a driver raises into one line without the password."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # each driver, and a file that is no journal, has its own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        word = "read as a journal" if storage.kind == "journal" else "reached"
-        text = f"storage '{storage}': cannot be {word} ({reason[:160]})"
-        raise InputError(without_password(text)) from None
+        time.sleep(0.5 * attempt)
+        attempt += 1

@@ -13,18 +13,18 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from augkit.core.errors import AugkitError, RunError, WriteError
-from augkit.core.jobs.heartbeat import Heartbeat, HeartbeatMonitor, RetryPolicy, sign_on
+from augkit.core.errors import AugkitError, InputError, RunError, WriteError
+from augkit.core.jobs.heartbeat import PROCESS, Heartbeat, HeartbeatMonitor, RetryPolicy, process_mark
 from augkit.core.jobs.journal import StorageLostError
 from augkit.core.jobs.optuna_private import without_waiting
-from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, enqueue_again, fail, frozen, hand_back, requeue
+from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, fail, frozen, hand_back, requeue
 
 IN_A_ROW = 3  # failed jobs after which a worker gives up
 POLL = 0.5  # seconds between looks while there is nothing to do
@@ -43,34 +43,40 @@ class WorkerEvents:
 
     Attributes:
         stage: takes what is being done.
-        epoch: takes the trial's number, the row of its history, and epochs in all.
+        epoch: takes a row of the history of the training under way, and its epochs in all.
         work: takes work done, in epochs of training.
         alive: called at least every few seconds while a job runs; may raise KeyboardInterrupt to stop it.
         log: takes a line that stays.
     """
 
     stage: Callable[[str], None] = lambda text: None
-    epoch: Callable[[int, dict[str, Any], int], None] = lambda number, row, epochs: None
+    epoch: Callable[[dict[str, Any], int], None] = lambda row, epochs: None
     work: Callable[[float], None] = lambda amount: None
     alive: Callable[[], None] = lambda: None
     log: Callable[[str], None] = lambda text: None
 
 
+@dataclass
 class Worker(abc.ABC):
     """Runs jobs of a study until none is left; subclasses say what a job is.
 
     Attributes:
         study: whose trials are the jobs.
+        index: of this worker in its study.
         events: functions that are called while it works.
         policy: when other workers are dead.
-        index: of this worker in its study.
+        failed: jobs in a row that failed.
     """
 
+    jobs: ClassVar[str]  # what the jobs are called
+
     study: optuna.Study
-    events: WorkerEvents
-    policy: RetryPolicy
-    index: int
-    _heartbeat: Heartbeat | None = None
+    _: KW_ONLY
+    index: int = 0
+    events: WorkerEvents = field(default_factory=WorkerEvents)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    failed: int = field(default=0, init=False)
+    _heartbeat: Heartbeat | None = field(default=None, init=False, repr=False)
 
     @abc.abstractmethod
     def is_done(self) -> bool:
@@ -105,14 +111,16 @@ class Worker(abc.ABC):
         """Take jobs until none is left.
 
         Raises:
-            RunError: `work` gave up, or nothing can be written.
+            RunError: three jobs in a row failed, `work` gave up, or nothing can be written.
             KeyboardInterrupt: what was begun is in line again.
         """
         while not self.is_done():
             if self.has_job():
                 self.run_one()
-            else:
-                self.wait("waiting for other workers")
+                continue
+            self.events.stage("waiting for other workers")
+            self.alive()
+            time.sleep(POLL)
 
     def run_one(self) -> None:
         """Take one job, run it, and report what came of it."""
@@ -120,7 +128,8 @@ class Worker(abc.ABC):
         trial = self.study.ask()
         self._heartbeat = Heartbeat(trial, self.policy.grace)
         try:
-            sign_on(trial, self.name)
+            trial.set_user_attr(PROCESS, process_mark(os.getpid()))
+            trial.set_user_attr("worker", self.name)
             self._report(trial, *self._outcome(trial))
         except UpdateFinishedTrialError:
             # Taken for dead: the job is another worker's, and so is its result.
@@ -136,23 +145,30 @@ class Worker(abc.ABC):
         """Run a job; how it ended, and its values."""
         try:
             claim(self.study, trial)
-            return TrialState.COMPLETE, self.work(trial)
+            values = self.work(trial)
+            self.failed = 0
+            return TrialState.COMPLETE, values
         except optuna.TrialPruned:
+            self.failed = 0
             return TrialState.PRUNED, None
         except (*STOPPED, UpdateFinishedTrialError):
             raise
         except PostponeJob as postponed:
-            enqueue_again(self.study, frozen(self.study, trial.number), counts=False)
-            if postponed.unable is not None:
-                fail(self.study, trial.number)
-                raise postponed.unable from None
+            hand_back(self.study, trial.number)
+            if postponed.__cause__ is not None:
+                raise postponed.__cause__ from None
         except SkipJob:
             trial.set_user_attr("skipped", True)
         except GiveUpError:
             fail(self.study, trial.number)
             raise
-        except RunError:
-            pass
+        except RunError as error:
+            trial.set_user_attr("error", str(error))
+            self.failed += 1
+            if self.failed == IN_A_ROW:
+                fail(self.study, trial.number)
+                last = trial.user_attrs.get("cell", f"trial {trial.number}")
+                raise GiveUpError(f"three {self.jobs} failed in a row, the last one, {last}: {error}") from None
         except BaseException as error:
             # A bug ends the worker as a crash does: the trial is run again, at most as often as after a crash.
             requeue(self.study, trial.number, 0 if isinstance(error, AugkitError) else self.policy.retries)
@@ -169,28 +185,29 @@ class Worker(abc.ABC):
         self.study.tell(trial, values, None if state == TrialState.COMPLETE else state)
 
     def alive(self) -> None:
-        """Beat, and look after the others; called every few seconds by whatever `work` does.
+        """Beat, and put the jobs of dead workers in line again; called every few seconds by whatever `work` does.
 
         Raises:
             KeyboardInterrupt: this worker is to stop.
             UpdateFinishedTrialError: another worker has taken the trial over.
         """
         self.events.alive()
-        if self._heartbeat is not None and self._heartbeat.beat():
+        if self._heartbeat is None or self._heartbeat.beat():
             with contextlib.suppress(Exception), without_waiting():  # a storage that is away
                 self.monitor.check(self.study)
 
-    def wait(self, what: str) -> None:
-        """Wait a moment for other workers, and put in line again what the dead among them left."""
-        self.events.stage(what)
-        self.alive()
-        self.monitor.check(self.study)
-        time.sleep(POLL)
 
-
-def wait_for(ask: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
-    """What ``ask`` returns once that is not None; None after ``seconds``."""
+def wait_for(find: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
+    """What ``find`` returns once that is not None; None after ``seconds``."""
     until = time.monotonic() + seconds
-    while (found := ask()) is None and time.monotonic() < until:
+    while (found := find()) is None and time.monotonic() < until:
         time.sleep(pause)
     return found
+
+
+def wait_until_ready(study: optuna.Study) -> None:
+    """Wait until the command that makes a study has put its first jobs in line; InputError where it does not."""
+    if wait_for(lambda: study.user_attrs.get("ready"), READY) is None:
+        raise InputError(
+            f"study '{study.study_name}' is not ready: --resume the command that makes it, or name another --study"
+        )

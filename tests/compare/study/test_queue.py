@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 import yaml
@@ -176,13 +176,13 @@ def test_a_host_with_another_recipe_does_not_work(study_file: Path, tmp_path: Pa
 def test_a_study_taken_back_by_the_command_that_made_it(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits, wait_for = threading.Event(), cell_queue.wait_for
+    waits, wait_until_ready = threading.Event(), cell_queue.wait_until_ready
 
-    def noted(ask: Callable[[], Any], seconds: float) -> Any:
+    def noted(study: optuna.Study) -> None:
         waits.set()
-        return wait_for(ask, seconds)
+        wait_until_ready(study)
 
-    monkeypatch.setattr(cell_queue, "wait_for", noted)
+    monkeypatch.setattr(cell_queue, "wait_until_ready", noted)
     study, storage = Study.load(study_file), open_storage(tmp_path / JOURNAL)
     made = CellQueue.open(storage, "q", study, lead=False)
     helpers: list[str] = []

@@ -20,7 +20,7 @@ from augkit.core.jobs.journal import StorageLostError
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.retry import RETRY_OF, frozen, hand_back, requeue
 from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import GiveUpError
+from augkit.core.jobs.worker import GiveUpError, WorkerEvents
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
 from augkit.tune.optuna_study import ControlScores
@@ -133,9 +133,11 @@ def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(t
     first, second = (open_toy(tmp_path / "j", make_terms(), 3, join=k > 0, index=k) for k in range(2))
     control = first.study.ask()
     control.set_user_attr("worker", first.name)
+    stages: list[str] = []
+    second.events = WorkerEvents(stage=stages.append)
     thread = threading.Thread(target=second.run)
     thread.start()
-    wait(lambda: "values" in frozen(first.study, 1).user_attrs)
+    wait(lambda: "waiting for other workers" in stages)
     requeue(first.study, control.number, 1)  # what the parent does
     thread.join(timeout=60)
     assert not thread.is_alive()
@@ -245,7 +247,7 @@ def test_a_preset_that_is_postponed_is_in_line_before_it_fails(tmp_path: Path, m
     worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
     worker.study.enqueue_trial({}, user_attrs={"control": "control {}"})
     with monkeypatch.context() as patch:
-        patch.setattr("augkit.core.jobs.worker.fail", interrupt)
+        patch.setattr(retries, "fail", interrupt)
         with pytest.raises(KeyboardInterrupt):
             worker.run_one()
     second = open_toy(tmp_path / "j", make_terms(), 4, join=True)

@@ -22,7 +22,7 @@ from augkit.core.errors import AugkitError, InputError
 from augkit.core.jobs import storage as storages
 from augkit.core.jobs.journal import Journal
 from augkit.core.jobs.optuna_private import PatientDatabase, database_errors, wait_for_storage
-from augkit.core.jobs.storage import Storage, open_storage
+from augkit.core.jobs.storage import Storage, open_storage, without_password
 from augkit.tune import optuna_study
 
 
@@ -302,7 +302,7 @@ def test_storages_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_what_a_storage_is_stands_in_its_text(text: str, kind: str, remote: bool, shown: str) -> None:
     storage = Storage.parse(text)
-    assert (storage.kind, storage.is_remote, storage.display, str(storage)) == (kind, remote, shown, text)
+    assert (storage.kind, storage.is_remote, without_password(text), str(storage)) == (kind, remote, shown, text)
     assert storage.is_sqlite == text.startswith("sqlite")
     assert Storage.parse(storage) is storage
     assert storage.is_inside(Path("runs")) == (kind == "journal")
