@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_settings import SETTINGS
-from made_up_study import claim, lines, study
+from made_up_study import claim, curve, lines, study
 from page_reader import PageReader
 from PIL import Image
 from torch import Tensor
@@ -116,10 +116,10 @@ def of_a_search(name: str) -> str:
 
 
 def of_a_study(name: str) -> str:
-    series = [{"arm": name, "x": [0, 1], "y": [{"value": 0.1, "low": 0.0, "high": 0.2}] * 2}]
-    made = claim(1, "supported", figure=lines(series=series, title=name, x_label=name, y_label=name), unit=name)
+    figure = lines(curve([0, 1], [estimate(0.1)] * 2, arm=name), title=name, x_label=name, y_label=name)
+    made = claim(1, "supported", figure=figure, unit=name, claim=name, source=name, sentences=(name,))
     texts = dict.fromkeys(("name", "size", "title", "lead", "recipe_yaml", "study_yaml"), name)
-    return study_page(study(claims=[{**made, "claim": name, "source": name, "sentences": [name]}], **texts))
+    return study_page(study(claims=[made], **texts))
 
 
 PAGES: dict[str, Callable[[str], str]] = {
