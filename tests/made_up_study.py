@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
-from augkit.compare.study.claim_results import ClaimResult, LinesFigure
+from augkit.compare.study.claim_results import ClaimResult, Curve, LabelledEstimate, LinesFigure, PointsFigure
+from augkit.compare.study.report.chart_specs import LayerBars, LayerFigure, PlaneFigure
 from augkit.compare.study.results import (
     ArmResult,
     DoseCurve,
@@ -19,101 +19,67 @@ from augkit.compare.study.results import (
 )
 from augkit.compare.study.schema import StudySummary
 from augkit.compare.study.sequential import InterimAnalysis
-from augkit.core.records import Record
 from augkit.invariance import Estimate
 
 VERDICTS = ["supported", "refuted", "undetermined", "not run"]
-NULL = {"value": None, "low": None, "high": None}
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 NASTY = "<b>&\"'|`*"
 
 
-def estimate(value: float, half: float = 0.1) -> dict[str, float]:
-    return {"value": value, "low": value - half, "high": value + half}
+def estimate(value: float, half: float = 0.1) -> Estimate:
+    return Estimate(value, value - half, value + half)
 
 
-def lines(**fields: Any) -> dict[str, Any]:
-    series = [{"arm": "a", "x": [0, 1, 3], "y": [estimate(0.1), estimate(0.4), estimate(0.2)]}]
-    return {"kind": "lines", "title": "T", "x_label": "x, px", "y_label": "y, bits", "series": series, **fields}
+def curve(x: Sequence[float] = (0, 1, 3), y: Sequence[Estimate] = (), arm: str = "a") -> Curve:
+    return Curve(arm, list(x), list(y) or [estimate(0.1), estimate(0.4), estimate(0.2)])
 
 
-def plane(points: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"kind": "plane", "title": "T", "x_label": "x", "y_label": "y", "points": points}
+def lines(*series: Curve, title: str = "T", x_label: str = "x, px", y_label: str = "y, bits") -> LinesFigure:
+    return LinesFigure("lines", title, x_label, y_label, list(series))
 
 
-def rows(*values: dict[str, Any]) -> dict[str, Any]:
-    made = [{"arm": "a", "label": f"row {k}", "value": value} for k, value in enumerate(values)]
-    return {"kind": "points", "title": "T", "x_label": "share", "rows": made, "zero": 0.0}
+def plane(*points: PlanePoint) -> PlaneFigure:
+    return PlaneFigure("T", "x", "y", list(points))
 
 
-def bars(*values: float | None) -> dict[str, Any]:
-    groups = [f"group {k}" for k in range(len(values))]
-    series = [{"arm": "a", "values": list(values)}]
-    return {"kind": "bars", "title": "T", "y_label": "dB", "groups": groups, "series": series}
+def rows(*values: Estimate) -> PointsFigure:
+    made = [LabelledEstimate("a", f"row {k}", value) for k, value in enumerate(values)]
+    return PointsFigure("points", "T", "share", made, 0.0)
 
 
-FIGURES = [
-    lines(),
-    plane([{"arm": "a+b", "kind": "both", "x": estimate(0.5), "y": estimate(0.2)}]),
-    rows(estimate(0.3), NULL),
-    bars(3.0, None),
-]
+def bars(*values: float) -> LayerFigure:
+    return LayerFigure("T", "dB", [f"group {k}" for k in range(len(values))], [LayerBars("a", list(values))])
 
 
-def claim(number: int, verdict: str, **fields: Any) -> dict[str, Any]:
-    made = {
+FIGURES = [lines(curve()), rows(estimate(0.3), UNKNOWN), rows(estimate(0.6))]
+
+
+def claim(number: int, verdict: str, **fields: Any) -> ClaimResult:
+    made: dict[str, Any] = {
         "id": number,
         "name": f"name-{number}",
         "claim": f"Claim number {number}",
         "source": "Zhang 2019",
         "prediction": "effect > 0.05",
+        "unit": "share",
+        "n_seeds": 5,
+        "check": False,
+        "primary": 0,
+        "exploratory": False,
         "verdict": verdict,
         "effect": estimate(0.5),
-        "unit": "share",
         "p": 0.031,
-        "n_seeds": 5,
         "n_images": 1000,
         "seeds_needed": 14 if verdict == "undetermined" else None,
         "matched": estimate(0.25),
-        "sentences": [f"First sentence {number}.", f"Second sentence {number}."],
+        "sentences": (f"First sentence {number}.", f"Second sentence {number}."),
         "figure": FIGURES[number % len(FIGURES)] if verdict != "not run" else None,
     }
-    return {**made, **fields}
+    return ClaimResult(**{**made, **fields})
 
 
-@dataclass(frozen=True)
-class AnyFigure(Record):
-    """A figure of any kind, also of those that no claim has."""
-
-    spec: Mapping[str, Any]
-
-    def to_mapping(self) -> dict[str, Any]:
-        return dict(self.spec)
-
-
-def read(found: Mapping[str, float | None] | None) -> Estimate | None:
-    """An estimate from its JSON."""
-    if found is None:
-        return None
-    return Estimate(*(math.nan if found[key] is None else float(found[key] or 0.0) for key in ("value", "low", "high")))
-
-
-def known(value: float, half: float = 0.1) -> Estimate:
-    return Estimate(value, value - half, value + half)
-
-
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
-
-
-def result_of(made: Mapping[str, Any]) -> ClaimResult:
-    """The result that a claim as JSON describes."""
-    figure = None if made["figure"] is None else cast(LinesFigure, AnyFigure(made["figure"]))
-    whole = {"check": False, "primary": 0, "exploratory": False, **made, "figure": figure}
-    whole |= {"effect": read(made["effect"]), "matched": read(made["matched"])}
-    return ClaimResult(**whole)
-
-
-def study(count: int = 3, *, claims: list[dict[str, Any]] | None = None, **fields: Any) -> StudyResults:
+def study(count: int = 3, *, claims: list[ClaimResult] | None = None, **fields: Any) -> StudyResults:
     names = ["a", "a+b", NASTY, *(f"arm {k}" for k in range(3, count))]
     claims = [claim(k + 1, verdict) for k, verdict in enumerate(VERDICTS)] if claims is None else claims
     made: dict[str, Any] = {
@@ -123,26 +89,26 @@ def study(count: int = 3, *, claims: list[dict[str, Any]] | None = None, **field
         "lead": "A lead <i>.",
         "measured_with": "shift_information",
         "looks": InterimAnalysis(5, (5,), (5,), 0.05, "obrien-fleming"),
-        "claims": [result_of(claim) for claim in claims],
+        "claims": claims,
         "arms": [
             ArmResult(
                 arm=name,
                 architecture="plain",
                 policy="shift",
                 strength=0.5,
-                accuracy=known(0.91, 0.02),
+                accuracy=estimate(0.91, 0.02),
                 n_seeds=5,
                 seconds=12.3,
                 shift_information={},
-                js={"typical": known(0.02, 0.01), "upside down": UNKNOWN},
-                learned_invariance={"typical": known(0.6)} if k else None,
+                js={"typical": estimate(0.02, 0.01), "upside down": UNKNOWN},
+                learned_invariance={"typical": estimate(0.6)} if k else None,
                 architectural_invariance=None,
             )
             for k, name in enumerate(names)
         ],
-        "dose_response": [DoseCurve(n, n, [0.0, 1.0], [known(0), known(1)]) for n in names],
+        "dose_response": [DoseCurve(n, n, [0.0, 1.0], [estimate(0), estimate(1)]) for n in names],
         "dose_response_label": "",
-        "plane": [PlanePoint(names[2], "learned", known(0.6), UNKNOWN)],
+        "plane": [PlanePoint(names[2], "learned", estimate(0.6), UNKNOWN)],
         "carry_over": {},
         "layers": [LayerProfile(name, ["layers.0", "head"], [30.0, math.nan]) for name in names],
         "gallery": [

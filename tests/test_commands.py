@@ -22,11 +22,12 @@ from augkit.core.cli import run
 from augkit.core.errors import InputError
 from augkit.data import Dataset
 from augkit.measure import __main__ as measure
+from augkit.preview import __main__ as preview
 from augkit.train import __main__ as train
 from augkit.train.recipe import Recipe
 from augkit.tune import __main__ as tune
 
-COMMANDS = {"train": train, "measure": measure, "compare": compare, "tune": tune}
+COMMANDS = {"train": train, "measure": measure, "compare": compare, "tune": tune, "preview": preview}
 
 
 @pytest.fixture
@@ -246,10 +247,20 @@ def test_tune_resumes_after_an_interrupt(tiny_file: str, tmp_path: Path, capsys:
         ("train mnist5k --device tpu9", "device 'tpu9': cannot be used here"),
         ("train mnist5k --seed -1", "at least 0"),
         ("compare", "expected a recipe or several"),
+        ("compare nowhere.json", "'nowhere.json': expected results.json of a study, there is no such file"),
+        ("compare nowhere.json neither.json", "'nowhere.json': .*there is no such file"),
+        ("compare nowhere/ neither/", "recipe 'nowhere/': no such file"),
+        ("train nowhere.yaml", "recipe 'nowhere.yaml': no such file"),
+        ("preview nowhere.yaml", "recipe 'nowhere.yaml': no such file"),
         ("compare mnist5k mnist5k", "different names"),
         ("compare mnist5k fashion-mnist", "same 'data'"),
         ("measure nowhere", "there is no such file or folder"),
         ("measure torchvision:resnet19 --data digits", "did you mean 'resnet18'"),
+        ("measure torchvision:resnet18 --data digits --weights nowhere.pt", "weights 'nowhere.pt': no such file"),
+        (
+            "measure torchvision:resnet18 --data digits --labels nowhere.txt",
+            "labels file 'nowhere.txt': No such file or directory; expected names one a line",
+        ),
         ("measure torchvision:resnet18", "--data: expected a dataset"),
         ("measure torchvision:resnet18 --data folder:/nowhere", "there is none"),
         (

@@ -6,19 +6,29 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_study import claim, lines, study
+from made_up_settings import SETTINGS
+from made_up_study import claim, curve, lines, study
 from page_reader import PageReader
 from PIL import Image
+from torch import Tensor
 
 from augkit.compare.study.report.page import study_page
+from augkit.core.files import environment as machine
 from augkit.core.html import Table, environment
+from augkit.invariance import Certificate, Estimate, InvarianceReport, LayerEquivariance, LieDerivative
+from augkit.invariance.certificate.certify import LogitCheck
+from augkit.invariance.layers.lie_derivative import LieSettings
+from augkit.measure.analyses import Analyses
 from augkit.measure.page import measured_page
+from augkit.measure.results import ImageSetResults, MeasureResults
 from augkit.preview.page import preview_page
 from augkit.train.page import RunRecord, run_page
 from augkit.tune.page import search_page
@@ -31,8 +41,8 @@ EVIL = "<script>alert(1)</script>\"'><img src=https://example.org/x onerror=aler
 TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=8).map(lambda text: f"{text}{EVIL}")
 
 
-def estimate(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+def estimate(value: float) -> Estimate:
+    return Estimate(value, value - 0.1, value + 0.1)
 
 
 def of_a_run(name: str) -> str:
@@ -50,16 +60,31 @@ def of_a_preview(name: str) -> str:
 
 
 def of_a_measurement(name: str) -> str:
-    plan = {"pairs": {"high": 1.25}}
-    settings = {"images": 10, "max_shift": 2.0, "axis": "shift", "plan": plan, "input_size": [8, 8], "views": 4}
-    settings |= {"protocol": name, "kernel": name, "precision": "float32"}
+    settings = replace(SETTINGS, protocol=name, kernel=name)
     metrics = {"top1_change": estimate(0.5), "js": estimate(0.4), "accuracy": estimate(0.8)}
-    point = {"length": 1.0, "js": estimate(0.4), "top1_change": estimate(0.5)}
-    layers = [{"name": name, "kind": "Conv2d", "share": estimate(0.1), "decibels": estimate(20.0)}]
-    result = {"model": name, "data": name, "settings": settings, "response": [point], "layers": layers, **metrics}
-    result |= {"lie": {"logits": {name: estimate(0.1)}, "probabilities": {name: estimate(0.1)}}}
-    result |= {"certificate": {"text": name}, "command": name, "environment": {name: name}}
-    return measured_page(result, [])
+    point: dict[str, Tensor] = {"js": torch.full((3, 1), 0.4), "changed": torch.full((3, 1), 0.5)}
+    report = InvarianceReport(settings, {}, {1.0: point}, name, metrics)
+    lie = LieSettings(name, name, name, name, 3, [8, 8], [8, 8], 0)
+    analyses = Analyses(
+        images=3,
+        certificate=Certificate(
+            "none", name, name, name, name, (8, 8), (), LogitCheck(1.0, 1.0, 1.0, 1e-9, 1, 1, 0, False)
+        ),
+        layers=[LayerEquivariance(name, name, (1, 8, 8), (1.0, 1.0), estimate(20.0), estimate(0.1))],
+        lie=LieDerivative({name: estimate(0.1)}, {name: estimate(0.1)}, 1.0, lie, {}),
+    )
+    results = MeasureResults(
+        model=name,
+        split="test",
+        typical=ImageSetResults(name, report, 4, (name,), analyses),
+        ood=(),
+        preset=None,
+        weights_sha256="",
+        folder=None,
+        command=name,
+        environment=machine(),
+    )
+    return measured_page(results, [])
 
 
 def of_a_search(name: str) -> str:
@@ -91,10 +116,10 @@ def of_a_search(name: str) -> str:
 
 
 def of_a_study(name: str) -> str:
-    series = [{"arm": name, "x": [0, 1], "y": [{"value": 0.1, "low": 0.0, "high": 0.2}] * 2}]
-    made = claim(1, "supported", figure=lines(series=series, title=name, x_label=name, y_label=name), unit=name)
+    figure = lines(curve([0, 1], [estimate(0.1)] * 2, arm=name), title=name, x_label=name, y_label=name)
+    made = claim(1, "supported", figure=figure, unit=name, claim=name, source=name, sentences=(name,))
     texts = dict.fromkeys(("name", "size", "title", "lead", "recipe_yaml", "study_yaml"), name)
-    return study_page(study(claims=[{**made, "claim": name, "source": name, "sentences": [name]}], **texts))
+    return study_page(study(claims=[made], **texts))
 
 
 PAGES: dict[str, Callable[[str], str]] = {

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.padding import pad
-from augkit.architectures.torch_private import in_function_transform
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.torch_private import in_function_transform
 
 PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect"}
 
@@ -123,7 +123,8 @@ class MaxBlurPool2d(nn.Sequential):
 
 
 def _fast(maps: Tensor) -> Tensor:
-    if in_function_transform() or maps.device.type != "cpu":
+    # Maps within a transform of torch.func know no memory format.
+    if (not torch.compiler.is_compiling() and in_function_transform()) or maps.device.type != "cpu":
         return maps
     # After padding, as circular padding always returns contiguous maps.
     return maps.contiguous(memory_format=torch.channels_last)

@@ -135,7 +135,8 @@ def antialias(
     changed += _align_upsampling(model, grids, selectors)
     padded, unpadded = change_padding(model, calls, padding_mode) if padding_mode else ([], [])
     done = {name for name, _, _ in changed}
-    model._surgery_report = SurgeryReport(  # type: ignore[assignment]
+    # On the network itself, so that copies and pickles of it have it too.
+    model.surgery_report = SurgeryReport(  # type: ignore[assignment]
         method,
         padding_mode,
         tuple(changed),
@@ -152,7 +153,7 @@ def surgery_report(model: nn.Module) -> SurgeryReport:
     Raises:
         InputError: the network was not changed by `antialias`.
     """
-    report = getattr(model, "_surgery_report", None)
+    report = getattr(model, "surgery_report", None)
     if not isinstance(report, SurgeryReport):
         raise InputError(f"surgery_report: {type(model).__name__} does not come from augkit.antialias")
     return report

@@ -33,7 +33,6 @@ from augkit.core.cli import (
 )
 from augkit.core.errors import InputError, RunError
 from augkit.core.files import claim, environment, write
-from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.measure.tables import print_carried_over, print_table
@@ -171,7 +170,7 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
             results = run_study(
                 study,
                 folder,
-                spread=WorkerSettings(**spread(options)),
+                spread=spread(options),
                 storage=options.storage,
                 name=options.study,
                 device=options.device,

@@ -14,10 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.ranks import rank
+
+if TYPE_CHECKING:
+    from augkit.core.jobs.pool import WorkerSettings
 
 _MADE: list[Path] = []  # by `new_folder`, in this process
 
@@ -89,16 +92,18 @@ def add_spread(group: FlagGroup, storage: str, study: str) -> None:
     )
 
 
-def spread(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `augkit.core.jobs.pool.WorkerSettings` from the flags of `add_spread`."""
-    return {
-        "count": options.workers,
-        "per_gpu": options.workers_per_gpu,
-        "launcher": options.launcher,
-        "gpus_per_worker": options.gpus_per_worker,
-        "retries": options.retries,
-        "grace": options.grace,
-    }
+def spread(options: argparse.Namespace) -> WorkerSettings:
+    """Return the settings of the workers from the flags of `add_spread`."""
+    from augkit.core.jobs.pool import WorkerSettings  # not above, for the same reason
+
+    return WorkerSettings(
+        count=options.workers,
+        per_gpu=options.workers_per_gpu,
+        launcher=options.launcher,
+        gpus_per_worker=options.gpus_per_worker,
+        retries=options.retries,
+        grace=options.grace,
+    )
 
 
 def _gpus(text: str) -> float:

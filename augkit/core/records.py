@@ -13,7 +13,7 @@ from augkit.core.json import jsonable
 class Record:
     """Base of frozen dataclasses that hold results."""
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """Convert nested records and settings to dicts; estimates and comparisons stay objects."""
         return {field.name: mapped(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 

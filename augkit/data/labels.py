@@ -46,7 +46,8 @@ def read_labels(path: Path) -> tuple[dict[str, int], list[str]]:
         text = path.read_text(encoding="utf-8-sig")
         rows = _PARSERS.get(path.suffix.lower(), _lines)(text)
     except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:  # a UnicodeDecodeError is a ValueError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        said = getattr(error, "strerror", None) or str(error)  # of a missing file without its number and name
+        reason = (said.splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"labels file '{path}': {reason}; expected names one a line, JSON, or CSV folder,index"
         ) from None

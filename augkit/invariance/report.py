@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,11 +19,38 @@ CURVES |= {"scale": "response_scale"}
 CURVE_STATISTICS = {name: METRICS[name].needs[0] for name in CURVE_METRICS}
 
 
-class JaggedShare(TypedDict):
-    """The share of images whose answer changes a given number of times along the path, for JSON."""
+@dataclass(frozen=True)
+class JaggedShare:
+    """Share of the images whose answer changes ``changes`` times along the path."""
 
     changes: int
-    share: dict[str, float | None]
+    share: Estimate
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {"changes": self.changes, "share": self.share.to_dict()}
+
+
+@dataclass(frozen=True)
+class ResponseCurve:
+    """Metrics against displacements.
+
+    Attributes:
+        by: ``length`` (pixels), ``fraction`` (of a pixel), ``direction`` (degrees) or ``scale`` (factor).
+        x: displacements, in the unit of ``by``.
+        metrics: an estimate per displacement, by the name of the metric.
+    """
+
+    by: str
+    x: list[float]
+    metrics: dict[str, list[Estimate]]
+
+    def to_rows(self) -> list[dict[str, object]]:
+        """For JSON: an object per displacement."""
+        return [
+            {self.by: at, **{name: found[k].to_dict() for name, found in self.metrics.items()}}
+            for k, at in enumerate(self.x)
+        ]
 
 
 @dataclass(frozen=True)
@@ -129,34 +156,42 @@ class InvarianceReport:
 
     def jaggedness_distribution(self) -> list[JaggedShare]:
         """Return, for each number of changes along the path, the share of images that have it."""
+        return list(self._jagged_shares)
+
+    @cached_property
+    def _jagged_shares(self) -> list[JaggedShare]:
         if "jagged" not in self.statistics:
             return []
         changes = self.statistics["jagged"][:, 0]
         counts = torch.arange(int(changes.max()) + 1)
         shares = mean_estimates(changes[:, None] == counts, high=1.0)
-        return [{"changes": int(k), "share": share.to_dict()} for k, share in zip(counts, shares, strict=True)]
+        return [JaggedShare(int(k), share) for k, share in zip(counts, shares, strict=True)]
+
+    @cached_property
+    def response_curves(self) -> dict[str, ResponseCurve]:
+        """Every response curve that was measured, by ``length``, ``fraction``, ``direction`` or ``scale``."""
+        known = {by: points for by in CURVES if (points := self._points(by))}
+        # The points of a curve have the same statistics.
+        shown = {
+            by: {name: key for name, key in CURVE_STATISTICS.items() if key in next(iter(points.values()))}
+            for by, points in known.items()
+        }
+        numbers = [run[key] for by, points in known.items() for run in points.values() for key in shown[by].values()]
+        # All curves in one pass over the resamples, which cost more than the products with them.
+        found = iter(_means(numbers))
+        curves = {}
+        for by, points in known.items():
+            rows = [[next(found) for _ in shown[by]] for _ in points]
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            curves[by] = ResponseCurve(by, list(points), dict(zip(shown[by], columns, strict=True)))
+        return curves
 
     def to_dict(self) -> dict[str, object]:
         """Metrics, curves, flips and settings as plain values for JSON."""
         out: dict[str, object] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
-        known = {by: self._points(by) for by in CURVES}
-        numbers = [
-            run[name]
-            for points in known.values()
-            for run in points.values()
-            for name in CURVE_STATISTICS.values()
-            if name in run
-        ]
-        # All curves in one pass over the resamples: drawing them costs more than the products.
-        found = iter(_means(numbers))
-        for by, points in known.items():
-            rows = [
-                {by: point, **{name: next(found).to_dict() for name, s in CURVE_STATISTICS.items() if s in run}}
-                for point, run in points.items()
-            ]
-            out |= {CURVES[by]: rows} if rows else {}
+        out |= {CURVES[by]: curve.to_rows() for by, curve in self.response_curves.items()}
         if "jagged" in self.statistics:
-            out["jaggedness_distribution"] = self.jaggedness_distribution()
+            out["jaggedness_distribution"] = [row.to_dict() for row in self.jaggedness_distribution()]
         out["largest_logit_change"] = self.largest_logit_change
         flips = [flip.to_dict() for flip in self.flips]
         return {**out, "flips": flips, "settings": self.settings.to_dict()}

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print_json(results.to_dict())
         return
-    print_measured(results.to_dict())
+    print_measured(results)
     print(f"report: {folder / 'report.html'}")
 
 

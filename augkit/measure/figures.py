@@ -1,4 +1,4 @@
-"""Figures of a measurement, from the plain numbers of its ``results.json``."""
+"""Figures of a measurement."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark
-from augkit.invariance import CarryOver
+from augkit.invariance import CarryOver, Estimate, LayerEquivariance
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
-from augkit.measure.entries import Curve, JaggednessEntry, LayerEntry
-from augkit.train.history import Interval
+from augkit.invariance.report import JaggedShare, ResponseCurve
 
 COLORS = (BLUE, ORANGE, GREEN, GREY, BLACK)
 PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
 TALLEST = 60  # layers in one figure; for deeper networks the layers with the largest shares are shown
 
 
-def curves(sets: Mapping[str, Curve], by: str, label: str) -> Figure:
-    """Plot JS, top-1 change and, with labels, accuracy against ``by``; one line per image set."""
+def curves(sets: Mapping[str, ResponseCurve], label: str) -> Figure:
+    """Plot JS, top-1 change and, with labels, accuracy against displacements; one line per image set."""
     known = [name for name in PANELS if any(name in curve.metrics for curve in sets.values())]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(known), 3.0), layout="constrained")
@@ -34,7 +33,7 @@ def curves(sets: Mapping[str, Curve], by: str, label: str) -> Figure:
         axes.set_title(PANELS[name][0])
         if name != "accuracy":
             axes.set_ylim(bottom=0)
-        if by == "scale":
+        if any(curve.by == "scale" for curve in sets.values()):
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.2g"))
             axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
@@ -45,32 +44,31 @@ def curves(sets: Mapping[str, Curve], by: str, label: str) -> Figure:
     return figure
 
 
-def jaggedness(points: Sequence[JaggednessEntry]) -> Figure:
+def jaggedness(points: Sequence[JaggedShare]) -> Figure:
     """Plot the share of images by number of top-1 changes along the path."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.8), layout="constrained")
         axes = figure.subplots()
-    shares = [point["share"] for point in points]
-    value, low, high = 100 * np.array([(share["value"], share["low"], share["high"]) for share in shares]).T
-    drawn = axes.bar([p["changes"] for p in points], value, color=BLUE, yerr=[value - low, high - value], capsize=2)
+    value, low, high = 100 * np.array([(p.share.value, p.share.low, p.share.high) for p in points]).T
+    drawn = axes.bar([p.changes for p in points], value, color=BLUE, yerr=[value - low, high - value], capsize=2)
     for bar, point, *parts in zip(drawn, points, value, low, high, strict=True):
-        describe(bar, f"{point['changes']} changes: {interval_text(*parts)} % of images")
+        describe(bar, f"{point.changes} changes: {interval_text(*parts)} % of images")
     axes.set_xlabel("top-1 changes along a path of one-pixel steps")
     axes.set_ylabel("share of images, %")
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     return figure
 
 
-def layers(found: Sequence[LayerEntry]) -> Figure:
+def layers(found: Sequence[LayerEquivariance]) -> Figure:
     """Plot each layer's signal-to-error ratio in dB and its share of the error of the logits; the first on top."""
     shown = _most_telling(found)
     rows = np.arange(len(shown))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 1.2 + 0.19 * len(shown)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
-    names = [f"{layer['name']}  {layer['kind']}" for layer in shown]
-    _bars(left, names, [layer["decibels"] for layer in shown], (1.0, "dB"), BLUE)
-    _bars(right, names, [layer["share"] for layer in shown], (100.0, "% of the final error added"), ORANGE)
+    names = [f"{layer.name}  {layer.kind}" for layer in shown]
+    _bars(left, names, [layer.decibels for layer in shown], (1.0, "dB"), BLUE)
+    _bars(right, names, [layer.share for layer in shown], (100.0, "% of the final error added"), ORANGE)
     left.set_yticks(rows, names, fontsize=7)
     left.set_ylim(len(shown) - 0.4, -0.6)
     left.set_title("signal to error, dB", fontsize=9)
@@ -78,22 +76,21 @@ def layers(found: Sequence[LayerEntry]) -> Figure:
     return figure
 
 
-def _most_telling(found: Sequence[LayerEntry]) -> list[LayerEntry]:
+def _most_telling(found: Sequence[LayerEquivariance]) -> list[LayerEquivariance]:
     if len(found) <= TALLEST:
         return list(found)
-    weight = [abs(layer["share"]["value"] or 0.0) for layer in found]
+    weight = [abs(layer.share.value) if layer.share.defined else 0.0 for layer in found]
     kept = sorted(sorted(range(len(found)), key=lambda k: (-weight[k], k))[:TALLEST])
     return [found[k] for k in kept]
 
 
-def _bars(axes: Axes, names: Sequence[str], estimates: Sequence[Interval], unit: tuple[float, str], color: str) -> None:
+def _bars(axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], unit: tuple[float, str], color: str) -> None:
     factor, words = unit
     for row, (name, estimate) in enumerate(zip(names, estimates, strict=True)):
-        if estimate["value"] is None:
+        if not estimate.defined:
             axes.annotate("undefined", (0, row), fontsize=6, va="center")
             continue
-        parts = (estimate["value"], estimate["low"], estimate["high"])
-        value, low, high = (factor * part for part in parts if part is not None)
+        value, low, high = (factor * part for part in (estimate.value, estimate.low, estimate.high))
         # Rounding may put the value slightly outside of an interval.
         error = [[max(0.0, value - low)], [max(0.0, high - value)]]
         bar = axes.barh(row, value, 0.72, color=color, xerr=error, error_kw={"lw": 0.8})[0]
@@ -101,9 +98,8 @@ def _bars(axes: Axes, names: Sequence[str], estimates: Sequence[Interval], unit:
     axes.axvline(0, color=BLACK, lw=0.8)
 
 
-def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Interval], factor: float, color: str, label: str) -> None:
-    parts = [(found["value"], found["low"], found["high"]) for found in estimates]
-    value, low, high = factor * np.array(parts, dtype=float).T
+def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], factor: float, color: str, label: str) -> None:
+    value, low, high = factor * np.array([(found.value, found.low, found.high) for found in estimates]).T
     axes.plot(x, value, "o-", color=color, ms=3.5, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
     for at, *estimate in zip(x, value, low, high, strict=True):

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from augkit.core.figures import Chart, chart
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
+from augkit.invariance import Estimate, LieDerivative, RelativeInvariance
 from augkit.invariance.gallery import FlipPicture
 from augkit.measure import figures
-from augkit.measure.entries import ImageSetEntry, LieEntry, MeasuredEntry, RelativeEntry, curve_of, sets_of
-from augkit.measure.terminal import CURVES, heading, metric_rows, text_of
-from augkit.train.history import Interval
+from augkit.measure.analyses import Analyses
+from augkit.measure.results import ImageSetResults, MeasureResults
+from augkit.measure.terminal import CURVE_TITLES, heading, metric_rows, text_of
 
 METRICS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). Read every invariance beside the accuracy: a better classifier is"
@@ -29,53 +30,55 @@ LAYERS_CAPTION = (
 )
 
 
-def measured_page(result: MeasuredEntry, flips: Sequence[FlipPicture]) -> str:
-    """Return the report page; ``result`` is the content of ``results.json``, ``flips`` are its drawn flips."""
-    sets = sets_of(result)
-    charts = [_curve(sets, key, by, label) for key, (by, label) in CURVES.items() if key in result]
-    if distribution := result.get("jaggedness_distribution"):
+def measured_page(results: MeasureResults, flips: Sequence[FlipPicture]) -> str:
+    """Return the report page of a measurement; ``flips`` are the drawn flips of its first image set."""
+    typical, analyses = results.typical, results.typical.analyses or Analyses(0)
+    curves = typical.report.response_curves
+    charts = [_curve(results.sets, by, label) for by, label in CURVE_TITLES.items() if by in curves]
+    if distribution := typical.report.jaggedness_distribution():
         charts.append(chart("Jaggedness", figures.jaggedness(distribution), JAGGEDNESS_CAPTION))
     return render(
         "measure/measured.html",
-        title=f"augkit measure: {result['model']}",
-        result=result,
-        subtitle=heading(result["settings"]),
-        summary=summary(result),
-        metrics=Table(METRICS_CAPTION, ["metric", *sets], metric_rows(sets)),
+        title=f"augkit measure: {results.model}",
+        results=results,
+        subtitle=heading(typical.report.settings),
+        summary=summary(results),
+        metrics=Table(METRICS_CAPTION, ["metric", *results.sets], metric_rows(results.sets)),
         charts=charts,
-        lie=_lie(result["lie"]) if "lie" in result else None,
-        relative=_relative(result["relative_invariance"]) if "relative_invariance" in result else None,
-        layers=chart("Layer by layer", figures.layers(result["layers"]), LAYERS_CAPTION)
-        if "layers" in result
-        else None,
+        lie=None if analyses.lie is None else _lie(analyses.lie),
+        relative=None if analyses.relative_invariance is None else _relative(analyses.relative_invariance),
+        layers=None
+        if analyses.layers is None
+        else chart("Layer by layer", figures.layers(analyses.layers), LAYERS_CAPTION),
+        certificate=analyses.certificate,
         flips=[{"title": flip.title, "views": _views(flip)} for flip in flips],
-        facts={key: result.get(key) for key in ("settings", "environment") if key in result},
+        facts={"settings": typical.settings_to_dict(), "environment": results.environment},
     )
 
 
-def summary(result: MeasuredEntry) -> str:
+def summary(results: MeasureResults) -> str:
     """Return the main numbers in two or three sentences."""
-    settings = result["settings"]
-    most = f"two shifts of up to {settings['max_shift']:g} px"
-    if settings["axis"] == "scale":
-        most = f"two factors of up to {settings['plan']['pairs']['high']:g}"
+    settings, metrics = results.typical.report.settings, results.typical.report.metrics
+    most = f"two shifts of up to {settings.max_shift:g} px"
+    if settings.axis == "scale":
+        most = f"two factors of up to {settings.plan.pairs.high:g}"
     out = [
-        f"On {settings['images']:,} images the top-1 answer differs between {most} of the same image for"
-        f" {_percent(result['top1_change'])} of pairs; the answers are {text_of(result['js'])} bits apart"
+        f"On {settings.images:,} images the top-1 answer differs between {most} of the same image for"
+        f" {_percent(metrics['top1_change'])} of pairs; the answers are {text_of(metrics['js'])} bits apart"
         " (Jensen-Shannon)."
     ]
-    if "accuracy" in result:
-        out.append(f"Accuracy is {_percent(result['accuracy'])}.")
-    for name, other in result.get("ood", {}).items():
-        out.append(f"On images of '{name}' the answer changes for {_percent(other['top1_change'])} of pairs.")
+    if "accuracy" in metrics:
+        out.append(f"Accuracy is {_percent(metrics['accuracy'])}.")
+    for other in results.ood:
+        changed = _percent(other.report.metrics["top1_change"])
+        out.append(f"On images of '{other.data}' the answer changes for {changed} of pairs.")
     return " ".join(out)
 
 
-def _percent(estimate: Interval) -> str:
-    if estimate["value"] is None:
+def _percent(estimate: Estimate) -> str:
+    if not estimate.defined:
         return "an undefined share"
-    value, low, high = (100 * (part or 0.0) for part in (estimate["value"], estimate["low"], estimate["high"]))
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def _views(flip: FlipPicture) -> list[tuple[str, str]]:
@@ -83,24 +86,24 @@ def _views(flip: FlipPicture) -> list[tuple[str, str]]:
     return [(data_url(picture), caption) for picture, caption in zip(flip.pictures, flip.captions, strict=True)]
 
 
-def _curve(sets: Mapping[str, ImageSetEntry], key: str, by: str, label: str) -> Chart:
-    found = {name: curve_of(entry, key, by) for name, entry in sets.items()}
-    drawn = {name: curve for name, curve in found.items() if curve is not None}
-    return chart(f"Response to a {label.partition(',')[0]}", figures.curves(drawn, by, label), RESPONSE_CAPTION)
+def _curve(sets: Mapping[str, ImageSetResults], by: str, label: str) -> Chart:
+    found = {name: results.report.response_curves for name, results in sets.items()}
+    drawn = {name: curves[by] for name, curves in found.items() if by in curves}
+    return chart(f"Response to a {label.partition(',')[0]}", figures.curves(drawn, label), RESPONSE_CAPTION)
 
 
-def _lie(found: LieEntry) -> Table:
+def _lie(found: LieDerivative) -> Table:
     rows = [
-        [LIE_TITLES.get(name, name), text_of(estimate), text_of(found["probabilities"][name])]
-        for name, estimate in found["logits"].items()
+        [LIE_TITLES.get(name, name), text_of(estimate), text_of(found.probabilities[name])]
+        for name, estimate in found.logits.items()
     ]
     return Table(LIE_CAPTION, ["direction", "E ‖L‖² / K on logits", "E Σ |L| / K on probabilities"], rows)
 
 
-def _relative(found: RelativeEntry) -> Table:
+def _relative(found: RelativeInvariance) -> Table:
     rows = [
-        ["relative invariance", text_of(found["relative"])],
-        ["distance when moved", text_of(found["moved"])],
-        ["distance to another image", text_of(found["apart"])],
+        ["relative invariance", text_of(found.relative)],
+        ["distance when moved", text_of(found.moved)],
+        ["distance to another image", text_of(found.apart)],
     ]
     return Table(RELATIVE_CAPTION, ["quantity", "value"], rows)

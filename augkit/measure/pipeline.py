@@ -81,9 +81,8 @@ def measure(
             environment=environment(),
         )
         if session.folder is not None:
-            found = results.to_dict()
-            write(session.folder / "results.json", json.dumps(found, indent=2, allow_nan=False))
-            write(session.folder / "report.html", measured_page(found, session.pictures(first)))
+            write(session.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+            write(session.folder / "report.html", measured_page(results, session.pictures(first)))
     return results
 
 

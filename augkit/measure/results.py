@@ -6,14 +6,12 @@ import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from augkit.core.files import Environment
 from augkit.core.json import jsonable
 from augkit.invariance import InvarianceReport
 from augkit.invariance.presets import PRESETS
 from augkit.measure.analyses import Analyses
-from augkit.measure.entries import MeasuredEntry
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,13 @@ class ImageSetResults:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        found = self.report.to_dict()
-        found["settings"] = self.report.settings.to_dict() | {"batch_size": self.batch_size, "notes": list(self.notes)}
+        found = self.report.to_dict() | {"settings": self.settings_to_dict()}
         analyses = self.analyses.to_dict() if self.analyses is not None else {}
         return jsonable({"data": self.data, **found, **analyses})
+
+    def settings_to_dict(self) -> dict[str, object]:
+        """Settings of the report, batch size and notes, for JSON."""
+        return jsonable(self.report.settings.to_dict() | {"batch_size": self.batch_size, "notes": list(self.notes)})
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,14 @@ class MeasureResults:
     command: str
     environment: Environment
 
-    def to_dict(self) -> MeasuredEntry:
-        """The content of ``results.json`` and of the output of ``--json``."""
-        return cast("MeasuredEntry", copy.deepcopy(self._json))
+    @property
+    def sets(self) -> dict[str, ImageSetResults]:
+        """Results by the name of the images, the dataset's own first."""
+        return {found.data: found for found in (self.typical, *self.ood)}
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the content of ``results.json`` and of the output of ``--json``."""
+        return copy.deepcopy(self._json)
 
     @cached_property
     def _json(self) -> dict[str, object]:

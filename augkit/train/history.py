@@ -43,5 +43,5 @@ def interval_of(estimate: Estimate) -> Interval:
     return {"value": found["value"], "low": found["low"], "high": found["high"]}
 
 
-# Takes an `EpochRow`. Not declared so: a callback of a user may call its parameter dict[str, Any].
+# Takes an `EpochRow`. Not declared so: a callback of a user may declare its parameter as a plain dict.
 OnEpoch = Callable[[Any], None]

@@ -114,7 +114,7 @@ def find_recipe(source: str | Path) -> Path:
     if path.is_file():
         return path
     shipped = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or str(source).endswith("/"):
         raise InputError(f"recipe '{source}': no such file (shipped by name: {', '.join(sorted(shipped))})")
     if path.name not in shipped:
         raise unknown_name("recipe", source, shipped)

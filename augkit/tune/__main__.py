@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
             storage=options.storage,
             study_name=options.study or "augkit",
             workers=TuneWorkers(
-                **spread(options),
+                **vars(spread(options)),
                 processes=options.nproc_per_trial,
                 keep=options.keep_trials,
                 dashboard=options.dashboard,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -69,7 +69,7 @@ class SearchTrial(Record):
     error: str | None = None
     worker: str | None = None
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """As of every record; of a control, the keys that it has."""
         whole = super().to_mapping()
         return {key: whole[key] for key in CONTROL_KEYS} if self.control else whole
@@ -125,7 +125,7 @@ class JoinedSearch(Record):
 
     search_cost: SearchCost
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """As of every record, marked as joined."""
         return {"joined": True, **super().to_mapping()}
 
@@ -222,9 +222,10 @@ class TuneResults(Record):
     environment: Mapping[str, object]
     cost: dict[str, float]
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """As of every record; the search's keys stand among the others."""
-        parts = (value if key == "search" else {key: value} for key, value in super().to_mapping().items())
+        own = super().to_mapping()
+        parts = (self.search.to_mapping() if key == "search" else {key: value} for key, value in own.items())
         return {key: value for part in parts for key, value in part.items()}
 
 

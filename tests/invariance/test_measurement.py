@@ -124,7 +124,7 @@ def test_grid_path_and_curves_equal_a_loop() -> None:
     column = plan.layout.curves["fraction"][0.25]
     changed = sum(answer(n, moved[n, column]) != here[n] for n in range(4)) / 4
     assert report.response("top1_change", "fraction")[0.25].value == changed
-    shares = [row["share"]["value"] for row in report.jaggedness_distribution()]
+    shares = [row.share.value for row in report.jaggedness_distribution()]
     assert sum(shares) == pytest.approx(1)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,25 @@ import numpy as np
 import pytest
 import torch
 
-from augkit.core.cli import run
 from augkit.data import load_dataset, sample
+from augkit.invariance import Estimate, LayerEquivariance
 from augkit.invariance.flips import Flip
 from augkit.invariance.gallery import flip_pictures
 from augkit.invariance.protocols import Scene, make_protocol
-from augkit.measure import __main__ as measure
-from augkit.measure import figures
+from augkit.measure import MeasureResults, MeasureSettings, figures, measure
+from augkit.measure.analyses import Analyses
 from augkit.measure.page import measured_page, summary
-from augkit.measure.terminal import probe_lines
+from augkit.measure.terminal import analysis_lines
 from augkit.train.loop import fit
 
-ANALYSES = ["--certify", "--layers", "--lie", "--relative", "--probe-images", "6"]
+SETTINGS = MeasureSettings(
+    limit=40, ood_builtin=True, certify=True, layers=True, lie=True, relative=True, probe_images=6
+)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A measured run with all parts of a report."""
+def measured(tmp_path_factory: pytest.TempPathFactory) -> MeasureResults:
+    """A measured run, with everything that a report can show."""
     from augkit.train.recipe import Recipe
 
     recipe = Recipe.model_validate(
@@ -42,9 +46,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     top = tmp_path_factory.mktemp("measured")
     fit(recipe, output=top / "run")
-    arguments = [str(top / "run"), "--limit", "40", "--ood-builtin", *ANALYSES, "--output", str(top / "out"), "--quiet"]
-    assert run(measure.main, arguments) == 0
-    return top / "out"
+    return measure(str(top / "run"), settings=SETTINGS, output=top / "out")
+
+
+@pytest.fixture(scope="module")
+def folder(measured: MeasureResults) -> Path:
+    assert measured.folder is not None
+    return measured.folder
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +61,21 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_command_writes_all_requested_results(result: dict[str, Any]) -> None:
+def test_the_file_holds_all_that_was_asked_for(result: dict[str, Any]) -> None:
     assert set(result["ood"]) == {"upside down", "texture shuffle", "erased", "out of range"}
     assert result["certificate"]["verdict"] == "none"
     assert [layer["name"] for layer in result["layers"]][-2:] == ["penultimate", "logits"]
     assert set(result["lie"]["logits"]) == {"shift_x", "shift_y", "log_scale", "rotation"}
     assert result["lie"]["settings"]["images"] == 6
     assert result["relative_invariance"]["relative"]["value"] <= 1
-    assert result["command"].startswith("python -m augkit.measure ")
+    assert result["command"].startswith("augkit.measure.measure(")
+
+
+def test_the_file_holds_what_the_function_returns(measured: MeasureResults, result: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(measured.to_dict())) == result
+    curve = measured.typical.report.response_curves["length"]
+    assert [point["length"] for point in result["response"]] == curve.x
+    assert [point["js"]["low"] for point in result["response"]] == [estimate.low for estimate in curve.metrics["js"]]
 
 
 def test_atypical_versions_are_measured_and_not_the_images_again(result: dict[str, Any]) -> None:
@@ -68,11 +83,13 @@ def test_atypical_versions_are_measured_and_not_the_images_again(result: dict[st
     assert len(set(numbers.values())) == 5
 
 
-def test_the_page_needs_nothing_else_and_holds_the_numbers(folder: Path, result: dict[str, Any]) -> None:
+def test_the_page_needs_nothing_else_and_holds_the_numbers(
+    folder: Path, measured: MeasureResults, result: dict[str, Any]
+) -> None:
     page = (folder / "report.html").read_text()
     assert not re.findall(r"(?:src|href)=['\"](?!data:|#)", page)
     assert f"{result['js']['value']:.4f}" in page
-    assert summary(result).split(".")[0] in page
+    assert summary(measured).split(".")[0] in page
     for title in ("Metrics", "Jaggedness", "Lie derivative", "Layer by layer", "Certificate", "Gallery of flips"):
         assert f">{title}</h2>" in page
     assert page.count('<li class="flip">') == len(result["flips"]) > 0
@@ -81,9 +98,9 @@ def test_the_page_needs_nothing_else_and_holds_the_numbers(folder: Path, result:
     assert json.loads(facts)["settings"] == result["settings"]
 
 
-def test_metrics_that_were_not_measured_are_omitted(result: dict[str, Any]) -> None:
-    small = {k: v for k, v in result.items() if k not in ("certificate", "layers", "lie", "relative_invariance", "ood")}
-    page = measured_page({**small, "model": "<b>mine</b>", "flips": []}, [])
+def test_what_was_not_measured_is_left_out(measured: MeasureResults) -> None:
+    small = replace(measured, model="<b>mine</b>", typical=replace(measured.typical, analyses=None), ood=())
+    page = measured_page(small, [])
     assert "Certificate" not in page
     assert "<b>mine" not in page
     assert "No image changed its answer" in page
@@ -121,20 +138,20 @@ def test_rescaled_flips_and_unknown_classes() -> None:
     )
 
 
-def layer(name: str, share: float | None) -> dict[str, Any]:
-    estimate = {"value": share, "low": share, "high": share}
-    return {"name": name, "kind": "Conv2d", "share": estimate, "decibels": {"value": 20.0, "low": 19.0, "high": 21.0}}
+def layer(name: str, share: float) -> LayerEquivariance:
+    estimates = {"decibels": Estimate(20.0, 19.0, 21.0), "share": Estimate(share, share, share)}
+    return LayerEquivariance(name, "Conv2d", shape=(8, 4, 4), stride=(1.0, 1.0), **estimates)
 
 
 def test_of_a_deep_network_the_layers_that_add_most_are_drawn_in_order() -> None:
-    found = [layer(f"l{k}", k / 1000) for k in range(100)] + [layer("last", None)]
+    found = [layer(f"l{k}", k / 1000) for k in range(100)] + [layer("last", math.nan)]
     axes = figures.layers(found).axes[0]
     names = [text.get_text().split()[0] for text in axes.get_yticklabels()]
     assert names == [f"l{k}" for k in range(40, 100)]
 
 
 def test_losses_on_a_terminal_are_the_largest_first() -> None:
-    lines = probe_lines({"layers": [layer("a", 0.1), layer("b", 0.6), layer("c", None)]})
+    lines = analysis_lines(Analyses(6, layers=[layer("a", 0.1), layer("b", 0.6), layer("c", math.nan)]))
     assert lines == [
         "lost at b (Conv2d): 60 % of the error, 20.0 dB",
         "lost at a (Conv2d): 10 % of the error, 20.0 dB",

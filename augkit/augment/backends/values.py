@@ -1,9 +1,4 @@
-"""Queries of a tensor: whether torch records or traces it, and its values where reading them needs no wait.
-
-This file uses private functions of torch. Under `torch.func` a tensor is a wrapper whose values cannot be read, and
-torch has no public way to unwrap it (``torch._C._functorch``) or to detect that a forward derivative is computed
-(``forward_ad._current_level``).
-"""
+"""Queries of a tensor: whether torch records or traces it, and its values where reading them needs no wait."""
 
 from __future__ import annotations
 
@@ -11,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_functorch = torch._C._functorch
+from augkit.core.torch_private import (
+    in_forward_derivative,
+    in_function_transform,
+    is_wrapped,
+    is_wrapped_by_gradient,
+    unwrapped,
+)
 
 
 def recorded(*tensors: Tensor) -> bool:
@@ -19,8 +20,8 @@ def recorded(*tensors: Tensor) -> bool:
     return (
         traced()
         or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        or transformed()
-        or forward_ad._current_level >= 0
+        or in_function_transform()
+        or in_forward_derivative()
     )
 
 
@@ -29,37 +30,30 @@ def traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def transformed() -> bool:
-    """Whether a transform of `torch.func` is running: vmap, grad, jvp and so on."""
-    return _functorch.peek_interpreter_stack() is not None
-
-
 def differentiated(tensor: Tensor) -> bool:
     """Whether a derivative with respect to ``tensor`` is being recorded, backward or forward."""
     if torch.is_grad_enabled() and tensor.requires_grad:
         return True
     if traced():
         return False
-    while _functorch.is_functorch_wrapped_tensor(tensor):
-        if _functorch.is_gradtrackingtensor(tensor):
+    while is_wrapped(tensor):
+        if is_wrapped_by_gradient(tensor):
             return True
-        tensor = _functorch.get_unwrapped(tensor)
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+        tensor = unwrapped(tensor)
+    return in_forward_derivative() and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def concrete(tensor: Tensor, dims: int) -> Tensor:
     """Return the readable values of ``tensor``: detached, unwrapped, all but its last ``dims`` dimensions flattened."""
     tensor = tensor.detach()
-    while not traced() and _functorch.is_functorch_wrapped_tensor(tensor):
-        axis, batched = _functorch.maybe_get_bdim(tensor), _functorch.is_batchedtensor(tensor)
-        tensor = _functorch.get_unwrapped(tensor)
-        tensor = tensor.movedim(axis, 0) if batched else tensor
+    while not traced() and is_wrapped(tensor):
+        tensor = unwrapped(tensor)
     return tensor.detach().reshape(-1, *tensor.shape[tensor.ndim - dims :])
 
 
 def known_finite(images: Tensor) -> bool:
     """Whether ``images`` are known to hold neither NaN nor infinity, without waiting for a device."""
-    if images.device.type != "cpu" or traced() or transformed():
+    if images.device.type != "cpu" or traced() or in_function_transform():
         return False
     # One pass and no copy; a sum that overflows counts as an infinity, which only costs time.
     return bool(images.detach().sum().isfinite())
@@ -67,6 +61,6 @@ def known_finite(images: Tensor) -> bool:
 
 def laid_out(out: Tensor, images: Tensor) -> Tensor:
     """Return ``out`` in the memory format of ``images``, contiguous or channels_last, with the same values."""
-    if transformed() or images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
+    if in_function_transform() or images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
         return out
     return out.contiguous(memory_format=torch.channels_last)

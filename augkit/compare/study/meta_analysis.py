@@ -18,9 +18,66 @@ from typing import Any
 
 import numpy as np
 
+from augkit.compare.study.claim_results import ScaledEffect
 from augkit.compare.study.effects import AS_SHARES
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import LEVEL, UNDEFINED, Estimate
+
+
+@dataclass(frozen=True)
+class FinishedPart:
+    """What a finished study found for one part of a claim.
+
+    Attributes:
+        claim, label: id of the claim and label of the part.
+        statistic, unit: as in `augkit.compare.study.claim_results.PartResult`.
+        effect: with its interval.
+        tested: the same on the scale of the test; None in results of earlier versions.
+        seeds: number of seeds with a defined effect.
+    """
+
+    claim: str
+    label: str
+    statistic: str
+    unit: str
+    effect: Estimate
+    tested: ScaledEffect | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """What is combined of a finished study: its parts, and the variability they were measured with."""
+
+    measured_with: str
+    parts: tuple[FinishedPart, ...]
+
+    @classmethod
+    def from_json(cls, results: Mapping[str, Any]) -> FinishedStudy:
+        """From the content of ``results.json``, of earlier versions too.
+
+        Raises:
+            KeyError, TypeError: no results of a study.
+        """
+        parts = [_part(str(claim["id"]), part) for claim in results["claims"] for part in claim["parts"]]
+        return cls(results.get("measured_with", "js"), tuple(parts))
+
+
+def _part(claim: str, part: Mapping[str, Any]) -> FinishedPart:
+    tested = part.get("tested")
+    return FinishedPart(
+        claim,
+        part["label"],
+        part["statistic"],
+        part["unit"],
+        Estimate(*(_number(part["effect"][key]) for key in ("value", "low", "high"))),
+        None if tested is None else ScaledEffect(*(_number(tested[key]) for key in ("value", "error", "freedom"))),
+        sum(value is not None for value in part.get("per_seed") or ()),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -49,50 +106,51 @@ class CombinedEffect:
         return {"claim": self.claim, "part": self.part, "unit": self.unit, "effects": effects, **numbers}
 
 
-def combine_studies(studies: Mapping[str, Mapping[str, Any]]) -> list[CombinedEffect]:
+def combine_studies(studies: Mapping[str, FinishedStudy]) -> list[CombinedEffect]:
     """Combine the effects of all parts that two or more studies have, in the order of the first study.
 
     Args:
-        studies: content of ``results.json`` by the name of the study.
+        studies: finished studies by name, as `load_results` reads them.
 
     Raises:
         InputError: studies measured with different variabilities, or without a common part.
     """
-    measures = {name: results.get("measured_with", "js") for name, results in studies.items()}
+    measures = {name: study.measured_with for name, study in studies.items()}
     if len(set(measures.values())) > 1:
         listed = ", ".join(f"{name} with {metric}" for name, metric in measures.items())
         raise InputError(f"across: expected studies measured with the same variability, got {listed}")
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for name, results in studies.items():
-        for claim in results["claims"]:
-            for part in claim["parts"]:
-                found.setdefault((str(claim["id"]), part["label"]), {})[name] = part
-    lines = [_line(*key, parts) for key, parts in found.items() if len(parts) > 1]
+    found: dict[tuple[str, str], dict[str, FinishedPart]] = {}
+    for name, study in studies.items():
+        for part in study.parts:
+            found.setdefault((part.claim, part.label), {})[name] = part
+    lines = [_line(parts) for parts in found.values() if len(parts) > 1]
     if not lines:
         raise InputError("across: expected results of two studies or more with parts of claims in common, got none")
     return lines
 
 
-def load_results(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def load_results(paths: Sequence[Path]) -> dict[str, FinishedStudy]:
     """``results.json`` of studies, or their folders, by the name of file or folder.
 
     Raises:
-        InputError: a file that no study wrote; two studies of one name.
+        InputError: a missing file, or one that no study wrote; two studies of one name.
     """
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, FinishedStudy] = {}
     for path in paths:
         file = path / "results.json" if path.is_dir() else path
         try:
-            results = json.loads(file.read_text())
-            known = all("parts" in claim for claim in results["claims"])
-        except (OSError, ValueError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise InputError(f"'{file}': expected results.json of a study")
+            study = FinishedStudy.from_json(json.loads(file.read_text()))
+        except FileNotFoundError:
+            missing = "there is no such file" + ("; is the study finished?" if path.is_dir() else "")
+            raise InputError(f"results '{file}': expected results.json of a study, {missing}") from None
+        except OSError as error:
+            raise InputError(f"results '{file}': cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"results '{file}': expected results.json of a study, got another file") from None
         name = file.parent.name if file.name == "results.json" else file.stem
         if name in out:
             raise InputError(f"across: expected studies of different names, got '{name}' twice")
-        out[name] = results
+        out[name] = study
     return out
 
 
@@ -125,35 +183,30 @@ def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, 
     return Estimate(*(size * bound for bound in (mean, mean - half, mean + half))), between
 
 
-def _line(claim: str, label: str, parts: Mapping[str, Mapping[str, Any]]) -> CombinedEffect:
+def _line(parts: Mapping[str, FinishedPart]) -> CombinedEffect:
     first = next(iter(parts.values()))
-    share = first["statistic"] in AS_SHARES
-    tested = {name: _tested(part, share) for name, part in parts.items()}
-    known = [pair for pair in tested.values() if pair is not None]
+    share = first.statistic in AS_SHARES
+    tested = [_tested(part, share) for part in parts.values()]
+    known = [pair for pair in tested if pair is not None]
     whole, between = pooled([value for value, _ in known], [error for _, error in known])
     if share and whole.defined:
         whole = Estimate(*(1 - math.exp(-bound) for bound in (whole.value, whole.low, whole.high)))
-    effects = {
-        name: Estimate(*(math.nan if part["effect"][key] is None else part["effect"][key] for key in vars(UNDEFINED)))
-        for name, part in parts.items()
-    }
-    return CombinedEffect(claim, label, first["unit"], effects, whole, between)
+    effects = {name: part.effect for name, part in parts.items()}
+    return CombinedEffect(first.claim, first.label, first.unit, effects, whole, between)
 
 
-def _tested(part: Mapping[str, Any], share: bool) -> tuple[float, float] | None:
+def _tested(part: FinishedPart, share: bool) -> tuple[float, float] | None:
     """The effect and its standard error on the scale of the test; from the interval in results that lack them."""
-    tested = part.get("tested")
-    if tested is not None:
-        known = tested["value"] is not None and tested["error"] is not None
-        return (float(tested["value"]), float(tested["error"])) if known else None
-    ends = [part["effect"][key] for key in ("value", "low", "high")]
-    if any(end is None for end in ends) or (share and max(ends) >= 1):
+    if part.tested is not None:
+        known = math.isfinite(part.tested.value) and math.isfinite(part.tested.error)
+        return (part.tested.value, part.tested.error) if known else None
+    ends = (part.effect.value, part.effect.low, part.effect.high)
+    if not all(map(math.isfinite, ends)) or (share and max(ends) >= 1):
         return None
-    value, low, high = (-math.log(1 - end) if share else float(end) for end in ends)
+    value, low, high = (-math.log(1 - end) if share else end for end in ends)
     from scipy.stats import t
 
-    seeds = sum(v is not None for v in part.get("per_seed") or ())
-    return value, (high - low) / (2 * float(t.ppf((1 + LEVEL) / 2, max(1, seeds - 1))))
+    return value, (high - low) / (2 * float(t.ppf((1 + LEVEL) / 2, max(1, part.seeds - 1))))
 
 
 def in_words(lines: Sequence[CombinedEffect]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from augkit.architectures.torch_private import has_forward_hooks
+from augkit.core.torch_private import has_forward_hooks
 from augkit.invariance.certificate import function_rules, window_rules
 from augkit.invariance.certificate.call import Call, pair
 from augkit.invariance.certificate.state import (

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from augkit.architectures.outputs import logits_in
-from augkit.architectures.torch_private import write_count
+from augkit.core.torch_private import write_count
 from augkit.invariance.certificate.call import Call
 from augkit.invariance.certificate.function_rules import FUNCTIONS, METHODS, SHAPE_METHODS
 from augkit.invariance.certificate.module_rules import hooked, module_rule

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from augkit.architectures.torch_private import write_count
 from augkit.core.errors import InputError
+from augkit.core.torch_private import write_count
 from augkit.invariance.layers.features import Penultimate
 from augkit.invariance.network import CheckedForward
 

@@ -12,7 +12,14 @@ import pytest
 from scipy import stats
 
 from augkit.compare.__main__ import main
-from augkit.compare.study.meta_analysis import combine_studies, in_words, load_results, pooled
+from augkit.compare.study.meta_analysis import (
+    CombinedEffect,
+    FinishedStudy,
+    combine_studies,
+    in_words,
+    load_results,
+    pooled,
+)
 from augkit.core.cli import run
 from augkit.core.errors import InputError
 
@@ -58,27 +65,32 @@ def study(effect: float, half: float, **more: Any) -> dict[str, Any]:
     return {"claims": [{"id": 6, "parts": [part]}, {"id": 7, "parts": []}], **more}
 
 
+def combined(**studies: dict[str, Any]) -> list[CombinedEffect]:
+    """Studies put together from the content of their ``results.json``."""
+    return combine_studies({name: FinishedStudy.from_json(found) for name, found in studies.items()})
+
+
 def test_shares_are_combined_as_logs_and_shown_as_shares() -> None:
-    line = combine_studies({"digits": study(0.8, 0.01), "clothes": study(0.6, 0.01)})[0]
+    line = combined(digits=study(0.8, 0.01), clothes=study(0.6, 0.01))[0]
     assert line.whole.value == pytest.approx(1 - math.exp((math.log(0.2) + math.log(0.4)) / 2), abs=0.02)
     assert line.between > 0.9
     assert "6. shift" in in_words([line])
     kept = study(0.8, 0.01)
     kept["claims"][0]["parts"][0]["tested"] = {"value": -math.log(0.2), "error": 0.02, "freedom": 4}
-    assert combine_studies({"a": kept, "b": kept})[0].whole.value == pytest.approx(0.8)
+    assert combined(a=kept, b=kept)[0].whole.value == pytest.approx(0.8)
 
 
 def test_an_undefined_effect_is_shown_and_not_counted() -> None:
     undefined = study(0.5, 0.1)
     undefined["claims"][0]["parts"][0]["effect"] = dict.fromkeys(("value", "low", "high"))
-    line = combine_studies({"a": study(0.5, 0.1), "b": undefined})[0]
+    line = combined(a=study(0.5, 0.1), b=undefined)[0]
     assert not line.whole.defined
     assert not line.effects["b"].defined
 
 
 def test_studies_with_different_variabilities_are_refused() -> None:
     with pytest.raises(InputError, match="measured with the same variability, got a with js, b with shift_information"):
-        combine_studies({"a": study(0.5, 0.1), "b": study(0.5, 0.1, measured_with="shift_information")})
+        combined(a=study(0.5, 0.1), b=study(0.5, 0.1, measured_with="shift_information"))
 
 
 def test_the_command_prints_lines_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,13 +103,23 @@ def test_the_command_prints_lines_and_writes_json(tmp_path: Path, capsys: pytest
     assert printed["across"] == json.loads((tmp_path / "out" / "across.json").read_text())["across"]
     assert run(main, files) == 0
     assert "6. shift: 0.7" in capsys.readouterr().out
+    (tmp_path / "other.json").write_text("[]")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "study.yaml").write_text("")
     for wrong, message in (
-        ([files[0], str(tmp_path / "none.json")], "expected results.json of a study"),
+        (
+            [files[0], str(tmp_path / "none.json")],
+            "none.json': expected results.json of a study, there is no such file",
+        ),
+        ([str(tmp_path / "none.json")], "there is no such file"),
+        ([str(tmp_path / "other.json")], "expected results.json of a study, got another file"),
+        ([str(tmp_path / "unfinished")], "there is no such file; is the study finished?"),
         ([files[0]], "two studies or more"),
         ([*files, "--seeds", "3"], "leave overrides, --seeds"),
     ):
         assert run(main, wrong) == 2
-        assert message in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
 
 
 def test_load_results_refuses_two_studies_of_one_name(tmp_path: Path) -> None:
@@ -118,7 +140,7 @@ def test_missing_errors_are_computed_from_the_interval() -> None:
     halves = (0.1, 0.3)
     errors = [half / stats.t.ppf(0.975, 4) for half in halves]
     expected, _ = pooled([0.2, 0.4], errors)
-    whole = combine_studies({"a": plain(0.2, halves[0]), "b": plain(0.4, halves[1])})[0].whole
+    whole = combined(a=plain(0.2, halves[0]), b=plain(0.4, halves[1]))[0].whole
     assert (whole.value, whole.low) == (pytest.approx(expected.value), pytest.approx(expected.low))
 
 
@@ -126,4 +148,4 @@ def test_missing_errors_are_computed_from_the_interval() -> None:
 def test_a_number_without_its_error_is_not_counted(lacking: str) -> None:
     broken = study(0.5, 0.1)
     broken["claims"][0]["parts"][0]["tested"] = {"value": 0.7, "error": 0.1, "freedom": 4, lacking: None}
-    assert not combine_studies({"a": study(0.5, 0.1), "b": broken})[0].whole.defined
+    assert not combined(a=study(0.5, 0.1), b=broken)[0].whole.defined

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from augkit.compare.study.results import DoseCurve, PlanePoint
-from augkit.core.records import Record
 
 
 @dataclass(frozen=True)
-class DoseFigure(Record):
+class DoseFigure:
     """The dose-response as lines."""
 
-    kind: str
     title: str
     x_label: str
     y_label: str
@@ -20,10 +18,9 @@ class DoseFigure(Record):
 
 
 @dataclass(frozen=True)
-class PlaneFigure(Record):
+class PlaneFigure:
     """Invariance on typical against atypical images, a point per arm."""
 
-    kind: str
     title: str
     x_label: str
     y_label: str
@@ -31,7 +28,7 @@ class PlaneFigure(Record):
 
 
 @dataclass(frozen=True)
-class LayerBars(Record):
+class LayerBars:
     """Signal-to-error ratio (dB) of every layer of one arm."""
 
     arm: str
@@ -39,10 +36,9 @@ class LayerBars(Record):
 
 
 @dataclass(frozen=True)
-class LayerFigure(Record):
+class LayerFigure:
     """Bars by layer (``groups``), for arms whose layers have the same names."""
 
-    kind: str
     title: str
     y_label: str
     groups: list[str]

@@ -6,11 +6,11 @@ drawn as wide as a phone, so that no letter shrinks there.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,10 +18,13 @@ import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
+from augkit.compare.study.claim_results import Curve, LinesFigure, PointsFigure
+from augkit.compare.study.report.chart_specs import DoseFigure, LayerFigure, PlaneFigure
 from augkit.compare.study.report.looks import Look, Looks
-from augkit.compare.study.report.numbers import UNDEFINED, ends, estimate_text, finite, number, power_text
+from augkit.compare.study.report.numbers import UNDEFINED, ends, estimate_text, finite, number
+from augkit.compare.study.results import DoseCurve
 from augkit.core import figures
 from augkit.core.errors import InputError
 from augkit.core.figures import Chart, describe
@@ -31,17 +34,17 @@ ROW = 0.4  # inches of a row with a name of two lines
 REACH = 1.5  # how far beyond the values, in spans of them, intervals may stretch an axis
 LETTERS, NAME = 50, 22  # letters of a line of a label, and of the name of a row
 STYLE: Any = {**figures.STYLE, "text.parse_math": False, "axes.formatter.useoffset": False, "font.size": 10.5}
-Spec = Mapping[str, Any]
+# What can be drawn.
+Spec = LinesFigure | DoseFigure | PointsFigure | LayerFigure | PlaneFigure
 Parts = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an axis shows: ``low < high``, both positive if ``log``."""
+    """What an axis shows: ``low < high``."""
 
     low: float
     high: float
-    log: bool = False
 
     def clip(self, value: float) -> float:
         """The value, or the end of the axis beyond which it lies."""
@@ -50,117 +53,112 @@ class Range:
     @property
     def limits(self) -> tuple[float, float]:
         """Ends of the axis, with room for the marks at its ends."""
-        if self.log:
-            room = (self.high / self.low) ** 0.05
-            return self.low / room, self.high * room
         room = 0.05 * (self.high - self.low)
         return self.low - room, self.high + room
 
 
 def arms_of(spec: Spec) -> list[str]:
     """The arms that a chart shows."""
-    rows = [row for key in ("series", "rows", "points") for row in spec.get(key) or ()]
-    return list(dict.fromkeys(str(row["arm"]) for row in rows))
+    if isinstance(spec, PointsFigure):
+        shown = [row.arm for row in spec.rows]
+    elif isinstance(spec, PlaneFigure):
+        shown = [point.arm for point in spec.points]
+    else:
+        shown = [str(row.arm) for row in spec.series]
+    return list(dict.fromkeys(shown))
 
 
 def chart(spec: Spec, looks: Looks) -> Chart:
-    """The chart that ``spec`` describes (``kind`` lines, points, bars or plane).
+    """The chart that ``spec`` describes.
 
     Raises:
-        InputError: another kind, or an arm without a look.
+        InputError: an arm without a look.
     """
-    return figures.chart(str(spec.get("title", "")), draw(spec, looks), name=str(spec.get("title", "")) or "chart")
+    return figures.chart(spec.title, draw(spec, looks), name=spec.title or "chart")
 
 
 def draw(spec: Spec, looks: Looks) -> Figure:
     """The figure behind `chart`."""
-    kind = spec.get("kind")
-    if kind not in KINDS:
-        raise InputError(f"expected a figure of the kind {', '.join(KINDS)}; got {kind!r}")
     missing = [arm for arm in arms_of(spec) if arm not in looks]
     if missing:
         raise InputError(f"expected a look for every arm of the figure, got none for {missing[0]!r}; see `looks`")
     with mpl.rc_context(STYLE):
-        return KINDS[kind](spec, looks)
+        if isinstance(spec, PointsFigure):
+            return points(spec, looks)
+        if isinstance(spec, LayerFigure):
+            return bars(spec, looks)
+        return plane(spec, looks) if isinstance(spec, PlaneFigure) else lines(spec, looks)
 
 
-def lines(spec: Spec, looks: Looks) -> Figure:
+def lines(spec: LinesFigure | DoseFigure, looks: Looks) -> Figure:
     """Estimates against numbers, a line for each series, intervals as bands; a gap where a value is undefined."""
-    series = spec["series"]
-    xs = [finite(x) for row in series for x in row["x"]]
-    estimates = [ends(y) for row in series for y in row["y"]]
-    x = _range([(value, None, None) for value in xs], bool(spec.get("log_x")))
-    y = _range(estimates, bool(spec.get("log_y")))
-    figure, axes = _axes(3.2, spec["x_label"], spec["y_label"])
+    x = _range([(finite(value), None, None) for row in spec.series for value in row.x])
+    y = _range([ends(value) for row in spec.series for value in row.y])
+    figure, axes = _axes(3.2, spec.x_label, spec.y_label)
     _set_range(axes, x, "x")
     _set_range(axes, y, "y")
     axes.grid(axis="x", visible=False)
     written: Counter[float] = Counter()  # undefined values at an x, which stand above each other
-    for row in series:
-        _line(axes, row, looks[row["arm"]], (x, y), spec, written)
+    for row in spec.series:
+        _line(axes, row, looks[str(row.arm)], (x, y), (spec.x_label, spec.y_label), written)
     return figure
 
 
-def points(spec: Spec, looks: Looks) -> Figure:
+def points(spec: PointsFigure, looks: Looks) -> Figure:
     """An estimate a row, with its interval; a line at ``zero``."""
-    rows = spec["rows"]
-    zero = finite(spec.get("zero"))
-    x = _range([ends(row["value"]) for row in rows] + ([] if zero is None else [(zero, None, None)]))
-    figure, axes = _axes(ROW * max(1, len(rows)) + 0.7, spec["x_label"], "")
+    x = _range([*(ends(row.value) for row in spec.rows), (spec.zero, None, None)])
+    figure, axes = _axes(ROW * max(1, len(spec.rows)) + 0.7, spec.x_label, "")
     _set_range(axes, x, "x")
-    _name_rows(axes, [str(row["label"]) for row in rows], [str(row["arm"]) for row in rows])
-    if zero is not None:
-        axes.axvline(zero, color="#777777", lw=0.8, zorder=1)
-    for k, row in enumerate(rows):
-        arm, look, (value, low, high) = str(row["arm"]), looks[row["arm"]], ends(row["value"])
-        tip = f"{row['label']}\n{spec['x_label']}: {estimate_text(row['value'])}"
+    _name_rows(axes, [row.label for row in spec.rows], [row.arm for row in spec.rows])
+    axes.axvline(spec.zero, color="#777777", lw=0.8, zorder=1)
+    for k, row in enumerate(spec.rows):
+        look, (value, low, high) = looks[row.arm], ends(row.value)
+        tip = f"{row.label}\n{spec.x_label}: {estimate_text(row.value)}"
         if value is None:
-            _undefined(axes, (0.02, k), axes.get_yaxis_transform(), tip, arm)
+            _undefined(axes, (0.02, k), axes.get_yaxis_transform(), tip, row.arm)
             continue
-        _interval(axes, (low, high), k, x, look, arm, along="x")
-        _mark(axes, value, k, look, tip, arm)
+        _interval(axes, (low, high), k, x, look, row.arm, along="x")
+        _mark(axes, value, k, look, tip, row.arm)
     return figure
 
 
-def bars(spec: Spec, looks: Looks) -> Figure:
+def bars(spec: LayerFigure, looks: Looks) -> Figure:
     """Numbers of several series by group, as horizontal bars, so that names of groups can be read."""
-    groups, series = [str(name) for name in spec["groups"]], spec["series"]
+    groups, series = spec.groups, spec.series
     thick = 0.8 / max(1, len(series))
     height = max(0.17 * len(series) + 0.06, 0.3 if any(len(name) > NAME for name in groups) else 0.2)
-    figure, axes = _axes(height * max(1, len(groups)) + 0.9, spec["y_label"], spec.get("x_label") or "")
-    values = [finite(value) for row in series for value in row["values"]]
+    figure, axes = _axes(height * max(1, len(groups)) + 0.9, spec.y_label, "")
+    values = [finite(value) for row in series for value in row.values]
     x = _range([(value, None, None) for value in [0.0, *values]])
     _set_range(axes, x, "x")
     _name_rows(axes, groups)
     axes.axvline(0, color="#777777", lw=0.8, zorder=3)
     for s, row in enumerate(series):
-        arm, look = str(row["arm"]), looks[row["arm"]]
+        look = looks[row.arm]
         for g, name in enumerate(groups):
-            value, y = finite(row["values"][g]), g + thick * (s + 0.5 - len(series) / 2)
-            tip = f"{arm}\n{name}\n{spec['y_label']}: {number(value)}"
+            value, y = finite(row.values[g]), g + thick * (s + 0.5 - len(series) / 2)
+            tip = f"{row.arm}\n{name}\n{spec.y_label}: {number(value)}"
             if value is None:
-                _undefined(axes, (0.02, y), axes.get_yaxis_transform(), tip, arm)
+                _undefined(axes, (0.02, y), axes.get_yaxis_transform(), tip, row.arm)
                 continue
-            _own(axes.barh(y, value, 0.86 * thick, color=look.color, alpha=0.55)[0], arm)
-            _mark(axes, value, y, look, tip, arm, 4.5)
+            _own(axes.barh(y, value, 0.86 * thick, color=look.color, alpha=0.55)[0], row.arm)
+            _mark(axes, value, y, look, tip, row.arm, 4.5)
     return figure
 
 
-def plane(spec: Spec, looks: Looks) -> Figure:
+def plane(spec: PlaneFigure, looks: Looks) -> Figure:
     """Two estimates an arm, as a cross; axes of one scale with their diagonal; a ring marks what is architectural."""
-    rows = spec["points"]
-    span = _range([ends(row[key]) for row in rows for key in ("x", "y")])
-    figure, axes = _axes(4.8, spec["x_label"], spec["y_label"])
+    span = _range([ends(estimate) for row in spec.points for estimate in (row.x, row.y)])
+    figure, axes = _axes(4.8, spec.x_label, spec.y_label)
     axes.set_box_aspect(1)
     _set_range(axes, span, "x")
     _set_range(axes, span, "y")
     axes.plot(span.limits, span.limits, color="#999999", lw=1, ls="--", zorder=1)
     hidden = 0
-    for row in rows:
-        arm, kind, look = str(row["arm"]), str(row["kind"]), looks[row["arm"]]
-        tip = f"{arm} ({kind})\n{spec['x_label']}: {estimate_text(row['x'])}"
-        tip += f"\n{spec['y_label']}: {estimate_text(row['y'])}"
-        (x, *x_ends), (y, *y_ends) = ends(row["x"]), ends(row["y"])
+    for row in spec.points:
+        arm, look = row.arm, looks[row.arm]
+        tip = f"{arm} ({row.kind})\n{spec.x_label}: {estimate_text(row.x)}\n{spec.y_label}: {estimate_text(row.y)}"
+        (x, *x_ends), (y, *y_ends) = ends(row.x), ends(row.y)
         if x is None or y is None:
             place = (0.98, 0.03 + 0.05 * hidden)
             _undefined(axes, place, axes.transAxes, tip, arm, f"{arm}: ", ha="right")
@@ -168,23 +166,30 @@ def plane(spec: Spec, looks: Looks) -> Figure:
             continue
         _interval(axes, (x_ends[0], x_ends[1]), y, span, look, arm, along="x")
         _interval(axes, (y_ends[0], y_ends[1]), x, span, look, arm, along="y")
-        if kind != "learned":
-            dash = "--" if kind == "both" else "-"
+        if row.kind != "learned":
+            dash = "--" if row.kind == "both" else "-"
             ring = axes.scatter([x], [y], s=260, facecolors="none", edgecolors="#444444", linestyles=dash, zorder=3)
             _own(ring, arm)
         _mark(axes, x, y, look, tip, arm)
     return figure
 
 
-def _line(axes: Axes, row: Spec, look: Look, ranges: tuple[Range, Range], spec: Spec, written: Counter[float]) -> None:
+def _line(
+    axes: Axes,
+    row: Curve | DoseCurve,
+    look: Look,
+    ranges: tuple[Range, Range],
+    labels: tuple[str, str],
+    written: Counter[float],
+) -> None:
     """One series: its band, its line, and a mark with its interval for each value."""
-    x, y = ranges
-    arm = str(row["arm"])
+    (x, y), (x_label, y_label), arm = ranges, labels, str(row.arm)
+    name = row.series if isinstance(row, DoseCurve) else arm
     pieces: list[list[tuple[float, float, float | None, float | None]]] = [[]]
-    for at, estimate in zip(row["x"], row["y"], strict=True):
+    for at, estimate in zip(row.x, row.y, strict=True):
         place, (value, low, high) = finite(at), ends(estimate)
         shown = UNDEFINED if place is None else f"{place:g}"
-        tip = f"{row.get('series', arm)}\n{spec['x_label']}: {shown}\n{spec['y_label']}: {estimate_text(estimate)}"
+        tip = f"{name}\n{x_label}: {shown}\n{y_label}: {estimate_text(estimate)}"
         if place is None or value is None:
             px = x.limits[0] if place is None else x.clip(place)
             left = px <= (x.low + x.high) / 2
@@ -202,7 +207,7 @@ def _line(axes: Axes, row: Spec, look: Look, ranges: tuple[Range, Range], spec: 
         if len(piece) < 2:
             continue
         across, up, lows, highs = (list(part) for part in zip(*piece, strict=True))
-        _own(axes.plot(across, up, **look.line())[0], arm)
+        _own(look.line(axes, across, up), arm)
         if None not in lows and None not in highs:
             low_edge, high_edge = ([y.clip(end or 0.0) for end in side] for side in (lows, highs))
             _own(axes.fill_between(across, low_edge, high_edge, color=look.color, alpha=0.1, lw=0), arm)
@@ -226,16 +231,16 @@ def _interval(
     drawn = [(span.clip(known[0]), at), (span.clip(known[1]), at)]
     ways = [("<", ">"), ("v", "^")][along == "y"]
     cap = "|" if along == "x" else "_"
-    style: dict[str, Any] = {"color": look.color, "lw": 1.2, "alpha": alpha, "zorder": 2.5, "clip_on": False}
+    plot = partial(axes.plot, color=look.color, lw=1.2, alpha=alpha, zorder=2.5, clip_on=False)
     turned = [point if along == "x" else point[::-1] for point in drawn]
-    _own(axes.plot(*zip(*turned, strict=True), **style)[0], arm)
+    _own(plot(*zip(*turned, strict=True))[0], arm)
     for (px, py), end, way in zip(turned, known, ways, strict=True):
         marker = cap if span.clip(end) == end else way
-        _own(axes.plot([px], [py], marker=marker, ms=5, mew=1.2 if marker == cap else 0, **style)[0], arm)
+        _own(plot([px], [py], marker=marker, ms=5, mew=1.2 if marker == cap else 0)[0], arm)
 
 
 def _mark(axes: Axes, x: float, y: float, look: Look, tip: str, arm: str, size: float = 7.0) -> None:
-    describe(axes.plot([x], [y], zorder=4, clip_on=False, **look.marker(size))[0], tip, arm)
+    describe(look.marker(axes, x, y, size, zorder=4, clip_on=False), tip, arm)
 
 
 def _undefined(
@@ -273,27 +278,14 @@ def _name_rows(axes: Axes, names: Sequence[str], arms: Sequence[str] = ()) -> No
 
 def _set_range(axes: Axes, span: Range, along: str) -> None:
     axis = axes.xaxis if along == "x" else axes.yaxis
-    if span.log:
-        plain = span.low >= 1e-3 and span.high <= 1e5
-        (axes.set_xscale if along == "x" else axes.set_yscale)("log")
-        decades = math.log10(span.high / span.low)
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=8))
-        axis.set_major_formatter(FuncFormatter(lambda tick, _: power_text(tick, plain)))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_minor_locator(NullLocator())
-    else:
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     (axes.set_xlim if along == "x" else axes.set_ylim)(*span.limits)
 
 
-def _range(parts: Sequence[Parts], log: bool = False) -> Range:
+def _range(parts: Sequence[Parts]) -> Range:
     """What an axis should show: all values, and intervals as far as they do not squeeze the rest to nothing."""
     values = [value for value, _, _ in parts if value is not None]
     pairs = [(low, high) for _, low, high in parts if low is not None and high is not None]
-    if log:
-        positive = [part for part in [*values, *(end for pair in pairs for end in pair)] if part > 0] or [1.0]
-        low, high = min(positive), max(positive)
-        return Range(low, high, log) if high > 1.001 * low else Range(low / 2, low * 2, log)
     found = reachable(values, pairs) or [0.0, 1.0]
     low, high = min(found), max(found)
     size = max(abs(low), abs(high))
@@ -322,6 +314,3 @@ def reachable(values: Sequence[float], intervals: Sequence[tuple[float, float]])
 
 def _wrapped(text: str, letters: int = LETTERS, most: int = 3) -> str:
     return "\n".join(textwrap.wrap(str(text), letters, max_lines=most, placeholder=" …"))
-
-
-KINDS: dict[str, Callable[[Spec, Looks], Figure]] = {"lines": lines, "points": points, "bars": bars, "plane": plane}

@@ -6,13 +6,15 @@ the numbers have no common divisor, no two of 56 arms look alike, and the first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from augkit.core.figures import STYLE, svg
 
@@ -31,20 +33,23 @@ class Look:
     shape: str
     hollow: bool
 
-    def marker(self, size: float = 7.0) -> dict[str, Any]:
-        """Its marker, as arguments of `Axes.plot`; ``size`` in points."""
-        return {
-            "ls": "",
-            "marker": self.shape,
-            "ms": size * LARGER.get(self.shape, 1.0),
-            "mfc": "white" if self.hollow else self.color,
-            "mec": self.color,
-            "mew": 1.2,
-        }
+    def marker(self, axes: Axes, x: float, y: float, size: float = 7.0, **options: Any) -> Line2D:
+        """Draw its marker at a place; ``size`` in points, ``options`` of `Axes.plot`."""
+        return axes.plot(
+            [x],
+            [y],
+            ls="",
+            marker=self.shape,
+            ms=size * LARGER.get(self.shape, 1.0),
+            mfc="white" if self.hollow else self.color,
+            mec=self.color,
+            mew=1.2,
+            **options,
+        )[0]
 
-    def line(self) -> dict[str, Any]:
-        """Its lines, as arguments of `Axes.plot`."""
-        return {"color": self.color, "ls": (0, self.dash) if self.dash else "-", "lw": 1.6}
+    def line(self, axes: Axes, x: Sequence[float], y: Sequence[float]) -> Line2D:
+        """Draw its line through places."""
+        return axes.plot(x, y, color=self.color, ls=(0, self.dash) if self.dash else "-", lw=1.6)[0]
 
 
 Looks = Mapping[str, Look]
@@ -72,6 +77,6 @@ def _sample(look: Look, place: str) -> str:
         axes.set_axis_off()
         axes.set_xlim(0, 1)
         axes.set_ylim(-1, 1)
-        axes.plot([0, 1], [0, 0], **look.line())
-        axes.plot([0.5], [0], **look.marker())
+        look.line(axes, [0, 1], [0, 0])
+        look.marker(axes, 0.5, 0)
     return svg(figure, tight=False, place=place)

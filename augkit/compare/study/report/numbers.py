@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from augkit.invariance.bootstrap import Estimate
 
@@ -12,26 +11,23 @@ UNDEFINED = "undefined"
 DIGITS = 3  # significant ones of the largest part of an estimate
 MORE = 3  # decimals that a narrow interval may add
 LARGEST = 1e300  # beyond it the difference of two numbers may overflow
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-Estimated = Estimate | Mapping[str, Any] | None  # a mapping in the specification of a chart
 
 
-def finite(value: Any) -> float | None:
+def finite(value: float | None) -> float | None:
     """The number, or None if there is none that can be drawn."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) and abs(value) < LARGEST else None
+    return float(value) if value is not None and math.isfinite(value) and abs(value) < LARGEST else None
 
 
-def ends(estimate: Estimated, factor: float = 1.0) -> tuple[float | None, float | None, float | None]:
+def ends(estimate: Estimate | None, factor: float = 1.0) -> tuple[float | None, float | None, float | None]:
     """Value, low and high times ``factor``."""
-    found = vars(estimate) if isinstance(estimate, Estimate) else estimate or {}
-    parts = [finite(found.get(key)) for key in ("value", "low", "high")]
+    if estimate is None:
+        return None, None, None
+    parts = [finite(part) for part in (estimate.value, estimate.low, estimate.high)]
     value, low, high = (None if part is None else factor * part for part in parts)
     return value, low, high
 
 
-def number(value: Any) -> str:
+def number(value: float | None) -> str:
     """One number to three significant digits.
 
     >>> number(0.12345), number(-1500), number(None)
@@ -40,10 +36,10 @@ def number(value: Any) -> str:
     return _texts([finite(value)])[0]
 
 
-def estimate_text(estimate: Estimated, unit: str = "", factor: float = 1.0) -> str:
+def estimate_text(estimate: Estimate | None, unit: str = "", factor: float = 1.0) -> str:
     """Value, interval and unit; all parts have the same decimals.
 
-    >>> estimate_text({"value": 0.5, "low": 0.25, "high": None}, "bits")
+    >>> estimate_text(Estimate(0.5, 0.25, math.nan), "bits")
     '0.500 [0.250, undefined] bits'
     """
     parts = ends(estimate, factor)
@@ -54,7 +50,7 @@ def estimate_text(estimate: Estimated, unit: str = "", factor: float = 1.0) -> s
     return " ".join(part for part in (value, interval, unit) if part)
 
 
-def p_text(p: Any) -> str:
+def p_text(p: float | None) -> str:
     """A p-value to three decimals, an en dash where there is none."""
     value = finite(p)
     if value is None:
@@ -62,24 +58,10 @@ def p_text(p: Any) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def count_text(count: Any) -> str:
+def count_text(count: float | None) -> str:
     """A count with thousands separated, an en dash where there is none."""
     value = finite(count)
     return "–" if value is None else f"{value:,.0f}"
-
-
-def power_text(value: float, plain: bool) -> str:
-    """A tick of a logarithmic axis.
-
-    >>> power_text(0.02, plain=True), power_text(1e6, plain=False), power_text(0.02, plain=False)
-    ('0.02', '10⁶', '2·10⁻²')
-    """
-    exponent = math.floor(math.log10(value) + 1e-9)
-    if plain:
-        return f"{value:.{max(0, -exponent)}f}"
-    factor = round(value / 10.0**exponent)
-    power = "10" + str(exponent).translate(SUPERSCRIPTS)
-    return power if factor == 1 else f"{factor}·{power}"
 
 
 def _texts(parts: Sequence[float | None]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from augkit.compare.study.claim_results import ClaimResult
-from augkit.compare.study.report.charts import arms_of, chart
+from augkit.compare.study.report.charts import Spec, arms_of, chart
 from augkit.compare.study.report.looks import Looks, looks, samples
 from augkit.compare.study.report.text import (
     ARM_COLUMNS,
@@ -34,7 +34,6 @@ from augkit.compare.study.report.text import (
 from augkit.compare.study.results import StudyResults
 from augkit.core.figures import Chart
 from augkit.core.html import Table, render
-from augkit.core.records import Record
 
 DOSE_CAPTION = "Strength 0 is training without the augmentation. Bands are 95 % intervals; a gap is an undefined value."
 PLANE_CAPTION = (
@@ -135,7 +134,7 @@ def study_page(results: StudyResults) -> str:
 def _arms(results: StudyResults) -> list[str]:
     figures = [claim.figure for claim in results.claims] + [dose_figure(results), plane_figure(results)]
     drawn = [figure for figure in (*figures, *layer_figures(results)) if figure is not None]
-    return [arm.arm for arm in results.arms] + [arm for figure in drawn for arm in arms_of(figure.to_dict())]
+    return [arm.arm for arm in results.arms] + [arm for figure in drawn for arm in arms_of(figure)]
 
 
 def _badge(verdict: str) -> dict[str, str]:
@@ -156,7 +155,7 @@ def _claim(claim: ClaimResult, drawn: Looks) -> ClaimSection:
         facts={"source": claim.source, "prediction": claim.prediction, "effect": effect_text(claim)},
         sentences=claim.sentences,
         matched=matched_text(claim),
-        chart=None if claim.figure is None else chart(claim.figure.to_dict(), drawn),
+        chart=None if claim.figure is None else chart(claim.figure, drawn),
     )
 
 
@@ -166,13 +165,13 @@ def _not_run(claim: ClaimResult) -> NotRunSection:
 
 def _chart_sections(results: StudyResults, drawn: Looks) -> dict[str, ChartSection]:
     """Sections of charts by title; one without charts is left out."""
-    found: Mapping[str, tuple[str, Sequence[Record | None]]] = {
+    found: Mapping[str, tuple[str, Sequence[Spec | None]]] = {
         "Dose-response": (DOSE_CAPTION, [dose_figure(results)]),
         "Learned against architectural": (PLANE_CAPTION, [plane_figure(results)]),
         "Layer by layer": (LAYER_CAPTION, layer_figures(results)),
     }
     sections = {
-        title: ChartSection(caption, [chart(figure.to_dict(), drawn) for figure in figures if figure is not None])
+        title: ChartSection(caption, [chart(figure, drawn) for figure in figures if figure is not None])
         for title, (caption, figures) in found.items()
     }
     return {title: section for title, section in sections.items() if section.charts}

@@ -153,7 +153,6 @@ def dose_figure(results: StudyResults) -> DoseFigure | None:
     if not results.dose_response:
         return None
     return DoseFigure(
-        kind="lines",
         title="Effect of the strength",
         x_label="strength of the policy (0 is no augmentation)",
         y_label=results.dose_response_label or DOSE_LABEL,
@@ -166,7 +165,6 @@ def plane_figure(results: StudyResults) -> PlaneFigure | None:
     if not results.plane:
         return None
     return PlaneFigure(
-        kind="plane",
         title="Typical and atypical images",
         x_label="invariance on typical images (1 is perfect)",
         y_label="invariance on atypical images (1 is perfect)",
@@ -183,7 +181,7 @@ def layer_figures(results: StudyResults) -> list[LayerFigure]:
     figures = []
     for names, series in together.items():
         title = ", ".join(row.arm for row in series) if len(series) <= NAMED else f"{len(series)} arms"
-        figures.append(LayerFigure("bars", title, label, list(names), series))
+        figures.append(LayerFigure(title, label, list(names), series))
     return figures
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import html
+import math
 import re
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_study import NASTY, NULL, VERDICTS, claim, lines, study
+from made_up_study import NASTY, VERDICTS, claim, curve, lines, study
 from page_reader import PageReader
 
 from augkit.compare.study.report.markdown import study_markdown
 from augkit.compare.study.report.numbers import UNDEFINED, p_text
 from augkit.compare.study.report.page import study_page
 from augkit.compare.study.results import StudyCost
+from augkit.invariance import Estimate
 
 
 def printed(text: str) -> list[float | None]:
@@ -73,8 +74,8 @@ def test_arms_have_a_row_for_each_kind_of_images() -> None:
 
 def test_every_text_of_a_claim_is_escaped() -> None:
     texts = dict.fromkeys(("name", "claim", "source", "prediction", "unit"), "<i>&'x")
-    figure = {**lines(), "title": "<i>", "x_label": "<i>'", "y_label": "<i>'"}
-    made = [claim(k, verdict, **texts, sentences=["<i>"], figure=figure) for k, verdict in enumerate(VERDICTS)]
+    figure = lines(curve(), title="<i>", x_label="<i>'", y_label="<i>'")
+    made = [claim(k, verdict, **texts, sentences=("<i>",), figure=figure) for k, verdict in enumerate(VERDICTS)]
     page = study_page(study(claims=made, size="<i>", name="<i>", title="<i>", settings={"<i>": 1}))
     assert "<i>" not in page
     assert PageReader(page).tables[0][1][0] == "0. <i>&'x<i>&'x"  # name, then claim
@@ -92,12 +93,13 @@ def test_an_empty_study_has_a_page() -> None:
     assert "No claims." in study_markdown(empty)
 
 
-numbers = st.none() | st.floats(-1e9, 1e9) | st.floats(-1, 1)
-estimates = st.fixed_dictionaries({"value": numbers, "low": numbers, "high": numbers})
+numbers = st.just(math.nan) | st.floats(-1e9, 1e9) | st.floats(-1, 1)
+estimates = st.builds(Estimate, numbers, numbers, numbers)
 
 
-def assert_printed(text: str, expected: list[float | None]) -> None:
+def assert_printed(text: str, estimate: Estimate) -> None:
     found = printed(text)
+    expected = [None if math.isnan(value) else value for value in vars(estimate).values()]
     largest = max((abs(value) for value in expected if value is not None), default=0.0)
     assert [value is None for value in found] == [value is None for value in expected]
     for value, truth in zip(found, expected, strict=True):
@@ -108,7 +110,7 @@ def assert_printed(text: str, expected: list[float | None]) -> None:
 @settings(max_examples=60)
 @given(estimates, st.none() | st.floats(0, 1), st.integers(0, 99), st.none() | st.integers(1, 999))
 def test_verdict_table_has_the_numbers_of_the_data(
-    effect: dict[str, Any], p: float | None, seeds: int, needed: int | None
+    effect: Estimate, p: float | None, seeds: int, needed: int | None
 ) -> None:
     fields = {"effect": effect, "p": p, "n_seeds": seeds, "n_images": 12345, "seeds_needed": needed, "figure": None}
     results = study(claims=[claim(7, "undetermined", **fields)])
@@ -117,10 +119,10 @@ def test_verdict_table_has_the_numbers_of_the_data(
     assert [cell.strip() for cell in line.strip("|").split("|")][1:] == row[1:]
     shown = row[2].replace("(no interval)", "[undefined, undefined]")
     if shown == UNDEFINED:
-        assert effect == NULL
+        assert all(math.isnan(value) for value in vars(effect).values())
     else:
         assert shown.endswith(" share")
-        assert_printed(shown, [effect["value"], effect["low"], effect["high"]])
+        assert_printed(shown, effect)
     assert row[3] == p_text(p)
     assert row[4:] == ["–", str(seeds), "12,345", "–" if needed is None else str(needed)]
 

@@ -1,0 +1,62 @@
+"""All private names of torch that are used: each function says why there is no public way.
+
+Checked with torch 2.14; after an update of torch, look here first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+# `torch.func` publishes its transforms (vmap, grad, jvp), but neither whether one is active nor how to read the values
+# behind the wrappers that it hands to a function.
+_functorch = torch._C._functorch
+
+
+def write_count(tensor: Tensor) -> int:
+    """How often a tensor was written in place, views of it included.
+
+    Autograd counts it in ``_version``; public are only the errors that it raises in a backward pass, which measuring
+    does not run.
+
+    >>> maps = torch.zeros(2)
+    >>> write_count(maps), write_count(maps.add_(1))
+    (0, 1)
+    """
+    return tensor._version
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether hooks run before or after its ``forward``; public are only functions that add and remove hooks."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def in_function_transform() -> bool:
+    """Whether a transform of `torch.func` runs; not for code that is being compiled, which cannot ask."""
+    return _functorch.peek_interpreter_stack() is not None
+
+
+def in_forward_derivative() -> bool:
+    """Whether forward derivatives are being taken; public is only the context manager that takes them."""
+    return forward_ad._current_level >= 0
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether a transform of `torch.func` has wrapped the tensor, so that its values cannot be read."""
+    return _functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_wrapped_by_gradient(tensor: Tensor) -> bool:
+    """Whether the outermost wrapper records a derivative."""
+    return _functorch.is_gradtrackingtensor(tensor)
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """A wrapped tensor without its outermost wrapper; the dimension over which ``vmap`` maps becomes the first.
+
+    >>> torch.vmap(lambda x: x * unwrapped(x).shape[0])(torch.ones(3))
+    tensor([3., 3., 3.])
+    """
+    inner = _functorch.get_unwrapped(tensor)
+    return inner.movedim(_functorch.maybe_get_bdim(tensor), 0) if _functorch.is_batchedtensor(tensor) else inner
