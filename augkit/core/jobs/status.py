@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class StatusFile(WorkerEvents):
     def _on_stage(self, text: str) -> None:
         self._write(stage=text, epoch=None, epochs=None)
 
-    def _on_epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def _on_epoch(self, row: Mapping[str, Any], epochs: int) -> None:
         self._write(epoch=row["epoch"], epochs=epochs, images_per_second=row["images_per_second"])
 
     def _on_work(self, amount: float) -> None:
