@@ -105,6 +105,11 @@ class ComposedGeometry(nn.Module):
         """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
         return all(op.axis_aligned for op in self.geometry)
 
+    @property
+    def affine(self) -> bool:
+        """Whether none of the ops is a perspective (see `RandomGeometry.affine`)."""
+        return all(op.affine for op in self.geometry)
+
     def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
         """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
         first = 0
