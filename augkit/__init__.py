@@ -39,11 +39,15 @@ if TYPE_CHECKING:
     from augkit.augment.blur import shift_blur as shift_blur
     from augkit.augment.compose import Augment as Augment
     from augkit.augment.ops import RandomHorizontalFlip as RandomHorizontalFlip
+    from augkit.augment.ops import RandomPerspective as RandomPerspective
+    from augkit.augment.ops import RandomQuarterTurn as RandomQuarterTurn
     from augkit.augment.ops import RandomRescale as RandomRescale
+    from augkit.augment.ops import RandomRotation as RandomRotation
     from augkit.augment.ops import RandomShear as RandomShear
     from augkit.augment.ops import RandomShiftBlur as RandomShiftBlur
     from augkit.augment.ops import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.augment.ops import RandomSubpixelShift as RandomSubpixelShift
+    from augkit.augment.ops import RandomVerticalFlip as RandomVerticalFlip
     from augkit.augment.policy import Policy as Policy
     from augkit.augment.resample import fourier_shift as fourier_shift
     from augkit.augment.resample import resample as resample

@@ -1,4 +1,4 @@
-"""Axis-aligned resampling in float64 numpy, one output pixel after another: slow, and plain enough to be believed."""
+"""Resampling in float64 numpy, one output pixel after another: slow, and plain enough to be believed."""
 
 from __future__ import annotations
 
@@ -77,30 +77,42 @@ def resample(
     return np.stack(out)
 
 
-def resample_affine(
+def resample_any(
     images: Array, matrix: Array, size: tuple[int, int], kernel: str, padding: str, antialias: bool = True
 ) -> Array:
-    """As `resample`, for any affine matrix: each output pixel traced back, a square of taps around the point.
+    """As `resample`, for any matrix: each output pixel traced back, and every tap around the point weighed by itself.
 
-    Antialias stretches the kernel along an input axis by the distance that one output pixel spans on it.
+    Antialias stretches the kernel along each principal direction of the local map by the distance that one output
+    pixel spans along it.
     """
     out = np.zeros((*images.shape[:2], *size))
-    for b, m in enumerate(np.linalg.inv(matrix.astype(np.float64))):
+    for b, inverse in enumerate(np.linalg.inv(matrix.astype(np.float64))):
         for v in range(size[0]):
             for u in range(size[1]):
-                point = m @ [u, v, 1.0]
-                x, y = (
-                    _tap_weights(point[k], np.hypot(*m[k, :2]), images.shape[3 - k], kernel, padding, antialias)
-                    for k in (0, 1)
-                )
-                out[b, :, v, u] = np.einsum("cyx,y,x->c", images[b].astype(np.float64), y, x)
+                *numerator, depth = inverse @ [u, v, 1.0]
+                place = np.array(numerator) / depth
+                derivative = (inverse[:2, :2] - np.outer(place, inverse[2, :2])) / depth
+                left, spans, _ = np.linalg.svd(derivative)
+                spans = np.maximum(spans, 1.0) if antialias and kernel != "nearest" else np.ones(2)
+                out[b, :, v, u] = _blended(images[b].astype(np.float64), place, left, spans, kernel, padding)
     return out
 
 
-def _tap_weights(at: float, span: float, length: int, kernel: str, padding: str, antialias: bool) -> Array:
-    # The axis scaled by the span, and shifted so that output pixel 0 looks at `at`, has these very weights.
-    scale = 1 / max(1.0, span) if antialias else 1.0
-    return axis_weights(scale, -at * scale, length, 1, kernel, padding, antialias)[0]
+def _blended(image: Array, place: Array, directions: Array, spans: Array, kernel: str, padding: str) -> Array:
+    if kernel == "nearest":
+        columns, rows, weights = [math.floor(place[0] + 0.5)], [math.floor(place[1] + 0.5)], np.ones((1, 1))
+    else:
+        reach = HALF_WIDTH[kernel] * spans.max() * math.sqrt(2)  # the corner of a square, stretched
+        columns, rows = (list(range(math.floor(at - reach), math.ceil(at + reach) + 1)) for at in place)
+        away = np.stack(np.meshgrid(np.array(columns) - place[0], np.array(rows) - place[1]))
+        across, along = np.einsum("ij,jyx->iyx", directions @ np.diag(1 / spans) @ directions.T, away)
+        weights = kernel_value(kernel, across) * kernel_value(kernel, along)
+    # Pixel after pixel of the axes, as in `axis_weights`, so that every padding is the plain one.
+    of_column, of_row = (
+        np.array([[float(padded(tap, n, padding) == k) for k in range(n)] for tap in taps])
+        for taps, n in ((columns, image.shape[2]), (rows, image.shape[1]))
+    )
+    return np.einsum("cyx,yx->c", image, of_row.T @ (weights / weights.sum()) @ of_column)
 
 
 def fourier_shift(signal: Array, shift: float) -> Array:

@@ -315,10 +315,11 @@ def _stretch(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _shrinks_nothing(matrix: np.ndarray) -> bool:
-    """Whether a pixel of the output spans at most one pixel of the input along each of its axes."""
+    """Whether an affine map spans at most one pixel of the input, along any direction, by a pixel of the output."""
     (a, b), (c, d) = matrix[:2, :2].tolist()
-    # A unit scale can be off by a rounding of float32; a shrink of 1e-4 moves no tap.
-    return max(math.hypot(d, b), math.hypot(c, a)) <= abs(a * d - b * c) * (1 + 1e-4)
+    most = (math.hypot(a + d, b - c) + math.hypot(a - d, b + c)) / 2  # the larger singular value
+    # A unit scale can come out of float32 a digit short; a shrink of 1e-4 moves no tap.
+    return matrix[2].tolist() == [0, 0, 1] and most <= abs(a * d - b * c) * (1 + 1e-4)
 
 
 def _batch_of_one(values: np.ndarray) -> torch.Tensor:

@@ -44,11 +44,12 @@ class RandomGeometry(GeometricAugmentationBase2D):
     """Base class of the ops: a map of pixel coordinates as a function of uniform draws.
 
     A subclass sets ``draws``, the number of uniform draws per sample, and defines `axes`, or `matrix` where its maps
-    rotate or shear. Column 0 of the draws decides with probability ``p`` whether the op is applied to the sample;
-    otherwise the sample gets the identity. With ``same_on_batch`` all samples of a batch share the first one's draws.
+    rotate, shear or are perspectives. Column 0 of the draws decides with probability ``p`` whether the op is applied to
+    the sample; otherwise the sample gets the identity. With ``same_on_batch`` all samples of a batch share the first
+    one's draws.
     """
 
-    draws: ClassVar[int]
+    draws: int
     spec: ClassVar[OpSpec[Any] | None] = None  # of the ops that a policy can name
 
     def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
@@ -66,19 +67,27 @@ class RandomGeometry(GeometricAugmentationBase2D):
 
     @property
     def axis_aligned(self) -> bool:
-        """Whether no matrix of the op rotates or shears: true where `axes` makes them.
+        """Whether every matrix of the op keeps the axes apart: true where `axes` makes them.
 
         An op that defines `matrix` itself may set a class attribute of this name to True.
         """
         made = (type(self).matrix, type(self).compute_transformation)
         return made == (RandomGeometry.matrix, RandomGeometry.compute_transformation)
 
+    @property
+    def affine(self) -> bool:
+        """Whether no matrix of the op is a perspective: true where `axes` makes them.
+
+        An op that defines `matrix` itself may set a class attribute of this name to True, which is cheaper.
+        """
+        return self.axis_aligned
+
     def output_size(self, size: Size) -> Size:
         """Return the size (H, W) of the output for an input of ``size``."""
         return size
 
     def max_shrink(self, size: Size) -> float:
-        """Return the largest factor by which the op shrinks an axis of an input of ``size``, at least 1.
+        """The most that the op shrinks any direction of an input of ``size``, at least 1: bounds the antialias taps.
 
         It bounds the number of antialias taps. ``inf`` means unknown: the factor is then measured from the matrices,
         which synchronises with the device.
@@ -226,7 +235,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     def _resampled(self, input: Tensor, transform: Tensor, kernel: str) -> Tensor:
         size, aligned = (input.shape[-2], input.shape[-1]), self.axis_aligned
         how = (self.output_size(size), kernel, self.padding, self.max_shrink(size))
-        return resample_checked(input, transform, *how, axis_aligned=aligned)
+        return resample_checked(input, transform, *how, axis_aligned=aligned, affine=self.affine)
 
     def inverse_transform(
         self, input: Tensor, flags: Flags, transform: Tensor | None = None, size: Size | None = None

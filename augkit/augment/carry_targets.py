@@ -74,7 +74,7 @@ def visible_boxes(
 def moved_points(matrix: Tensor, points: Tensor, size: Size, tail: Tail | None) -> tuple[Tensor, Tensor]:
     """Return keypoints ``(B, N, 2)`` in pixels moved by all ops, unclipped, and whether each is visible ``(B, N)``."""
     moved = targets.move_points(matrix, points)
-    seen = targets.visible(moved, size)
+    seen = targets.visible(moved, size) & targets.in_front(matrix, points)
     if tail is None or not tail.moves:
         return moved, seen
     moved = targets.move_points(tail.matrix(moved.device), moved)

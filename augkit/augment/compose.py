@@ -24,15 +24,16 @@ from augkit.augment.base import Size, check_range, checked_strength
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
 from augkit.augment.checks import channel_statistics
-from augkit.augment.color import Tail, check_unit_range, draw_tail
+from augkit.augment.color import Tail, check_unit_range, draw_tail, is_color
 from augkit.augment.composed_geometry import ComposedGeometry
+from augkit.augment.inverse import Inverted, inverted
+from augkit.augment.matrix_checks import is_axis_aligned
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.resample import (
     Finish,
     check_images,
     finished,
     fourier_shift_checked,
-    is_axis_aligned,
     output_dtype,
     replay,
     resample_checked,
@@ -68,7 +69,7 @@ class Augment(ComposedGeometry):
             So may Kornia's ops that move pixels, but each resamples once more. Masks, boxes and keypoints follow
             those that have a matrix (rotation, affine, perspective, flips, crops); others are refused with targets.
         kernel, padding: see `augkit.resample`.
-        antialias: stretch the kernel where an axis shrinks.
+        antialias: stretch the kernel along the direction that shrinks.
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
@@ -180,7 +181,7 @@ class Augment(ComposedGeometry):
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
-            tail = self.draw_tail(images, checked_strength(strength, len(images), images.device), generator)
+            tail = self.draw_tail(images, checked_strength(strength, images.shape[0], images.device), generator)
             out = self._with_kornia_ops(out, images, tail)
             matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
@@ -195,6 +196,43 @@ class Augment(ComposedGeometry):
             masks = moved_masks(masks, tail)
         points = moved_fields(boxes, keypoints, matrix, size_out, tail, self.min_visible_area)
         return Augmented(out, masks, matrix=matrix, blur=blur, **points)
+
+    def inverse(
+        self,
+        matrix: Tensor,
+        *,
+        images: Tensor | None = None,
+        masks: Tensor | None = None,
+        boxes: Tensor | None = None,
+        keypoints: Tensor | None = None,
+        size: Size | None = None,
+    ) -> Inverted:
+        """Map predictions on augmented images back to the pixels of the input.
+
+        Args:
+            matrix: ``(B, 3, 3)`` or ``(3, 3)``: the ``matrix`` of the `Augmented` whose images were predicted on.
+            images: ``(B, C, h, w)``, such as class scores per pixel; resampled with the kernel of this transform. A
+                normalisation is not undone.
+            masks: ``(B, C, h, w)`` of any real dtype; the nearest pixel.
+            boxes: ``(B, N, 4)`` along pixel edges; the upright boxes around the mapped ones, not clipped.
+            keypoints: ``(B, N, 2)`` pixels.
+            size: ``(H, W)`` of the input; that of ``images`` or ``masks`` when None. Boxes and keypoints need none.
+
+        Raises:
+            InputError, InputTypeError: nothing to map, or as ``forward``; Kornia's ops that move pixels, of which
+                ``matrix`` does not know.
+
+        >>> from augkit.augment.ops import RandomSubpixelCrop
+        >>> augment = Augment(RandomSubpixelCrop(size=(24, 24)))
+        >>> out = augment(torch.rand(1, 3, 32, 32), keypoints=torch.full((1, 1, 2), 9.0))
+        >>> augment.inverse(out.matrix, keypoints=out.keypoints).keypoints.round(decimals=3).tolist()
+        [[[9.0, 9.0]]]
+        """
+        moving = [type(op).__name__ for op in self.kornia_ops if not is_color(op)]
+        if moving:
+            raise InputError(f"inverse: expected no op of Kornia that moves pixels, got {', '.join(moving)}")
+        given = {"images": images, "masks": masks, "boxes": boxes, "keypoints": keypoints}
+        return inverted(matrix, **given, size=size, kernel=self.kernel, antialias=self.antialias)
 
     def draw_tail(
         self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
@@ -248,7 +286,8 @@ class Augment(ComposedGeometry):
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
         bound = self._max_shrink(size)
         how = (self.output_size(size), self.kernel, self.padding, 1.0 if bound is None else bound * reduced)
-        return resample_checked(images, matrix, *how, finish=finish, axis_aligned=self.axis_aligned)
+        aligned, affine = self.axis_aligned, self.affine
+        return resample_checked(images, matrix, *how, finish=finish, axis_aligned=aligned, affine=affine)
 
     def _resampled(self, images: Tensor) -> Finish:
         """Return the `Finish` of the resampling: the final one, or floats in [0, 1] where Kornia's ops follow."""

@@ -105,6 +105,11 @@ class ComposedGeometry(nn.Module):
         """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
         return all(op.axis_aligned for op in self.geometry)
 
+    @property
+    def affine(self) -> bool:
+        """Whether none of the ops is a perspective (see `RandomGeometry.affine`)."""
+        return all(op.affine for op in self.geometry)
+
     def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
         """Return the shifts ``(B, 2)`` in pixels whose blur is applied, from the same draws; None without the op."""
         first = 0

@@ -119,6 +119,37 @@ def rotate(degrees: Tensor, size: Size) -> Tensor:
     return _affine(cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y)
 
 
+def quarter_turns(turns: Tensor, size: Size) -> Tensor:
+    """Turn by ``turns`` ``(B,)`` quarters, 0 to 3, counter-clockwise about the centre, without a rounding."""
+    even, odd = 1 - torch.remainder(turns, 2), torch.remainder(turns, 2)
+    cos, sin = even * (1 - turns), odd * (2 - turns)
+    x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
+    return _affine(cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y)
+
+
+def corners_moved(inwards: Tensor, size: Size) -> Tensor:
+    """The perspective that moves the corner pixels of an image of ``size`` by ``inwards`` ``(B, 4, 2)``.
+
+    Corners are top left, top right, bottom right, bottom left; ``inwards`` is a fraction of half the distance between
+    them, along x and along y, towards the opposite side. All zeros give exactly the identity. In closed form (Heckbert
+    1989, Fundamentals of texture mapping, section 2.2.3).
+    """
+    across, down = max(size[1] - 1, 1), max(size[0] - 1, 1)
+    dx, dy = inwards[..., 0] * (across / 2), inwards[..., 1] * (down / 2)
+    x0, x1, x2, x3 = dx[:, 0], across - dx[:, 1], across - dx[:, 2], dx[:, 3]
+    y0, y1, y2, y3 = dy[:, 0], dy[:, 1], down - dy[:, 2], down - dy[:, 3]
+    ax, ay, bx, by = x1 - x2, y1 - y2, x3 - x2, y3 - y2
+    sum_x, sum_y = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
+    area = ax * by - ay * bx
+    g, h = (sum_x * by - sum_y * bx) / area, (ax * sum_y - ay * sum_x) / area
+    rows = [
+        [(x1 - x0 + g * x1) / across, (x3 - x0 + h * x3) / down, x0],
+        [(y1 - y0 + g * y1) / across, (y3 - y0 + h * y3) / down, y0],
+        [g / across, h / down, torch.ones_like(g)],
+    ]
+    return _matrix(rows)
+
+
 def shear(factor: Tensor, size: Size) -> Tensor:
     """Return matrices of a shear by ``factor`` ``(B, 2)`` about the centre: x moves by factor_x * y and vice versa."""
     fx, fy = factor.unbind(-1)
@@ -143,7 +174,7 @@ def compose(*matrices: Tensor) -> Tensor:
 
 
 def invert(matrix: Tensor) -> Tensor:
-    """Return the matrices ``(B, 3, 3)`` that map output back to input.
+    """The matrices ``(B, 3, 3)`` that map output back to input; that of a perspective has 1 or -1 in its last entry.
 
     Raises:
         InputError: a matrix is singular.
@@ -151,13 +182,49 @@ def invert(matrix: Tensor) -> Tensor:
     inverse, info = torch.linalg.inv_ex(matrix)
     if bool(info.any()):
         raise InputError(f"invert: matrix {int(info.nonzero()[0])} of the batch is singular")
-    return inverse
+    # The sign stays, so that depth is positive in front; of an affine matrix the entry is 1 already.
+    last = inverse[..., 2:, 2:].detach().abs()
+    return inverse / torch.where(last > 0, last, torch.ones_like(last))
+
+
+def adjugate(matrix: Tensor) -> Tensor:
+    """The inverses of ``(B, 3, 3)`` times their determinants.
+
+    Written out: LAPACK starts threads, which hang in a forked process.
+    """
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(1))
+    rows = [
+        (e * i - f * h, c * h - b * i, b * f - c * e),
+        (f * g - d * i, a * i - c * g, c * d - a * f),
+        (d * h - e * g, b * g - a * h, a * e - b * d),
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
+
+
+def determinant(matrix: Tensor) -> Tensor:
+    """The determinants ``(B,)`` of ``(B, 3, 3)``; written out, as `adjugate`."""
+    return (matrix[:, 0] * adjugate(matrix)[:, :, 0]).sum(dim=1)
+
+
+def local_scale(inverse: Tensor, points: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Depth and numerator of the derivative of the maps ``(B, 3, 3)`` at ``points`` ``(3, ...)``, homogeneous.
+
+    The derivative is the numerator, four entries ``(B, ...)`` row by row, over the square of the depth ``(B, ...)``.
+    """
+    x, y, depth = torch.einsum("bij,j...->ib...", inverse, points)
+    h = inverse.reshape(inverse.shape[0], 3, 3, *[1] * (points.ndim - 1))
+    rows = [(h[:, k, j] * depth - at * h[:, 2, j]) for k, at in ((0, x), (1, y)) for j in (0, 1)]
+    return depth, (rows[0], rows[1], rows[2], rows[3])
+
+
+def depth(matrix: Tensor, points: Tensor) -> Tensor:
+    """The depth ``(B, N, 1)`` of ``points`` ``(B, N, 2)``: 1 in an affine map, not positive behind a horizon."""
+    return points @ matrix[:, 2:, :2].mT + matrix[:, None, 2:, 2]
 
 
 def apply_to_points(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map ``points`` ``(B, N, 2)`` in pixels by ``matrix`` ``(B, 3, 3)``, affine or a perspective."""
-    depth = points @ matrix[:, 2:, :2].mT + matrix[:, None, 2:, 2]  # exactly 1 where the matrix is affine
-    return (points @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]) / depth
+    """Map ``points`` ``(B, N, 2)`` in pixels through ``matrix`` ``(B, 3, 3)``, affine or a perspective."""
+    return (points @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]) / depth(matrix, points)
 
 
 def apply_to_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
@@ -166,8 +233,28 @@ def apply_to_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
     Boxes are ``x0, y0, x1, y1`` along the edges of pixels, as in torchvision and COCO: ``0, 0, W, H`` is the
     whole image. The result is not clipped.
     """
-    x0, y0, x1, y1 = (boxes - 0.5).unbind(-1)
-    corners = torch.stack([x0, y0, x1, y0, x0, y1, x1, y1], dim=-1)
     batch, count = boxes.shape[:2]
-    moved = apply_to_points(matrix, corners.reshape(batch, 4 * count, 2)).reshape(batch, count, 4, 2)
+    moved = apply_to_points(matrix, corners(boxes)).reshape(batch, count, 4, 2)
     return torch.cat([moved.amin(dim=2), moved.amax(dim=2)], dim=-1) + 0.5
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """The four corners ``(B, 4 N, 2)`` of boxes ``(B, N, 4)`` along the edges of pixels, as pixel coordinates."""
+    x0, y0, x1, y1 = (boxes - 0.5).unbind(-1)
+    return torch.stack([x0, y0, x1, y0, x0, y1, x1, y1], dim=-1).reshape(boxes.shape[0], 4 * boxes.shape[1], 2)
+
+
+def spans(matrix: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The smaller and the larger factor, over all directions, by which ``matrix`` stretches at homogeneous ``points``.
+
+    ``points`` are ``(3, ...)``, the factors ``(B, ...)``.
+    """
+    scale, (a, b, c, d) = local_scale(matrix, points)
+    largest = largest_stretch(a, b, c, d)
+    smallest = (a * d - b * c).abs() / largest
+    return smallest / scale.square(), largest / scale.square()
+
+
+def largest_stretch(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """The larger singular value of ``[[a, b], [c, d]]``. Written out: LAPACK starts threads, which hang in a fork."""
+    return (torch.hypot(a + d, b - c) + torch.hypot(a - d, b + c)) / 2

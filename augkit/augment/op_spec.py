@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from augkit.core.schema import Data
 
@@ -52,8 +59,34 @@ class Amount:
 Probability = Annotated[float, Amount(0.0, 1.0, "probability"), Field(ge=0, le=1)]
 
 
+def per_axis(low: float, high: float | None = None) -> BeforeValidator:
+    """A validator of a field for a number or a pair ``(x, y)``, with each number in ``[low, high]``."""
+    number: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=low, le=high, allow_inf_nan=False)])
+
+    def check(value: Any) -> Any:
+        pair = isinstance(value, (list, tuple))
+        if pair and len(value) != 2:
+            raise ValueError("a number or a pair [x, y]")
+        try:
+            checked = [number.validate_python(one) for one in (value if pair else [value])]
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Input should be ")) from None
+        return tuple(checked) if pair else checked[0]
+
+    return BeforeValidator(check)
+
+
 class OpSettings(Data):
     """The fields of one op in a policy. Every op has a field ``p``, the share of samples that it changes."""
+
+    # Fields that came after the op: where they have their defaults, dumps and digests stay as they were.
+    added: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_added_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        tree: dict[str, object] = dump(self)
+        fields = type(self).model_fields
+        return {key: value for key, value in tree.items() if key not in self.added or value != fields[key].default}
 
     @classmethod
     def amounts(cls) -> dict[str, Amount]:
@@ -66,13 +99,19 @@ class OpSettings(Data):
         """Whether the op is the identity for all draws: never applied, or all its ranges empty."""
         amounts = self.amounts()
         ranges = amounts.keys() - {"p"}
-        idle = {name for name, amount in amounts.items() if getattr(self, name) == amount.weak}
+        idle = {name for name, amount in amounts.items() if getattr(self, name) in (amount.weak, (amount.weak,) * 2)}
         return "p" in idle or bool(ranges and ranges <= idle)
 
     def __str__(self) -> str:
         fields = self.model_dump().items()
-        numbers = [f"{name} {value:.3g}" for name, value in fields if not isinstance(value, bool)]
-        return ", ".join([*numbers, *(name.replace("_", " ") for name, value in fields if value is True)])
+        values = [f"{name} {_written(value)}" for name, value in fields if not isinstance(value, bool)]
+        return ", ".join([*values, *(name.replace("_", " ") for name, value in fields if value is True)])
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return " × ".join(f"{one:.3g}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 S = TypeVar("S", bound=OpSettings)

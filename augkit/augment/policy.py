@@ -190,10 +190,15 @@ def amount_of(dotted: str) -> Amount | None:
 
 
 def search_space(policy: Policy) -> dict[str, Amount]:
-    """Return the fields that `augkit.tune` searches: those of the policy's ops, or of the default ops if none."""
+    """What `augkit.tune` searches, by dotted field: the ops that the policy has, else those searched by default.
+
+    A field that holds a pair ``(x, y)`` keeps it.
+    """
     chosen = [name for name in policy.own_ops if _searched(name)]
     chosen = chosen or [name for name, spec in op_specs().items() if spec.searched_by_default]
-    return {f"{name}.{key}": amount for name in chosen for key, amount in _searched(name).items()}
+    found = {f"{name}.{key}": amount for name in chosen for key, amount in _searched(name).items()}
+    pairs = {f"{name}.{key}" for name, own in policy.own_ops.items() for key, v in own if isinstance(v, tuple)}
+    return {dotted: amount for dotted, amount in found.items() if dotted not in pairs}
 
 
 def _searched(name: str) -> dict[str, Amount]:

@@ -1,4 +1,4 @@
-"""Resampling by any affine matrix, kernel and padding, and the exact shift on a torus."""
+"""The one resampling: any matrix, any kernel, any padding; and the exact shift on a torus."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.augment.backends import choose, general, separable
 from augkit.augment.backends.values import concrete, differentiated, known_finite, laid_out, traced
-from augkit.augment.checks import check_dense, check_flag, check_same_device, is_float
+from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.kernels import check_names, frequencies
+from augkit.augment.matrix_checks import (
+    check_values,
+    checked_matrix,
+    is_affine,
+    reads_four_entries,
+    strongest_shrink,
+)
 from augkit.core.errors import InputError, InputTypeError
 
 
@@ -50,11 +57,12 @@ def resample(
     Args:
         images: ``(B, C, H, W)``, floating or uint8. Never changed in place.
         matrix: ``(B, 3, 3)`` or ``(3, 3)``, maps input to output pixel coordinates (see `augkit.augment.geometry`).
-            If it requires a gradient, all its entries get one, and the slower path for rotations is used.
+            A perspective has a last row of its own; its depth must be positive all over the output. Where the matrix
+            requires a gradient, all its entries get one, and the slower path for rotations is taken.
         size: ``(H, W)`` of the output; the input's when None.
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
-        antialias: stretch the kernel by the factor by which an axis shrinks.
+        antialias: stretch the kernel along the direction that shrinks, by the factor by which it does.
         finish: a dtype and a normalisation of the output, see `Finish`.
 
     Returns:
@@ -64,12 +72,15 @@ def resample(
 
     Raises:
         InputTypeError: images or matrix are not dense tensors of a supported dtype.
-        InputError: wrong rank, batch, device or name; a matrix that is singular, not finite or not affine.
+        InputError: wrong rank, batch, device or name; a matrix that is singular or not finite, or a perspective whose
+            horizon crosses the output.
 
     >>> resample(torch.rand(2, 3, 8, 8), torch.eye(3), size=(4, 6)).shape
     torch.Size([2, 3, 4, 6])
     """
-    return replay(images, matrix, size, kernel, padding, 1.0 if check_flag("antialias", antialias) else None, finish)
+    # Where it may be measured, the shrink of the matrices themselves bounds the taps.
+    bound = math.inf if check_flag("antialias", antialias) else None
+    return replay(images, matrix, size, kernel, padding, bound, finish)
 
 
 def replay(
@@ -88,33 +99,19 @@ def replay(
     """
     check_images(images)
     check_names(kernel, padding)
-    matrix = _checked_matrix(matrix, images)
+    matrix = checked_matrix(matrix, images)
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
+    check_values(matrix, size)
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding, finish)
-    linear = concrete(matrix, 2)[:, :2, :2]
-    # The axis-aligned path uses only four entries, so the others would get no gradient.
-    aligned = not differentiated(matrix) and is_axis_aligned(matrix)
-    bound = 1.0
-    if max_shrink is not None and len(linear):
-        shrink = _strongest_shrink(linear)
-        # A matrix drawn at the bound may exceed it by rounding.
-        bound = shrink if shrink > max_shrink * (1 + 1e-6) else max_shrink
-    return resample_checked(images, matrix, size, kernel, padding, bound, finish=finish, axis_aligned=aligned)
-
-
-def is_axis_aligned(matrix: Tensor) -> bool:
-    """Whether none of the matrices ``(B, 3, 3)`` rotates or shears; synchronises with the device."""
-    return not bool(concrete(matrix, 2)[:, [0, 1], [1, 0]].any())
-
-
-def _strongest_shrink(linear: Tensor) -> float:
-    """Return the most pixels of an input axis that one output pixel spans, at least 1; ``linear`` is ``(B, 2, 2)``."""
-    # Written out: LAPACK starts threads, which hang in a forked worker.
-    (a, b), (c, d) = linear.cpu().double().permute(1, 2, 0)
-    strongest = float((torch.maximum(torch.hypot(d, b), torch.hypot(c, a)) / (a * d - b * c).abs()).max())
-    # A float32 rotation spans 1 pixel up to rounding; a slightly larger bound never limits the strongest shrink.
-    return 1.0 if strongest < 1 + 1e-6 else strongest * (1 + 1e-12)
+    bound = 1.0 if max_shrink is None else max_shrink
+    if max_shrink not in (None, math.inf) and not traced() and len(images):
+        shrink = strongest_shrink(matrix, size)
+        # A matrix drawn at the bound may lie beyond it by a rounding.
+        bound = shrink if shrink > bound * (1 + 1e-6) else bound
+    how = (size, kernel, padding, bound)
+    aligned, affine = reads_four_entries(matrix), is_affine(matrix)
+    return resample_checked(images, matrix, *how, finish=finish, axis_aligned=aligned, affine=affine)
 
 
 def resample_checked(
@@ -127,14 +124,16 @@ def resample_checked(
     *,
     finish: Finish = NO_FINISH,
     axis_aligned: bool = False,
+    affine: bool = False,
 ) -> Tensor:
     """Resample by matrices known to be valid, without the checks of `resample`, which synchronise with the device.
 
-    ``axis_aligned`` promises that no matrix rotates or shears and that the other entries need no gradient; this is much
-    cheaper. ``max_shrink`` bounds the shrink of an axis; for ``inf`` it is measured, which synchronises.
+    ``axis_aligned`` promises that no matrix rotates, shears or is a perspective, and that the entries which would need
+    no gradient; it is much cheaper. ``affine`` promises that none is a perspective, and that its last row needs no
+    gradient. ``max_shrink`` bounds how far any direction shrinks; ``inf`` has it measured, which synchronises.
     """
     if max_shrink == math.inf:
-        max_shrink = _strongest_shrink(concrete(matrix, 2)[:, :2, :2]) if len(images) else 1.0
+        max_shrink = strongest_shrink(matrix, size) if len(images) else 1.0
     max_shrink = _in_steps(max_shrink) if traced() else max_shrink
     # Coordinates are float32 or wider; autocast would compute the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
@@ -143,8 +142,11 @@ def resample_checked(
         out = _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
         if out is not None:
             return laid_out(out, images)
-        run = general.resample if backend == "general" else separable.resample
-        out = run(_working(images), matrix, size, kernel, padding, max_shrink, finite=_finite(images))
+        work, how, finite = _working(images), (matrix, size, kernel, padding, max_shrink), _finite(images)
+        if backend == "general":
+            out = general.resample(work, *how, finite=finite, affine=affine)
+        else:
+            out = separable.resample(work, *how, finite=finite)
         return laid_out(finished(out, images.dtype, finish), images)
 
 
@@ -310,10 +312,11 @@ def _phase(shift: Tensor, frequency: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str, finish: Finish) -> Tensor:
-    eye = torch.eye(2, device=matrix.device, dtype=matrix.dtype)
     if padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
-    if size != tuple(images.shape[-2:]) or not bool((concrete(matrix, 2)[:, :2, :2] == eye).all()):
+    eye = torch.eye(3, device=matrix.device, dtype=matrix.dtype)[:, :2]
+    shifts = traced() or bool((concrete(matrix, 2)[:, :, :2] == eye).all())
+    if size != tuple(images.shape[-2:]) or not shifts:
         raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
     return fourier_shift_checked(images, matrix[:, :2, 2], finish)
 
@@ -337,30 +340,11 @@ def check_images(images: Tensor, name: str = "images") -> None:
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
     """Raise unless ``size`` is ``(H, W)``, two positive integers."""
     try:
+        if any(isinstance(n, torch.SymInt) for n in size):  # of an image in an exported graph, which `int` would bind
+            return size
         height, width = (int(n) for n in size)
         if (height, width) == tuple(size) and min(height, width) >= 1:
             return height, width
     except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"size: expected (H, W), two integers of at least 1, got {size!r}")
-
-
-def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
-    if not isinstance(matrix, Tensor) or not is_float(matrix):
-        got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
-        raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
-    check_dense("matrix", matrix, "(B, 3, 3)")
-    check_same_device("matrix", matrix, images.device)
-    batch = images.shape[0]
-    if matrix.shape not in ((3, 3), (batch, 3, 3)):
-        raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")
-    values = concrete(matrix, 2)
-    if not bool(torch.isfinite(values).all()):
-        raise InputError("matrix: expected finite numbers, got NaN or infinity")
-    last = torch.tensor([0, 0, 1], device=matrix.device, dtype=matrix.dtype)
-    if bool((values[:, 2] != last).any()):
-        raise InputError("matrix: expected an affine matrix, whose last row is 0, 0, 1; got a perspective")
-    (a, b), (c, d) = values[:, :2, :2].cpu().double().permute(1, 2, 0)
-    if bool((a * d == b * c).any()):
-        raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
-    return matrix.expand(batch, 3, 3)

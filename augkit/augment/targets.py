@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from augkit.augment import geometry
+from augkit.augment.backends import general
 from augkit.augment.checks import check_dense, check_same_device, is_float
 from augkit.augment.kernels import HALF_WIDTH, padded_index
 from augkit.core.errors import InputError, InputTypeError
@@ -72,9 +73,10 @@ def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_
 
 def _move_freely(masks: Tensor, matrix: Tensor, size: Size, padding: str) -> Tensor:
     at = torch.arange(size[0] * size[1], device=matrix.device)
-    point = torch.stack([at % size[1], at // size[1], torch.ones_like(at)]).to(matrix.dtype)
     with torch.autocast(matrix.device.type, enabled=False):
-        source = torch.linalg.inv(matrix)[:, :2] @ point  # (B, 2, pixels): x and y of the input
+        inverse = general.source_map(matrix, affine=False)
+        point = torch.stack([at % size[1], at // size[1], torch.ones_like(at)]).to(inverse.dtype)
+        source = general.sources(inverse, point)
     x, inside_x = _nearest(source[:, 0], masks.shape[-1], padding)
     y, inside_y = _nearest(source[:, 1], masks.shape[-2], padding)
     wide = masks.flatten(2)[:, :, None]  # the pixels as one long row
@@ -107,6 +109,13 @@ def move_points(matrix: Tensor, points: Tensor) -> Tensor:
         return geometry.apply_to_points(matrix.to(precise), points.to(precise)).to(points.dtype)
 
 
+def in_front(matrix: Tensor, points: Tensor) -> Tensor:
+    """Whether each of ``points`` ``(B, N, 2)`` lies in front of the horizon of its matrix, ``(B, N)`` bool."""
+    precise = torch.promote_types(points.dtype, torch.float32)
+    with torch.autocast(points.device.type, enabled=False):
+        return geometry.depth(matrix.to(precise), points.to(precise))[..., 0] > 0
+
+
 def visible(points: Tensor, size: Size) -> Tensor:
     """Whether each keypoint lies on the image, ``(B, N)`` bool: x in [-0.5, W - 0.5) and y in [-0.5, H - 0.5)."""
     x, y = points.unbind(-1)
@@ -114,10 +123,15 @@ def visible(points: Tensor, size: Size) -> Tensor:
 
 
 def move_boxes(matrix: Tensor, boxes: Tensor) -> Tensor:
-    """Return axis-aligned boxes around ``boxes`` ``(B, N, 4)`` moved by ``matrix`` ``(B, 3, 3)``; not clipped."""
+    """The upright boxes around ``boxes`` ``(B, N, 4)`` moved by ``matrix`` ``(B, 3, 3)``; not clipped.
+
+    A box with a corner behind the horizon of a perspective has no box around it and becomes 0, 0, 0, 0, without area.
+    """
     precise = torch.promote_types(boxes.dtype, torch.float32)
     with torch.autocast(boxes.device.type, enabled=False):
-        return geometry.apply_to_boxes(matrix.to(precise), boxes.to(precise)).to(boxes.dtype)
+        moved = geometry.apply_to_boxes(matrix.to(precise), boxes.to(precise)).to(boxes.dtype)
+    seen = in_front(matrix, geometry.corners(boxes)).unflatten(1, (boxes.shape[1], 4)).all(dim=2, keepdim=True)
+    return torch.where(seen, moved, torch.zeros_like(moved))
 
 
 def clip_boxes(boxes: Tensor, size: Size, min_visible_area: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -117,7 +117,7 @@ def test_same_on_batch_is_one_draw_for_all(name: str) -> None:
         assert alike(single(still))
         told.add(tuple(single._params["batch_prob"].tolist()))
     assert told == {(0.0,) * 6, (1.0,) * 6}
-    free = OPS[name](p=0.5 if name == "flip" else 1.0)
+    free = OPS[name](p=0.5 if name in ("flip", "vertical_flip", "quarter_turn") else 1.0)
     assert not all(alike(free(still)) for _ in range(5))
     assert "same_on_batch" not in repr(free)
     for make in (K.AugmentationSequential, K.ImageSequential):

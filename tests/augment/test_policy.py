@@ -44,8 +44,14 @@ def amounts(settings: type[Any]) -> st.SearchStrategy[Any]:
         bounds = {type(row).__name__: row for row in settings.model_fields[name].metadata}
         low = bounds["Ge"].ge if "Ge" in bounds else 1e-6
         found[name] = st.floats(low, bounds["Le"].le if "Le" in bounds else 1e6 * amount.high)
-    flags = {name: st.booleans() for name, field in settings.model_fields.items() if field.annotation is bool}
-    return st.builds(settings, **found, **flags)
+        if settings.model_fields[name].annotation is not float:  # a number, or a pair of them
+            one = st.floats(amount.low, amount.high)
+            found[name] = one | st.tuples(one, one)
+    flags = [name for name, field in settings.model_fields.items() if field.annotation is bool]
+    plain = st.builds(settings, **found)
+    ranges = {name: st.floats(amount.low, amount.high) for name, amount in settings.amounts().items()}
+    # One flag at a time: some exclude each other.
+    return st.one_of(plain, *(st.builds(settings, **ranges, **{name: st.just(True)}) for name in flags))
 
 
 policies = st.builds(

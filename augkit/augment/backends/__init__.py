@@ -20,7 +20,7 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
     ======================  =========  ==============================================================
     backend                 matrices   when
     ======================  =========  ==============================================================
-    ``general``             any        rotation or shear; torch, differentiable, every device
+    ``general``             any        any matrix; torch, differentiable, every device
     ``native``              aligned    CPU, not float64, no gradient, not traced; numba installed
     ``cuda_triton``         aligned    CUDA, not float64, no gradient, not traced; Triton installed
     ``separable``           aligned    everything else; torch, differentiable, every device

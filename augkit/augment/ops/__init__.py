@@ -22,11 +22,15 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot find the ops at
     from augkit.augment.base import RandomGeometry
     from augkit.augment.op_spec import OpSpec
     from augkit.augment.ops.random_horizontal_flip import RandomHorizontalFlip as RandomHorizontalFlip
+    from augkit.augment.ops.random_perspective import RandomPerspective as RandomPerspective
+    from augkit.augment.ops.random_quarter_turn import RandomQuarterTurn as RandomQuarterTurn
     from augkit.augment.ops.random_rescale import RandomRescale as RandomRescale
+    from augkit.augment.ops.random_rotation import RandomRotation as RandomRotation
     from augkit.augment.ops.random_shear import RandomShear as RandomShear
     from augkit.augment.ops.random_shift_blur import RandomShiftBlur as RandomShiftBlur
     from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift as RandomSubpixelShift
+    from augkit.augment.ops.random_vertical_flip import RandomVerticalFlip as RandomVerticalFlip
 
 # The module of each op by the name of its class. Only file names are read, so that `import augkit` stays light.
 MODULES = {

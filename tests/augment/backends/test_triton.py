@@ -84,7 +84,7 @@ cuda_triton._launcher = Launcher
 images, pixels = torch.rand(3, 2, 9, 12), torch.full((3, 2), 0.3)
 integers, points = (images * 255).to(torch.uint8), torch.zeros(3, 0, 2)
 matrix = geometry.axis_aligned(*torch.tensor([[1, -1.3, 0.6], [0, 11.2, 2.2], [1, 0.8, 0.7], [0, 0.4, -1.0]]))
-shrink = resampling._strongest_shrink(matrix[:, :2, :2])
+shrink = resampling.strongest_shrink(matrix, (9, 12))
 crop = Augment(RandomSubpixelCrop((5, 6)), kernel="bilinear", padding="circular", normalize=(0.4, 0.3))
 
 def act():
