@@ -5,7 +5,7 @@ All draw their own parameters, one set per sample, inside the timed call. A peer
 
 Shift: up to 4 px along each axis. Pipeline: the shift, rescale by up to 1.25, crop of 35 to 100 % of the area, flip.
 uint8 input leaves as float32, normalised; float32 input leaves as it is. Where a library has one op for two of the
-steps (`RandomAffine` moves and scales), that op is used.
+steps (`RandomAffine` moves and scales), that op is used. Rotation: up to 15 degrees, the shift and the crop.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import augkit
-from augkit.augment import backends
+from augkit.augment import backends, geometry
+from augkit.augment.resample import resample_checked
 
-PIXELS, FACTOR, AREA, RATIO = 4.0, 1.25, (0.35, 1.0), (3 / 4, 4 / 3)
+PIXELS, FACTOR, AREA, RATIO, DEGREES = 4.0, 1.25, (0.35, 1.0), (3 / 4, 4 / 3), 15.0
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Run = Callable[[], Any]
 
@@ -33,7 +34,7 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """What is to be done: ``task`` is ``shift`` or ``pipeline``; ``images`` is the batch."""
+    """What is to be done: ``task`` is ``shift``, ``pipeline`` or ``rotation``; ``images`` is the batch."""
 
     task: str
     images: Tensor
@@ -60,8 +61,17 @@ def augment_of(case: Case, kernel: str = "bilinear", antialias: bool = False) ->
 
 
 def ours(case: Case) -> Run:
+    if case.task == "rotation":
+        return lambda: resample_checked(case.images, turned(case), case.size, "bilinear", "zeros", 1.0)
     augment = augment_of(case)
     return lambda: augment(case.images)
+
+
+def turned(case: Case) -> Tensor:
+    """Matrices of a rotation, a shift and a crop, one for each image."""
+    crop = augkit.RandomSubpixelCrop(area=AREA, ratio=RATIO)
+    moved = augkit.Augment(augkit.RandomSubpixelShift(PIXELS), crop).sample(len(case.images), case.size)
+    return geometry.compose(geometry.rotate((2 * torch.rand(len(moved)) - 1) * DEGREES, case.size), moved)
 
 
 def ours_lanczos(case: Case) -> Run:
@@ -89,6 +99,8 @@ def grid_sample(case: Case) -> Run:
     back, (mean, std) = torch.linalg.inv(norm), statistics(case)
 
     def run() -> Tensor:
+        if case.task == "rotation":
+            return sampled(case.images, turned(case), norm, back)
         matrix = augment.sample(len(case.images), case.size, device=case.images.device)
         return normalised(sampled(case.floats(), matrix, norm, back), case, mean, std)
 
@@ -117,11 +129,11 @@ def _kornia_ops(case: Case) -> list[Any]:
     translate = (PIXELS / width, PIXELS / height)
     if case.task == "shift":
         return [K.RandomAffine(0.0, translate=translate, p=1.0)]
-    return [
-        K.RandomAffine(0.0, translate=translate, scale=(1 / FACTOR, FACTOR), p=1.0),
-        K.RandomHorizontalFlip(p=0.5),
-        K.RandomResizedCrop(case.size, scale=AREA, ratio=RATIO, p=1.0, cropping_mode="resample"),
-    ]
+    crop = K.RandomResizedCrop(case.size, scale=AREA, ratio=RATIO, p=1.0, cropping_mode="resample")
+    if case.task == "rotation":
+        return [K.RandomAffine(DEGREES, translate=translate, p=1.0), crop]
+    moved = K.RandomAffine(0.0, translate=translate, scale=(1 / FACTOR, FACTOR), p=1.0)
+    return [moved, K.RandomHorizontalFlip(p=0.5), crop]
 
 
 def kornia_eager(case: Case) -> Run:
@@ -175,9 +187,11 @@ def torchvision_per_batch(case: Case) -> Run:
 
 def _albumentations(case: Case) -> Callable[[], list[Any]]:
     import albumentations as A
+    import cv2
 
     if case.images.is_cuda:
         raise UnavailableError("runs on the CPU only")
+    cv2.setNumThreads(torch.get_num_threads())
     pixels = {"x": (-PIXELS, PIXELS), "y": (-PIXELS, PIXELS)}
     ops: list[Any] = [A.Affine(translate_px={k: (-4, 4) for k in pixels}, p=1.0)]
     if case.task == "pipeline":

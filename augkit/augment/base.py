@@ -32,6 +32,7 @@ from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.geometry import Axes
 from augkit.augment.kernels import check_names
 from augkit.augment.op_spec import OpSpec
+from augkit.augment.recipes import Recipe
 from augkit.augment.resample import check_images, resample, resample_checked
 from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
@@ -82,12 +83,17 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """
         return self.axis_aligned
 
+    def recipe(self, strength: float, size: Size) -> Recipe | None:
+        """`axes` as numbers that `augkit.augment.backends.native_draws` compiles; None where it cannot."""
+        del strength, size
+        return None
+
     def output_size(self, size: Size) -> Size:
         """Return the size (H, W) of the output for an input of ``size``."""
         return size
 
     def max_shrink(self, size: Size) -> float:
-        """The most that the op shrinks any direction of an input of ``size``, at least 1: bounds the antialias taps.
+        """Return the largest factor by which the op shrinks any direction of an input of ``size``, at least 1.
 
         It bounds the number of antialias taps. ``inf`` means unknown: the factor is then measured from the matrices,
         which synchronises with the device.

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment import geometry
+from augkit.augment.backends import installed
+from augkit.augment.backends.values import recorded
 from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
 from augkit.augment.checks import check_flag
 from augkit.augment.color import is_kornia
 from augkit.augment.kernels import check_names
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
+from augkit.augment.recipes import Recipe, own_recipe
 from augkit.core.errors import InputError, InputTypeError
 
 
@@ -45,6 +48,9 @@ class ComposedGeometry(nn.Module):
         self.antialias = check_flag("antialias", antialias)
         self.strength = check_range("strength", strength, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
+        # Plain lists beside the modules: each call asks for them a dozen times, which at 32 pixels is felt.
+        self._own = [op for op in ops if isinstance(op, RandomGeometry)]
+        self._later = [op for op in ops if not isinstance(op, RandomGeometry)]
         self.same_on_batch = same_on_batch
 
     @property
@@ -61,12 +67,12 @@ class ComposedGeometry(nn.Module):
     @property
     def geometry(self) -> list[RandomGeometry]:
         """augkit's own ops, which are applied before Kornia's."""
-        return [op for op in self.ops if isinstance(op, RandomGeometry)]
+        return self._own
 
     @property
     def kornia_ops(self) -> list[nn.Module]:
         """Kornia's ops, which are applied after augkit's own."""
-        return [op for op in self.ops if not isinstance(op, RandomGeometry)]
+        return self._later
 
     @property
     def draws(self) -> int:
@@ -89,7 +95,12 @@ class ComposedGeometry(nn.Module):
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         """Return composed matrices ``(B, 3, 3)`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``."""
         total, first, size_out, aligned = None, 0, size, self.axis_aligned
-        matrices = [geometry.identity(draws.shape[0], device=draws.device)]
+        recipes = self._recipes(draws, strength, size) if aligned else None
+        if recipes:
+            from augkit.augment.backends import native_draws
+
+            return native_draws.matrices(draws, recipes, size, self.output_size(size))
+        matrices = [] if aligned else [geometry.identity(draws.shape[0], device=draws.device)]
         for op in self.geometry:
             part = draws[:, first : first + op.draws]
             if aligned:
@@ -98,7 +109,23 @@ class ComposedGeometry(nn.Module):
             else:
                 matrices.append(op.matrix(part, strength, size_out))
             first, size_out = first + op.draws, op.output_size(size_out)
-        return geometry.compose(*matrices) if total is None else total.matrix(size, size_out)
+        if total is not None:
+            return total.matrix(size, size_out)
+        return geometry.compose(*matrices) if matrices else geometry.identity(draws.shape[0], device=draws.device)
+
+    def _recipes(self, draws: Tensor, strength: float | Tensor, size: Size) -> list[Recipe] | None:
+        """The ops' recipes, where all have one and the compiled loops can take these draws."""
+        plain = draws.device.type == "cpu" and draws.dtype == torch.float32 and type(draws) is Tensor
+        if isinstance(strength, Tensor) or not plain or recorded(draws) or not installed("numba"):
+            return None
+        recipes = []
+        for op in self._own:
+            recipe = op.recipe(strength, size) if own_recipe(type(op)) else None  # type: ignore[arg-type]
+            if recipe is None:
+                return None
+            recipes.append(recipe)
+            size = op.output_size(size)
+        return recipes
 
     @property
     def axis_aligned(self) -> bool:

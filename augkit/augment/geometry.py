@@ -33,7 +33,8 @@ class Axes(NamedTuple):
 
     def then(self, after: Axes) -> Axes:
         """Return the map that applies this one first, then ``after``."""
-        return Axes(self.scale * after.scale, torch.addcmul(after.offset, after.scale, self.offset))
+        # Not `addcmul`, which some processors round once: compiled loops make the same matrices.
+        return Axes(self.scale * after.scale, after.offset + after.scale * self.offset)
 
     def matrix(self, size: Size, size_out: Size) -> Tensor:
         """``(B, 3, 3)`` from pixel coordinates of an image of ``size`` to those of an image of ``size_out``.

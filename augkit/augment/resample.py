@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -137,9 +138,9 @@ def resample_checked(
     max_shrink = _in_steps(max_shrink) if traced() else max_shrink
     # Coordinates are float32 or wider; autocast would compute the products in half precision.
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-    with torch.autocast(images.device.type, enabled=False):
-        backend = choose(images, matrix, axis_aligned=axis_aligned)
-        out = _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish)
+    backend = choose(images, matrix, axis_aligned=axis_aligned)
+    with nullcontext() if backend == "native" else torch.autocast(images.device.type, enabled=False):
+        out = _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish, axis_aligned=axis_aligned)
         if out is not None:
             return laid_out(out, images)
         work, how, finite = _working(images), (matrix, size, kernel, padding, max_shrink), _finite(images)
@@ -179,6 +180,8 @@ def _fused(
     padding: str,
     max_shrink: float,
     finish: Finish,
+    *,
+    axis_aligned: bool = True,
 ) -> Tensor | None:
     """Resample, normalise and cast in one pass, by a backend imported here; None if ``backend`` cannot do that."""
     if backend not in ("native", "cuda_triton"):
@@ -202,7 +205,8 @@ def _fused(
     # The loop supports uint8 and float32; half precision is converted before and after it.
     source = images if images.dtype == torch.uint8 else _working(images)
     loop_dtype = dtype if dtype == torch.uint8 else torch.float32
-    return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)
+    out = native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias, axis_aligned=axis_aligned)
+    return out.to(dtype)
 
 
 def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec
+from augkit.augment.recipes import FLIP, Recipe
 
 
 class FlipSettings(OpSettings):
@@ -49,6 +50,10 @@ class RandomHorizontalFlip(RandomGeometry):
         mirrored = self.coin(draws, strength)[:, None]
         sign = torch.where(mirrored, -torch.ones_like(draws), torch.ones_like(draws))
         return Axes(torch.nn.functional.pad(sign, (0, 1), value=1.0), torch.zeros_like(sign))
+
+    def recipe(self, strength: float, size: Size) -> Recipe | None:
+        del size
+        return (FLIP, self.draws, self.p, self.p * strength)
 
     def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
         return (draws[:, :1] < self.p * strength)[:, 0]

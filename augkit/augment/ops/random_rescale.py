@@ -14,6 +14,7 @@ from augkit.augment.distributions import check_distribution
 from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability, per_axis
 from augkit.augment.pairs import PerAxis, as_factor, both, check_pair
+from augkit.augment.recipes import RESCALE, Recipe
 
 DISTRIBUTIONS = ("log-uniform", "uniform")
 
@@ -98,6 +99,12 @@ class RandomRescale(RandomGeometry):
             most = math.log(self.max_factor)
         log_factor = self.chosen(draws, (2 * draws[:, 1:] - 1) * (most * strength))
         return Axes(torch.exp(log_factor), torch.zeros_like(log_factor))
+
+    def recipe(self, strength: float, size: Size) -> Recipe | None:
+        del size
+        if self.distribution == "uniform" or isinstance(self.max_factor, tuple):
+            return None
+        return (RESCALE, self.draws, self.p, math.log(self.max_factor) * strength)
 
     def max_shrink(self, size: Size) -> float:
         del size

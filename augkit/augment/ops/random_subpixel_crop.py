@@ -13,6 +13,7 @@ from torch import Tensor
 from augkit.augment.base import RandomGeometry, Size, check_range
 from augkit.augment.geometry import Axes, along_axes
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec, Probability
+from augkit.augment.recipes import CROP, Recipe
 from augkit.augment.resample import check_size
 from augkit.core.errors import InputError
 
@@ -93,12 +94,18 @@ class RandomSubpixelCrop(RandomGeometry):
         log_area = torch.log1p(self.chosen(draws, (draws[:, 1:2] * (high - low) - (1 - low)) * strength))
         # Aspect relative to the image's own, so that strength 0 is the whole image for any shape.
         lowest, highest = (_fitting(ratio * size[0] / size[1], log_area) for ratio in self.ratio)
-        log_ratio = torch.lerp(lowest, highest, draws[:, 2:3]) * strength
+        log_ratio = (lowest + (highest - lowest) * draws[:, 2:3]) * strength
         log_sides = log_area + torch.cat([log_ratio, -log_ratio], dim=1)  # twice the logarithms
         enlarged = torch.exp(log_sides * -0.5).clamp(min=1.0)  # the image's side over the window's
         out = self.output_size(size)
         resized = along_axes(out[1] / size[1], out[0] / size[0], enlarged)
         return Axes(enlarged * resized, (draws[:, 3:5] - 0.5) * (enlarged - 1) * along_axes(-out[1], -out[0], enlarged))
+
+    def recipe(self, strength: float, size: Size) -> Recipe | None:
+        (low, high), out = self.area, self.output_size(size)
+        ratios = (math.log(ratio * size[0] / size[1]) for ratio in self.ratio)
+        resized = (out[1] / size[1], out[0] / size[0], -out[1], -out[0])
+        return (CROP, self.draws, self.p, high - low, 1 - low, strength, *ratios, *resized)
 
     def output_size(self, size: Size) -> Size:
         return self.size or size

@@ -16,6 +16,7 @@ from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability, per_axis
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.pairs import PerAxis, as_factor, both, check_pair, shown
+from augkit.augment.recipes import SHIFT, Recipe
 from augkit.core.errors import InputError
 
 DISTRIBUTIONS = ("uniform", "normal")
@@ -129,6 +130,12 @@ class RandomSubpixelShift(RandomGeometry):
         else:
             pixels = self.chosen(draws, centred(draws[:, 1:3], self.distribution) * most)
         return Axes(torch.ones_like(pixels), pixels)
+
+    def recipe(self, strength: float, size: Size) -> Recipe | None:
+        del size
+        if self.distribution != "uniform" or self.whole or isinstance(self.max_pixels, tuple):
+            return None
+        return (SHIFT, self.draws, self.p, self.max_pixels * strength)
 
     def extra_repr(self) -> str:
         law = "" if self.distribution == "uniform" else f", distribution={self.distribution!r}"

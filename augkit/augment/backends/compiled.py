@@ -1,0 +1,53 @@
+"""How numba compiles the loops of `augkit.augment.backends.native`: `entry` for a loop, `part` for what it calls."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+# `contract` alone: fused multiply-adds keep infinities, signed zeros and the order of the sums.
+_OPTIONS: dict[str, object] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_SOURCES = (
+    "compiled.py",
+    "lanes.py",
+    "native_axes.py",
+    "native_draws.py",
+    "native_general.py",
+    "native_planes.py",
+    "native_rows.py",
+)
+
+part: Callable[..., Any] = numba.njit(**_OPTIONS)
+inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
+
+
+def entry(make: Callable[[int], Callable[..., None]]) -> Callable[..., None]:
+    """The loop that ``make`` returns, compiled, and kept on disk where numba may write there.
+
+    numba compiles anew when the file of the loop has changed, but not when a file has that the loop calls. So ``make``
+    gets a checksum of all of them, and its loop reads it: what a loop closes over is a part of numba's key.
+    """
+    return _kept(make(_checksum()), _OPTIONS)
+
+
+def _kept(loop: Callable[..., None], options: dict[str, object]) -> Callable[..., None]:
+    try:
+        compiled: Callable[..., None] = numba.njit(cache=True, **options)(loop)
+    except RuntimeError:  # no folder that numba may write its cache to
+        compiled = numba.njit(**options)(loop)
+    return compiled
+
+
+def unfused(make: Callable[[int], Callable[..., None]]) -> Callable[..., None]:
+    """As `entry`, without fused multiply-adds: each operation is rounded by itself, as in torch."""
+    return _kept(make(_checksum()), {**_OPTIONS, "fastmath": False})
+
+
+def _checksum() -> int:
+    here = Path(__file__).parent
+    sources = [here / "compiled.py", here / "lanes.py", *sorted(here.glob("native_*.py"))]
+    return zlib.crc32(b"".join(source.read_bytes() for source in sources))

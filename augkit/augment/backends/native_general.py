@@ -1,0 +1,330 @@
+"""The compiled loop over the rows of outputs, through any matrices: rotation, shear and perspective among them.
+
+The semantics are those of `augkit.augment.backends.general`. Places and weights are found once for each output pixel,
+and its channels share them. Where the kernel is stretched along the axes of the input alone, or not at all, the taps of
+a pixel are a product of two lines, and eight pixels whose taps all lie in the image are computed at once. Elsewhere
+each tap has a weight of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from augkit.augment.backends import lanes
+from augkit.augment.backends.compiled import entry, inlined, part
+from augkit.augment.backends.native_axes import BILINEAR, NEAREST, ZEROS, kernel_at, padded
+
+_OBLIQUE = 1e-9  # the least entry off the diagonal for which taps get weights of their own
+_DEPTH = 1e-6  # the least depth of a point: at the horizon of a perspective it is 0, behind it negative
+_FOUR = np.uint64(4)
+
+
+@part
+def inverted(m):
+    """The map from output to input of ``m`` ``(3, 3)``, row by row; that of a perspective has a scale of its own."""
+    (a, b, x), (c, d, y), (g, h, i) = m
+    if g == 0 and h == 0 and i == 1:
+        det = a * d - b * c
+        last = (0.0, 0.0, 1.0)
+        return (d / det, -b / det, (b * y - d * x) / det), (-c / det, a / det, (c * x - a * y) / det), last
+    last = (c * h - d * g, b * g - a * h, a * d - b * c)
+    det = g * (b * y - d * x) + h * (c * x - a * y) + i * last[2]
+    size = (abs(last[0]) + abs(last[1]) + abs(last[2])) * (1.0 if det > 0 else -1.0)
+    return (
+        ((d * i - y * h) / size, (x * h - b * i) / size, (b * y - x * d) / size),
+        ((y * g - c * i) / size, (a * i - x * g) / size, (x * c - a * y) / size),
+        (last[0] / size, last[1] / size, last[2] / size),
+    )
+
+
+@part
+def directed(a, b, c, d, shrink):
+    """P as xx, xy, yy: the inverse of the root of ``J J'``, its singular values held between 1 and ``shrink``."""
+    p, q, r = a * a + b * b, a * c + b * d, c * c + d * d
+    area, lean = a * d - b * c, (p - r) / 2
+    gap = math.sqrt(lean * lean + q * q)
+    high = (p + r) / 2 + gap
+    low = area * area / high if high > 0 else 0.0
+    # A float32 rotation spans 1 pixel but for rounding.
+    f_high = 1.0 if high < 1 + 2e-6 else max(1 / math.sqrt(high), 1 / shrink)
+    f_low = 1.0 if low < 1 + 2e-6 else max(1 / math.sqrt(low), 1 / shrink)
+    slope = (f_high - f_low) / (2 * gap) if gap > 0 else 0.0
+    level = (f_high + f_low) / 2
+    return level + slope * lean, slope * q, level - slope * lean
+
+
+@inlined
+def _first(place, reach, size):
+    """The first tap around ``place``; a place far outside is brought to where an index can hold it."""
+    limit = 1e6 * size
+    return np.int64(math.floor(min(max(place, -limit), limit) - reach)) + 1
+
+
+@part
+def _fill_line(places, stretch, size, how, table, line):
+    """The taps of a row's pixels along one axis: ``line`` is the first of each, the weights and the number of taps."""
+    first, weight, taps = line
+    kernel, _, half_width, _ = how
+    step, limit = 1 / stretch, 1e6 * size
+    if kernel == BILINEAR and taps == 2:  # as below, without its branches
+        for u in range(places.size):
+            at = np.floor(min(max(places[u], -limit), limit))
+            first[u] = np.int64(at)
+            weight[1, u] = places[u] - at
+            weight[0, u] = 1 - (places[u] - at)
+        return
+    for u in range(places.size):
+        place = places[u]
+        at = _first(place, half_width * stretch, size)
+        first[u] = at
+        if kernel == NEAREST:
+            weight[0, u] = 1
+        else:
+            total = 0.0
+            for t in range(taps):
+                value = kernel_at((at + t - place) * step, table)
+                weight[t, u] = value
+                total += value
+            total = 1 / total
+            for t in range(taps):
+                weight[t, u] *= total
+
+
+@inlined
+def _load(address, places, integers):
+    return lanes.apart_bytes(address, places) if integers else lanes.apart(address, places)
+
+
+@inlined
+def _block(address, places, source, lines, u):
+    """Eight pixels whose taps all lie in the image; ``address`` is that of its plane."""
+    (_, weight_x, taps_x), (_, weight_y, taps_y) = lines
+    values, _, (_, width), _ = source
+    integers, item = values.itemsize == 1, np.uint64(values.itemsize)
+    below = item * np.uint64(width)
+    start = _FOUR * np.uint64(u)
+    along, down = np.uint64(weight_x.ctypes.data) + start, np.uint64(weight_y.ctypes.data) + start
+    stride = _FOUR * np.uint64(weight_x.shape[1])
+    if taps_x == 2 and taps_y == 2:
+        wx = lanes.load(along + stride)
+        one = _load(address, places, integers)
+        one = lanes.add_product(lanes.subtract(_load(address + item, places, integers), one), wx, one)
+        two = _load(address + below, places, integers)
+        two = lanes.add_product(lanes.subtract(_load(address + below + item, places, integers), two), wx, two)
+        return lanes.add_product(lanes.subtract(two, one), lanes.load(down + stride), one)
+    total = lanes.splat(np.float32(0))
+    for t in range(np.uint64(taps_y)):
+        row, line = address + below * t, lanes.splat(np.float32(0))
+        for s in range(np.uint64(taps_x)):
+            line = lanes.add_product(_load(row + item * s, places, integers), lanes.load(along + stride * s), line)
+        total = lanes.add_product(line, lanes.load(down + stride * t), total)
+    return total
+
+
+@part
+def _lines_pixel(values, begin, size, padding, lines, u):
+    """One pixel from a product of two lines of taps, any of which may lie outside or stand on what is not finite."""
+    (first_x, weight_x, taps_x), (first_y, weight_y, taps_y) = lines
+    height, width = size
+    total = np.float32(0)
+    for t in range(taps_y):
+        y = padded(first_y[u] + t, height, padding)
+        if y < 0 or weight_y[t, u] == 0:
+            continue
+        line = np.float32(0)
+        for s in range(taps_x):
+            x = padded(first_x[u] + s, width, padding)
+            if x >= 0 and weight_x[s, u] != 0:
+                line += weight_x[s, u] * np.float32(values[begin + y * width + x])
+        total += weight_y[t, u] * line
+    return total
+
+
+@part
+def _fill_ellipse(x, y, precision, half_width, size, table, weight):
+    """The first tap, the taps along x and along y, and their weights, row by row in ``weight``."""
+    xx, xy, yy = precision
+    scale = xx * yy - xy * xy
+    reach_x, reach_y = half_width * (yy + abs(xy)) / scale, half_width * (xx + abs(xy)) / scale
+    at_x, at_y = _first(x, reach_x, size[1]), _first(y, reach_y, size[0])
+    taps_x, taps_y = np.int64(math.ceil(2 * reach_x)), np.int64(math.ceil(2 * reach_y))
+    total = 0.0
+    for t in range(taps_y):
+        dy = at_y + t - y
+        for s in range(taps_x):
+            dx = at_x + s - x
+            value = kernel_at(xx * dx + xy * dy, table) * kernel_at(xy * dx + yy * dy, table)
+            weight[t * taps_x + s] = value
+            total += value
+    total = 1 / total
+    for k in range(taps_x * taps_y):
+        weight[k] *= total
+    return at_x, at_y, taps_x, taps_y
+
+
+@part
+def _ellipse_pixel(values, begin, size, padding, taps, weight):
+    """One pixel from taps with a weight each."""
+    (at_x, at_y, taps_x, taps_y), (height, width) = taps, size
+    total = np.float32(0)
+    inside = at_x >= 0 and at_y >= 0 and at_x + taps_x <= width and at_y + taps_y <= height
+    for t in range(taps_y):
+        y = at_y + t if inside else padded(at_y + t, height, padding)
+        if y < 0:
+            continue
+        for s in range(taps_x):
+            x = at_x + s if inside else padded(at_x + s, width, padding)
+            w = weight[t * taps_x + s]
+            if x >= 0 and w != 0:
+                total += np.float32(w) * np.float32(values[begin + y * width + x])
+    return total
+
+
+@part
+def _all_finite(values, begin, size):
+    if values.itemsize == 1:
+        return True
+    strange = np.int32(0)  # counted as integers, which vectorises
+    for k in range(np.uint64(begin), np.uint64(begin + size)):
+        strange += np.int32(np.float32(values[k]) - np.float32(values[k]) != 0)
+    return strange == 0
+
+
+@inlined
+def _write(out, at, value, quantised):
+    if quantised:
+        out[at] = min(max(np.rint(value), np.float32(0)), np.float32(255))
+    else:
+        out[at] = value
+
+
+@inlined
+def _trace(v, inverse, xs, ys):
+    """Write the places of the input of the pixels of output row ``v``."""
+    (ax, bx, cx), (ay, by, cy), (az, bz, cz) = inverse
+    for u in range(xs.size):
+        xs[u], ys[u] = ax * u + (bx * v + cx), ay * u + (by * v + cy)
+    if az != 0 or bz != 0:
+        for u in range(xs.size):
+            depth = max(az * u + (bz * v + cz), _DEPTH)
+            xs[u], ys[u] = xs[u] / depth, ys[u] / depth
+
+
+@part
+def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
+    """A row of pixels whose taps have a weight each; in a perspective each pixel has a P of its own."""
+    (ax, bx, _), (ay, by, _), (az, bz, cz) = inverse
+    (values, begin, size, channels), (out, to, stride, affine) = source, goal
+    (_, padding, half_width, quantised), (xs, ys) = how, places
+    precision = directed(ax, bx, ay, by, shrink)
+    for u in range(xs.size):
+        x, y = xs[u], ys[u]
+        if az != 0 or bz != 0:
+            depth = max(az * u + (bz * v + cz), _DEPTH)
+            j = (ax - x * az) / depth, (bx - x * bz) / depth, (ay - y * az) / depth, (by - y * bz) / depth
+            precision = directed(j[0], j[1], j[2], j[3], shrink)
+        taps = _fill_ellipse(x, y, precision, half_width, size, table, weight)
+        for c in range(channels):
+            value = _ellipse_pixel(values, begin + c * size[0] * size[1], size, padding, taps, weight)
+            _write(out, to + c * stride + u, affine[0, c] * value + affine[1, c], quantised)
+
+
+@inlined
+def _where(lines, size, start, stop, width):
+    """Whether all taps of the pixels ``start`` to ``stop`` lie in the image of ``size``, and whether all lie beyond."""
+    (first_x, _, taps_x), (first_y, _, taps_y) = lines
+    inside, beyond = stop - start == width, True
+    for u in range(start, stop):
+        x, y = first_x[u], first_y[u]
+        inside &= x >= 0 and y >= 0 and x + taps_x <= size[1] and y + taps_y <= size[0]
+        beyond &= x + taps_x <= 0 or y + taps_y <= 0 or x >= size[1] or y >= size[0]
+    return inside, beyond
+
+
+@part
+def _lines_row(source, goal, how, lines, finite, scratch):
+    """A row of pixels whose taps are products of two lines, eight at a time."""
+    (values, begin, size, channels), (out, to, stride, affine) = source, goal
+    (_, padding, _, quantised), (places, line) = how, scratch
+    (first_x, weight_x, _), (first_y, _, _) = lines
+    count, item = weight_x.shape[1], np.uint64(values.itemsize)
+    for k in range((count + lanes.COUNT - 1) // lanes.COUNT):
+        start = max(0, min(lanes.COUNT * k, count - lanes.COUNT))
+        stop = min(start + lanes.COUNT, count)
+        inside, beyond = _where(lines, size, start, stop, lanes.COUNT)
+        low = first_y[start] * size[1] + first_x[start]
+        for i in range(stop - start):
+            places[i] = first_y[start + i] * size[1] + first_x[start + i] - low
+        order = lanes.load_places(np.uint64(places.ctypes.data))
+        for c in range(channels):
+            plane, at = begin + c * size[0] * size[1], to + c * stride
+            gain, bias = affine[0, c], affine[1, c]
+            if inside and finite[c]:
+                address = np.uint64(values.ctypes.data) + item * np.uint64(plane + low)
+                total = _block(address, order, source, lines, start)
+                total = lanes.add_product(total, lanes.splat(gain), lanes.splat(bias))
+                if quantised:
+                    lanes.store(np.uint64(line.ctypes.data), total)
+                    for i in range(lanes.COUNT):
+                        _write(out, at + start + i, line[i], quantised)
+                else:
+                    lanes.store(np.uint64(out.ctypes.data) + _FOUR * np.uint64(at + start), total)
+                continue
+            for u in range(start, stop):
+                value = np.float32(0)
+                if not (beyond and padding == ZEROS):
+                    value = _lines_pixel(values, plane, size, padding, lines, u)
+                _write(out, at + u, gain * value + bias, quantised)
+
+
+@entry
+def rows(checksum: int) -> Callable[..., None]:
+    """See `augkit.augment.backends.compiled.entry`."""
+
+    def rows(start, stop, source, out, matrix, shrinks, how, table, affine):
+        """Resample rows ``start`` to ``stop`` of the ``B * h`` of ``out`` ``(B, C, h, w)``.
+
+        The arguments are those of `augkit.augment.backends.native_planes.planes`.
+        """
+        values, offsets, sizes, channels = source
+        half_width, (height, width) = how[2], out.shape[2:]
+        most = np.int64(checksum) * 0 + 1
+        for b in range(start // height, -(-stop // height)):  # an oblique kernel reaches further than one along an axis
+            most = max(most, np.int64(2 * half_width * (1.2072 * shrinks[b])) + 3)
+        xs, ys, weight = np.empty(width), np.empty(width), np.empty(most * most)
+        first_x, weight_x = np.empty(width, np.int64), np.empty((most, width), np.float32)
+        first_y, weight_y = np.empty(width, np.int64), np.empty((most, width), np.float32)
+        scratch, finite = (
+            (np.empty(lanes.COUNT, np.int32), np.empty(lanes.COUNT, np.float32)),
+            np.empty(channels, np.bool_),
+        )
+        flat, of_image = out.reshape(-1), np.int64(-1)
+        for unit in range(start, stop):
+            b, v = unit // height, unit % height
+            if b != of_image:
+                of_image, size, shrink = b, (sizes[b, 0], sizes[b, 1]), shrinks[b]
+                image = (values, offsets[b], size, channels)
+                inverse = inverted(matrix[b])
+                straight, precision = inverse[2][0] == 0 and inverse[2][1] == 0, (1.0, 0.0, 1.0)
+                if straight:
+                    precision = directed(inverse[0][0], inverse[0][1], inverse[1][0], inverse[1][1], shrink)
+                by_lines = abs(precision[1]) < _OBLIQUE and (straight or shrink == 1)
+                stretch_x, stretch_y = 1 / precision[0], 1 / precision[2]
+                taps_x = np.int64(math.ceil(2 * half_width * stretch_x))
+                taps_y = np.int64(math.ceil(2 * half_width * stretch_y))
+                lines = (first_x, weight_x, taps_x), (first_y, weight_y, taps_y)
+                for c in range(channels):
+                    finite[c] = _all_finite(values, offsets[b] + c * size[0] * size[1], size[0] * size[1])
+            goal = (flat, (b * channels * height + v) * width, height * width, affine)
+            _trace(v, inverse, xs, ys)
+            if by_lines:
+                _fill_line(xs, stretch_x, size[1], how, table, lines[0])
+                _fill_line(ys, stretch_y, size[0], how, table, lines[1])
+                _lines_row(image, goal, how, lines, finite, scratch)
+            else:
+                _ellipses_row(v, inverse, shrink, image, goal, how, table, (xs, ys), weight)
+
+    return rows
