@@ -120,7 +120,7 @@ class Geometry(v2.Transform):
             carry_targets.check_followed(self.augment.ops, "Geometry")
         draws = draw_uniform(batch, self.augment.draws, device, None)
         strength = self.augment.strength
-        matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength)
+        matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength, size)
         channels = next((v.shape[-3] for v in flat_inputs if _is_frames(v)), 3)
         like = torch.zeros((), device=device).expand(batch, channels, *size)
         return Draw(matrix, blur, self.augment.draw_tail(like), size)

@@ -126,7 +126,7 @@ class PolicyTransform(albumentations.DualTransform):
         del data
         uniform = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
         draws = draws_of_rank(uniform, rank)
-        blur = augment.blur(draws, self._strength)
+        blur = augment.blur(draws, self._strength, _hw(params))
         return {
             "matrix": augment.matrix(draws, self._strength, _hw(params)).numpy()[0],
             "blur": None if blur is None else blur.numpy()[0],

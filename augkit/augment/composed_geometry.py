@@ -9,9 +9,12 @@ from augkit.augment import geometry
 from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
 from augkit.augment.checks import check_flag
 from augkit.augment.color import is_kornia
+from augkit.augment.fit import Fit, centre, fit, fit_shrink
 from augkit.augment.kernels import check_names
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
+from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
 from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
+from augkit.augment.resample import check_size
 from augkit.core.errors import InputError, InputTypeError
 
 
@@ -24,9 +27,12 @@ class ComposedGeometry(nn.Module):
         antialias: whether the kernel is stretched where an axis shrinks.
         strength: the strength of calls that pass none, in [0, 1].
         same_on_batch: set on every op where it is not None.
+        size: ``(H, W)`` to which images are fitted before the ops, which then act in that frame (`augkit.augment.fit`);
+            the images' own when None. A crop takes its window from anywhere in the image, not from the frame alone.
 
     Raises:
-        InputError, InputTypeError: an op of another library, a color op before geometry, unknown names.
+        InputError, InputTypeError: an op of another library, a color op before geometry, unknown names, a size beside
+            an op that has one of its own.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class ComposedGeometry(nn.Module):
         antialias: bool,
         strength: float,
         same_on_batch: bool | None,
+        size: Size | None = None,
     ) -> None:
         super().__init__()
         check_names(kernel, padding)
@@ -45,6 +52,7 @@ class ComposedGeometry(nn.Module):
         self.antialias = check_flag("antialias", antialias)
         self.strength = check_range("strength", strength, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
+        self.size = None if size is None else self._checked_size(check_size(size))
         self.same_on_batch = same_on_batch
 
     @property
@@ -88,8 +96,22 @@ class ComposedGeometry(nn.Module):
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
-        total, first, size_out, aligned = None, 0, size, self.axis_aligned
-        matrices = [geometry.identity(draws.shape[0], device=draws.device)]
+        if self.size is None:
+            return self._composed(draws, strength, size)
+        return self._composed(draws, strength, self.size, self._fit(draws, strength, size))
+
+    def matrices(self, draws: Tensor, strength: float | Tensor, sizes: list[Size]) -> Tensor:
+        """As `matrix`, for images of ``sizes`` of their own: of each image the matrix that a batch of its like gets."""
+        if self.size is not None:
+            return self._composed(draws, strength, self.size, self._fit(draws, strength, sizes))
+        of_size = {size: self.matrix(draws, strength, size) for size in dict.fromkeys(sizes)}
+        return torch.stack([of_size[size][k] for k, size in enumerate(sizes)])
+
+    def _composed(self, draws: Tensor, strength: float | Tensor, frame: Size, fitted: Fit | None = None) -> Tensor:
+        """The product of the ops' maps in ``frame``, after the map to that frame where there is one."""
+        first, size_out, aligned = 0, frame, self.axis_aligned
+        total = None if fitted is None else fitted.axes
+        matrices = [geometry.identity(draws.shape[0], device=draws.device) if fitted is None else fitted.matrix(frame)]
         for op in self.geometry:
             part = draws[:, first : first + op.draws]
             if aligned:
@@ -98,32 +120,63 @@ class ComposedGeometry(nn.Module):
             else:
                 matrices.append(op.matrix(part, strength, size_out))
             first, size_out = first + op.draws, op.output_size(size_out)
-        return geometry.compose(*matrices) if total is None else total.matrix(size, size_out)
+        if total is None or not aligned:
+            return geometry.compose(*matrices)
+        start = centre(frame, total.scale) if fitted is None else fitted.start
+        return total.between(start, centre(size_out, total.scale))
+
+    def _fit(self, draws: Tensor, strength: float | Tensor, size: Size | list[Size]) -> Fit:
+        """The images in the frame of the ops, with the window of a crop anywhere along the whole image."""
+        assert self.size is not None
+        for column, crop in self.crops.items():
+            # The draws that place the window in the frame, so that its place is uniform over the whole image.
+            own = draws[:, column : column + crop.draws]
+            place = crop.chosen(own, own[:, 3:5] - 0.5) * per_sample(strength)
+            return fit(size, self.size, draws, place)
+        return fit(size, self.size, draws)
+
+    @property
+    def crops(self) -> dict[int, RandomSubpixelCrop]:
+        """The crops whose window can be smaller than the image, by the column of their first draw."""
+        found, column = {}, 0
+        for op in self.geometry:
+            if isinstance(op, RandomSubpixelCrop) and op.area[0] < 1:
+                found[column] = op
+            column += op.draws
+        return found
 
     @property
     def axis_aligned(self) -> bool:
         """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
         return all(op.axis_aligned for op in self.geometry)
 
-    def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
-        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
+    def blur(self, draws: Tensor, strength: float | Tensor, sizes: Size | list[Size]) -> Tensor | None:
+        """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`.
+
+        ``sizes`` is that of all images, or a list with that of each: the blur is in the images' own pixels.
+        """
         first = 0
         for op in self.geometry:
             if isinstance(op, RandomShiftBlur):
-                return op.pixels(draws[:, first : first + op.draws], strength)
+                pixels = op.pixels(draws[:, first : first + op.draws], strength)
+                return pixels if self.size is None else pixels / fit(sizes, self.size, draws).axes.scale
             first += op.draws
         return None
 
     def output_size(self, size: Size) -> Size:
         """The size of the output for images of ``size``."""
+        size = self.size or size
         for op in self.geometry:
             size = op.output_size(size)
         return size
 
-    def _max_shrink(self, size: Size) -> float | None:
+    def max_shrink(self, size: Size) -> float | None:
+        """The most that an image of ``size`` shrinks along an axis; None where nothing is antialiased."""
         if not self.antialias:
             return None
         shrink = 1.0
+        if self.size is not None:
+            shrink, size = fit_shrink(size, self.size), self.size
         for op in self.geometry:
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
@@ -139,6 +192,19 @@ class ComposedGeometry(nn.Module):
             own = zip(self.geometry, parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
         return draws, checked_strength(strength, batch, device)
+
+    def _checked_size(self, size: Size) -> Size:
+        after = size
+        for op in self.geometry:
+            after = op.output_size(after)
+            if after != size:
+                raise InputError(
+                    f"size: expected the size of the output {size}, got a {type(op).__name__} that gives {after}; "
+                    "leave one of the two sizes out"
+                )
+        if self.kernel == "fourier":
+            raise InputError("size: expected None with kernel 'fourier', which cannot resize; use 'lanczos3' or 'sinc'")
+        return size
 
 
 def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:

@@ -89,7 +89,8 @@ def replay(
     """
     check_images(images)
     check_names(kernel, padding)
-    matrix = _checked_matrix(matrix, images)
+    check_matrix(matrix, images.shape[0], images.device)
+    matrix = matrix.expand(images.shape[0], 3, 3)
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
     if kernel == "fourier":
         return _fourier(images, matrix, size, padding, finish)
@@ -184,13 +185,8 @@ def _fused(
         return None
     if matrix.shape[0] != images.shape[0]:  # the loops would read beyond the last matrix
         raise InputError(f"matrix: expected one for each of {images.shape[0]} images, got {matrix.shape[0]}")
-    dtype, gain, bias = output_dtype(images.dtype, finish), None, None
-    if finish.mean is not None or finish.dtype is not None:
-        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        gain = torch.full((images.shape[1],), unit, device=images.device, dtype=torch.float32)
-        if finish.mean is not None and finish.std is not None:
-            gain = gain / finish.std.reshape(-1)
-            bias = (-finish.mean / finish.std).reshape(-1)
+    dtype = output_dtype(images.dtype, finish)
+    gain, bias = gain_and_bias(images.dtype, images.shape[1], images.device, finish)
     how = (matrix, size, kernel, padding, max_shrink)
     if backend == "cuda_triton":
         from augkit.augment.backends import self_check
@@ -202,6 +198,18 @@ def _fused(
     source = images if images.dtype == torch.uint8 else _working(images)
     loop_dtype = dtype if dtype == torch.uint8 else torch.float32
     return native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias).to(dtype)
+
+
+def gain_and_bias(
+    dtype: torch.dtype, channels: int, device: torch.device, finish: Finish
+) -> tuple[Tensor | None, Tensor | None]:
+    """``finish`` as ``gain * value + bias``, each ``(channels,)`` or None, for values of images of ``dtype``."""
+    if finish.mean is None and finish.dtype is None:
+        return None, None
+    gain = torch.full((channels,), 1 / 255 if dtype == torch.uint8 else 1.0, device=device, dtype=torch.float32)
+    if finish.mean is None or finish.std is None:
+        return gain, None
+    return gain / finish.std.reshape(-1), (-finish.mean / finish.std).reshape(-1)
 
 
 def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:
@@ -346,13 +354,13 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
     raise InputError(f"size: expected (H, W), two integers of at least 1, got {size!r}")
 
 
-def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
+def check_matrix(matrix: Tensor, batch: int, device: torch.device) -> None:
+    """Raise unless ``matrix`` is ``(batch, 3, 3)`` or ``(3, 3)`` on ``device``: floating, finite, affine, invertible."""
     if not isinstance(matrix, Tensor) or not is_float(matrix):
         got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
     check_dense("matrix", matrix, "(B, 3, 3)")
-    check_same_device("matrix", matrix, images.device)
-    batch = images.shape[0]
+    check_same_device("matrix", matrix, device)
     if matrix.shape not in ((3, 3), (batch, 3, 3)):
         raise InputError(f"matrix: expected shape ({batch}, 3, 3) or (3, 3), got {tuple(matrix.shape)}")
     values = concrete(matrix, 2)
@@ -364,4 +372,3 @@ def _checked_matrix(matrix: Tensor, images: Tensor) -> Tensor:
     (a, b), (c, d) = values[:, :2, :2].cpu().double().permute(1, 2, 0)
     if bool((a * d == b * c).any()):
         raise InputError("matrix: expected an invertible matrix, got a singular one, such as scale 0")
-    return matrix.expand(batch, 3, 3)
