@@ -12,7 +12,6 @@ In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +41,8 @@ from augkit.augment.resample import (
 )
 from augkit.augment.resample_each import Images, Way, replay_each, resample_each
 from augkit.core.errors import InputError, InputTypeError
+
+Target = Any  # a tensor for images of one size, else a list with a tensor for each image; None where there is none
 
 
 class Augmented(NamedTuple):
@@ -147,11 +148,11 @@ class Augment(ComposedGeometry):
 
     def forward(
         self,
-        images: Tensor | Images,
+        images: Tensor | Ragged | list[Tensor] | tuple[Tensor, ...],
         *,
-        masks: Tensor | Sequence[Tensor] | None = None,
-        boxes: Tensor | Sequence[Tensor] | None = None,
-        keypoints: Tensor | Sequence[Tensor] | None = None,
+        masks: Target = None,
+        boxes: Target = None,
+        keypoints: Target = None,
         strength: float | Tensor | None = None,
         generator: torch.Generator | None = None,
         matrix: Tensor | None = None,
@@ -178,7 +179,7 @@ class Augment(ComposedGeometry):
             The images; an `Augmented` tuple when any target is passed.
         """
         if isinstance(images, (Ragged, list, tuple)):
-            call = Call(masks, boxes, keypoints, strength, generator, matrix, blur)  # type: ignore[arg-type]
+            call = Call(masks, boxes, keypoints, strength, generator, matrix, blur)
             out, fields = augment_each(self, images, call)
             return Augmented(out, **{"masks": None, **fields}) if fields else out
         tail: Tail | None = None
@@ -251,8 +252,8 @@ class Augment(ComposedGeometry):
             out = replay_each(images, matrix, blur, way)
         else:
             out = resample_each(images, matrix, blur, way, axis_aligned=self.axis_aligned)
-        for image in images if tail is not None else ():
-            check_unit_range(image, tail.ops)
+        for image in () if tail is None else images:
+            check_unit_range(image, self.kornia_ops)
         return self._with_kornia_ops(out, like, tail)
 
     def fit_each(self, images: Images, size: Size) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ evaluation. With a ``crop_share`` below 1 the image is fitted to ``frame / crop_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,14 +40,16 @@ def fit_scale(size: Size, frame: Size, crop_share: float = 1.0) -> float:
     True
     """
     # Traced, Python's max would bind the graph to upright images, or to others.
-    scale: float = torch.sym_max(frame[0] / size[0], frame[1] / size[1])
-    return scale / crop_share
+    scale: Any = torch.sym_max(frame[0] / size[0], frame[1] / size[1])
+    enlarged: float = scale / crop_share
+    return enlarged
 
 
 def fit_shrink(size: Size, frame: Size, crop_share: float = 1.0) -> float:
     """How much an image of ``size`` shrinks to fill ``frame``, at least 1: bounds the antialias taps."""
-    shrink: float = torch.sym_max(1.0, 1 / fit_scale(size, frame, crop_share))
-    return shrink
+    shrink: Any = torch.sym_max(1.0, 1 / fit_scale(size, frame, crop_share))
+    bound: float = shrink
+    return bound
 
 
 def fit_box(size: Size, frame: Size, crop_share: float = 1.0) -> tuple[float, float, float, float]:

@@ -56,7 +56,7 @@ class Ragged:
         _check_values(self.values)
         for name, index, shape in (("offsets", self.offsets, "(B,)"), ("sizes", self.sizes, "(B, 2)")):
             if not isinstance(index, Tensor) or index.dtype != torch.int64:
-                got = index.dtype if isinstance(index, Tensor) else type(index).__name__
+                got = str(index.dtype) if isinstance(index, Tensor) else type(index).__name__
                 raise InputTypeError(f"{name}: expected an int64 tensor {shape}, got {got}; use .long()")
             if index.device.type != "cpu":
                 raise InputError(f"{name}: expected a tensor on the CPU, got one on {index.device}; use .cpu()")
@@ -69,7 +69,7 @@ class Ragged:
         self._check_places()
 
     @classmethod
-    def from_list(cls, images: Sequence[Tensor]) -> Ragged:
+    def from_list(cls, images: Sequence[Tensor] | Ragged) -> Ragged:
         """A batch of ``images`` ``(C, H, W)``, copied one after the other into a buffer.
 
         Raises:
@@ -106,7 +106,7 @@ class Ragged:
             yield self._view(offset, height, width)
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Tensor: ...
+    def __getitem__(self, index: int) -> Tensor: ...
 
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Ragged: ...

@@ -355,7 +355,7 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_matrix(matrix: Tensor, batch: int, device: torch.device) -> None:
-    """Raise unless ``matrix`` is ``(batch, 3, 3)`` or ``(3, 3)`` on ``device``: floating, finite, affine, invertible."""
+    """Raise unless ``matrix`` is ``(batch, 3, 3)`` or ``(3, 3)``, on ``device``, finite, affine and invertible."""
     if not isinstance(matrix, Tensor) or not is_float(matrix):
         got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputTypeError(f"matrix: expected a floating tensor (B, 3, 3), got {got}")
