@@ -26,7 +26,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augkit.adapters.batch import check_arguments
-from augkit.augment import carry_targets, geometry, targets
+from augkit.augment import carry_targets, targets
 from augkit.augment.base import draw as draw_uniform
 from augkit.augment.checks import check_dense
 from augkit.augment.color import Tail
@@ -114,8 +114,8 @@ class Geometry(v2.Transform):
             raise InputError("Geometry: expected one image (C, H, W) beside boxes, keypoints or a video, got a batch")
         size = _size(flat_inputs[0])
         if not self._active():
-            identity = geometry.identity(batch, device=device)
-            return Draw(identity, None, None, size)
+            still = self.augment.still(size, torch.empty(batch, 1, device=device))
+            return Draw(still, None, None, size)
         if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
             carry_targets.check_followed(self.augment.ops, "Geometry")
         draws = draw_uniform(batch, self.augment.draws, device, None)
@@ -151,7 +151,7 @@ class Geometry(v2.Transform):
 
     def _own_size(self, draw: Draw) -> tuple[int, int]:
         """``(H, W)`` that augkit's own ops leave."""
-        return self.augment.output_size(draw.size) if self._active() else draw.size
+        return self.augment.output_size(draw.size) if self._active() else self.augment.size or draw.size
 
     def _size_out(self, draw: Draw) -> tuple[int, int]:
         return self._own_size(draw) if draw.tail is None else draw.tail.sizes[-1]
@@ -165,7 +165,12 @@ class Geometry(v2.Transform):
         blur, tail = draw.blur, draw.tail
         matrix = draw.matrix.expand(batch.shape[0], 3, 3)
         blur = None if blur is None else blur.expand(batch.shape[0], 2)
-        moved = self.augment.render(batch, matrix, blur, tail) if self._active() else self.augment.finish(batch)
+        if self._active():
+            moved = self.augment.render(batch, matrix, blur, tail)
+        elif self.augment.size is not None:
+            moved = self.augment.fitted(batch, self.augment.size)[0]
+        else:
+            moved = self.augment.finish(batch)
         return moved.reshape(*images.shape[:-2], *moved.shape[-2:])
 
     def _masks(self, masks: Tensor, draw: Draw) -> Tensor:
@@ -174,9 +179,9 @@ class Geometry(v2.Transform):
         batch = matrix.shape[0]
         if batch > 1 and masks.shape[0] != batch:
             raise InputError(f"Geometry: expected masks ({batch}, ..., H, W) beside a batch, got {tuple(masks.shape)}")
-        if not self._active():
+        if not self._active() and self.augment.size is None:
             return masks
-        padding, aligned = self.augment.padding, self.augment.axis_aligned
+        padding, aligned = self.augment.padding, self.augment.axis_aligned or not self._active()
         flat = masks.reshape(batch, -1, *masks.shape[-2:])
         moved = carry_targets.moved_masks(
             targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), draw.tail

@@ -189,7 +189,7 @@ class Augment(ComposedGeometry):
         still = not self.training or not len(self.ops)
         if still and self.size is not None:
             blur, aligned, size_out = None, True, self.size
-            out, matrix = self._fitted(images, size_out)
+            out, matrix = self.fitted(images, size_out)
         elif still:
             matrix, blur, aligned = geometry.identity(images.shape[0], device=images.device), None, True
             size_out, out = size, finished(images, images.dtype, self._finish(images))
@@ -264,7 +264,8 @@ class Augment(ComposedGeometry):
         way = Way(size, self.kernel, self.padding, bounds, self._finish(like))
         return resample_each(images, matrix, None, way, axis_aligned=True), matrix
 
-    def _fitted(self, images: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    def fitted(self, images: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """`fit_each` for a batch ``(B, C, H, W)``."""
         own: Size = (images.shape[-2], images.shape[-1])
         matrix = fit(own, size, torch.empty(len(images), 1, device=images.device)).matrix(size)
         how = (size, self.kernel, self.padding, fit_shrink(own, size) if self.antialias else 1.0)

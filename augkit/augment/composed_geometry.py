@@ -100,6 +100,12 @@ class ComposedGeometry(nn.Module):
             return self._composed(draws, strength, size)
         return self._composed(draws, strength, self.size, self._fit(draws, strength, size))
 
+    def still(self, size: Size, like: Tensor) -> Tensor:
+        """The matrices ``(B, 3, 3)`` in evaluation, with the batch, dtype and device of ``like`` ``(B, n)``."""
+        if self.size is None:
+            return geometry.identity(len(like), device=like.device)
+        return fit(size, self.size, like).matrix(self.size)
+
     def matrices(self, draws: Tensor, strength: float | Tensor, sizes: list[Size]) -> Tensor:
         """As `matrix`, for images of ``sizes`` of their own: of each image the matrix that a batch of its like gets."""
         if self.size is not None:
