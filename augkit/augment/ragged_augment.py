@@ -26,6 +26,7 @@ from augkit.core.errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from augkit.augment.compose import Augment
 
+Fields = dict[str, Tensor | list[Tensor] | None]  # those of an `Augmented`, by name
 _PROBES = ((64, 64), (96, 96))  # sizes that ops without an output size leave different
 
 
@@ -47,7 +48,7 @@ class Call(NamedTuple):
         return {name: value for name, value in given.items() if value is not None}
 
 
-def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, dict[str, Any]]:
+def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, Fields]:
     """``(B, C, h, w)``, and the other fields of an `Augmented` where there are targets.
 
     Raises:
@@ -76,7 +77,7 @@ def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, dic
         out, aligned = augment.render_each(images, matrix, blur, tail, checked=True), is_axis_aligned(matrix)
     if not call.targets:
         return out, {}
-    fields: dict[str, Any] = {"matrix": matrix, "blur": blur}
+    fields: Fields = {"matrix": matrix, "blur": blur}
     if call.masks is not None:
         moves = zip(call.masks, matrix.split(1), strict=True)
         how = (size_out, augment.padding)
@@ -105,13 +106,13 @@ def _alike(images: Images) -> Tensor:
     return images[0][None].expand(len(images), -1, -1, -1)
 
 
-def _moved_points(call: Call, matrix: Tensor, size: Size, tail: Tail | None, least: float) -> dict[str, Any]:
+def _moved_points(call: Call, matrix: Tensor, size: Size, tail: Tail | None, least: float) -> Fields:
     """Moved boxes and keypoints and their flags, as lists."""
     given = {name: list(value) for name, value in call.targets.items() if name != "masks"}
     # Filled to the longest, so that all move together: one image after the other would take as many small steps.
     padded = {name: pad_sequence(points, batch_first=True) for name, points in given.items()}
     moved = moved_fields(padded.get("boxes"), padded.get("keypoints"), matrix, size, tail, least)
-    lists: dict[str, Any] = {}
+    lists: Fields = {}
     for name, value in moved.items():
         own = given.get(name.partition("_")[0], [])  # boxes and boxes_valid, say
         lists[name] = None if value is None else [row[: len(points)] for row, points in zip(value, own, strict=True)]
