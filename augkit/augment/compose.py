@@ -181,7 +181,7 @@ class Augment(ComposedGeometry):
         if isinstance(images, (Ragged, list, tuple)):
             call = Call(masks, boxes, keypoints, strength, generator, matrix, blur)
             out, fields = augment_each(self, images, call)
-            return Augmented(out, **{"masks": None, **fields}) if fields else out
+            return Augmented(out, **{"masks": None, **fields}) if fields else out  # type: ignore[arg-type]
         tail: Tail | None = None
         check_images(images)
         size: Size = (images.shape[-2], images.shape[-1])
