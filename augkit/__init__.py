@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Augment": "augment.compose",
     "Policy": "augment.policy",
+    "Ragged": "augment.ragged",
     "Recipe": "train.recipe",
     "antialias": "architectures",
     "architectural_invariance": "invariance",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from augkit.augment.ops import RandomSubpixelShift as RandomSubpixelShift
     from augkit.augment.ops import RandomVerticalFlip as RandomVerticalFlip
     from augkit.augment.policy import Policy as Policy
+    from augkit.augment.ragged import Ragged as Ragged
     from augkit.augment.resample import fourier_shift as fourier_shift
     from augkit.augment.resample import resample as resample
     from augkit.data import load_dataset as load_dataset

@@ -173,6 +173,7 @@ def test_public_names_are_those_listed() -> None:
     assert set(augkit.__all__) == {
         "Augment",
         "Policy",
+        "Ragged",
         "RandomHorizontalFlip",
         "RandomRescale",
         "RandomShiftBlur",

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from augkit.augment.compose import Augment
+from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError, InputTypeError
 
 Key = int | str
@@ -47,14 +48,16 @@ def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> Non
         raise InputTypeError(f"{adapter}: expected keys as Keys(images=...), got {keys!r}")
 
 
-def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Tensor]:
+def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Any]:
     """Return the augmented values of the entries ``keys`` of ``batch``, by key.
+
+    Entries are tensors, or an `augkit.Ragged` or list of images with lists of targets, as `Augment` takes them.
 
     Raises:
         InputError: the batch has no such entry.
         InputTypeError: the entry is not a tensor.
     """
-    found = {name: entry(batch, key) for name, key in keys.present().items()}
+    found = {name: _tensors(batch, key) for name, key in keys.present().items()}
     images = found.pop("images")
     out = augment(images, **found, strength=strength)
     if not found:
@@ -62,9 +65,9 @@ def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor
     return {key: getattr(out, name) for name, key in keys.present().items()}
 
 
-def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
+def replaced(batch: Any, values: dict[Key, Any]) -> Any:
     """Return a shallow copy of ``batch``, of the same type, with the entries in ``values`` replaced."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, (Tensor, Ragged)):
         return values[0]
     if isinstance(batch, MutableMapping):
         other = copy.copy(batch)  # its constructor may not accept a mapping, as that of a defaultdict
@@ -80,13 +83,26 @@ def replaced(batch: Any, values: dict[Key, Tensor]) -> Any:
 
 def entry(batch: Any, key: Key) -> Tensor:
     """Return the tensor at ``key`` of ``batch``; errors as in `augmented`."""
-    if isinstance(batch, Tensor) and key == 0:
-        return batch
-    try:
-        value = batch[key]
-    except (KeyError, IndexError, TypeError):
-        names = list(batch) if isinstance(batch, Mapping) else f"{type(batch).__name__} of positions"
-        raise InputError(f"batch: expected an entry {key!r}, got {names}; name the place with Keys(...)") from None
+    value = value_at(batch, key)
     if not isinstance(value, Tensor):
         raise InputTypeError(f"batch[{key!r}]: expected a tensor, got {type(value).__name__}; convert it before")
     return value
+
+
+def value_at(batch: Any, key: Key) -> Any:
+    """Whatever stands at ``key`` of a batch, or of a sample; images alone are their own entry 0."""
+    if isinstance(batch, (Tensor, Ragged)) and key == 0:
+        return batch
+    try:
+        return batch[key]
+    except (KeyError, IndexError, TypeError):
+        names = list(batch) if isinstance(batch, Mapping) else f"{type(batch).__name__} of positions"
+        raise InputError(f"batch: expected an entry {key!r}, got {names}; name the place with Keys(...)") from None
+
+
+def _tensors(batch: Any, key: Key) -> Any:
+    """The tensor at ``key``, or those of images of different sizes and of their targets."""
+    value = value_at(batch, key)
+    if isinstance(value, Ragged) or (isinstance(value, list) and all(isinstance(one, Tensor) for one in value)):
+        return value
+    return entry(batch, key)

@@ -10,6 +10,13 @@ The draws come from torch's global state, which torch seeds for each worker and 
 >>> images, labels = next(iter(DataLoader(samples, batch_size=4, collate_fn=collate)))
 >>> images.shape, labels.tolist()
 (torch.Size([4, 3, 16, 16]), [0, 1, 2, 3])
+
+Images of different sizes are put into an `augkit.Ragged`, and their masks, boxes and keypoints into lists:
+
+>>> samples = [(torch.rand(3, 16 + label, 20), label) for label in range(8)]
+>>> collate = Collate(augkit.Augment(augkit.RandomSubpixelShift(2.0), size=(16, 16)))
+>>> next(iter(DataLoader(samples, batch_size=4, collate_fn=collate)))[0].shape
+torch.Size([4, 3, 16, 16])
 """
 
 from __future__ import annotations
@@ -17,34 +24,70 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from torch.utils.data import default_collate
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, replaced
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, replaced, value_at
+from augkit.augment.checks import check_flag
 from augkit.augment.compose import Augment
+from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError
+
+ARRAYS = (torch.Tensor, np.ndarray)
 
 
 class Collate:
     """A ``collate_fn`` that collates, then augments.
 
     Args:
-        augment: the augmentation; in ``eval()`` it keeps the geometry.
+        augment: the augmentation; in ``eval()`` it keeps the geometry, except that it fits images to its ``size``.
         keys: keys of images and targets in a collated batch; the first entry by default.
         collate_fn: collates samples to a batch; torch's own by default.
+        ragged: always put images into an `augkit.Ragged` and their targets into lists; with False, only where torch's
+            ``collate_fn`` would have to stack images or targets of different shapes.
 
     Raises:
         InputError, InputTypeError: torch cannot collate the samples, or the batch has no such entries.
     """
 
     def __init__(
-        self, augment: Augment, keys: Keys = IMAGES_FIRST, collate_fn: Callable[[list[Any]], Any] = default_collate
+        self,
+        augment: Augment,
+        keys: Keys = IMAGES_FIRST,
+        collate_fn: Callable[[list[Any]], Any] = default_collate,
+        *,
+        ragged: bool = False,
     ) -> None:
         check_arguments("Collate", augment, keys)
         self.augment, self.keys, self.collate_fn = augment, keys, collate_fn
+        self.ragged = check_flag("ragged", ragged)
 
     def __call__(self, samples: list[Any]) -> Any:
+        batch = self._ragged(samples) if self.ragged or self._differ(samples) else self._collated(samples)
+        return replaced(batch, augmented(self.augment, batch, self.keys))
+
+    def _differ(self, samples: list[Any]) -> bool:
+        """Whether images, or targets, of ``samples`` have several shapes, and torch would have to stack them."""
+        if self.collate_fn is not default_collate:
+            return False
+        values = [[value_at(sample, key) for sample in samples] for key in self.keys.present().values()]
+        shapes = [{tuple(value.shape) for value in column if isinstance(value, ARRAYS)} for column in values]
+        return any(len(found) > 1 for found in shapes)
+
+    def _ragged(self, samples: list[Any]) -> Any:
+        """The batch with a `Ragged` of the images and lists of the targets; the other entries collated."""
+        keys = self.keys.present()
+        columns: dict[Any, Any] = {}
+        for key in keys.values():
+            values = [value_at(sample, key) for sample in samples]
+            columns[key] = [torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values]
+        rest = self._collated([replaced(sample, dict.fromkeys(columns, 0)) for sample in samples])
+        return replaced(rest, {**columns, self.keys.images: Ragged.from_list(columns[self.keys.images])})
+
+    def _collated(self, samples: list[Any]) -> Any:
         try:
-            batch = self.collate_fn(samples)
+            return self.collate_fn(samples)
         except (RuntimeError, TypeError) as error:
             if self.collate_fn is not default_collate:
                 raise
@@ -53,4 +96,3 @@ class Collate:
                 f"Collate: expected samples of tensors or arrays of one shape ({reason}); resize or convert them in "
                 "the dataset, or give a collate_fn of your own"
             ) from error
-        return replaced(batch, augmented(self.augment, batch, self.keys))

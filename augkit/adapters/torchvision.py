@@ -26,7 +26,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augkit.adapters.batch import check_arguments
-from augkit.augment import carry_targets, geometry, targets
+from augkit.augment import carry_targets, targets
 from augkit.augment.base import draw as draw_uniform
 from augkit.augment.checks import check_dense
 from augkit.augment.color import Tail
@@ -117,13 +117,13 @@ class Geometry(v2.Transform):
             raise InputError("Geometry: expected one image (C, H, W) beside boxes, keypoints or a video, got a batch")
         size = _size(flat_inputs[0])
         if not self._active():
-            identity = geometry.identity(batch, device=device)
-            return Draw(identity, None, None, size)
+            still = self.augment.still(size, torch.empty(batch, 1, device=device))
+            return Draw(still, None, None, size)
         if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
             carry_targets.check_followed(self.augment.ops, "Geometry")
         draws = draw_uniform(batch, self.augment.draws, device, None)
         strength = self.augment.strength
-        matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength)
+        matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength, size)
         channels = next((v.shape[-3] for v in flat_inputs if _is_frames(v)), 3)
         like = torch.zeros((), device=device).expand(batch, channels, *size)
         return Draw(matrix, blur, self.augment.draw_tail(like), size)
@@ -154,7 +154,7 @@ class Geometry(v2.Transform):
 
     def _own_size(self, draw: Draw) -> tuple[int, int]:
         """``(H, W)`` after augkit's own ops."""
-        return self.augment.output_size(draw.size) if self._active() else draw.size
+        return self.augment.output_size(draw.size) if self._active() else self.augment.size or draw.size
 
     def _size_out(self, draw: Draw) -> tuple[int, int]:
         return self._own_size(draw) if draw.tail is None else draw.tail.sizes[-1]
@@ -168,7 +168,12 @@ class Geometry(v2.Transform):
         blur, tail = draw.blur, draw.tail
         matrix = draw.matrix.expand(batch.shape[0], 3, 3)
         blur = None if blur is None else blur.expand(batch.shape[0], 2)
-        moved = self.augment.render(batch, matrix, blur, tail) if self._active() else self.augment.finish(batch)
+        if self._active():
+            moved = self.augment.render(batch, matrix, blur, tail)
+        elif self.augment.size is not None:
+            moved = self.augment.fitted(batch, self.augment.size)[0]
+        else:
+            moved = self.augment.finish(batch)
         return moved.reshape(*images.shape[:-2], *moved.shape[-2:])
 
     def _masks(self, masks: Tensor, draw: Draw) -> Tensor:
@@ -177,9 +182,9 @@ class Geometry(v2.Transform):
         batch = matrix.shape[0]
         if batch > 1 and masks.shape[0] != batch:
             raise InputError(f"Geometry: expected masks ({batch}, ..., H, W) beside a batch, got {tuple(masks.shape)}")
-        if not self._active():
+        if not self._active() and self.augment.size is None:
             return masks
-        padding, aligned = self.augment.padding, self.augment.axis_aligned
+        padding, aligned = self.augment.padding, self.augment.axis_aligned or not self._active()
         flat = masks.reshape(batch, -1, *masks.shape[-2:])
         moved = carry_targets.moved_masks(
             targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), draw.tail

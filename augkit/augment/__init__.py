@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from augkit.augment.ops import RandomSubpixelShift as RandomSubpixelShift
     from augkit.augment.ops import RandomVerticalFlip as RandomVerticalFlip
     from augkit.augment.policy import Policy as Policy
+    from augkit.augment.ragged import Ragged as Ragged
     from augkit.augment.resample import fourier_shift as fourier_shift
     from augkit.augment.resample import resample as resample
 
@@ -29,6 +30,7 @@ __getattr__, __dir__ = lazy(
     {
         "Augment": "compose",
         "Policy": "policy",
+        "Ragged": "ragged",
         "fourier_shift": "resample",
         "resample": "resample",
         "shift_blur": "blur",

@@ -37,6 +37,7 @@ from torch.utils.data import get_worker_info
 from augkit.augment import carry_targets, geometry, targets
 from augkit.augment.arrays import check_array, from_tensor, restored, to_tensor, unit_of, working
 from augkit.augment.base import RandomGeometry
+from augkit.augment.checks import check_flag
 from augkit.augment.color import Tail
 from augkit.augment.policy import Policy
 from augkit.augment.resample import check_size
@@ -70,6 +71,7 @@ class PolicyTransform(albumentations.DualTransform):
         policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts first.
         size: ``(H, W)`` of the output where the policy crops; the input's when None.
         backend: ``torch`` or ``opencv``, explained in the module's docstring.
+        fit: fit images of any size to ``size`` first, see `augkit.Policy.augment`.
         p: probability that the policy is applied; each of its ops has another probability of its own.
 
     Raises:
@@ -85,6 +87,8 @@ class PolicyTransform(albumentations.DualTransform):
         size: tuple[int, int] | None = None,
         backend: Literal["torch", "opencv"] = "torch",
         p: float = 1.0,
+        *,
+        fit: bool = False,
     ) -> None:
         super().__init__(p=p)
         if backend not in ("torch", "opencv"):
@@ -101,7 +105,8 @@ class PolicyTransform(albumentations.DualTransform):
         self.size = None if size is None else check_size(size)
         self.backend = backend
         self._strength = checked.strength
-        self._augment = checked.augment(self.size)
+        self.fit = check_flag("fit", fit)
+        self._augment = checked.augment(self.size, fit=self.fit)
         self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
 
     def update_transform_params(self, params: Params, data: Params) -> Params:
@@ -126,7 +131,7 @@ class PolicyTransform(albumentations.DualTransform):
         del data
         uniform = torch.from_numpy(self.random_generator.random((1, augment.draws), dtype=np.float32))
         draws = draws_of_rank(uniform, rank)
-        blur = augment.blur(draws, self._strength)
+        blur = augment.blur(draws, self._strength, _hw(params))
         return {
             "matrix": augment.matrix(draws, self._strength, _hw(params)).numpy()[0],
             "blur": None if blur is None else blur.numpy()[0],

@@ -29,10 +29,10 @@ from torch import Tensor
 
 from augkit.augment import targets
 from augkit.augment.checks import check_dense, check_flag, is_float
+from augkit.augment.draw_programs import DrawProgram
 from augkit.augment.geometry import Axes
 from augkit.augment.kernels import check_names
 from augkit.augment.op_spec import OpSpec
-from augkit.augment.recipes import Recipe
 from augkit.augment.resample import check_images, resample, resample_checked
 from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
@@ -83,7 +83,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """
         return self.axis_aligned
 
-    def recipe(self, strength: float, size: Size) -> Recipe | None:
+    def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
         """`axes` as numbers that `augkit.augment.backends.native_draws` compiles; None where it cannot."""
         del strength, size
         return None

@@ -12,7 +12,6 @@ In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +25,12 @@ from augkit.augment.carry_targets import check_followed, moved_fields, moved_mas
 from augkit.augment.checks import channel_statistics
 from augkit.augment.color import Tail, check_unit_range, draw_tail, is_color
 from augkit.augment.composed_geometry import ComposedGeometry
+from augkit.augment.fit import fit, fit_shrink
 from augkit.augment.inverse import Inverted, inverted
 from augkit.augment.matrix_checks import is_axis_aligned
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
+from augkit.augment.ragged import Ragged, sizes_of
+from augkit.augment.ragged_augment import Call, augment_each
 from augkit.augment.resample import (
     Finish,
     check_images,
@@ -38,23 +40,27 @@ from augkit.augment.resample import (
     replay,
     resample_checked,
 )
+from augkit.augment.resample_each import Images, Way, replay_each, resample_each
 from augkit.core.errors import InputError, InputTypeError
+
+Target = Any  # a tensor for images of one size, else a list with a tensor for each image; None where there is none
 
 
 class Augmented(NamedTuple):
     """Augmented images and targets, with their matrices; the fields of targets that were not passed are None.
 
     ``matrix`` ``(B, 3, 3)`` and ``blur`` ``(B, 2)`` (None without a `RandomShiftBlur`) replay the same draw of augkit's
-    own ops; they do not include Kornia's ops after them.
+    own ops; they do not include Kornia's ops after them. Of images of different sizes, targets and their flags are
+    lists with a tensor for each image.
     """
 
     images: Tensor
-    masks: Tensor | None
-    boxes: Tensor | None
-    keypoints: Tensor | None
+    masks: Tensor | list[Tensor] | None
+    boxes: Tensor | list[Tensor] | None
+    keypoints: Tensor | list[Tensor] | None
     matrix: Tensor
-    boxes_valid: Tensor | None = None
-    keypoints_visible: Tensor | None = None
+    boxes_valid: Tensor | list[Tensor] | None = None
+    keypoints_visible: Tensor | list[Tensor] | None = None
     blur: Tensor | None = None
 
 
@@ -77,6 +83,9 @@ class Augment(ComposedGeometry):
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
         same_on_batch: value set on every op, as by Kornia's containers; with True all samples share one draw (such as
             the frames of a clip), and None keeps the value of each op.
+        size: ``(H, W)`` of the output. Images of any size are fitted to it in the same resampling, in ``eval()`` too:
+            the shorter side fits and the centre is seen. The ops act on what is fitted, so that their pixels are those
+            of the output; a crop, which must have no size of its own, may show any part of the whole image.
 
     Raises:
         InputError, InputTypeError: an argument of the constructor or of ``forward`` is invalid.
@@ -88,6 +97,9 @@ class Augment(ComposedGeometry):
     >>> out = augment(torch.rand(4, 3, 32, 32), boxes=torch.tensor([[[4.0, 4.0, 20.0, 28.0]]]).expand(4, 1, 4))
     >>> out.boxes.shape, out.boxes_valid.shape
     (torch.Size([4, 1, 4]), torch.Size([4, 1]))
+    >>> photos = [torch.rand(3, 30, 40), torch.rand(3, 50, 25)]  # or an augkit.Ragged
+    >>> Augment(RandomSubpixelCrop(), size=(24, 24))(photos).shape
+    torch.Size([2, 3, 24, 24])
     """
 
     mean: Tensor | None
@@ -104,6 +116,7 @@ class Augment(ComposedGeometry):
         strength: float = 1.0,
         min_visible_area: float = 0.0,
         same_on_batch: bool | None = None,
+        size: Size | None = None,
     ) -> None:
         super().__init__(
             *ops,
@@ -112,6 +125,7 @@ class Augment(ComposedGeometry):
             antialias=antialias,
             strength=strength,
             same_on_batch=same_on_batch,
+            size=size,
         )
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
@@ -135,11 +149,11 @@ class Augment(ComposedGeometry):
 
     def forward(
         self,
-        images: Tensor,
+        images: Tensor | Ragged | list[Tensor] | tuple[Tensor, ...],
         *,
-        masks: Tensor | None = None,
-        boxes: Tensor | None = None,
-        keypoints: Tensor | None = None,
+        masks: Target = None,
+        boxes: Target = None,
+        keypoints: Target = None,
         strength: float | Tensor | None = None,
         generator: torch.Generator | None = None,
         matrix: Tensor | None = None,
@@ -148,7 +162,9 @@ class Augment(ComposedGeometry):
         """Augment images, and the targets that are passed, with one draw.
 
         Args:
-            images: ``(B, C, H, W)``, floating in [0, 1] or uint8.
+            images: ``(B, C, H, W)``, floating in [0, 1] or uint8; or images of different sizes, an `augkit.Ragged` or a
+                list of ``(C, H, W)``, where ``size`` or that of a crop says to which they are resampled. Masks, boxes
+                and keypoints are then lists with a tensor for each image, and so are those returned.
             masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
             boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
                 ``boxes_valid`` ``(B, N)`` is true where enough of a box is visible (see ``min_visible_area``).
@@ -163,21 +179,29 @@ class Augment(ComposedGeometry):
         Returns:
             The images; an `Augmented` tuple when any target is passed.
         """
+        if isinstance(images, (Ragged, list, tuple)):
+            call = Call(masks, boxes, keypoints, strength, generator, matrix, blur)
+            out, fields = augment_each(self, images, call)
+            return Augmented(out, **{"masks": None, **fields}) if fields else out  # type: ignore[arg-type]
         tail: Tail | None = None
         check_images(images)
         size: Size = (images.shape[-2], images.shape[-1])
         aligned: bool | None = self.axis_aligned
-        if not self.training or not len(self.ops):
+        still = not self.training or not len(self.ops)
+        if still and self.size is not None:
+            blur, aligned, size_out = None, True, self.size
+            out, matrix = self.fitted(images, size_out)
+        elif still:
             matrix, blur, aligned = geometry.identity(images.shape[0], device=images.device), None, True
             size_out, out = size, finished(images, images.dtype, self._finish(images))
         elif matrix is None:
             size_out = self.output_size(size)
             draws, factors = self.draw_geometry(images.shape[0], strength, generator, images.device)
-            matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors)
+            matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors, size)
             tail = self.draw_tail(images, factors, generator)
             out = self.render(images, matrix, blur, tail)
         else:
-            size_out, shrink, finish = self.output_size(size), self._max_shrink(size), self._resampled(images)
+            size_out, shrink, finish = self.output_size(size), self.max_shrink(size), self._resampled(images)
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
             strength = self.strength if strength is None else strength
@@ -190,7 +214,7 @@ class Augment(ComposedGeometry):
             check_followed(self.kornia_ops, "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size, images.device)
-            if self.training and len(self.ops):
+            if not still or self.size is not None:
                 aligned = is_axis_aligned(matrix) if aligned is None else aligned
                 masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
             masks = moved_masks(masks, tail)
@@ -251,41 +275,49 @@ class Augment(ComposedGeometry):
 
     def render_each(
         self,
-        images: Sequence[Tensor],
+        images: Images,
         matrix: Tensor,
-        size: Size,
-        shrinks: Sequence[float],
         blur: Tensor | None = None,
         tail: Tail | None = None,
+        *,
+        checked: bool = False,
     ) -> Tensor:
-        """Do as `render` for images ``(C, H, W)`` of different sizes, with matrices ``(B, 3, 3)`` to one output size.
+        """Do as `render` for images of different sizes, to one size; ``checked`` checks the matrices first."""
+        like, sizes = images[0][None], sizes_of(images)
+        bounds = [self.max_shrink(size) for size in sizes]
+        way = Way(self.output_size(sizes[0]), self.kernel, self.padding, bounds, self._resampled(like))
+        if checked:
+            out = replay_each(images, matrix, blur, way)
+        else:
+            out = resample_each(images, matrix, blur, way, axis_aligned=self.axis_aligned, affine=self.affine)
+        for image in () if tail is None else images:
+            check_unit_range(image, self.kornia_ops)
+        return self._with_kornia_ops(out, like, tail)
 
-        Each matrix first maps its image into a frame of ``size``, in which the image is ``shrinks`` times smaller.
-        """
-        finish, parts = self._resampled(images[0][None]), []
-        for k, image in enumerate(images):
-            own = None if blur is None else blur[k : k + 1]
-            parts.append(self._moved(image[None], matrix[k : k + 1], own, finish, size, shrinks[k]))
-        return self._with_kornia_ops(torch.cat(parts), images[0][None], tail)
+    def fit_each(self, images: Images, size: Size) -> tuple[Tensor, Tensor]:
+        """Images of different sizes fitted to ``size``, normalised and cast, and the matrices ``(B, 3, 3)`` of that."""
+        like, sizes = images[0][None], sizes_of(images)
+        matrix = fit(sizes, size, torch.empty(len(sizes), 1, device=like.device)).matrix(size)
+        bounds = [fit_shrink(own, size) if self.antialias else None for own in sizes]
+        way = Way(size, self.kernel, self.padding, bounds, self._finish(like))
+        return resample_each(images, matrix, None, way, axis_aligned=True), matrix
 
-    def _moved(
-        self,
-        images: Tensor,
-        matrix: Tensor,
-        blur: Tensor | None,
-        finish: Finish,
-        frame: Size | None = None,
-        reduced: float = 1.0,
-    ) -> Tensor:
-        size = frame or (images.shape[-2], images.shape[-1])
+    def fitted(self, images: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """`fit_each` for a batch ``(B, C, H, W)``."""
+        own: Size = (images.shape[-2], images.shape[-1])
+        matrix = fit(own, size, torch.empty(len(images), 1, device=images.device)).matrix(size)
+        how = (size, self.kernel, self.padding, fit_shrink(own, size) if self.antialias else 1.0)
+        return resample_checked(images, matrix, *how, finish=self._finish(images), axis_aligned=True), matrix
+
+    def _moved(self, images: Tensor, matrix: Tensor, blur: Tensor | None, finish: Finish) -> Tensor:
+        size: Size = (images.shape[-2], images.shape[-1])
         if blur is not None:
             images = shift_blur_checked(images, blur, self.kernel, self.padding)
-        if frame is None and all(isinstance(op, RandomShiftBlur) for op in self.geometry):
+        if self.size is None and all(isinstance(op, RandomShiftBlur) for op in self.geometry):
             return finished(images, images.dtype, finish)
         if self.kernel == "fourier":
             return fourier_shift_checked(images, matrix[:, :2, 2], finish)
-        bound = self._max_shrink(size)
-        how = (self.output_size(size), self.kernel, self.padding, 1.0 if bound is None else bound * reduced)
+        how = (self.output_size(size), self.kernel, self.padding, self.max_shrink(size) or 1.0)
         aligned, affine = self.axis_aligned, self.affine
         return resample_checked(images, matrix, *how, finish=finish, axis_aligned=aligned, affine=affine)
 
@@ -312,9 +344,9 @@ class Augment(ComposedGeometry):
 
     def __repr__(self) -> str:
         usual: dict[str, object] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
-        usual["same_on_batch"] = None
+        usual |= {"same_on_batch": None, "size": None}
         options: dict[str, object] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
-        options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch}
+        options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch, "size": self.size}
         named: dict[str, object] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"

@@ -11,10 +11,13 @@ from augkit.augment.backends.values import recorded
 from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
 from augkit.augment.checks import check_flag
 from augkit.augment.color import is_kornia
+from augkit.augment.draw_programs import DrawProgram, has_own_program
+from augkit.augment.fit import Fit, centre, fit, fit_shrink
 from augkit.augment.kernels import check_names
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
+from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
 from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
-from augkit.augment.recipes import Recipe, own_recipe
+from augkit.augment.resample import check_size
 from augkit.core.errors import InputError, InputTypeError
 
 
@@ -27,9 +30,12 @@ class ComposedGeometry(nn.Module):
         antialias: whether the kernel is stretched where an axis shrinks.
         strength: the strength of calls that pass none, in [0, 1].
         same_on_batch: set on every op where it is not None.
+        size: ``(H, W)`` to which images are fitted before the ops, which then act in that frame (`augkit.augment.fit`);
+            the images' own when None. A crop takes its window from anywhere in the image, not from the frame alone.
 
     Raises:
-        InputError, InputTypeError: an op of another library, a color op before geometry, unknown names.
+        InputError, InputTypeError: an op of another library, a color op before geometry, unknown names, a size beside
+            an op that has one of its own.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class ComposedGeometry(nn.Module):
         antialias: bool,
         strength: float,
         same_on_batch: bool | None,
+        size: Size | None = None,
     ) -> None:
         super().__init__()
         check_names(kernel, padding)
@@ -51,6 +58,7 @@ class ComposedGeometry(nn.Module):
         # Plain lists beside the modules: each call asks for them a dozen times, which at 32 pixels is felt.
         self._own = [op for op in ops if isinstance(op, RandomGeometry)]
         self._later = [op for op in ops if not isinstance(op, RandomGeometry)]
+        self.size = None if size is None else self._checked_size(check_size(size))
         self.same_on_batch = same_on_batch
 
     @property
@@ -94,13 +102,36 @@ class ComposedGeometry(nn.Module):
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         """Return composed matrices ``(B, 3, 3)`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``."""
-        total, first, size_out, aligned = None, 0, size, self.axis_aligned
-        recipes = self._recipes(draws, strength, size) if aligned else None
-        if recipes:
+        if self.size is None:
+            return self._composed(draws, strength, size)
+        return self._composed(draws, strength, self.size, self._fit(draws, strength, size))
+
+    def still(self, size: Size, like: Tensor) -> Tensor:
+        """Return the matrices ``(B, 3, 3)`` of evaluation, with the batch, dtype and device of ``like`` ``(B, n)``."""
+        if self.size is None:
+            return geometry.identity(len(like), device=like.device)
+        return fit(size, self.size, like).matrix(self.size)
+
+    def matrices(self, draws: Tensor, strength: float | Tensor, sizes: list[Size]) -> Tensor:
+        """Return matrices as `matrix` does, each for an image of its own size (H, W) in ``sizes``."""
+        if self.size is not None:
+            return self._composed(draws, strength, self.size, self._fit(draws, strength, sizes))
+        of_size = {size: self.matrix(draws, strength, size) for size in dict.fromkeys(sizes)}
+        return torch.stack([of_size[size][k] for k, size in enumerate(sizes)])
+
+    def _composed(self, draws: Tensor, strength: float | Tensor, frame: Size, fitted: Fit | None = None) -> Tensor:
+        """Return the product of the ops' maps in ``frame``, after the map to that frame where there is one."""
+        first, size_out, aligned = 0, frame, self.axis_aligned
+        programs = self._programs(draws, strength, frame) if aligned and fitted is None else None
+        if programs:
             from augkit.augment.backends import native_draws
 
-            return native_draws.matrices(draws, recipes, size, self.output_size(size))
-        matrices = [] if aligned else [geometry.identity(draws.shape[0], device=draws.device)]
+            return native_draws.matrices(draws, programs, frame, self.output_size(frame))
+        total = None if fitted is None else fitted.axes
+        matrices = []
+        if not aligned or total is None:
+            still = geometry.identity(draws.shape[0], device=draws.device)
+            matrices = [still if fitted is None else fitted.matrix(frame)]
         for op in self.geometry:
             part = draws[:, first : first + op.draws]
             if aligned:
@@ -109,23 +140,44 @@ class ComposedGeometry(nn.Module):
             else:
                 matrices.append(op.matrix(part, strength, size_out))
             first, size_out = first + op.draws, op.output_size(size_out)
-        if total is not None:
-            return total.matrix(size, size_out)
-        return geometry.compose(*matrices) if matrices else geometry.identity(draws.shape[0], device=draws.device)
+        if total is None or not aligned:
+            return geometry.compose(*matrices)
+        start = centre(frame, total.scale) if fitted is None else fitted.start
+        return total.between(start, centre(size_out, total.scale))
 
-    def _recipes(self, draws: Tensor, strength: float | Tensor, size: Size) -> list[Recipe] | None:
-        """The ops' recipes, where all have one and the compiled loops can take these draws."""
+    def _programs(self, draws: Tensor, strength: float | Tensor, size: Size) -> list[DrawProgram] | None:
+        """The ops' programs, where all have one and the compiled loops can take these draws."""
         plain = draws.device.type == "cpu" and draws.dtype == torch.float32 and type(draws) is Tensor
         if isinstance(strength, Tensor) or not plain or recorded(draws) or not installed("numba"):
             return None
-        recipes = []
+        programs = []
         for op in self._own:
-            recipe = op.recipe(strength, size) if own_recipe(type(op)) else None  # type: ignore[arg-type]
-            if recipe is None:
+            program = op.draw_program(strength, size) if has_own_program(type(op)) else None  # type: ignore[arg-type]
+            if program is None:
                 return None
-            recipes.append(recipe)
+            programs.append(program)
             size = op.output_size(size)
-        return recipes
+        return programs
+
+    def _fit(self, draws: Tensor, strength: float | Tensor, size: Size | list[Size]) -> Fit:
+        """The images in the frame of the ops, with the window of a crop anywhere along the whole image."""
+        assert self.size is not None
+        for column, crop in self.crops.items():
+            # The draws that place the window in the frame, so that its place is uniform over the whole image.
+            own = draws[:, column : column + crop.draws]
+            place = crop.chosen(own, own[:, 3:5] - 0.5) * per_sample(strength)
+            return fit(size, self.size, draws, place)
+        return fit(size, self.size, draws)
+
+    @property
+    def crops(self) -> dict[int, RandomSubpixelCrop]:
+        """The crops whose window can be smaller than the image, by the column of their first draw."""
+        found, column = {}, 0
+        for op in self.geometry:
+            if isinstance(op, RandomSubpixelCrop) and op.area[0] < 1:
+                found[column] = op
+            column += op.draws
+        return found
 
     @property
     def axis_aligned(self) -> bool:
@@ -137,25 +189,33 @@ class ComposedGeometry(nn.Module):
         """Whether none of the ops is a perspective (see `RandomGeometry.affine`)."""
         return all(op.affine for op in self.geometry)
 
-    def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
-        """Return the shifts ``(B, 2)`` in pixels whose blur is applied, from the same draws; None without the op."""
+    def blur(self, draws: Tensor, strength: float | Tensor, sizes: Size | list[Size]) -> Tensor | None:
+        """Return the shifts ``(B, 2)`` in pixels whose blur is applied, from the same draws; None without the op.
+
+        ``sizes`` is that of all images, or a list with that of each: the blur is in the images' own pixels.
+        """
         first = 0
         for op in self.geometry:
             if isinstance(op, RandomShiftBlur):
-                return op.pixels(draws[:, first : first + op.draws], strength)
+                pixels = op.pixels(draws[:, first : first + op.draws], strength)
+                return pixels if self.size is None else pixels / fit(sizes, self.size, draws).axes.scale
             first += op.draws
         return None
 
     def output_size(self, size: Size) -> Size:
         """The size of the output for images of ``size``."""
+        size = self.size or size
         for op in self.geometry:
             size = op.output_size(size)
         return size
 
-    def _max_shrink(self, size: Size) -> float | None:
+    def max_shrink(self, size: Size) -> float | None:
+        """The most that an image of ``size`` shrinks along an axis; None where nothing is antialiased."""
         if not self.antialias:
             return None
         shrink = 1.0
+        if self.size is not None:
+            shrink, size = fit_shrink(size, self.size), self.size
         for op in self.geometry:
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
@@ -171,6 +231,19 @@ class ComposedGeometry(nn.Module):
             own = zip(self.geometry, parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
         return draws, checked_strength(strength, batch, device)
+
+    def _checked_size(self, size: Size) -> Size:
+        after = size
+        for op in self.geometry:
+            after = op.output_size(after)
+            if after != size:
+                raise InputError(
+                    f"size: expected the size of the output {size}, got a {type(op).__name__} that gives {after}; "
+                    "leave one of the two sizes out"
+                )
+        if self.kernel == "fourier":
+            raise InputError("size: expected None with kernel 'fourier', which cannot resize; use 'lanczos3' or 'sinc'")
+        return size
 
 
 def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:

@@ -43,6 +43,10 @@ class Axes(NamedTuple):
         [[2.0, 0.0, -1.5], [0.0, 2.0, -1.0]]
         """
         start, end = (along_axes((w - 1) / 2, (h - 1) / 2, self.scale) for h, w in (size, size_out))
+        return self.between(start, end)
+
+    def between(self, start: float | Tensor, end: float | Tensor) -> Tensor:
+        """`matrix` between centres ``start`` and ``end`` in pixels, each a number, ``(2,)`` or ``(B, 2)`` as (x, y)."""
         entries = self.scale.new_zeros(self.scale.shape[0], 9)
         entries[:, 0:5:4] = self.scale
         # Centres first: without a scale they cancel, and the offset keeps all its digits.

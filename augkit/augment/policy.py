@@ -121,12 +121,21 @@ class Policy(OpFields):
         size: tuple[int, int] | None = None,
         normalize: tuple[Any, Any] | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        fit: bool = False,
     ) -> Augment:
-        """Return the device transform of this policy; arguments as in `Augment`."""
+        """Return the device transform of this policy; arguments as in `Augment`.
+
+        With ``fit`` images of any size are fitted to ``size`` before all ops, as in training on whole images; else a
+        crop ends at ``size``, and a policy without one leaves the size as it is.
+        """
         from augkit.augment.base import RandomGeometry
         from augkit.augment.compose import Augment
 
-        ops: list[nn.Module] = [] if self.is_identity else [*self.geometry(size), *map(device_op, self.ops)]
+        if fit and size is None:
+            raise InputError("policy: expected a size (H, W) to fit images to, got None")
+        own = self.geometry(None if fit else size)
+        ops: list[nn.Module] = [] if self.is_identity else [*own, *map(device_op, self.ops)]
         ops.sort(key=lambda op: not isinstance(op, RandomGeometry))  # stable: geometry first, each in its order
         return Augment(
             *ops,
@@ -135,6 +144,7 @@ class Policy(OpFields):
             normalize=normalize,
             dtype=dtype,
             strength=self.strength,
+            size=size if fit else None,
         )
 
     def albumentations(
@@ -145,12 +155,13 @@ class Policy(OpFields):
         keypoint_params: Any = None,
         backend: Literal["torch", "opencv"] = "torch",
         seed: int | None = None,
+        fit: bool = False,
     ) -> albumentations.Compose:
         """Return the CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
 
         ``worker_ops`` come first, as in training; Kornia's ops among ``ops`` run in the twin, one image at a time.
-        ``bbox_params`` and ``keypoint_params`` are albumentations' own; ``backend`` is explained in
-        `augkit.adapters.albumentations`.
+        ``size`` and ``fit`` are those of `augment`, ``bbox_params`` and ``keypoint_params`` albumentations' own;
+        ``backend`` is explained in `augkit.adapters.albumentations`.
 
         >>> import numpy
         >>> twin = Policy(shift={"max_pixels": 2.0}).albumentations(seed=0)
@@ -166,7 +177,7 @@ class Policy(OpFields):
             before = [Sequential(before, p=self.strength)]
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
             raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
-        transform = PolicyTransform(self.model_dump(exclude_none=True, exclude={"worker_ops"}), size, backend)
+        transform = PolicyTransform(self.model_dump(exclude_none=True, exclude={"worker_ops"}), size, backend, fit=fit)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
     def worker_step(self, seed: int, epoch: int) -> WorkerStep | None:

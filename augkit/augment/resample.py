@@ -188,13 +188,8 @@ def _fused(
         return None
     if matrix.shape[0] != images.shape[0]:  # the loops would read beyond the last matrix
         raise InputError(f"matrix: expected one for each of {images.shape[0]} images, got {matrix.shape[0]}")
-    dtype, gain, bias = output_dtype(images.dtype, finish), None, None
-    if finish.mean is not None or finish.dtype is not None:
-        unit = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        gain = torch.full((images.shape[1],), unit, device=images.device, dtype=torch.float32)
-        if finish.mean is not None and finish.std is not None:
-            gain = gain / finish.std.reshape(-1)
-            bias = (-finish.mean / finish.std).reshape(-1)
+    dtype = output_dtype(images.dtype, finish)
+    gain, bias = gain_and_bias(images.dtype, images.shape[1], images.device, finish)
     how = (matrix, size, kernel, padding, max_shrink)
     if backend == "cuda_triton":
         from augkit.augment.backends import self_check
@@ -207,6 +202,18 @@ def _fused(
     loop_dtype = dtype if dtype == torch.uint8 else torch.float32
     out = native.resample(source, *how, dtype=loop_dtype, gain=gain, bias=bias, axis_aligned=axis_aligned)
     return out.to(dtype)
+
+
+def gain_and_bias(
+    dtype: torch.dtype, channels: int, device: torch.device, finish: Finish
+) -> tuple[Tensor | None, Tensor | None]:
+    """``finish`` as ``gain * value + bias``, each ``(channels,)`` or None, for values of images of ``dtype``."""
+    if finish.mean is None and finish.dtype is None:
+        return None, None
+    gain = torch.full((channels,), 1 / 255 if dtype == torch.uint8 else 1.0, device=device, dtype=torch.float32)
+    if finish.mean is None or finish.std is None:
+        return gain, None
+    return gain / finish.std.reshape(-1), (-finish.mean / finish.std).reshape(-1)
 
 
 def finished(out: Tensor, dtype: torch.dtype, finish: Finish) -> Tensor:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
+
+from augkit.augment.fit import fit_box
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 GREY_MODES = DEEP_MODES | {"1", "L", "LA", "La"}
@@ -39,6 +41,7 @@ class Form:
         convert: convert color to grey where ``channels`` is 1; otherwise color is an error.
         like: the image that determined the size, for messages.
         max_megapixels: larger images are an error; Pillow's limit when None.
+        crop_share: with ``fit``, the share of the shorter side that the cropped centre shows, in (0, 1].
         whole: keep the whole image, with a shorter side of at most this many pixels; None to use the common size.
     """
 
@@ -50,6 +53,7 @@ class Form:
     like: str = ""
     max_megapixels: int | None = None
     whole: int | None = None
+    crop_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,8 @@ def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     if form.whole is not None:
         picture = picture.resize(reduced_size(picture.size, form.whole), Image.Resampling.LANCZOS)
     elif form.fit:
-        picture = ImageOps.fit(picture, (form.width, form.height), Image.Resampling.LANCZOS)
+        seen = fit_box(picture.size[::-1], (form.height, form.width), form.crop_share)
+        picture = picture.resize((form.width, form.height), Image.Resampling.LANCZOS, box=seen)
     if form.whole is None and picture.size != (form.width, form.height):
         return wrong_size(picture.size, form)
     if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):

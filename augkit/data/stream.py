@@ -59,6 +59,8 @@ class Reading:
         workers: processes that decode; 0 decodes in this process, None uses one per core, at most 8, if there are
             enough images.
         memory: decoded bytes up to which images are kept in memory; more are streamed.
+        crop_share: share of the shorter side that the cropped centre shows, in (0, 1]: the image is resized to
+            ``image_size / crop_share`` and cropped, in one resampling.
         max_megapixels: larger images are an error, as they may be designed to exhaust the memory; Pillow's limit, 179,
             when None.
     """
@@ -69,9 +71,13 @@ class Reading:
     workers: int | None = None
     memory: int = MEMORY
     max_megapixels: int | None = None
+    crop_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise InputError for a setting that is not a whole number or is too small."""
+        share = self.crop_share
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise InputError(f"data.crop_share: expected a number above 0 and at most 1, got {share!r}")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels: expected 1 or 3, got {self.channels!r}")
         for name, least in (("image_size", 1), ("workers", 0), ("memory", 0), ("max_megapixels", 1)):
@@ -247,7 +253,16 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
     width, height = first.size if reading.image_size is None else (reading.image_size, reading.image_size)
     channels = reading.channels or (1 if all(look.grey for look in seen.values()) else 3)
     fit, convert = reading.image_size is not None, reading.channels is not None
-    form = Form(height, width, channels, fit=fit, convert=convert, like=like, max_megapixels=reading.max_megapixels)
+    form = Form(
+        height,
+        width,
+        channels,
+        fit=fit,
+        convert=convert,
+        like=like,
+        max_megapixels=reading.max_megapixels,
+        crop_share=reading.crop_share,
+    )
     for name, look in seen.items():
         if not fit and look.size != (width, height):
             raise broken(replace(wrong_size(look.size, form), name=name))

@@ -31,6 +31,7 @@ class MeasureSettings:
         split: ``test`` or ``validation``.
         limit: measure this many images, stratified by class; all when None.
         image_size: resize and centre-crop images of folders to this side (pixels).
+        crop_share: share of the shorter side that the cropped centre shows, in (0, 1]; default: the run's own, else 1.
         input_size: side of the network's input (pixels).
         mean, std: per channel, of images in [0, 1]; the network's own when None.
         preset: name of a published protocol; it fixes `FIXED_BY_PRESET`.
@@ -65,6 +66,7 @@ class MeasureSettings:
     split: str = "test"
     limit: int | None = None
     image_size: int | None = None
+    crop_share: float | None = None
     input_size: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None

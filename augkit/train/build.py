@@ -143,6 +143,7 @@ def reading_of(data: DataSettings) -> Reading:
         workers=data.workers,
         memory=data.memory * 2**20,
         max_megapixels=data.max_megapixels,
+        crop_share=data.crop_share,
     )
 
 

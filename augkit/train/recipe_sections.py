@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from augkit.architectures import NETWORKS
 from augkit.augment.policy import Kernel
@@ -27,6 +27,9 @@ class DataSettings(Data):
         ge=1,
         description="resize the shorter side and cut the centre (pixels); the crop of a policy is drawn from all of it",
     )
+    crop_share: float = Field(
+        1.0, gt=0, le=1, description="share of the shorter side that the cut centre shows: 0.875 is 224 of 256 pixels"
+    )
     canvas: int | None = Field(None, ge=1, description="side of the canvas the image is put on (pixels)")
     mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     std: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
@@ -39,6 +42,12 @@ class DataSettings(Data):
     )
     workers: int | None = Field(None, ge=0, description="processes that decode; one per core, at most 8, when null")
     memory: int = Field(2048, ge=0, description="decoded data up to this are held on the device, else stream (MiB)")
+
+    @model_serializer(mode="wrap")
+    def _without_usual_share(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A field that was added later leaves the digest of a recipe that does not use it as it was."""
+        tree: dict[str, object] = dump(self)
+        return {key: value for key, value in tree.items() if (key, value) != ("crop_share", 1.0)}
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:

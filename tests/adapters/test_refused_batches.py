@@ -63,7 +63,10 @@ def accuracy(labels: Any) -> Any:
         (lambda: DatasetTransform(SHIFT)([1]), "expected columns by name"),  # type: ignore[arg-type]
         (lambda: Collate(POLICY), r"Collate: expected an augkit.Augment, got Policy; .*policy.augment\(size\)"),
         (lambda: Collate(SHIFT, "image"), r"Collate: expected keys as Keys\(images=...\)"),  # type: ignore[arg-type]
-        (lambda: Collate(SHIFT)([X[0], X[1, :, :4]]), "Collate: expected samples of tensors or arrays of one shape"),
+        (lambda: Collate(SHIFT)([X[0], X[1, :, :4]]), "an output size for images of different sizes; use Augment"),
+        (lambda: Collate(SHIFT)([X[0], X[1, :1]]), r"images\[1\]: expected the channels of the first image, 3, got 1"),
+        (lambda: Collate(SHIFT)([(X[0], X[0]), (X[1], X[1, :1])]), "Collate: expected samples of tensors or arrays of"),
+        (lambda: Collate(SHIFT, ragged=1), "ragged: expected True or False, got 1"),  # type: ignore[arg-type]
         (lambda: Collate(SHIFT)([(PIL.Image.new("RGB", (8, 8)), 0)]), "Collate: expected samples of tensors or arrays"),
         (lambda: AugmentCallback(POLICY), "AugmentCallback: expected an augkit.Augment, got Policy"),
         (lambda: Keys(images=0, masks=0), "Keys: expected a place for images, and no place twice"),

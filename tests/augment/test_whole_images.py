@@ -115,8 +115,11 @@ def test_decoded_images_have_enough_pixels_for_the_smallest_window() -> None:
     """Stripes finer than the frame of the evaluation can hold are seen in a window of a quarter of its area."""
     picture = (torch.arange(256) // 2 % 2 * 255).to(torch.uint8).view(1, 1, -1).expand(1, 128, -1)
     augment = Policy(crop={"min_area": 0.25, "max_ratio": 1.0}).augment()
+    fitting = augkit.Augment(*augment.ops, kernel=augment.kernel, size=(64, 64))
     draws = torch.tensor([[0.0, 0.0, 0.5, 0.5, 0.5]])  # the smallest window, in the middle
-    seen = augment.render_each([picture], augment.matrix(draws, 1.0, (64, 64)) @ halved(picture), (64, 64), [2.0])
+    matrix = fitting.matrix(draws, 1.0, (128, 256))
+    assert torch.allclose(matrix, augment.matrix(draws, 1.0, (64, 64)) @ halved(picture), atol=1e-4)
+    seen = fitting.render_each([picture], matrix)
     assert seen.double().std() > 80
     assert needed_side(augment, 64) == 128
 

@@ -4,7 +4,7 @@ At 32 pixels the sixty short operations of torch that make a batch of matrices t
 loops here do the same float32 arithmetic in the same order, none of it fused, and leave logarithms and exponentials to
 torch: the matrices are those of `augkit.augment.base.RandomGeometry.axes`, bit for bit.
 
-An op takes part by its `recipe`: a kind, then the numbers that the kind needs.
+An op takes part by its `draw_program`: a kind, then the numbers that the kind needs.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 
 from augkit.augment.backends.compiled import unfused
-from augkit.augment.recipes import CROP, FLIP, NUMBERS, RESCALE, SHIFT, Recipe
+from augkit.augment.draw_programs import CROP, FLIP, NUMBERS, RESCALE, SHIFT, DrawProgram
 
 Size = tuple[int, int]
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
-def matrices(draws: Tensor, recipes: Sequence[Recipe], size: Size, size_out: Size) -> Tensor:
+def matrices(draws: Tensor, programs: Sequence[DrawProgram], size: Size, size_out: Size) -> Tensor:
     """``(B, 3, 3)`` from float32 ``draws`` ``(B, n)``, from pixels of ``size`` to those of ``size_out``."""
-    numbers = np.zeros((len(recipes), NUMBERS), np.float32)
-    for row, recipe in zip(numbers, recipes, strict=True):
-        row[: len(recipe)] = recipe
+    numbers = np.zeros((len(programs), NUMBERS), np.float32)
+    for row, program in zip(numbers, programs, strict=True):
+        row[: len(program)] = program
     values, batch = draws.detach().contiguous().numpy(), len(draws)
-    areas, sides = torch.empty(batch, len(recipes)), torch.empty(batch, len(recipes), 2)
+    areas, sides = torch.empty(batch, len(programs)), torch.empty(batch, len(programs), 2)
     _fill_areas(values, numbers, areas.numpy())
     torch.log1p(areas, out=areas)
     _fill_sides(values, numbers, areas.numpy(), sides.numpy())

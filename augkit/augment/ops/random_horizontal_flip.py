@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from augkit.augment.base import RandomGeometry, Size
+from augkit.augment.draw_programs import FLIP, DrawProgram
 from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec
-from augkit.augment.recipes import FLIP, Recipe
 
 
 class FlipSettings(OpSettings):
@@ -51,7 +51,7 @@ class RandomHorizontalFlip(RandomGeometry):
         sign = torch.where(mirrored, -torch.ones_like(draws), torch.ones_like(draws))
         return Axes(torch.nn.functional.pad(sign, (0, 1), value=1.0), torch.zeros_like(sign))
 
-    def recipe(self, strength: float, size: Size) -> Recipe | None:
+    def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
         del size
         return (FLIP, self.draws, self.p, self.p * strength)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.distributions import check_distribution
+from augkit.augment.draw_programs import RESCALE, DrawProgram
 from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability, per_axis
 from augkit.augment.pairs import PerAxis, as_factor, both, check_pair
-from augkit.augment.recipes import RESCALE, Recipe
 
 DISTRIBUTIONS = ("log-uniform", "uniform")
 
@@ -100,7 +100,7 @@ class RandomRescale(RandomGeometry):
         log_factor = self.chosen(draws, (2 * draws[:, 1:] - 1) * (most * strength))
         return Axes(torch.exp(log_factor), torch.zeros_like(log_factor))
 
-    def recipe(self, strength: float, size: Size) -> Recipe | None:
+    def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
         del size
         if self.distribution == "uniform" or isinstance(self.max_factor, tuple):
             return None

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from augkit.augment.base import RandomGeometry, Size, check_range
+from augkit.augment.draw_programs import CROP, DrawProgram
 from augkit.augment.geometry import Axes, along_axes
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec, Probability
-from augkit.augment.recipes import CROP, Recipe
 from augkit.augment.resample import check_size
 from augkit.core.errors import InputError
 
@@ -101,7 +101,7 @@ class RandomSubpixelCrop(RandomGeometry):
         resized = along_axes(out[1] / size[1], out[0] / size[0], enlarged)
         return Axes(enlarged * resized, (draws[:, 3:5] - 0.5) * (enlarged - 1) * along_axes(-out[1], -out[0], enlarged))
 
-    def recipe(self, strength: float, size: Size) -> Recipe | None:
+    def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
         (low, high), out = self.area, self.output_size(size)
         ratios = (math.log(ratio * size[0] / size[1]) for ratio in self.ratio)
         resized = (out[1] / size[1], out[0] / size[0], -out[1], -out[0])

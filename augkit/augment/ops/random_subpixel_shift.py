@@ -12,11 +12,11 @@ from torch import Tensor
 from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.checks import check_flag
 from augkit.augment.distributions import centred, check_distribution
+from augkit.augment.draw_programs import SHIFT, DrawProgram
 from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability, per_axis
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.pairs import PerAxis, as_factor, both, check_pair, shown
-from augkit.augment.recipes import SHIFT, Recipe
 from augkit.core.errors import InputError
 
 DISTRIBUTIONS = ("uniform", "normal")
@@ -131,7 +131,7 @@ class RandomSubpixelShift(RandomGeometry):
             pixels = self.chosen(draws, centred(draws[:, 1:3], self.distribution) * most)
         return Axes(torch.ones_like(pixels), pixels)
 
-    def recipe(self, strength: float, size: Size) -> Recipe | None:
+    def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
         del size
         if self.distribution != "uniform" or self.whole or isinstance(self.max_pixels, tuple):
             return None
