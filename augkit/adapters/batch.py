@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from augkit.augment.compose import Augment
+from augkit.augment.op_strengths import Strength
 from augkit.core.errors import InputError, InputTypeError
 
 Key = int | str
@@ -47,7 +48,7 @@ def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> Non
         raise InputTypeError(f"{adapter}: expected keys as Keys(images=...), got {keys!r}")
 
 
-def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Tensor]:
+def augmented(augment: Augment, batch: Any, keys: Keys, strength: Strength | None = None) -> dict[Key, Tensor]:
     """The augmented values of the entries of ``batch`` that ``keys`` names, by key.
 
     Raises:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from augkit.augment import geometry
-from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
+from augkit.augment import geometry, op_strengths
+from augkit.augment.base import RandomGeometry, Size, check_draws, draw, per_sample, shared
 from augkit.augment.checks import check_flag
 from augkit.augment.color import is_kornia
 from augkit.augment.kernels import check_names
+from augkit.augment.op_strengths import KORNIA, Strength, of_op
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
 from augkit.core.errors import InputError, InputTypeError
@@ -22,7 +25,8 @@ class ComposedGeometry(nn.Module):
         *ops: augkit's own ops, then Kornia's, which take no part in the matrix.
         kernel, padding: of the resampling; `fourier` allows shifts alone.
         antialias: whether the kernel is stretched where an axis shrinks.
-        strength: the strength of calls that pass none, in [0, 1].
+        strength: the strength of calls that pass none, in [0, 1]; or one for each op that a mapping names
+            (`augkit.augment.op_strengths`).
         same_on_batch: set on every op where it is not None.
 
     Raises:
@@ -35,7 +39,7 @@ class ComposedGeometry(nn.Module):
         kernel: str,
         padding: str,
         antialias: bool,
-        strength: float,
+        strength: float | Mapping[str, float],
         same_on_batch: bool | None,
     ) -> None:
         super().__init__()
@@ -43,8 +47,8 @@ class ComposedGeometry(nn.Module):
         _check_ops(ops, kernel, padding)
         self.kernel, self.padding = kernel, padding
         self.antialias = check_flag("antialias", antialias)
-        self.strength = check_range("strength", strength, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
+        self.strength = op_strengths.constant_strength(strength, self.op_names)
         self.same_on_batch = same_on_batch
 
     @property
@@ -69,6 +73,11 @@ class ComposedGeometry(nn.Module):
         return [op for op in self.ops if not isinstance(op, RandomGeometry)]
 
     @property
+    def op_names(self) -> list[str]:
+        """The names by which a strength per op knows the ops."""
+        return [*(op.policy_name for op in self.geometry), *([KORNIA] if self.kornia_ops else [])]
+
+    @property
     def draws(self) -> int:
         """The number of uniform draws per sample."""
         return sum(op.draws for op in self.geometry)
@@ -78,7 +87,7 @@ class ComposedGeometry(nn.Module):
         batch: int,
         size: Size,
         *,
-        strength: float | Tensor | None = None,
+        strength: Strength | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
@@ -86,17 +95,21 @@ class ComposedGeometry(nn.Module):
         device = torch.device(device or "cpu")
         return self.matrix(*self.draw_geometry(batch, strength, generator, device), size)
 
-    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
-        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure."""
+    def matrix(self, draws: Tensor, strength: Strength, size: Size) -> Tensor:
+        """The composed ``(B, 3, 3)`` from draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``; pure.
+
+        As everywhere here, a strength may be a mapping of such by the names of ops; see `augkit.augment.op_strengths`.
+        """
+        strength = self.every_strength(strength)
         total, first, size_out, aligned = None, 0, size, self.axis_aligned
         matrices = [geometry.identity(draws.shape[0], device=draws.device)]
         for op in self.geometry:
-            part = draws[:, first : first + op.draws]
+            part, own = draws[:, first : first + op.draws], of_op(strength, op.policy_name)
             if aligned:
-                axes = op.axes(part, per_sample(strength), size_out)
+                axes = op.axes(part, per_sample(own), size_out)
                 total = axes if total is None else total.then(axes)
             else:
-                matrices.append(op.matrix(part, strength, size_out))
+                matrices.append(op.matrix(part, own, size_out))
             first, size_out = first + op.draws, op.output_size(size_out)
         return geometry.compose(*matrices) if total is None else total.matrix(size, size_out)
 
@@ -105,12 +118,13 @@ class ComposedGeometry(nn.Module):
         """Whether none of the ops rotates or shears (see `RandomGeometry.axis_aligned`)."""
         return all(op.axis_aligned for op in self.geometry)
 
-    def blur(self, draws: Tensor, strength: float | Tensor) -> Tensor | None:
+    def blur(self, draws: Tensor, strength: Strength) -> Tensor | None:
         """The pixels ``(B, 2)`` whose blur is applied, from the same draws; None without a `RandomShiftBlur`."""
         first = 0
         for op in self.geometry:
             if isinstance(op, RandomShiftBlur):
-                return op.pixels(draws[:, first : first + op.draws], strength)
+                own = of_op(self.every_strength(strength), op.policy_name)
+                return op.pixels(draws[:, first : first + op.draws], own)
             first += op.draws
         return None
 
@@ -128,17 +142,32 @@ class ComposedGeometry(nn.Module):
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
 
+    def every_strength(self, strength: Strength | None) -> Strength:
+        """``strength`` with an entry for every op where it names some: the transform's own for the others."""
+        if strength is None:
+            strength = self.strength
+        named = isinstance(strength, Mapping)
+        return op_strengths.completed(strength, self.op_names, self.strength) if named else strength
+
     def draw_geometry(
-        self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
-    ) -> tuple[Tensor, float | Tensor]:
-        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``."""
-        strength = self.strength if strength is None else strength
-        draws = draw(batch, self.draws, device, generator)
+        self,
+        batch: int,
+        strength: Strength | None,
+        generator: torch.Generator | None,
+        device: torch.device,
+        draws: Tensor | None = None,
+    ) -> tuple[Tensor, Strength]:
+        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``.
+
+        ``draws`` that are given take the place of random ones, but for ops whose draws are shared.
+        """
+        draws = draw(batch, self.draws, device, generator) if draws is None else check_draws(draws, batch, self.draws)
+        draws = draws.to(device)
         if any(op.same_on_batch for op in self.geometry):
             parts = draws.split([op.draws for op in self.geometry], dim=1)
             own = zip(self.geometry, parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
-        return draws, checked_strength(strength, batch, device)
+        return draws, op_strengths.checked_strengths(self.every_strength(strength), batch, device)
 
 
 def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
