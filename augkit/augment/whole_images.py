@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augkit.augment.base import per_sample
 from augkit.augment.compose import Augment
 from augkit.augment.geometry import Axes
+from augkit.augment.op_strengths import Strength, of_op
 from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
 
 
@@ -45,19 +47,30 @@ def needed_side(augment: Augment, side: int) -> int | None:
     return math.ceil(side * math.prod(op.max_enlarge() for op in augment.geometry))
 
 
-def augmented(augment: Augment, images: Tensor | WholeBatch, generator: torch.Generator) -> Tensor:
-    """A batch of augmented training images, ``(B, C, H, W)``."""
+def augmented(
+    augment: Augment,
+    images: Tensor | WholeBatch,
+    generator: torch.Generator,
+    strength: Strength | None = None,
+    draws: Tensor | None = None,
+) -> Tensor:
+    """A batch of augmented training images, ``(B, C, H, W)``; strength and draws as in `Augment`."""
     if isinstance(images, Tensor):
-        return torch.as_tensor(augment(images, generator=generator))
-    return square_views(augment, images, generator)
+        return torch.as_tensor(augment(images, generator=generator, strength=strength, draws=draws))
+    return square_views(augment, images, generator, strength, draws)
 
 
-def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator | None = None) -> Tensor:
+def square_views(
+    augment: Augment,
+    batch: WholeBatch,
+    generator: torch.Generator | None = None,
+    strength: Strength | None = None,
+    draws: Tensor | None = None,
+) -> Tensor:
     """``augment`` of whole images, ``(B, C, side, side)``, with the draws that a batch of squares would get."""
     square = (batch.side, batch.side)
-    strength = augment.strength
-    draws, _ = augment.draw_geometry(len(batch), strength, generator, batch.images[0].device)
-    roamed = _placement(augment, draws) * strength
+    draws, strength = augment.draw_geometry(len(batch), strength, generator, batch.images[0].device, draws)
+    roamed = _placement(augment, draws, strength)
     matrices, shrinks, scales = [], [], []
     for image, share in zip(batch.images, roamed.split(1), strict=True):
         height, width = image.shape[-2:]
@@ -87,12 +100,12 @@ def _crops(augment: Augment) -> dict[int, RandomSubpixelCrop]:
     return found
 
 
-def _placement(augment: Augment, draws: Tensor) -> Tensor:
+def _placement(augment: Augment, draws: Tensor, strength: Strength) -> Tensor:
     """The place of each window along the whole image, ``(B, 2)`` from -0.5 to 0.5; 0, the middle, without a crop.
 
     The same draws place the window in the square, so that its place is uniform over the whole image.
     """
     for column, crop in _crops(augment).items():
         own = draws[:, column : column + crop.draws]
-        return crop.chosen(own, own[:, 3:5] - 0.5)
+        return crop.chosen(own, own[:, 3:5] - 0.5) * per_sample(of_op(strength, crop.policy_name))
     return draws.new_zeros(len(draws), 2)
