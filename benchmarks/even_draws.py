@@ -5,9 +5,9 @@
 
 Controls, the same recipe without augmentation, come last. Every run is written to ``results/even-draws.json`` when it
 ends, and a second call goes on where the first stopped. Accuracy and variability under shifts (shift information) are
-those on the test split. Learned invariance is the share of the variability of the control of the same seed that a policy
-removed. Intervals are Student's t over seeds of paired differences, and of paired logarithms of ratios: they hold for
-these test images.
+those on the test split. Learned invariance is the share of the variability of the control of the same seed that a
+policy removed. Intervals are Student's t over seeds of paired differences, and of paired logarithms of ratios: they
+hold for these test images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DIGITS = (
     "invariance.max_shift=3",
 )
 CIFAR = (
-    "data.limit=2000",
+    "data.limit=1000",
     "model={name: small_cnn, width: 8}",
     "policy={shift: {max_pixels: 4}, rescale: {max_factor: 1.15, p: 0.5}, flip: {p: 0.5}, padding: reflection}",
     "train={epochs: 12, batch_size: 64}",

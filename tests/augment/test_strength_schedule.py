@@ -99,7 +99,7 @@ def test_classes_are_names_or_numbers() -> None:
         assert mask is not None
         assert mask.dtype == torch.bool
         assert mask.tolist() == expected
-    with pytest.raises(InputError, match="policy.classes: unknown class 'catt': did you mean 'cat'"):
+    with pytest.raises(InputError, match=r"policy\.classes: unknown class 'catt': did you mean 'cat'"):
         policy(classes=["catt"]).class_mask(names)
     for number in (3, -1):
         with pytest.raises(InputError, match=f"policy.classes: expected numbers from 0 to 2, got {number}"):

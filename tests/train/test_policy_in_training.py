@@ -1,4 +1,4 @@
-"""What training adds to a policy: strengths by epoch and class, even draws by image; resumed, and shared by processes."""
+"""What training adds to a policy: strengths by epoch and class, even draws by image; resumed, in several processes."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def test_of_probabilities_the_most_probable_class_counts(tiny: Recipe) -> None:
 
 
 def test_classes_are_checked_against_the_data(tiny: Recipe) -> None:
-    with pytest.raises(InputError, match="policy.classes: unknown class 'ten'"):
+    with pytest.raises(InputError, match=r"policy\.classes: unknown class 'ten'"):
         augkit.fit(with_policy(tiny, classes=["ten"]))
-    with pytest.raises(InputError, match="policy.classes: expected numbers from 0 to 9, got 10"):
+    with pytest.raises(InputError, match=r"policy\.classes: expected numbers from 0 to 9, got 10"):
         augkit.fit(with_policy(tiny, classes=[10]))
 
 
@@ -110,11 +110,11 @@ def test_batches_bring_the_numbers_of_their_images(tiny: Recipe) -> None:
 def test_even_draws_need_the_numbers_of_images(tiny: Recipe) -> None:
     loader = DataLoader(TensorDataset(torch.rand(40, 1, 16, 16), torch.arange(40) % 10), 8)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10))
-    with pytest.raises(InputError, match="policy.draws: expected random with a loader of your own, .* got even"):
+    with pytest.raises(InputError, match=r"policy\.draws: expected random with a loader of your own, .* got even"):
         augkit.fit(with_policy(tiny, draws="even"), model=net, loader=loader, validation_loader=loader)
     some = with_policy(tiny, classes=[3], schedule={"shift": [[0, 0.5]]})
     assert augkit.fit(some, model=net, loader=loader, validation_loader=loader).history
-    with pytest.raises(InputError, match="policy.classes: expected numbers from 0 to 9, got 12"):
+    with pytest.raises(InputError, match=r"policy\.classes: expected numbers from 0 to 9, got 12"):
         augkit.fit(with_policy(tiny, classes=[12]), model=net, loader=loader, validation_loader=loader)
 
 
