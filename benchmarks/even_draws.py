@@ -1,6 +1,6 @@
 """Do even draws help? Paired by seed: the same weights, order of images and policy, with random and with even draws.
 
-    python benchmarks/even_draws.py digits-8 digits-24 cifar10 --cifar parquet:DIR      # about 40 minutes on one core
+    python benchmarks/even_draws.py digits-8 digits-24 cifar10 --cifar parquet:DIR      # about an hour on one busy core
     python benchmarks/even_draws.py digits-8 --seeds 2 --output FILE
 
 Controls, the same recipe without augmentation, come last. Every run is written to ``results/even-draws.json`` when it
