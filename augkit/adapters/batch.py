@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from augkit.augment.compose import Augment
+from augkit.augment.op_strengths import Strength
 from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError, InputTypeError
 
@@ -48,7 +49,7 @@ def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> Non
         raise InputTypeError(f"{adapter}: expected keys as Keys(images=...), got {keys!r}")
 
 
-def augmented(augment: Augment, batch: Any, keys: Keys, strength: float | Tensor | None = None) -> dict[Key, Any]:
+def augmented(augment: Augment, batch: Any, keys: Keys, strength: Strength | None = None) -> dict[Key, Any]:
     """Return the augmented values of the entries ``keys`` of ``batch``, by key.
 
     Entries are tensors, or an `augkit.Ragged` or list of images with lists of targets, as `Augment` takes them.

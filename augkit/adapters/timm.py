@@ -62,7 +62,7 @@ class AugmentedLoader:
     def _idle(self) -> bool:
         """Whether `Augment` leaves every image bitwise as it is."""
         augment = self.augment
-        changes = augment.training and len(augment.ops) > 0 and augment.strength > 0
+        changes = augment.training and len(augment.ops) > 0 and augment.strength != 0
         return not changes and augment.normalize is None
 
     def _normal(self, images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:

@@ -57,6 +57,16 @@ _LONGEST_CONTAINER = 64  # a longer list holds samples, not pipelines
 _DEEPEST = 12  # steps from a dataset to its pipeline: a few wrappers, a Compose, a closure
 
 
+def check_twin(policy: Policy) -> None:
+    """Raise InputError for a policy that only a training loop can follow, as it knows epochs and labels."""
+    for name in ("schedule", "classes"):
+        if getattr(policy, name) is not None:
+            raise InputError(
+                f"policy.{name}: expected none in the CPU twin, which knows neither epochs nor labels; leave it out,"
+                " or train by a recipe"
+            )
+
+
 class PolicyTransform(albumentations.DualTransform):
     """One policy as one albumentations transform: one draw, one matrix, one resampling, then Kornia's ops.
 
@@ -94,6 +104,7 @@ class PolicyTransform(albumentations.DualTransform):
         if backend not in ("torch", "opencv"):
             raise unknown_name("backend", backend, ("torch", "opencv"))
         checked = policy if isinstance(policy, Policy) else validate(Policy, policy, "policy")
+        check_twin(checked)
         if checked.worker_ops:
             names = ", ".join(op.op for op in checked.worker_ops)
             raise InputError(

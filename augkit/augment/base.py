@@ -67,6 +67,11 @@ class RandomGeometry(GeometricAugmentationBase2D):
         return self.axes(draws, per_sample(strength), size).matrix(size, self.output_size(size))
 
     @property
+    def policy_name(self) -> str:
+        """The name of the op in a policy and in a strength per op: that of its row, or of its class without one."""
+        return type(self).__name__ if self.spec is None else self.spec.name
+
+    @property
     def axis_aligned(self) -> bool:
         """Whether every matrix of the op keeps the axes apart: true where `axes` makes them.
 
@@ -312,12 +317,26 @@ def draw(batch: int, columns: int, device: torch.device, generator: torch.Genera
     return torch.rand(batch, columns, device=device, dtype=torch.float32, generator=generator)
 
 
+def check_draws(draws: Tensor, batch: int, columns: int) -> Tensor:
+    """``draws`` ``(batch, columns)``; raises for another shape or dtype, and on the CPU for values outside [0, 1)."""
+    if not isinstance(draws, Tensor) or draws.dtype != torch.float32:
+        raise InputTypeError(f"draws: expected a float32 tensor, got {getattr(draws, 'dtype', type(draws).__name__)}")
+    if draws.shape != (batch, columns):
+        raise InputError(f"draws: expected ({batch}, {columns}), one column a draw, got {tuple(draws.shape)}")
+    checked = draws.device.type == "cpu" and not torch.compiler.is_compiling()
+    if checked and not bool(((draws >= 0) & (draws < 1)).all()):
+        raise InputError("draws: expected values in [0, 1), got values outside")
+    return draws
+
+
 def shared(draws: Tensor) -> Tensor:
     """Return draws ``(B, n)`` that repeat those of the first sample."""
     return draws[:1].expand(draws.shape[0], -1)
 
 
-def checked_strength(strength: float | Tensor, batch: int, device: torch.device) -> float | Tensor:
+def checked_strength(
+    strength: float | Tensor, batch: int, device: torch.device, name: str = "strength"
+) -> float | Tensor:
     """Return ``strength`` as a number, or for a tensor as ``(batch,)`` float32 on ``device``.
 
     Raises:
@@ -326,16 +345,16 @@ def checked_strength(strength: float | Tensor, batch: int, device: torch.device)
             device.
     """
     if not isinstance(strength, Tensor):
-        return check_range("strength", strength, 0.0, 1.0)
+        return check_range(name, strength, 0.0, 1.0)
     if strength.is_complex() or (strength.is_floating_point() and not is_float(strength)):
-        raise InputTypeError(f"strength: expected a number or a real tensor ({batch},), got {strength.dtype}")
-    check_dense("strength", strength, "(B,)")
+        raise InputTypeError(f"{name}: expected a number or a real tensor ({batch},), got {strength.dtype}")
+    check_dense(name, strength, "(B,)")
     if strength.shape not in ((), (batch,)):
-        raise InputError(f"strength: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
+        raise InputError(f"{name}: expected a scalar or shape ({batch},), got {tuple(strength.shape)}")
     checked = strength.device.type == "cpu" and not torch.compiler.is_compiling()
     known = strength.double() if checked else strength  # torch cannot compare unsigned integers other than uint8
     if checked and not bool(((known >= 0) & (known <= 1)).all()):
-        raise InputError("strength: expected values in [0, 1], got a tensor with values outside")
+        raise InputError(f"{name}: expected values in [0, 1], got a tensor with values outside")
     return strength.to(device=device, dtype=torch.float32).clamp(0, 1).expand(batch)
 
 

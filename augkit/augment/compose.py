@@ -12,6 +12,7 @@ In a plain training loop (`augkit.adapters` has the adapters for other loops):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from augkit.augment import geometry, targets
 from augkit.augment.backends.values import laid_out
-from augkit.augment.base import Size, check_range, checked_strength
+from augkit.augment.base import Size, check_range
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
 from augkit.augment.checks import channel_statistics
@@ -28,6 +29,7 @@ from augkit.augment.composed_geometry import ComposedGeometry
 from augkit.augment.fit import fit, fit_shrink
 from augkit.augment.inverse import Inverted, inverted
 from augkit.augment.matrix_checks import is_axis_aligned
+from augkit.augment.op_strengths import KORNIA, Strength, checked_strengths, of_op
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.ragged import Ragged, sizes_of
 from augkit.augment.ragged_augment import Call, augment_each
@@ -79,7 +81,7 @@ class Augment(ComposedGeometry):
         normalize: ``(mean, std)`` per channel, applied after the geometry to images in [0, 1].
         dtype: floating dtype of the output; uint8 input is then divided by 255. Without ``dtype`` and
             ``normalize`` the output has the dtype of the input.
-        strength: default strength of a call.
+        strength: default strength of a call; one for each op by name, as ``{"shift": 0.5}``, keeps the others at 1.
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
         same_on_batch: value set on every op, as by Kornia's containers; with True all samples share one draw (such as
             the frames of a clip), and None keeps the value of each op.
@@ -113,7 +115,7 @@ class Augment(ComposedGeometry):
         antialias: bool = True,
         normalize: tuple[Any, Any] | None = None,
         dtype: torch.dtype | None = None,
-        strength: float = 1.0,
+        strength: float | Mapping[str, float] = 1.0,
         min_visible_area: float = 0.0,
         same_on_batch: bool | None = None,
         size: Size | None = None,
@@ -154,8 +156,9 @@ class Augment(ComposedGeometry):
         masks: Target = None,
         boxes: Target = None,
         keypoints: Target = None,
-        strength: float | Tensor | None = None,
+        strength: Strength | None = None,
         generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
         matrix: Tensor | None = None,
         blur: Tensor | None = None,
     ) -> Any:
@@ -170,9 +173,12 @@ class Augment(ComposedGeometry):
                 ``boxes_valid`` ``(B, N)`` is true where enough of a box is visible (see ``min_visible_area``).
             keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
                 ``keypoints_visible`` ``(B, N)`` is true where a keypoint lies on the image.
-            strength: scalar or ``(B,)`` in [0, 1]; the constructor's when None.
+            strength: scalar or ``(B,)`` in [0, 1], for all ops or for each that a mapping names, as
+                ``{"shift": 0.5, "rescale": weights}`` (names as in a policy; ``ops`` are Kornia's); the constructor's
+                for the others, or when None.
             generator: source of draws, on the device of the images; torch's global state (`augkit.core.ranks`) when
                 None.
+            draws: ``(B, n)`` float32 in [0, 1) in place of those of augkit's own ops (`augkit.augment.even_draws`).
             matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
             blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
 
@@ -180,7 +186,7 @@ class Augment(ComposedGeometry):
             The images; an `Augmented` tuple when any target is passed.
         """
         if isinstance(images, (Ragged, list, tuple)):
-            call = Call(masks, boxes, keypoints, strength, generator, matrix, blur)
+            call = Call(masks, boxes, keypoints, strength, generator, draws, matrix, blur)
             out, fields = augment_each(self, images, call)
             return Augmented(out, **{"masks": None, **fields}) if fields else out  # type: ignore[arg-type]
         tail: Tail | None = None
@@ -196,7 +202,7 @@ class Augment(ComposedGeometry):
             size_out, out = size, finished(images, images.dtype, self._finish(images))
         elif matrix is None:
             size_out = self.output_size(size)
-            draws, factors = self.draw_geometry(images.shape[0], strength, generator, images.device)
+            draws, factors = self.draw_geometry(images.shape[0], strength, generator, images.device, draws)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors, size)
             tail = self.draw_tail(images, factors, generator)
             out = self.render(images, matrix, blur, tail)
@@ -204,8 +210,8 @@ class Augment(ComposedGeometry):
             size_out, shrink, finish = self.output_size(size), self.max_shrink(size), self._resampled(images)
             out = images if blur is None else shift_blur(images, blur, kernel=self.kernel, padding=self.padding)
             out = replay(out, matrix, size_out, self.kernel, self.padding, shrink, finish)
-            strength = self.strength if strength is None else strength
-            tail = self.draw_tail(images, checked_strength(strength, images.shape[0], images.device), generator)
+            checked = checked_strengths(self.every_strength(strength), images.shape[0], images.device)
+            tail = self.draw_tail(images, checked, generator)
             out = self._with_kornia_ops(out, images, tail)
             matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
         if masks is None and boxes is None and keypoints is None:
@@ -259,12 +265,12 @@ class Augment(ComposedGeometry):
         return inverted(matrix, **given, size=size, kernel=self.kernel, antialias=self.antialias)
 
     def draw_tail(
-        self, images: Tensor, strength: float | Tensor | None = None, generator: torch.Generator | None = None
+        self, images: Tensor, strength: Strength | None = None, generator: torch.Generator | None = None
     ) -> Tail | None:
         """Draw the parameters of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None without such ops."""
         size_out = self.output_size((images.shape[-2], images.shape[-1]))
-        strength = self.strength if strength is None else strength
-        return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), strength, generator, images.device)
+        own = of_op(self.every_strength(strength), KORNIA)
+        return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), own, generator, images.device)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
         """Apply a ``matrix`` ``(B, 3, 3)`` of this transform and ``tail`` to images, then normalise and cast; pure.

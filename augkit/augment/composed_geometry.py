@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from augkit.augment import geometry
+from augkit.augment import geometry, op_strengths
 from augkit.augment.backends import installed
 from augkit.augment.backends.values import recorded
-from augkit.augment.base import RandomGeometry, Size, check_range, checked_strength, draw, per_sample, shared
+from augkit.augment.base import RandomGeometry, Size, check_draws, draw, per_sample, shared
 from augkit.augment.checks import check_flag
 from augkit.augment.color import is_kornia
 from augkit.augment.draw_programs import DrawProgram, has_own_program
 from augkit.augment.fit import Fit, centre, fit, fit_shrink
 from augkit.augment.kernels import check_names
+from augkit.augment.op_strengths import KORNIA, Strength, of_op
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
 from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
@@ -28,7 +31,8 @@ class ComposedGeometry(nn.Module):
         *ops: augkit's own ops, then Kornia's, which take no part in the matrix.
         kernel, padding: of the resampling; `fourier` allows shifts alone.
         antialias: whether the kernel is stretched where an axis shrinks.
-        strength: the strength of calls that pass none, in [0, 1].
+        strength: the strength of calls that pass none, in [0, 1]; or one for each op that a mapping names
+            (`augkit.augment.op_strengths`).
         same_on_batch: set on every op where it is not None.
         size: ``(H, W)`` to which images are fitted before the ops, which then act in that frame (`augkit.augment.fit`);
             the images' own when None. A crop takes its window from anywhere in the image, not from the frame alone.
@@ -44,7 +48,7 @@ class ComposedGeometry(nn.Module):
         kernel: str,
         padding: str,
         antialias: bool,
-        strength: float,
+        strength: float | Mapping[str, float],
         same_on_batch: bool | None,
         size: Size | None = None,
     ) -> None:
@@ -53,12 +57,12 @@ class ComposedGeometry(nn.Module):
         _check_ops(ops, kernel, padding)
         self.kernel, self.padding = kernel, padding
         self.antialias = check_flag("antialias", antialias)
-        self.strength = check_range("strength", strength, 0.0, 1.0)
         self.ops = nn.ModuleList(ops)
         # Plain lists beside the modules: each call asks for them a dozen times, which at 32 pixels is felt.
         self._own = [op for op in ops if isinstance(op, RandomGeometry)]
         self._later = [op for op in ops if not isinstance(op, RandomGeometry)]
         self.size = None if size is None else self._checked_size(check_size(size))
+        self.strength = op_strengths.constant_strength(strength, self.op_names)
         self.same_on_batch = same_on_batch
 
     @property
@@ -83,6 +87,11 @@ class ComposedGeometry(nn.Module):
         return self._later
 
     @property
+    def op_names(self) -> list[str]:
+        """The names by which a strength per op knows the ops."""
+        return [*(op.policy_name for op in self.geometry), *([KORNIA] if self.kornia_ops else [])]
+
+    @property
     def draws(self) -> int:
         """The number of uniform draws per sample."""
         return sum(op.draws for op in self.geometry)
@@ -92,7 +101,7 @@ class ComposedGeometry(nn.Module):
         batch: int,
         size: Size,
         *,
-        strength: float | Tensor | None = None,
+        strength: Strength | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
@@ -100,8 +109,11 @@ class ComposedGeometry(nn.Module):
         device = torch.device(device or "cpu")
         return self.matrix(*self.draw_geometry(batch, strength, generator, device), size)
 
-    def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
-        """Return composed matrices ``(B, 3, 3)`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``."""
+    def matrix(self, draws: Tensor, strength: Strength, size: Size) -> Tensor:
+        """Return composed matrices ``(B, 3, 3)`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``.
+
+        As everywhere here, a strength may be a mapping of such by the names of ops; see `augkit.augment.op_strengths`.
+        """
         if self.size is None:
             return self._composed(draws, strength, size)
         return self._composed(draws, strength, self.size, self._fit(draws, strength, size))
@@ -112,15 +124,16 @@ class ComposedGeometry(nn.Module):
             return geometry.identity(len(like), device=like.device)
         return fit(size, self.size, like).matrix(self.size)
 
-    def matrices(self, draws: Tensor, strength: float | Tensor, sizes: list[Size]) -> Tensor:
+    def matrices(self, draws: Tensor, strength: Strength, sizes: list[Size]) -> Tensor:
         """Return matrices as `matrix` does, each for an image of its own size (H, W) in ``sizes``."""
         if self.size is not None:
             return self._composed(draws, strength, self.size, self._fit(draws, strength, sizes))
         of_size = {size: self.matrix(draws, strength, size) for size in dict.fromkeys(sizes)}
         return torch.stack([of_size[size][k] for k, size in enumerate(sizes)])
 
-    def _composed(self, draws: Tensor, strength: float | Tensor, frame: Size, fitted: Fit | None = None) -> Tensor:
+    def _composed(self, draws: Tensor, strength: Strength, frame: Size, fitted: Fit | None = None) -> Tensor:
         """Return the product of the ops' maps in ``frame``, after the map to that frame where there is one."""
+        strength = self.every_strength(strength)
         first, size_out, aligned = 0, frame, self.axis_aligned
         programs = self._programs(draws, strength, frame) if aligned and fitted is None else None
         if programs:
@@ -133,38 +146,42 @@ class ComposedGeometry(nn.Module):
             still = geometry.identity(draws.shape[0], device=draws.device)
             matrices = [still if fitted is None else fitted.matrix(frame)]
         for op in self.geometry:
-            part = draws[:, first : first + op.draws]
+            part, own = draws[:, first : first + op.draws], of_op(strength, op.policy_name)
             if aligned:
-                axes = op.axes(part, per_sample(strength), size_out)
+                axes = op.axes(part, per_sample(own), size_out)
                 total = axes if total is None else total.then(axes)
             else:
-                matrices.append(op.matrix(part, strength, size_out))
+                matrices.append(op.matrix(part, own, size_out))
             first, size_out = first + op.draws, op.output_size(size_out)
         if total is None or not aligned:
             return geometry.compose(*matrices)
         start = centre(frame, total.scale) if fitted is None else fitted.start
         return total.between(start, centre(size_out, total.scale))
 
-    def _programs(self, draws: Tensor, strength: float | Tensor, size: Size) -> list[DrawProgram] | None:
+    def _programs(self, draws: Tensor, strength: Strength, size: Size) -> list[DrawProgram] | None:
         """The ops' programs, where all have one and the compiled loops can take these draws."""
         plain = draws.device.type == "cpu" and draws.dtype == torch.float32 and type(draws) is Tensor
-        if isinstance(strength, Tensor) or not plain or recorded(draws) or not installed("numba"):
+        if not plain or recorded(draws) or not installed("numba"):
             return None
         programs = []
         for op in self._own:
-            program = op.draw_program(strength, size) if has_own_program(type(op)) else None  # type: ignore[arg-type]
+            own = of_op(strength, op.policy_name)
+            if isinstance(own, Tensor) or not has_own_program(type(op)):
+                return None
+            program = op.draw_program(own, size)
             if program is None:
                 return None
             programs.append(program)
             size = op.output_size(size)
         return programs
 
-    def _fit(self, draws: Tensor, strength: float | Tensor, size: Size | list[Size]) -> Fit:
+    def _fit(self, draws: Tensor, strength: Strength, size: Size | list[Size]) -> Fit:
         """The images in the frame of the ops, with the window of a crop anywhere along the whole image."""
         assert self.size is not None
         for column, crop in self.crops.items():
             # The draws that place the window in the frame, so that its place is uniform over the whole image.
             own = draws[:, column : column + crop.draws]
+            strength = of_op(self.every_strength(strength), crop.policy_name)
             place = crop.chosen(own, own[:, 3:5] - 0.5) * per_sample(strength)
             return fit(size, self.size, draws, place)
         return fit(size, self.size, draws)
@@ -189,7 +206,7 @@ class ComposedGeometry(nn.Module):
         """Whether none of the ops is a perspective (see `RandomGeometry.affine`)."""
         return all(op.affine for op in self.geometry)
 
-    def blur(self, draws: Tensor, strength: float | Tensor, sizes: Size | list[Size]) -> Tensor | None:
+    def blur(self, draws: Tensor, strength: Strength, sizes: Size | list[Size]) -> Tensor | None:
         """Return the shifts ``(B, 2)`` in pixels whose blur is applied, from the same draws; None without the op.
 
         ``sizes`` is that of all images, or a list with that of each: the blur is in the images' own pixels.
@@ -197,7 +214,8 @@ class ComposedGeometry(nn.Module):
         first = 0
         for op in self.geometry:
             if isinstance(op, RandomShiftBlur):
-                pixels = op.pixels(draws[:, first : first + op.draws], strength)
+                own = of_op(self.every_strength(strength), op.policy_name)
+                pixels = op.pixels(draws[:, first : first + op.draws], own)
                 return pixels if self.size is None else pixels / fit(sizes, self.size, draws).axes.scale
             first += op.draws
         return None
@@ -220,17 +238,32 @@ class ComposedGeometry(nn.Module):
             shrink, size = shrink * op.max_shrink(size), op.output_size(size)
         return shrink
 
+    def every_strength(self, strength: Strength | None) -> Strength:
+        """``strength`` with an entry for every op where it names some: the transform's own for the others."""
+        if strength is None:
+            strength = self.strength
+        named = isinstance(strength, Mapping)
+        return op_strengths.completed(strength, self.op_names, self.strength) if named else strength
+
     def draw_geometry(
-        self, batch: int, strength: float | Tensor | None, generator: torch.Generator | None, device: torch.device
-    ) -> tuple[Tensor, float | Tensor]:
-        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``."""
-        strength = self.strength if strength is None else strength
-        draws = draw(batch, self.draws, device, generator)
+        self,
+        batch: int,
+        strength: Strength | None,
+        generator: torch.Generator | None,
+        device: torch.device,
+        draws: Tensor | None = None,
+    ) -> tuple[Tensor, Strength]:
+        """One draw of augkit's own ops: draws ``(batch, n)`` in [0, 1), and the strength, a number or ``(batch,)``.
+
+        ``draws`` that are given take the place of random ones, but for ops whose draws are shared.
+        """
+        draws = draw(batch, self.draws, device, generator) if draws is None else check_draws(draws, batch, self.draws)
+        draws = draws.to(device)
         if any(op.same_on_batch for op in self.geometry):
             parts = draws.split([op.draws for op in self.geometry], dim=1)
             own = zip(self.geometry, parts, strict=True)
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
-        return draws, checked_strength(strength, batch, device)
+        return draws, op_strengths.checked_strengths(self.every_strength(strength), batch, device)
 
     def _checked_size(self, size: Size) -> Size:
         after = size

@@ -78,13 +78,15 @@ def worker_op(op: Op) -> Any:
 class WorkerStep:
     """Ops of albumentations on decoded images, drawn from seed, epoch and image number (`augkit.data.images.Step`).
 
-    The result depends neither on the batch, nor on the order, nor on the number of workers.
+    The result depends neither on the batch, nor on the order, nor on the number of workers. ``chosen`` ``(N,)`` bool
+    says which images, by their numbers, the ops are for; all when None.
     """
 
     ops: Sequence[Op]
     strength: float
     seed: int
     epoch: int
+    chosen: Tensor | None = field(default=None, compare=False)
     _built: list[Any] = field(default_factory=list, repr=False, compare=False)  # the pipeline, made once per process
 
     def __getstate__(self) -> dict[str, object]:
@@ -101,7 +103,8 @@ class WorkerStep:
         """
         out = torch.empty_like(pixels)
         for k, number in enumerate(numbers.tolist()):
-            out[k] = self._apply(pixels[k], number)
+            meant = self.chosen is None or bool(self.chosen[number])
+            out[k] = self._apply(pixels[k], number) if meant else pixels[k]
         return out
 
     def _apply(self, image: Tensor, number: int) -> Tensor:

@@ -7,20 +7,30 @@ torch.Size([2, 1, 40, 40])
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, create_model, model_serializer
-from torch import nn
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_serializer,
+)
+from torch import Tensor, nn
 
 from augkit.augment.external_ops import Op, WorkerStep, device_op, worker_op
 from augkit.augment.op_spec import Amount, OpSettings
-from augkit.augment.ops import op_specs
+from augkit.augment.op_strengths import KORNIA
+from augkit.augment.ops import op_classes, op_specs
+from augkit.augment.strength_schedule import ALL, WORKERS, Points, strength_at
 from augkit.core import yaml_text
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data, parse_yaml, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -75,6 +85,17 @@ class Policy(OpFields):
     strength: float = Field(1.0, ge=0, le=1, description="scales every range; 0 is the identity")
     kernel: Kernel = Field("lanczos3", description="interpolation kernel")
     padding: Padding = Field("zeros", description="pixels outside the image")
+    schedule: dict[str, Points] | None = Field(
+        None,
+        description="strength over training, times 'strength', by the name of an op: points [epoch, strength] with"
+        " straight lines between; 'ops', 'worker_ops' and 'all' (every op that is not named) are names too",
+    )
+    classes: list[int | str] | None = Field(
+        None, min_length=1, description="augment images of these classes alone, by number or name; all when null"
+    )
+    draws: Literal["random", "even"] = Field(
+        "random", description="even: over the epochs those of an image are spread evenly over the ranges"
+    )
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Policy:
@@ -94,12 +115,48 @@ class Policy(OpFields):
         """Return YAML text from which `from_yaml` reads an equal policy."""
         return yaml_text.dump(self.model_dump(exclude_none=True))
 
+    @field_validator("schedule")
+    @classmethod
+    def _of_present_ops(cls, schedule: dict[str, Points] | None, info: ValidationInfo) -> dict[str, Points] | None:
+        listed = [op.op for op in info.data.get("ops") or []]
+        rows = {name: made.spec.name for name, made in op_classes().items() if made.spec is not None}
+        present = [name for name in op_specs() if info.data.get(name) is not None]
+        present += [rows.get(name, KORNIA) for name in listed]
+        present += [WORKERS] if info.data.get(WORKERS) else []
+        for name in schedule or {}:
+            if name not in (ALL, *present):
+                raise ValueError(f"ops that the policy has; {unknown_name('op', name, {ALL, *present})}")
+        return schedule
+
     @model_serializer(mode="wrap")
     def _without_absent_ops(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Dump without absent later ops, so that new ops do not change the dumps and digests of existing policies."""
+        """Dump without absent later fields, so that new ops and options do not change the dumps and digests of existing policies."""
         tree: dict[str, object] = dump(self)
-        added = {name for name, spec in op_specs().items() if not spec.dumped_if_absent}
-        return {key: value for key, value in tree.items() if value is not None or key not in added}
+        absent = {name: None for name, spec in op_specs().items() if not spec.dumped_if_absent}
+        absent |= {name: type(self).model_fields[name].default for name in ("schedule", "classes", "draws")}
+        return {key: value for key, value in tree.items() if key not in absent or value != absent[key]}
+
+    def class_mask(self, names: Sequence[str]) -> Tensor | None:
+        """Whether images of each class are augmented, ``(K,)`` bool; None where those of all are.
+
+        Raises:
+            InputError: ``classes`` has a name that is not among ``names``, or a number beyond them.
+        """
+        if self.classes is None:
+            return None
+        mask = torch.zeros(len(names), dtype=torch.bool)
+        for wanted in self.classes:
+            if isinstance(wanted, str) and wanted not in names:
+                raise InputError(f"policy.classes: {unknown_name('class', wanted, names)}")
+            if not isinstance(wanted, str) and not 0 <= wanted < len(names):
+                raise InputError(f"policy.classes: expected numbers from 0 to {len(names) - 1}, got {wanted}")
+            mask[list(names).index(wanted) if isinstance(wanted, str) else wanted] = True
+        return mask
+
+    def strength_of(self, name: str, epoch: float) -> float:
+        """The strength of one op, by a name of ``schedule``, after so many epochs of training."""
+        points = (self.schedule or {}).get(name) or (self.schedule or {}).get(ALL)
+        return self.strength if points is None else self.strength * strength_at(points, epoch)
 
     @property
     def own_ops(self) -> dict[str, OpSettings]:
@@ -128,6 +185,9 @@ class Policy(OpFields):
 
         With ``fit`` images of any size are fitted to ``size`` before all ops, as in training on whole images; else a
         crop ends at ``size``, and a policy without one leaves the size as it is.
+
+        It knows neither epochs nor labels: the training loop passes the effect of ``schedule``, ``classes`` and ``draws``
+        with each call (`augkit.train.policy_in_training`).
         """
         from augkit.augment.base import RandomGeometry
         from augkit.augment.compose import Augment
@@ -170,8 +230,9 @@ class Policy(OpFields):
         """
         from albumentations import Sequential
 
-        from augkit.augment.albumentations_twin import Compose, PolicyTransform
+        from augkit.augment.albumentations_twin import Compose, PolicyTransform, check_twin
 
+        check_twin(self)
         before = [] if self.strength == 0 else [worker_op(op) for op in self.worker_ops]
         if before and self.strength < 1:  # all of them or none, as in `WorkerStep`
             before = [Sequential(before, p=self.strength)]
@@ -180,16 +241,23 @@ class Policy(OpFields):
         transform = PolicyTransform(self.model_dump(exclude_none=True, exclude={"worker_ops"}), size, backend, fit=fit)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
-    def worker_step(self, seed: int, epoch: int) -> WorkerStep | None:
-        """Return ``worker_ops`` as a step of the processes that load the data; None without such ops."""
+    def worker_step(self, seed: int, epoch: int, chosen: Tensor | None = None) -> WorkerStep | None:
+        """Return ``worker_ops`` as a step of the processes that load the data, at their strength when ``epoch`` begins.
+
+        ``chosen`` is as in `WorkerStep`. None where there are no such ops.
+        """
         if not self.worker_ops or self.strength == 0:
             return None
-        return WorkerStep(tuple(self.worker_ops), self.strength, seed, epoch)
+        return WorkerStep(tuple(self.worker_ops), self.strength_of(WORKERS, epoch), seed, epoch, chosen)
 
     def __str__(self) -> str:
         parts = [f"{name} ({settings})" for name, settings in self.own_ops.items()]
         parts += [str(op) for op in self.ops]
         parts += [f"{op} in workers" for op in self.worker_ops]
+        if parts and self.classes is not None:
+            parts.append(f"on classes {', '.join(map(str, self.classes))} alone")
+        parts += ["strength by schedule"] if parts and self.schedule else []
+        parts += ["even draws"] if parts and self.draws == "even" else []
         return ", ".join(parts) or "no augmentation"
 
 

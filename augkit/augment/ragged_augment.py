@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from augkit.augment import targets
-from augkit.augment.base import Size, checked_strength
+from augkit.augment.base import Size
 from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
 from augkit.augment.checks import check_same_device, is_float
 from augkit.augment.color import Tail
 from augkit.augment.matrix_checks import checked_matrix, is_axis_aligned
+from augkit.augment.op_strengths import Strength, checked_strengths
 from augkit.augment.ragged import Ragged, check_list, sizes_of
 from augkit.augment.resample_each import Images
 from augkit.core.errors import InputError, InputTypeError
@@ -36,8 +37,9 @@ class Call(NamedTuple):
     masks: Sequence[Tensor] | None = None
     boxes: Sequence[Tensor] | None = None
     keypoints: Sequence[Tensor] | None = None
-    strength: float | Tensor | None = None
+    strength: Strength | None = None
     generator: torch.Generator | None = None
+    draws: Tensor | None = None
     matrix: Tensor | None = None
     blur: Tensor | None = None
 
@@ -65,14 +67,15 @@ def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, Fie
         out, matrix, blur, aligned = *augment.fit_each(images, size_out), None, True
     elif call.matrix is None:
         sizes, device = sizes_of(images), images[0].device
-        draws, factors = augment.draw_geometry(len(images), call.strength, call.generator, device)
+        draws, factors = augment.draw_geometry(len(images), call.strength, call.generator, device, call.draws)
         matrix, blur = augment.matrices(draws, factors, sizes), augment.blur(draws, factors, sizes)
         tail = augment.draw_tail(_alike(images), factors, call.generator)
         out = augment.render_each(images, matrix, blur, tail)
     else:
-        like, strength = _alike(images), augment.strength if call.strength is None else call.strength
+        like = _alike(images)
+        factors = checked_strengths(augment.every_strength(call.strength), len(images), like.device)
         matrix = checked_matrix(call.matrix, like)
-        tail = augment.draw_tail(like, checked_strength(strength, len(images), like.device), call.generator)
+        tail = augment.draw_tail(like, factors, call.generator)
         out, aligned = augment.render_each(images, matrix, blur, tail, checked=True), is_axis_aligned(matrix)
     if not call.targets:
         return out, {}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from augkit.augment.compose import Augment
+from augkit.augment.op_strengths import Strength
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,27 @@ def needed_side(augment: Augment, side: int) -> int | None:
     return math.ceil(side * math.prod(op.max_enlarge() for op in augment.geometry))
 
 
-def augmented(augment: Augment, images: Tensor | WholeBatch, generator: torch.Generator) -> Tensor:
-    """Return a batch of augmented training images, ``(B, C, H, W)``."""
+def augmented(
+    augment: Augment,
+    images: Tensor | WholeBatch,
+    generator: torch.Generator,
+    strength: Strength | None = None,
+    draws: Tensor | None = None,
+) -> Tensor:
+    """Return a batch of augmented training images, ``(B, C, H, W)``; strength and draws as in `Augment`."""
     if isinstance(images, Tensor):
-        return torch.as_tensor(augment(images, generator=generator))
-    return square_views(augment, images, generator)
+        return torch.as_tensor(augment(images, generator=generator, strength=strength, draws=draws))
+    return square_views(augment, images, generator, strength, draws)
 
 
-def square_views(augment: Augment, batch: WholeBatch, generator: torch.Generator | None = None) -> Tensor:
+def square_views(
+    augment: Augment,
+    batch: WholeBatch,
+    generator: torch.Generator | None = None,
+    strength: Strength | None = None,
+    draws: Tensor | None = None,
+) -> Tensor:
     """Augment whole images to ``(B, C, side, side)``, with the same draws as for a batch of squares."""
     fitting = copy.copy(augment)
     fitting.size = (batch.side, batch.side)
-    return torch.as_tensor(fitting(batch.images, generator=generator))
+    return torch.as_tensor(fitting(batch.images, generator=generator, strength=strength, draws=draws))

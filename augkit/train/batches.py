@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -26,11 +26,20 @@ from augkit.train.evaluate import labels_of
 from augkit.train.loaders import check_labels, check_range, count_batches, labelled, set_epoch
 from augkit.train.recipe import Recipe
 
-Batch = tuple[Tensor | WholeBatch, Tensor]
+
+class Batch(NamedTuple):
+    """Images ``(B, C, H, W)``, or whole ones, and labels ``(B,)``, on training's device.
+
+    ``numbers`` ``(B,)`` on the CPU are the images' places in the training split; None from a loader.
+    """
+
+    images: Tensor | WholeBatch
+    labels: Tensor
+    numbers: Tensor | None = None
 
 
 class BatchSource(Protocol):
-    """Batches of an epoch: images ``(B, C, H, W)``, or a `WholeBatch`, and labels ``(B,)``, on training's device."""
+    """Batches of an epoch."""
 
     @property
     def steps(self) -> int:
@@ -52,6 +61,7 @@ class DatasetBatches:
         images: images in memory on the device, or a stream; whole images if crops are drawn from them.
         labels: ``(N,)`` on the device.
         batch: images per step over all processes.
+        chosen: whether the images of each class are augmented, ``(K,)`` bool on the CPU; None for all.
     """
 
     images: Images | WholeImages
@@ -60,6 +70,7 @@ class DatasetBatches:
     recipe: Recipe
     device: torch.device
     process: Process
+    chosen: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -81,19 +92,26 @@ class DatasetBatches:
         elif not isinstance(self.images, Stream):
             for chosen in mine:
                 places = chosen.to(self.device)
-                yield self.images.images[places], self.labels[places]
+                yield Batch(self.images.images[places], self.labels[places], chosen)
         elif mine:
-            images, step = self.images.take(torch.cat(mine)), self.recipe.policy.worker_step(self.recipe.seed, epoch)
+            images, step = self.images.take(torch.cat(mine)), self._worker_step(self.images, epoch)
             images = (images if step is None else images.then(step)).put_on_canvas(self.recipe.data.canvas)
             for chosen, pixels in zip(mine, batches(images, len(mine[0]), self.device), strict=True):
-                yield pixels, self.labels[chosen.to(self.device)]
+                yield Batch(pixels, self.labels[chosen.to(self.device)], chosen)
 
     def _whole(self, images: WholeImages, mine: list[Tensor], epoch: int) -> Iterator[Batch]:
-        side, step = self.recipe.data.image_size, self.recipe.policy.worker_step(self.recipe.seed, epoch)
+        side, step = self.recipe.data.image_size, self._worker_step(images.stream, epoch)
         assert side is not None  # else there is nothing that the images would have to be fitted to
         for chosen, batch in zip(mine, images.batches(mine, step), strict=True):
             there = [image.to(self.device, non_blocking=True) for image in batch]
-            yield WholeBatch(there, side), self.labels[chosen.to(self.device)]
+            yield Batch(WholeBatch(there, side), self.labels[chosen.to(self.device)], chosen)
+
+    def _worker_step(self, images: Stream, epoch: int) -> WorkerStep | None:
+        chosen = None
+        if self.chosen is not None and self.recipe.policy.worker_ops:
+            chosen = torch.zeros(int(images.indices.max()) + 1, dtype=torch.bool)
+            chosen[images.indices] = self.chosen[self.labels.cpu()]
+        return self.recipe.policy.worker_step(self.recipe.seed, epoch, chosen)
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,8 @@ class LoaderBatches:
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
             if self.classes is not None and (number == start or labels.device.type == "cpu"):
                 check_labels(labels, self.classes)
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            there = (values.to(self.device, non_blocking=True) for values in (images, labels))
+            yield Batch(*there)
 
     def _drawn(self, epoch: int) -> Iterator[Any]:
         seed, steps, rank = self.recipe.seed, self.steps, self.process.rank
@@ -174,6 +193,10 @@ def make_batches(
     """
     if not isinstance(source, Dataset):
         count_batches(source)
+        if recipe.policy.draws == "even":
+            raise InputError(
+                "policy.draws: expected random with a loader of your own, whose images have no numbers, got even"
+            )
         return LoaderBatches(source, classes, recipe, device, process)
     images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0)
     labels = labels_of(images).to(device)
@@ -187,14 +210,14 @@ def make_batches(
         raise InputError(f"train.batch_size: expected a multiple of {parts}, got {batch}")
     if worker_ops is not None:
         _try(worker_ops, images)
-    whole = _whole_images(source, recipe)
+    chosen, whole = recipe.policy.class_mask(source.classes), _whole_images(source, recipe)
     if whole is not None:
-        return DatasetBatches(whole, labels, batch, recipe, device, process)
+        return DatasetBatches(whole, labels, batch, recipe, device, process, chosen)
     if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):
         images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
-    return DatasetBatches(images, labels, batch, recipe, device, process)
+    return DatasetBatches(images, labels, batch, recipe, device, process, chosen)
 
 
 def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:

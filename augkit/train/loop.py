@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from augkit.architectures.modes import check_network, check_trainable, train, weights_dtype
 from augkit.architectures.outputs import classification_loss
-from augkit.augment.compose import Augment
-from augkit.augment.whole_images import WholeBatch, augmented
 from augkit.core.errors import InputError
-from augkit.core.random_streams import AUGMENTATION, MIXING, deterministic, random_stream
+from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
-from augkit.train.batches import make_batches
+from augkit.train.batches import Batch, make_batches
 from augkit.train.build import build_recipe_model, choose_device, describe_input, load_recipe_data
 from augkit.train.checkpoint import State, describe, restore, stalled
 from augkit.train.distributed import claim_once, joined, local_device, parallel
@@ -33,6 +31,7 @@ from augkit.train.heartbeat import heartbeat_hook
 from augkit.train.history import EpochRow, OnEpoch, interval_of
 from augkit.train.mixup import mix_batch
 from augkit.train.optimizer import set_rate
+from augkit.train.policy_in_training import PolicyInTraining
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run, TrainJob
 from augkit.train.schedule import rate_at
@@ -97,13 +96,15 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         held_out = validation_loader if loader is not None else data.validation
         classes = try_out(net, held_out, recipe, target)
         batches = make_batches(data, recipe, target, process, classes)
+        names = network_input.classes or [str(k) for k in range(classes)]
+        policy = PolicyInTraining.begin(recipe, names, target, process)
         if recipe.invariance.every and isinstance(held_out, Images):
             check_measurable(recipe, held_out, net)
         folder = claim_once(output, process, resume=resume, overwrite=overwrite)
         state = State.begin(net, recipe, target)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
-        job = TrainJob(recipe, state, batches, held_out, network_input, classes, folder, target, process)
+        job = TrainJob(recipe, state, batches, policy, held_out, network_input, classes, folder, target, process)
         evaluation = _train(job, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
@@ -126,18 +127,16 @@ def _train(
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.batches.steps
     steps = settings.steps or settings.epochs * length
     log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
-    augment = recipe.policy.augment(normalize=(recipe.data.mean, recipe.data.std), dtype=torch.float32).to(job.device)
     forward = parallel(state.model, job.process, job.device)
     forward = torch.compile(forward) if settings.compile else forward  # type: ignore[assignment]
     while state.step < steps and not stalled(state.history, settings.patience):
         started, before = time.perf_counter(), state.step
         train(state.model, state.frozen)
-        augment.train()
-        for images, labels in job.batches.epoch(state.step // length, state.step % length):
+        for batch in job.batches.epoch(state.step // length, state.step % length):
             rate = recipe.optim.lr * rate_at(state.step, steps, recipe.schedule)
             set_rate(state.optimizer, rate)
-            with job.updating(len(labels)):
-                _update(job, forward, augment, images, labels)
+            with job.updating(len(batch.labels)):
+                _update(job, forward, batch)
             state.step += 1
             if settings.ema:
                 state.average(settings.ema)
@@ -161,15 +160,13 @@ def _train(
     return evaluation
 
 
-def _update(job: TrainJob, forward: nn.Module, augment: Augment, images: Tensor | WholeBatch, labels: Tensor) -> None:
-    """Update the weights from one batch, in ``train.accumulate`` parts."""
+def _update(job: TrainJob, forward: nn.Module, batch: Batch) -> None:
+    """Update the weights from a batch, in ``train.accumulate`` parts."""
     recipe, state, settings = job.recipe, job.state, job.recipe.train
-    generator = torch.Generator(job.device)
-    generator.manual_seed(random_stream(recipe.seed, AUGMENTATION, state.step, job.process.rank))
-    inputs, targets = augmented(augment, images, generator), labels
+    inputs, targets = job.policy.images(batch, state.step, job.batches.steps), batch.labels
     if settings.mixup or settings.cutmix:
         place = [recipe.seed, MIXING, state.step, job.process.rank]
-        inputs, targets = mix_batch(inputs, labels, job.classes, settings.mixup, settings.cutmix, place)
+        inputs, targets = mix_batch(inputs, targets, job.classes, settings.mixup, settings.cutmix, place)
     inputs = inputs.to(weights_dtype(state.model)).contiguous(memory_format=state.form)
     parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
     for k, (part, wanted) in enumerate(parts):

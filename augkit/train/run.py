@@ -20,6 +20,7 @@ from augkit.train.checkpoint import FILE, State, save
 from augkit.train.distributed import Process
 from augkit.train.evaluate import Evaluation
 from augkit.train.history import EpochRow
+from augkit.train.policy_in_training import PolicyInTraining
 from augkit.train.recipe import Recipe
 
 
@@ -51,6 +52,7 @@ class TrainJob:
     recipe: Recipe
     state: State
     batches: BatchSource
+    policy: PolicyInTraining
     held_out: Any
     network_input: NetworkInput
     classes: int

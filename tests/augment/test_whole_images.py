@@ -205,7 +205,7 @@ def test_several_processes_share_the_batches(banners: Path, memory: int) -> None
     for whole, *parts in zip(one.epoch(3), *(feed.epoch(3) for feed in feeds), strict=True):
         assert [len(part[0]) for part in parts] == [4, 4]
         for k, (image, label) in enumerate(zip(whole[0].images, whole[1], strict=True)):  # type: ignore[union-attr]
-            batch, labels = parts[k % 2]
+            batch, labels, _ = parts[k % 2]
             assert torch.equal(batch.images[k // 2], image)  # type: ignore[union-attr]
             assert labels[k // 2] == label
 

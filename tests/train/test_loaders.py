@@ -339,12 +339,12 @@ class Jittered(Dataset[Any]):
 
 def test_every_epoch_of_a_loader_draws_other_numbers(plain: Recipe) -> None:
     feed = make_batches(DataLoader(Jittered(), 8), plain, CPU, Process())
-    first, second, rest = (torch.cat([x for x, _ in feed.epoch(*place)]) for place in ((0,), (1,), (1, 3)))
+    first, second, rest = (torch.cat([batch.images for batch in feed.epoch(*place)]) for place in ((0,), (1,), (1, 3)))
     factors = {tuple(batch.amax((1, 2, 3)).tolist()) for batch in (*first.split(8), *second.split(8))}
     assert len(factors) == 10
     assert torch.equal(second[24:], rest)
     other = make_batches(DataLoader(Jittered(), 8), plain, CPU, Process(rank=1))
-    assert not torch.equal(first, torch.cat([x for x, _ in other.epoch(0)]))
+    assert not torch.equal(first, torch.cat([batch.images for batch in other.epoch(0)]))
 
 
 def drawn_loader(workers: int = 0) -> DataLoader[Any]:

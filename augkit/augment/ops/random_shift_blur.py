@@ -43,6 +43,10 @@ class RandomShiftBlur(RandomGeometry):
         super().__init__(p, kernel, padding, same_on_batch)
         self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
 
+    @property
+    def policy_name(self) -> str:
+        return "shift"  # whose option ``blur_only`` makes this op
+
     def pixels(self, draws: Tensor, strength: float | Tensor) -> Tensor:
         """Return the displacement ``(B, 2)`` in pixels whose blur is applied.
 

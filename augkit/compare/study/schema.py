@@ -262,9 +262,9 @@ class _ArmBuilder:
         self._check(architecture, module, fields)
         tree = self.recipe.model_dump(mode="json")
         tree["name"] = name.replace("+", "-").replace("@", "-")
-        # The augmentation of the base recipe is dropped; its kernel and padding are kept.
+        # The augmentation of the base recipe is dropped; its kernel, its padding and how it draws are kept.
         base = self.recipe.policy
-        tree["policy"] = {"kernel": base.kernel, "padding": base.padding, "strength": strength}
+        tree["policy"] = {"kernel": base.kernel, "padding": base.padding, "draws": base.draws, "strength": strength}
         tree = apply_overrides(tree, _as_words(fields))
         if task == "locate":
             tree["invariance"]["every"] = None  # its images fill the canvas and leave no room for shifts

@@ -1,0 +1,77 @@
+"""What a recipe's policy needs of training: the epoch, for its schedule, the labels, for its classes, and the numbers
+of the images, for even draws.
+
+All three follow from the recipe, the seed and the number of the update, so a run that resumes sees the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from augkit.augment.compose import Augment
+from augkit.augment.even_draws import even_draws
+from augkit.augment.op_strengths import Strength, scaled
+from augkit.augment.whole_images import augmented
+from augkit.core.random_streams import AUGMENTATION, random_stream
+from augkit.train.batches import Batch
+from augkit.train.distributed import Process
+from augkit.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PolicyInTraining:
+    """The policy of ``recipe`` on the batches of one process.
+
+    Attributes:
+        augment: on the device of training.
+        chosen: whether the images of each class are augmented, ``(K,)`` bool there; None for all.
+    """
+
+    recipe: Recipe
+    augment: Augment
+    chosen: Tensor | None
+    device: torch.device
+    process: Process
+
+    @classmethod
+    def begin(cls, recipe: Recipe, classes: Sequence[str], device: torch.device, process: Process) -> PolicyInTraining:
+        """The policy for a network of these ``classes``, by name.
+
+        Raises:
+            InputError: ``policy.classes`` names others.
+        """
+        normalize = (recipe.data.mean, recipe.data.std)
+        augment = recipe.policy.augment(normalize=normalize, dtype=torch.float32).to(device)
+        chosen = recipe.policy.class_mask(classes)
+        return cls(recipe, augment, None if chosen is None else chosen.to(device), device, process)
+
+    def images(self, batch: Batch, step: int, length: int) -> Tensor:
+        """The images of ``batch`` augmented, for update number ``step``; an epoch has ``length`` updates."""
+        generator = torch.Generator(self.device)
+        generator.manual_seed(random_stream(self.recipe.seed, AUGMENTATION, step, self.process.rank))
+        strength = self.strength(batch.labels, step / length)
+        return augmented(self.augment, batch.images, generator, strength, self.draws(batch, step // length))
+
+    def strength(self, labels: Tensor, epoch: float) -> Strength | None:
+        """The strength of each op after ``epoch`` epochs, of each image where classes differ; None for the policy's.
+
+        Of ``labels`` that are probabilities ``(B, K)`` the most probable class counts.
+        """
+        policy, strength = self.recipe.policy, None
+        if policy.schedule is not None:
+            strength = {name: policy.strength_of(name, epoch) for name in self.augment.op_names}
+        if self.chosen is None:
+            return strength
+        truth = labels.argmax(-1) if labels.ndim == 2 else labels
+        return scaled(self.augment.strength if strength is None else strength, self.chosen[truth].float())
+
+    def draws(self, batch: Batch, epoch: int) -> Tensor | None:
+        """Even draws for the images of ``batch``, by their numbers; None where the policy has random ones."""
+        if self.recipe.policy.draws != "even" or batch.numbers is None:
+            return None
+        counts = [op.draws for op in self.augment.geometry]
+        return even_draws(counts, batch.numbers, epoch, self.recipe.seed)
