@@ -141,14 +141,14 @@ def summary(times: list[float], ours: list[float]) -> dict[str, Any]:
 
 
 def memory_beyond(case: Case, calls: int = 5) -> float:
-    """The least over calls of the resident memory beyond the output during a call, as a share of the output."""
+    """The most over calls of the resident memory beyond the output during a call, as a share of the output."""
     augment, kept, shares = augment_of(case), [], []
     augment(case.images)
     for _ in range(calls):
         before = memory.restart_peak()
         kept.append(augment(case.images))  # kept, so that no output takes the place of the last one
         shares.append((memory.peak() - before) * 2**20 / kept[-1].nbytes - 1)
-    return round(max(0.0, min(shares)), 4)
+    return round(max(0.0, *shares), 4)
 
 
 def judge(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -166,7 +166,7 @@ class ComposedGeometry(nn.Module):
         programs = []
         for op in self._own:
             own = of_op(strength, op.policy_name)
-            if isinstance(own, Tensor) or not has_own_program(type(op)):
+            if isinstance(own, Tensor) or not has_own_program(type(op)):  # type: ignore[arg-type]
                 return None
             program = op.draw_program(own, size)
             if program is None:

@@ -58,10 +58,11 @@ def device_op(op: Op) -> nn.Module:
     from augkit.augment.ops import op_classes
 
     own = {name: made for name, made in op_classes().items() if made.spec is not None}
-    if op.op in own:
-        return _made(own[op.op], op)
     base = kornia.augmentation.AugmentationBase2D
     known = _classes(kornia.augmentation, base, (*RESIZING, *REFUSED))
+    # Some names are those of both; arguments that Kornia's class alone takes, such as `degrees`, tell them apart.
+    if op.op in own and (_takes(own[op.op], op) or not (op.op in known and _takes(known[op.op], op))):
+        return _made(own[op.op], op)
     return _made(_named(op.op, known, list(own), "kornia.augmentation"), op)
 
 
@@ -151,9 +152,17 @@ def _named(name: str, known: Mapping[str, type], more: Sequence[str], package: s
     return known[name]
 
 
-def _made(make: Callable[..., Any], op: Op) -> Any:
+def _arguments(make: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(make).parameters.values()
-    known = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+
+
+def _takes(make: Callable[..., Any], op: Op) -> bool:
+    return set(op.arguments) <= set(_arguments(make))
+
+
+def _made(make: Callable[..., Any], op: Op) -> Any:
+    known = _arguments(make)
     for key in op.arguments:
         if key not in known:
             raise ValueError(f"arguments of {op.op}; {unknown_name('argument', key, known)}")

@@ -130,7 +130,7 @@ class Policy(OpFields):
 
     @model_serializer(mode="wrap")
     def _without_absent_ops(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Dump without absent later fields, so that new ops and options do not change the dumps and digests of existing policies."""
+        """Dump without absent later fields, so that these do not change the dumps and digests of existing policies."""
         tree: dict[str, object] = dump(self)
         absent = {name: None for name, spec in op_specs().items() if not spec.dumped_if_absent}
         absent |= {name: type(self).model_fields[name].default for name in ("schedule", "classes", "draws")}
@@ -186,8 +186,8 @@ class Policy(OpFields):
         With ``fit`` images of any size are fitted to ``size`` before all ops, as in training on whole images; else a
         crop ends at ``size``, and a policy without one leaves the size as it is.
 
-        It knows neither epochs nor labels: the training loop passes the effect of ``schedule``, ``classes`` and ``draws``
-        with each call (`augkit.train.policy_in_training`).
+        It knows neither epochs nor labels: the training loop passes the effect of ``schedule``, ``classes`` and
+        ``draws`` with each call (`augkit.train.policy_in_training`).
         """
         from augkit.augment.base import RandomGeometry
         from augkit.augment.compose import Augment

@@ -191,7 +191,7 @@ def check_twin(ops: list[str], kept: set[str], array: np.ndarray, seed: int, opt
     draws = torch.from_numpy(numbers.random((1, augment.draws), dtype=np.float32))
     stream = random_stream(int(numbers.integers(2**62)), AUGMENTATION, 0)
     image = torch.from_numpy(np.ascontiguousarray(array)).reshape(height, width, -1).permute(2, 0, 1)[None]
-    with mock.patch("augkit.augment.compose.draw", return_value=draws):
+    with mock.patch("augkit.augment.composed_geometry.draw", return_value=draws):
         out = augment(
             image,
             masks=torch.from_numpy(mask)[None, None],

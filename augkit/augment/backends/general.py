@@ -21,8 +21,9 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.augment.backends.separable import without_idle
-from augkit.augment.backends.values import traced, transformed
+from augkit.augment.backends.values import traced
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, padded_index
+from augkit.core.torch_private import in_function_transform
 
 CHUNK = 1 << 20  # gathered values at a time
 NEAR = 1e-6  # the least depth of a point: at the horizon of a perspective it is 0, behind it negative
@@ -155,7 +156,13 @@ def _count(how: _How, reach: Tensor | None = None) -> int:
         return math.ceil(width)
     # A stretched kernel that lies oblique reaches further than one along the axis.
     most = ((1 + math.sqrt(2)) * how.shrink + 1 - math.sqrt(2)) / 2
-    if reach is not None and reach.device.type == "cpu" and reach.numel() and not traced() and not transformed():
+    if (
+        reach is not None
+        and reach.device.type == "cpu"
+        and reach.numel()
+        and not traced()
+        and not in_function_transform()
+    ):
         most = min(most, float(reach.max()))
     return math.ceil(width * most) + 1
 

@@ -19,6 +19,7 @@ from augkit.augment.backends.native_axes import BILINEAR, NEAREST, ZEROS, kernel
 
 _OBLIQUE = 1e-9  # the least entry off the diagonal for which taps get weights of their own
 _DEPTH = 1e-6  # the least depth of a point: at the horizon of a perspective it is 0, behind it negative
+_FARTHEST = 2.0**30  # pixels: places are held in 32 bits, of which a processor converts several at once
 _FOUR = np.uint64(4)
 
 
@@ -59,8 +60,8 @@ def directed(a, b, c, d, shrink):
 @inlined
 def _first(place, reach, size):
     """The first tap around ``place``; a place far outside is brought to where an index can hold it."""
-    limit = 1e6 * size
-    return np.int64(math.floor(min(max(place, -limit), limit) - reach)) + 1
+    limit = min(1e6 * size, _FARTHEST)
+    return np.int64(np.floor(min(max(place, -limit), limit) - reach)) + 1
 
 
 @part
@@ -68,13 +69,12 @@ def _fill_line(places, stretch, size, how, table, line):
     """The taps of a row's pixels along one axis: ``line`` is the first of each, the weights and the number of taps."""
     first, weight, taps = line
     kernel, _, half_width, _ = how
-    step, limit = 1 / stretch, 1e6 * size
+    step, limit = 1 / stretch, min(1e6 * size, _FARTHEST)
     if kernel == BILINEAR and taps == 2:  # as below, without its branches
         for u in range(places.size):
             at = np.floor(min(max(places[u], -limit), limit))
-            first[u] = np.int64(at)
-            weight[1, u] = places[u] - at
-            weight[0, u] = 1 - (places[u] - at)
+            first[u] = np.int32(at)
+            weight[0, u], weight[1, u] = 1 - (places[u] - at), places[u] - at
         return
     for u in range(places.size):
         place = places[u]
@@ -233,19 +233,20 @@ def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
 
 
 @inlined
-def _where(lines, size, start, stop, width):
-    """Whether all taps of the pixels ``start`` to ``stop`` lie in the image of ``size``, and whether all lie beyond."""
+def _where(lines, size, start, last, margin):
+    """Whether all taps of the pixels ``start`` to ``last`` lie in the image of ``size``, and whether all lie beyond.
+
+    Along a row places only grow or only fall, so the two ends tell; in a perspective but for a rounding (``margin``).
+    """
     (first_x, _, taps_x), (first_y, _, taps_y) = lines
-    inside, beyond = stop - start == width, True
-    for u in range(start, stop):
-        x, y = first_x[u], first_y[u]
-        inside &= x >= 0 and y >= 0 and x + taps_x <= size[1] and y + taps_y <= size[0]
-        beyond &= x + taps_x <= 0 or y + taps_y <= 0 or x >= size[1] or y >= size[0]
-    return inside, beyond
+    left, right = min(first_x[start], first_x[last]) - margin, max(first_x[start], first_x[last]) + taps_x + margin
+    top, bottom = min(first_y[start], first_y[last]) - margin, max(first_y[start], first_y[last]) + taps_y + margin
+    inside = left >= 0 and top >= 0 and right <= size[1] and bottom <= size[0]
+    return inside, right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]
 
 
 @part
-def _lines_row(source, goal, how, lines, finite, scratch):
+def _lines_row(source, goal, how, lines, margin, finite, scratch):
     """A row of pixels whose taps are products of two lines, eight at a time."""
     (values, begin, size, channels), (out, to, stride, affine) = source, goal
     (_, padding, _, quantised), (places, line) = how, scratch
@@ -254,8 +255,9 @@ def _lines_row(source, goal, how, lines, finite, scratch):
     for k in range((count + lanes.COUNT - 1) // lanes.COUNT):
         start = max(0, min(lanes.COUNT * k, count - lanes.COUNT))
         stop = min(start + lanes.COUNT, count)
-        inside, beyond = _where(lines, size, start, stop, lanes.COUNT)
-        low = first_y[start] * size[1] + first_x[start]
+        inside, beyond = _where(lines, size, start, stop - 1, margin)
+        inside &= count >= lanes.COUNT
+        low = np.int64(first_y[start]) * size[1] + first_x[start]
         for i in range(stop - start):
             places[i] = first_y[start + i] * size[1] + first_x[start + i] - low
         order = lanes.load_places(np.uint64(places.ctypes.data))
@@ -295,8 +297,8 @@ def rows(checksum: int) -> Callable[..., None]:
         for b in range(start // height, -(-stop // height)):  # an oblique kernel reaches further than one along an axis
             most = max(most, np.int64(2 * half_width * (1.2072 * shrinks[b])) + 3)
         xs, ys, weight = np.empty(width), np.empty(width), np.empty(most * most)
-        first_x, weight_x = np.empty(width, np.int64), np.empty((most, width), np.float32)
-        first_y, weight_y = np.empty(width, np.int64), np.empty((most, width), np.float32)
+        first_x, weight_x = np.empty(width, np.int32), np.empty((most, width), np.float32)
+        first_y, weight_y = np.empty(width, np.int32), np.empty((most, width), np.float32)
         scratch, finite = (
             (np.empty(lanes.COUNT, np.int32), np.empty(lanes.COUNT, np.float32)),
             np.empty(channels, np.bool_),
@@ -323,7 +325,7 @@ def rows(checksum: int) -> Callable[..., None]:
             if by_lines:
                 _fill_line(xs, stretch_x, size[1], how, table, lines[0])
                 _fill_line(ys, stretch_y, size[0], how, table, lines[1])
-                _lines_row(image, goal, how, lines, finite, scratch)
+                _lines_row(image, goal, how, lines, 0 if straight else 1, finite, scratch)
             else:
                 _ellipses_row(v, inverse, shrink, image, goal, how, table, (xs, ys), weight)
 
