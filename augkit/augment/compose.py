@@ -303,7 +303,7 @@ class Augment(ComposedGeometry):
     def fit_each(self, images: Images, size: Size) -> tuple[Tensor, Tensor]:
         """Images of different sizes fitted to ``size``, normalised and cast, and the matrices ``(B, 3, 3)`` of that."""
         like, sizes = images[0][None], sizes_of(images)
-        matrix = fit(sizes, size, torch.empty(len(sizes), 1, device=like.device)).matrix(size)
+        matrix = fit(sizes, size, torch.empty(len(sizes), 1, device=like.device, dtype=torch.float32)).matrix(size)
         bounds = [fit_shrink(own, size) if self.antialias else None for own in sizes]
         way = Way(size, self.kernel, self.padding, bounds, self._finish(like))
         return resample_each(images, matrix, None, way, axis_aligned=True), matrix
@@ -311,7 +311,7 @@ class Augment(ComposedGeometry):
     def fitted(self, images: Tensor, size: Size) -> tuple[Tensor, Tensor]:
         """`fit_each` for a batch ``(B, C, H, W)``."""
         own: Size = (images.shape[-2], images.shape[-1])
-        matrix = fit(own, size, torch.empty(len(images), 1, device=images.device)).matrix(size)
+        matrix = fit(own, size, torch.empty(len(images), 1, device=images.device, dtype=torch.float32)).matrix(size)
         how = (size, self.kernel, self.padding, fit_shrink(own, size) if self.antialias else 1.0)
         return resample_checked(images, matrix, *how, finish=self._finish(images), axis_aligned=True), matrix
 

@@ -110,3 +110,18 @@ def test_a_pipeline_of_torchvision_fits_images_in_training_and_in_evaluation() -
     assert torch.allclose(moved.as_subclass(torch.Tensor), torch.tensor([[0.0, 0.0, 16.0, 16.0]]), atol=1e-5)
     assert moved.canvas_size == (16, 16)
     assert mask.shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16])
+def test_the_default_dtype_changes_nothing_in_a_fit(default: torch.dtype) -> None:
+    augment, images = (
+        augkit.Augment(size=(7, 9)).eval(),
+        torch.rand(2, 3, 30, 41, generator=torch.Generator().manual_seed(0)),
+    )
+    expected, each = augment(images), augment(list(images))
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(augment(images), expected)
+        assert torch.equal(augment(list(images)), each)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -118,7 +118,7 @@ def test_vmap_of_a_replay_and_of_draws() -> None:
     [
         (torch.full((3, 3), torch.nan), "expected finite numbers"),
         (torch.diag(torch.tensor([0.0, 1, 1])), "expected an invertible matrix"),
-        (torch.eye(3) * 2, "expected an affine matrix"),
+        (torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 0, 1]]), "whose horizon lies outside"),
     ],
 )
 def test_bad_matrices_are_refused_inside_vmap(matrix: Tensor, message: str) -> None:

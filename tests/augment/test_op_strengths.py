@@ -89,7 +89,8 @@ def test_the_blur_of_a_shift_is_called_shift() -> None:
     augment, x = Augment(RandomShiftBlur(2.0), RandomRescale(1.2)), images()
     draws = torch.rand(4, augment.draws, generator=seeded())
     assert augment.op_names == ["shift", "rescale"]
-    assert torch.equal(augment.blur(draws, {"shift": 0.5}), augment.blur(draws, 0.5))  # type: ignore[arg-type]
+    by_name, for_all = (augment.blur(draws, strength, x.shape[-2:]) for strength in ({"shift": 0.5}, 0.5))
+    assert torch.equal(by_name, for_all)  # type: ignore[arg-type]
     assert torch.equal(augment(x, strength={"shift": 0.0, "rescale": 0.0}), x)
 
 

@@ -23,20 +23,20 @@ _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
 def matrices(draws: Tensor, programs: Sequence[DrawProgram], size: Size, size_out: Size) -> Tensor:
-    """``(B, 3, 3)`` from float32 ``draws`` ``(B, n)``, from pixels of ``size`` to those of ``size_out``."""
+    """Return matrices ``(B, 3, 3)`` from pixels of ``size`` to those of ``size_out``, for float32 draws ``(B, n)``."""
     numbers = np.zeros((len(programs), NUMBERS), np.float32)
     for row, program in zip(numbers, programs, strict=True):
         row[: len(program)] = program
     values, batch = draws.detach().contiguous().numpy(), len(draws)
-    areas, sides = torch.empty(batch, len(programs)), torch.empty(batch, len(programs), 2)
+    # Each dtype is named: the default one may be half precision.
+    areas = torch.empty(batch, len(programs), dtype=torch.float32)
+    sides = torch.empty(batch, len(programs), 2, dtype=torch.float32)
     _fill_areas(values, numbers, areas.numpy())
     torch.log1p(areas, out=areas)
     _fill_sides(values, numbers, areas.numpy(), sides.numpy())
     torch.exp(sides, out=sides)
-    out, (start, end) = (
-        torch.zeros(batch, 3, 3),
-        (np.array([(w - 1) / 2, (h - 1) / 2], np.float32) for h, w in (size, size_out)),
-    )
+    out = torch.zeros(batch, 3, 3, dtype=torch.float32)
+    start, end = (np.array([(w - 1) / 2, (h - 1) / 2], np.float32) for h, w in (size, size_out))
     _compose(values, numbers, sides.numpy(), start, end, out.numpy())
     return out
 
