@@ -117,7 +117,7 @@ class Geometry(v2.Transform):
             raise InputError("Geometry: expected one image (C, H, W) beside boxes, keypoints or a video, got a batch")
         size = _size(flat_inputs[0])
         if not self._active():
-            still = self.augment.still(size, torch.empty(batch, 1, device=device))
+            still = self.augment.still(size, torch.empty(batch, 1, device=device, dtype=torch.float32))
             return Draw(still, None, None, size)
         if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
             carry_targets.check_followed(self.augment.ops, "Geometry")
