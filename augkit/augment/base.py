@@ -88,6 +88,11 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """
         return self.axis_aligned
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the op draws nothing and applies to every sample at any strength, in ``eval()`` too, as a resize."""
+        return False
+
     def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
         """`axes` as numbers that `augkit.augment.backends.native_draws` compiles; None where it cannot."""
         del strength, size

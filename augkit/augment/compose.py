@@ -193,7 +193,9 @@ class Augment(ComposedGeometry):
         check_images(images)
         size: Size = (images.shape[-2], images.shape[-1])
         aligned: bool | None = self.axis_aligned
-        still = not self.training or not len(self.ops)
+        if not self.training and self.fixed:
+            strength, draws, matrix, blur = 0.0, self.middle(images.shape[0], images.device), None, None
+        still = (not self.training and not self.fixed) or not len(self.ops)
         if still and self.size is not None:
             blur, aligned, size_out = None, True, self.size
             out, matrix = self.fitted(images, size_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,68 @@ class ComposedGeometry(nn.Module):
         self.size = None if size is None else self._checked_size(check_size(size))
         self.strength = op_strengths.constant_strength(strength, self.op_names)
         self.same_on_batch = same_on_batch
+
+    @classmethod
+    def from_kornia(cls, module: nn.Module, **options: Any) -> Self:
+        """Make a transform of Kornia's augmentations: one, a container or an ``nn.Sequential`` of several.
+
+        The geometry is drawn from the same distribution, with the same matrices, and resampled once; color ops follow.
+        ``options`` are arguments of `augkit.Augment`, such as ``kernel``, that come before the pipeline's own. A
+        strength is a share of samples. In ``eval()`` only resizes, central crops and the normalisation remain.
+
+        Raises:
+            InputError: one line with all that cannot be taken, and why.
+
+        >>> import augkit, kornia.augmentation as K
+        >>> pipeline = nn.Sequential(K.RandomAffine(10.0, p=1.0), K.ColorJitter(0.2))
+        >>> augkit.Augment.from_kornia(pipeline)(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
+        """
+        from augkit.augment.convert.kornia import gather
+
+        ops, own = gather(module, options).arguments()
+        return cls(*ops, **own)
+
+    @classmethod
+    def from_torchvision(cls, transform: Any, **options: Any) -> Self:
+        """Make a transform of torchvision's, v1 or v2, one or a ``Compose``; otherwise as `from_kornia`.
+
+        Conversions from PIL images are left out, since images are tensors already; those to floats set ``dtype``.
+
+        >>> import augkit, torchvision.transforms.v2 as v2
+        >>> pipeline = v2.Compose([v2.RandomResizedCrop(24), v2.RandomRotation(10, v2.InterpolationMode.BILINEAR)])
+        >>> augkit.Augment.from_torchvision(pipeline)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 3, 24, 24])
+        """
+        from augkit.augment.convert.torchvision import gather
+
+        ops, own = gather(transform, options).arguments()
+        return cls(*ops, **own)
+
+    @classmethod
+    def from_albumentations(cls, transform: Any, **options: Any) -> Self:
+        """Make a transform of albumentations', one or a ``Compose``; otherwise as `from_kornia`.
+
+        ``ToTensorV2`` is left out, since images are tensors already.
+
+        >>> import albumentations as A, augkit
+        >>> pipeline = A.Compose([A.Affine(rotate=(-10, 10)), A.HorizontalFlip()])
+        >>> augkit.Augment.from_albumentations(pipeline)(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 3, 16, 16])
+        """
+        from augkit.augment.convert.albumentations import gather
+
+        ops, own = gather(transform, options).arguments()
+        return cls(*ops, **own)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether any op is applied in ``eval()`` too (see `RandomGeometry.fixed`)."""
+        return any(op.fixed for op in self._own)
+
+    def middle(self, batch: int, device: torch.device) -> Tensor:
+        """Draws ``(batch, n)`` without randomness, for ``eval()`` with ops that are applied there."""
+        return torch.full((batch, self.draws), 0.5, device=device)
 
     @property
     def same_on_batch(self) -> bool | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from augkit.augment.compose import Augment
 
 Fields = dict[str, Tensor | list[Tensor] | None]  # those of an `Augmented`, by name
-_PROBES = ((64, 64), (96, 96))  # sizes that ops without an output size leave different
+_PROBES = ((64, 64), (96, 96), (64, 96))  # sizes that ops without an output size leave different
 
 
 class Call(NamedTuple):
@@ -62,8 +62,11 @@ def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, Fie
     _check_targets(call.targets, images)
     if call.targets and augment.training:
         check_followed(augment.kornia_ops, "Augment")
+    if not augment.training and augment.fixed:
+        middle = augment.middle(len(images), images[0].device)
+        call = call._replace(strength=0.0, draws=middle, matrix=None, blur=None)
     blur, tail, aligned = call.blur, None, augment.axis_aligned
-    if not augment.training:
+    if not augment.training and not augment.fixed:
         out, matrix, blur, aligned = *augment.fit_each(images, size_out), None, True
     elif call.matrix is None:
         sizes, device = sizes_of(images), images[0].device
