@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from augkit.augment.base import Size
-from augkit.augment.convert.gathered import Gathered
+from augkit.augment.convert.gathered import Gathered, Options
 from augkit.augment.convert.laws import (
     AffineLaw,
     CenterCropLaw,
@@ -28,7 +28,7 @@ _AREA = 3  # the mean over an area, which is bilinear with antialias but for the
 _PADDINGS = {0: "zeros", 1: "border", 3: "circular", 4: "reflection"}
 
 
-def gather(transform: Any, options: dict[str, Any]) -> Gathered:
+def gather(transform: Any, options: Options) -> Gathered:
     """Read ``transform``, a transform or a ``Compose`` of albumentations."""
     found = Gathered("from_albumentations", options)
     _read(transform, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from augkit.augment.base import RandomGeometry
 from augkit.core.errors import InputError
 
+Options = Mapping[str, Any]  # arguments of `augkit.Augment`
 # From the coarsest kernel to the finest: one resampling has one, that of its most careful op.
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos3")
 _FLIPS = ("RandomHorizontalFlip", "RandomVerticalFlip")
@@ -27,7 +29,7 @@ class Gathered:
     """
 
     call: str
-    options: dict[str, Any]
+    options: Options
     geometry: list[RandomGeometry] = field(default_factory=list)
     colors: list[nn.Module] = field(default_factory=list)
     kernels: set[str] = field(default_factory=set)
@@ -35,6 +37,7 @@ class Gathered:
     antialias: bool = False
     dtype: torch.dtype | None = None
     normalize: tuple[Any, Any] | None = None
+    same_on_batch: bool | None = None
     refused: list[str] = field(default_factory=list)
     _local: list[str] = field(default_factory=list)  # color ops that look at neighbours or places
 
@@ -71,7 +74,7 @@ class Gathered:
             self.refuse("Normalize", "twice")
         self.normalize = (mean, std)
 
-    def arguments(self) -> tuple[list[nn.Module], dict[str, Any]]:
+    def arguments(self) -> tuple[list[nn.Module], Options]:
         """Return ops and keyword arguments of `augkit.Augment`.
 
         Raises:
@@ -84,11 +87,12 @@ class Gathered:
                 f"{self.call}: cannot take {', '.join(dict.fromkeys(self.refused))}; leave them out, or apply them"
                 " apart, such as in the workers before Augment"
             )
-        own: dict[str, Any] = {
+        own: Options = {
             "kernel": max(self.kernels, key=KERNELS.index, default="bilinear"),
             "padding": next(iter(self.paddings), "zeros"),
             "antialias": self.antialias,
             "normalize": self.normalize,
             "dtype": self.dtype,
+            "same_on_batch": self.same_on_batch,
         }
-        return [*self.geometry, *self.colors], own | self.options
+        return [*self.geometry, *self.colors], {**own, **self.options}

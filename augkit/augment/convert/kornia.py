@@ -9,7 +9,7 @@ from torch import nn
 
 from augkit.augment.base import Size
 from augkit.augment.color import is_color
-from augkit.augment.convert.gathered import Gathered
+from augkit.augment.convert.gathered import Gathered, Options
 from augkit.augment.convert.laws import (
     AffineLaw,
     CenterCropLaw,
@@ -30,7 +30,7 @@ _CONTAINERS = ("Sequential", "ImageSequential", "AugmentationSequential")
 _LOCAL = ("Blur", "Erasing", "Sharpness", "Box", "Clahe", "Equalize", "Noise", "Plasma", "Snow", "Rain", "Illumination")
 
 
-def gather(module: nn.Module, options: dict[str, Any]) -> Gathered:
+def gather(module: nn.Module, options: Options) -> Gathered:
     """Read ``module``, an augmentation of Kornia or a sequence of them."""
     found = Gathered("from_kornia", options)
     _read(module, found)
@@ -43,7 +43,7 @@ def _read(module: nn.Module, found: Gathered) -> None:
         if getattr(module, "random_apply", False):
             found.refuse(name, "random_apply")
         if getattr(module, "same_on_batch", None) is not None:
-            found.options.setdefault("same_on_batch", module.same_on_batch)
+            found.same_on_batch = bool(module.same_on_batch)
         for child in module.children():
             _read(child, found)
     elif name == "Normalize" and type(module).__module__.startswith("kornia."):

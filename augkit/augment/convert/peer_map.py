@@ -84,9 +84,9 @@ class PeerMap(RandomGeometry):
     def max_shrink(self, size: Size) -> float:
         if not self.axis_aligned:
             return math.inf  # measured from the matrices
-        out = self.output_size(size)
-        # Windows lie in the image, or are not resized.
-        return max(1.0, size[0] / out[0], size[1] / out[1])
+        # Windows lie in the image, or are not resized. Where corner pixels are matched, spacings shrink the most.
+        ends = [(n, max(n - 1, 1), m, max(m - 1, 1)) for n, m in zip(size, self.output_size(size), strict=True)]
+        return max(1.0, *(max(n / m, spaces / left) for n, spaces, m, left in ends))
 
     def coin(self, draws: Tensor, strength: float | Tensor) -> Tensor:
         chosen = draws[:, :1] < self.p * strength

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from augkit.augment.base import Size
-from augkit.augment.convert.gathered import Gathered
+from augkit.augment.convert.gathered import Gathered, Options
 from augkit.augment.convert.laws import (
     AffineLaw,
     CenterCropLaw,
@@ -27,7 +27,7 @@ from augkit.augment.convert.peer_map import PeerMap
 _PADDINGS = {"constant": "zeros", "edge": "border", "reflect": "reflection"}
 
 
-def gather(transform: Any, options: dict[str, Any]) -> Gathered:
+def gather(transform: Any, options: Options) -> Gathered:
     """Read ``transform``, a transform or a ``Compose`` of torchvision."""
     found = Gathered("from_torchvision", options)
     _read(transform, found, 1.0)
