@@ -127,8 +127,9 @@ def _perspective(module: Any, found: Gathered) -> None:
 
 def _resized_crop(module: Any, found: Gathered) -> None:
     drawn, corners = _generator(module), _matches_corners(module)
-    scale, ratio = (tuple(float(one) for one in values) for values in (drawn.scale, drawn.ratio))
-    law = ResizedCropLaw("RandomResizedCrop", module.flags["size"], scale, ratio, centred=False, corners=corners)
+    (low, high), (narrow, wide) = ([float(one) for one in values] for values in (drawn.scale, drawn.ratio))
+    ends = ((low, high), (narrow, wide))
+    law = ResizedCropLaw("RandomResizedCrop", module.flags["size"], *ends, centred=False, corners=corners)
     kernel = _KERNELS[module.flags["resample"].name]
     found.move(PeerMap(law, same_on_batch=module.same_on_batch), kernel)
 

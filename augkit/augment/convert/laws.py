@@ -183,7 +183,7 @@ class ResizedCropLaw(_Aligned):
         return size
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
-        return windows(**parameters, size=size, out=self.size, corners=self.corners)
+        return windows(parameters, size, self.size, corners=self.corners)
 
     def output_size(self, size: Size) -> Size:
         return self.size
@@ -218,7 +218,7 @@ class CropLaw(_Aligned):
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
         height, width = (torch.full_like(parameters["top"], n) for n in self.size)
-        return windows(**parameters, width=width, height=height, size=size, out=self.size)
+        return windows({**parameters, "width": width, "height": height}, size, self.size)
 
     def output_size(self, size: Size) -> Size:
         return self.size
@@ -240,7 +240,7 @@ class CenterCropLaw(_Aligned):
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
         height, width = (torch.full_like(parameters["top"], n) for n in self.size)
-        return windows(**parameters, width=width, height=height, size=size, out=self.size)
+        return windows({**parameters, "width": width, "height": height}, size, self.size)
 
     def output_size(self, size: Size) -> Size:
         return self.size
@@ -263,7 +263,7 @@ class ResizeLaw(_Aligned):
         }
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
-        return windows(**parameters, size=size, out=self.after(size), corners=self.corners)
+        return windows(parameters, size, self.after(size), corners=self.corners)
 
     def output_size(self, size: Size) -> Size:
         return self.after(size)

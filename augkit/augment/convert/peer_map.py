@@ -115,14 +115,14 @@ def within(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * draws
 
 
-def windows(
-    left: Tensor, top: Tensor, width: Tensor, height: Tensor, size: Size, out: Size, *, corners: bool = False
-) -> Axes:
-    """The maps of windows ``(B,)``, along the edges of pixels, to all of an output of size ``out``.
+def windows(window: Parameters, size: Size, out: Size, *, corners: bool = False) -> Axes:
+    """The maps of a window of an image of ``size`` to all of an output of size ``out``.
 
-    With ``corners`` the centres of the corner pixels are matched (``align_corners=True``), not their edges.
+    ``window`` has left, top, width and height, each ``(B,)`` in pixels along the edges of pixels. With ``corners`` the
+    centres of the corner pixels are matched (``align_corners=True``), not their edges.
     """
-    place, extent = torch.stack([left, top], dim=1), torch.stack([width, height], dim=1)
+    place = torch.stack([window["left"], window["top"]], dim=1)
+    extent = torch.stack([window["width"], window["height"]], dim=1)
     ends = extent.new_tensor([out[1], out[0]])
     middle = extent.new_tensor([size[1], size[0]]) / 2 - place - extent / 2
     scale = ends / extent
