@@ -9,25 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from augkit.augment.compose import Augment
-from augkit.augment.op_strengths import Strength
-
-
-@dataclass(frozen=True)
-class WholeBatch:
-    """Images ``(C, H, W)`` of different sizes, to be resampled to squares of ``side`` pixels."""
-
-    images: Sequence[Tensor]
-    side: int
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 def needed_side(augment: Augment, side: int) -> int | None:
@@ -45,27 +28,11 @@ def needed_side(augment: Augment, side: int) -> int | None:
     return math.ceil(side * math.prod(op.max_enlarge() for op in augment.geometry))
 
 
-def augmented(
-    augment: Augment,
-    images: Tensor | WholeBatch,
-    generator: torch.Generator,
-    strength: Strength | None = None,
-    draws: Tensor | None = None,
-) -> Tensor:
-    """Return a batch of augmented training images, ``(B, C, H, W)``; strength and draws as in `Augment`."""
-    if isinstance(images, Tensor):
-        return torch.as_tensor(augment(images, generator=generator, strength=strength, draws=draws))
-    return square_views(augment, images, generator, strength, draws)
+def square_views(augment: Augment, side: int) -> Augment:
+    """Return ``augment``, with the same ops, for images of any size: ``(B, C, side, side)`` of a `Ragged`.
 
-
-def square_views(
-    augment: Augment,
-    batch: WholeBatch,
-    generator: torch.Generator | None = None,
-    strength: Strength | None = None,
-    draws: Tensor | None = None,
-) -> Tensor:
-    """Augment whole images to ``(B, C, side, side)``, with the same draws as for a batch of squares."""
+    It has the same draws as for a batch of squares.
+    """
     fitting = copy.copy(augment)
-    fitting.size = (batch.side, batch.side)
-    return torch.as_tensor(fitting(batch.images, generator=generator, strength=strength, draws=draws))
+    fitting.size = (side, side)
+    return fitting

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError
 from augkit.data.images import Images
 from augkit.data.stream import Stream
+
+Pixels = TypeVar("Pixels", Tensor, Ragged)
 
 
 def batches(images: Images, batch_size: int, device: torch.device | str | None = None) -> Iterator[Tensor]:
@@ -33,9 +37,7 @@ def batches(images: Images, batch_size: int, device: torch.device | str | None =
         found = _batched(images, batch_size, pinned=cuda)
     else:
         found = iter(images.images.split(batch_size)) if len(images) else iter(())
-    if target is None:
-        return found
-    return _ahead(found, target) if cuda else (batch.to(target) for batch in found)
+    return ahead(found, target)
 
 
 def _batched(stream: Stream, batch_size: int, *, pinned: bool) -> Iterator[Tensor]:
@@ -56,22 +58,27 @@ def _batched(stream: Stream, batch_size: int, *, pinned: bool) -> Iterator[Tenso
                 yield batch
 
 
-def _ahead(found: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Yield batches on a CUDA device; the next is copied while the current one is used."""
+def ahead(found: Iterator[Pixels], device: torch.device | None) -> Iterator[Pixels]:
+    """Yield batches on ``device``, where they are when None; the next goes to a GPU while the current one is used."""
+    if device is None or device.type != "cuda":
+        yield from found if device is None else (batch.to(device) for batch in found)
+        return
     copying = torch.cuda.Stream(device)
 
-    def copied() -> tuple[Tensor, torch.cuda.Event] | None:
+    def copied() -> tuple[Pixels, torch.cuda.Event] | None:
         batch = next(found, None)
         if batch is None:
             return None
+        pinned = batch.pin_memory() if isinstance(batch, Ragged) else batch  # tensors of a stream were made so
         with torch.cuda.stream(copying):
-            return batch.to(device, non_blocking=True), copying.record_event()
+            return pinned.to(device, non_blocking=True), copying.record_event()
 
-    ahead = copied()
-    while ahead is not None:
-        batch, done = ahead
-        ahead = copied()
+    following = copied()
+    while following is not None:
+        batch, done = following
+        following = copied()
         using = torch.cuda.current_stream(device)
         using.wait_event(done)
-        batch.record_stream(using)  # keeps its memory from reuse by the next copy until this stream has used it
+        values = batch.values if isinstance(batch, Ragged) else batch
+        values.record_stream(using)  # keeps its memory from reuse by the next copy until this stream has used it
         yield batch

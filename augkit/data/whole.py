@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from augkit.augment.ragged import Ragged
+from augkit.data.batches import ahead
 from augkit.data.decode import Fault, header_size, reduced_size
 from augkit.data.images import Step
 from augkit.data.stream import Decoder, Stream, skip_or_raise
@@ -29,50 +31,89 @@ class WholeImages:
 
     stream: Stream
     size: int
-    held: list[Tensor] | None = None
+    held: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.stream)
 
-    def batches(self, places: Sequence[Tensor], step: Step | None = None) -> Iterator[list[Tensor]]:
-        """Yield the images at each of ``places``, after ``step``, which gets one image and its number at a time.
+    def to(self, device: torch.device) -> WholeImages:
+        """The same images; those in memory lie on ``device``."""
+        return self if self.held is None else replace(self, held=self.held.to(device))
+
+    def batches(
+        self, places: Sequence[Tensor], device: torch.device | None = None, step: Step | None = None
+    ) -> Iterator[Ragged]:
+        """Yield the images at each of ``places`` on ``device``, after ``step``.
+
+        Images in memory are not copied. The workers of a stream decode in the background, and batches for a CUDA
+        device are copied from pinned memory, one ahead.
+
+        Args:
+            places: the numbers of the images of each batch.
+            device: where the batches shall lie; where they are when None.
+            step: gets one image and its number at a time.
 
         Raises:
             InputError: an image cannot be used; the message names it.
         """
         if self.held is not None and step is None:
-            yield from ([self.held[k] for k in chosen.tolist()] for chosen in places)
-            return
-        stream = self.stream.take(torch.cat(list(places))) if len(places) else self.stream.take(torch.arange(0))
-        found = _images(stream if step is None else stream.then(step), self.size)
-        for chosen in places:
-            yield [next(found) for _ in chosen]
+            held = self.held if device is None else self.held.to(device)
+            yield from (held[chosen] for chosen in places)
+        elif places:
+            stream = self.stream.take(torch.cat(list(places)))
+            found = _parts(stream if step is None else stream.then(step), self.size)
+            yield from ahead(_batched(found, [len(chosen) for chosen in places]), device)
 
 
 def whole_images(stream: Stream, shorter: int, memory: int) -> WholeImages:
     """Return whole images of ``stream`` with a shorter side of at most ``shorter``, in ``memory`` bytes if they fit."""
     whole = replace(stream, form=replace(stream.form, whole=shorter))
     size = _size(whole, shorter)
-    held = list(_images(whole, size)) if size * len(whole) <= memory else None
+    held = _joined(_parts(whole, size), size * len(whole)) if size * len(whole) <= memory else None
     return WholeImages(whole, size, held)
 
 
 class _WholeDecoder(Decoder):
-    """Maps positions to images of different sizes."""
+    """Maps positions to images of different sizes; None where none of them can be decoded."""
 
-    def __getitem__(self, places: Tensor) -> tuple[list[Tensor], Tensor, list[Fault]]:  # type: ignore[override]
+    def __getitem__(self, places: Tensor) -> tuple[Ragged | None, Tensor, list[Fault]]:  # type: ignore[override]
         numbers = self.indices[places]
         found, kept, faults = self.decoded(numbers)
         images = [torch.from_numpy(image.copy()) for image in found]
         for step in self.steps:
             images = [step(image[None], number[None])[0] for image, number in zip(images, numbers[kept], strict=True)]
-        return images, places[kept], faults
+        return Ragged.from_list(images) if images else None, places[kept], faults
 
 
-def _images(stream: Stream, size: int) -> Iterator[Tensor]:
+def _parts(stream: Stream, size: int) -> Iterator[Ragged]:
+    """Yield all images in order, a few MiB at a time."""
     for images, _, faults in stream.parts(_WholeDecoder(stream), size):
         skip_or_raise(faults, None)
-        yield from images
+        if images is not None:
+            yield images
+
+
+def _batched(parts: Iterator[Ragged], counts: Sequence[int]) -> Iterator[Ragged]:
+    """Join the decoded chunks of the workers into batches of these numbers of images."""
+    images = (image for part in parts for image in part)
+    for count in counts:
+        yield Ragged.from_list([next(images) for _ in range(count)])
+
+
+def _joined(parts: Iterator[Ragged], expected: int) -> Ragged:
+    """Return the images of all ``parts`` in one buffer, for which ``expected`` bytes may not be enough."""
+    values = torch.empty(expected + expected // 8, dtype=torch.uint8)  # the system gives no memory to unused pages
+    sizes, channels, filled = [], 1, 0
+    for part in parts:
+        end = filled + len(part.values)
+        if end > len(values):
+            values.resize_(end + end // 8)
+        values[filled:end] = part.values
+        sizes.append(part.sizes)
+        channels, filled = part.channels, end
+    every = torch.cat(sizes)
+    lengths = channels * every.prod(dim=1)
+    return Ragged(values[:filled], lengths.cumsum(0) - lengths, every, channels)
 
 
 def _size(stream: Stream, shorter: int) -> int:

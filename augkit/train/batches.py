@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from augkit.augment.external_ops import WorkerStep
-from augkit.augment.whole_images import WholeBatch, needed_side
+from augkit.augment.ragged import Ragged
+from augkit.augment.whole_images import needed_side
 from augkit.core.errors import InputError
 from augkit.core.random_streams import LOADING, ORDER, drawing, random_stream
 from augkit.data import Dataset, Images, Stream, WholeImages, batches
@@ -28,12 +29,12 @@ from augkit.train.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """Images ``(B, C, H, W)``, or whole ones, and labels ``(B,)``, on training's device.
+    """Images ``(B, C, H, W)``, or whole ones of different sizes, and labels ``(B,)``, on training's device.
 
     ``numbers`` ``(B,)`` on the CPU are the images' places in the training split; None from a loader.
     """
 
-    images: Tensor | WholeBatch
+    images: Tensor | Ragged
     labels: Tensor
     numbers: Tensor | None = None
 
@@ -100,11 +101,9 @@ class DatasetBatches:
                 yield Batch(pixels, self.labels[chosen.to(self.device)], chosen)
 
     def _whole(self, images: WholeImages, mine: list[Tensor], epoch: int) -> Iterator[Batch]:
-        side, step = self.recipe.data.image_size, self._worker_step(images.stream, epoch)
-        assert side is not None  # else there is nothing that the images would have to be fitted to
-        for chosen, batch in zip(mine, images.batches(mine, step), strict=True):
-            there = [image.to(self.device, non_blocking=True) for image in batch]
-            yield Batch(WholeBatch(there, side), self.labels[chosen.to(self.device)], chosen)
+        found = images.batches(mine, self.device, self._worker_step(images.stream, epoch))
+        for chosen, batch in zip(mine, found, strict=True):
+            yield Batch(batch, self.labels[chosen.to(self.device)], chosen)
 
     def _worker_step(self, images: Stream, epoch: int) -> WorkerStep | None:
         chosen = None
@@ -212,7 +211,7 @@ def make_batches(
         _try(worker_ops, images)
     chosen, whole = recipe.policy.class_mask(source.classes), _whole_images(source, recipe)
     if whole is not None:
-        return DatasetBatches(whole, labels, batch, recipe, device, process, chosen)
+        return DatasetBatches(whole.to(device), labels, batch, recipe, device, process, chosen)
     if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):

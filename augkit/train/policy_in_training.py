@@ -15,7 +15,8 @@ from torch import Tensor
 from augkit.augment.compose import Augment
 from augkit.augment.even_draws import even_draws
 from augkit.augment.op_strengths import Strength, scaled
-from augkit.augment.whole_images import augmented
+from augkit.augment.ragged import Ragged
+from augkit.augment.whole_images import square_views
 from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.train.batches import Batch
 from augkit.train.distributed import Process
@@ -54,7 +55,11 @@ class PolicyInTraining:
         generator = torch.Generator(self.device)
         generator.manual_seed(random_stream(self.recipe.seed, AUGMENTATION, step, self.process.rank))
         strength = self.strength(batch.labels, step / length)
-        return augmented(self.augment, batch.images, generator, strength, self.draws(batch, step // length))
+        augment, side = self.augment, self.recipe.data.image_size
+        if isinstance(batch.images, Ragged) and side is not None:
+            augment = square_views(augment, side)
+        draws = self.draws(batch, step // length)
+        return torch.as_tensor(augment(batch.images, generator=generator, strength=strength, draws=draws))
 
     def strength(self, labels: Tensor, epoch: float) -> Strength | None:
         """The strength of each op after ``epoch`` epochs, of each image where classes differ; None for the policy's.

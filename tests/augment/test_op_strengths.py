@@ -16,7 +16,7 @@ from augkit.adapters.batch import Keys, augmented
 from augkit.adapters.torchvision import Geometry
 from augkit.augment import geometry
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
-from augkit.augment.whole_images import WholeBatch, square_views
+from augkit.augment.whole_images import square_views
 from augkit.core.errors import InputError, InputTypeError
 
 SIZE = (20, 28)
@@ -140,15 +140,17 @@ def test_adapters_use_the_strength_of_the_transform_or_pass_one_on() -> None:
 
 
 def test_whole_images_obey_the_strength_of_the_crop() -> None:
-    batch = WholeBatch([torch.rand(1, 16, 40, generator=seeded(2)) for _ in range(3)], 16)
+    batch = [torch.rand(1, 16, 40, generator=seeded(2)) for _ in range(3)]
     augment = Augment(RandomSubpixelShift(1.0), RandomSubpixelCrop(area=(0.3, 0.6)), padding="reflection")
-    still = square_views(augment, batch, seeded(), {"shift": 0.0, "crop": 0.0})
-    assert torch.allclose(still, torch.stack([image[:, :, 12:28] for image in batch.images]), atol=1e-5)
-    first = square_views(augment, batch, seeded(), {"shift": 0.0, "crop": torch.tensor([0.0, 1.0, 1.0])})
+    views = square_views(augment, 16)
+    still = views(batch, generator=seeded(), strength={"shift": 0.0, "crop": 0.0})
+    assert torch.allclose(still, torch.stack([image[:, :, 12:28] for image in batch]), atol=1e-5)
+    some = {"shift": 0.0, "crop": torch.tensor([0.0, 1.0, 1.0])}
+    first = views(batch, generator=seeded(), strength=some)
     assert torch.allclose(first[0], still[0], atol=1e-5)
     assert not torch.allclose(first[1:], still[1:], atol=1e-2)
-    every = square_views(augment, batch, seeded(), dict.fromkeys(augment.op_names, 1.0))
-    assert torch.equal(every, square_views(augment, batch, seeded()))
+    every = views(batch, generator=seeded(), strength=dict.fromkeys(augment.op_names, 1.0))
+    assert torch.equal(every, views(batch, generator=seeded()))
 
 
 def test_a_strength_per_op_is_traced_without_a_break() -> None:

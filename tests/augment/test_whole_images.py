@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 import augkit
-from augkit import Policy
-from augkit.augment.whole_images import WholeBatch, augmented, needed_side, square_views
+from augkit import Policy, Ragged
+from augkit.augment.whole_images import needed_side, square_views
 from augkit.core.errors import InputError
 from augkit.data import load_dataset
 from augkit.train.batches import make_batches
@@ -71,9 +71,8 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_square_images_give_the_views_of_a_batch_of_squares(policy: dict[str, Any]) -> None:
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=generator())
     augment = Policy(padding="reflection", **policy).augment(normalize=([0.5], [0.25]), dtype=torch.float32)
-    views = square_views(augment, WholeBatch(list(images), 16), generator(1))
+    views = square_views(augment, 16)(Ragged.from_list(list(images)), generator=generator(1))
     assert torch.allclose(views, augment(images, generator=generator(1)), atol=1e-4)
-    assert torch.equal(augmented(augment, images, generator(1)), augment(images, generator=generator(1)))
 
 
 @pytest.mark.parametrize(("tall", "decoded"), [(False, 32), (True, 32), (False, 64)])
@@ -83,7 +82,7 @@ def test_windows_lie_anywhere_in_the_image_at_the_scale_of_its_centre_square(tal
     ramp = torch.linspace(0, 1, decoded * length).view(1, 1, -1).expand(1, decoded, -1)
     image = ramp.mT if tall else ramp
     augment = Policy(kernel="bilinear", padding="border", crop={"min_area": 0.25, "max_ratio": 1.0}).augment()
-    views = square_views(augment, WholeBatch([image] * count, side), generator())
+    views = square_views(augment, side)([image] * count, generator=generator())
     line = views[:, 0, :, side // 2] if tall else views[:, 0, side // 2]
     # In lengths of the image's shorter side, from its left end, the centres of pixels at both ends of a view.
     first, last = (line[:, k].double() * (length - 1 / decoded) + 0.5 / decoded for k in (4, side - 5))
@@ -103,7 +102,7 @@ def test_a_sample_that_is_not_cropped_shows_the_centre_square() -> None:
     picture = torch.from_numpy(banner(32)).permute(2, 0, 1)
     for policy in ({"crop": {"min_area": 0.25, "p": 0.5}}, {"crop": {"min_area": 0.25}, "strength": 0.0}):
         augment = Policy(**policy).augment()
-        views = square_views(augment, WholeBatch([picture] * 64, 32), generator())
+        views = square_views(augment, 32)([picture] * 64, generator=generator())
         centre = (views == 128).flatten(1).all(1)
         spared = augment.matrix(torch.rand(64, augment.draws, generator=generator()), augment.strength, (32, 32))
         alone = (spared == torch.eye(3)).flatten(1).all(1)
@@ -135,7 +134,7 @@ def test_a_picture_is_reduced_with_all_its_pixels(kernel: str) -> None:
     rarely = Policy(kernel=kernel, padding="border", crop={"min_area": 0.25, "p": 1e-6}).augment()
     matrix = torch.tensor([[[0.25, 0.0, 7.5 - 0.25 * 47.5], [0.0, 0.25, 7.5 - 0.25 * 31.5], [0.0, 0.0, 1.0]]])
     expected = augkit.resample(picture, matrix, (16, 16), kernel=kernel, padding="border")
-    assert torch.allclose(square_views(rarely, WholeBatch(list(picture), 16), generator()), expected, atol=1e-5)
+    assert torch.allclose(square_views(rarely, 16)(list(picture), generator=generator()), expected, atol=1e-5)
 
 
 class Seen(torch.nn.Module):
@@ -204,9 +203,9 @@ def test_several_processes_share_the_batches(banners: Path, memory: int) -> None
     (one,) = [make_batches(load_data(own.data), own, torch.device("cpu"), Process())]
     for whole, *parts in zip(one.epoch(3), *(feed.epoch(3) for feed in feeds), strict=True):
         assert [len(part[0]) for part in parts] == [4, 4]
-        for k, (image, label) in enumerate(zip(whole[0].images, whole[1], strict=True)):  # type: ignore[union-attr]
+        for k, (image, label) in enumerate(zip(whole.images, whole.labels, strict=True)):
             batch, labels, _ = parts[k % 2]
-            assert torch.equal(batch.images[k // 2], image)  # type: ignore[union-attr]
+            assert torch.equal(batch[k // 2], image)
             assert labels[k // 2] == label
 
 
