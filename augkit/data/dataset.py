@@ -73,7 +73,9 @@ class Dataset:
         return self._part("train")
 
     def whole_train(self, shorter: int) -> WholeImages | None:
-        """Return the training images uncropped, with a shorter side of at most ``shorter`` pixels.
+        """Return the training images uncropped, with a shorter side of at most ``Reading.decode_size`` pixels.
+
+        Without a ``decode_size`` it is at most ``shorter``.
 
         None where images are not encoded files, or without an ``image_size``, as `train` then has whole images.
         """
@@ -85,7 +87,7 @@ class Dataset:
             indices = part.indices.tolist()
             kept = [k for k, index in enumerate(indices) if part.source.name(index) not in self.skipped]
             part = part.take(torch.tensor(kept))
-        return whole_images(part, shorter, self._reading.memory)
+        return whole_images(part, self._reading.decode_size or shorter, self._reading.memory)
 
     @property
     def validation(self) -> Images:

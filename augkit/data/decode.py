@@ -43,6 +43,8 @@ class Form:
         max_megapixels: larger images are an error; Pillow's limit when None.
         crop_share: with ``fit``, the share of the shorter side that the cropped centre shows, in (0, 1].
         whole: keep the whole image, with a shorter side of at most this many pixels; None to use the common size.
+        decode_size: JPEG files are decoded at a half, a quarter or an eighth of their size where the shorter side keeps
+            this many pixels; at their full size when None.
     """
 
     height: int
@@ -54,6 +56,7 @@ class Form:
     max_megapixels: int | None = None
     whole: int | None = None
     crop_share: float = 1.0
+    decode_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
     """Return the image that ``opener`` opens as ``(C, H, W)`` uint8 of ``form``, or the fault."""
-    picture = decode_upright(opener, form.max_megapixels)
+    picture = decode_upright(opener, form.max_megapixels, form.decode_size)
     if isinstance(picture, Fault):
         return picture
     if form.whole is not None:
@@ -199,12 +202,20 @@ def wrong_size(size: tuple[int, int], form: Form) -> Fault:
     return Fault(f"expected {expected} pixels as {form.like}, got {got}; {remedy}", corrupt=False)
 
 
-def decode_upright(opener: Callable[[], Image.Image], max_megapixels: int | None = None) -> Image.Image | Fault:
-    """Return the image that ``opener`` opens in mode L or RGB at its own size, or the fault."""
+def decode_upright(
+    opener: Callable[[], Image.Image], max_megapixels: int | None = None, least: int | None = None
+) -> Image.Image | Fault:
+    """Return the image that ``opener`` opens in mode L or RGB, or the fault.
+
+    It has its own size; a JPEG file with more than twice ``least`` pixels along its shorter side has a fraction of it,
+    which its decoder gives in less time.
+    """
     with warnings.catch_warnings(), _largest(max_megapixels):
         warnings.simplefilter("ignore")  # Pillow's warnings about metadata and about sizes that are allowed here
         try:
             with opener() as opened:
+                if least is not None:
+                    opened.draft(None, (least, least))  # type: ignore[arg-type]  # None keeps the mode; the stub lacks it
                 return upright(opened)
         except Image.DecompressionBombError as error:
             return _too_large(error)

@@ -23,6 +23,7 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
     root: str | Path | None = None,
     image_size: int | None = None,
     crop_share: float = 1.0,
+    decode_size: int | None = None,
     limit: int | None = None,
     channels: int | None = None,
     labels_file: str | Path | None = None,
@@ -43,6 +44,8 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
         image_size: resize the shorter side to this many pixels and crop the centre; needed for images of mixed sizes.
         crop_share: share of the shorter side that the cut centre shows, as 0.875 of the 256 pixels of which 224 are
             seen; the shorter side is resized to ``image_size / crop_share``, in one resampling with the cut.
+        decode_size: shorter side to which whole images for the crops of training are reduced, and at which a JPEG
+            file may be decoded; at least ``image_size / crop_share``. When None, files are decoded at their full size.
         limit: keep at most this many training images, stratified.
         channels: 1 or 3, to convert to grey or RGB; when None, 1 if a sample of the images is grey, else 3.
         labels_file: maps classes to outputs of a network, see `augkit.data.labels.read_labels`.
@@ -59,7 +62,7 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
     if not isinstance(name, str):
         raise InputTypeError(f"dataset: expected a name, such as 'mnist5k' or 'folder:DIR', got {name!r}")
     check_whole("data.limit", limit, 1)
-    reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels, crop_share)
+    reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels, crop_share, decode_size)
     try:
         found = _find(name, root, reading, one_class=labels_file is not None)
     except OSError as error:  # a folder without permission to read

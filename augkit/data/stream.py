@@ -61,6 +61,9 @@ class Reading:
         memory: decoded bytes up to which images are kept in memory; more are streamed.
         crop_share: share of the shorter side that the cropped centre shows, in (0, 1]: the image is resized to
             ``image_size / crop_share`` and cropped, in one resampling.
+        decode_size: shorter side in pixels to which whole images, of which a policy shows crops, are reduced; as many
+            as the smallest crop needs when None. A JPEG file that keeps as many at a half, a quarter or an eighth of
+            its size is decoded at that; needs an ``image_size``.
         max_megapixels: larger images are an error, as they may be designed to exhaust the memory; Pillow's limit, 179,
             when None.
     """
@@ -72,6 +75,7 @@ class Reading:
     memory: int = MEMORY
     max_megapixels: int | None = None
     crop_share: float = 1.0
+    decode_size: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a setting that is not a whole number or is too small."""
@@ -80,8 +84,31 @@ class Reading:
             raise InputError(f"data.crop_share: expected a number above 0 and at most 1, got {share!r}")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels: expected 1 or 3, got {self.channels!r}")
-        for name, least in (("image_size", 1), ("workers", 0), ("memory", 0), ("max_megapixels", 1)):
+        for name, least in (
+            ("image_size", 1),
+            ("workers", 0),
+            ("memory", 0),
+            ("max_megapixels", 1),
+            ("decode_size", 1),
+        ):
             check_whole(f"data.{name}", getattr(self, name), least)
+        problem = decode_size_problem(self.decode_size, self.image_size, share)
+        if problem:
+            raise InputError(f"data.decode_size: expected {problem}")
+
+
+def decode_size_problem(decode_size: int | None, image_size: int | None, crop_share: float) -> str:
+    """Return what is expected of these settings, and what came, or "" where they fit together.
+
+    >>> decode_size_problem(224, 224, 0.875)
+    'at least image_size / crop_share, 256 pixels, got 224'
+    """
+    if decode_size is None:
+        return ""
+    if image_size is None:
+        return "an image_size with it, got none; set data.image_size"
+    least = math.ceil(image_size / crop_share)
+    return "" if decode_size >= least else f"at least image_size / crop_share, {least} pixels, got {decode_size}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -262,6 +289,7 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
         like=like,
         max_megapixels=reading.max_megapixels,
         crop_share=reading.crop_share,
+        decode_size=reading.decode_size,
     )
     for name, look in seen.items():
         if not fit and look.size != (width, height):
@@ -286,7 +314,7 @@ def _look(source: Source, reading: Reading) -> dict[str, _Look]:
     for count, index in enumerate(itertools.chain(spread, rest)):
         if count >= len(spread) and (seen or not reading.skip_corrupt):
             break
-        picture = decode_upright(partial(source.open, index), reading.max_megapixels)
+        picture = decode_upright(partial(source.open, index), reading.max_megapixels, reading.decode_size)
         if isinstance(picture, Image.Image):
             seen[source.name(index)] = _Look(picture.size, is_grey(picture))
         elif not (reading.skip_corrupt and picture.corrupt):

@@ -67,6 +67,7 @@ def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: s
         root=settings.root or (own.root if own is not None and name == own.name else None),
         image_size=settings.image_size or (own.image_size if own else None),
         crop_share=settings.crop_share or (own.crop_share if own else 1.0),
+        decode_size=own.decode_size if own and not (settings.image_size or settings.crop_share) else None,
         labels_file=settings.labels if name not in settings.ood else None,
         skip_corrupt=settings.skip_corrupt,
         channels=own.channels if own else None,

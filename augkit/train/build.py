@@ -144,6 +144,7 @@ def reading_of(data: DataSettings) -> Reading:
         memory=data.memory * 2**20,
         max_megapixels=data.max_megapixels,
         crop_share=data.crop_share,
+        decode_size=data.decode_size,
     )
 
 

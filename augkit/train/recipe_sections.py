@@ -10,8 +10,10 @@ from augkit.architectures import NETWORKS
 from augkit.augment.policy import Kernel
 from augkit.core.errors import unknown_name
 from augkit.core.schema import Data
+from augkit.data.stream import decode_size_problem
 
 OTHERS = ("timm:", "torchvision:")
+LATER = (("crop_share", 1.0), ("decode_size", None))  # fields of data that older recipes lack, and their defaults
 
 
 class DataSettings(Data):
@@ -25,10 +27,17 @@ class DataSettings(Data):
     image_size: int | None = Field(
         None,
         ge=1,
-        description="resize the shorter side and cut the centre (pixels); the crop of a policy is drawn from all of it",
+        description="evaluation resizes the shorter side to image_size / crop_share and cuts the centre of image_size"
+        " (pixels); the crop of a policy is drawn from the whole image",
     )
     crop_share: float = Field(
         1.0, gt=0, le=1, description="share of the shorter side that the cut centre shows: 0.875 is 224 of 256 pixels"
+    )
+    decode_size: int | None = Field(
+        None,
+        ge=1,
+        description="shorter side to which images are reduced before the crop of a policy is drawn (pixels), and at"
+        " which JPEG is decoded in less time; what the smallest crop needs when null",
     )
     canvas: int | None = Field(None, ge=1, description="side of the canvas the image is put on (pixels)")
     mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
@@ -44,10 +53,10 @@ class DataSettings(Data):
     memory: int = Field(2048, ge=0, description="decoded data up to this are held on the device, else stream (MiB)")
 
     @model_serializer(mode="wrap")
-    def _without_usual_share(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         """A field that was added later leaves the digest of a recipe that does not use it as it was."""
         tree: dict[str, object] = dump(self)
-        return {key: value for key, value in tree.items() if (key, value) != ("crop_share", 1.0)}
+        return {key: value for key, value in tree.items() if (key, value) not in LATER}
 
     @model_validator(mode="after")
     def _check(self) -> DataSettings:
@@ -55,6 +64,9 @@ class DataSettings(Data):
             raise ValueError(f"as many values in mean as in std, {len(self.mean)} and {len(self.std)} came")
         if min(self.std) <= 0:
             raise ValueError("every std above 0")
+        problem = decode_size_problem(self.decode_size, self.image_size, self.crop_share)
+        if problem:
+            raise ValueError(f"for decode_size {problem}")
         return self
 
 

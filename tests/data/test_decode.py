@@ -287,3 +287,42 @@ def test_color_among_grey_is_refused_unless_it_may_be_converted(tmp_path: Path) 
     assert np.abs(grey[0].astype(float) - luma).max() <= 1
     Image.fromarray(np.stack([luma.astype(np.uint8)] * 3, -1)).save(tmp_path / "same.png")
     assert np.array_equal(from_file(tmp_path / "same.png", GREY)[0], luma)
+
+
+@pytest.mark.parametrize(("least", "size"), [(None, (640, 320)), (400, (640, 320)), (160, (320, 160)), (50, (160, 80))])
+def test_jpeg_is_decoded_at_the_least_fraction_that_suffices(
+    least: int | None, size: tuple[int, int], tmp_path: Path
+) -> None:
+    ramp = np.linspace(0, 255, 640).astype(np.uint8)
+    Image.fromarray(np.broadcast_to(ramp[None, :, None], (320, 640, 3))).save(tmp_path / "x.jpg", quality=95)
+    found = decode_upright(partial(Image.open, tmp_path / "x.jpg"), least=least)
+    assert isinstance(found, Image.Image)
+    assert found.size == size
+    exact = Image.fromarray(np.broadcast_to(ramp, (320, 640))).resize(size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(found)[..., 0].astype(int) - np.asarray(exact).astype(int)).max() <= 3
+
+
+def test_turned_jpeg_and_other_formats_keep_the_decode_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(0, (120, 200, 3))).save(tmp_path / "x.jpg", exif=exif)
+    Image.fromarray(noise(0, (120, 200, 3))).save(tmp_path / "x.png")
+    assert from_file(tmp_path / "x.jpg", Form(8, 8, 3, whole=60, decode_size=60)).shape == (3, 100, 60)
+    assert from_file(tmp_path / "x.jpg", Form(8, 8, 3, whole=50, decode_size=50)).shape == (3, 83, 50)
+    assert from_file(tmp_path / "x.png", Form(8, 8, 3, whole=60, decode_size=60)).shape == (3, 60, 100)
+    assert from_file(tmp_path / "x.png", Form(8, 8, 3, whole=500, decode_size=500)).shape == (3, 120, 200)
+    assert from_file(tmp_path / "x.jpg", Form(8, 8, 3, fit=True, decode_size=60)).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"decode_size": 224}, "an image_size with it, got none; set data.image_size"),
+        ({"decode_size": 200, "image_size": 224}, "at least image_size / crop_share, 224 pixels, got 200"),
+        ({"decode_size": 255, "image_size": 224, "crop_share": 0.875}, "at least .*, 256 pixels, got 255"),
+        ({"decode_size": 1.5, "image_size": 1}, "a whole number of 1 or more, got 1.5"),
+    ],
+)
+def test_a_decode_size_below_what_evaluation_shows_is_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=f"data.decode_size: expected {problem}"):
+        load_dataset("digits", **settings)
