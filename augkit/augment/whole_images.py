@@ -1,7 +1,7 @@
 """Square views of whole images of different sizes, for training with a policy that crops.
 
-The policy is composed in the frame of evaluation, the centre square of the image at ``side`` pixels, so that pixels and
-areas have the same meaning as there. A crop may lie anywhere in the whole image, not only in the centre square; a
+The policy is composed in the frame of the centre square, whose whole side has ``side`` pixels: areas are shares of it,
+whatever share of it evaluation shows. A crop may lie anywhere in the whole image, not only in the centre square; a
 sample that is not cropped is the centre square. Images are resampled once, from the decoded pixels.
 """
 

@@ -16,7 +16,7 @@ from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import apply_overrides, validate
 from augkit.data import TORCHVISION, Images, Stream, list_images, read_files
 from augkit.preview.strengths import TILE
-from augkit.train.build import load_data, reading_of
+from augkit.train.build import load_data, reading_of, side_for_crops
 from augkit.train.recipe import DataSettings, Recipe, find_recipe, recipe_folders
 
 DATASETS = ("mnist5k", "digits", *TORCHVISION)
@@ -53,7 +53,7 @@ def find_subject(source: str | None = None, overrides: list[str] | None = None, 
     path = Path(source).expanduser()
     if _is_recipe(source, path):
         recipe = Recipe.load(find_recipe(source), overrides)
-        image = _image_of(recipe.data, recipe.seed if seed is None else seed)
+        image = _image_of(_frame_of_training(recipe), recipe.seed if seed is None else seed)
         return Subject(f"recipe {recipe.name}", image, recipe.policy)
     if source.startswith("folder:") or source in DATASETS:
         name = Path(source.removeprefix("folder:")).name if source.startswith("folder:") else source
@@ -97,6 +97,12 @@ def _with_example_policy(title: str, image: Tensor, overrides: list[str]) -> Sub
     examples = {name: spec.example(side).model_dump() for name, spec in op_specs().items()}
     tree = apply_overrides({"policy": {**examples, "padding": "reflection"}}, overrides)
     return Subject(title, image, validate(Policy, tree["policy"], "policy"))
+
+
+def _frame_of_training(recipe: Recipe) -> DataSettings:
+    """Return the data of ``recipe`` as its policy sees them: a crop is one of the whole shorter side."""
+    whole = side_for_crops(recipe) is not None
+    return recipe.data.model_copy(update={"crop_share": 1.0}) if whole else recipe.data
 
 
 def _image_of(data: DataSettings, seed: int) -> Tensor:

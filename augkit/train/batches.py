@@ -16,12 +16,12 @@ from torch import Tensor
 
 from augkit.augment.external_ops import WorkerStep
 from augkit.augment.ragged import Ragged
-from augkit.augment.whole_images import needed_side
 from augkit.core.errors import InputError
 from augkit.core.random_streams import LOADING, ORDER, drawing, random_stream
 from augkit.data import Dataset, Images, Stream, WholeImages, batches
 from augkit.data.decode import Form
 from augkit.data.stream import Source
+from augkit.train.build import side_for_crops
 from augkit.train.distributed import Process
 from augkit.train.evaluate import labels_of
 from augkit.train.loaders import check_labels, check_range, count_batches, labelled, set_epoch
@@ -221,10 +221,7 @@ def make_batches(
 
 def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:
     """Return whole training images if the policy crops and `Dataset.train` has only centre squares; else None."""
-    data = recipe.data
-    if data.image_size is None or data.canvas is not None:
-        return None
-    shorter = needed_side(recipe.policy.augment(), data.image_size)
+    shorter = side_for_crops(recipe)
     return None if shorter is None else source.whole_train(shorter)
 
 

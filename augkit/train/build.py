@@ -11,6 +11,7 @@ from torch import nn
 from augkit.architectures import NETWORKS, antialias, build_model
 from augkit.architectures.external import timm_network, torchvision_network
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
+from augkit.augment.whole_images import needed_side
 from augkit.core.errors import InputError
 from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Reading, load_dataset
@@ -146,6 +147,17 @@ def reading_of(data: DataSettings) -> Reading:
         crop_share=data.crop_share,
         decode_size=data.decode_size,
     )
+
+
+def side_for_crops(recipe: Recipe) -> int | None:
+    """Return the shorter side of images from which the policy's smallest crop need not be enlarged.
+
+    None where training sees centre squares alone: without a crop, on a canvas, or where images keep their size.
+    """
+    data = recipe.data
+    if data.image_size is None or data.canvas is not None:
+        return None
+    return needed_side(recipe.policy.augment(), data.image_size)
 
 
 def load_data(data: DataSettings) -> Dataset:
