@@ -6,6 +6,7 @@ evaluation. With a ``crop_share`` below 1 the image is fitted to ``frame / crop_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +67,20 @@ def fit_box(size: Size, frame: Size, crop_share: float = 1.0) -> tuple[float, fl
         seen = (min(height, width * rows / columns) * crop_share, width * crop_share)
     left, top = (width - seen[1]) / 2, (height - seen[0]) / 2
     return left, top, width - left, height - top
+
+
+def decode_size_problem(decode_size: int | None, image_size: int | None, crop_share: float) -> str:
+    """Return what is expected of these settings, and what came, or "" where they fit together.
+
+    >>> decode_size_problem(224, 224, 0.875)
+    'at least image_size / crop_share, 256 pixels, got 224'
+    """
+    if decode_size is None:
+        return ""
+    if image_size is None:
+        return "an image_size with it, got none; set data.image_size"
+    least = math.ceil(image_size / crop_share)
+    return "" if decode_size >= least else f"at least image_size / crop_share, {least} pixels, got {decode_size}"
 
 
 def fit(

@@ -215,7 +215,7 @@ def decode_upright(
         try:
             with opener() as opened:
                 if least is not None:
-                    opened.draft(None, (least, least))  # type: ignore[arg-type]  # None keeps the mode; the stub lacks it
+                    opened.draft(None, (least, least))  # None keeps the mode
                 return upright(opened)
         except Image.DecompressionBombError as error:
             return _too_large(error)

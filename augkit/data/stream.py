@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from augkit.augment.fit import decode_size_problem
 from augkit.core.errors import InputError, check_whole
 from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
 from augkit.data.images import Canvas, Images, Step
@@ -95,20 +96,6 @@ class Reading:
         problem = decode_size_problem(self.decode_size, self.image_size, share)
         if problem:
             raise InputError(f"data.decode_size: expected {problem}")
-
-
-def decode_size_problem(decode_size: int | None, image_size: int | None, crop_share: float) -> str:
-    """Return what is expected of these settings, and what came, or "" where they fit together.
-
-    >>> decode_size_problem(224, 224, 0.875)
-    'at least image_size / crop_share, 256 pixels, got 224'
-    """
-    if decode_size is None:
-        return ""
-    if image_size is None:
-        return "an image_size with it, got none; set data.image_size"
-    least = math.ceil(image_size / crop_share)
-    return "" if decode_size >= least else f"at least image_size / crop_share, {least} pixels, got {decode_size}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

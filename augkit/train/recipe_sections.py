@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from augkit.architectures import NETWORKS
+from augkit.augment.fit import decode_size_problem
 from augkit.augment.policy import Kernel
 from augkit.core.errors import unknown_name
 from augkit.core.schema import Data
-from augkit.data.stream import decode_size_problem
 
 OTHERS = ("timm:", "torchvision:")
 LATER = (("crop_share", 1.0), ("decode_size", None))  # fields of data that older recipes lack, and their defaults
