@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from augkit.architectures import build_model as build_model
     from augkit.augment.blur import shift_blur as shift_blur
     from augkit.augment.compose import Augment as Augment
+    from augkit.augment.ops import RandAugment as RandAugment
     from augkit.augment.ops import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.augment.ops import RandomPerspective as RandomPerspective
     from augkit.augment.ops import RandomQuarterTurn as RandomQuarterTurn
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from augkit.augment.ops import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.augment.ops import RandomSubpixelShift as RandomSubpixelShift
     from augkit.augment.ops import RandomVerticalFlip as RandomVerticalFlip
+    from augkit.augment.ops import TrivialAugment as TrivialAugment
     from augkit.augment.policy import Policy as Policy
     from augkit.augment.ragged import Ragged as Ragged
     from augkit.augment.resample import fourier_shift as fourier_shift

@@ -1,13 +1,14 @@
-"""Every op that a policy can name, made from its row, for tests of laws that hold for all."""
+"""Every op that a policy can name and that is a matrix and no more, made from its row, for tests of laws of all."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from augkit.augment.base import RandomGeometry
-from augkit.augment.ops import op_specs
+from augkit.augment.ops import op_classes, op_specs
 
-NAMES = list(op_specs())
+RECOLORING = {made.spec.name for made in op_classes().values() if made.spec is not None and made.recolors}
+NAMES = [name for name in op_specs() if name not in RECOLORING]
 SIDE = 50  # pixels of the images for which the examples are chosen
 
 

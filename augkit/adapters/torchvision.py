@@ -126,7 +126,7 @@ class Geometry(v2.Transform):
         matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength, size)
         channels = next((v.shape[-3] for v in flat_inputs if _is_frames(v)), 3)
         like = torch.zeros((), device=device).expand(batch, channels, *size)
-        return Draw(matrix, blur, self.augment.draw_tail(like), size)
+        return Draw(matrix, blur, self.augment.draw_tail(like, draws=draws), size)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Return ``inpt`` transformed by the draw in ``params``, with the same type."""

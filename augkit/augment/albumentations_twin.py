@@ -118,7 +118,7 @@ class PolicyTransform(albumentations.DualTransform):
         self._strength = checked.strength
         self.fit = check_flag("fit", fit)
         self._augment = checked.augment(self.size, fit=self.fit)
-        self._kornia = any(not isinstance(op, RandomGeometry) for op in self._augment.ops)
+        self._colors = any(not isinstance(op, RandomGeometry) or op.recolors for op in self._augment.ops)
 
     def update_transform_params(self, params: Params, data: Params) -> Params:
         """Check the images before albumentations reads their size, since without images it raises a KeyError."""
@@ -146,14 +146,15 @@ class PolicyTransform(albumentations.DualTransform):
         return {
             "matrix": augment.matrix(draws, self._strength, _hw(params)).numpy()[0],
             "blur": None if blur is None else blur.numpy()[0],
-            "tail": self._draw_tail((1, _channels(params), *_hw(params)), rank),
+            "tail": self._draw_tail((1, _channels(params), *_hw(params)), rank, draws),
         }
 
-    def _draw_tail(self, shape: tuple[int, ...], rank: int) -> Tail | None:
-        if not self._kornia:
+    def _draw_tail(self, shape: tuple[int, ...], rank: int, draws: torch.Tensor) -> Tail | None:
+        if not self._colors:
             return None
         seed = random_stream(int(self.random_generator.integers(2**62)), AUGMENTATION, 0, rank)
-        return self._augment.draw_tail(torch.zeros(()).expand(shape), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        return self._augment.draw_tail(torch.zeros(()).expand(shape), None, generator, draws)
 
     def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """Transform ``img`` ``(H, W)`` or ``(H, W, C)`` of any real dtype as ``params`` define."""
@@ -168,7 +169,7 @@ class PolicyTransform(albumentations.DualTransform):
             out = cv2.warpAffine(img, matrix[:2], size[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
             return out.reshape(*size, *img.shape[2:])  # OpenCV drops the axis of a single channel
         pixels = None if blur is None else _batch_of_one(blur)
-        unit = unit_of(img.dtype) if self._kornia else 1.0
+        unit = unit_of(img.dtype) if self._colors else 1.0
         moved = self._augment.render(to_tensor(working(img, unit)), _batch_of_one(matrix), pixels, tail)
         return restored(from_tensor(moved, img.ndim), img.dtype, unit)
 

@@ -19,7 +19,7 @@ along the edges of pixels, as `augkit.Augment` takes them, subtract half a pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +38,7 @@ from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
 
 Size = tuple[int, int]
+View = Callable[[Tensor], Tensor]  # images by further matrices (B, 3, 3), still in one resampling
 Flags = Mapping[str, object]  # Kornia's settings of an op, which Kornia's containers may override
 
 
@@ -51,6 +52,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     """
 
     draws: int
+    recolors: ClassVar[bool] = False  # whether `recolored` changes the images after the resampling
     spec: ClassVar[OpSpec[Any] | None] = None  # of the ops that a policy can name
 
     def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
@@ -119,6 +121,15 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """Whether the op is applied to each sample, ``(B,)`` bool; strength is a number or ``(B, 1)``."""
         del strength
         return draws[:, 0] < self.p
+
+    def recolored(self, images: Tensor, draws: Tensor, strength: float | Tensor, view: View) -> Tensor:
+        """Change floating ``images`` ``(B, C, H, W)`` in [0, 1] after the resampling by `matrix`, of the same draws.
+
+        Strength is a number or ``(B,)``. ``view`` gives the images as they are after further matrices. Used only where
+        `recolors` is true.
+        """
+        del draws, strength, view
+        return images
 
     def chosen(self, draws: Tensor, values: Tensor) -> Tensor:
         """Return ``values`` ``(B, n)`` where the op is applied, else 0, which is the identity of every parameter."""

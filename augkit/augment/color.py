@@ -18,7 +18,7 @@ import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from augkit.augment import geometry
 from augkit.core.errors import InputError
 from augkit.core.random_streams import AUGMENTATION, random_stream, seeded
 from augkit.core.ranks import place_among_processes
+
+if TYPE_CHECKING:
+    from augkit.augment.base import RandomGeometry, View
 
 Size = tuple[int, int]
 Params = dict[str, Any]  # one draw of one of Kornia's ops, as returned by its `forward_parameters`
@@ -60,8 +63,24 @@ def has_matrix(op: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Recoloring:
+    """One of augkit's ops that change colors too (`RandomGeometry.recolored`), with its draws ``(B, n)``."""
+
+    op: RandomGeometry
+    draws: Tensor
+    strength: float | Tensor
+
+    def __call__(self, images: Tensor, view: View) -> Tensor:
+        """Apply it to floating ``images`` ``(B, C, H, W)``; ``view`` is that of `RandomGeometry.recolored`."""
+        strength = self.strength
+        if isinstance(strength, Tensor):
+            strength = strength.to(images.device, torch.float32)
+        return self.op.recolored(images, self.draws.to(images.device), strength, view)
+
+
+@dataclass(frozen=True)
 class Tail:
-    """Kornia's ops at the end of an `Augment`, with one draw of their parameters.
+    """What follows the geometry of an `Augment`, with one draw: colors of augkit's own ops, then Kornia's ops.
 
     Attributes:
         ops: the ops in order.
@@ -70,6 +89,8 @@ class Tail:
         coin: whether the ops are applied to each sample, ``(B,)`` bool; None for all.
         seed: seed of ops that draw while they are applied; None if no op does.
         channels: number of channels of the images for which the parameters were drawn.
+        batch: number of samples.
+        own: augkit's ops that change colors, which come before Kornia's and have no part in ``coin``.
     """
 
     ops: tuple[nn.Module, ...]
@@ -78,17 +99,27 @@ class Tail:
     coin: Tensor | None
     seed: int | None
     channels: int
+    batch: int
+    own: tuple[Recoloring, ...] = ()
 
     @property
     def moves(self) -> bool:
         """Whether any op moves pixels."""
         return not all(map(is_color, self.ops))
 
-    def images(self, images: Tensor) -> Tensor:
-        """Apply the ops to floating ``images`` ``(B, C, H, W)`` in [0, 1]; frames share a draw for one sample."""
-        batch = self.params[0]["batch_prob"].shape[0]
-        if batch == 1 < len(images):
-            return torch.cat([self.images(frame[None]) for frame in images])
+    def images(self, images: Tensor, view: View | None = None) -> Tensor:
+        """Apply the ops to floating ``images`` ``(B, C, H, W)`` in [0, 1]; frames share a draw for one sample.
+
+        ``view`` gives the images after further matrices; without it they are as they are.
+        """
+        seen = view or (lambda extra: images)
+        if self.batch == 1 < len(images):
+            frames = enumerate(images)
+            return torch.cat([self.images(one[None], lambda extra, k=k: seen(extra)[k : k + 1]) for k, one in frames])
+        for recoloring in self.own:
+            images = recoloring(images, seen)
+        if not self.ops:
+            return images
         if images.shape[1] != self.channels:
             _check_channels(self.ops, self.channels, images.shape[1], images.device)
         colored = images.clamp(0, 1)
@@ -101,7 +132,7 @@ class Tail:
 
     def matrix(self, device: torch.device) -> Tensor:
         """Return the composed matrices of the ops that have one, ``(B, 3, 3)`` from input to output pixels."""
-        still = geometry.identity(self.params[0]["batch_prob"].shape[0], device=device)
+        still = geometry.identity(self.batch, device=device)
         drawn = zip(self.ops, self.params, self.sizes, strict=False)
         matrices = [op_matrix(op, params, size, device) for op, params, size in drawn if has_matrix(op)]
         with torch.autocast(device.type, enabled=False):
@@ -126,15 +157,16 @@ def draw_tail(
     strength: float | Tensor,
     generator: torch.Generator | None,
     device: torch.device,
+    own: tuple[Recoloring, ...] = (),
 ) -> Tail | None:
     """Draw the parameters of ``ops`` for images of ``shape`` ``(B, C, H, W)``; strength is a number or ``(B,)``.
 
-    Returns None where there is no op, or where the strength is the number 0.
+    Returns None where there is no op, or where the strength is the number 0, and nothing in ``own``.
     """
-    if not ops or (not isinstance(strength, Tensor) and strength == 0):
-        return None
     batch, channels, *size = shape
     params, sizes = [], [(size[0], size[1])]
+    if not ops or (not isinstance(strength, Tensor) and strength == 0):
+        return Tail((), (), tuple(sizes), None, None, channels, batch, own) if own else None
     with _seeded_alone(generator, device), torch.autocast(device.type, enabled=False):
         together = all(getattr(op, "same_on_batch", False) for op in ops)
         coin = None
@@ -145,7 +177,8 @@ def draw_tail(
                 params.append(op.forward_parameters((batch, channels, *sizes[-1])))
                 sizes.append(_size_after(op, params[-1], sizes[-1]))
         seed = int(torch.randint(2**62, ())) if any(map(_draws_late, ops)) else None
-    return Tail(tuple(ops), tuple(params), tuple(sizes), None if coin is None else coin.expand(batch), seed, channels)
+    coin = None if coin is None else coin.expand(batch)
+    return Tail(tuple(ops), tuple(params), tuple(sizes), coin, seed, channels, batch, own)
 
 
 def op_matrix(op: Any, params: Params, size: Size, device: torch.device) -> Tensor:
@@ -169,8 +202,9 @@ def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
         return
     low, high = torch.stack(images.detach().aminmax()).tolist()
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        owner = "Kornia's " if type(ops[0]).__module__.startswith("kornia.") else ""
         raise InputError(
-            f"Augment: Kornia's {type(ops[0]).__name__} expected images in [0, 1], got values from {low:.3g} to "
+            f"Augment: {owner}{type(ops[0]).__name__} expected images in [0, 1], got values from {low:.3g} to "
             f"{high:.3g}; pass them before they are normalised and give Augment normalize=(mean, std)"
         )
     _CHECKED.add(ops[0])

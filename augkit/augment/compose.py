@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from augkit.augment import geometry, targets
 from augkit.augment.backends.values import laid_out
-from augkit.augment.base import Size, check_range
+from augkit.augment.base import Size, View, check_range
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
 from augkit.augment.checks import channel_statistics
@@ -73,7 +73,8 @@ class Augment(ComposedGeometry):
 
     Args:
         *ops: applied in this order; the blur of a `RandomShiftBlur` comes before all geometry. Kornia's color ops,
-            such as ``ColorJitter``, may come after it (`augkit.augment.color`); a ``matrix`` does not replay them.
+            such as ``ColorJitter``, may come after it (`augkit.augment.color`); a ``matrix`` does not replay them,
+            nor the colors of `RandAugment` and its like.
             So may Kornia's ops that move pixels, but each resamples once more. Masks, boxes and keypoints follow
             those that have a matrix (rotation, affine, perspective, flips, crops); others are refused with targets.
         kernel, padding: see `augkit.resample`.
@@ -206,7 +207,7 @@ class Augment(ComposedGeometry):
             size_out = self.output_size(size)
             draws, factors = self.draw_geometry(images.shape[0], strength, generator, images.device, draws)
             matrix, blur = self.matrix(draws, factors, size), self.blur(draws, factors, size)
-            tail = self.draw_tail(images, factors, generator)
+            tail = self.draw_tail(images, factors, generator, draws)
             out = self.render(images, matrix, blur, tail)
         else:
             size_out, shrink, finish = self.output_size(size), self.max_shrink(size), self._resampled(images)
@@ -267,19 +268,32 @@ class Augment(ComposedGeometry):
         return inverted(matrix, **given, size=size, kernel=self.kernel, antialias=self.antialias)
 
     def draw_tail(
-        self, images: Tensor, strength: Strength | None = None, generator: torch.Generator | None = None
+        self,
+        images: Tensor,
+        strength: Strength | None = None,
+        generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
     ) -> Tail | None:
-        """Draw the parameters of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None without such ops."""
+        """Draw the parameters of Kornia's ops for ``images`` ``(B, C, H, W)``, for `render`; None without such ops.
+
+        With ``draws`` ``(B, n)`` of augkit's own ops it holds the colors too that these change.
+        """
         size_out = self.output_size((images.shape[-2], images.shape[-1]))
         own = of_op(self.every_strength(strength), KORNIA)
-        return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), own, generator, images.device)
+        colors = () if draws is None else self.recolorings(draws, self.every_strength(strength))
+        return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), own, generator, images.device, colors)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
         """Apply a ``matrix`` ``(B, 3, 3)`` of this transform and ``tail`` to images, then normalise and cast; pure.
 
-        Unlike ``forward(matrix=...)`` it does not check the matrix. Without ``tail`` Kornia's ops are not applied.
+        Unlike ``forward(matrix=...)`` it does not check the matrix. Without ``tail`` no colors change.
         """
-        return self._with_kornia_ops(self._moved(images, matrix, blur, self._resampled(images)), images, tail)
+
+        def view(extra: Tensor | None) -> Tensor:
+            total = matrix if extra is None else geometry.compose(matrix, extra)
+            return self._moved(images, total, blur, self._resampled(images))
+
+        return self._with_kornia_ops(view(None), images, tail, view)
 
     def render_each(
         self,
@@ -294,13 +308,15 @@ class Augment(ComposedGeometry):
         like, sizes = images[0][None], sizes_of(images)
         bounds = [self.max_shrink(size) for size in sizes]
         way = Way(self.output_size(sizes[0]), self.kernel, self.padding, bounds, self._resampled(like))
-        if checked:
-            out = replay_each(images, matrix, blur, way)
-        else:
-            out = resample_each(images, matrix, blur, way, axis_aligned=self.axis_aligned, affine=self.affine)
+
+        def view(extra: Tensor | None) -> Tensor:
+            total = matrix if extra is None else geometry.compose(matrix, extra)
+            return resample_each(images, total, blur, way, axis_aligned=self.axis_aligned, affine=self.affine)
+
+        out = replay_each(images, matrix, blur, way) if checked else view(None)
         for image in () if tail is None else images:
-            check_unit_range(image, self.kornia_ops)
-        return self._with_kornia_ops(out, like, tail)
+            check_unit_range(image, self._color_ops)
+        return self._with_kornia_ops(out, like, tail, view)
 
     def fit_each(self, images: Images, size: Size) -> tuple[Tensor, Tensor]:
         """Images of different sizes fitted to ``size``, normalised and cast, and the matrices ``(B, 3, 3)`` of that."""
@@ -331,16 +347,20 @@ class Augment(ComposedGeometry):
 
     def _resampled(self, images: Tensor) -> Finish:
         """Return the `Finish` of the resampling: the final one, or floats in [0, 1] where Kornia's ops follow."""
-        if not self.kornia_ops:
+        if not self._color_ops:
             return self._finish(images)
         return Finish(torch.float64 if images.dtype == torch.float64 else torch.float32)
 
-    def _with_kornia_ops(self, out: Tensor, images: Tensor, tail: Tail | None) -> Tensor:
-        if not self.kornia_ops:
+    @property
+    def _color_ops(self) -> list[nn.Module]:
+        return [*self.recoloring_ops, *self.kornia_ops]
+
+    def _with_kornia_ops(self, out: Tensor, images: Tensor, tail: Tail | None, view: View | None = None) -> Tensor:
+        if not self._color_ops:
             return out
         if tail is not None:
-            check_unit_range(images, tail.ops)
-            out = laid_out(tail.images(out), images)
+            check_unit_range(images, self._color_ops)
+            out = laid_out(tail.images(out, view), images)
         finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
             return (255 * out).round().clamp(0, 255).to(torch.uint8)

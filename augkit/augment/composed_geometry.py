@@ -13,7 +13,7 @@ from augkit.augment.backends import installed
 from augkit.augment.backends.values import recorded
 from augkit.augment.base import RandomGeometry, Size, check_draws, draw, per_sample, shared
 from augkit.augment.checks import check_flag
-from augkit.augment.color import is_kornia
+from augkit.augment.color import Recoloring, is_kornia
 from augkit.augment.draw_programs import DrawProgram, has_own_program
 from augkit.augment.fit import Fit, centre, fit, fit_shrink
 from augkit.augment.kernels import check_names
@@ -148,6 +148,18 @@ class ComposedGeometry(nn.Module):
     def kornia_ops(self) -> list[nn.Module]:
         """Kornia's ops, which are applied after augkit's own."""
         return self._later
+
+    @property
+    def recoloring_ops(self) -> list[RandomGeometry]:
+        """augkit's own ops that change colors after the geometry, too."""
+        return [op for op in self._own if op.recolors]
+
+    def recolorings(self, draws: Tensor, strength: Strength) -> tuple[Recoloring, ...]:
+        """What `recoloring_ops` do to the colors by ``draws`` ``(B, n)`` of all ops."""
+        parts = draws.split([op.draws for op in self._own], dim=1)
+        strength = self.every_strength(strength)
+        own = [(op, part, of_op(strength, op.policy_name)) for op, part in zip(self._own, parts, strict=True)]
+        return tuple(Recoloring(*one) for one in own if one[0].recolors and not _is_zero(one[2]))
 
     @property
     def op_names(self) -> list[str]:
@@ -340,6 +352,10 @@ class ComposedGeometry(nn.Module):
         if self.kernel == "fourier":
             raise InputError("size: expected None with kernel 'fourier', which cannot resize; use 'lanczos3' or 'sinc'")
         return size
+
+
+def _is_zero(strength: float | Tensor) -> bool:
+    return not isinstance(strength, Tensor) and strength == 0
 
 
 def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:

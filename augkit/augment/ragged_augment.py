@@ -72,7 +72,7 @@ def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, Fie
         sizes, device = sizes_of(images), images[0].device
         draws, factors = augment.draw_geometry(len(images), call.strength, call.generator, device, call.draws)
         matrix, blur = augment.matrices(draws, factors, sizes), augment.blur(draws, factors, sizes)
-        tail = augment.draw_tail(_alike(images), factors, call.generator)
+        tail = augment.draw_tail(_alike(images), factors, call.generator, draws)
         out = augment.render_each(images, matrix, blur, tail)
     else:
         like = _alike(images)

@@ -1,7 +1,7 @@
 """augkit's own random ops, one per file, and their specs.
 
 A new op needs only a module ``random_*`` in this folder with a class of the same name (``random_shear.py`` holds
-``RandomShear``); the package, policies, searches and previews find it there. Its spec is the attribute ``spec`` of the
+``RandomShear``; published policies have their own names, such as ``rand_augment.py``); the package, policies, searches and previews find it there. Its spec is the attribute ``spec`` of the
 class (`augkit.augment.op_spec`). `RandomShiftBlur` has none, because a policy uses it through ``shift``.
 
 An op is a pure function from uniform draws to a map. Alone, an op is a Kornia augmentation (`augkit.augment.base`).
@@ -21,6 +21,7 @@ from augkit.core.lazy import lazy
 if TYPE_CHECKING:  # for editors and type checkers, which cannot find the ops at run time
     from augkit.augment.base import RandomGeometry
     from augkit.augment.op_spec import OpSpec
+    from augkit.augment.ops.rand_augment import RandAugment as RandAugment
     from augkit.augment.ops.random_horizontal_flip import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.augment.ops.random_perspective import RandomPerspective as RandomPerspective
     from augkit.augment.ops.random_quarter_turn import RandomQuarterTurn as RandomQuarterTurn
@@ -31,12 +32,15 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot find the ops at
     from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop as RandomSubpixelCrop
     from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift as RandomSubpixelShift
     from augkit.augment.ops.random_vertical_flip import RandomVerticalFlip as RandomVerticalFlip
+    from augkit.augment.ops.trivial_augment import TrivialAugment as TrivialAugment
+
+PUBLISHED = ("aug_mix", "rand_augment", "trivial_augment")  # of several ops; their names do not begin with random
 
 # The module of each op by the name of its class. Only file names are read, so that `import augkit` stays light.
 MODULES = {
     "".join(word.capitalize() for word in module.name.split("_")): module.name
     for module in pkgutil.iter_modules(__path__)
-    if module.name.startswith("random_")
+    if module.name.startswith("random_") or module.name in PUBLISHED
 }
 
 __getattr__, __dir__ = lazy(__name__, MODULES)

@@ -1,0 +1,112 @@
+"""The color ops of RandAugment, TrivialAugment and AugMix, each with an amount per sample, on the device.
+
+They are those of PIL that AutoAugment named (Cubuk et al. 2019, https://arxiv.org/abs/1805.09501), by Kornia's
+functions. An amount is what its op changes in its own unit, so that 0 is no change.
+
+| op | unit of the amount |
+|---|---|
+| brightness, color, contrast, sharpness | factor minus 1, from -1 on |
+| posterize | bits of 8 that are cleared |
+| solarize | share of the range of values, from the bright end, that is inverted |
+| autocontrast, equalize | none: the op is applied where the amount is not 0 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Change = Callable[[Tensor, Tensor], Tensor]
+
+
+def brightness(images: Tensor, amount: Tensor) -> Tensor:
+    """Multiply by ``1 + amount``."""
+    from kornia.enhance import adjust_brightness_accumulative
+
+    return adjust_brightness_accumulative(images, 1 + amount)
+
+
+def color(images: Tensor, amount: Tensor) -> Tensor:
+    """Move away from grey by the factor ``1 + amount``; images without three channels have no color to change."""
+    from kornia.enhance import adjust_saturation_with_gray_subtraction
+
+    return adjust_saturation_with_gray_subtraction(images, 1 + amount) if images.shape[1] == 3 else images
+
+
+def contrast(images: Tensor, amount: Tensor) -> Tensor:
+    """Move away from the mean grey value of the image by the factor ``1 + amount``."""
+    from kornia.enhance import adjust_contrast_with_mean_subtraction
+
+    return adjust_contrast_with_mean_subtraction(images, 1 + amount)
+
+
+def sharpness(images: Tensor, amount: Tensor) -> Tensor:
+    """Move away from a blurred image by the factor ``1 + amount``; a frame of one pixel stays."""
+    from kornia.enhance import sharpness as sharpen
+
+    return sharpen(images, 1 + amount) if min(images.shape[-2:]) > 2 else images
+
+
+def posterize(images: Tensor, amount: Tensor) -> Tensor:
+    """Clear the lowest ``amount`` of 8 bits, rounded to whole bits."""
+    step = torch.pow(2.0, amount.round())[:, None, None, None]
+    cleared = torch.floor((255 * images).round() / step) * step / 255  # Kornia's version cuts off where this rounds
+    return torch.where(step > 1, cleared.to(images.dtype), images)
+
+
+def solarize(images: Tensor, amount: Tensor) -> Tensor:
+    """Invert the values of at least ``1 - amount``."""
+    amount = amount[:, None, None, None]
+    return torch.where((images >= 1 - amount) & (amount > 0), 1 - images, images)
+
+
+def autocontrast(images: Tensor, amount: Tensor) -> Tensor:
+    """Stretch the values of each channel to [0, 1]; a channel of one value stays."""
+    low, high = images.amin(dim=(-2, -1), keepdim=True), images.amax(dim=(-2, -1), keepdim=True)
+    stretched = (images - low) / torch.where(high > low, high - low, torch.ones_like(high))
+    return torch.where((high > low) & (amount != 0)[:, None, None, None], stretched, images)
+
+
+def equalize(images: Tensor, amount: Tensor) -> Tensor:
+    """Make the histogram of each channel flat."""
+    from kornia.enhance import equalize as flatten
+
+    return torch.where((amount != 0)[:, None, None, None], flatten(images.contiguous()), images)
+
+
+CHANGES: dict[str, Change] = {
+    "brightness": brightness,
+    "color": color,
+    "contrast": contrast,
+    "sharpness": sharpness,
+    "posterize": posterize,
+    "solarize": solarize,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+}
+
+
+def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount: Tensor) -> Tensor:
+    """Apply to each sample the op of `CHANGES` that it chose; samples that chose another op stay bit for bit.
+
+    Only the samples of an op are computed, which waits for the device once.
+
+    Args:
+        images: floating ``(B, C, H, W)`` in [0, 1].
+        names: what ``choice`` counts; names of other ops, such as ``rotate``, are left out.
+        choice: ``(B,)`` int64.
+        amount: ``(B,)``.
+    """
+    chosen = choice.tolist()
+    out = images
+    for name in dict.fromkeys(names[k] for k in chosen):
+        if name not in CHANGES:
+            continue
+        which = torch.tensor([names[k] == name for k in chosen], device=images.device)
+        own, before = amount[which].to(images.dtype), out[which]
+        after = CHANGES[name](before, own)
+        after = torch.where((own != 0)[:, None, None, None], after, before)
+        out = out.index_put((which.nonzero()[:, 0],), after)
+    return out
