@@ -10,6 +10,7 @@ from augkit.core.lazy import lazy
 if TYPE_CHECKING:
     from augkit.augment.blur import shift_blur as shift_blur
     from augkit.augment.compose import Augment as Augment
+    from augkit.augment.ops import AugMix as AugMix
     from augkit.augment.ops import RandAugment as RandAugment
     from augkit.augment.ops import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.augment.ops import RandomPerspective as RandomPerspective

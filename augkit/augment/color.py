@@ -18,6 +18,7 @@ import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,12 +113,11 @@ class Tail:
 
         ``view`` gives the images after further matrices; without it they are as they are.
         """
-        seen = view or (lambda extra: images)
+        seen = view or partial(_same, images)
         if self.batch == 1 < len(images):
-            frames = enumerate(images)
-            return torch.cat([self.images(one[None], lambda extra, k=k: seen(extra)[k : k + 1]) for k, one in frames])
+            return torch.cat([self.images(one[None], partial(_frame, seen, k)) for k, one in enumerate(images)])
         for recoloring in self.own:
-            images = recoloring(images, seen)
+            images, seen = recoloring(images, seen), partial(_recolored, recoloring, seen)
         if not self.ops:
             return images
         if images.shape[1] != self.channels:
@@ -149,6 +149,20 @@ class Tail:
                 f" and {tuple(after.shape[-2:])}; use strength=1.0 or resize before"
             )
         return torch.where(self.coin.reshape(-1, *[1] * (after.ndim - 1)), after, before)
+
+
+def _same(images: Tensor, extra: Tensor) -> Tensor:
+    del extra
+    return images
+
+
+def _frame(view: View, number: int, extra: Tensor) -> Tensor:
+    return view(extra)[number : number + 1]
+
+
+def _recolored(recoloring: Recoloring, view: View, extra: Tensor) -> Tensor:
+    """The images by further matrices after one more op that changes colors."""
+    return recoloring(view(extra), view)
 
 
 def draw_tail(

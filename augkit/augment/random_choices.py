@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,10 +37,12 @@ class Choices:
             ``translate_y`` (share of the width and height, or pixels), ``rotate`` (degrees), and the color ops
             in the units of `augkit.augment.color_changes`.
         pixels: whether translations are in pixels.
+        lowest: the amount at level 0, where it is not 0.
     """
 
     amounts: Mapping[str, float]
     pixels: bool = False
+    lowest: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,11 +67,12 @@ class Choices:
         choice = torch.floor(draws[:, 0] * count).long().clamp(max=count - 1)
         sign = torch.where(draws[:, 1] < 0.5, -1.0, 1.0)
         applied = (draws[:, 1] < strength).to(draws.dtype)  # the same column, for ops without a sign
-        size = torch.ones_like(sign) * level * strength
+        level = torch.ones_like(sign) * level
         amount = torch.zeros_like(sign)
         for k, (name, most) in enumerate(self.amounts.items()):  # not by a table, which would be a copy to the device
-            own = applied if name in WITHOUT_AMOUNT else sign * size if name in SIGNED else size
-            amount = torch.where(choice == k, most * own, amount)
+            low = self.lowest.get(name, 0.0)
+            own = most * applied if name in WITHOUT_AMOUNT else (low + (most - low) * level) * strength
+            amount = torch.where(choice == k, sign * own if name in SIGNED else own, amount)
         return Chosen(self, choice, amount)
 
 

@@ -96,7 +96,7 @@ def test_one_op_gives_the_pixels_of_torchvision(case: str, name: str, level: flo
         amount *= SIZE[name.endswith("x")]
     if name.startswith("translate"):
         whole = int(amount)  # theirs move by whole pixels
-        draws, amount = draws, float(whole)
+        amount = float(whole)
         if kind is RandAugment:
             op = RandAugment(1, 30 * abs(whole) / (most * SIZE[name.endswith("x")]))
         else:

@@ -1,8 +1,9 @@
 """augkit's own random ops, one per file, and their specs.
 
 A new op needs only a module ``random_*`` in this folder with a class of the same name (``random_shear.py`` holds
-``RandomShear``; published policies have their own names, such as ``rand_augment.py``); the package, policies, searches and previews find it there. Its spec is the attribute ``spec`` of the
-class (`augkit.augment.op_spec`). `RandomShiftBlur` has none, because a policy uses it through ``shift``.
+``RandomShear``; published policies have their own names, such as ``rand_augment.py``); the package, policies, searches
+and previews find it there. Its spec is the attribute ``spec`` of the class (`augkit.augment.op_spec`).
+`RandomShiftBlur` has none, because a policy uses it through ``shift``.
 
 An op is a pure function from uniform draws to a map. Alone, an op is a Kornia augmentation (`augkit.augment.base`).
 Inside `augkit.Augment` only its map is used. Every sample has its own parameters and is changed with probability ``p``.
@@ -21,6 +22,7 @@ from augkit.core.lazy import lazy
 if TYPE_CHECKING:  # for editors and type checkers, which cannot find the ops at run time
     from augkit.augment.base import RandomGeometry
     from augkit.augment.op_spec import OpSpec
+    from augkit.augment.ops.aug_mix import AugMix as AugMix
     from augkit.augment.ops.rand_augment import RandAugment as RandAugment
     from augkit.augment.ops.random_horizontal_flip import RandomHorizontalFlip as RandomHorizontalFlip
     from augkit.augment.ops.random_perspective import RandomPerspective as RandomPerspective
