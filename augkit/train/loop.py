@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from augkit.architectures.modes import check_network, check_trainable, train, weights_dtype
-from augkit.architectures.outputs import classification_loss
 from augkit.core.errors import InputError
 from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
@@ -168,20 +167,21 @@ def _update(job: TrainJob, forward: nn.Module, batch: Batch) -> None:
         place = [recipe.seed, MIXING, state.step, job.process.rank]
         inputs, targets = mix_batch(inputs, targets, job.classes, settings.mixup, settings.cutmix, place)
     inputs = inputs.to(weights_dtype(state.model)).contiguous(memory_format=state.form)
-    parts = list(zip(inputs.chunk(settings.accumulate), targets.chunk(settings.accumulate), strict=True))
+    size = -(-len(targets) // settings.accumulate)  # of a part, in images
+    parts = list(zip(inputs.split(size * job.policy.views), targets.split(size), strict=True))
     for k, (part, wanted) in enumerate(parts):
         # Processes exchange gradients once per update, not once per part.
         alone = k + 1 < len(parts) and job.process.count > 1
         with forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             with autocast(recipe, job.device):
-                loss = classification_loss(forward(part), wanted, settings.label_smoothing, classes=job.classes)
+                loss = job.loss(forward(part), wanted)
             if not loss.requires_grad:
                 raise InputError(
                     "model: expected logits that depend on its weights, these have no gradient; its forward must not"
                     " detach(), use no_grad() or numpy, and checkpoint() needs use_reentrant=False"
                 )
             state.scaler.scale(loss * (len(part) / len(inputs))).backward()
-        state.count(loss, len(part))
+        state.count(loss, len(wanted))
     if recipe.optim.clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optim.clip_norm)

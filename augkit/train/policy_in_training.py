@@ -15,9 +15,12 @@ from torch import Tensor
 from augkit.augment.compose import Augment
 from augkit.augment.even_draws import even_draws
 from augkit.augment.op_strengths import Strength, scaled
+from augkit.augment.ops.aug_mix import AugMixSettings
 from augkit.augment.ragged import Ragged
 from augkit.augment.whole_images import square_views
+from augkit.core.errors import InputError
 from augkit.core.random_streams import AUGMENTATION, random_stream
+from augkit.train.augmix import VIEWS, three_views
 from augkit.train.batches import Batch
 from augkit.train.distributed import Process
 from augkit.train.recipe import Recipe
@@ -45,13 +48,21 @@ class PolicyInTraining:
         Raises:
             InputError: ``policy.classes`` names others.
         """
+        if js_weight_of(recipe) and (recipe.train.mixup or recipe.train.cutmix):
+            raise InputError(
+                "policy.augmix.js_weight: expected no train.mixup or train.cutmix beside it, whose targets are not of"
+                " one image; set them to 0"
+            )
         normalize = (recipe.data.mean, recipe.data.std)
         augment = recipe.policy.augment(normalize=normalize, dtype=torch.float32).to(device)
         chosen = recipe.policy.class_mask(classes)
         return cls(recipe, augment, None if chosen is None else chosen.to(device), device, process)
 
     def images(self, batch: Batch, step: int, length: int) -> Tensor:
-        """The images of ``batch`` augmented, for update number ``step``; an epoch has ``length`` updates."""
+        """The images of ``batch`` augmented, for update number ``step``; an epoch has ``length`` updates.
+
+        With `js_weight` each gives three, side by side (`augkit.train.augmix`).
+        """
         generator = torch.Generator(self.device)
         generator.manual_seed(random_stream(self.recipe.seed, AUGMENTATION, step, self.process.rank))
         strength = self.strength(batch.labels, step / length)
@@ -59,7 +70,14 @@ class PolicyInTraining:
         if isinstance(batch.images, Ragged) and side is not None:
             augment = square_views(augment, side)
         draws = self.draws(batch, step // length)
+        if self.js_weight:
+            return three_views(augment, batch.images, generator, strength, draws)
         return torch.as_tensor(augment(batch.images, generator=generator, strength=strength, draws=draws))
+
+    @property
+    def js_weight(self) -> float:
+        """The weight of AugMix's divergence between views; 0 where there is one view."""
+        return js_weight_of(self.recipe)
 
     def strength(self, labels: Tensor, epoch: float) -> Strength | None:
         """The strength of each op after ``epoch`` epochs, of each image where classes differ; None for the policy's.
@@ -80,3 +98,14 @@ class PolicyInTraining:
             return None
         counts = [op.draws for op in self.augment.geometry]
         return even_draws(counts, batch.numbers, epoch, self.recipe.seed)
+
+    @property
+    def views(self) -> int:
+        """How many rows of `images` an image has, side by side."""
+        return VIEWS if self.js_weight else 1
+
+
+def js_weight_of(recipe: Recipe) -> float:
+    """``policy.augmix.js_weight`` of a recipe, where its policy has AugMix and a strength above 0."""
+    settings = recipe.policy.own_ops.get("augmix")
+    return settings.js_weight if isinstance(settings, AugMixSettings) and recipe.policy.strength else 0.0

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from augkit.architectures.outputs import classification_loss
 from augkit.core.errors import AugkitError, DeviceMemoryError, InputError, RunError
 from augkit.core.random_streams import NETWORK, drawing
+from augkit.train.augmix import augmix_loss
 from augkit.train.batches import BatchSource
 from augkit.train.build import NetworkInput
 from augkit.train.checkpoint import FILE, State, save
@@ -59,6 +61,13 @@ class TrainJob:
     folder: Path | None
     device: torch.device
     process: Process
+
+    def loss(self, output: Any, targets: Tensor) -> Tensor:
+        """The loss of a network's output for a part of a batch and its targets."""
+        smoothing, weight = self.recipe.train.label_smoothing, self.policy.js_weight
+        if weight:
+            return augmix_loss(output, targets, weight, smoothing, classes=self.classes)
+        return classification_loss(output, targets, smoothing, classes=self.classes)
 
     def save(self) -> None:
         """Write a checkpoint in the first process, if the run has a folder."""

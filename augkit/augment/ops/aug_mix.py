@@ -55,6 +55,12 @@ class AugMixSettings(OpSettings):
     width: int = Field(3, ge=1, le=MOST_CHAINS, description="chains that are mixed")
     depth: int = Field(3, ge=1, le=MOST_DEPTH, description="most ops of a chain; from 1 on, each number as likely")
     all_ops: bool = Field(False, description="brightness, color, contrast and sharpness too")
+    js_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the divergence between an image and two views of it, 12 in the paper; 0 trains on one"
+        " view",
+    )
     p: Probability = Field(1.0, description="share of samples (probability)")
 
 
