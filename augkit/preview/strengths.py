@@ -105,9 +105,11 @@ def _row(
     tiles, captions = [], []
     for quantile in quantiles:
         draws = torch.cat([forced_draws(op, quantile, count) for op in ops] or [torch.empty(count, 0)], dim=1)
-        matrix = augment.matrix(draws, torch.tensor(strengths, dtype=torch.float32), size)
+        scale = torch.tensor(strengths, dtype=torch.float32)
+        matrix = augment.matrix(draws, scale, size)
         copies = image.expand(count, -1, -1, -1).contiguous()
-        tiles.append(augment(copies, matrix=matrix.to(image.device)).cpu())
+        tail = augment.draw_tail(copies, scale, draws=draws.to(image.device))  # the colors that some ops change
+        tiles.append(augment.render(copies, matrix.to(image.device), tail=tail).cpu())
         captions.append([_caption(name, one) for one in matrix.tolist()])
     return Row(name, text, torch.stack(tiles), captions)
 

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import augkit
-from augkit import Augment, Policy, RandAugment, RandomHorizontalFlip, RandomSubpixelShift, TrivialAugment
+from augkit import Augment, AugMix, Policy, RandAugment, RandomHorizontalFlip, RandomSubpixelShift, TrivialAugment
+from augkit.adapters.torchvision import Geometry
 from augkit.augment import geometry
 from augkit.augment.base import draw
 from augkit.augment.color_changes import CHANGES
 from augkit.augment.ops import rand_augment, trivial_augment
 from augkit.augment.random_choices import WITHOUT_AMOUNT, Choices, RandomChoices
+from augkit.preview.strengths import strength_rows
+from augkit.tune.space import Space
 
 SIZE = (24, 35)
 CASES = {"rand": (RandAugment, rand_augment.OPS), "trivial": (TrivialAugment, trivial_augment.OPS)}
@@ -220,6 +224,29 @@ def test_a_policy_and_its_twin() -> None:
     assert Policy(randaugment={"magnitude": 0.0}).own_ops["randaugment"].changes_nothing
     batch = photos(8)
     assert torch.equal(Policy(randaugment={"magnitude": 0.0}).augment()(batch), batch)
+
+
+def test_a_search_finds_the_magnitude_and_a_preview_shows_colors() -> None:
+    space = Space.of({"name": "x", "data": {"name": "digits"}, "policy": {"randaugment": {}}}, "x")
+    assert set(space.ranges) == {"policy.randaugment.magnitude", "policy.randaugment.p"}
+    magnitude = space.ranges["policy.randaugment.magnitude"]
+    assert (magnitude.low, magnitude.high, magnitude.default) == (0, 30, 9)
+    # All draws at 0.75 choose posterize, the eleventh of the fourteen ops, which clears 4.5 bits, rounded to even.
+    row = strength_rows(photos(1)[0], Policy(trivialaugment={}), (0.0, 1.0), (0.75,))[0]
+    assert torch.equal(row.tiles[0, 0], photos(1)[0])
+    assert torch.equal(row.tiles[0, 1], photos(1)[0] & 0xF0)
+
+
+def test_adapters_for_one_sample_change_colors_too() -> None:
+    torch.manual_seed(0)
+    geometry_of = Geometry(Augment(TrivialAugment(), AugMix()))
+    video = photos(1).expand(5, -1, -1, -1)
+    for _ in range(4):
+        out = geometry_of(video[0])
+        assert out.shape == video[0].shape
+        assert not torch.equal(out, video[0])
+        frames = geometry_of(tv_tensors.Video(video))
+        assert torch.equal(frames[0], frames[4])
 
 
 def test_alone_and_in_a_container_of_kornia() -> None:
