@@ -89,24 +89,24 @@ CHANGES: dict[str, Change] = {
 
 
 def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount: Tensor) -> Tensor:
-    """Apply to each sample the op of `CHANGES` that it chose; samples that chose another op stay bit for bit.
+    """Apply to each sample the op of `CHANGES` that it chose; others, and those of amount 0, stay bit for bit.
 
     Only the samples of an op are computed, which waits for the device once.
 
     Args:
-        images: floating ``(B, C, H, W)`` in [0, 1].
+        images: floating ``(B, C, H, W)`` in [0, 1], to which the samples that change are clamped.
         names: what ``choice`` counts; names of other ops, such as ``rotate``, are left out.
         choice: ``(B,)`` int64.
         amount: ``(B,)``.
     """
-    chosen = choice.tolist()
-    out = images
-    for name in dict.fromkeys(names[k] for k in chosen):
-        if name not in CHANGES:
-            continue
-        which = torch.tensor([names[k] == name for k in chosen], device=images.device)
-        own, before = amount[which].to(images.dtype), out[which]
-        after = CHANGES[name](before, own)
-        after = torch.where((own != 0)[:, None, None, None], after, before)
-        out = out.index_put((which.nonzero()[:, 0],), after)
+    samples: dict[str, list[int]] = {}
+    for sample, number in enumerate(torch.where(amount != 0, choice, -1).tolist()):
+        if number >= 0 and names[number] in CHANGES:
+            samples.setdefault(names[number], []).append(sample)
+    if not samples:
+        return images
+    out = images.clone()
+    for name, found in samples.items():
+        which = torch.tensor(found, device=images.device)
+        out[which] = CHANGES[name](images[which].clamp(0, 1), amount[which].to(images.dtype))
     return out

@@ -131,12 +131,9 @@ class RandomChoices(RandomGeometry):
         ``view`` gives the images after further geometry. Samples whose colors stay are returned bit for bit.
         """
         del view
-        seen = images.clamp(0, 1)
-        out = seen
         for chosen in self.chosen_ops(draws, strength):
-            out = chosen.colors(out)
-        same = (out == seen).all(dim=-1).all(dim=-1).all(dim=-1)[:, None, None, None]
-        return torch.where(same, images, out)
+            images = chosen.colors(images)
+        return images
 
     def max_enlarge(self) -> float:
         return self.max_shrink((1, 1))
