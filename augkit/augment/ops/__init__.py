@@ -6,7 +6,8 @@ and previews find it there. Its spec is the attribute ``spec`` of the class (`au
 `RandomShiftBlur` has none, because a policy uses it through ``shift``.
 
 An op is a pure function from uniform draws to a map. Alone, an op is a Kornia augmentation (`augkit.augment.base`).
-Inside `augkit.Augment` only its map is used. Every sample has its own parameters and is changed with probability ``p``.
+Inside `augkit.Augment` only its map is used, and what it does to colors (`RandomGeometry.recolored`). Every sample has
+its own parameters and is changed with probability ``p``.
 ``strength`` in [0, 1] scales the range of every op: 0 is bitwise the identity, 1 is the full range.
 """
 
