@@ -319,6 +319,7 @@ def test_schema_is_json_with_descriptions(capsys: pytest.CaptureFixture[str]) ->
             assert "description" in field or "$ref" in field, name
 
 
+@pytest.mark.cluster
 def test_an_interrupted_helper_of_a_search_joins_it_again(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -374,9 +375,8 @@ def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monk
     assert run(lambda arguments: print(cli.new_folder("train")), []) == 2
 
 
-@pytest.mark.parametrize("storage", ["grpc://localhost:1", "other/study.journal"])
 def test_a_search_checks_its_storage_before_it_overwrites(
-    tiny_file: str, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+    tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that does not answer, and a journal that holds the study already."""
     monkeypatch.chdir(tmp_path)
@@ -384,9 +384,10 @@ def test_a_search_checks_its_storage_before_it_overwrites(
     assert call("tune", *tune_words(tiny_file, Path("other")), "--quiet") == 0
     assert call("tune", *tune_words(tiny_file, Path("mine")), "--quiet") == 0
     before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
-    words = [*tune_words(tiny_file, Path("mine")), "--storage", storage, "--study", "augkit", "--overwrite", "--quiet"]
-    assert call("tune", *words) == 2
-    assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
-    fresh = [*tune_words(tiny_file, Path("new")), "--storage", storage, "--quiet"]
-    assert call("tune", *fresh) == 2
-    assert list(Path("new").iterdir()) == [], "the same command can be tried again"
+    for storage in ("grpc://localhost:1", "other/study.journal"):
+        place = ["--storage", storage, "--quiet"]
+        words = [*tune_words(tiny_file, Path("mine")), *place, "--study", "augkit", "--overwrite"]
+        assert call("tune", *words) == 2
+        assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
+        assert call("tune", *tune_words(tiny_file, Path("new")), *place) == 2
+        assert list(Path("new").iterdir()) == [], "the same command can be tried again"

@@ -17,6 +17,7 @@ from augkit.invariance.batch_statistics import measure_batch
 from augkit.invariance.learned import VARIABILITIES
 from augkit.invariance.metrics import KEPT, cosine_change
 from augkit.invariance.report import estimates
+from augkit.measure.results import ImageSetResults
 from augkit.measure.terminal import metric_rows
 
 PLAN = Plan(pairs=Pairs(3, -2.0, 2.0))
@@ -95,8 +96,8 @@ def test_it_appears_in_reports_tables_learned_invariance_studies_and_torchmetric
     options: dict[str, Any] = {"protocol": "circular", "max_shift": 2.0}
     sharp, blunt = (measure_invariance(network(0, width), images, **options) for width in (1, 12))
     assert 0 < blunt.cosine_change.value < sharp.cosine_change.value < 2
-    written = {"data": sharp.to_dict()}
-    assert [row[0] for row in metric_rows(written) if row[0].startswith("cosine")] == ["cosine distance of logits"]
+    measured = {"data": ImageSetResults("data", sharp, 24)}
+    assert [row[0] for row in metric_rows(measured) if row[0].startswith("cosine")] == ["cosine distance of logits"]
     assert "cosine_change" in VARIABILITIES
     removed = learned_invariance(blunt, sharp, metric="cosine_change")
     assert removed.value == pytest.approx(1 - blunt.cosine_change.value / sharp.cosine_change.value)

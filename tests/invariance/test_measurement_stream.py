@@ -87,7 +87,7 @@ def test_a_state_belongs_to_one_network_plan_and_images() -> None:
         measurement_of(CircularNet(stride=2)).restore(first.state())
     for other, size, message in (
         (images.flip(0), 4, "not the ones measured before"),
-        (images, 3, "end elsewhere"),
+        (images, 3, "use the same batch size"),
         (images[:0], 4, "4 were measured before, and 0 came"),
     ):
         again = measurement_of(net)

@@ -56,6 +56,7 @@ def test_a_search_without_augmentation_credits_it_with_nothing(
     assert names == ["augkit"]  # nothing is augmented, so there is no control to search
 
 
+@pytest.mark.slow
 def test_effects_of_other_fields_are_separated_from_augmentation(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_effects_of_other_fields_are_separated_from_augmentation(
     assert "both with seeds 1, 2." in results["conclusion"]
 
 
+@pytest.mark.slow
 def test_the_control_is_not_searched_with_no_tune_control(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,7 @@ def blobs(tmp_path: Path) -> Path:
     return tmp_path / "blobs"
 
 
+@pytest.mark.slow
 def test_the_search_raises_only_the_op_that_labels_are_invariant_to(blobs: Path, tmp_path: Path) -> None:
     recipe: dict[str, Any] = {
         "name": "blobs",

@@ -241,6 +241,7 @@ def test_workers_of_a_host_that_is_gone_do_not_hold_up_a_journal(study_file: Pat
     assert [t.state for t in again] == [TrialState.FAIL, TrialState.WAITING]
 
 
+@pytest.mark.cluster
 def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(study_file: Path, tmp_path: Path) -> None:
     study = Study.load(study_file, seeds=1)
     threads = torch.get_num_threads()

@@ -107,7 +107,7 @@ def assert_printed(text: str, estimate: Estimate) -> None:
             assert abs(value - truth) <= 0.00501 * largest
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)  # each draws two pages
 @given(estimates, st.none() | st.floats(0, 1), st.integers(0, 99), st.none() | st.integers(1, 999))
 def test_verdict_table_has_the_numbers_of_the_data(
     effect: Estimate, p: float | None, seeds: int, needed: int | None
