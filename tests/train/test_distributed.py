@@ -70,7 +70,9 @@ def test_two_processes_reach_the_result_of_one(tmp_path: Path) -> None:
     assert two["step"] == one.history[-1]["step"]
     for mine, other in zip(one.history, two["history"], strict=True):
         assert mine["lr"] == other["lr"]
-        assert other["loss"] == pytest.approx(mine["loss"], rel=0.2)
+        assert other["loss"] == pytest.approx(mine["loss"], rel=0.5)  # each rank draws its own shifts
+    sums = [sum(row["loss"] for row in history) for history in (one.history, two["history"])]
+    assert sums[1] == pytest.approx(sums[0], rel=0.1)
     accuracies = [one.evaluation.accuracy, results[0]["validation_accuracy"]]
     assert min(accuracies) > 0.8
     assert abs(accuracies[0] - accuracies[1]) < 0.1
