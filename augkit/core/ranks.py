@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-@torch.compiler.assume_constant_result
 def place_among_processes() -> tuple[int, int]:
     """Return the rank of this process and the number of processes that train together; ``(0, 1)`` for a single one.
 
