@@ -108,18 +108,43 @@ def _parser() -> Parser:
         EXAMPLE,
     )
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="(default: mnist5k)")
-    parser.add_argument("--show", metavar="STUDY", help="print and plot the trials of a study, given as folder or, with --storage, by name")
-    parser.add_argument("--trials", type=positive, default=10, help="number of finished trials; pruned ones count (default: 10)")
-    parser.add_argument("--trial-epochs", type=positive, metavar="N", help="epochs of a trial (default: half the recipe's epochs)")
+    parser.add_argument(
+        "--show",
+        metavar="STUDY",
+        help="print and plot the trials of a study, given as folder or, with --storage, by name",
+    )
+    parser.add_argument(
+        "--trials", type=positive, default=10, help="number of finished trials; pruned ones count (default: 10)"
+    )
+    parser.add_argument(
+        "--trial-epochs", type=positive, metavar="N", help="epochs of a trial (default: half the recipe's epochs)"
+    )
     parser.add_argument("--seeds", type=positive, default=3, help="number of seeds of the final runs (default: 3)")
-    parser.add_argument("--top", type=positive, default=2, help="number of trials retrained at full length (default: 2)")
+    parser.add_argument(
+        "--top", type=positive, default=2, help="number of trials retrained at full length (default: 2)"
+    )
     goal = parser.add_argument_group("goal of the search")
-    goal.add_argument("--objective", choices=OBJECTIVES, default="pareto", help="pareto: both, without pruning (default: pareto)")
-    goal.add_argument("--at-least-invariance", type=_share, metavar="X", help="bound for --objective accuracy; bad trials are pruned")
-    goal.add_argument("--at-least-accuracy", type=_share, metavar="Y", help="bound for --objective invariance; bad trials are pruned")
-    goal.add_argument("--atypical", action="store_true", help="with pareto: add learned invariance on atypical images as a third objective")
+    goal.add_argument(
+        "--objective", choices=OBJECTIVES, default="pareto", help="pareto: both, without pruning (default: pareto)"
+    )
+    goal.add_argument(
+        "--at-least-invariance", type=_share, metavar="X", help="bound for --objective accuracy; bad trials are pruned"
+    )
+    goal.add_argument(
+        "--at-least-accuracy", type=_share, metavar="Y", help="bound for --objective invariance; bad trials are pruned"
+    )
+    goal.add_argument(
+        "--atypical",
+        action="store_true",
+        help="with pareto: add learned invariance on atypical images as a third objective",
+    )
     goal.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="Optuna sampler (default: tpe)")
-    goal.add_argument("--least-epochs", type=positive, metavar="N", help="epochs before a trial may be pruned (default: a quarter of its epochs)")
+    goal.add_argument(
+        "--least-epochs",
+        type=positive,
+        metavar="N",
+        help="epochs before a trial may be pruned (default: a quarter of its epochs)",
+    )
     goal.add_argument(
         "--floor",
         type=_share,
@@ -136,7 +161,13 @@ def _parser() -> Parser:
     )
     where = parser.add_argument_group("workers")
     add_spread(where, "study.journal in --output", "augkit")
-    where.add_argument("--nproc-per-trial", type=positive, default=1, metavar="N", help="processes per trial, started by torchrun (default: 1)")
+    where.add_argument(
+        "--nproc-per-trial",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes per trial, started by torchrun (default: 1)",
+    )
     where.add_argument("--keep-trials", action="store_true", help="keep the run folder of every trial")
     where.add_argument("--dashboard", action="store_true", help="write notes and pictures for optuna-dashboard")
     add_writing(parser)

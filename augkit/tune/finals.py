@@ -70,7 +70,7 @@ class TuneContext:
 
     @property
     def final_seeds(self) -> list[int]:
-        """Seeds of the final runs. The search did not use them, so its selection of lucky runs does not bias the result."""
+        """Seeds of the final runs; the search did not use them, so that its choice of lucky runs does not bias them."""
         return [self.recipe.seed + 1 + k for k in range(self.seeds)]
 
     @property

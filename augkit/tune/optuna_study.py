@@ -54,7 +54,9 @@ class SearchTerms(Data):
     epochs: int = Field(ge=1, description="epochs of a trial")
     least_epochs: int = Field(1, ge=1, description="epochs before a trial may be pruned")
     sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="Optuna sampler")
-    floor: float = Field(FLOOR, ge=0, le=1, description="least accuracy above chance, and kappa, as shares of the control's")
+    floor: float = Field(
+        FLOOR, ge=0, le=1, description="least accuracy above chance, and kappa, as shares of the control's"
+    )
     seed: int = Field(0, ge=0, description="seed of the sampler and of all trials")
     controls: dict[str, dict[str, Value]] = Field(
         {}, description="by architecture (`control_key`), fields of the best control found; empty: the recipe's own"

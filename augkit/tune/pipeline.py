@@ -1,4 +1,4 @@
-"""The function behind `augkit.tune`: create or join a study, search with one or more workers, then do the final runs."""
+"""The function behind `augkit.tune`: create or join a study, search with one or more workers, do the final runs."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class Space:
         return {key: values[key] for key in self.ranges if key in values and not key.startswith("policy.")}
 
     def control(self, values: Mapping[str, Value]) -> Recipe:
-        """The recipe with these values but without augmentation; it differs from the trial's recipe in the policy alone."""
+        """The recipe with these values but without augmentation; it differs from the trial in the policy alone."""
         return self.with_values(self.others(values)).control()
 
     def without_policy(self) -> Space:

@@ -29,7 +29,14 @@ from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import ControlScores, SearchTerms
 from augkit.tune.space import Space
 
-OWN = ("worker", "preset", "seconds", BEAT, PROCESS, RETRY_OF)  # attributes that are not copied to a trial with the same values
+OWN = (
+    "worker",
+    "preset",
+    "seconds",
+    BEAT,
+    PROCESS,
+    RETRY_OF,
+)  # attributes that are not copied to a trial with the same values
 
 
 @dataclass
@@ -80,7 +87,9 @@ class TrialWorker(Worker):
         """
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         controls = {t.user_attrs["control"]: t.state for t in trials if "control" in t.user_attrs}
-        missing = self._missing_controls()  # read after the trials, so that a control that ended in between is not missing
+        missing = (
+            self._missing_controls()
+        )  # read after the trials, so that a control that ended in between is not missing
         if lost := missing - controls.keys():
             raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
         return TrialState.WAITING in controls.values() if missing else optuna_study.open_places(self.study)
@@ -187,13 +196,15 @@ class TrialWorker(Worker):
             )
         said = {name: r.shift_information.value for name, r in reports.items() if not unsaid(r, typical)}
         if self.terms.goal.atypical and len(said) == 1:
-            raise GiveUpError("the control's answers carry almost no information about any atypical images; remove --atypical")
+            raise GiveUpError(
+                "the control's answers carry almost no information about any atypical images; remove --atypical"
+            )
         return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
-        """Train and measure a trial; return its report, and its objectives, ``shift_information``, ``kappa``, ``epochs``."""
+        """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs."""
         goal = self.terms.goal
 
         def on_epoch(row: EpochRow) -> None:

@@ -63,7 +63,9 @@ def test_waiting_ends_with_a_result_or_at_the_timeout() -> None:
         ({"seed": 7, "epochs": 9, "sampler": "random", "floor": 0.5}, r" \(and 2 more\)"),
     ],
 )
-def test_an_error_names_two_changed_terms_and_counts_the_rest(tmp_path: Path, changes: dict[str, object], more: str) -> None:
+def test_the_error_names_two_changed_terms_and_counts_the_rest(
+    tmp_path: Path, changes: dict[str, object], more: str
+) -> None:
     open_toy(tmp_path / "j", make_terms(), 3)
     with pytest.raises(InputError, match=r"[^;]+" + "; [^;]+" * (len(changes) > 1) + more + "$") as caught:
         open_toy(tmp_path / "j", make_terms(**changes), 3, join=True)

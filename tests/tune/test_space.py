@@ -103,7 +103,7 @@ def test_rounded_values_stay_within_the_range_and_near_the_value(low: float, spa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed={search: [0, 2]}", "seed: cannot be searched, trials must agree on it"),
+        ("seed={search: [0, 2]}", "seed: cannot be searched, because all trials must share its value"),
         ("data.canvas={search: [32, 64], int: true}", "data.canvas: cannot be searched"),
         ("train.epochs={search: [1, 5], int: true}", "train.epochs: cannot be searched"),
         ("optim.lr={search: [1, 0]}", r"search: \[low, high\] with low below high, got \[1, 0\]"),
