@@ -115,7 +115,7 @@ def test_the_command_prints_lines_and_writes_json(tmp_path: Path, capsys: pytest
         ([str(tmp_path / "other.json")], "expected results.json of a study, got another file"),
         ([str(tmp_path / "unfinished")], "there is no such file; is the study finished?"),
         ([files[0]], "two studies or more"),
-        ([*files, "--seeds", "3"], "leave overrides, --seeds"),
+        ([*files, "--seeds", "3"], "remove overrides, --seeds"),
     ):
         assert run(main, wrong) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -145,7 +145,7 @@ def test_a_host_that_does_not_see_the_folder_is_refused(
     queue, _ = open_cells(study_file, tmp_path / "out")
     check_shared(queue.queue)
     (tmp_path / "out" / TOKEN).rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="which this host does not see: expected an --output on storage that all"):
+    with pytest.raises(InputError, match="which this host does not see: expected an --output on a file system that all"):
         check_shared(queue.queue)
     with pytest.raises(InputError, match="does not see"):
         CellWorker(queue.queue, torch.device("cpu"))
@@ -169,7 +169,7 @@ def test_a_host_with_another_recipe_runs_no_cell(study_file: Path, tmp_path: Pat
     queue, _ = open_cells(study_file, tmp_path / "out")
     base = yaml.safe_load((tmp_path / "base.yaml").read_text())
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "seed": 5, "optim": {"lr": 0.1, "momentum": 0.5}}))
-    with pytest.raises(InputError, match=r"this host makes another recipe of it .* on all hosts"):
+    with pytest.raises(InputError, match=r"this host reads another recipe for it .* on all hosts"):
         CellWorker(queue.queue, torch.device("cpu"))
 
 
@@ -267,7 +267,7 @@ def test_a_host_leaves_cells_that_it_cannot_run_to_other_hosts(study_file: Path,
     queue.fill(more, tmp_path / "out", cells_of(more))
     base = (tmp_path / "base.yaml").read_text()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**yaml.safe_load(base), "optim": {"lr": 0.1, "momentum": 0.5}}))
-    with pytest.raises(InputError, match="this host makes another recipe of it"):
+    with pytest.raises(InputError, match="this host reads another recipe for it"):
         worker.run()
     assert not queue.done()
     (tmp_path / "base.yaml").write_text(base)

@@ -82,7 +82,7 @@ def test_a_size_changes_recipe_seeds_arms_and_claims(tmp_path: Path) -> None:
     assert (quick.seeds, quick.recipe.train.epochs, quick.claims) == (4, 1, [])
     assert (quick.measures["shift"].lengths, quick.measures["shift"].images) == ([2], ["typical", "inverted"])
     assert list(load(tmp_path, "full", sizes=sizes, claims=with_claim()).arms) == ["maxpool+none"]
-    with pytest.raises(InputError, match=r"expected a size that it has \(quick, full\), got 'standard'"):
+    with pytest.raises(InputError, match=r"expected one of its sizes \(quick, full\), got 'standard'"):
         load(tmp_path, "standard", sizes=sizes)
 
 
@@ -147,7 +147,7 @@ def test_a_callable_gives_the_network_of_an_arm(tmp_path: Path) -> None:
         ),
         (
             {"architectures": {"a": {"model.name": "my.net:make"}}, "arms": [{"architecture": "a"}]},
-            "a network of your own goes under callable",
+            "give a network of your own under callable",
         ),
         ({"recipe": "mnist5"}, "unknown recipe 'mnist5': did you mean 'mnist5k'"),
     ],
@@ -258,7 +258,7 @@ def test_an_interim_analysis_is_stricter_and_an_undeclared_one_is_exploratory(tm
     assert first.p == pytest.approx(min(1.0, plain.p * 0.05 / strict.level))
     (row,) = evaluated(tmp_path, weak, interim=interim_analysis(7, (5, 10), (), "obrien-fleming"), claims=with_claim())
     assert row.exploratory
-    assert "exploratory, as the study was looked at" in row.sentences[1]
+    assert "exploratory, because an analysis was made" in row.sentences[1]
 
 
 def test_interim_analyses_are_declared_in_the_study_file(tmp_path: Path) -> None:
@@ -281,4 +281,4 @@ def test_a_task_that_all_arms_solve_is_noted_as_too_easy(tmp_path: Path, level: 
     accuracy = {(arm, seed): level for arm in study.arms for seed in range(3)}
     (row,) = evaluate_claims(study, ColumnTable(columns, range(3)), accuracy, 1 / 9)
     assert row.verdict == "undetermined"
-    assert ("at least 99 % right, so their task hardly tells them apart" in row.sentences[1]) == easy
+    assert ("at least 99 % right, so the task hardly distinguishes them" in row.sentences[1]) == easy

@@ -50,7 +50,7 @@ def test_page_and_markdown_contain_all_results() -> None:
         for number in (1, 2, 3, 4):
             assert f"Claim number {number}" in text
             assert f"First sentence {number}." in text
-        assert "40 training runs, 3 of them loaded from earlier ones; 812 s (13.5 min) in all." in text
+        assert "40 training runs, 3 of them loaded from earlier ones; 812 s (13.5 min) in total." in text
         assert "0.250 [0.150, 0.350] share" in text
         assert "91.0 [89.0, 93.0]" in text
         assert "0.0200 [0.0100, 0.0300]" in text
