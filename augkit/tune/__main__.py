@@ -138,7 +138,7 @@ def _parser() -> Parser:
         action="store_true",
         help="with pareto: add learned invariance on atypical images as a third objective",
     )
-    goal.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="Optuna sampler (default: tpe)")
+    goal.add_argument("--sampler", choices=tuple(SAMPLERS), default="tpe", help="Optuna sampler (default: tpe)")
     goal.add_argument(
         "--least-epochs",
         type=positive,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 import optuna
@@ -26,7 +26,15 @@ from augkit.core.schema import Data, validate
 from augkit.tune.goal import Goal
 from augkit.tune.space import Space, Value, differences
 
-SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {  # by name, from a seed
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=6),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=16),
+    "qmc": lambda seed: optuna.samplers.QMCSampler(
+        seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
+    ),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
 FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
@@ -156,7 +164,7 @@ def equip(study: optuna.Study, terms: SearchTerms, worker: int) -> None:
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = _sampler(terms.sampler, seed)
+        study.sampler = SAMPLERS[terms.sampler](seed)
         study.pruner = optuna.pruners.NopPruner()
         if terms.goal.prunes:
             study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=terms.least_epochs, reduction_factor=2)
@@ -261,17 +269,3 @@ def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:
     if words:
         more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
         raise InputError(f"study '{name}' cannot be resumed or joined with other terms: {'; '.join(words[:2])}{more}")
-
-
-def _sampler(name: str, seed: int) -> BaseSampler:
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
-    if name == "qmc":
-        return optuna.samplers.QMCSampler(
-            seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
-        )
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)

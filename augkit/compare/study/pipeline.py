@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from augkit.compare.study.analysis import StudyAnalysis
 from augkit.compare.study.cells import Cell, CellStore, cells_of, to_do
-from augkit.compare.study.queue import JOURNAL, LOCK, CellQueue, CellRequest, check_shared, leading
+from augkit.compare.study.queue import JOURNAL, LOCK, REQUEST, CellQueue, check_shared, leading
 from augkit.compare.study.report.figures import plane
 from augkit.compare.study.report.markdown import study_markdown
 from augkit.compare.study.report.page import study_page
@@ -146,10 +146,9 @@ class _StudyCommand:
     def _work(self, queue: CellQueue, missing: Sequence[Cell]) -> dict[str, str]:
         """Enqueue the cells, run workers, and wait for helpers; return errors by name of the cell."""
         store, remote = self.store, self.storage is not None and self.storage.is_remote
-        request = CellRequest.load(queue.queue)
-        if remote and request is not None and Path(request.folder) != store.folder.resolve():
+        if remote and REQUEST in queue.queue.user_attrs and queue.folder != store.folder.resolve():
             raise InputError(
-                f"study '{queue.queue.study_name}' keeps its cells in '{request.folder}': expected that as --output, or"
+                f"study '{queue.queue.study_name}' keeps its cells in '{queue.folder}': expected that as --output, or"
                 " another --study"
             )
         recover(queue.queue, self.settings.retries, alone=not remote)

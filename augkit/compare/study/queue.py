@@ -53,14 +53,8 @@ class CellRequest:
     cells: dict[str, str]
 
     @classmethod
-    def load(cls, queue: optuna.Study) -> CellRequest | None:
-        """Read the request of an Optuna study; None if it is not there yet."""
-        found = queue.user_attrs.get(REQUEST)
-        return None if found is None else cls(**found)
-
-    @classmethod
     def of(cls, queue: optuna.Study) -> CellRequest:
-        """Read the request of an Optuna study that has one."""
+        """Read the request of an Optuna study; raise KeyError if it was not filled yet."""
         return cls(**queue.user_attrs[REQUEST])
 
     def open(self) -> Study:
@@ -107,7 +101,7 @@ class CellQueue:
                 raise InputError(f"study '{name}' is a search of augkit.tune: name another --study")
             if not lead:
                 wait_until_ready(queue)
-            request = CellRequest.load(queue)
+            request = CellRequest.of(queue) if REQUEST in queue.user_attrs else None
         except KeyError:
             raise InputError(
                 f"study '{name}' was withdrawn by the command that created it; see the error there"

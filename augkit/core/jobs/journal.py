@@ -148,11 +148,10 @@ class Journal(JournalFileBackend):
         return True
 
     def _torn(self) -> bool:
+        """Whether the last line has no end."""
         with open(self.path, "rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return False
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            return file.read(1) not in (b"", b"\n")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append under the lock, after a repair."""

@@ -145,7 +145,9 @@ def test_a_host_that_does_not_see_the_folder_is_refused(
     queue, _ = open_cells(study_file, tmp_path / "out")
     check_shared(queue.queue)
     (tmp_path / "out" / TOKEN).rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="which this host does not see: expected an --output on a file system that all"):
+    with pytest.raises(
+        InputError, match="which this host does not see: expected an --output on a file system that all"
+    ):
         check_shared(queue.queue)
     with pytest.raises(InputError, match="does not see"):
         CellWorker(queue.queue, torch.device("cpu"))
