@@ -1,7 +1,7 @@
-"""Heartbeats: a worker's main loop counts up in its trial; a process that waits judges by its own clock.
+"""Heartbeats: a worker's main loop increments a counter in its trial, and other workers watch it with their own clock.
 
-This is the same for every storage, since it needs nothing but a user attribute of the trial. Clocks of two hosts are
-never compared: a beat counts as new when it differs from the last one seen.
+A heartbeat needs only a user attribute of the trial, so it works with every storage. Clocks of two hosts are never
+compared: a heartbeat is new if it differs from the last one seen.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from optuna.trial import TrialState
 from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import requeue
 
-UNNAMED_GRACE = 120.0  # seconds after which a running trial without a worker's name has no worker
-LONGEST_PERIOD = 5.0  # seconds between two beats at most: another worker's grace period may be shorter than ours
-BEAT = "beat"  # the attribute that is counted up
-PROCESS = "process"  # the attribute that tells a process from a later one with the same id
+UNNAMED_GRACE = 120.0  # seconds after which the worker of a running trial without a worker's name is dead
+LONGEST_PERIOD = 5.0  # most seconds between two heartbeats; the grace period of another worker may be shorter than ours
+BEAT = "beat"  # user attribute with the counter
+PROCESS = "process"  # user attribute that distinguishes a process from a later one with the same id
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a worker is dead, and what becomes of its trial.
+    """When a worker counts as dead, and how often its trial is retried.
 
     Attributes:
-        retries: how often a trial is run again whose worker died; None is always.
+        retries: most retries of a trial; None does not limit or count them.
         grace: seconds without a heartbeat after which a worker is dead.
     """
 
@@ -47,10 +47,10 @@ class Heartbeat:
         self.last = time.monotonic()
 
     def beat(self) -> bool:
-        """Count up if a beat is due; whether it was.
+        """Increment the counter if a heartbeat is due; return whether it was.
 
         Raises:
-            UpdateFinishedTrialError: another worker has taken the trial over.
+            UpdateFinishedTrialError: another worker has taken over the trial.
         """
         if time.monotonic() - self.last < self.period:
             return False
@@ -61,7 +61,7 @@ class Heartbeat:
         except optuna.exceptions.UpdateFinishedTrialError:
             raise
         except Exception:
-            pass  # training goes on while the storage is away; if it stays away, reporting the result fails
+            pass  # training continues while the storage is unavailable; if it stays so, reporting the result fails
         self.last = time.monotonic()
         return True
 
@@ -71,10 +71,10 @@ class HeartbeatMonitor:
     """Finds running trials whose worker is dead.
 
     Attributes:
-        policy: when that is the case.
-        clock: of this process, in seconds.
-        seen: by number of the trial, the last sign of life and when it was new.
-        checked: when this was last looked at.
+        policy: grace period and retries.
+        clock: clock of this process, in seconds.
+        seen: by trial number, the last heartbeat and the time at which it was new.
+        checked: time of the last check.
     """
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
@@ -83,10 +83,10 @@ class HeartbeatMonitor:
     checked: float = -math.inf
 
     def check(self, study: optuna.Study) -> None:
-        """Put the trials of dead workers in line again."""
+        """Requeue the trials of dead workers."""
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now = self.clock()
-        # After a gap in which nothing could be seen (the storage was away, or this process slept), all start afresh.
+        # After a gap between checks (the storage was unavailable, or this process slept), all grace periods restart.
         before, self.seen = self.seen if now - self.checked <= self.policy.grace / 3 else {}, {}
         self.checked = now
         for trial in running:
@@ -102,12 +102,12 @@ class HeartbeatMonitor:
 
 
 def process_mark(pid: int) -> str | None:
-    """When a process of this machine was started, since which boot; None where that is not known, or it has ended.
+    """Boot id and start time of a process of this machine; None if it has ended or this is unknown.
 
-    Clocks are no help: the time at which a trial began may be that of another machine.
+    The start time of the trial would not identify the process, because it may be that of another machine's clock.
     """
     with contextlib.suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if fields[0] != "Z":  # ended, and its parent has not collected its exit code yet
+        if fields[0] != "Z":  # a zombie: it has ended, but its parent has not read its exit code
             return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{fields[19]}"
     return None

@@ -1,6 +1,6 @@
-"""A study's journal file: repaired before every write, and refused in one line where it is damaged.
+"""The journal file of a study: it is repaired before every write, and refused if it is damaged.
 
-A writer that was killed leaves half a line, after which Optuna could not load the study.
+A killed writer may leave an incomplete last line, after which Optuna could not load the study.
 """
 
 from __future__ import annotations
@@ -19,20 +19,30 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 
 from augkit.core.errors import AugkitError, InputError
 
-BEGIN = b'{"op_code"'  # of every line of a journal
+BEGIN = b'{"op_code"'  # start of every line of a journal
 
 
 Lock = JournalFileSymlinkLock | JournalFileOpenLock
 
 
 def open_journal(path: Path, patience: int, say: Callable[[str], None]) -> JournalStorage:
-    """Read a journal, which must be whole, then cut off a last line that is torn; nothing else of it is changed."""
+    """Read a journal, and remove an incomplete last line; nothing else of the file is changed.
+
+    Args:
+        path: path of the journal.
+        patience: seconds after which an abandoned lock is taken over.
+        say: called with a line about a lock or a repair.
+
+    Raises:
+        InputError: a line of the journal is damaged.
+        ValueError: the file is not a journal.
+    """
     if os.path.lexists(f"{path}.lock"):
         say(f"'{path.name}' is locked; a lock that was left behind is taken over after {patience} s")
     head = path.read_bytes()[: len(BEGIN)] if path.is_file() else b""
     if not BEGIN.startswith(head):
-        raise ValueError("it is another file")  # of which a repair would cut the last line off
-    # Absolute, since the lock is a link to it; taken over from a dead holder before its worker is taken for silent.
+        raise ValueError("it is another file")  # a repair must not remove its last line
+    # Absolute, because the lock is a link to it.
     file_path = str(path.resolve())
     journal = Journal(file_path, _lock(file_path, patience))
     try:
@@ -41,15 +51,15 @@ def open_journal(path: Path, patience: int, say: Callable[[str], None]) -> Journ
     except StorageLostError as error:
         raise InputError(str(error)) from None
     except (LookupError, TypeError, ValueError, AttributeError):
-        # A line that is JSON, but no operation that can follow.
+        # The line is JSON, but not an operation that is valid here.
         raise InputError(str(damaged(file_path, journal.line))) from None
     if journal.mend():
-        say(f"'{path.name}' ended in a torn line, which is cut off")
+        say(f"'{path.name}' ended in a torn line, which was removed")
     return storage
 
 
 def _lock(file_path: str, patience: int) -> Lock:
-    """Optuna's lock by a symbolic link, or by a file where links cannot be made; either of them respects the other."""
+    """Optuna's lock by a symbolic link, or by a file if links cannot be made; both kinds exclude each other."""
     probe = f"{file_path}.{os.getpid()}.partial"
     try:
         os.symlink(file_path, probe)
@@ -60,11 +70,11 @@ def _lock(file_path: str, patience: int) -> Lock:
 
 
 class StorageLostError(AugkitError):
-    """A study that cannot be written to any more; no trial of it failed."""
+    """The study cannot be written any more; this is not a failure of a trial."""
 
 
 def damaged(path: str, number: int) -> StorageLostError:
-    """The error of a journal whose line ``number``, from 1, cannot be read."""
+    """The error for a journal whose line ``number``, from 1, cannot be read."""
     with open(path, "rb") as file:
         line = next(itertools.islice(file, number - 1, None), b"")
     if not line.strip():
@@ -76,12 +86,12 @@ def damaged(path: str, number: int) -> StorageLostError:
 
 
 class Journal(JournalFileBackend):
-    """A journal file whose torn last line is cut off before the next line is written.
+    """A journal file whose incomplete last line is removed before the next line is written.
 
     Attributes:
-        path: of the file.
-        lock: held by the process that writes.
-        line: how many lines were read.
+        path: path of the file.
+        lock: lock held by the process that writes.
+        line: number of lines read.
     """
 
     line = 0
@@ -91,7 +101,7 @@ class Journal(JournalFileBackend):
         super().__init__(path, self.lock)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """The operations from a number on; raises StorageLostError where a line among them cannot be read."""
+        """Yield the operations from a number on; raise StorageLostError if a line cannot be read."""
         self.line = log_number_from
         try:
             for log in super().read_logs(log_number_from):
@@ -101,7 +111,7 @@ class Journal(JournalFileBackend):
             raise damaged(self.path, self.line + 1) from None
 
     def refuse_damaged_end(self) -> None:
-        """Optuna passes over a last line that is whole and cannot be read, until another follows it."""
+        """Raise StorageLostError if the last line is complete but unreadable; Optuna ignores it until one follows."""
         with open(self.path, "rb") as file:
             rest = next(itertools.islice(file, self.line, None), b"")
         if rest.endswith(b"\n"):
@@ -111,7 +121,7 @@ class Journal(JournalFileBackend):
                 raise damaged(self.path, self.line + 1) from None
 
     def mend(self) -> bool:
-        """`repair` under the lock, which is waited for only where the last line has no end."""
+        """`repair` under the lock, which is only acquired if the last line is incomplete."""
         if not self._torn():
             return False
         with self._locked():  # another process may just be writing that line
@@ -119,10 +129,10 @@ class Journal(JournalFileBackend):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock; a signal that interrupts taking or releasing it is raised as itself.
+        """Hold the lock; a signal that interrupts acquiring or releasing it is raised unchanged.
 
-        Optuna's lock cleans up after a signal; where the signal came just after the file was gone, that fails, and the
-        error of the cleaning ("No such file", "did not possess lock") would be reported as a full disk.
+        Optuna's lock cleans up after a signal. If the signal came just after the file was removed, the cleanup fails,
+        and its error ("No such file", "did not possess lock") would be reported as a full disk.
         """
         handled = sys.exc_info()[1]
         try:
@@ -140,7 +150,7 @@ class Journal(JournalFileBackend):
             raise
 
     def repair(self) -> bool:
-        """Cut a last line that has no end; only while no other process writes."""
+        """Remove an incomplete last line; the caller holds the lock."""
         if not self._torn():
             return False
         with open(self.path, "r+b") as file:
@@ -148,11 +158,10 @@ class Journal(JournalFileBackend):
         return True
 
     def _torn(self) -> bool:
+        """Whether the last line has no end."""
         with open(self.path, "rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return False
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            return file.read(1) not in (b"", b"\n")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append under the lock, after a repair."""
@@ -166,6 +175,6 @@ class Journal(JournalFileBackend):
                     os.fsync(file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                self.repair()  # half a line may have found room
+                self.repair()  # a part of the line may have been written
             reason = error.strerror or error
             raise StorageLostError(f"cannot write '{self.path}' ({reason}); what was there before is intact") from None

@@ -1,8 +1,8 @@
 """The launchers, which start the workers of a pool: as processes of this machine, or as tasks of a Ray cluster.
 
-A launcher is a class with the two methods of `Launcher`, and one row in `LAUNCHERS`. No launcher is needed where hosts
-start the same command themselves, as ``srun python -m augkit.tune recipe.yaml --storage URL --study NAME`` does: the
-first makes the study, the others join it.
+A launcher is a class with the two methods of `Launcher`, and an entry in `LAUNCHERS`. Hosts that start the same command
+themselves need no launcher, as with ``srun python -m augkit.tune recipe.yaml --storage URL --study NAME``: the first
+creates the study, the others join it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from augkit.core.jobs.storage import Storage
 
 
 class Launcher(Protocol):
-    """Starts the workers of a pool somewhere.
+    """Starts the workers of a pool.
 
     Attributes:
-        remote: whether workers may run on other hosts, which cannot reach a journal file of this one.
+        remote: whether workers may run on other hosts, which cannot reach a journal file of this host.
     """
 
     remote: ClassVar[bool]
@@ -31,8 +31,8 @@ class Launcher(Protocol):
         """Start all workers, call ``pool.on_status`` meanwhile, and return when all have ended.
 
         Raises:
-            RunError: they ended before ``pool.done()``.
-            InputError: a program that it needs is not installed.
+            RunError: the workers ended before ``pool.done()``.
+            InputError: a program that the launcher needs is not installed.
         """
 
 
@@ -40,19 +40,19 @@ LAUNCHERS: dict[str, type[Launcher]] = {"local": LocalLauncher, "ray": RayLaunch
 
 
 def launcher_of(settings: WorkerSettings) -> type[Launcher]:
-    """The launcher that settings name; InputError where there is none of that name."""
+    """The launcher that settings name; raise InputError if there is none of that name."""
     if settings.launcher not in LAUNCHERS:
         raise unknown_name("launcher", settings.launcher, LAUNCHERS)
     return LAUNCHERS[settings.launcher]
 
 
 def needs_pool(settings: WorkerSettings) -> bool:
-    """Whether work takes processes of its own; a single local worker is this process."""
+    """Whether workers run in processes of their own; a single local worker runs in this process."""
     return launcher_of(settings).remote or settings.count > 1
 
 
 def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
-    """InputError where the storage is not one for such workers; None is the journal file of the folder."""
+    """Raise InputError if such workers cannot share the storage; None is the journal file of the folder."""
     if storage is not None and storage.is_sqlite and settings.count > 1:
         raise InputError(
             "SQLite with several workers runs trials twice: leave --storage out (a journal file), or use PostgreSQL"
@@ -64,5 +64,5 @@ def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
 
 
 def run_workers(pool: WorkerPool) -> None:
-    """Have the launcher of a pool start its workers, and wait for their end; raises as `Launcher.run`."""
+    """Run the workers of a pool until they have ended; raises the errors of `Launcher.run`."""
     launcher_of(pool.settings)(pool).run()

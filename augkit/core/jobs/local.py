@@ -1,7 +1,7 @@
 """The launcher of workers on this machine: it starts them, watches them, and replaces those that die.
 
-A worker writes what it does to a status file once a second. One whose process has ended, or whose file has not changed
-for the grace period, is dead: its trial is put in line again, and another worker takes its place.
+A worker writes its status to a file once a second. If its process has ended, or its file has not changed for the grace
+period, the worker is dead: its trial is queued again and another worker is started.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from augkit.core.jobs.pool import WorkerPool
 from augkit.core.jobs.recovery import requeue_of
 from augkit.core.jobs.status import WorkerStatus
 
-POLL = 1.0  # seconds between looks
-RESTARTS = 3  # of one worker in a row, after which something else is wrong
-STOP_GRACE = 20.0  # seconds to hand a trial back
-START_GRACE = 60.0  # seconds to start in, however short the grace period
+POLL = 1.0  # seconds between checks
+RESTARTS = 3  # restarts of one worker in a row after which the pool gives up
+STOP_GRACE = 20.0  # seconds that workers have to hand their trials back
+START_GRACE = 60.0  # seconds that a worker has to start, even if the grace period is shorter
 
 
 class LocalLauncher:
-    """Processes of this machine.
+    """Runs the workers of a pool as processes of this machine.
 
     Attributes:
-        pool: whose workers they are.
+        pool: the pool.
     """
 
     remote: ClassVar[bool] = False
@@ -46,13 +46,17 @@ class LocalLauncher:
         self._workers: list[LocalWorker] = []
 
     def run(self) -> None:
-        """Start all workers, and wait until they have ended of their own accord; raises RunError where they give up."""
+        """Start all workers and wait until they have ended.
+
+        Raises:
+            RunError: the workers gave up before the work was done.
+        """
         (self.pool.folder / "workers").mkdir(parents=True, exist_ok=True)
         try:
             for _ in range(RESTARTS):
                 self._workers = [self._start(k) for k in range(self.pool.settings.count)]
                 self._watch()
-                # All may end at the moment at which a trial that another host hands back is not yet in line.
+                # All workers may end just before another host hands a trial back.
                 if self.pool.done() or any(worker.process.returncode for worker in self._workers):
                     break
             if not self.pool.done():
@@ -68,12 +72,14 @@ class LocalLauncher:
 
     def _start(self, k: int, restarts: int = 0) -> LocalWorker:
         pool, index = self.pool, self.pool.first + k
-        # Hosts may share the folder.
+        # The index keeps names unique, because several hosts may share the folder.
         status, log = (pool.folder / "workers" / f"{index}.{end}" for end in ("json", "log"))
         status.unlink(missing_ok=True)
         threads = max(1, torch.get_num_threads() // pool.settings.count)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        gpus = torch.cuda.device_count() if "cuda" in pool.arguments else 0  # cuda:1 is a choice already
+        gpus = (
+            torch.cuda.device_count() if "cuda" in pool.arguments else 0
+        )  # a device such as cuda:1 needs no assignment
         if gpus:
             mine = k // pool.settings.per_gpu % gpus
             environment["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus)[mine]
@@ -84,12 +90,12 @@ class LocalLauncher:
         return LocalWorker(k, name, process, status, log, time.monotonic(), restarts, self._finished())
 
     def _finished(self) -> int:
-        """How many jobs were done, or failed for a reason of their own; grows unless workers only die."""
+        """Number of jobs that finished or failed with an error; if it does not grow, workers only die."""
         done, trials = (TrialState.COMPLETE, TrialState.PRUNED), self.pool.study.get_trials(deepcopy=False)
         return sum(trial.state in done or "error" in trial.user_attrs for trial in trials)
 
     def _has_ended(self, k: int) -> bool:
-        """Whether worker ``k`` ended of its own accord; one that died is replaced, its trial put in line again."""
+        """Whether worker ``k`` has ended by itself; a dead worker is replaced, and its trial is queued again."""
         worker, settings = self._workers[k], self.pool.settings
         code = worker.process.poll()
         grace = settings.grace if worker.status.exists() else max(settings.grace, START_GRACE)
@@ -100,11 +106,11 @@ class LocalLauncher:
         if code is None:
             return False
         again = requeue_of(self.pool.study, worker.name, settings.retries)
-        if code in (0, 1, 2):  # done, or gave up with a line in its log
+        if code in (0, 1, 2):  # the exit codes of `augkit.core.cli.run`
             if code:
                 self.pool.log(f"worker {worker.index} gave up: {worker.last_error() or f'exit code {code}'}")
             return True
-        what = f"trial {', '.join(map(str, again))} is in line again" if again else "it had no trial"
+        what = f"trial {', '.join(map(str, again))} is queued again" if again else "it had no trial"
         self.pool.log(f"worker {worker.index} died ({_cause(code)}): {what}")
         restarts = 1 if self._finished() > worker.finished else worker.restarts + 1
         if restarts > RESTARTS:
@@ -113,9 +119,9 @@ class LocalLauncher:
         return False
 
     def _stop(self) -> None:
-        """Have workers that still run hand their trials back; then do it for them."""
+        """Interrupt workers that still run, so that they hand their trials back; then requeue what is left."""
         for worker in self._workers:
-            worker.process.send_signal(signal.SIGCONT)  # nothing is sent to one that has ended
+            worker.process.send_signal(signal.SIGCONT)  # `send_signal` ignores a process that has ended
             worker.process.send_signal(signal.SIGINT)
         until = time.monotonic() + STOP_GRACE
         for worker in self._workers:
@@ -124,35 +130,37 @@ class LocalLauncher:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-        with contextlib.suppress(AugkitError):  # a full disk, which was reported before; resuming finds the trials
+        with contextlib.suppress(
+            AugkitError
+        ):  # such as a full disk, which was reported before; --resume recovers the trials
             for worker in self._workers:
-                requeue_of(self.pool.study, worker.name, None, counts=False)
+                requeue_of(self.pool.study, worker.name, None)
 
     def _last_error(self) -> str:
         for worker in self._workers:
             if worker.last_error():
                 return worker.last_error()
-        # On a full disk there is no room for a last line either.
+        # On a full disk the log cannot have a last line.
         full = shutil.disk_usage(self.pool.folder).free < 2**16
         return f"{os.strerror(errno.ENOSPC)} for '{self.pool.folder}'" if full else f"see {self._workers[0].log}"
 
 
 @dataclass
 class LocalWorker:
-    """The process of a worker, as the process that started it sees it."""
+    """A worker process, as its parent sees it."""
 
     index: int
-    name: str  # as the worker names itself in a trial
+    name: str  # name of the worker in its trials
     process: subprocess.Popen[bytes]
     status: Path
     log: Path
-    changed: float  # when it was started, then when its file was seen to change, by our monotonic clock
+    changed: float  # start of the worker, then last seen change of its status file (monotonic clock)
     restarts: int
-    finished: int  # jobs, when it was started
-    written: float = 0.0  # when the status file was written, by the clock of its disk: only whether it changes counts
+    finished: int  # number of finished jobs at its start
+    written: float = 0.0  # modification time of the status file, only compared with itself
 
     def silence(self) -> float:
-        """Seconds since its last sign of life."""
+        """Seconds since its status file changed."""
         with contextlib.suppress(OSError):
             written = self.status.stat().st_mtime
             if written != self.written:
@@ -168,7 +176,7 @@ class LocalWorker:
 
 
 def visible_gpus(count: int) -> list[str]:
-    """The GPUs that this process was given, by SLURM perhaps, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """The GPUs of this process, such as those assigned by SLURM, as ``CUDA_VISIBLE_DEVICES`` names them."""
     given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return given if len(given) >= count else [str(k) for k in range(count)]
 

@@ -1,10 +1,9 @@
-"""The private parts of Optuna that augkit depends on, in one place, each with the reason.
+"""The private parts of Optuna that augkit depends on, in one place, with reasons.
 
-A database or a proxy may restart while it is used, so every operation is tried again for `PATIENCE` seconds. Optuna
-wraps an `RDBStorage`, and nothing else, in its cache of finished trials, without which each look at a long study reads
-all of it. The cache calls private operations of the storage (``_create_new_trial``, ``_get_trials``,
-``_set_trial_param``); these must wait as the public ones do, so a subclass overrides them by name. ``__wrapped__``
-tells tests which operation stands behind.
+A database or a proxy may restart while it is used, so every operation is repeated for up to `PATIENCE` seconds. Optuna
+caches finished trials for an `RDBStorage` only; without the cache, each query of a long study would read all of it. The
+cache calls private operations of the storage (``_create_new_trial``, ``_get_trials``, ``_set_trial_param``). They must
+be repeated like the public ones, so a subclass overrides them by name. Tests read ``__wrapped__`` to find the original.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from typing import Any
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 
-PATIENCE = 300.0  # seconds that a database may be away
-_WAITS = contextvars.ContextVar("waits", default=True)
+PATIENCE = 300.0  # seconds that a storage may be unavailable
+_REPEATS = contextvars.ContextVar("repeats", default=True)
 PRIVATE = ("_create_new_trial", "_set_trial_param", "_get_trials")
-# Not create_new_study: tried again after an answer that was lost, it would find its own study as another's.
+# Not create_new_study: if its answer was lost and it is repeated, it would mistake its own study for another's.
 OPERATIONS = [name for name in vars(BaseStorage) if name.startswith(("get_", "set_"))] + ["create_new_trial", *PRIVATE]
 
 
 @contextlib.contextmanager
 def without_waiting() -> Iterator[None]:
-    """Operations within are tried once, however long the storage is away."""
-    token = _WAITS.set(False)
+    """Within this context, an operation is tried only once."""
+    token = _REPEATS.set(False)
     try:
         yield
     finally:
-        _WAITS.reset(token)
+        _REPEATS.reset(token)
 
 
 class PatientDatabase(RDBStorage):
@@ -47,7 +46,7 @@ class PatientProxy(GrpcStorageProxy):
 def wait_for_storage(
     method: Callable[..., Any], name: str, transient: Callable[[], tuple[type[Exception], ...]]
 ) -> Any:
-    """An operation that is tried again while the storage is away; ``transient`` returns the errors that say so."""
+    """Repeat an operation while the storage is unavailable; ``transient`` returns the errors that mean this."""
 
     @functools.wraps(method)
     def call(self: Any, *values: Any, **named: Any) -> Any:
@@ -56,13 +55,13 @@ def wait_for_storage(
             try:
                 return method(self, *values, **named)
             except UpdateFinishedTrialError:
-                # Our first attempt may have arrived, and its answer not.
+                # The first attempt may have succeeded although its answer was lost.
                 wanted = named.get("state", values[1] if len(values) > 1 else None)
                 if again and name == "set_trial_state_values" and self.get_trial(values[0]).state == wanted:
                     return True
                 raise
             except transient() as error:
-                if time.monotonic() > until or not _WAITS.get():
+                if time.monotonic() > until or not _REPEATS.get():
                     raise StorageInternalError(f"the storage did not come back within {PATIENCE:.0f} s") from error
             again = True
             time.sleep(pause)
@@ -72,14 +71,14 @@ def wait_for_storage(
 
 
 def database_errors() -> tuple[type[Exception], ...]:
-    """What an operation of a database raises while its server is away."""
+    """Errors of an operation while the database server is unavailable."""
     import sqlalchemy.exc
 
     return sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, StorageInternalError
 
 
 def proxy_errors() -> tuple[type[Exception], ...]:
-    """What an operation of a proxy raises while it is away."""
+    """Errors of an operation while the proxy is unavailable."""
     import grpc  # type: ignore[import-untyped, unused-ignore]
 
     return grpc.RpcError, UnboundLocalError

@@ -1,4 +1,4 @@
-"""Workers of a study in processes of their own: how many, and what they run."""
+"""The pool: workers of a study in processes of their own."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from augkit.core.jobs.storage import Storage
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How work is spread over processes.
+    """Settings of the workers of one command.
 
     Attributes:
-        count: on this machine, or on the Ray cluster.
-        per_gpu: that share a GPU, where there are GPUs.
-        launcher: what starts them, a name in `augkit.core.jobs.launch.LAUNCHERS`.
-        gpus_per_worker: share of a GPU that Ray sets aside for each.
-        retries: how often a trial is run again whose worker died.
-        grace: seconds without a sign of life after which a worker is dead.
+        count: number of workers on this machine, or on the Ray cluster.
+        per_gpu: number of workers that share a GPU.
+        launcher: name in `augkit.core.jobs.launch.LAUNCHERS`.
+        gpus_per_worker: GPUs, or the share of one, that Ray reserves for each worker.
+        retries: most retries of a trial whose worker died.
+        grace: seconds without a heartbeat after which a worker is dead.
     """
 
     count: int = 1
@@ -37,7 +37,7 @@ class WorkerSettings:
     grace: float = 300.0
 
     def arguments(self, storage: Storage, study: str, device: object) -> list[str]:
-        """Arguments that every worker of a study takes."""
+        """Command-line arguments that all workers of a study share."""
         words = ["--storage", storage.url, "--study", study, "--device", str(device)]
         return [*words, "--retries", str(self.retries), "--grace", str(self.grace)]
 
@@ -47,15 +47,15 @@ class WorkerPool:
     """Workers of one study.
 
     Attributes:
-        study: seen from this process.
-        folder: of the study; status files and logs go to ``workers/`` in it.
-        module: that a worker runs, such as ``augkit.tune.worker``.
-        arguments: of it that all of them share.
-        settings: how many of them, and how long one may be silent.
-        done: whether all work is done.
-        first: index of the first worker; those of several hosts must differ, since their seeds derive from it.
-        on_status: called about once a second with what each worker does.
-        log: takes a line that stays.
+        study: the Optuna study.
+        folder: folder of the study; status files and logs are in its ``workers/``.
+        module: module that a worker runs, such as ``augkit.tune.worker``.
+        arguments: its command-line arguments, shared by all workers.
+        settings: number of workers, retries and grace period.
+        done: returns whether all work is done.
+        first: index of the first worker; indices must differ between hosts, because seeds of samplers depend on them.
+        on_status: called about once a second with the status of each worker.
+        log: called with a line to print.
     """
 
     study: optuna.Study
@@ -74,5 +74,5 @@ class WorkerPool:
 
 
 def own_index() -> int:
-    """An index of a worker that no other host has, for one that joins a study."""
+    """A worker index for a process that joins a study, different from those of other hosts."""
     return 1 + zlib.crc32(f"{socket.gethostname()}:{os.getpid()}".encode()) % 1_000_000

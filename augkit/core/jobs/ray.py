@@ -1,4 +1,4 @@
-"""The launcher of workers as tasks of a Ray cluster, that of ``RAY_ADDRESS`` or a local one."""
+"""The launcher of workers as tasks of a Ray cluster, at ``RAY_ADDRESS`` or a local one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import ClassVar
 from augkit.core.errors import InputError, RunError
 from augkit.core.jobs.pool import WorkerPool
 
-STOP_GRACE = 30.0  # seconds in which tasks are to end once all work is done
+STOP_GRACE = 30.0  # seconds that tasks have to end once all work is done
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster.
+    """Runs the workers of a pool as tasks of a Ray cluster.
 
-    A task that dies is not replaced; the other workers run its trial, since its heartbeat stops.
+    A task that dies is not replaced; other workers run its trial once its heartbeat is stale.
 
     Attributes:
-        pool: whose workers they are.
+        pool: the pool.
     """
 
     remote: ClassVar[bool] = True
@@ -28,7 +28,7 @@ class RayLauncher:
         self.pool = pool
 
     def run(self) -> None:
-        """Start all tasks and wait for them; those that have not ended `STOP_GRACE` after all is done are cancelled.
+        """Start all tasks and wait for them; cancel those that run `STOP_GRACE` seconds after all work is done.
 
         Raises:
             InputError: Ray is not installed.
@@ -55,7 +55,7 @@ class RayLauncher:
                 since = since or (time.monotonic() if pool.done() else None)
             codes = [int(code) for code in ray.get(ended)]
         finally:
-            for task in waiting:  # of one that has ended, this may crash Ray
+            for task in waiting:  # only tasks that still run; cancelling one that has ended may crash Ray
                 ray.cancel(task)
         if not pool.done():
             raise RunError(f"the workers on Ray ended with exit codes {codes} before the work was done")

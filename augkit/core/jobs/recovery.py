@@ -1,4 +1,4 @@
-"""Trials that dead workers of this machine left behind, found by the ids of their processes."""
+"""Retrying the trials of dead workers of this machine, which are found by their process ids."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from augkit.core.jobs.heartbeat import PROCESS, process_mark
 from augkit.core.jobs.retry import requeue, tries
 
 
-def requeue_of(study: optuna.Study, worker: str, retries: int | None, *, counts: bool = True) -> list[int]:
-    """`requeue` the running trials of a worker that has ended; the numbers of those in line again."""
+def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:
+    """`requeue` the running trials of a worker that has ended; return the numbers of those that are retried."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     own = [trial for trial in running if trial.user_attrs.get("worker") == worker]
-    failed = [trial for trial in own if requeue(study, trial.number, retries, counts=counts)]
+    failed = [trial for trial in own if requeue(study, trial.number, retries)]
     return [trial.number for trial in failed if retries is None or tries(trial) < retries]
 
 
 def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[int, int]:
-    """Put running trials in line again whose workers are gone.
+    """Requeue the running trials whose workers have ended.
 
     Args:
-        study: that is gone on with.
-        retries: see `requeue`.
-        alone: whether only this machine works on the study. Then workers of other hosts are gone too (this machine may
-            have had another name), and a trial without a worker's name has no worker.
+        study: study that is resumed or joined.
+        retries: most retries of a trial, see `requeue`.
+        alone: whether only this machine works on the study. Then workers of other hosts have ended too (this machine
+            may have had another name), as have those of trials without a worker's name.
 
     Returns:
-        How many are in line again, and how many others still run.
+        The number of requeued trials, and that of other running trials.
     """
     again = others = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -49,9 +49,9 @@ def recover(study: optuna.Study, retries: int | None, *, alone: bool) -> tuple[i
 
 
 def _lives(pid: int, trial: FrozenTrial) -> bool:
-    """Whether the process that began a trial of this host is still there."""
+    """Whether the process that started a trial on this host still runs."""
     if pid == os.getpid():
-        return False  # no trial of this process is under way yet: an earlier process had the same id
+        return False  # this process has not started a trial yet, so an earlier process had the same id
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Running a trial again whose worker is gone: the retry is put in line first, then the trial is failed.
+"""Retrying the trial of a dead worker: the retry is enqueued first, then the trial is failed.
 
-At no moment is the work in neither place, so nothing has to be inferred afterwards. A retry names its origin
-(`RETRY_OF`), which makes it unique: of several retries with one origin only the first is run, and only once the origin
-has failed (`claim`). What the trial is to run stays; what came of it so far does not.
+The work is therefore in the study at every moment, whenever a process dies. A retry names its origin (`RETRY_OF`): of
+several retries with one origin only the first is run, and only once the origin has failed (`claim`). A retry copies
+what the trial is to run, but not its results so far.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-TASK = {"control", "preset", "cell", "values"}  # user attributes that say what a trial is to run
-OWN = {"fixed_params", "failed_trial", "retry_history"}  # Optuna's: fixed values, and how often it was run again
-RETRY_OF = "retry_of"  # the user attribute that names the trial which a retry stands in for
+TASK = {"control", "preset", "cell", "values"}  # user attributes that define what a trial is to run
+OWN = {"fixed_params", "failed_trial", "retry_history"}  # Optuna's system attributes: fixed values and retries so far
+RETRY_OF = "retry_of"  # user attribute of a retry: number of the trial that it repeats
 
 
 class SkipJob(Exception):  # noqa: N818 (no error)
-    """The study does not need this trial: it fails, and is not run again."""
+    """The study does not need this trial: it is failed and not retried."""
 
 
 class PostponeJob(Exception):  # noqa: N818 (no error)
-    """This trial needs another that is still in line: it goes to the end of the line.
+    """This trial needs another one to run first: it goes to the end of the queue.
 
-    Raised from another error, it says that this worker cannot run the trial: the worker ends with that error.
+    If it is raised from another error, this worker cannot run the trial and ends with that error.
     """
 
 
 def frozen(study: optuna.Study, number: int) -> FrozenTrial:
-    """A trial as the storage has it."""
+    """The present state of a trial in the storage."""
     return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
 
 
 def fail(study: optuna.Study, number: int) -> bool:
-    """Fail a running trial; whether it was still running."""
+    """Fail a running trial; return whether it was still running."""
     try:
         study.tell(number, state=TrialState.FAIL)
     except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
@@ -40,19 +40,18 @@ def fail(study: optuna.Study, number: int) -> bool:
     return True
 
 
-def requeue(study: optuna.Study, number: int, retries: int | None, *, counts: bool = True) -> bool:
-    """Put a running trial in line again, unless it had all its retries, and fail it.
+def requeue(study: optuna.Study, number: int, retries: int | None) -> bool:
+    """Enqueue a retry of a running trial, unless it had all its retries, and fail the trial.
 
-    Nothing is put in line where the trial does not say what is to be run, or a retry of it is there already.
+    No retry is enqueued if the trial does not define what is to be run, or has a retry already.
 
     Args:
-        study: of the trial.
-        number: of the trial.
-        retries: how often it is run again in all; None is always.
-        counts: whether this is one of these retries.
+        study: study of the trial.
+        number: number of the trial.
+        retries: most retries of the trial; with None it is always retried, and this retry is not counted.
 
     Returns:
-        Whether it was still running; another worker may have done this.
+        Whether the trial was still running; another worker may have done the same before.
     """
     trial = frozen(study, number)
     if trial.state != TrialState.RUNNING:
@@ -60,7 +59,7 @@ def requeue(study: optuna.Study, number: int, retries: int | None, *, counts: bo
     says_what = trial.params or trial.system_attrs.get("fixed_params") or trial.user_attrs.keys() & {"control", "cell"}
     if (retries is None or tries(trial) < retries) and says_what and not _retries_of(study, number):
         system = {key: value for key, value in trial.system_attrs.items() if key in OWN}
-        if counts:
+        if retries is not None:
             history = [*system.get("retry_history", []), number]
             system |= {"failed_trial": history[0], "retry_history": history}
         study.add_trial(
@@ -76,28 +75,28 @@ def requeue(study: optuna.Study, number: int, retries: int | None, *, counts: bo
 
 
 def hand_back(study: optuna.Study, number: int) -> None:
-    """Put a running trial in line again that was interrupted, and fail it; this does not count as a retry."""
-    requeue(study, number, None, counts=False)
+    """Enqueue an interrupted trial again, and fail it; this does not count as a retry."""
+    requeue(study, number, None)
 
 
 def claim(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Make sure that a trial just taken is to be run.
+    """Check that a trial is to be run, just after it was taken; if it is a retry, fail its origin.
 
     Raises:
-        SkipJob: it is a second retry of its origin, or the origin finished after all.
+        SkipJob: the trial is a second retry of its origin, or the origin has finished.
     """
     origin = trial.user_attrs.get(RETRY_OF)
     if origin is None:
         return
     if trial.number != min(_retries_of(study, origin)):
         raise SkipJob
-    fail(study, origin)  # the worker that put this trial in line may have died before the second step
+    fail(study, origin)  # the process that enqueued this trial may have died before the second step
     if frozen(study, origin).state != TrialState.FAIL:
         raise SkipJob
 
 
 def tries(trial: FrozenTrial) -> int:
-    """How often a trial was run before because its worker died."""
+    """Number of retries so far."""
     return len(trial.system_attrs.get("retry_history", []))
 
 

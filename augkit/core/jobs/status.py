@@ -1,4 +1,4 @@
-"""The process of a worker: its arguments, and the file that shows what it does to the process that started it."""
+"""The process of a worker: its command-line arguments, and the status file that its parent reads."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ from augkit.core.jobs.worker import WorkerEvents
 
 
 def worker_parser(command: str, description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every worker takes; ``command`` is the module that runs it."""
+    """The parser of the arguments that all workers share; ``command`` is the module of the worker."""
     parser = argparse.ArgumentParser(prog=f"python -m {command}", description=description, allow_abbrev=False)
-    parser.add_argument("--storage", required=True, help="as of the command that started it")
+    parser.add_argument("--storage", required=True, help="storage of the command that started the worker")
     parser.add_argument("--study", required=True, help="name of the study")
-    parser.add_argument("--index", type=int, default=0, help="of this worker; its sampler's seed derives from it")
-    parser.add_argument("--status", type=Path, help="file that shows what is being done")
+    parser.add_argument(
+        "--index", type=int, default=0, help="index of this worker, on which its sampler's seed depends"
+    )
+    parser.add_argument("--status", type=Path, help="status file to write")
     parser.add_argument("--device", help="cpu, cuda, ...")
-    parser.add_argument("--retries", type=int, default=1, help="of a job whose worker died")
-    parser.add_argument("--grace", type=float, default=300.0, help="seconds after which a silent worker is dead")
-    parser.add_argument("--parent", type=int, help="stop when this process is gone")
+    parser.add_argument("--retries", type=int, default=1, help="retries of a job whose worker died")
+    """Open the study of parsed arguments; also return keyword arguments for `augkit.core.jobs.worker.Worker`."""
+    parser.add_argument("--parent", type=int, help="process id of the parent; stop when it has ended")
     return parser
 
 
 def open_job_study(options: argparse.Namespace) -> tuple[optuna.Study, dict[str, Any]]:
-    """The study that parsed arguments name, and the keywords of `augkit.core.jobs.worker.Worker` that they give."""
+    """Open the study that parsed arguments name; also return keyword arguments for `augkit.core.jobs.worker.Worker`."""
     storage = open_storage(options.storage, grace=options.grace)
     events = StatusFile(options.status, options.parent)
     common = {"index": options.index, "events": events, "policy": RetryPolicy(options.retries, options.grace)}
@@ -48,15 +50,15 @@ def open_job_study(options: argparse.Namespace) -> tuple[optuna.Study, dict[str,
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """What a worker does.
+    """The status of a worker.
 
     Attributes:
-        worker: its index.
-        stage: in words.
-        work: done so far, in epochs of training.
-        epoch, epochs: of the training under way: finished, and in all.
-        images_per_second: in the last epoch.
-        silence: seconds since its last sign of life.
+        worker: index of the worker.
+        stage: description of its present work.
+        work: work done so far, in epochs of training.
+        epoch, epochs: finished and total epochs of the current training; None if there is none.
+        images_per_second: speed in the last epoch.
+        silence: seconds since its status file changed.
     """
 
     worker: int = 0
@@ -69,13 +71,13 @@ class WorkerStatus:
 
     @classmethod
     def read(cls, path: Path, worker: int, silence: float) -> WorkerStatus:
-        """What a status file says; of one that is not there yet, that the worker starts."""
+        """Read a status file; if it does not exist yet, the worker is starting."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             return cls(**{**json.loads(path.read_text()), "worker": worker, "silence": silence})
         return cls(worker, silence=silence)
 
     def describe(self) -> str:
-        """One line for people."""
+        """The status as one line of text."""
         text = f"worker {self.worker}: {self.stage}"
         if self.epoch:
             text += f", epoch {self.epoch}/{self.epochs}, {self.images_per_second:,.0f} images/s"
@@ -83,11 +85,11 @@ class WorkerStatus:
 
 
 class StatusFile(WorkerEvents):
-    """The file in which a worker says what it does, written at least once a second while it is alive.
+    """Writes the status of a worker to a file at least once a second.
 
     Args:
-        path: of the file; None writes nothing.
-        parent: process without which the worker stops; None is any.
+        path: path of the file; None writes nothing.
+        parent: process id of the parent, without which the worker stops; None does not check it.
     """
 
     def __init__(self, path: Path | None, parent: int | None) -> None:
@@ -99,7 +101,7 @@ class StatusFile(WorkerEvents):
     def _write(self, **changes: Any) -> None:
         self.status, self.written = replace(self.status, **changes), time.monotonic()
         if self.path is not None:
-            with contextlib.suppress(WriteError):  # no job fails for want of a status
+            with contextlib.suppress(WriteError):  # a job must not fail because its status cannot be written
                 write(self.path, json.dumps(asdict(self.status)))
 
     def _on_stage(self, text: str) -> None:

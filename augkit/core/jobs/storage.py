@@ -1,7 +1,8 @@
-"""Where a study is kept: a journal file, a database, or a proxy; opened so that it outlives what happens to it."""
+"""The storage of an Optuna study: a journal file, a database, or a gRPC proxy."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 import warnings
@@ -18,18 +19,18 @@ from augkit.core.errors import InputError
 from augkit.core.jobs.journal import open_journal
 from augkit.core.jobs.optuna_private import PatientDatabase, PatientProxy
 
-LOCKED = 30  # seconds without a line, after which a journal's lock is taken over
-ANSWER = 10.0  # seconds in which a proxy is to answer
-ATTEMPTS = 6  # to open a database that others open too
+LOCKED = 30  # seconds without a new line after which the lock of a journal is taken over
+ANSWER = 10.0  # seconds that a proxy has to answer
+ATTEMPTS = 6  # attempts to open a database that other hosts open too
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Where an Optuna study is kept.
+    """The kind and address of a storage.
 
     Attributes:
-        kind: of storage.
-        url: of a database or a proxy; the path of a journal.
+        kind: kind of storage.
+        url: URL of a database or proxy, or path of a journal.
     """
 
     kind: Literal["journal", "database", "proxy"]
@@ -37,10 +38,10 @@ class Storage:
 
     @classmethod
     def parse(cls, text: str | Path | Storage) -> Storage:
-        """Read what ``--storage`` takes: a path, ``grpc://host:port``, or the URL of a database.
+        """Parse the value of ``--storage``: a path, ``grpc://host:port``, or the URL of a database.
 
         Raises:
-            InputError: no database has such a URL.
+            InputError: the URL is not that of a known database.
         """
         if isinstance(text, Storage):
             return text
@@ -70,7 +71,7 @@ class Storage:
         return self.kind != "journal" and not self.is_sqlite
 
     def is_inside(self, folder: Path) -> bool:
-        """Whether it is a journal that lies in a folder."""
+        """Whether it is a journal within a folder."""
         return self.kind == "journal" and folder.resolve() in Path(self.url).resolve().parents
 
     def __str__(self) -> str:
@@ -78,7 +79,7 @@ class Storage:
 
 
 def without_password(text: str) -> str:
-    """A text in which no URL shows its password."""
+    """Replace the passwords of all URLs in a text."""
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", text)
 
 
@@ -88,13 +89,13 @@ def open_storage(
     """Open a journal file, a database, or a proxy.
 
     Args:
-        storage: where; see `Storage.parse`.
-        grace: seconds without a heartbeat after which a worker is taken for dead; a lock on a journal that was left
-            behind is taken over after half of it, `LOCKED` at most.
-        say: takes a line about what had to be repaired or waited for.
+        storage: storage, or text for `Storage.parse`.
+        grace: seconds without a heartbeat after which a worker counts as dead; an abandoned lock of a journal is taken
+            over after half of it, but after at most `LOCKED` seconds.
+        say: called with a line about a repair or an abandoned lock.
 
     Raises:
-        InputError: it cannot be reached or read.
+        InputError: the storage cannot be reached or read.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     where = Storage.parse(storage)
@@ -109,7 +110,7 @@ def open_storage(
             return _open_proxy(where.url) if where.kind == "proxy" else _open_database(where.url)
     except InputError:
         raise
-    except Exception as error:  # each driver, and a file that is no journal, has its own kinds
+    except Exception as error:  # each driver has its own errors, and so has a file that is not a journal
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         word = "read as a journal" if where.kind == "journal" else "reached"
         raise InputError(without_password(f"storage '{where}': cannot be {word} ({reason[:160]})")) from None
@@ -125,13 +126,9 @@ def _open_proxy(url: str) -> PatientProxy:
 def _open_database(url: str) -> PatientDatabase:
     import sqlalchemy.exc
 
-    attempt = 1
-    while True:
-        try:
+    for attempt in range(1, ATTEMPTS):
+        # It fails while another host creates the tables of an empty database.
+        with contextlib.suppress(sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
             return PatientDatabase(url, engine_kwargs={"pool_pre_ping": True})
-        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-            # Another host makes the tables of an empty database at the same moment.
-            if attempt == ATTEMPTS:
-                raise
         time.sleep(0.5 * attempt)
-        attempt += 1
+    return PatientDatabase(url, engine_kwargs={"pool_pre_ping": True})

@@ -1,7 +1,7 @@
-"""The life of a worker: take a job, beat, run it, report the result, take the next.
+"""The worker: takes a job, runs it with a heartbeat, reports the result, and takes the next.
 
-A job is a trial of an Optuna study: a trial of a search, or a cell of a study of claims. Workers in other processes, on
-this machine or on others, do the same at the same time.
+A job is a trial of an Optuna study: a trial of a search, or a cell of a compare study. Several workers, on one machine
+or on many, may run jobs of one study at the same time.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, fail, frozen, hand_back, requeue
 
 IN_A_ROW = 3  # failed jobs after which a worker gives up
-POLL = 0.5  # seconds between looks while there is nothing to do
-READY = 60.0  # seconds in which the host that makes a study has put its first trials in line
-STOPPED = (KeyboardInterrupt, WriteError, StorageLostError)  # no fault of the job, which is run again
+POLL = 0.5  # seconds between checks while there is no job to take
+READY = 60.0  # seconds that the command that creates a study has to enqueue its first trials
+STOPPED = (KeyboardInterrupt, WriteError, StorageLostError)  # not a failure of the job, which is handed back
 Values = float | Sequence[float]
 
 
 class GiveUpError(RunError):
-    """A failure that the next job would share: the worker ends."""
+    """A failure that the next job would repeat, so that the worker ends."""
 
 
 @dataclass
 class WorkerEvents:
-    """What a worker reports while it works; each function may do nothing.
+    """Functions that a worker calls to report its progress; by default they do nothing.
 
     Attributes:
-        stage: takes what is being done.
-        epoch: takes a row of the history of the training under way, and its epochs in all.
-        work: takes work done, in epochs of training.
+        stage: called with a description of the present work.
+        epoch: called with a row of the training history and the total number of epochs.
+        work: called with work done, in epochs of training.
         alive: called at least every few seconds while a job runs; may raise KeyboardInterrupt to stop it.
-        log: takes a line that stays.
+        log: called with a line to print.
     """
 
     stage: Callable[[str], None] = lambda text: None
@@ -58,17 +58,17 @@ class WorkerEvents:
 
 @dataclass
 class Worker(abc.ABC):
-    """Runs jobs of a study until none is left; subclasses say what a job is.
+    """Runs jobs of a study until none is left; subclasses define a job.
 
     Attributes:
-        study: whose trials are the jobs.
-        index: of this worker in its study.
+        study: the Optuna study; its trials are the jobs.
+        index: index of this worker in its study.
         events: functions that are called while it works.
-        policy: when other workers are dead.
-        failed: jobs in a row that failed.
+        policy: when other workers are dead, and how often their jobs are retried.
+        failed: number of failed jobs in a row.
     """
 
-    jobs: ClassVar[str]  # what the jobs are called
+    jobs: ClassVar[str]  # plural name of the jobs, for messages
 
     study: optuna.Study
     _: KW_ONLY
@@ -80,39 +80,40 @@ class Worker(abc.ABC):
 
     @abc.abstractmethod
     def is_done(self) -> bool:
-        """Whether no job is left, here or with other workers."""
+        """Whether no job is left to run or running, also with other workers."""
 
     @abc.abstractmethod
     def has_job(self) -> bool:
-        """Whether a job can be taken now; else other workers are waited for."""
+        """Whether a job can be taken now; if not, the worker waits for other workers."""
 
     @abc.abstractmethod
     def work(self, trial: optuna.Trial) -> Values:
         """Run a job and return its values.
 
         Raises:
-            RunError: it failed; other jobs may not.
-            GiveUpError: it failed, and the worker ends.
-            SkipJob, PostponeJob: see there.
-            optuna.TrialPruned: it was not worth its time.
+            RunError: the job failed; others may succeed.
+            GiveUpError: the job failed, and the worker must end.
+            SkipJob: the study does not need the job.
+            PostponeJob: the job needs another one first, or this worker cannot run it.
+            optuna.TrialPruned: the job was pruned.
         """
 
     @functools.cached_property
     def name(self) -> str:
-        """Host, process and index."""
+        """Name of the worker in its trials: host, process id and index."""
         return f"{socket.gethostname()}:{os.getpid()}:{self.index}"
 
     @functools.cached_property
     def monitor(self) -> HeartbeatMonitor:
-        """What this worker has seen of the others."""
+        """The monitor of the heartbeats of other workers."""
         return HeartbeatMonitor(self.policy)
 
     def run(self) -> None:
-        """Take jobs until none is left.
+        """Run jobs until none is left.
 
         Raises:
-            RunError: three jobs in a row failed, `work` gave up, or nothing can be written.
-            KeyboardInterrupt: what was begun is in line again.
+            RunError: three jobs in a row failed, or `work` raised GiveUpError.
+            KeyboardInterrupt: the worker was interrupted; its job was handed back.
         """
         while not self.is_done():
             if self.has_job():
@@ -123,7 +124,7 @@ class Worker(abc.ABC):
             time.sleep(POLL)
 
     def run_one(self) -> None:
-        """Take one job, run it, and report what came of it."""
+        """Take one job, run it, and report its result."""
         self.monitor.check(self.study)
         trial = self.study.ask()
         self._heartbeat = Heartbeat(trial, self.policy.grace)
@@ -132,17 +133,17 @@ class Worker(abc.ABC):
             trial.set_user_attr("worker", self.name)
             self._report(trial, *self._outcome(trial))
         except UpdateFinishedTrialError:
-            # Taken for dead: the job is another worker's, and so is its result.
+            # This worker counted as dead, so another worker runs the job.
             self.events.log(f"trial {trial.number} was taken over while this worker slept; its result is dropped")
         except STOPPED:
-            with contextlib.suppress(AugkitError):  # where even that cannot be written, resuming finds the trial
+            with contextlib.suppress(AugkitError):  # if this cannot be written either, --resume recovers the trial
                 hand_back(self.study, trial.number)
             raise
         finally:
             self._heartbeat = None
 
     def _outcome(self, trial: optuna.Trial) -> tuple[TrialState, Values | None]:
-        """Run a job; how it ended, and its values."""
+        """Run a job; return its final state and its values."""
         try:
             claim(self.study, trial)
             values = self.work(trial)
@@ -170,7 +171,7 @@ class Worker(abc.ABC):
                 last = trial.user_attrs.get("cell", f"trial {trial.number}")
                 raise GiveUpError(f"three {self.jobs} failed in a row, the last one, {last}: {error}") from None
         except BaseException as error:
-            # A bug ends the worker as a crash does: the trial is run again, at most as often as after a crash.
+            # An unexpected error ends the worker; the trial is retried as after a crash.
             requeue(self.study, trial.number, 0 if isinstance(error, AugkitError) else self.policy.retries)
             raise
         return TrialState.FAIL, None
@@ -181,24 +182,24 @@ class Worker(abc.ABC):
             return
         if frozen(self.study, trial.number).state.is_finished():
             raise UpdateFinishedTrialError
-        # Without a state, Optuna completes the trial, or fails it where a value is NaN.
+        # Without a state, Optuna completes the trial, or fails it if a value is NaN.
         self.study.tell(trial, values, None if state == TrialState.COMPLETE else state)
 
     def alive(self) -> None:
-        """Beat, and put the jobs of dead workers in line again; called every few seconds by whatever `work` does.
+        """Send a heartbeat, and requeue the jobs of dead workers; `work` must call this every few seconds.
 
         Raises:
-            KeyboardInterrupt: this worker is to stop.
-            UpdateFinishedTrialError: another worker has taken the trial over.
+            KeyboardInterrupt: this worker must stop.
+            UpdateFinishedTrialError: another worker has taken over the trial.
         """
         self.events.alive()
         if self._heartbeat is None or self._heartbeat.beat():
-            with contextlib.suppress(Exception), without_waiting():  # a storage that is away
+            with contextlib.suppress(Exception), without_waiting():  # the storage may be unavailable
                 self.monitor.check(self.study)
 
 
 def wait_for(find: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
-    """What ``find`` returns once that is not None; None after ``seconds``."""
+    """Call ``find`` until it returns something other than None, and return that; None after ``seconds``."""
     until = time.monotonic() + seconds
     while (found := find()) is None and time.monotonic() < until:
         time.sleep(pause)
@@ -206,8 +207,8 @@ def wait_for(find: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any
 
 
 def wait_until_ready(study: optuna.Study) -> None:
-    """Wait until the command that makes a study has put its first jobs in line; InputError where it does not."""
+    """Wait until the command that creates a study has enqueued its first jobs; raise InputError after a minute."""
     if wait_for(lambda: study.user_attrs.get("ready"), READY) is None:
         raise InputError(
-            f"study '{study.study_name}' is not ready: --resume the command that makes it, or name another --study"
+            f"study '{study.study_name}' is not ready: --resume the command that created it, or name another --study"
         )

@@ -1,4 +1,4 @@
-"""What the tests of failing hosts share; with AUGKIT_FAULTS=FILE the table of faults is written there."""
+"""Fixtures of the tests of failing hosts; with AUGKIT_FAULTS=FILE they write a table of the faults."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    # Not in tmp_path: the server's user may not enter a folder of ours.
+    # Not in tmp_path, because the server's user may have no access to it.
     folder = Path(f"/tmp/augkit-postgres-{os.getpid()}-{time.monotonic_ns()}")
     server = Postgres(folder)
     yield server

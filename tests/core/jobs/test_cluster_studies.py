@@ -1,4 +1,4 @@
-"""Real processes on the cells of one study: each is done once, whatever fails."""
+"""Real processes on the cells of one study: after any fault each cell is done once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ claims:
      control: maxpool+none, prediction: positive}}
 """
 CELLS = 8
-OF_CELLS = 15.0  # seconds of grace: the first cell of a worker loads half of scipy before it shows life
+OF_CELLS = 15.0  # seconds of grace: the first cell of a worker imports scipy before its first heartbeat
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def cells_done(queue: optuna.Study) -> list[FrozenTrial]:
 
 
 def tally_cells(queue: optuna.Study, folder: Path, fault: str, happened: str) -> dict[str, Any]:
-    """As `tally`, of the cells of a study, whose claims must be answered from all of them."""
+    """Like `tally`, for the cells of a study, whose claims must use all of them."""
     trials = [trial for trial in queue.get_trials(deepcopy=False) if "cell" in trial.user_attrs]
     counts = Counter(trial.user_attrs["cell"] for trial in trials if trial.state == TrialState.COMPLETE)
     there = [path.parent.name for path in folder.glob("cells/*/cell.json")]

@@ -1,4 +1,4 @@
-"""The dead are found by those who wait, with one clock; the living are left alone; the same for every storage."""
+"""Heartbeats: dead workers are found with one clock, live ones are not affected, with every storage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE = 30.0
 
 @pytest.fixture(params=["journal", "database"])
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> optuna.Study:
-    """A study with a trial in line."""
+    """A study with a queued trial."""
     place = tmp_path / "j" if request.param == "journal" else f"sqlite:///{tmp_path}/s.db"
     study = optuna.create_study(storage=open_storage(place))
     study.enqueue_trial({"x": 0.5}, user_attrs={"cell": "a"})
@@ -46,14 +46,14 @@ def states(study: optuna.Study) -> list[TrialState]:
 
 
 def watch(monitor: HeartbeatMonitor, study: optuna.Study, clock: Clock, seconds: float) -> None:
-    """Look every 5 s, as one who waits."""
+    """Check every 5 s, as a waiting worker does."""
     for _ in range(int(seconds) // 5):
         monitor.check(study)
         clock.now += 5
     monitor.check(study)
 
 
-def test_after_a_time_in_which_nothing_was_seen_all_may_show_life_again(study: optuna.Study) -> None:
+def test_after_a_gap_between_checks_all_grace_periods_restart(study: optuna.Study) -> None:
     """A storage that was away for longer than the grace period, or a laptop that slept."""
     monitor, clock = make_monitor()
     study.ask().set_user_attr("worker", "far:1:0")
@@ -65,16 +65,16 @@ def test_after_a_time_in_which_nothing_was_seen_all_may_show_life_again(study: o
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_trial_without_a_workers_name_is_put_in_line_again(study: optuna.Study) -> None:
+def test_a_trial_without_a_workers_name_is_requeued(study: optuna.Study) -> None:
     monitor, clock = make_monitor()
-    study.ask()  # and die
+    study.ask()  # as a worker that dies right after it
     watch(monitor, study, clock, 115)
     assert states(study) == [TrialState.RUNNING]
     watch(monitor, study, clock, 10)
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_worker_that_shows_no_life_is_dead(study: optuna.Study) -> None:
+def test_a_worker_without_heartbeats_is_dead(study: optuna.Study) -> None:
     monitor, clock = make_monitor()
     trial = study.ask()
     trial.set_user_attr("worker", "far:1:0")
@@ -91,7 +91,7 @@ def test_a_worker_that_shows_no_life_is_dead(study: optuna.Study) -> None:
     assert states(study) == [TrialState.FAIL, TrialState.FAIL], "one retry was allowed"
 
 
-def test_a_trial_shows_life_while_its_loop_goes_on_and_no_longer(study: optuna.Study) -> None:
+def test_heartbeats_continue_while_the_main_loop_runs_and_stop_with_it(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
         until = time.monotonic() + 60
         while frozen(study, trial.number).user_attrs.get(BEAT, 0) < 2:
@@ -109,7 +109,7 @@ def test_a_trial_shows_life_while_its_loop_goes_on_and_no_longer(study: optuna.S
     assert study.trials[0].user_attrs[BEAT] == count
 
 
-def test_a_worker_whose_trial_was_taken_over_stops_at_its_next_beat(study: optuna.Study) -> None:
+def test_a_worker_whose_trial_was_taken_over_stops_at_its_next_heartbeat(study: optuna.Study) -> None:
     lines: list[str] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -124,7 +124,7 @@ def test_a_worker_whose_trial_was_taken_over_stops_at_its_next_beat(study: optun
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_worker_at_work_finds_the_dead_too(study: optuna.Study) -> None:
+def test_a_worker_that_runs_a_job_also_requeues_trials_of_dead_workers(study: optuna.Study) -> None:
     study.ask().set_user_attr("worker", "far:1:0")
     study.enqueue_trial({"x": 0.1})
 

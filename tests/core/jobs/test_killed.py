@@ -1,4 +1,4 @@
-"""Runs that are killed, and disks that are full: nothing lost, and the same bits at the end."""
+"""Killed runs and full disks: nothing is lost, and results are the same bit for bit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STEPS = 4 * (200 // 16)
 
 
 def train_until(tmp_path: Path, step: int) -> tuple[int, int]:
-    """Train in a process that SIGKILL ends after ``step`` updates; the updates that it told of, and its exit code."""
+    """Train in a process that is killed after ``step`` updates; return the updates it reported, and its exit code."""
     arguments = [sys.executable, "-c", UNTIL, str(tmp_path / "mine.yaml"), str(tmp_path / "killed"), str(step)]
     done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
     return int(done.stdout.split()[-1]), done.returncode
@@ -74,7 +74,7 @@ def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> 
     assert len(whole.history) == 4
 
 
-def test_a_checkpoint_within_an_epoch_knows_its_place(tmp_path: Path) -> None:
+def test_a_checkpoint_within_an_epoch_stores_its_step(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE)
     train_until(tmp_path, 7)
     assert read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == 5

@@ -1,4 +1,4 @@
-"""Studies that earlier versions of augkit wrote are gone on with: their attributes are written here by hand."""
+"""Studies of earlier versions of augkit are resumed; the tests write their attributes by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from toy import CONTROL, make_terms, open_toy
 
-from augkit.compare.study.queue import CellRequest
+from augkit.compare.study.queue import REQUEST, CellRequest
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import open_storage
 from augkit.tune import optuna_study
@@ -44,7 +44,7 @@ def write_old_study(place: Path, terms: SearchTerms) -> optuna.Study:
     return study
 
 
-def test_a_search_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_search_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
     terms = make_terms()
     study = write_old_study(tmp_path / "j", terms)
     assert recover(study, 1, alone=True) == (2, 0)
@@ -58,8 +58,8 @@ def test_a_search_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
     assert POINT in [trial.user_attrs["values"] for trial in done]
 
 
-def test_a_control_that_an_earlier_version_lost_is_put_in_line(tmp_path: Path) -> None:
-    """It failed a trial first, and put it in line again second."""
+def test_a_control_that_an_earlier_version_lost_is_queued_again(tmp_path: Path) -> None:
+    """The earlier version failed a trial first, and enqueued its retry second."""
     terms = make_terms()
     worker = open_toy(tmp_path / "j", terms, 3)
     worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
@@ -72,7 +72,7 @@ def test_a_control_that_an_earlier_version_lost_is_put_in_line(tmp_path: Path) -
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_cells_of_an_earlier_version_are_read(tmp_path: Path, study_file: Path, seeds: int) -> None:
     queue = optuna.create_study(storage=open_storage(tmp_path / "j"))
-    assert CellRequest.load(queue) is None
+    assert REQUEST not in queue.user_attrs
     order = {
         "study": study_file.read_text(),
         "source": str(study_file),

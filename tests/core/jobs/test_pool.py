@@ -1,4 +1,4 @@
-"""Who is alive, and who is taken for dead."""
+"""Which workers count as alive and which as dead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begun(mark: str | None) -> FrozenTrial:
 
 
 @pytest.mark.parametrize("clock", [-HOUR, HOUR])
-def test_silence_is_no_matter_of_clocks(tmp_path: Path, clock: float) -> None:
+def test_silence_does_not_depend_on_the_clock_of_the_disk(tmp_path: Path, clock: float) -> None:
     """A status file lies on a disk whose clock differs from ours, or the laptop has slept."""
     status = tmp_path / "0.json"
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
@@ -47,7 +47,7 @@ def test_silence_is_no_matter_of_clocks(tmp_path: Path, clock: float) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="there is no /proc")
-def test_a_process_is_the_one_that_began_a_trial_or_a_later_one_of_its_number() -> None:
+def test_a_process_is_distinguished_from_a_later_one_with_its_id() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         assert _lives(process.pid, begun(process_mark(process.pid)))
         assert _lives(process.pid, begun(None)), "of a trial that bears no mark nothing more is known"
@@ -59,7 +59,7 @@ def test_a_process_is_the_one_that_began_a_trial_or_a_later_one_of_its_number() 
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="there is no /proc")
-def test_one_that_has_ended_and_was_not_asked_after_is_dead() -> None:
+def test_a_zombie_process_counts_as_dead() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         assert process.stdout is None
         until = time.monotonic() + 60
@@ -68,7 +68,7 @@ def test_one_that_has_ended_and_was_not_asked_after_is_dead() -> None:
         assert not _lives(process.pid, begun(None))
 
 
-def test_a_launcher_that_does_not_exist_is_one_line() -> None:
+def test_an_unknown_launcher_gives_a_one_line_error() -> None:
     with pytest.raises(InputError, match="unknown launcher 'rays': did you mean 'ray'"):
         check_workers(WorkerSettings(launcher="rays"), None)
     with pytest.raises(InputError, match="unknown launcher"):

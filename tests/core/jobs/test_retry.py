@@ -1,4 +1,4 @@
-"""A trial in line again is what it was when it was asked for, and is judged by what comes of it now."""
+"""Retries: a retry has the task of its origin, and only its own results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WAYS: dict[str, Callable[[optuna.Study, int], object]] = {
 }
 
 
-def test_a_trial_interrupted_after_it_was_judged_is_judged_anew(tmp_path: Path) -> None:
+def test_a_trial_interrupted_after_its_bounds_were_stored_is_judged_again(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
     worker.on_trial = interrupt
     with pytest.raises(KeyboardInterrupt):
@@ -62,7 +62,7 @@ def test_a_trial_interrupted_after_it_was_judged_is_judged_anew(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_asked_for_stays_and_what_came_of_it_goes(tmp_path: Path, way: str) -> None:
+def test_a_retry_keeps_what_to_run_and_drops_results(tmp_path: Path, way: str) -> None:
     study = optuna.create_study(
         storage=open_storage(tmp_path / "j"), pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1)
     )
@@ -98,21 +98,21 @@ def test_what_is_asked_for_stays_and_what_came_of_it_goes(tmp_path: Path, way: s
 
 
 class InterruptedControl(Toy):
-    """Ctrl-C while the control is trained."""
+    """Interrupt the training of the control."""
 
     def score_control(self, recipe: Recipe, number: int) -> ControlScores:
         raise KeyboardInterrupt
 
 
 class FullDisk(Toy):
-    """There is no room for the control."""
+    """Let the disk be full when the control is stored."""
 
     def score_control(self, recipe: Recipe, number: int) -> ControlScores:
         raise GiveUpError("the control could not be trained: no space left")
 
 
 @pytest.mark.parametrize(("kind", "ends"), [(InterruptedControl, KeyboardInterrupt), (FullDisk, RunError)])
-def test_a_control_that_stands_behind_the_presets_comes_first(
+def test_a_control_queued_behind_the_presets_runs_first(
     tmp_path: Path, kind: type[Toy], ends: type[BaseException]
 ) -> None:
     with pytest.raises(ends):
@@ -129,7 +129,7 @@ def test_a_control_that_stands_behind_the_presets_comes_first(
     assert optuna_study.restore_controls(second.study, second.terms) == 0, "it was trained"
 
 
-def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(tmp_path: Path) -> None:
+def test_a_waiting_worker_trains_the_control_if_its_worker_died(tmp_path: Path) -> None:
     first, second = (open_toy(tmp_path / "j", make_terms(), 3, join=k > 0, index=k) for k in range(2))
     control = first.study.ask()
     control.set_user_attr("worker", first.name)
@@ -138,7 +138,7 @@ def test_a_worker_that_waits_for_a_control_trains_it_where_its_own_worker_died(t
     thread = threading.Thread(target=second.run)
     thread.start()
     wait(lambda: "waiting for other workers" in stages)
-    requeue(first.study, control.number, 1)  # what the parent does
+    requeue(first.study, control.number, 1)  # as the parent does
     thread.join(timeout=60)
     assert not thread.is_alive()
     assert len(optuna_study.completed(first.study)) == 3
@@ -169,9 +169,7 @@ def test_a_control_that_is_handed_back_is_never_missing(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
+def test_an_interrupt_during_tell_keeps_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
     worker.run_one()
     storage = worker.study._storage
@@ -199,9 +197,7 @@ def test_an_interrupt_while_optuna_is_told_keeps_the_trial(
     assert search_cost(second.study, make_terms()).failed == 0
 
 
-def test_a_second_interrupt_while_the_first_is_told_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_interrupt_during_the_hand_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     study.enqueue_trial({"x": 0.5})
     tell = study._storage.set_trial_state_values
@@ -220,7 +216,7 @@ def test_a_second_interrupt_while_the_first_is_told_loses_nothing(
 
 
 @pytest.mark.parametrize("outcome", ["finished", "failed"])
-def test_a_disk_that_is_full_when_optuna_is_told_is_one_line(
+def test_a_full_disk_during_tell_gives_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
@@ -242,7 +238,7 @@ def test_a_disk_that_is_full_when_optuna_is_told_is_one_line(
     assert caught.value is lost
 
 
-def test_a_preset_that_is_postponed_is_in_line_before_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postponed_preset_is_queued_before_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
     worker.study.tell(worker.study.ask(), state=TrialState.FAIL)
     worker.study.enqueue_trial({}, user_attrs={"control": "control {}"})
@@ -258,7 +254,7 @@ def test_a_preset_that_is_postponed_is_in_line_before_it_fails(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_one_who_dies_between_the_retry_and_the_failure_leaves_one_run(
+def test_a_crash_between_retry_and_failure_leaves_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
@@ -269,12 +265,12 @@ def test_one_who_dies_between_the_retry_and_the_failure_leaves_one_run(
         with pytest.raises(KeyboardInterrupt):
             WAYS[way](study, first.number)
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
-    WAYS[way](study, first.number)  # another one finds the same
+    WAYS[way](study, first.number)  # another worker does the same
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 def test_a_retry_is_run_only_once_its_origin_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where whoever put it in line died before the second step, or the origin finished in between."""
+    """This also holds if the process that enqueued it died before the second step, or the origin has finished."""
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     ran: list[int] = []
 
@@ -295,8 +291,8 @@ def test_a_retry_is_run_only_once_its_origin_has_failed(tmp_path: Path, monkeypa
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE", "FAIL"]
 
 
-def test_of_two_retries_of_one_trial_the_first_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers find a dead one at the same moment."""
+def test_only_the_first_of_two_retries_of_a_trial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers find the same dead worker at the same moment."""
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     study.enqueue_trial({"x": 0.5})
     study.ask()
@@ -312,7 +308,7 @@ def test_of_two_retries_of_one_trial_the_first_is_run(tmp_path: Path, monkeypatc
     assert study.trials[0].state == TrialState.FAIL
 
 
-def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: Path) -> None:
+def test_an_interrupt_of_a_trial_that_was_taken_over_is_raised(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     study.enqueue_trial({"x": 0.5})
 
@@ -325,7 +321,7 @@ def test_an_interrupt_of_a_trial_that_was_taken_over_is_not_swallowed(tmp_path: 
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_trial_that_ends_its_worker_by_a_bug_is_run_again_once(tmp_path: Path) -> None:
+def test_a_trial_whose_bug_ends_its_worker_is_retried_once(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     study.enqueue_trial({"x": 0.5})
 
@@ -339,7 +335,7 @@ def test_a_trial_that_ends_its_worker_by_a_bug_is_run_again_once(tmp_path: Path)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_trial_that_says_nothing_is_not_put_in_line(tmp_path: Path, way: str) -> None:
+def test_a_trial_that_does_not_define_what_to_run_is_not_requeued(tmp_path: Path, way: str) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     WAYS[way](study, study.ask().number)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]

@@ -1,4 +1,4 @@
-"""Where studies are kept: repaired, waited for, and refused in one line."""
+"""Storages: repair, waiting for a server, and one-line errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_torn_journal_is_repaired_when_it_is_opened(tmp_path: Path) -> None:
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"op_code": 4, "worker')
     open_storage(journal, say=said.append)
-    assert said == ["'study.journal' ended in a torn line, which is cut off"]
+    assert said == ["'study.journal' ended in a torn line, which was removed"]
     assert journal.read_bytes() == whole
     assert len(optuna_study.completed(open_toy(journal, make_terms(), 3, join=True).study)) == 3
 
@@ -42,7 +42,7 @@ def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -
     worker = open_toy(journal, make_terms(), 4)
     worker.run_one()
     with journal.open("ab") as file:
-        file.write(b'{"op_code": 4, "wor')  # a worker killed as it writes
+        file.write(b'{"op_code": 4, "wor')  # a worker killed while it writes
     worker.run()
     assert len(optuna_study.completed(open_toy(journal, make_terms(), 4, join=True).study)) == 4
     assert b'"wor{' not in journal.read_bytes()
@@ -54,10 +54,10 @@ def test_a_line_torn_by_another_worker_does_not_spoil_the_next(tmp_path: Path) -
     [(True, call) for call in ("symlink", "rename", "unlink", "fsync")]
     + [(False, call) for call in ("close", "rename", "unlink", "fsync")],
 )
-def test_a_signal_at_any_call_of_a_write_is_that_signal(
+def test_a_signal_during_a_journal_write_is_raised_unchanged(
     call: str, when: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Optuna's lock cleans up after a signal, and fails where the file is already gone: that read as a full disk."""
+    """Optuna's lock cleans up after a signal; if the file is gone, this fails and was reported as a full disk."""
     path = tmp_path / "study.journal"
     real = os.symlink
 
@@ -119,7 +119,7 @@ def test_a_line_that_is_being_written_is_not_cut_off(tmp_path: Path) -> None:
     assert [line for line in said if "torn" in line] == []
 
 
-def test_a_lock_that_was_left_behind_is_spoken_of(tmp_path: Path) -> None:
+def test_an_abandoned_lock_is_reported(tmp_path: Path) -> None:
     journal, said = tmp_path / "study.journal", []
     journal.touch()
     os.symlink(journal, f"{journal}.lock")
@@ -128,8 +128,8 @@ def test_a_lock_that_was_left_behind_is_spoken_of(tmp_path: Path) -> None:
     JournalFileSymlinkLock(str(journal)).release()
 
 
-def test_a_lock_that_was_left_behind_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The paths of a command are relative, those of links are relative to something else."""
+def test_an_abandoned_lock_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a command is relative to its working directory, the target of a link to the folder of the link."""
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     worker = open_toy("runs/study.journal", make_terms(), 3)
@@ -160,7 +160,7 @@ def test_a_journal_where_no_symbolic_link_can_be_made(tmp_path: Path, monkeypatc
     storage.create_new_study([StudyDirection.MAXIMIZE], "another")
 
 
-def test_both_kinds_of_lock_keep_each_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_kinds_of_lock_exclude_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = tmp_path / "study.journal"
     with_links = open_storage(journal)
     monkeypatch.setattr(os, "symlink", no_links)
@@ -213,7 +213,7 @@ def test_a_journal_damaged_in_its_middle_is_refused(between: bytes, message: str
     assert "\n" not in str(caught.value)
     assert journal.read_bytes() == spoilt
     remedy = str(caught.value).rpartition(": ")[2]
-    subprocess.run(remedy, shell=True, check=True, cwd=tmp_path)  # what it says to do makes it whole
+    subprocess.run(remedy, shell=True, check=True, cwd=tmp_path)  # the remedy in the message repairs it
     mended = tmp_path / "mended.journal" if remedy.startswith("head") else journal
     open_storage(mended)
 
@@ -229,18 +229,18 @@ def test_a_damaged_last_line_is_refused_before_another_follows_it(end: bytes, tm
     assert journal.read_bytes() == whole + end
 
 
-def test_a_journal_damaged_while_it_is_used_is_one_line(tmp_path: Path) -> None:
+def test_a_journal_damaged_during_use_gives_a_one_line_error(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     worker = open_toy(journal, make_terms(), 6)
     worker.run_one()
     count = len(journal.read_bytes().splitlines())
     with journal.open("ab") as file:
-        file.write(b"\x00\x00\n")  # a disk that failed
+        file.write(b"\x00\x00\n")  # as after a failure of the disk
     with pytest.raises(AugkitError, match=f"line {count + 1} is no operation"):
         worker.run()
 
 
-def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_wait_for_an_unavailable_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(f"sqlite:///{tmp_path}/s.db", make_terms(), 3)
     failures = []
     original = PatientDatabase._get_trials.__wrapped__  # type: ignore[attr-defined]
@@ -258,7 +258,7 @@ def test_a_database_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pyte
     assert len(optuna_study.completed(worker.study)) == 3
 
 
-def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_answer_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(f"sqlite:///{tmp_path}/s.db", make_terms(), 2)
     original, lost = PatientDatabase.set_trial_state_values.__wrapped__, []  # type: ignore[attr-defined]
 
@@ -276,7 +276,7 @@ def test_an_answer_that_was_lost_is_not_a_failure(tmp_path: Path, monkeypatch: p
     assert len(optuna_study.completed(worker.study)) == 2
 
 
-def test_storages_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_storages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="there is no"):
         open_storage(tmp_path / "no" / "study.journal")
     with pytest.raises(InputError, match="cannot be reached") as caught:
@@ -300,7 +300,7 @@ def test_storages_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
         ("grpc://host:13000", "proxy", True, "grpc://host:13000"),
     ],
 )
-def test_what_a_storage_is_stands_in_its_text(text: str, kind: str, remote: bool, shown: str) -> None:
+def test_the_kind_of_a_storage_is_parsed_from_its_text(text: str, kind: str, remote: bool, shown: str) -> None:
     storage = Storage.parse(text)
     assert (storage.kind, storage.is_remote, without_password(text), str(storage)) == (kind, remote, shown, text)
     assert storage.is_sqlite == text.startswith("sqlite")
