@@ -143,7 +143,8 @@ def _matrix(kind: str, k: int, image: Tensor, size_out: Size) -> Tensor:
     if kind == "aligned":
         return matrix
     degrees = torch.tensor([[25.0, -110.0][k]], dtype=torch.float32)
-    matrix = geometry.compose(matrix, geometry.rotate(degrees, size_out))
+    # Turned before it is stretched: the footprint of a pixel lies oblique.
+    matrix = geometry.compose(geometry.rotate(degrees, (image.shape[1], image.shape[2])), matrix)
     if kind == "affine":
         return matrix
     tilt = torch.eye(3, dtype=torch.float32)[None].clone()

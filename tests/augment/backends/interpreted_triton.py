@@ -52,7 +52,8 @@ def matrices(kind: str, size: tuple[int, int] = SIZE) -> Tensor:
     matrix = geometry.axis_aligned(*torch.tensor([[-0.6, 1.3], [6.2, -2.4], [0.7, 0.9], [0.4, 1.7]]))
     if kind == "aligned":
         return matrix
-    matrix = geometry.compose(matrix, geometry.rotate(torch.tensor([25.0, -110.0]), size))
+    # Turned before it shrinks, by other factors along x and y: the footprint of a pixel lies oblique.
+    matrix = geometry.compose(geometry.rotate(torch.tensor([25.0, -110.0]), size), matrix)
     if kind == "any":
         matrix[:, 2] = torch.tensor([[0.013, -0.017, 1.0], [0.0, 0.0, 1.0]])
     return matrix

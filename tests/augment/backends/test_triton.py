@@ -101,9 +101,10 @@ def on_the_gpu(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 def turned(size: tuple[int, int], tilted: bool) -> Tensor:
-    """Three matrices that turn and shrink, enlarge, or only turn; the first two tilted."""
-    grown = geometry.rescale(torch.tensor([0.55, 1.3, 1.0]), size)
-    matrix = geometry.compose(grown, geometry.rotate(torch.tensor([25.0, -110.0, 3.0]), size))
+    """Three matrices that turn, the first two of which stretch and shrink obliquely and may be tilted."""
+    rows = torch.tensor([[0.55, 1.3, 1.0], [20.0, -9.0, 0.0], [0.8, 0.9, 1.0], [4.0, 7.0, 0.0]])
+    turn = geometry.rotate(torch.tensor([25.0, -110.0, 3.0]), size)
+    matrix = geometry.compose(turn, geometry.axis_aligned(*rows))
     if tilted:
         matrix[:2, 2, :2] = torch.tensor([[0.2 / size[1], -0.15 / size[0]], [-0.1 / size[1], 0.1 / size[0]]])
     return matrix.cuda()
