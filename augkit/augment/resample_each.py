@@ -1,8 +1,7 @@
 """Images of different sizes, each resampled through its own matrix to one size.
 
 A `Ragged` is read by one compiled loop, or on CUDA by one kernel, where the backend has it; else one image follows the
-other. The pixels are those of each image alone, bit for bit on one backend; by Triton through axis-aligned matrices up
-to rounding.
+other. The pixels are those of each image alone, bit for bit on one backend; with Triton up to rounding.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The Triton kernel for any matrix: rotation, shear and perspective, by the rule of `augkit.augment.backends.general`.
 
 A program writes one tile of the output for up to four channels. It inverts its image's matrix, traces the pixels of the
-tile back to points of the input, and adds one tap after another, whose weight serves all its channels. So a pixel has
-the same bits in whatever batch, tile or buffer it is computed. Points and the stretch of the kernel are float64,
-distances and weights float32. No memory beyond the output.
+tile back to points of the input, and adds one tap after another, whose weight serves all its channels. So the order of
+the sum depends neither on the tile nor on the other images. Points and the stretch of the kernel are float64, distances
+and weights float32. No memory of the size of a batch beyond the output.
 """
 
 from __future__ import annotations
