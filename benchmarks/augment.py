@@ -201,13 +201,19 @@ def cases(
             images = (images * 255).to(dtype) if dtype == torch.uint8 else images.to(dtype)
             for task in ("shift", "pipeline", "rotation"):
                 contenders = {name: every[name] for name in ROTATION} if task == "rotation" else every
-                if task != "rotation" or (device == "cpu" and dtype == torch.float32):
+                if task != "rotation" or dtype == torch.float32:
                     cell = {"batch": list(shape), "dtype": str(dtype).split(".")[1], "task": task}
                     yield cell, Case(task, images), contenders
     if device == "cpu":
         case = photographs.load(folder, 4 if quick else photographs.COUNT)
         cell = {"batch": [len(case.images), 3, photographs.OUT, photographs.OUT], "dtype": "uint8"}
         yield cell | {"task": "photographs", "from": folder and folder.name}, case, photographs.CONTENDERS
+    else:
+        decoded = photographs.load(folder, 4 if quick else 4 * photographs.COUNT)
+        cell = {"batch": [len(decoded.images), 3, photographs.OUT, photographs.OUT], "dtype": "uint8"}
+        for task, turn in (("photographs", False), ("photographs turned", True)):
+            case = decoded.to(device, turn=turn)
+            yield cell | {"task": task, "from": folder and folder.name}, case, photographs.ON_DEVICE
 
 
 def parsed() -> argparse.Namespace:

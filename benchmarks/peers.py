@@ -62,7 +62,8 @@ def augment_of(case: Case, kernel: str = "bilinear", antialias: bool = False) ->
 
 def ours(case: Case) -> Run:
     if case.task == "rotation":
-        return lambda: resample_checked(case.images, turned(case), case.size, "bilinear", "zeros", 1.0)
+        how = (case.size, "bilinear", "zeros", 1.0)
+        return lambda: resample_checked(case.images, turned(case), *how, affine=True)
     augment = augment_of(case)
     return lambda: augment(case.images)
 
@@ -70,8 +71,13 @@ def ours(case: Case) -> Run:
 def turned(case: Case) -> Tensor:
     """Matrices of a rotation, a shift and a crop, one for each image."""
     crop = augkit.RandomSubpixelCrop(area=AREA, ratio=RATIO)
-    moved = augkit.Augment(augkit.RandomSubpixelShift(PIXELS), crop).sample(len(case.images), case.size)
-    return geometry.compose(geometry.rotate((2 * torch.rand(len(moved)) - 1) * DEGREES, case.size), moved)
+    device = case.images.device
+    moved = augkit.Augment(augkit.RandomSubpixelShift(PIXELS), crop).sample(len(case.images), case.size, device=device)
+    return geometry.compose(geometry.rotate(degrees(len(moved), device), case.size), moved)
+
+
+def degrees(count: int, device: torch.device) -> Tensor:
+    return (2 * torch.rand(count, device=device) - 1) * DEGREES
 
 
 def ours_lanczos(case: Case) -> Run:

@@ -3,26 +3,28 @@
 Decoded uint8 images become one normalised float batch of 224 pixels by a random resized crop and a flip. Without a
 folder of parquet files the photographs are smooth noise of the sizes that ImageNet has most; values do not matter to
 the time. Every contender gets the images in the layout that it takes: flat CHW for augkit, CHW tensors for torchvision,
-HWC arrays for albumentations and DALI.
+HWC arrays for albumentations and DALI. On a GPU the images lie there already, and a second row turns them too.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peers import AREA, MEAN, RATIO, STD, Run, UnavailableError
+from peers import AREA, DEGREES, MEAN, RATIO, STD, Run, UnavailableError, degrees
 from torch import Tensor
 
 import augkit
 from augkit.augment import geometry
 from augkit.augment.backends import native
+from augkit.augment.resample import Finish
+from augkit.augment.resample_each import Way, resample_each
 
 COUNT, OUT, FRAME = 64, 224, (375, 500)
 SIZES = [(375, 500), (333, 500), (500, 375), (400, 500), (500, 333), (360, 480)]
@@ -30,9 +32,13 @@ SIZES = [(375, 500), (333, 500), (500, 375), (400, 500), (500, 333), (360, 480)]
 
 @dataclass(frozen=True)
 class Photographs:
-    """Decoded images ``(3, H, W)``, uint8."""
+    """Decoded images ``(3, H, W)``, uint8, and whether they are to be turned as well."""
 
     images: Sequence[Tensor]
+    turn: bool = False
+
+    def to(self, device: str, *, turn: bool) -> Photographs:
+        return replace(self, images=[image.to(device) for image in self.images], turn=turn)
 
     @property
     def flat(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,12 +92,38 @@ def ours(photographs: Photographs) -> Run:
     return run
 
 
+def ours_on_device(photographs: Photographs, *, one_by_one: bool = False) -> Run:
+    """As `ours`, where the images are; ``one_by_one`` without the kernel for images of different sizes."""
+    batch = augkit.Ragged.from_list(photographs.images)
+    device, turn, size = batch.device, photographs.turn, (OUT, OUT)
+    crop = augkit.RandomSubpixelCrop(size=size, area=AREA, ratio=RATIO)
+    augment = augkit.Augment(crop, augkit.RandomHorizontalFlip(), kernel="bilinear").to(device)
+    scale_y, scale_x = (torch.tensor([n], device=device) / batch.sizes[:, k].to(device) for k, n in enumerate(FRAME))
+    fitted = geometry.axis_aligned(scale_x, scale_x / 2 - 0.5, scale_y, scale_y / 2 - 0.5)
+    finish = Finish(torch.float32, *(torch.tensor(values, device=device) for values in (MEAN, STD)))
+    way = Way(size, "bilinear", "zeros", [4.0] * len(batch), finish)
+    images = list(batch) if one_by_one else batch
+
+    def run() -> Tensor:
+        moved = augment.sample(len(batch), FRAME, device=device)
+        turned = [geometry.rotate(degrees(len(batch), device), FRAME)] if turn else []
+        matrix = geometry.compose(fitted, *turned, moved)
+        return resample_each(images, matrix, None, way, axis_aligned=not turn, affine=True)
+
+    return run
+
+
+def ours_one_by_one(photographs: Photographs) -> Run:
+    return ours_on_device(photographs, one_by_one=True)
+
+
 def torchvision(photographs: Photographs) -> Run:
     from torchvision.transforms import v2
 
     crop = v2.RandomResizedCrop((OUT, OUT), AREA, RATIO, antialias=True)
     steps = [crop, v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    augment = v2.Compose(steps)
+    turn = [v2.RandomRotation(DEGREES, v2.InterpolationMode.BILINEAR)] if photographs.turn else []
+    augment = v2.Compose([*turn, *steps])
     return lambda: torch.stack([augment(image) for image in photographs.images])
 
 
@@ -133,4 +165,9 @@ CONTENDERS: dict[str, Callable[[Photographs], Run]] = {
     "torchvision per image": torchvision,
     "albumentations per image": albumentations,
     "NVIDIA DALI": dali,
+}
+ON_DEVICE: dict[str, Callable[[Photographs], Run]] = {
+    "augkit": ours_on_device,
+    "augkit image by image": ours_one_by_one,
+    "torchvision per image": torchvision,
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.augment.backends import choose, general, separable
+from augkit.augment.backends.triton_call import How, Source
 from augkit.augment.backends.values import concrete, differentiated, known_finite, laid_out, traced
 from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.kernels import check_names, frequencies
@@ -140,14 +141,15 @@ def resample_checked(
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     backend = choose(images, matrix, axis_aligned=axis_aligned)
     with nullcontext() if backend == "native" else torch.autocast(images.device.type, enabled=False):
-        out = _fused(backend, images, matrix, size, kernel, padding, max_shrink, finish, axis_aligned=axis_aligned)
+        how = (matrix, size, kernel, padding, max_shrink)
+        out = _fused(backend, images, *how, finish, axis_aligned=axis_aligned, affine=affine)
         if out is not None:
             return laid_out(out, images)
-        work, how, finite = _working(images), (matrix, size, kernel, padding, max_shrink), _finite(images)
-        if backend == "general":
-            out = general.resample(work, *how, finite=finite, affine=affine)
-        else:
+        work, finite = _working(images), _finite(images)
+        if axis_aligned:
             out = separable.resample(work, *how, finite=finite)
+        else:
+            out = general.resample(work, *how, finite=finite, affine=affine)
         return laid_out(finished(out, images.dtype, finish), images)
 
 
@@ -171,7 +173,7 @@ def shift_checked(images: Tensor, pixels: Tensor, size: tuple[int, int], kernel:
     return laid_out(_restored(out, images.dtype), images)
 
 
-def _fused(
+def _fused(  # noqa: PLR0913 (the arguments of every backend that fuses)
     backend: str,
     images: Tensor,
     matrix: Tensor,
@@ -182,6 +184,7 @@ def _fused(
     finish: Finish,
     *,
     axis_aligned: bool = True,
+    affine: bool = True,
 ) -> Tensor | None:
     """Resample, normalise and cast in one pass, by a backend imported here; None if ``backend`` cannot do that."""
     if backend not in ("native", "cuda_triton"):
@@ -194,7 +197,9 @@ def _fused(
     if backend == "cuda_triton":
         from augkit.augment.backends import self_check
 
-        return self_check.resample(images, *how, dtype=dtype, gain=gain, bias=bias)
+        bounds, promises = [max_shrink], (axis_aligned, affine)
+        wanted = How(matrix, size, kernel, padding, bounds, dtype, gain, bias, *promises)
+        return self_check.resample(Source.of(images), wanted)
     from augkit.augment.backends import native  # numba takes a third of a second to import
 
     # The loop supports uint8 and float32; half precision is converted before and after it.

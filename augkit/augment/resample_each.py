@@ -1,7 +1,7 @@
 """Images of different sizes, each resampled through its own matrix to one size.
 
-A `Ragged` is read by one compiled loop where the backend has it; else one image follows the other. The pixels are
-those of each image alone, bit for bit on one backend.
+A `Ragged` is read by one compiled loop, or on CUDA by one kernel, where the backend has it; else one image follows the
+other. The pixels are those of each image alone, bit for bit on one backend; with Triton up to rounding.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from augkit.augment.backends import choose
+from augkit.augment.backends.triton_call import How, Source
+from augkit.augment.backends.values import concrete
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.matrix_checks import strongest_shrink
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import Finish, gain_and_bias, output_dtype, replay, resample_checked
+from augkit.core.errors import InputError
 
 Size = tuple[int, int]
 Images = Ragged | Sequence[Tensor]
@@ -47,11 +50,11 @@ def resample_each(
     if blur is not None:
         pairs = zip(images, blur.split(1), strict=True)
         images = [shift_blur_checked(image[None], own, way.kernel, way.padding)[0] for image, own in pairs]
-    out = _compiled(images, matrix, way, axis_aligned=axis_aligned) if isinstance(images, Ragged) else None
+    promises = {"axis_aligned": axis_aligned, "affine": affine}
+    out = _fused(images, matrix, way, **promises) if isinstance(images, Ragged) else None
     if out is not None:
         return out
     size, kernel, padding, bounds, finish = way
-    promises = {"axis_aligned": axis_aligned, "affine": affine}
     return torch.cat(
         [
             resample_checked(image[None], own, size, kernel, padding, bound or 1.0, finish=finish, **promises)
@@ -72,26 +75,37 @@ def replay_each(images: Images, matrix: Tensor, blur: Tensor | None, way: Way) -
     return torch.cat(parts)
 
 
-def _compiled(images: Ragged, matrix: Tensor, way: Way, *, axis_aligned: bool) -> Tensor | None:
-    """Resample by one compiled loop over the buffer of ``images``; None where this backend has none."""
-    if choose(images.values, matrix, axis_aligned=axis_aligned) != "native":
+def _fused(images: Ragged, matrix: Tensor, way: Way, *, axis_aligned: bool, affine: bool) -> Tensor | None:
+    """Resample the buffer of ``images`` in one pass; None where this backend cannot."""
+    backend = choose(images.values, matrix, axis_aligned=axis_aligned)
+    if backend not in ("native", "cuda_triton"):
         return None
-    from augkit.augment.backends import native  # numba takes a third of a second to import
-
-    bounds = [
-        strongest_shrink(own, way.size) if bound == math.inf else bound or 1.0
-        for own, bound in zip(matrix.split(1), way.bounds, strict=True)
-    ]
-    # The loop knows uint8 and float32, as for batches of one size.
-    values = images.values if images.dtype == torch.uint8 else images.values.to(torch.float32)
+    if len(matrix) != len(images):  # the loops would read beyond the last matrix
+        raise InputError(f"matrix: expected one for each of {len(images)} images, got {len(matrix)}")
+    bounds = _bounds(matrix, way)
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     dtype = output_dtype(images.dtype, way.finish)
     gain, bias = gain_and_bias(images.dtype, images.channels, images.device, way.finish)
+    if backend == "cuda_triton":
+        from augkit.augment.backends import self_check
+
+        if images.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return None  # offsets and sizes come from the host, which a CUDA graph cannot copy from
+        promises = (axis_aligned, affine)
+        how = How(matrix, way.size, way.kernel, way.padding, bounds, dtype, gain, bias, *promises)
+        with torch.autocast(images.device.type, enabled=False):
+            source = Source.ragged(images.values, images.offsets, images.sizes, images.channels)
+            return self_check.resample(source, how)
+    from augkit.augment.backends import native  # numba takes a third of a second to import
+
+    # The loop knows uint8 and float32, as for batches of one size.
+    values = images.values if images.dtype == torch.uint8 else images.values.to(torch.float32)
     out = native.resample_ragged(
         values.detach(),
         images.offsets,
         images.sizes,
         images.channels,
-        matrix.to(torch.promote_types(matrix.dtype, torch.float32)),
+        matrix,
         way.size,
         way.kernel,
         way.padding,
@@ -102,3 +116,12 @@ def _compiled(images: Ragged, matrix: Tensor, way: Way, *, axis_aligned: bool) -
         axis_aligned=axis_aligned,
     )
     return out.to(dtype)
+
+
+def _bounds(matrix: Tensor, way: Way) -> list[float]:
+    """The bound on the shrink of each image; infinite ones are measured, which waits for the device."""
+    given = [1.0 if bound is None else bound for bound in way.bounds]
+    if math.inf not in given:
+        return given
+    moves = concrete(matrix, 2).cpu().split(1)
+    return [strongest_shrink(own, way.size) if b == math.inf else b for own, b in zip(moves, given, strict=True)]

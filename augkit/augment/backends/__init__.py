@@ -21,7 +21,7 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
     backend                 matrices   when
     ======================  =========  ==============================================================
     ``native``              any        CPU, not float64, no gradient, not traced; numba installed
-    ``cuda_triton``         aligned    CUDA, not float64, no gradient, not traced; Triton installed
+    ``cuda_triton``         any        CUDA, not float64, no gradient, not traced; Triton installed
     ``separable``           aligned    everything else; torch, differentiable, every device
     ``general``             any        everything else; torch, differentiable, every device
     ======================  =========  ==============================================================
@@ -29,11 +29,9 @@ def choose(images: Tensor, matrix: Tensor, *, axis_aligned: bool) -> str:
     fused = images.dtype in FUSED and type(images) is Tensor and not recorded(images, matrix)
     if fused and images.device.type == "cpu" and installed("numba"):
         return "native"
-    if not axis_aligned:
-        return "general"
     if fused and images.device.type == "cuda" and installed("triton"):
         return "cuda_triton"
-    return "separable"
+    return "separable" if axis_aligned else "general"
 
 
 @cache

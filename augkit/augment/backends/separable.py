@@ -58,17 +58,24 @@ def axis_taps(
     return _pad(*unpadded_taps(scale, offset, sizes[1], kernel, max_shrink), sizes[0], padding)
 
 
-def unpadded_taps(scale: Tensor, offset: Tensor, size: int, kernel: str, max_shrink: float) -> tuple[Tensor, Tensor]:
-    """Return position and weight of every tap of ``size`` output pixels, before the padding: ``(B, size, T)`` each."""
+def unpadded_taps(
+    scale: Tensor, offset: Tensor, size: int, kernel: str, max_shrink: float, each: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return position and weight of every tap of ``size`` output pixels, before the padding: ``(B, size, T)`` each.
+
+    ``each`` ``(B,)`` are bounds of single images, of which ``max_shrink`` is the largest.
+    """
     # In float64, as in the native loop: at 224 pixels a float32 coordinate is wrong in the fifth digit of a weight.
     dtype, precise = scale.dtype, torch.float32 if scale.device.type == "mps" else torch.float64
     scale, offset = scale.to(precise), offset.to(precise)
     u = torch.arange(size, device=scale.device, dtype=precise)
     x = (u - offset[:, None]) / scale[:, None]
     shrink = max_shrink if kernel != "nearest" else 1.0
+    bound = shrink if each is None or kernel == "nearest" else each.to(precise)
     inverse = 1 / scale.abs()
     # A plain clamp would have no gradient at the bound itself, where the strongest shrink of a batch lies.
-    bounded = torch.where((inverse > 1) & (inverse <= shrink), inverse, inverse.detach().clamp(1.0, shrink))
+    held = inverse.detach().clamp(min=1.0).clamp(max=bound)
+    bounded = torch.where((inverse > 1) & (inverse <= bound), inverse, held)
     stretch = bounded[:, None]
     reach = HALF_WIDTH[kernel] * stretch
     first = torch.floor(x - reach) + 1

@@ -1,144 +1,63 @@
-"""The Triton kernel: its arithmetic by the interpreter on any machine, and itself where there is a GPU."""
+"""The Triton kernels: their arithmetic by the interpreter on any machine, and themselves where there is a GPU."""
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from augkit import Ragged
 from augkit.augment import geometry
-from augkit.augment.backends import choose, separable
+from augkit.augment.backends import choose, general, separable
+from augkit.augment.kernels import HALF_WIDTH, PADDINGS
+from augkit.augment.matrix_checks import strongest_shrink
 from augkit.augment.resample import Finish, resample
+from augkit.augment.resample_each import Way, resample_each
 
-CHECK = """
-import json, torch
-from augkit.augment import geometry
-from augkit.augment.backends import cuda_triton, separable
-torch.manual_seed(0)
-worst = {}
-matrix = geometry.axis_aligned(*torch.tensor([[1, -1.3, 0.6], [0, 11.2, 2.2], [1, 0.8, 0.7], [0, 0.4, -1.0]]))
-cases = [("nearest", "border", torch.float32, (6, 130)), ("bicubic", "reflection", torch.float32, (5, 6))]
-cases += [("bilinear", "circular", torch.float32, (5, 6)), ("bilinear", "zeros", torch.uint8, (5, 6))]
-cases += [("lanczos3", "circular", torch.float32, (12, 7)), ("sinc", "zeros", torch.float32, (5, 6))]
-cases += [("bicubic", "border", torch.uint8, (17, 9)), ("nearest", "reflection", torch.float32, (5, 6))]
-for kernel, padding, dtype, size in cases:
-    images = torch.rand(3, 2, 9, 12)
-    images = (images * 255).to(dtype) if dtype == torch.uint8 else images
-    out = cuda_triton.resample(images, matrix, size, kernel, padding, 1.7)
-    expected = separable.resample(images.float(), matrix, size, kernel, padding, 1.7)
-    expected = expected.round().clamp(0, 255) if dtype == torch.uint8 else expected
-    worst[f"{kernel} {padding} {dtype}"] = float((out.float() - expected).abs().max())
-gain, bias = torch.tensor([2.0, 3.0]), torch.tensor([-1.0, 0.5])
-images = (torch.rand(3, 2, 9, 12) * 255).to(torch.uint8)
-out = cuda_triton.resample(images, matrix, (9, 12), "bilinear", "zeros", 1.7, dtype=torch.float32, gain=gain, bias=bias)
-plain = separable.resample(images.float(), matrix, (9, 12), "bilinear", "zeros", 1.7)
-worst["fused"] = float((out - plain * gain[:, None, None] - bias[:, None, None]).abs().max()) / 765
-images = torch.rand(1, 2, 9, 12)
-images[0, 0, 4, 5], images[0, 1, 3, 2] = torch.nan, torch.inf
-flip = geometry.flip(torch.tensor([True]), (9, 12))
-for kernel in ("bilinear", "bicubic"):
-    out, expected = cuda_triton.resample(images, flip, (9, 12), kernel, "border", 1.0), images.flip(-1)
-    worst[f"{kernel} flips NaN"] = float(((out != expected) & ~(out.isnan() & expected.isnan())).sum())
-print(json.dumps(worst))
-"""
+pytest.importorskip("triton", reason="Triton is not installed")
+PROGRAM = Path(__file__).parent / "interpreted_triton.py"
+KERNELS = tuple(HALF_WIDTH)
+NO_FUSION = "ignore:TRITON_DEFAULT_FP_FUSION"
 
 
-def test_the_interpreted_kernel_agrees_with_torch() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = os.environ | {"TRITON_INTERPRET": "1"}  # read when Triton is imported: another process
-    run = subprocess.run(
-        [sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, Any]:
+    """What the kernels do in the interpreter, which has to be another process."""
+    run = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
-    for case, difference in json.loads(run.stdout.splitlines()[-1]).items():
-        # uint8: a value next to a half may round either way
-        assert difference <= (1 if "uint8" in case else 1e-5), case
+    told: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return told
 
 
-TRIAL = """
-import json, warnings, torch
-from augkit import Augment, RandomSubpixelCrop
-from augkit.augment import geometry, resample as resampling
-from augkit.augment.backends import cuda_triton, self_check, separable
-from augkit.augment.resample import resample, shift_checked
-
-resampling.choose = lambda images, matrix, *, axis_aligned: "cuda_triton" if axis_aligned else "general"
-launch, how = cuda_triton._launcher(), {"kind": "", "calls": 0}
-
-class Launcher:
-    def __getitem__(self, grid):
-        def run(*args, **options):
-            how["calls"] += 1
-            if how["kind"] == "raises":
-                raise RuntimeError("PassManager::run failed")
-            launch[grid](*args, **(options | {"PADDING": 0} if how["kind"] == "wrong" else options))
-            if how["kind"] == "nan":
-                args[1].fill_(torch.nan)
-        return run
-
-cuda_triton._launcher = Launcher
-images, pixels = torch.rand(3, 2, 9, 12), torch.full((3, 2), 0.3)
-integers, points = (images * 255).to(torch.uint8), torch.zeros(3, 0, 2)
-matrix = geometry.axis_aligned(*torch.tensor([[1, -1.3, 0.6], [0, 11.2, 2.2], [1, 0.8, 0.7], [0, 0.4, -1.0]]))
-shrink = resampling.strongest_shrink(matrix, (9, 12))
-crop = Augment(RandomSubpixelCrop((5, 6)), kernel="bilinear", padding="circular", normalize=(0.4, 0.3))
-
-def act():
-    state, errors, after = torch.get_rng_state(), [], []
-    for kernel in ("bilinear", "bicubic"):
-        for _ in range(2):
-            out = resample(images, matrix, kernel=kernel, padding="circular")
-            errors.append(out - separable.resample(images, matrix, (9, 12), kernel, "circular", shrink))
-            after.append(how["calls"])
-    moved = shift_checked(images, pixels, (9, 12), "bilinear", "circular")
-    errors.append(moved - separable.shift(images, pixels, (9, 12), "bilinear", "circular"))
-    cut = crop(integers, generator=torch.Generator().manual_seed(0), keypoints=points)
-    expected = separable.resample(integers.float(), cut.matrix, (5, 6), "bilinear", "circular", 2.0)
-    errors.append(cut.images - (expected / 255 - 0.4) / 0.3)
-    empty = resample(images[:0], torch.eye(3), kernel="sinc")
-    return {
-        "worst": max(float(error.abs().max()) for error in errors),
-        "calls": after,
-        "verdicts": [[case.kernel, str(case.source), kept] for case, kept in self_check.VERDICTS.items()],
-        "same state": torch.equal(torch.get_rng_state(), state),
-        "empty": list(empty.shape),
-    }
-
-told = {}
-for kind in ("sound", "wrong", "nan", "raises"):
-    self_check.VERDICTS.clear(), self_check._WARNED.clear(), how.update(kind=kind, calls=0)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        told[kind] = act()
-    told[kind]["warnings"] = [[w.category.__name__, str(w.message)] for w in heard]
-print(json.dumps(told))
-"""
+def test_the_interpreted_kernels_agree_with_torch(interpreted: dict[str, Any]) -> None:
+    for case, difference in interpreted["parity"].items():
+        # uint8: a value next to a half may round either way; half precision: so may the last bit
+        allowed = {"uint8": 1, "bfloat16": 2**-7, "float16": 2**-10}
+        assert difference <= next((bound for name, bound in allowed.items() if name in case), 3e-6), case
 
 
-def test_the_kernel_is_tried_before_it_is_trusted() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    for kind, told in json.loads(run.stdout.splitlines()[-1]).items():
+def test_a_kernel_is_tried_before_it_is_trusted(interpreted: dict[str, Any]) -> None:
+    for kind, told in interpreted["trial"].items():
         assert told["worst"] < 1e-4, kind  # right, whatever became of the kernel
         assert told["same state"]
-        assert told["empty"] == [0, 2, 9, 12]
-        assert {kernel for kernel, _, _ in told["verdicts"]} == {"bilinear", "bicubic"}
-        assert {source for _, source, _ in told["verdicts"]} == {"torch.float32", "torch.uint8"}
-        assert all(kept == (kind == "sound") for _, _, kept in told["verdicts"])
-        # One trial for each kernel; each later call is the kernel's, or torch's alone.
-        assert told["calls"] == ([2, 3, 5, 6] if kind == "sound" else [1, 1, 2, 2])
+        assert told["empty"] == [0, 1, 6, 5]
+        tried = {(matrices, ragged) for matrices, ragged, _ in told["verdicts"]}
+        assert tried == {("aligned", False), ("any", False), ("aligned", True)}
+        assert all(kept == (kind == "sound") for *_, kept in told["verdicts"])
+        # One trial for each kind of call; each later call is the kernel's, or torch's alone.
+        assert told["calls"][:4] == ([2, 3, 5, 6] if kind == "sound" else [1, 1, 2, 2])
         assert len(told["warnings"]) == (kind != "sound")
         for category, message in told["warnings"]:
             assert category == "BackendWarning"
-            assert "'bilinear' with padding 'circular'" in message
+            assert "'nearest' with padding 'circular'" in message
+            assert "aligned matrices" in message
             assert (
                 "fails with RuntimeError (PassManager::run failed)" if kind == "raises" else "differs by"
             ) in message
@@ -146,12 +65,57 @@ def test_the_kernel_is_tried_before_it_is_trusted() -> None:
             assert "\n" not in message
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_the_kernels_compile_for_a_device(
+    aligned: bool, ragged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from augkit.augment.backends import triton_axes, triton_general
+
+    module: Any = triton_axes if aligned else triton_general
+    pointers = {"values": "*u8", "offsets": "*i64", "sizes": "*i64", "out": "*bf16", "affine": "*fp32"}
+    names = dict(module.TILES[0].kwargs, PADDING=2, RAGGED=ragged, QUANTISE=ragged)
+    if aligned:
+        pointers |= {"first_column": "*i32", "first_row": "*i32", "weight_x": "*fp32", "weight_y": "*fp32"}
+        names |= {"WIDE": 8 if ragged else 2, "STREAM": ragged}
+    else:
+        pointers |= {"matrix": "*fp32", "bounds": "*fp64"}
+        kernel = "sinc" if ragged else "bilinear"
+        names |= {"KERNEL": KERNELS.index(kernel), "HALF_WIDTH": HALF_WIDTH[kernel]}
+        names |= {"TAPS": math.ceil(2 * HALF_WIDTH[kernel]), "CHANNELS": 4, "STRETCHED": ragged, "STRAIGHT": not ragged}
+    # Of a number that is 1, Triton makes a constant; so are here those of an image of one pixel.
+    names |= {} if ragged else dict.fromkeys(("channels", "height", "width", "out_height"), 1)
+    arguments = module._kernel.arg_names
+    kinds = {name: "constexpr" if name in names else pointers.get(name, "i32") for name in arguments}
+    constants = {(arguments.index(name),): value for name, value in names.items()}
+    source = ASTSource(fn=module._kernel, signature=kinds, constexprs=constants)
+    assert "cubin" in compile(source, target=GPUTarget("cuda", 90, 32)).asm
+
+
+def on_the_gpu(*shape: int, dtype: torch.dtype) -> Tensor:
+    return (torch.rand(shape, device="cuda") * 255).to(dtype)
+
+
+def turned(size: tuple[int, int], tilted: bool) -> Tensor:
+    """Three matrices that turn, the first two of which stretch and shrink obliquely and may be tilted."""
+    rows = torch.tensor([[0.55, 1.3, 1.0], [20.0, -9.0, 0.0], [0.8, 0.9, 1.0], [4.0, 7.0, 0.0]])
+    turn = geometry.rotate(torch.tensor([25.0, -110.0, 3.0]), size)
+    matrix = geometry.compose(turn, geometry.axis_aligned(*rows))
+    if tilted:
+        matrix[:2, 2, :2] = torch.tensor([[0.2 / size[1], -0.15 / size[0]], [-0.1 / size[1], 0.1 / size[0]]])
+    return matrix.cuda()
+
+
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic", "lanczos3", "sinc"])
+@pytest.mark.filterwarnings(NO_FUSION)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
 def test_the_kernel_agrees_with_torch_on_the_gpu(kernel: str, dtype: torch.dtype) -> None:
-    images = (torch.rand(3, 3, 70, 90, device="cuda") * 255).to(dtype)
+    images = on_the_gpu(3, 3, 70, 90, dtype=dtype)
     matrix = geometry.shift(torch.tensor([[0.0, 0.0], [1.3, -2.6], [40.0, 0.5]], device="cuda"))
     assert choose(images, matrix, axis_aligned=True) == "cuda_triton"
     finish = Finish(torch.float32)
@@ -160,3 +124,60 @@ def test_the_kernel_agrees_with_torch_on_the_gpu(kernel: str, dtype: torch.dtype
     scale = 255 if dtype == torch.uint8 else 1
     torch.testing.assert_close(out * scale, expected, rtol=0, atol=1e-2)
     assert torch.equal(resample(images, matrix, kernel=kernel)[0], images[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings(NO_FUSION)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("tilted", [False, True])
+def test_any_matrix_agrees_with_torch_on_the_gpu(kernel: str, padding: str, tilted: bool) -> None:
+    for dtype, antialias in ((torch.float32, True), (torch.uint8, False), (torch.bfloat16, True)):
+        images, size = on_the_gpu(3, 5, 70, 90, dtype=dtype), (61, 83)
+        matrix = turned(size, tilted)
+        assert choose(images, matrix, axis_aligned=False) == "cuda_triton"
+        how = {"kernel": kernel, "padding": padding, "antialias": antialias, "finish": Finish(torch.float32)}
+        out = resample(images, matrix, size, **how)  # type: ignore[arg-type]
+        shrink = strongest_shrink(matrix, size) if antialias else 1.0
+        expected = general.resample(images.float(), matrix, size, kernel, padding, shrink)
+        torch.testing.assert_close(out * (255 if dtype == torch.uint8 else 1), expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings(NO_FUSION)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kind", ["aligned", "affine", "any"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8])
+def test_a_ragged_batch_agrees_with_torch_on_the_gpu(kernel: str, kind: str, dtype: torch.dtype) -> None:
+    images = [on_the_gpu(3, *size, dtype=dtype) for size in ((70, 90), (1, 1), (33, 120))]
+    size, bounds = (61, 83), [2.1, 1.0, 1.4]
+    rows = torch.tensor([[0.55, 40.0, -0.8], [1.3, 2.2, 80.0], [0.7, 30.0, 1.1], [0.4, 1.7, -3.0]], device="cuda")
+    aligned, matrix = kind == "aligned", geometry.axis_aligned(*rows)
+    matrix = matrix if aligned else turned(size, kind == "any")
+    for padding in PADDINGS:
+        way = Way(size, kernel, padding, list(bounds), Finish(torch.float32))
+        batch = Ragged.from_list(images)[[2, 0, 1]]  # in another order than in the buffer
+        order = matrix[[2, 0, 1]]
+        way = way._replace(bounds=[bounds[k] for k in (2, 0, 1)])
+        out = resample_each(batch, order, None, way, axis_aligned=aligned, affine=kind != "any")
+        for k, (image, own, bound) in enumerate(zip(batch, order.split(1), way.bounds, strict=True)):
+            run = separable.resample if aligned else general.resample
+            expected = run(image[None].float(), own, size, kernel, padding, bound or 1.0)[0]
+            torch.testing.assert_close(out[k] * (255 if dtype == torch.uint8 else 1), expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings(NO_FUSION)
+def test_a_ragged_batch_beyond_two_thousand_million_values_on_the_gpu() -> None:
+    if torch.cuda.get_device_properties(0).total_memory < 8 * 2**30:
+        pytest.skip("needs 8 GiB of memory")
+    values, sizes = torch.zeros(2**31 + 2**20, dtype=torch.uint8, device="cuda"), torch.tensor([[64, 64], [64, 64]])
+    last = 2**31 + 1000
+    values[last : last + 64 * 64] = 200
+    batch = Ragged(values, torch.tensor([0, last]), sizes, 1)
+    for aligned in (True, False):
+        matrix = torch.eye(3, device="cuda").repeat(2, 1, 1)
+        way = Way((64, 64), "bilinear", "zeros", [1.0, 1.0], Finish())
+        out = resample_each(batch, matrix, None, way, axis_aligned=aligned, affine=True)
+        assert out[0].max() == 0
+        assert out[1].unique().tolist() == [200]
