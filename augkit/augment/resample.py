@@ -335,7 +335,9 @@ def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str
 def check_images(images: Tensor, name: str = "images") -> None:
     """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
     if not isinstance(images, Tensor):
-        raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
+        kind = type(images).__name__
+        hint = "; Augment(size=(h, w)).eval() fits its images to one size" if kind == "Ragged" else ""
+        raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {kind}{hint}")
     check_dense(name, images, "(B, C, H, W)")
     if images.ndim != 4:
         raise InputError(

@@ -24,7 +24,7 @@ from augkit.data.stream import Source
 from augkit.train.build import training_images
 from augkit.train.distributed import Process
 from augkit.train.evaluate import labels_of
-from augkit.train.loaders import check_labels, check_range, count_batches, labelled, set_epoch
+from augkit.train.loaders import check_labels, check_range, check_side, count_batches, labelled, set_epoch
 from augkit.train.recipe import Recipe
 
 
@@ -148,13 +148,13 @@ class LoaderBatches:
             if number < start:
                 continue
             images, labels = labelled(batch)
+            check_side(images, self.recipe)
             # Reading values on another device would synchronise with it.
             if number == start or images.device.type == "cpu":
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
             if self.classes is not None and (number == start or labels.device.type == "cpu"):
                 check_labels(labels, self.classes)
-            there = (values.to(self.device, non_blocking=True) for values in (images, labels))
-            yield Batch(*there)
+            yield Batch(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
 
     def _drawn(self, epoch: int) -> Iterator[Any]:
         seed, steps, rank = self.recipe.seed, self.steps, self.process.rank
