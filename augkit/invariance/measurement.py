@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import check_images, check_size
-from augkit.augment.whole_images import centres
+from augkit.augment.resample_each import centres
 from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance.accumulator import Accumulator, digest, fingerprint
 from augkit.invariance.batch_statistics import BatchStatistics, measure_batch

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
 from augkit.architectures.outputs import check_logits, run_network
 from augkit.augment.resample import resample
-from augkit.augment.whole_images import centres
+from augkit.augment.resample_each import centres
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
 from augkit.core.pixels import as_float
 from augkit.core.random_streams import EVALUATION, drawing

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import augkit
 from augkit import Ragged
-from augkit.augment.whole_images import centres, square_views
+from augkit.augment.resample_each import centres
+from augkit.augment.whole_images import square_views
 from augkit.core.errors import InputError
 from augkit.train.loaders import labelled
 from augkit.train.recipe import Recipe
