@@ -201,6 +201,12 @@ class Ragged:
         if bool((self.sizes < 1).any()):
             b = int((self.sizes < 1).any(dim=1).nonzero()[0])
             raise InputError(f"Ragged: expected at least one pixel, got image {b} of {tuple(self.sizes[b].tolist())}")
+        # In float64 beforehand: the product of absurd numbers would overflow, and pass as a small image.
+        lengths = self.sizes.double().prod(dim=1) * float(self.channels)
+        if bool((lengths > len(self.values)).any()):
+            b = int((lengths > len(self.values)).nonzero()[0])
+            size = (self.channels, *self.sizes[b].tolist())
+            raise InputError(f"sizes: expected images of at most {len(self.values)} values, got image {b} of {size}")
         ends = self.offsets + self._lengths()
         if bool((self.offsets < 0).any()) or int(ends.max()) > len(self.values):
             b = int(((self.offsets < 0) | (ends > len(self.values))).nonzero()[0])
@@ -230,6 +236,8 @@ def check_list(images: Any, name: str = "images") -> None:
         if not isinstance(image, Tensor):
             raise InputTypeError(f"{name}[{k}]: expected a tensor (C, H, W), got {type(image).__name__}")
         check_dense(f"{name}[{k}]", image, "(C, H, W)")
+        if image.is_meta:
+            raise InputError(f"{name}[{k}]: expected pixels, got a tensor on the device meta, which has none")
         if image.ndim != 3 or 0 in image.shape:
             raise InputError(f"{name}[{k}]: expected (C, H, W) with at least one pixel, got {tuple(image.shape)}")
         if not (is_float(image) or image.dtype == torch.uint8):
@@ -256,6 +264,8 @@ def _check_values(values: Any) -> None:
         got = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise InputTypeError(f"values: expected a floating or uint8 tensor (n,), got {got}")
     check_dense("values", values, "(n,)")
+    if values.is_meta:
+        raise InputError("values: expected pixels, got a tensor on the device meta, which has none")
     if values.ndim != 1 or not values.is_contiguous():
         raise InputError(f"values: expected a contiguous tensor (n,), got {tuple(values.shape)}; use .flatten()")
 

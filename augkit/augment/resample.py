@@ -356,7 +356,8 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
         if any(isinstance(n, torch.SymInt) for n in size):  # of an image in an exported graph, which `int` would bind
             return size
         height, width = (int(n) for n in size)
-        if (height, width) == tuple(size) and min(height, width) >= 1:
+        flags = any(isinstance(n, bool) for n in size)
+        if (height, width) == tuple(size) and min(height, width) >= 1 and not flags:
             return height, width
     except (TypeError, ValueError, OverflowError):
         pass
