@@ -99,7 +99,7 @@ def has_sizes(batch: Any, key: Key) -> bool:
 def images_at(batch: Any, key: Key) -> Tensor | Ragged:
     """Return the images at ``key`` of ``batch``, those of a list as a `Ragged`; errors as in `augmented`."""
     value = _tensors(batch, key)
-    return Ragged.from_list(value) if isinstance(value, list) else value  # type: ignore[no-any-return]
+    return Ragged.from_list(value) if isinstance(value, list) else value
 
 
 def value_at(batch: Any, key: Key) -> Any:

@@ -50,16 +50,18 @@ class AugmentedLoader:
         statistics = _statistics(self.normalized) if self.normalized is not None else _normalized_by(self.loader)
         for batch in self.loader:
             images = images_at(batch, self.keys.images)
-            ragged = isinstance(images, Ragged)
             self.augment.to(images.device)
-            if statistics is None or not images.dtype.is_floating_point or (self._idle() and not ragged):
+            idle = self._idle() and isinstance(images, Tensor)
+            if statistics is None or not images.dtype.is_floating_point or idle:
                 yield replaced(batch, augmented(self.augment, batch, self.keys))
                 continue
-            if not ragged:
+            if isinstance(images, Tensor):
                 check_images(images)  # before they become float32, which would let float8 pass
             mean, std = (values.to(images.device) for values in _of_channels(statistics, images))
-            # A loop over a Ragged gives its images.
-            undone = [one.float() * std + mean for one in images] if ragged else images.float() * std + mean
+            if isinstance(images, Tensor):
+                undone: Any = images.float() * std + mean
+            else:
+                undone = [one.float() * std + mean for one in images]
             plain = replaced(batch, {self.keys.images: undone})
             values = augmented(self.augment, plain, self.keys)
             values[self.keys.images] = self._normal(values[self.keys.images], mean, std, images.dtype)
@@ -102,9 +104,10 @@ def _statistics(pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
 
 def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor | Ragged) -> tuple[Tensor, Tensor]:
     """``statistics``, checked to be for one channel or for each channel of ``images``."""
-    count, ragged = len(statistics[0]), isinstance(images, Ragged)
-    if count not in (1, images.channels if ragged else images.shape[1]):
-        got = images if ragged else tuple(images.shape)
+    count = len(statistics[0])
+    channels = images.channels if isinstance(images, Ragged) else images.shape[1]
+    if count not in (1, channels):
+        got = images if isinstance(images, Ragged) else tuple(images.shape)
         raise InputError(f"normalized: expected images (B, {count}, H, W), got {got}")
     return statistics
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
 from augkit.architectures.outputs import check_logits, run_network
+from augkit.augment.ragged import Ragged
 from augkit.augment.resample import resample
 from augkit.augment.resample_each import centres
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
@@ -174,10 +175,10 @@ def labelled_batches(
             if number == 0 or images.device.type == "cpu":  # checking others would synchronise with the device
                 check_range(images, recipe.data.mean, recipe.data.std, OWN)
             size = check_side(images, recipe, OWN)
-            there = images.to(device)
-            if size is not None:
-                there = centres(there, size, recipe.data.crop_share)
-            yield there, labels.to(device)
+            if isinstance(images, Ragged):
+                assert size is not None  # else `check_side` raised
+                images = centres(images.to(device), size, recipe.data.crop_share)
+            yield images.to(device), labels.to(device)
         return
     share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))
     labels = labels_of(share).to(device)
