@@ -1,9 +1,10 @@
 """Parity of `augkit.Augment.from_kornia`, `from_torchvision`, `from_albumentations` with the libraries themselves.
 
-Each op draws its parameters as its library does. Those are handed to the rule of the converted op, and matrix, pixels
-and boxes are compared with what the library makes of the same draw: the largest difference over all draws. Pixels are
-those whose bilinear taps all lie inside of the image, resampled without antialias, at least three from the border of a
-resized crop (there augkit sees pixels of the image outside of the window, and the libraries repeat the last ones).
+Each op draws its parameters as its library does. Those are handed to the rule of the converted op, and matrix, pixels,
+boxes and Kornia's keypoints are compared with what the library makes of the same draw: the largest difference over all
+draws. Pixels are those whose bilinear taps all lie inside of the image, resampled without antialias, at least three
+from the border of a resized crop (there augkit sees pixels of the image outside of the window, and the libraries repeat
+the last ones).
 
     python benchmarks/parity.py
 """
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 SIZE = (36, 50)
 CORNERS = torch.tensor([[[0.0, 0.0], [49.0, 0.0], [49.0, 35.0], [0.0, 35.0]]])
 BOX = torch.tensor([[[15.0, 10.0, 32.0, 25.0]]])
+POINTS = torch.tensor([[[24.25, 17.5], [3.0, 30.75], [44.5, 2.0]]])
 LINEAR = v2.InterpolationMode.BILINEAR
 OPS: dict[str, dict[str, Any]] = {
     "torchvision": {
@@ -89,15 +91,17 @@ OPS: dict[str, dict[str, Any]] = {
 
 
 class Compared(NamedTuple):
-    """One draw: our matrix ``(1, 3, 3)``, and what the library makes of it; ``corners`` and ``box`` where it moves any.
+    """One draw: our matrix ``(1, 3, 3)``, and what the library makes of it; targets where it moves any.
 
-    ``corners`` ``(1, 4, 2)`` are those of `CORNERS` in pixels, ``box`` ``(4,)`` is that of `BOX` along pixel edges.
+    ``corners`` ``(1, 4, 2)`` are those of `CORNERS` in pixels, ``box`` ``(4,)`` is that of `BOX` along pixel edges, and
+    ``points`` ``(1, 3, 2)`` are `POINTS` as keypoints of Kornia's pipeline.
     """
 
     matrix: Tensor
     image: Tensor
     corners: Tensor | None
     box: Tensor | None
+    points: Tensor | None = None
 
 
 def photo(batch: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
@@ -191,12 +195,12 @@ def kornia_parameters(op: Any, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def from_kornia(op: Any) -> Compared:
     """One draw of Kornia."""
-    image, pipeline = photo(), K.AugmentationSequential(op, data_keys=["input", "bbox_xyxy"])
-    theirs, boxes = pipeline(image, BOX - 0.5)  # two corners at the centres of pixels
+    image, pipeline = photo(), K.AugmentationSequential(op, data_keys=["input", "bbox_xyxy", "keypoints"])
+    theirs, boxes, points = pipeline(image, BOX - 0.5, POINTS)  # boxes: two corners at the centres of pixels
     drawn = op._params
     matrix = own_matrix(converted("kornia", op), kornia_parameters(op, drawn))
     corners = geometry.apply_to_points(op.get_transformation_matrix(image, drawn), CORNERS)
-    return Compared(matrix, theirs, corners, None if "Crop" in type(op).__name__ else boxes[0, 0] + 0.5)
+    return Compared(matrix, theirs, corners, None if "Crop" in type(op).__name__ else boxes[0, 0] + 0.5, points)
 
 
 def from_albumentations(op: Any) -> Compared:
@@ -234,8 +238,8 @@ DRAWS = {"torchvision": from_torchvision, "kornia": from_kornia, "albumentations
 
 
 def differences(library: str, name: str, draws: int) -> dict[str, float | None]:
-    """The largest differences over ``draws`` of the op: corners and boxes in pixels, pixels in [0, 1]."""
-    worst: dict[str, float | None] = {"corners_px": None, "pixels": 0.0, "boxes_px": None}
+    """The largest differences over ``draws`` of the op: corners, boxes, keypoints in pixels, pixels in [0, 1]."""
+    worst: dict[str, float | None] = {"corners_px": None, "pixels": 0.0, "boxes_px": None, "keypoints_px": None}
     for _ in range(draws):
         one = DRAWS[library](OPS[library][name])
         size = tuple(one.image.shape[-2:])
@@ -249,16 +253,19 @@ def differences(library: str, name: str, draws: int) -> dict[str, float | None]:
             found["corners_px"] = float((geometry.apply_to_points(one.matrix, CORNERS) - one.corners).abs().max())
         if one.box is not None:
             found["boxes_px"] = float((geometry.apply_to_boxes(one.matrix, BOX)[0, 0] - one.box).abs().max())
+        if one.points is not None:
+            found["keypoints_px"] = float((geometry.apply_to_points(one.matrix, POINTS) - one.points).abs().max())
         worst |= {key: max(value, worst[key] or 0.0) for key, value in found.items()}
     return worst
 
 
 def table(rows: dict[str, dict[str, dict[str, float | None]]]) -> str:
     """The differences as a table in Markdown."""
-    lines = ["| library | op | corners, px | pixels, of 1 | boxes, px |", "|---|---|--:|--:|--:|"]
+    lines = ["| library | op | corners, px | pixels, of 1 | boxes, px | keypoints, px |", "|---|---|--:|--:|--:|--:|"]
+    columns = ("corners_px", "pixels", "boxes_px", "keypoints_px")
     for library, ops in rows.items():
         for name, row in ops.items():
-            shown = ["" if row[key] is None else f"{row[key]:.1g}" for key in ("corners_px", "pixels", "boxes_px")]
+            shown = ["" if row[key] is None else f"{row[key]:.1g}" for key in columns]
             lines.append(f"| {library} | {name} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 

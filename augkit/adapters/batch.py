@@ -90,6 +90,18 @@ def entry(batch: Any, key: Key) -> Tensor:
     return value
 
 
+def has_sizes(batch: Any, key: Key) -> bool:
+    """Whether images of different sizes, a `Ragged` or a list of tensors, stand at ``key`` of ``batch``."""
+    found = batch if isinstance(batch, Ragged) else _found(batch, key)
+    return isinstance(found, Ragged) or (isinstance(found, list) and bool(found) and all(map(_is_image, found)))
+
+
+def images_at(batch: Any, key: Key) -> Tensor | Ragged:
+    """Return the images at ``key`` of ``batch``, those of a list as a `Ragged`; errors as in `augmented`."""
+    value = _tensors(batch, key)
+    return Ragged.from_list(value) if isinstance(value, list) else value
+
+
 def value_at(batch: Any, key: Key) -> Any:
     """Whatever stands at ``key`` of a batch, or of a sample; images alone are their own entry 0."""
     if isinstance(batch, (Tensor, Ragged)) and key == 0:
@@ -107,3 +119,14 @@ def _tensors(batch: Any, key: Key) -> Any:
     if isinstance(value, Ragged) or (isinstance(value, list) and all(isinstance(one, Tensor) for one in value)):
         return value
     return entry(batch, key)
+
+
+def _found(batch: Any, key: Key) -> Any:
+    try:
+        return batch[key]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 3

@@ -32,7 +32,7 @@ from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments
 from augkit.augment.checks import check_flag
 from augkit.augment.compose import Augment
 from augkit.augment.ragged import Ragged
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, InputTypeError
 
 ARRAYS = (torch.Tensor, np.ndarray)
 
@@ -64,6 +64,8 @@ class Collate:
         self.ragged = check_flag("ragged", ragged)
 
     def __call__(self, samples: list[Any]) -> Any:
+        if not samples:
+            raise InputError("Collate: expected at least one sample, got none")
         batch = self._ragged(samples) if self.ragged or self._differ(samples) else self._collated(samples)
         return replaced(batch, augmented(self.augment, batch, self.keys))
 
@@ -80,8 +82,7 @@ class Collate:
         keys = self.keys.present()
         columns: dict[Any, Any] = {}
         for key in keys.values():
-            values = [value_at(sample, key) for sample in samples]
-            columns[key] = [torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values]
+            columns[key] = [_as_tensor(value_at(sample, key), key) for sample in samples]
         rest = self._collated([replaced(sample, dict.fromkeys(columns, 0)) for sample in samples])
         return replaced(rest, {**columns, self.keys.images: Ragged.from_list(columns[self.keys.images])})
 
@@ -96,3 +97,11 @@ class Collate:
                 f"Collate: expected samples of tensors or arrays of one shape ({reason}); resize or convert them in "
                 "the dataset, or give a collate_fn of your own"
             ) from error
+
+
+def _as_tensor(value: Any, key: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind not in "biufc":
+        raise InputTypeError(f"Collate: expected arrays of numbers at {key!r}, got one of {value.dtype}")
+    return torch.from_numpy(value)

@@ -22,6 +22,7 @@ from torch import Tensor
 from augkit.adapters.batch import check_arguments
 from augkit.augment.arrays import to_tensor
 from augkit.augment.compose import Augment
+from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError, InputTypeError, unknown_name
 from augkit.data.decode import ALPHA_MODES, in_mode, upright
 
@@ -59,7 +60,7 @@ class DatasetTransform:
         if self.column not in rows:
             raise InputError(f"DatasetTransform: expected a column '{self.column}', got {list(rows)}; name it: column=")
         column = rows[self.column]
-        stacked = isinstance(column, (np.ndarray, Tensor)) and column.ndim > 2
+        stacked = isinstance(column, Ragged) or (isinstance(column, (np.ndarray, Tensor)) and column.ndim > 2)
         if not stacked and (not isinstance(column, Sequence) or isinstance(column, (str, bytes))):
             kind = type(column).__name__
             raise InputTypeError(f"DatasetTransform: expected a list of images in '{self.column}', got {kind}")

@@ -16,13 +16,16 @@ from typing import Any
 
 import lightning
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, has_sizes
 from augkit.augment.compose import Augment
 from augkit.core.errors import InputTypeError
 
 
 class AugmentCallback(lightning.Callback):
     """Replaces the images (and targets) of each training batch, but not of validation, test and prediction.
+
+    Images of different sizes, an `augkit.Ragged` or a list, are replaced there as well: by what ``augment`` gives in
+    ``eval()``, their centres fitted to its output size.
 
     Lightning passes the batch itself to a callback, so it is changed in place. It must be a list or a dict, as returned
     by torch's default collation.
@@ -45,6 +48,28 @@ class AugmentCallback(lightning.Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         del pl_module, batch_idx
+        self._replace(trainer, batch)
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        self._fit(trainer, pl_module, batch)
+
+    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        self._fit(trainer, pl_module, batch)
+
+    def on_predict_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: Any) -> None:
+        self._fit(trainer, pl_module, batch)
+
+    def _fit(self, trainer: Any, pl_module: Any, batch: Any) -> None:
+        if not has_sizes(batch, self.keys.images):
+            return
+        training = self.augment.training
+        try:
+            self.augment.to(pl_module.device).eval()
+            self._replace(trainer, batch)
+        finally:
+            self.augment.train(training)
+
+    def _replace(self, trainer: Any, batch: Any) -> None:
         if not isinstance(batch, (MutableSequence, MutableMapping)):
             raise InputTypeError(
                 f"AugmentCallback: expected batches that are lists or dicts, got {type(batch).__name__}; "

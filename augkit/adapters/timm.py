@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, entry, replaced
+from augkit.adapters.batch import IMAGES_FIRST, Keys, augmented, check_arguments, images_at, replaced
 from augkit.augment.checks import channel_statistics
 from augkit.augment.compose import Augment
+from augkit.augment.ragged import Ragged
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
 
@@ -28,7 +29,8 @@ class AugmentedLoader:
 
     Build the loader with ``no_aug=True`` so that timm only resizes. timm normalises images in its prefetcher or in the
     dataset's transform. The adapter undoes that before `Augment`, which expects images in [0, 1], and normalises again
-    afterwards, unless `Augment` has its own ``normalize``.
+    afterwards, unless `Augment` has its own ``normalize``. Images of different sizes come as an `augkit.Ragged` or a
+    list, from a ``collate_fn`` of your own.
 
     Args:
         loader: a loader of ``timm.data.create_loader``, with or without its prefetcher.
@@ -47,14 +49,20 @@ class AugmentedLoader:
     def __iter__(self) -> Iterator[Any]:
         statistics = _statistics(self.normalized) if self.normalized is not None else _normalized_by(self.loader)
         for batch in self.loader:
-            images = entry(batch, self.keys.images)
+            images = images_at(batch, self.keys.images)
             self.augment.to(images.device)
-            if statistics is None or not images.is_floating_point() or self._idle():
+            idle = self._idle() and isinstance(images, Tensor)
+            if statistics is None or not images.dtype.is_floating_point or idle:
                 yield replaced(batch, augmented(self.augment, batch, self.keys))
                 continue
-            check_images(images)  # before they become float32, which would let float8 pass
+            if isinstance(images, Tensor):
+                check_images(images)  # before they become float32, which would let float8 pass
             mean, std = (values.to(images.device) for values in _of_channels(statistics, images))
-            plain = replaced(batch, {self.keys.images: images.float() * std + mean})
+            if isinstance(images, Tensor):
+                undone: Any = images.float() * std + mean
+            else:
+                undone = [one.float() * std + mean for one in images]
+            plain = replaced(batch, {self.keys.images: undone})
             values = augmented(self.augment, plain, self.keys)
             values[self.keys.images] = self._normal(values[self.keys.images], mean, std, images.dtype)
             yield replaced(batch, values)
@@ -94,11 +102,13 @@ def _statistics(pair: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
     return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
 
 
-def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """``statistics``, checked to be for one channel or for each channel of ``images`` ``(B, C, H, W)``."""
+def _of_channels(statistics: tuple[Tensor, Tensor], images: Tensor | Ragged) -> tuple[Tensor, Tensor]:
+    """``statistics``, checked to be for one channel or for each channel of ``images``."""
     count = len(statistics[0])
-    if count not in (1, images.shape[1]):
-        raise InputError(f"normalized: expected images (B, {count}, H, W), got {tuple(images.shape)}")
+    channels = images.channels if isinstance(images, Ragged) else images.shape[1]
+    if count not in (1, channels):
+        got = images if isinstance(images, Ragged) else tuple(images.shape)
+        raise InputError(f"normalized: expected images (B, {count}, H, W), got {got}")
     return statistics
 
 

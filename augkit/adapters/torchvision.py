@@ -31,6 +31,7 @@ from augkit.augment.base import draw as draw_uniform
 from augkit.augment.checks import check_dense
 from augkit.augment.color import Tail
 from augkit.augment.compose import Augment
+from augkit.augment.ragged import Ragged
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, InputTypeError
 
@@ -83,6 +84,10 @@ class Geometry(v2.Transform):
         """Raise InputError or InputTypeError if an input is not a supported image, or if sizes differ."""
         if any(type(value).__module__.startswith("PIL.") for value in flat_inputs):
             raise InputTypeError("Geometry: expected tensors, got a PIL image; put v2.ToImage() before")
+        if any(isinstance(value, Ragged) for value in flat_inputs):
+            raise InputTypeError(
+                "Geometry: expected one image or a batch of one size, got a Ragged; call Augment on it"
+            )
         plain = [value for value in flat_inputs if type(value) is Tensor]
         wrapped = [value for value in flat_inputs if isinstance(value, tv_tensors.TVTensor)]
         if not any(isinstance(value, (tv_tensors.Image, tv_tensors.Video)) for value in wrapped) and plain:

@@ -91,7 +91,8 @@ CHANGES: dict[str, Change] = {
 def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount: Tensor) -> Tensor:
     """Apply to each sample the op of `CHANGES` that it chose; others, and those of amount 0, stay bit for bit.
 
-    Only the samples of an op are computed, which waits for the device once.
+    Only the samples of an op are computed, which waits for the device once. A compiled graph has no values to wait for:
+    it computes every op for all samples, and selects.
 
     Args:
         images: floating ``(B, C, H, W)`` in [0, 1], to which the samples that change are clamped.
@@ -99,6 +100,8 @@ def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount
         choice: ``(B,)`` int64.
         amount: ``(B,)``.
     """
+    if torch.compiler.is_compiling():
+        return _change_all(images, names, choice, amount)
     samples: dict[str, list[int]] = {}
     for sample, number in enumerate(torch.where(amount != 0, choice, -1).tolist()):
         if number >= 0 and names[number] in CHANGES:
@@ -109,4 +112,16 @@ def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount
     for name, found in samples.items():
         which = torch.tensor(found, device=images.device)
         out[which] = CHANGES[name](images[which].clamp(0, 1), amount[which].to(images.dtype))
+    return out
+
+
+def _change_all(images: Tensor, names: tuple[str, ...], choice: Tensor, amount: Tensor) -> Tensor:
+    """`change_colors` without reading values."""
+    out, clamped = images, images.clamp(0, 1)
+    for number, name in enumerate(names):
+        if name in CHANGES:
+            chosen = (choice == number) & (amount != 0)
+            # 0 in the other samples, as their amounts are those of other ops.
+            changed = CHANGES[name](clamped, torch.where(chosen, amount, 0.0).to(images.dtype))
+            out = torch.where(chosen[:, None, None, None], changed, out)
     return out

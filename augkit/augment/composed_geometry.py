@@ -13,16 +13,15 @@ from augkit.augment.backends import installed
 from augkit.augment.backends.values import recorded
 from augkit.augment.base import RandomGeometry, Size, check_draws, draw, per_sample, shared
 from augkit.augment.checks import check_flag
-from augkit.augment.color import Recoloring, is_kornia
+from augkit.augment.color import Recoloring
 from augkit.augment.draw_programs import DrawProgram, has_own_program
 from augkit.augment.fit import Fit, centre, fit, fit_shrink
 from augkit.augment.kernels import check_names
+from augkit.augment.op_list import OpList, Rules
 from augkit.augment.op_strengths import KORNIA, Strength, of_op
 from augkit.augment.ops.random_shift_blur import RandomShiftBlur
 from augkit.augment.ops.random_subpixel_crop import RandomSubpixelCrop
-from augkit.augment.ops.random_subpixel_shift import RandomSubpixelShift
 from augkit.augment.resample import check_size
-from augkit.core.errors import InputError, InputTypeError
 
 
 class ComposedGeometry(nn.Module):
@@ -43,6 +42,8 @@ class ComposedGeometry(nn.Module):
             an op that has one of its own.
     """
 
+    ops: OpList
+
     def __init__(
         self,
         *ops: nn.Module,
@@ -55,14 +56,10 @@ class ComposedGeometry(nn.Module):
     ) -> None:
         super().__init__()
         check_names(kernel, padding)
-        _check_ops(ops, kernel, padding)
         self.kernel, self.padding = kernel, padding
         self.antialias = check_flag("antialias", antialias)
-        self.ops = nn.ModuleList(ops)
-        # Plain lists beside the modules: each call reads them about ten times, and module lists are slow.
-        self._own = [op for op in ops if isinstance(op, RandomGeometry)]
-        self._later = [op for op in ops if not isinstance(op, RandomGeometry)]
-        self.size = None if size is None else self._checked_size(check_size(size))
+        self.size = None if size is None else check_size(size)
+        self.ops = ops  # type: ignore[assignment]
         self.strength = op_strengths.constant_strength(strength, self.op_names)
         self.same_on_batch = same_on_batch
 
@@ -119,6 +116,13 @@ class ComposedGeometry(nn.Module):
         ops, own = convert(transform, options).arguments()
         return cls(*ops, **own)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "ops":
+            same = getattr(self, "ops", OpList()).same_on_batch
+            value = OpList(value, Rules(self.kernel, self.padding, self.size), same)
+            self._own, self._later = value.own, value.later  # the lists themselves, see `OpList`
+        super().__setattr__(name, value)
+
     @property
     def fixed(self) -> bool:
         """Whether any op is applied in ``eval()`` too (see `RandomGeometry.fixed`)."""
@@ -131,13 +135,11 @@ class ComposedGeometry(nn.Module):
     @property
     def same_on_batch(self) -> bool | None:
         """The value that was set on every op; None where each keeps its own."""
-        return self._same_on_batch
+        return self.ops.same_on_batch
 
     @same_on_batch.setter
     def same_on_batch(self, same: bool | None) -> None:
-        self._same_on_batch = None if same is None else check_flag("same_on_batch", same)
-        for op in self.ops if same is not None else ():
-            op.same_on_batch = same  # type: ignore[assignment]
+        self.ops.share(None if same is None else check_flag("same_on_batch", same))
 
     @property
     def geometry(self) -> list[RandomGeometry]:
@@ -340,36 +342,6 @@ class ComposedGeometry(nn.Module):
             draws = torch.cat([shared(part) if op.same_on_batch else part for op, part in own], dim=1)
         return draws, op_strengths.checked_strengths(self.every_strength(strength), batch, device)
 
-    def _checked_size(self, size: Size) -> Size:
-        after = size
-        for op in self.geometry:
-            after = op.output_size(after)
-            if after != size:
-                raise InputError(
-                    f"size: expected the size of the output {size}, got a {type(op).__name__} that gives {after}; "
-                    "leave one of the two sizes out"
-                )
-        if self.kernel == "fourier":
-            raise InputError("size: expected None with kernel 'fourier', which cannot resize; use 'lanczos3' or 'sinc'")
-        return size
-
 
 def _is_zero(strength: float | Tensor) -> bool:
     return not isinstance(strength, Tensor) and strength == 0
-
-
-def _check_ops(ops: tuple[nn.Module, ...], kernel: str, padding: str) -> None:
-    moving = [op for op in ops if isinstance(op, RandomGeometry)]
-    for op in ops:
-        if not isinstance(op, RandomGeometry) and not is_kornia(op):
-            raise InputTypeError(
-                "Augment: expected augkit ops such as RandomSubpixelShift, then Kornia's ops such as "
-                f"ColorJitter, got {type(op).__name__}"
-            )
-    if any(isinstance(op, RandomGeometry) for op in ops[len(moving) :]):
-        raise InputError("Augment: expected all geometry before the first color op; put the color ops last")
-    if sum(isinstance(op, RandomShiftBlur) for op in moving) > 1:
-        raise InputError("Augment: expected one RandomShiftBlur at most, got several; blurs do not add up")
-    shifts = all(isinstance(op, (RandomSubpixelShift, RandomShiftBlur)) and op.axis_aligned for op in moving)
-    if kernel == "fourier" and not (padding == "circular" and shifts):
-        raise InputError("kernel 'fourier' expects padding 'circular' and RandomSubpixelShift ops alone")

@@ -10,7 +10,7 @@ from torch import Tensor
 from augkit.augment import geometry, targets
 from augkit.augment.matrix_checks import check_invertible, check_values, checked_matrix, is_axis_aligned
 from augkit.augment.resample import check_images, check_size, resample
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, InputTypeError
 
 Size = tuple[int, int]
 
@@ -40,9 +40,15 @@ def inverted(
     antialias: bool,
 ) -> Inverted:
     """`augkit.Augment.inverse`, with the kernel and the antialias of the transform."""
-    given = [one for one in (images, masks, boxes, keypoints) if isinstance(one, Tensor)]
+    named = {"images": images, "masks": masks, "boxes": boxes, "keypoints": keypoints}
+    others = [f"{name} as a {type(one).__name__}" for name, one in named.items() if not isinstance(one, Tensor | None)]
+    if others:
+        raise InputTypeError(f"inverse: expected tensors of one size, got {others[0]}; map one image at a time")
+    given = [one for one in named.values() if isinstance(one, Tensor)]
     if not given:
         raise InputError("inverse: expected images, masks, boxes or keypoints as tensors, got none")
+    if size is not None:
+        check_size(size)
     matrix = checked_matrix(matrix, given[0])
     check_invertible(matrix)
     back = _inverse(matrix)

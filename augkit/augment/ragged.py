@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex, overload
 
 import torch
@@ -28,7 +27,6 @@ from augkit.core.errors import InputError, InputTypeError, check_whole
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Ragged:
     """Images ``(C, H, W)`` of sizes of their own, uint8 or floating, in one flat buffer.
 
@@ -46,13 +44,26 @@ class Ragged:
             or dtype; one line each. The same image may be in a batch more than once.
     """
 
+    # Not a dataclass: Lightning and FSDP look for tensors in those, and cannot set fields of one that is frozen.
+    __slots__ = ("channels", "offsets", "sizes", "values")
     values: Tensor
     offsets: Tensor
     sizes: Tensor
     channels: int
 
-    def __post_init__(self) -> None:
-        """Check the layout once; compiled loops rely on it."""
+    def __init__(self, values: Tensor, offsets: Tensor, sizes: Tensor, channels: int) -> None:
+        for name, value in (("values", values), ("offsets", offsets), ("sizes", sizes), ("channels", channels)):
+            object.__setattr__(self, name, value)
+        self._check_layout()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Ragged: expected no change of {name}, whose layout was checked; make another Ragged")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Ragged: expected no change of {name}, whose layout was checked; make another Ragged")
+
+    def _check_layout(self) -> None:
+        """Check it once; compiled loops rely on it."""
         _check_values(self.values)
         for name, index, shape in (("offsets", self.offsets, "(B,)"), ("sizes", self.sizes, "(B, 2)")):
             if not isinstance(index, Tensor) or index.dtype != torch.int64:
@@ -130,7 +141,7 @@ class Ragged:
                 raise InputError(
                     f"Ragged: expected indices below {len(self)}, or {len(self)} flags ({error})"
                 ) from None
-        return replace(self, offsets=self.offsets[index], sizes=self.sizes[index])
+        return Ragged(self.values, self.offsets[index], self.sizes[index], self.channels)
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Ragged:
         """The same images on ``device``; of a slice, its images alone are copied."""
@@ -139,17 +150,17 @@ class Ragged:
         if torch.empty(0, device=device).device == self.device:
             return self
         packed = self.packed()
-        return replace(packed, values=packed.values.to(device, non_blocking=non_blocking))
+        return packed.with_values(packed.values.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Ragged:
         """The same images in pinned memory, from which a GPU copies while the CPU goes on."""
         packed = self.packed()
-        return replace(packed, values=packed.values.pin_memory())
+        return packed.with_values(packed.values.pin_memory())
 
     def share_memory(self) -> Ragged:
         """The same images in memory that other processes can map."""
         packed = self.packed()
-        return replace(packed, values=packed.values.share_memory_())
+        return packed.with_values(packed.values.share_memory_())
 
     def packed(self) -> Ragged:
         """The same images one after the other in a buffer that holds nothing else; itself where that is so."""
@@ -159,7 +170,11 @@ class Ragged:
             return Ragged.from_list(self)
         if total == len(self.values):
             return self
-        return replace(self, values=self.values[start : start + total], offsets=offsets)
+        return Ragged(self.values[start : start + total], offsets, self.sizes, self.channels)
+
+    def with_values(self, values: Tensor) -> Ragged:
+        """Images of the same places and sizes with other ``values`` ``(n,)``, of any dtype and device."""
+        return Ragged(values, self.offsets, self.sizes, self.channels)
 
     def __reduce__(self) -> tuple[Any, ...]:
         packed = self.packed()
@@ -186,6 +201,12 @@ class Ragged:
         if bool((self.sizes < 1).any()):
             b = int((self.sizes < 1).any(dim=1).nonzero()[0])
             raise InputError(f"Ragged: expected at least one pixel, got image {b} of {tuple(self.sizes[b].tolist())}")
+        # In float64 beforehand: the product of absurd numbers would overflow, and pass as a small image.
+        lengths = self.sizes.double().prod(dim=1) * float(self.channels)
+        if bool((lengths > len(self.values)).any()):
+            b = int((lengths > len(self.values)).nonzero()[0])
+            size = (self.channels, *self.sizes[b].tolist())
+            raise InputError(f"sizes: expected images of at most {len(self.values)} values, got image {b} of {size}")
         ends = self.offsets + self._lengths()
         if bool((self.offsets < 0).any()) or int(ends.max()) > len(self.values):
             b = int(((self.offsets < 0) | (ends > len(self.values))).nonzero()[0])
@@ -215,6 +236,8 @@ def check_list(images: Any, name: str = "images") -> None:
         if not isinstance(image, Tensor):
             raise InputTypeError(f"{name}[{k}]: expected a tensor (C, H, W), got {type(image).__name__}")
         check_dense(f"{name}[{k}]", image, "(C, H, W)")
+        if image.is_meta:
+            raise InputError(f"{name}[{k}]: expected pixels, got a tensor on the device meta, which has none")
         if image.ndim != 3 or 0 in image.shape:
             raise InputError(f"{name}[{k}]: expected (C, H, W) with at least one pixel, got {tuple(image.shape)}")
         if not (is_float(image) or image.dtype == torch.uint8):
@@ -241,6 +264,8 @@ def _check_values(values: Any) -> None:
         got = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise InputTypeError(f"values: expected a floating or uint8 tensor (n,), got {got}")
     check_dense("values", values, "(n,)")
+    if values.is_meta:
+        raise InputError("values: expected pixels, got a tensor on the device meta, which has none")
     if values.ndim != 1 or not values.is_contiguous():
         raise InputError(f"values: expected a contiguous tensor (n,), got {tuple(values.shape)}; use .flatten()")
 

@@ -78,6 +78,8 @@ def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, Fie
         like = _alike(images)
         factors = checked_strengths(augment.every_strength(call.strength), len(images), like.device)
         matrix = checked_matrix(call.matrix, like)
+        if isinstance(blur, Tensor) and blur.shape != (len(images), 2):
+            raise InputError(f"blur: expected shape ({len(images)}, 2), as the images, got {tuple(blur.shape)}")
         tail = augment.draw_tail(like, factors, call.generator)
         out, aligned = augment.render_each(images, matrix, blur, tail, checked=True), is_axis_aligned(matrix)
     if not call.targets:

@@ -113,7 +113,11 @@ class Chosen:
 
 
 class RandomChoices(RandomGeometry):
-    """Base class of ops that also change colors: `matrix` is their geometry, `recolored` the rest."""
+    """Base class of ops that also change colors: `matrix` is their geometry, `recolored` the rest.
+
+    They compile with ``fullgraph=True``; a compiled graph computes every color op for all samples and selects, where
+    eager code computes the chosen ones.
+    """
 
     affine = True
     recolors = True

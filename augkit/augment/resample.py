@@ -340,7 +340,9 @@ def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str
 def check_images(images: Tensor, name: str = "images") -> None:
     """Raise unless ``images`` is a ``(B, C, H, W)`` tensor, floating or uint8, with at least one pixel."""
     if not isinstance(images, Tensor):
-        raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {type(images).__name__}")
+        kind = type(images).__name__
+        hint = "; Augment(size=(h, w)).eval() fits its images to one size" if kind == "Ragged" else ""
+        raise InputTypeError(f"{name}: expected a torch.Tensor (B, C, H, W), got {kind}{hint}")
     check_dense(name, images, "(B, C, H, W)")
     if images.ndim != 4:
         raise InputError(
@@ -359,7 +361,8 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
         if any(isinstance(n, torch.SymInt) for n in size):  # of an image in an exported graph, which `int` would bind
             return size
         height, width = (int(n) for n in size)
-        if (height, width) == tuple(size) and min(height, width) >= 1:
+        flags = any(isinstance(n, bool) for n in size)
+        if (height, width) == tuple(size) and min(height, width) >= 1 and not flags:
             return height, width
     except (TypeError, ValueError, OverflowError):
         pass

@@ -17,9 +17,10 @@ from augkit.augment.backends import choose
 from augkit.augment.backends.triton_call import How, Source
 from augkit.augment.backends.values import concrete
 from augkit.augment.blur import shift_blur, shift_blur_checked
+from augkit.augment.fit import fit, fit_shrink
 from augkit.augment.matrix_checks import strongest_shrink
-from augkit.augment.ragged import Ragged
-from augkit.augment.resample import Finish, gain_and_bias, output_dtype, replay, resample_checked
+from augkit.augment.ragged import Ragged, sizes_of
+from augkit.augment.resample import NO_FINISH, Finish, gain_and_bias, output_dtype, replay, resample_checked
 from augkit.core.errors import InputError
 
 Size = tuple[int, int]
@@ -73,6 +74,21 @@ def replay_each(images: Images, matrix: Tensor, blur: Tensor | None, way: Way) -
             alone = shift_blur(alone, blur[k : k + 1], kernel=kernel, padding=padding)
         parts.append(replay(alone, matrix[k : k + 1], size, kernel, padding, bounds[k], finish))
     return torch.cat(parts)
+
+
+def centres(images: Ragged, size: Size, crop_share: float = 1.0) -> Tensor:
+    """Return the centres ``(B, C, h, w)`` of images of any size, as evaluation sees those of files.
+
+    Each is fitted to ``size / crop_share`` and cut, in one resampling; the dtype stays.
+
+    >>> centres(Ragged.from_list([torch.rand(3, 30, 40), torch.rand(3, 50, 25)]), (24, 24)).shape
+    torch.Size([2, 3, 24, 24])
+    """
+    sizes = sizes_of(images)
+    like = torch.empty(len(sizes), 1, device=images.device, dtype=torch.float32)
+    matrix = fit(sizes, size, like, crop_share=crop_share).matrix(size)
+    bounds: list[float | None] = [fit_shrink(own, size, crop_share) for own in sizes]
+    return resample_each(images, matrix, None, Way(size, "lanczos3", "border", bounds, NO_FINISH), axis_aligned=True)
 
 
 def _fused(images: Ragged, matrix: Tensor, way: Way, *, axis_aligned: bool, affine: bool) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -63,31 +63,58 @@ class Dataset:
             parts = {name: part.relabelled(mapping) for name, part in parts.items()}
         self._parts = parts
         self._opened: dict[str, Images] = {}
+        self._whole: tuple[int, WholeImages] | None = None  # the last of `whole_train`, and its shorter side
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the images of `train` and the other splits, known before any is decoded."""
+        return self._parts["train"].shape
 
     @property
     def train(self) -> Images:
         """The training split."""
-        if sum(part.images.nbytes for part in self._parts.values()) <= self._reading.memory:
-            for name in self._parts:
-                self._part(name)
+        self._open_small(self._parts)
         return self._part("train")
+
+    @property
+    def listed_train(self) -> Images:
+        """The training split for its number of images, its labels and a few pictures.
+
+        It is `train`, but after `whole_train` a `Stream` of the same images, as all have been decoded once.
+        """
+        if self._whole is None or "train" in self._opened:
+            return self.train
+        return self._whole[1].squares
 
     def whole_train(self, shorter: int) -> WholeImages | None:
         """Return the training images uncropped, with a shorter side of at most ``Reading.decode_size`` pixels.
 
         Without a ``decode_size`` it is at most ``shorter``.
 
-        None where images are not encoded files, or without an ``image_size``, as `train` then has whole images.
+        None where images are not encoded files, or without an ``image_size``, as `train` then has whole images. Images
+        that fit into memory are decoded once, with the other splits as for `train`, and kept until another side is
+        asked for.
         """
-        train = self.train
-        part = train if isinstance(train, Stream) else self._parts["train"]
+        part, shorter = self._parts["train"], self._reading.decode_size or shorter
         if not isinstance(part, Stream) or not part.form.fit or not len(part):
             return None
-        if len(part) > len(train):
-            indices = part.indices.tolist()
-            kept = [k for k, index in enumerate(indices) if part.source.name(index) not in self.skipped]
-            part = part.take(torch.tensor(kept))
-        return whole_images(part, self._reading.decode_size or shorter, self._reading.memory)
+        if self._whole is None or self._whole[0] != shorter:
+            self._whole = None  # its memory is needed for the next
+            self._whole = shorter, self._read_whole(part, shorter)
+        return self._whole[1]
+
+    def _read_whole(self, part: Stream, shorter: int) -> WholeImages:
+        memory, skipped = self._reading.memory, self._skipped
+        whole = whole_images(part, shorter, memory, skipped)
+        if whole.held is not None:
+            self._open_small([name for name in self._parts if name != "train"])
+            return whole
+        train = self.train  # names broken files before any training
+        if isinstance(train, Stream):
+            return whole_images(train, shorter, memory)
+        names = map(part.source.name, part.indices.tolist())
+        kept = [k for k, name in enumerate(names) if skipped is None or name not in skipped]
+        return whole_images(part.take(torch.tensor(kept)), shorter, memory)
 
     @property
     def validation(self) -> Images:
@@ -123,12 +150,23 @@ class Dataset:
         """Load a split that fits into memory, without broken files if the settings allow it."""
         if not isinstance(images, Stream):
             return images
-        skipped = self.skipped if self._reading.skip_corrupt else None
+        skipped = self._skipped
         small = images.images.nbytes <= self._reading.memory
         opened = images.load(skipped) if small else images if skipped is None else images.readable(skipped)
         if len(opened) == 0 < len(images):
             raise InputError(f"dataset '{self.name}': expected images, none of {len(images)} of a split can be read")
         return opened
+
+    def _open_small(self, names: Iterable[str]) -> None:
+        """Decode the splits ``names`` if all splits together fit into memory."""
+        if sum(part.images.nbytes for part in self._parts.values()) <= self._reading.memory:
+            for name in names:
+                self._part(name)
+
+    @property
+    def _skipped(self) -> dict[str, str] | None:
+        """Where broken files are listed; None where they are errors."""
+        return self.skipped if self._reading.skip_corrupt else None
 
 
 def _alike(found: Found, channels: int | None) -> dict[str, Images]:

@@ -39,7 +39,7 @@ def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0)
     >>> task.train.images.shape[1:], len(task.classes), task.classes[5]
     (torch.Size([1, 16, 16]), 16, 'row 1 column 1')
     """
-    height, width = dataset.train.shape[1:]
+    height, width = dataset.shape[1:]
     if cells < 1 or canvas - max(height, width) + 1 < cells:
         raise InputError(
             f"locate: expected at least 1 cell and a canvas of {max(height, width) + cells - 1} pixels or more for"
@@ -57,6 +57,14 @@ class _Located(Dataset):
         self.skipped = source.skipped
         self._source, self._how = source, (canvas, cells)
         self._seed, self._placed = seed, dict[str, Images]()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self._source.shape[0], self._how[0], self._how[0])
+
+    @property
+    def listed_train(self) -> Images:
+        return self.train
 
     @property
     def train(self) -> Images:

@@ -36,6 +36,11 @@ class WholeImages:
     def __len__(self) -> int:
         return len(self.stream)
 
+    @property
+    def squares(self) -> Stream:
+        """The same images as the centre squares of `Dataset.train`, decoded when they are iterated."""
+        return replace(self.stream, form=replace(self.stream.form, whole=None))
+
     def to(self, device: torch.device) -> WholeImages:
         """The same images; those in memory lie on ``device``."""
         return self if self.held is None else replace(self, held=self.held.to(device))
@@ -65,12 +70,18 @@ class WholeImages:
             yield from ahead(_batched(found, [len(chosen) for chosen in places]), device)
 
 
-def whole_images(stream: Stream, shorter: int, memory: int) -> WholeImages:
-    """Return whole images of ``stream`` with a shorter side of at most ``shorter``, in ``memory`` bytes if they fit."""
+def whole_images(stream: Stream, shorter: int, memory: int, skipped: dict[str, str] | None = None) -> WholeImages:
+    """Return whole images of ``stream`` with a shorter side of at most ``shorter``, in ``memory`` bytes if they fit.
+
+    Of images in memory, broken ones are left out and added to ``skipped`` if it is given; else they are errors.
+    """
     whole = replace(stream, form=replace(stream.form, whole=shorter))
     size = _size(whole, shorter)
-    held = _joined(_parts(whole, size), size * len(whole)) if size * len(whole) <= memory else None
-    return WholeImages(whole, size, held)
+    if size * len(whole) > memory:
+        return WholeImages(whole, size)
+    kept: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
+    held = _joined(_parts(whole, size, skipped, kept), size * len(whole))
+    return WholeImages(whole.take(torch.cat(kept)), size, held)
 
 
 class _WholeDecoder(Decoder):
@@ -85,10 +96,14 @@ class _WholeDecoder(Decoder):
         return Ragged.from_list(images) if images else None, places[kept], faults
 
 
-def _parts(stream: Stream, size: int) -> Iterator[Ragged]:
-    """Yield all images in order, a few MiB at a time."""
-    for images, _, faults in stream.parts(_WholeDecoder(stream), size):
-        skip_or_raise(faults, None)
+def _parts(
+    stream: Stream, size: int, skipped: dict[str, str] | None = None, kept: list[Tensor] | None = None
+) -> Iterator[Ragged]:
+    """Yield all images in order, a few MiB at a time, and append their places in the stream to ``kept``."""
+    for images, places, faults in stream.parts(_WholeDecoder(stream), size):
+        skip_or_raise(faults, skipped)
+        if kept is not None:
+            kept.append(places)
         if images is not None:
             yield images
 
@@ -100,8 +115,8 @@ def _batched(parts: Iterator[Ragged], counts: Sequence[int]) -> Iterator[Ragged]
         yield Ragged.from_list([next(images) for _ in range(count)])
 
 
-def _joined(parts: Iterator[Ragged], expected: int) -> Ragged:
-    """Return the images of all ``parts`` in one buffer, for which ``expected`` bytes may not be enough."""
+def _joined(parts: Iterator[Ragged], expected: int) -> Ragged | None:
+    """Return the images of all ``parts`` in one buffer, None of none; ``expected`` bytes may not be enough."""
     values = torch.empty(expected + expected // 8, dtype=torch.uint8)  # the system gives no memory to unused pages
     sizes, channels, filled = [], 1, 0
     for part in parts:
@@ -111,6 +126,8 @@ def _joined(parts: Iterator[Ragged], expected: int) -> Ragged:
         values[filled:end] = part.values
         sizes.append(part.sizes)
         channels, filled = part.channels, end
+    if not sizes:
+        return None
     every = torch.cat(sizes)
     lengths = channels * every.prod(dim=1)
     return Ragged(values[:filled], lengths.cumsum(0) - lengths, every, channels)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from augkit.augment.resample import check_images
+from augkit.augment.ragged import Ragged
+from augkit.augment.resample import check_images, check_size
+from augkit.augment.resample_each import centres
 from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance.accumulator import Accumulator, digest, fingerprint
 from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
@@ -19,7 +21,8 @@ from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.report import InvarianceReport, MeasurementSettings, estimates
 
 Batch = tuple[Tensor, Tensor | None]
-Images = Tensor | Iterable[Tensor | tuple[Tensor, Tensor | None]]
+Pixels = Tensor | Ragged
+Images = Pixels | Iterable[Pixels | tuple[Pixels, Tensor | None]]
 STATE_VERSION = 2  # of `Measurement.state`
 
 
@@ -36,6 +39,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     lengths: Sequence[float] = (),
     plan: Plan | None = None,
     input_size: tuple[int, int] | int | None = None,
+    image_size: tuple[int, int] | int | None = None,
     background: float | str = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -56,10 +60,13 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     Args:
         model: gives logits ``(B, K)``; in ``eval()`` during the measurement, then restored.
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; or an iterable of batches, each a tensor or a pair of
-            images and labels, such as a `DataLoader` that does not shuffle.
+            images and labels, such as a `DataLoader` that does not shuffle. Images of different sizes are an
+            `augkit.Ragged` in place of such a tensor.
         labels: ``(N,)`` class indices, for accuracy; None for unlabelled images, and for an iterable, whose batches
             contain their labels.
         protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
+        image_size: side, or (H, W), to which each image of a `Ragged` is fitted, its centre, in one resampling; batches
+            ``(B, C, H, W)`` keep their size.
         max_shift: pixels of the network's input.
         pairs: pairs of shifts per image.
         lengths: lengths in pixels of the points of the response curve.
@@ -98,9 +105,9 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
 
     def progress(done: int) -> None:
         if on_batch is not None:
-            on_batch(done, len(images) if isinstance(images, Tensor) else done)
+            on_batch(done, len(images) if isinstance(images, (Tensor, Ragged)) else done)
 
-    measurement.run(batches(images, labels, batch_size), progress)
+    measurement.run(batches(images, labels, batch_size, image_size), progress)
     return measurement.report()
 
 
@@ -342,32 +349,39 @@ class Measurement:
             raise InputError(f"images: those from {start} on are not the ones measured before; start anew")
 
 
-def batches(images: Images, labels: Tensor | None, batch_size: int) -> Iterator[Batch]:
+def batches(
+    images: Images, labels: Tensor | None, batch_size: int, image_size: tuple[int, int] | int | None = None
+) -> Iterator[Batch]:
     """Yield ``images`` and ``labels`` in batches of at most ``batch_size`` images.
 
     Args:
         images: ``(N, C, H, W)``, or an iterable of batches, each a tensor or a pair of images and labels.
         labels: ``(N,)`` for a tensor of images, or None.
         batch_size: the largest number of images in a batch.
+        image_size: see `measure_invariance`.
 
     Raises:
-        InputError: ``batch_size`` is below 1, or the labels do not fit the images.
+        InputError: ``batch_size`` is below 1, the labels do not fit the images, or a `Ragged` has no ``image_size``.
     """
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    if isinstance(images, Tensor):
-        check_images(images)
-        _check_labels(labels, len(images))
+    if isinstance(images, (Tensor, Ragged)):
         images = [(images, labels)]
     elif labels is not None:
         raise InputError("labels: an iterable of batches brings its own, as pairs (images, labels)")
     for batch in images:
         whole, of_batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
-        check_images(whole)
+        if not isinstance(whole, Ragged):
+            check_images(whole)
+        elif image_size is None:
+            raise InputError("images: expected an image_size for images of different sizes (Ragged), got none; set it")
+        else:
+            size = check_size((image_size, image_size) if isinstance(image_size, int) else image_size)
         _check_labels(of_batch, len(whole))
         for start in range(0, len(whole), batch_size):
             part = slice(start, start + batch_size)
-            yield whole[part], None if of_batch is None else of_batch[part]
+            pixels = centres(whole[part], size) if isinstance(whole, Ragged) else whole[part]
+            yield pixels, None if of_batch is None else of_batch[part]
 
 
 def _check_labels(labels: Tensor | None, count: int) -> None:

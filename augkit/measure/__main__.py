@@ -82,6 +82,8 @@ def _parser() -> Parser:
     data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
     data.add_argument("--image-size", type=positive, metavar="PX", help="resize and centre-crop images of folders")
     data.add_argument("--crop-share", type=positive_number, metavar="F", help="part of the shorter side that is seen")
+    text = "decode large JPEG files at a fraction whose shorter side keeps PX"
+    data.add_argument("--decode-size", type=positive, metavar="PX", help=text)
     data.add_argument("--input-size", type=positive, metavar="PX", help="side of what the network sees")
     data.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
     data.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")

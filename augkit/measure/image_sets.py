@@ -62,12 +62,13 @@ def load_image_sets(
 
 def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: str) -> ImageSet:
     own = loaded.recipe.data if loaded.recipe is not None else None
+    refit = settings.image_size or settings.crop_share  # for which the run's decode_size may be too small
     dataset = load_dataset(
         name,
         root=settings.root or (own.root if own is not None and name == own.name else None),
         image_size=settings.image_size or (own.image_size if own else None),
         crop_share=settings.crop_share or (own.crop_share if own else 1.0),
-        decode_size=own.decode_size if own and not (settings.image_size or settings.crop_share) else None,
+        decode_size=settings.decode_size or (own.decode_size if own and not refit else None),
         labels_file=settings.labels if name not in settings.ood else None,
         skip_corrupt=settings.skip_corrupt,
         channels=own.channels if own else None,

@@ -32,6 +32,8 @@ class MeasureSettings:
         limit: measure this many images, stratified by class; all when None.
         image_size: resize and centre-crop images of folders to this side (pixels).
         crop_share: share of the shorter side that the cropped centre shows, in (0, 1]; default: the run's own, else 1.
+        decode_size: decode JPEG files at a half, a quarter or an eighth of their size where the shorter side keeps this
+            many pixels, at least ``image_size / crop_share``; default: the run's own, else their full size.
         input_size: side of the network's input (pixels).
         mean, std: per channel, of images in [0, 1]; the network's own when None.
         preset: name of a published protocol; it fixes `FIXED_BY_PRESET`.
@@ -67,6 +69,7 @@ class MeasureSettings:
     limit: int | None = None
     image_size: int | None = None
     crop_share: float | None = None
+    decode_size: int | None = None
     input_size: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None

@@ -21,10 +21,10 @@ from augkit.core.random_streams import LOADING, ORDER, drawing, random_stream
 from augkit.data import Dataset, Images, Stream, WholeImages, batches
 from augkit.data.decode import Form
 from augkit.data.stream import Source
-from augkit.train.build import side_for_crops
+from augkit.train.build import training_images
 from augkit.train.distributed import Process
 from augkit.train.evaluate import labels_of
-from augkit.train.loaders import check_labels, check_range, count_batches, labelled, set_epoch
+from augkit.train.loaders import check_labels, check_range, check_side, count_batches, labelled, set_epoch
 from augkit.train.recipe import Recipe
 
 
@@ -148,13 +148,13 @@ class LoaderBatches:
             if number < start:
                 continue
             images, labels = labelled(batch)
+            check_side(images, self.recipe)
             # Reading values on another device would synchronise with it.
             if number == start or images.device.type == "cpu":
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
             if self.classes is not None and (number == start or labels.device.type == "cpu"):
                 check_labels(labels, self.classes)
-            there = (values.to(self.device, non_blocking=True) for values in (images, labels))
-            yield Batch(*there)
+            yield Batch(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
 
     def _drawn(self, epoch: int) -> Iterator[Any]:
         seed, steps, rank = self.recipe.seed, self.steps, self.process.rank
@@ -197,7 +197,8 @@ def make_batches(
                 "policy.draws: expected random with a loader of your own, whose images have no numbers, got even"
             )
         return LoaderBatches(source, classes, recipe, device, process)
-    images, worker_ops = source.train, recipe.policy.worker_step(recipe.seed, 0)
+    found, worker_ops = training_images(recipe, source), recipe.policy.worker_step(recipe.seed, 0)
+    images = found.squares if isinstance(found, WholeImages) else found
     labels = labels_of(images).to(device)
     if classes is not None:
         check_labels(labels, classes)
@@ -209,20 +210,14 @@ def make_batches(
         raise InputError(f"train.batch_size: expected a multiple of {parts}, got {batch}")
     if worker_ops is not None:
         _try(worker_ops, images)
-    chosen, whole = recipe.policy.class_mask(source.classes), _whole_images(source, recipe)
-    if whole is not None:
-        return DatasetBatches(whole.to(device), labels, batch, recipe, device, process, chosen)
+    chosen = recipe.policy.class_mask(source.classes)
+    if isinstance(found, WholeImages):
+        return DatasetBatches(found.to(device), labels, batch, recipe, device, process, chosen)
     if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):
         images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
     return DatasetBatches(images, labels, batch, recipe, device, process, chosen)
-
-
-def _whole_images(source: Dataset, recipe: Recipe) -> WholeImages | None:
-    """Return whole training images if the policy crops and `Dataset.train` has only centre squares; else None."""
-    shorter = side_for_crops(recipe)
-    return None if shorter is None else source.whole_train(shorter)
 
 
 @dataclass(frozen=True)

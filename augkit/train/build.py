@@ -14,7 +14,7 @@ from augkit.architectures.weights import final_layer, fit_weights, read_weights,
 from augkit.augment.whole_images import needed_side
 from augkit.core.errors import InputError
 from augkit.core.random_streams import seeded
-from augkit.data import Dataset, Reading, load_dataset
+from augkit.data import Dataset, Images, Reading, WholeImages, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.train.recipe_sections import DataSettings, ModelSettings
 
@@ -63,8 +63,7 @@ def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) ->
         numbered = [str(k) for k in range(final[1] if final else 0)]
         classes = data.classes if isinstance(data, Dataset) else numbered
         return NetworkInput(list(classes), model=type(model).__qualname__)
-    shape = data.train.images.shape
-    return NetworkInput(data.classes, shape[1], recipe.data.canvas or shape[-1])
+    return NetworkInput(data.classes, data.shape[0], recipe.data.canvas or data.shape[-1])
 
 
 def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
@@ -167,7 +166,7 @@ def load_data(data: DataSettings) -> Dataset:
 
 
 def load_recipe_data(recipe: Recipe) -> Dataset:
-    """Load the recipe's dataset, and check it against the recipe's channels and canvas."""
+    """Load the recipe's dataset, check it against the recipe's channels and canvas, and decode what training needs."""
     data = recipe.data
     dataset = load_data(data)
     if not dataset.classes:
@@ -175,13 +174,24 @@ def load_recipe_data(recipe: Recipe) -> Dataset:
             f"recipe {recipe.name}: expected images with labels, '{data.name}' has none; in a table call their column"
             " 'label'"
         )
-    channels = dataset.train.images.shape[1]
+    channels, *sides = dataset.shape
     if len(data.mean) not in (1, channels):
         raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")
-    side = max(dataset.train.images.shape[-2:])
-    if data.canvas is not None and data.canvas < side:
-        raise InputError(f"recipe {recipe.name}: data.canvas: expected at least {side} pixels, got {data.canvas}")
+    if data.canvas is not None and data.canvas < max(sides):
+        raise InputError(f"recipe {recipe.name}: data.canvas: expected at least {max(sides)} pixels, got {data.canvas}")
+    training_images(recipe, dataset)
     return dataset
+
+
+def training_images(recipe: Recipe, dataset: Dataset) -> Images | WholeImages:
+    """Return the training images in the form that training needs: whole ones if the policy crops, else `Dataset.train`.
+
+    Raises:
+        InputError: a file is broken.
+    """
+    shorter = side_for_crops(recipe)
+    whole = None if shorter is None else dataset.whole_train(shorter)
+    return dataset.train if whole is None else whole
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

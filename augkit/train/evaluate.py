@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
 from augkit.architectures.outputs import check_logits, run_network
+from augkit.augment.ragged import Ragged
 from augkit.augment.resample import resample
+from augkit.augment.resample_each import centres
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
 from augkit.core.pixels import as_float
 from augkit.core.random_streams import EVALUATION, drawing
@@ -22,7 +24,7 @@ from augkit.data import Images, Stream, batches
 from augkit.invariance import InvarianceReport, measure_invariance
 from augkit.invariance.protocols import make_protocol
 from augkit.train.distributed import Process
-from augkit.train.loaders import check_labels, check_range, check_repeatable, labelled
+from augkit.train.loaders import check_labels, check_range, check_repeatable, check_side, labelled
 from augkit.train.recipe import Recipe
 
 BATCH = 500
@@ -163,12 +165,19 @@ def _shifted(images: Tensor, x: float, y: float, recipe: Recipe) -> Tensor:
 def labelled_batches(
     data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``."""
+    """Yield batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``.
+
+    Of an `augkit.Ragged` in a user's batches they are the centres, fitted to ``data.image_size`` in one resampling.
+    """
     if not isinstance(data, Images):
         for number, batch in enumerate(data):
             images, labels = labelled(batch, OWN)
             if number == 0 or images.device.type == "cpu":  # checking others would synchronise with the device
                 check_range(images, recipe.data.mean, recipe.data.std, OWN)
+            size = check_side(images, recipe, OWN)
+            if isinstance(images, Ragged):
+                assert size is not None  # else `check_side` raised
+                images = centres(images.to(device), size, recipe.data.crop_share)
             yield images.to(device), labels.to(device)
         return
     share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))

@@ -1,7 +1,7 @@
 """Checks the batches of a custom loader and converts them to a common form.
 
-Images ``(B, C, H, W)`` stay uint8 or become float32. Labels become classes ``(B,)`` int64, or, if they are given as
-probabilities (including one-hot), ``(B, K)`` float32.
+Images ``(B, C, H, W)``, or of different sizes in an `augkit.Ragged` or a list, stay uint8 or become float32. Labels
+become classes ``(B,)`` int64, or, if they are given as probabilities (including one-hot), ``(B, K)`` float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkit.augment.ragged import Ragged, Size, check_list
 from augkit.core.errors import InputError
+from augkit.train.recipe import Recipe
 
 CHANNELS = (1, 3, 4)  # of images as they come in files
 FAR = 0.5  # bound of the overshoot of resampling beyond [0, 1]
@@ -23,7 +25,7 @@ SUMS_TO_ONE = 1e-2  # within this: probabilities may have been rounded to half p
 HOLDS = ("sampler", "batch_sampler", "dataset", "loader")
 
 
-def labelled(batch: Any, name: str = "loader") -> tuple[Tensor, Tensor]:
+def labelled(batch: Any, name: str = "loader") -> tuple[Tensor | Ragged, Tensor]:
     """Return images and labels of a batch in the form described above; ``name`` begins messages.
 
     >>> images, labels = labelled((torch.rand(2, 1, 4, 4).double(), torch.eye(2, dtype=torch.uint8)))
@@ -36,19 +38,23 @@ def labelled(batch: Any, name: str = "loader") -> tuple[Tensor, Tensor]:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
     images, labels = (_at_hand(value, name) for value in batch)
-    if not isinstance(images, Tensor):
+    if _are_images(images):
+        check_list(images, f"{name}: images")
+        images = Ragged.from_list(images)
+    if not isinstance(images, (Tensor, Ragged)):
         raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
-    if images.ndim == 3 and (not isinstance(labels, Tensor) or labels.ndim == 0):
+    if isinstance(images, Tensor) and images.ndim == 3 and (not isinstance(labels, Tensor) or labels.ndim == 0):
         raise InputError(
             f"{name}: expected batches of images (B, C, H, W), got one image {tuple(images.shape)}; give the DataLoader"
             " a batch_size"
         )
     if not isinstance(labels, Tensor):
         raise InputError(f"{name}: expected batches of (images, labels), two tensors, got {_described(batch)}")
-    _check_images(images, name)
+    if isinstance(images, Tensor):
+        _check_images(images, name)
     if not labels.ndim or len(labels) != len(images):
         raise InputError(f"{name}: expected as many labels as images, got {tuple(labels.shape)} and {len(images)}")
-    return images if images.dtype in (torch.uint8, torch.float32) else images.float(), _labels(labels, name)
+    return _as_float32(images), _labels(labels, name)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
@@ -62,21 +68,41 @@ def check_labels(labels: Tensor, classes: int) -> None:
         )
 
 
-def check_range(images: Tensor, mean: Sequence[float], std: Sequence[float], name: str = "loader") -> None:
+def check_side(images: Tensor | Ragged, recipe: Recipe, name: str = "loader") -> Size | None:
+    """Return (H, W) to which ``images`` of different sizes are fitted; None for a batch of one size.
+
+    Raises:
+        InputError: the recipe has no ``data.image_size`` for them, or a kernel that cannot resize.
+    """
+    if isinstance(images, Tensor):
+        return None
+    side = recipe.data.image_size
+    if side is None:
+        raise InputError(f"{name}: expected data.image_size for images of different sizes (Ragged), got none; set it")
+    if recipe.policy.kernel == "fourier":
+        raise InputError(
+            f"{name}: expected images (B, C, H, W) with policy.kernel 'fourier', which cannot resize, got a Ragged; "
+            "use 'lanczos3' or 'sinc'"
+        )
+    return side, side
+
+
+def check_range(images: Tensor | Ragged, mean: Sequence[float], std: Sequence[float], name: str = "loader") -> None:
     """Check that images are uint8 or in [0, 1], as the normalization by ``mean`` and ``std`` expects.
 
     Raises:
         InputError: there are more or fewer channels than means, or values are not finite or far outside of [0, 1].
     """
-    channels = images.shape[1]
+    channels = images.channels if isinstance(images, Ragged) else images.shape[1]
     if len(mean) not in (1, channels):
         raise InputError(
             f"{name}: the recipe's data.mean has {len(mean)} values, the images have {channels} channels; set data.mean"
             " and data.std"
         )
-    if images.dtype == torch.uint8 or not images.numel():
+    values = images.packed().values if isinstance(images, Ragged) else images
+    if values.dtype == torch.uint8 or not values.numel():
         return
-    low, high = (float(value) for value in images.aminmax())
+    low, high = (float(value) for value in values.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"{name}: expected finite images, got values from {low:g} to {high:g}")
     bare = not any(mean) and all(value == 1 for value in std)  # the loader normalizes, and nothing else does
@@ -138,6 +164,21 @@ def _at_hand(value: Any, name: str) -> Any:
         kind = "on the device meta" if value.is_meta else "nested" if value.is_nested else "sparse"
         raise InputError(f"{name}: expected dense tensors with values, got one that is {kind}")
     return value
+
+
+def _are_images(value: Any) -> bool:
+    """Whether ``value`` is a list of images; a list of numbers or labels is not."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(one, Tensor) and one.ndim == 3 for one in value)
+    )
+
+
+def _as_float32(images: Tensor | Ragged) -> Tensor | Ragged:
+    if images.dtype in (torch.uint8, torch.float32):
+        return images
+    return images.with_values(images.values.float()) if isinstance(images, Ragged) else images.float()
 
 
 def _check_images(images: Tensor, name: str) -> None:

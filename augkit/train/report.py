@@ -34,7 +34,7 @@ def write_report(run: Run, dataset: Dataset) -> Path:
 
 
 def _page(run: Run, dataset: Dataset) -> str:
-    recipe, train = run.recipe, dataset.train
+    recipe, train = run.recipe, dataset.listed_train
     shown = train.take(torch.linspace(0, len(train) - 1, SHOWN).long().unique()).put_on_canvas(recipe.data.canvas)
     notes = list(dataset.notes)
     if stalled(run.history, recipe.train.patience):

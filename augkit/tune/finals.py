@@ -94,7 +94,7 @@ class TuneContext:
         """Measure a run on images, with the response curve if ``curve`` is true."""
         lengths = self.lengths if curve else []
         report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device)
-        self.display.advance(measuring_cost(self.recipe, len(images), len(self.dataset.train), len(lengths)))
+        self.display.advance(measuring_cost(self.recipe, len(images), len(self.dataset.listed_train), len(lengths)))
         return report
 
     def work(self) -> float:
@@ -105,7 +105,7 @@ class TuneContext:
         runs = (controls + self.top) * self.seeds
 
         def cost(images: int, lengths: int = 0) -> float:
-            return measuring_cost(self.recipe, images, len(self.dataset.train), lengths)
+            return measuring_cost(self.recipe, images, len(self.dataset.listed_train), lengths)
 
         # The test split must stay closed here. For the progress bar, assume twice the size of the validation split.
         networks = runs + len(STRENGTHS)

@@ -267,14 +267,14 @@ class TrialWorker(Worker):
             self.alive()
 
         report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
-        self.events.work(measuring_cost(run.recipe, len(images), len(self.dataset.train), len(lengths)))
+        self.events.work(measuring_cost(run.recipe, len(images), len(self.dataset.listed_train), len(lengths)))
         return report
 
 
 def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
     """Cost of a trial, in epochs of training."""
     sets = 4 if terms.goal.atypical else 1
-    return terms.epochs + sets * measuring_cost(recipe, len(dataset.validation), len(dataset.train))
+    return terms.epochs + sets * measuring_cost(recipe, len(dataset.validation), len(dataset.listed_train))
 
 
 def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:

@@ -60,6 +60,54 @@ def test_the_decode_size_replaces_what_the_smallest_crop_needs(photographs: Path
     assert torch.equal(shorter[3].clamp(max=50), shorter[2])
 
 
+def saved(folder: Path, shorter: int, suffix: str) -> Path:
+    """Equal images, enough for a training split; one of their files."""
+    for k in range(20):
+        path = folder / "ab"[k % 2] / f"{k}.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise(0, (shorter, shorter + 10, 3))).save(path)
+    return path
+
+
+def stored(folder: Path, decode_size: int) -> Tensor:
+    """An image as training keeps it."""
+    whole = load_dataset(f"folder:{folder}", image_size=16, decode_size=decode_size).whole_train(32)
+    assert whole is not None
+    assert whole.held is not None
+    return whole.held[-1]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("shorter", [40, 64, 70])
+def test_an_image_at_or_below_the_decode_size_keeps_its_pixels(tmp_path: Path, shorter: int, suffix: str) -> None:
+    with Image.open(saved(tmp_path, shorter, suffix)) as file:
+        expected = torch.from_numpy(np.array(file)).permute(2, 0, 1)
+    assert torch.equal(stored(tmp_path, 70), expected)
+
+
+@pytest.mark.parametrize(("shorter", "fraction"), [(139, 2), (140, 2), (277, 4), (280, 4), (553, 8), (560, 8)])
+def test_a_fraction_of_a_jpeg_file_that_has_the_decode_size_is_not_resampled(
+    tmp_path: Path, shorter: int, fraction: int
+) -> None:
+    with Image.open(saved(tmp_path, shorter, "jpg")) as file:
+        file.draft(None, (shorter // fraction, shorter // fraction))
+        expected = torch.from_numpy(np.array(file)).permute(2, 0, 1)
+    assert min(expected.shape[1:]) == 70
+    assert torch.equal(stored(tmp_path, 70), expected)
+
+
+@pytest.mark.parametrize(("shorter", "fraction"), [(71, 1), (138, 1), (141, 2), (276, 2), (300, 4), (600, 8)])
+def test_a_larger_image_is_reduced_once_from_the_smallest_fraction_that_suffices(
+    tmp_path: Path, shorter: int, fraction: int
+) -> None:
+    with Image.open(saved(tmp_path, shorter, "jpg")) as file:
+        file.draft(None, (shorter // fraction, shorter // fraction))
+        assert min(file.size) > 70
+        size = (max(1, round(file.size[0] * 70 / min(file.size))), 70)
+        expected = torch.from_numpy(np.array(file.resize(size, Image.Resampling.LANCZOS))).permute(2, 0, 1)
+    assert torch.equal(stored(tmp_path, 70), expected)
+
+
 def test_images_larger_than_estimated_still_fit_the_buffer(tmp_path: Path) -> None:
     """Only every other image is looked at, and these are small."""
     for k in range(64 * 2):

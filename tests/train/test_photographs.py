@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from PIL import Image
 
 import augkit
 from augkit.core.errors import InputError
+from augkit.data import stream
 from augkit.measure import MeasureSettings
 from augkit.measure.image_sets import load_image_sets
 from augkit.preview import find_subject
-from augkit.train.build import load_data, side_for_crops
+from augkit.train.build import load_data, load_recipe_data, side_for_crops
 from augkit.train.load_model import LoadedModel
 from augkit.train.recipe import Recipe
+from augkit.train.report import write_report
 
 SIDE, SHARE, DECODED = 32, 0.5, 70
 
@@ -44,7 +47,8 @@ def recipe(folder: Path, *more: str) -> Recipe:
 def centre(path: Path, share: float) -> np.ndarray:
     """``(3, SIDE, SIDE)`` of the centre, in one resampling by Pillow from what its JPEG decoder gives."""
     with Image.open(path) as file:
-        file.draft("RGB", (DECODED, DECODED))
+        shorter = min(file.size)
+        file.draft("RGB", next((shorter // k,) * 2 for k in (8, 4, 2, 1) if -(-shorter // k) >= DECODED or k == 1))
         picture = file.convert("RGB")
     width, height = picture.size
     seen = min(width, height) * share
@@ -73,6 +77,35 @@ def test_the_recipe_trains_the_same_from_memory_from_a_stream_and_resumed(photog
         assert torch.equal(value, resumed.model.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_images_that_fit_into_memory_are_decoded_once(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: bool
+) -> None:
+    for path in photographs.rglob("*.jpg"):
+        other = tmp_path / path.relative_to(photographs)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(b"no image" if skip and path.stem == "07" else path.read_bytes())
+    decoded: list[str] = []
+    once = stream.decode
+
+    def counted(opener: Any, form: Any) -> Any:
+        decoded.append(opener.func.__self__.name(opener.args[0]))
+        return once(opener, form)
+
+    monkeypatch.setattr(stream, "decode", counted)
+    own = recipe(tmp_path, f"data.skip_corrupt={str(skip).lower()}")
+    dataset = load_recipe_data(own)
+    run = augkit.fit(own, device="cpu", dataset=dataset, output=tmp_path / "run")
+    assert len(decoded) == len(set(decoded)) == 30  # train and val
+    assert [Path(name.strip("'")).stem for name in dataset.skipped] == ["07"] * skip
+    assert len(dataset.listed_train) == 22 - skip
+    augkit.fit(own, device="cpu", dataset=dataset)
+    assert len(decoded) == 30
+    write_report(run, dataset)
+    assert len(decoded) <= 30 + 16  # those that the report shows
+    assert torch.equal(dataset.train.labels, dataset.listed_train.labels)
+
+
 def test_training_measuring_and_preview_read_the_same_images(photographs: Path, tmp_path: Path) -> None:
     own = recipe(photographs)
     dataset = load_data(own.data)
@@ -84,6 +117,9 @@ def test_training_measuring_and_preview_read_the_same_images(photographs: Path, 
     settings = MeasureSettings(split="validation")
     (measured,) = load_image_sets(settings, None, LoadedModel(torch.nn.Identity(), own), "crop").values()
     assert torch.equal(measured.images.images, dataset.validation.images)
+    small = MeasureSettings(split="validation", decode_size=DECODED, image_size=SIDE, crop_share=SHARE)
+    (flagged,) = load_image_sets(small, own.data.name, LoadedModel(torch.nn.Identity(), None), "crop").values()
+    assert torch.equal(flagged.images.images, measured.images.images)
     centres = [centre(path, SHARE) for path in sorted(photographs.rglob("*.jpg"))]
     for image in measured.images.images.numpy():
         assert any(np.array_equal(image, seen) for seen in centres)

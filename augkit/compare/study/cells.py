@@ -342,7 +342,7 @@ def _first(images: Images, limit: int) -> Images:
 
 def _located(arm: StudyArm) -> Dataset:
     data = load_recipe_data(arm.recipe)
-    side = arm.recipe.data.canvas or 2 * max(data.train.shape[1:])
+    side = arm.recipe.data.canvas or 2 * max(data.shape[1:])
     found: Dataset = locate(data, canvas=side, cells=3)
     return found
 

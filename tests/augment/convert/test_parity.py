@@ -41,6 +41,8 @@ def test_the_librarys_own_draw_gives_its_matrix_pixels_and_boxes(library: str, n
     # OpenCV 4 places pixels to 1/32.
     assert found["pixels"] < (5e-3 if library == "albumentations" else 1e-5)
     assert (found["boxes_px"] or 0.0) < 1e-4
+    assert (found["keypoints_px"] is None) == (library != "kornia")
+    assert (found["keypoints_px"] or 0.0) < 1e-4
 
 
 def their_matrices(library: str, op: Any, count: int) -> Tensor:
