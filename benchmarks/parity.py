@@ -1,6 +1,6 @@
 """Parity of `augkit.Augment.from_kornia`, `from_torchvision`, `from_albumentations` with the libraries themselves.
 
-Each op draws its parameters as its library does. Those are handed to the law of the converted op, and matrix, pixels
+Each op draws its parameters as its library does. Those are handed to the rule of the converted op, and matrix, pixels
 and boxes are compared with what the library makes of the same draw: the largest difference over all draws. Pixels are
 those whose bilinear taps all lie inside of the image, resampled without antialias, at least three from the border of a
 resized crop (there augkit sees pixels of the image outside of the window, and the libraries repeat the last ones).
@@ -114,17 +114,17 @@ def converted(library: str, op: Any) -> augkit.Augment:
 
 
 def own_matrix(augment: augkit.Augment, given: dict[str, Tensor]) -> Tensor:
-    """The matrix of the one op of ``augment`` for parameters ``given`` of its law; of a flip without them."""
+    """The matrix of the one op of ``augment`` for parameters ``given`` of its rule; of a flip without them."""
     op = augment.geometry[0]
-    if not hasattr(op, "law"):
+    if not hasattr(op, "rule"):
         return op.matrix(torch.zeros(1, op.draws), 1.0, SIZE)
-    law = op.law
+    rule = op.rule
     batch = len(next(iter(given.values()))) if given else 1
-    wanted = law.parameters(torch.rand(batch, law.columns), SIZE)
+    wanted = rule.parameters(torch.rand(batch, rule.columns), SIZE)
     given = {name: given.get(name, value) for name, value in wanted.items()}
-    if law.axis_aligned:
-        return law.axes(given, SIZE).matrix(SIZE, law.output_size(SIZE))
-    return law.matrix(given, SIZE)
+    if rule.axis_aligned:
+        return rule.axes(given, SIZE).matrix(SIZE, rule.output_size(SIZE))
+    return rule.matrix(given, SIZE)
 
 
 def numbers(drawn: dict[str, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -205,8 +205,8 @@ def from_albumentations(op: Any) -> Compared:
     params: dict[str, Any] = {"shape": (*SIZE, 3)}
     drawn = {**params, **op.get_params_dependent_on_data(params, {})}
     if "matrix" in drawn:
-        law = augment.geometry[0].law
-        given = law.parameters(torch.rand(1, law.columns, dtype=torch.float64), SIZE)
+        rule = augment.geometry[0].rule
+        given = rule.parameters(torch.rand(1, rule.columns, dtype=torch.float64), SIZE)
         named = {
             name: dict(zip("xy", given[name][0].tolist(), strict=True)) for name in ("translate", "shear", "scale")
         }

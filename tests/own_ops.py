@@ -1,4 +1,4 @@
-"""Every op that a policy can name and that is a matrix and no more, made from its row, for tests of laws of all."""
+"""Every op that a policy can name and that is only a matrix, made from its spec, for tests that all ops must pass."""
 
 from __future__ import annotations
 

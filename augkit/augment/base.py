@@ -70,7 +70,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
 
     @property
     def policy_name(self) -> str:
-        """The name of the op in a policy and in a strength per op: that of its row, or of its class without one."""
+        """The name of the op in a policy and in a strength per op: that of its spec, or of its class without one."""
         return type(self).__name__ if self.spec is None else self.spec.name
 
     @property

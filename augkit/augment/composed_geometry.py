@@ -59,7 +59,7 @@ class ComposedGeometry(nn.Module):
         self.kernel, self.padding = kernel, padding
         self.antialias = check_flag("antialias", antialias)
         self.ops = nn.ModuleList(ops)
-        # Plain lists beside the modules: each call asks for them a dozen times, which at 32 pixels is felt.
+        # Plain lists beside the modules: each call reads them about ten times, and module lists are slow.
         self._own = [op for op in ops if isinstance(op, RandomGeometry)]
         self._later = [op for op in ops if not isinstance(op, RandomGeometry)]
         self.size = None if size is None else self._checked_size(check_size(size))
@@ -75,16 +75,16 @@ class ComposedGeometry(nn.Module):
         strength is a share of samples. In ``eval()`` only resizes, central crops and the normalisation remain.
 
         Raises:
-            InputError: one line with all that cannot be taken, and why.
+            InputError: some ops cannot be converted; the message names them all, with reasons.
 
         >>> import augkit, kornia.augmentation as K
         >>> pipeline = nn.Sequential(K.RandomAffine(10.0, p=1.0), K.ColorJitter(0.2))
         >>> augkit.Augment.from_kornia(pipeline)(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 3, 16, 16])
         """
-        from augkit.augment.convert.kornia import gather
+        from augkit.augment.convert.kornia import convert
 
-        ops, own = gather(module, options).arguments()
+        ops, own = convert(module, options).arguments()
         return cls(*ops, **own)
 
     @classmethod
@@ -98,9 +98,9 @@ class ComposedGeometry(nn.Module):
         >>> augkit.Augment.from_torchvision(pipeline)(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 3, 24, 24])
         """
-        from augkit.augment.convert.torchvision import gather
+        from augkit.augment.convert.torchvision import convert
 
-        ops, own = gather(transform, options).arguments()
+        ops, own = convert(transform, options).arguments()
         return cls(*ops, **own)
 
     @classmethod
@@ -114,9 +114,9 @@ class ComposedGeometry(nn.Module):
         >>> augkit.Augment.from_albumentations(pipeline)(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 3, 16, 16])
         """
-        from augkit.augment.convert.albumentations import gather
+        from augkit.augment.convert.albumentations import convert
 
-        ops, own = gather(transform, options).arguments()
+        ops, own = convert(transform, options).arguments()
         return cls(*ops, **own)
 
     @property

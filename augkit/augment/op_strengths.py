@@ -1,7 +1,7 @@
 """Strength per op: a mapping from the names of ops to numbers, in place of one number for all.
 
 A name is the key of the op in a policy (`augkit.augment.op_spec.OpSpec`); the blur control of a shift is a ``shift``
-too, an op without a row goes by its class, and `KORNIA` stands for all of Kornia's ops, which share one coin.
+too, an op without a spec goes by its class, and `KORNIA` stands for all of Kornia's ops, which share one coin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Comparing recipes over seeds, and studies of several arms. `python -m augkit.compare` is the command."""
+"""Compare recipes over seeds, and run studies of several arms. The command is `python -m augkit.compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m augkit.compare``: several recipes, several seeds, the same test images, one paired table.
+"""``python -m augkit.compare``: compare recipes over several seeds on the same test images.
 
 It also runs a study and tests its claims, measures finished runs without training, and combines finished studies.
 """
@@ -45,7 +45,7 @@ EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
 
 
 def main(arguments: list[str]) -> None:
-    """Parse, compare, print."""
+    """Parse the command line, compare, and print the results."""
     options = _parser().parse_intermixed_args(arguments)
     files, overrides = split_recipe(options.recipes, None)
     if not files:
@@ -78,7 +78,7 @@ def _parser() -> Parser:
         help="files, shipped names, folders of finished runs, or results of finished studies",
     )
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
-    parser.add_argument("--size", help="of a study: quick (default), standard or full")
+    parser.add_argument("--size", help="size of a study: quick (default), standard or full")
     add_writing(parser)
     _add_study_flags(parser)
     return parser
@@ -89,7 +89,7 @@ def _add_study_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _study_flags(options: argparse.Namespace) -> list[str]:
-    """Flags that were given and that only a study has."""
+    """The given flags that only apply to a study."""
     own = argparse.ArgumentParser(add_help=False)
     _add_study_flags(own)
     defaults = {"size": None, **vars(own.parse_args([]))}
@@ -126,7 +126,7 @@ def _is_results(file: str) -> bool:
 def _across(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
     """Combine finished studies of the same claims on several data sets."""
     if overrides or options.seeds or options.seed is not None or options.resume or options.size:
-        raise InputError("compare: finished studies are as they are; leave overrides, --seeds, --size and --resume out")
+        raise InputError("compare: finished studies cannot be changed; remove overrides, --seeds, --size and --resume")
     lines = combine_studies(load_results([Path(file) for file in files]))
     found = jsonable({"across": [line.to_dict() for line in lines], "environment": environment()})
     if options.output is not None:
@@ -151,7 +151,7 @@ def _print(results: ComparisonResults, folder: Path, options: argparse.Namespace
 
 def _finished(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
     if overrides or options.seeds or options.seed is not None or options.resume or options.overwrite:
-        raise InputError("compare: finished runs are as they are; leave overrides, seeds and --resume out")
+        raise InputError("compare: finished runs cannot be changed; remove overrides, seeds and --resume")
     folder = options.output or new_folder("compare")
     with Display(len(files), quiet=options.quiet) as display:
         results = compare_finished([Path(file) for file in files], folder, device=options.device, display=display)
@@ -194,7 +194,7 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     first, message = next(iter(results.cost.failed.items()))
     raise RunError(
         f"{len(results.cost.failed)} of {results.cost.runs} cells failed and are left out, such as {first}:"
-        f" {message}; --output {folder} --resume tries them again"
+        f" {message}; --output {folder} --resume runs them again"
     )
 
 

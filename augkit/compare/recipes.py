@@ -38,9 +38,9 @@ class ComparisonResults(Record):
 
     Attributes:
         control: name of the control.
-        seeds: of every recipe.
+        seeds: seeds of every recipe.
         table: one row per recipe and image set (see `augkit.measure.comparison.closing_table`).
-        carry_over: by atypical image set, how much of the invariance is found there.
+        carry_over: carry-over of invariance by atypical image set.
         conclusions: one paragraph for every recipe but the control.
         environment: versions and machine.
     """
@@ -66,16 +66,16 @@ def compare(
     """Train every recipe with every seed, and measure all networks on the same test images.
 
     Args:
-        recipes: the first one is the control.
-        seeds: of training.
-        folder: for the runs and ``results.json``.
-        device: to train on; a GPU if there is one when None.
-        resume: use the runs in ``folder``.
-        overwrite: replace an earlier comparison in ``folder``.
-        display: progress.
+        recipes: recipes to compare; the first one is the control.
+        seeds: seeds of every recipe.
+        folder: output folder for the runs and ``results.json``.
+        device: device for training and measuring; None takes a GPU if there is one.
+        resume: whether to use the runs in ``folder``.
+        overwrite: whether to replace an earlier comparison in ``folder``.
+        display: progress display.
 
     Raises:
-        InputError: two recipes with the same name, or recipes with different data or ways of measuring.
+        InputError: two recipes have the same name, or recipes differ in their data or in how they are measured.
     """
     names = [recipe.name for recipe in recipes]
     if len(set(names)) != len(names):
@@ -112,14 +112,14 @@ def compare_finished(
     """Measure finished runs, grouped by the name of their recipe; the recipe of the first run is the control.
 
     Args:
-        folders: of the runs.
-        folder: for ``results.json``.
-        device: to measure on; a GPU if there is one when None.
-        display: progress.
+        folders: folders of the runs.
+        folder: output folder for ``results.json``.
+        device: device for measuring; None takes a GPU if there is one.
+        display: progress display.
 
     Raises:
-        InputError: a folder without a finished run; recipes with different seeds, data or ways of measuring; two runs
-            with the same recipe and seed; one recipe alone.
+        InputError: a folder has no finished run, recipes differ in seeds, data or how they are measured, two runs have
+            the same recipe and seed, or all runs have the same recipe.
     """
     target = choose_device(device)
     recipes = [finished_recipe(path) for path in folders]
@@ -148,7 +148,7 @@ def compare_finished(
 
 
 def finished_recipe(path: Path) -> Recipe:
-    """The recipe of a finished run; InputError where the run has not ended, as resuming would train it."""
+    """The recipe of a finished run; raise InputError if the run has not ended, because resuming would train it."""
     recipe = Recipe.load(path)
     steps = recipe.train.steps
     kept = read_checkpoint(path / CHECKPOINT)
@@ -162,7 +162,7 @@ def _check_comparable(recipes: Sequence[Recipe]) -> None:
     names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
     for key in ("data", "invariance"):
         if len({getattr(recipe, key).model_dump_json() for recipe in recipes}) != 1:
-            raise InputError(f"compare: expected recipes with the same '{key}', these differ: {names}")
+            raise InputError(f"compare: expected recipes with the same '{key}', but these differ: {names}")
 
 
 def _measure(

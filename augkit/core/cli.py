@@ -77,18 +77,28 @@ def add_spread(group: FlagGroup, storage: str, study: str) -> None:
     group.add_argument("--storage", metavar="URL", help=f"journal file or database (default: {storage})")
     group.add_argument("--study", metavar="NAME", help=f"name in the storage (default: {study})")
     group.add_argument("--workers", type=positive, default=1, help="processes on this machine (default: 1)")
-    group.add_argument("--workers-per-gpu", type=positive, default=1, metavar="N", help="that share one (default: 1)")
-    group.add_argument("--launcher", choices=tuple(LAUNCHERS), default="local", help="who starts workers")
-    group.add_argument("--gpus-per-worker", type=_gpus, default=0.0, metavar="SHARE", help="of Ray, such as 0.25")
     group.add_argument(
-        "--retries", type=non_negative, default=1, help="of a trial or cell whose worker died (default: 1)"
+        "--workers-per-gpu", type=positive, default=1, metavar="N", help="workers that share a GPU (default: 1)"
+    )
+    group.add_argument(
+        "--launcher", choices=tuple(LAUNCHERS), default="local", help="what starts the workers (default: local)"
+    )
+    group.add_argument(
+        "--gpus-per-worker",
+        type=_gpus,
+        default=0.0,
+        metavar="SHARE",
+        help="with --launcher ray: GPUs per worker, such as 0.25",
+    )
+    group.add_argument(
+        "--retries", type=non_negative, default=1, help="retries of a trial or cell whose worker died (default: 1)"
     )
     group.add_argument(
         "--grace",
         type=positive_number,
         default=300.0,
         metavar="SECONDS",
-        help="without a sign of life after which a worker is dead (default: 300)",
+        help="time without a heartbeat after which a worker counts as dead (default: 300)",
     )
 
 

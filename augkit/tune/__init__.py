@@ -1,4 +1,4 @@
-"""Searching augmentation for accuracy and learned invariance. `python -m augkit.tune` is the command."""
+"""Search augmentation for accuracy and learned invariance. The command is `python -m augkit.tune`."""
 
 from __future__ import annotations
 

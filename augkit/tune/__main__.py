@@ -1,4 +1,4 @@
-"""``python -m augkit.tune``: search augmentation, then report whether it made the network more invariant."""
+"""``python -m augkit.tune``: search augmentation, and report whether it made the network more invariant."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OBJECTIVES = ("pareto", "accuracy", "invariance")
 
 
 def main(arguments: list[str]) -> None:
-    """Parse, tune, print."""
+    """Parse the command line, tune, and print the results."""
     options = _parser().parse_intermixed_args(arguments)
     if options.show is not None:
         _show(options)
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print_json({**results.to_dict(), "folder": str(folder)})
     elif isinstance(results, JoinedSearch):
-        print(f"helped with study '{options.study}': {results.search_cost.trials} trials are done")
+        print(f"helped with study '{options.study}': {results.search_cost.trials} trials have finished")
     else:
         _print(results, folder)
 
@@ -108,18 +108,43 @@ def _parser() -> Parser:
         EXAMPLE,
     )
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="(default: mnist5k)")
-    parser.add_argument("--show", metavar="STUDY", help="print and report on a study: its folder, or --storage's study")
-    parser.add_argument("--trials", type=positive, default=10, help="finished trials, pruned ones too (default: 10)")
-    parser.add_argument("--trial-epochs", type=positive, metavar="N", help="(default: half the recipe's epochs)")
-    parser.add_argument("--seeds", type=positive, default=3, help="seeds of the final runs (default: 3)")
-    parser.add_argument("--top", type=positive, default=2, help="trials retrained at full length (default: 2)")
-    goal = parser.add_argument_group("what for")
-    goal.add_argument("--objective", choices=OBJECTIVES, default="pareto", help="pareto: both (default), no pruning")
-    goal.add_argument("--at-least-invariance", type=_share, metavar="X", help="with --objective accuracy; prunes")
-    goal.add_argument("--at-least-accuracy", type=_share, metavar="Y", help="with --objective invariance; prunes")
-    goal.add_argument("--atypical", action="store_true", help="pareto: invariance on atypical images as a third")
-    goal.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="(default: tpe)")
-    goal.add_argument("--least-epochs", type=positive, metavar="N", help="before pruning (default: a quarter)")
+    parser.add_argument(
+        "--show",
+        metavar="STUDY",
+        help="print and plot the trials of a study, given as folder or, with --storage, by name",
+    )
+    parser.add_argument(
+        "--trials", type=positive, default=10, help="number of finished trials; pruned ones count (default: 10)"
+    )
+    parser.add_argument(
+        "--trial-epochs", type=positive, metavar="N", help="epochs of a trial (default: half the recipe's epochs)"
+    )
+    parser.add_argument("--seeds", type=positive, default=3, help="number of seeds of the final runs (default: 3)")
+    parser.add_argument(
+        "--top", type=positive, default=2, help="number of trials retrained at full length (default: 2)"
+    )
+    goal = parser.add_argument_group("goal of the search")
+    goal.add_argument(
+        "--objective", choices=OBJECTIVES, default="pareto", help="pareto: both, without pruning (default: pareto)"
+    )
+    goal.add_argument(
+        "--at-least-invariance", type=_share, metavar="X", help="bound for --objective accuracy; bad trials are pruned"
+    )
+    goal.add_argument(
+        "--at-least-accuracy", type=_share, metavar="Y", help="bound for --objective invariance; bad trials are pruned"
+    )
+    goal.add_argument(
+        "--atypical",
+        action="store_true",
+        help="with pareto: add learned invariance on atypical images as a third objective",
+    )
+    goal.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="Optuna sampler (default: tpe)")
+    goal.add_argument(
+        "--least-epochs",
+        type=positive,
+        metavar="N",
+        help="epochs before a trial may be pruned (default: a quarter of its epochs)",
+    )
     goal.add_argument(
         "--floor",
         type=_share,
@@ -131,14 +156,20 @@ def _parser() -> Parser:
         "--tune-control",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="first search the control's own fields, with as many trials (default: where train.* or optim.* are"
+        help="first search the control's own fields, with as many trials (default: only if train.* or optim.* are"
         " searched beside augmentation)",
     )
-    where = parser.add_argument_group("where")
+    where = parser.add_argument_group("workers")
     add_spread(where, "study.journal in --output", "augkit")
-    where.add_argument("--nproc-per-trial", type=positive, default=1, metavar="N", help="a trial is a torchrun job")
+    where.add_argument(
+        "--nproc-per-trial",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes per trial, started by torchrun (default: 1)",
+    )
     where.add_argument("--keep-trials", action="store_true", help="keep the run folder of every trial")
-    where.add_argument("--dashboard", action="store_true", help="notes and pictures for optuna-dashboard")
+    where.add_argument("--dashboard", action="store_true", help="write notes and pictures for optuna-dashboard")
     add_writing(parser)
     return parser
 
@@ -162,7 +193,7 @@ def _goal(options: argparse.Namespace) -> Goal:
         expected = f"expects {wanted}" if wanted else "expects no bound"
         raise InputError(f"--objective {options.objective}: {expected}, got {' and '.join(given) or 'none'}")
     if options.atypical and options.objective != "pareto":
-        raise InputError("--atypical: expected --objective pareto, which has several objectives")
+        raise InputError("--atypical: expected --objective pareto, because it adds an objective")
     return Goal(mode=options.objective, at_least=bounds[options.objective], atypical=options.atypical)
 
 
@@ -209,7 +240,7 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _resume_line(options: argparse.Namespace, folder: Path) -> str:
-    """The same command with --resume, without the options that only a new search takes."""
+    """The command that resumes this search: the same options but those that only a new search accepts."""
     line = ["python", "-m", "augkit.tune", "--output", str(folder), "--resume"]
     parser = _parser()
     skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed")

@@ -1,4 +1,4 @@
-"""How much of a trial's time measuring may take."""
+"""Cost of measuring in units of training."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from augkit.train.recipe import Recipe
 
 
 def measuring_cost(recipe: Recipe, images: int, trained_on: int, lengths: int = 0) -> float:
-    """What measuring costs, in epochs of training: a forward pass is about two thirds of a training step."""
+    """Cost of measuring, in epochs of training; estimated by counting forward passes."""
     return images * (1 + 2 * recipe.invariance.pairs + lengths) / (1.5 * trained_on)

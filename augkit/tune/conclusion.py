@@ -1,4 +1,4 @@
-"""The end of a tuning: measure on the test split, and say what augmentation and other fields changed."""
+"""The end of a tuning: measure on the test split, and separate the effects of augmentation and of other fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from augkit.tune import optuna_study
 from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_response, retrain
 from augkit.tune.results import ChosenRecipe, DoseRow, ResponsePoint, TuneResults, TuneSettings, search_results
 
-# Arms of the closing table beside ``best``.
+# Names of the arms in the closing table; the winner is named ``best``.
 PLAIN = "control"
 OWN = "control with the chosen other fields"
 TUNED = "best control found"
@@ -37,8 +37,8 @@ def conclude(tuning: TuneContext, started: float) -> tuple[Recipe, TuneResults]:
     """Retrain, choose, and measure on the test split.
 
     Args:
-        tuning: whose search is done.
-        started: monotonic time at which the command began.
+        tuning: a tuning whose search is done.
+        started: `time.monotonic` at the start of the command, in seconds.
 
     Returns:
         The chosen recipe, and the results of the tuning.
@@ -55,9 +55,9 @@ class FinalMeasurements:
     """Measurements on the test split.
 
     Attributes:
-        arms: of the closing table.
-        carried: by atypical image set, how much of the invariance of all networks is found there.
-        curves: of the chosen recipe and its control, top-1 change by the length of the shift (pixels).
+        arms: arms of the closing table.
+        carried: carry-over of invariance by atypical image set, over all networks.
+        curves: for the winner and its control, top-1 change by the length of the shift (pixels).
     """
 
     arms: list[RunGroup]
@@ -90,7 +90,7 @@ def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Se
     own = [(OWN, chosen.own)] if chosen.augmented else []
     labels: dict[str, str] = {}
     for label, part in [(PLAIN, chosen.plain), *own, (TUNED, chosen.reference)]:
-        labels.setdefault(part.name, label)  # one network may have several of the roles
+        labels.setdefault(part.name, label)  # one network may have several roles
     arms = [RunGroup(label, found[name]) for name, label in labels.items()]
     control = labels[chosen.own.name if chosen.augmented else chosen.plain.name]
     return FinalMeasurements(
@@ -99,7 +99,7 @@ def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Se
 
 
 def _decomposition(tested: FinalMeasurements, augmented: bool) -> dict[str, InvarianceComparison]:
-    """Compare: augmentation alone, the other fields alone, and both, on typical test images."""
+    """Effects of augmentation alone, of the other fields alone, and of both, on typical test images."""
     by_name = {arm.name: arm.on(TYPICAL) for arm in tested.arms}
     best, plain, own = by_name["best"], by_name[PLAIN], by_name[tested.arms[-1].control]
     if not augmented:
@@ -181,7 +181,7 @@ def _conclusion(
     table: Sequence[ComparisonRow],
     parts: Mapping[str, InvarianceComparison],
 ) -> str:
-    """What was chosen, how it changed invariance, whether that carries over, and which part of it did so."""
+    """Describe the winner, its effect on invariance, the carry-over, and which fields caused the effect."""
     reach, plain = tuning.recipe.invariance.max_shift, chosen.plain.recipe
     changed = next(row for row in table if row["arm"] == "best" and row["images"] == TYPICAL)["top1_change"]
     whole = Contrast.between(chosen.recipe, plain)
@@ -189,21 +189,21 @@ def _conclusion(
     named = f"Chosen: {_policy_words(chosen)}{others}."
     sentences = [named]
     if not chosen.augmented and not whole.others:
-        sentences.append("That is the recipe as it stands without augmentation; nothing that was tried is better.")
+        sentences.append("This is the given recipe without augmentation; no trial was better.")
     else:
         shown = Contrast("augmentation") if chosen.augmented else whole
         sentences.append(conclusion(table, "best", reach, shown, tested.carried))
     for key, contrast in (("other_fields", Contrast("", whole.others)), ("both", whole)):
         if key in parts and chosen.augmented:
             words = compared_words(parts[key], contrast, changed)
-            sentences.append(f"Against the recipe as it stands without augmentation, {words}")
+            sentences.append(f"Compared with the given recipe without augmentation, {words}")
     if "against_tuned_control" in parts:
         best = ", ".join(Contrast.between(chosen.reference.recipe, plain).others)
         words = compared_words(parts["against_tuned_control"], Contrast("the chosen recipe"), changed)
-        sentences.append(f"Against the best network without augmentation that the search found ({best}), {words}")
+        sentences.append(f"Compared with the best network without augmentation that the search found ({best}), {words}")
     seeds = ", ".join(map(str, tuning.final_seeds))
     sentences.append(
-        f"Trials were run with seed {tuning.terms.seed}; the choice was made on the validation split and judged on the"
+        f"Trials used seed {tuning.terms.seed}. The winner was chosen on the validation split and measured on the"
         f" test split, both with seeds {seeds}."
     )
     return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""What optuna-dashboard shows of a trial: how its recipe differs, a contact sheet, its response curve."""
+"""Notes and artifacts of a trial for optuna-dashboard: changed fields, a contact sheet, the response curve."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from augkit.tune.figures import response
 from augkit.tune.results import ResponsePoint
 from augkit.tune.trial import TrialWorker
 
-ARTIFACTS = "artifacts"  # folder within that of the study
-SHOWN = 4  # images of the contact sheet
-POINTS = 5  # of the response curve
+ARTIFACTS = "artifacts"  # folder within the folder of the search
+SHOWN = 4  # images in the contact sheet
+POINTS = 5  # shifts in the response curve
 
 
 def annotate(worker: TrialWorker) -> Callable[[optuna.Trial, Recipe, InvarianceReport | None], None]:
-    """A function that adds notes and artifacts to a trial that has ended.
+    """Return a function that adds notes and artifacts to a trial that has ended.
 
     Raises:
         InputError: optuna-dashboard is not installed, or the worker has no folder for artifacts.
@@ -35,7 +35,7 @@ def annotate(worker: TrialWorker) -> Callable[[optuna.Trial, Recipe, InvarianceR
     except ImportError:
         raise InputError("--dashboard: expected optuna-dashboard; pip install 'augkit[dashboard]'") from None
     if worker.folder is None:
-        raise InputError("--dashboard: expected --output, the folder where artifacts lie")
+        raise InputError("--dashboard: expected --output, the folder for the artifacts")
     place = worker.folder / ARTIFACTS
     place.mkdir(parents=True, exist_ok=True)
     store = FileSystemArtifactStore(str(place))
@@ -60,9 +60,9 @@ def annotate(worker: TrialWorker) -> Callable[[optuna.Trial, Recipe, InvarianceR
 
 
 def recipe_diff(base: Recipe, recipe: Recipe) -> str:
-    """Markdown: the fields of ``recipe`` that differ from ``base``, as overrides."""
+    """Markdown table of the fields of ``recipe`` that differ from ``base``."""
     old, new = flat(base.model_dump()), flat(recipe.model_dump())
     rows = [f"| `{key}` | {old.get(key)} | {new[key]} |" for key in new if old.get(key) != new[key]]
     if not rows:
-        return "The recipe as it stands."
+        return "The recipe without changes."
     return "\n".join(["| field | recipe | this trial |", "|---|---|---|", *rows])

@@ -1,4 +1,4 @@
-"""Pictures of a search: accuracy against invariance, the dose, the response to shifts, which fields mattered."""
+"""Figures of a tuning: accuracy against invariance, dose-response, response curve, importance of the fields."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from augkit.measure.comparison import ComparisonRow
 from augkit.tune.results import DoseRow, ResponsePoint, SearchTrial
 
 TRIAL_WORDS = {"control": "control", "on the Pareto front": "front", "chosen": "chosen"}
-LEAST = -150.0  # per cent; intervals of learned invariance that reach farther end in an arrow
+LEAST = -150.0  # per cent; an interval of learned invariance that reaches below it ends in an arrow
 
 
 def pareto(trials: Sequence[SearchTrial]) -> Figure:
-    """Trials in the plane of both objectives: ``accuracy``, ``learned_invariance``, ``front``, ``chosen``."""
+    """Trials as points: learned invariance against accuracy (both in %), with the front and the winner marked."""
     figure, axes = new_figure(5.6, 3.8)
     known = [
         (trial, 100 * trial.accuracy, 100 * trial.learned_invariance)
@@ -48,7 +48,7 @@ def pareto(trials: Sequence[SearchTrial]) -> Figure:
 
 
 def dose_response(points: Sequence[DoseRow]) -> Figure:
-    """``learned_invariance`` and ``accuracy`` (estimates) against ``strength``."""
+    """Learned invariance and accuracy (both in %, with intervals) against the strength of the policy."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.2), layout="constrained")
         panels = figure.subplots(1, 2)
@@ -65,14 +65,14 @@ def dose_response(points: Sequence[DoseRow]) -> Figure:
 
 
 def response(curves: Mapping[str, Sequence[ResponsePoint]]) -> Figure:
-    """``top1_change`` against ``length`` of the shift in pixels, one curve per name."""
+    """Top-1 change (%) against the length of the shift (pixels), one curve per name."""
     figure, axes = new_figure(5.6, 3.6)
     _draw_response(axes, curves)
     return figure
 
 
 def importance(shares: dict[str, dict[str, float]]) -> Figure:
-    """Share of each objective's variance per searched field."""
+    """Bars of the share of each objective's variance that each field explains."""
     figure, axes = new_figure(5.6, 3.4)
     fields = sorted({name for values in shares.values() for name in values}, reverse=True)
     height = 0.8 / max(1, len(shares))
@@ -89,12 +89,12 @@ def importance(shares: dict[str, dict[str, float]]) -> Figure:
 
 
 def summary(curves: Mapping[str, Sequence[ResponsePoint]], rows: Sequence[ComparisonRow]) -> Figure:
-    """The story in one picture: response curves, and learned invariance on typical and on atypical images."""
+    """Summary of a tuning: response curves, and learned invariance on typical and atypical images."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
         _draw_response(left, curves)
-        left.set_title("How often the answer changes when the image shifts")
+        left.set_title("Answers that change when the image is shifted")
         _draw_learned(
             right, [(row.images, row.learned_invariance) for row in rows if row.learned_invariance is not None]
         )
@@ -109,7 +109,7 @@ def _draw_learned(axes: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
             continue
         value, low, high = (max(LEAST, 100 * part) for part in (estimate.value, estimate.low, estimate.high))
         axes.errorbar(value, k, xerr=[[value - low], [high - value]], fmt="o", color=color, capsize=3, clip_on=False)
-        if 100 * estimate.low < LEAST:  # an arrow: the interval goes on
+        if 100 * estimate.low < LEAST:  # the arrow marks an interval that is cut off
             axes.plot(LEAST, k, marker="<", color=color, ms=8, clip_on=False)
     axes.set_yticks(range(len(rows)), [images for images, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,6 +1,6 @@
-"""After the search: train its best trials and their controls at full length with fresh seeds, and choose one.
+"""Final runs: train the best trials and their controls at full length with new seeds, and choose the winner.
 
-Functions are in the order in which they run. `augkit.tune.conclusion` measures the chosen recipe on the test split.
+Functions are in the order in which they run. `augkit.tune.conclusion` then measures the networks on the test split.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class TuneContext:
 
     Attributes:
         study: Optuna study of the search.
-        terms: of the search.
-        folder: of the tuning; final runs go to ``final/`` and ``dose/`` in it.
+        terms: terms of the search.
+        folder: output folder of the tuning; final runs are in its ``final/`` and ``dose/``.
         seeds: number of final runs of each recipe.
-        top: number of trials that are retrained.
-        device: of training and measuring.
-        dataset: of the recipe.
-        display: progress.
-        phases: seconds by phase, filled as phases end.
+        top: number of trials to retrain.
+        device: device for training and measuring.
+        dataset: data of the recipe.
+        display: progress display.
+        phases: seconds by phase, added when a phase ends.
     """
 
     study: optuna.Study
@@ -65,21 +65,21 @@ class TuneContext:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the command, before the search."""
+        """The recipe given to the command."""
         return self.space.recipe
 
     @property
     def final_seeds(self) -> list[int]:
-        """Seeds that the search did not use, so that a lucky seed of the search does not count."""
+        """Seeds of the final runs; the search did not use them, so that its choice of lucky runs does not bias them."""
         return [self.recipe.seed + 1 + k for k in range(self.seeds)]
 
     @property
     def lengths(self) -> list[float]:
-        """Lengths of shifts (pixels) of the response curve."""
+        """Lengths of the shifts (pixels) in the response curve."""
         return [self.recipe.invariance.max_shift * (k + 1) / CURVE_POINTS for k in range(CURVE_POINTS)]
 
     def train(self, recipe: Recipe, seed: int, output: Path) -> Run:
-        """Train one run; resume or load it where ``output`` holds it."""
+        """Train one run; resume or load it if ``output`` already holds it."""
         trained = [0]
 
         def on_epoch(row: Any) -> None:
@@ -91,23 +91,23 @@ class TuneContext:
         return run
 
     def measure(self, run: Run, images: Images, *, curve: bool = False) -> InvarianceReport:
-        """Measure a run on images, with the response curve where ``curve`` is true."""
+        """Measure a run on images, with the response curve if ``curve`` is true."""
         lengths = self.lengths if curve else []
         report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device)
         self.display.advance(measuring_cost(self.recipe, len(images), len(self.dataset.train), len(lengths)))
         return report
 
     def work(self) -> float:
-        """Work after the search, in epochs of training."""
+        """Cost of all steps after the search, in epochs of training."""
         validation, epochs = len(self.dataset.validation), self.recipe.train.epochs
-        # Where fields are searched that a control has too, each finalist has a control of its own besides the best one.
+        # If fields that matter to a control are searched, each finalist has its own control beside the best control.
         controls = 2 + self.top if self.space.searches_training else 1
         runs = (controls + self.top) * self.seeds
 
         def cost(images: int, lengths: int = 0) -> float:
             return measuring_cost(self.recipe, images, len(self.dataset.train), lengths)
 
-        # The test split is not opened only to count it. Twice the validation split is a guess for the progress bar.
+        # The test split must stay closed here. For the progress bar, assume twice the size of the validation split.
         networks = runs + len(STRENGTHS)
         tested = networks * 4 * cost(2 * validation) + 2 * self.seeds * cost(2 * validation, CURVE_POINTS)
         return networks * (epochs + cost(validation)) + tested
@@ -118,12 +118,12 @@ class Finalist:
     """A recipe trained at full length, one run per seed, measured on the validation split.
 
     Attributes:
-        name: of its run folders.
-        recipe: with all values.
+        name: name of its run folders.
+        recipe: the recipe with all searched values.
         runs, reports: one per seed.
-        trial: that suggested the recipe; None of a control.
+        trial: the trial that gave the values; None for a control.
         own: name of the control that differs from the recipe in the policy alone.
-        reference: name of the best control found, which the search compared trials with.
+        reference: name of the best control found, with which the search compared trials.
     """
 
     name: str
@@ -139,7 +139,7 @@ Finalists = dict[str, Finalist]
 
 
 def retrain(tuning: TuneContext) -> Finalists:
-    """Train the recipe of the command without augmentation, then the best trials, each after its controls."""
+    """Train and measure the best trials, each after its controls; return all finalists by name, controls included."""
     started = time.monotonic()
     study, space, terms = tuning.study, tuning.space, tuning.terms
     reference = max(study.user_attrs[optuna_study.control_key(a)]["accuracy"] for a in space.architectures())
@@ -150,7 +150,7 @@ def retrain(tuning: TuneContext) -> Finalists:
     found: Finalists = {}
 
     def control(name: str, values: Mapping[str, Any]) -> str:
-        """Name of the control with these values; trained unless the same recipe was, under another name."""
+        """Train the control with these values unless an equal one is trained already; return its name."""
         recipe = space.control(values)
         same = [known.name for known in found.values() if known.trial is None and known.recipe == recipe]
         if not same:
@@ -182,14 +182,15 @@ def _finalist(tuning: TuneContext, name: str, recipe: Recipe) -> Finalist:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen finalist with its controls, and the comparison of all finalists on the validation split.
+    """The winner with its controls, and the measurements of all finalists on the validation split.
 
     Attributes:
-        finalist: that was chosen.
+        finalist: the winner.
         plain: the recipe of the command without augmentation.
-        own: differs from the chosen one in the policy alone; the best control where the chosen one does not augment.
+        own: the control that differs from the winner in the policy alone; the best control if the winner does not
+            augment.
         reference: the best control found.
-        rule: by which the finalist was chosen, in words.
+        rule: description of the rule by which the winner was chosen.
         table: one row per finalist.
     """
 
@@ -202,7 +203,7 @@ class Choice:
 
     @property
     def recipe(self) -> Recipe:
-        """With the chosen values."""
+        """The recipe of the winner."""
         return self.finalist.recipe
 
     @property
@@ -212,7 +213,7 @@ class Choice:
 
 
 def choose(tuning: TuneContext, finalists: Finalists) -> Choice:
-    """Choose among the retrained trials, by accuracy and by learned invariance against the best control."""
+    """Choose the winner among the finalists, by accuracy and by learned invariance against the best control."""
     rows = []
     for finalist in finalists.values():
         control = finalists[finalist.reference] if finalist.trial is not None else finalist
@@ -235,9 +236,9 @@ class DosePoint:
     """The chosen recipe at one strength of its policy, with the first of the final seeds.
 
     Attributes:
-        strength: as a share of the policy's own.
-        report: on the validation split.
-        run: None at strengths 0 and 1, whose networks are among the finalists.
+        strength: share of the policy's own strength.
+        report: measurements on the validation split.
+        run: trained network; None at strengths 0 and 1, whose networks are among the finalists.
     """
 
     strength: float
@@ -246,7 +247,7 @@ class DosePoint:
 
 
 def dose_response(tuning: TuneContext, chosen: Choice) -> list[DosePoint]:
-    """Train and measure the chosen policy at several strengths; an empty list where it does not augment."""
+    """Train and measure the chosen policy at several strengths; an empty list if it does not augment."""
     if not chosen.augmented:
         return []
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a search is for: the objective, its constraints, and what it compares."""
+"""The goal of a search: its objectives, and the bound if there is one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from augkit.core.schema import Data
 
 
 class Goal(Data):
-    """What a search is for.
+    """The objectives of a search and, with a single objective, the bound on the other quantity.
 
-    ``pareto``: accuracy and learned invariance, with ``atypical`` learned invariance on atypical images as a third.
-    ``accuracy``: the best accuracy among trials with ``at_least`` this learned invariance, with pruning.
-    ``invariance``: the other way round.
+    ``pareto``: maximize accuracy and learned invariance and, with ``atypical``, learned invariance on atypical images.
+    ``accuracy``: maximize accuracy among trials whose learned invariance is at least ``at_least``; trials are pruned.
+    ``invariance``: maximize learned invariance among trials whose accuracy is at least ``at_least``; trials are pruned.
     """
 
-    mode: Literal["pareto", "accuracy", "invariance"] = Field("pareto", description="objective, or objectives")
-    at_least: float | None = Field(None, description="bound on the other one, where there is one objective")
-    atypical: bool = Field(False, description="of pareto: learned invariance on atypical images as a third objective")
+    mode: Literal["pareto", "accuracy", "invariance"] = Field("pareto", description="which objectives to maximize")
+    at_least: float | None = Field(None, description="lower bound on the other quantity, with a single objective")
+    atypical: bool = Field(False, description="pareto only: learned invariance on atypical images is a third objective")
 
     @model_validator(mode="after")
     def _check(self) -> Goal:
@@ -32,7 +32,7 @@ class Goal(Data):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """Names of what is maximised."""
+        """Names of the objectives, all of which are maximized."""
         if self.mode == "pareto":
             third = ("atypical_invariance",) if self.atypical else ()
             return ("accuracy", "learned_invariance", *third)
@@ -40,11 +40,11 @@ class Goal(Data):
 
     @property
     def prunes(self) -> bool:
-        """Whether bad trials are stopped early; Optuna cannot with several objectives."""
+        """Whether bad trials are pruned; Optuna prunes only with a single objective."""
         return self.mode != "pareto"
 
     def shortfall(self, found: Mapping[str, Any]) -> float:
-        """How far a trial stays below the bound; 0 or less where it does not."""
+        """Bound minus the trial's value; 0 or less where the trial meets the bound."""
         if self.at_least is None:
             return 0.0
         return float(self.at_least - found["learned_invariance" if self.mode == "accuracy" else "accuracy"])

@@ -1,8 +1,8 @@
-"""A study: what is searched, for what, within which budget, and the rules that hold for all its workers.
+"""The Optuna study of a search: its terms, its first trials, and the rules that all workers follow.
 
-The rules: trials are numbered; each is run once; exactly the wanted number finishes. A worker starts a trial only where
-the finished ones and those with a smaller number that run or wait are fewer than wanted, so the last place goes to the
-smallest number, even where several workers ask Optuna at once.
+Each trial is run once, and exactly the wanted number finishes. A worker starts a trial only if the number of finished
+trials, plus that of running or waiting trials with a smaller number, is below the wanted number. If several workers
+call Optuna's ``ask`` at once, the last place therefore goes to the trial with the smallest number.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from augkit.tune.space import Space, Value, differences
 SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
-FLOOR = 0.8  # benchmarks/results/ruler.json: networks that nearly collapsed stay below it, augmented ones do not
+FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
 
 
 class ControlScores(TypedDict):
-    """Scores of a control, an attribute of the study as JSON.
+    """Scores of a control, as stored in a JSON attribute of the study.
 
-    ``shift_information`` is by image set. ``number`` of the trial, ``epochs`` and ``seconds`` are known at its end.
+    ``shift_information`` is by image set. The trial's ``number``, ``epochs`` and ``seconds`` are added when it ends.
     """
 
     accuracy: float
@@ -47,37 +47,39 @@ class ControlScores(TypedDict):
 
 
 class SearchTerms(Data):
-    """What must not change while a study goes on."""
+    """Settings of a search that must not change when it is resumed or joined."""
 
-    space: dict[str, Any] = Field(description="see `Space.to_dict`")
-    goal: Goal = Field(default_factory=Goal, description="what for")
-    epochs: int = Field(ge=1, description="of a trial")
-    least_epochs: int = Field(1, ge=1, description="before a trial may be pruned")
-    sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="of Optuna")
-    floor: float = Field(FLOOR, ge=0, le=1, description="least accuracy above chance and kappa (share of control's)")
-    seed: int = Field(0, ge=0, description="of the sampler and of trials")
+    space: dict[str, Any] = Field(description="the search space, as `Space.to_dict` gives it")
+    goal: Goal = Field(default_factory=Goal, description="goal of the search")
+    epochs: int = Field(ge=1, description="epochs of a trial")
+    least_epochs: int = Field(1, ge=1, description="epochs before a trial may be pruned")
+    sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="Optuna sampler")
+    floor: float = Field(
+        FLOOR, ge=0, le=1, description="least accuracy above chance, and kappa, as shares of the control's"
+    )
+    seed: int = Field(0, ge=0, description="seed of the sampler and of all trials")
     controls: dict[str, dict[str, Value]] = Field(
-        {}, description="by architecture (`control_key`), what the search of a control found; as it stands when empty"
+        {}, description="by architecture (`control_key`), fields of the best control found; empty: the recipe's own"
     )
 
     def open_space(self) -> Space:
-        """The space as such."""
+        """The search space, restored from its plain data."""
         return Space.from_dict(self.space)
 
     def control_values(self, architecture: Mapping[str, Value]) -> dict[str, Value]:
-        """What the control of an architecture has in the place of the recipe's own fields."""
+        """The fields, by dotted key, in which the control of an architecture differs from the recipe."""
         return {**self.controls.get(control_key(architecture), {}), **architecture}
 
 
 def control_study(name: str) -> str:
-    """The study in which a search looks for its best control."""
+    """Name of the study in which a search looks for the best control."""
     return f"{name}-control"
 
 
 def refuse_existing(storage: BaseStorage, name: str) -> None:
-    """InputError where a study of that name is there."""
+    """Raise InputError if the storage has a study of that name."""
     if name in optuna.get_all_study_names(storage):
-        raise InputError(f"study '{name}' exists: add --resume to go on, or name another --study")
+        raise InputError(f"study '{name}' exists: add --resume to resume it, or name another --study")
 
 
 def make_or_join(
@@ -90,23 +92,26 @@ def make_or_join(
     lead: bool = True,
     create: bool = True,
 ) -> tuple[optuna.Study, bool]:
-    """Create a study with its first trials in line, or go on with one; and whether it was created.
+    """Create a study and enqueue its first trials, or open an existing one.
 
     Args:
-        storage: see `augkit.core.jobs.storage.open_storage`.
-        name: of the study.
-        terms: of the search.
-        trials: that should finish.
-        join: whether a study that exists is gone on with.
-        lead: whether it then takes ``trials``, and does not keep its own number.
-        create: whether it may be created; else another command is given a minute to do that.
+        storage: storage from `augkit.core.jobs.storage.open_storage`.
+        name: name of the study.
+        terms: terms of the search.
+        trials: number of trials that should finish.
+        join: whether an existing study may be opened.
+        lead: whether ``trials`` replaces the number of an existing study.
+        create: whether the study may be created; if not, wait a minute for another command to create it.
+
+    Returns:
+        The study, and whether it was created.
 
     Raises:
-        InputError: the study exists and ``join`` is False, or its terms differ; says in what.
+        InputError: the study exists and ``join`` is False, its terms differ, or it was not created in time.
     """
     goal = terms.goal
     if not create and wait_for(lambda: name in optuna.get_all_study_names(storage) or None, READY) is None:
-        raise InputError(f"study '{name}' is not there: --resume the command that was to make it")
+        raise InputError(f"study '{name}' was not created within a minute: --resume the command that leads the search")
     try:
         study = optuna.create_study(storage=storage, study_name=name, directions=["maximize"] * len(goal.objectives))
         created = True
@@ -116,7 +121,7 @@ def make_or_join(
         study, created = optuna.load_study(storage=storage, study_name=name), False
         theirs = wait_for(lambda: study.user_attrs.get("terms"), READY)
         if theirs is None:
-            said = "was not made by augkit, or the command that makes it died: name another"
+            said = "was not created by augkit, or the command that created it has died: name another"
             raise InputError(f"study '{name}' {said}") from None
         _refuse_changes(name, terms, validate(SearchTerms, theirs, f"study '{name}'"))
     if created:
@@ -124,29 +129,29 @@ def make_or_join(
     if created or lead:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(goal.objectives))  # where Optuna's own tools look for them
+            study.set_metric_names(list(goal.objectives))  # shown by Optuna's own tools
         study.set_user_attr("trials", trials)
     if created or (lead and not study.user_attrs.get("ready")):
         _begin(study, terms)
         study.set_user_attr("ready", True)
     else:
-        wait_until_ready(study)  # two that put the first trials in line would run each of them twice
+        wait_until_ready(study)  # if two processes enqueued the first trials, each trial would run twice
     return study, created
 
 
 def load_terms(study: optuna.Study) -> SearchTerms:
-    """The terms of a study that augkit made.
+    """The terms of a study that augkit created.
 
     Raises:
-        InputError: it did not.
+        InputError: augkit did not create the study.
     """
     if "terms" not in study.user_attrs:
-        raise InputError(f"study '{study.study_name}' was not made by augkit.tune")
+        raise InputError(f"study '{study.study_name}' was not created by augkit.tune")
     return validate(SearchTerms, study.user_attrs["terms"], f"study '{study.study_name}'")
 
 
 def equip(study: optuna.Study, terms: SearchTerms, worker: int) -> None:
-    """Give a worker's copy of the study its sampler, whose seed is the worker's own, and its pruner."""
+    """Set the sampler and the pruner of a worker's study; the sampler's seed differs between workers."""
     text = f"{terms.seed}:{worker}:{len(study.get_trials(deepcopy=False))}"
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
     with warnings.catch_warnings():
@@ -158,25 +163,25 @@ def equip(study: optuna.Study, terms: SearchTerms, worker: int) -> None:
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that were run to the end, without controls."""
+    """Trials that augkit ran to their end; no controls and no pruned trials."""
     return [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: run by augkit to the end or pruned, without controls."""
+    """Trials that count: completed or pruned by augkit; no controls."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     return [t for t in trials if "control" not in t.user_attrs and not is_foreign(t)]
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
-    """Whether a finished trial has no result of augkit's: plain Optuna added it, or ran one that was in line."""
+    """Whether a finished trial lacks the attributes that augkit stores, because it was added or run without augkit."""
     needed = {"values", "accuracy"} if trial.state == TrialState.COMPLETE else {"values"}
     ours = "control" in trial.user_attrs or needed <= trial.user_attrs.keys()
     return trial.state in FINISHED and not ours
 
 
 def lost(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that failed, but for those that were interrupted and run again."""
+    """Trials that failed for good; without those that were interrupted and retried."""
     trials = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
 
     def again(trial: FrozenTrial) -> bool:
@@ -188,7 +193,7 @@ def lost(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def has_place(study: optuna.Study, number: int) -> bool:
-    """Whether trial ``number`` is among the wanted ones."""
+    """Whether trial ``number`` is among the first ``trials`` that will finish; see the rules above."""
     counted = 0
     for trial in study.get_trials(deepcopy=False):
         if "control" in trial.user_attrs or trial.number == number:
@@ -199,7 +204,7 @@ def has_place(study: optuna.Study, number: int) -> bool:
 
 
 def open_places(study: optuna.Study) -> bool:
-    """Whether a worker should take a trial: one waits, or fewer run and are finished than wanted."""
+    """Whether a worker should start a trial: one is queued, or running and finished trials are fewer than wanted."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
     waits = any(trial.state == TrialState.WAITING for trial in running)
     return waits or len(running) + len(finished(study)) < int(study.user_attrs["trials"])
@@ -211,12 +216,12 @@ def done(study: optuna.Study) -> bool:
 
 
 def control_key(architecture: Mapping[str, Value]) -> str:
-    """Where a study keeps the control of an architecture."""
+    """Key of the study attribute that holds the scores of an architecture's control."""
     return f"control {json.dumps(dict(architecture), sort_keys=True)}"
 
 
 def _begin(study: optuna.Study, terms: SearchTerms) -> None:
-    """Put the controls in line, then the presets that lie within the space and are no control, each once."""
+    """Enqueue the controls, then the presets, each once; skip presets outside the space or equal to a control."""
     there = {t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
     space = terms.open_space()
     restore_controls(study, terms)
@@ -231,7 +236,7 @@ def _begin(study: optuna.Study, terms: SearchTerms) -> None:
 
 
 def restore_controls(study: optuna.Study, terms: SearchTerms) -> int:
-    """Put controls in line that are neither there nor under way; how many. Without them no trial can be judged."""
+    """Enqueue the controls that are neither measured nor running nor queued; return how many."""
     open_trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
     there = {t.user_attrs.get("control") for t in open_trials} | set(study.user_attrs)
     space = terms.open_space()
@@ -243,7 +248,7 @@ def restore_controls(study: optuna.Study, terms: SearchTerms) -> int:
 
 
 def _control_point(space: Space, terms: SearchTerms, architecture: Mapping[str, Value]) -> dict[str, Value] | None:
-    """The control of an architecture as a point of the space; None where the space always augments."""
+    """The control of an architecture as a point of the space; None if every point of the space augments."""
     if not changes_nothing(space.with_values(space.preset(0.0)).policy):
         return None
     return {**space.preset(0.0), **terms.control_values(architecture)}
@@ -255,7 +260,7 @@ def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:
     words += [f"{key} was {old[key]}, is {new[key]}" for key in old if old[key] != new[key]]
     if words:
         more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
-        raise InputError(f"study '{name}' cannot go on with other terms: {'; '.join(words[:2])}{more}")
+        raise InputError(f"study '{name}' cannot be resumed or joined with other terms: {'; '.join(words[:2])}{more}")
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

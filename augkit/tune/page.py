@@ -1,4 +1,4 @@
-"""The pages of `python -m augkit.tune`: of a finished tuning, and of a search alone."""
+"""HTML reports of `python -m augkit.tune`: of a finished tuning, and of a search alone."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from augkit.tune.tables import chosen_words
 
 PARTS = {
     "other_fields": "the other fields alone",
-    "augmentation": "augmentation, against the control that differs in nothing else",
-    "both": "both, against the recipe as it stands without augmentation",
+    "augmentation": "augmentation alone, against the control that differs in the policy alone",
+    "both": "both, against the given recipe without augmentation",
     "against_tuned_control": "both, against the best control found",
 }
 TABLE_CAPTION = (
     "Test split, opened once; {seeds} training seeds that the search did not use. Value and 95 % interval (bootstrap"
     " over images and seeds). Shift information is the share of what the answers say that is about the shift and not"
     " about the image; learned invariance is 1 − that of the network / that of its control; transfer is its value on"
-    " atypical images minus that on typical ones. JS also falls where answers are less sure. Upside-down digits keep"
-    " the label of the digit, so their accuracy asks for more than a person would."
+    " atypical images minus that on typical ones. JS also falls where answers are less certain. Upside-down digits keep"
+    " the label of the digit although a person could read, for example, a 6 as a 9."
 )
 PARTS_CAPTION = (
-    "Share of variability removed, %, on typical test images. ‘More’ and ‘less’ are said where all three have one sign;"
-    " ‘disputed’ where they do not."
+    "Share of variability removed, %, on typical test images. The verdict is ‘more’ or ‘less’ where all three agree in"
+    " sign, and ‘disputed’ where they do not."
 )
 RESPONSE_CAPTION = (
-    "How often the answer differs from that to the unshifted image, against the length of a shift in a random"
+    "Share of answers that differ from the answer to the unshifted image, against the length of a shift in a random"
     " direction; typical test images. Bands are 95 % intervals. The control differs from the best in its policy alone."
 )
 CARRY_CAPTION = (
     "Each point is a network of this run: controls, retrained trials, and the chosen policy at several strengths. The"
-    " slope of the line is the share of the invariance gained on typical images that arrives: 1 (dotted) all of it, 0"
-    " none. Both scales are logarithmic."
+    " slope of the line is the share of the invariance gained on typical images that carries over: 1 (dotted) is all of"
+    " it, 0 none. Both scales are logarithmic."
 )
 DOSE_CAPTION = "The chosen policy at several strengths, one seed, validation split. Strength 0 is the control."
-COST_CAPTION = "Seconds of this process. A resumed study counts its last session."
+COST_CAPTION = "Seconds of this process. For a resumed study, only those of the last command."
 VOLUME_CAPTION = (
-    "Share of the space of {objectives} that the trials so far dominate; a flat end says that the search has found what"
-    " it can."
+    "Share of the space of {objectives} that the trials so far dominate. If the curve ends flat, later trials did not"
+    " improve the Pareto front."
 )
 IMPORTANCE_CAPTION = (
-    "Which searched field explains the differences between trials. With few trials this is a hint, no more."
+    "Share of the differences between trials that each searched field explains; unreliable with few trials."
 )
 PARALLEL_CAPTION = (
-    "Each line is a trial, dark where the first objective is high; broken lines are the control and trials below a"
-    " bound."
+    "Each line is a trial, dark where the first objective is high. The control is dashed, and trials below a bound"
+    " are dotted."
 )
 
 
@@ -100,11 +100,14 @@ def search_page(name: str, held: SearchResults) -> str:
 
 
 def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[Chart]]:
-    """What a search found, small charts and wide ones; a chart that would be empty is left out.
+    """Charts of a search; charts that would be empty are left out.
 
     Args:
         held: results of the search.
         budget: epochs of a trial that is not pruned.
+
+    Returns:
+        The small charts, and the wide ones.
     """
     trials, objectives = held.trials, held.objectives
     names = [name.replace("_", " ") for name in objectives]
@@ -119,7 +122,7 @@ def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[C
     if any(trial.curve for trial in trials):
         label = "validation accuracy" if objectives == ["accuracy"] else names[0]
         figure = search_figures.learning_curves(trials, budget, label)
-        charts.append(chart("Pruned curves", figure, "A cross is where a trial was pruned."))
+        charts.append(chart("Pruned curves", figure, "A cross marks where a trial was pruned."))
     if not known:
         return charts, []
     figure = search_figures.parallel_coordinates(trials, held.space, names)
@@ -134,7 +137,7 @@ def _responses(results: TuneResults) -> list[Chart]:
 
 
 def _decomposition(parts: Mapping[str, InvarianceComparison]) -> Table:
-    """What did what, by every variability; without rows where no policy and no field differs."""
+    """Effects of augmentation and of other fields by all variabilities; no rows if nothing was changed."""
     rows = [
         [title, *(_percent(parts[key].by[metric]) for metric in AGREEING), parts[key].verdict]
         for key, title in PARTS.items()
@@ -154,10 +157,10 @@ def _percent(estimate: Estimate) -> str:
 
 
 def _carried_chart(found: Mapping[str, CarryOver]) -> Chart | None:
-    """How much arrives elsewhere, or nothing where no line could be drawn."""
+    """Carry-over to atypical images; None if no slope is defined."""
     if not any(one.slope.defined for one in found.values()):
         return None
-    return chart("", carry_over(dict(found)), CARRY_CAPTION, name="How much of the invariance arrives elsewhere")
+    return chart("", carry_over(dict(found)), CARRY_CAPTION, name="Carry-over of invariance to atypical images")
 
 
 def _finalists(results: TuneResults) -> Table:
@@ -176,5 +179,5 @@ def _subtitle(results: TuneResults) -> str:
     return (
         f"{settings.trials} trials of {settings.trial_epochs} epochs, then {settings.seeds} seeds of"
         f" {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
-        f" {settings.kernel}, shifts up to {settings.max_shift:g} px; {cost['seconds']:.0f} s in all."
+        f" {settings.kernel}, shifts up to {settings.max_shift:g} px; {cost['seconds']:.0f} s in total."
     )

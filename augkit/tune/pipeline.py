@@ -1,4 +1,4 @@
-"""The function behind `augkit.tune`: open or join a study, search with one worker or several, then the finals."""
+"""The function behind `augkit.tune`: create or join a study, search with one or more workers, do the final runs."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ SHEET_ROWS = 6
 
 @dataclass(frozen=True)
 class TuneWorkers(WorkerSettings):
-    """How a search is spread over processes.
+    """Settings of the workers of a search.
 
     Attributes:
-        processes: of one trial, by torchrun.
-        keep: keep the runs of trials.
+        processes: processes per trial, started by torchrun.
+        keep: keep the run folders of trials.
         dashboard: write notes and artifacts for optuna-dashboard.
     """
 
@@ -80,33 +80,34 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     overwrite: bool = False,
     quiet: bool = True,
 ) -> TuneResults | JoinedSearch:
-    """Tune a recipe for accuracy and learned invariance, and judge the result on the test split.
+    """Search augmentation for accuracy and learned invariance, and measure the chosen recipe on the test split.
 
     Args:
-        space: what is searched; of a recipe, the strengths of its policy.
-        folder: gets ``best.yaml``, ``study.journal``, ``results.json``, ``report.html`` and the final runs.
-        trials: finished trials of the search, pruned ones too, controls not counted.
-        trial_epochs: epochs of a trial; half the recipe's when None.
-        least_epochs: epochs before a trial may be pruned; a quarter of ``trial_epochs`` when None.
-        seeds: final training seeds of each recipe.
-        top: trials that are retrained at full length, of which one is chosen.
-        goal: what for; accuracy and learned invariance when None.
+        space: search space, or a recipe, whose policy's strengths are then searched.
+        folder: output folder for ``best.yaml``, ``study.journal``, ``results.json``, ``report.html`` and final runs.
+        trials: number of trials to finish; pruned trials count, controls do not.
+        trial_epochs: epochs of a trial; None takes half of the recipe's.
+        least_epochs: epochs before a trial may be pruned; None takes a quarter of ``trial_epochs``.
+        seeds: number of seeds of the final runs of each recipe.
+        top: number of trials that are retrained at full length; one of them is chosen.
+        goal: goal of the search; None maximizes accuracy and learned invariance.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
-        floor: accuracy above chance, and kappa, of a trial must not be clearly below this share of the control's.
-        tune_control: search the control's own fields first, with as many trials, so that augmentation is measured
-            against the best network without it; where fields of training or optimizer are searched when None.
-        storage: Optuna storage (file or URL); ``study.journal`` in ``folder`` when None. A study that exists at a URL
+        floor: share of the control's accuracy above chance and kappa; a trial that is clearly below cannot win.
+        tune_control: whether to search the control's own fields first, with as many trials, so that augmentation is
+            compared with the best network without it; None does so if fields of training or optimizer are searched.
+        storage: Optuna storage (file or URL); None takes ``study.journal`` in ``folder``. An existing study at a URL
             is joined: this process then only helps with the search.
-        study_name: of the Optuna study.
-        workers: how the search is spread; one in this process when None.
+        study_name: name of the Optuna study.
+        workers: settings of the workers; None runs one worker in this process.
         device, resume, overwrite: as in `augkit.fit`.
-        quiet: no progress on standard error.
+        quiet: whether to print no progress to standard error.
 
     Returns:
-        The results, as ``results.json`` holds them; of a study that was joined, the cost of its search.
+        The results that ``results.json`` holds; for a study that was joined, the cost of its search.
 
     Raises:
-        InputError, RunError: one line each.
+        InputError: an argument is out of its range, the study or folder does not match, or data cannot be read.
+        RunError: a control could not be trained, or workers or trials keep failing.
     """
     space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
     settings = workers or TuneWorkers()
@@ -128,7 +129,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     twice = space.searches_training if tune_control is None else tune_control
     if twice and not space.searches_training:
         raise InputError("--tune-control: expected ranges of train or optim beside the augmentation, got none")
-    # A control is searched for what is best of it by itself, whatever is wanted of augmentation.
+    # The search of the control always has the default goal; the goal of the command concerns augmentation.
     of_control = {"space": space.without_policy().to_dict(), "goal": Goal()}
     first = terms.model_copy(update=of_control) if twice else terms
 
@@ -146,14 +147,14 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         backend = open_storage(place, grace=settings.grace, say=display.line)
         for note in dataset.notes:
             display.line(note)
-        helps = place.is_remote and not resume  # until it is known whether the study was there
+        helps = place.is_remote and not resume  # assume so until it is known whether this process created the study
         try:
             if not (resume or place.is_remote):
                 optuna_study.refuse_existing(backend, study_name)
             tuning, created = open_study(optuna_study.control_study(study_name) if twice else study_name, first)
             helps = not (created or resume)
             if not inside:
-                # A storage or a study that will not do is refused before anything is replaced.
+                # Only now, so that an unusable storage or study is refused before the folder is overwritten.
                 _take_folder(folder, space, resume, overwrite)
             index = own_index() if helps else 0
             _plan(tuning, trials, 1 + twice)
@@ -166,7 +167,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
-            display.line("the search is done; the command that made the study goes on with the final runs")
+            display.line("the search is done; the command that created the study does the final runs")
             return JoinedSearch(search_cost(tuning.study, tuning.terms))
         recipe, results = conclude(tuning, started)
         _write(tuning, recipe, results)
@@ -182,14 +183,14 @@ def _take_up(
     resume: bool,
     alone: bool,
 ) -> None:
-    """Put in line again what earlier sessions left unfinished, and say what else is found in the study."""
+    """Enqueue the unfinished trials of earlier commands again, and report other trials found in the study."""
     again, others = recover(study, settings.retries, alone=alone)
     if resume:
         again += optuna_study.restore_controls(study, terms)
     if again:
-        say(f"{again} unfinished trial(s) of an earlier session are in line again")
+        say(f"{again} unfinished trial(s) of an earlier command were queued again")
     if others:
-        say(f"{others} trial(s) are under way elsewhere")
+        say(f"{others} trial(s) are running elsewhere")
     if foreign := sum(map(optuna_study.is_foreign, study.get_trials(deepcopy=False))):
         say(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
 
@@ -197,13 +198,13 @@ def _take_up(
 def _search_control(
     tuning: TuneContext, place: Storage, settings: TuneWorkers, index: int
 ) -> dict[str, dict[str, Value]]:
-    """Search without augmentation; the best fields of a control, by architecture."""
+    """Search without augmentation; return the best values of the control by `control_key`."""
     say = tuning.display.line
-    say("first as many trials without augmentation, to find the best control (--no-tune-control leaves them out)")
+    say("first as many trials without augmentation, to find the best control (--no-tune-control skips them)")
     _search(tuning, place, settings, index)
     found = selection.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
     fields = [f"{key} {value}" for values in found.values() for key, value in values.items()]
-    best = f"the best without augmentation has {', '.join(fields)}" if fields else "nothing is better than as it stands"
+    best = f"the best without augmentation has {', '.join(fields)}" if fields else "the recipe's own values are best"
     say(f"control   {best}")
     return found
 
@@ -219,15 +220,15 @@ def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> N
     claim(folder, resume=resume, overwrite=overwrite)
     kept = folder / "recipe.yaml"
     if resume and kept.is_file() and Recipe.load(kept) != space.recipe:
-        raise InputError(f"'{folder}' tunes another recipe; resume with {kept}")
+        raise InputError(f"'{folder}' belongs to a search of another recipe; resume with {kept}")
     if not kept.is_file():
-        write(kept, space.recipe.to_yaml("what this folder tunes"))
+        write(kept, space.recipe.to_yaml("the recipe that was searched"))
     write(folder / "space.json", json.dumps(space.to_dict(), indent=2))
     write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 
 def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
-    """The size of the bar, and how much of it is done, before the first of the searches."""
+    """Set the size of the progress bar and the part that is already done, before the first search."""
     each = trial_cost(tuning.terms, tuning.recipe, tuning.dataset)
     already = len(optuna_study.finished(tuning.study))
     controls = len(tuning.space.architectures())
@@ -310,10 +311,15 @@ def _header(tuning: TuneContext, results: TuneResults) -> str:
 
 
 def load_study(folder: Path, storage: str | None, name: str | None) -> optuna.Study:
-    """The study of a folder, or one by name in a storage; the folder's only one when ``name`` is None.
+    """Open the study of a folder, or a study in a storage.
+
+    Args:
+        folder: output folder of a search; ignored if ``storage`` is given.
+        storage: Optuna storage (file or URL).
+        name: name of the study; None if there is only one.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such study, or ``name`` is needed.
     """
     place = storage or str(folder / JOURNAL)
     if storage is None and not (folder / JOURNAL).is_file():

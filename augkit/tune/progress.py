@@ -1,4 +1,4 @@
-"""A search while it runs, on standard error: trials as they finish, what each worker does, the best so far."""
+"""Progress of a running search on standard error: finished trials, the state of each worker, the best trials so far."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from augkit.tune import optuna_study, selection
 from augkit.tune.finals import TuneContext
 from augkit.tune.space import Space
 
-FRONT = 6  # trials of the live table
+FRONT = 6  # largest number of trials in the live table
 
 
 class LiveProgress:
-    """Shows trials as they finish, each once, and what workers do."""
+    """Prints every trial once, when it has finished, and shows what the workers do."""
 
     def __init__(self, tuning: TuneContext) -> None:
         self.tuning = tuning
@@ -22,12 +22,12 @@ class LiveProgress:
         self.worked = 0.0
 
     def stage(self, text: str) -> None:
-        """Show what the worker of this process does, and what it has done."""
+        """Print the trials that have finished since, then show the current job of this process."""
         self.trials()
         self.tuning.display.stage(text)
 
     def on_status(self, statuses: list[WorkerStatus]) -> None:
-        """Show what the workers do."""
+        """Print the trials that have finished since, then show the state of all workers."""
         self.trials()
         working = sum(status.work for status in statuses)
         if working > self.worked:
@@ -36,7 +36,7 @@ class LiveProgress:
         self.tuning.display.panel([*(status.describe() for status in statuses), *self.front()])
 
     def trials(self) -> None:
-        """Lines on trials that have finished since."""
+        """Print one line for each control and trial that has finished since the last call."""
         tuning, terms = self.tuning, self.tuning.terms
         attrs = tuning.study.user_attrs
         for key in {optuna_study.control_key(a) for a in tuning.space.architectures()} - self.controls:
@@ -61,7 +61,7 @@ class LiveProgress:
             )
 
     def front(self) -> list[str]:
-        """The best trials so far: the front, or the best with one objective."""
+        """The best trials so far: the Pareto front, or with a single objective the trials of the best value."""
         done, goal = optuna_study.completed(self.tuning.study), self.tuning.terms.goal
         best = selection.front(done)
         if not goal.prunes:
@@ -70,7 +70,7 @@ class LiveProgress:
 
 
 def in_words(trial: FrozenTrial, space: Space) -> str:
-    """What a finished trial scored, and with what."""
+    """Scores of a finished trial with its policy and other values, as one line."""
     attrs = trial.user_attrs
     recipe = space.with_values(attrs["values"])
     others = ", ".join(f"{key} {value}" for key, value in attrs["values"].items() if not key.startswith("policy."))

@@ -1,4 +1,4 @@
-"""Results of a search, finished or not, and of a whole tuning; what ``results.json`` holds."""
+"""Results of a search, and of a whole tuning; ``results.json`` holds the latter."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ class SearchTrial(Record):
     """One trial of a search, or the control of an architecture.
 
     Attributes:
-        number: of the trial.
-        control: whether it is a control, which is not augmented.
-        state: of the trial.
-        accuracy: on the validation split, in [0, 1]; None where training failed before it was known.
-        learned_invariance: against the control, at most 1; None where it is undefined.
-        values: of the objectives, of a complete trial.
+        number: trial number.
+        control: whether it is a control, which is trained without augmentation.
+        state: final state of the trial.
+        accuracy: accuracy on the validation split, in [0, 1]; None if the trial ended before it was measured.
+        learned_invariance: learned invariance against the control, at most 1; None if it was not measured.
+        values: values of the objectives; None unless the trial is complete.
         parameters: searched fields of the recipe by dotted key.
-        front: whether it lies on the Pareto front of several objectives.
-        chosen: whether the tuning chose it.
-        feasible: whether it satisfies the bounds of the goal and the floor.
+        front: whether the trial lies on the Pareto front; False with a single objective.
+        chosen: whether the trial is the winner.
+        feasible: whether the trial meets the bound of the goal and the floor.
         curve: intermediate value of the objective by epoch.
-        shift_information: of typical images.
-        kappa: agreement of predictions beyond chance.
-        seconds: of training and measuring.
-        preset: name of the preset that suggested the values.
+        shift_information: shift information on typical images.
+        kappa: Cohen's kappa on the validation split.
+        seconds: time of training and measuring.
+        preset: name of the preset that gave the values.
         same_as: number of the earlier trial with the same values, whose result was copied.
-        error: message of a trial that failed.
-        worker: host, process and index of the worker that ran it.
+        error: error message of a failed trial.
+        worker: host, process and index of the worker that ran the trial.
     """
 
     number: int
@@ -70,7 +70,7 @@ class SearchTrial(Record):
     worker: str | None = None
 
     def to_mapping(self) -> dict[str, object]:
-        """As of every record; of a control, the keys that it has."""
+        """The record as a mapping; for a control, only the keys that apply to it."""
         whole = super().to_mapping()
         return {key: whole[key] for key in CONTROL_KEYS} if self.control else whole
 
@@ -80,13 +80,13 @@ class SearchCost(Record):
     """Cost of a search.
 
     Attributes:
-        trials: that finished, pruned ones too, controls not counted.
-        pruned: stopped early.
-        answered_from_the_study: copied from an earlier trial with the same values.
-        failed: without a result.
-        epochs_run: of all trials.
-        epochs_saved: by pruning and copying.
-        trial_seconds: of all workers together.
+        trials: number of finished trials; pruned trials count, controls do not.
+        pruned: number of pruned trials.
+        answered_from_the_study: number of trials copied from an earlier trial with the same values.
+        failed: number of failed trials.
+        epochs_run: epochs trained in all trials.
+        epochs_saved: epochs saved by pruning and copying.
+        trial_seconds: seconds of all workers together.
     """
 
     trials: int
@@ -103,12 +103,12 @@ class SearchResults(Record):
     """Results of a search, finished or not.
 
     Attributes:
-        trials: controls first.
+        trials: controls, then trials.
         space: range of each searched field.
-        objectives: that are maximized.
+        objectives: names of the objectives.
         budget: epochs of a trial that is not pruned.
-        importance: share of the variance of each objective by field (PED-ANOVA).
-        search_cost: trials, epochs and seconds.
+        importance: by objective, the share of its variance that each field explains (PED-ANOVA).
+        search_cost: numbers of trials, epochs and seconds.
     """
 
     trials: list[SearchTrial]
@@ -121,27 +121,27 @@ class SearchResults(Record):
 
 @dataclass(frozen=True)
 class JoinedSearch(Record):
-    """Results of a process that joined a study of another command: the cost of the search so far."""
+    """Result of a process that joined the study of another command: the cost of the search so far."""
 
     search_cost: SearchCost
 
     def to_mapping(self) -> dict[str, object]:
-        """As of every record, marked as joined."""
+        """The record as a mapping, with ``joined`` true."""
         return {"joined": True, **super().to_mapping()}
 
 
 @dataclass(frozen=True)
 class ChosenRecipe(Record):
-    """The recipe that a tuning chose.
+    """The winner of a tuning.
 
     Attributes:
-        number: of the trial.
-        rule: by which it was chosen, in words.
-        policy: in words.
-        fields: the policy.
-        values: searched fields by dotted key.
-        others: those of the values that are not of the policy.
-        control: fields of the best control found, by architecture.
+        number: number of its trial.
+        rule: description of the rule by which it was chosen.
+        policy: description of its policy.
+        fields: its policy.
+        values: values of the searched fields by dotted key.
+        others: those of ``values`` that lie outside of the policy.
+        control: by architecture, the values of the best control found.
     """
 
     number: int
@@ -155,7 +155,7 @@ class ChosenRecipe(Record):
 
 @dataclass(frozen=True)
 class ResponsePoint(Record):
-    """Top-1 change at one length of the shift, in pixels."""
+    """Top-1 change at one length of the shift (pixels)."""
 
     length: float
     top1_change: Estimate
@@ -163,7 +163,7 @@ class ResponsePoint(Record):
 
 @dataclass(frozen=True)
 class DoseRow(Record):
-    """The chosen policy at one strength; strength 0 is the control."""
+    """Measurements of the chosen policy at one strength; strength 0 is the control."""
 
     strength: float
     accuracy: Estimate
@@ -172,7 +172,7 @@ class DoseRow(Record):
 
 @dataclass(frozen=True)
 class TuneSettings(Record):
-    """Settings of a tuning: name of the recipe, search, seeds, and how networks were measured."""
+    """Settings of a tuning: recipe, search, seeds, and how networks were measured; ``max_shift`` is in pixels."""
 
     name: str
     trials: int
@@ -195,18 +195,18 @@ class TuneResults(Record):
     """Results of a tuning.
 
     Attributes:
-        conclusion: one paragraph.
-        chosen: recipe.
-        finalists: on the validation split.
-        table: of the test split (see `augkit.measure.comparison.closing_table`).
+        conclusion: the conclusion as one paragraph.
+        chosen: the winner.
+        finalists: measurements of the finalists on the validation split.
+        table: closing table on the test split (see `augkit.measure.comparison.closing_table`).
         decomposition: variability removed by augmentation, by the other fields, and by both.
-        carry_over: by atypical image set, how much of the invariance is found there.
+        carry_over: carry-over of invariance by atypical image set.
         response: by arm, top-1 change against the length of the shift (pixels).
-        dose_response: at several strengths of the chosen policy, on the validation split.
+        dose_response: measurements of the chosen policy at several strengths, on the validation split.
         search: trials and their cost.
-        settings: of the tuning.
+        settings: settings of the tuning.
         environment: versions and machine.
-        cost: seconds in all and by phase.
+        cost: seconds in total and by phase.
     """
 
     conclusion: str
@@ -223,7 +223,7 @@ class TuneResults(Record):
     cost: dict[str, float]
 
     def to_mapping(self) -> dict[str, object]:
-        """As of every record; the search's keys stand among the others."""
+        """The record as a mapping, with the keys of ``search`` in place of that field."""
         own = super().to_mapping()
         parts = (self.search.to_mapping() if key == "search" else {key: value} for key, value in own.items())
         return {key: value for part in parts for key, value in part.items()}
@@ -233,9 +233,9 @@ def search_results(study: optuna.Study, terms: SearchTerms, chosen: int | None =
     """Results of a search, finished or not.
 
     Args:
-        study: of Optuna.
-        terms: of the search.
-        chosen: number of the chosen trial, once there is one.
+        study: Optuna study of the search.
+        terms: terms of the search.
+        chosen: number of the winning trial; None before there is one.
     """
     space, goal = terms.open_space(), terms.goal
     keys = [optuna_study.control_key(architecture) for architecture in space.architectures()]
@@ -308,7 +308,7 @@ def _trial_row(trial: FrozenTrial, *, front: bool, chosen: bool) -> SearchTrial:
 
 
 def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
-    """Trials, epochs run, epochs that pruning and copying saved, and the seconds of all workers together."""
+    """Count the trials of a study, epochs run and saved, and the seconds of all workers together."""
     trials = optuna_study.finished(study)
     trained = [trial for trial in trials if "same_as" not in trial.user_attrs]
     run = sum(int(trial.user_attrs.get("epochs", terms.epochs)) for trial in trained)

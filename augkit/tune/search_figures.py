@@ -1,6 +1,6 @@
-"""Figures of a search: how its front grew, which fields it tried, how its trials learned and what it cost.
+"""Figures of a search: dominated volume, parallel coordinates, learning curves and time by phase.
 
-The volume is the hypervolume indicator of Zitzler & Thiele 1998, exact, by slicing along one objective.
+The dominated volume is the hypervolume indicator of Zitzler & Thiele 1998, computed exactly by slicing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from augkit.tune.results import SearchTrial
 from augkit.tune.space import Range
 
 PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
-COLOR_MAP = "viridis_r"  # the best are the darkest, so they stand out on white
-UPRIGHT = 8  # parallel axes up to which their names are written level
-WIDEST = 19  # letters of a line up to which it stays level
-LONGEST = 12  # letters of a choice
-APART = 0.07  # of an axis's height that two of its ticks keep
+COLOR_MAP = "viridis_r"  # the best trials are the darkest, which stand out on white
+UPRIGHT = 8  # with more parallel axes than this, their names are rotated
+WIDEST = 19  # with a line longer than this (characters), the names of the axes are rotated
+LONGEST = 12  # longest name of a choice (characters); longer ones are cut
+APART = 0.07  # least distance of two ticks, as a share of the height of the axis
 STYLES: dict[str, dict[str, Any]] = {
     "complete": {"color": BLUE, "lw": 1.1, "alpha": 0.5},
     "pruned": {"color": GREY, "lw": 1.0, "alpha": 0.9},
@@ -42,15 +42,14 @@ Array = NDArray[np.float64]
 
 
 def dominated_volume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
-    """Volume between ``reference`` and the points, all objectives maximised.
+    """Volume that the points dominate above ``reference``, with all objectives maximized.
 
     Args:
-        points: (N, D) values; a point that is not above the reference in every objective adds nothing, nor does
-            one with a value that is not finite.
-        reference: (D,) values, D of 2 or 3.
+        points: (N, D) values; a point adds nothing if a value is not finite or not above the reference.
+        reference: (D,) values, where D is 2 or 3.
 
     Raises:
-        ValueError: other than 2 or 3 objectives, or points of another length.
+        ValueError: D is not 2 or 3, or a point does not have D values.
 
     >>> dominated_volume([[1, 3], [2, 2]], [0, 0])
     5.0
@@ -66,7 +65,7 @@ def dominated_volume(points: Sequence[Sequence[float]], reference: Sequence[floa
 
 
 def volumes(trials: Trials, reference: Sequence[float]) -> list[float]:
-    """Dominated volume after each trial of ``_counted``: those that are not feasible leave it as it is."""
+    """Dominated volume after each completed trial, by number, without controls; infeasible trials add nothing."""
     found, front = [0.0], np.empty((0, len(reference)))
     for trial in _counted(trials):
         values = np.asarray(trial.values, dtype=float)
@@ -79,9 +78,9 @@ def volumes(trials: Trials, reference: Sequence[float]) -> list[float]:
 
 
 def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
-    """Dominated volume after each completed trial: ``number``, ``values``, ``feasible``, ``control``.
+    """Dominated volume against the number of completed trials.
 
-    The control is left out; a trial that is not feasible takes its place on the x axis and adds nothing.
+    Controls are left out. An infeasible trial counts on the x axis but adds no volume.
     """
     figure, axes = new_figure(5.6, 3.4)
     counted, y = _counted(trials), volumes(trials, reference)
@@ -107,14 +106,14 @@ def volume_over_trials(trials: Trials, reference: Sequence[float]) -> Figure:
 
 
 def parallel_coordinates(trials: Trials, space: Mapping[str, Range], objective: str | Sequence[str]) -> Figure:
-    """One line per trial across the searched fields, colored by its first objective.
+    """Parallel coordinates: one line per trial across the searched fields and objectives.
+
+    The first objective gives the color.
 
     Args:
-        trials: with ``parameters`` by dotted name, ``values``, and where they apply ``chosen``, ``control`` and
-            ``feasible``. A trial without finite values is left out; a missing parameter leaves a gap in its line.
-        space: ``kind`` (``float``, ``int`` or ``choice``), ``low``, ``high``, ``log``, ``choices``, ``unit`` by
-            dotted name, in the order of the axes. An axis reaches farther where a trial does.
-        objective: name of the first objective, or of several; each is an axis behind those of the fields.
+        trials: trials; those without finite values are left out, and a missing parameter leaves a gap in the line.
+        space: range of each field by dotted key, in the order of the axes; values outside extend the axis.
+        objective: name of the objective, or names of several; their axes follow those of the fields.
     """
     names = [objective] if isinstance(objective, str) else list(objective)
     scored = [(trial, trial.values) for trial in trials if trial.values is not None and _finite(trial.values)]
@@ -140,10 +139,14 @@ def parallel_coordinates(trials: Trials, space: Mapping[str, Range], objective: 
 
 
 def learning_curves(trials: Trials, budget: float, label: str = "validation accuracy") -> Figure:
-    """``curve`` (value by epoch) of each trial by its ``state``: complete, pruned (ends in a cross) or failed.
+    """Intermediate values (%) of each trial against epochs, styled by the state of the trial.
 
-    ``budget`` is the epochs of a trial that is not pruned; ``chosen`` is drawn thick, ``control`` dashed. Values are
-    shares, shown in per cent; those that are not finite are skipped.
+    The winner is drawn thick, controls dashed, and a cross ends the curve of a pruned trial.
+
+    Args:
+        trials: trials whose ``curve`` holds shares in [0, 1] by epoch; values that are not finite are skipped.
+        budget: epochs of a trial that is not pruned.
+        label: name of the values.
     """
     figure, axes = new_figure(5.6, 3.8)
     axes.set_xlabel("epochs")
@@ -177,7 +180,7 @@ def learning_curves(trials: Trials, budget: float, label: str = "validation accu
 
 
 def cost(phases: Mapping[str, float]) -> Figure:
-    """Seconds by phase as one bar to scale; the labels step aside where phases are too short to hold them."""
+    """Time by phase, given in seconds, as one stacked bar; labels of short phases are moved apart."""
     known = {name: float(value) for name, value in phases.items() if _finite([value]) and value > 0}
     texts = [f"{_words(name)}\n{_duration(value)}" for name, value in known.items()]
     inches = np.array([0.16 + 0.065 * max(map(len, text.split("\n"))) for text in texts])
@@ -196,14 +199,14 @@ def cost(phases: Mapping[str, float]) -> Figure:
     places = _spread(middles, inches * total / (width - 0.5), total)
     for k, text in enumerate(texts):
         color = PHASES[k % len(PHASES)]
-        # The edge keeps a phase visible that is narrower than a pixel.
+        # The edge makes a phase visible even if its bar is narrower than a pixel.
         bar = axes.barh(0, lengths[k], 0.8, left=starts[k], color=color, edgecolor=color, lw=0.8)[0]
         describe(bar, text.replace("\n", ": "))
         leader = [middles[k], middles[k], places[k]], [0.4, 0.55, 1.45]
         axes.plot(*leader, color=color, lw=0.9, marker="o", markevery=[-1], ms=4, clip_on=False)
         axes.text(places[k], 1.65, text, ha="center", va="bottom", fontsize=8, color=BLACK, parse_math=False)
     axes.set_xlim(0, total)
-    axes.set_xlabel(f"{name}, {_duration(total * unit)} in all")
+    axes.set_xlabel(f"{name}, {_duration(total * unit)} in total")
     return figure
 
 
@@ -242,7 +245,7 @@ def _height(numbers: Array, low: float, high: float, *, log: bool) -> Array:
 
 
 def _ticks(low: float, high: float, *, log: bool, integer: bool) -> list[tuple[str, float]]:
-    """Both ends, and round numbers between them where there is room."""
+    """Ticks at both ends, and at round numbers between them where there is room."""
     if low == high:
         return [(f"{low:.3g}", 0.5)]
     locator: Any = MaxNLocator(4, integer=integer)
@@ -254,7 +257,7 @@ def _ticks(low: float, high: float, *, log: bool, integer: bool) -> list[tuple[s
             height = float(_height(np.array([value], dtype=float), low, high, log=log)[0])
             if all(abs(height - other) >= APART for _, other in found):
                 found.append((float(value), height))
-    # An end is rounded to three digits, a range too narrow for them gets more.
+    # Ends have three significant digits; a narrow range needs more.
     digits = min(6, max(3, math.ceil(-math.log10((high - low) / max(abs(low), abs(high)))) + 2))
     return [(f"{value:.0f}" if integer else f"{value:.{digits}g}", at) for value, at in sorted(found)]
 
@@ -301,21 +304,21 @@ def _shown(value: Any) -> str:
 
 
 def _area(gains: Array) -> float:
-    """Area under the stairs of (N, 2) gains over the reference."""
+    """Area that (N, 2) gains over the reference dominate."""
     down = gains[np.argsort(-gains[:, 0])]
     widths = -np.diff(down[:, 0], append=0.0)
     return float((widths * np.maximum.accumulate(down[:, 1])).sum()) if len(down) else 0.0
 
 
 def _sliced(gains: Array) -> float:
-    """Volume under (N, 3) gains: each slice between two heights has the area of the points above it."""
+    """Volume that (N, 3) gains dominate: each slice between two heights has the area of the points above it."""
     down = gains[np.argsort(-gains[:, 2])]
     depths = -np.diff(down[:, 2], append=0.0) if len(down) else np.empty(0)
     return float(sum(depth * _area(down[: k + 1, :2]) for k, depth in enumerate(depths) if depth))
 
 
 def _counted(trials: Trials) -> list[SearchTrial]:
-    """Trials with finite values, without the control, by number."""
+    """Trials with finite values, without controls, by number."""
     kept = [trial for trial in trials if not trial.control and _finite(trial.values)]
     return sorted(kept, key=lambda trial: int(trial.number))
 
@@ -325,7 +328,7 @@ def _finite(values: Sequence[Any] | None) -> bool:
 
 
 def _spread(middles: Array, widths: Array, total: float) -> Array:
-    """Centres for labels of these widths, near ``middles``, in order, apart, and within 0 and ``total``."""
+    """Centers of labels of these widths: near ``middles``, in order, without overlap, between 0 and ``total``."""
     places = middles.copy()
     edge = 0.0
     for k, width in enumerate(widths):
@@ -354,7 +357,7 @@ def _words(name: str) -> str:
 
 
 def _legend(axes: Axes, marks: Mapping[str, Any] | None = None, *, below: bool = False) -> None:
-    """Marks by label in a row outside of the axes; those that the axes hold, each label once, if none are given."""
+    """Draw a one-row legend outside of the axes, of these marks by label; None takes the labeled artists."""
     if marks is None:
         handles, labels = axes.get_legend_handles_labels()
         marks = dict(zip(labels, handles, strict=True))

@@ -1,4 +1,4 @@
-"""Which trials of a search go on: the feasible ones, the front, the candidates for full training."""
+"""Selection of trials: feasible trials, the Pareto front, candidates for final runs, and the choice of the winner."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from augkit.tune.space import Value
 
 
 def feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial meets all bounds."""
+    """Whether a trial meets all its bounds."""
     return all(value <= 0 for value in trial.user_attrs.get("bounds", {}).values())
 
 
 def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Feasible trials that no other feasible one beats in one objective without losing in another."""
+    """The Pareto front: feasible trials that no other feasible trial dominates."""
     fair = [trial for trial in trials if feasible(trial)]
 
     def beaten(a: FrozenTrial) -> bool:
@@ -35,12 +35,19 @@ def front(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def candidates(
     trials: Sequence[FrozenTrial], goal: Goal, control_accuracy: float, images: int, count: int
 ) -> list[FrozenTrial]:
-    """The trials that are worth a full budget, the most promising first.
+    """Select the trials to retrain at full length, best first.
 
-    With one objective, the best of those within the bound. With several, the most invariant of those whose accuracy is
-    within two standard errors of the best, which is taken over trials and control; the standard error is the binomial
-    one on ``images`` validation images, as in the one-standard-error rule of Breiman et al. 1984, which with a few
-    hundred images would let the luck of the best run decide. Where no trial comes so near, the most accurate ones.
+    With a single objective: the best trials that meet the bound, or if there are none, those nearest to it. With
+    several: the most invariant trials whose accuracy is within two standard errors of the best accuracy (of all trials
+    and the control), or if there are none, the most accurate trials. The standard error is binomial. Breiman et al.
+    1984 use one standard error, but with a few hundred images the choice would then depend on the luck of one run.
+
+    Args:
+        trials: completed trials.
+        goal: goal of the search.
+        control_accuracy: accuracy of the best control, in [0, 1].
+        images: number of validation images.
+        count: largest number of trials to return.
     """
     fair = [trial for trial in trials if feasible(trial)] or list(trials)
 
@@ -61,10 +68,9 @@ def candidates(
 
 
 def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[str, dict[str, Value]]:
-    """What a search without augmentation found best for every architecture, by `control_key`.
+    """The best values that a search without augmentation found for each architecture, by `control_key`.
 
-    The most invariant of those that are about as accurate as the best, as `candidates` says; what was not tried for an
-    architecture stays out.
+    `candidates` selects them. An architecture is left out if no trial improved on the recipe's own values.
     """
     space, found = terms.open_space(), {}
     for architecture in space.architectures():
@@ -72,24 +78,24 @@ def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[
         tried = [t for t in completed(study) if space.architecture(t.user_attrs["values"]) == architecture]
         control = study.user_attrs[key]
         best = candidates(tried, terms.goal, control["accuracy"], images, 1) if tried else []
-        # The recipe as it stands was tried too, as the control of this search.
+        # Learned invariance is relative to the recipe's own values, which are the control of this search.
         if best and best[0].user_attrs["learned_invariance"] > 0:
             found[key] = space.others(best[0].user_attrs["values"])
     return found
 
 
 def importance(study: optuna.Study, goal: Goal) -> dict[str, dict[str, float]]:
-    """Share of each objective's variance that each searched field explains (PED-ANOVA); empty with few trials."""
+    """By objective, the share of its variance that each field explains (PED-ANOVA); empty with less than 4 trials."""
     if len(completed(study)) < 4:
         return {}
     out = {}
     for k, name in enumerate(goal.objectives):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the evaluator is marked experimental in some releases of Optuna
+            warnings.simplefilter("ignore")  # some releases of Optuna mark the evaluator as experimental
             evaluator = optuna.importance.PedAnovaImportanceEvaluator()
             try:
                 shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=_value(k))
-            except (ValueError, RuntimeError):  # all trials score the same: nothing to explain
+            except (ValueError, RuntimeError):  # all trials have the same value, so there is no variance
                 continue
         out[name] = {key: float(share) for key, share in shares.items()}
     return out
@@ -101,17 +107,17 @@ def _value(k: int) -> Callable[[FrozenTrial], float]:
 
 @dataclass(frozen=True)
 class FinalistRow(Record):
-    """A recipe retrained at full length, measured on the validation split.
+    """Measurements of a finalist on the validation split.
 
     Attributes:
-        name: of its run folders.
-        number: of its trial; None of a control.
-        accuracy: mean over seeds.
-        learned_invariance: against the best control found; None of a control.
+        name: name of its run folders.
+        number: number of its trial; None for a control.
+        accuracy: mean over seeds, in [0, 1].
+        learned_invariance: learned invariance against the best control found; None for a control.
         shift_information: mean over seeds.
-        comparison: with the control, by all variabilities.
-        per_seed: values of every seed, by metric.
-        chosen: whether the tuning chose it.
+        comparison: comparison with the control by all variabilities.
+        per_seed: by metric, one value per seed.
+        chosen: whether it is the winner.
     """
 
     name: str
@@ -125,9 +131,9 @@ class FinalistRow(Record):
 
 
 def decide(rows: Sequence[FinalistRow], goal: Goal) -> tuple[int, str]:
-    """Index of the best of the retrained trials, by the lower ends of their intervals, and the rule in words."""
+    """Choose a row by the lower ends of intervals; return its index and a description of the rule that applied."""
     tried = [k for k, row in enumerate(rows) if row.number is not None]
-    # Where the variabilities contradict each other, none of them is believed.
+    # Rows whose variabilities contradict each other are considered only if all rows are of that kind.
     tried = [k for k in tried if not _disputed(rows[k])] or tried
 
     def low(k: int, key: str) -> float:
@@ -144,9 +150,9 @@ def decide(rows: Sequence[FinalistRow], goal: Goal) -> tuple[int, str]:
     bound = float(goal.at_least or 0.0)
     safe = [k for k in tried if low(k, other) >= bound]
     if safe:
-        rule = f"the highest lower end of {words[mine]} among those whose {words[other]} is above {bound:g} for certain"
+        rule = f"the highest lower end of {words[mine]} among those whose {words[other]} is clearly above {bound:g}"
         return max(safe, key=lambda k: low(k, mine)), rule
-    rule = f"no trial's {words[other]} is above {bound:g} for certain; this one comes nearest"
+    rule = f"no trial's {words[other]} is clearly above {bound:g}; this one comes nearest"
     return max(tried, key=lambda k: low(k, other)), rule
 
 

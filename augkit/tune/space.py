@@ -1,8 +1,8 @@
-"""The search space: fields of a recipe that are written as a range, or else the strengths of its policy.
+"""The search space: fields of a recipe that are written as ranges; without any, the strengths of its policy.
 
 In a recipe, ``max_pixels: {search: [0, 8]}`` is a range; ``{search: [0.01, 1], log: true}`` is searched on a log scale,
-``{search: [1, 5], int: true}`` in whole numbers, and ``{choice: [16, 32]}`` among values. ``default`` is the
-value of the recipe; without it, the default of the field where that lies in the range, else the middle.
+``{search: [1, 5], int: true}`` over whole numbers, and ``{choice: [16, 32]}`` over the listed values. ``default`` is
+the value in the recipe itself; it defaults to the field's own default if that lies in the range, else to the middle.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from augkit.core.schema import Data, set_dotted, validate
 from augkit.train.recipe import Recipe, find_ranges, find_recipe, flat, read_tree
 
 Value = float | int | str | bool
-FIXED = ("name", "data", "invariance", "seed")  # equal in all trials, so that they can be compared
+FIXED = ("name", "data", "invariance", "seed")  # must be equal in all trials, so that trials can be compared
 BUDGET = ("train.epochs", "train.steps", "train.evaluate_every", "train.patience")
-CONTROLS = 32  # architectures of one study, each with a control
+CONTROLS = 32  # most architectures in one study; each needs a control
 
 
 class Range(Data):
-    """The values of one field: an interval, or a choice."""
+    """The values that one field may take: an interval or a list of choices."""
 
     kind: Literal["float", "int", "choice"] = "float"
     low: float = 0.0
@@ -42,10 +42,10 @@ class Range(Data):
     unit: str = ""
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
-        """A value that the sampler of a trial suggests.
+        """Let the sampler of a trial suggest a value.
 
-        A trial that was enqueued with other distributions keeps its value; Optuna's warning of that is left out, as
-        values that do not fit are refused by `Space.suggest`.
+        A trial that was enqueued with another distribution keeps its value. Optuna's warning about that is suppressed,
+        because `Space.suggest` refuses values that do not fit.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Inconsistent parameter values", RuntimeWarning)
@@ -70,29 +70,29 @@ class Range(Data):
 
 @dataclass(frozen=True)
 class Space:
-    """A recipe with its own values, and the ranges of the fields that are searched, by dotted key."""
+    """A recipe and, by dotted key, the ranges of the fields that are searched."""
 
     recipe: Recipe
     ranges: dict[str, Range]
 
     @classmethod
     def load(cls, source: str | Path, overrides: list[str] | None = None) -> Space:
-        """Read a recipe whose fields may be ranges; without any, the strengths of the policy's ops are searched.
+        """Read a recipe whose fields may be ranges; without any range, the strengths of the policy's ops are searched.
 
         Raises:
-            InputError: as `Recipe.load`; a malformed range, a field that cannot be searched, or a range with values
-                that the field does not accept.
+            InputError: `Recipe.load` raises it, a range is malformed, a field cannot be searched, or a field does not
+                accept all values of its range.
         """
         path = find_recipe(source)
         return cls.of(read_tree(path, overrides or []), str(path))
 
     @classmethod
     def of(cls, tree: dict[str, Any], source: str) -> Space:
-        """Read a space from a mapping, as a YAML file holds it; ``source`` is named in errors."""
+        """Read a space from the mapping of a YAML file; errors name ``source``."""
         written = dict(find_ranges(tree))
         for dotted in written:
             if dotted.split(".")[0] in FIXED or dotted in BUDGET:
-                raise InputError(f"{source}: {dotted}: cannot be searched, trials must agree on it")
+                raise InputError(f"{source}: {dotted}: cannot be searched, because all trials must share its value")
         ranges: dict[str, Range] = {}
         for dotted, node in written.items():
             ranges[dotted] = _parse(node, dotted, source)
@@ -105,23 +105,23 @@ class Space:
         architectures = math.prod(len(r.choices) or math.inf for k, r in ranges.items() if k.startswith("model."))
         if architectures > CONTROLS:
             raise InputError(
-                f"{source}: expected at most {CONTROLS} architectures, each needs its own control; write the fields of"
-                " model as a choice of few values"
+                f"{source}: expected at most {CONTROLS} architectures, because each needs its own control; give the"
+                " fields of model fewer choices"
             )
         return space
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` reads back."""
+        """The space as plain data for JSON; `from_dict` reads it back."""
         return {"recipe": self.recipe.model_dump(), "ranges": {k: r.model_dump() for k, r in self.ranges.items()}}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Space:
-        """From `to_dict`."""
+        """Restore a space from the result of `to_dict`."""
         ranges = {key: validate(Range, value, f"range {key}") for key, value in saved["ranges"].items()}
         return cls(validate(Recipe, saved["recipe"], "recipe of the study"), ranges)
 
     def with_values(self, values: Mapping[str, Value]) -> Recipe:
-        """The recipe with these dotted fields.
+        """The recipe with these values by dotted key.
 
         >>> from augkit.train.recipe import Recipe
         >>> space = Space(Recipe(name="x", data={"name": "digits"}), {})
@@ -134,10 +134,10 @@ class Space:
         return validate(Recipe, tree, f"recipe {self.recipe.name}")
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Suggest the values of a trial; numbers have three significant digits, so that recipes are easy to read.
+        """Suggest the values of a trial; numbers are rounded to three significant digits, which keeps recipes readable.
 
         Raises:
-            InputError: the trial was enqueued, or added to the study, with values of another kind.
+            InputError: the trial was enqueued or added with a value that does not fit the range of its field.
         """
         values: dict[str, Value] = {}
         for key, searched in self.ranges.items():
@@ -146,41 +146,41 @@ class Space:
             except ValueError as error:
                 reason = str(error).rstrip(".")
                 raise InputError(
-                    f"trial {trial.number}: '{key}' has a value of another kind, put in line or added by Optuna itself"
-                    f" ({reason}); run again where it was in line, or name another --study"
+                    f"trial {trial.number}: '{key}' has a value that does not fit its range; it was enqueued or added"
+                    f" without augkit ({reason}); repeat the command to skip it, or name another --study"
                 ) from error
         return values
 
     def architecture(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """The values that belong to the network; trials that share them share a control."""
+        """The values of ``model`` fields, by dotted key; trials with the same architecture share a control."""
         return {key: values[key] for key in self.ranges if key.startswith("model.")}
 
     def architectures(self) -> list[dict[str, Value]]:
-        """All architectures of the space; one without fields where the network is not searched."""
+        """All architectures of the space; one empty mapping if no ``model`` field is searched."""
         keys = [key for key in self.ranges if key.startswith("model.")]
         return [dict(zip(keys, row, strict=True)) for row in itertools.product(*(self.ranges[k].choices for k in keys))]
 
     def others(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """The values that do not belong to the policy."""
+        """The values of all fields outside of the policy, by dotted key."""
         return {key: values[key] for key in self.ranges if key in values and not key.startswith("policy.")}
 
     def control(self, values: Mapping[str, Value]) -> Recipe:
-        """The recipe with these values and without augmentation, so that it differs in the policy alone."""
+        """The recipe with these values but without augmentation; it differs from the trial in the policy alone."""
         return self.with_values(self.others(values)).control()
 
     def without_policy(self) -> Space:
-        """The search space of a control: the recipe without augmentation, and the ranges outside of the policy."""
+        """The search space of the control: the recipe without augmentation and the ranges outside of the policy."""
         return Space(self.recipe.control(), {k: r for k, r in self.ranges.items() if not k.startswith("policy.")})
 
     @property
     def searches_training(self) -> bool:
-        """Whether fields of training or optimizer, which a control has too, are searched beside augmentation."""
+        """Whether the search covers both augmentation and fields that matter to the control, such as ``optim.lr``."""
         others = any(key.split(".")[0] not in ("policy", "model") for key in self.ranges)
         augmented = any(key.startswith("policy.") for key in self.ranges) or not changes_nothing(self.recipe.policy)
         return others and augmented
 
     def preset(self, strength: float) -> dict[str, Value]:
-        """The values of the recipe, with every field of the policy at ``strength`` of the way to its strong end."""
+        """Default values, but policy fields moved the fraction ``strength`` of the way from weak to strong end."""
         out: dict[str, Value] = {}
         for dotted, r in self.ranges.items():
             out[dotted] = r.default
@@ -191,13 +191,13 @@ class Space:
         return out
 
     def current(self) -> dict[str, Value] | None:
-        """The values of the recipe; None where one lies outside of its range."""
+        """The values of the recipe itself; None if one lies outside of its range."""
         values = {key: r.default for key, r in self.ranges.items()}
         return values if all(values[key] in r for key, r in self.ranges.items()) else None
 
 
 def policy_ranges(policy: Policy) -> dict[str, Range]:
-    """Strengths of the ops that a policy has, of those searched by default where it has none."""
+    """Ranges for the ops of a policy, by dotted key; for the ops searched by default if the policy has no ops."""
     out = {}
     for dotted, amount in search_space(policy).items():
         op, key = dotted.split(".")
@@ -208,14 +208,14 @@ def policy_ranges(policy: Policy) -> dict[str, Range]:
 
 
 def rounded(value: Any, r: Range) -> Value:
-    """A number rounded to three significant digits within its range; choices and integers are not rounded."""
+    """Round a float to three significant digits and clip it to its range; choices and integers stay as they are."""
     if r.kind != "float":
         return value if r.kind == "choice" else int(value)
     return min(max(float(f"{value:.3g}"), r.low), r.high)
 
 
 def differences(mine: Space, other: Space) -> list[str]:
-    """Differences between two spaces, a phrase each."""
+    """Differences between two spaces, one phrase for each: ``KEY was OLD, is NEW``, with ``other`` as the old one."""
     words = []
     for key in sorted({*mine.ranges, *other.ranges}):
         a, b = other.ranges.get(key), mine.ranges.get(key)
@@ -230,7 +230,7 @@ def differences(mine: Space, other: Space) -> list[str]:
 
 def _weak_and_strong(dotted: str, r: Range) -> tuple[float, float]:
     amount = amount_of(dotted.removeprefix("policy."))
-    falls = amount is not None and amount.weak > amount.strong  # as the smallest window of a crop does
+    falls = amount is not None and amount.weak > amount.strong  # such as the minimum area of a crop
     return (r.high, r.low) if falls else (r.low, r.high)
 
 
@@ -257,7 +257,7 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
         raise InputError(f"{source}: {dotted}: expected whole ends of an int range, got {ends}")
     own, unit = _field(dotted)
     middle = math.sqrt(low * high) if log else (low + high) / 2
-    # A default of 0 turns a field off, which a recipe with a range for it does not intend.
+    # A field's own default of 0 turns the field off, which is not a useful start where a range is given.
     fits = isinstance(own, (int, float)) and own and low <= own <= high
     start = float(own) if fits and own is not None else middle
     found = Range(kind="int" if whole else "float", low=low, high=high, log=log, default=0, unit=unit)
@@ -265,7 +265,7 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
 
 
 def _field(dotted: str) -> tuple[Value | None, str]:
-    """Default and unit of a field of a recipe, where it has them."""
+    """Default and unit of a recipe field; None and an empty string where it has none."""
     model: Any = Recipe
     field: Any = None
     for part in dotted.split("."):

@@ -1,4 +1,4 @@
-"""The closing table of a search."""
+"""Tables of a search for the terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from augkit.tune.results import ChosenRecipe, SearchResults
 
 
 def chosen_words(chosen: ChosenRecipe) -> str:
-    """Policy and other fields of what a search chose."""
+    """Policy and other searched fields of the chosen recipe, as one line."""
     others = ", ".join(f"{key} {value}" for key, value in chosen.others.items())
     return chosen.policy + (f"; {others}" if others else "")
 
 
 def print_trials(held: SearchResults) -> None:
-    """The trials of a study on standard output, the most invariant first."""
+    """Print the trials of a study to standard output, the most invariant first."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

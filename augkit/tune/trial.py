@@ -1,4 +1,4 @@
-"""One trial: its recipe trained, measured and judged; and the worker that runs one after the other."""
+"""The worker of a search: it trains and measures the recipe of each trial and records how far it is from the bounds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import ControlScores, SearchTerms
 from augkit.tune.space import Space
 
-OWN = ("worker", "preset", "seconds", BEAT, PROCESS, RETRY_OF)  # attributes that a twin does not share
+OWN = (
+    "worker",
+    "preset",
+    "seconds",
+    BEAT,
+    PROCESS,
+    RETRY_OF,
+)  # attributes that are not copied to a trial with the same values
 
 
 @dataclass
@@ -37,15 +44,16 @@ class TrialWorker(Worker):
     """Runs trials of a study until the wanted number has finished.
 
     Attributes:
-        study, terms: of the search.
-        dataset: of its recipe; the test split stays closed.
-        device: to train and measure on.
-        folder: for runs of controls and trials; nothing is kept when None.
-        keep: keep the runs of trials too, ``trials/STUDY-NUMBER``.
-        processes: of one trial, started by torchrun.
-        lengths: of shifts in pixels at which a trial's response curve is taken.
-        on_trial: called with a trial that was trained, its recipe and, unless it was pruned, its report; before the
-            study has its result.
+        study: Optuna study of the search.
+        terms: terms of the search.
+        dataset: data of the recipe; the test split is not opened.
+        device: device for training and measuring.
+        folder: folder for the runs of controls and trials; None keeps none.
+        keep: also keep the runs of trials, in ``trials/STUDY-NUMBER``.
+        processes: processes per trial, started by torchrun.
+        lengths: lengths of the shifts (pixels) in the response curve of a trial.
+        on_trial: called after training with the trial, its recipe and its report (None if it was pruned), before the
+            result is stored in the study.
     """
 
     jobs = "trials"
@@ -68,18 +76,20 @@ class TrialWorker(Worker):
         optuna_study.equip(self.study, self.terms, self.index)
 
     def is_done(self) -> bool:
-        """Whether the wanted number of trials has finished, and every control is there."""
+        """Whether the wanted number of trials has finished and every control is measured."""
         return optuna_study.done(self.study) and not self._missing_controls()
 
     def has_job(self) -> bool:
-        """Whether a trial should be started; none but a control as long as one is missing.
+        """Whether a trial should be started; while a control is missing, only a control may start.
 
         Raises:
-            RunError: a control is missing that no worker is going to train.
+            RunError: a control is missing and no trial that would train it is running or waiting.
         """
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         controls = {t.user_attrs["control"]: t.state for t in trials if "control" in t.user_attrs}
-        missing = self._missing_controls()  # read second: a control that ended in between is there now
+        missing = (
+            self._missing_controls()
+        )  # read after the trials, so that a control that ended in between is not missing
         if lost := missing - controls.keys():
             raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
         return TrialState.WAITING in controls.values() if missing else optuna_study.open_places(self.study)
@@ -89,14 +99,14 @@ class TrialWorker(Worker):
         return keys - set(self.study.user_attrs)
 
     def work(self, trial: optuna.Trial) -> float | Sequence[float]:
-        """Run one trial, which may be a control."""
+        """Run one trial or control; return its objective, or the list of its objectives."""
         control = trial.user_attrs.get("control")
         if control is not None:
             return self._control(trial, control)
         if not optuna_study.has_place(self.study, trial.number):
             raise SkipJob
         if self._missing_controls():
-            raise PostponeJob  # a control that was interrupted stands behind the first trials
+            raise PostponeJob  # the retry of an interrupted control is queued behind the first trials
         values = self.space.suggest(trial)
         trial.set_user_attr("values", values)
         finished = optuna_study.finished(self.study)
@@ -118,7 +128,7 @@ class TrialWorker(Worker):
         return [found[name] for name in self.terms.goal.objectives]
 
     def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: ControlScores) -> None:
-        """Write what was found, and how far it is from the bounds."""
+        """Store the scores of a trial and its distance from each bound; above 0 violates the bound."""
         chance, terms = 1 / len(self.dataset.classes), self.terms
         least = {
             "accuracy": chance + terms.floor * (reference["accuracy"] - chance),
@@ -130,12 +140,12 @@ class TrialWorker(Worker):
         _note(trial, {**found, "bounds": bounds})
 
     def _error(self, share: float) -> float:
-        """Two standard errors of a share on the validation images: what is lower by less is not clearly lower."""
+        """Two binomial standard errors of a share of the validation images; a smaller shortfall is not significant."""
         inside = min(1.0, max(0.0, share))
         return 2 * float((inside * (1 - inside) / len(self.validation)) ** 0.5)
 
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
-        """The answer of a trial with the same values."""
+        """Copy the result of a trial with the same values."""
         shared = {key: value for key, value in twin.user_attrs.items() if key not in OWN}
         _note(trial, {**shared, "same_as": twin.number, "seconds": 0.0})
         if self.terms.goal.prunes:
@@ -147,7 +157,7 @@ class TrialWorker(Worker):
         return list(twin.values)
 
     def _control(self, trial: optuna.Trial, key: str) -> float | Sequence[float]:
-        """Train and measure what learned invariance is measured against; it does not count as a trial."""
+        """Train and measure a control, the reference for learned invariance; it does not count as a trial."""
         architecture = dict(next(a for a in self.space.architectures() if optuna_study.control_key(a) == key))
         self.events.stage("control, not augmented")
         began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
@@ -157,7 +167,7 @@ class TrialWorker(Worker):
         self.study.set_user_attr(key, found)
         own = frozen(self.study, trial.number)
         if not (own.params or own.system_attrs.get("fixed_params")):
-            raise SkipJob  # no augmentation is no point of the space
+            raise SkipJob  # the space has no point without augmentation, so the sampler must not see a result
         self.space.suggest(trial)
         scores = {"accuracy": found["accuracy"], "learned_invariance": 0.0, "atypical_invariance": 0.0}
         beside = {"kappa": found["kappa"], "shift_information": found["shift_information"]["typical"]}
@@ -165,9 +175,12 @@ class TrialWorker(Worker):
         return [scores[name] for name in self.terms.goal.objectives]
 
     def score_control(self, recipe: Recipe, number: int) -> ControlScores:
-        """Train and measure a control: ``accuracy``, ``kappa``, and ``shift_information`` per set of images.
+        """Train and measure a control; return ``accuracy``, ``kappa`` and, by image set, ``shift_information``.
 
-        Sets about which it says next to nothing are left out.
+        Image sets on which the control's answers carry almost no information are left out.
+
+        Raises:
+            GiveUpError: training failed, or the variability of the control is too small to be a reference.
         """
         kept = self.folder / "controls" / f"{self.study.study_name}-{number}" if self.folder else None
         try:
@@ -183,13 +196,15 @@ class TrialWorker(Worker):
             )
         said = {name: r.shift_information.value for name, r in reports.items() if not unsaid(r, typical)}
         if self.terms.goal.atypical and len(said) == 1:
-            raise GiveUpError("the control says next to nothing about any atypical images; leave --atypical out")
+            raise GiveUpError(
+                "the control's answers carry almost no information about any atypical images; remove --atypical"
+            )
         return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
-        """Train and measure a trial: what the objectives are, ``shift_information``, ``kappa`` and ``epochs``."""
+        """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs."""
         goal = self.terms.goal
 
         def on_epoch(row: EpochRow) -> None:
@@ -218,7 +233,7 @@ class TrialWorker(Worker):
         return report, found
 
     def _budgeted(self, recipe: Recipe) -> Recipe:
-        """The recipe with the epochs of a trial, and measured along the way where the search prunes by that."""
+        """The recipe with the epochs of a trial; measured after every epoch if the search prunes by the measurement."""
         every = 1 if self.terms.goal.prunes else recipe.train.evaluate_every
         along = 1 if self.terms.goal.mode == "invariance" else None
         train = {**recipe.train.model_dump(), "epochs": self.terms.epochs, "steps": None, "evaluate_every": every}
@@ -257,13 +272,13 @@ class TrialWorker(Worker):
 
 
 def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
-    """Work of a trial, in epochs of training."""
+    """Cost of a trial, in epochs of training."""
     sets = 4 if terms.goal.atypical else 1
     return terms.epochs + sets * measuring_cost(recipe, len(dataset.validation), len(dataset.train))
 
 
 def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-    """Write attributes to a trial, and its distances from the bounds to where Optuna looks for them."""
+    """Store attributes of a trial, and its distances from the bounds also as Optuna's constraints."""
     for key, value in attributes.get("bounds", {}).items():
         trial.set_constraint(key, value)
     for key, value in attributes.items():
@@ -271,7 +286,7 @@ def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
 
 
 def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:
-    """The objective on the way, where this epoch has it."""
+    """The objective after this epoch; None if it was not measured."""
     if goal.mode == "accuracy":
         return row.get("validation_accuracy")
     moved = row.get("shift_information")
@@ -281,6 +296,6 @@ def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:
 
 
 def _variability(report: InvarianceReport) -> float:
-    """Shift information; 1, the most that there is, of a network whose answers say nothing."""
+    """Shift information; its maximum, 1, where it is undefined because the answers carry no information."""
     found = report.shift_information
     return found.value if found.defined else 1.0

@@ -1,6 +1,6 @@
 """``python -m augkit.tune.worker``: one worker of a search, as ``--workers`` of `augkit.tune` starts it.
 
-It stops, and hands its trial back, when the process that started it is gone.
+When the process that started it has ended, the worker hands its trial back and stops.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from augkit.tune.trial import TrialWorker
 
 
 def main(arguments: list[str]) -> None:
-    """Work until the search is done."""
+    """Run trials until the search is done."""
     parser = worker_parser("augkit.tune.worker", __doc__)
-    parser.add_argument("--folder", type=Path, help="for runs of controls and trials")
-    parser.add_argument("--nproc-per-trial", type=int, default=1, help="processes of a trial, by torchrun")
-    parser.add_argument("--keep-trials", action="store_true", help="keep the runs of trials")
-    parser.add_argument("--dashboard", action="store_true", help="notes and artifacts for optuna-dashboard")
+    parser.add_argument("--folder", type=Path, help="folder for the runs of controls and trials")
+    parser.add_argument("--nproc-per-trial", type=int, default=1, help="processes per trial, started by torchrun")
+    parser.add_argument("--keep-trials", action="store_true", help="keep the run folders of trials")
+    parser.add_argument("--dashboard", action="store_true", help="write notes and artifacts for optuna-dashboard")
     options = parser.parse_args(arguments)
     study, common = open_job_study(options)
     terms = load_terms(study)

@@ -1,4 +1,4 @@
-"""The rows of the ops: what a policy, a search and a preview read from each."""
+"""The specs of the ops: what a policy, a search and a preview read from each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPECS = list(op_specs().values())
 IDENTITY = torch.eye(3).tolist()
 
 
-def test_every_op_is_public_and_all_but_the_blur_have_a_row() -> None:
+def test_every_op_is_public_and_all_but_the_blur_have_a_spec() -> None:
     assert {"RandomSubpixelShift", "RandomRescale", "RandomSubpixelCrop", "RandomHorizontalFlip"} <= set(MODULES)
     assert set(MODULES) <= set(augkit.__all__)
     assert {name for name, made in op_classes().items() if made.spec is None} == {"RandomShiftBlur"}

@@ -1,4 +1,4 @@
-"""After the choice: lengths and images of the response curve, strengths of the dose-response, and the conclusion."""
+"""The response curve (lengths, images), the strengths of the dose-response, and the conclusion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What optuna-dashboard shows of our trials, in a real browser."""
+"""Notes and artifacts of trials, as optuna-dashboard shows them in a real browser."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from augkit.tune.dashboard import recipe_diff
 BROWSERS = [name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)]
 
 
-def test_the_difference_is_what_differs() -> None:
+def test_recipe_diff_lists_only_changed_fields() -> None:
     base = Recipe.load("mnist5k")
     other = Recipe.load("mnist5k", ["policy.shift.max_pixels=1.5"])
-    assert recipe_diff(base, base) == "The recipe as it stands."
+    assert recipe_diff(base, base) == "The recipe without changes."
     assert recipe_diff(base, other).splitlines()[2:] == ["| `policy.shift.max_pixels` | 3.0 | 1.5 |"]
 
 
 @pytest.mark.skipif(not BROWSERS, reason="no Chromium")
-def test_the_dashboard_shows_note_and_pictures_of_a_trial(tiny: Recipe, tmp_path: Path) -> None:
+def test_the_dashboard_shows_the_note_and_pictures_of_a_trial(tiny: Recipe, tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     file, folder = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(tiny.to_yaml())

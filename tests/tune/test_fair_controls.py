@@ -1,4 +1,4 @@
-"""Effects credited to augmentation: none without augmentation, and none of other fields."""
+"""Effects attributed to augmentation: none in a search without augmentation, and none of those of other fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tuned(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) ->
     return json.loads((folder / "results.json").read_text()), " ".join(out.out.split())
 
 
-def test_a_search_without_augmentation_credits_it_with_nothing(
+def test_a_search_without_augmentation_attributes_no_effect_to_it(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, printed = tuned([plain, SMOOTHING, "--trials", "4"], tmp_path / "t", capsys)
@@ -45,7 +45,7 @@ def test_a_search_without_augmentation_credits_it_with_nothing(
     said = results["conclusion"]
     assert said.startswith("Chosen: no augmentation")
     as_it_stands = results["chosen"]["others"] == {"train.label_smoothing": 0.0}
-    assert ("nothing that was tried is better" in said) == as_it_stands
+    assert ("no trial was better" in said) == as_it_stands
     assert "augmentation removed" not in said
     assert "carry over" not in said
     assert "chosen: no augmentation; train.label_smoothing" in printed
@@ -53,15 +53,15 @@ def test_a_search_without_augmentation_credits_it_with_nothing(
     assert "the other fields alone" in page
     assert "Dose-response" not in page
     names = optuna.get_all_study_names(open_storage(tmp_path / "t" / "study.journal"))
-    assert names == ["augkit"]  # nothing is augmented, so there is no control to search
+    assert names == ["augkit"]  # without augmentation no control needs a search
 
 
 @pytest.mark.slow
-def test_effects_of_other_fields_are_separated_from_augmentation(
+def test_effects_of_other_fields_are_not_attributed_to_augmentation(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "t"
-    # A policy that is always there, so that the winner augments.
+    # The policy is fixed, so that the winner augments.
     words = [plain, "policy.shift.max_pixels=2", DECAY, "--trials", "3"]
     results, _ = tuned(words, folder, capsys)
     study = optuna.load_study(storage=open_storage(folder / "study.journal"), study_name=control_study("augkit"))
@@ -103,7 +103,7 @@ def space_of(**fields: Any) -> Space:
     return Space.of({**BASE, **fields}, "x")
 
 
-def test_a_control_differs_in_the_policy_alone() -> None:
+def test_a_control_differs_from_its_trial_in_the_policy_alone() -> None:
     space = space_of(
         policy={"shift": {"max_pixels": {"search": [0, 6]}}},
         optim={"lr": {"search": [0.01, 1.0], "log": True}},
@@ -146,4 +146,4 @@ def test_the_best_control_is_the_most_invariant_of_the_accurate_ones() -> None:
     assert best_controls(study, terms, 500) == {control_key({}): {"optim.lr": 0.3}}
     worse = optuna.create_study(directions=["maximize"] * 2)
     worse.set_user_attr(control_key({}), {"accuracy": 0.9})
-    assert best_controls(worse, terms, 500) == {}  # as it stands
+    assert best_controls(worse, terms, 500) == {}  # the recipe's own values

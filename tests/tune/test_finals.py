@@ -1,4 +1,4 @@
-"""Choosing among the retrained trials, by the lower ends of intervals, and the final runs."""
+"""The choice among the finalists by the lower ends of their intervals, and the final runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def row(
 
 
 CONTROL = row(None, (0.94, 0.96), None)
-LUCKY = row(1, (0.93, 0.97), (0.2, 0.9))  # the higher value, the lower end
+LUCKY = row(1, (0.93, 0.97), (0.2, 0.9))  # the highest value, but the lowest lower end
 STEADY = row(2, (0.94, 0.95), (0.4, 0.5))
 INACCURATE = row(3, (0.80, 0.90), (0.8, 0.9))
 UNDEFINED = row(4, (0.95, 0.97), None)
@@ -46,7 +46,7 @@ UNDEFINED = row(4, (0.95, 0.97), None)
         (Goal(mode="accuracy", at_least=0.3), STEADY),
         (Goal(mode="accuracy", at_least=0.6), INACCURATE),
         (Goal(mode="accuracy", at_least=0.1), STEADY),
-        (Goal(mode="accuracy", at_least=0.85), INACCURATE),  # no trial is above it for certain: the nearest
+        (Goal(mode="accuracy", at_least=0.85), INACCURATE),  # no trial is clearly above the bound: the nearest
         (Goal(mode="invariance", at_least=0.925), STEADY),
         (Goal(mode="invariance", at_least=0.7), INACCURATE),
         (Goal(mode="invariance", at_least=0.99), UNDEFINED),
@@ -56,7 +56,7 @@ def test_the_finalist_with_the_highest_lower_end_is_chosen(goal: Goal, winner: F
     rows = [CONTROL, LUCKY, STEADY, INACCURATE, UNDEFINED]
     chosen, rule = decide(rows, goal)
     assert rows[chosen] is winner
-    assert ("for certain; this one comes nearest" in rule) == (goal.at_least in (0.85, 0.99))
+    assert ("this one comes nearest" in rule) == (goal.at_least in (0.85, 0.99))
 
 
 def test_the_most_invariant_trial_is_chosen_where_none_is_as_accurate_as_the_control() -> None:
@@ -75,7 +75,7 @@ def test_a_lower_end_exactly_at_the_bound_satisfies_it() -> None:
     at, under = row(1, (0.5, 0.6), (0.3, 0.4)), row(2, (0.9, 0.95), (0.29, 0.6))
     chosen, rule = decide([at, under], Goal(mode="accuracy", at_least=0.3))
     assert chosen == 0
-    assert "for certain; this one" not in rule
+    assert "this one comes nearest" not in rule
 
 
 def test_a_trial_with_disputed_invariance_is_chosen_only_where_all_are_disputed() -> None:
@@ -110,7 +110,7 @@ def test_the_response_curve_ends_at_the_longest_shift_in_equal_steps(tuning: Tun
 def test_the_progress_bar_counts_training_and_measuring_of_every_network(
     tuning: TuneContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against a sum over networks, with a cost of 1 per image and 100 per length."""
+    """Compare with a sum over networks, at a cost of 1 per image and 100 per length."""
     monkeypatch.setattr(
         "augkit.tune.finals.measuring_cost", lambda recipe, images, train, lengths=0: images + 100 * lengths
     )
@@ -130,7 +130,7 @@ def test_the_progress_bar_counts_training_and_measuring_of_every_network(
 def test_dose_strengths_are_shares_of_the_chosen_strength(
     tuning: TuneContext, own_strength: float, tmp_path: Path
 ) -> None:
-    """From no augmentation to the chosen policy; each network is trained with its share of the strength."""
+    """The points go from no augmentation to the chosen policy; each network is trained at its share of the strength."""
     trained: list[Recipe] = []
     tuning.phases, tuning.folder = {}, tmp_path
     tuning.display = SimpleNamespace(stage=lambda text: None)  # type: ignore[assignment]
@@ -163,7 +163,7 @@ def test_equal_recipes_are_trained_once(tuning: TuneContext, monkeypatch: pytest
     monkeypatch.setattr("augkit.tune.finals._finalist", lambda tuning, name, recipe: Finalist(name, recipe, [], []))
     found = retrain(tuning)
     controls = [f.recipe for f in found.values() if f.trial is None]
-    assert len({recipe.to_yaml() for recipe in controls}) == len(controls) == 3  # as it stands, 0.2 and 0.3
+    assert len({recipe.to_yaml() for recipe in controls}) == len(controls) == 3  # the recipe's own lr, 0.2 and 0.3
     for number, wanted in enumerate(values):
         trial = found[f"trial{number}"]
         assert trial.recipe == tuning.space.with_values(wanted)

@@ -1,4 +1,4 @@
-"""Studies in which Optuna itself also lives: its names of metrics, and trials that it ran without augkit."""
+"""Studies used with plain Optuna as well: names of metrics, and trials that were run without augkit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ GOALS = [Goal(), Goal(mode="accuracy", at_least=0.2), Goal(mode="invariance", at
 
 
 def plain(place: Path) -> optuna.Study:
-    """The study as Optuna opens it."""
+    """The study, opened by plain Optuna."""
     return optuna.load_study(study_name="s", storage=open_storage(place))
 
 
 @pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.mode)
-def test_optuna_finds_the_names_of_the_metrics(goal: Goal, tmp_path: Path) -> None:
+def test_optuna_shows_the_names_of_the_metrics(goal: Goal, tmp_path: Path) -> None:
     open_toy(tmp_path / "j", make_terms(goal=goal), 3).run()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,7 +57,7 @@ def optimize(study: optuna.Study, goal: Goal) -> None:
         trial.suggest_float("mine", 0, 1)
         return [0.9] * len(goal.objectives)
 
-    study.optimize(score, n_trials=2)  # takes what is in line, if there is any
+    study.optimize(score, n_trials=2)  # runs the queued trials first, if there are any
 
 
 def tell(study: optuna.Study, goal: Goal) -> None:
@@ -90,7 +90,7 @@ def test_trials_that_augkit_did_not_run_are_left_out(goal: Goal, add: Any, tmp_p
     assert search_cost(study, terms).trials == 6
 
 
-def test_one_that_was_in_line_and_told_by_optuna_is_left_out(tmp_path: Path) -> None:
+def test_an_enqueued_trial_that_plain_optuna_finished_is_left_out(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
     worker.run_one()  # the control
     study = plain(tmp_path / "j")
@@ -112,7 +112,7 @@ def added(study: optuna.Study, key: str) -> None:
 
 
 @pytest.mark.parametrize("add", [in_line, added])
-def test_values_of_another_kind_are_one_line(add: Any, tmp_path: Path) -> None:
+def test_values_that_do_not_fit_their_range_give_a_one_line_error(add: Any, tmp_path: Path) -> None:
     terms = make_terms()
     open_toy(tmp_path / "j", terms, 3).run()
     study = plain(tmp_path / "j")
@@ -121,10 +121,10 @@ def test_values_of_another_kind_are_one_line(add: Any, tmp_path: Path) -> None:
         add(study, next(iter(study.trials[1].params)))
     worker = open_toy(tmp_path / "j", terms, 8, join=True)
     worker.study.set_user_attr("trials", 8)
-    with pytest.raises(InputError, match=r"trial \d+: 'policy\..*' has a value of another kind") as caught:
+    with pytest.raises(InputError, match=r"trial \d+: 'policy\..*' has a value that does not fit its range") as caught:
         worker.run()
     assert "\n" not in str(caught.value)
-    if add is in_line:  # it has failed, and the others are run
+    if add is in_line:  # the enqueued trial has failed, and the others are run
         again = open_toy(tmp_path / "j", terms, 8, join=True)
         again.run()
         assert len(optuna_study.finished(again.study)) == 8

@@ -1,4 +1,4 @@
-"""The search itself: what is asked for is what is run, once, and it goes on after an interrupt."""
+"""Trials of a search: exactly the wanted number runs, each once, also after an interrupt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def numbers(trials: list[optuna.trial.FrozenTrial]) -> list[int]:
     return [trial.number for trial in trials]
 
 
-def test_exactly_as_many_trials_as_asked_for_and_presets_first(tmp_path: Path) -> None:
+def test_exactly_the_wanted_number_of_trials_runs_and_presets_run_first(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 7)
     worker.run()
     done = optuna_study.completed(worker.study)
@@ -48,7 +48,7 @@ def test_exactly_as_many_trials_as_asked_for_and_presets_first(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sampler", optuna_study.SAMPLERS)
-def test_a_synthetic_truth_is_found(tmp_path: Path, sampler: str) -> None:
+def test_every_sampler_finds_a_synthetic_optimum(tmp_path: Path, sampler: str) -> None:
     worker = open_toy(tmp_path / "j", make_terms(sampler=sampler, seed=3), 30)
     worker.run()
     chosen = selection.candidates(optuna_study.completed(worker.study), Goal(), 0.94, 1_000, 2)[0].user_attrs["values"]
@@ -58,7 +58,7 @@ def test_a_synthetic_truth_is_found(tmp_path: Path, sampler: str) -> None:
     assert max(importance["accuracy"], key=importance["accuracy"].__getitem__) == "policy.rescale.max_factor"
 
 
-def test_an_interrupted_trial_is_run_by_the_next_session(tmp_path: Path) -> None:
+def test_an_interrupted_trial_is_run_by_the_next_command(tmp_path: Path) -> None:
     class Interrupted(Toy):
         def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
             if self.trained == 4:
@@ -78,7 +78,7 @@ def test_an_interrupted_trial_is_run_by_the_next_session(tmp_path: Path) -> None
     assert lost.params in [trial.params for trial in done]
 
 
-def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
+def test_the_trial_of_a_killed_worker_is_retried_once(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
     worker.run_one()  # the control
     study = worker.study
@@ -103,13 +103,13 @@ def test_a_killed_workers_trial_is_run_again_once(tmp_path: Path) -> None:
     assert not study.get_trials(states=(TrialState.WAITING,)), "no retries were allowed"
 
 
-def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
+def test_trials_of_a_killed_command_are_recovered(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
     worker.run_one()
     mine, nameless, other = (worker.study.ask() for _ in range(3))
     for trial in (mine, nameless, other):
         worker.space.suggest(trial)
-    mine.set_user_attr("worker", worker.name)  # a process with our own number that is not this session's
+    mine.set_user_attr("worker", worker.name)  # another process with the same process id
     other.set_user_attr("worker", "another-host:1:0")
     assert recover(worker.study, 1, alone=False) == (1, 1)
     assert worker.study.trials[other.number].state == TrialState.RUNNING
@@ -117,7 +117,7 @@ def test_a_killed_sessions_trials_are_recovered(tmp_path: Path) -> None:
     assert recover(worker.study, 1, alone=True) == (0, 0)
 
 
-def test_a_trial_whose_worker_died_is_found_and_one_with_an_error_is_not(tmp_path: Path) -> None:
+def test_recovery_retries_a_trial_whose_worker_died_but_not_one_with_an_error(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 3)
     worker.run_one()
     lost, faulty = (worker.study.ask() for _ in range(2))
@@ -134,7 +134,7 @@ def test_a_trial_whose_worker_died_is_found_and_one_with_an_error_is_not(tmp_pat
     assert worker.study.trials[faulty.number].user_attrs["values"] not in done
 
 
-def test_two_workers_asking_at_once_never_exceed_what_was_asked_for(tmp_path: Path) -> None:
+def test_two_concurrent_workers_never_exceed_the_wanted_number(tmp_path: Path) -> None:
     terms = make_terms()
     workers = [open_toy(tmp_path / "j", terms, 12, join=k > 0, index=k) for k in range(4)]
     threads = [threading.Thread(target=worker.run) for worker in workers]
@@ -162,7 +162,7 @@ def test_the_last_place_goes_to_the_smallest_number(tmp_path: Path) -> None:
     assert optuna_study.has_place(worker.study, fourth)
 
 
-def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
+def test_a_trial_with_known_values_is_answered_from_the_study(tmp_path: Path) -> None:
     worker = open_toy(tmp_path / "j", make_terms(), 4)
     worker.run_one()
     values = worker.space.preset(0.5)
@@ -179,7 +179,7 @@ def test_same_values_are_answered_from_the_study(tmp_path: Path) -> None:
     assert search_cost(worker.study, worker.terms).epochs_saved == 4
 
 
-def test_bad_trials_are_pruned_and_bounds_are_met(tmp_path: Path) -> None:
+def test_bad_trials_are_pruned_and_bounds_are_recorded(tmp_path: Path) -> None:
     goal = Goal(mode="accuracy", at_least=0.3)
     worker = open_toy(tmp_path / "j", make_terms(goal=goal, epochs=8, least_epochs=2, seed=1), 40)
     worker.run()
@@ -205,7 +205,7 @@ def test_a_collapsed_trial_is_infeasible(tmp_path: Path) -> None:
     class Collapsing(Toy):
         def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
             _, found = super().score(trial, recipe, reference)
-            # A constant classifier: perfectly invariant, and worthless.
+            # A constant classifier is perfectly invariant and useless.
             return None, {**found, "accuracy": 0.1, "kappa": 0.0, "learned_invariance": 1.0}
 
     worker = open_toy(tmp_path / "j", make_terms(), 4, kind=Collapsing)
@@ -230,7 +230,7 @@ def test_every_architecture_has_one_control(tmp_path: Path) -> None:
     assert sum(row.control for row in search_results(worker.study, worker.terms).trials) == 2
 
 
-def test_a_control_outside_of_the_space_is_no_trial(tmp_path: Path) -> None:
+def test_a_control_outside_of_the_space_has_no_result_as_a_trial(tmp_path: Path) -> None:
     recipe = {
         **RECIPE,
         "policy": {"shift": {"max_pixels": {"search": [2, 6]}}, "rescale": {"max_factor": {"search": [1.0, 1.5]}}},
@@ -242,7 +242,7 @@ def test_a_control_outside_of_the_space_is_no_trial(tmp_path: Path) -> None:
     assert search_results(worker.study, worker.terms).trials[0].control
 
 
-def test_failed_trials_do_not_count_and_three_in_a_row_stop(tmp_path: Path) -> None:
+def test_failed_trials_do_not_count_and_three_in_a_row_stop_the_worker(tmp_path: Path) -> None:
     class Failing(Toy):
         fails = (2,)
 
@@ -292,15 +292,15 @@ def test_front_and_candidates_by_hand() -> None:
     # Two standard errors of 0.96 on 500 images are 0.0175, on 50,000 images 0.00175.
     assert chosen(Goal(), 0.9, 500, 2) == [1, 0]
     assert chosen(Goal(), 0.9, 50_000, 2) == [0]
-    # A control far above all trials leaves the most accurate ones.
+    # With a control far above all trials, the most accurate trials are the candidates.
     assert chosen(Goal(), 0.999, 50_000, 2) == [0, 1]
     assert chosen(Goal(mode="accuracy", at_least=0.5), 0.9, 500, 2) == [1, 2]
     assert chosen(Goal(mode="invariance", at_least=0.9), 0.9, 500, 1) == [1]
-    # Where no trial is within the bound, those that come nearest.
+    # If no trial meets the bound, the nearest ones are the candidates.
     assert chosen(Goal(mode="accuracy", at_least=0.95), 0.9, 500, 1) == [3]
 
 
-def test_terms_that_change_are_named(tmp_path: Path) -> None:
+def test_changed_terms_are_named_in_the_error(tmp_path: Path) -> None:
     open_toy(tmp_path / "j", make_terms(), 3)
     with pytest.raises(InputError, match=r"study 's' exists: add --resume"):
         open_toy(tmp_path / "j", make_terms(), 3)
@@ -320,18 +320,18 @@ def test_terms_that_change_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fields", [{"mode": "accuracy"}, {"at_least": 0.5}, {"mode": "accuracy", "at_least": 0.5, "atypical": True}]
 )
-def test_goals_that_make_no_sense(fields: dict[str, Any]) -> None:
+def test_contradictory_goals_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="bound on the other"):
         Goal(**fields)
 
 
-def test_one_who_joins_waits_until_the_first_trials_are_in_line(
+def test_a_joining_process_waits_until_the_first_trials_are_queued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms = make_terms()
     storage = open_storage(tmp_path / "j")
     made = optuna.create_study(storage=storage, study_name="s", directions=["maximize", "maximize"])
-    made.set_user_attr("terms", terms.model_dump())  # the maker has come this far
+    made.set_user_attr("terms", terms.model_dump())  # the process that creates the study has stored its terms
     monkeypatch.setattr(worker, "READY", 0.1)
     with pytest.raises(InputError, match="study 's' is not ready"):
         optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", terms, 3, join=True, lead=False)
@@ -372,7 +372,7 @@ def test_real_trials_under_every_goal(goal: Goal, tiny: Recipe, tmp_path: Path) 
     ("given", "count", "expected"),
     [(None, 2, ["0", "1"]), ("", 1, ["0"]), ("3", 1, ["3"]), ("GPU-8f,GPU-2c", 2, ["GPU-8f", "GPU-2c"])],
 )
-def test_workers_get_the_gpus_that_their_parent_was_given(
+def test_workers_get_the_gpus_of_their_parent(
     given: str | None, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -381,7 +381,7 @@ def test_workers_get_the_gpus_that_their_parent_was_given(
     assert visible_gpus(count) == expected
 
 
-def test_a_trials_own_error_is_not_taken_for_a_take_over(tmp_path: Path) -> None:
+def test_the_error_of_a_trial_is_not_mistaken_for_a_takeover(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(tmp_path / "j"))
     lines: list[str] = []
 

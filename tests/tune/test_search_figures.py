@@ -1,4 +1,4 @@
-"""Figures of a search: the volume against two other ways of computing it, and the geometry of each picture."""
+"""Figures of a search: the dominated volume against two other computations, and the geometry of each figure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPACE = {
 
 
 def points(dimensions: int, most: int = 6) -> st.SearchStrategy[list[list[float]]]:
-    # Few distinct values, so that ties and duplicates are common.
+    # Few distinct values make ties and duplicates common.
     value = st.one_of(UNIT, st.sampled_from([0.0, 0.25, 0.5, 1.0]))
     return st.lists(st.lists(value, min_size=dimensions, max_size=dimensions), max_size=most)
 
@@ -44,7 +44,7 @@ SETS = st.sampled_from([2, 3]).flatmap(lambda d: points(d).map(lambda found: (d,
 
 
 def inclusion_exclusion(found: list[list[float]], reference: list[float]) -> float:
-    """Sum over subsets: the common part of several boxes is the box of their smallest sides."""
+    """Volume by inclusion and exclusion; the intersection of boxes is the box of their smallest sides."""
     sides = np.clip(np.array(found).reshape(-1, len(reference)) - reference, 0, None)
     return sum(
         (-1) ** (size + 1) * float(np.prod(sides[list(chosen)].min(0)))
@@ -69,7 +69,7 @@ def with_parameters(number: int, value: float, **more: Any) -> SearchTrial:
 
 
 def texts(figure: Figure) -> list[str]:
-    """All text of the first axes but that of its ticks."""
+    """All text of the first axes except tick labels."""
     return [text.get_text() for text in figure.axes[0].texts]
 
 
@@ -79,7 +79,7 @@ def legend(figure: Figure) -> list[str]:
 
 
 def overlapping(figure: Figure, shown: list[Text]) -> list[tuple[str, str]]:
-    """Pairs of texts whose boxes meet in the drawn figure."""
+    """Pairs of texts whose boxes overlap in the drawn figure."""
     figure.savefig(io.BytesIO(), format="png")
     boxes = [(text.get_text(), text.get_window_extent()) for text in shown if text.get_text()]
     return [(a, b) for (a, p), (b, q) in itertools.combinations(boxes, 2) if p.overlaps(q)]
@@ -139,12 +139,12 @@ def test_points_below_the_reference_or_not_finite_add_nothing() -> None:
 @pytest.mark.parametrize(
     ("found", "corner", "word"), [([[1]], [0], "2 or 3"), ([[1, 2]], [0, 0, 0], "3 values"), ([], [0, math.nan], "fin")]
 )
-def test_volume_says_what_it_expected(found: Any, corner: Any, word: str) -> None:
+def test_bad_points_give_an_error_that_names_what_was_expected(found: Any, corner: Any, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         figures.dominated_volume(found, corner)
 
 
-def test_volumes_follow_the_numbers_without_control_and_unfinished_trials() -> None:
+def test_volumes_are_in_order_of_trial_numbers_without_control_and_unfinished_trials() -> None:
     trials = [
         trial(4, [1.0, 2.0]),
         trial(0, [5.0, 5.0], control=True),
@@ -175,11 +175,11 @@ def test_volumes_equal_those_of_the_trials_so_far(found: list[list[float]]) -> N
     assert made == pytest.approx(expected, abs=1e-12)
 
 
-def test_parallel_lines_stand_at_their_values() -> None:
+def test_parallel_lines_pass_through_their_values() -> None:
     rows = [with_parameters(0, 0.25), with_parameters(1, 0.75, chosen=True), with_parameters(2, 0.5)]
     rows[0].parameters.update({"shift.max_pixels": 4.0, "train.lr": 1e-4, "train.epochs": 10, "blur.kind": "none"})
     figure = figures.parallel_coordinates(rows, SPACE, "learned_invariance")
-    lines = figure.axes[0].lines  # from the least to the greatest objective, so that the best lie on top
+    lines = figure.axes[0].lines  # from the lowest to the highest objective, so that the best are drawn on top
     assert [line.get_xdata().tolist() for line in map(_arrays, lines)] == [[0, 1, 2, 3, 4]] * 3
     assert np.allclose(_arrays(lines[0]).get_ydata(), [1, 0, 1, 0, 0])
     assert np.allclose(_arrays(lines[2]).get_ydata(), [0.25, 0.5, 0.25, 0.5, 1])
@@ -201,13 +201,13 @@ def test_parallel_colors_follow_the_first_objective() -> None:
     assert len(main.get_xticks()) == len(SPACE) + 2
 
 
-def test_parallel_ticks_are_ends_round_numbers_and_choices() -> None:
+def test_parallel_ticks_are_at_ends_round_numbers_and_choices() -> None:
     figure = figures.parallel_coordinates([with_parameters(0, 0.5)], SPACE, "accuracy")
     found = {(text.get_text(), round(text.get_position()[0]), text.get_position()[1]) for text in figure.axes[0].texts}
     assert {("0.0001", 1, 0.0), ("0.01", 1, 0.5), ("1", 1, 1.0)} <= found
     assert {("none", 3, 0.0), ("gaussian", 3, 0.5), ("binomial", 3, 1.0)} <= found
     assert {("2", 2, 0.0), ("10", 2, 1.0)} <= found
-    assert ("0.5", 4, 0.5) in found  # the one value there is
+    assert ("0.5", 4, 0.5) in found  # the only value
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-5, 1e-1), (16, 256), (1.0, 1.6), (1e-12, 1.0), (9e-5, 0.011)])
@@ -238,7 +238,7 @@ def test_twelve_parallel_axes_stay_legible() -> None:
     assert overlapping(figure, list(figure.axes[0].texts)) == []
 
 
-def test_level_names_of_parallel_axes_do_not_meet() -> None:
+def test_horizontal_names_of_parallel_axes_do_not_overlap() -> None:
     space = {f"operation{k}.max_magnitude_of": LR.model_copy(update={"unit": "px"}) for k in range(7)}
     figure = figures.parallel_coordinates([], space, "learned_invariance")
     labels = figure.axes[0].get_xticklabels()
@@ -246,7 +246,7 @@ def test_level_names_of_parallel_axes_do_not_meet() -> None:
     assert overlapping(figure, list(labels)) == []
 
 
-def test_parallel_lines_skip_what_is_missing() -> None:
+def test_parallel_lines_skip_missing_values() -> None:
     rows = [with_parameters(0, 0.25), with_parameters(1, math.nan), with_parameters(2, 0.5), trial(3, None)]
     rows[0].parameters.update({"shift.max_pixels": None, "train.lr": 0.0, "blur.kind": "unheard of"})
     del rows[2].parameters["train.epochs"]
@@ -255,7 +255,7 @@ def test_parallel_lines_skip_what_is_missing() -> None:
     assert [np.isnan(line).tolist() for line in heights] == [[1, 1, 0, 1, 0], [0, 0, 1, 0, 0]]
 
 
-def test_parallel_axis_reaches_as_far_as_its_trials() -> None:
+def test_a_parallel_axis_covers_all_its_trials() -> None:
     rows = [with_parameters(0, 0.25), with_parameters(1, 0.5, control=True), with_parameters(2, 0.75, feasible=False)]
     rows[1].parameters["shift.max_pixels"] = -4.0
     figure = figures.parallel_coordinates(rows, SPACE, "accuracy")
@@ -265,9 +265,9 @@ def test_parallel_axis_reaches_as_far_as_its_trials() -> None:
     assert legend(figure) == ["control", "not feasible"]
 
 
-def test_learning_curves_by_their_state() -> None:
+def test_learning_curves_are_styled_by_state() -> None:
     rows = [
-        with_curve("complete", {"10": 0.9, "2": 0.5, "1": 0.25}),  # JSON has text for keys, in any order
+        with_curve("complete", {"10": 0.9, "2": 0.5, "1": 0.25}),  # keys are strings in JSON, in any order
         with_curve("pruned", {1: 0.2, 2: None, 3: 0.3}),
         with_curve("failed", {1: 0.1, 2: 0.2}),
         with_curve("complete", {1: 0.5, 10: 0.95}, chosen=True),
@@ -295,12 +295,12 @@ def test_a_curve_of_one_epoch_is_a_dot_and_a_longer_one_widens_the_axis() -> Non
     assert figure.axes[0].get_xlim() == (0, 8)
 
 
-def test_cost_is_one_bar_to_scale() -> None:
+def test_cost_is_one_stacked_bar_to_scale() -> None:
     figure = figures.cost({"search": 600.0, "out_of_distribution": 150.0, "control": 30.0, "report": 0.0})
     bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
     assert np.array(bars) == pytest.approx(np.array([[0, 10], [10, 2.5], [12.5, 0.5]]))
     assert texts(figure) == ["search\n10 min", "out of distribution\n2.5 min", "control\n30 s"]
-    assert figure.axes[0].get_xlabel() == "minutes, 13 min in all"
+    assert figure.axes[0].get_xlabel() == "minutes, 13 min in total"
     assert figure.axes[0].get_xlim() == (0, 13)
 
 
@@ -318,13 +318,13 @@ def test_labels_of_tiny_phases_stay_apart_and_in_order(where: str) -> None:
     assert all(frame.x0 - 1 <= text.get_window_extent().x0 for text in shown)
     assert all(text.get_window_extent().x1 <= frame.x1 + 1 for text in shown)
     assert len({bar.get_facecolor() for bar in figure.axes[0].patches[:7]}) == 7
-    assert all(bar.get_linewidth() > 0 for bar in figure.axes[0].patches)  # narrower than a pixel, yet there
+    assert all(bar.get_linewidth() > 0 for bar in figure.axes[0].patches)  # narrower than a pixel but visible
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.05, "0.05 s"), (9.96, "10 s"), (119.4, "119 s"), (120, "2 min"), (20_000, "333 min")]
 )
-def test_durations_have_their_unit(seconds: float, text: str) -> None:
+def test_durations_are_shown_with_a_unit(seconds: float, text: str) -> None:
     assert texts(figures.cost({"search": seconds})) == [f"search\n{text}"]
 
 
@@ -341,7 +341,7 @@ def test_durations_have_their_unit(seconds: float, text: str) -> None:
         figures.cost({"search": 0.0, "report": math.nan}),
     ],
 )
-def test_nothing_is_said_in_words(figure: Figure) -> None:
+def test_figures_without_data_say_so(figure: Figure) -> None:
     assert "nothing to show" in texts(figure)
     assert svg(figure).startswith("<svg")
 
@@ -354,7 +354,7 @@ def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
         "a.b": Range(kind="choice", choices=["x"], default="x"),
     }
     for figure, lines in (
-        (figures.volume_over_trials(rows, [0, 0]), 1 + many),  # the stairs, and a mark for each trial
+        (figures.volume_over_trials(rows, [0, 0]), 1 + many),  # the step curve and one mark per trial
         (figures.volume_over_trials(rows, [1, 1]), 1 + many),  # all below the reference
         (figures.parallel_coordinates(rows, SPACE, "accuracy"), many),
         (figures.parallel_coordinates(rows, fixed, "accuracy"), many),
@@ -364,7 +364,7 @@ def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
         assert svg(figure).startswith("<svg")
 
 
-def test_names_with_dollars_are_no_formulas() -> None:
+def test_names_with_dollar_signs_are_not_drawn_as_formulas() -> None:
     space = {"a$.b$": Range(kind="choice", choices=["$x", "$y^$"], default="$x")}
     rows = [trial(0, [1.0], parameters={"a$.b$": "$x"})]
     assert "$y^$" in svg(figures.parallel_coordinates(rows, space, "accuracy"))
@@ -372,12 +372,12 @@ def test_names_with_dollars_are_no_formulas() -> None:
 
 
 def _arrays(line: Any) -> Any:
-    """A line whose data are arrays, whatever it was drawn from."""
+    """A line whose data are arrays."""
     line.set_data(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()))
     return line
 
 
-def test_the_plane_names_every_arm_and_keeps_far_points_at_its_edge() -> None:
+def test_the_scatter_plot_names_every_arm_and_keeps_far_points_at_its_edge() -> None:
     def estimate(value: float) -> Estimate:
         return Estimate(value, value - 0.1, value + 0.1)
 

@@ -1,4 +1,4 @@
-"""Rules of a search by hand: which trials are worth a full budget, how long is waited, and what is said of changes."""
+"""Rules of a search, checked by hand: candidates for final runs, waiting with a timeout, messages about changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def trial(number: int, accuracy: float, learned: float) -> optuna.trial.FrozenTr
 
 
 def near(best: float, images: int, accuracies: list[float], control: float = 0.0) -> list[int]:
-    """Numbers of the trials that count as accurate as the best; all others are more invariant than these."""
+    """Numbers of the trials that count as equally accurate; every trial below the bar is more invariant than these."""
     trials = [trial(0, best, 0.0), *(trial(k + 1, a, 0.9 - 0.1 * k) for k, a in enumerate(accuracies))]
     return [t.number for t in selection.candidates(trials, Goal(), control, images, 9)]
 
@@ -38,13 +38,13 @@ def test_the_bar_is_two_binomial_standard_errors_below_the_best() -> None:
 
 def test_the_bar_is_taken_from_a_control_that_is_better() -> None:
     assert near(0.885, 900, [0.8801, 0.8799], control=0.9) == [1, 0]
-    # Nobody comes so near: the most accurate first.
+    # No trial reaches the bar: the most accurate come first.
     assert near(0.80, 900, [0.79, 0.795], control=0.9) == [0, 2, 1]
 
 
-def test_waiting_ends_with_an_answer_or_with_the_time() -> None:
+def test_waiting_ends_with_a_result_or_at_the_timeout() -> None:
     answers = iter([None, None, 0, 1])
-    assert worker.wait_for(lambda: next(answers), 30, 0.001) == 0  # 0 is an answer
+    assert worker.wait_for(lambda: next(answers), 30, 0.001) == 0  # 0 is a result
     assert next(answers) == 1, "nobody is asked again after the answer"
     started = time.monotonic()
     assert worker.wait_for(lambda: None, 0.05, 0.01) is None
@@ -63,7 +63,9 @@ def test_waiting_ends_with_an_answer_or_with_the_time() -> None:
         ({"seed": 7, "epochs": 9, "sampler": "random", "floor": 0.5}, r" \(and 2 more\)"),
     ],
 )
-def test_two_changes_are_named_and_the_rest_is_counted(tmp_path: Path, changes: dict[str, object], more: str) -> None:
+def test_the_error_names_two_changed_terms_and_counts_the_rest(
+    tmp_path: Path, changes: dict[str, object], more: str
+) -> None:
     open_toy(tmp_path / "j", make_terms(), 3)
     with pytest.raises(InputError, match=r"[^;]+" + "; [^;]+" * (len(changes) > 1) + more + "$") as caught:
         open_toy(tmp_path / "j", make_terms(**changes), 3, join=True)

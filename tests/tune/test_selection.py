@@ -1,4 +1,4 @@
-"""Which trials of a search go on, and what is said of its fields."""
+"""Importance of the searched fields."""
 
 from __future__ import annotations
 

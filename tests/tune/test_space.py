@@ -1,4 +1,4 @@
-"""Ranges in a recipe: parsed, refused in one line, and turned into recipes that hold."""
+"""Ranges in a recipe: parsing, one-line errors, and recipes made from suggested values."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_rounded_values_stay_within_the_range_and_near_the_value(low: float, spa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed={search: [0, 2]}", "seed: cannot be searched, trials must agree on it"),
+        ("seed={search: [0, 2]}", "seed: cannot be searched, because all trials must share its value"),
         ("data.canvas={search: [32, 64], int: true}", "data.canvas: cannot be searched"),
         ("train.epochs={search: [1, 5], int: true}", "train.epochs: cannot be searched"),
         ("optim.lr={search: [1, 0]}", r"search: \[low, high\] with low below high, got \[1, 0\]"),
@@ -120,7 +120,7 @@ def test_rounded_values_stay_within_the_range_and_near_the_value(low: float, spa
         ("model.width={search: [4, 16], int: true}", "expected at most 32 architectures"),
     ],
 )
-def test_ranges_that_cannot_be_searched(override: str, message: str) -> None:
+def test_bad_ranges_are_refused(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(override)
 
@@ -153,12 +153,12 @@ def test_differences_between_two_spaces_are_listed() -> None:
         ({"shift": {"max_pixels": 3.0, "p": 0.0}}, True),
         ({"shift": {"max_pixels": 3.0}}, False),
         ({"shift": {"max_pixels": 3.0}, "strength": 0.0}, True),
-        ({"crop": {"min_area": 1.0}}, False),  # its ratio still changes
+        ({"crop": {"min_area": 1.0}}, False),  # the aspect ratio still changes
         ({"flip": {"p": 0.5}}, False),
         ({"rescale": {"max_factor": 1.0}}, True),
     ],
 )
-def test_changes_nothing(policy: dict[str, Any], nothing: bool) -> None:
+def test_policies_that_change_nothing_are_recognized(policy: dict[str, Any], nothing: bool) -> None:
     assert changes_nothing(Policy.model_validate(policy)) == nothing
 
 
@@ -200,17 +200,17 @@ def test_a_preset_on_a_log_scale_moves_by_equal_factors() -> None:
 @pytest.mark.parametrize(
     ("written", "default"),
     [
-        ("policy.crop.min_area={search: [0.2, 0.6]}", 0.4),  # its own default lies outside: the middle
-        ("optim.lr={search: [1, 4], log: true}", 2.0),  # that of a log scale
+        ("policy.crop.min_area={search: [0.2, 0.6]}", 0.4),  # the field's default lies outside: the middle
+        ("optim.lr={search: [1, 4], log: true}", 2.0),  # the middle of a log scale
         ("train.batch_size={search: [2, 4], int: true}", 3),
     ],
 )
-def test_without_a_default_of_its_own_a_range_starts_in_the_middle(written: str, default: float) -> None:
+def test_without_a_usable_default_a_range_starts_in_the_middle(written: str, default: float) -> None:
     assert [r.default for r in load(written).ranges.values()] == [default]
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
-def test_the_own_default_of_a_field_may_be_an_end_of_the_range(end: str) -> None:
+def test_the_default_of_a_field_may_be_an_end_of_the_range(end: str) -> None:
     own = Recipe.model_validate({**BASE, "policy": {}}).optim.lr
     ends = (own, 3 * own) if end == "low" else (own / 3, own)
     made = Space.of({**BASE, "optim": {"lr": {"search": list(ends)}}}, "x")
@@ -232,7 +232,7 @@ def test_an_op_that_is_never_drawn_changes_nothing(policy: dict[str, Any], p: fl
     op = next(iter(policy))
     made = {op: {**policy[op], "p": p}}
     assert changes_nothing(Policy.model_validate(made)) == (p == 0)
-    # Beside ops that change nothing it decides alone.
+    # Next to ops that change nothing, only this op matters.
     idle = {"shift": {"max_pixels": 0.0}, "rescale": {"max_factor": 1.0}, "crop": {"min_area": 1.0, "max_ratio": 1.0}}
     assert changes_nothing(Policy.model_validate(idle))
     assert changes_nothing(Policy.model_validate({**idle, **made})) == (p == 0)
@@ -243,7 +243,7 @@ def test_an_op_that_is_never_drawn_changes_nothing(policy: dict[str, Any], p: fl
     [
         (("policy.shift.max_pixels", "optim.lr"), {}, True),
         (("optim.lr",), {"shift": {"max_pixels": 2.0}}, True),
-        (("optim.lr",), {}, False),  # nothing is augmented: there is no other control
+        (("optim.lr",), {}, False),  # without augmentation the search itself is that of the control
         (("policy.shift.max_pixels",), {}, False),
         (("policy.shift.max_pixels", "model.width"), {}, False),
     ],

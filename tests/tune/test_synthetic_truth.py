@@ -1,4 +1,4 @@
-"""On images whose labels are invariant to shifts alone, a search raises shift and leaves rescale and crop weak."""
+"""On images whose labels are invariant to shifts only, a search makes shift strong and rescale and crop weak."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from augkit.tune.space import Space
 from augkit.tune.trial import TrialWorker
 
 SIDE, EACH = 24, 110
-RADII = (2.4, 3.0, 3.75, 4.7)  # the label: a factor of 1.25 turns one into the next
+RADII = (2.4, 3.0, 3.75, 4.7)  # one per class; each is 1.25 times the one before
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def blobs(tmp_path: Path) -> Path:
         for k in range(EACH):
             cx, cy = SIDE / 2 - 0.5 + rng.uniform(-1, 1, 2)
             own = radius * rng.uniform(0.97, 1.03)
-            # Soft edges, so that how sharp they are does not tell by how much a blob was enlarged.
+            # Soft edges, so that their sharpness does not reveal by how much a blob was enlarged.
             blob = 230 * np.exp(-((np.hypot(x - cx, y - cy) / own) ** 2))
             Image.fromarray(blob.astype(np.uint8)).save(folder / f"{k}.png")
     return tmp_path / "blobs"

@@ -1,5 +1,5 @@
-"""Pipelines of Kornia, torchvision and albumentations as one `augkit.Augment` (``Augment.from_kornia`` and its kin).
+"""Conversion of pipelines of Kornia, torchvision and albumentations to one `augkit.Augment`.
 
-Their geometry becomes one matrix and is resampled once. `PeerMap` draws the parameters of an op as its library does
-and makes the library's own matrix of them; color ops become Kornia's.
+The geometric ops become one matrix, so that images are resampled once. A `ConvertedOp` draws the parameters of an op as
+the source library does and computes the same matrix; color ops become those of Kornia.
 """

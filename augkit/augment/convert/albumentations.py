@@ -12,43 +12,43 @@ from typing import Any
 import torch
 
 from augkit.augment.base import Size
-from augkit.augment.convert.gathered import Gathered, Options
-from augkit.augment.convert.laws import (
-    AffineLaw,
-    CenterCropLaw,
-    CropLaw,
-    ResizedCropLaw,
-    ResizeLaw,
+from augkit.augment.convert.converted_op import ConvertedOp
+from augkit.augment.convert.pipeline import ConvertedPipeline, Options
+from augkit.augment.convert.rules import (
+    AffineRule,
+    CenterCropRule,
+    CropRule,
+    ResizedCropRule,
+    ResizeRule,
     albumentations_linear,
 )
-from augkit.augment.convert.peer_map import PeerMap
 
 _KERNELS = {0: "nearest", 1: "bilinear", 2: "bicubic", 3: "bilinear", 4: "lanczos3"}  # OpenCV's numbers
 _AREA = 3  # the mean over an area, which is bilinear with antialias but for the shape of the window
 _PADDINGS = {0: "zeros", 1: "border", 3: "circular", 4: "reflection"}
 
 
-def gather(transform: Any, options: Options) -> Gathered:
+def convert(transform: Any, options: Options) -> ConvertedPipeline:
     """Read ``transform``, a transform or a ``Compose`` of albumentations."""
-    found = Gathered("from_albumentations", options)
+    found = ConvertedPipeline("from_albumentations", options)
     _read(transform, found)
     return found
 
 
-def _read(transform: Any, found: Gathered) -> None:
+def _read(transform: Any, found: ConvertedPipeline) -> None:
     name = type(transform).__name__
     if name in ("Compose", "Sequential") and hasattr(transform, "transforms"):
         if transform.p != 1:
-            found.refuse(name, f"p={transform.p:g}, a coin for several ops")
+            found.refuse(name, f"p={transform.p:g}, one coin for several ops")
         for one in transform.transforms:
             _read(one, found)
     elif name in _READERS and type(transform).__module__.startswith("albumentations."):
         _READERS[name](transform, found)
     else:
-        found.refuse(name, _REASONS.get(name, "no matrix, and no equal in Kornia"))
+        found.refuse(name, _REASONS.get(name, "no matrix, and no equivalent in Kornia"))
 
 
-def _kernel(transform: Any, found: Gathered, *, resizes: bool = False) -> str:
+def _kernel(transform: Any, found: ConvertedPipeline, *, resizes: bool = False) -> str:
     area = getattr(transform, "area_for_downscale", None) is not None or transform.interpolation == _AREA
     found.antialias = found.antialias or (resizes and area)
     kernel = _KERNELS.get(transform.interpolation)
@@ -57,7 +57,7 @@ def _kernel(transform: Any, found: Gathered, *, resizes: bool = False) -> str:
     return kernel or "bilinear"
 
 
-def _padding(transform: Any, found: Gathered) -> str:
+def _padding(transform: Any, found: ConvertedPipeline) -> str:
     name, mode, fill = type(transform).__name__, transform.border_mode, transform.fill
     if "padding" not in found.options:
         if mode not in _PADDINGS:
@@ -67,13 +67,13 @@ def _padding(transform: Any, found: Gathered) -> str:
     return _PADDINGS.get(mode, "zeros")
 
 
-def _affine(transform: Any, found: Gathered) -> None:
+def _affine(transform: Any, found: ConvertedPipeline) -> None:
     name = type(transform).__name__
     if transform.fit_output:
         found.refuse(name, "fit_output=True, a size that depends on the draw")
     pixels = transform.translate_px is not None
     shift = transform.translate_px or transform.translate_percent or {"x": (0.0, 0.0), "y": (0.0, 0.0)}
-    law = AffineLaw(
+    rule = AffineRule(
         name,
         albumentations_linear,
         degrees=_range(transform.rotate),
@@ -87,79 +87,79 @@ def _affine(transform: Any, found: Gathered) -> None:
         whole="inclusive" if pixels else "truncated",
         balanced=transform.balanced_scale,
     )
-    found.move(PeerMap(law, transform.p), _kernel(transform, found), _padding(transform, found))
+    found.move(ConvertedOp(rule, transform.p), _kernel(transform, found), _padding(transform, found))
 
 
-def _rotate(transform: Any, found: Gathered) -> None:
+def _rotate(transform: Any, found: ConvertedPipeline) -> None:
     if transform.crop_border:
         found.refuse("Rotate", "crop_border=True, a size that depends on the draw")
-    law = AffineLaw("Rotate", albumentations_linear, degrees=_range(transform.limit))
-    found.move(PeerMap(law, transform.p), _kernel(transform, found), _padding(transform, found))
+    rule = AffineRule("Rotate", albumentations_linear, degrees=_range(transform.limit))
+    found.move(ConvertedOp(rule, transform.p), _kernel(transform, found), _padding(transform, found))
 
 
-def _always(transform: Any, found: Gathered) -> None:
+def _always(transform: Any, found: ConvertedPipeline) -> None:
     if transform.p != 1:
         found.refuse(type(transform).__name__, f"p={transform.p:g}, as sizes would differ")
 
 
-def _resized_crop(transform: Any, found: Gathered) -> None:
+def _resized_crop(transform: Any, found: ConvertedPipeline) -> None:
     _always(transform, found)
-    law = ResizedCropLaw("RandomResizedCrop", _size(transform.size), _range(transform.scale), _range(transform.ratio))
-    found.move(PeerMap(law), _kernel(transform, found, resizes=True))
+    rule = ResizedCropRule("RandomResizedCrop", _size(transform.size), _range(transform.scale), _range(transform.ratio))
+    found.move(ConvertedOp(rule), _kernel(transform, found, resizes=True))
 
 
-def _resize(transform: Any, found: Gathered) -> None:
+def _resize(transform: Any, found: ConvertedPipeline) -> None:
     _always(transform, found)
     out = (int(transform.height), int(transform.width))
-    found.move(PeerMap(ResizeLaw("Resize", lambda size: out)), _kernel(transform, found, resizes=True))
+    found.move(ConvertedOp(ResizeRule("Resize", lambda size: out)), _kernel(transform, found, resizes=True))
 
 
-def _max_size(pick: Callable[[int, int], int]) -> Callable[[Any, Gathered], None]:
-    def read(transform: Any, found: Gathered) -> None:
+def _max_size(pick: Callable[[int, int], int]) -> Callable[[Any, ConvertedPipeline], None]:
+    def read(transform: Any, found: ConvertedPipeline) -> None:
         name, most = type(transform).__name__, transform.max_size
         _always(transform, found)
         if not isinstance(most, int):
-            found.refuse(name, "a max_size that is not one number")
+            found.refuse(name, "a max_size with several numbers")
             return
 
         def after(size: Size) -> Size:
             scale = most / pick(*size)
             return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-        found.move(PeerMap(ResizeLaw(name, after)), _kernel(transform, found, resizes=True))
+        found.move(ConvertedOp(ResizeRule(name, after)), _kernel(transform, found, resizes=True))
 
     return read
 
 
-def _window(transform: Any, found: Gathered) -> Size:
+def _window(transform: Any, found: ConvertedPipeline) -> Size:
     _always(transform, found)
     if transform.pad_if_needed:
         found.refuse(type(transform).__name__, "pad_if_needed=True")
     return int(transform.height), int(transform.width)
 
 
-def _crop(transform: Any, found: Gathered) -> None:
-    found.move(PeerMap(CropLaw("RandomCrop", _window(transform, found))))
+def _crop(transform: Any, found: ConvertedPipeline) -> None:
+    found.move(ConvertedOp(CropRule("RandomCrop", _window(transform, found))))
 
 
-def _center_crop(transform: Any, found: Gathered) -> None:
-    law = CenterCropLaw("CenterCrop", _window(transform, found), lambda length, window: (length - window) // 2)
-    found.move(PeerMap(law))
+def _center_crop(transform: Any, found: ConvertedPipeline) -> None:
+    rule = CenterCropRule("CenterCrop", _window(transform, found), lambda length, window: (length - window) // 2)
+    found.move(ConvertedOp(rule))
 
 
-def _horizontal_flip(transform: Any, found: Gathered) -> None:
+def _horizontal_flip(transform: Any, found: ConvertedPipeline) -> None:
     from augkit.augment.ops import RandomHorizontalFlip
 
     found.move(RandomHorizontalFlip(p=transform.p))
 
 
-def _vertical_flip(transform: Any, found: Gathered) -> None:
+def _vertical_flip(transform: Any, found: ConvertedPipeline) -> None:
     from augkit.augment.ops import RandomVerticalFlip
 
     found.move(RandomVerticalFlip(p=transform.p))
 
 
-def _normalize(transform: Any, found: Gathered) -> None:
+def _normalize(transform: Any, found: ConvertedPipeline) -> None:
     _always(transform, found)
     if transform.normalization != "standard":
         found.refuse("Normalize", f"normalization {transform.normalization!r}")
@@ -170,23 +170,23 @@ def _normalize(transform: Any, found: Gathered) -> None:
     )
 
 
-def _to_float(transform: Any, found: Gathered) -> None:
+def _to_float(transform: Any, found: ConvertedPipeline) -> None:
     del transform
     found.dtype = torch.float32
 
 
-def _to_tensor(transform: Any, found: Gathered) -> None:
+def _to_tensor(transform: Any, found: ConvertedPipeline) -> None:
     del transform, found
 
 
-def _jitter(transform: Any, found: Gathered) -> None:
+def _jitter(transform: Any, found: ConvertedPipeline) -> None:
     from kornia.augmentation import ColorJitter
 
     names = ("brightness", "contrast", "saturation", "hue")
     found.color(ColorJitter(**{name: _range(getattr(transform, name)) for name in names}, p=transform.p))
 
 
-def _brightness_contrast(transform: Any, found: Gathered) -> None:
+def _brightness_contrast(transform: Any, found: ConvertedPipeline) -> None:
     from kornia.augmentation import RandomBrightness, RandomContrast
 
     if not transform.brightness_by_max or transform.ensure_safe_range:
@@ -199,7 +199,7 @@ def _brightness_contrast(transform: Any, found: Gathered) -> None:
             found.color(made((1 + low, 1 + high), clip_output=made is RandomBrightness, p=transform.p))
 
 
-def _gray(transform: Any, found: Gathered) -> None:
+def _gray(transform: Any, found: ConvertedPipeline) -> None:
     from kornia.augmentation import RandomGrayscale
 
     if transform.method != "weighted_average":
@@ -207,20 +207,20 @@ def _gray(transform: Any, found: Gathered) -> None:
     found.color(RandomGrayscale(p=transform.p))
 
 
-def _invert(transform: Any, found: Gathered) -> None:
+def _invert(transform: Any, found: ConvertedPipeline) -> None:
     from kornia.augmentation import RandomInvert
 
     found.color(RandomInvert(p=transform.p))
 
 
-def _gamma(transform: Any, found: Gathered) -> None:
+def _gamma(transform: Any, found: ConvertedPipeline) -> None:
     from kornia.augmentation import RandomGamma
 
     low, high = _range(transform.gamma_limit)
     found.color(RandomGamma((low / 100, high / 100), p=transform.p))
 
 
-def _blur(transform: Any, found: Gathered) -> None:
+def _blur(transform: Any, found: ConvertedPipeline) -> None:
     from kornia.augmentation import RandomGaussianBlur
 
     low, high = _range(transform.sigma_limit)
@@ -246,7 +246,7 @@ _REASONS = {
     "Perspective": "its zoom depends on rounded lengths; use augkit.RandomPerspective",
     "RandomRotate90": "use augkit.RandomQuarterTurn",
 }
-_READERS: dict[str, Callable[[Any, Gathered], None]] = {
+_READERS: dict[str, Callable[[Any, ConvertedPipeline], None]] = {
     "Affine": _affine,
     "ShiftScaleRotate": _affine,
     "Rotate": _rotate,

@@ -9,35 +9,35 @@ from torch import nn
 
 from augkit.augment.base import Size
 from augkit.augment.color import is_color
-from augkit.augment.convert.gathered import Gathered, Options
-from augkit.augment.convert.laws import (
-    AffineLaw,
-    CenterCropLaw,
-    CropLaw,
-    PerspectiveLaw,
+from augkit.augment.convert.converted_op import ConvertedOp
+from augkit.augment.convert.pipeline import ConvertedPipeline, Options
+from augkit.augment.convert.rules import (
+    AffineRule,
+    CenterCropRule,
+    CropRule,
+    PerspectiveRule,
     Range,
-    ResizedCropLaw,
-    ResizeLaw,
+    ResizedCropRule,
+    ResizeRule,
     kornia_linear,
 )
-from augkit.augment.convert.peer_map import PeerMap
 
 _KERNELS = {"NEAREST": "nearest", "BILINEAR": "bilinear", "BICUBIC": "bicubic"}
 _PADDINGS = {"ZEROS": "zeros", "BORDER": "border", "REFLECTION": "reflection"}
 _CROP_PADDINGS = {"constant": "zeros", "replicate": "border", "reflect": "reflection", "circular": "circular"}
 _CONTAINERS = ("Sequential", "ImageSequential", "AugmentationSequential")
-# Color ops that look at neighbours or places.
+# Color ops that depend on neighboring pixels or positions.
 _LOCAL = ("Blur", "Erasing", "Sharpness", "Box", "Clahe", "Equalize", "Noise", "Plasma", "Snow", "Rain", "Illumination")
 
 
-def gather(module: nn.Module, options: Options) -> Gathered:
+def convert(module: nn.Module, options: Options) -> ConvertedPipeline:
     """Read ``module``, an augmentation of Kornia or a sequence of them."""
-    found = Gathered("from_kornia", options)
+    found = ConvertedPipeline("from_kornia", options)
     _read(module, found)
     return found
 
 
-def _read(module: nn.Module, found: Gathered) -> None:
+def _read(module: nn.Module, found: ConvertedPipeline) -> None:
     name = type(module).__name__
     if name in _CONTAINERS:
         if getattr(module, "random_apply", False):
@@ -71,23 +71,23 @@ def _bounds(sampler: Any) -> Range:
     return (0.0, 0.0) if sampler is None else (float(sampler.low), float(sampler.high))
 
 
-def _moved(module: Any, found: Gathered, law: Any) -> None:
+def _moved(module: Any, found: ConvertedPipeline, rule: Any) -> None:
     flags = module.flags
     fill = flags.get("fill_value")
     mode = flags["padding_mode"].name if "padding_mode" in flags else "ZEROS"
     if "padding" not in found.options and (mode not in _PADDINGS or (fill is not None and bool(fill.any()))):
-        found.refuse(law.name, "a fill other than 0; choose padding=...")
+        found.refuse(rule.name, "a fill other than 0; choose padding=...")
     found.move(
-        PeerMap(law, module.p, same_on_batch=module.same_on_batch),
+        ConvertedOp(rule, module.p, same_on_batch=module.same_on_batch),
         _KERNELS[flags["resample"].name],
         _PADDINGS.get(mode, "zeros"),
     )
 
 
-def _affine(module: Any, found: Gathered) -> None:
+def _affine(module: Any, found: ConvertedPipeline) -> None:
     drawn = _generator(module)
     one = (1.0, 1.0)
-    law = AffineLaw(
+    rule = AffineRule(
         "RandomAffine",
         kornia_linear,
         degrees=_bounds(drawn.degree_sampler),
@@ -98,47 +98,47 @@ def _affine(module: Any, found: Gathered) -> None:
         shear_x=_bounds(drawn.shear_x_sampler),
         shear_y=_bounds(drawn.shear_y_sampler),
     )
-    _moved(module, found, law)
+    _moved(module, found, rule)
 
 
-def _rotation(module: Any, found: Gathered) -> None:
+def _rotation(module: Any, found: ConvertedPipeline) -> None:
     low, high = _bounds(_generator(module).sampler_dict["degrees"])
     # Its RandomRotation turns counter-clockwise, its RandomAffine clockwise.
-    _moved(module, found, AffineLaw("RandomRotation", kornia_linear, degrees=(-low, -high)))
+    _moved(module, found, AffineRule("RandomRotation", kornia_linear, degrees=(-low, -high)))
 
 
-def _shear(module: Any, found: Gathered) -> None:
+def _shear(module: Any, found: ConvertedPipeline) -> None:
     drawn = _generator(module)
     bounds = (_bounds(drawn.shear_x_sampler), _bounds(drawn.shear_y_sampler))
-    _moved(module, found, AffineLaw("RandomShear", kornia_linear, shear_x=bounds[0], shear_y=bounds[1]))
+    _moved(module, found, AffineRule("RandomShear", kornia_linear, shear_x=bounds[0], shear_y=bounds[1]))
 
 
-def _translate(module: Any, found: Gathered) -> None:
+def _translate(module: Any, found: ConvertedPipeline) -> None:
     drawn = _generator(module)
     bounds = (_bounds(drawn.translate_x_sampler), _bounds(drawn.translate_y_sampler))
-    _moved(module, found, AffineLaw("RandomTranslate", kornia_linear, shift_x=bounds[0], shift_y=bounds[1]))
+    _moved(module, found, AffineRule("RandomTranslate", kornia_linear, shift_x=bounds[0], shift_y=bounds[1]))
 
 
-def _perspective(module: Any, found: Gathered) -> None:
+def _perspective(module: Any, found: ConvertedPipeline) -> None:
     drawn = _generator(module)
     outwards = drawn.sampling_method == "area_preserving"
-    _moved(module, found, PerspectiveLaw("RandomPerspective", float(drawn.distortion_scale), outwards=outwards))
+    _moved(module, found, PerspectiveRule("RandomPerspective", float(drawn.distortion_scale), outwards=outwards))
 
 
-def _resized_crop(module: Any, found: Gathered) -> None:
+def _resized_crop(module: Any, found: ConvertedPipeline) -> None:
     drawn, corners = _generator(module), _matches_corners(module)
     (low, high), (narrow, wide) = ([float(one) for one in values] for values in (drawn.scale, drawn.ratio))
     ends = ((low, high), (narrow, wide))
-    law = ResizedCropLaw("RandomResizedCrop", module.flags["size"], *ends, centred=False, corners=corners)
+    rule = ResizedCropRule("RandomResizedCrop", module.flags["size"], *ends, centred=False, corners=corners)
     kernel = _KERNELS[module.flags["resample"].name]
-    found.move(PeerMap(law, same_on_batch=module.same_on_batch), kernel)
+    found.move(ConvertedOp(rule, same_on_batch=module.same_on_batch), kernel)
 
 
 def _matches_corners(module: Any) -> bool:
     return bool(module.flags["align_corners"]) and module.flags["resample"].name != "NEAREST"
 
 
-def _resize(module: Any, found: Gathered) -> None:
+def _resize(module: Any, found: ConvertedPipeline) -> None:
     size, side = module.flags["size"], module.flags["side"]
 
     def after(before: Size) -> Size:
@@ -151,16 +151,16 @@ def _resize(module: Any, found: Gathered) -> None:
         return int(size / aspect), size
 
     found.antialias = found.antialias or bool(module.flags["antialias"])
-    law = ResizeLaw("Resize", after, corners=_matches_corners(module))
-    found.move(PeerMap(law), _KERNELS[module.flags["resample"].name])
+    rule = ResizeRule("Resize", after, corners=_matches_corners(module))
+    found.move(ConvertedOp(rule), _KERNELS[module.flags["resample"].name])
 
 
-def _center_crop(module: Any, found: Gathered) -> None:
-    law = CenterCropLaw("CenterCrop", module.flags["size"], lambda length, window: (length - window) // 2)
-    found.move(PeerMap(law))
+def _center_crop(module: Any, found: ConvertedPipeline) -> None:
+    rule = CenterCropRule("CenterCrop", module.flags["size"], lambda length, window: (length - window) // 2)
+    found.move(ConvertedOp(rule))
 
 
-def _crop(module: Any, found: Gathered) -> None:
+def _crop(module: Any, found: ConvertedPipeline) -> None:
     flags = module.flags
     padding = flags["padding"]
     given = [0] if padding is None else [padding] if isinstance(padding, int) else list(padding)
@@ -168,24 +168,24 @@ def _crop(module: Any, found: Gathered) -> None:
     padded = any(given) or flags["pad_if_needed"]
     if padded and flags["fill"] and flags["padding_mode"] == "constant" and "padding" not in found.options:
         found.refuse("RandomCrop", "a fill other than 0; choose padding=...")
-    law = CropLaw("RandomCrop", flags["size"], (left, top, right, bottom), bool(flags["pad_if_needed"]))
+    rule = CropRule("RandomCrop", flags["size"], (left, top, right, bottom), bool(flags["pad_if_needed"]))
     outside = _CROP_PADDINGS[flags["padding_mode"]] if padded else None
-    found.move(PeerMap(law, same_on_batch=module.same_on_batch), padding=outside)
+    found.move(ConvertedOp(rule, same_on_batch=module.same_on_batch), padding=outside)
 
 
-def _horizontal_flip(module: Any, found: Gathered) -> None:
+def _horizontal_flip(module: Any, found: ConvertedPipeline) -> None:
     from augkit.augment.ops import RandomHorizontalFlip
 
     found.move(RandomHorizontalFlip(p=module.p, same_on_batch=module.same_on_batch))
 
 
-def _vertical_flip(module: Any, found: Gathered) -> None:
+def _vertical_flip(module: Any, found: ConvertedPipeline) -> None:
     from augkit.augment.ops import RandomVerticalFlip
 
     found.move(RandomVerticalFlip(p=module.p, same_on_batch=module.same_on_batch))
 
 
-_READERS: dict[str, Callable[[Any, Gathered], None]] = {
+_READERS: dict[str, Callable[[Any, ConvertedPipeline], None]] = {
     "RandomAffine": _affine,
     "RandomRotation": _rotation,
     "RandomShear": _shear,

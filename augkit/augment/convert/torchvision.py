@@ -12,29 +12,29 @@ from typing import Any
 import torch
 
 from augkit.augment.base import Size
-from augkit.augment.convert.gathered import Gathered, Options
-from augkit.augment.convert.laws import (
-    AffineLaw,
-    CenterCropLaw,
-    CropLaw,
-    PerspectiveLaw,
-    ResizedCropLaw,
-    ResizeLaw,
+from augkit.augment.convert.converted_op import ConvertedOp
+from augkit.augment.convert.pipeline import ConvertedPipeline, Options
+from augkit.augment.convert.rules import (
+    AffineRule,
+    CenterCropRule,
+    CropRule,
+    PerspectiveRule,
+    ResizedCropRule,
+    ResizeRule,
     torchvision_linear,
 )
-from augkit.augment.convert.peer_map import PeerMap
 
 _PADDINGS = {"constant": "zeros", "edge": "border", "reflect": "reflection"}
 
 
-def gather(transform: Any, options: Options) -> Gathered:
+def convert(transform: Any, options: Options) -> ConvertedPipeline:
     """Read ``transform``, a transform or a ``Compose`` of torchvision."""
-    found = Gathered("from_torchvision", options)
+    found = ConvertedPipeline("from_torchvision", options)
     _read(transform, found, 1.0)
     return found
 
 
-def _read(transform: Any, found: Gathered, share: float) -> None:
+def _read(transform: Any, found: ConvertedPipeline, share: float) -> None:
     """Read ``transform``, which is applied with probability ``share``."""
     name, module = type(transform).__name__, type(transform).__module__
     if name in ("Compose", "Sequential"):
@@ -50,10 +50,10 @@ def _read(transform: Any, found: Gathered, share: float) -> None:
     elif name in _READERS:
         _READERS[name](transform, found, share)
     else:
-        found.refuse(name, _REASONS.get(name, "no matrix, and no equal in Kornia"))
+        found.refuse(name, _REASONS.get(name, "no matrix, and no equivalent in Kornia"))
 
 
-def _kernel(transform: Any, found: Gathered) -> str:
+def _kernel(transform: Any, found: ConvertedPipeline) -> str:
     mode = str(getattr(transform.interpolation, "value", transform.interpolation))
     kernel = {"nearest-exact": "nearest", "lanczos": "lanczos3"}.get(mode, mode)
     if kernel not in ("nearest", "bilinear", "bicubic", "lanczos3"):
@@ -62,7 +62,7 @@ def _kernel(transform: Any, found: Gathered) -> str:
     return kernel
 
 
-def _padding(transform: Any, found: Gathered) -> str:
+def _padding(transform: Any, found: ConvertedPipeline) -> str:
     fill = transform.fill
     values = list(fill.values()) if isinstance(fill, dict) else fill
     flat = values if isinstance(values, Sequence) else [values]
@@ -75,9 +75,9 @@ def _centre(transform: Any) -> tuple[float, float] | None:
     return None if transform.center is None else (transform.center[0] - 0.5, transform.center[1] - 0.5)
 
 
-def _affine(transform: Any, found: Gathered, share: float) -> None:
+def _affine(transform: Any, found: ConvertedPipeline, share: float) -> None:
     shift, shear = transform.translate or (0.0, 0.0), transform.shear or (0.0, 0.0)
-    law = AffineLaw(
+    rule = AffineRule(
         "RandomAffine",
         torchvision_linear,
         degrees=_pair(transform.degrees),
@@ -89,119 +89,119 @@ def _affine(transform: Any, found: Gathered, share: float) -> None:
         whole="nearest",
         centre=_centre(transform),
     )
-    found.move(PeerMap(law, share), _kernel(transform, found), _padding(transform, found))
+    found.move(ConvertedOp(rule, share), _kernel(transform, found), _padding(transform, found))
 
 
-def _rotation(transform: Any, found: Gathered, share: float) -> None:
+def _rotation(transform: Any, found: ConvertedPipeline, share: float) -> None:
     if transform.expand:
         found.refuse("RandomRotation", "expand=True, a size that depends on the draw")
     low, high = _pair(transform.degrees)
     # Its `rotate` turns counter-clockwise, its `affine` clockwise.
-    law = AffineLaw("RandomRotation", torchvision_linear, degrees=(-low, -high), centre=_centre(transform))
-    found.move(PeerMap(law, share), _kernel(transform, found), _padding(transform, found))
+    rule = AffineRule("RandomRotation", torchvision_linear, degrees=(-low, -high), centre=_centre(transform))
+    found.move(ConvertedOp(rule, share), _kernel(transform, found), _padding(transform, found))
 
 
-def _perspective(transform: Any, found: Gathered, share: float) -> None:
-    law = PerspectiveLaw("RandomPerspective", float(transform.distortion_scale), whole=True)
-    found.move(PeerMap(law, share * transform.p), _kernel(transform, found), _padding(transform, found))
+def _perspective(transform: Any, found: ConvertedPipeline, share: float) -> None:
+    rule = PerspectiveRule("RandomPerspective", float(transform.distortion_scale), whole=True)
+    found.move(ConvertedOp(rule, share * transform.p), _kernel(transform, found), _padding(transform, found))
 
 
-def _resized_crop(transform: Any, found: Gathered, share: float) -> None:
-    law = ResizedCropLaw("RandomResizedCrop", _size(transform.size), _pair(transform.scale), _pair(transform.ratio))
+def _resized_crop(transform: Any, found: ConvertedPipeline, share: float) -> None:
+    rule = ResizedCropRule("RandomResizedCrop", _size(transform.size), _pair(transform.scale), _pair(transform.ratio))
     _resizes(transform, found, share)
-    found.move(PeerMap(law), _kernel(transform, found))
+    found.move(ConvertedOp(rule), _kernel(transform, found))
 
 
-def _resize(transform: Any, found: Gathered, share: float) -> None:
+def _resize(transform: Any, found: ConvertedPipeline, share: float) -> None:
     size, most = transform.size, transform.max_size
-    asked = [size] if isinstance(size, int) else None if size is None else list(size)
+    wanted = [size] if isinstance(size, int) else None if size is None else list(size)
 
     def after(before: Size) -> Size:
         height, width = before
-        if asked is not None and len(asked) == 2:
-            return asked[0], asked[1]
+        if wanted is not None and len(wanted) == 2:
+            return wanted[0], wanted[1]
         short, long = min(height, width), max(height, width)
-        if asked is None:
+        if wanted is None:
             ends = (int(most * short / long), most)
         else:
-            ends = (asked[0], int(asked[0] * long / short))
+            ends = (wanted[0], int(wanted[0] * long / short))
             if most is not None and ends[1] > most:
                 ends = (int(most * ends[0] / ends[1]), most)
         return ends if height <= width else (ends[1], ends[0])
 
     _resizes(transform, found, share)
-    found.move(PeerMap(ResizeLaw("Resize", after)), _kernel(transform, found))
+    found.move(ConvertedOp(ResizeRule("Resize", after)), _kernel(transform, found))
 
 
-def _resizes(transform: Any, found: Gathered, share: float) -> None:
+def _resizes(transform: Any, found: ConvertedPipeline, share: float) -> None:
     if share != 1:
         found.refuse(type(transform).__name__, "in RandomApply, as sizes would differ")
     found.antialias = found.antialias or getattr(transform, "antialias", False) is True
 
 
-def _center_crop(transform: Any, found: Gathered, share: float) -> None:
+def _center_crop(transform: Any, found: ConvertedPipeline, share: float) -> None:
     _resizes(transform, found, share)
-    law = CenterCropLaw("CenterCrop", _size(transform.size), _centre_start)
-    found.move(PeerMap(law), padding=None)
+    rule = CenterCropRule("CenterCrop", _size(transform.size), _centre_start)
+    found.move(ConvertedOp(rule), padding=None)
 
 
 def _centre_start(length: int, window: int) -> int:
     return -((window - length) // 2) if length < window else round((length - window) / 2)
 
 
-def _crop(transform: Any, found: Gathered, share: float) -> None:
+def _crop(transform: Any, found: ConvertedPipeline, share: float) -> None:
     _resizes(transform, found, share)
     padding = transform.padding
     given = [0] if padding is None else [padding] if isinstance(padding, int) else list(padding)
     left, second, *rest = given if len(given) > 1 else given * 2
     if type(transform).__module__.startswith("torchvision.transforms.v2") and len(given) == 4:
-        left, right, top, bottom = given  # v2 keeps them in this order
+        left, right, top, bottom = given  # v2 stores them in this order
     else:
         top, (right, bottom) = second, (rest if rest else (left, second))
-    law = CropLaw("RandomCrop", _size(transform.size), (left, top, right, bottom), bool(transform.pad_if_needed))
-    padded = any(law.padding) or law.pad_if_needed
+    rule = CropRule("RandomCrop", _size(transform.size), (left, top, right, bottom), bool(transform.pad_if_needed))
+    padded = any(rule.padding) or rule.pad_if_needed
     if padded and transform.padding_mode not in _PADDINGS:
         found.refuse("RandomCrop", f"padding_mode {transform.padding_mode!r}")
     outside = _PADDINGS.get(transform.padding_mode, "zeros")
     if padded and outside == "zeros":
         _padding(transform, found)
-    found.move(PeerMap(law), padding=outside if padded else None)
+    found.move(ConvertedOp(rule), padding=outside if padded else None)
 
 
-def _horizontal_flip(transform: Any, found: Gathered, share: float) -> None:
+def _horizontal_flip(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from augkit.augment.ops import RandomHorizontalFlip
 
     found.move(RandomHorizontalFlip(p=share * transform.p))
 
 
-def _vertical_flip(transform: Any, found: Gathered, share: float) -> None:
+def _vertical_flip(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from augkit.augment.ops import RandomVerticalFlip
 
     found.move(RandomVerticalFlip(p=share * transform.p))
 
 
-def _to_float(transform: Any, found: Gathered, share: float) -> None:
+def _to_float(transform: Any, found: ConvertedPipeline, share: float) -> None:
     del share
     dtype = getattr(transform, "dtype", torch.float32)
     dtype = dtype.get("others", next(iter(dtype.values()))) if isinstance(dtype, dict) else dtype
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        return  # to uint8, say: nothing that Augment has to do
+        return  # for example to uint8; nothing to do for Augment
     if type(transform).__name__ == "ToDtype" and not transform.scale:
         found.refuse("ToDtype", "scale=False; values of Augment are in [0, 1]")
     found.dtype = dtype
 
 
-def _normalize(transform: Any, found: Gathered, share: float) -> None:
+def _normalize(transform: Any, found: ConvertedPipeline, share: float) -> None:
     if share != 1:
         found.refuse("Normalize", "in RandomApply")
     found.normalized(list(transform.mean), list(transform.std))
 
 
-def _nothing(transform: Any, found: Gathered, share: float) -> None:
+def _nothing(transform: Any, found: ConvertedPipeline, share: float) -> None:
     del transform, found, share
 
 
-def _jitter(transform: Any, found: Gathered, share: float) -> None:
+def _jitter(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from kornia.augmentation import ColorJitter
 
     names = ("brightness", "contrast", "saturation", "hue")
@@ -209,13 +209,13 @@ def _jitter(transform: Any, found: Gathered, share: float) -> None:
     found.color(ColorJitter(**ranges, p=share))
 
 
-def _grayscale(transform: Any, found: Gathered, share: float) -> None:
+def _grayscale(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from kornia.augmentation import RandomGrayscale
 
     found.color(RandomGrayscale(p=share * transform.p))
 
 
-def _blur(transform: Any, found: Gathered, share: float) -> None:
+def _blur(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from kornia.augmentation import RandomGaussianBlur
 
     width, height = _pair(transform.kernel_size)
@@ -223,28 +223,28 @@ def _blur(transform: Any, found: Gathered, share: float) -> None:
     found.color(op, local=True)
 
 
-def _solarize(transform: Any, found: Gathered, share: float) -> None:
+def _solarize(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from kornia.augmentation import RandomSolarize
 
     limit = transform.threshold / 255 if transform.threshold > 1 else transform.threshold
     found.color(RandomSolarize((limit, limit), (0.0, 0.0), p=share * transform.p))
 
 
-def _posterize(transform: Any, found: Gathered, share: float) -> None:
+def _posterize(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from kornia.augmentation import RandomPosterize
 
     found.color(RandomPosterize((transform.bits, transform.bits), p=share * transform.p))
 
 
-def _sharpness(transform: Any, found: Gathered, share: float) -> None:
+def _sharpness(transform: Any, found: ConvertedPipeline, share: float) -> None:
     from kornia.augmentation import RandomSharpness
 
     factor = float(transform.sharpness_factor)
     found.color(RandomSharpness((factor, factor), p=share * transform.p), local=True)
 
 
-def _plain(kornia_name: str) -> Callable[[Any, Gathered, float], None]:
-    def read(transform: Any, found: Gathered, share: float) -> None:
+def _plain(kornia_name: str) -> Callable[[Any, ConvertedPipeline, float], None]:
+    def read(transform: Any, found: ConvertedPipeline, share: float) -> None:
         import kornia.augmentation
 
         found.color(getattr(kornia.augmentation, kornia_name)(p=share * transform.p))
@@ -268,7 +268,7 @@ _REASONS = {
     "FiveCrop": "several images of one",
     "TenCrop": "several images of one",
 }
-_READERS: dict[str, Callable[[Any, Gathered, float], None]] = {
+_READERS: dict[str, Callable[[Any, ConvertedPipeline, float], None]] = {
     "RandomAffine": _affine,
     "RandomRotation": _rotation,
     "RandomPerspective": _perspective,

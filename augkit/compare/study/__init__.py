@@ -1,1 +1,1 @@
-"""Studies: arms and seeds, claims, measurements, verdicts, and their report."""
+"""Compare studies: arms, seeds, claims, measurements, verdicts and the report."""

@@ -1,4 +1,4 @@
-"""Compute the results of a study from its cells: claims, arms, dose-response, plane, layers, gallery."""
+"""Compute the results of a study from its cells."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from augkit.invariance.flips import Flip
 from augkit.invariance.learned import DEFAULT
 from augkit.invariance.metrics import METRICS
 
-GALLERY = 8  # flips shown
+GALLERY = 8  # largest number of flips in the gallery
 
 
 class StudyAnalysis:
-    """Computes all numbers of a study from the columns of its cells.
+    """Computes all results of a study from the columns of its cells.
 
     Args:
         place: store of the study's cells.
-        cells: of the study; those that were not run are left out.
+        cells: cells of the study; those that were not run are left out.
     """
 
     def __init__(self, place: CellStore, cells: Sequence[Cell]) -> None:
@@ -105,12 +105,12 @@ class StudyAnalysis:
         )
 
     def _chance(self) -> float:
-        """Accuracy of a guess."""
+        """Accuracy of guessing."""
         arm = next(arm for arm in self.study.arms.values() if arm.task == "classify" and arm.name != NO_NETWORK)
         return 1 / len(self.place.dataset(arm).classes)
 
     def _number(self, statistic_name: str, **fields: Any) -> Estimate | None:
-        """Estimate of one statistic; None where it was not measured or is undefined."""
+        """Estimate of one statistic; None if it was not measured or is undefined."""
         part = Part.model_validate({"statistic": statistic_name, "prediction": "describe", **fields})
         try:
             shown = statistic(self.view, part).shown
@@ -151,7 +151,7 @@ class StudyAnalysis:
         return _known(found) or None
 
     def _dose_response(self) -> list[DoseCurve]:
-        """Learned invariance against strength, where a policy has several."""
+        """Learned invariance against strength, for policies with several strengths."""
         out = []
         families: dict[tuple[str, str], list[StudyArm]] = {}
         for arm in self.study.arms.values():
@@ -173,7 +173,7 @@ class StudyAnalysis:
         return out
 
     def _plane(self) -> list[PlanePoint]:
-        """Invariance of every arm against the reference architecture without augmentation."""
+        """Invariance of every arm, relative to the reference architecture without augmentation."""
         atypical = [name for name in self.study.measures[DEFAULT_MEASURE].images if name != TYPICAL]
         control = f"{self.study.reference}+{OFF}"
         out: list[PlanePoint] = []
@@ -194,7 +194,7 @@ class StudyAnalysis:
         return out
 
     def _carry_over(self) -> dict[str, CarryOver]:
-        """By atypical image set, how much of the invariance of all networks is found there."""
+        """Carry-over of invariance by atypical image set, over all networks."""
         sets = self.study.measures[DEFAULT_MEASURE].images
         kinds = {name for name, arm in self.study.arms.items() if arm.task == "classify"}
         needs = {need for name in (DEFAULT, "information") for need in METRICS[name].needs}
@@ -212,7 +212,7 @@ class StudyAnalysis:
         return {images: carry_over_of(runs[TYPICAL], runs[images], names) for images in sets if images != TYPICAL}
 
     def _gallery(self) -> list[FlipExample]:
-        """The most confident disagreements of the first seed, for arms that differ in one thing from the reference."""
+        """The most confident flips of the first seed, of arms that differ from the reference in one setting."""
         measure = self.study.measures[DEFAULT_MEASURE]
         out: list[FlipExample] = []
         for arm in self.study.arms.values():
@@ -240,7 +240,7 @@ class StudyAnalysis:
         return out
 
     def _layers(self) -> list[LayerProfile]:
-        """dB of every layer, mean over seeds."""
+        """Signal-to-error ratio (dB) of every layer, averaged over seeds."""
         found: dict[str, list[Any]] = {}
         for (arm, _, measure), columns in self.view.columns.items():
             layered = self.study.measures.get(measure)
@@ -255,12 +255,12 @@ class StudyAnalysis:
 
 
 def _known(found: Mapping[str, Estimate | None]) -> ByImages:
-    """Those that could be computed."""
+    """Drop estimates that could not be computed."""
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _clipped(estimate: Estimate | None) -> Estimate | None:
-    """Within [0, 1], where shares and bits lie."""
+    """Clip an interval to [0, 1], the range of shares and bits."""
     if estimate is None or not estimate.defined:
         return None
     return Estimate(*(min(1.0, max(0.0, bound)) for bound in (estimate.value, estimate.low, estimate.high)))

@@ -1,9 +1,8 @@
-"""The cells of a study, arm times seed: trained and measured once, kept in a folder each, spread over processes.
+"""The cells of a study: one per arm and seed, each trained and measured once and kept in a folder of its own.
 
 A cell's folder is a run as `augkit.fit` writes it, with ``measured/*.npz``, the columns of
-`augkit.compare.study.measurements`, and ``cell.json``, which is written last. What is there and belongs to the same
-recipe and the same measure is used; so a study that is run again, with another seed, arm or claim, does what is
-missing.
+`augkit.compare.study.measurements`, and ``cell.json``, which is written last. Existing results of the same recipe and
+measure are used; a study that is run again with another seed, arm or claim only does what is missing.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ from augkit.train.load_model import load_model
 from augkit.train.loop import fit
 
 FILE, FOLDER = "cell.json", "cells"
-VERSION, OF_LAYERS = 4, 3  # of the columns: another one measures anew
+VERSION, OF_LAYERS = 4, 3  # versions of the columns; columns of another version are measured again
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one seed; ``measures`` are those of it that the study needs, by name."""
+    """One arm with one seed; ``measures`` are the measures that the study needs of it, by name."""
 
     arm: StudyArm
     seed: int
@@ -59,26 +58,26 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.arm.name}-seed{self.seed}"
 
     @property
     def digest(self) -> str:
-        """Equal for the same training."""
+        """Hash of everything that determines training; equal digests mean equal runs."""
         whole = [self.arm.recipe.replaced(seed=self.seed).digest(), self.arm.callable, self.arm.task]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class CellRecord:
-    """What ``cell.json`` says of a cell.
+    """Content of a cell's ``cell.json``.
 
     Attributes:
-        digest: of its training, see `Cell.digest`.
-        arm, seed: of the cell.
-        seconds: of training and all measures.
-        not_measured: why measures could not be taken, by their name.
-        training_seconds: of the training alone.
+        digest: digest of its training, see `Cell.digest`.
+        arm, seed: arm and seed of the cell.
+        seconds: seconds of training and all measures.
+        not_measured: by measure, why it could not be taken.
+        training_seconds: seconds of training alone.
     """
 
     digest: str
@@ -90,12 +89,12 @@ class CellRecord:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
-        """A record from its JSON; KeyError or TypeError where it is none."""
+        """Restore a record from its JSON; raise KeyError or TypeError if it is not a record."""
         return cls(**{field.name: found[field.name] for field in fields(cls) if field.name in found})
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """All cells, the seeds outermost, so that a study that is stopped early has few seeds of every arm."""
+    """All cells, seed by seed, so that a study that is stopped early has some seeds of every arm."""
     arms = dict(study.arms)
     wanted: dict[str, dict[str, Measure | Part]] = {
         name: {DEFAULT_MEASURE: study.measures[DEFAULT_MEASURE]} for name in arms
@@ -115,12 +114,12 @@ def cells_of(study: Study) -> list[Cell]:
 
 @dataclass
 class CellStore:
-    """Where cells are worked on: data are loaded once, image sets made once.
+    """Trains, measures and reads the cells of a study; loads data and makes image sets once.
 
     Attributes:
-        study: whose cells they are.
-        folder: of the study.
-        device: to train and measure on.
+        study: the study of the cells.
+        folder: folder of the study.
+        device: device for training and measuring.
     """
 
     study: Study
@@ -130,21 +129,21 @@ class CellStore:
     _sets: dict[str, dict[str, Images]] = field(default_factory=dict, repr=False)
 
     def path(self, cell: Cell) -> Path:
-        """The folder of a cell."""
+        """Folder of a cell."""
         return self.folder / FOLDER / cell.name
 
     def missing(self, cell: Cell) -> list[str]:
-        """Names of the measures that are still to be taken; InputError where another recipe stands in its place."""
+        """Names of the measures that are still to be taken; raise InputError if the folder holds another recipe."""
         kept = self.kept(cell)
         if kept is None:
             return list(cell.measures)
         return [name for name, measure in cell.measures.items() if not self._is_there(cell, name, measure)]
 
     def kept(self, cell: Cell) -> CellRecord | None:
-        """What ``cell.json`` says, None where there is none.
+        """The content of ``cell.json``; None if there is no such file.
 
         Raises:
-            InputError: it is of another recipe, or broken.
+            InputError: it belongs to another recipe, or cannot be read.
         """
         path = self.path(cell) / FILE
         if not path.is_file():
@@ -152,7 +151,9 @@ class CellStore:
         try:
             found = CellRecord.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"'{path}': expected what a study wrote, it cannot be read; delete it to go on") from None
+            raise InputError(
+                f"'{path}': expected a file of a study, but it cannot be read; delete it and run the study again"
+            ) from None
         if found.digest != cell.digest:
             raise InputError(
                 f"'{path.parent}' holds another recipe ({found.digest}, expected {cell.digest}): name another --output,"
@@ -161,15 +162,15 @@ class CellStore:
         return found
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether all is there that can be measured."""
+        """Whether everything that can be measured has been measured."""
         kept = self.kept(cell)
         return kept is not None and set(self.missing(cell)) <= set(kept.not_measured)
 
     def check(self, cell: Cell) -> None:
-        """Measure two images with the untrained network, so that what cannot be measured is known before training.
+        """Measure two images with the untrained network, to detect before training what cannot be measured.
 
         Raises:
-            InputError: displacements without room, images that the network does not take; with the arm's name.
+            InputError: images have no room for the displacements, or the network does not accept them; names the arm.
         """
         arm = cell.arm
         if arm.name == NO_NETWORK or arm.task != "classify":
@@ -181,7 +182,7 @@ class CellStore:
                 try:
                     measure_network(model, arm.recipe, measure.model_copy(update={"pairs": 1}), sets, self.device)
                 except MissingError:
-                    continue  # said again where the claim is answered
+                    continue  # reported again when the claim is evaluated
                 except InputError as error:
                     raise InputError(f"arm {arm.name}, measure '{name}': {error}") from None
 
@@ -191,12 +192,12 @@ class CellStore:
         on_epoch: OnEpoch | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> CellRecord:
-        """Train a cell if it is not yet, and take the measures that are missing; what ``cell.json`` then says.
+        """Train a cell unless it is trained, take the missing measures, and return the content of ``cell.json``.
 
         Args:
-            cell: which.
+            cell: the cell.
             on_epoch: called with each row of the history.
-            alive: called at least every few seconds; what it raises ends the work.
+            alive: called at least every few seconds; an exception from it ends the work.
         """
         missing, kept, started = self.missing(cell), self.kept(cell), time.perf_counter()
         if kept is not None and not missing:
@@ -217,7 +218,7 @@ class CellStore:
             columns = {**columns, "digest": np.array(self._digest(cell, cell.measures[name]))}
             write(self._file(cell, name), functools.partial(_save, columns=columns))
         if kept is not None and failed == kept.not_measured and set(failed) == set(missing):
-            return kept  # what could not be measured still cannot
+            return kept  # measures that failed before would fail again
         row = CellRecord(
             digest=cell.digest,
             arm=cell.arm.name,
@@ -230,7 +231,7 @@ class CellStore:
         return row
 
     def columns(self, cell: Cell) -> dict[str, Columns]:
-        """What was measured of a cell, by measure; without the answers themselves, see `answers`."""
+        """Columns of a cell, by measure; without the answers themselves, see `answers`."""
         found = {}
         for name, measure in cell.measures.items():
             if self._is_there(cell, name, measure):
@@ -240,9 +241,9 @@ class CellStore:
         return found
 
     def answers(self, cell: Cell, measure: str, images: str = TYPICAL) -> np.ndarray:
-        """Logarithms of the probabilities ``(N, S, K)``, float16, of all views of a measure.
+        """Log probabilities ``(N, S, K)``, float16: images, views of a measure, classes.
 
-        They are what a measure that nobody has thought of yet needs. Views are in the order of `Layout.columns`.
+        New metrics can be computed from them without a forward pass. Views are in the order of `Layout.columns`.
         """
         with np.load(self._file(cell, measure), allow_pickle=False) as file:
             return np.asarray(file[f"{images}|{ANSWERS}"])
@@ -258,7 +259,7 @@ class CellStore:
         return found
 
     def dataset(self, arm: StudyArm) -> Dataset:
-        """The data of an arm, or the task of localisation made of them."""
+        """The data of an arm, or the localization task made from them."""
         key = arm.recipe.data.model_dump_json() + arm.task
         if key not in self._data:
             self._data[key] = _located(arm) if arm.task == "locate" else load_recipe_data(arm.recipe)
@@ -282,7 +283,7 @@ class CellStore:
         return run.model
 
     def _own(self, cell: Cell) -> nn.Module | None:
-        """The network of a callable, with the cell's seed; None where the recipe has one."""
+        """Network from the arm's callable, with the cell's seed; None if the recipe names the network."""
         if cell.arm.callable is None:
             return None
         with seeded(cell.seed):
@@ -315,10 +316,10 @@ class CellStore:
         return self.path(cell) / "measured" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.npz"
 
     def _digest(self, cell: Cell, measure: Measure | Part) -> str:
-        # Of a probe only what it is asked; a claim may be worded anew.
+        # The name depends on the settings of the probe alone; the text of a claim may change.
         if isinstance(measure, Part):
             what = measure.model_dump_json(include={"probe", "options", "images"})
-        else:  # a field that came later counts where it is set, so that what was measured before still counts
+        else:  # fields of later versions count only if they are set, so that older measurements stay valid
             what = measure.model_dump_json(exclude={"window"} if measure.window is None else None)
         version = OF_LAYERS if isinstance(measure, Measure) and measure.axis == "layers" else VERSION
         whole = [version, cell.digest, self.study.images, what]
@@ -331,7 +332,7 @@ class CellStore:
 
 
 def _save(path: Path, columns: Columns) -> None:
-    with path.open("wb") as file:  # of a path, numpy would change the name
+    with path.open("wb") as file:  # given a path, numpy would change the name
         np.savez_compressed(file, allow_pickle=False, **columns)
 
 
@@ -347,5 +348,5 @@ def _located(arm: StudyArm) -> Dataset:
 
 
 def to_do(store: CellStore, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that are not done; InputError where one of them holds another recipe, before any work."""
+    """The cells that are not done; raise InputError, before any work, if a folder holds another recipe."""
     return [cell for cell in cells if store.kept(cell) is None or store.missing(cell)]

@@ -1,4 +1,4 @@
-"""Results of one claim: its verdict, the numbers behind it, the sentences and the figure."""
+"""Results of one claim: verdict, numbers, sentences and figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_RUN_KEYS = (
 
 @dataclass(frozen=True)
 class ScaledEffect(Record):
-    """A number on the scale of its test, with its standard error and the degrees of freedom of Student's t."""
+    """An effect on the scale of its test, with its standard error and the degrees of freedom of Student's t."""
 
     value: float
     error: float
@@ -28,16 +28,16 @@ class PartResult(Record):
     """Result of one part of a claim.
 
     Attributes:
-        label: of the part.
+        label: label of the part.
         statistic: one of `augkit.compare.study.claims.STATISTICS`.
-        prediction: in words.
-        unit: of the effect.
-        effect: with its 95 % interval.
-        tested: the same on the scale of the test.
-        bounds: of the prediction, on the scale of the test.
+        prediction: description of the prediction.
+        unit: unit of the effect.
+        effect: effect with its 95 % interval.
+        tested: effect on the scale of the test.
+        bounds: interval of the prediction on the scale of the test.
         per_seed: effect of every seed on the scale of the test; None where it is undefined.
         p_for, p_against: p-values for and against the prediction, before any correction.
-        verdict: of this part by itself.
+        verdict: verdict of this part alone, before any correction.
         dissent: variabilities by which the effect has another sign.
         reason: why the effect is undefined.
         matched: effect at equal accuracy.
@@ -61,7 +61,7 @@ class PartResult(Record):
 
 @dataclass(frozen=True)
 class PartCount(Record):
-    """Number of parts that hold, of those that predict something."""
+    """Number of parts that hold, among those with a prediction."""
 
     parts: int
     of: int
@@ -69,7 +69,7 @@ class PartCount(Record):
 
 @dataclass(frozen=True)
 class LabelledEstimate(Record):
-    """A point of a figure."""
+    """A labelled point of a figure."""
 
     arm: str
     label: str
@@ -78,7 +78,7 @@ class LabelledEstimate(Record):
 
 @dataclass(frozen=True)
 class PointsFigure(Record):
-    """Numbers as points with their intervals."""
+    """Figure of numbers as points with their intervals."""
 
     kind: str
     title: str
@@ -89,7 +89,7 @@ class PointsFigure(Record):
 
 @dataclass(frozen=True)
 class Curve(Record):
-    """One arm as a curve."""
+    """Curve of one arm."""
 
     arm: str | None
     x: list[float]
@@ -98,7 +98,7 @@ class Curve(Record):
 
 @dataclass(frozen=True)
 class LinesFigure(Record):
-    """Curves with their intervals."""
+    """Figure of curves with their intervals."""
 
     kind: str
     title: str
@@ -113,22 +113,22 @@ class ClaimResult(Record):
 
     Attributes:
         id, name, claim, source: as in the study file.
-        prediction: of all parts, in words.
-        unit: of the primary part.
-        n_seeds: that have all arms of the claim.
+        prediction: description of the predictions of all parts.
+        unit: unit of the primary part.
+        n_seeds: number of seeds that have all arms of the claim.
         check: whether the claim is an identity.
         primary: index of the part that gives the verdict.
         exploratory: whether the claims were tested at a number of seeds that was not declared.
-        verdict: after all corrections; ``not run`` where something was not measured.
-        effect: of the primary part.
-        p: after correction for interim analyses and for the number of claims.
-        n_images: behind the smallest of the parts; None of numbers that are no means over images.
-        seeds_needed: that would decide an undetermined claim with a power of 80 %.
+        verdict: verdict after all corrections; ``not run`` if something was not measured.
+        effect: effect of the primary part.
+        p: p-value after correction for interim analyses and for the number of claims.
+        n_images: smallest number of images of any part; None for numbers that are not means over images.
+        seeds_needed: number of seeds that would decide an undetermined claim with a power of 80 %.
         matched: effect of the primary part at equal accuracy.
-        parts: one result each.
+        parts: one result per part.
         held: number of parts that hold.
-        sentences: for people.
-        figure: of the parts.
+        sentences: description of the result.
+        figure: figure of the parts.
     """
 
     id: int | str
@@ -153,6 +153,6 @@ class ClaimResult(Record):
     figure: PointsFigure | LinesFigure | None = None
 
     def to_mapping(self) -> dict[str, object]:
-        """As of every record; a claim that was not run has its keys in another order."""
+        """The record as a mapping; a claim that was not run has fewer keys, in another order."""
         whole = super().to_mapping()
         return {key: whole[key] for key in NOT_RUN_KEYS} if self.verdict == NOT_RUN else whole

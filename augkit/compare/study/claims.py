@@ -1,9 +1,9 @@
-"""A scientific claim as data: its source, the statistics that it is about, and its predictions.
+"""A scientific claim as data: its source, its statistics, and its predictions.
 
-A claim has one part or several; a part is a statistic of some arms with a prediction. The primary part (the primary
-endpoint) gives the claim its verdict; of the others, the number that hold is reported. A part that is a *check* is an
-identity, which holds by construction: it is tested, and counts in no verdict. `STATISTICS` lists the statistics with
-their units; `augkit.compare.study.effects` computes them.
+A claim has one or more parts; a part is a statistic of some arms with a prediction. The primary part (the primary
+endpoint) gives the claim its verdict; for the other parts, the number that hold is reported. A part that is a *check*
+is an identity, which holds by construction: it is tested but does not affect a verdict. `STATISTICS` lists the
+statistics with their units; `augkit.compare.study.effects` computes them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOUR = ("arm", "control", "beside", "beside_control")
 
 @dataclass(frozen=True)
 class Statistic:
-    """A statistic that a part can be about: its unit, and the fields of a part that it needs and allows."""
+    """Unit of a statistic, and the fields that a part with this statistic must or may have."""
 
     unit: str
     needs: tuple[str, ...]
@@ -57,18 +57,20 @@ ROLES = ("arm", "control", "beside", "beside_control")
 class Prediction(Data):
     """A prediction of the value of a statistic.
 
-    ``positive``: above the margin. ``negative``: below minus the margin. ``zero``: within the margin on both sides
-    (two one-sided tests, Schuirmann 1987). ``above`` and ``below``: on that side of the margin, which may be negative,
-    as in "not lower by more than". ``describe``: nothing, it is only reported.
+    ``positive``: above the margin. ``negative``: below minus the margin. ``zero``: between minus the margin and the
+    margin (two one-sided tests, Schuirmann 1987). ``above`` and ``below``: on that side of the margin, which may be
+    negative, as in "not lower by more than". ``describe``: no prediction, the value is only reported.
     """
 
-    sign: Literal["positive", "negative", "zero", "above", "below", "describe"] = Field(description="where it lies")
-    margin: float = Field(0.0, description="in the unit of the statistic")
+    sign: Literal["positive", "negative", "zero", "above", "below", "describe"] = Field(
+        description="where the value lies"
+    )
+    margin: float = Field(0.0, description="margin in the unit of the statistic")
 
     @model_validator(mode="after")
     def _check(self) -> Prediction:
         if self.sign == "zero" and self.margin <= 0:
-            raise ValueError("a margin above 0 with sign zero: how near to 0 is 'about 0'")
+            raise ValueError("a margin above 0 with sign zero, which says how near to 0 is 'about 0'")
         if self.sign in ("positive", "negative") and self.margin < 0:
             raise ValueError("a margin of at least 0")
         return self
@@ -99,26 +101,32 @@ class Prediction(Data):
 class Part(Data):
     """One statistic of one contrast, with a prediction."""
 
-    label: str = Field("", description="in words, for tables")
+    label: str = Field("", description="label for tables")
     statistic: str = Field(description=", ".join(STATISTICS))
     arm: str | None = Field(None, description="the treated arm")
-    control: str | None = Field(None, description="what it is compared with")
-    beside: str | None = Field(None, description="of interaction: the treated arm of the second contrast")
-    beside_control: str | None = Field(None, description="of interaction: the control of the second contrast")
-    arms: list[str] | None = Field(None, description="of slope: arms that differ in strength")
-    measure: str = Field(DEFAULT_MEASURE, description="one of the study's measures")
-    from_measure: str | None = Field(None, description="of transfer: measure of the typical side; the same when null")
-    images: str | list[str] = Field(TYPICAL, description="image sets; the mean over several")
+    control: str | None = Field(None, description="the control that it is compared with")
+    beside: str | None = Field(None, description="with interaction: the treated arm of the second contrast")
+    beside_control: str | None = Field(None, description="with interaction: the control of the second contrast")
+    arms: list[str] | None = Field(None, description="with slope: arms that differ in strength")
+    measure: str = Field(DEFAULT_MEASURE, description="name of a measure of the study")
+    from_measure: str | None = Field(
+        None, description="with transfer: measure of the typical images; null: the same measure"
+    )
+    images: str | list[str] = Field(TYPICAL, description="image set; for several, the mean over them")
     metric: str = Field(DEFAULT, description="the variability V")
-    near: float | None = Field(None, description="of growth: length of the short shift (pixels)")
-    far: float | None = Field(None, description="of growth: length of the long shift (pixels)")
-    probe: str | None = Field(None, description="name of an experiment of augkit.invariance.probes")
-    key: str | None = Field(None, description="which of the probe's numbers")
-    options: dict[str, Any] = Field({}, description="of the probe")
-    unit: str | None = Field(None, description="of the probe's number")
-    primary: bool = Field(False, description="gives the claim its verdict; the first part that is no check if none is")
-    check: bool = Field(False, description="an identity: tested, and no part of any verdict")
-    prediction: Prediction = Field(description="what is predicted")
+    near: float | None = Field(None, description="with growth: length of the short shift (pixels)")
+    far: float | None = Field(None, description="with growth: length of the long shift (pixels)")
+    probe: str | None = Field(None, description="name of a probe of augkit.invariance.probes")
+    key: str | None = Field(None, description="name of one of the probe's numbers")
+    options: dict[str, Any] = Field({}, description="options of the probe")
+    unit: str | None = Field(None, description="unit of the probe's number")
+    primary: bool = Field(
+        False, description="whether the part gives the verdict; by default the first part that is no check"
+    )
+    check: bool = Field(
+        False, description="whether the part is an identity, which is tested but does not affect a verdict"
+    )
+    prediction: Prediction = Field(description="prediction of the value")
 
     @field_validator("prediction", mode="before")
     @classmethod
@@ -152,7 +160,7 @@ class Part(Data):
 
     @property
     def names(self) -> list[str]:
-        """Names of all arms of this part, each once, in order."""
+        """Names of all arms of this part in order, without repetition."""
         found: list[str | None] = [getattr(self, role) for role in ROLES]
         return list(dict.fromkeys(name for name in (*found, *(self.arms or ())) if name is not None))
 
@@ -175,13 +183,13 @@ class Part(Data):
 
 
 class Claim(Data):
-    """A claim of the literature, or your own."""
+    """A claim from the literature, or one of your own."""
 
-    id: int | str = Field(description="for references and anchors")
-    name: str = Field(min_length=1, description="a few words")
+    id: int | str = Field(description="identifier for references and anchors")
+    name: str = Field(min_length=1, description="short name")
     claim: str = Field(min_length=1, description="the sentence that is tested")
     source: str = Field(min_length=1, description="paper, section, address")
-    parts: list[Part] = Field(min_length=1, description="the primary one gives the verdict")
+    parts: list[Part] = Field(min_length=1, description="parts of the claim; the primary one gives the verdict")
 
     @model_validator(mode="before")
     @classmethod
@@ -200,7 +208,7 @@ class Claim(Data):
 
     @property
     def primary(self) -> int | None:
-        """Index of the part that gives the verdict; None for a check, and for a claim without predictions."""
+        """Index of the part that gives the verdict; None for a check or a claim without predictions."""
         named = [k for k, part in enumerate(self.parts) if part.primary]
         tested = [k for k, part in enumerate(self.parts) if not part.check and part.prediction.sign != "describe"]
         return next(iter(named + tested), None)
@@ -212,21 +220,21 @@ class Claim(Data):
 
     @property
     def prediction(self) -> str:
-        """In words."""
+        """The predictions of all parts as text."""
         return "; ".join(f"{part}: {part.prediction} ({part.of_unit})" for part in self.parts)
 
 
 def check_references(
     claims: list[Claim], arms: list[str], measures: dict[str, list[str]], source: str, lengths: dict[str, list[float]]
 ) -> None:
-    """Raise InputError where a claim names an arm, a measure, an image set or a length that the study does not have.
+    """Raise InputError if a claim names an arm, a measure, an image set or a length that the study does not have.
 
     Args:
-        claims: of the study.
-        arms: their names.
-        measures: image sets by the name of the measure.
-        source: for the message.
-        lengths: of the response curves, by the name of the measure.
+        claims: claims of the study.
+        arms: names of the arms of the study.
+        measures: image sets by measure.
+        source: name of the study file for the message.
+        lengths: lengths of the response curves (pixels), by measure.
     """
     for claim in claims:
         where = f"{source}: claim {claim.id}"

@@ -1,9 +1,9 @@
-"""Effects that claims are about, each with its error over seeds and images: paired, on the scale of the test.
+"""Effects for claims: paired, on the scale of the test, with errors over seeds and images.
 
-Every effect is a function of means over images of per-image columns, resampled by `augkit.invariance.bootstrap`: the
-same resample of images in every arm, so that what arms share cancels; it is computed for every training seed, then
-averaged over seeds. Variability V is compared on a log scale. Learned and architectural invariance, ``1 - V / V0``,
-are tested as ``-log(V / V0)`` and shown as shares.
+Every effect is a function of means over images of per-image columns, resampled by `augkit.invariance.bootstrap`. All
+arms use the same resample of images, so that variation that arms share cancels. The effect is computed for every
+training seed and then averaged over seeds. Variability V is compared on a log scale. Learned and architectural
+invariance, ``1 - V / V0``, are tested as ``-log(V / V0)`` and shown as shares.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ from augkit.invariance.learned import (
 from augkit.invariance.metrics import METRICS
 from augkit.invariance.report import CURVE_STATISTICS
 
-# "image set|statistic" or "image set|statistic@length" to one number per image, or a row of numbers.
+# From "image set|statistic" or "image set|statistic@length" to an array with one number or row per image.
 Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect for every seed, with its replicates over images and the number of images behind it."""
+    """An effect for every seed, with its bootstrap replicates over images and the number of images."""
 
     seeds: PerSeed
     n_images: int
 
     @functools.cached_property
     def replicates(self) -> Replicates:
-        """Its mean over seeds."""
+        """Bootstrap replicates of the mean over seeds."""
         return self.seeds.over_seeds()
 
     @property
     def per_seed(self) -> np.ndarray:
-        """Its value ``(S,)``."""
+        """Value of every seed ``(S,)``."""
         return self.seeds.values
 
     def estimate(self) -> Estimate:
-        """With its 95 % interval."""
+        """Mean over seeds with its 95 % interval."""
         return self.replicates.estimate()
 
     def decide(self, bounds: Bounds) -> Decision:
         """Test whether the effect lies within ``bounds``."""
         if self.replicates.seeds == 1 and self.replicates.error()[0] > 0:
-            return Decision(1.0, 1.0)  # one seed carries no information about the spread between seeds
+            return Decision(1.0, 1.0)  # one seed has no information about the spread between seeds
         return decide(self.replicates.value, *self.replicates.error(), bounds)
 
 
@@ -82,19 +82,19 @@ def combine_effects(function: Callable[..., np.ndarray], *effects: Effect) -> Ef
 
 
 class MissingError(Exception):
-    """A number that was not measured; the message says which."""
+    """A number was not measured; the message names it."""
 
 
 @dataclass
 class ColumnTable:
-    """Columns of all runs, as means with replicates; ``seeds`` are those that all compared arms have.
+    """Columns of all runs; its methods give their means over images with bootstrap replicates.
 
     Attributes:
-        columns: by arm, seed and measure.
-        seeds: in order.
-        strengths: of the arms.
-        lengths: of the response curve, by measure (pixels).
-        pairs: of displacements per image, by measure.
+        columns: columns by arm, seed and measure.
+        seeds: seeds that all compared arms have, in order.
+        strengths: strength by arm.
+        lengths: lengths of the response curve (pixels), by measure.
+        pairs: number of pairs of displacements per image, by measure.
     """
 
     columns: Mapping[tuple[str, int, str], Columns]
@@ -105,7 +105,7 @@ class ColumnTable:
     _cache: dict[tuple[object, ...], Effect] = field(default_factory=dict, repr=False)
 
     def mean(self, arm: str, measure: str, column: str) -> Effect:
-        """The mean of a column over images, of every seed."""
+        """Mean of a column over images, for every seed."""
         key = (arm, measure, column)
         if key not in self._cache:
             found = [self._column(arm, seed, measure, column) for seed in self.seeds]
@@ -117,7 +117,7 @@ class ColumnTable:
         return self._cache[key]
 
     def variability(self, arm: str, measure: str, images: str, metric: str, at: float | None = None) -> Effect:
-        """A variability of every seed; ``at`` a length of the response curve."""
+        """A variability for every seed; with ``at``, at that length of the response curve (pixels)."""
         key = (arm, measure, images, metric, at)
         if key not in self._cache:
             runs = self.runs(arm, measure, images, METRICS[metric].needs, at)
@@ -125,10 +125,10 @@ class ColumnTable:
         return self._cache[key]
 
     def runs(self, arm: str, measure: str, images: str, needs: Sequence[str], at: float | None = None) -> list[Run]:
-        """Statistics ``(N, F)`` by name, of every seed.
+        """Per-image statistics ``(N, F)`` by name, for every seed.
 
-        On the response curve an image has two views, whose JS is their shift information; the entropy of predictions
-        is taken from the pairs of displacements.
+        On the response curve an image has two views, and their JS is the shift information; the entropy of
+        predictions is that of the pairs of displacements.
         """
         of_curve = {} if at is None else {name: f"{name}@{at:g}" for name in CURVE_STATISTICS.values()}
         if at is not None:
@@ -146,9 +146,9 @@ class ColumnTable:
         return whole[:, None] if whole.ndim == 1 else whole
 
     def why_undefined(self, arm: str, measure: str, images: str) -> str:
-        """Why the predictions of an arm carry too little information about atypical images; empty where they do not.
+        """Why the predictions of an arm carry too little information about atypical images; empty if they do not.
 
-        As `augkit.invariance.unsaid`.
+        The criterion is that of `augkit.invariance.unsaid`.
         """
         needs = METRICS["information"].needs
         if images == TYPICAL:
@@ -159,7 +159,7 @@ class ColumnTable:
             return ""
 
     def average(self, part: Part, make: Callable[[str], Effect]) -> Effect:
-        """The mean of ``make`` over the image sets of the part for which it is defined."""
+        """Mean of ``make`` over those image sets of the part for which it is defined."""
         effects = [make(images) for images in part.sets]
         effects = [effect for effect in effects if math.isfinite(effect.replicates.value)] or effects
         return effects[0] if len(effects) == 1 else combine_effects(lambda *values: np.mean(values, axis=0), *effects)
@@ -170,10 +170,10 @@ class PartEffect:
     """The effect that a part of a claim is about.
 
     Attributes:
-        effect: on the scale of the test.
-        bounds: of the prediction, on the same scale.
-        shown: estimate for people.
-        dissent: variabilities by which the effect has another sign; then no test is decided.
+        effect: effect on the scale of the test.
+        bounds: interval of the prediction on the same scale.
+        shown: estimate in the unit of the statistic, for reports.
+        dissent: variabilities by which the effect has another sign; if there are any, the test is undetermined.
         reason: why the effect is undefined, or which image sets were left out.
     """
 
@@ -185,16 +185,16 @@ class PartEffect:
 
     @property
     def decision(self) -> Decision:
-        """Of the test of the prediction."""
+        """Decision of the test of the prediction."""
         return Decision(1.0, 1.0) if self.dissent else self.effect.decide(self.bounds)
 
 
 def statistic(view: ColumnTable, part: Part) -> PartEffect:
-    """Compute a part of a claim.
+    """Compute the effect of a part of a claim.
 
     Raises:
-        MissingError: something that it needs was not measured.
-        InputError: numbers that cannot be combined.
+        MissingError: a number that the part needs was not measured.
+        InputError: the numbers cannot be combined.
     """
     effect = view.average(part, lambda images: COMPUTE[part.statistic](view, part, images))
     dissent = _dissent(view, part, effect)
@@ -234,12 +234,12 @@ def _reason(view: ColumnTable, part: Part) -> str:
 
 
 def _log_share(share: float) -> float:
-    """``-log(1 - share)``, which is how an invariance is tested; infinite from 1 on."""
+    """``-log(1 - share)``, the scale on which an invariance is tested; infinite for shares of 1 or more."""
     return math.inf if share >= 1 else -math.log(1 - share) if math.isfinite(share) else -math.inf
 
 
 def _log_ratio(view: ColumnTable, part: Part, pair: tuple[str | None, str | None], images: str, measure: str) -> Effect:
-    """``log(V / V0)``; NaN where it is undefined, as in `augkit.invariance.learned`."""
+    """``log(V / V0)``; NaN where `augkit.invariance.learned` is undefined."""
     arm, control = (str(name) for name in pair)
     if part.metric == MATCHED:
         needs = METRICS[MATCHED].needs
@@ -287,9 +287,9 @@ def _interaction(view: ColumnTable, part: Part, images: str) -> Effect:
 
 
 def _slope(view: ColumnTable, part: Part, images: str) -> Effect:
-    """Least squares of ``1 - V / V0`` on strength, over strengths above 0.
+    """Least-squares slope of ``1 - V / V0`` on strength, over strengths above 0.
 
-    With the control at strength 0, any effect at all would be a slope.
+    The control at strength 0 is left out; with it, even an effect that does not depend on strength would have a slope.
     """
     arms = part.arms or []
     x = np.array([view.strengths[arm] for arm in arms])
@@ -310,7 +310,7 @@ def _growth(view: ColumnTable, part: Part, images: str) -> Effect:
 
 
 def _half_life(view: ColumnTable, part: Part, images: str) -> Effect:
-    """The shortest shift in pixels at which V is half of its largest value on the curve, linear in between."""
+    """The shortest shift (pixels) at which V reaches half of its largest value on the curve, linearly interpolated."""
     lengths = [length for length in view.lengths.get(part.measure, ()) if length > 0]
     if not lengths:
         raise MissingError(f"measure '{part.measure}' has no lengths")
@@ -319,7 +319,7 @@ def _half_life(view: ColumnTable, part: Part, images: str) -> Effect:
 
 
 def half_length(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Where curves ``(P, ...)`` that start from 0 at ``lengths[0]`` first reach half of their largest value.
+    """Lengths ``(...)`` at which curves ``(P, ...)`` over ``lengths`` ``(P,)`` first reach half of their largest value.
 
     >>> float(half_length(np.array([0.0, 1.0, 3.0]), np.array([2.0, 4.0])))
     1.0
@@ -333,7 +333,7 @@ def half_length(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _difference(column: str) -> Callable[[ColumnTable, Part, str], Effect]:
-    """The mean of a column, less that of the control where there is one."""
+    """Mean of a column minus that of the control, if there is a control."""
 
     def compute(view: ColumnTable, part: Part, images: str) -> Effect:
         found = [view.mean(arm, part.measure, f"{images}|{column}") for arm in _pair(part) if arm is not None]
@@ -349,18 +349,18 @@ def _probe(view: ColumnTable, part: Part, images: str) -> Effect:
     return found[0] if len(found) == 1 else combine_effects(np.subtract, *found)
 
 
-NO_NETWORK = "no-network"  # in place of an arm, for a probe with a network of its own
+NO_NETWORK = "no-network"  # takes the place of an arm for a probe with a network of its own
 
 
 def probe_measure(part: Part) -> str:
-    """Name under which the numbers of a probe are kept."""
+    """Name under which the numbers of a probe are stored."""
     options = ",".join(f"{key}={value}" for key, value in sorted(part.options.items()))
     where = "" if part.sets == [TYPICAL] else f" on {', '.join(part.sets)}"
     return f"probe {part.probe}" + (f" ({options})" if options else "") + where
 
 
 AS_SHARES = frozenset({"learned_invariance", "architectural_invariance"})
-CONTRASTS = AS_SHARES | {"log_variability_ratio"}  # of two networks: the sign must not depend on the variability
+CONTRASTS = AS_SHARES | {"log_variability_ratio"}  # statistics whose sign must not depend on the variability
 OF_RATIOS = CONTRASTS | {"transfer_learned", "transfer_architectural", "interaction", "slope"}
 COMPUTE: dict[str, Callable[[ColumnTable, Part, str], Effect]] = {
     "variability": _variability,

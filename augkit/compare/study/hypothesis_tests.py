@@ -1,6 +1,6 @@
 """Test a prediction of an effect: *supported*, *refuted* or *undetermined*.
 
-Superiority is tested on both sides at 5 %, so that it agrees with the 95 % interval; equivalence ("about 0") by two
+Superiority is tested two-sided at 5 %, in agreement with the 95 % interval; equivalence ("about 0") by two
 one-sided tests at 5 % each (Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power
 approach"). A claim has the verdict of its primary part. p-values of the claims of a study are
 corrected for interim analyses (`augkit.compare.study.sequential`), then for their number after Holm 1979, "A simple
@@ -18,9 +18,9 @@ import numpy as np
 ALPHA = 0.05
 MOST_SEEDS = 1000
 SUPPORTED, REFUTED, UNDETERMINED, NOT_RUN = "supported", "refuted", "undetermined", "not run"
-HOLDS, FAILS = "holds", "fails"  # of a check
-REPORTED = "reported"  # of a part without a prediction
-SMALLEST_P = 1e-3  # a smaller p depends on tails that few seeds cannot show
+HOLDS, FAILS = "holds", "fails"  # verdicts of a check
+REPORTED = "reported"  # verdict of a part without a prediction
+SMALLEST_P = 1e-3  # a smaller p depends on tails of the distribution that few seeds cannot verify
 Bounds = tuple[float, float]
 
 
@@ -33,29 +33,29 @@ class Decision:
 
     @property
     def verdict(self) -> str:
-        """Before any correction for the number of claims."""
+        """Verdict before any correction for the number of claims."""
         return verdict_of(self.p_for, self.p_against)
 
     @property
     def p(self) -> float:
-        """The smaller of the two."""
+        """The smaller of both p-values."""
         return min(self.p_for, self.p_against)
 
 
 def verdict_of(p_for: float, p_against: float) -> str:
-    """``supported``, ``refuted`` or ``undetermined`` at 5 %."""
+    """Verdict at 5 %: ``supported``, ``refuted`` or ``undetermined``."""
     if p_for < ALPHA:
         return SUPPORTED
     return REFUTED if p_against < ALPHA else UNDETERMINED
 
 
 def p_words(p: float) -> str:
-    """``p = 0.012`` or ``p < 0.001``."""
+    """A p-value as text, such as ``p = 0.012`` or ``p < 0.001``."""
     return f"p < {SMALLEST_P:g}" if p < SMALLEST_P else f"p = {p:.2g}"
 
 
 def tail(value: float, error: float, freedom: float) -> float:
-    """P(T > value / error) for Student's t; of an exact number 0, 1/2 or 1.
+    """P(T > value / error) for Student's t; 0, 1/2 or 1 if ``error`` is 0.
 
     >>> round(tail(2.776, 1.0, 4), 3)
     0.025
@@ -71,10 +71,10 @@ def decide(value: float, error: float, freedom: float, bounds: Bounds) -> Decisi
     """Test a prediction.
 
     Args:
-        value: of the effect; NaN gives p-values of 1.
-        error: standard error, 0 for an exact number.
+        value: value of the effect; NaN gives p-values of 1.
+        error: standard error; 0 for an exact number.
         freedom: degrees of freedom of Student's t.
-        bounds: of the prediction; two finite bounds are a test of equivalence.
+        bounds: interval of the prediction; two finite bounds are a test of equivalence.
     """
     low, high = bounds
     finite = [bound for bound in bounds if math.isfinite(bound)]
@@ -82,7 +82,7 @@ def decide(value: float, error: float, freedom: float, bounds: Bounds) -> Decisi
         return Decision(1.0, 1.0)
     inside = [tail(value - low, error, freedom), tail(high - value, error, freedom)]
     outside = [tail(low - value, error, freedom), tail(value - high, error, freedom)]
-    sides = 3 - len(finite)  # equivalence is two one-sided tests, superiority one of two sides
+    sides = 3 - len(finite)  # equivalence: two one-sided tests; superiority: one two-sided test
     return Decision(min(1.0, sides * max(inside)), min(1.0, 2 * min(outside)))
 
 
@@ -106,10 +106,10 @@ def power(effect: float, spread: float, seeds: int, bounds: Bounds, alpha: float
     Args:
         effect: the true mean over seeds.
         spread: standard deviation between seeds.
-        seeds: at least 2.
-        bounds: as in `decide`. For two finite ones this is a lower bound of the power (both tests must succeed), near
-            where power is high.
-        alpha: of both sides together; of each of the two one-sided tests of equivalence.
+        seeds: number of seeds, at least 2.
+        bounds: as in `decide`. For two finite bounds the result is a lower bound of the power, because both tests must
+            succeed; it is tight where the power is high.
+        alpha: level of the two-sided test, or of each of the two one-sided tests of equivalence.
     """
     from scipy.stats import nct, t
 
@@ -124,23 +124,23 @@ def power(effect: float, spread: float, seeds: int, bounds: Bounds, alpha: float
             found.append(float(distance > 0))
             continue
         far = math.sqrt(seeds) * distance / spread
-        # Beyond 30 the noncentral t loses digits, and the power is 1 or 0 to all printed digits.
+        # Beyond 30 the noncentral t distribution loses precision, and the power is 1 or 0 to all printed digits.
         exact = nct.sf(t.ppf(1 - level, freedom), freedom, far) if abs(far) < 30 else float(far > 0)
         found.append(float(np.nan_to_num(exact)))
     return max(0.0, sum(found) - (len(found) - 1)) if found else 0.0
 
 
 def seeds_needed(effects: Sequence[float], bounds: Bounds, wanted: float = 0.8, alpha: float = ALPHA) -> int | None:
-    """Number of seeds for a given power, if the true mean and spread are those of these effects.
+    """Number of seeds for a given power, if the true mean and spread are those of the given effects.
 
     Args:
-        effects: one per seed, at least two.
-        bounds: as in `decide`; where the mean lies outside, the seeds that would refute the prediction.
+        effects: one effect per seed, at least two.
+        bounds: as in `decide`; if the mean lies outside, the result is the number of seeds to refute the prediction.
         wanted: the power.
-        alpha: as in `power`; lower where many claims are tested.
+        alpha: as in `power`; lower if many claims are tested.
 
     Returns:
-        None where no number up to 1,000 is enough, as for effects that lie on a bound.
+        The smallest number of seeds; None if 1,000 are not enough, such as for effects on a bound.
     """
     found = np.asarray([value for value in effects if math.isfinite(value)])
     if len(found) < 2 or not any(math.isfinite(bound) for bound in bounds):

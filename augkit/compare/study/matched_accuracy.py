@@ -1,8 +1,8 @@
-"""Variability at equal accuracy: a more accurate network is more consistent, so arms are compared without that effect.
+"""Variability at equal accuracy, because a more accurate network is also more consistent.
 
 During training a network passes through all accuracies up to its best one. Two networks of one seed are compared where
-each first reached the lower of their two best accuracies, without extrapolation and without a regression over finished
-networks, whose accuracies differ within an arm by noise alone. This is done for typical images only, as accuracy on
+each first reached the lower of their two best accuracies. This needs no extrapolation and no regression over finished
+networks, whose accuracies differ within an arm by noise alone. It applies to typical images only, because accuracy on
 them does not determine the predictions for others.
 """
 
@@ -21,7 +21,7 @@ Path = Sequence[tuple[float, float]]
 
 
 def at_accuracy(path: Path, accuracy: float) -> float:
-    """Log variability where training first reached an accuracy, linear between epochs; NaN where it never did.
+    """Log variability where training first reached an accuracy, interpolated between epochs; NaN if it never did.
 
     >>> round(at_accuracy([(0.5, 0.4), (0.9, 0.1)], 0.7), 4) == round(math.log(0.4 * 0.1) / 2, 4)
     True
@@ -41,15 +41,15 @@ def at_accuracy(path: Path, accuracy: float) -> float:
 def log_ratio_at_equal_accuracy(
     paths: Mapping[tuple[str, int], Path], arm: str, control: str, seeds: Sequence[int]
 ) -> Estimate | None:
-    """``log(V / V0)`` at the highest accuracy that both networks of a seed reached, the mean over seeds.
+    """``log(V / V0)`` at the highest accuracy that both networks of a seed reached, averaged over seeds.
 
     Args:
         paths: accuracy and variability along training, by arm and seed.
         arm, control: names of the arms.
-        seeds: that both have.
+        seeds: seeds that both arms have.
 
     Returns:
-        With a 95 % interval of Student's t over seeds; None for fewer than two seeds that were measured along training.
+        The mean with a 95 % interval (Student's t over seeds); None if fewer than two seeds were measured in training.
     """
     found = []
     for seed in seeds:

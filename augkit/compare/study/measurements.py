@@ -1,8 +1,8 @@
-"""Measure a trained network for a study, as compact columns: one number per image, by image set and statistic.
+"""Measure a trained network for a study; keep one number per image, image set and statistic.
 
 A column is named ``image set|statistic``, and ``image set|statistic@length`` on the response curve. Displacements are
-drawn per image from a fixed seed, so that all arms and seeds see the same images under the same displacements, and
-differences between them are paired.
+drawn per image from a fixed seed, so that all arms and seeds are measured on the same images under the same
+displacements, and differences between them are paired.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from augkit.train.evaluate import inference, labelled_batches, log_probabilities
 from augkit.train.recipe import Recipe
 
 Columns = dict[str, np.ndarray]
-ANSWERS = "log_probabilities"  # (images, views, classes) float16; a new metric needs no forward pass
+ANSWERS = "log_probabilities"  # (images, views, classes), float16; kept so that a new metric needs no forward pass
 FLIPS, KEPT_FLIPS = "flips", 3  # changed predictions with the highest confidence, as JSON
-LAYER_IMAGES = 32  # measured one by one, which is slow
+LAYER_IMAGES = 32  # few, because they are measured one by one
 
 
 def image_sets(dataset: Dataset, limit: int, names: Iterable[str]) -> dict[str, Images]:
-    """The test images, at most ``limit`` of them, and their atypical versions by name; opens the test split."""
+    """At most ``limit`` test images, and their atypical versions, by name; this opens the test split."""
     typical = dataset.open_test(limit)
     if isinstance(typical, Stream):
         raise InputError(f"study: {len(typical)} test images do not fit in memory; set a lower 'images'")
@@ -66,8 +66,8 @@ def measure_network(
     """Measure a network on all image sets of a measure.
 
     Raises:
-        InputError: displacements for which the images have no room; images that the network does not accept.
-        MissingError: a measure that this installation cannot compute.
+        InputError: the images have no room for the displacements, or the network does not accept them.
+        MissingError: this installation cannot compute the measure.
     """
     by_axis: dict[str, Callable[..., Columns]] = {"layers": _layers, "rotation": _rotation}
     out: Columns = {}
@@ -78,7 +78,7 @@ def measure_network(
 
 
 def measure_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: torch.device) -> Columns:
-    """Whether a network with a task of its own classifies each test image correctly."""
+    """For each test image, whether the network classifies it correctly; for networks with a task of their own."""
     hits = []
     with inference(model, recipe, device):
         for shown, labels in labelled_batches(images, recipe, device, Process()):
@@ -101,7 +101,7 @@ def _plan(measure: Measure, recipe: Recipe) -> Plan:
 
 @dataclass(frozen=True)
 class _ShiftOptions:
-    """Arguments of `augkit.invariance.measure_invariance` that say how an image is shifted."""
+    """Arguments of `augkit.invariance.measure_invariance` that set how images are shifted."""
 
     protocol: str
     kernel: str | None
@@ -110,7 +110,7 @@ class _ShiftOptions:
 
 
 def _shift_options(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, _ShiftOptions]:
-    """The images as the protocol needs them, and its options."""
+    """The images in the form that the protocol needs, and its options."""
     protocol = measure.protocol or recipe.invariance.protocol
     kernel = recipe.invariance.kernel if protocol == recipe.invariance.protocol else None
     side = recipe.data.canvas if protocol == "embed" else measure.window
@@ -122,7 +122,7 @@ def _shift_options(measure: Measure, recipe: Recipe, images: Images) -> tuple[Im
 def pictures_of(
     flips: Sequence[Flip], measure: Measure, recipe: Recipe, images: Images, classes: list[str]
 ) -> list[FlipPicture]:
-    """Pictures of changed predictions, as the network received the images."""
+    """Images of changed predictions, as the network received them."""
     images, options = _shift_options(measure, recipe, images)
     size = (int(images.images.shape[-2]), int(images.images.shape[-1]))
     protocol = make_protocol(
@@ -137,7 +137,7 @@ def pictures_of(
 
 
 def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
-    """Raise InputError where a measure of real borders has none: on a plain canvas such a shift is a circular one."""
+    """Raise InputError if no shift reaches a border: on a uniform canvas the shift would equal a circular one."""
     if measure.protocol != "crop" or measure.axis != "shift":
         return
     content = min(images.shape[1:])
@@ -173,7 +173,7 @@ def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Image
 
 
 def _compact(values: torch.Tensor) -> np.ndarray:
-    """``(N,)`` of a single number per image, ``(N, F)`` of several, in float32."""
+    """Per-image numbers in float32: ``(N,)`` for one number per image, ``(N, F)`` for several."""
     whole = values.float().numpy()
     return whole[:, 0] if whole.shape[1] == 1 else whole
 
@@ -198,7 +198,7 @@ def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images
 
 
 def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
-    """``db``, ``names``: dB of every layer, mean over images; ``layer_loss``: per image, mean over downsamplings."""
+    """``db`` and ``names`` of the layers (dB, mean over images); ``layer_loss`` per image (mean over downsamplings)."""
     few = images.take(torch.arange(min(len(images), LAYER_IMAGES)))
     found = probes.layer_loss(
         model,
@@ -221,23 +221,23 @@ def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, 
 def measure_probe(
     part: Part, model: nn.Module | None, recipe: Recipe, images: Images, device: torch.device, seed: int
 ) -> Columns:
-    """Run a probe of `augkit.invariance.probes` by its name; its arguments are filled in by their names.
+    """Run a probe of `augkit.invariance.probes`; the probe receives those arguments that it has parameters for.
 
     Args:
-        part: names the probe and its options.
-        model: None for a probe with a network of its own.
-        recipe: of the network.
-        images: of the test split.
-        device: to run on.
-        seed: of the probe's randomness.
+        part: part of a claim with the name and options of the probe.
+        model: network; None for a probe with a network of its own.
+        recipe: recipe of the network.
+        images: images of the test split.
+        device: device of the network.
+        seed: seed of the probe's random numbers.
 
     Returns:
-        Columns: ``value`` of an array or a number; every field of a named tuple; ``field.key`` of a dict in it, with
-        their mean as ``field``.
+        Columns: ``value`` for an array or a number; each field of a named tuple; for a dict in a field, ``field.key``
+        for each key and their mean as ``field``.
 
     Raises:
-        MissingError: there is no probe of that name.
-        InputError: an option that the probe does not have.
+        MissingError: there is no such probe.
+        InputError: the probe does not have one of the options.
     """
     probe = probes.PROBES.get(str(part.probe))
     if probe is None:
@@ -272,7 +272,7 @@ def measure_probe(
 
 def _flat(found: Any) -> Columns:
     if isinstance(found, LayerVariability):
-        # Per image, so that its mean over images is the layer's ratio of means.
+        # Scaled per image, so that the mean over images is the layer's ratio of means.
         apart = found.apart.mean(0)
         return {name: found.moved[:, k] / apart[k] for k, name in enumerate(found.names) if apart[k] > 0}
     if hasattr(found, "_asdict"):

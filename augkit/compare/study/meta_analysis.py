@@ -1,7 +1,7 @@
 """Random-effects meta-analysis: the mean effect of each part of a claim over studies on several data sets.
 
-A claim that is supported on one data set and undetermined on another does not show that the data sets differ; that
-takes a comparison of the effects. Effects are combined on the scale of the test, with a variance between data sets
+If a claim is supported on one data set and undetermined on another, this does not show that the data sets differ;
+the effects must be compared. Effects are combined on the scale of the test, with a variance between data sets
 (DerSimonian & Laird 1986, Meta-analysis in clinical trials) and the interval of Hartung & Knapp 2001 (A refined method
 for the meta-analysis of controlled clinical trials), which holds for few data sets. Heterogeneity is given by
 I squared, the share of the variance that lies between data sets (Higgins & Thompson 2002).
@@ -26,13 +26,13 @@ from augkit.invariance.bootstrap import LEVEL, UNDEFINED, Estimate
 
 @dataclass(frozen=True)
 class FinishedPart:
-    """What a finished study found for one part of a claim.
+    """Result of a finished study for one part of a claim.
 
     Attributes:
         claim, label: id of the claim and label of the part.
         statistic, unit: as in `augkit.compare.study.claim_results.PartResult`.
-        effect: with its interval.
-        tested: the same on the scale of the test; None in results of earlier versions.
+        effect: effect with its interval.
+        tested: effect on the scale of the test; None in results of earlier versions.
         seeds: number of seeds with a defined effect.
     """
 
@@ -47,17 +47,17 @@ class FinishedPart:
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """What is combined of a finished study: its parts, and the variability they were measured with."""
+    """The parts of a finished study, and the variability with which they were measured."""
 
     measured_with: str
     parts: tuple[FinishedPart, ...]
 
     @classmethod
     def from_json(cls, results: Mapping[str, Any]) -> FinishedStudy:
-        """From the content of ``results.json``, of earlier versions too.
+        """Read the content of ``results.json``, also that of earlier versions.
 
         Raises:
-            KeyError, TypeError: no results of a study.
+            KeyError, TypeError: the content is not that of a study.
         """
         parts = [_part(str(claim["id"]), part) for claim in results["claims"] for part in claim["parts"]]
         return cls(results.get("measured_with", "js"), tuple(parts))
@@ -86,10 +86,10 @@ class CombinedEffect:
 
     Attributes:
         claim, part: id of the claim and label of its part.
-        unit: of the effects.
-        effects: by study.
+        unit: unit of the effects.
+        effects: effect by study.
         whole: mean effect over data sets.
-        between: I squared, the share of the variance that lies between data sets, in [0, 1].
+        between: I squared, the share of the variance that is between data sets, in [0, 1].
     """
 
     claim: str
@@ -100,20 +100,20 @@ class CombinedEffect:
     between: float
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The effect as plain data for JSON."""
         effects = {name: effect.to_dict() for name, effect in self.effects.items()}
         numbers = {"whole": self.whole.to_dict(), "between": self.between if math.isfinite(self.between) else None}
         return {"claim": self.claim, "part": self.part, "unit": self.unit, "effects": effects, **numbers}
 
 
 def combine_studies(studies: Mapping[str, FinishedStudy]) -> list[CombinedEffect]:
-    """Combine the effects of all parts that two or more studies have, in the order of the first study.
+    """Combine the effects of all parts that at least two studies have, in the order of the first study.
 
     Args:
-        studies: finished studies by name, as `load_results` reads them.
+        studies: finished studies by name, from `load_results`.
 
     Raises:
-        InputError: studies measured with different variabilities, or without a common part.
+        InputError: the studies used different variabilities, or have no common part.
     """
     measures = {name: study.measured_with for name, study in studies.items()}
     if len(set(measures.values())) > 1:
@@ -130,10 +130,10 @@ def combine_studies(studies: Mapping[str, FinishedStudy]) -> list[CombinedEffect
 
 
 def load_results(paths: Sequence[Path]) -> dict[str, FinishedStudy]:
-    """``results.json`` of studies, or their folders, by the name of file or folder.
+    """Load finished studies from folders or ``results.json`` files, by the name of folder or file.
 
     Raises:
-        InputError: a missing file, or one that no study wrote; two studies of one name.
+        InputError: a file is missing or is not that of a study, or two studies have the same name.
     """
     out: dict[str, FinishedStudy] = {}
     for path in paths:
@@ -155,7 +155,7 @@ def load_results(paths: Sequence[Path]) -> dict[str, FinishedStudy]:
 
 
 def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, float]:
-    """Random-effects mean of effects with their standard errors, and I squared; undefined for fewer than two.
+    """Random-effects mean and I squared of effects with standard errors; undefined for fewer than two effects.
 
     >>> mean, between = pooled([1.0, 1.0, 1.0], [0.1, 0.2, 0.1])
     >>> round(mean.value, 6), between
@@ -165,7 +165,7 @@ def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, 
     count = len(y)
     if count < 2:
         return UNDEFINED, math.nan
-    # In units of the largest number, so that exact effects with rounding errors do not overflow.
+    # In units of the largest number, to avoid overflow with exact effects that have rounding errors.
     size = max(float(np.abs(y).max()), float(se.max())) or 1.0
     y, se = y / size, np.maximum(se / size, 1e-6)
     fixed = 1 / se**2
@@ -174,7 +174,7 @@ def pooled(values: Sequence[float], errors: Sequence[float]) -> tuple[Estimate, 
     tau2 = max(0.0, (q - (count - 1)) / scale)
     weight = 1 / (se**2 + tau2)
     mean = float(np.average(y, weights=weight))
-    # Never narrower than the plain formula, as studies may agree by chance.
+    # The error is at least that of the unadjusted formula, because studies may agree by chance.
     spread = max(1.0, float((weight * (y - mean) ** 2).sum()) / (count - 1))
     from scipy.stats import t
 
@@ -196,7 +196,7 @@ def _line(parts: Mapping[str, FinishedPart]) -> CombinedEffect:
 
 
 def _tested(part: FinishedPart, share: bool) -> tuple[float, float] | None:
-    """The effect and its standard error on the scale of the test; from the interval in results that lack them."""
+    """Effect and standard error on the scale of the test; computed from the interval in results that lack them."""
     if part.tested is not None:
         known = math.isfinite(part.tested.value) and math.isfinite(part.tested.error)
         return (part.tested.value, part.tested.error) if known else None
@@ -210,7 +210,7 @@ def _tested(part: FinishedPart, share: bool) -> tuple[float, float] | None:
 
 
 def in_words(lines: Sequence[CombinedEffect]) -> str:
-    """Text for a terminal: one line per part, with the effect of every study below it."""
+    """Text for the terminal: one line per part, followed by the effect of every study."""
     out = []
     for line in lines:
         between = (

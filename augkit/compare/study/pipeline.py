@@ -1,4 +1,4 @@
-"""Run a study: its cells, then its results, and the files that hold them."""
+"""Run a study: run its cells, evaluate its claims, and write its results."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ def run_study(
     overwrite: bool = False,
     display: Display | None = None,
 ) -> StudyResults | JoinedStudy:
-    """Run what is missing of a study, answer its claims, and write ``results.json``, ``report.html``, ``report.md``.
+    """Run the missing cells of a study, evaluate its claims, and write ``results.json`` and the reports.
 
     A cell that fails is left out and named in ``cost.failed``; the others are run.
 
     Args:
-        study: what to run.
-        folder: cells and results; with ``resume`` what stands there is used, also of fewer seeds or arms. With a
-            storage at a URL all hosts must share it.
-        spread: processes that train and measure side by side; this one alone when None.
-        storage: where the cells of several processes stand in line, an Optuna storage (file or URL);
-            ``cells.journal`` in ``folder`` when None. Where a URL has this study already, this process only helps.
-        name: of the study in the storage; its own name with its size when None.
-        device: to train on; a GPU if there is one when None.
+        study: the study to run.
+        folder: folder for cells and results. With ``resume``, existing cells are used, also those of fewer seeds or
+            arms. With a storage at a URL, all hosts must share the folder.
+        spread: settings of the workers; None runs one worker in this process.
+        storage: Optuna storage (file or URL) for the queue of several workers; None takes ``cells.journal`` in
+            ``folder``. If a URL has this study already, this process only helps.
+        name: name of the queue in the storage; None takes the name of the study with its size.
+        device: device for training and measuring; None takes a GPU if there is one.
         resume, overwrite: as in `augkit.fit`.
-        display: progress.
+        display: progress display.
 
     Returns:
-        The results, as ``results.json`` holds them; the folder that will hold them where this process only helped.
+        The results that ``results.json`` holds; if this process only helped, the folder that will hold them.
 
     Raises:
-        InputError: a cell of another recipe in ``folder``; what cannot be measured; a storage with another study.
-        RunError: several cells in a row fail, or workers die again and again.
+        InputError: ``folder`` has a cell of another recipe, the storage has another study, or a measure is impossible.
+        RunError: several cells in a row fail, or workers keep dying.
     """
     cells, where = cells_of(study), Storage.parse(storage) if storage else None
     remote = where is not None and where.is_remote
@@ -79,7 +79,7 @@ def run_study(
     queue, missing = None, to_do(store, cells) if resume else cells
     if not (remote or overwrite):
         reserve(folder, resume=resume)
-    # Before the storage decides which host leads, as helpers wait for the leader; before anything is replaced.
+    # Check before a leader is chosen, because helpers wait for the leader, and before anything is overwritten.
     for cell in {cell.arm.name: cell for cell in missing}.values():
         store.check(cell)
     if remote and not resume:
@@ -89,7 +89,7 @@ def run_study(
                 raise InputError("--overwrite: expected a study that is not in the storage; name another --study")
             return command.help(queue)
     if where is not None and not remote and not where.is_inside(folder):
-        command.open(lead=True)  # one that cannot be used is refused before any work
+        command.open(lead=True)  # refuses an unusable queue before any work
     try:
         if overwrite and (folder / LOCK).is_file():
             with leading(folder) as free:
@@ -108,7 +108,7 @@ def run_study(
 
 @dataclass
 class _StudyCommand:
-    """What a command does for a study, as the one that leads or as a helper."""
+    """The work of one command on a study, as the leader or as a helper."""
 
     store: CellStore
     settings: WorkerSettings
@@ -117,7 +117,7 @@ class _StudyCommand:
     show: Display
 
     def open(self, *, lead: bool) -> CellQueue:
-        """The cells in line; in memory where this process alone works on them."""
+        """Open the queue of the cells; it is in memory if only this process works on them."""
         study = self.store.study
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
         backend: BaseStorage = InMemoryStorage()
@@ -126,7 +126,7 @@ class _StudyCommand:
         return CellQueue.open(backend, self.name or f"{study.settings.name}-{study.size}", study, lead=lead)
 
     def lead(self, cells: Sequence[Cell], missing: Sequence[Cell], queue: CellQueue | None) -> StudyResults:
-        """Run the cells that are missing, answer the claims, and write the results."""
+        """Run the missing cells, evaluate the claims, and write the results."""
         store, folder, show, count = self.store, self.store.folder, self.show, self.settings.count
         write(folder / MARK, json.dumps(environment(), indent=2))
         write(folder / "study.yaml", store.study.to_yaml())
@@ -136,7 +136,7 @@ class _StudyCommand:
         if self.storage is None and count > 1 and len(missing) > 1:
             self.storage = Storage.parse(folder / JOURNAL)
         failed = self._work(queue or self.open(lead=True), missing)
-        show.stage("answering claims")
+        show.stage("evaluating claims")
         results = StudyAnalysis(store, cells).results(len(cells), len(cells) - len(missing), _earlier_looks(folder))
         cost = replace(results.cost, wall_seconds=time.monotonic() - started, failed=failed)
         results = replace(results, cost=cost)
@@ -144,7 +144,7 @@ class _StudyCommand:
         return results
 
     def _work(self, queue: CellQueue, missing: Sequence[Cell]) -> dict[str, str]:
-        """Put cells in line, have workers work on them, and wait for helpers; why some failed."""
+        """Enqueue the cells, run workers, and wait for helpers; return errors by name of the cell."""
         store, remote = self.store, self.storage is not None and self.storage.is_remote
         request = CellRequest.load(queue.queue)
         if remote and request is not None and Path(request.folder) != store.folder.resolve():
@@ -166,11 +166,11 @@ class _StudyCommand:
         finally:
             self.show.panel([])
         why = queue.failures(earlier)
-        # What counts is what lies in the folder.
+        # The files in the folder decide, not the state of the queue.
         return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not store.is_done(cell)}
 
     def help(self, queue: CellQueue) -> JoinedStudy:
-        """Work on the cells of a study that another command leads."""
+        """Run cells of a study that another command leads."""
         check_shared(queue.queue)
         self.show.stage(f"helping with study '{queue.queue.study_name}'")
         try:
@@ -181,7 +181,7 @@ class _StudyCommand:
             raise HelperInterrupted from None
         finally:
             self.show.panel([])
-        self.show.line("all cells are done; the command that made the study answers its claims")
+        self.show.line("all cells are done; the command that leads the study evaluates its claims")
         return JoinedStudy(str(queue.folder))
 
     def _run_workers(self, queue: CellQueue, on_status: Callable[[list[WorkerStatus]], None], first: int = 0) -> None:
@@ -201,20 +201,20 @@ class _StudyCommand:
 
 
 def _earlier_looks(folder: Path) -> list[int]:
-    """Numbers of seeds at which the claims of this folder were answered before."""
+    """Numbers of seeds at which the claims of this folder were evaluated before."""
     try:
         return [int(seeds) for seeds in json.loads((folder / "results.json").read_text())["looks"]["taken"]]
     except (OSError, ValueError, KeyError, TypeError):
-        return []  # none, or one of a time when looks were not kept
+        return []  # no results, or those of a version that did not store looks
 
 
 def _refuse_shared(leads: bool, folder: Path) -> None:
     if not leads:
-        raise InputError(f"output '{folder}': another command works on it; wait for its end")
+        raise InputError(f"output '{folder}': another command is using it; wait until it has ended")
 
 
 class _CellProgress:
-    """Shows cells as they are done or fail, each once, and what workers do."""
+    """Prints every cell once, when it is done or has failed, and shows what the workers do."""
 
     def __init__(self, queue: CellQueue, earlier: set[int], cells: int, show: Display) -> None:
         self.queue, self.seen, self.cells, self.show = queue, set(earlier), cells, show
@@ -237,7 +237,7 @@ class _CellProgress:
 
 
 def write_results(results: StudyResults, folder: Path) -> None:
-    """Write ``results.json``, and both forms of the report."""
+    """Write ``results.json``, ``report.html`` and ``report.md``."""
     write(folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
     write(folder / "report.html", study_page(results))
     write(folder / "report.md", study_markdown(results))
@@ -247,7 +247,7 @@ def write_results(results: StudyResults, folder: Path) -> None:
 
 
 def summary(results: StudyResults) -> str:
-    """The verdicts as lines for a terminal, with the sentences below each."""
+    """Lines for the terminal: the verdict of each claim, followed by its sentences."""
     lines = []
     for result in results.claims:
         lines.append(f"{result.id}. {result.name}: {result.verdict}")

@@ -1,7 +1,7 @@
-"""The cells of a study in line for workers on one machine or many: an Optuna study, each trial of which is one cell.
+"""The queue of a study's cells, for workers on one machine or many: an Optuna study with one trial per cell.
 
-What is done is what lies in the folder of the study, which all workers share; the queue says which worker has which
-cell, so that each cell is worked on once, and what dead workers leave is worked on again.
+Results lie in the folder of the study, which all workers share. The queue records which worker runs which cell, so
+that each cell is run once, and the cells of dead workers are retried.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from augkit.core.jobs.worker import wait_for, wait_until_ready
 from augkit.core.schema import parse_yaml, validate
 
 JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
-SEEN = 30.0  # seconds in which a host sees what another wrote
+SEEN = 30.0  # seconds after which a host must see a file that another host wrote
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
-REQUEST = "order"  # the attribute of the Optuna study that holds a `CellRequest`
+REQUEST = "order"  # attribute of the Optuna study that holds a `CellRequest`
 
 
 @dataclass(frozen=True)
 class CellRequest:
-    """What the workers of a study are to do, kept with its cells in their storage.
+    """The work of a queue, stored as an attribute of its Optuna study.
 
     Attributes:
-        study: as YAML.
-        source: file of the study, or its name.
-        size: of the study.
-        seeds: of each arm.
-        folder: of the study, on storage that all workers share.
-        token: of this session of the command that leads.
+        study: the study as YAML.
+        source: file or name of the study.
+        size: size of the study.
+        seeds: number of seeds per arm.
+        folder: folder of the study, on a file system that all workers share.
+        token: random text that names the present run of the leading command.
         cells: digest of the recipe, by name of the cell.
     """
 
@@ -54,29 +54,29 @@ class CellRequest:
 
     @classmethod
     def load(cls, queue: optuna.Study) -> CellRequest | None:
-        """The request of an Optuna study; None before there is one."""
+        """Read the request of an Optuna study; None if it is not there yet."""
         found = queue.user_attrs.get(REQUEST)
         return None if found is None else cls(**found)
 
     @classmethod
     def of(cls, queue: optuna.Study) -> CellRequest:
-        """The request of an Optuna study that was filled."""
+        """Read the request of an Optuna study that has one."""
         return cls(**queue.user_attrs[REQUEST])
 
     def open(self) -> Study:
-        """The study whose cells are to be done."""
+        """Resolve the compare study of the request."""
         settings = validate(StudySettings, parse_yaml(self.study, self.source), self.source)
         return resolve(settings, self.size, self.source, seeds=self.seeds)
 
 
 @dataclass(frozen=True)
 class CellQueue:
-    """Cells in line, or under way, or done.
+    """The queue of a study's cells: waiting, running and done.
 
     Attributes:
         queue: the Optuna study.
-        storage: in which it is kept.
-        leads: whether this process puts cells in line, and answers the claims when they are done.
+        storage: its storage.
+        leads: whether this process enqueues the cells and evaluates the claims when they are done.
     """
 
     queue: optuna.Study
@@ -85,16 +85,16 @@ class CellQueue:
 
     @classmethod
     def open(cls, storage: BaseStorage, name: str, study: Study, *, lead: bool) -> CellQueue:
-        """Make a queue; of one that exists, lead it on or join it.
+        """Create a queue, or open an existing one.
 
         Args:
-            storage: see `augkit.core.jobs.storage.open_storage`.
-            name: of the queue in its storage.
-            study: whose cells they are.
-            lead: whether a queue that exists is led on, with more arms or seeds perhaps, or joined.
+            storage: storage from `augkit.core.jobs.storage.open_storage`.
+            name: name of the queue in its storage.
+            study: the study of the cells.
+            lead: whether to lead an existing queue, perhaps with more arms or seeds; else this process joins it.
 
         Raises:
-            InputError: it is of another study, or was never made ready.
+            InputError: the queue belongs to another study, or was not ready in time.
         """
         sampler = optuna.samplers.RandomSampler()
         try:
@@ -109,22 +109,24 @@ class CellQueue:
                 wait_until_ready(queue)
             request = CellRequest.load(queue)
         except KeyError:
-            raise InputError(f"study '{name}' was taken back by the command that made it, which says why") from None
+            raise InputError(
+                f"study '{name}' was withdrawn by the command that created it; see the error there"
+            ) from None
         if request is not None:
             _refuse_another(name, request, study, exactly=not lead)
         return cls(queue, storage, leads=lead)
 
     def withdraw(self) -> None:
-        """Take back a queue that was made and not filled."""
+        """Withdraw a queue that was created but not filled."""
         optuna.delete_study(study_name=self.queue.study_name, storage=self.storage)
 
     @property
     def folder(self) -> Path:
-        """Of the study, on storage that all workers share."""
+        """Folder of the study, on a file system that all workers share."""
         return Path(CellRequest.of(self.queue).folder)
 
     def fill(self, study: Study, folder: Path, cells: Sequence[Cell]) -> None:
-        """Say what is to be done, and put those cells in line that are not yet."""
+        """Store the request, and enqueue the cells that are not in the queue yet."""
         request = CellRequest(
             study=study.to_yaml(),
             source=study.source,
@@ -139,23 +141,23 @@ class CellQueue:
         for cell in cells:
             if cell.name not in there:
                 self.queue.enqueue_trial({}, user_attrs={"cell": cell.name})
-        write(folder / TOKEN, json.dumps({"token": request.token}))  # which helpers wait for
+        write(folder / TOKEN, json.dumps({"token": request.token}))  # helpers wait for this file
         self.queue.set_user_attr("ready", True)
 
     def trials(self) -> list[FrozenTrial]:
-        """All that were ever in line."""
+        """All trials of the queue."""
         return [trial for trial in self.queue.get_trials(deepcopy=False) if "cell" in trial.user_attrs]
 
     def done(self) -> bool:
-        """Whether nothing is in line or under way."""
+        """Whether no cell is waiting or running."""
         return not self.queue.get_trials(deepcopy=False, states=OPEN)
 
     def closed(self) -> set[int]:
-        """Numbers of the trials that are over."""
+        """Numbers of the trials that have ended."""
         return {trial.number for trial in self.trials() if trial.state.is_finished()}
 
     def failures(self, earlier: Set[int]) -> dict[str, str]:
-        """Why cells failed, by name, in trials that are not ``earlier`` ones; not those that were done all the same."""
+        """Errors by name of the cell, without trials in ``earlier`` and cells that are done nevertheless."""
         trials = [trial for trial in self.trials() if trial.number not in earlier]
         done = {trial.user_attrs["cell"] for trial in trials if trial.state == TrialState.COMPLETE}
         return {
@@ -166,7 +168,7 @@ class CellQueue:
 
 
 def check_shared(queue: optuna.Study) -> None:
-    """InputError where this host does not see the folder that the others write to."""
+    """Raise InputError if this host does not see the folder that the others write to."""
 
     def sees() -> bool | None:
         request = CellRequest.of(queue)
@@ -177,16 +179,16 @@ def check_shared(queue: optuna.Study) -> None:
     if wait_for(sees, SEEN) is None:
         raise InputError(
             f"study '{queue.study_name}' keeps its cells in '{CellRequest.of(queue).folder}', which this host"
-            " does not see: expected an --output on storage that all hosts share, or another --study"
+            " does not see: expected an --output on a file system that all hosts share, or another --study"
         )
 
 
 @contextlib.contextmanager
 def leading(folder: Path) -> Iterator[bool]:
-    """Whether no other process leads the work in a folder, and none does meanwhile; the lock ends with its process."""
+    """Hold the lock of the leader of a folder; yield whether it was free. The lock ends with the process."""
     try:
         import fcntl
-    except ImportError:  # Windows, which has no such lock
+    except ImportError:  # Windows does not have this lock
         yield True
         return
     with (folder / LOCK).open("w") as file:
@@ -195,7 +197,7 @@ def leading(folder: Path) -> Iterator[bool]:
         except OSError:
             yield False
             return
-        (folder / TOKEN).unlink(missing_ok=True)  # of an earlier session: helpers that come now wait for ours
+        (folder / TOKEN).unlink(missing_ok=True)  # left by an earlier command; helpers must wait for the new one
         yield True
 
 
@@ -205,5 +207,5 @@ def _refuse_another(name: str, request: CellRequest, study: Study, *, exactly: b
     if not one or (exactly and theirs.to_yaml() != study.to_yaml()):
         raise InputError(
             f"study '{name}' is {theirs.settings.name}, size {theirs.size}, with other arms, claims or overrides:"
-            " run it as it was made, or name another --study"
+            " repeat the command that created it, or name another --study"
         )

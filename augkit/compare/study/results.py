@@ -1,4 +1,4 @@
-"""Results of a study: what ``results.json`` holds."""
+"""Results of a study, the content of ``results.json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augkit.core.records import Record
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.carry_over import CarryOver
 
-ByImages = dict[str, Estimate]  # by the name of the image set
+ByImages = dict[str, Estimate]  # estimates by image set
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class ArmResult(Record):
     """Results of one arm.
 
     Attributes:
-        arm: name.
-        architecture, policy, strength: of the arm; strength 0 without augmentation.
-        accuracy: on typical test images.
-        n_seeds: that were run.
-        seconds: of all its runs.
+        arm: name of the arm.
+        architecture, policy, strength: settings of the arm; strength 0 is without augmentation.
+        accuracy: accuracy on typical test images, in [0, 1].
+        n_seeds: number of seeds that were run.
+        seconds: seconds of all its runs.
         shift_information, js: variabilities by image set.
-        learned_invariance: against the same architecture without augmentation.
-        architectural_invariance: against the reference architecture without augmentation.
+        learned_invariance: invariance against the same architecture without augmentation, by image set.
+        architectural_invariance: invariance against the reference architecture without augmentation, by image set.
     """
 
     arm: str
@@ -47,7 +47,7 @@ class ArmResult(Record):
 
 @dataclass(frozen=True)
 class DoseCurve(Record):
-    """Learned invariance against strength, of one architecture, policy and image set."""
+    """Learned invariance against strength, for one architecture, policy and image set."""
 
     series: str
     arm: str
@@ -57,7 +57,7 @@ class DoseCurve(Record):
 
 @dataclass(frozen=True)
 class PlanePoint(Record):
-    """Invariance of one arm on typical images (``x``) and, the mean over sets, on atypical ones (``y``)."""
+    """Invariance of one arm on typical images (``x``) and on atypical ones (``y``, the mean over image sets)."""
 
     arm: str
     kind: Literal["learned", "architectural", "both"]
@@ -67,7 +67,7 @@ class PlanePoint(Record):
 
 @dataclass(frozen=True)
 class LayerProfile(Record):
-    """Signal-to-error ratio (dB) of every layer of an arm under circular shifts, the mean over seeds."""
+    """Signal-to-error ratio (dB) of every layer of an arm under circular shifts, averaged over seeds."""
 
     arm: str
     names: list[str]
@@ -79,11 +79,11 @@ class FlipExample(Record):
     """An image whose prediction changes with a shift.
 
     Attributes:
-        arm: whose network it is.
-        before, after: the image at both places, as ``data:`` URLs.
-        said_before, said_after: classes predicted.
-        shift: from one place to the other, x and y (pixels).
-        true: the class; None without labels.
+        arm: arm of the network.
+        before, after: the image under both displacements, as ``data:`` URLs.
+        said_before, said_after: predicted classes.
+        shift: shift from the first to the second displacement, x and y (pixels).
+        true: true class; None without labels.
     """
 
     arm: str
@@ -100,11 +100,11 @@ class StudyCost(Record):
     """Cost of a study.
 
     Attributes:
-        seconds: of all cells together.
-        runs: cells in all.
-        loaded: cells that an earlier command had run.
-        wall_seconds: of this command.
-        failed: message by the name of the cell.
+        seconds: seconds of all cells together.
+        runs: number of cells.
+        loaded: number of cells that an earlier command had run.
+        wall_seconds: seconds of this command.
+        failed: error messages of failed cells, by name of the cell.
     """
 
     seconds: float
@@ -121,19 +121,19 @@ class StudyResults(Record):
     Attributes:
         name, size, title, lead: as in the study file.
         measured_with: name of the variability.
-        looks: interim analyses declared and taken.
-        claims: one result each, in the order of the study.
-        arms: that were trained.
-        dose_response: where a policy has several strengths.
-        dose_response_label: of its y axis.
-        plane: invariance on typical against atypical images, by arm.
-        carry_over: by atypical image set, how much of the invariance is found there.
-        layers: of arms with a measure of layers.
+        looks: interim analyses, declared and taken.
+        claims: one result per claim, in the order of the study.
+        arms: one result per trained arm.
+        dose_response: one curve per architecture, policy and image set, for policies with several strengths.
+        dose_response_label: label of the y axis of these curves.
+        plane: invariance on typical against atypical images, one point per arm.
+        carry_over: carry-over of invariance by atypical image set.
+        layers: one profile per arm with a measure of layers.
         gallery: predictions that a shift changed.
-        cost: runs and seconds.
-        settings: of the study at this size.
+        cost: number of runs and seconds.
+        settings: settings of the study at this size.
         environment: versions and machine.
-        recipe_yaml, study_yaml: files that repeat the study.
+        recipe_yaml, study_yaml: recipe and study file, to reproduce the study.
     """
 
     name: str
@@ -157,7 +157,7 @@ class StudyResults(Record):
     study_yaml: str
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data, as `json.dumps` takes it; NaN and infinity are None."""
+        """The results as plain data for `json.dumps`; NaN and infinity become None."""
         out: dict[str, object] = jsonable(super().to_dict())
         return out
 
@@ -169,5 +169,5 @@ class JoinedStudy(Record):
     folder: str
 
     def to_mapping(self) -> dict[str, object]:
-        """As of every record, marked as joined."""
+        """The record as a mapping, with ``joined`` true."""
         return {"joined": True, **super().to_mapping()}

@@ -1,7 +1,7 @@
-"""A study file: arms, seeds, measures, and the claims that are tested.
+"""The study file: arms, seeds, measures, and the claims that are tested.
 
 An arm is an architecture with a policy at a strength, named ``architecture+policy@strength`` (``@1`` is left out). A
-file holds several *sizes* of one study, which differ in recipe, seeds and, where need be, in arms and claims.
+file holds several *sizes* of one study, which differ in recipe, seeds and, if needed, in arms and claims.
 
 >>> Study.load("invariance", "quick").size
 'quick'
@@ -28,38 +28,40 @@ from augkit.core.schema import Data, apply_overrides, parse_override, read_yaml,
 from augkit.train.recipe import Recipe, find_recipe, recipe_folders
 
 SIZES = ("quick", "standard", "full")
-OFF = "none"  # the policy without augmentation
+OFF = "none"  # name of the policy without augmentation
 IMAGE_SETS = (TYPICAL, "another hand", "inverted", "upside down", "photographs", "texture shuffle", "erased")
 AXES = ("shift", "scale", "rotation", "layers")
-DottedFields = dict[str, Any]  # of a recipe, as YAML holds them, such as model.downsample
+DottedFields = dict[str, Any]  # values of recipe fields by dotted key, such as model.downsample
 
 
 class Measure(Data):
-    """Displacements under which every image of some sets is measured."""
+    """The image sets to measure, and the displacements of every image."""
 
     axis: Literal["shift", "scale", "rotation", "layers"] = Field(
-        "shift", description="what is varied; layers: signal-to-error ratio of every map under circular shifts"
+        "shift", description="kind of displacement; layers: signal-to-error ratio of every map under circular shifts"
     )
-    protocol: Literal["crop", "embed", "circular"] | None = Field(None, description="the recipe's when null")
+    protocol: Literal["crop", "embed", "circular"] | None = Field(None, description="null: the recipe's protocol")
     reach: float | None = Field(
         None,
         gt=0,
-        description="largest shift (pixels), factor (above 1) or angle (degrees); the recipe's shift when null",
+        description="largest shift (pixels), factor (above 1) or angle (degrees); null: the recipe's largest shift",
     )
     nearest: float | None = Field(
-        None, description="of axis shift: displacements along each axis are at least this (pixels; -reach when null)"
+        None, description="with axis shift: least displacement along each axis (pixels); null: -reach"
     )
     step: tuple[float, float] | None = Field(
-        None, description="of axis shift: pairs differ by just this (x, y; pixels)"
+        None, description="with axis shift: difference of all pairs (x, y; pixels)"
     )
-    whole: bool = Field(False, description="of axis shift: whole pixels only")
+    whole: bool = Field(False, description="with axis shift: whole pixels only")
     window: int | None = Field(
-        None, ge=1, description="of protocol crop: side of what the network sees (pixels); what reach leaves when null"
+        None,
+        ge=1,
+        description="with protocol crop: side of the network's input (pixels); null: as large as reach allows",
     )
     pairs: int = Field(4, ge=1, description="pairs of displacements per image")
-    lengths: list[float] = Field([], description="of axis shift: lengths of the response curve (pixels)")
+    lengths: list[float] = Field([], description="with axis shift: lengths of the response curve (pixels)")
     images: list[str] = Field([TYPICAL], min_length=1, description=", ".join(IMAGE_SETS))
-    limit: int | None = Field(None, ge=2, description="at most this many test images; the study's when null")
+    limit: int | None = Field(None, ge=2, description="largest number of test images; null: the study's")
 
     @model_validator(mode="after")
     def _check(self) -> Measure:
@@ -80,15 +82,17 @@ class Measure(Data):
 class ArmSettings(Data):
     """One arm, or all combinations of architectures, policies and strengths."""
 
-    architectures: list[str] = Field(min_length=1, description="names from the study's architectures")
-    policies: list[str] = Field([OFF], min_length=1, description="names from the study's policies")
-    strengths: list[float] = Field([1.0], min_length=1, description="of the policies, in (0, 1]")
-    task: Literal["classify", "locate"] = Field("classify", description="locate: in which ninth of the canvas it lies")
+    architectures: list[str] = Field(min_length=1, description="names of the study's architectures")
+    policies: list[str] = Field([OFF], min_length=1, description="names of the study's policies")
+    strengths: list[float] = Field([1.0], min_length=1, description="strengths of the policies, in (0, 1]")
+    task: Literal["classify", "locate"] = Field(
+        "classify", description="locate: predict in which ninth of the canvas the image lies"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _single(cls, tree: Any) -> Any:
-        """``architecture``, ``policy`` and ``strength`` name one arm."""
+        """Accept ``architecture``, ``policy`` and ``strength`` for a single arm."""
         if not isinstance(tree, dict):
             return tree
         plural = {"architecture": "architectures", "policy": "policies", "strength": "strengths"}
@@ -108,41 +112,45 @@ class Size(Data):
     overrides: DottedFields = Field({}, description="dotted keys of the recipe")
     seeds: int | None = Field(None, ge=1, description="training seeds per arm")
     looks: list[int] | None = Field(None, description="numbers of seeds at which the claims are tested")
-    images: int | None = Field(None, ge=2, description="test images at most")
-    architectures: dict[str, DottedFields] = Field({}, description="added, or put in the place of those so named")
-    measures: dict[str, DottedFields] = Field({}, description="fields of measures that differ")
-    arms: list[ArmSettings] | None = Field(None, description="in place of the study's")
-    claims: list[int | str] | None = Field(None, description="ids of the claims that this size can test")
+    images: int | None = Field(None, ge=2, description="largest number of test images")
+    architectures: dict[str, DottedFields] = Field({}, description="measures to add or replace, by name")
+    measures: dict[str, DottedFields] = Field({}, description="changed fields of measures, by name")
+    arms: list[ArmSettings] | None = Field(None, description="arms that replace the study's")
+    claims: list[int | str] | None = Field(
+        None, description="ids of the claims that are tested at this size; null: all"
+    )
 
 
 class StudySettings(Data):
-    """Content of a study file."""
+    """The content of a study file."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="of folders")
-    title: str = Field("", description="of the report")
-    lead: str = Field("", description="one paragraph: the questions, and why")
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$", description="name for folders")
+    title: str = Field("", description="title of the report")
+    lead: str = Field("", description="one paragraph: the questions and the reasons for them")
     recipe: str = Field(description="base recipe: a file or a shipped name")
     overrides: DottedFields = Field({}, description="dotted keys of the recipe")
     seeds: int = Field(3, ge=1, description="training seeds per arm")
     looks: list[int] | None = Field(
-        None, description="numbers of seeds at which the claims are tested, ascending; 'seeds' alone when null"
+        None, description="numbers of seeds at which the claims are tested, ascending; null: only 'seeds'"
     )
     spending: Rule = Field("obrien-fleming", description=f"how interim analyses share the 5 %: {', '.join(RULES)}")
-    images: int = Field(1000, ge=2, description="test images at most, the same for all arms")
-    sizes: dict[Literal["quick", "standard", "full"], Size] = Field({}, description="what each size changes")
+    images: int = Field(1000, ge=2, description="largest number of test images, the same for all arms")
+    sizes: dict[Literal["quick", "standard", "full"], Size] = Field({}, description="changes of each size")
     architectures: dict[str, DottedFields] = Field(
-        min_length=1, description="by name, dotted keys of the recipe, or callable: package.module:callable"
+        min_length=1, description="by name, values of recipe fields by dotted key, or callable: package.module:callable"
     )
-    policies: dict[str, DottedFields] = Field({}, description=f"by name, dotted keys; '{OFF}' is always there")
+    policies: dict[str, DottedFields] = Field(
+        {}, description=f"by name, values of recipe fields by dotted key; '{OFF}' always exists"
+    )
     arms: list[ArmSettings] = Field(min_length=1, description="arms, or products of architectures and policies")
-    reference: str | None = Field(None, description="architecture that architectural invariance is measured against")
-    measures: dict[str, Measure] = Field({}, description=f"by name; '{DEFAULT_MEASURE}' is what every arm gets")
-    claims: list[Claim] = Field([], description="that are tested")
+    reference: str | None = Field(None, description="reference architecture of architectural invariance")
+    measures: dict[str, Measure] = Field({}, description=f"measures by name; '{DEFAULT_MEASURE}' is taken of every arm")
+    claims: list[Claim] = Field([], description="claims to test")
 
 
 @dataclass(frozen=True)
 class StudyArm:
-    """One arm: a recipe, and what a recipe cannot hold (a network of your own, another task)."""
+    """One arm: its recipe, and settings that a recipe cannot hold (a network from a callable, another task)."""
 
     name: str
     architecture: str
@@ -155,7 +163,7 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class Study:
-    """A study at one size, ready to run; ``settings`` is the file, the other fields are resolved for the size."""
+    """A study resolved at one size, ready to run; ``settings`` is the content of the file."""
 
     settings: StudySettings
     size: str
@@ -173,16 +181,16 @@ class Study:
     def load(
         cls, source: str | Path, size: str = "quick", *, seeds: int | None = None, overrides: Sequence[str] = ()
     ) -> Study:
-        """Load a study file, or one that ships with augkit by its name.
+        """Load a study file, or a study that ships with augkit.
 
         Args:
-            source: a path to a YAML file, or a name such as ``invariance``.
+            source: path of a YAML file, or name of a shipped study such as ``invariance``.
             size: ``quick``, ``standard`` or ``full``.
-            seeds: in place of the size's.
-            overrides: ``dotted.key=value`` of the base recipe, over those of file and size.
+            seeds: number of training seeds per arm; None takes that of the size.
+            overrides: ``dotted.key=value`` for the base recipe; they take precedence over those of file and size.
 
         Raises:
-            InputError: missing file, unknown key or name (with the nearest), a claim about an arm that is not there.
+            InputError: the file is missing, a key or name is unknown, or a claim names an arm that does not exist.
         """
         path = find_study(source)
         settings = validate(StudySettings, read_yaml(path, "study"), str(path))
@@ -199,11 +207,11 @@ class Study:
 
 
 def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | None = None) -> Study:
-    """Resolve a study at one size; arguments and errors as in `Study.load`."""
+    """Resolve a study at one size; arguments and errors are those of `Study.load`."""
     if size not in SIZES:
         raise unknown_name("size", size, SIZES)
     if settings.sizes and size not in settings.sizes:
-        raise InputError(f"{source}: expected a size that it has ({', '.join(settings.sizes)}), got '{size}'")
+        raise InputError(f"{source}: expected one of its sizes ({', '.join(settings.sizes)}), got '{size}'")
     chosen = settings.sizes.get(size, Size())  # type: ignore[call-overload]
     overrides = _as_words({**settings.overrides, **chosen.overrides})
     recipe = Recipe.load(find_recipe(chosen.recipe or settings.recipe), overrides)
@@ -231,7 +239,7 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
 
 @dataclass(frozen=True)
 class _ArmBuilder:
-    """Builds arms from the base recipe and the dotted fields of architectures and policies."""
+    """Builds arms from the base recipe and the fields of architectures and policies."""
 
     recipe: Recipe
     architectures: dict[str, DottedFields]
@@ -239,7 +247,7 @@ class _ArmBuilder:
     source: str
 
     def expand(self, entry: ArmSettings) -> list[StudyArm]:
-        """All combinations of an entry."""
+        """All arms of one entry of ``arms``."""
         found = []
         for architecture, policy, strength in itertools.product(entry.architectures, entry.policies, entry.strengths):
             if architecture not in self.architectures:
@@ -248,12 +256,12 @@ class _ArmBuilder:
             if policy not in self.policies:
                 raise InputError(f"{self.source}: arms: {unknown_name('policy', policy, self.policies)}")
             if policy == OFF and strength != entry.strengths[-1]:
-                continue  # without augmentation there is one arm, whatever the strengths
+                continue  # without augmentation there is only one arm for all strengths
             found.append(self.build(architecture, policy, 1.0 if policy == OFF else strength, entry.task))
         return found
 
     def build(self, architecture: str, policy: str, strength: float, task: str) -> StudyArm:
-        """One arm."""
+        """Build one arm."""
         name = f"{architecture}+{policy}" + (f"@{strength:g}" if strength != 1 else "")
         name += "+locate" if task == "locate" else ""
         own = dict(self.architectures[architecture])
@@ -262,12 +270,12 @@ class _ArmBuilder:
         self._check(architecture, module, fields)
         tree = self.recipe.model_dump(mode="json")
         tree["name"] = name.replace("+", "-").replace("@", "-")
-        # The augmentation of the base recipe is dropped; its kernel, its padding and how it draws are kept.
+        # The ops of the base recipe are dropped; its kernel, padding and draws are kept.
         base = self.recipe.policy
         tree["policy"] = {"kernel": base.kernel, "padding": base.padding, "draws": base.draws, "strength": strength}
         tree = apply_overrides(tree, _as_words(fields))
         if task == "locate":
-            tree["invariance"]["every"] = None  # its images fill the canvas and leave no room for shifts
+            tree["invariance"]["every"] = None  # images of this task fill the canvas and leave no room for shifts
         recipe = validate(Recipe, tree, f"{self.source}: arm {name}")
         return StudyArm(name, architecture, policy, strength, recipe, module, task)
 
@@ -279,12 +287,12 @@ class _ArmBuilder:
         if isinstance(network, str) and ":" in network and "." in network.partition(":")[0]:
             raise InputError(
                 f"{where}: expected the name of a network in model.name, got '{network}';"
-                " a network of your own goes under callable:"
+                " give a network of your own under callable:"
             )
 
 
 def _as_words(dotted: DottedFields) -> list[str]:
-    """``dotted.key=value``, as on the command line; JSON is YAML."""
+    """Fields as ``dotted.key=value``, with values as JSON, which is also YAML."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in dotted.items()]
 
 
@@ -312,7 +320,7 @@ def _claims(settings: StudySettings, chosen: Size, source: str) -> list[Claim]:
 
 
 def find_study(source: str | Path) -> Path:
-    """The file that ``source`` names: a path, or the name of a study that ships with augkit."""
+    """Path of the study file that ``source`` names by its path or, if it ships with augkit, by its name."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
@@ -325,7 +333,7 @@ def find_study(source: str | Path) -> Path:
 
 
 def is_study(source: str) -> bool:
-    """Whether a word names a study: a YAML file with ``arms`` or ``claims``, or a study that ships with augkit."""
+    """Whether an argument names a study: a YAML file with ``arms`` or ``claims``, or a shipped study."""
     path = Path(source).expanduser()
     if path.is_dir():
         return False
@@ -340,7 +348,7 @@ def is_study(source: str) -> bool:
 
 @dataclass(frozen=True)
 class StudySummary(Record):
-    """Settings of a study at one size, for its results; ``arms`` are digests of recipes by the name of the arm."""
+    """Settings of a study at one size, stored with its results; ``arms`` has the recipe's digest by arm."""
 
     size: str
     seeds: int
@@ -352,7 +360,7 @@ class StudySummary(Record):
 
 
 def summarize(study: Study) -> StudySummary:
-    """Settings of a study, for its results."""
+    """Settings of a study, to be stored with its results."""
     return StudySummary(
         size=study.size,
         seeds=study.seeds,

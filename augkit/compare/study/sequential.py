@@ -1,7 +1,7 @@
-"""Group sequential tests: the level of each interim analysis of a study, so that all together have a level of 5 %.
+"""Group sequential tests: the level of each interim analysis of a study, for a level of 5 % over all analyses.
 
-A study that is tested at 5 seeds and again at 10 rejects a true null hypothesis in more than 5 % of cases, as it has
-two chances. With the boundaries of Pocock 1977 (Group sequential methods in the design and analysis of clinical trials)
+A study that is tested at 5 seeds and again at 10 rejects a true null hypothesis in more than 5 % of cases, because it
+tests twice. With the boundaries of Pocock 1977 (Group sequential methods in the design and analysis of clinical trials)
 every analysis has the same level; with those of O'Brien & Fleming 1979 (A multiple testing procedure for clinical
 trials) the first analyses are strict and the last one is close to a single test. The test statistic is taken to be a
 sum of independent normal increments, one per seed. Study files and ``results.json`` call the analyses ``looks``.
@@ -20,19 +20,19 @@ from augkit.core.records import Record
 
 Rule = Literal["obrien-fleming", "pocock"]
 RULES: tuple[Rule, ...] = ("obrien-fleming", "pocock")
-GRID = 2001  # points at which the density of the statistic is kept
+GRID = 2001  # grid points of the density of the statistic
 
 
 @dataclass(frozen=True)
 class InterimAnalysis(Record):
-    """One test of a study's claims among the interim analyses that the study declared.
+    """One of the interim analyses of a study.
 
     Attributes:
-        seeds: at this analysis.
-        declared: numbers of seeds at which analyses were declared.
-        taken: numbers of seeds at which analyses were made, this one included.
-        level: of a two-sided test at this analysis; 5 % of an exploratory study.
-        rule: of the levels.
+        seeds: number of seeds at this analysis.
+        declared: numbers of seeds of the declared analyses.
+        taken: numbers of seeds of the analyses made so far, including this one.
+        level: level of a two-sided test at this analysis; 5 % in an exploratory study.
+        rule: rule by which the analyses share the level.
     """
 
     seeds: int
@@ -43,24 +43,24 @@ class InterimAnalysis(Record):
 
     @property
     def exploratory(self) -> bool:
-        """Whether an analysis was made that was not declared, so that no level holds."""
+        """Whether an analysis was made that was not declared, so that the level is not guaranteed."""
         return not set(self.taken) <= set(self.declared)
 
     def to_mapping(self) -> dict[str, object]:
-        """As of every record, with ``exploratory``."""
+        """The record as a mapping, with ``exploratory``."""
         return {**super().to_mapping(), "exploratory": self.exploratory}
 
 
 def interim_analysis(
     seeds: int, declared: Sequence[int], earlier: Sequence[int], rule: Rule, alpha: float = 0.05
 ) -> InterimAnalysis:
-    """The analysis at a number of seeds.
+    """Describe the analysis at a number of seeds.
 
     Args:
         seeds: number of seeds.
         declared: numbers of seeds of the declared analyses, ascending.
         earlier: numbers of seeds of the analyses made before.
-        rule: of the levels.
+        rule: rule by which the analyses share the level.
         alpha: level of all declared analyses together.
     """
     taken = tuple(sorted({*earlier, seeds}))
@@ -71,11 +71,11 @@ def interim_analysis(
 
 
 def levels(seeds: Sequence[int], rule: Rule, alpha: float = 0.05) -> list[float]:
-    """Two-sided level of each interim analysis, so that all together have the level ``alpha``.
+    """Two-sided level of each interim analysis, for the level ``alpha`` over all analyses.
 
     Args:
         seeds: number of seeds at each analysis, ascending.
-        rule: the shape of the boundary.
+        rule: rule by which the analyses share the level, the shape of the boundary.
         alpha: level of all analyses together.
 
     >>> [round(level, 4) for level in levels([5, 10], "pocock")]
@@ -91,9 +91,9 @@ def levels(seeds: Sequence[int], rule: Rule, alpha: float = 0.05) -> list[float]
 
 
 def _crossed(share: np.ndarray, bounds: np.ndarray) -> float:
-    """Probability that a standard Brownian motion, over its root of time, leaves ``bounds`` at one of the analyses.
+    """Probability that standard Brownian motion, divided by the root of time, leaves ``bounds`` at any analysis.
 
-    Recursion of Armitage, McPherson & Rowe 1969: the density of the sum among paths that have stayed inside.
+    Recursion of Armitage, McPherson & Rowe 1969 for the density of the sum over paths that have stayed inside so far.
     """
     edges = bounds * np.sqrt(share)
     x = np.linspace(-edges[0], edges[0], GRID)

@@ -1,8 +1,8 @@
-"""Evaluate the claims of a study: verdict, effect, sentences and figure of each.
+"""Evaluate the claims of a study: verdict, effect, sentences and figure of each claim.
 
 The primary part gives the verdict. Its p-value is corrected for the interim analyses that the study declared
 (`augkit.compare.study.sequential`) and for the number of tested claims (Holm); the corrected level is 5 %. Checks are
-outside of both corrections. Each contrast on typical images is also given at equal accuracy
+not corrected. Each contrast on typical images is also reported at equal accuracy
 (`augkit.compare.study.matched_accuracy`).
 """
 
@@ -56,8 +56,8 @@ from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.learned import DEFAULT
 from augkit.invariance.metrics import METRICS
 
-COLLAPSED = 0.2  # of the best accuracy above chance
-EASY = 0.99  # accuracy above which a task does not distinguish arms
+COLLAPSED = 0.2  # share of the best accuracy above chance below which a network has collapsed
+EASY = 0.99  # accuracy above which a task is too easy to distinguish arms
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Evaluation:
     """A claim with the effects of its parts.
 
     Attributes:
-        claim: that was evaluated.
-        view: columns of the seeds that count.
-        effects: one per part; empty where something is missing.
-        missing: why the claim was not run.
-        note: on the arms.
+        claim: the claim.
+        view: columns of the seeds that are used.
+        effects: one effect per part; empty if the claim was not run.
+        missing: why the claim was not run; empty if it was.
+        note: remarks on the arms.
     """
 
     claim: Claim
@@ -80,13 +80,13 @@ class Evaluation:
 
     @property
     def decision(self) -> Decision | None:
-        """Of the primary part; None where nothing was tested."""
+        """Decision of the primary part; None if nothing was tested."""
         primary = self.claim.primary
         return None if self.missing or primary is None else self.effects[primary].decision
 
     @property
     def pairs(self) -> list[tuple[PartEffect, Part]]:
-        """Each effect with its part."""
+        """Pairs of a part and its effect."""
         return list(zip(self.effects, self.claim.parts, strict=True)) if self.effects else []
 
 
@@ -99,17 +99,17 @@ def evaluate_claims(
     interim: InterimAnalysis | None = None,
     paths: Mapping[tuple[str, int], Path] = MappingProxyType({}),
 ) -> list[ClaimResult]:
-    """Evaluate all claims of a study, in its order.
+    """Evaluate all claims of a study, in the order of the study.
 
     Args:
-        study: its claims.
-        view: all columns, and all seeds.
-        accuracy: of every run on typical images, by arm and seed.
-        chance: accuracy of a network that guesses, one over the number of classes.
-        interim: this analysis among the declared ones; the only one when None.
+        study: the study.
+        view: all columns of all seeds.
+        accuracy: accuracy of every run on typical images, in [0, 1], by arm and seed.
+        chance: accuracy of guessing, one over the number of classes.
+        interim: this analysis among the declared ones; None if it is the only one.
         paths: accuracy and variability along training, by arm and seed.
     """
-    # A test at a level below 5 % is a test at 5 % with a larger p-value.
+    # A test at a level below 5 % is equivalent to a test at 5 % with a larger p-value.
     factor = ALPHA / interim.level if interim is not None else 1.0
     collapsed = collapses(study, accuracy, chance)
     evaluations = [_evaluate(claim, view, collapsed) for claim in study.claims]
@@ -121,18 +121,18 @@ def evaluate_claims(
 
 
 def _notes(evaluation: Evaluation, accuracy: Mapping[tuple[str, int], float]) -> str:
-    """Notes on the arms: networks that collapsed, and a task too easy to distinguish arms."""
+    """Remarks on the arms: collapsed networks, and a task that is too easy to distinguish arms."""
     compared = {name for _, part in evaluation.pairs if part.statistic == "accuracy_difference" for name in part.names}
     scores = [accuracy.get((name, seed), 0.0) for name in compared for seed in evaluation.view.seeds]
     easy = min(scores, default=0.0) >= EASY
-    easy_task = f"all of these networks answer at least {100 * EASY:.0f} % right, so their task hardly tells them apart"
+    easy_task = f"all of these networks answer at least {100 * EASY:.0f} % right, so the task hardly distinguishes them"
     return "; ".join([evaluation.note] * bool(evaluation.note) + [easy_task] * easy)
 
 
 def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: float) -> set[tuple[str, int]]:
-    """Runs, by arm and seed, that hardly learned: a constant prediction is perfectly invariant.
+    """Collapsed runs, by arm and seed: they hardly learned, and a constant prediction is perfectly invariant.
 
-    Their accuracy above chance is below `COLLAPSED` of that of the study's best run.
+    Their accuracy above chance is below the share `COLLAPSED` of that of the study's best run.
     """
     known = {run: value for run, value in accuracy.items() if run[0] in study.arms}
     own = {run: value for run, value in known.items() if study.arms[run[0]].task == "classify"}
@@ -188,7 +188,7 @@ def _claim_result(
         verdict=verdict,
         effect=parts[primary].effect,
         p=corrected,
-        # A number of a whole network, such as decibels lost, is no mean over images.
+        # A number of a whole network, such as a loss in dB, is not a mean over images.
         n_images=min((e.effect.n_images for e in evaluation.effects if e.effect.n_images > 1), default=None),
         seeds_needed=_seeds_needed(evaluation, corrected) if verdict == UNDETERMINED else None,
         matched=parts[primary].matched,
@@ -199,7 +199,7 @@ def _claim_result(
 
 
 def _verdict(evaluation: Evaluation, corrected: float | None, parts: Sequence[PartResult]) -> str:
-    """Verdict of the primary part after correction; of a check, whether all of its parts hold."""
+    """Verdict of the primary part after correction; for a check, whether all its parts hold."""
     if evaluation.claim.is_check:
         return FAILS if any(part.verdict == FAILS for part in parts) else HOLDS
     decision = evaluation.decision
@@ -211,7 +211,7 @@ def _part_result(found: PartEffect, part: Part, view: ColumnTable, paths: Mappin
     decision, verdict = found.decision, found.decision.verdict
     if part.prediction.sign == "describe":
         verdict = REPORTED
-    elif part.check:  # an identity holds of every network
+    elif part.check:  # an identity must hold for every network
         low, high = found.bounds
         values = np.atleast_1d(found.effect.per_seed)
         verdict = HOLDS if bool(((low <= values) & (values <= high)).all()) else FAILS
@@ -243,12 +243,12 @@ def _seeds_needed(evaluation: Evaluation, corrected: float | None) -> int | None
     found, raw = evaluation.effects[primary], evaluation.effects[primary].decision.p
     level = ALPHA * min(1.0, raw / corrected) if corrected else ALPHA
     count = seeds_needed(np.atleast_1d(found.effect.per_seed).tolist(), found.bounds, alpha=level)
-    # The error over images does not show between seeds, so the number is at least one more than there are.
+    # The spread between seeds does not include the error over images, so require at least one more seed.
     return None if count is None else max(count, len(evaluation.view.seeds) + 1)
 
 
 def at_equal_accuracy(view: ColumnTable, part: Part, paths: Mapping[tuple[str, int], Path]) -> Estimate | None:
-    """A contrast on typical images at equal accuracy of both networks; None for other statistics and images."""
+    """A contrast at equal accuracy of both networks; None for other statistics and for atypical images."""
     same = part.measure == DEFAULT_MEASURE and part.sets == [TYPICAL] and part.metric == DEFAULT
     if part.statistic not in CONTRASTS or not same:
         return None
@@ -259,7 +259,7 @@ def at_equal_accuracy(view: ColumnTable, part: Part, paths: Mapping[tuple[str, i
 
 
 def number(estimate: Estimate, unit: str) -> str:
-    """Value, interval and unit, such as ``0.31 [0.25, 0.37] bits``."""
+    """Value, interval and unit as text, such as ``0.31 [0.25, 0.37] bits``."""
     if not all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
         return "undefined"
     return f"{estimate:.3g} {unit}"
@@ -273,7 +273,7 @@ def _sentences(result: ClaimResult, note: str) -> tuple[str, str]:
 
 
 def _facts(result: ClaimResult, note: str) -> list[str]:
-    """Seeds, images, corrections and notes, in words."""
+    """Sentence on seeds, images, corrections and remarks."""
     seeds, images = result.n_seeds, result.n_images
     out = [f"{seeds} seed{'s' * (seeds != 1)}" + ("" if images is None else f", {images:,} images")]
     if result.held is not None and result.held.of > 1:
@@ -285,9 +285,9 @@ def _facts(result: ClaimResult, note: str) -> list[str]:
     if result.seeds_needed is not None:
         out.append(f"about {result.seeds_needed} seeds would decide it (power 80 %)")
     elif result.verdict == UNDETERMINED and seeds == 1:
-        out.append("one seed says nothing about others")
+        out.append("one seed does not show the spread between seeds")
     if result.exploratory:
-        out.append("exploratory, as the study was looked at when that was not declared")
+        out.append("exploratory, because an analysis was made that was not declared")
     return out + [note] * bool(note)
 
 
@@ -301,7 +301,7 @@ def _part_words(part: PartResult, primary: bool) -> str:
 
 
 def _figure(evaluation: Evaluation) -> PointsFigure | LinesFigure:
-    """Curves where a claim is about curves, else its numbers as points with their intervals."""
+    """The response curves if a part is about them, else the effects of all parts as points with intervals."""
     claim = evaluation.claim
     first = claim.parts[claim.primary or 0]
     curves = [part for part in claim.parts if part.statistic in ("growth", "half_life")]

@@ -1,7 +1,7 @@
 """``python -m augkit.compare.study.worker``: one worker of a study, as ``--workers`` of `augkit.compare` starts it.
 
-It takes a cell, trains and measures it, and takes the next. It stops, and hands its cell back, when the process that
-started it is gone.
+It trains and measures one cell after the other. When the process that started it has ended, it hands its cell back and
+stops.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from augkit.train.history import EpochRow
 
 @dataclass
 class CellWorker(Worker):
-    """Works on the cells of a queue until none is left.
+    """Runs the cells of a queue until none is left.
 
     Attributes:
         study: the Optuna study whose trials are the cells.
-        device: to train and measure on.
+        device: device for training and measuring.
     """
 
     jobs = "cells"
@@ -53,33 +53,33 @@ class CellWorker(Worker):
         for name, cell in self.cells.items():
             if request.cells[name] != cell.digest:
                 raise InputError(
-                    f"cell {name}: this host makes another recipe of it than the one that made the study; expected the"
-                    " same recipe files and release of augkit on all hosts"
+                    f"cell {name}: this host reads another recipe for it than the host that made the study; expected"
+                    " the same recipe files and release of augkit on all hosts"
                 )
 
     def is_done(self) -> bool:
-        """Whether no cell is in line or under way."""
+        """Whether no cell is queued or running."""
         return not self.study.get_trials(deepcopy=False, states=OPEN)
 
     def has_job(self) -> bool:
-        """Whether a cell is in line."""
+        """Whether a cell is queued."""
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def work(self, trial: optuna.Trial) -> float:
-        """Work on one cell; its seconds.
+        """Run one cell; return its time in seconds.
 
-        What the code of a network raises leaves its traceback in the cell's folder.
+        If the code of a network raises an error, its traceback is written to the cell's folder.
 
         Raises:
-            RunError: the cell failed, for whatever reason; others may not.
-            PostponeJob: the study was added to, and this host cannot do what is new.
+            RunError: the cell failed; other cells may succeed.
+            PostponeJob: the study was extended by something that this host cannot run.
         """
         name = trial.user_attrs.get("cell")
         if CellRequest.of(self.study).token != self.token:
             try:
-                self._open()  # a seed, an arm or a measure was added since
+                self._open()  # a seed, an arm or a measure was added in the meantime
             except InputError as error:
-                raise PostponeJob from error  # others may be able
+                raise PostponeJob from error  # another host may be able to run it
         if name not in self.cells:
             raise SkipJob
         self.events.stage(name)
@@ -104,7 +104,7 @@ class CellWorker(Worker):
 
 
 def main(arguments: list[str]) -> None:
-    """Work until every cell is done."""
+    """Run cells until all are done."""
     options = worker_parser("augkit.compare.study.worker", __doc__).parse_args(arguments)
     study, common = open_job_study(options)
     CellWorker(study, choose_device(options.device), **common).run()

@@ -62,7 +62,7 @@ def test_all_that_cannot_be_taken_is_named_at_once() -> None:
     pipeline = A.Compose(
         [A.ElasticTransform(), A.Rotate(border_mode=cv2.BORDER_REFLECT), A.Affine(fill=3), A.Perspective()]
     )
-    with pytest.raises(InputError, match="from_albumentations: cannot take") as caught:
+    with pytest.raises(InputError, match="from_albumentations: cannot convert") as caught:
         Augment.from_albumentations(pipeline)
     for name in ("ElasticTransform", "Rotate (border_mode 2", "Affine (fill other than 0", "Perspective (its"):
         assert name in str(caught.value)

@@ -45,7 +45,7 @@ def test_all_that_cannot_be_taken_is_named_at_once() -> None:
     pipeline = nn.Sequential(
         K.RandomElasticTransform(), K.RandomGaussianBlur((3, 3), (0.1, 2.0)), K.CenterCrop(8), nn.ReLU()
     )
-    with pytest.raises(InputError, match="from_kornia: cannot take") as caught:
+    with pytest.raises(InputError, match="from_kornia: cannot convert") as caught:
         Augment.from_kornia(pipeline)
     for name in ("RandomElasticTransform (no matrix)", "before CenterCrop", "ReLU (not an op of Kornia)"):
         assert name in str(caught.value)

@@ -27,8 +27,8 @@ def photo(batch: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
 
 def test_a_window_that_never_fits_is_the_largest_central_one() -> None:
     op = v2.RandomResizedCrop((8, 8), scale=(1.0, 1.0), ratio=(2.0, 3.0))
-    law: Any = Augment.from_torchvision(op).geometry[0].law
-    drawn = law.parameters(torch.rand(4, 22), SIZE)
+    rule: Any = Augment.from_torchvision(op).geometry[0].rule
+    drawn = rule.parameters(torch.rand(4, 22), SIZE)
     assert {key: value.tolist()[0] for key, value in drawn.items()} == op.make_params([photo()])
 
 
@@ -83,7 +83,7 @@ def test_the_first_version_of_transforms_is_read_too() -> None:
         ]
     )
     augment = Augment.from_torchvision(pipeline, padding="reflection")
-    assert (augment.kernel, augment.geometry[3].p, augment.geometry[0].law.padding) == ("nearest", 0.3, (4, 4, 4, 4))
+    assert (augment.kernel, augment.geometry[3].p, augment.geometry[0].rule.padding) == ("nearest", 0.3, (4, 4, 4, 4))
     assert augment(photo(2, (32, 32))).shape == (2, 3, 32, 32)
 
 
@@ -99,7 +99,7 @@ def test_all_that_cannot_be_taken_is_named_at_once() -> None:
     pipeline = v2.Compose(
         [v2.ElasticTransform(), v2.GaussianBlur(3), v2.RandomRotation(5, expand=True), v2.RandomAffine(5, fill=3)]
     )
-    with pytest.raises(InputError, match="from_torchvision: cannot take") as caught:
+    with pytest.raises(InputError, match="from_torchvision: cannot convert") as caught:
         Augment.from_torchvision(pipeline)
     for name in ("ElasticTransform (no matrix)", "expand=True", "fill other than 0", "before RandomRotation"):
         assert name in str(caught.value)

@@ -1,4 +1,4 @@
-"""A tiny study from end to end: resumed, with a seed more, with another recipe in its place."""
+"""A tiny study from end to end: resumed, with an additional seed, with another recipe in its folder."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from augkit.train.recipe import Recipe
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    """When what a cell holds was written."""
+    """Modification times of the files of a cell."""
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.glob("cells/*/**/*") if p.is_file()}
 
 
-def test_a_study_runs_is_resumed_and_takes_a_seed_more(study_file: Path, tmp_path: Path) -> None:
+def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     first = run_study(Study.load(study_file), folder)
     assert isinstance(first, StudyResults)
@@ -101,7 +101,7 @@ def test_a_cell_of_another_recipe_is_refused_before_any_work(
     assert stamps(folder) == before
 
 
-def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_path: Path) -> None:
+def test_impossible_measures_are_refused_before_training(study_file: Path, tmp_path: Path) -> None:
     tree = yaml.safe_load(study_file.read_text())
     tree["measures"]["scale"] = {"axis": "scale", "reach": 3.0}
     tree["claims"] = [{**tree["claims"][0], "measure": "scale"}]
@@ -111,8 +111,8 @@ def test_what_cannot_be_measured_is_known_before_training(study_file: Path, tmp_
     assert not (tmp_path / "out" / "cells").exists()
 
 
-def test_borders_that_nothing_reaches_are_no_measure(study_file: Path, tmp_path: Path) -> None:
-    """On a plain canvas that is larger than window and image a shift is a circular one."""
+def test_a_measure_of_borders_that_no_shift_reaches_is_refused(study_file: Path, tmp_path: Path) -> None:
+    """On a uniform canvas that is larger than window and image, a shift equals a circular one."""
     tree = yaml.safe_load(study_file.read_text())
     borders = {"protocol": "crop", "whole": True, "reach": 2.0, "pairs": 1}
     tree["measures"]["borders"] = borders
@@ -149,7 +149,7 @@ def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Pat
     place = CellStore(Study.load(study_file, seeds=1), finished_study, torch.device("cpu"))
     cell = cells_of(place.study)[0]
     answers = place.answers(cell, "shift")
-    assert (answers.shape, answers.dtype) == ((60, 5, 10), np.float16)  # itself, one pair and two lengths
+    assert (answers.shape, answers.dtype) == ((60, 5, 10), np.float16)  # the image itself, one pair and two lengths
     p = torch.from_numpy(answers).double().exp()
     columns = place.columns(cell)["shift"]
     again = shift_information(p[:, 1:3]).item()
@@ -161,7 +161,7 @@ def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Pat
     assert not [key for key in columns if key.endswith("log_probabilities")]
 
 
-def test_which_images_a_network_of_another_task_answers_right_is_kept_image_by_image(tiny: Recipe) -> None:
+def test_correct_answers_of_a_network_of_another_task_are_stored_per_image(tiny: Recipe) -> None:
     dataset = augkit.load_dataset("digits", limit=200)
     model, images = augkit.fit(tiny, dataset=dataset).model, dataset.open_test(80)
     found = measure_accuracy(model, tiny, images, torch.device("cpu"))["typical|correct"]
@@ -173,9 +173,7 @@ def test_which_images_a_network_of_another_task_answers_right_is_kept_image_by_i
     np.testing.assert_array_equal(found, expected)
 
 
-def test_what_layers_lose_is_lost_at_pools_and_not_brought_back_by_global_pooling(
-    study_file: Path, finished_study: Path
-) -> None:
+def test_layer_loss_arises_at_pools_and_global_pooling_does_not_undo_it(study_file: Path, finished_study: Path) -> None:
     study = Study.load(study_file, seeds=1)
     place = CellStore(study, finished_study, torch.device("cpu"))
     cell = next(cell for cell in cells_of(study) if cell.arm.name == "maxpool+none")
@@ -193,7 +191,9 @@ def call(*words: str) -> int:
     return run(compare.main, list(words))
 
 
-def test_the_command(study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_runs_and_resumes_a_study(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = str(tmp_path / "out")
     assert call(str(study_file), "--seeds", "1", "--output", folder, "--json", "--quiet") == 0
     out = capsys.readouterr()
@@ -266,7 +266,7 @@ def test_a_network_of_your_own_is_trained_and_compared(
     assert not torch.equal(weights[0]["1.weight"], weights[1]["1.weight"]), "each seed has weights of its own"
 
 
-def test_a_network_that_does_not_take_the_images_is_refused_before_training(
+def test_a_network_that_does_not_accept_the_images_is_refused_before_training(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = with_own_network(study_file, tmp_path, monkeypatch, "flat")
@@ -275,7 +275,7 @@ def test_a_network_that_does_not_take_the_images_is_refused_before_training(
     assert not (tmp_path / "out" / "cells").exists()
 
 
-def test_a_cell_that_fails_is_left_out_and_tried_again(
+def test_a_failed_cell_is_left_out_and_run_again_with_resume(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, work = tmp_path / "out", CellStore.work
@@ -299,7 +299,9 @@ def test_a_cell_that_fails_is_left_out_and_tried_again(
     assert json.loads((folder / "results.json").read_text())["claims"][0]["n_seeds"] == 2
 
 
-def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_ends_with_an_error_if_all_cells_fail(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(place: CellStore, cell: Cell, *rest: Any) -> dict[str, Any]:
         raise RunError(f"no luck with {cell.name}")
 
@@ -308,7 +310,7 @@ def test_cells_that_all_fail_end_the_study(study_file: Path, tmp_path: Path, mon
         run_study(Study.load(study_file), tmp_path / "out")
 
 
-def test_overwriting_looks_before_it_deletes(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
+def test_overwrite_checks_everything_before_it_deletes(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_study, tmp_path / "out")
     before = stamps(folder)
     tree = yaml.safe_load(study_file.read_text())
@@ -337,7 +339,7 @@ def test_overwriting_looks_before_it_deletes(study_file: Path, finished_study: P
         (["--grace", "0"], "expected a number above 0"),
     ],
 )
-def test_bad_flags_are_one_line(
+def test_bad_flags_give_a_one_line_error(
     words: list[str], message: str, study_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(str(study_file), *words) == 2
@@ -352,11 +354,11 @@ def test_the_shipped_study_can_be_measured(size: str, shape: tuple[int, ...], tm
         (tmp_path / f"{label}").mkdir()
         for k in range(4):
             Image.fromarray(noise(10 * label + k, shape)).save(tmp_path / f"{label}" / f"{k}.png")
-    # Narrow, as what is tested is whether images have room for their displacements and networks take them.
+    # Narrow networks suffice to test that images have room for displacements and that networks accept them.
     words = [f"data.name=folder:{tmp_path}", "data.limit=null", "model.width=4"]
     study = Study.load("invariance", size, seeds=1, overrides=words)
     place = CellStore(study, tmp_path, torch.device("cpu"))
     with warnings.catch_warnings():
-        warnings.simplefilter("error", OddMapWarning)  # which would end what polyphase networks promise
+        warnings.simplefilter("error", OddMapWarning)  # with odd maps polyphase networks lose their exact invariance
         for cell in {(cell.arm.architecture, *cell.measures): cell for cell in cells_of(study)}.values():
             place.check(cell)

@@ -58,11 +58,11 @@ def simulate(factor: float, trials: int = 200) -> tuple[float, float]:
 def test_intervals_of_identical_arms_cover_zero_and_few_tests_reject() -> None:
     covered, found = simulate(1.0)
     assert 0.90 <= covered <= 0.995  # binomial noise of 200 simulations around 95 % is 1.5 points
-    assert found <= 0.07  # 2.5 % on this side
+    assert found <= 0.07  # expected: 2.5 % on this side
 
 
 def test_a_planted_effect_is_detected_with_the_predicted_power() -> None:
-    # Effects per seed differ by two independent seeds and by what is left of 60 images.
+    # The effect of a seed varies with two independent seeds and with the noise of 60 images.
     effect = 0.45
     rng = np.random.default_rng(3)
     spread = []
@@ -91,7 +91,7 @@ def test_seeds_needed_is_the_smallest_number_with_the_power() -> None:
     assert needed is not None
     mean, spread = effects.mean(), effects.std(ddof=1)
     assert power(mean, spread, needed, (0.0, math.inf)) >= 0.8 > power(mean, spread, needed - 1, (0.0, math.inf))
-    assert seeds_needed(-effects, (0.0, math.inf)) == needed  # to refute it takes as many
+    assert seeds_needed(-effects, (0.0, math.inf)) == needed  # refuting needs as many
     assert seeds_needed([0.0, 1e-9, -1e-9], (-0.1, 0.1)) == 2
     assert seeds_needed([1.0, -1.0], (0.0, math.inf)) is None
     assert seeds_needed([1.0], (0.0, math.inf)) is None
@@ -120,7 +120,7 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     assert decide(0.05, error, 5, (-margin, margin)).verdict == "undetermined"
 
 
-def test_exact_and_undefined_numbers() -> None:
+def test_decisions_on_exact_and_undefined_numbers() -> None:
     assert decide(1e-7, 0.0, math.inf, (-math.inf, 1e-5)).verdict == "supported"
     assert decide(1e-3, 0.0, math.inf, (-math.inf, 1e-5)).verdict == "refuted"
     assert decide(math.nan, 0.1, 4, (0.0, math.inf)).verdict == "undetermined"
@@ -139,7 +139,7 @@ def test_p_values_below_one_in_a_thousand_are_printed_as_a_bound() -> None:
 
 
 def test_degrees_of_freedom_are_bounded_by_the_seeds() -> None:
-    # Ten seeds that agree better than their images' noise lets them: what few seeds show of their spread is not known.
+    # Ten seeds that agree better than the noise of their images allows: few seeds do not determine their spread.
     values = np.random.default_rng(0).exponential(1.0, (300, 10))
     found = mean_replicates([torch.from_numpy(column) for column in values.T])
     assert found.error()[1] <= 18
@@ -173,7 +173,7 @@ def test_interaction_is_the_difference_of_log_ratios() -> None:
 def test_slope_over_strength() -> None:
     strengths = {"s1": 0.5, "s2": 1.0}
     view = view_of({"n": flat(0.1, 0.1), "s1": flat(0.06, 0.06), "s2": flat(0.02, 0.02)}, strengths=strengths)
-    # 40 % at half strength and 80 % at full; an effect that is there at any strength alike has no slope.
+    # 40 % at half strength and 80 % at full strength; an effect that does not depend on strength has no slope.
     assert statistic(view, part("slope", arms=["s1", "s2"], control="n")).shown.value == pytest.approx(0.8)
     same = view_of({"n": flat(0.1, 0.1), "s1": flat(0.02, 0.02), "s2": flat(0.02, 0.02)}, strengths=strengths)
     assert statistic(same, part("slope", arms=["s1", "s2"], control="n")).shown.value == pytest.approx(0, abs=1e-9)
@@ -221,7 +221,7 @@ def test_transfer_and_several_image_sets() -> None:
     assert statistic(view, both).shown.value == pytest.approx((-0.4 - 0.8) / 2)
 
 
-def test_an_invariant_control_gives_an_undefined_effect_and_one_seed_decides_nothing() -> None:
+def test_an_invariant_control_gives_an_undefined_effect_and_one_seed_is_undetermined() -> None:
     view = view_of({"n": flat(1e-15, 1e-15), "s": flat(1e-15, 1e-15)})
     found = statistic(view, part("learned_invariance", arm="s", control="n"))
     assert not found.shown.defined
@@ -253,7 +253,7 @@ def test_image_sets_without_information_in_the_predictions_are_left_out_and_name
     assert alone.decision.verdict == "undetermined"
 
 
-def test_a_contrast_that_another_variability_contradicts_decides_nothing() -> None:
+def test_a_contrast_that_another_variability_contradicts_is_undetermined() -> None:
     changed = {"n": 0.1, "s": 0.2}
     columns = {
         (arm, seed, "shift"): bits_of(flat(level)[0]) | {"typical|changed": np.full(IMAGES, changed[arm])}

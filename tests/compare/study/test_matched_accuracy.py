@@ -1,4 +1,4 @@
-"""Comparison at equal accuracy along training: by hand, and networks that differ only in the progress of training."""
+"""Comparison at equal accuracy: by hand, and for networks that differ only in the progress of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from augkit.compare.study.matched_accuracy import at_accuracy, log_ratio_at_equa
 
 
 def path(rate: float, factor: float, epochs: int = 8) -> list[tuple[float, float]]:
-    """A network whose variability is ``factor`` times what its accuracy makes of it, and which learns at ``rate``."""
+    """A network that learns at ``rate`` and whose variability is ``factor`` times a function of its accuracy."""
     accuracies = [1 - math.exp(-rate * (k + 1)) for k in range(epochs)]
     return [(accuracy, factor * math.exp(-3 * accuracy)) for accuracy in accuracies]
 
@@ -19,9 +19,9 @@ def path(rate: float, factor: float, epochs: int = 8) -> list[tuple[float, float
 def test_log_variability_is_linear_between_epochs() -> None:
     made = [(0.2, 0.5), (0.6, 0.1), (0.5, 0.2), (0.8, 0.05)]
     assert at_accuracy(made, 0.4) == pytest.approx((math.log(0.5) + math.log(0.1)) / 2)
-    assert at_accuracy(made, 0.1) == pytest.approx(math.log(0.5))  # reached from the first
+    assert at_accuracy(made, 0.1) == pytest.approx(math.log(0.5))  # reached at the first epoch
     assert at_accuracy(made, 0.8) == pytest.approx(math.log(0.05))
-    # From where the accuracy was last the highest: what it fell back to is not gone through again.
+    # Only the first passage counts; a later fall and rise of accuracy is ignored.
     assert at_accuracy(made, 0.7) == pytest.approx((math.log(0.1) + math.log(0.05)) / 2)
     assert math.isnan(at_accuracy(made, 0.9))
 

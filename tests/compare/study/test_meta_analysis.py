@@ -1,4 +1,4 @@
-"""Studies on several data sets put together: against another way to write it, its coverage, and the command."""
+"""Meta-analysis of studies on several data sets: against written-out sums, its coverage, and the command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from augkit.core.errors import InputError
 
 
 def slow(y: list[float], se: list[float]) -> tuple[float, float, float]:
-    """DerSimonian & Laird's mean with Hartung & Knapp's standard error, sums written out; and I squared."""
+    """DerSimonian & Laird's mean with Hartung & Knapp's standard error, and I squared, with all sums written out."""
     w = [1 / s**2 for s in se]
     fixed = sum(a * b for a, b in zip(w, y, strict=True)) / sum(w)
     q = sum(a * (b - fixed) ** 2 for a, b in zip(w, y, strict=True))
@@ -38,7 +38,7 @@ def slow(y: list[float], se: list[float]) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_mean_is_that_of_dersimonian_and_laird(seed: int) -> None:
+def test_the_mean_equals_that_of_dersimonian_and_laird(seed: int) -> None:
     rng = np.random.default_rng(seed)
     y, se = rng.normal(0, 0.4, 4).tolist(), rng.uniform(0.05, 0.3, 4).tolist()
     found, between = pooled(y, se)
@@ -48,7 +48,7 @@ def test_the_mean_is_that_of_dersimonian_and_laird(seed: int) -> None:
     assert between == pytest.approx(share)
 
 
-def test_three_data_sets_cover_the_mean_of_all_such_data_sets() -> None:
+def test_the_interval_over_three_data_sets_covers_the_mean_over_all_data_sets() -> None:
     rng, hits = np.random.default_rng(0), 0
     for _ in range(400):
         se = rng.uniform(0.05, 0.2, 3)
@@ -66,7 +66,7 @@ def study(effect: float, half: float, **more: Any) -> dict[str, Any]:
 
 
 def combined(**studies: dict[str, Any]) -> list[CombinedEffect]:
-    """Studies put together from the content of their ``results.json``."""
+    """Combine studies from the content of their ``results.json``."""
     return combine_studies({name: FinishedStudy.from_json(found) for name, found in studies.items()})
 
 
@@ -131,7 +131,7 @@ def test_load_results_refuses_two_studies_of_one_name(tmp_path: Path) -> None:
 
 
 def test_missing_errors_are_computed_from_the_interval() -> None:
-    # An interval of five seeds is as wide as t(4) makes it; of effects 0.2 and 0.4 the mean then has this error.
+    # The interval of five seeds is based on t(4); the mean of the effects 0.2 and 0.4 then has this error.
     def plain(value: float, half: float) -> dict[str, Any]:
         made = study(value, half)
         made["claims"][0]["parts"][0]["statistic"] = "accuracy_difference"

@@ -1,4 +1,4 @@
-"""Cells in line: each is worked on once, and what the dead leave is worked on again."""
+"""The queue of cells: each cell is run once, and cells of dead workers are retried."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from augkit.core.jobs.worker import WorkerEvents
 
 
 def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") -> tuple[CellQueue, Study]:
-    """A queue with all cells in line, and nobody at work."""
+    """A queue with all cells waiting and no worker."""
     folder.mkdir(exist_ok=True)
     study = Study.load(study_file, seeds=seeds)
     queue = CellQueue.open(open_storage(folder / JOURNAL), name, study, lead=True)
@@ -38,7 +38,7 @@ def open_cells(study_file: Path, folder: Path, seeds: int = 1, name: str = "q") 
 
 
 def let_fail(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
-    """One cell raises, all others are worked on."""
+    """Let one cell raise an error; all others run."""
     work = CellStore.work
 
     def fails(place: CellStore, cell: Cell, *rest: Any) -> dict[str, Any]:
@@ -49,14 +49,14 @@ def let_fail(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> No
     monkeypatch.setattr(CellStore, "work", fails)
 
 
-def test_each_cell_is_in_line_once(study_file: Path, tmp_path: Path) -> None:
+def test_each_cell_is_queued_once(study_file: Path, tmp_path: Path) -> None:
     queue, study = open_cells(study_file, tmp_path / "out")
     queue.fill(study, tmp_path / "out", cells_of(study))
     assert [trial.user_attrs["cell"] for trial in queue.trials()] == [cell.name for cell in cells_of(study)]
     assert not queue.done()
 
 
-def test_a_worker_takes_cells_until_none_is_left(study_file: Path, tmp_path: Path) -> None:
+def test_a_worker_runs_cells_until_none_is_left(study_file: Path, tmp_path: Path) -> None:
     queue, study = open_cells(study_file, tmp_path / "out")
     CellWorker(queue.queue, torch.device("cpu")).run()
     assert queue.done()
@@ -66,7 +66,7 @@ def test_a_worker_takes_cells_until_none_is_left(study_file: Path, tmp_path: Pat
     assert queue.failures(set()) == {}
 
 
-def test_a_seed_added_while_a_worker_works_reaches_it(study_file: Path, tmp_path: Path) -> None:
+def test_a_running_worker_runs_cells_of_an_added_seed(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))
     more = Study.load(study_file, seeds=2)
@@ -104,11 +104,11 @@ def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: 
         if not slept:
             slept.append(0)
             (running,) = queue.queue.get_trials(states=(TrialState.RUNNING,))
-            requeue(queue.queue, running.number, 1)  # what others do with one who gives no sign of life
-            time.sleep(0.6)  # until the next beat
+            requeue(queue.queue, running.number, 1)  # as another worker does if the heartbeat stands still
+            time.sleep(0.6)  # until the next heartbeat
 
     worker.events = WorkerEvents(alive=alive, log=lines.append)
-    worker.policy = RetryPolicy(1, 3.0)  # a beat each half second
+    worker.policy = RetryPolicy(1, 3.0)  # a heartbeat every half second
     worker.run_one()
     assert "was taken over while this worker slept" in lines[0]
     assert not (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
@@ -125,7 +125,7 @@ def test_failed_cells_of_workers_are_named(study_file: Path, tmp_path: Path, mon
     assert queue.failures(queue.closed()) == {}
 
 
-def test_another_study_does_not_join(study_file: Path, tmp_path: Path) -> None:
+def test_a_queue_of_another_study_is_refused(study_file: Path, tmp_path: Path) -> None:
     open_cells(study_file, tmp_path / "out")
     tree = yaml.safe_load(study_file.read_text())
     storage = open_storage(tmp_path / "out" / JOURNAL)
@@ -138,7 +138,7 @@ def test_another_study_does_not_join(study_file: Path, tmp_path: Path) -> None:
         CellQueue.open(storage, "q", Study.load(study_file), lead=True)
 
 
-def test_a_host_that_does_not_see_the_folder_says_so(
+def test_a_host_that_does_not_see_the_folder_is_refused(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cell_queue, "SEEN", 0.1)
@@ -151,7 +151,7 @@ def test_a_host_that_does_not_see_the_folder_says_so(
         CellWorker(queue.queue, torch.device("cpu"))
 
 
-def test_a_measure_added_while_a_worker_works_reaches_it(study_file: Path, tmp_path: Path) -> None:
+def test_a_running_worker_takes_an_added_measure(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))
     tree = yaml.safe_load(study_file.read_text())
@@ -165,7 +165,7 @@ def test_a_measure_added_while_a_worker_works_reaches_it(study_file: Path, tmp_p
     assert all(place.is_done(cell) for cell in cells_of(more))
 
 
-def test_a_host_with_another_recipe_does_not_work(study_file: Path, tmp_path: Path) -> None:
+def test_a_host_with_another_recipe_runs_no_cell(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     base = yaml.safe_load((tmp_path / "base.yaml").read_text())
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "seed": 5, "optim": {"lr": 0.1, "momentum": 0.5}}))
@@ -173,7 +173,7 @@ def test_a_host_with_another_recipe_does_not_work(study_file: Path, tmp_path: Pa
         CellWorker(queue.queue, torch.device("cpu"))
 
 
-def test_a_study_taken_back_by_the_command_that_made_it(
+def test_a_helper_stops_if_the_leader_withdraws_the_queue(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits, wait_until_ready = threading.Event(), cell_queue.wait_until_ready
@@ -198,10 +198,10 @@ def test_a_study_taken_back_by_the_command_that_made_it(
     assert waits.wait(timeout=60)
     made.withdraw()
     helper.join(timeout=20)
-    assert helpers == ["study 'q' was taken back by the command that made it, which says why"]
+    assert helpers == ["study 'q' was withdrawn by the command that created it; see the error there"]
 
 
-def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(
+def test_an_error_in_a_network_fails_its_cell_and_its_traceback_is_stored(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_fail(monkeypatch, "maxpool+none-seed0", ValueError("Expected more than 1 value per channel when training"))
@@ -216,22 +216,22 @@ def test_what_a_network_raises_fails_its_cell_and_leaves_its_traceback(
     assert list(alone["cost"]["failed"]) == ["maxpool+none-seed0"]
 
 
-def test_one_command_at_a_time_leads(study_file: Path, tmp_path: Path) -> None:
+def test_only_one_command_at_a_time_leads(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     with leading(folder) as first:
         assert first
         with leading(folder) as second:
             assert not second
-        with pytest.raises(InputError, match="another command works on it"):
+        with pytest.raises(InputError, match="another command is using it"):
             run_study(Study.load(study_file, seeds=1), folder, resume=True)
-        with pytest.raises(InputError, match="another command works on it"):
+        with pytest.raises(InputError, match="another command is using it"):
             run_study(Study.load(study_file, seeds=1), folder, overwrite=True)
     with leading(folder) as third:
         assert third
 
 
-def test_workers_of_a_host_that_is_gone_do_not_hold_up_a_journal(study_file: Path, tmp_path: Path) -> None:
+def test_a_journal_does_not_wait_for_workers_of_another_host(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     trial = queue.queue.ask()
     trial.set_user_attr("worker", "another-host:1:0")
@@ -242,13 +242,13 @@ def test_workers_of_a_host_that_is_gone_do_not_hold_up_a_journal(study_file: Pat
 
 
 @pytest.mark.cluster
-def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(study_file: Path, tmp_path: Path) -> None:
+def test_two_workers_give_the_results_of_one_and_skip_removed_seeds(study_file: Path, tmp_path: Path) -> None:
     study = Study.load(study_file, seeds=1)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers: sums of several threads differ, and training makes more of that
+    torch.set_num_threads(1)  # as in the workers, because sums depend on the number of threads
     try:
         alone = run_study(study, tmp_path / "alone").to_dict()
-        open_cells(study_file, tmp_path / "both", seeds=3, name="tiny-quick")  # and nobody has worked on them
+        open_cells(study_file, tmp_path / "both", seeds=3, name="tiny-quick")  # and no worker has run them
         both = run_study(study, tmp_path / "both", spread=WorkerSettings(2), resume=True).to_dict()
     finally:
         torch.set_num_threads(threads)
@@ -260,7 +260,7 @@ def test_workers_do_the_same_and_pass_over_seeds_that_are_no_longer_asked_for(st
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
 
 
-def test_a_host_that_cannot_do_what_was_added_leaves_it_to_others(study_file: Path, tmp_path: Path) -> None:
+def test_a_host_leaves_cells_that_it_cannot_run_to_other_hosts(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))
     more = Study.load(study_file, seeds=2)

@@ -16,7 +16,7 @@ from augkit.compare.study.results import StudyCost, StudyResults
 from augkit.core.files import environment
 from augkit.invariance import Estimate
 
-# As written before results were dataclasses.
+# As version 1 wrote it, before results were dataclasses.
 KEYS = {
     "": "name size title lead measured_with looks claims arms dose_response dose_response_label plane carry_over layers"
     " gallery cost settings environment recipe_yaml study_yaml",

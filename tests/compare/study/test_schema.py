@@ -1,4 +1,4 @@
-"""The study file: what it expands to, and what it refuses in one line."""
+"""The study file: expansion to arms, and one-line errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def with_claim(**changes: Any) -> list[dict[str, Any]]:
     return [{key: value for key, value in claim.items() if value is not None}]
 
 
-def test_arms_are_products_and_each_is_there_once(tmp_path: Path) -> None:
+def test_arms_are_products_without_repetition(tmp_path: Path) -> None:
     study = load(tmp_path)
     assert list(study.arms) == [
         "maxpool+none",
@@ -68,7 +68,7 @@ def test_arms_are_products_and_each_is_there_once(tmp_path: Path) -> None:
     weak = study.arms["maxpool+shift@0.25"].recipe
     assert (weak.policy.strength, weak.name) == (0.25, "maxpool-shift-0.25")
     assert weak.policy.shift is not None
-    assert weak.policy.rescale is None  # the base recipe's own augmentation is not the arm's
+    assert weak.policy.rescale is None  # the augmentation of the base recipe is not that of the arm
     assert study.arms["blurpool+none"].recipe.policy.is_identity
     assert study.reference == "maxpool"
 
@@ -109,7 +109,7 @@ def test_a_task_of_localisation_is_not_measured_along_training(tmp_path: Path) -
     assert every == {"maxpool+none": 1, "maxpool+none+locate": None}
 
 
-def test_networks_of_your_own(tmp_path: Path) -> None:
+def test_a_callable_gives_the_network_of_an_arm(tmp_path: Path) -> None:
     own = {**BASE["architectures"], "mine": {"callable": "mynet:make"}}
     study = load(tmp_path, architectures=own, arms=[{"architecture": "mine"}])
     assert study.arms["mine+none"].callable == "mynet:make"
@@ -178,7 +178,7 @@ def test_the_shipped_study_loads_in_all_sizes(size: str) -> None:
     assert yaml.safe_load(study.to_yaml())["name"] == "invariance"
 
 
-def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -> None:
+def test_a_collapsed_network_is_no_evidence_of_invariance(tmp_path: Path) -> None:
     study = load(tmp_path, claims=with_claim())
     rng = np.random.default_rng(0)
     columns, accuracy = {}, {}
@@ -203,7 +203,7 @@ def test_a_network_that_collapsed_is_no_evidence_of_invariance(tmp_path: Path) -
 def evaluated(
     tmp_path: Path, levels: dict[str, float], seeds: int = 6, interim: InterimAnalysis | None = None, **changes: Any
 ) -> list[ClaimResult]:
-    """The rows of a study whose arms have these shift informations."""
+    """Evaluated claims of a study whose arms have these values of shift information."""
     study = load(tmp_path, **changes)
     rng = np.random.default_rng(0)
     columns = {
@@ -231,7 +231,7 @@ def test_the_primary_part_gives_the_verdict_and_the_number_of_parts_that_hold_is
     assert "half (primary)" in row.sentences[0]
     assert "1 of 2 parts hold" in row.sentences[1]
     assert "p < 0.001 after correction" in row.sentences[1]
-    claims[0]["parts"][1]["primary"] = False  # then it is the first that predicts something
+    claims[0]["parts"][1]["primary"] = False  # then the first part with a prediction is the primary one
     (row,) = evaluated(tmp_path, LEVELS, claims=claims)
     assert (row.verdict, row.primary) == ("refuted", 0)
 
@@ -245,7 +245,7 @@ def test_checks_do_not_count_among_the_tested_claims(tmp_path: Path) -> None:
     (alone,) = evaluated(tmp_path, LEVELS, claims=with_claim())
     assert tested.p == alone.p  # Holm counts one claim
     (single,) = evaluated(tmp_path, LEVELS, seeds=1, claims=claims[:1])
-    assert single.verdict == "holds"  # of the one network that there is
+    assert single.verdict == "holds"  # even with a single network
     claims[0]["prediction"] = {"sign": "below", "margin": 0.05}
     assert evaluated(tmp_path, LEVELS, claims=claims)[0].verdict == "fails"
 

@@ -1,4 +1,4 @@
-"""Interim analyses: against the published constants, and their error rate by simulation."""
+"""Interim analyses: against published constants, and their error rate by simulation."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def test_an_undeclared_analysis_makes_a_study_exploratory() -> None:
     assert not interim_analysis(10, declared, [5], "obrien-fleming").exploratory
     assert interim_analysis(7, declared, [], "obrien-fleming").exploratory
     assert interim_analysis(10, declared, [5, 7], "obrien-fleming").exploratory
-    assert interim_analysis(10, (10,), [5], "obrien-fleming").exploratory  # five seeds were looked at first
+    assert interim_analysis(10, (10,), [5], "obrien-fleming").exploratory  # an analysis at five seeds came first
     assert interim_analysis(10, declared, [5], "pocock").to_dict()["taken"] == [5, 10]

@@ -1,4 +1,4 @@
-"""Laws of what images are seen under, and of what is kept of the answers, at the edges of what is allowed."""
+"""Properties of displacements and of stored answers at the limits of the allowed values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from augkit.invariance.plan import Pairs, Plan, draws, line_path, square_grid
         Plan("scale", Pairs(2, 0.5, 3.0), grid=(0.25, 1.0), scales=(2.0,)),
     ],
 )
-def test_no_view_leaves_what_the_plan_says_is_the_most(plan: Plan) -> None:
+def test_no_view_exceeds_the_largest_displacement_of_the_plan(plan: Plan) -> None:
     drawn = plan.displacements(3, 0, 4000).double()
     assert float(drawn[..., :2].abs().max()) <= plan.max_shift + 1e-6
     assert float(drawn[..., :2].abs().max()) >= 0.98 * plan.max_shift
@@ -37,8 +37,8 @@ def test_no_view_leaves_what_the_plan_says_is_the_most(plan: Plan) -> None:
     assert high / 1.02 <= float(drawn[..., 2].max()) <= high + 1e-6
 
 
-def test_whole_pixels_fill_their_range_and_stay_in_it() -> None:
-    """With a fraction of nearly one pixel on top the range of the pairs is still not left."""
+def test_whole_pixels_cover_their_range_and_stay_within_it() -> None:
+    """Even with an added fraction of nearly one pixel, no pair leaves the range."""
     plan = Plan(pairs=Pairs(1, -2.0, 3.0), fractions=(0.0, 0.5))
     columns = plan.layout.columns
     at = [k for k, column in enumerate(columns) if column.source == "fraction"]
@@ -47,17 +47,17 @@ def test_whole_pixels_fill_their_range_and_stay_in_it() -> None:
     assert torch.equal(drawn[:, 1], drawn[:, 0] + 0.5)
 
 
-def test_quanta_are_drawn_alike_up_to_both_ends() -> None:
+def test_quanta_are_uniform_up_to_both_ends() -> None:
     drawn = Plan(pairs=Pairs(1, -1.0, 1.0, quantum=0.25)).displacements(1, 0, 9000)[:, 1, 0]
     values, counts = drawn.unique(return_counts=True)
     assert values.tolist() == np.arange(-1, 1.01, 0.25).tolist()
     assert (counts.double() / 1000 - 1).abs().max() < 0.15
 
 
-def test_factors_are_drawn_alike_on_a_log_scale() -> None:
+def test_factors_are_uniform_on_a_log_scale() -> None:
     drawn = Plan("scale", Pairs(1, 0.25, 4.0)).displacements(1, 0, 8000)[:, 1, 2].double().log() / math.log(4)
     assert float(drawn.mean()) == pytest.approx(0, abs=0.03)
-    assert float(drawn.var()) == pytest.approx(1 / 3, abs=0.02)  # of a uniform number in [-1, 1]
+    assert float(drawn.var()) == pytest.approx(1 / 3, abs=0.02)  # the variance of a uniform number in [-1, 1]
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4, 5, 8, 9])
@@ -69,7 +69,7 @@ def test_no_image_shares_a_draw_with_another(columns: int) -> None:
         assert np.array_equal(draws(7, 1, start, 1, columns)[0], found[start])
 
 
-def test_what_is_barely_allowed_and_barely_not() -> None:
+def test_values_at_the_limit_are_accepted_and_those_beyond_are_refused() -> None:
     Plan(pairs=Pairs(1, 0.0, 1.0), fractions=(0.0, 0.999))
     Plan(pairs=Pairs(1, -2.0, 2.0, quantum=0.5), blur_control=True)
     Plan(lengths=(0.0,), scales=(1e-3,))
@@ -112,7 +112,7 @@ def test_the_last_class_fits_its_integer_and_no_smaller_one(classes: int) -> Non
     assert smaller is None or torch.iinfo(smaller).max < classes - 1
 
 
-def test_flips_are_ranked_by_the_less_sure_answer_then_by_the_image() -> None:
+def test_flips_are_ranked_by_the_less_certain_answer_then_by_the_image() -> None:
     def flip(image: int, *probabilities: float) -> Flip:
         return Flip(image, None, ((0.0, 0.0, 1.0),) * 2, (0, 1), probabilities)
 
@@ -126,7 +126,7 @@ def test_a_half_life_has_the_unit_of_lengths_and_none_of_the_values(scale: float
     found = half_length(lengths, values)
     assert half_length(lengths, scale * values) == pytest.approx(found)
     assert half_length(scale * lengths, values) == pytest.approx(scale * found)
-    # What is constant 0 never grows: there is no length at which it is half, and none is made up beyond the first.
+    # A curve that is constant 0 has no half; the result is the first length and not an extrapolation.
     assert half_length(lengths, np.zeros((3, 1))).tolist() == [1.0]
 
 

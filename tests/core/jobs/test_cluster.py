@@ -51,7 +51,7 @@ def test_four_workers_on_two_hosts_run_sixty_trials_once_each(postgres: Postgres
     reports = [folder / "report.html" for folder in tmp_path.glob("out*")]
     assert sum(report.is_file() for report in reports) == 1, "the command that made the study does the final runs"
     said = "".join(path.read_text() for path in tmp_path.glob("worker*.log"))
-    assert said.count("helped with study 'team': 60 trials are done") == 3
+    assert said.count("helped with study 'team': 60 trials have finished") == 3
 
 
 def test_a_worker_killed_in_a_trial(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:

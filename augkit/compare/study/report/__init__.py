@@ -1,1 +1,1 @@
-"""The report of a study: its page, charts and text."""
+"""The report of a study: page, charts and text."""

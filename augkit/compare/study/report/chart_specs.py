@@ -1,4 +1,4 @@
-"""Figures that a report makes of a study's results, besides those of the claims."""
+"""Data of the figures in a report; the figures of claims are in `augkit.compare.study.claim_results`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from augkit.compare.study.results import DoseCurve, PlanePoint
 
 @dataclass(frozen=True)
 class DoseFigure:
-    """The dose-response as lines."""
+    """Dose-response as lines."""
 
     title: str
     x_label: str
@@ -19,7 +19,7 @@ class DoseFigure:
 
 @dataclass(frozen=True)
 class PlaneFigure:
-    """Invariance on typical against atypical images, a point per arm."""
+    """Invariance on typical against atypical images, one point per arm."""
 
     title: str
     x_label: str

@@ -1,7 +1,7 @@
-"""Charts of a study: estimates with their intervals as lines, points, bars or a plane.
+"""Charts of a study: estimates with their intervals as lines, points, bars or a scatter plot.
 
-Every value is a mark with its arm as group and what it says as tip (see `augkit.core.figures.describe`). Charts are
-drawn as wide as a phone, so that no letter shrinks there.
+Every value is a mark with its arm as group and a tooltip (see `augkit.core.figures.describe`). Charts are as wide as
+the screen of a phone, so that their text is not scaled down there.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from augkit.core.errors import InputError
 from augkit.core.figures import Chart, describe
 
 WIDTH = 4.6  # inches
-ROW = 0.4  # inches of a row with a name of two lines
-REACH = 1.5  # how far beyond the values, in spans of them, intervals may stretch an axis
-LETTERS, NAME = 50, 22  # letters of a line of a label, and of the name of a row
+ROW = 0.4  # height in inches of a row with a name of two lines
+REACH = 1.5  # how far intervals may extend an axis beyond the values, in units of the range of the values
+LETTERS, NAME = 50, 22  # longest line of a label, and of the name of a row (characters)
 STYLE: Any = {**figures.STYLE, "text.parse_math": False, "axes.formatter.useoffset": False, "font.size": 10.5}
-# What can be drawn.
+# Data of a figure, of any kind.
 Spec = LinesFigure | DoseFigure | PointsFigure | LayerFigure | PlaneFigure
 Parts = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Range:
-    """What an axis shows: ``low < high``."""
+    """Limits of an axis, with ``low < high``."""
 
     low: float
     high: float
 
     def clip(self, value: float) -> float:
-        """The value, or the end of the axis beyond which it lies."""
+        """The value clipped to the limits."""
         return min(max(value, self.low), self.high)
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Ends of the axis, with room for the marks at its ends."""
+        """Limits with a margin for marks at the ends."""
         room = 0.05 * (self.high - self.low)
         return self.low - room, self.high + room
 
 
 def arms_of(spec: Spec) -> list[str]:
-    """The arms that a chart shows."""
+    """Names of the arms in a chart."""
     if isinstance(spec, PointsFigure):
         shown = [row.arm for row in spec.rows]
     elif isinstance(spec, PlaneFigure):
@@ -69,16 +69,16 @@ def arms_of(spec: Spec) -> list[str]:
 
 
 def chart(spec: Spec, looks: Looks) -> Chart:
-    """The chart that ``spec`` describes.
+    """Draw the chart of ``spec``.
 
     Raises:
-        InputError: an arm without a look.
+        InputError: an arm has no look.
     """
     return figures.chart(spec.title, draw(spec, looks), name=spec.title or "chart")
 
 
 def draw(spec: Spec, looks: Looks) -> Figure:
-    """The figure behind `chart`."""
+    """Draw the figure of `chart`."""
     missing = [arm for arm in arms_of(spec) if arm not in looks]
     if missing:
         raise InputError(f"expected a look for every arm of the figure, got none for {missing[0]!r}; see `looks`")
@@ -91,21 +91,21 @@ def draw(spec: Spec, looks: Looks) -> Figure:
 
 
 def lines(spec: LinesFigure | DoseFigure, looks: Looks) -> Figure:
-    """Estimates against numbers, a line for each series, intervals as bands; a gap where a value is undefined."""
+    """Estimates against numbers: one line per series, intervals as bands, gaps at undefined values."""
     x = _range([(finite(value), None, None) for row in spec.series for value in row.x])
     y = _range([ends(value) for row in spec.series for value in row.y])
     figure, axes = _axes(3.2, spec.x_label, spec.y_label)
     _set_range(axes, x, "x")
     _set_range(axes, y, "y")
     axes.grid(axis="x", visible=False)
-    written: Counter[float] = Counter()  # undefined values at an x, which stand above each other
+    written: Counter[float] = Counter()  # number of undefined values by x, which are stacked
     for row in spec.series:
         _line(axes, row, looks[str(row.arm)], (x, y), (spec.x_label, spec.y_label), written)
     return figure
 
 
 def points(spec: PointsFigure, looks: Looks) -> Figure:
-    """An estimate a row, with its interval; a line at ``zero``."""
+    """One estimate per row, with its interval; a line at ``zero``."""
     x = _range([*(ends(row.value) for row in spec.rows), (spec.zero, None, None)])
     figure, axes = _axes(ROW * max(1, len(spec.rows)) + 0.7, spec.x_label, "")
     _set_range(axes, x, "x")
@@ -123,7 +123,7 @@ def points(spec: PointsFigure, looks: Looks) -> Figure:
 
 
 def bars(spec: LayerFigure, looks: Looks) -> Figure:
-    """Numbers of several series by group, as horizontal bars, so that names of groups can be read."""
+    """Numbers of several series by group, as horizontal bars with room for the names of groups."""
     groups, series = spec.groups, spec.series
     thick = 0.8 / max(1, len(series))
     height = max(0.17 * len(series) + 0.06, 0.3 if any(len(name) > NAME for name in groups) else 0.2)
@@ -147,7 +147,7 @@ def bars(spec: LayerFigure, looks: Looks) -> Figure:
 
 
 def plane(spec: PlaneFigure, looks: Looks) -> Figure:
-    """Two estimates an arm, as a cross; axes of one scale with their diagonal; a ring marks what is architectural."""
+    """Two estimates per arm as a cross, with equal scales and a diagonal; a ring marks architectural invariance."""
     span = _range([ends(estimate) for row in spec.points for estimate in (row.x, row.y)])
     figure, axes = _axes(4.8, spec.x_label, spec.y_label)
     axes.set_box_aspect(1)
@@ -182,7 +182,7 @@ def _line(
     labels: tuple[str, str],
     written: Counter[float],
 ) -> None:
-    """One series: its band, its line, and a mark with its interval for each value."""
+    """Draw one series: its band, its line, and each value as a mark with its interval."""
     (x, y), (x_label, y_label), arm = ranges, labels, str(row.arm)
     name = row.series if isinstance(row, DoseCurve) else arm
     pieces: list[list[tuple[float, float, float | None, float | None]]] = [[]]
@@ -224,7 +224,7 @@ def _interval(
     along: str,
     alpha: float = 1.0,
 ) -> None:
-    """An interval along ``x`` or ``y``: a cap at its ends, or an arrow where it leaves the axis."""
+    """Draw an interval along ``x`` or ``y``, with caps at its ends, or arrows where it leaves the axis."""
     known = [end for end in interval if end is not None]
     if len(known) < 2:
         return
@@ -246,7 +246,7 @@ def _mark(axes: Axes, x: float, y: float, look: Look, tip: str, arm: str, size: 
 def _undefined(
     axes: Axes, place: tuple[float, float], transform: Any, tip: str, arm: str, before: str = "", ha: str = "left"
 ) -> None:
-    """The mark of a value that does not exist: the word."""
+    """Write "undefined" in place of a mark."""
     words = axes.text(*place, f"{before}{UNDEFINED}", transform=transform, ha=ha, va="center", fontsize=8.5)
     words.set_color("#666666")
     describe(words, tip, arm)
@@ -257,7 +257,7 @@ def _own(artist: Artist, arm: str) -> None:
 
 
 def _axes(height: float, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """Axes of which both labels are level, that of y above, where it can be read."""
+    """Axes with horizontal labels; that of y is above the axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     figure.supxlabel(_wrapped(x_label), fontsize=10.5)
@@ -267,7 +267,7 @@ def _axes(height: float, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _name_rows(axes: Axes, names: Sequence[str], arms: Sequence[str] = ()) -> None:
-    """Names of rows on the left, the first on top; those of ``arms`` are hidden with them."""
+    """Write names of rows on the left, the first on top; names of ``arms`` are hidden together with the arm."""
     axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [_wrapped(name, NAME, 2) for name in names], parse_math=False)
     axes.tick_params(axis="y", length=0)
@@ -283,20 +283,20 @@ def _set_range(axes: Axes, span: Range, along: str) -> None:
 
 
 def _range(parts: Sequence[Parts]) -> Range:
-    """What an axis should show: all values, and intervals as far as they do not squeeze the rest to nothing."""
+    """Range of an axis: all values, and intervals unless they would compress the values too much."""
     values = [value for value, _, _ in parts if value is not None]
     pairs = [(low, high) for _, low, high in parts if low is not None and high is not None]
     found = reachable(values, pairs) or [0.0, 1.0]
     low, high = min(found), max(found)
     size = max(abs(low), abs(high))
-    if high - low <= max(1e-9 * size, 1e-200):  # one value: some room around it
+    if high - low <= max(1e-9 * size, 1e-200):  # a single value needs room around it
         room = 0.1 * size if size > 1e-190 else 0.5
         return Range(low - room, high + room)
     return Range(low, high)
 
 
 def reachable(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[float]:
-    """All ``values``, and the ends of ``intervals``, none farther from the values than `REACH` times their span.
+    """All ``values`` and the ends of ``intervals``, clipped to `REACH` times the range of the values beyond them.
 
     >>> reachable([0.0, 1.0], [(-9.0, 2.0)])[2:]
     [-9.0, 2.0]

@@ -1,4 +1,4 @@
-"""Pictures of a study that matplotlib draws: the plane of arms, what carries over."""
+"""Figures of a study that are not interactive."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from augkit.compare.study.results import PlanePoint
 from augkit.core.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 
-EDGE = -100.0  # per cent; where the plane of arms ends
+EDGE = -100.0  # per cent; lower end of both axes
 
 
 def plane(points: Sequence[PlanePoint]) -> Figure:
-    """Invariance on typical images ``x`` against that on atypical ones ``y``, a point per ``arm``.
+    """Invariance on atypical images (y) against that on typical ones (x), both in %, one point per arm.
 
-    ``kind`` is learned, architectural or both. On the diagonal all of it carries over. Points beyond -100 % stand at
-    the edge, and their names tell the value.
+    On the diagonal all invariance carries over. Points below -100 % are drawn at the edge, with their values in the
+    legend.
     """
     figure, axes = new_figure(7.4, 4.4)
     looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}

@@ -1,7 +1,7 @@
-"""How the arms of a study look, the same in all charts.
+"""Colors, dashes and markers of the arms of a study, the same in all charts.
 
-Colors are those of Okabe & Ito 2008; as these repeat after seven arms, markers after eight and dashes after five, and
-the numbers have no common divisor, no two of 56 arms look alike, and the first eight differ in their marker alone.
+Colors are those of Okabe & Ito 2008. Colors repeat after seven arms, markers after eight and dashes after five. As
+these numbers have no common divisor, color and marker together identify 56 arms, and the first eight differ by marker.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from augkit.core.figures import STYLE, svg
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#222222", "#E69F00", "#56B4E9")
 DASHES = ((), (3.5, 1.5), (1.0, 1.5), (4.5, 1.5, 1.0, 1.5), (2.0, 1.0))
 MARKERS = ("o", "s", "^", "D", "X", "v", "P", "*")
-LARGER = {"*": 1.4, "X": 1.15, "P": 1.15}  # markers of less ink
+LARGER = {"*": 1.4, "X": 1.15, "P": 1.15}  # scale of markers that look small
 
 
 @dataclass(frozen=True)
 class Look:
-    """How an arm is drawn: color and dash of its lines, its marker, and whether that is hollow."""
+    """Style of an arm: color and dash of its lines, its marker, and whether the marker is hollow."""
 
     color: str
     dash: tuple[float, ...]
@@ -34,7 +34,7 @@ class Look:
     hollow: bool
 
     def marker(self, axes: Axes, x: float, y: float, size: float = 7.0, **options: Any) -> Line2D:
-        """Draw its marker at a place; ``size`` in points, ``options`` of `Axes.plot`."""
+        """Draw the marker at a point; ``size`` is in points, ``options`` are those of `Axes.plot`."""
         return axes.plot(
             [x],
             [y],
@@ -48,7 +48,7 @@ class Look:
         )[0]
 
     def line(self, axes: Axes, x: Sequence[float], y: Sequence[float]) -> Line2D:
-        """Draw its line through places."""
+        """Draw the line through points."""
         return axes.plot(x, y, color=self.color, ls=(0, self.dash) if self.dash else "-", lw=1.6)[0]
 
 
@@ -56,12 +56,12 @@ Looks = Mapping[str, Look]
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """A look for each different arm, in the order of their first appearance."""
+    """Assign a look to each different arm, in the order of first appearance."""
     return {name: _look(k) for k, name in enumerate(dict.fromkeys(arms))}
 
 
 def samples(looks: Looks, place: str = "legend") -> dict[str, Markup]:
-    """A line and a marker of each arm as inline SVG, for a legend at ``place`` of the page."""
+    """Line and marker of each arm as inline SVG, for a legend; ``place`` keeps ids unique within the page."""
     return {arm: Markup(_sample(look, f"{place}|{arm}")) for arm, look in looks.items()}
 
 

@@ -1,4 +1,4 @@
-"""The report of a study as Markdown: what its page says, without the charts."""
+"""The report of a study as Markdown, without the charts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_|~"} | {"\n": " ", "\r": " "
 
 
 def study_markdown(results: StudyResults) -> str:
-    """The same content as Markdown, without the figures."""
+    """Render the report as Markdown, without the figures."""
     claims = results.claims
     counts = ", ".join(f"{count} {verdict}" for verdict, count in count_verdicts(results).items() if count)
     rows = [[f"{claim.id}. {_md(claim.claim)}", *map(_md, verdict_row(claim))] for claim in claims]
@@ -52,7 +52,7 @@ def study_markdown(results: StudyResults) -> str:
     arms = [[_md(cell) for cell in row] for arm in results.arms for row in arm_rows(arm)]
     parts += ["## Arms", _md_table(ARM_COLUMNS, arms), invariance_note(results)]
     carried = [[_md(cell) for cell in row] for row in carry_rows(results)]
-    parts += ["## How much arrives elsewhere", _md_table(CARRY_COLUMNS, carried), CARRY_CAPTION] if carried else []
+    parts += ["## Carry-over to atypical images", _md_table(CARRY_COLUMNS, carried), CARRY_CAPTION] if carried else []
     parts += ["## Cost", _md(cost_text(results)), "## Settings"]
     for name, text in settings_texts(results):
         parts += [f"### {name}", _fenced(text)]
@@ -60,7 +60,7 @@ def study_markdown(results: StudyResults) -> str:
 
 
 def _md(text: Any) -> str:
-    """Text that Markdown does not take for markup, on one line; brackets of intervals stay as they are."""
+    """Escape text for Markdown, on one line; brackets of intervals are not escaped."""
     plain = re.sub(r"(?<=\])(?=\()|(?=<[A-Za-z/!?])", r"\\", str(text).translate(SPECIAL))
     return f"\\{plain}" if plain.startswith(("#", ">", "-", "+")) else plain
 

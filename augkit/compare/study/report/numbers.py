@@ -1,4 +1,4 @@
-"""Numbers of a report as text; None, NaN and infinity are "undefined"."""
+"""Format numbers of a report; None, NaN and infinity become "undefined"."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from augkit.invariance.bootstrap import Estimate
 
 UNDEFINED = "undefined"
-DIGITS = 3  # significant ones of the largest part of an estimate
-MORE = 3  # decimals that a narrow interval may add
-LARGEST = 1e300  # beyond it the difference of two numbers may overflow
+DIGITS = 3  # significant digits of the largest part of an estimate
+MORE = 3  # most decimals that are added for a narrow interval
+LARGEST = 1e300  # larger numbers may overflow when they are subtracted
 
 
 def finite(value: float | None) -> float | None:
-    """The number, or None if there is none that can be drawn."""
+    """The number; None if it is missing or not finite."""
     return float(value) if value is not None and math.isfinite(value) and abs(value) < LARGEST else None
 
 
 def ends(estimate: Estimate | None, factor: float = 1.0) -> tuple[float | None, float | None, float | None]:
-    """Value, low and high times ``factor``."""
+    """Value, low and high, multiplied by ``factor``."""
     if estimate is None:
         return None, None, None
     parts = [finite(part) for part in (estimate.value, estimate.low, estimate.high)]
@@ -28,7 +28,7 @@ def ends(estimate: Estimate | None, factor: float = 1.0) -> tuple[float | None, 
 
 
 def number(value: float | None) -> str:
-    """One number to three significant digits.
+    """Format a number with three significant digits.
 
     >>> number(0.12345), number(-1500), number(None)
     ('0.123', '−1500', 'undefined')
@@ -37,7 +37,7 @@ def number(value: float | None) -> str:
 
 
 def estimate_text(estimate: Estimate | None, unit: str = "", factor: float = 1.0) -> str:
-    """Value, interval and unit; all parts have the same decimals.
+    """Format value, interval and unit; all parts have the same number of decimals.
 
     >>> estimate_text(Estimate(0.5, 0.25, math.nan), "bits")
     '0.500 [0.250, undefined] bits'
@@ -51,7 +51,7 @@ def estimate_text(estimate: Estimate | None, unit: str = "", factor: float = 1.0
 
 
 def p_text(p: float | None) -> str:
-    """A p-value to three decimals, an en dash where there is none."""
+    """Format a p-value with three decimals; an en dash if there is none."""
     value = finite(p)
     if value is None:
         return "–"
@@ -59,7 +59,7 @@ def p_text(p: float | None) -> str:
 
 
 def count_text(count: float | None) -> str:
-    """A count with thousands separated, an en dash where there is none."""
+    """Format a count with thousands separators; an en dash if there is none."""
     value = finite(count)
     return "–" if value is None else f"{value:,.0f}"
 
@@ -77,7 +77,7 @@ def _texts(parts: Sequence[float | None]) -> list[str]:
 
 
 def _decimals(largest: float, width: float) -> int:
-    """Three digits of the largest part, and more where a narrow interval would have ends that look alike."""
+    """Decimals for three digits of the largest part, and more if the ends of a narrow interval would look equal."""
     decimals = max(0, DIGITS - 1 - math.floor(math.log10(largest)))
     if width < largest * 1e-6:
         return decimals
@@ -86,5 +86,5 @@ def _decimals(largest: float, width: float) -> int:
 
 def _signed(text: str) -> str:
     if text.startswith("-"):
-        return "−" + text[1:] if text.strip("-0.") else text[1:]  # no minus on what is rounded to 0
+        return "−" + text[1:] if text.strip("-0.") else text[1:]  # no minus sign on a number that rounds to 0
     return text

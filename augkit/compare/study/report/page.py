@@ -1,4 +1,4 @@
-"""The page of a study: verdicts, claims with their charts, arms, a gallery of changed answers, cost and settings."""
+"""The HTML report of a study: verdicts, claims with charts, arms, a gallery of flips, cost and settings."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from augkit.core.html import Table, render
 
 DOSE_CAPTION = "Strength 0 is training without the augmentation. Bands are 95 % intervals; a gap is an undefined value."
 PLANE_CAPTION = (
-    "Crosses are 95 % intervals; an arrow marks one that goes on. On the dashed diagonal, invariance is the same on"
-    " images like those of training and on others; what is learned from images tends to fall below. A drawn ring marks"
-    " an invariance that is architectural, a dashed ring one that is both; no ring, learned."
+    "Crosses are 95 % intervals; an arrow marks one that is cut off. On the dashed diagonal, invariance is the same on"
+    " typical and atypical images; learned invariance tends to lie below. A solid ring marks architectural invariance,"
+    " a dashed ring both kinds, and no ring learned invariance."
 )
-LAYER_CAPTION = "How far the maps of a layer shift with the image; the sign of the arm is at the end of its bar."
-WORDS = ("images", "architecture", "policy")  # columns of words, which stand to the left
+LAYER_CAPTION = "How exactly the maps of a layer shift with the image; the marker of the arm is at the end of its bar."
+WORDS = ("images", "architecture", "policy")  # columns of text, which are aligned to the left
 
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """A row of the table of verdicts: what stands before the columns that are text alone, and those (``others``)."""
+    """A row of the table of verdicts; ``others`` are the columns that are plain text."""
 
     claim: ClaimResult
     badge: dict[str, str]
@@ -86,7 +86,7 @@ class ChartSection:
 
 
 def study_page(results: StudyResults) -> str:
-    """One HTML file that needs nothing else."""
+    """Render the report as one self-contained HTML file."""
     drawn = looks(_arms(results))
     claims = results.claims
     ran = [claim for claim in claims if claim.verdict != NOT_RUN]
@@ -99,7 +99,7 @@ def study_page(results: StudyResults) -> str:
         "Claims": ran,
         "Not run": not_run,
         **sections,
-        "How much arrives elsewhere": carried.rows,
+        "Carry-over to atypical images": carried.rows,
         "Arms": arms,
         "Answers that a shift changed": gallery,
         "Cost": True,
@@ -138,7 +138,7 @@ def _arms(results: StudyResults) -> list[str]:
 
 
 def _badge(verdict: str) -> dict[str, str]:
-    """A verdict with its symbol, and the class by which it is colored."""
+    """A verdict with its symbol, and the CSS class of its color."""
     return {"text": verdict_text(verdict), "kind": verdict.lower().replace(" ", "-")}
 
 
@@ -160,11 +160,11 @@ def _claim(claim: ClaimResult, drawn: Looks) -> ClaimSection:
 
 
 def _not_run(claim: ClaimResult) -> NotRunSection:
-    return NotRunSection(claim, _badge(NOT_RUN), (claim.sentences or ("No reason is recorded.",))[0])
+    return NotRunSection(claim, _badge(NOT_RUN), (claim.sentences or ("No reason was recorded.",))[0])
 
 
 def _chart_sections(results: StudyResults, drawn: Looks) -> dict[str, ChartSection]:
-    """Sections of charts by title; one without charts is left out."""
+    """Sections of charts by title; empty sections are left out."""
     found: Mapping[str, tuple[str, Sequence[Spec | None]]] = {
         "Dose-response": (DOSE_CAPTION, [dose_figure(results)]),
         "Learned against architectural": (PLANE_CAPTION, [plane_figure(results)]),
@@ -178,7 +178,7 @@ def _chart_sections(results: StudyResults, drawn: Looks) -> dict[str, ChartSecti
 
 
 def _gallery(results: StudyResults) -> list[dict[str, str]]:
-    """Flips with pictures that the page itself holds: any other would be fetched from elsewhere."""
+    """Flips whose pictures are ``data:`` URLs; others are left out, because the page would have to load them."""
     return [
         {"before": flip.before, "after": flip.after, "arm": flip.arm, "text": flip_text(flip)}
         for flip in results.gallery

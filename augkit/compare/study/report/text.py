@@ -1,4 +1,4 @@
-"""What the report of a study says, as rows of text that its page and its Markdown share."""
+"""Texts of a study's report, shared by the HTML page and the Markdown."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ ARM_COLUMNS = (
     *("arm", "accuracy, %", "images", *MEASURED.values()),
     *("architecture", "policy", "strength", "seeds", "time, s"),
 )
-OF_IMAGES = range(2, 3 + len(MEASURED))  # columns that tell of one kind of images; the others tell of the arm
+OF_IMAGES = range(2, 3 + len(MEASURED))  # columns that differ between image sets; the others belong to the arm
 VARIABILITY_NOTES = {
     "shift_information": "Shift information is the share of what the answers say that is about the shift and not about"
     " the image; JS, the Jensen-Shannon divergence between answers to two shifts, also falls where answers are less"
-    " sure.",
+    " certain.",
     "js": "Measured with JS, the Jensen-Shannon divergence between answers to two shifts of an image, which also falls"
-    " where answers are less sure.",
+    " where answers are less certain.",
 }
 INVARIANCE_NOTE = (
-    "Invariance is the share of variability that is gone: 1 is perfect, 0 is no change, below 0 is a change for the"
-    " worse. Learned invariance compares with the same architecture trained without augmentation, architectural"
-    " invariance with the plain architecture trained alike. Intervals are 95 %."
+    "Invariance is the share of variability that was removed: 1 is perfect, 0 is no change, below 0 the network is more"
+    " variable. Learned invariance compares with the same architecture trained without augmentation, architectural"
+    " invariance with the reference architecture trained without augmentation. Intervals are 95 %."
 )
 DOSE_LABEL = "learned invariance on typical images, share"
 CARRY_CAPTION = (
-    "The slope of log shift information on these images over that on typical ones, over all networks of the study: 1 is"
-    " all of it, 0 nothing."
+    "Slope of log shift information on these images over that on typical ones, over all networks of the study: 1 is"
+    " full carry-over, 0 none."
 )
-NAMED = 4  # arms that a title can hold
+NAMED = 4  # largest number of arms that a title names
 
 
 def invariance_note(results: StudyResults) -> str:
-    """What variability and invariance are."""
+    """Explanation of variability and invariance."""
     return f"{VARIABILITY_NOTES[results.measured_with]} {INVARIANCE_NOTE}"
 
 
 def preliminary_text(results: StudyResults) -> str:
-    """What to know before reading: the looks at the study, where there are several, and how it was measured of old."""
+    """Remarks on the interim analyses, if there are several, and on measurements of earlier versions."""
     looks = results.looks
     if results.measured_with == "js":
-        return "Measured with JS, which also falls where answers are less sure, and not yet run anew."
+        return "Measured by an earlier version with JS, which also falls where answers are less certain."
     if looks.exploratory:
         declared, taken = (", ".join(map(str, seeds)) for seeds in (looks.declared, looks.taken))
-        return f"Exploratory: looked at {taken} seeds where {declared} were declared, so that no level holds."
+        return f"Exploratory: analyzed at {taken} seeds, but declared at {declared}, so the level is not guaranteed."
     if len(looks.declared) < 2:
         return ""
     declared = ", ".join(map(str, looks.declared))
-    return f"Looks at {declared} seeds; this one at {looks.seeds}, level {looks.level:.4f} ({looks.rule})."
+    return f"Analyses at {declared} seeds; this one at {looks.seeds}, level {looks.level:.4f} ({looks.rule})."
 
 
 def subtitle_text(results: StudyResults) -> str:
-    """Name, size, cost, and what to know before reading."""
+    """Name, size and cost of the study, and the remarks of `preliminary_text`."""
     return f"Study {results.name}, size {results.size}. {cost_text(results)} {preliminary_text(results)}".strip()
 
 
 def carry_rows(results: StudyResults) -> list[list[str]]:
-    """Per atypical image set, how much of the invariance arrives, and of how many networks."""
+    """Rows of the carry-over table: image set, slope with interval, and number of networks."""
     return [
         [
             images,
@@ -81,16 +81,16 @@ def carry_rows(results: StudyResults) -> list[list[str]]:
     ]
 
 
-CARRY_COLUMNS = ("images", "how much of the invariance gained on typical images arrives", "networks")
+CARRY_COLUMNS = ("images", "share of the invariance gained on typical images that carries over", "networks")
 
 
 def verdict_text(verdict: str) -> str:
-    """A verdict as symbol and word."""
+    """A verdict with its symbol."""
     return f"{SYMBOLS.get(verdict, '')} {verdict}".strip()
 
 
 def effect_text(claim: ClaimResult) -> str:
-    """The effect with interval and unit; an en dash where there is none."""
+    """The effect with interval and unit; an en dash if there is none."""
     return "–" if claim.effect is None else estimate_text(claim.effect, claim.unit)
 
 
@@ -104,20 +104,20 @@ def verdict_row(claim: ClaimResult) -> list[str]:
 
 
 def matched_text(claim: ClaimResult) -> str:
-    """What remains of the effect where both networks are equally accurate along their training."""
+    """Sentence on the effect at equal accuracy of both networks."""
     if claim.matched is None:
         return "Effect at equal accuracy: not computed."
     return f"Effect at equal accuracy: {estimate_text(claim.matched, claim.unit)}."
 
 
 def count_verdicts(results: StudyResults) -> dict[str, int]:
-    """How many claims have each verdict, in the order of `SYMBOLS`."""
+    """Number of claims by verdict, in the order of `SYMBOLS`."""
     found = [claim.verdict for claim in results.claims]
     return {verdict: found.count(verdict) for verdict in dict.fromkeys([*SYMBOLS, *found])}
 
 
 def arm_rows(arm: ArmResult) -> list[list[str]]:
-    """Rows of `ARM_COLUMNS`, one for each kind of images; only the cells in `OF_IMAGES` differ between them."""
+    """Rows of `ARM_COLUMNS` for an arm, one per image set; only the cells in `OF_IMAGES` differ between them."""
     kinds = list(dict.fromkeys(kind for key in MEASURED for kind in measured_of(arm, key))) or ["–"]
     first = [arm.arm, estimate_text(arm.accuracy, factor=100)]
     last = [arm.architecture, arm.policy]
@@ -127,14 +127,14 @@ def arm_rows(arm: ArmResult) -> list[list[str]]:
 
 
 def cost_text(results: StudyResults) -> str:
-    """Runs and time in a sentence."""
+    """Sentence on the number of runs and their time."""
     cost = results.cost
     seconds, runs, loaded = finite(cost.seconds), cost.runs, cost.loaded
     text = f"{count_text(runs)} training {'run' if runs == 1 else 'runs'}"
     text += f", {count_text(loaded)} of them loaded from earlier ones" if loaded else ""
     if seconds is not None:
         larger = next((f" ({seconds / size:.1f} {unit})" for unit, size in TIMES if seconds >= size), "")
-        text += f"; {seconds:,.0f} s{larger} in all"
+        text += f"; {seconds:,.0f} s{larger} in total"
     failed = "; ".join(f"{cell} ({error})" for cell, error in cost.failed.items())
     return f"{text}. Failed and left out: {failed}." if failed else f"{text}."
 
@@ -143,13 +143,13 @@ TIMES = (("h", 3600.0), ("min", 60.0))
 
 
 def flip_text(flip: FlipExample) -> str:
-    """One answer that a shift changed; the shift is along x (right) and y (down), in pixels."""
+    """Sentence on an answer that a shift changed; the shift is along x (right) and y (down), in pixels."""
     shift = ", ".join(f"{part:+.2f}".replace("-", "−") for part in flip.shift)
     return f"“{flip.said_before}” became “{flip.said_after}” (true: “{flip.true}”) after a shift of ({shift}) px"
 
 
 def dose_figure(results: StudyResults) -> DoseFigure | None:
-    """The dose-response as a figure of lines; ``dose_response_label`` of the results names what is measured."""
+    """Data of the dose-response figure; its y axis has the label ``dose_response_label``."""
     if not results.dose_response:
         return None
     return DoseFigure(
@@ -161,7 +161,7 @@ def dose_figure(results: StudyResults) -> DoseFigure | None:
 
 
 def plane_figure(results: StudyResults) -> PlaneFigure | None:
-    """Invariance on typical against atypical images as a figure."""
+    """Data of the figure of invariance on typical against atypical images."""
     if not results.plane:
         return None
     return PlaneFigure(
@@ -173,7 +173,7 @@ def plane_figure(results: StudyResults) -> PlaneFigure | None:
 
 
 def layer_figures(results: StudyResults) -> list[LayerFigure]:
-    """Bars of signal-to-error by layer, one figure for all arms whose layers have the same names."""
+    """Data of the bar charts of signal-to-error ratio by layer, one for all arms with the same layer names."""
     together: dict[tuple[str, ...], list[LayerBars]] = {}
     for row in results.layers:
         together.setdefault(tuple(row.names), []).append(LayerBars(row.arm, row.db))
@@ -186,7 +186,7 @@ def layer_figures(results: StudyResults) -> list[LayerFigure]:
 
 
 def settings_texts(results: StudyResults) -> list[tuple[str, str]]:
-    """Title and text of what repeats the study: those of its files and settings that were kept."""
+    """Titles and texts of the stored files and settings with which the study can be reproduced."""
     plain = results.to_dict()
     found = [("Study", results.study_yaml), ("Recipe", results.recipe_yaml)]
     found += [
@@ -198,7 +198,7 @@ def settings_texts(results: StudyResults) -> list[tuple[str, str]]:
 
 
 def measured_of(arm: ArmResult, key: str) -> Mapping[str, Estimate | None]:
-    """One of `MEASURED` by image set, empty where the arm lacks it."""
+    """One of `MEASURED` by image set; empty if the arm does not have it."""
     found: Mapping[str, Estimate | None] | None = getattr(arm, key)
     return found or {}
 

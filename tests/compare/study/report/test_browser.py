@@ -1,4 +1,4 @@
-"""The page of a study in a real browser: tips, focus, the legend, and the width of a phone."""
+"""The report of a study in a real browser: tooltips, focus, the legend, and the width of a phone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def acted(page: str, width: int, folder: Path) -> dict[str, Any]:
-    """What `ACT` found on the page in a window of that width.
+    """Results of `ACT` on the page in a window of that width.
 
     A headless window is at least 500 px wide, so the page is framed; the frame's width is its ``innerWidth``.
     """
@@ -90,7 +90,7 @@ def acted(page: str, width: int, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_in_a_browser(width: int, tmp_path: Path) -> None:
+def test_the_report_works_in_a_browser(width: int, tmp_path: Path) -> None:
     results = study(12)
     first = dataclasses.replace(results.claims[0], claim="An unbroken" + "word" * 40)
     page = study_page(dataclasses.replace(results, claims=[first, *results.claims[1:]]))

@@ -1,4 +1,4 @@
-"""Charts of a study: marks stand at their values, and say arm, place and value."""
+"""Charts of a study: positions of marks, and tooltips with arm, place and value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ few = settings(max_examples=15)
 
 
 def places(figure: Figure) -> list[tuple[float, float]]:
-    """Where the marks of a figure are, in the units of its axes."""
+    """Positions of the marks of a figure, in the units of its axes."""
     (axes,) = figure.axes
     found = [line for line in axes.lines if '"tip": "a' in str(line.get_gid()) or '"tip": "row' in str(line.get_gid())]
     return [tuple(float(part[0]) for part in line.get_data()) for line in found]  # type: ignore[misc]
@@ -34,7 +34,7 @@ def marks(spec: Spec) -> list[dict[str, str]]:
 
 @few
 @given(values=distinct)
-def test_marks_stand_at_their_values(values: list[float]) -> None:
+def test_marks_are_at_their_values(values: list[float]) -> None:
     look, made = looks(["a"]), [estimate(value, 0.0) for value in values]
     both = [(value, value) for value in values]
     assert places(draw(lines(curve(values, made)), look)) == both
@@ -44,7 +44,7 @@ def test_marks_stand_at_their_values(values: list[float]) -> None:
         assert places(draw(spec, look)) == [(value, k) for k, value in enumerate(values)]
 
 
-def test_a_unit_is_as_long_on_both_axes_of_the_plane() -> None:
+def test_both_axes_of_the_scatter_plot_have_the_same_scale() -> None:
     figure = draw(plane(PlanePoint("a", "both", estimate(0.5), estimate(0.2))), looks(["a"]))
     (axes,) = figure.axes
     assert axes.get_xlim() == axes.get_ylim()
@@ -60,17 +60,17 @@ def test_a_wide_interval_is_cut_with_an_arrow() -> None:
     spread = [x for x, _ in places(figure)]
     assert (spread[2] - spread[0]) / (high - low) > 0.15
     assert {"<", ">"} <= {str(line.get_marker()) for line in axes.lines}
-    assert "[−1000, 1000]" in marks(rows(*made))[2]["data-tip"]  # the tip has the numbers all the same
+    assert "[−1000, 1000]" in marks(rows(*made))[2]["data-tip"]  # the tooltip still has the numbers
 
 
-def test_a_tip_says_arm_place_and_value() -> None:
+def test_a_tooltip_has_arm_place_and_value() -> None:
     assert marks(lines(curve()))[1]["data-tip"] == "a\nx, px: 1\ny, bits: 0.400 [0.300, 0.500]"
     assert marks(bars(3.0))[0]["data-tip"] == "a\ngroup 0\ndB: 3.00"
     assert all(mark["data-group"] == "a" and mark["tabindex"] == "0" for mark in marks(lines(curve())))
 
 
 @pytest.mark.parametrize("value", [UNKNOWN, Estimate(1.0, math.nan, 2.0), Estimate(math.inf, 0.0, math.inf)])
-def test_undefined_values_are_words(value: Estimate) -> None:
+def test_undefined_values_are_drawn_as_words(value: Estimate) -> None:
     undefined = value.value != 1.0
     series = curve([0, 1, math.nan, 3], [estimate(0), value, estimate(1), estimate(2)])
     point = PlanePoint("a", "learned", estimate(0), value)
@@ -90,7 +90,7 @@ def test_a_line_has_a_gap_where_a_value_is_undefined() -> None:
 
 
 @pytest.mark.parametrize("spec", [lines(), rows(), bars(), plane()])
-def test_charts_with_little_to_show_are_drawn(spec: Spec) -> None:
+def test_charts_with_few_values_are_drawn(spec: Spec) -> None:
     assert str(chart(spec, looks(["a"])).svg).startswith("<svg")
 
 
@@ -113,7 +113,7 @@ def test_an_arm_looks_the_same_everywhere() -> None:
         assert look["z"].shape not in shapes
 
 
-def test_text_with_dollars_is_no_formula() -> None:
+def test_text_with_dollar_signs_is_not_drawn_as_a_formula() -> None:
     drawn = str(chart(lines(curve(), x_label="$x^2$", y_label="$\\frac$"), looks(["a"])).svg)
     assert "$x^2$" in drawn
 

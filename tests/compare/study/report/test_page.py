@@ -1,4 +1,4 @@
-"""The page and the Markdown of a study: what they say is what the data say."""
+"""The HTML and Markdown reports of a study, compared with its results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def printed(text: str) -> list[float | None]:
     return [None if word == UNDEFINED else float(word.replace("−", "-")) for word in found]
 
 
-def test_page_is_whole_escaped_and_self_contained() -> None:
+def test_the_page_is_well_formed_escaped_and_self_contained() -> None:
     page = study_page(study())
     reader = PageReader(page)
     assert all(address.startswith(("data:image/", "#")) for address in reader.addresses)
@@ -41,7 +41,7 @@ def test_page_is_whole_escaped_and_self_contained() -> None:
         assert mark["aria-label"] == mark["data-tip"].replace("\n", "; ") != ""
 
 
-def test_page_and_markdown_say_everything() -> None:
+def test_page_and_markdown_contain_all_results() -> None:
     results = study()
     page, markdown = study_page(results), study_markdown(results)
     for text in (page, markdown):
@@ -58,11 +58,11 @@ def test_page_and_markdown_say_everything() -> None:
     assert "Second sentence 3." in page
     assert page.index("First sentence 4.") > page.index('id="not-run"')
     assert "(true: “7”) after a shift of (+1.00, +0.50) px" in page
-    assert page.count("<img") == 2  # the address elsewhere is left out
+    assert page.count("<img") == 2  # the picture at an external address is left out
     assert "````\nname: recipe" in markdown
 
 
-def test_arms_have_a_row_for_each_kind_of_images() -> None:
+def test_arms_have_a_row_for_each_image_set() -> None:
     table = PageReader(study_page(study())).tables[1]
     own = ["plain", "shift", "0.5", "5", "12.3"]
     assert table[1] == ["a", "91.0 [89.0, 93.0]", "typical", "–", "0.0200 [0.0100, 0.0300]", "–", "–", *own]
@@ -81,7 +81,7 @@ def test_every_text_of_a_claim_is_escaped() -> None:
     assert PageReader(page).tables[0][1][0] == "0. <i>&'x<i>&'x"  # name, then claim
 
 
-def test_markdown_takes_text_for_text() -> None:
+def test_markdown_escapes_markup_in_texts() -> None:
     results = study(lead="# no *head* [link](http://x) <b> a|b\nand 2 < 3, [0.1, 0.2]")
     expected = "\\# no \\*head\\* [link]\\(http://x) \\<b> a\\|b and 2 < 3, [0.1, 0.2]"
     assert expected in study_markdown(results).splitlines()
@@ -107,7 +107,7 @@ def assert_printed(text: str, estimate: Estimate) -> None:
             assert abs(value - truth) <= 0.00501 * largest
 
 
-@settings(max_examples=15)  # each draws two pages
+@settings(max_examples=15)  # each renders two pages
 @given(estimates, st.none() | st.floats(0, 1), st.integers(0, 99), st.none() | st.integers(1, 999))
 def test_verdict_table_has_the_numbers_of_the_data(
     effect: Estimate, p: float | None, seeds: int, needed: int | None
@@ -127,7 +127,7 @@ def test_verdict_table_has_the_numbers_of_the_data(
     assert row[4:] == ["–", str(seeds), "12,345", "–" if needed is None else str(needed)]
 
 
-def test_seeds_needed_are_told_of_what_is_undetermined_only() -> None:
+def test_seeds_needed_are_shown_for_undetermined_claims_only() -> None:
     made = [claim(k, verdict, seeds_needed=77) for k, verdict in enumerate(VERDICTS)]
     table = PageReader(study_page(study(claims=made))).tables[0]
     assert [row[-1] for row in table[1:]] == ["–", "–", "77", "–"]

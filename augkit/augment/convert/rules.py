@@ -1,7 +1,7 @@
-"""The laws of the peers' geometric ops: affine maps, crops, resizes and perspectives.
+"""The rules of other libraries' geometric ops: affine maps, crops, resizes and perspectives.
 
-The libraries agree in much. What differs is a field: how a translation is rounded, in which order rotation, scale and
-shear act, where a window that never fitted goes, which points of a pixel a resize matches.
+Each rule covers all three libraries; its fields select the library's variant, such as how a translation is rounded, in
+which order rotation, scale and shear are applied, or which points of a pixel a resize matches.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.augment.base import Size
-from augkit.augment.convert.peer_map import Parameters, check_fits, windows, within
+from augkit.augment.convert.converted_op import Parameters, check_fits, windows, within
 from augkit.augment.geometry import Axes
 
 Range = tuple[float, float]
 Entries = tuple[Tensor, Tensor, Tensor, Tensor]  # a, b, c, d of the linear part [[a, b], [c, d]]
-Linear = Callable[[Tensor, Tensor, Tensor, Tensor], Entries]  # of angle, scale (B, 2), shear x and y, in degrees
-TRIES = 10  # windows that the three libraries draw before they give up
+Linear = Callable[
+    [Tensor, Tensor, Tensor, Tensor], Entries
+]  # arguments: angle, scale (B, 2), shear x, shear y; degrees
+TRIES = 10  # windows that the three libraries draw before they use a fallback
 
 
 def torchvision_linear(angle: Tensor, scale: Tensor, shear_x: Tensor, shear_y: Tensor) -> Entries:
@@ -52,17 +54,17 @@ def albumentations_linear(angle: Tensor, scale: Tensor, shear_x: Tensor, shear_y
 
 
 @dataclass(frozen=True)
-class AffineLaw:
+class AffineRule:
     """A rotation, scale, shear and translation about the centre, each uniform in its range.
 
     Attributes:
         degrees, shear_x, shear_y: ranges in degrees.
         shift_x, shift_y: ranges of the translation as a share of width and height; in pixels with ``pixels``.
-        scale_x, scale_y: ranges of the factors; with None for y it follows x.
-        whole: how a translation becomes whole pixels; ``inclusive`` draws whole numbers, both ends among them.
-        balanced: a scale is below or above 1 with equal probability.
-        centre: (x, y) in pixel coordinates; the centre of the image when None.
-        linear: the order in which the library combines them.
+        scale_x, scale_y: ranges of the factors; None for y takes the factor of x.
+        whole: how a translation is rounded to whole pixels; ``inclusive`` draws integers and includes both ends.
+        balanced: whether a scale is below or above 1 with equal probability.
+        centre: (x, y) in pixel coordinates; None takes the centre of the image.
+        linear: function that combines rotation, scale and shear in the order of the library.
     """
 
     name: str
@@ -121,30 +123,32 @@ class AffineLaw:
         return torch.stack(entries, dim=1).unflatten(1, (3, 3))
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
-        raise NotImplementedError  # it rotates
+        raise NotImplementedError  # not axis-aligned, so `ConvertedOp` calls `matrix`
 
     def output_size(self, size: Size) -> Size:
         return size
 
 
 class _Aligned:
-    """What the laws of windows share."""
+    """Base of the rules for windows, which are axis-aligned."""
 
     axis_aligned, affine = True, True
 
     def matrix(self, parameters: Parameters, size: Size) -> Tensor:
-        raise NotImplementedError  # `PeerMap` asks for `axes`
+        raise NotImplementedError  # axis-aligned, so `ConvertedOp` calls `axes`
 
 
 @dataclass(frozen=True)
-class ResizedCropLaw(_Aligned):
-    """A window of random area and log-uniform aspect on whole pixels, resized: ten tries, then the largest that fits.
+class ResizedCropRule(_Aligned):
+    """A random window on whole pixels, resized; its area is uniform and its aspect ratio log-uniform.
+
+    Windows are drawn up to ten times until one fits into the image; after that the largest possible window is used.
 
     Attributes:
         size: (H, W) of the output.
         area: range of the window's area, as a share of the image's.
         ratio: range of width over height.
-        centred: whether the window after ten tries is central; else its place is drawn, too.
+        centred: whether the fallback window is central; else its position is random.
         corners: whether the resize matches the centres of the corner pixels.
     """
 
@@ -190,13 +194,13 @@ class ResizedCropLaw(_Aligned):
 
 
 @dataclass(frozen=True)
-class CropLaw(_Aligned):
+class CropRule(_Aligned):
     """A window of a fixed size on whole pixels, anywhere in the image with ``padding`` around it.
 
     Attributes:
         size: (H, W) of the window.
         padding: pixels at the left, top, right and bottom.
-        pad_if_needed: extend the padding on both sides by what an image is too small.
+        pad_if_needed: whether to extend the padding on both sides if an image is too small.
     """
 
     name: str
@@ -225,8 +229,8 @@ class CropLaw(_Aligned):
 
 
 @dataclass(frozen=True)
-class CenterCropLaw(_Aligned):
-    """A window in the middle, on whole pixels; ``start`` says at which, for (image's length, window's length)."""
+class CenterCropRule(_Aligned):
+    """A central window on whole pixels; ``start`` gives its first pixel from the lengths of image and window."""
 
     name: str
     size: Size
@@ -247,8 +251,8 @@ class CenterCropLaw(_Aligned):
 
 
 @dataclass(frozen=True)
-class ResizeLaw(_Aligned):
-    """The whole image resized; ``after`` gives the size (H, W) for that of an image."""
+class ResizeRule(_Aligned):
+    """A resize of the whole image; ``after`` computes the output size (H, W) from the input size."""
 
     name: str
     after: Callable[[Size], Size]
@@ -270,12 +274,12 @@ class ResizeLaw(_Aligned):
 
 
 @dataclass(frozen=True)
-class PerspectiveLaw:
-    """The corner pixels moved, each along x and y by a uniform share of ``distortion`` times half the image.
+class PerspectiveRule:
+    """A perspective that moves each corner pixel along x and y by uniform shares of ``distortion`` times half the size.
 
     Attributes:
-        whole: draw whole pixels, and apply the map to the edges of pixels instead of their centres (torchvision).
-        outwards: corners may move outwards, too (Kornia's ``area_preserving``).
+        whole: whether to draw whole pixels, and apply the map to pixel edges instead of pixel centres (torchvision).
+        outwards: whether corners may also move outwards (Kornia's ``area_preserving``).
     """
 
     name: str
@@ -308,7 +312,7 @@ class PerspectiveLaw:
         return geometry.compose(geometry.shift(half), moved, geometry.shift(-half))
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
-        raise NotImplementedError  # it is a perspective
+        raise NotImplementedError  # not axis-aligned, so `ConvertedOp` calls `matrix`
 
     def output_size(self, size: Size) -> Size:
         return size

@@ -1,4 +1,4 @@
-"""What a conversion has read of a pipeline, and the arguments of `augkit.Augment` that follow from it."""
+"""The ops of a pipeline as they are converted, and the resulting arguments of `augkit.Augment`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from augkit.augment.base import RandomGeometry
 from augkit.core.errors import InputError
 
 Options = Mapping[str, Any]  # arguments of `augkit.Augment`
-# From the coarsest kernel to the finest: one resampling has one, that of its most careful op.
+# From the coarsest to the finest; the single resampling uses the finest kernel of all ops.
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos3")
 _FLIPS = ("RandomHorizontalFlip", "RandomVerticalFlip")
 
 
 @dataclass
-class Gathered:
-    """The ops of a pipeline, in order, and how they resample.
+class ConvertedPipeline:
+    """The converted ops of a pipeline, in order, and how they resample.
 
     Attributes:
-        call: the name of the method, for errors.
-        options: arguments of `augkit.Augment` that the caller has given and that come before the pipeline's own.
-        refused: what cannot be taken, each with its reason.
+        call: name of the method, for errors.
+        options: arguments of `augkit.Augment` from the caller; they take precedence over those of the pipeline.
+        geometry: converted geometric ops.
+        colors: converted color ops.
+        kernels, paddings: kernels and paddings of all geometric ops.
+        antialias: whether an op resizes with antialias.
+        dtype: dtype of the output; None keeps that of the input.
+        normalize: mean and standard deviation; None without normalization.
+        same_on_batch: whether all samples share their draws; None if no op sets it.
+        refused: ops that cannot be converted, each with the reason.
     """
 
     call: str
@@ -39,14 +46,14 @@ class Gathered:
     normalize: tuple[Any, Any] | None = None
     same_on_batch: bool | None = None
     refused: list[str] = field(default_factory=list)
-    _local: list[str] = field(default_factory=list)  # color ops that look at neighbours or places
+    _local: list[str] = field(default_factory=list)  # color ops that depend on neighboring pixels or positions
 
     def refuse(self, name: str, reason: str) -> None:
-        """Note that an op cannot be taken."""
+        """Record an op that cannot be converted."""
         self.refused.append(f"{name} ({reason})")
 
     def move(self, op: RandomGeometry, kernel: str | None = None, padding: str | None = None) -> None:
-        """Add geometry; ``kernel`` and ``padding`` are None where the op moves whole pixels, or sees none outside."""
+        """Add a geometric op; ``kernel`` or ``padding`` is None if the op does not need it."""
         self.geometry.append(op)
         name = type(op).__name__
         for local in self._local if name not in _FLIPS else ():
@@ -60,7 +67,7 @@ class Gathered:
             self.paddings.add(padding)
 
     def color(self, op: nn.Module, *, local: bool = False) -> None:
-        """Add a color op of Kornia's; ``local`` ones look at neighbours, and do not commute with a resize."""
+        """Add a color op of Kornia; a ``local`` op depends on neighboring pixels and does not commute with geometry."""
         name = type(op).__name__
         if self.normalize is not None:
             self.refuse(name, "after Normalize; put Normalize last")
@@ -69,23 +76,23 @@ class Gathered:
             self._local.append(name)
 
     def normalized(self, mean: Any, std: Any) -> None:
-        """Note a normalisation, which `augkit.Augment` applies last."""
+        """Record a normalization, which `augkit.Augment` applies last."""
         if self.normalize is not None:
             self.refuse("Normalize", "twice")
         self.normalize = (mean, std)
 
     def arguments(self) -> tuple[list[nn.Module], Options]:
-        """Return ops and keyword arguments of `augkit.Augment`.
+        """Return the ops and keyword arguments of `augkit.Augment`.
 
         Raises:
-            InputError: one line that names all that cannot be taken.
+            InputError: some ops cannot be converted; the message names them all.
         """
         if len(self.paddings) > 1 and "padding" not in self.options:
             self.refuse("different paddings", f"{', '.join(sorted(self.paddings))}; choose one with padding=...")
         if self.refused:
             raise InputError(
-                f"{self.call}: cannot take {', '.join(dict.fromkeys(self.refused))}; leave them out, or apply them"
-                " apart, such as in the workers before Augment"
+                f"{self.call}: cannot convert {', '.join(dict.fromkeys(self.refused))}; remove them, or apply them"
+                " separately, such as in the workers before Augment"
             )
         own: Options = {
             "kernel": max(self.kernels, key=KERNELS.index, default="bilinear"),

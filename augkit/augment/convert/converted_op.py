@@ -1,4 +1,4 @@
-"""One geometric op of another library inside `augkit.Augment`: its distribution, and its matrix."""
+"""A geometric op of another library inside `augkit.Augment`: the distribution of its parameters, and its matrix."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from augkit.augment.base import RandomGeometry, Size, per_sample
 from augkit.augment.geometry import Axes, along_axes
 from augkit.core.errors import InputError
 
-Parameters = dict[str, Tensor]  # parameters of a peer's op for each sample, (B,) or (B, n), by the peer's names
+Parameters = dict[str, Tensor]  # parameters of an op for each sample, (B,) or (B, n), by name
 
 
-class Law(Protocol):
-    """How another library draws the parameters of an op, and which matrix it makes of them; a frozen dataclass.
+class GeometryRule(Protocol):
+    """How a library draws the parameters of a geometric op and computes its matrix; a frozen dataclass.
 
     Attributes:
-        name: the op's class in its library.
-        columns: how many uniform draws a sample's parameters take.
-        axis_aligned: whether the op keeps the axes apart; the law then has `axes`, else `matrix`.
-        affine: whether no matrix is a perspective.
-        fixed: whether the op draws nothing and is applied to every sample, in ``eval()`` too, such as a resize.
+        name: name of the op's class in its library.
+        columns: number of uniform draws per sample.
+        axis_aligned: whether the map is axis-aligned; the rule then implements `axes`, else `matrix`.
+        affine: whether all matrices are affine.
+        fixed: whether the op draws nothing and is applied to every sample, also in ``eval()``, such as a resize.
     """
 
     @property
@@ -50,41 +50,41 @@ class Law(Protocol):
         """Return the size (H, W) of the output."""
 
 
-class PeerMap(RandomGeometry):
-    """A random geometric op of another library, described by its `Law`.
+class ConvertedOp(RandomGeometry):
+    """A random geometric op of another library, given by its `GeometryRule`.
 
-    The ranges of a peer's op have no end at which they do nothing, so a strength is the share of the samples that are
-    changed, as for Kornia's color ops: 0 changes none (but resizes where the op does), 1 as many as the peer.
+    The ranges of such an op have no end that changes nothing. As for Kornia's color ops, strength therefore scales the
+    probability: at 0 no sample is changed (but resized if the op resizes), at 1 as many as in the source library.
     """
 
-    def __init__(self, law: Law, p: float = 1.0, *, same_on_batch: bool = False) -> None:
+    def __init__(self, rule: GeometryRule, p: float = 1.0, *, same_on_batch: bool = False) -> None:
         super().__init__(p, "bilinear", "zeros", same_on_batch)
-        self.law = law
-        self.draws = 1 + law.columns
+        self.rule = rule
+        self.draws = 1 + rule.columns
 
     @property
     def policy_name(self) -> str:
-        return self.law.name
+        return self.rule.name
 
     @property
     def axis_aligned(self) -> bool:
-        return self.law.axis_aligned
+        return self.rule.axis_aligned
 
     @property
     def affine(self) -> bool:
-        return self.law.affine
+        return self.rule.affine
 
     @property
     def fixed(self) -> bool:
-        return self.law.fixed
+        return self.rule.fixed
 
     def output_size(self, size: Size) -> Size:
-        return self.law.output_size(size)
+        return self.rule.output_size(size)
 
     def max_shrink(self, size: Size) -> float:
         if not self.axis_aligned:
             return math.inf  # measured from the matrices
-        # Windows lie in the image, or are not resized. Where corner pixels are matched, spacings shrink the most.
+        # Windows lie in the image, or are not resized. If corner pixels are matched, the spacing shrinks more.
         ends = [(n, max(n - 1, 1), m, max(m - 1, 1)) for n, m in zip(size, self.output_size(size), strict=True)]
         return max(1.0, *(max(n / m, spaces / left) for n, spaces, m, left in ends))
 
@@ -93,7 +93,7 @@ class PeerMap(RandomGeometry):
         return (chosen | self.fixed)[:, 0]
 
     def axes(self, draws: Tensor, strength: float | Tensor, size: Size) -> Axes:
-        moved = self.law.axes(self.law.parameters(draws[:, 1:], size), size)
+        moved = self.rule.axes(self.rule.parameters(draws[:, 1:], size), size)
         out, chosen = self.output_size(size), self.coin(draws, strength)[:, None]
         whole = along_axes(out[1] / size[1], out[0] / size[0], moved.scale)
         scale, offset = torch.broadcast_tensors(moved.scale, moved.offset)
@@ -102,24 +102,24 @@ class PeerMap(RandomGeometry):
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         if self.axis_aligned:
             return self.axes(draws, per_sample(strength), size).matrix(size, self.output_size(size))
-        moved = self.law.matrix(self.law.parameters(draws[:, 1:], size), size)
+        moved = self.rule.matrix(self.rule.parameters(draws[:, 1:], size), size)
         chosen = self.coin(draws, per_sample(strength))[:, None, None]
         return torch.where(chosen, moved, torch.eye(3, device=moved.device, dtype=moved.dtype))
 
     def extra_repr(self) -> str:
-        return f"{self.law}, p={self.p}"
+        return f"{self.rule}, p={self.p}"
 
 
 def within(draws: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Draws in [0, 1) as values in ``bounds``."""
+    """Map draws in [0, 1) to ``bounds``."""
     return bounds[0] + (bounds[1] - bounds[0]) * draws
 
 
 def windows(window: Parameters, size: Size, out: Size, *, corners: bool = False) -> Axes:
-    """The maps of a window of an image of ``size`` to all of an output of size ``out``.
+    """Axis-aligned maps of windows in images of ``size`` (H, W) to outputs of size ``out`` (H, W).
 
-    ``window`` has left, top, width and height, each ``(B,)`` in pixels along the edges of pixels. With ``corners`` the
-    centres of the corner pixels are matched (``align_corners=True``), not their edges.
+    ``window`` has left, top, width and height, each ``(B,)`` in pixels, measured at pixel edges. With ``corners``,
+    centres of corner pixels are matched (``align_corners=True``) instead of their edges.
     """
     place = torch.stack([window["left"], window["top"]], dim=1)
     extent = torch.stack([window["width"], window["height"]], dim=1)
@@ -133,6 +133,6 @@ def windows(window: Parameters, size: Size, out: Size, *, corners: bool = False)
 
 
 def check_fits(name: str, window: Size, size: Size) -> None:
-    """Raise InputError unless a window (H, W) lies in an image of ``size``."""
+    """Raise InputError unless a window (H, W) fits into an image of ``size`` (H, W)."""
     if window[0] > size[0] or window[1] > size[1]:
         raise InputError(f"{name}: expected images of at least {window}, got {size}; resize or pad before")
