@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import yaml
+from tiny_study import write_study
 
 # Augkit and torch are imported where they are used: the process that hands out the tests of `-n` needs neither.
 if TYPE_CHECKING:
@@ -57,80 +57,22 @@ def tiny() -> Recipe:
 
 @pytest.fixture
 def study_file(tiny: Recipe, tmp_path: Path) -> Path:
-    """A study of two arms, three of whose claims can be answered."""
+    """A study of two arms, two of whose claims can be answered."""
     return write_study(tiny, tmp_path)
+
+
+@pytest.fixture
+def layered_study_file(tiny: Recipe, tmp_path: Path) -> Path:
+    """`study_file` with a measure of layers and a claim about them, which take longer than all the rest."""
+    return write_study(tiny, tmp_path, layers=True)
 
 
 @pytest.fixture(scope="session")
 def finished_study(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `study_file` after all its runs; for tests that copy it or change nothing in it."""
+    """The folder of `layered_study_file` after all its runs; for tests that copy it or change nothing in it."""
     from augkit.compare.study.pipeline import run_study
     from augkit.compare.study.schema import Study
 
     folder = tmp_path_factory.mktemp("study")
-    run_study(Study.load(write_study(tiny, folder)), folder / "out")
+    run_study(Study.load(write_study(tiny, folder, layers=True)), folder / "out")
     return folder / "out"
-
-
-def write_study(recipe: Recipe, folder: Path) -> Path:
-    (folder / "base.yaml").write_text(recipe.to_yaml())
-    path = folder / "study.yaml"
-    tree: dict[str, Any] = {
-        "name": "tiny",
-        "title": "A tiny study",
-        "recipe": str(folder / "base.yaml"),
-        "overrides": {"train.epochs": 6, "optim.lr": 0.2},
-        "seeds": 2,
-        "images": 60,
-        "architectures": {"maxpool": {"model.downsample": "maxpool"}},
-        "policies": {"shift": {"policy.shift.max_pixels": 2.0}},
-        "arms": [{"architecture": "maxpool", "policies": ["none", "shift"]}],
-        "measures": {
-            "shift": {"images": ["typical", "inverted"], "lengths": [1, 3], "pairs": 1},
-            "layers": {"axis": "layers", "pairs": 1},
-        },
-        "claims": [
-            {
-                "id": 6,
-                "name": "Augmentation teaches invariance",
-                "claim": "It removes variability.",
-                "source": "Azulay & Weiss 2019",
-                "statistic": "learned_invariance",
-                "arm": "maxpool+shift",
-                "control": "maxpool+none",
-                "prediction": "positive",
-            },
-            {
-                "id": 2,
-                "name": "Far against near",
-                "claim": "Variability grows.",
-                "source": "Azulay & Weiss 2019",
-                "parts": [
-                    {"statistic": "growth", "arm": "maxpool+none", "near": 1, "far": 3, "prediction": "positive"},
-                    {"statistic": "half_life", "arm": "maxpool+none", "prediction": "describe"},
-                ],
-            },
-            {
-                "id": 3,
-                "name": "Layers",
-                "claim": "Pools lose.",
-                "source": "Zhang 2019",
-                "statistic": "layer_loss",
-                "arm": "maxpool+none",
-                "measure": "layers",
-                "prediction": "positive",
-            },
-            {
-                "id": "x",
-                "name": "Not there",
-                "claim": "No such experiment.",
-                "source": "nobody",
-                "statistic": "probe",
-                "probe": "no_such_probe",
-                "key": "value",
-                "prediction": "positive",
-            },
-        ],
-    }
-    path.write_text(yaml.safe_dump(tree))
-    return path

@@ -48,12 +48,13 @@ QUICK_TORUS = ["torchvision:shufflenet_v2_x0_5", "timm:hrnet_w18_small", "timm:t
 
 
 @pytest.mark.parametrize("method", ["aps", "lps"])
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("size", [64, 96])
-def test_resnet18_is_exactly_invariant_on_the_torus(method: str, dtype: torch.dtype, limit: float, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "dtype", "limit"), [(64, torch.float32, 1e-5), (64, torch.float64, 1e-12), (96, torch.float32, 1e-5)]
+)
+def test_resnet18_is_exactly_invariant_on_the_torus(method: str, size: int, dtype: torch.dtype, limit: float) -> None:
     model = antialias(build("torchvision:resnet18"), method, "circular").to(dtype)
-    images = torch.randn(4, 3, size, size, dtype=dtype)
-    assert movement(calibrated(model, images), images, [(1, 0), (0, 1), (3, 5), (17, -7)]) < limit
+    images = torch.randn(2, 3, size, size, dtype=dtype)
+    assert movement(calibrated(model, images), images, [(1, 0), (0, 1), (17, -7)]) < limit
 
 
 @pytest.mark.slow
@@ -62,8 +63,8 @@ def test_resnet18_is_exactly_invariant_on_the_torus(method: str, dtype: torch.dt
 @pytest.mark.parametrize("size", [64, 96, 128])
 def test_resnet50_is_exactly_invariant_on_the_torus(method: str, dtype: torch.dtype, limit: float, size: int) -> None:
     model = antialias(build("torchvision:resnet50"), method, "circular").to(dtype)
-    images = torch.randn(4, 3, size, size, dtype=dtype)
-    assert movement(calibrated(model, images), images, [(1, 0), (0, 1), (3, 5), (17, -7)]) < limit
+    images = torch.randn(2, 3, size, size, dtype=dtype)
+    assert movement(calibrated(model, images), images, [(1, 0), (0, 1), (17, -7)]) < limit
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,12 @@ def jacobian(act: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     return torch.autograd.functional.jacobian(act, at).reshape(-1, at.numel()).T
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("kernel", [name for name in HALF_WIDTH if name != "nearest"])
-@pytest.mark.parametrize("name", ALIGNED)
+SMOOTH = [name for name in HALF_WIDTH if name != "nearest"]
+EVERY = [("grows", kernel, padding) for kernel in SMOOTH for padding in PADDINGS]
+EVERY += [(name, kernel, "reflection") for name in ("shrinks", "mirrors") for kernel in SMOOTH]
+
+
+@pytest.mark.parametrize(("name", "kernel", "padding"), EVERY)
 def test_every_entry_of_an_axis_aligned_matrix_has_its_gradient(name: str, kernel: str, padding: str) -> None:
     images, rows = pictures(), torch.tensor([ALIGNED[name]], dtype=torch.float64)
 

@@ -14,6 +14,7 @@ from augkit.augment.backends.native_rows import (
     along_row,
     along_with_care,
     blend,
+    clear,
     copy,
     fill_ends,
     quantise,
@@ -80,7 +81,7 @@ def planes(checksum: int) -> Callable[..., None]:
                     taps_y = fill_taps(sy, ty, (height, out_height), shrinks[b], how, table, first_y, weight_y)
                     left, length = fill_columns(first_x, out_width, taps_x, width, padding, columns)
                     reader = fill_blocks(first_x, left, out_width, base, places)
-                    row[: length + SLACK] = 0
+                    clear(row, length + SLACK)
                     inside, outside = max(0, left), min(width, left + length)
                     inner = row[inside - left :]
             begin = offsets[b] + c * height * width
@@ -102,6 +103,6 @@ def planes(checksum: int) -> Callable[..., None]:
                 if quantised:
                     quantise(line, out[b, c, v])
                 elif not direct:
-                    out[b, c, v] = line[:out_width]
+                    copy(line, out[b, c, v], np.float32(1), np.float32(0))
 
     return planes

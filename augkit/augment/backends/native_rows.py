@@ -28,13 +28,20 @@ def _stops(size):
 
 
 @inlined
+def clear(numbers, size):
+    """Set the first ``size`` numbers to 0; numba takes five seconds to compile the assignment of a slice."""
+    for k in range(size):
+        numbers[k] = 0
+
+
+@inlined
 def blend(values, at, factors, count, size, inner):
     """``inner[:size]`` becomes the sum of ``count`` rows of ``values`` from ``at`` times ``factors``.
 
     Returns whether all of it is finite. No factor is 0: whatever stands in such a row, an infinity say, has no say.
     """
     if count == 0:
-        inner[:size] = 0
+        clear(inner, size)
         return True
     if size < lanes.COUNT:
         return _blend_few(values, at, factors, count, size, inner)
@@ -145,7 +152,7 @@ def quantise(line, out):
 
 @inlined
 def copy(values, out, gain, bias):
-    """Write ``gain * values + bias`` of one plane."""
+    """Write ``gain * values + bias`` of as many values as ``out`` has."""
     # A float that keeps its value keeps its bits, the sign of a zero too; integers are written as they are.
     if gain == 1 and bias == 0:
         for u in range(out.size):

@@ -20,7 +20,7 @@ from augkit.core.records import Record
 
 Rule = Literal["obrien-fleming", "pocock"]
 RULES: tuple[Rule, ...] = ("obrien-fleming", "pocock")
-GRID = 2001  # grid points of the density of the statistic
+GRID = 401  # grid points of the density of the statistic
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def _crossed(share: np.ndarray, bounds: np.ndarray) -> float:
 
     Recursion of Armitage, McPherson & Rowe 1969 for the density of the sum over paths that have stayed inside so far.
     """
+    from scipy.integrate import simpson
+
     edges = bounds * np.sqrt(share)
     x = np.linspace(-edges[0], edges[0], GRID)
     density = np.exp(-(x**2) / (2 * share[0])) / math.sqrt(2 * math.pi * share[0])
@@ -102,5 +104,5 @@ def _crossed(share: np.ndarray, bounds: np.ndarray) -> float:
         y = np.linspace(-edge, edge, GRID)
         step = now - before
         kernel = np.exp(-((y[:, None] - x) ** 2) / (2 * step)) / math.sqrt(2 * math.pi * step)
-        density, x = np.trapezoid(kernel * density, x, axis=1), y
-    return 1 - float(np.trapezoid(density, x))
+        density, x = simpson(kernel * density, x=x, axis=1), y
+    return 1 - float(simpson(density, x=x))

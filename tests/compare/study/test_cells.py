@@ -35,9 +35,9 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.glob("cells/*/**/*") if p.is_file()}
 
 
-def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(study_file: Path, tmp_path: Path) -> None:
+def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(layered_study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    first = run_study(Study.load(study_file), folder)
+    first = run_study(Study.load(layered_study_file), folder)
     assert isinstance(first, StudyResults)
     results = first.to_dict()
     assert (results["cost"]["runs"], results["cost"]["loaded"]) == (6, 0)
@@ -59,12 +59,12 @@ def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(study_file: Path
     assert "Augmentation teaches invariance" in summary(first)
 
     before = stamps(folder)
-    again = run_study(Study.load(study_file), folder, resume=True).to_dict()
+    again = run_study(Study.load(layered_study_file), folder, resume=True).to_dict()
     assert stamps(folder) == before
     assert again["cost"]["loaded"] >= 4
     assert again["claims"] == results["claims"]
 
-    more = run_study(Study.load(study_file, seeds=3), folder, resume=True).to_dict()
+    more = run_study(Study.load(layered_study_file, seeds=3), folder, resume=True).to_dict()
     kept = stamps(folder)
     assert {key: kept[key] for key in before} == before
     assert {key.split("/")[1] for key in set(kept) - set(before)} == {
@@ -75,6 +75,7 @@ def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(study_file: Path
     assert more["claims"][0]["n_seeds"] == 3
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_new_measure_is_taken_without_training_again(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_study, tmp_path / "out")
     before = stamps(folder)
@@ -111,6 +112,7 @@ def test_impossible_measures_are_refused_before_training(study_file: Path, tmp_p
     assert not (tmp_path / "out" / "cells").exists()
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_measure_of_borders_that_no_shift_reaches_is_refused(study_file: Path, tmp_path: Path) -> None:
     """On a uniform canvas that is larger than window and image, a shift equals a circular one."""
     tree = yaml.safe_load(study_file.read_text())
@@ -173,8 +175,10 @@ def test_correct_answers_of_a_network_of_another_task_are_stored_per_image(tiny:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_layer_loss_arises_at_pools_and_global_pooling_does_not_undo_it(study_file: Path, finished_study: Path) -> None:
-    study = Study.load(study_file, seeds=1)
+def test_layer_loss_arises_at_pools_and_global_pooling_does_not_undo_it(
+    layered_study_file: Path, finished_study: Path
+) -> None:
+    study = Study.load(layered_study_file, seeds=1)
     place = CellStore(study, finished_study, torch.device("cpu"))
     cell = next(cell for cell in cells_of(study) if cell.arm.name == "maxpool+none")
     found = place.columns(cell)["layers"]
@@ -191,6 +195,7 @@ def call(*words: str) -> int:
     return run(compare.main, list(words))
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_the_command_runs_and_resumes_a_study(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +256,7 @@ def with_own_network(study_file: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return Study.load(study_file)
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_network_of_your_own_is_trained_and_compared(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,7 @@ def test_a_helper_stops_if_the_leader_withdraws_the_queue(
     assert helpers == ["study 'q' was withdrawn by the command that created it; see the error there"]
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_an_error_in_a_network_fails_its_cell_and_its_traceback_is_stored(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +263,7 @@ def test_two_workers_give_the_results_of_one_and_skip_removed_seeds(study_file: 
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_host_leaves_cells_that_it_cannot_run_to_other_hosts(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))

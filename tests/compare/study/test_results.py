@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_study import write_study
 
 import augkit.compare
 from augkit.compare.study.claim_results import ClaimResult, PartCount
 from augkit.compare.study.results import StudyCost, StudyResults
 from augkit.core.files import environment
 from augkit.invariance import Estimate
+from augkit.train.recipe import Recipe
 
 # As version 1 wrote it, before results were dataclasses.
 KEYS = {
@@ -90,11 +93,16 @@ PART_KEYS = [
 ]
 
 
-@pytest.fixture
-def results(study_file: Path, tmp_path: Path) -> tuple[StudyResults, dict[str, Any]]:
-    found = augkit.compare.run_study(augkit.compare.Study.load(study_file), tmp_path / "out")
+@pytest.fixture(scope="module")
+def results(
+    tiny: Recipe, finished_study: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StudyResults, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("results")
+    shutil.copytree(finished_study, folder / "out")  # trained and measured
+    study = augkit.compare.Study.load(write_study(tiny, folder, layers=True))
+    found = augkit.compare.run_study(study, folder / "out", resume=True)
     assert isinstance(found, StudyResults)
-    return found, json.loads((tmp_path / "out" / "results.json").read_text())
+    return found, json.loads((folder / "out" / "results.json").read_text())
 
 
 def test_the_file_holds_what_the_function_returns_under_the_keys_of_earlier_versions(
