@@ -65,7 +65,7 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
     """Print how much of the invariance carries over to each image set; nothing without image sets."""
     if not found:
         return
-    print("\nHow much of the invariance gained on typical images arrives elsewhere (1 all, 0 nothing):")
+    print("\nCarry-over of learned invariance to other images (1 all of it, 0 none):")
     for images, carried in found.items():
         said = format(carried.slope, ".2f") if carried.slope.defined else f"undefined: {carried.reason}"
         print(f"  {images:14s} {said}" + (f", {len(carried.names)} networks" if carried.slope.defined else ""))
