@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from augkit.architectures.modes import check_network, check_trainable, train, weights_dtype
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, check_whole
 from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
 from augkit.train.batches import Batch, make_batches
@@ -49,6 +49,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     model: nn.Module | None = None,
     loader: Any = None,
     validation_loader: Any = None,
+    until: int | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: Callable[[int, int], None] | None = None,
     alive: Callable[[], object] | None = None,
@@ -70,6 +71,8 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, instead of the recipe's
             data; they require ``model``. Each process has its own loaders. Images of different sizes (`augkit.Ragged`)
             are resampled once to ``data.image_size``: by the policy in training, to their centres in evaluation.
+        until: epochs after which training pauses; the rest of the schedule is left to a later call with ``resume``,
+            which continues bitwise. None trains to the end.
         on_epoch: called with each row of the history.
         on_step: called after each update with the number of updates so far and in total.
         alive: called at every batch, including those of evaluations, such as a heartbeat.
@@ -84,6 +87,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     """
     recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
     target = choose_device(local_device(device))
+    check_whole("until", until, 1)
     if (loader is None) != (validation_loader is None) or (loader is not None and model is None):
         raise InputError("fit: expected loader, validation_loader and model together")
     if model is not None:
@@ -105,10 +109,11 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
         job = TrainJob(recipe, state, batches, policy, held_out, network_input, classes, folder, target, process)
-        evaluation = _train(job, on_epoch, on_step, alive)
+        evaluation = _train(job, until, on_epoch, on_step, alive)
         if state.best is not None:
             state.result.load_state_dict(state.best["model"])
-            job.save()
+            if state.step == _steps(job) or stalled(state.history, recipe.train.patience):
+                job.save()  # not if it only pauses: it goes on from its last weights
         if evaluation is None or state.best is not None:
             with heartbeat_hook(alive, state.result):
                 evaluation = evaluate(state.result, held_out, recipe, target, process)
@@ -116,20 +121,27 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
 
 
+def _steps(job: TrainJob) -> int:
+    """Updates of the whole schedule."""
+    return job.recipe.train.steps or job.recipe.train.epochs * job.batches.steps
+
+
 def _train(
     job: TrainJob,
+    until: int | None,
     on_epoch: OnEpoch | None,
     on_step: Callable[..., None] | None,
     alive: Callable[[], object] | None,
 ) -> Evaluation | None:
-    """Run the remaining steps and return the last evaluation, or None if no step remained."""
+    """Run the remaining steps, up to epoch ``until``, and return the last evaluation, or None if no step remained."""
     evaluation = None
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.batches.steps
-    steps = settings.steps or settings.epochs * length
+    steps = _steps(job)
+    stop = steps if until is None else min(steps, until * length)
     log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
     forward = parallel(state.model, job.process, job.device)
     forward = torch.compile(forward) if settings.compile else forward  # type: ignore[assignment]
-    while state.step < steps and not stalled(state.history, settings.patience):
+    while state.step < stop and not stalled(state.history, settings.patience):
         started, before = time.perf_counter(), state.step
         train(state.model, state.frozen)
         for batch in job.batches.epoch(state.step // length, state.step % length):

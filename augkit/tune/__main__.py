@@ -40,6 +40,7 @@ from augkit.tune.tables import chosen_words, print_trials
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'
   python -m augkit.tune mnist5k --objective accuracy --at-least-invariance 0.5 --workers 2
+  python -m augkit.tune mnist5k --rungs 1,2,4 --trials 30
   python -m augkit.tune mnist5k --storage postgresql+psycopg://me@host/studies --study team   (on any number of hosts)
   python -m augkit.tune --show runs/longer"""
 OBJECTIVES = ("pareto", "accuracy", "invariance")
@@ -61,6 +62,8 @@ def main(arguments: list[str]) -> None:
             least_epochs=options.least_epochs,
             seeds=options.seeds,
             top=options.top,
+            rungs=options.rungs,
+            factor=_factor(options),
             goal=_goal(options),
             sampler=options.sampler,
             floor=options.floor,
@@ -123,6 +126,20 @@ def _parser() -> Parser:
     parser.add_argument(
         "--top", type=positive, default=2, help="number of trials retrained at full length (default: 2)"
     )
+    parser.add_argument(
+        "--rungs",
+        type=_rungs,
+        default=(),
+        metavar="N,N,...",
+        help="Pareto halving: train every trial for the first number of epochs, and the best part of those on each rung"
+        " for the next (default: train every trial for all its epochs)",
+    )
+    parser.add_argument(
+        "--factor",
+        type=positive,
+        metavar="N",
+        help="with --rungs: one trial in N goes on to the next rung (default: 3)",
+    )
     goal = parser.add_argument_group("goal of the search")
     goal.add_argument(
         "--objective", choices=OBJECTIVES, default="pareto", help="pareto: both, without pruning (default: pareto)"
@@ -182,6 +199,19 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got '{text}'")
     return value
+
+
+def _rungs(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers of epochs, such as 2,4,8, got '{text}'") from None
+
+
+def _factor(options: argparse.Namespace) -> int:
+    if options.factor is not None and not options.rungs:
+        raise InputError(f"--factor: expected --rungs, whose best part it sets, got --factor {options.factor} alone")
+    return 3 if options.factor is None else int(options.factor)
 
 
 def _goal(options: argparse.Namespace) -> Goal:
@@ -250,6 +280,8 @@ def _resume_line(options: argparse.Namespace, folder: Path) -> str:
             continue
         if isinstance(value, bool):
             line.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            line += [f"--{flag}", ",".join(map(str, value))]
         else:
             line += [f"--{flag}", str(value)]
     return shlex.join(line)

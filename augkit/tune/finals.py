@@ -26,7 +26,6 @@ from augkit.train.recipe import Recipe
 from augkit.train.run import Run
 from augkit.tune import optuna_study, selection
 from augkit.tune.budget import measuring_cost
-from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Space
 
@@ -51,7 +50,7 @@ class TuneContext:
     """
 
     study: optuna.Study
-    terms: SearchTerms
+    terms: optuna_study.SearchTerms
     folder: Path
     seeds: int
     top: int
@@ -142,10 +141,7 @@ def retrain(tuning: TuneContext) -> Finalists:
     """Train and measure the best trials, each after its controls; return all finalists by name, controls included."""
     started = time.monotonic()
     study, space, terms = tuning.study, tuning.space, tuning.terms
-    reference = max(study.user_attrs[optuna_study.control_key(a)]["accuracy"] for a in space.architectures())
-    best = selection.candidates(
-        optuna_study.completed(study), terms.goal, reference, len(tuning.dataset.validation), tuning.top
-    )
+    best = selection.best_trials(study, space, terms.goal, len(tuning.dataset.validation), tuning.top)
     tuning.display.line(f"at full length: {', '.join(f'trial {trial.number}' for trial in best)}, and the control")
     found: Finalists = {}
 

@@ -37,6 +37,8 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {  # by name, from a seed
 }
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
+RUNG = "rung"  # user attribute of a trial on a higher rung: the number of the rung, from 1; without it a trial is on 0
+CONFIGURATION = "configuration"  # user attribute: number of the trial that ran the same values on the lowest rung
 FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
 
 
@@ -44,6 +46,7 @@ class ControlScores(TypedDict):
     """Scores of a control, as stored in a JSON attribute of the study.
 
     ``shift_information`` is by image set. The trial's ``number``, ``epochs`` and ``seconds`` are added when it ends.
+    ``rungs`` are the scores on the rungs below the top, if there are any.
     """
 
     accuracy: float
@@ -52,6 +55,7 @@ class ControlScores(TypedDict):
     number: NotRequired[int]
     epochs: NotRequired[int]
     seconds: NotRequired[float]
+    rungs: NotRequired[list[ControlScores]]
 
 
 class SearchTerms(Data):
@@ -59,6 +63,8 @@ class SearchTerms(Data):
 
     space: dict[str, Any] = Field(description="the search space, as `Space.to_dict` gives it")
     goal: Goal = Field(default_factory=Goal, description="goal of the search")
+    rungs: tuple[int, ...] = Field((), description="epochs of each rung of Pareto halving, ascending; empty: no rungs")
+    factor: int = Field(3, ge=2, description="one of this many configurations goes on to the next rung")
     epochs: int = Field(ge=1, description="epochs of a trial")
     least_epochs: int = Field(1, ge=1, description="epochs before a trial may be pruned")
     sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="Optuna sampler")
@@ -69,6 +75,11 @@ class SearchTerms(Data):
     controls: dict[str, dict[str, Value]] = Field(
         {}, description="by architecture (`control_key`), fields of the best control found; empty: the recipe's own"
     )
+
+    @property
+    def prunes(self) -> bool:
+        """Whether bad trials are pruned; with rungs they are not promoted instead."""
+        return self.goal.prunes and not self.rungs
 
     def open_space(self) -> Space:
         """The search space, restored from its plain data."""
@@ -166,19 +177,33 @@ def equip(study: optuna.Study, terms: SearchTerms, worker: int) -> None:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.sampler = SAMPLERS[terms.sampler](seed)
         study.pruner = optuna.pruners.NopPruner()
-        if terms.goal.prunes:
+        if terms.prunes:
             study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=terms.least_epochs, reduction_factor=2)
 
 
 def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that augkit ran to their end; no controls and no pruned trials."""
-    return [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
+    """Trials that augkit ran to their end, on any rung; no controls and no pruned trials."""
+    return [trial for trial in ended(study) if trial.state == TrialState.COMPLETE]
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: completed or pruned by augkit; no controls."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return [t for t in trials if "control" not in t.user_attrs and not is_foreign(t)]
+    """Trials that count: completed or pruned by augkit; no controls, and with rungs only those on the lowest one."""
+    return [trial for trial in ended(study) if rung_of(trial) == 0]
+
+
+def rung_of(trial: FrozenTrial | optuna.Trial) -> int:
+    """Number of the rung on which a trial is run, from 0; 0 without rungs."""
+    return int(trial.user_attrs.get(RUNG, 0))
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were completed or pruned by augkit, on any rung; no controls."""
+    return [trial for trial in study.get_trials(deepcopy=False, states=FINISHED) if counts(trial)]
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial was completed or pruned by augkit and is no control."""
+    return trial.state in FINISHED and "control" not in trial.user_attrs and not is_foreign(trial)
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
@@ -193,7 +218,9 @@ def lost(study: optuna.Study) -> list[FrozenTrial]:
     trials = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
 
     def again(trial: FrozenTrial) -> bool:
-        same = [t for t in trials if t.user_attrs["values"] == trial.user_attrs["values"]]
+        same = [
+            t for t in trials if t.user_attrs["values"] == trial.user_attrs["values"] and rung_of(t) == rung_of(trial)
+        ]
         return any(t.state != TrialState.FAIL or t.number > trial.number for t in same)
 
     failed = [t for t in trials if t.state == TrialState.FAIL and "skipped" not in t.user_attrs]
@@ -204,7 +231,7 @@ def has_place(study: optuna.Study, number: int) -> bool:
     """Whether trial ``number`` is among the first ``trials`` that will finish; see the rules above."""
     counted = 0
     for trial in study.get_trials(deepcopy=False):
-        if "control" in trial.user_attrs or trial.number == number:
+        if "control" in trial.user_attrs or rung_of(trial) or trial.number == number:
             continue
         ahead = trial.number < number and trial.state in (TrialState.RUNNING, TrialState.WAITING)
         counted += (trial.state in FINISHED and not is_foreign(trial)) or ahead
@@ -215,6 +242,7 @@ def open_places(study: optuna.Study) -> bool:
     """Whether a worker should start a trial: one is queued, or running and finished trials are fewer than wanted."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
     waits = any(trial.state == TrialState.WAITING for trial in running)
+    running = [trial for trial in running if rung_of(trial) == 0]
     return waits or len(running) + len(finished(study)) < int(study.user_attrs["trials"])
 
 
@@ -265,7 +293,12 @@ def _control_point(space: Space, terms: SearchTerms, architecture: Mapping[str, 
 def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:
     words = differences(mine.open_space(), theirs.open_space())
     old, new = theirs.model_dump(exclude={"space"}), mine.model_dump(exclude={"space"})
-    words += [f"{key} was {old[key]}, is {new[key]}" for key in old if old[key] != new[key]]
+    words += [f"{key} was {_term(old[key])}, is {_term(new[key])}" for key in old if old[key] != new[key]]
     if words:
         more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
         raise InputError(f"study '{name}' cannot be resumed or joined with other terms: {'; '.join(words[:2])}{more}")
+
+
+def _term(value: object) -> object:
+    """A term as words; rungs are written as on the command line."""
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else value

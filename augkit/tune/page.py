@@ -16,6 +16,7 @@ from augkit.measure.figures import carry_over
 from augkit.measure.tables import page_table
 from augkit.tune import figures, search_figures
 from augkit.tune.results import SearchResults, TuneResults
+from augkit.tune.rung_report import shown
 from augkit.tune.tables import chosen_words
 
 PARTS = {
@@ -59,6 +60,14 @@ PARALLEL_CAPTION = (
 )
 
 
+RUNGS_CAPTION = (
+    "Rank correlation (Spearman) of a rung with the top one, by objective, over the configurations that completed both;"
+    " undetermined for fewer than 4. Only those that were promoted are compared, which are alike, so it would probably"
+    " be higher over all. Below the top, few images are measured with one pair of views each."
+)
+REACHED = " Each configuration is shown on the highest rung that it completed; only the top rung has a front."
+
+
 def tuning_page(results: TuneResults, recipe_yaml: str, sheet: Image.Image) -> str:
     """The report of `augkit.tune`."""
     settings = results.settings
@@ -78,6 +87,7 @@ def tuning_page(results: TuneResults, recipe_yaml: str, sheet: Image.Image) -> s
         finalists=_finalists(results),
         search_charts=trials,
         search_wide=wide,
+        rungs=_rungs(results.search),
         cost=chart("Time", search_figures.cost(seconds), COST_CAPTION),
         chosen=chosen_words(results.chosen),
         sheet=data_url(sheet),
@@ -96,6 +106,7 @@ def search_page(name: str, held: SearchResults) -> str:
         cost=held.search_cost,
         search_charts=trials,
         search_wide=wide,
+        rungs=_rungs(held),
     )
 
 
@@ -109,13 +120,13 @@ def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[C
     Returns:
         The small charts, and the wide ones.
     """
-    trials, objectives = held.trials, held.objectives
+    trials, objectives = held.configurations, held.objectives
     names = [name.replace("_", " ") for name in objectives]
     known = [trial for trial in trials if trial.accuracy is not None]
-    caption = "Validation split, short runs; accuracy against learned invariance."
+    caption = "Validation split, short runs; accuracy against learned invariance." + REACHED * bool(held.rungs)
     charts = [chart("Trials", figures.pareto(trials), caption)]
     if len(objectives) > 1 and len(known) > 1:
-        figure = search_figures.volume_over_trials(trials, [0.0] * len(objectives))
+        figure = search_figures.volume_over_trials(held.comparable, [0.0] * len(objectives))
         charts.append(chart("Hypervolume", figure, VOLUME_CAPTION.format(objectives=" and ".join(names))))
     if held.importance:
         charts.append(chart("Importance", figures.importance(held.importance), IMPORTANCE_CAPTION))
@@ -127,6 +138,18 @@ def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[C
         return charts, []
     figure = search_figures.parallel_coordinates(trials, held.space, names)
     return charts, [chart("Parallel coordinates", figure, PARALLEL_CAPTION)]
+
+
+def _rungs(held: SearchResults) -> Table | None:
+    """What the rungs of Pareto halving are worth; None without rungs."""
+    if not held.rungs:
+        return None
+    names = [name.replace("_", " ") for name in held.objectives]
+    rows = [
+        [f"{row.epochs} epochs", str(row.reached), str(row.compared), *map(shown, row.rank_correlation.values())]
+        for row in held.rungs
+    ]
+    return Table(RUNGS_CAPTION, ["rung", "configurations", "compared", *names], rows)
 
 
 def _responses(results: TuneResults) -> list[Chart]:
@@ -176,8 +199,10 @@ def _finalists(results: TuneResults) -> Table:
 
 def _subtitle(results: TuneResults) -> str:
     settings, cost = results.settings, results.cost
+    epochs = ", ".join(str(row.epochs) for row in results.search.rungs[:-1])
+    rungs = f"{epochs} or " if epochs else ""
     return (
-        f"{settings.trials} trials of {settings.trial_epochs} epochs, then {settings.seeds} seeds of"
+        f"{settings.trials} trials of {rungs}{settings.trial_epochs} epochs, then {settings.seeds} seeds of"
         f" {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
         f" {settings.kernel}, shifts up to {settings.max_shift:g} px; {cost['seconds']:.0f} s in total."
     )

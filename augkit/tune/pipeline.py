@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +27,18 @@ from augkit.core.progress import Display
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
-from augkit.tune import optuna_study, selection
+from augkit.tune import halving, optuna_study, selection
 from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
 from augkit.tune.goal import Goal
+from augkit.tune.halving import check_rungs, refuse_with_rungs
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
 from augkit.tune.results import JoinedSearch, TuneResults, search_cost
+from augkit.tune.rung_report import rung_rows, rung_words
 from augkit.tune.space import Space, Value
 from augkit.tune.trial import TrialWorker, trial_cost
 
@@ -68,6 +70,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     least_epochs: int | None = None,
     seeds: int = 3,
     top: int = 2,
+    rungs: Sequence[int] = (),
+    factor: int = 3,
     goal: Goal | None = None,
     sampler: str = "tpe",
     floor: float = optuna_study.FLOOR,
@@ -90,6 +94,10 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         least_epochs: epochs before a trial may be pruned; None takes a quarter of ``trial_epochs``.
         seeds: number of seeds of the final runs of each recipe.
         top: number of trials that are retrained at full length; one of them is chosen.
+        rungs: epochs of each rung of Pareto halving, ascending, such as (2, 4, 8): a trial is trained up to the first,
+            and goes on to the next from its checkpoint if it is among the best part of those that reached it (see
+            `augkit.tune.promotion`). They replace pruning, and the last one is ``trial_epochs``. Empty for no rungs.
+        factor: with rungs, one of ``factor`` configurations goes on.
         goal: goal of the search; None maximizes accuracy and learned invariance.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
         floor: share of the control's accuracy above chance and kappa; a trial that is clearly below cannot win.
@@ -112,11 +120,17 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
     settings = workers or TuneWorkers()
     _check(trials, trial_epochs, seeds, top, settings, storage)
+    if rungs:
+        budget = trial_epochs or space.recipe.train.epochs
+        check_rungs(rungs, factor, budget, exact=trial_epochs is not None)
+        refuse_with_rungs(sampler, settings.processes, least_epochs)
     started = time.monotonic()
-    epochs = trial_epochs or math.ceil(space.recipe.train.epochs / 2)
+    epochs = rungs[-1] if rungs else trial_epochs or math.ceil(space.recipe.train.epochs / 2)
     terms = SearchTerms(
         space=space.to_dict(),
         goal=goal or Goal(),
+        rungs=tuple(rungs),
+        factor=factor,
         epochs=epochs,
         least_epochs=min(epochs, least_epochs or math.ceil(epochs / 4)),
         sampler=sampler,
@@ -248,7 +262,7 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
             "augkit.tune.worker",
             words,
             settings,
-            done=lambda: optuna_study.done(tuning.study),
+            done=lambda: halving.done(tuning.study, tuning.terms),
             first=first,
             on_status=progress.on_status,
             log=tuning.display.line,
@@ -283,6 +297,8 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
         f" from the study; {spent.epochs_run} epochs run, {spent.epochs_saved} saved;"
         f" {tuning.phases['search']:.0f} s"
     )
+    for words in rung_words(rung_rows(tuning.study, tuning.terms)):
+        tuning.display.line(f"rung      {words}")
 
 
 def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:

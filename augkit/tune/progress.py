@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.status import WorkerStatus
@@ -17,7 +19,7 @@ class LiveProgress:
 
     def __init__(self, tuning: TuneContext) -> None:
         self.tuning = tuning
-        self.seen = {trial.number for trial in optuna_study.finished(tuning.study)}
+        self.seen = {trial.number for trial in optuna_study.ended(tuning.study)}
         self.controls: set[str] = set()
         self.worked = 0.0
 
@@ -46,31 +48,31 @@ class LiveProgress:
                     f"{key.removesuffix(' {}')}   accuracy {100 * attrs[key]['accuracy']:5.1f} %"
                     f"  shift information {100 * attrs[key]['shift_information']['typical']:.1f} % (not augmented)"
                 )
-        for trial in optuna_study.finished(tuning.study):
+        for trial in optuna_study.ended(tuning.study):
             if trial.number in self.seen:
                 continue
             self.seen.add(trial.number)
-            tuning.display.line(f"trial {trial.number:3d} {in_words(trial, tuning.space)}")
-        done = optuna_study.completed(tuning.study)
-        reference = attrs.get(optuna_study.control_key(tuning.space.architectures()[0]))
-        if done and reference:
-            images = len(tuning.dataset.validation)
-            best = selection.candidates(done, terms.goal, reference["accuracy"], images, 1)[0].user_attrs
+            tuning.display.line(f"trial {trial.number:3d} {in_words(trial, tuning.space, terms.rungs)}")
+        space, images = tuning.space, len(tuning.dataset.validation)
+        ready = all(optuna_study.control_key(architecture) in attrs for architecture in space.architectures())
+        best_trials = selection.best_trials(tuning.study, space, terms.goal, images, 1) if ready else []
+        if best_trials:
+            best = best_trials[0].user_attrs
             tuning.display.best(
                 f"best {100 * best['accuracy']:.1f} %, invariance {100 * best['learned_invariance']:.0f} %"
             )
 
     def front(self) -> list[str]:
-        """The best trials so far: the Pareto front, or with a single objective the trials of the best value."""
-        done, goal = optuna_study.completed(self.tuning.study), self.tuning.terms.goal
-        best = selection.front(done)
+        """The best trials so far on the highest rung: the Pareto front, or with a single objective the best value."""
+        goal, rungs, found = self.tuning.terms.goal, self.tuning.terms.rungs, selection.levels(self.tuning.study)
+        best = selection.front(found[0][1]) if found else []
         if not goal.prunes:
             best.sort(key=lambda trial: -trial.user_attrs["learned_invariance"])
-        return [f"trial {t.number:3d} {in_words(t, self.tuning.space)}" for t in best[:FRONT]]
+        return [f"trial {t.number:3d} {in_words(t, self.tuning.space, rungs)}" for t in best[:FRONT]]
 
 
-def in_words(trial: FrozenTrial, space: Space) -> str:
-    """Scores of a finished trial with its policy and other values, as one line."""
+def in_words(trial: FrozenTrial, space: Space, rungs: Sequence[int] = ()) -> str:
+    """Scores of a finished trial with its policy and other values, as one line; with rungs, its epochs first."""
     attrs = trial.user_attrs
     recipe = space.with_values(attrs["values"])
     others = ", ".join(f"{key} {value}" for key, value in attrs["values"].items() if not key.startswith("policy."))
@@ -80,7 +82,8 @@ def in_words(trial: FrozenTrial, space: Space) -> str:
     third = f"  atypical {100 * attrs['atypical_invariance']:5.1f} %" if "atypical_invariance" in attrs else ""
     marks = "" if selection.feasible(trial) else "  (below a bound)"
     same = f"  (as trial {attrs['same_as']})" if "same_as" in attrs else ""
+    after = f"after {rungs[optuna_study.rung_of(trial)]} epochs  " if rungs else ""
     return (
-        f"accuracy {100 * attrs['accuracy']:5.1f} %  learned invariance {100 * attrs['learned_invariance']:5.1f} %"
-        f"{third}  {words}{marks}{same}"
+        f"{after}accuracy {100 * attrs['accuracy']:5.1f} %"
+        f"  learned invariance {100 * attrs['learned_invariance']:5.1f} %{third}  {words}{marks}{same}"
     )

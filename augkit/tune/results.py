@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import optuna
@@ -13,9 +13,11 @@ from augkit.augment.policy import Policy
 from augkit.core.records import Record
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison
 from augkit.measure.comparison import ComparisonRow
-from augkit.tune import optuna_study, selection
+from augkit.tune import halving, optuna_study, selection
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import ControlScores, SearchTerms
+from augkit.tune.rung_report import RungRow, rung_rows
+from augkit.tune.rung_sampler import one_rung
 from augkit.tune.selection import FinalistRow
 from augkit.tune.space import Range, Value
 
@@ -48,6 +50,8 @@ class SearchTrial(Record):
         same_as: number of the earlier trial with the same values, whose result was copied.
         error: error message of a failed trial.
         worker: host, process and index of the worker that ran the trial.
+        rung: epochs of its rung; None without rungs.
+        configuration: number of the trial that ran the same values on the lowest rung; None without rungs.
     """
 
     number: int
@@ -68,10 +72,14 @@ class SearchTrial(Record):
     same_as: int | None = None
     error: str | None = None
     worker: str | None = None
+    rung: int | None = None
+    configuration: int | None = None
 
     def to_mapping(self) -> dict[str, object]:
         """The record as a mapping; for a control, only the keys that apply to it."""
         whole = super().to_mapping()
+        if self.rung is None:
+            del whole["rung"], whole["configuration"]
         return {key: whole[key] for key in CONTROL_KEYS} if self.control else whole
 
 
@@ -85,7 +93,7 @@ class SearchCost(Record):
         answered_from_the_study: number of trials copied from an earlier trial with the same values.
         failed: number of failed trials.
         epochs_run: epochs trained in all trials.
-        epochs_saved: epochs saved by pruning and copying.
+        epochs_saved: epochs saved by pruning, copying and rungs.
         trial_seconds: seconds of all workers together.
     """
 
@@ -109,6 +117,7 @@ class SearchResults(Record):
         budget: epochs of a trial that is not pruned.
         importance: by objective, the share of its variance that each field explains (PED-ANOVA).
         search_cost: numbers of trials, epochs and seconds.
+        rungs: one row per rung of Pareto halving, the lowest first; empty without rungs.
     """
 
     trials: list[SearchTrial]
@@ -117,6 +126,26 @@ class SearchResults(Record):
     budget: int
     importance: dict[str, dict[str, float]]
     search_cost: SearchCost
+    rungs: list[RungRow] = field(default_factory=list)
+
+    @property
+    def configurations(self) -> list[SearchTrial]:
+        """Controls, and of each configuration the trial on the highest rung that it completed; all without rungs."""
+        best = {t.configuration: t for t in sorted(self.trials, key=lambda t: (t.values is not None, t.rung or 0))}
+        return [t for t in self.trials if t.rung is None or best[t.configuration] is t]
+
+    @property
+    def comparable(self) -> list[SearchTrial]:
+        """Controls and the trials on the highest rung that any trial completed; all trials without rungs."""
+        top = max((trial.rung for trial in self.trials if trial.rung and trial.values), default=None)
+        return [trial for trial in self.trials if trial.rung in (None, top)]
+
+    def to_mapping(self) -> dict[str, object]:
+        """The record as a mapping; ``rungs`` only if there are any."""
+        whole = super().to_mapping()
+        if not self.rungs:
+            del whole["rungs"]
+        return whole
 
 
 @dataclass(frozen=True)
@@ -242,21 +271,22 @@ def search_results(study: optuna.Study, terms: SearchTerms, chosen: int | None =
     rows = [_control_row(study.user_attrs[key], goal) for key in keys if key in study.user_attrs]
     controls = {row.number for row in rows}
     lost = {trial.number for trial in optuna_study.lost(study)}
-    front = {trial.number for trial in selection.front(optuna_study.completed(study))}
-    front = front if len(goal.objectives) > 1 else set()
+    highest = selection.levels(study)[:1] if len(goal.objectives) > 1 else []
+    front = {trial.number for _, trials in highest for trial in selection.front(trials)}
     for trial in study.get_trials(deepcopy=False):
         skipped = trial.number in controls or "control" in trial.user_attrs or optuna_study.is_foreign(trial)
         open_still = trial.state in (TrialState.RUNNING, TrialState.WAITING)
         retried = trial.state == TrialState.FAIL and trial.number not in lost
         if not (skipped or open_still or retried):
-            rows.append(_trial_row(trial, front=trial.number in front, chosen=trial.number == chosen))
+            rows.append(_trial_row(trial, terms.rungs, front=trial.number in front, chosen=trial.number == chosen))
     return SearchResults(
         trials=rows,
         space=dict(space.ranges),
         objectives=list(goal.objectives),
         budget=terms.epochs,
-        importance=selection.importance(study, goal),
+        importance=selection.importance(one_rung(study, terms) if terms.rungs else study, goal),
         search_cost=search_cost(study, terms),
+        rungs=rung_rows(study, terms),
     )
 
 
@@ -279,7 +309,7 @@ def _control_row(found: ControlScores, goal: Goal) -> SearchTrial:
     )
 
 
-def _trial_row(trial: FrozenTrial, *, front: bool, chosen: bool) -> SearchTrial:
+def _trial_row(trial: FrozenTrial, rungs: Sequence[int], *, front: bool, chosen: bool) -> SearchTrial:
     attrs = trial.user_attrs
     states: dict[TrialState, Literal["complete", "pruned"]] = {
         TrialState.PRUNED: "pruned",
@@ -304,20 +334,24 @@ def _trial_row(trial: FrozenTrial, *, front: bool, chosen: bool) -> SearchTrial:
         same_as=attrs.get("same_as"),
         error=attrs.get("error"),
         worker=attrs.get("worker"),
+        rung=rungs[optuna_study.rung_of(trial)] if rungs else None,
+        configuration=halving.configuration_of(trial) if rungs else None,
     )
 
 
 def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
     """Count the trials of a study, epochs run and saved, and the seconds of all workers together."""
-    trials = optuna_study.finished(study)
-    trained = [trial for trial in trials if "same_as" not in trial.user_attrs]
-    run = sum(int(trial.user_attrs.get("epochs", terms.epochs)) for trial in trained)
+    trials, ended = optuna_study.finished(study), optuna_study.ended(study)
+    copied = sum("same_as" in trial.user_attrs for trial in trials)
+    trained = [trial.user_attrs for trial in ended if "same_as" not in trial.user_attrs]
+    # On a higher rung, a trial goes on from the epochs of the lower one.
+    run = sum(int(attrs.get("trained", attrs.get("epochs", terms.epochs))) for attrs in trained)
     return SearchCost(
         trials=len(trials),
         pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
-        answered_from_the_study=len(trials) - len(trained),
+        answered_from_the_study=copied,
         failed=len(optuna_study.lost(study)),
         epochs_run=run,
         epochs_saved=len(trials) * terms.epochs - run,
-        trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in trials), 1),
+        trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in ended), 1),
     )

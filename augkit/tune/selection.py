@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial
 
 from augkit.core.records import Record
 from augkit.invariance import Estimate, InvarianceComparison
+from augkit.tune import halving, optuna_study
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import SearchTerms, completed, control_key
-from augkit.tune.space import Value
+from augkit.tune.optuna_study import SearchTerms, control_key, rung_of
+from augkit.tune.space import Space, Value
 
 
 def feasible(trial: FrozenTrial) -> bool:
@@ -67,6 +68,34 @@ def candidates(
     return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
 
 
+def levels(study: optuna.Study) -> list[tuple[int, list[FrozenTrial]]]:
+    """Completed trials by the number of their rung, the highest one first; without rungs, all are on rung 0."""
+    done = optuna_study.completed(study)
+    rungs = sorted({rung_of(trial) for trial in done}, reverse=True)
+    return [(rung, [trial for trial in done if rung_of(trial) == rung]) for rung in rungs]
+
+
+def best_trials(study: optuna.Study, space: Space, goal: Goal, images: int, count: int) -> list[FrozenTrial]:
+    """The `candidates` among the trials of a study; with rungs, those on the highest rung first, then those below.
+
+    Args:
+        study: Optuna study of the search, whose controls are measured.
+        space: space of the search.
+        goal: goal of the search.
+        images: number of validation images.
+        count: largest number of trials to return.
+    """
+    controls = [study.user_attrs[control_key(architecture)] for architecture in space.architectures()]
+    found: list[FrozenTrial] = []
+    for rung, trials in levels(study):
+        taken = [trial.user_attrs["values"] for trial in found]
+        left = [trial for trial in trials if trial.user_attrs["values"] not in taken]
+        reference = max(halving.scores_on(control, rung)["accuracy"] for control in controls)
+        if left and len(found) < count:
+            found += candidates(left, goal, reference, images, count - len(found))
+    return found
+
+
 def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[str, dict[str, Value]]:
     """The best values that a search without augmentation found for each architecture, by `control_key`.
 
@@ -75,7 +104,11 @@ def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[
     space, found = terms.open_space(), {}
     for architecture in space.architectures():
         key = control_key(architecture)
-        tried = [t for t in completed(study) if space.architecture(t.user_attrs["values"]) == architecture]
+        ranks = [
+            [t for t in trials if space.architecture(t.user_attrs["values"]) == architecture]
+            for _, trials in levels(study)
+        ]
+        tried = next(filter(None, ranks), [])
         control = study.user_attrs[key]
         best = candidates(tried, terms.goal, control["accuracy"], images, 1) if tried else []
         # Learned invariance is relative to the recipe's own values, which are the control of this search.
@@ -86,7 +119,7 @@ def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[
 
 def importance(study: optuna.Study, goal: Goal) -> dict[str, dict[str, float]]:
     """By objective, the share of its variance that each field explains (PED-ANOVA); empty with less than 4 trials."""
-    if len(completed(study)) < 4:
+    if len(optuna_study.completed(study)) < 4:
         return {}
     out = {}
     for k, name in enumerate(goal.objectives):

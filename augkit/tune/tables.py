@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from augkit.invariance.metrics import METRICS
 from augkit.tune.results import ChosenRecipe, SearchResults
+from augkit.tune.rung_report import rung_words
 
 
 def chosen_words(chosen: ChosenRecipe) -> str:
@@ -13,16 +14,18 @@ def chosen_words(chosen: ChosenRecipe) -> str:
 
 
 def print_trials(held: SearchResults) -> None:
-    """Print the trials of a study to standard output, the most invariant first."""
+    """Print the trials of a study to standard output, the most invariant first; with rungs, one per configuration."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, caption=_caption(held))
-    for title in ("trial", "state", "accuracy, %", "learned invariance, %", "kappa", "seconds", "values"):
+    rung = ("epochs",) if held.rungs else ()
+    for title in ("trial", *rung, "state", "accuracy, %", "learned invariance, %", "kappa", "seconds", "values"):
         table.add_column(title, justify="left" if title in ("state", "values") else "right", overflow="fold")
-    known = [(row.learned_invariance, row) for row in held.trials if row.learned_invariance is not None]
-    others = [row for row in held.trials if row.learned_invariance is None]
+    shown = held.configurations
+    known = [(row.learned_invariance, row) for row in shown if row.learned_invariance is not None]
+    others = [row for row in shown if row.learned_invariance is None]
     for row in [*(row for _, row in sorted(known, key=lambda pair: -pair[0])), *others]:
         marks = [word for word in ("control", "front", "chosen") if getattr(row, word)] + ["below a bound"] * (
             not row.feasible
@@ -33,12 +36,15 @@ def print_trials(held: SearchResults) -> None:
         )
         table.add_row(
             str(row.number),
+            *([str(row.rung or held.budget)] if held.rungs else []),
             ", ".join([row.state, *marks]),
             *(_number(getattr(row, key), factor, digits) for key, factor, digits in TRIAL_NUMBERS),
             values,
         )
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
+    for line in rung_words(held.rungs):
+        print(line)
 
 
 def _shown(metric: str) -> tuple[str, float, int]:

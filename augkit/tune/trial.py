@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,31 +15,28 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.errors import RunError
+from augkit.core.errors import InputError, RunError
 from augkit.core.jobs.heartbeat import BEAT, PROCESS
 from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
 from augkit.core.jobs.worker import GiveUpError, Worker
-from augkit.data import Dataset, Images, atypical
+from augkit.data import Dataset, Images, atypical, sample
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
+from augkit.train.checkpoint import FILE, read_checkpoint
 from augkit.train.evaluate import measure_model
 from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run
-from augkit.tune import optuna_study
+from augkit.tune import halving, optuna_study
 from augkit.tune.budget import measuring_cost
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import ControlScores, SearchTerms
+from augkit.tune.optuna_study import CONFIGURATION, ControlScores, SearchTerms, rung_of
+from augkit.tune.rung_sampler import RungSampler
 from augkit.tune.space import Space
 
-OWN = (
-    "worker",
-    "preset",
-    "seconds",
-    BEAT,
-    PROCESS,
-    RETRY_OF,
-)  # attributes that are not copied to a trial with the same values
+# Attributes that are not copied to a trial with the same values.
+OWN = ("worker", "preset", "seconds", "trained", CONFIGURATION, BEAT, PROCESS, RETRY_OF)
+FEW = 256  # validation images on which a trial is measured below the top rung
 
 
 @dataclass
@@ -48,7 +48,8 @@ class TrialWorker(Worker):
         terms: terms of the search.
         dataset: data of the recipe; the test split is not opened.
         device: device for training and measuring.
-        folder: folder for the runs of controls and trials; None keeps none.
+        folder: folder for the runs of controls and trials; None keeps none. With rungs, ``rungs/STUDY-CONFIGURATION``
+            holds the checkpoint from which a configuration goes on; where there is none, it is trained anew.
         keep: also keep the runs of trials, in ``trials/STUDY-NUMBER``.
         processes: processes per trial, started by torchrun.
         lengths: lengths of the shifts (pixels) in the response curve of a trial.
@@ -74,10 +75,12 @@ class TrialWorker(Worker):
         if self.terms.goal.atypical:
             self.sets |= atypical(self.validation, seed=self.terms.seed, data=self.dataset.name)
         optuna_study.equip(self.study, self.terms, self.index)
+        if self.terms.rungs and self.terms.sampler in halving.LEARNS:
+            self.study.sampler = RungSampler(self.study.sampler, self.terms)
 
     def is_done(self) -> bool:
         """Whether the wanted number of trials has finished and every control is measured."""
-        return optuna_study.done(self.study) and not self._missing_controls()
+        return halving.done(self.study, self.terms) and not self._missing_controls()
 
     def has_job(self) -> bool:
         """Whether a trial should be started; while a control is missing, only a control may start.
@@ -92,7 +95,7 @@ class TrialWorker(Worker):
         )  # read after the trials, so that a control that ended in between is not missing
         if lost := missing - controls.keys():
             raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
-        return TrialState.WAITING in controls.values() if missing else optuna_study.open_places(self.study)
+        return TrialState.WAITING in controls.values() if missing else halving.has_job(self.study, self.terms)
 
     def _missing_controls(self) -> set[str]:
         keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
@@ -103,19 +106,23 @@ class TrialWorker(Worker):
         control = trial.user_attrs.get("control")
         if control is not None:
             return self._control(trial, control)
-        if not optuna_study.has_place(self.study, trial.number):
+        if not halving.is_wanted(self.study, trial):
             raise SkipJob
         if self._missing_controls():
             raise PostponeJob  # the retry of an interrupted control is queued behind the first trials
+        rung = rung_of(trial)
+        if self.terms.rungs:
+            trial.set_user_attr(CONFIGURATION, halving.configuration_of(trial))  # its retries go on from its checkpoint
         values = self.space.suggest(trial)
         trial.set_user_attr("values", values)
         finished = optuna_study.finished(self.study)
         twin = next((t for t in finished if t.user_attrs.get("values") == values), None)
-        if twin is not None:
+        if twin is not None and not rung:
             return self._as(trial, twin)
-        reference = self.study.user_attrs[optuna_study.control_key(self.space.architecture(values))]
+        control_scores = self.study.user_attrs[optuna_study.control_key(self.space.architecture(values))]
+        reference = halving.scores_on(control_scores, rung)
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
-        self.events.stage(f"trial {trial.number}, {len(finished) + 1} of {self.study.user_attrs['trials']}")
+        self.events.stage(self._stage(trial, len(finished)))
         try:
             report, found = self.score(trial, recipe, reference)
         except optuna.TrialPruned:
@@ -127,6 +134,12 @@ class TrialWorker(Worker):
         self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
 
+    def _stage(self, trial: optuna.Trial, finished: int) -> str:
+        """Description of the work on a trial."""
+        if rung := rung_of(trial):
+            return f"trial {trial.number}, {halving.configuration_of(trial)} up to epoch {self.terms.rungs[rung]}"
+        return f"trial {trial.number}, {finished + 1} of {self.study.user_attrs['trials']}"
+
     def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: ControlScores) -> None:
         """Store the scores of a trial and its distance from each bound; above 0 violates the bound."""
         chance, terms = 1 / len(self.dataset.classes), self.terms
@@ -134,21 +147,17 @@ class TrialWorker(Worker):
             "accuracy": chance + terms.floor * (reference["accuracy"] - chance),
             "kappa": terms.floor * reference["kappa"],
         }
-        bounds = {key: low - self._error(found[key]) - found[key] for key, low in least.items()}
+        images = min(FEW, len(self.validation)) if self._is_cheap(rung_of(trial)) else len(self.validation)
+        bounds = {key: low - _error(found[key], images) - found[key] for key, low in least.items()}
         if terms.goal.at_least is not None:
             bounds["at_least"] = terms.goal.shortfall(found)
         _note(trial, {**found, "bounds": bounds})
-
-    def _error(self, share: float) -> float:
-        """Two binomial standard errors of a share of the validation images; a smaller shortfall is not significant."""
-        inside = min(1.0, max(0.0, share))
-        return 2 * float((inside * (1 - inside) / len(self.validation)) ** 0.5)
 
     def _as(self, trial: optuna.Trial, twin: FrozenTrial) -> float | Sequence[float]:
         """Copy the result of a trial with the same values."""
         shared = {key: value for key, value in twin.user_attrs.items() if key not in OWN}
         _note(trial, {**shared, "same_as": twin.number, "seconds": 0.0})
-        if self.terms.goal.prunes:
+        if self.terms.prunes:
             for epoch, value in twin.intermediate_values.items():
                 trial.report(value, epoch)
         self.events.work(trial_cost(self.terms, self.space.recipe, self.dataset))
@@ -183,21 +192,30 @@ class TrialWorker(Worker):
             GiveUpError: training failed, or the variability of the control is too small to be a reference.
         """
         kept = self.folder / "controls" / f"{self.study.study_name}-{number}" if self.folder else None
+        with contextlib.ExitStack() as stack:
+            if self.terms.rungs and kept is None:  # each rung goes on from the checkpoint of the one before
+                kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-control-")))
+            *lower, top = [self._control_on(recipe, kept, rung) for rung in range(max(1, len(self.terms.rungs)))]
+        return {**top, "rungs": lower} if lower else top
+
+    def _control_on(self, recipe: Recipe, kept: Path | None, rung: int) -> ControlScores:
+        """Train a control up to a rung and measure it there as its trials are measured."""
+        until, later = halving.epochs_on(self.terms, rung), " or let the first rung come later" * bool(self.terms.rungs)
         try:
-            run = self._train(recipe, kept)
+            run = self._train(recipe, kept, until=until)
         except RunError as error:
             raise GiveUpError(f"the control could not be trained: {error}") from None
-        reports = {name: self._measure(run, images) for name, images in self.sets.items()}
+        reports = {name: self._measure(run, images, rung) for name, images in self.sets.items()}
         typical = reports["typical"]
         if not learned_invariance(typical, typical).defined:
             raise GiveUpError(
                 "the control's answers hardly vary under shift, so learned invariance is undefined; "
-                "train longer (train.epochs) or measure larger shifts (invariance.max_shift)"
+                f"train longer (train.epochs){later} or measure larger shifts (invariance.max_shift)"
             )
         said = {name: r.shift_information.value for name, r in reports.items() if not unsaid(r, typical)}
         if self.terms.goal.atypical and len(said) == 1:
             raise GiveUpError(
-                "the control's answers carry almost no information about any atypical images; remove --atypical"
+                f"the control's answers carry almost no information about any atypical images; remove --atypical{later}"
             )
         return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
 
@@ -205,10 +223,11 @@ class TrialWorker(Worker):
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
         """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs."""
-        goal = self.terms.goal
+        goal, rung, trained = self.terms.goal, rung_of(trial), [0]
 
         def on_epoch(row: EpochRow) -> None:
-            value = _along(goal, row, reference)
+            trained[0] += 1
+            value = _along(goal, row, reference) if self.terms.prunes else None
             if value is None:
                 return
             trial.set_user_attr("epochs", row["epoch"])
@@ -216,31 +235,53 @@ class TrialWorker(Worker):
             if row["epoch"] < recipe.train.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        kept = self.folder / "trials" / f"{self.study.study_name}-{trial.number}" if self.folder and self.keep else None
-        run = self._train(recipe, kept, on_epoch if goal.prunes else None)
-        report = self._measure(run, self.validation, self.lengths)
+        until = halving.epochs_on(self.terms, rung)
+        run = self._train(recipe, self._place(trial, recipe, until), on_epoch, until)
+        report = self._measure(run, self.validation, rung, self.lengths)
         found = {
             "accuracy": report.accuracy.value,
             "learned_invariance": 1 - _variability(report) / reference["shift_information"]["typical"],
             "shift_information": _variability(report),
             "kappa": report.kappa.value,
-            "epochs": recipe.train.epochs,
+            "epochs": until,
         }
+        if self.terms.rungs:
+            found["trained"] = trained[0]
         if goal.atypical:
             its = {name: value for name, value in reference["shift_information"].items() if name != "typical"}
-            learned = [1 - _variability(self._measure(run, self.sets[name])) / value for name, value in its.items()]
+            learned = [
+                1 - _variability(self._measure(run, self.sets[name], rung)) / value for name, value in its.items()
+            ]
             found["atypical_invariance"] = sum(learned) / len(learned)
         return report, found
 
+    def _place(self, trial: optuna.Trial, recipe: Recipe, until: int) -> Path | None:
+        """Folder of the run of a trial; None if it is not kept. With rungs, a run that cannot go on is removed."""
+        name = self.study.study_name
+        if self.folder is None or not (self.keep or self.terms.rungs):
+            return None
+        if not self.terms.rungs:
+            return self.folder / "trials" / f"{name}-{trial.number}"
+        place = self.folder / "rungs" / f"{name}-{halving.configuration_of(trial)}"
+        if (place / FILE).is_file() and not _goes_on(place / FILE, recipe, until):
+            shutil.rmtree(place, ignore_errors=True)
+        return place
+
+    def _is_cheap(self, rung: int) -> bool:
+        """Whether measuring costs little on a rung, because it only decides on promotions."""
+        return rung < len(self.terms.rungs) - 1
+
     def _budgeted(self, recipe: Recipe) -> Recipe:
         """The recipe with the epochs of a trial; measured after every epoch if the search prunes by the measurement."""
-        every = 1 if self.terms.goal.prunes else recipe.train.evaluate_every
-        along = 1 if self.terms.goal.mode == "invariance" else None
+        every = 1 if self.terms.prunes else recipe.train.evaluate_every
+        along = 1 if self.terms.prunes and self.terms.goal.mode == "invariance" else None
         train = {**recipe.train.model_dump(), "epochs": self.terms.epochs, "steps": None, "evaluate_every": every}
         invariance = {**recipe.invariance.model_dump(), "every": along}
         return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
 
-    def _train(self, recipe: Recipe, output: Path | None, on_row: OnEpoch | None = None) -> Run:
+    def _train(
+        self, recipe: Recipe, output: Path | None, on_row: OnEpoch | None = None, until: int | None = None
+    ) -> Run:
         def on_epoch(row: EpochRow) -> None:
             self.events.work(1)
             self.events.epoch(dict(row), recipe.train.epochs)
@@ -258,23 +299,54 @@ class TrialWorker(Worker):
             resume=True,
             device=self.device,
             dataset=self.dataset,
+            until=until,
             on_epoch=on_epoch,
             alive=self.alive,
         )
 
-    def _measure(self, run: Run, images: Images, lengths: Sequence[float] = ()) -> InvarianceReport:
+    def _measure(self, run: Run, images: Images, rung: int, lengths: Sequence[float] = ()) -> InvarianceReport:
+        """Measure a run; below the top rung on `FEW` images, the same for all, with one pair of views each."""
+
         def on_batch(done: int, of: int) -> None:
             self.alive()
 
-        report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
-        self.events.work(measuring_cost(run.recipe, len(images), len(self.dataset.listed_train), len(lengths)))
+        recipe = run.recipe
+        if self._is_cheap(rung):
+            recipe, images, lengths = _one_pair(recipe), sample(images, FEW), ()
+        report = measure_model(run.model, recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
+        self.events.work(measuring_cost(recipe, len(images), len(self.dataset.listed_train), len(lengths)))
         return report
 
 
 def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
-    """Cost of a trial, in epochs of training."""
-    sets = 4 if terms.goal.atypical else 1
-    return terms.epochs + sets * measuring_cost(recipe, len(dataset.validation), len(dataset.listed_train))
+    """Cost of a trial, in epochs of training; with rungs, that of a configuration on average."""
+    sets, trained_on, images = 4 if terms.goal.atypical else 1, len(dataset.listed_train), len(dataset.validation)
+    cheap = sets * measuring_cost(_one_pair(recipe), min(FEW, images), trained_on)
+    total, before, share = 0.0, 0, 1.0
+    for epochs in terms.rungs[:-1]:
+        total += share * (epochs - before + cheap)
+        before, share = epochs, share / terms.factor
+    return total + share * (terms.epochs - before + sets * measuring_cost(recipe, images, trained_on))
+
+
+def _one_pair(recipe: Recipe) -> Recipe:
+    """The recipe, measured with a single pair of views of each image."""
+    return recipe.replaced(invariance={**recipe.invariance.model_dump(), "pairs": 1})
+
+
+def _goes_on(path: Path, recipe: Recipe, until: int) -> bool:
+    """Whether a checkpoint is whole, of this recipe, and not trained for more epochs than ``until``."""
+    try:
+        found = read_checkpoint(path)
+    except InputError:
+        return False
+    return found.get("recipe") == recipe.model_dump() and len(found.get("history", ())) <= until
+
+
+def _error(share: float, images: int) -> float:
+    """Two binomial standard errors of a share of the images; a smaller shortfall is not significant."""
+    inside = min(1.0, max(0.0, share))
+    return 2 * float((inside * (1 - inside) / images) ** 0.5)
 
 
 def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:

@@ -1,0 +1,165 @@
+"""Pareto halving in a study: each trial runs one configuration on one rung, and promotions are further trials.
+
+A configuration is a point of the space; its number is that of its trial on the lowest rung, which the sampler or a
+preset gave. A promotion is a waiting trial with the same values, the number of its rung and that of its configuration,
+so the queue of the study holds it from the moment at which it is decided, and the rung of a dead worker is retried as
+any other trial. Promotions are found from what the study holds, so none is lost if a process dies before it is
+enqueued. Two workers may enqueue the same promotion: only the one with the smallest number runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from augkit.core.errors import InputError
+from augkit.core.jobs.retry import RETRY_OF
+from augkit.tune import optuna_study
+from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
+from augkit.tune.promotion import Standing, promotable
+
+LEARNS = ("tpe", "gp")  # samplers that use results, each as a function of all trials: they are shown one rung
+IGNORES = ("qmc", "random")  # samplers that use no results
+OPEN = (TrialState.RUNNING, TrialState.WAITING)
+
+
+def configuration_of(trial: FrozenTrial | optuna.Trial) -> int:
+    """Number of the configuration of a trial."""
+    return int(trial.user_attrs.get(CONFIGURATION, trial.number))
+
+
+def outcomes(trials: Iterable[FrozenTrial], rung: int) -> dict[int, FrozenTrial]:
+    """Completed trials of a rung, by configuration; without those that were answered from the study."""
+    done = [
+        trial
+        for trial in trials
+        if optuna_study.counts(trial)
+        and trial.state == TrialState.COMPLETE
+        and rung_of(trial) == rung
+        and "same_as" not in trial.user_attrs
+    ]
+    return {configuration_of(trial): trial for trial in reversed(done)}  # of several, the first
+
+
+def next_promotion(trials: Sequence[FrozenTrial], terms: SearchTerms, wanted: int) -> FrozenTrial | None:
+    """The trial whose configuration is promoted next, from the highest rung that has one; None if there is none now.
+
+    Args:
+        trials: all trials of the study at one moment.
+        terms: terms of the search.
+        wanted: number of configurations.
+    """
+    found, closed = None, _all_began(trials, wanted)
+    for rung in range(len(terms.rungs) - 1):
+        here = outcomes(trials, rung)
+        above = [trial for trial in trials if rung_of(trial) == rung + 1]
+        promoted = {configuration_of(trial) for trial in above}
+        # A configuration that failed for good further up gives its place to the next one.
+        lost = promoted - {configuration_of(trial) for trial in above if trial.state != TrialState.FAIL}
+        standings = [_standing(number, trial) for number, trial in sorted(here.items()) if number not in lost]
+        chosen = promotable(standings, promoted, terms.factor, closed=closed and bool(standings))
+        if chosen:
+            found = here[chosen[0]]
+        closed = closed and not chosen and not any(trial.state in OPEN for trial in above)
+    return found
+
+
+def _all_began(trials: Iterable[FrozenTrial], wanted: int) -> bool:
+    """Whether the wanted number of configurations has finished the lowest rung."""
+    return sum(optuna_study.counts(trial) and rung_of(trial) == 0 for trial in trials) >= wanted
+
+
+def _standing(number: int, trial: FrozenTrial) -> Standing:
+    bounds: Iterable[float] = trial.user_attrs.get("bounds", {}).values()
+    return Standing(number, tuple(trial.values), sum(max(0.0, bound) for bound in bounds))
+
+
+def promote(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Enqueue the configuration of a completed trial for the next rung."""
+    attributes = {
+        RUNG: rung_of(trial) + 1,
+        CONFIGURATION: configuration_of(trial),
+        "values": trial.user_attrs["values"],
+    }
+    study.enqueue_trial(trial.params, user_attrs=attributes)
+
+
+def is_wanted(study: optuna.Study, trial: optuna.Trial) -> bool:
+    """Whether a trial is to be run: it has a place among the configurations, or is the first promotion of its own."""
+    if not rung_of(trial):
+        return optuna_study.has_place(study, trial.number)
+    known = {t.number: t for t in study.get_trials(deepcopy=False)}
+    key = rung_of(trial), configuration_of(trial)
+    origin = trial.number
+    while (before := known[origin].user_attrs.get(RETRY_OF)) is not None:
+        origin = before
+    same = [n for n, t in known.items() if (rung_of(t), configuration_of(t)) == key and RETRY_OF not in t.user_attrs]
+    return origin == min(same)
+
+
+def has_job(study: optuna.Study, terms: SearchTerms) -> bool:
+    """Whether a worker should take a trial; if none waits and a configuration can be promoted, enqueue that first."""
+    if terms.rungs:
+        trials = study.get_trials(deepcopy=False)
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            trial = next_promotion(trials, terms, int(study.user_attrs["trials"]))
+            if trial is not None:
+                promote(study, trial)
+    return optuna_study.open_places(study)
+
+
+def done(study: optuna.Study, terms: SearchTerms) -> bool:
+    """Whether the wanted number of trials has finished, and with rungs no promotion is open or still to come."""
+    if not terms.rungs:
+        return optuna_study.done(study)
+    trials, wanted = study.get_trials(deepcopy=False), int(study.user_attrs["trials"])
+    climbs = any(rung_of(trial) and trial.state in OPEN for trial in trials)
+    return _all_began(trials, wanted) and not climbs and next_promotion(trials, terms, wanted) is None
+
+
+def scores_on(control: ControlScores, rung: int) -> ControlScores:
+    """The scores of a control on a rung."""
+    lower = control.get("rungs", [])
+    return lower[rung] if rung < len(lower) else control
+
+
+def epochs_on(terms: SearchTerms, rung: int) -> int:
+    """Epochs that a trial has been trained for when it is measured on a rung."""
+    return terms.rungs[rung] if terms.rungs else terms.epochs
+
+
+def check_rungs(rungs: Sequence[int], factor: int, budget: int, *, exact: bool = False) -> None:
+    """Check the rungs of a search.
+
+    Args:
+        rungs: epochs of each rung.
+        factor: one of ``factor`` configurations goes on.
+        budget: most epochs of a trial.
+        exact: whether the last rung must be the budget.
+
+    Raises:
+        InputError: the rungs do not ascend, are fewer than two, or go beyond the budget; or the factor is below 2.
+    """
+    words, steps = ",".join(map(str, rungs)), [0, *rungs]
+    if len(rungs) < 2 or any(low >= high for low, high in itertools.pairwise(steps)):
+        raise InputError(f"--rungs: expected two or more ascending numbers of epochs, such as 2,4,8, got {words}")
+    if rungs[-1] > budget or (exact and rungs[-1] != budget):
+        limit = f"the last to be --trial-epochs {budget}" if exact else f"at most the recipe's {budget} epochs"
+        raise InputError(f"--rungs: expected {limit}, got {words}")
+    if factor < 2:
+        raise InputError(f"--factor: expected 2 or more, got {factor}")
+
+
+def refuse_with_rungs(sampler: str, processes: int, least_epochs: int | None) -> None:
+    """Raise InputError if a setting of a search does not go with rungs."""
+    if sampler not in (*LEARNS, *IGNORES):
+        raise InputError(f"--rungs: expected --sampler {', '.join((*LEARNS, *IGNORES))}, got {sampler}")
+    if processes > 1:
+        raise InputError(
+            f"--rungs: expected --nproc-per-trial 1, got {processes}; a torchrun job cannot pause at a rung"
+        )
+    if least_epochs is not None:
+        raise InputError("--least-epochs: expected no --rungs, which replace pruning; the first rung is the least")
