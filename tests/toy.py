@@ -14,7 +14,7 @@ from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import Values, Worker, WorkerEvents
 from augkit.data import Dataset, load_dataset
 from augkit.train.recipe import Recipe
-from augkit.tune import optuna_study
+from augkit.tune import halving, optuna_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import ControlScores, SearchTerms
 from augkit.tune.space import Space
@@ -101,3 +101,23 @@ class FunctionWorker(Worker):
 
 
 PARETO = Goal()
+
+
+class RungToy(Toy):
+    """A `Toy` with rungs: the longer a configuration is trained, the better it is, and the order stays."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.ran: list[tuple[int, int]] = []
+
+    def score_control(self, recipe: Recipe, number: int) -> ControlScores:
+        lower: list[Any] = [dict(CONTROL) for _ in self.terms.rungs[:-1]]
+        return {**super().score_control(recipe, number), "rungs": lower}
+
+    def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+        rung, steps = optuna_study.rung_of(trial), (0, *self.terms.rungs)
+        _, found = super().score(trial, recipe, reference)
+        self.ran.append((halving.configuration_of(trial), rung))
+        grown = (9 + steps[rung + 1] / steps[-1]) / 10
+        found |= {"accuracy": grown * found["accuracy"], "learned_invariance": grown * found["learned_invariance"]}
+        return None, {**found, "epochs": steps[rung + 1], "trained": steps[rung + 1] - steps[rung]}

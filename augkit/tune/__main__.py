@@ -138,7 +138,7 @@ def _parser() -> Parser:
         "--factor",
         type=positive,
         metavar="N",
-        help="with --rungs: one trial in N goes on to the next rung (default: 3)",
+        help="with --rungs: one trial in N goes on (default: 3)",
     )
     goal = parser.add_argument_group("goal of the search")
     goal.add_argument(

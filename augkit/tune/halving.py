@@ -10,6 +10,7 @@ enqueued. Two workers may enqueue the same promotion: only the one with the smal
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 
 import optuna
@@ -131,35 +132,36 @@ def epochs_on(terms: SearchTerms, rung: int) -> int:
     return terms.rungs[rung] if terms.rungs else terms.epochs
 
 
-def check_rungs(rungs: Sequence[int], factor: int, budget: int, *, exact: bool = False) -> None:
-    """Check the rungs of a search.
-
-    Args:
-        rungs: epochs of each rung.
-        factor: one of ``factor`` configurations goes on.
-        budget: most epochs of a trial.
-        exact: whether the last rung must be the budget.
+def epochs_of_a_trial(rungs: Sequence[int], factor: int, trial_epochs: int | None, recipe_epochs: int) -> int:
+    """Most epochs of a trial: those of the last rung, or without rungs ``trial_epochs``, or half of the recipe's.
 
     Raises:
-        InputError: the rungs do not ascend, are fewer than two, or go beyond the budget; or the factor is below 2.
+        InputError: the rungs do not ascend, are fewer than two, go beyond the budget or contradict ``trial_epochs``; or
+            the factor is below 2.
     """
-    words, steps = ",".join(map(str, rungs)), [0, *rungs]
-    if len(rungs) < 2 or any(low >= high for low, high in itertools.pairwise(steps)):
+    if not rungs:
+        return trial_epochs or math.ceil(recipe_epochs / 2)
+    words = ",".join(map(str, rungs))
+    if len(rungs) < 2 or any(low >= high for low, high in itertools.pairwise([0, *rungs])):
         raise InputError(f"--rungs: expected two or more ascending numbers of epochs, such as 2,4,8, got {words}")
-    if rungs[-1] > budget or (exact and rungs[-1] != budget):
-        limit = f"the last to be --trial-epochs {budget}" if exact else f"at most the recipe's {budget} epochs"
-        raise InputError(f"--rungs: expected {limit}, got {words}")
+    if trial_epochs not in (None, rungs[-1]):
+        raise InputError(f"--rungs: expected the last one to be --trial-epochs {trial_epochs}, got {words}")
+    if trial_epochs is None and rungs[-1] > recipe_epochs:
+        raise InputError(
+            f"--rungs: expected at most the recipe's {recipe_epochs} epochs, got {words}; raise train.epochs"
+        )
     if factor < 2:
         raise InputError(f"--factor: expected 2 or more, got {factor}")
+    return rungs[-1]
 
 
-def refuse_with_rungs(sampler: str, processes: int, least_epochs: int | None) -> None:
-    """Raise InputError if a setting of a search does not go with rungs."""
+def refuse_with_rungs(rungs: Sequence[int], sampler: str, processes: int, least_epochs: int | None) -> None:
+    """Raise InputError if there are rungs and a setting of the search does not go with them."""
+    if not rungs:
+        return
     if sampler not in (*LEARNS, *IGNORES):
         raise InputError(f"--rungs: expected --sampler {', '.join((*LEARNS, *IGNORES))}, got {sampler}")
     if processes > 1:
-        raise InputError(
-            f"--rungs: expected --nproc-per-trial 1, got {processes}; a torchrun job cannot pause at a rung"
-        )
+        raise InputError(f"--rungs: expected --nproc-per-trial 1, because torchrun cannot pause a run, got {processes}")
     if least_epochs is not None:
         raise InputError("--least-epochs: expected no --rungs, which replace pruning; the first rung is the least")

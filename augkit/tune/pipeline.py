@@ -33,7 +33,6 @@ from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
 from augkit.tune.goal import Goal
-from augkit.tune.halving import check_rungs, refuse_with_rungs
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
@@ -120,12 +119,9 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
     settings = workers or TuneWorkers()
     _check(trials, trial_epochs, seeds, top, settings, storage)
-    if rungs:
-        budget = trial_epochs or space.recipe.train.epochs
-        check_rungs(rungs, factor, budget, exact=trial_epochs is not None)
-        refuse_with_rungs(sampler, settings.processes, least_epochs)
+    halving.refuse_with_rungs(rungs, sampler, settings.processes, least_epochs)
     started = time.monotonic()
-    epochs = rungs[-1] if rungs else trial_epochs or math.ceil(space.recipe.train.epochs / 2)
+    epochs = halving.epochs_of_a_trial(rungs, factor, trial_epochs, space.recipe.train.epochs)
     terms = SearchTerms(
         space=space.to_dict(),
         goal=goal or Goal(),

@@ -72,7 +72,7 @@ class LiveProgress:
 
 
 def in_words(trial: FrozenTrial, space: Space, rungs: Sequence[int] = ()) -> str:
-    """Scores of a finished trial with its policy and other values, as one line; with rungs, its epochs first."""
+    """Scores of a finished trial with its policy and other values, as one line; with rungs, its epoch first."""
     attrs = trial.user_attrs
     recipe = space.with_values(attrs["values"])
     others = ", ".join(f"{key} {value}" for key, value in attrs["values"].items() if not key.startswith("policy."))
@@ -82,7 +82,7 @@ def in_words(trial: FrozenTrial, space: Space, rungs: Sequence[int] = ()) -> str
     third = f"  atypical {100 * attrs['atypical_invariance']:5.1f} %" if "atypical_invariance" in attrs else ""
     marks = "" if selection.feasible(trial) else "  (below a bound)"
     same = f"  (as trial {attrs['same_as']})" if "same_as" in attrs else ""
-    after = f"after {rungs[optuna_study.rung_of(trial)]} epochs  " if rungs else ""
+    after = f"after epoch {rungs[optuna_study.rung_of(trial)]}  " if rungs else ""
     return (
         f"{after}accuracy {100 * attrs['accuracy']:5.1f} %"
         f"  learned invariance {100 * attrs['learned_invariance']:5.1f} %{third}  {words}{marks}{same}"

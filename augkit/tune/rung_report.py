@@ -69,10 +69,10 @@ def rung_words(rows: Sequence[RungRow]) -> list[str]:
     for row in rows[:-1]:
         found = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in row.rank_correlation.items()]
         lines.append(
-            f"after {row.epochs} epochs: {row.reached} configurations; rank correlation with the top rung"
+            f"after epoch {row.epochs}: {row.reached} configurations; rank correlation with the top rung"
             f" {', '.join(found)} (n = {row.compared})"
         )
-    return [*lines, *(f"after {row.epochs} epochs: {row.reached} configurations, the top rung" for row in rows[-1:])]
+    return [*lines, *(f"after epoch {row.epochs}: {row.reached} configurations, the top rung" for row in rows[-1:])]
 
 
 def shown(value: float | None) -> str:
