@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -24,6 +25,7 @@ from augkit.tune.promotion import Standing, promotable
 
 LEARNS = ("tpe", "gp")  # samplers that use results, each as a function of all trials: they are shown one rung
 IGNORES = ("qmc", "random")  # samplers that use no results
+PLACE = "place"  # user attribute: folder of the run of a trial, which other workers may reach
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -53,7 +55,7 @@ def next_promotion(trials: Sequence[FrozenTrial], terms: SearchTerms, wanted: in
         terms: terms of the search.
         wanted: number of configurations.
     """
-    found, closed = None, _all_began(trials, wanted)
+    found, closed = None, _lowest_is_done(trials, wanted)
     for rung in range(len(terms.rungs) - 1):
         here = outcomes(trials, rung)
         above = [trial for trial in trials if rung_of(trial) == rung + 1]
@@ -68,7 +70,7 @@ def next_promotion(trials: Sequence[FrozenTrial], terms: SearchTerms, wanted: in
     return found
 
 
-def _all_began(trials: Iterable[FrozenTrial], wanted: int) -> bool:
+def _lowest_is_done(trials: Iterable[FrozenTrial], wanted: int) -> bool:
     """Whether the wanted number of configurations has finished the lowest rung."""
     return sum(optuna_study.counts(trial) and rung_of(trial) == 0 for trial in trials) >= wanted
 
@@ -86,6 +88,12 @@ def promote(study: optuna.Study, trial: FrozenTrial) -> None:
         "values": trial.user_attrs["values"],
     }
     study.enqueue_trial(trial.params, user_attrs=attributes)
+
+
+def places_of(study: optuna.Study, configuration: int) -> list[Path]:
+    """Folders in which workers have trained a configuration, the latest first; they may be on other hosts."""
+    trials = [t for t in study.get_trials(deepcopy=False) if configuration_of(t) == configuration]
+    return [Path(trial.user_attrs[PLACE]) for trial in reversed(trials) if PLACE in trial.user_attrs]
 
 
 def is_wanted(study: optuna.Study, trial: optuna.Trial) -> bool:
@@ -118,7 +126,7 @@ def done(study: optuna.Study, terms: SearchTerms) -> bool:
         return optuna_study.done(study)
     trials, wanted = study.get_trials(deepcopy=False), int(study.user_attrs["trials"])
     climbs = any(rung_of(trial) and trial.state in OPEN for trial in trials)
-    return _all_began(trials, wanted) and not climbs and next_promotion(trials, terms, wanted) is None
+    return _lowest_is_done(trials, wanted) and not climbs and next_promotion(trials, terms, wanted) is None
 
 
 def scores_on(control: ControlScores, rung: int) -> ControlScores:

@@ -35,7 +35,7 @@ from augkit.tune.rung_sampler import RungSampler
 from augkit.tune.space import Space
 
 # Attributes that are not copied to a trial with the same values.
-OWN = ("worker", "preset", "seconds", "trained", CONFIGURATION, BEAT, PROCESS, RETRY_OF)
+OWN = ("worker", "preset", "seconds", "trained", CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF)
 FEW = 256  # validation images on which a trial is measured below the top rung
 
 
@@ -49,7 +49,7 @@ class TrialWorker(Worker):
         dataset: data of the recipe; the test split is not opened.
         device: device for training and measuring.
         folder: folder for the runs of controls and trials; None keeps none. With rungs, ``rungs/STUDY-CONFIGURATION``
-            holds the checkpoint from which a configuration goes on; where there is none, it is trained anew.
+            holds the checkpoint from which a configuration goes on, unless another worker's can be read from here.
         keep: also keep the runs of trials, in ``trials/STUDY-NUMBER``.
         processes: processes per trial, started by torchrun.
         lengths: lengths of the shifts (pixels) in the response curve of a trial.
@@ -256,15 +256,20 @@ class TrialWorker(Worker):
         return report, found
 
     def _place(self, trial: optuna.Trial, recipe: Recipe, until: int) -> Path | None:
-        """Folder of the run of a trial; None if it is not kept. With rungs, a run that cannot go on is removed."""
-        name = self.study.study_name
-        if self.folder is None or not (self.keep or self.terms.rungs):
-            return None
+        """Folder of the run of a trial; None if it is not kept. With rungs, the one in which it can go on furthest."""
         if not self.terms.rungs:
-            return self.folder / "trials" / f"{name}-{trial.number}"
-        place = self.folder / "rungs" / f"{name}-{halving.configuration_of(trial)}"
-        if (place / FILE).is_file() and not _goes_on(place / FILE, recipe, until):
-            shutil.rmtree(place, ignore_errors=True)
+            kept = self.folder / "trials" if self.folder and self.keep else None
+            return kept / f"{self.study.study_name}-{trial.number}" if kept else None
+        number = halving.configuration_of(trial)
+        own = self.folder / "rungs" / f"{self.study.study_name}-{number}" if self.folder else None
+        epochs = {place: _epochs_in(place / FILE, recipe, until) for place in halving.places_of(self.study, number)}
+        place = max(epochs, key=epochs.__getitem__, default=None)
+        if place is None or not epochs[place]:
+            place = own
+            if own is not None and (own / FILE).is_file():  # of no use
+                shutil.rmtree(own, ignore_errors=True)
+        if place is not None:
+            trial.set_user_attr(halving.PLACE, str(place.resolve()))
         return place
 
     def _is_cheap(self, rung: int) -> bool:
@@ -334,13 +339,14 @@ def _one_pair(recipe: Recipe) -> Recipe:
     return recipe.replaced(invariance={**recipe.invariance.model_dump(), "pairs": 1})
 
 
-def _goes_on(path: Path, recipe: Recipe, until: int) -> bool:
-    """Whether a checkpoint is whole, of this recipe, and not trained for more epochs than ``until``."""
+def _epochs_in(path: Path, recipe: Recipe, until: int) -> int:
+    """Epochs of training in a checkpoint; 0 if it is missing, damaged, of another recipe, or past epoch ``until``."""
     try:
-        found = read_checkpoint(path)
-    except InputError:
-        return False
-    return found.get("recipe") == recipe.model_dump() and len(found.get("history", ())) <= until
+        found = read_checkpoint(path) if path.is_file() else {}
+    except (InputError, OSError):
+        return 0
+    epochs = len(found.get("history", ()))
+    return epochs if found.get("recipe") == recipe.model_dump() and epochs <= until else 0
 
 
 def _error(share: float, images: int) -> float:

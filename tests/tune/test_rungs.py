@@ -97,6 +97,18 @@ def test_a_checkpoint_that_cannot_be_used_costs_epochs_but_changes_nothing(
     assert trained(other) == [1, 1, 1, 2, 4]
 
 
+def test_another_worker_goes_on_in_the_folder_of_the_first(tiny: Recipe, data: Dataset, tmp_path: Path) -> None:
+    first = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "one")
+    while not any(map(rung_of, first.study.get_trials())):
+        assert first.has_job()
+        if not any(map(rung_of, first.study.get_trials())):
+            first.run_one()
+    other = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "two")
+    other.run()
+    assert sorted(trained(other)) == [1, 1, 1, 1, 2]
+    assert not (tmp_path / "two" / "rungs").exists()
+
+
 def test_a_worker_without_a_folder_trains_anew(tiny: Recipe, data: Dataset, tmp_path: Path) -> None:
     worker = open_worker(tiny, data, tmp_path / "j", 3, None)
     worker.run()
