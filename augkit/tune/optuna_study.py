@@ -45,12 +45,12 @@ FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed netw
 class ControlScores(TypedDict):
     """Scores of a control, as stored in a JSON attribute of the study.
 
-    ``shift_information`` is by image set. The trial's ``number``, ``epochs`` and ``seconds`` are added when it ends.
-    ``rungs`` are the scores on the rungs below the top, if there are any.
+    ``shift_information`` is by image set, and ``kappa`` None for images without labels. The trial's ``number``,
+    ``epochs`` and ``seconds`` are added when it ends. ``rungs`` are the scores on the rungs below the top, if any.
     """
 
     accuracy: float
-    kappa: float
+    kappa: float | None
     shift_information: dict[str, float]
     number: NotRequired[int]
     epochs: NotRequired[int]

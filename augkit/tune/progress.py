@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.jobs.status import WorkerStatus
+from augkit.core.progress import Display
 from augkit.tune import optuna_study, selection
-from augkit.tune.finals import TuneContext
+from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
+from augkit.tune.trial import SearchData
 
 FRONT = 6  # largest number of trials in the live table
+
+
+class Searching(Protocol):
+    """A search in progress, such as `augkit.tune.finals.TuneContext`."""
+
+    study: optuna.Study
+    terms: SearchTerms
+    display: Display
+    space: Space
+
+    @property
+    def dataset(self) -> SearchData:
+        """The data of the search."""
 
 
 class LiveProgress:
     """Prints every trial once, when it has finished, and shows what the workers do."""
 
-    def __init__(self, tuning: TuneContext) -> None:
+    def __init__(self, tuning: Searching) -> None:
         self.tuning = tuning
         self.seen = {trial.number for trial in optuna_study.ended(tuning.study)}
         self.controls: set[str] = set()

@@ -9,34 +9,49 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from torch import nn
 
-from augkit.core.errors import InputError, RunError
+from augkit.core.errors import RunError
 from augkit.core.jobs.heartbeat import BEAT, PROCESS
 from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
 from augkit.core.jobs.worker import GiveUpError, Worker
 from augkit.data import Dataset, Images, atypical, sample
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
-from augkit.train.checkpoint import FILE, read_checkpoint
-from augkit.train.evaluate import measure_model
+from augkit.train.checkpoint import FILE
 from augkit.train.history import EpochRow, OnEpoch
-from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
-from augkit.train.run import Run
 from augkit.tune import halving, optuna_study
 from augkit.tune.budget import measuring_cost
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
 from augkit.tune.space import Space
+from augkit.tune.training import RecipeTraining, Training
 
 # Attributes that are not copied to a trial with the same values.
 OWN = ("worker", "preset", "seconds", "trained", CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF)
 FEW = 256  # validation images on which a trial is measured below the top rung
+
+
+class SearchData(Protocol):
+    """The part of `augkit.data.Dataset` that a search itself needs."""
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def validation(self) -> Images:
+        """Images on which trials are measured."""
+
+    @property
+    def listed_train(self) -> Images:
+        """Training images, for their number."""
 
 
 @dataclass
@@ -52,6 +67,7 @@ class TrialWorker(Worker):
             holds the checkpoint from which a configuration goes on, unless another worker's can be read from here.
         keep: also keep the runs of trials, in ``trials/STUDY-NUMBER``.
         processes: processes per trial, started by torchrun.
+        training: how configurations are trained; None trains recipes with `augkit.fit`.
         lengths: lengths of the shifts (pixels) in the response curve of a trial.
         on_trial: called after training with the trial, its recipe and its report (None if it was pruned), before the
             result is stored in the study.
@@ -60,23 +76,29 @@ class TrialWorker(Worker):
     jobs = "trials"
 
     terms: SearchTerms
-    dataset: Dataset
+    dataset: SearchData
     device: torch.device
     folder: Path | None = None
     keep: bool = False
     processes: int = 1
+    training: Training | None = None
     lengths: Sequence[float] = ()
     on_trial: Callable[[optuna.Trial, Recipe, InvarianceReport | None], None] = lambda trial, recipe, report: None
 
     def __post_init__(self) -> None:
         self.space = Space.from_dict(self.terms.space)
         self.validation = self.dataset.validation
+        self._training = self.training or self._of_recipes()
         self.sets: dict[str, Images] = {"typical": self.validation}
         if self.terms.goal.atypical:
             self.sets |= atypical(self.validation, seed=self.terms.seed, data=self.dataset.name)
         optuna_study.equip(self.study, self.terms, self.index)
         if self.terms.rungs and self.terms.sampler in halving.LEARNS:
             self.study.sampler = RungSampler(self.study.sampler, self.terms)
+
+    def _of_recipes(self) -> Training:
+        assert isinstance(self.dataset, Dataset)
+        return RecipeTraining(self.dataset, self.device, self.processes)
 
     def is_done(self) -> bool:
         """Whether the wanted number of trials has finished and every control is measured."""
@@ -142,11 +164,10 @@ class TrialWorker(Worker):
 
     def _judge(self, trial: optuna.Trial, found: Mapping[str, Any], reference: ControlScores) -> None:
         """Store the scores of a trial and its distance from each bound; above 0 violates the bound."""
-        chance, terms = 1 / len(self.dataset.classes), self.terms
-        least = {
-            "accuracy": chance + terms.floor * (reference["accuracy"] - chance),
-            "kappa": terms.floor * reference["kappa"],
-        }
+        chance, terms = self._training.chance, self.terms
+        least = {"accuracy": chance + terms.floor * (reference["accuracy"] - chance)}
+        if reference["kappa"] is not None:
+            least["kappa"] = terms.floor * reference["kappa"]
         images = min(FEW, len(self.validation)) if self._is_cheap(rung_of(trial)) else len(self.validation)
         bounds = {key: low - _error(found[key], images) - found[key] for key, low in least.items()}
         if terms.goal.at_least is not None:
@@ -202,10 +223,11 @@ class TrialWorker(Worker):
         """Train a control up to a rung and measure it there as its trials are measured."""
         until, later = halving.epochs_on(self.terms, rung), " or let the first rung come later" * bool(self.terms.rungs)
         try:
-            run = self._train(recipe, kept, until=until)
+            model = self._train(recipe, kept, until)
+            reports = {name: self._measure(model, recipe, images, rung) for name, images in self.sets.items()}
+            accuracy, kappa = self._training.scores(model, reports["typical"])
         except RunError as error:
             raise GiveUpError(f"the control could not be trained: {error}") from None
-        reports = {name: self._measure(run, images, rung) for name, images in self.sets.items()}
         typical = reports["typical"]
         if not learned_invariance(typical, typical).defined:
             raise GiveUpError(
@@ -217,11 +239,11 @@ class TrialWorker(Worker):
             raise GiveUpError(
                 f"the control's answers carry almost no information about any atypical images; remove --atypical{later}"
             )
-        return {"accuracy": typical.accuracy.value, "kappa": typical.kappa.value, "shift_information": said}
+        return {"accuracy": accuracy, "kappa": kappa, "shift_information": said}
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
-    ) -> tuple[InvarianceReport | None, dict[str, float]]:
+    ) -> tuple[InvarianceReport | None, dict[str, Any]]:
         """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs."""
         goal, rung, trained = self.terms.goal, rung_of(trial), [0]
 
@@ -236,13 +258,14 @@ class TrialWorker(Worker):
                 raise optuna.TrialPruned
 
         until = halving.epochs_on(self.terms, rung)
-        run = self._train(recipe, self._place(trial, recipe, until), on_epoch, until)
-        report = self._measure(run, self.validation, rung, self.lengths)
-        found = {
-            "accuracy": report.accuracy.value,
+        model = self._train(recipe, self._place(trial, recipe, until), until, on_epoch)
+        report = self._measure(model, recipe, self.validation, rung, self.lengths)
+        accuracy, kappa = self._training.scores(model, report)
+        found: dict[str, Any] = {
+            "accuracy": accuracy,
             "learned_invariance": 1 - _variability(report) / reference["shift_information"]["typical"],
             "shift_information": _variability(report),
-            "kappa": report.kappa.value,
+            "kappa": kappa,
             "epochs": until,
         }
         if self.terms.rungs:
@@ -250,7 +273,8 @@ class TrialWorker(Worker):
         if goal.atypical:
             its = {name: value for name, value in reference["shift_information"].items() if name != "typical"}
             learned = [
-                1 - _variability(self._measure(run, self.sets[name], rung)) / value for name, value in its.items()
+                1 - _variability(self._measure(model, recipe, self.sets[name], rung)) / value
+                for name, value in its.items()
             ]
             found["atypical_invariance"] = sum(learned) / len(learned)
         return report, found
@@ -262,7 +286,9 @@ class TrialWorker(Worker):
             return kept / f"{self.study.study_name}-{trial.number}" if kept else None
         number = halving.configuration_of(trial)
         own = self.folder / "rungs" / f"{self.study.study_name}-{number}" if self.folder else None
-        epochs = {place: _epochs_in(place / FILE, recipe, until) for place in halving.places_of(self.study, number)}
+        epochs = {
+            place: self._training.epochs_in(place, recipe, until) for place in halving.places_of(self.study, number)
+        }
         place = max(epochs, key=epochs.__getitem__, default=None)
         if place is None or not epochs[place]:
             place = own
@@ -284,46 +310,31 @@ class TrialWorker(Worker):
         invariance = {**recipe.invariance.model_dump(), "every": along}
         return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
 
-    def _train(
-        self, recipe: Recipe, output: Path | None, on_row: OnEpoch | None = None, until: int | None = None
-    ) -> Run:
+    def _train(self, recipe: Recipe, output: Path | None, until: int, on_row: OnEpoch | None = None) -> nn.Module:
         def on_epoch(row: EpochRow) -> None:
             self.events.work(1)
             self.events.epoch(dict(row), recipe.train.epochs)
             if on_row is not None:
                 on_row(row)
 
-        if self.processes > 1:
-            from augkit.train.torchrun import fit_by_torchrun
+        return self._training.train(recipe, output, until, on_epoch, self.alive)
 
-            device = None if self.device.type == "cuda" else str(self.device)
-            return fit_by_torchrun(recipe, output, self.processes, self.dataset, on_epoch, self.alive, device)
-        return fit(
-            recipe,
-            output=output,
-            resume=True,
-            device=self.device,
-            dataset=self.dataset,
-            until=until,
-            on_epoch=on_epoch,
-            alive=self.alive,
-        )
-
-    def _measure(self, run: Run, images: Images, rung: int, lengths: Sequence[float] = ()) -> InvarianceReport:
-        """Measure a run; below the top rung on `FEW` images, the same for all, with one pair of views each."""
+    def _measure(
+        self, model: nn.Module, recipe: Recipe, images: Images, rung: int, lengths: Sequence[float] = ()
+    ) -> InvarianceReport:
+        """Measure a network; below the top rung on `FEW` images, the same for all, with one pair of views each."""
 
         def on_batch(done: int, of: int) -> None:
             self.alive()
 
-        recipe = run.recipe
         if self._is_cheap(rung):
             recipe, images, lengths = _one_pair(recipe), sample(images, FEW), ()
-        report = measure_model(run.model, recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
+        report = self._training.measure(model, recipe, images, lengths, on_batch)
         self.events.work(measuring_cost(recipe, len(images), len(self.dataset.listed_train), len(lengths)))
         return report
 
 
-def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
+def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: SearchData) -> float:
     """Cost of a trial, in epochs of training; with rungs, that of a configuration on average."""
     sets, trained_on, images = 4 if terms.goal.atypical else 1, len(dataset.listed_train), len(dataset.validation)
     cheap = sets * measuring_cost(_one_pair(recipe), min(FEW, images), trained_on)
@@ -337,16 +348,6 @@ def trial_cost(terms: SearchTerms, recipe: Recipe, dataset: Dataset) -> float:
 def _one_pair(recipe: Recipe) -> Recipe:
     """The recipe, measured with a single pair of views of each image."""
     return recipe.replaced(invariance={**recipe.invariance.model_dump(), "pairs": 1})
-
-
-def _epochs_in(path: Path, recipe: Recipe, until: int) -> int:
-    """Epochs of training in a checkpoint; 0 if it is missing, damaged, of another recipe, or past epoch ``until``."""
-    try:
-        found = read_checkpoint(path) if path.is_file() else {}
-    except (InputError, OSError):
-        return 0
-    epochs = len(found.get("history", ()))
-    return epochs if found.get("recipe") == recipe.model_dump() and epochs <= until else 0
 
 
 def _error(share: float, images: int) -> float:

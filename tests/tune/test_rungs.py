@@ -17,7 +17,7 @@ from augkit.data import Dataset
 from augkit.train.checkpoint import read_checkpoint
 from augkit.train.recipe import Recipe
 from augkit.tune import __main__ as tune
-from augkit.tune import halving, optuna_study
+from augkit.tune import halving, optuna_study, training
 from augkit.tune import trial as trial_module
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms, rung_of
@@ -140,14 +140,14 @@ def test_below_the_top_few_images_are_measured_and_the_same_for_all(
     monkeypatch.setattr(trial_module, "FEW", 40)
     measured: list[tuple[int, int, int]] = []
     pixels: dict[int, set[float]] = {}
-    real = trial_module.measure_model
+    real = training.measure_model
 
     def measure(model: Any, recipe: Recipe, images: Any, **rest: Any) -> Any:
         measured.append((len(images), recipe.invariance.pairs, len(rest["lengths"])))
         pixels.setdefault(len(images), set()).add(float(images.images.double().sum()))
         return real(model, recipe, images, **rest)
 
-    monkeypatch.setattr(trial_module, "measure_model", measure)
+    monkeypatch.setattr(training, "measure_model", measure)
     worker = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
     worker.lengths = [1.0, 2.0]
     worker.run()
