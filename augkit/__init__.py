@@ -29,6 +29,7 @@ _HOME = {
     "resample": "augment.resample",
     "shift_blur": "augment.blur",
     "transfer": "invariance",
+    "tune_policy": "tune.policy_search",
     **dict.fromkeys(_OPS, "augment.ops"),
 }
 
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from augkit.invariance import transfer as transfer
     from augkit.train.loop import fit as fit
     from augkit.train.recipe import Recipe as Recipe
+    from augkit.tune.policy_search import tune_policy as tune_policy
 
 __getattr__, _ = lazy(__name__, _HOME)
 

@@ -1,4 +1,4 @@
-"""Search augmentation for accuracy and learned invariance. The command is `python -m augkit.tune`."""
+"""Search augmentation for accuracy and learned invariance. The command is `python -m augkit.tune`; `tune_policy` takes any training loop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from augkit.tune.goal import Goal as Goal
     from augkit.tune.pipeline import TuneWorkers as TuneWorkers
     from augkit.tune.pipeline import tune as tune
+    from augkit.tune.policy_search import PolicyPoint as PolicyPoint
+    from augkit.tune.policy_search import PolicyResults as PolicyResults
+    from augkit.tune.policy_search import tune_policy as tune_policy
     from augkit.tune.results import JoinedSearch as JoinedSearch
     from augkit.tune.results import SearchResults as SearchResults
     from augkit.tune.results import TuneResults as TuneResults
@@ -20,10 +23,13 @@ __getattr__, __dir__ = lazy(
     {
         "Goal": "goal",
         "JoinedSearch": "results",
+        "PolicyPoint": "policy_search",
+        "PolicyResults": "policy_search",
         "SearchResults": "results",
         "Space": "space",
         "TuneResults": "results",
         "TuneWorkers": "pipeline",
         "tune": "pipeline",
+        "tune_policy": "policy_search",
     },
 )

@@ -47,16 +47,16 @@ class FunctionTraining:
         function: trains a network with the policy of a recipe.
         score: stands in the place of accuracy, in [0, 1]; None takes accuracy.
         labels: number of different labels, from 0, of the validation images; None without labels.
-        resumes: whether the function is given a folder to go on from.
-        retrained: how often a rung trained anew, because the function had left nothing in its folder.
+        rungs: epochs of each rung; with rungs the function is given a folder to go on from.
+        anew: how often a rung above the lowest one trained anew, because the function had left nothing to go on from.
         classes: outputs of the first network that was measured; all others must have as many.
     """
 
     function: TrainFunction
     score: Score | None = None
     labels: int | None = None
-    resumes: bool = False
-    retrained: int = field(default=0, init=False)
+    rungs: tuple[int, ...] = ()
+    anew: int = field(default=0, init=False)
     classes: int | None = field(default=None, init=False)
 
     @property
@@ -68,7 +68,7 @@ class FunctionTraining:
         self, recipe: Recipe, folder: Path | None, until: int, on_epoch: OnEpoch, alive: Callable[[], None]
     ) -> nn.Module:
         """Call the function with the policy of a recipe; a folder that it cannot go on from is emptied before."""
-        start, before = folder if self.resumes else None, 0
+        start, before = folder if self.rungs else None, 0
         if start is not None:
             before = self.epochs_in(start, recipe, until)
             if not before:
@@ -78,8 +78,7 @@ class FunctionTraining:
             model = self._called(recipe, until, start)
         if start is not None and any(start.iterdir()):
             write(_mark(start), json.dumps({"recipe": recipe.digest(), "epochs": until}))
-        elif start is not None:
-            self.retrained += 1
+        self.anew += start is not None and not before and until > self.rungs[0]
         for epoch in range(before, until):
             on_epoch({"epoch": epoch + 1})
         return model

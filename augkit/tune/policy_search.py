@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ import optuna
 import torch
 from torch import Tensor
 
-from augkit.augment.policy import Policy, changes_nothing
-from augkit.core.errors import InputError, InputTypeError
+from augkit.augment.policy import Policy
+from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.recovery import recover
@@ -32,6 +31,7 @@ from augkit.tune import halving, optuna_study, selection
 from augkit.tune.function_training import FunctionTraining, Score, TrainFunction, check_function
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import ControlScores, SearchTerms
+from augkit.tune.policy_inputs import HeldOut, classes_of, fingerprint, policy_space, validation_images
 from augkit.tune.progress import LiveProgress
 from augkit.tune.results import SearchResults, search_results
 from augkit.tune.space import Space
@@ -89,23 +89,6 @@ class PolicyResults(Record):
         target = Path(path)
         write(target, search_page(self.study, self.search))
         return target
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Validation images in the place of a dataset; ``name`` identifies them.
-
-    A search does not know the training images of a function. Their number only sets the share of measuring in the
-    progress bar, and the validation images stand in for them.
-    """
-
-    validation: Images
-    name: str
-
-    @property
-    def listed_train(self) -> Images:
-        """The validation images."""
-        return self.validation
 
 
 @dataclass(frozen=True)
@@ -221,9 +204,9 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         raise InputError(f"trials: expected at least 1, got {trials}")
     halving.refuse_with_rungs(rungs, sampler, 1, None)
     longest = halving.epochs_of_a_trial(rungs, factor, epochs or (None if rungs else EPOCHS), max(rungs, default=1))
-    images = _validation(validation, score)
+    images = validation_images(validation, scored=score is not None)
     measuring = {"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs}
-    held = HeldOut(images, f"images-{_fingerprint(images)}")
+    held = HeldOut(images, f"images-{fingerprint(images)}")
     settings = {
         "name": NAME,
         "data": {"name": held.name, "canvas": canvas, "mean": list(mean), "std": list(std)},
@@ -231,7 +214,7 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         "invariance": {key: value for key, value in measuring.items() if value is not None},
         "seed": seed,
     }
-    found = _space(space, settings)
+    found = policy_space(space, settings)
     terms = validate(
         SearchTerms,
         {
@@ -249,14 +232,14 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
     if terms.goal.atypical and images.images.dtype != torch.uint8:
         raise InputError("validation: expected uint8 images for atypical ones, got floating ones")
     check_measurable(found.recipe, images)
-    training = FunctionTraining(train, score, _classes(images), resumes=bool(rungs))
+    training = FunctionTraining(train, score, classes_of(images), rungs=terms.rungs)
     with contextlib.ExitStack() as stack:
         place = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-policy-")))
         place.mkdir(parents=True, exist_ok=True)
         display = stack.enter_context(Display(0, quiet=quiet))
         study = _open_study(storage or str(place / JOURNAL), study_name, terms, trials, display.line)
         _search(PolicySearch(study, terms, display, found, held), training, place, trials, check_seed)
-    return _results(study, terms, len(images))
+        return _results(study, terms, len(images))
 
 
 def _open_study(storage: str, name: str, terms: SearchTerms, trials: int, say: Callable[[str], None]) -> optuna.Study:
@@ -293,8 +276,8 @@ def _search(search: PolicySearch, training: FunctionTraining, folder: Path, tria
     )
     worker.run()
     progress.trials()
-    if training.retrained:
-        display.line(f"train left nothing in start, so {training.retrained} training(s) began anew")
+    if training.anew:
+        display.line(f"train left nothing to go on from in start, so {training.anew} training(s) began anew")
 
 
 def _results(study: optuna.Study, terms: SearchTerms, images: int) -> PolicyResults:
@@ -313,64 +296,6 @@ def _results(study: optuna.Study, terms: SearchTerms, images: int) -> PolicyResu
     return PolicyResults(point(best), front, search_results(study, terms, best.number), study.study_name)
 
 
-def _space(space: Policy | Mapping[str, Any], settings: dict[str, Any]) -> Space:
-    """The space of the policy's strengths, or of the ranges of a mapping."""
-    if not isinstance(space, (Policy, Mapping)):
-        raise InputTypeError(f"space: expected an augkit.Policy or a mapping, got {type(space).__name__}")
-    tree = space.model_dump(exclude_none=True) if isinstance(space, Policy) else _copied(space)
-    found = Space.of({**settings, "policy": tree}, "space")
-    # A recipe without ops has some that are searched by default; for a space that was given, that would be a surprise.
-    added = [key for key in found.ranges if key.split(".")[1] not in found.recipe.policy.own_ops]
-    if not isinstance(space, Policy) and any(key.startswith("policy.ops") for key in found.ranges):
-        added = []
-    if added or not found.ranges or changes_nothing(found.with_values(found.preset(1.0)).policy):
-        raise InputError(
-            f"space: expected an op whose strength can be searched, such as shift, got {found.recipe.policy}"
-        )
-    return found
-
-
-def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-
-
-def _validation(given: tuple[Tensor, Tensor] | Images | Dataset, score: Score | None) -> Images:
-    """The validation images, with labels unless there is a score."""
-    images = given.validation if isinstance(given, Dataset) else given
-    if isinstance(images, (tuple, list)):
-        if len(images) != 2 or not isinstance(images[0], Tensor):
-            raise InputTypeError("validation: expected a pair (images, labels) of tensors")
-        images = Images(*images)
-    if not isinstance(images, Images):
-        raise InputTypeError(f"validation: expected (images, labels) or a dataset, got {type(images).__name__}")
-    pixels, labels = images.images, images.labels
-    if pixels.ndim != 4 or len(pixels) < 2:
-        raise InputError(f"validation: expected two or more images (N, C, H, W), got {tuple(pixels.shape)}")
-    if labels is None and score is None:
-        raise InputError("validation: expected labels, for accuracy, got none; or give a score")
-    if labels is not None and (not isinstance(labels, Tensor) or labels.shape != (len(pixels),)):
-        got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputTypeError(f"validation: expected labels ({len(pixels)},), got {got}")
-    if labels is not None and (labels.is_floating_point() or int(labels.min()) < 0):
-        raise InputError("validation: expected class indices from 0 as labels")
-    if pixels.is_floating_point() and not bool(((pixels >= 0) & (pixels <= 1)).all()):
-        raise InputError("validation: expected images in [0, 1], not normalized; give mean and std instead")
-    return images
-
-
-def _classes(images: Images) -> int | None:
-    return None if images.labels is None else max(2, int(images.labels.max()) + 1)
-
-
-def _fingerprint(images: Images) -> str:
-    """A short hash of the images and labels, so that a study is not continued with others."""
-    found = hashlib.sha256()
-    for tensor in (images.images, images.labels):
-        if tensor is not None:
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:12]
-
-
 def _warn_of_difference(first: ControlScores, second: ControlScores, seed: int) -> None:
     pairs = [("accuracy", first["accuracy"], second["accuracy"])]
     one, two = (found["shift_information"]["typical"] for found in (first, second))
@@ -380,6 +305,6 @@ def _warn_of_difference(first: ControlScores, second: ControlScores, seed: int) 
             warnings.warn(
                 f"train: two calls with seed {seed} gave networks whose {name} is {a:.6g} and {b:.6g}; the search goes"
                 " on, but trials then differ by chance, too",
-                stacklevel=4,
+                stacklevel=2,
             )
             return
