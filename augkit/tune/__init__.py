@@ -1,4 +1,7 @@
-"""Search augmentation for accuracy and learned invariance. The command is `python -m augkit.tune`; `tune_policy` takes any training loop."""
+"""Search augmentation for accuracy and learned invariance.
+
+The command is `python -m augkit.tune`; `tune_policy` searches the policy of any training loop.
+"""
 
 from __future__ import annotations
 
