@@ -193,6 +193,7 @@ def test_public_names_are_those_listed() -> None:
         "resample",
         "shift_blur",
         "transfer",
+        "tune_policy",
         *OPS,
     }
     for name in augkit.__all__:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from augkit.augment.policy import Policy, changes_nothing
 from augkit.core.errors import InputError, InputTypeError
+from augkit.core.schema import Tree
 from augkit.data import Dataset, Images, Stream
 from augkit.train.recipe import find_ranges
 from augkit.tune.space import Space
@@ -34,7 +35,7 @@ class HeldOut:
         return self.validation
 
 
-def policy_space(space: Policy | Mapping[str, Any], settings: dict[str, Any]) -> Space:
+def policy_space(space: Policy | Mapping[str, Any], settings: Tree) -> Space:
     """The space of the policy's strengths, or of the ranges of a mapping.
 
     Args:
@@ -58,7 +59,7 @@ def policy_space(space: Policy | Mapping[str, Any], settings: dict[str, Any]) ->
     return found
 
 
-def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _copied(tree: Mapping[str, Any]) -> Tree:
     return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
 
 

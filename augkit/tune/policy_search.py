@@ -91,7 +91,7 @@ class PolicyResults(Record):
         return target
 
 
-@dataclass(frozen=True)
+@dataclass
 class PolicySearch:
     """A search in progress, for `LiveProgress`."""
 

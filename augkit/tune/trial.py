@@ -243,7 +243,7 @@ class TrialWorker(Worker):
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
-    ) -> tuple[InvarianceReport | None, dict[str, Any]]:
+    ) -> tuple[InvarianceReport | None, dict[str, float]]:
         """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs."""
         goal, rung, trained = self.terms.goal, rung_of(trial), [0]
 
@@ -261,13 +261,14 @@ class TrialWorker(Worker):
         model = self._train(recipe, self._place(trial, recipe, until), until, on_epoch)
         report = self._measure(model, recipe, self.validation, rung, self.lengths)
         accuracy, kappa = self._training.scores(model, report)
-        found: dict[str, Any] = {
+        found = {
             "accuracy": accuracy,
             "learned_invariance": 1 - _variability(report) / reference["shift_information"]["typical"],
             "shift_information": _variability(report),
-            "kappa": kappa,
             "epochs": until,
         }
+        if kappa is not None:
+            found["kappa"] = kappa
         if self.terms.rungs:
             found["trained"] = trained[0]
         if goal.atypical:
