@@ -324,7 +324,8 @@ def pairs_of_bytes(context, address, places):
     """The uint8 at ``address + place`` and those after them, as float32, for any places: one load for each pair."""
 
     def build(context, builder, signature, values):
-        loaded = _one_by_one(builder, *values, ir.IntType(16), ir.IntType(8))
+        address, places = values
+        loaded = _one_by_one(builder, address, places, ir.IntType(16), ir.IntType(8))
         kind = loaded.type
         first = builder.and_(loaded, ir.Constant(kind, [255] * COUNT))
         second = builder.lshr(loaded, ir.Constant(kind, [8] * COUNT))
