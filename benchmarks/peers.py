@@ -262,10 +262,31 @@ def dali(case: Case) -> Run:
     return lambda: torch.from_numpy(pipeline.run()[0].as_array())
 
 
+POLICIES = ("RandAugment", "TrivialAugment", "AugMix")  # tasks, with the settings of their papers
+
+
+def policy(case: Case) -> Run:
+    augment = augkit.Augment(getattr(augkit, case.task)(), kernel="bilinear", antialias=False)
+    return lambda: augment(case.images)
+
+
+def torchvision_policy(case: Case) -> Run:
+    from torchvision.transforms import InterpolationMode, v2
+
+    name = {"TrivialAugment": "TrivialAugmentWide"}.get(case.task, case.task)
+    augment = getattr(v2, name)(interpolation=InterpolationMode.BILINEAR)
+    return lambda: torch.stack([augment(image) for image in case.images])
+
+
 def copy(case: Case) -> Run:
     return (lambda: case.images.to(torch.float32)) if case.integer else case.images.clone
 
 
+POLICY_CONTENDERS: dict[str, Callable[[Case], Run]] = {
+    "augkit": policy,
+    "torchvision per sample": torchvision_policy,
+    "copy": copy,
+}
 CONTENDERS: dict[str, Callable[[Case], Run]] = {
     "augkit": ours,
     "augkit lanczos3 antialias": ours_lanczos,

@@ -363,7 +363,7 @@ class Augment(ComposedGeometry):
             out = laid_out(tail.images(out, view), images)
         finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
-            return (255 * out).round().clamp(0, 255).to(torch.uint8)
+            return (255 * out).round_().clamp_(0, 255).to(torch.uint8)
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
 
     def finish(self, images: Tensor) -> Tensor:

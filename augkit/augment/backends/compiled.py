@@ -15,6 +15,7 @@ _SOURCES = (
     "compiled.py",
     "lanes.py",
     "native_axes.py",
+    "native_blocks.py",
     "native_draws.py",
     "native_general.py",
     "native_planes.py",
