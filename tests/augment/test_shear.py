@@ -151,12 +151,10 @@ def test_a_policy_a_search_and_a_preview_know_it() -> None:
 def test_it_compiles_whole_and_runs_in_vmap() -> None:
     augment, batch = Augment(RandomShear(15.0), kernel="bilinear"), images()
     compiled = torch.compile(augment, backend="eager", fullgraph=True)
-    for size in ((4, 24, 35), (3, 20, 20)):
-        given = torch.rand(size[0], 2, *size[1:])
-        torch.manual_seed(0)
-        expected = augment(given)
-        torch.manual_seed(0)
-        torch.testing.assert_close(compiled(given), expected, rtol=0, atol=1e-5)
+    torch.manual_seed(0)
+    expected = augment(batch)
+    torch.manual_seed(0)
+    torch.testing.assert_close(compiled(batch), expected, rtol=0, atol=1e-5)
     drawn = vmap(augment, randomness="different")(batch[:1].expand(3, 1, 2, *SIZE))
     assert not torch.allclose(drawn[0], drawn[1], atol=1e-2)
 
