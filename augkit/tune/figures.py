@@ -32,11 +32,16 @@ def pareto(trials: Sequence[SearchTrial]) -> Figure:
     axes.step(x[on_front][order], y[on_front][order], where="pre", color=BLUE, lw=1, alpha=0.6, zorder=1)
     axes.scatter(x[~on_front], y[~on_front], color=GREY, s=28, label="trial")
     axes.scatter(x[on_front], y[on_front], color=BLUE, s=36, label="on the Pareto front")
+    named: set[str] = set()  # a legend names each kind once
     for trial, px, py in known:
+        kind = "control" if trial.control else "chosen"
+        label = None if kind in named else kind
+        if trial.control or trial.chosen:
+            named.add(kind)
         if trial.control:
-            axes.scatter(px, py, color=BLACK, marker="s", s=44, label="control", zorder=3)
+            axes.scatter(px, py, color=BLACK, marker="s", s=44, label=label, zorder=3)
         elif trial.chosen:
-            axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label="chosen", zorder=3)
+            axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label=label, zorder=3)
         axes.annotate(str(trial.number), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
         kinds = [word for word, key in TRIAL_WORDS.items() if getattr(trial, key)]
         words = ", ".join([f"trial {trial.number}", *kinds])
