@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images that are classified right."""
+        """Share of images that are classified correctly."""
         return float(self.confusion.trace()) / max(1, int(self.confusion.sum()))
 
 
