@@ -101,7 +101,7 @@ def measure(case: Any, contenders: dict[str, Any], limits: tuple[int, float], cl
         except Exception as error:  # a peer that fails is a result too
             skipped[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:160]}"
             continue
-        synchronise()
+        synchronize()
         runs[name], first[name] = run, time.perf_counter() - start
         run()
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -121,16 +121,16 @@ def measure(case: Any, contenders: dict[str, Any], limits: tuple[int, float], cl
 def once(run: peers.Run, clock: Callable[[], float]) -> float:
     """Milliseconds of a call, after one that is not timed; of several in a row where one is short."""
     run()
-    synchronise()
+    synchronize()
     start, calls = clock(), 0
     while calls == 0 or clock() - start < 10e-3:
         run()
         calls += 1
-        synchronise()
+        synchronize()
     return (clock() - start) / calls * 1e3
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 

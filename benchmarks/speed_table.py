@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 TASKS = {
     "pipeline": "shift, rescale, crop, flip",
     "rotation": "rotate, shift, crop",
-    "photographs": "uint8 photographs of mixed sizes: crop, flip, normalise",
+    "photographs": "uint8 photographs of mixed sizes: crop, flip, normalize",
 }
 HEAD = "| task | pixels | against | times as fast, shortest times | median of rounds [95 %] | aim |"
 RULE = "|---|--:|---|--:|--:|--:|"

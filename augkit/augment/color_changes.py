@@ -29,14 +29,14 @@ def brightness(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def color(images: Tensor, amount: Tensor) -> Tensor:
-    """Move away from grey by the factor ``1 + amount``; images without three channels have no color to change."""
+    """Move away from gray by the factor ``1 + amount``; images without three channels have no color to change."""
     from kornia.enhance import adjust_saturation_with_gray_subtraction
 
     return adjust_saturation_with_gray_subtraction(images, 1 + amount) if images.shape[1] == 3 else images
 
 
 def contrast(images: Tensor, amount: Tensor) -> Tensor:
-    """Move away from the mean grey value of the image by the factor ``1 + amount``."""
+    """Move away from the mean gray value of the image by the factor ``1 + amount``."""
     from kornia.enhance import adjust_contrast_with_mean_subtraction
 
     return adjust_contrast_with_mean_subtraction(images, 1 + amount)

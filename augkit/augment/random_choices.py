@@ -92,7 +92,7 @@ class Chosen:
         """The matrices ``(B, 3, 3)`` of what moves pixels, for images of ``size``."""
         shear_x, shear_y, translate_x, translate_y, turn = map(self._amount_of, SIGNED[:5])
         one, height, width = torch.ones_like(turn), *((1, 1) if self.choices.pixels else size)
-        # Shears about the upper left corner of the image, half a pixel from the centre of its first pixel, as in PIL.
+        # Shears about the upper left corner of the image, half a pixel from the center of its first pixel, as in PIL.
         rows = [
             [one, -shear_x, translate_x * width - shear_x / 2],
             [-shear_y, one, translate_y * height - shear_y / 2],

@@ -69,7 +69,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
             `augkit.architectures.modes.frozen_modules`.
         loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, instead of the recipe's
             data; they require ``model``. Each process has its own loaders. Images of different sizes (`augkit.Ragged`)
-            are resampled once to ``data.image_size``: by the policy in training, to their centres in evaluation.
+            are resampled once to ``data.image_size``: by the policy in training, to their centers in evaluation.
         on_epoch: called with each row of the history.
         on_step: called after each update with the number of updates so far and in total.
         alive: called at every batch, including those of evaluations, such as a heartbeat.

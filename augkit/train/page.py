@@ -115,8 +115,8 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     if total == 0:
         return 0.0, 1.0
     share, z2 = right / total, Z * Z / total
-    centre, half = share + z2 / 2, Z * (share * (1 - share) / total + z2 / (4 * total)) ** 0.5
-    return (centre - half) / (1 + z2), (centre + half) / (1 + z2)
+    center, half = share + z2 / 2, Z * (share * (1 - share) / total + z2 / (4 * total)) ** 0.5
+    return (center - half) / (1 + z2), (center + half) / (1 + z2)
 
 
 def hits(confusion: Counts) -> tuple[int, int]:

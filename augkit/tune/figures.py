@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark, new_figure
+from augkit.core.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, STYLE, describe, interval_text, mark, new_figure
 from augkit.invariance import Estimate
 from augkit.measure.comparison import ComparisonRow
 from augkit.tune.results import DoseRow, ResponsePoint, SearchTrial
@@ -30,7 +30,7 @@ def pareto(trials: Sequence[SearchTrial]) -> Figure:
     on_front = np.array([trial.front for trial, _, _ in known], dtype=bool)
     order = np.argsort(x[on_front])
     axes.step(x[on_front][order], y[on_front][order], where="pre", color=BLUE, lw=1, alpha=0.6, zorder=1)
-    axes.scatter(x[~on_front], y[~on_front], color=GREY, s=28, label="trial")
+    axes.scatter(x[~on_front], y[~on_front], color=GRAY, s=28, label="trial")
     axes.scatter(x[on_front], y[on_front], color=BLUE, s=36, label="on the Pareto front")
     named: set[str] = set()  # a legend names each kind once
     for trial, px, py in known:
@@ -125,7 +125,7 @@ def _draw_learned(axes: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
 
 
 def _draw_response(axes: Axes, curves: Mapping[str, Sequence[ResponsePoint]]) -> None:
-    for (name, points), color in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
+    for (name, points), color in zip(curves.items(), (GRAY, BLUE, GREEN, ORANGE), strict=False):
         lengths = [0.0, *(point.length for point in points)]
         _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point.top1_change for point in points)], color, name, 100)
     axes.set_xlabel("length of the shift, pixels")

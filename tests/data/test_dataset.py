@@ -83,7 +83,7 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     assert dataset.train.images.shape[1:] == (3, 8, 8)
 
 
-def test_grey_folders_have_one_channel_and_sizes_can_be_mended(tmp_path: Path) -> None:
+def test_gray_folders_have_one_channel_and_sizes_can_be_mended(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "set", {"a": 4, "b": 4}, mode="L")
     assert load_dataset(f"folder:{folder}").train.images.shape[1] == 1
     Image.new("L", (9, 30)).save(folder / "a" / "long.png")

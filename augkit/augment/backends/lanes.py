@@ -1,7 +1,7 @@
 """Eight float32 numbers at once in a function that numba compiles: the part of a loop that LLVM cannot vectorise.
 
-A row is resampled by reading neighbours at places that are close together but not evenly spaced. Compilers turn that
-into eight single loads. Eight neighbours that lie within eight (or sixteen) consecutive numbers can be read by one (or
+A row is resampled by reading neighbors at places that are close together but not evenly spaced. Compilers turn that
+into eight single loads. Eight neighbors that lie within eight (or sixteen) consecutive numbers can be read by one (or
 two) wide loads and put in order by a permutation, which processors with AVX2 do in one instruction. Elsewhere `near`
 and `wide` are the eight single loads.
 

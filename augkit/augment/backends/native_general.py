@@ -158,8 +158,8 @@ def _ellipse_pixel(values, begin, size, padding, taps, weight):
 
 
 @inlined
-def _write(out, at, value, quantised):
-    if quantised:
+def _write(out, at, value, quantized):
+    if quantized:
         out[at] = min(max(np.rint(value), np.float32(0)), np.float32(255))
     else:
         out[at] = value
@@ -195,7 +195,7 @@ def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
     """A row of pixels whose taps have a weight each; in a perspective each pixel has a P of its own."""
     (ax, bx, _), (ay, by, _), (az, bz, cz) = inverse
     (values, begin, size, channels), (out, to, stride, affine) = source, goal
-    (_, padding, half_width, quantised), (xs, ys) = how, places
+    (_, padding, half_width, quantized), (xs, ys) = how, places
     precision = directed(ax, bx, ay, by, shrink)
     for u in range(xs.size):
         x, y = xs[u], ys[u]
@@ -206,7 +206,7 @@ def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
         taps = _fill_ellipse(x, y, precision, half_width, size, table, weight)
         for c in range(channels):
             value = _ellipse_pixel(values, begin + c * size[0] * size[1], size, padding, taps, weight)
-            _write(out, to + c * stride + u, affine[0, c] * value + affine[1, c], quantised)
+            _write(out, to + c * stride + u, affine[0, c] * value + affine[1, c], quantized)
 
 
 @inlined
@@ -224,9 +224,9 @@ def _where(lines, size, start, margin):
 
 
 @inlined
-def _write_block(out, at, total, factors, quantised):
+def _write_block(out, at, total, factors, quantized):
     total = lanes.add_product(total, lanes.splat(factors[0]), lanes.splat(factors[1]))
-    if quantised:
+    if quantized:
         lanes.store_bytes(np.uint64(out.ctypes.data) + np.uint64(at), total)
     else:
         lanes.store(np.uint64(out.ctypes.data) + FOUR * np.uint64(at), total)
@@ -245,7 +245,7 @@ def _step(pixels, size):
 
 
 @part
-def _inside_blocks(blocks, source, goal, quantised, lines, ahead):
+def _inside_blocks(blocks, source, goal, quantized, lines, ahead):
     """Write the ``blocks`` of a row, whose taps all lie in the image; returns whether a sum is NaN or infinite."""
     (values, begin, size, channels), (out, to, stride, affine) = source, goal
     (first_x, _, _), (first_y, _, _) = lines
@@ -266,7 +266,7 @@ def _inside_blocks(blocks, source, goal, quantised, lines, ahead):
             lanes.prefetch(address + near + half)
             total = inside_block(address, order, source, lines, start)
             strange = lanes.add_product(total, lanes.splat(np.float32(0)), strange)
-            _write_block(out, to + np.int64(c) * stride + start, total, (affine[0, c], affine[1, c]), quantised)
+            _write_block(out, to + np.int64(c) * stride + start, total, (affine[0, c], affine[1, c]), quantized)
     return lanes.has_nan(strange)
 
 
@@ -274,7 +274,7 @@ def _inside_blocks(blocks, source, goal, quantised, lines, ahead):
 def _lines_row(source, goal, how, lines, margin, edge, ahead):
     """A row of pixels whose taps are products of two lines, eight at a time."""
     (values, begin, size, channels), (out, to, stride, affine) = source, goal
-    (_, padding, _, quantised) = how
+    (_, padding, _, quantized) = how
     count, item, integers = lines[0][0].size, np.uint64(values.itemsize), values.itemsize == 1
     whole, blocks = count >= lanes.COUNT and size[0] * size[1] <= _MOST, (count + lanes.COUNT - 1) // lanes.COUNT
     left, right = 0, blocks if whole else 0
@@ -282,7 +282,7 @@ def _lines_row(source, goal, how, lines, margin, edge, ahead):
         left += 1
     while left < right and not _where(lines, size, _first_pixel(right - 1, count), margin)[0]:
         right -= 1
-    if left < right and _inside_blocks((left, right), source, goal, quantised, lines, ahead):
+    if left < right and _inside_blocks((left, right), source, goal, quantized, lines, ahead):
         left, right = 0, 0  # a weight of 0 makes a NaN of an infinity
     image, plane = np.uint64(values.ctypes.data) + item * np.uint64(begin), item * np.uint64(size[0] * size[1])
     for k in range(blocks):
@@ -298,11 +298,11 @@ def _lines_row(source, goal, how, lines, margin, edge, ahead):
             if whole and not beyond:
                 total = edge_block(image + plane * np.uint64(c), integers, lines, edge)
             if whole and (integers or not lanes.has_nan(total)):
-                _write_block(out, at, total, factors, quantised)
+                _write_block(out, at, total, factors, quantized)
                 continue
             for u in range(start, stop):
                 value = _lines_pixel(values, begin + c * size[0] * size[1], size, padding, lines, u)
-                _write(out, at + u - start, factors[0] * value + factors[1], quantised)
+                _write(out, at + u - start, factors[0] * value + factors[1], quantized)
 
 
 @entry
