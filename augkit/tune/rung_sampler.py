@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from augkit.tune import halving
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
+from augkit.tune.space import Value
 
 ENOUGH = 6  # configurations on a rung from which the sampler learns; as many as it draws at random first
 
@@ -40,7 +41,7 @@ class RungSampler(BaseSampler):
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, Value]:
         """Let the wrapped sampler propose values of several fields at once."""
         if not search_space:
             return {}
