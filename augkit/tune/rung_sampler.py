@@ -59,8 +59,9 @@ class RungSampler(BaseSampler):
             view = one_rung(study, self.terms)
             for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if other.number != trial.number and not rung_of(other) and "control" not in other.user_attrs:
-                    running = {"params": other.params, "distributions": other.distributions}
-                    view.add_trial(create_trial(state=TrialState.RUNNING, **running))
+                    view.add_trial(
+                        create_trial(state=TrialState.RUNNING, params=other.params, distributions=other.distributions)
+                    )
             view.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=trial.system_attrs))
             self._view = trial.number, view, view.get_trials(deepcopy=False)[-1]
         return self._view[1:]

@@ -342,7 +342,7 @@ def _one_pair(recipe: Recipe) -> Recipe:
 def _epochs_in(path: Path, recipe: Recipe, until: int) -> int:
     """Epochs of training in a checkpoint; 0 if it is missing, damaged, of another recipe, or past epoch ``until``."""
     try:
-        found = read_checkpoint(path) if path.is_file() else {}
+        found = read_checkpoint(path)
     except (InputError, OSError):
         return 0
     epochs = len(found.get("history", ()))
