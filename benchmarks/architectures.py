@@ -50,7 +50,7 @@ class Variant:
     def __init__(self, downsample: str, case: dict[str, int], device: str, amp: bool) -> None:
         model = augkit.build_model("resnet18", 10, downsample=downsample, width=case["width"], seed=0)
         self.model = model.to(device, memory_format=torch.channels_last)
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         images = torch.rand(case["batch"], 3, case["side"], case["side"], device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.arange(case["batch"], device=device) % 10
@@ -64,9 +64,9 @@ class Variant:
         self.model.train()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
             loss = F.cross_entropy(self.model(self.images), self.labels)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
     def infer(self) -> None:
         self.model.eval()

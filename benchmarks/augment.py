@@ -1,18 +1,22 @@
 """How fast augmentation is, beside the libraries that people use: one process, contenders taking turns.
 
-    python benchmarks/augment.py                  # CPU, about 15 minutes; writes results/augment-cpu.json
+    python benchmarks/augment.py --machine quiet  # CPU, some 6 minutes; writes results/augment-cpu-quiet.json
+    python benchmarks/augment.py --machine busy   # the same on a shared machine; results/augment-cpu-busy.json
     python benchmarks/augment.py --quick          # a smoke run of seconds; writes nothing unless --output is given
     python benchmarks/augment.py --device cuda    # writes results/augment-cuda.json
 
 Before anything is timed, augkit and the peers that take a matrix are compared with the float64 reference of
 ``tests/reference.py``. In each round every contender runs once, in random order; a round's ratio is the peer's time
 over augkit's in the same round, and its interval is a 95 % bootstrap of the median over rounds. The first call
-(compilation, caches) is stated apart. Losses are published.
+(compilation, caches) is stated apart. A cell ends after ``--rounds``, or after ``--seconds`` and five rounds. Losses
+are published.
 
 On a CPU the clock counts CPU time of the process, with one thread: other processes on the machine disturb it least.
 The aims are judged by the shortest time of each contender (``best_ratio``), the median over rounds stands beside. With
-``--threads 2`` the wall time of two threads is measured too, which means something on a quiet machine alone; the load
-before and after stands in the results. On CUDA the clock is wall time.
+``--threads 2`` the wall time of two threads stands in the same rows (``wall``), which means something on a quiet
+machine alone: ``--machine`` says what the machine was, and the load before and after stands in the results.
+``--only`` measures some tasks anew and keeps the cells of the others, with the date and the load of their own run.
+On CUDA the clock is wall time.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ import memory  # noqa: E402
 import peers  # noqa: E402
 import photographs  # noqa: E402
 import reference  # noqa: E402
-from peers import CONTENDERS, Case, UnavailableError, augment_of  # noqa: E402
+from peers import CONTENDERS, POLICIES, POLICY_CONTENDERS, Case, UnavailableError, augment_of  # noqa: E402
 
 from augkit.augment.resample import resample  # noqa: E402
 
@@ -47,16 +51,19 @@ BATCHES = {"cpu": [(32, 3, 224, 224), (64, 3, 32, 32)], "cuda": [(256, 3, 224, 2
 DTYPES = {"cpu": [torch.float32, torch.uint8], "cuda": [torch.float32, torch.uint8, torch.bfloat16]}
 PACKAGES = ["torch", "numpy", "numba", "triton", "kornia", "torchvision", "albumentations", "opencv-python-headless"]
 PACKAGES += ["fuse-augmentations", "nvidia-dali-cuda120", "augkit"]
-LANCZOS, ROTATION = "augkit lanczos3 antialias", ("augkit", "grid_sample", "kornia", "copy")
+LANCZOS, COMPILED = "augkit lanczos3 antialias", "kornia compiled"
+ROTATION = ("augkit", "grid_sample", "kornia", COMPILED, "copy")
 ALBUMENTATIONS = "albumentations to a float batch"
 # Task and pixels to how often the peer's time must hold augkit's. A copy is faster: at 224 pixels at most 3.5 times.
 AIMS: dict[tuple[str, int], dict[str, float]] = {
     ("pipeline", 224): {"kornia": 10, ALBUMENTATIONS: 5, "grid_sample": 6, "copy": 1 / 3.5},
     ("pipeline", 32): {"kornia": 10, ALBUMENTATIONS: 20, "grid_sample": 2.5},
     ("rotation", 224): {"kornia": 4},
+    **{(task, 224): {"torchvision per sample": 1} for task in POLICIES},
     ("photographs", 224): {"torchvision per image": 3, "albumentations per image": 2, "NVIDIA DALI": 1},
 }
 LANCZOS_AIM, MEMORY_AIM = 3, 0.05
+LEAST_ROUNDS = 5
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 
 
@@ -80,8 +87,8 @@ def check_parity(device: str) -> dict[str, float]:
     return worst
 
 
-def measure(case: Any, contenders: dict[str, Any], rounds: int, clock: str) -> dict[str, Any]:
-    """Milliseconds per batch of every contender, taking turns for ``rounds`` rounds."""
+def measure(case: Any, contenders: dict[str, Any], limits: tuple[int, float], clock: str) -> dict[str, Any]:
+    """Milliseconds per batch of every contender, taking turns for rounds and seconds of ``limits``."""
     runs, first, skipped = {}, {}, {}
     for name, make in contenders.items():
         start = time.perf_counter()
@@ -94,13 +101,16 @@ def measure(case: Any, contenders: dict[str, Any], rounds: int, clock: str) -> d
         except Exception as error:  # a peer that fails is a result too
             skipped[name] = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:160]}"
             continue
-        synchronise()
+        synchronize()
         runs[name], first[name] = run, time.perf_counter() - start
         run()
     times: dict[str, list[float]] = {name: [] for name in runs}
     gc.collect()
     gc.disable()
-    for _ in range(rounds):
+    end = time.perf_counter() + limits[1]
+    for done in range(limits[0]):
+        if done >= LEAST_ROUNDS and time.perf_counter() > end:
+            break
         for name in random.sample(list(runs), len(runs)):
             times[name].append(once(runs[name], CLOCKS[clock]))
     gc.enable()
@@ -111,16 +121,16 @@ def measure(case: Any, contenders: dict[str, Any], rounds: int, clock: str) -> d
 def once(run: peers.Run, clock: Callable[[], float]) -> float:
     """Milliseconds of a call, after one that is not timed; of several in a row where one is short."""
     run()
-    synchronise()
+    synchronize()
     start, calls = clock(), 0
     while calls == 0 or clock() - start < 10e-3:
         run()
         calls += 1
-        synchronise()
+        synchronize()
     return (clock() - start) / calls * 1e3
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -140,23 +150,15 @@ def summary(times: list[float], ours: list[float]) -> dict[str, Any]:
     }
 
 
-def memory_beyond(case: Case, calls: int = 5) -> float:
-    """The most over calls of the resident memory beyond the output during a call, as a share of the output."""
-    augment, kept, shares = augment_of(case), [], []
-    augment(case.images)
-    for _ in range(calls):
-        before = memory.restart_peak()
-        kept.append(augment(case.images))  # kept, so that no output takes the place of the last one
-        shares.append((memory.peak() - before) * 2**20 / kept[-1].nbytes - 1)
-    return round(max(0.0, *shares), 4)
-
-
 def judge(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The aims on the CPU for float32 (photographs: uint8), and whether the ratio of the shortest times meets each."""
+    """The aims on the CPU, and whether the ratio of the shortest times meets each.
+
+    They are for float32, but for photographs and policies, which are uint8.
+    """
     out = []
     for cell in cells:
         task, size, results = cell["task"], cell["batch"][-1], cell["results"]
-        if cell["dtype"] != "float32" and task != "photographs":
+        if cell["dtype"] != "float32" and task not in ("photographs", *POLICIES):
             continue
         for name, aim in AIMS.get((task, size), {}).items():
             if "ms" in results.get(name, {}):
@@ -170,7 +172,7 @@ def judge(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             judged = {"aim": LANCZOS_AIM, "best_ratio": round(ratio, 3), "ratio": [round(median, 3)]}
             out.append(row | judged | {"met": ratio >= LANCZOS_AIM})
         if "memory_beyond_output" in cell:
-            share = cell["memory_beyond_output"]
+            share = cell["memory_beyond_output"]["augkit"]["median"]
             row = {"task": task, "size": size, "against": "memory beyond the output, as a share of it"}
             out.append(row | {"aim": MEMORY_AIM, "best_ratio": share, "ratio": [share], "met": share <= MEMORY_AIM})
     return out
@@ -182,17 +184,23 @@ def table(cell: dict[str, Any]) -> str:
         if "ms" in row:
             ratio, low, high = row["ratio_to_augkit"]
             best = f"{row['best_ms']:9.3f} ms at best {row['best_ratio']:7.2f} x"
-            lines.append(f"  {name:48s} {best} {row['ms']:9.3f} ms {ratio:7.2f} x  [{low:.2f}, {high:.2f}]")
+            lines.append(f"  {name:48s} {best} {row['ms']:9.3f} ms {ratio:7.2f} x  [{low:.2f}, {high:.2f}]{wall(row)}")
         else:
             lines.append(f"  {name:48s} skipped: {row['skipped']}")
     return "\n".join(lines)
+
+
+def wall(row: dict[str, Any]) -> str:
+    """The wall time of several threads, where it was measured."""
+    times = row.get("wall")
+    return f" | wall {times['best_ms']:.3f} ms at best {times['best_ratio']:.2f} x" if times else ""
 
 
 def cases(
     device: str, quick: bool, without: list[str], folder: Path | None
 ) -> Iterator[tuple[dict[str, Any], Any, dict[str, Any]]]:
     """Each cell of the results with what is to be done in it, and its contenders."""
-    left_out = {"kornia compiled", *without} if quick else set(without)
+    left_out = {COMPILED, *without} if quick else set(without)
     every = {name: make for name, make in CONTENDERS.items() if name not in left_out}
     for batch in BATCHES[device]:
         shape = (4, *batch[1:]) if quick else batch
@@ -200,11 +208,16 @@ def cases(
             images = torch.rand(shape, device=device)
             images = (images * 255).to(dtype) if dtype == torch.uint8 else images.to(dtype)
             for task in ("shift", "pipeline", "rotation"):
-                contenders = {name: every[name] for name in ROTATION} if task == "rotation" else every
+                contenders = {name: every[name] for name in ROTATION if name in every} if task == "rotation" else every
+                if device == "cpu" and (task == "shift" or dtype == torch.uint8):  # each compilation takes a minute
+                    contenders = {name: make for name, make in contenders.items() if name != COMPILED}
                 if task != "rotation" or dtype == torch.float32:
                     cell = {"batch": list(shape), "dtype": str(dtype).split(".")[1], "task": task}
                     yield cell, Case(task, images), contenders
     if device == "cpu":
+        images = (torch.rand(4 if quick else 32, 3, 224, 224) * 255).to(torch.uint8)
+        for task in POLICIES:
+            yield {"batch": list(images.shape), "dtype": "uint8", "task": task}, Case(task, images), POLICY_CONTENDERS
         case = photographs.load(folder, 4 if quick else photographs.COUNT)
         cell = {"batch": [len(case.images), 3, photographs.OUT, photographs.OUT], "dtype": "uint8"}
         yield cell | {"task": "photographs", "from": folder and folder.name}, case, photographs.CONTENDERS
@@ -221,12 +234,22 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--quick", action="store_true", help="few rounds, small batches, nothing compiled")
     parser.add_argument("--threads", type=int, default=2, help="of the wall-clock times on a CPU; 1 leaves them out")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20, help="at most")
+    parser.add_argument("--seconds", type=float, default=10, help="of a cell and a clock, after which no round begins")
+    parser.add_argument("--machine", choices=["quiet", "busy"], default="busy", help="whether other processes ran")
+    parser.add_argument("--only", nargs="*", metavar="TASK", help="tasks to measure; other cells of the file stay")
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="contenders to leave out")
     parser.add_argument("--photographs", type=Path, help="folder of parquet files with a column 'image'")
-    parser.add_argument("--output", type=Path, help="JSON file; results/augment-DEVICE.json")
+    parser.add_argument("--output", type=Path, help="JSON file; results/augment-DEVICE-MACHINE.json")
     parser.add_argument("--note", default="", help="a remark for the results, such as what else was running")
     return parser.parse_args()
+
+
+def kept(output: Path, only: list[str] | None) -> list[dict[str, Any]]:
+    """The cells of the file that are not measured anew."""
+    if not only or not output.exists():
+        return []
+    return [cell for cell in json.loads(output.read_text())["cells"] if cell["task"] not in only]
 
 
 def main() -> None:
@@ -235,28 +258,36 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     random.seed(0)
-    rounds, clock = 3 if options.quick else options.rounds, "cpu" if options.device == "cpu" else "wall"
-    record = environment(options.device, PACKAGES) | {"note": options.note, "parity": check_parity(options.device)}
-    cells = []
+    limits, clock = (3, options.seconds) if options.quick else (options.rounds, options.seconds), "cpu"
+    if options.device != "cpu":
+        clock = "wall"
+    name = f"augment-{options.device}" + (f"-{options.machine}" if options.device == "cpu" else "")
+    output = options.output or HERE / "results" / f"{name}.json"
+    cells = kept(output, options.only)
+    record = environment(options.device, PACKAGES) | {"machine_was": options.machine, "note": options.note}
+    record["parity"] = check_parity(options.device)
     for cell, case, contenders in cases(options.device, options.quick, options.without, options.photographs):
-        results = measure(case, contenders, rounds, clock)
-        cells.append(cell | {"clock": clock, "results": results})
-        print(table(cells[-1]), flush=True)
-        if clock == "cpu" and cell["task"] == "pipeline" and cell["batch"][-1] == 224 and cell["dtype"] == "float32":
-            cells[-1]["memory_beyond_output"] = memory_beyond(case)
+        if options.only and cell["task"] not in options.only:
+            continue
+        cell |= {"clock": clock, "date": record["date"], "load": loads()}
+        results = measure(case, contenders, limits, clock)
         if clock == "cpu" and options.threads > 1:
             torch.set_num_threads(options.threads)
-            results = measure(case, contenders, max(3, rounds // 2), "wall")
-            cells.append(cell | {"clock": "wall", "threads": options.threads, "results": results})
-            print(table(cells[-1]), flush=True)
+            few = {name: make for name, make in contenders.items() if name != COMPILED}
+            for name, row in measure(case, few, (limits[0], limits[1] / 2), "wall").items():
+                results[name]["wall"] = row if "ms" in row else None
             torch.set_num_threads(1)
-    record |= {"load_after": loads(), "aims": judge([c for c in cells if c["clock"] == "cpu"]), "cells": cells}
+            cell["wall_threads"] = options.threads
+        cells.append(cell | {"results": results})
+        print(table(cells[-1]), flush=True)
+        if clock == "cpu" and cell["task"] == "pipeline" and cell["batch"][-1] == 224 and cell["dtype"] == "float32":
+            cells[-1]["memory_beyond_output"] = memory.beyond_output()
+        record |= {"load_after": loads(), "aims": judge([c for c in cells if c["clock"] == "cpu"]), "cells": cells}
+        if options.output or not options.quick:
+            output.write_text(json.dumps(record, indent=1) + "\n")
     for aim in [] if options.quick or options.device != "cpu" else record["aims"]:
         verdict, wanted = "met   " if aim["met"] else "MISSED", f"{aim['best_ratio']} at best, {aim['ratio']}"
         print(f"{verdict} {aim['size']:4d} {aim['task']}, {aim['against']}: {wanted}; aim {aim['aim']}")
-    output = options.output or HERE / "results" / f"augment-{options.device}.json"
-    if options.output or not options.quick:
-        output.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

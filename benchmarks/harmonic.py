@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures import HarmonicConv2d, HarmonicNet, build_model
-from augkit.architectures.build import initialise
+from augkit.architectures.build import initialize
 from augkit.augment import geometry
 from augkit.augment.resample import resample
 from augkit.core.files import environment, write
@@ -75,7 +75,7 @@ class Waves:
 
 
 def pixels(side: int) -> Tensor:
-    """Coordinates ``(side, side, 2)`` of pixels about the centre: x, and y up."""
+    """Coordinates ``(side, side, 2)`` of pixels about the center: x, and y up."""
     steps = torch.arange(side, dtype=FLOAT) - (side - 1) / 2
     return torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), dim=-1)
 
@@ -102,7 +102,7 @@ def layer_decibels(m: int, n: int, size: int, seed: int, patches: int = PATCHES)
     places = 100 * torch.rand(patches, 1, 1, 2, generator=generator, dtype=FLOAT)
     angles = 2 * math.pi * torch.rand(patches, generator=generator, dtype=FLOAT)
 
-    def centre(points: Tensor, phase: Tensor) -> Tensor:
+    def center(points: Tensor, phase: Tensor) -> Tensor:
         # A patch of the size of the filter: its central pixel sees all of it and no padding.
         maps = waves.at(points)
         if m == 0:
@@ -112,8 +112,8 @@ def layer_decibels(m: int, n: int, size: int, seed: int, patches: int = PATCHES)
         return torch.complex(*out.chunk(2, dim=1))
 
     phases = torch.polar(torch.ones_like(angles), angles)
-    upright = centre(places + pixels(size), torch.ones_like(phases)) * (phases**n)[:, None]
-    turned = centre(places + turn_back(pixels(size), angles), phases**m)
+    upright = center(places + pixels(size), torch.ones_like(phases)) * (phases**n)[:, None]
+    turned = center(places + turn_back(pixels(size), angles), phases**m)
     return decibels(upright, turned - upright)
 
 
@@ -136,7 +136,7 @@ def network_decibels(size: int, seed: int, count: int = IMAGES, turns: int = ANG
     angles = 2 * math.pi * torch.rand(turns, generator=generator, dtype=FLOAT)
     images = fading_images(count, 41, torch.cat([torch.zeros(1, dtype=FLOAT), angles]), generator)
     net = HarmonicNet(10, size=size)
-    initialise(net, seed)
+    initialize(net, seed)
     net = net.to(FLOAT).train()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -200,7 +200,7 @@ class Contender:
         if self.network == "small_cnn":
             return build_model("small_cnn", 10, 1, width=self.width, seed=seed)
         net = HarmonicNet(10, 1, width=self.width)
-        initialise(net, seed)
+        initialize(net, seed)
         return net
 
 

@@ -90,12 +90,12 @@ def bare(model: nn.Module, pool: list[Tensor], passes: int, images: int) -> Call
             for start in range(0, images, len(pool[0])):
                 for k in range(passes):
                     model(pool[k % len(pool)][: min(len(pool[0]), images - start)])
-        synchronise(pool[0])
+        synchronize(pool[0])
 
     return run
 
 
-def synchronise(tensor: Tensor) -> None:
+def synchronize(tensor: Tensor) -> None:
     """Wait for the device."""
     if tensor.is_cuda:
         torch.cuda.synchronize()

@@ -196,7 +196,7 @@ def kornia_parameters(op: Any, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
 def from_kornia(op: Any) -> Compared:
     """One draw of Kornia."""
     image, pipeline = photo(), K.AugmentationSequential(op, data_keys=["input", "bbox_xyxy", "keypoints"])
-    theirs, boxes, points = pipeline(image, BOX - 0.5, POINTS)  # boxes: two corners at the centres of pixels
+    theirs, boxes, points = pipeline(image, BOX - 0.5, POINTS)  # boxes: two corners at the centers of pixels
     drawn = op._params
     matrix = own_matrix(converted("kornia", op), kornia_parameters(op, drawn))
     corners = geometry.apply_to_points(op.get_transformation_matrix(image, drawn), CORNERS)
@@ -215,8 +215,8 @@ def from_albumentations(op: Any) -> Compared:
             name: dict(zip("xy", given[name][0].tolist(), strict=True)) for name in ("translate", "shear", "scale")
         }
         named["shear"] = {axis: -value for axis, value in named["shear"].items()}
-        for name, centre in (("matrix", "center"), ("bbox_matrix", "center_bbox")):
-            middle = getattr(albumentations_geometry, centre)(SIZE)
+        for name, center in (("matrix", "center"), ("bbox_matrix", "center_bbox")):
+            middle = getattr(albumentations_geometry, center)(SIZE)
             make = albumentations_geometry.create_affine_transformation_matrix
             drawn[name] = make(named["translate"], named["shear"], named["scale"], given["angle"].item(), middle)
         corners = geometry.apply_to_points(torch.from_numpy(drawn["matrix"])[None], CORNERS.double()).float()

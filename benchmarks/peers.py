@@ -4,7 +4,7 @@ All draw their own parameters, one set per sample, inside the timed call. A peer
 `UnavailableError` with the reason, which stands in the results.
 
 Shift: up to 4 px along each axis. Pipeline: the shift, rescale by up to 1.25, crop of 35 to 100 % of the area, flip.
-uint8 input leaves as float32, normalised; float32 input leaves as it is. Where a library has one op for two of the
+uint8 input leaves as float32, normalized; float32 input leaves as it is. Where a library has one op for two of the
 steps (`RandomAffine` moves and scales), that op is used. Rotation: up to 15 degrees, the shift and the crop.
 """
 
@@ -108,7 +108,7 @@ def grid_sample(case: Case) -> Run:
         if case.task == "rotation":
             return sampled(case.images, turned(case), norm, back)
         matrix = augment.sample(len(case.images), case.size, device=case.images.device)
-        return normalised(sampled(case.floats(), matrix, norm, back), case, mean, std)
+        return normalized(sampled(case.floats(), matrix, norm, back), case, mean, std)
 
     return run
 
@@ -124,7 +124,7 @@ def statistics(case: Case) -> tuple[Tensor, Tensor]:
     return torch.tensor(MEAN, device=device)[:, None, None], torch.tensor(STD, device=device)[:, None, None]
 
 
-def normalised(out: Tensor, case: Case, mean: Tensor, std: Tensor) -> Tensor:
+def normalized(out: Tensor, case: Case, mean: Tensor, std: Tensor) -> Tensor:
     return (out - mean) / std if case.integer else out
 
 
@@ -161,7 +161,7 @@ def kornia_compiled(case: Case) -> Run:
         compiled(case.floats())
     except Exception as error:  # whatever the compiler raises is the reason
         raise UnavailableError(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0][:120]}") from None
-    return lambda: normalised(compiled(case.floats()), case, mean, std)
+    return lambda: normalized(compiled(case.floats()), case, mean, std)
 
 
 def _torchvision_ops(case: Case) -> Any:
@@ -226,7 +226,7 @@ def fuse_augmentations(case: Case) -> Run:
     except ImportError:
         raise UnavailableError("not installed: pip install --pre fuse-augmentations") from None
     augment, (mean, std) = fuse.Compose(_kornia_ops(case)).to(case.images.device), statistics(case)
-    return lambda: normalised(augment(case.floats()), case, mean, std)
+    return lambda: normalized(augment(case.floats()), case, mean, std)
 
 
 def dali(case: Case) -> Run:
@@ -241,9 +241,9 @@ def dali(case: Case) -> Run:
 
     def matrices() -> np.ndarray:
         matrix = augment.sample(len(arrays), case.size)
-        centre = torch.eye(3).repeat(len(arrays), 1, 1)
-        centre[:, :2, 2] = 0.5  # DALI counts from the corner of the first pixel
-        moved = centre @ torch.linalg.inv(matrix) @ torch.linalg.inv(centre)
+        center = torch.eye(3).repeat(len(arrays), 1, 1)
+        center[:, :2, 2] = 0.5  # DALI counts from the corner of the first pixel
+        moved = center @ torch.linalg.inv(matrix) @ torch.linalg.inv(center)
         return moved[:, :2].contiguous().numpy()
 
     @pipeline_def(batch_size=len(arrays), num_threads=torch.get_num_threads(), device_id=None, prefetch_queue_depth=1)
@@ -262,10 +262,31 @@ def dali(case: Case) -> Run:
     return lambda: torch.from_numpy(pipeline.run()[0].as_array())
 
 
+POLICIES = ("RandAugment", "TrivialAugment", "AugMix")  # tasks, with the settings of their papers
+
+
+def policy(case: Case) -> Run:
+    augment = augkit.Augment(getattr(augkit, case.task)(), kernel="bilinear", antialias=False)
+    return lambda: augment(case.images)
+
+
+def torchvision_policy(case: Case) -> Run:
+    from torchvision.transforms import InterpolationMode, v2
+
+    name = {"TrivialAugment": "TrivialAugmentWide"}.get(case.task, case.task)
+    augment = getattr(v2, name)(interpolation=InterpolationMode.BILINEAR)
+    return lambda: torch.stack([augment(image) for image in case.images])
+
+
 def copy(case: Case) -> Run:
     return (lambda: case.images.to(torch.float32)) if case.integer else case.images.clone
 
 
+POLICY_CONTENDERS: dict[str, Callable[[Case], Run]] = {
+    "augkit": policy,
+    "torchvision per sample": torchvision_policy,
+    "copy": copy,
+}
 CONTENDERS: dict[str, Callable[[Case], Run]] = {
     "augkit": ours,
     "augkit lanczos3 antialias": ours_lanczos,

@@ -1,6 +1,6 @@
 """Photographs of mixed sizes to one batch: the contenders of that row of `benchmarks/augment.py`.
 
-Decoded uint8 images become one normalised float batch of 224 pixels by a random resized crop and a flip. Without a
+Decoded uint8 images become one normalized float batch of 224 pixels by a random resized crop and a flip. Without a
 folder of parquet files the photographs are smooth noise of the sizes that ImageNet has most; values do not matter to
 the time. Every contender gets the images in the layout that it takes: flat CHW for augkit, CHW tensors for torchvision,
 HWC arrays for albumentations and DALI. On a GPU the images lie there already, and a second row turns them too.

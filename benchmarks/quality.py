@@ -34,7 +34,7 @@ import numpy as np
 from contenders import Array, Contender, Shift, contenders
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLUE, GREY, STYLE, save_png
+from augkit.core.figures import BLUE, GRAY, STYLE, save_png
 from augkit.core.files import environment, write
 from augkit.invariance import Estimate
 
@@ -197,8 +197,8 @@ def load_photographs() -> dict[str, Array]:
 
 def luma(image: Array) -> Array:
     """``(H, W)`` or ``(H, W, 3)`` uint8 to ``(H, W)`` float32 in [0, 1]."""
-    grey = image @ np.array([0.299, 0.587, 0.114]) if image.ndim == 3 else image
-    return np.ascontiguousarray(grey, dtype=np.float32) / np.float32(255)
+    gray = image @ np.array([0.299, 0.587, 0.114]) if image.ndim == 3 else image
+    return np.ascontiguousarray(gray, dtype=np.float32) / np.float32(255)
 
 
 # --- results --------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def draw(results: dict[str, Any]) -> Figure:
         finite = [row[key].high for row in rows if math.isfinite(row[key].high)]
         edge = max(finite) + 0.06 * (max(finite) - min(row[key].low for row in rows))
         for row, y in zip(rows, places, strict=True):
-            paint = {"color": BLUE if row["ours"] else GREY}
+            paint = {"color": BLUE if row["ours"] else GRAY}
             if row["group"] == "nearest":  # hollow: what it keeps is in the wrong place
                 paint["mfc"] = "white"
             value, low, high = (min(v, edge) for v in (row[key].value, row[key].low, row[key].high))

@@ -4,9 +4,9 @@
     python benchmarks/training.py --device cuda    # writes results/training-cuda.json
     python benchmarks/training.py --quick          # a smoke run of seconds; writes nothing unless --output is given
 
-One network and one optimiser take turns on four sources of batches, in random order in every round:
+One network and one optimizer take turns on four sources of batches, in random order in every round:
 
-- ``none``: images that lie on the device as uint8, normalised and nothing else;
+- ``none``: images that lie on the device as uint8, normalized and nothing else;
 - ``augkit``: the same, with a shift of up to 4 px, rescaling by up to 1.25, a crop of 35 to 100 % of the area, a flip;
 - ``kornia``: the same ranges as a sequence of kornia's ops on the device (the shift and the scale in one op);
 - ``torchvision``: the same ranges by torchvision v2, image by image in two workers, which decode nothing.

@@ -39,7 +39,7 @@ class DatasetTransform:
         output: the column for the result, a list of tensors ``(C, H, W)``; it replaces ``column``.
         mode: the mode to which PIL images are converted, as `augkit.data` decodes: upright, 16 bits rounded to 8, and
             transparent pixels on white unless the mode has an alpha channel. None keeps the channels of each image;
-            palettes become RGB, and 1, 16 and 32 bits become grey.
+            palettes become RGB, and 1, 16 and 32 bits become gray.
 
     Raises:
         InputError, InputTypeError: the mode has not 8 bits per channel, or a column or an image has another type.

@@ -25,7 +25,7 @@ class AugmentCallback(lightning.Callback):
     """Replaces the images (and targets) of each training batch, but not of validation, test and prediction.
 
     Images of different sizes, an `augkit.Ragged` or a list, are replaced there as well: by what ``augment`` gives in
-    ``eval()``, their centres fitted to its output size.
+    ``eval()``, their centers fitted to its output size.
 
     Lightning passes the batch itself to a callback, so it is changed in place. It must be a list or a dict, as returned
     by torch's default collation.

@@ -27,8 +27,8 @@ from augkit.core.errors import InputError
 class AugmentedLoader:
     """A timm loader whose batches are augmented; all other attributes (``sampler``, ...) are those of the loader.
 
-    Build the loader with ``no_aug=True`` so that timm only resizes. timm normalises images in its prefetcher or in the
-    dataset's transform. The adapter undoes that before `Augment`, which expects images in [0, 1], and normalises again
+    Build the loader with ``no_aug=True`` so that timm only resizes. timm normalizes images in its prefetcher or in the
+    dataset's transform. The adapter undoes that before `Augment`, which expects images in [0, 1], and normalizes again
     afterwards, unless `Augment` has its own ``normalize``. Images of different sizes come as an `augkit.Ragged` or a
     list, from a ``collate_fn`` of your own.
 
@@ -36,7 +36,7 @@ class AugmentedLoader:
         loader: a loader of ``timm.data.create_loader``, with or without its prefetcher.
         augment: the augmentation; it is moved to the images' device.
         keys: keys of images and targets in a batch; the first entry by default.
-        normalized: ``(mean, std)`` per channel, for images in [0, 1], with which the loader normalises its images.
+        normalized: ``(mean, std)`` per channel, for images in [0, 1], with which the loader normalizes its images.
             When None, it is read from timm's loader.
     """
 

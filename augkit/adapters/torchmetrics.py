@@ -98,7 +98,7 @@ def _checked_classes(num_classes: Any) -> int:
 
 
 def _check_values(values: Tensor, logits: bool) -> None:
-    """Raise unless the values are finite and, without ``logits``, distributions; synchronises with the device."""
+    """Raise unless the values are finite and, without ``logits``, distributions; synchronizes with the device."""
     if not bool(torch.isfinite(values).all()):
         raise InputError("p and q: expected finite values, got NaN or infinity")
     if not logits and not bool(((values.sum(-1) - 1).abs() < 1e-2).all() & (values >= 0).all()):
@@ -149,7 +149,7 @@ class TopOneChange(_PairMetric):
 
     Args:
         logits: whether ``update`` receives logits, to which it applies a softmax, instead of probabilities.
-        validate: check values, which synchronises with the device; shapes are always checked.
+        validate: check values, which synchronizes with the device; shapes are always checked.
         torchmetrics_options: options of `torchmetrics.Metric`, such as ``sync_on_compute``.
 
     >>> change = TopOneChange()
@@ -177,7 +177,7 @@ class Consistency(TopOneChange):
 
 
 class MeanAbsoluteChange(_PairMetric):
-    """Mean change in probability of the class that ``p`` favours (Azulay & Weiss 2019), in [0, 1].
+    """Mean change in probability of the class that ``p`` favors (Azulay & Weiss 2019), in [0, 1].
 
     Swapping ``p`` and ``q`` changes it. Arguments: `TopOneChange`.
     """

@@ -7,7 +7,7 @@ from augkit.architectures.aliasfree import (
     IdealLowpass2d,
 )
 from augkit.architectures.blocks import ACTIVATIONS, DOWNSAMPLES, Style
-from augkit.architectures.build import NETWORKS, build_model, initialise
+from augkit.architectures.build import NETWORKS, build_model, initialize
 from augkit.architectures.convnext import ConvNeXt, LayerNorm2d
 from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
 from augkit.architectures.harmonic import (
@@ -65,7 +65,7 @@ __all__ = [
     "antialias",
     "build_head",
     "build_model",
-    "initialise",
+    "initialize",
     "magnitude",
     "sample_phase",
     "surgery_report",

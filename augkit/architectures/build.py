@@ -111,13 +111,13 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
         raise InputError(f"stem 'imagenet': expected one of {', '.join(WITH_STEM)}, got {name}")
     if seed is None:
         return build()
-    with seeded(seed):  # for weights that `initialise` leaves to their layers
+    with seeded(seed):  # for weights that `initialize` leaves to their layers
         model = build()
-    initialise(model, seed)
+    initialize(model, seed)
     return model
 
 
-def initialise(model: nn.Module, seed: int) -> None:
+def initialize(model: nn.Module, seed: int) -> None:
     """Redraw weights in place (He et al. 2015, fan-in, normal), each parameter from its own named random stream.
 
     Weights of norms become 1 and biases 0. The ``phase`` of a harmonic filter is an angle, uniform on the circle. Other

@@ -39,7 +39,7 @@ class HarmonicConv2d(nn.Module):
     """Convolution of streams with filters ``R(r) exp(i (k phi + beta))``, of order k = n - m from order m to order n.
 
     Each pair of an input and an output channel has a radial profile R, a learned sum of ``size // 2`` rings (one fewer
-    where k is not 0, since such a filter is 0 at its centre), and a learned phase beta. There is no bias, because a
+    where k is not 0, since such a filter is 0 at its center), and a learned phase beta. There is no bias, because a
     constant is not a map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
 
     Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA to that of TF32, unless
@@ -165,8 +165,8 @@ class MagnitudeReLU(nn.Module):
 class MagnitudeBatchNorm2d(nn.Module):
     """Batch norm of the magnitudes, followed by ReLU; the phase is kept (Worrall et al. 2017).
 
-    The layer includes the ReLU, because a normalised magnitude below 0 would change the phase by 180 degrees. The bias
-    of the batch norm is the bias of the C-ReLU. Real and imaginary parts must not be normalised separately, because a
+    The layer includes the ReLU, because a normalized magnitude below 0 would change the phase by 180 degrees. The bias
+    of the batch norm is the bias of the C-ReLU. Real and imaginary parts must not be normalized separately, because a
     rotation mixes them.
 
     Args:
@@ -183,7 +183,7 @@ class MagnitudeBatchNorm2d(nn.Module):
 
 
 class CentredBlurPool2d(nn.Module):
-    """Blurs maps and keeps every second pixel, on a grid that is symmetric about the centre of the map.
+    """Blurs maps and keeps every second pixel, on a grid that is symmetric about the center of the map.
 
     Maps ``(B, 2 * C, H, W)`` become ``(B, 2 * C, ceil(H / 2), ceil(W / 2))``. The filter is 1 3 3 1 along an even side
     and 1 4 6 4 1 along an odd side. Because the grid is symmetric, the layer commutes with rotations by 90 degrees. It
@@ -240,7 +240,7 @@ def harmonic_rings(order: int, size: int) -> Tensor:
     """Return J rings times ``exp(i order phi)`` on a square of ``size`` pixels, float64 ``(J, 2, size, size)``.
 
     The real part comes first. A ring of radius a is a Gaussian blob averaged along a circle together with the phase:
-    ``exp(-(r^2 + a^2) / (2 s^2)) I_k(a r / s^2) exp(i k phi)``, a Gaussian ring times ``r^k`` near the centre. Its
+    ``exp(-(r^2 + a^2) / (2 s^2)) I_k(a r / s^2) exp(i k phi)``, a Gaussian ring times ``r^k`` near the center. Its
     spectrum is a Gaussian times a Bessel function, so aliasing falls as fast as a Gaussian. Radii are 0 (for order 0
     only), 1, ... up to ``size // 2 - 1``, two pixels from the first pixel outside. Each ring has norm 1, and phi is
     counter-clockwise on the screen. Rotating a ring by 90 degrees multiplies it by a power of i exactly.

@@ -39,9 +39,9 @@ def check_trainable(model: nn.Module) -> None:
                 "model: expected one that can be trained, this was exported by torch.export; give the network from"
                 " before export"
             ) from None
-    packed = quantised(model)
+    packed = quantized(model)
     if packed is not None:  # torch computes wrong gradients through them, or none
-        raise InputError(f"model: expected one that can be trained, '{packed}' is quantised; train it before that")
+        raise InputError(f"model: expected one that can be trained, '{packed}' is quantized; train it before that")
     for name, weight in model.named_parameters():
         if not isinstance(weight, nn.UninitializedParameter) and weight.is_inference():
             raise InputError(
@@ -112,8 +112,8 @@ def as_written(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def quantised(model: nn.Module) -> str | None:
-    """Return the name of the first packed weights of a quantised layer in the state dict; None without any."""
+def quantized(model: nn.Module) -> str | None:
+    """Return the name of the first packed weights of a quantized layer in the state dict; None without any."""
     found = (k for k, v in model.state_dict().items() if isinstance(v, tuple) and any(isinstance(t, Tensor) for t in v))
     return next(found, None)
 

@@ -143,7 +143,7 @@ class PhaseSelector:
 
 
 class AntialiasedLayer(nn.Module):
-    """Base class that `make_antialiased` adds to the class of a layer; ``isinstance`` recognises such layers by it.
+    """Base class that `make_antialiased` adds to the class of a layer; ``isinstance`` recognizes such layers by it.
 
     Attributes:
         step: the stride (y, x) by which the layer subsamples; its own ``stride`` is 1 where it runs densely.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from augkit.architectures.modes import quantised
+from augkit.architectures.modes import quantized
 from augkit.core.errors import InputError
 from augkit.core.safe_files import Unreadable, is_safetensors, load_safely, the_file
 
@@ -113,13 +113,13 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path,
 
     Raises:
         InputError: the state dict does not fit (the message lists missing and unexpected names, other shapes, and kinds
-            that are not weights: integers, complex, quantised); without ``strict``, no entry fits. Also if values are
+            that are not weights: integers, complex, quantized); without ``strict``, no entry fits. Also if values are
             NaN or infinite, or if weights of the network are not tensors.
     """
     own = model.state_dict()
-    packed = quantised(model)
+    packed = quantized(model)
     if packed is not None:
-        raise InputError(f"weights '{path}': '{packed}' of the network is quantised; load them before quantising it")
+        raise InputError(f"weights '{path}': '{packed}' of the network is quantized; load them before quantizing it")
     given = unwrapped(state, own)
     misfit = _compared(own, given)
     fitting = {k: v for k, v in given.items() if k in own and _same_shape(own[k], v) and _same_kind(own[k], v)}

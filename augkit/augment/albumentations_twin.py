@@ -75,7 +75,7 @@ class PolicyTransform(albumentations.DualTransform):
 
     Boxes are moved by their edges and left to ``BboxParams`` to clip and filter (``min_visibility`` is `Augment`'s
     ``min_visible_area``; note that its ``min_width`` and ``min_height`` are not 0 everywhere). Keypoints are moved
-    by pixel centres and left to ``KeypointParams``, which calls 0 <= x < W visible (`Augment`: -0.5 <= x < W - 0.5).
+    by pixel centers and left to ``KeypointParams``, which calls 0 <= x < W visible (`Augment`: -0.5 <= x < W - 0.5).
 
     Args:
         policy: the fields of an `augkit.Policy` without ``worker_ops``, which ``policy.albumentations()`` puts first.
@@ -192,7 +192,7 @@ class PolicyTransform(albumentations.DualTransform):
         return from_tensor(moved, mask.ndim).view(mask.dtype)
 
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """Transform ``bboxes`` ``(N, 4 + n)``, whose first four columns are normalised as in albumentations."""
+        """Transform ``bboxes`` ``(N, 4 + n)``, whose first four columns are normalized as in albumentations."""
         del args
         if not len(bboxes):  # without a second axis
             return bboxes

@@ -2,7 +2,7 @@
 
 Inside ``kornia.augmentation.AugmentationSequential`` an op moves images, masks (nearest pixel), boxes and
 keypoints, and ``inverse`` moves them back. Kornia's conventions hold there: nothing is clipped, and a ``bbox_xyxy``
-is two corners at the centres of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points. To pass boxes
+is two corners at the centers of pixels (the whole image is ``0, 0, W - 1, H - 1``), moved as points. To pass boxes
 along the edges of pixels, as `augkit.Augment` takes them, subtract half a pixel before and add it after:
 
 >>> import augkit, kornia.augmentation
@@ -108,7 +108,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         """Return the largest factor by which the op shrinks any direction of an input of ``size``, at least 1.
 
         It bounds the number of antialias taps. ``inf`` means unknown: the factor is then measured from the matrices,
-        which synchronises with the device.
+        which synchronizes with the device.
         """
         del size
         return 1.0 if self.axis_aligned else math.inf

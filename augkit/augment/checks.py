@@ -53,7 +53,7 @@ def channel_statistics(name: str, pair: tuple[Any, Any]) -> tuple[list[float], l
         mean, std = (torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in pair)
     except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(f"{name}: expected (mean, std), each a number or one number per channel") from None
-    # As float32, in which images are normalised: there 1e-60 is 0 and 1e300 is infinite.
+    # As float32, in which images are normalized: there 1e-60 is 0 and 1e300 is infinite.
     values = torch.cat([mean, std]).to(torch.float32)
     if not len(mean) == len(std) > 0 or not bool((values[len(mean) :] > 0).all() and values.isfinite().all()):
         raise InputError(f"{name}: expected finite (mean, std) of equal length with std above 0, got {pair!r:.99}")

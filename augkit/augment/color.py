@@ -1,7 +1,7 @@
 """Kornia's ops that follow the geometry of `augkit.Augment`, and one draw of them (`Tail`).
 
 They get images in [0, 1], after the resampling and before ``normalize``. Images are clamped, because interpolation
-overshoots and color spaces end at 0 and 1. Clamping would destroy images that are already normalised, so those raise an
+overshoots and color spaces end at 0 and 1. Clamping would destroy images that are already normalized, so those raise an
 error.
 Kornia's ops have no strength: they are applied to a sample of strength s with probability s (times their own ``p``),
 so that 0 changes no bit and 1 always applies them.
@@ -39,7 +39,7 @@ Params = dict[str, Any]  # one draw of one of Kornia's ops, as returned by its `
 RESIZING = ("CenterCrop", "LongestMaxSize", "PadTo", "RandomCrop", "RandomResizedCrop", "Resize", "SmallestMaxSize")
 _CHECKED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # ops whose first batch was in [0, 1]
 _COMPARED = 64  # samples of two draws that are compared: at any usual p some are chosen
-OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalised, begins at -0.42
+OVERSHOOT = 0.4  # how far interpolation may have left [0, 1]; MNIST, normalized, begins at -0.42
 
 
 def is_color(op: Any) -> bool:
@@ -206,9 +206,9 @@ def op_matrix(op: Any, params: Params, size: Size, device: torch.device) -> Tens
 
 
 def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
-    """Raise InputError if floating ``images`` exceed [0, 1] by more than interpolation does, as normalised images do.
+    """Raise InputError if floating ``images`` exceed [0, 1] by more than interpolation does, as normalized images do.
 
-    On an accelerator only the first batch of ``ops`` is checked, because the check synchronises with the device.
+    On an accelerator only the first batch of ``ops`` is checked, because the check synchronizes with the device.
     """
     if not images.is_floating_point() or not images.numel() or torch.compiler.is_compiling():
         return
@@ -219,7 +219,7 @@ def check_unit_range(images: Tensor, ops: Sequence[nn.Module]) -> None:
         owner = "Kornia's " if type(ops[0]).__module__.startswith("kornia.") else ""
         raise InputError(
             f"Augment: {owner}{type(ops[0]).__name__} expected images in [0, 1], got values from {low:.3g} to "
-            f"{high:.3g}; pass them before they are normalised and give Augment normalize=(mean, std)"
+            f"{high:.3g}; pass them before they are normalized and give Augment normalize=(mean, std)"
         )
     _CHECKED.add(ops[0])
 

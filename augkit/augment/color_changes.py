@@ -29,14 +29,14 @@ def brightness(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def color(images: Tensor, amount: Tensor) -> Tensor:
-    """Move away from grey by the factor ``1 + amount``; images without three channels have no color to change."""
+    """Move away from gray by the factor ``1 + amount``; images without three channels have no color to change."""
     from kornia.enhance import adjust_saturation_with_gray_subtraction
 
     return adjust_saturation_with_gray_subtraction(images, 1 + amount) if images.shape[1] == 3 else images
 
 
 def contrast(images: Tensor, amount: Tensor) -> Tensor:
-    """Move away from the mean grey value of the image by the factor ``1 + amount``."""
+    """Move away from the mean gray value of the image by the factor ``1 + amount``."""
     from kornia.enhance import adjust_contrast_with_mean_subtraction
 
     return adjust_contrast_with_mean_subtraction(images, 1 + amount)
@@ -88,7 +88,9 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount: Tensor) -> Tensor:
+def change_colors(
+    images: Tensor, names: tuple[str, ...], choice: Tensor, amount: Tensor, *, in_place: bool = False
+) -> Tensor:
     """Apply to each sample the op of `CHANGES` that it chose; others, and those of amount 0, stay bit for bit.
 
     Only the samples of an op are computed, which waits for the device once. A compiled graph has no values to wait for:
@@ -99,6 +101,7 @@ def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount
         names: what ``choice`` counts; names of other ops, such as ``rotate``, are left out.
         choice: ``(B,)`` int64.
         amount: ``(B,)``.
+        in_place: whether ``images`` may be changed, so that the samples that stay need no copy.
     """
     if torch.compiler.is_compiling():
         return _change_all(images, names, choice, amount)
@@ -108,10 +111,10 @@ def change_colors(images: Tensor, names: tuple[str, ...], choice: Tensor, amount
             samples.setdefault(names[number], []).append(sample)
     if not samples:
         return images
-    out = images.clone()
+    out = images if in_place else images.clone()
     for name, found in samples.items():
         which = torch.tensor(found, device=images.device)
-        out[which] = CHANGES[name](images[which].clamp(0, 1), amount[which].to(images.dtype))
+        out[which] = CHANGES[name](out[which].clamp_(0, 1), amount[which].to(images.dtype))
     return out
 
 

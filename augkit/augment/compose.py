@@ -87,7 +87,7 @@ class Augment(ComposedGeometry):
         same_on_batch: value set on every op, as by Kornia's containers; with True all samples share one draw (such as
             the frames of a clip), and None keeps the value of each op.
         size: ``(H, W)`` of the output. Images of any size are fitted to it in the same resampling, in ``eval()`` too:
-            the shorter side fits and the centre is seen. The ops act on what is fitted, so that their pixels are those
+            the shorter side fits and the center is seen. The ops act on what is fitted, so that their pixels are those
             of the output; a crop, which must have no size of its own, may show any part of the whole image.
 
     Raises:
@@ -172,7 +172,7 @@ class Augment(ComposedGeometry):
             masks: ``(B, C, H, W)``, floating, integer or bool; resampled to the nearest pixel.
             boxes: ``(B, N, 4)`` as x0, y0, x1, y1 along pixel edges (0, 0, W, H is all); clipped to the image.
                 ``boxes_valid`` ``(B, N)`` is true where enough of a box is visible (see ``min_visible_area``).
-            keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's centre; not clipped.
+            keypoints: ``(B, N, 2)`` as x, y in pixels, an integer is a pixel's center; not clipped.
                 ``keypoints_visible`` ``(B, N)`` is true where a keypoint lies on the image.
             strength: scalar or ``(B,)`` in [0, 1], for all ops or for each that a mapping names, as
                 ``{"shift": 0.5, "rescale": weights}`` (names as in a policy; ``ops`` are Kornia's); the constructor's
@@ -245,7 +245,7 @@ class Augment(ComposedGeometry):
         Args:
             matrix: ``(B, 3, 3)`` or ``(3, 3)``: the ``matrix`` of the `Augmented` whose images were predicted on.
             images: ``(B, C, h, w)``, such as class scores per pixel; resampled with the kernel of this transform. A
-                normalisation is not undone.
+                normalization is not undone.
             masks: ``(B, C, h, w)`` of any real dtype; the nearest pixel.
             boxes: ``(B, N, 4)`` along pixel edges; the upright boxes around the mapped ones, not clipped.
             keypoints: ``(B, N, 2)`` pixels.
@@ -284,7 +284,7 @@ class Augment(ComposedGeometry):
         return draw_tail(self.kornia_ops, (*images.shape[:2], *size_out), own, generator, images.device, colors)
 
     def render(self, images: Tensor, matrix: Tensor, blur: Tensor | None = None, tail: Tail | None = None) -> Tensor:
-        """Apply a ``matrix`` ``(B, 3, 3)`` of this transform and ``tail`` to images, then normalise and cast; pure.
+        """Apply a ``matrix`` ``(B, 3, 3)`` of this transform and ``tail`` to images, then normalize and cast; pure.
 
         Unlike ``forward(matrix=...)`` it does not check the matrix. Without ``tail`` no colors change.
         """
@@ -319,7 +319,7 @@ class Augment(ComposedGeometry):
         return self._with_kornia_ops(out, like, tail, view)
 
     def fit_each(self, images: Images, size: Size) -> tuple[Tensor, Tensor]:
-        """Images of different sizes fitted to ``size``, normalised and cast, and the matrices ``(B, 3, 3)`` of that."""
+        """Images of different sizes fitted to ``size``, normalized and cast, and the matrices ``(B, 3, 3)`` of that."""
         like, sizes = images[0][None], sizes_of(images)
         matrix = fit(sizes, size, torch.empty(len(sizes), 1, device=like.device, dtype=torch.float32)).matrix(size)
         bounds = [fit_shrink(own, size) if self.antialias else None for own in sizes]
@@ -363,7 +363,7 @@ class Augment(ComposedGeometry):
             out = laid_out(tail.images(out, view), images)
         finish = self._finish(images)
         if images.dtype == torch.uint8 and finish.mean is None and finish.dtype is None:
-            return (255 * out).round().clamp(0, 255).to(torch.uint8)
+            return (255 * out).round_().clamp_(0, 255).to(torch.uint8)
         return finished(out, out.dtype, finish).to(output_dtype(images.dtype, finish))
 
     def finish(self, images: Tensor) -> Tensor:

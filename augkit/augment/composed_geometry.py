@@ -15,7 +15,7 @@ from augkit.augment.base import RandomGeometry, Size, check_draws, draw, per_sam
 from augkit.augment.checks import check_flag
 from augkit.augment.color import Recoloring
 from augkit.augment.draw_programs import DrawProgram, has_own_program
-from augkit.augment.fit import Fit, centre, fit, fit_shrink
+from augkit.augment.fit import Fit, center, fit, fit_shrink
 from augkit.augment.kernels import check_names
 from augkit.augment.op_list import OpList, Rules
 from augkit.augment.op_strengths import KORNIA, Strength, of_op
@@ -69,7 +69,7 @@ class ComposedGeometry(nn.Module):
 
         The geometry is drawn from the same distribution, with the same matrices, and resampled once; color ops follow.
         ``options`` are arguments of `augkit.Augment`, such as ``kernel``, that come before the pipeline's own. A
-        strength is a share of samples. In ``eval()`` only resizes, central crops and the normalisation remain.
+        strength is a share of samples. In ``eval()`` only resizes, central crops and the normalization remain.
 
         Raises:
             InputError: some ops cannot be converted; the message names them all, with reasons.
@@ -232,8 +232,8 @@ class ComposedGeometry(nn.Module):
             first, size_out = first + op.draws, op.output_size(size_out)
         if total is None or not aligned:
             return geometry.compose(*matrices)
-        start = centre(frame, total.scale) if fitted is None else fitted.start
-        return total.between(start, centre(size_out, total.scale))
+        start = center(frame, total.scale) if fitted is None else fitted.start
+        return total.between(start, center(size_out, total.scale))
 
     def _programs(self, draws: Tensor, strength: Strength, size: Size) -> list[DrawProgram] | None:
         """The ops' programs, where all have one and the compiled loops can take these draws."""

@@ -19,7 +19,7 @@ def check_distribution(name: str, known: tuple[str, ...]) -> str:
     return name
 
 
-def centred(draws: Tensor, distribution: str) -> Tensor:
+def centered(draws: Tensor, distribution: str) -> Tensor:
     """Draws in [0, 1) to values in [-1, 1]: ``uniform``, or ``normal`` of deviation 1/2, cut at the ends."""
     values = 2 * draws - 1
     if distribution == "uniform":

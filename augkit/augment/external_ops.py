@@ -22,7 +22,7 @@ from augkit.augment.color import RESIZING
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data
 
-REFUSED = ("Normalize", "Denormalize")  # `data.mean` and `data.std` of a recipe normalise
+REFUSED = ("Normalize", "Denormalize")  # `data.mean` and `data.std` of a recipe normalize
 
 
 class Op(Data):

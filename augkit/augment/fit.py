@@ -1,7 +1,7 @@
-"""How images of any size are brought to one: the shorter side fits, the centre stays.
+"""How images of any size are brought to one: the shorter side fits, the center stays.
 
 The one definition for `augkit.Augment`, for training on whole images and for the images that are decoded for
-evaluation. With a ``crop_share`` below 1 the image is fitted to ``frame / crop_share`` and the centre cut out of that.
+evaluation. With a ``crop_share`` below 1 the image is fitted to ``frame / crop_share`` and the center cut out of that.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Fit(NamedTuple):
     """Images fitted to a frame.
 
     Attributes:
-        axes: the maps, about the centres of the image and of the frame.
-        start: the centre of each image as (x, y): a number or ``(2,)`` where all have one size, else ``(B, 2)``.
+        axes: the maps, about the centers of the image and of the frame.
+        start: the center of each image as (x, y): a number or ``(2,)`` where all have one size, else ``(B, 2)``.
     """
 
     axes: Axes
@@ -31,7 +31,7 @@ class Fit(NamedTuple):
 
     def matrix(self, frame: Size) -> Tensor:
         """``(B, 3, 3)`` from the pixels of the images to those of the frame."""
-        return self.axes.between(self.start, centre(frame, self.axes.scale))
+        return self.axes.between(self.start, center(frame, self.axes.scale))
 
 
 def fit_scale(size: Size, frame: Size, crop_share: float = 1.0) -> float:
@@ -96,7 +96,7 @@ def fit(
         size: (H, W) of all images, or a list with that of each.
         frame: (H, W).
         like: ``(B, n)``, gives batch, dtype and device.
-        place: ``(B, 2)`` as (x, y), which part of what does not fit is seen: 0 is the centre, -0.5 and 0.5 the ends.
+        place: ``(B, 2)`` as (x, y), which part of what does not fit is seen: 0 is the center, -0.5 and 0.5 the ends.
         crop_share: see the module.
     """
     if isinstance(size, tuple):
@@ -111,13 +111,13 @@ def fit(
     return Fit(Axes(scales, offset), starts)
 
 
-def centre(size: Size, like: Tensor) -> float | Tensor:
-    """The centre of an image of ``size`` in its pixels as (x, y), with the device and dtype of ``like``."""
+def center(size: Size, like: Tensor) -> float | Tensor:
+    """The center of an image of ``size`` in its pixels as (x, y), with the device and dtype of ``like``."""
     return along_axes((size[1] - 1) / 2, (size[0] - 1) / 2, like)
 
 
 def _fit_one(size: Size, frame: Size, crop_share: float) -> tuple[float, tuple[float, float], tuple[float, float]]:
-    """The scale; the room for other windows, as negative pixels of the frame, and the image's centre, as (x, y)."""
+    """The scale; the room for other windows, as negative pixels of the frame, and the image's center, as (x, y)."""
     (height, width), scale = size, fit_scale(size, frame, crop_share)
     room = (frame[1] - width * scale, frame[0] - height * scale)
     return scale, room, ((width - 1) / 2, (height - 1) / 2)

@@ -1,7 +1,7 @@
 """Geometry as data: batches of 3x3 matrices that map input to output pixel coordinates.
 
-Coordinates are ``(x, y)`` in pixels, an integer is the centre of a pixel, positive x is to the right and
-positive y is down; the centre of an image is at ``((W - 1) / 2, (H - 1) / 2)``. Sizes are ``(H, W)``.
+Coordinates are ``(x, y)`` in pixels, an integer is the center of a pixel, positive x is to the right and
+positive y is down; the center of an image is at ``((W - 1) / 2, (H - 1) / 2)``. Sizes are ``(H, W)``.
 Every function here is pure and keeps the device and the dtype of its tensors. The product of several
 matrices, resampled once, is the idea of Karras et al. 2020 (https://arxiv.org/abs/2006.06676, appendix B).
 """
@@ -19,10 +19,10 @@ Size = tuple[int, int]
 
 
 class Axes(NamedTuple):
-    """An axis-aligned map with the origin at the centre of either image: ``x -> scale * x + offset``.
+    """An axis-aligned map with the origin at the center of either image: ``x -> scale * x + offset``.
 
     `augkit.Augment` composes these where it can: a product costs two short operations, and scaling and mirroring about
-    the centre need no offset.
+    the center need no offset.
 
     Attributes:
         scale, offset: ``(B, 2)`` as (x, y), or ``(B, 1)`` where both axes are alike; offsets in pixels.
@@ -46,10 +46,10 @@ class Axes(NamedTuple):
         return self.between(start, end)
 
     def between(self, start: float | Tensor, end: float | Tensor) -> Tensor:
-        """`matrix` between centres ``start`` and ``end`` in pixels, each a number, ``(2,)`` or ``(B, 2)`` as (x, y)."""
+        """`matrix` between centers ``start`` and ``end`` in pixels, each a number, ``(2,)`` or ``(B, 2)`` as (x, y)."""
         entries = self.scale.new_zeros(self.scale.shape[0], 9)
         entries[:, 0:5:4] = self.scale
-        # Centres first: without a scale they cancel, and the offset keeps all its digits.
+        # Centers first: without a scale they cancel, and the offset keeps all its digits.
         entries[:, 2:6:3] = self.offset + (self.scale * -start + end)
         entries[:, 8].fill_(1)
         return entries.view(-1, 3, 3)
@@ -57,7 +57,7 @@ class Axes(NamedTuple):
 
 def along_axes(x: float, y: float, like: Tensor) -> float | Tensor:
     """Return ``(x, y)`` ``(2,)`` on the device and in the dtype of ``like``, or a number where both are equal."""
-    # Filled on the device: a copy from the host would synchronise, and cannot be part of a CUDA graph.
+    # Filled on the device: a copy from the host would synchronize, and cannot be part of a CUDA graph.
     # Traced, a comparison would bind the graph to square images, or to others.
     alike = not torch.compiler.is_compiling() and x == y
     return x if alike else torch.linspace(x, y, 2, device=like.device, dtype=like.dtype)
@@ -95,7 +95,7 @@ def shift(pixels: Tensor) -> Tensor:
 
 
 def rescale(factor: Tensor, size: Size) -> Tensor:
-    """Return matrices that scale by ``factor`` ``(B,)`` about the centre of an image; 2 doubles distances."""
+    """Return matrices that scale by ``factor`` ``(B,)`` about the center of an image; 2 doubles distances."""
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     return axis_aligned(factor, x * (1 - factor), factor, y * (1 - factor))
 
@@ -118,14 +118,14 @@ def flip(mirrored: Tensor, size: Size) -> Tensor:
 
 
 def rotate(degrees: Tensor, size: Size) -> Tensor:
-    """Return matrices that rotate by ``degrees`` ``(B,)`` about the centre, counter-clockwise on the screen."""
+    """Return matrices that rotate by ``degrees`` ``(B,)`` about the center, counter-clockwise on the screen."""
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     return _affine(cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y)
 
 
 def quarter_turns(turns: Tensor, size: Size) -> Tensor:
-    """Turn by ``turns`` ``(B,)`` quarters, 0 to 3, counter-clockwise about the centre, without a rounding."""
+    """Turn by ``turns`` ``(B,)`` quarters, 0 to 3, counter-clockwise about the center, without a rounding."""
     even, odd = 1 - torch.remainder(turns, 2), torch.remainder(turns, 2)
     cos, sin = even * (1 - turns), odd * (2 - turns)
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
@@ -156,7 +156,7 @@ def corners_moved(inwards: Tensor, size: Size) -> Tensor:
 
 
 def shear(factor: Tensor, size: Size) -> Tensor:
-    """Return matrices of a shear by ``factor`` ``(B, 2)`` about the centre: x moves by factor_x * y and vice versa."""
+    """Return matrices of a shear by ``factor`` ``(B, 2)`` about the center: x moves by factor_x * y and vice versa."""
     fx, fy = factor.unbind(-1)
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     one = torch.ones_like(fx)

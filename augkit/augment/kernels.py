@@ -1,7 +1,7 @@
 """Interpolation kernels in one dimension, and the source of a pixel outside the image for each padding.
 
 A kernel is a function of the distance in pixels, even, 1 at 0 and exactly 0 at every other integer, so that a
-shift by whole pixels moves pixels and changes no value. Weights are normalised by their sum before use.
+shift by whole pixels moves pixels and changes no value. Weights are normalized by their sum before use.
 
 - ``bicubic`` is Keys 1981 with a = -0.5 (as Pillow; torch uses -0.75).
 - ``lanczos3`` is the windowed sinc of Duchon 1979 with three lobes.
@@ -24,7 +24,7 @@ KAISER_BETA = 8.0
 
 def _nearest(d: Tensor) -> Tensor:
     # A point has one tap, at most half a pixel away (midway, the pixel after it). The bound is wider than that half,
-    # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalised to NaN.
+    # so that the tap counts when rounding puts it just beyond: a weight of 0 would be normalized to NaN.
     # The 0 times d keeps a gradient of 0 with respect to the position, instead of none.
     return (d.abs() < 1).to(d.dtype) + 0 * d
 
@@ -56,7 +56,7 @@ def _kaiser_sinc(d: Tensor) -> Tensor:
     inside = d.abs() < 8
     # The clamp keeps the derivative of the square root finite outside the window.
     window = torch.special.i0(KAISER_BETA * torch.sqrt((1 - (d / 8) ** 2).clamp(min=1e-12)))
-    # Filled on the device: a copy from the host would synchronise, and cannot be part of a CUDA graph.
+    # Filled on the device: a copy from the host would synchronize, and cannot be part of a CUDA graph.
     norm = torch.special.i0(torch.full((), KAISER_BETA, dtype=d.dtype, device=d.device))
     return torch.where(inside, _sinc(d) * window / norm, torch.zeros_like(d))
 
@@ -96,7 +96,7 @@ def frequencies(size: int, like: Tensor, *, both: bool = False) -> Tensor:
 def padded_index(index: Tensor, size: int, padding: str) -> Tensor:
     """Return the pixel that replaces ``index`` in an axis of ``size``; for ``zeros`` the caller sets the weight to 0.
 
-    ``reflection`` mirrors about the centre of the border pixel, which is not repeated (numpy's ``reflect``,
+    ``reflection`` mirrors about the center of the border pixel, which is not repeated (numpy's ``reflect``,
     OpenCV's ``BORDER_REFLECT_101``).
     """
     if padding == "circular":

@@ -92,7 +92,7 @@ class Chosen:
         """The matrices ``(B, 3, 3)`` of what moves pixels, for images of ``size``."""
         shear_x, shear_y, translate_x, translate_y, turn = map(self._amount_of, SIGNED[:5])
         one, height, width = torch.ones_like(turn), *((1, 1) if self.choices.pixels else size)
-        # Shears about the upper left corner of the image, half a pixel from the centre of its first pixel, as in PIL.
+        # Shears about the upper left corner of the image, half a pixel from the center of its first pixel, as in PIL.
         rows = [
             [one, -shear_x, translate_x * width - shear_x / 2],
             [-shear_y, one, translate_y * height - shear_y / 2],
@@ -102,9 +102,9 @@ class Chosen:
         # A sample has one op, so one of the two factors is the identity.
         return geometry.compose(moved, geometry.rotate(turn, size))
 
-    def colors(self, images: Tensor) -> Tensor:
-        """Apply what changes colors to floating ``images`` ``(B, C, H, W)`` in [0, 1]."""
-        return change_colors(images, self.choices.names, self.choice, self.amount)
+    def colors(self, images: Tensor, *, in_place: bool = False) -> Tensor:
+        """Apply what changes colors to floating ``images`` ``(B, C, H, W)`` in [0, 1], which may be ``in_place``."""
+        return change_colors(images, self.choices.names, self.choice, self.amount, in_place=in_place)
 
     def _amount_of(self, name: str) -> Tensor:
         if name not in self.choices.amounts:
@@ -135,9 +135,10 @@ class RandomChoices(RandomGeometry):
         ``view`` gives the images after further geometry. Samples whose colors stay are returned bit for bit.
         """
         del view
+        out = images
         for chosen in self.chosen_ops(draws, strength):
-            images = chosen.colors(images)
-        return images
+            out = chosen.colors(out, in_place=out is not images)  # the first op that changes anything makes the copy
+        return out
 
     def max_enlarge(self) -> float:
         return self.max_shrink((1, 1))

@@ -26,7 +26,7 @@ from augkit.core.errors import InputError, InputTypeError
 
 
 class Finish(NamedTuple):
-    """A normalisation and a dtype for resampled images, fused into the resampling if the backend supports it.
+    """A normalization and a dtype for resampled images, fused into the resampling if the backend supports it.
 
     Without both, the output has the dtype of the images. With either, uint8 is divided by 255 and not rounded; the
     output then has ``dtype``: by default that of the images, or float32 for uint8.
@@ -65,7 +65,7 @@ def resample(
         kernel: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos3``, ``sinc``, or ``fourier`` (shifts only).
         padding: ``zeros``, ``border``, ``reflection`` or ``circular``: the pixels outside the image.
         antialias: stretch the kernel along the direction that shrinks, by the factor by which it does.
-        finish: a dtype and a normalisation of the output, see `Finish`.
+        finish: a dtype and a normalization of the output, see `Finish`.
 
     Returns:
         ``(B, C, *size)`` in the dtype of the images, and channels_last where they are; uint8 is rounded and clipped.
@@ -128,11 +128,11 @@ def resample_checked(
     axis_aligned: bool = False,
     affine: bool = False,
 ) -> Tensor:
-    """Resample by matrices known to be valid, without the checks of `resample`, which synchronise with the device.
+    """Resample by matrices known to be valid, without the checks of `resample`, which synchronize with the device.
 
     ``axis_aligned`` promises that no matrix rotates, shears or is a perspective, and that the entries which would need
     no gradient; it is much cheaper. ``affine`` promises that none is a perspective, and that its last row needs no
-    gradient. ``max_shrink`` bounds how far any direction shrinks; ``inf`` has it measured, which synchronises.
+    gradient. ``max_shrink`` bounds how far any direction shrinks; ``inf`` has it measured, which synchronizes.
     """
     if max_shrink == math.inf:
         max_shrink = strongest_shrink(matrix, size) if len(images) else 1.0
@@ -186,7 +186,7 @@ def _fused(  # noqa: PLR0913 (the arguments of every backend that fuses)
     axis_aligned: bool = True,
     affine: bool = True,
 ) -> Tensor | None:
-    """Resample, normalise and cast in one pass, by a backend imported here; None if ``backend`` cannot do that."""
+    """Resample, normalize and cast in one pass, by a backend imported here; None if ``backend`` cannot do that."""
     if backend not in ("native", "cuda_triton"):
         return None
     if matrix.shape[0] != images.shape[0]:  # the loops would read beyond the last matrix
@@ -297,7 +297,7 @@ def as_pixels(shift: Any, device: torch.device) -> Tensor:
 def fourier_shift_checked(
     images: Tensor, shift: Tensor, finish: Finish = NO_FINISH, *, spectrum: Tensor | None = None
 ) -> Tensor:
-    """`fourier_shift` by ``(B, 2)`` pixels without its checks, which synchronise with the device.
+    """`fourier_shift` by ``(B, 2)`` pixels without its checks, which synchronize with the device.
 
     ``spectrum`` is ``torch.fft.rfft2`` of the images, where the caller has it already.
     """

@@ -76,12 +76,12 @@ def replay_each(images: Images, matrix: Tensor, blur: Tensor | None, way: Way) -
     return torch.cat(parts)
 
 
-def centres(images: Ragged, size: Size, crop_share: float = 1.0) -> Tensor:
-    """Return the centres ``(B, C, h, w)`` of images of any size, as evaluation sees those of files.
+def centers(images: Ragged, size: Size, crop_share: float = 1.0) -> Tensor:
+    """Return the centers ``(B, C, h, w)`` of images of any size, as evaluation sees those of files.
 
     Each is fitted to ``size / crop_share`` and cut, in one resampling; the dtype stays.
 
-    >>> centres(Ragged.from_list([torch.rand(3, 30, 40), torch.rand(3, 50, 25)]), (24, 24)).shape
+    >>> centers(Ragged.from_list([torch.rand(3, 30, 40), torch.rand(3, 50, 25)]), (24, 24)).shape
     torch.Size([2, 3, 24, 24])
     """
     sizes = sizes_of(images)

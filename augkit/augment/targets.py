@@ -1,11 +1,11 @@
 """Moves masks, boxes and keypoints by the matrices of their images.
 
 All functions are pure, keep the dtype of their target and compute coordinates in float32 or wider, also under autocast.
-They never synchronise with the device.
+They never synchronize with the device.
 
 - Masks use the nearest pixel, in their own dtype: labels are never mixed or rounded.
 - Boxes are ``x0, y0, x1, y1`` along the edges of pixels: ``0, 0, W, H`` is the whole image (torchvision, COCO).
-- Keypoints are ``x, y`` in pixels and an integer is a pixel's centre, so the image reaches from -0.5 to W - 0.5.
+- Keypoints are ``x, y`` in pixels and an integer is a pixel's center, so the image reaches from -0.5 to W - 0.5.
 """
 
 from __future__ import annotations

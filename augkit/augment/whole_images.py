@@ -1,8 +1,8 @@
 """Square views of whole images of different sizes, for training with a policy that crops.
 
-The policy is composed in the frame of the centre square, whose whole side has ``side`` pixels: areas are shares of it,
-whatever share of it evaluation shows. A crop may lie anywhere in the whole image, not only in the centre square; a
-sample that is not cropped is the centre square. Images are resampled once, from the decoded pixels.
+The policy is composed in the frame of the center square, whose whole side has ``side`` pixels: areas are shares of it,
+whatever share of it evaluation shows. A crop may lie anywhere in the whole image, not only in the center square; a
+sample that is not cropped is the center square. Images are resampled once, from the decoded pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from augkit.augment.compose import Augment
 def needed_side(augment: Augment, side: int) -> int | None:
     """Return the length of an image's shorter side from which no window must be enlarged to ``side`` pixels.
 
-    It is None without a crop, where only the centre square is needed.
+    It is None without a crop, where only the center square is needed.
 
     >>> from augkit import RandomRescale, RandomSubpixelCrop
     >>> crop, rescale = RandomSubpixelCrop(area=(0.25, 1.0), ratio=(1.0, 1.0)), RandomRescale(1.5)

@@ -18,7 +18,7 @@ from torch import Tensor
 def place_among_processes() -> tuple[int, int]:
     """Return the rank of this process and the number of processes that train together; ``(0, 1)`` for a single one.
 
-    They come from ``torch.distributed`` if it is initialised, else from the environment variables of torchrun or
+    They come from ``torch.distributed`` if it is initialized, else from the environment variables of torchrun or
     Lightning, which DataLoader workers inherit under any start method.
     """
     if dist.is_available() and dist.is_initialized():
@@ -39,7 +39,7 @@ def draws_of_rank(draws: Tensor, rank: int) -> Tensor:
     """Return uniform ``draws`` in [0, 1), float32, changed for process ``rank``; those of rank 0 stay unchanged.
 
     Each rank applies its own permutation of the multiples of 2**-24, from which `torch.rand` draws. The draws stay
-    uniform, the global state stays equal on all ranks, and the device is not synchronised.
+    uniform, the global state stays equal on all ranks, and the device is not synchronized.
     """
     if rank == 0:
         return draws

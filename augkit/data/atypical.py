@@ -145,8 +145,8 @@ class Erase:
 class Place:
     """The step that moves the content by ``nearest`` to ``farthest`` whole pixels along both axes, either way.
 
-    With ``max_factor`` above 1 it is first rescaled about the centre, up or down, by a factor between ``max_factor``
-    and its square. Pixels from outside have the value ``background``, a grey value in [0, 1].
+    With ``max_factor`` above 1 it is first rescaled about the center, up or down, by a factor between ``max_factor``
+    and its square. Pixels from outside have the value ``background``, a gray value in [0, 1].
     """
 
     seed: int

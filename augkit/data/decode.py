@@ -1,4 +1,4 @@
-"""Decodes an image of any format to uint8 pixels: upright, opaque, grey or RGB."""
+"""Decodes an image of any format to uint8 pixels: upright, opaque, gray or RGB."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from augkit.augment.fit import fit_box
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-GREY_MODES = DEEP_MODES | {"1", "L", "LA", "La"}
+GRAY_MODES = DEEP_MODES | {"1", "L", "LA", "La"}
 ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "RGBa"})
 METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # metadata that may contain an orientation
 TURNS = {
@@ -36,12 +36,12 @@ class Form:
 
     Attributes:
         height, width: pixels.
-        channels: 1 for grey, 3 for RGB.
-        fit: resize the shorter side and crop the centre; otherwise an image of another size is an error.
-        convert: convert color to grey where ``channels`` is 1; otherwise color is an error.
+        channels: 1 for gray, 3 for RGB.
+        fit: resize the shorter side and crop the center; otherwise an image of another size is an error.
+        convert: convert color to gray where ``channels`` is 1; otherwise color is an error.
         like: the image that determined the size, for messages.
         max_megapixels: larger images are an error; Pillow's limit when None.
-        crop_share: with ``fit``, the share of the shorter side that the cropped centre shows, in (0, 1].
+        crop_share: with ``fit``, the share of the shorter side that the cropped center shows, in (0, 1].
         whole: keep the whole image, with a shorter side of at most this many pixels; None to use the common size.
         decode_size: JPEG files are decoded at a half, a quarter or an eighth of their size where the shorter side keeps
             this many pixels; at their full size when None.
@@ -81,13 +81,13 @@ def upright(image: Image.Image) -> Image.Image:
     image = _turned(image)
     if image.mode in DEEP_MODES:
         return _shallow(image)
-    grey = image.mode in GREY_MODES
+    gray = image.mode in GRAY_MODES
     image = in_mode(image, "LA") if image.mode == "La" else image
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
-    return in_mode(image, "L" if grey else "RGB")
+    return in_mode(image, "L" if gray else "RGB")
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -103,7 +103,7 @@ def _turned(image: Image.Image) -> Image.Image:
 
 
 def _shallow(image: Image.Image) -> Image.Image:
-    """Return a grey image of more than 8 bits in mode L."""
+    """Return a gray image of more than 8 bits in mode L."""
     values = np.asarray(image)
     if image.mode == "I" and len(values) and values.min() >= 0 and values.max() <= 65535:
         values = values.astype(np.uint16)  # Pillow opens PGM of 16 bits in this mode, and PNG in older versions
@@ -180,8 +180,8 @@ def decode(opener: Callable[[], Image.Image], form: Form) -> np.ndarray | Fault:
         picture = picture.resize((form.width, form.height), Image.Resampling.LANCZOS, box=seen)
     if form.whole is None and picture.size != (form.width, form.height):
         return wrong_size(picture.size, form)
-    if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_grey(picture):
-        return Fault(f"expected a grey image as {form.like}, got color; set channels to 1 or 3", corrupt=False)
+    if form.channels == 1 and picture.mode == "RGB" and not form.convert and not is_gray(picture):
+        return Fault(f"expected a gray image as {form.like}, got color; set channels to 1 or 3", corrupt=False)
     return pixels_of(in_mode(picture, "L" if form.channels == 1 else "RGB"))
 
 
@@ -264,7 +264,7 @@ def _too_large(error: Image.DecompressionBombError) -> Fault:
     return Fault(f"a picture of {got} megapixels, above the limit of {limit}; {remedy}", corrupt=False)
 
 
-def is_grey(image: Image.Image) -> bool:
+def is_gray(image: Image.Image) -> bool:
     """Whether all channels of an image in mode L or RGB are equal."""
     array = np.asarray(image)
     return array.ndim == 2 or bool((array == array[..., :1]).all())

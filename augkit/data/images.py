@@ -20,7 +20,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Canvas:
-    """The step that puts images in the centre of a square of ``side`` pixels filled with ``fill`` (0 to 255)."""
+    """The step that puts images in the center of a square of ``side`` pixels filled with ``fill`` (0 to 255)."""
 
     side: int
     fill: int
@@ -40,7 +40,7 @@ class Canvas:
 class Images:
     """Images ``(N, C, H, W)`` uint8 with labels ``(N,)`` int64 or None.
 
-    ``background`` is the grey value in [0, 1] of their canvas. `augkit.data.batches` iterates these as well as a
+    ``background`` is the gray value in [0, 1] of their canvas. `augkit.data.batches` iterates these as well as a
     `Stream`, whose pixels are not in memory.
     """
 
@@ -67,7 +67,7 @@ class Images:
         return self if self.labels is None else replace(self, labels=mapping[self.labels])
 
     def with_channels(self, channels: int) -> Images:
-        """Return the images with 1 or 3 channels: grey repeated, or color weighted as Pillow's mode L (BT.601)."""
+        """Return the images with 1 or 3 channels: gray repeated, or color weighted as Pillow's mode L (BT.601)."""
         if channels == self.shape[0]:
             return self
         if channels == 3:
@@ -84,11 +84,11 @@ class Images:
         return replace(self, images=torch.cat(parts)) if len(self) else self
 
     def put_on_canvas(self, side: int | None) -> Images:
-        """Return the images in the centre of a square canvas of ``side`` pixels; unchanged when None."""
+        """Return the images in the center of a square canvas of ``side`` pixels; unchanged when None."""
         return replace(self, images=self.on_canvas(side))
 
     def on_canvas(self, side: int | None) -> Tensor:
-        """Return the pixels in the centre of a square canvas of ``side`` pixels; unchanged when None."""
+        """Return the pixels in the center of a square canvas of ``side`` pixels; unchanged when None."""
         if side is None:
             return self.images
         return Canvas(side, round(255 * self.background))(self.images, torch.empty(0))

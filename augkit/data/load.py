@@ -41,13 +41,13 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
             ``train``, ``val``, ``test`` of these, or with unlabelled images, ``parquet:DIR`` in the image schema of
             Hugging Face, or ``hf:NAME`` or ``hf:NAME:CONFIG`` through the library `datasets`.
         root: folder of torchvision datasets, ``~/.cache/augkit`` when None; cache folder of `datasets`.
-        image_size: resize the shorter side to this many pixels and crop the centre; needed for images of mixed sizes.
-        crop_share: share of the shorter side that the cut centre shows, as 0.875 of the 256 pixels of which 224 are
+        image_size: resize the shorter side to this many pixels and crop the center; needed for images of mixed sizes.
+        crop_share: share of the shorter side that the cut center shows, as 0.875 of the 256 pixels of which 224 are
             seen; the shorter side is resized to ``image_size / crop_share``, in one resampling with the cut.
         decode_size: shorter side to which whole images for the crops of training are reduced, and at which a JPEG
             file may be decoded; at least ``image_size / crop_share``. When None, files are decoded at their full size.
         limit: keep at most this many training images, stratified.
-        channels: 1 or 3, to convert to grey or RGB; when None, 1 if a sample of the images is grey, else 3.
+        channels: 1 or 3, to convert to gray or RGB; when None, 1 if a sample of the images is gray, else 3.
         labels_file: maps classes to outputs of a network, see `augkit.data.labels.read_labels`.
         skip_corrupt: omit files that cannot be read, and list them in ``Dataset.skipped``.
         workers: processes that decode; 0 decodes in this process, None uses one per core, at most 8, if it is faster.

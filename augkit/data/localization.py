@@ -19,7 +19,7 @@ CELL = 5  # purpose of this stream of random numbers; `augkit.invariance.probes`
 def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0) -> Dataset:
     """Return a localization task: each image is placed on a canvas and labelled with the cell of its position.
 
-    The range of positions of an image's centre on the canvas is divided into ``cells`` by ``cells``; the label is the
+    The range of positions of an image's center on the canvas is divided into ``cells`` by ``cells``; the label is the
     cell, row by row. Within each split, and as nearly as possible within each class of the source, all cells are used
     equally often and all positions within a cell are equally likely, so the content of an image carries no information
     about its position. Splits are those of the source. Train on the task without shifts, crops and flips, which would

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from augkit.augment.fit import decode_size_problem
 from augkit.core.errors import InputError, check_whole
-from augkit.data.decode import Fault, Form, decode, decode_upright, is_grey, wrong_size
+from augkit.data.decode import Fault, Form, decode, decode_upright, is_gray, wrong_size
 from augkit.data.images import Canvas, Images, Step
 
 # Bytes that a worker returns at a time: small, as containers often have 64 MiB of shared memory.
@@ -52,15 +52,15 @@ class Reading:
     """Settings for reading encoded images.
 
     Attributes:
-        image_size: side in pixels to which images are fitted by resizing the shorter side and cropping the centre. When
+        image_size: side in pixels to which images are fitted by resizing the shorter side and cropping the center. When
             None all must have the size of the first.
-        channels: 1 or 3, to which all are converted. When None, 1 if 32 evenly spaced images are grey (a color image is
+        channels: 1 or 3, to which all are converted. When None, 1 if 32 evenly spaced images are gray (a color image is
             then an error), else 3.
         skip_corrupt: omit files that cannot be read, and list them in `Dataset.skipped`.
         workers: processes that decode; 0 decodes in this process, None uses one per core, at most 8, if there are
             enough images.
         memory: decoded bytes up to which images are kept in memory; more are streamed.
-        crop_share: share of the shorter side that the cropped centre shows, in (0, 1]: the image is resized to
+        crop_share: share of the shorter side that the cropped center shows, in (0, 1]: the image is resized to
             ``image_size / crop_share`` and cropped, in one resampling.
         decode_size: shorter side in pixels to which whole images, of which a policy shows crops, are reduced; as many
             as the smallest crop needs when None. A JPEG file that keeps as many at a half, a quarter or an eighth of
@@ -136,7 +136,7 @@ class Stream(Images):
         return replace(self, steps=(*self.steps, step))
 
     def put_on_canvas(self, side: int | None) -> Stream:
-        """Return the images in the centre of a square canvas of ``side`` pixels; unchanged when None."""
+        """Return the images in the center of a square canvas of ``side`` pixels; unchanged when None."""
         if side is None:
             return self
         step = Canvas(side, round(255 * self.background))
@@ -265,7 +265,7 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
     seen = _look(source, reading)
     like, first = next(iter(seen.items()))
     width, height = first.size if reading.image_size is None else (reading.image_size, reading.image_size)
-    channels = reading.channels or (1 if all(look.grey for look in seen.values()) else 3)
+    channels = reading.channels or (1 if all(look.gray for look in seen.values()) else 3)
     fit, convert = reading.image_size is not None, reading.channels is not None
     form = Form(
         height,
@@ -290,7 +290,7 @@ class _Look(NamedTuple):
     """Size and color of an inspected image, without its pixels, as 32 photographs may take a gigabyte."""
 
     size: tuple[int, int]
-    grey: bool
+    gray: bool
 
 
 def _look(source: Source, reading: Reading) -> dict[str, _Look]:
@@ -303,7 +303,7 @@ def _look(source: Source, reading: Reading) -> dict[str, _Look]:
             break
         picture = decode_upright(partial(source.open, index), reading.max_megapixels, reading.decode_size)
         if isinstance(picture, Image.Image):
-            seen[source.name(index)] = _Look(picture.size, is_grey(picture))
+            seen[source.name(index)] = _Look(picture.size, is_gray(picture))
         elif not (reading.skip_corrupt and picture.corrupt):
             raise broken(replace(picture, name=source.name(index)))
     if not seen:

@@ -38,7 +38,7 @@ class WholeImages:
 
     @property
     def squares(self) -> Stream:
-        """The same images as the centre squares of `Dataset.train`, decoded when they are iterated."""
+        """The same images as the center squares of `Dataset.train`, decoded when they are iterated."""
         return replace(self.stream, form=replace(self.stream.form, whole=None))
 
     def to(self, device: torch.device) -> WholeImages:

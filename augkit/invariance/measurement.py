@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import check_images, check_size
-from augkit.augment.resample_each import centres
+from augkit.augment.resample_each import centers
 from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance.accumulator import Accumulator, digest, fingerprint
 from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
@@ -65,7 +65,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         labels: ``(N,)`` class indices, for accuracy; None for unlabelled images, and for an iterable, whose batches
             contain their labels.
         protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
-        image_size: side, or (H, W), to which each image of a `Ragged` is fitted, its centre, in one resampling; batches
+        image_size: side, or (H, W), to which each image of a `Ragged` is fitted, its center, in one resampling; batches
             ``(B, C, H, W)`` keep their size.
         max_shift: pixels of the network's input.
         pairs: pairs of shifts per image.
@@ -380,7 +380,7 @@ def batches(
         _check_labels(of_batch, len(whole))
         for start in range(0, len(whole), batch_size):
             part = slice(start, start + batch_size)
-            pixels = centres(whole[part], size) if isinstance(whole, Ragged) else whole[part]
+            pixels = centers(whole[part], size) if isinstance(whole, Ragged) else whole[part]
             yield pixels, None if of_batch is None else of_batch[part]
 
 

@@ -1,4 +1,4 @@
-"""Prepares a network for a measurement: device, precision, normalisation, channels, and checks of its output.
+"""Prepares a network for a measurement: device, precision, normalization, channels, and checks of its output.
 
 `Network` is for measurements of many images: half precision, compilation, inference mode. `CheckedForward`, within
 `evaluating`, is for analyses that differentiate a network or look into its layers.
@@ -96,7 +96,7 @@ class Network:
             cudnn.allow_tf32, products.allow_tf32 = before
 
     def fit_channels(self, channels: int) -> str:
-        """Prepare for images of ``channels``; grey images are repeated for a network that expects red, green and blue.
+        """Prepare for images of ``channels``; gray images are repeated for a network that expects red, green and blue.
 
         Returns:
             A description of the channels, for the settings.
@@ -165,7 +165,7 @@ class CheckedForward:
     """Maps images in [0, 1] to checked logits by any function, such as one that is differentiated.
 
     Attributes:
-        forward: maps normalised images to logits, alone or as in `augkit.architectures.outputs`.
+        forward: maps normalized images to logits, alone or as in `augkit.architectures.outputs`.
         device: device of the computation.
         dtype: input dtype of ``forward``.
         mean, std: per channel, applied before ``forward``.
@@ -219,7 +219,7 @@ def evaluating(
     check_network(model)
     if len(images) < 1:
         raise InputError("images: expected at least 1, got none")
-    _check_normalisation(mean, std, images.shape[1])
+    _check_normalization(mean, std, images.shape[1])
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)
     home = torch.device("cpu") if weight is None else weight.device
     place = home if device is None else torch.device(device)
@@ -234,7 +234,7 @@ def evaluating(
                 model.to(home)
 
 
-def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
+def _check_normalization(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> None:
     if mean is None and std is None:
         return
     if mean is None or std is None:
@@ -259,7 +259,7 @@ def batch_slices(count: int, batch_size: int, on_batch: Callable[[int, int], Non
 def check_finite(values: Tensor, what: str, start: int) -> Tensor:
     """Return ``values`` on the CPU in float64, or raise `InputError` where they are not finite.
 
-    One copy and one synchronisation with the device.
+    One copy and one synchronization with the device.
     """
     values = values.to("cpu").double()
     if not bool(torch.isfinite(values).all()):

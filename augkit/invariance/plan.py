@@ -309,7 +309,7 @@ def full_plan(axis: str, most: float, pairs: int, *, grid: tuple[Any, ...] | Non
         axis: ``shift`` or ``scale``.
         most: the largest displacement in pixels, or the largest factor.
         pairs: pairs of displacements per image.
-        grid: places of the grid; the neighbours at one pixel, or the nine factors, when None.
+        grid: places of the grid; the neighbors at one pixel, or the nine factors, when None.
         blur: add the control by blur.
     """
     if axis == "scale":

@@ -80,7 +80,7 @@ PRESETS = MappingProxyType(
             plan=Plan(pairs=Pairs(8, -15.0, 14.0, quantum=1.0, step=(1.0, 1.0)), path=line_path(30, (0.0, 1.0))),
             fixes="the image on a black canvas at 8 random places, each against the place one pixel down and to the"
             " right: P(top-1 change) and mean absolute change; jaggedness along a vertical path of 30 pixels",
-            differs="places lie within 15 pixels of the centre, not anywhere on the canvas, so that the margin need not"
+            differs="places lie within 15 pixels of the center, not anywhere on the canvas, so that the margin need not"
             " be larger; images are not rescaled before they are put there",
         ),
         "chaman2021": Preset(

@@ -1,12 +1,12 @@
 """Protocols of displacement: the source of pixels at the border, the interpolation, and the meaning of a factor.
 
 - ``crop``: the image has a margin and a window moves over it; content enters and leaves (Zhang 2019).
-- ``embed``: the image moves on a larger canvas (Azulay & Weiss 2019). The canvas has one grey value, the image's mean
+- ``embed``: the image moves on a larger canvas (Azulay & Weiss 2019). The canvas has one gray value, the image's mean
   color (``mean``), or a blurred copy of the image (``blur``).
 - ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023), which cannot be rescaled.
 
 A shift is in pixels of the network's input, x to the right and y down, with the sign of
-``torch.roll(image, (y, x), dims=(-2, -1))``. A factor of 2 doubles distances from the centre of the input.
+``torch.roll(image, (y, x), dims=(-2, -1))``. A factor of 2 doubles distances from the center of the input.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Protocol:
         kernel: interpolation kernel.
         image_size: ``(H, W)`` of the images.
         input_size: ``(H, W)`` of the network's input: the window, the canvas, or the image.
-        background: the canvas of ``embed``: a grey value in [0, 1], ``mean`` or ``blur``.
+        background: the canvas of ``embed``: a gray value in [0, 1], ``mean`` or ``blur``.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Scene:
         return self._on_canvas(shift_checked(self._content, pixels, *how))
 
     def rescale(self, factor: Tensor, smallest: float, pixels: Tensor | None = None) -> Tensor:
-        """Rescale by ``(B,)`` factors about the input's centre, then move by ``pixels`` ``(B, 2)``; resampled once.
+        """Rescale by ``(B,)`` factors about the input's center, then move by ``pixels`` ``(B, 2)``; resampled once.
 
         No factor is below ``smallest``.
         """
@@ -219,7 +219,7 @@ def make_protocol(
             that ``max_shift`` and the smallest factor need (``crop``), the image plus the margin that ``max_shift`` and
             the largest factor need (``embed``), or the size of the image (``circular``).
         kernel: interpolation kernel; ``sinc`` when None, and ``fourier`` in ``circular``.
-        background: canvas of ``embed``: a grey value in [0, 1], ``mean`` or ``blur``.
+        background: canvas of ``embed``: a gray value in [0, 1], ``mean`` or ``blur``.
         factors: the smallest and the largest factor of rescaling.
 
     Raises:
@@ -299,7 +299,7 @@ def _checked_background(background: float | str) -> float | str:
             raise unknown_name("background", background, BACKGROUNDS)
         return 0.0 if background == "black" else background
     if not 0 <= background <= 1:
-        raise InputError(f"background: expected a grey value in [0, 1] or {', '.join(BACKGROUNDS)}, got {background:g}")
+        raise InputError(f"background: expected a gray value in [0, 1] or {', '.join(BACKGROUNDS)}, got {background:g}")
     return float(background)
 
 

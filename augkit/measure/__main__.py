@@ -80,7 +80,7 @@ def _parser() -> Parser:
     data.add_argument("--root", help="folder of torchvision datasets")
     data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
     data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
-    data.add_argument("--image-size", type=positive, metavar="PX", help="resize and centre-crop images of folders")
+    data.add_argument("--image-size", type=positive, metavar="PX", help="resize and center-crop images of folders")
     data.add_argument("--crop-share", type=positive_number, metavar="F", help="part of the shorter side that is seen")
     text = "decode large JPEG files at a fraction whose shorter side keeps PX"
     data.add_argument("--decode-size", type=positive, metavar="PX", help=text)
@@ -91,7 +91,7 @@ def _parser() -> Parser:
     what.add_argument("--preset", metavar="NAME", help=f"a published protocol: {', '.join(PRESETS)}")
     what.add_argument("--protocol", help=f"{', '.join(PROTOCOLS)} (default: the run's own, else crop)")
     what.add_argument("--kernel", help=f"{', '.join(KERNELS)} (default: sinc; fourier for circular)")
-    what.add_argument("--background", type=_background, help=f"of embed: a grey value or {', '.join(BACKGROUNDS)}")
+    what.add_argument("--background", type=_background, help=f"of embed: a gray value or {', '.join(BACKGROUNDS)}")
     what.add_argument("--axis", help=f"{' or '.join(AXES)} (default: shift)")
     what.add_argument("--max-shift", type=positive_number, metavar="PX", help="largest shift along each axis")
     what.add_argument("--max-scale", type=positive_number, metavar="F", help="largest factor (default: 1.25)")

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark
+from augkit.core.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, STYLE, describe, interval_text, mark
 from augkit.invariance import CarryOver, Estimate, LayerEquivariance
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
 from augkit.invariance.report import JaggedShare, ResponseCurve
 
-COLORS = (BLUE, ORANGE, GREEN, GREY, BLACK)
+COLORS = (BLUE, ORANGE, GREEN, GRAY, BLACK)
 PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
 TALLEST = 60  # layers in one figure; for deeper networks the layers with the largest shares are shown
 
@@ -124,7 +124,7 @@ def carry_over(found: dict[str, CarryOver]) -> Figure:
         axes.loglog(ends, 100 * np.exp(one.intercept + one.slope.value * np.log(ends / 100)), color=ORANGE)
         # The slope of a line where all of the invariance carries over.
         level = np.exp(np.log(y[known]).mean() - np.log(x[known]).mean())
-        axes.loglog(ends, level * ends, color=GREY, ls=":", zorder=0)
+        axes.loglog(ends, level * ends, color=GRAY, ls=":", zorder=0)
         axes.set_title(f"{name}: {one.slope:.2f}", fontsize=9)
         axes.set_xlabel("shift information, typical, %")
         for axis in (axes.xaxis, axes.yaxis):

@@ -220,7 +220,7 @@ class MeasureSession:
         if not self.sets:
             notes.extend(self.loaded.notes)
         if "repeated" in channels:
-            notes.append(f"grey images, {channels} channels for the network")
+            notes.append(f"gray images, {channels} channels for the network")
         if found.images.labels is None:
             return replace(found, notes=(*notes, "no labels, so accuracy is left out"))
         count = len(found.classes)

@@ -30,8 +30,8 @@ class MeasureSettings:
         root: folder of torchvision datasets.
         split: ``test`` or ``validation``.
         limit: measure this many images, stratified by class; all when None.
-        image_size: resize and centre-crop images of folders to this side (pixels).
-        crop_share: share of the shorter side that the cropped centre shows, in (0, 1]; default: the run's own, else 1.
+        image_size: resize and center-crop images of folders to this side (pixels).
+        crop_share: share of the shorter side that the cropped center shows, in (0, 1]; default: the run's own, else 1.
         decode_size: decode JPEG files at a half, a quarter or an eighth of their size where the shorter side keeps this
             many pixels, at least ``image_size / crop_share``; default: the run's own, else their full size.
         input_size: side of the network's input (pixels).

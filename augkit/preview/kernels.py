@@ -21,7 +21,7 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.augment.kernels import KERNELS
 from augkit.augment.resample import resample
-from augkit.core.figures import BLACK, BLUE, GREY, ORANGE, STYLE
+from augkit.core.figures import BLACK, BLUE, GRAY, ORANGE, STYLE
 
 DETAIL = 28  # pixels of the side of the detail
 LARGEST = 511  # pixels of a side of the part of the image that is used; odd for the reason below
@@ -86,18 +86,18 @@ def half_pixel(image: Tensor, kernel: str) -> HalfPixel:
 
 
 def part_of(image: Tensor) -> Tensor:
-    """Return the centre of ``image`` ``(C, H, W)``, at most `LARGEST` pixels a side."""
+    """Return the center of ``image`` ``(C, H, W)``, at most `LARGEST` pixels a side."""
     top, left = (max(0, (n - LARGEST) // 2) for n in image.shape[-2:])
     return image[:, top : top + LARGEST, left : left + LARGEST]
 
 
 def busiest_window(image: Tensor, side: int = DETAIL) -> tuple[int, int, int, int]:
-    """``top, left, height, width`` of the window of ``image`` ``(C, H, W)`` whose neighbours differ most."""
-    grey = image.to(torch.float32).mean(0)
-    height, width = (min(side, n) for n in grey.shape)
-    change = torch.zeros_like(grey)
-    change[1:] += grey.diff(dim=0).square()
-    change[:, 1:] += grey.diff(dim=1).square()
+    """``top, left, height, width`` of the window of ``image`` ``(C, H, W)`` whose neighbors differ most."""
+    gray = image.to(torch.float32).mean(0)
+    height, width = (min(side, n) for n in gray.shape)
+    change = torch.zeros_like(gray)
+    change[1:] += gray.diff(dim=0).square()
+    change[:, 1:] += gray.diff(dim=1).square()
     energy = F.avg_pool2d(change[None, None].cpu(), (height, width), stride=1)[0, 0]
     top, left = divmod(int(energy.argmax()), energy.shape[1])
     return top, left, height, width
@@ -105,11 +105,11 @@ def busiest_window(image: Tensor, side: int = DETAIL) -> tuple[int, int, int, in
 
 def spectrum(image: Tensor) -> np.ndarray:
     """Log power ``(H, W)`` in dB of the mean of the channels, frequency 0 in the middle, with a Hann window."""
-    grey = image.to(torch.float64).mean(0)
+    gray = image.to(torch.float64).mean(0)
     for dim in (0, 1):
-        window = torch.hann_window(grey.shape[dim] + 2, periodic=False, dtype=torch.float64)[1:-1]
-        grey = grey * (window[:, None] if dim == 0 else window)
-    power = torch.fft.fftshift(torch.fft.fft2(grey)).abs().square()
+        window = torch.hann_window(gray.shape[dim] + 2, periodic=False, dtype=torch.float64)[1:-1]
+        gray = gray * (window[:, None] if dim == 0 else window)
+    power = torch.fft.fftshift(torch.fft.fft2(gray)).abs().square()
     return (10 * torch.log10(power + 1e-12)).numpy()
 
 
@@ -127,7 +127,7 @@ def kernel_figure(image: Tensor, results: list[HalfPixel]) -> Figure:
     _show(axes[0, 0], original[window])
     axes[0, 0].set_title("original")
     _show_text(axes[1, 0], f"detail:\n{width} × {height} px,\nwhere the image\nis busiest")
-    _show_text(axes[2, 0], f"grey: nothing\nlost\n\ndifferences are\nmultiplied by {DIFFERENCE_GAIN:g}")
+    _show_text(axes[2, 0], f"gray: nothing\nlost\n\ndifferences are\nmultiplied by {DIFFERENCE_GAIN:g}")
     power = spectrum(original)
     limits = (float(np.quantile(power, 0.02)), float(power.max()))
     _show_spectrum(axes[3, 0], power, limits)
@@ -186,7 +186,7 @@ def _frame(axes: Axes) -> None:
 
 def _draw_response(axes: Axes, result: HalfPixel) -> None:
     color = ORANGE if result.kernel == "nearest" else BLUE
-    axes.axhline(1, color=GREY, lw=0.6)
+    axes.axhline(1, color=GRAY, lw=0.6)
     axes.axvline(0.25, color=BLACK, lw=0.8, ls="--")
     axes.fill_between(frequencies(), result.response, color=color, alpha=0.18, lw=0)
     axes.plot(frequencies(), result.response, color=color, lw=1.6)

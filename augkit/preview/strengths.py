@@ -180,7 +180,7 @@ def _draw_line(
 
 
 def picture(image: Tensor) -> Image.Image:
-    """Return ``(C, H, W)`` uint8 as an RGB picture; the first channel as grey where there are not three."""
+    """Return ``(C, H, W)`` uint8 as an RGB picture; the first channel as gray where there are not three."""
     if image.shape[0] != 3:
         image = image[:1].expand(3, -1, -1)
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())

@@ -149,7 +149,7 @@ class LoaderBatches:
                 continue
             images, labels = labelled(batch)
             check_side(images, self.recipe)
-            # Reading values on another device would synchronise with it.
+            # Reading values on another device would synchronize with it.
             if number == start or images.device.type == "cpu":
                 check_range(images, self.recipe.data.mean, self.recipe.data.std)
             if self.classes is not None and (number == start or labels.device.type == "cpu"):

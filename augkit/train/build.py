@@ -151,7 +151,7 @@ def reading_of(data: DataSettings) -> Reading:
 def side_for_crops(recipe: Recipe) -> int | None:
     """Return the shorter side of images from which the policy's smallest crop need not be enlarged.
 
-    None where training sees centre squares alone: without a crop, on a canvas, or where images keep their size.
+    None where training sees center squares alone: without a crop, on a canvas, or where images keep their size.
     """
     data = recipe.data
     if data.image_size is None or data.canvas is not None:

@@ -133,7 +133,7 @@ class State:
         self.seen[:2], self.seen[2] = 0.0, math.inf
 
     def count(self, loss: Tensor, images: int) -> None:
-        """Add the mean ``loss`` of ``images`` images, without synchronising with the device."""
+        """Add the mean ``loss`` of ``images`` images, without synchronizing with the device."""
         loss = loss.detach().double()
         first_bad = torch.where(torch.isfinite(loss), math.inf, float(self.step)).minimum(self.seen[2])
         self.seen.copy_(torch.stack([self.seen[0] + loss * images, self.seen[1] + images, first_bad]))

@@ -16,7 +16,7 @@ from augkit.architectures.modes import evaluated, is_lazy, weights_dtype
 from augkit.architectures.outputs import check_logits, run_network
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import resample
-from augkit.augment.resample_each import centres
+from augkit.augment.resample_each import centers
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
 from augkit.core.pixels import as_float
 from augkit.core.random_streams import EVALUATION, drawing
@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images that are classified right."""
+        """Share of images that are classified correctly."""
         return float(self.confusion.trace()) / max(1, int(self.confusion.sum()))
 
 
@@ -167,17 +167,17 @@ def labelled_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``.
 
-    Of an `augkit.Ragged` in a user's batches they are the centres, fitted to ``data.image_size`` in one resampling.
+    Of an `augkit.Ragged` in a user's batches they are the centers, fitted to ``data.image_size`` in one resampling.
     """
     if not isinstance(data, Images):
         for number, batch in enumerate(data):
             images, labels = labelled(batch, OWN)
-            if number == 0 or images.device.type == "cpu":  # checking others would synchronise with the device
+            if number == 0 or images.device.type == "cpu":  # checking others would synchronize with the device
                 check_range(images, recipe.data.mean, recipe.data.std, OWN)
             size = check_side(images, recipe, OWN)
             if isinstance(images, Ragged):
                 assert size is not None  # else `check_side` raised
-                images = centres(images.to(device), size, recipe.data.crop_share)
+                images = centers(images.to(device), size, recipe.data.crop_share)
             yield images.to(device), labels.to(device)
         return
     share = data if process.count == 1 else data.take(process.share(torch.arange(len(data))))

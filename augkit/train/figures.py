@@ -47,7 +47,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     # Class names with dollar signs must not be read as formulas.
     axes.set_xticks(range(len(names)), names, rotation=upright, fontsize=8, parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    axes.set_xlabel("said")
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= WITH_COUNTS:
         for (row, column), share in np.ndenumerate(shares):
@@ -63,7 +63,7 @@ def _panel(draw: Callable[[Axes], None]) -> Figure:
         figure = Figure(figsize=(3.6, 2.5), layout="constrained")
         axes = figure.subplots()
         draw(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     return figure
 

@@ -34,7 +34,7 @@ class LoadedModel:
         input_size: side of its input in pixels.
         num_classes: K, the number of outputs of its final layer.
         crop_pct: the share of the shorter side that its own evaluation keeps: images are resized to
-            ``input_size / crop_pct``, then the centre is cropped.
+            ``input_size / crop_pct``, then the center is cropped.
         classes: names of the classes, in the order of its outputs.
         notes: sentences about exceptions, such as omitted weights.
     """

@@ -184,7 +184,7 @@ def _as_float32(images: Tensor | Ragged) -> Tensor | Ragged:
 def _check_images(images: Tensor, name: str) -> None:
     shape = tuple(images.shape)
     if images.ndim != 4:
-        hint = "; images.unsqueeze(1) gives grey images a channel" if images.ndim == 3 else ""
+        hint = "; images.unsqueeze(1) gives gray images a channel" if images.ndim == 3 else ""
         raise InputError(f"{name}: expected images (B, C, H, W), got {shape}{hint}")
     if not images.numel():
         raise InputError(f"{name}: expected at least 1 image in every batch, got {shape}")

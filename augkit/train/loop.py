@@ -70,7 +70,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
             `augkit.architectures.modes.frozen_modules`.
         loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, instead of the recipe's
             data; they require ``model``. Each process has its own loaders. Images of different sizes (`augkit.Ragged`)
-            are resampled once to ``data.image_size``: by the policy in training, to their centres in evaluation.
+            are resampled once to ``data.image_size``: by the policy in training, to their centers in evaluation.
         until: epochs after which training pauses; the rest of the schedule is left to a later call with ``resume``,
             which continues bitwise. None trains to the end.
         on_epoch: called with each row of the history.

@@ -1,7 +1,7 @@
 """Mixup and cutmix with parameters per sample.
 
 Mixup (Zhang et al. 2018, eq. 1) is ``lam * x_i + (1 - lam) * x_j`` of images and of targets; cutmix (Yun et al. 2019,
-eq. 1 and 2) pastes a window of ``1 - lam`` of the area of image j, centred anywhere and cut at the border, and mixes
+eq. 1 and 2) pastes a window of ``1 - lam`` of the area of image j, centered anywhere and cut at the border, and mixes
 targets by the remaining area. lam is drawn from Beta(alpha, alpha). Deviations: both papers draw one lam per batch;
 here every sample has its own, and if both methods are on, each sample uses one of them with probability 1/2. The
 partner j is the sample before i, which is as random as a permutation in a batch of random order.
@@ -27,9 +27,9 @@ def draw(mixup: float, cutmix: float, shape: tuple[int, int, int], seed: list[in
     alpha = np.where(use_cutmix, cutmix, mixup)
     kept = rng.beta(alpha, alpha)
     half = 0.5 * np.sqrt(1 - kept)[:, None] * [width, height]
-    centre = rng.random((batch, 2)) * [width, height]
-    low = np.clip(np.rint(centre - half), 0, [width, height])
-    high = np.clip(np.rint(centre + half), 0, [width, height])
+    center = rng.random((batch, 2)) * [width, height]
+    low = np.clip(np.rint(center - half), 0, [width, height])
+    high = np.clip(np.rint(center + half), 0, [width, height])
     left_over = 1 - (high - low).prod(1) / (height * width)
     window = np.concatenate([low, high], axis=1) * use_cutmix[:, None]
     share = np.where(use_cutmix, left_over, kept)

@@ -48,10 +48,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Confused:
-    """Images of the class ``true`` classified as ``said``; ``share`` is their share of all images of that class."""
+    """Images of the class ``true`` classified as ``predicted``, and their share of that class."""
 
     true: int
-    said: int
+    predicted: int
     count: int
     share: float
 
@@ -91,9 +91,10 @@ def summary(record: RunRecord) -> str:
     """Return the result in one or two sentences."""
     right, total = hits(record.confusion)
     low, high = wilson(right, total)
+    epochs = len(record.history)
     text = (
         f"{100 * right / max(1, total):.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {total:,} validation images are"
-        f" classified right after {len(record.history)} epochs (95 % interval over images)."
+        f" classified correctly after {epochs} epoch{'s' * (epochs != 1)} (95 % interval over images)."
     )
     known = [row for row in record.history if "validation_accuracy" in row]
     best = max(known, key=lambda row: row["validation_accuracy"], default=None)
@@ -114,8 +115,8 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     if total == 0:
         return 0.0, 1.0
     share, z2 = right / total, Z * Z / total
-    centre, half = share + z2 / 2, Z * (share * (1 - share) / total + z2 / (4 * total)) ** 0.5
-    return (centre - half) / (1 + z2), (centre + half) / (1 + z2)
+    center, half = share + z2 / 2, Z * (share * (1 - share) / total + z2 / (4 * total)) ** 0.5
+    return (center - half) / (1 + z2), (center + half) / (1 + z2)
 
 
 def hits(confusion: Counts) -> tuple[int, int]:
@@ -146,11 +147,11 @@ def least_accurate(confusion: Counts, count: int = LISTED) -> list[tuple[int, in
 
 def _confused_table(record: RunRecord) -> Table:
     rows = [
-        [record.classes[pair.true], record.classes[pair.said], f"{pair.count:,}", f"{100 * pair.share:.1f} %"]
+        [record.classes[pair.true], record.classes[pair.predicted], f"{pair.count:,}", f"{100 * pair.share:.1f} %"]
         for pair in most_confused(record.confusion)
     ]
     caption = "Validation images of one class that were taken for another, and their share of the class."
-    return Table(caption, ["true", "said", "images", "of the class"], rows, words=["said"])
+    return Table(caption, ["true", "predicted", "images", "of the class"], rows, words=["predicted"])
 
 
 def _accuracy_table(record: RunRecord) -> Table:
@@ -159,8 +160,8 @@ def _accuracy_table(record: RunRecord) -> Table:
         low, high = wilson(right, total)
         share = f"{100 * right / total:.1f} % [{100 * low:.0f}, {100 * high:.0f}]"
         rows.append([record.classes[k], share, f"{total:,}"])
-    caption = "Share of validation images classified right, with its 95 % interval."
-    return Table(caption, ["class", "right", "images"], rows)
+    caption = "Share of validation images classified correctly, with its 95 % interval."
+    return Table(caption, ["class", "correct", "images"], rows)
 
 
 def _curves_caption(history: list[EpochRow]) -> str:

@@ -32,7 +32,7 @@ class Recipe(Data):
     data: DataSettings = Field(description="images")
     model: ModelSettings = Field(default_factory=ModelSettings, description="network")
     policy: Policy = Field(default_factory=Policy, description="augmentation")
-    optim: OptimSettings = Field(default_factory=OptimSettings, description="optimiser")
+    optim: OptimSettings = Field(default_factory=OptimSettings, description="optimizer")
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings, description="learning rate over time")
     train: TrainSettings = Field(default_factory=TrainSettings, description="training")
     invariance: InvarianceSettings = Field(default_factory=InvarianceSettings, description="measuring")

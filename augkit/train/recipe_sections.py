@@ -27,11 +27,11 @@ class DataSettings(Data):
     image_size: int | None = Field(
         None,
         ge=1,
-        description="evaluation resizes the shorter side to image_size / crop_share and cuts the centre of image_size"
+        description="evaluation resizes the shorter side to image_size / crop_share and cuts the center of image_size"
         " (pixels); the crop of a policy is drawn from the whole image",
     )
     crop_share: float = Field(
-        1.0, gt=0, le=1, description="share of the shorter side that the cut centre shows: 0.875 is 224 of 256 pixels"
+        1.0, gt=0, le=1, description="share of the shorter side that the cut center shows: 0.875 is 224 of 256 pixels"
     )
     decode_size: int | None = Field(
         None,
@@ -43,7 +43,7 @@ class DataSettings(Data):
     mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     std: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     limit: int | None = Field(None, ge=10, description="keep at most this many training images")
-    channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); as they are when null")
+    channels: Literal[1, 3] | None = Field(None, description="convert to gray (1) or RGB (3); as they are when null")
     labels_file: str | None = Field(None, description="which class is which output of the network (path)")
     skip_corrupt: bool = Field(False, description="leave broken files out, count and name them")
     max_megapixels: int | None = Field(

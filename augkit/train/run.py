@@ -100,7 +100,7 @@ class TrainJob:
             raise InputError(f"model: update {step + 1} fails, of {images} images ({reason})") from error
 
     def finite_loss(self, rate: float) -> float:
-        """Return the mean loss of this epoch so far, or raise RunError if a loss was not finite; synchronises."""
+        """Return the mean loss of this epoch so far, or raise RunError if a loss was not finite; synchronizes."""
         total, count, first_bad = self.process.total(self.state.seen.clone()).tolist()
         if math.isfinite(total):
             return float(total / count)

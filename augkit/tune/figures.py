@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, interval_text, mark, new_figure
+from augkit.core.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, STYLE, describe, interval_text, mark, new_figure
 from augkit.invariance import Estimate
 from augkit.measure.comparison import ComparisonRow
 from augkit.tune.results import DoseRow, ResponsePoint, SearchTrial
@@ -30,13 +30,18 @@ def pareto(trials: Sequence[SearchTrial]) -> Figure:
     on_front = np.array([trial.front for trial, _, _ in known], dtype=bool)
     order = np.argsort(x[on_front])
     axes.step(x[on_front][order], y[on_front][order], where="pre", color=BLUE, lw=1, alpha=0.6, zorder=1)
-    axes.scatter(x[~on_front], y[~on_front], color=GREY, s=28, label="trial")
+    axes.scatter(x[~on_front], y[~on_front], color=GRAY, s=28, label="trial")
     axes.scatter(x[on_front], y[on_front], color=BLUE, s=36, label="on the Pareto front")
+    named: set[str] = set()  # a legend names each kind once
     for trial, px, py in known:
+        kind = "control" if trial.control else "chosen"
+        label = None if kind in named else kind
+        if trial.control or trial.chosen:
+            named.add(kind)
         if trial.control:
-            axes.scatter(px, py, color=BLACK, marker="s", s=44, label="control", zorder=3)
+            axes.scatter(px, py, color=BLACK, marker="s", s=44, label=label, zorder=3)
         elif trial.chosen:
-            axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label="chosen", zorder=3)
+            axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label=label, zorder=3)
         axes.annotate(str(trial.number), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
         kinds = [word for word, key in TRIAL_WORDS.items() if getattr(trial, key)]
         words = ", ".join([f"trial {trial.number}", *kinds])
@@ -120,7 +125,7 @@ def _draw_learned(axes: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
 
 
 def _draw_response(axes: Axes, curves: Mapping[str, Sequence[ResponsePoint]]) -> None:
-    for (name, points), color in zip(curves.items(), (GREY, BLUE, GREEN, ORANGE), strict=False):
+    for (name, points), color in zip(curves.items(), (GRAY, BLUE, GREEN, ORANGE), strict=False):
         lengths = [0.0, *(point.length for point in points)]
         _band(axes, lengths, [Estimate(0.0, 0.0, 0.0), *(point.top1_change for point in points)], color, name, 100)
     axes.set_xlabel("length of the shift, pixels")

@@ -293,8 +293,8 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
         f" from the study; {spent.epochs_run} epochs run, {spent.epochs_saved} saved;"
         f" {tuning.phases['search']:.0f} s"
     )
-    for words in rung_words(rung_rows(tuning.study, tuning.terms)):
-        tuning.display.line(f"rung      {words}")
+    for line in rung_words(rung_rows(tuning.study, tuning.terms)):
+        tuning.display.line(f"rung      {line}")
 
 
 def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:

@@ -72,11 +72,11 @@ def fronts(values: Array) -> list[list[int]]:
     Args:
         values: (N, D) objectives, which are maximized.
     """
-    no_worse = (values[:, None] >= values[None]).all(-1)
+    no_worse = np.all(values[:, None] >= values[None], axis=-1)
     dominates = no_worse & ~no_worse.T  # (N, N): whether the point of the row dominates that of the column
     left, found = np.arange(len(values)), []
     while len(left):
-        best = left[~dominates[np.ix_(left, left)].any(0)]
+        best = left[~np.any(dominates[np.ix_(left, left)], axis=0)]
         found.append(best.tolist())
         left = np.setdiff1d(left, best)
     return found

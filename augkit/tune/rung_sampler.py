@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from augkit.tune import halving
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
+from augkit.tune.space import Value
 
 ENOUGH = 6  # configurations on a rung from which the sampler learns; as many as it draws at random first
 
@@ -40,7 +41,7 @@ class RungSampler(BaseSampler):
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, Value]:
         """Let the wrapped sampler propose values of several fields at once."""
         if not search_space:
             return {}
@@ -58,8 +59,9 @@ class RungSampler(BaseSampler):
             view = one_rung(study, self.terms)
             for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if other.number != trial.number and not rung_of(other) and "control" not in other.user_attrs:
-                    running = {"params": other.params, "distributions": other.distributions}
-                    view.add_trial(create_trial(state=TrialState.RUNNING, **running))
+                    view.add_trial(
+                        create_trial(state=TrialState.RUNNING, params=other.params, distributions=other.distributions)
+                    )
             view.add_trial(create_trial(state=TrialState.RUNNING, system_attrs=trial.system_attrs))
             self._view = trial.number, view, view.get_trials(deepcopy=False)[-1]
         return self._view[1:]

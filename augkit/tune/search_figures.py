@@ -16,12 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from augkit.core.figures import BLACK, BLUE, GREEN, GREY, ORANGE, STYLE, describe, mark, new_figure
+from augkit.core.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, STYLE, describe, mark, new_figure
 from augkit.tune.results import SearchTrial
 from augkit.tune.space import Range
 from augkit.tune.volume import Array, dominated_volume
 
-PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GREY)
+PHASES = (BLUE, ORANGE, GREEN, "#E69F00", "#56B4E9", "#CC79A7", GRAY)
 COLOR_MAP = "viridis_r"  # the best trials are the darkest, which stand out on white
 UPRIGHT = 8  # with more parallel axes than this, their names are rotated
 WIDEST = 19  # with a line longer than this (characters), the names of the axes are rotated
@@ -29,7 +29,7 @@ LONGEST = 12  # longest name of a choice (characters); longer ones are cut
 APART = 0.07  # least distance of two ticks, as a share of the height of the axis
 STYLES: dict[str, dict[str, Any]] = {
     "complete": {"color": BLUE, "lw": 1.1, "alpha": 0.5},
-    "pruned": {"color": GREY, "lw": 1.0, "alpha": 0.9},
+    "pruned": {"color": GRAY, "lw": 1.0, "alpha": 0.9},
     "failed": {"color": ORANGE, "lw": 1.0, "ls": ":"},
     "control": {"color": BLACK, "lw": 1.4, "ls": "--"},
     "chosen": {"color": BLUE, "lw": 3.0},
@@ -265,7 +265,7 @@ def _draw_trial(axes: Axes, trial: SearchTrial, names: Sequence[str], heights: A
     elif trial.control:
         look |= {"color": BLACK, "ls": "--", "lw": 1.3, "alpha": 1.0, "label": "control"}
     elif not trial.feasible:
-        look |= {"color": GREY, "ls": ":", "label": "not feasible"}
+        look |= {"color": GRAY, "ls": ":", "label": "not feasible"}
     (line,) = axes.plot(range(len(heights)), heights, marker=".", ms=3, clip_on=False, **look)
     shown = [f"{_words(name)}: {value:.3g}" for name, value in zip(names, trial.values or [], strict=False)]
     shown += [f"{field}: {_shown(value)}" for field, value in trial.parameters.items()]
@@ -335,5 +335,5 @@ def _legend(axes: Axes, marks: Mapping[str, Any] | None = None, *, below: bool =
 def _without(figure: Figure, axes: Axes) -> Figure:
     behind = {"fc": "white", "ec": "none"}
     at = axes.transAxes
-    axes.text(*(0.5, 0.5, "nothing to show"), color=GREY, bbox=behind, transform=at, ha="center", va="center", zorder=6)
+    axes.text(*(0.5, 0.5, "nothing to show"), color=GRAY, bbox=behind, transform=at, ha="center", va="center", zorder=6)
     return figure

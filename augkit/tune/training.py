@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -98,9 +98,8 @@ class RecipeTraining:
 
     def epochs_in(self, folder: Path, recipe: Recipe, until: int) -> int:
         """Epochs in the checkpoint; 0 if it is missing, damaged, of another recipe, or past epoch ``until``."""
-        path = folder / FILE
         try:
-            found: Mapping[str, Any] = read_checkpoint(path) if path.is_file() else {}
+            found = read_checkpoint(folder / FILE)
         except (InputError, OSError):
             return 0
         epochs = len(found.get("history", ()))

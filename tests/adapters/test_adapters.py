@@ -309,7 +309,7 @@ class TestHuggingFace:
         assert batch["label"].tolist() == [0, 1, 2, 3]
         assert not torch.equal(data[0]["pixel_values"], data[0]["pixel_values"])
 
-    def test_arrays_and_grey_images_pass_and_bad_columns_are_refused(self) -> None:
+    def test_arrays_and_gray_images_pass_and_bad_columns_are_refused(self) -> None:
         from augkit.adapters.huggingface import DatasetTransform
 
         transform = DatasetTransform(shift(), column="x", output="x", mode=None)

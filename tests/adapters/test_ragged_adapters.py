@@ -119,12 +119,12 @@ def test_lightning_resamples_them_in_training_and_in_evaluation(precision: str, 
         trainer.test(model, Batches(), verbose=False)
         trainer.predict(model, Batches())
     dtype = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
-    centres = copy.deepcopy(AUGMENT).eval()(PHOTOS).to(dtype)
+    centers = copy.deepcopy(AUGMENT).eval()(PHOTOS).to(dtype)
     assert seen["train"][0].dtype == dtype
-    assert seen["train"][0].shape == centres.shape
-    assert not torch.allclose(seen["train"][0], centres, atol=1e-2)
+    assert seen["train"][0].shape == centers.shape
+    assert not torch.allclose(seen["train"][0], centers, atol=1e-2)
     for name in ("val", "test", "predict"):
-        assert all(torch.equal(batch, centres) for batch in seen[name])
+        assert all(torch.equal(batch, centers) for batch in seen[name])
     assert augment.training
 
 

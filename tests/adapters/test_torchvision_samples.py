@@ -128,14 +128,14 @@ def test_everything_in_a_sample_shares_one_draw_of_kornias_ops() -> None:
     size = (32, 32)
     sample = {
         "a": tv_tensors.Image(frame),
-        "grey": tv_tensors.Image(frame[:1]),
+        "gray": tv_tensors.Image(frame[:1]),
         "video": tv_tensors.Video(frame.expand(3, 3, *size)),
         "frames": tv_tensors.Mask((frame[:1] > 0.5).expand(3, *size)),
         "points": tv_tensors.KeyPoints([[22.5, 7.5]], canvas_size=size),
         "boxes": boxes([18.0, 4.0, 28.0, 12.0], size=size),
     }
     out = Geometry(augkit.Augment(augkit.RandomSubpixelShift(2.0), op, kernel="bilinear"))(sample)
-    assert torch.equal(out["a"][:1], out["grey"])
+    assert torch.equal(out["a"][:1], out["gray"])
     assert all(torch.equal(out["a"], frame) for frame in out["video"])
     assert torch.equal(out["frames"][0], out["frames"][2])
     content = out["a"][0] > 0.5

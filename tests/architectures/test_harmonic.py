@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from augkit.architectures import HarmonicConv2d, HarmonicNet, MagnitudeBatchNorm2d, MagnitudeReLU, magnitude
-from augkit.architectures.build import build_model, initialise
+from augkit.architectures.build import build_model, initialize
 from augkit.architectures.harmonic import CentredBlurPool2d, Streams, harmonic_rings
 from augkit.core.errors import InputError
 
@@ -184,7 +184,7 @@ def test_magnitude_relu_keeps_the_phase(phase: float, bias: float, size: float) 
     assert abs(out[0] + 1j * out[1] - expected) < 2e-3 * (1 + abs(bias))  # softened near 0
 
 
-def test_batch_norm_normalises_magnitudes() -> None:
+def test_batch_norm_normalizes_magnitudes() -> None:
     layer = MagnitudeBatchNorm2d(3).double()
     nn.init.constant_(layer.norm.bias, 10)  # so that the ReLU cuts nothing
     maps = 3 * random_maps({0: 3}, 9, 9, torch.float64) + 1
@@ -254,7 +254,7 @@ def test_network_pickles_and_its_weights_load() -> None:
 def test_initial_weights_follow_the_seed_and_keep_the_scale() -> None:
     nets = [HarmonicNet(10, 1, width=8, max_order=2) for _ in range(3)]
     for net, seed in zip(nets, (3, 3, 4), strict=True):
-        initialise(net, seed)
+        initialize(net, seed)
     first, same, other = (dict(net.named_parameters()) for net in nets)
     assert all(torch.equal(first[name], same[name]) for name in first)
     conv = nets[0].features[3]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import augkit
-from augkit.architectures import DOWNSAMPLES, HEADS, NETWORKS, ResNet, Style, initialise
+from augkit.architectures import DOWNSAMPLES, HEADS, NETWORKS, ResNet, Style, initialize
 from augkit.architectures.blocks import Stage
 from augkit.core.errors import InputError, OddMapWarning
 
@@ -90,7 +90,7 @@ def test_seeded_networks_leave_the_global_state_alone() -> None:
 
 def test_initial_weights_have_the_variance_of_he_2015() -> None:
     model = ResNet(10, 3, width=32)
-    initialise(model, 0)
+    initialize(model, 0)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 4 and parameter.numel() > 5000:
             fan_in = parameter[0].numel()

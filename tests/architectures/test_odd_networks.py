@@ -72,7 +72,7 @@ def test_networks_that_write_into_their_input_change_nobodys_images(probe: str) 
     assert written == PROBES[probe](Answers(same, lambda given: (given - 0.5) / 0.2), pixels)
 
 
-def test_grey_images_that_are_repeated_can_be_written_to() -> None:
+def test_gray_images_that_are_repeated_can_be_written_to() -> None:
     with seeded(0):
         model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     pixels = images()
@@ -202,7 +202,7 @@ def without_gradients() -> nn.Module:
         return net()
 
 
-def quantised() -> nn.Module:
+def quantized() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(net(), {nn.Linear})
@@ -213,7 +213,7 @@ CANNOT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "keeps": (Keeps, "it keeps tensors of the update before with their gradients; detach"),
     "exported": (exported, "was exported by torch.export; give the network from before export"),
     "inference mode": (without_gradients, r"'0\.weight' was made under torch\.inference_mode\(\)"),
-    "quantised": (quantised, r"'4\._packed_params\._packed_params' is quantised; train it before that"),
+    "quantized": (quantized, r"'4\._packed_params\._packed_params' is quantized; train it before that"),
     "no weights": (nn.Flatten, "expected weights that require gradients, got none"),
 }
 

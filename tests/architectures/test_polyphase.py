@@ -194,13 +194,13 @@ def test_noise_comes_from_the_generator_per_sample_and_cools_to_one_component() 
 
 def test_scores_learn_to_keep_the_component_that_matters() -> None:
     layer = LearnablePolyphaseSampling(1, hidden=4)
-    optimiser = torch.optim.Adam(layer.parameters(), 0.05)
+    optimizer = torch.optim.Adam(layer.parameters(), 0.05)
     parts = torch.rand(32, 4, 1, 4, 4) + torch.tensor([0.0, 0.0, 1.0, 0.0]).view(1, 4, 1, 1, 1)
     maps = parts.view(32, 2, 2, 4, 4).permute(0, 3, 1, 4, 2).reshape(32, 1, 8, 8)
     for _ in range(60):  # the smallest output wins, so that the norm would choose wrongly
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         layer(maps).mean().backward()
-        optimiser.step()
+        optimizer.step()
     assert (layer.eval()(maps, return_phase=True)[1] != 2).all()
     assert (AdaptivePolyphaseSampling().choose(maps) == 2).all()
 

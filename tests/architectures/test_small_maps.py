@@ -66,7 +66,7 @@ def test_dense_maxima(size: int, mode: str) -> None:
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{f"max blur {mode}": lambda mode=mode: MaxBlurPool2d(3, padding_mode=mode) for mode in ("zeros", "reflect")},
-    **{f"centred {mode}": lambda mode=mode: CentredBlurPool2d(mode) for mode in ("zeros", "circular", "reflect")},
+    **{f"centered {mode}": lambda mode=mode: CentredBlurPool2d(mode) for mode in ("zeros", "circular", "reflect")},
     **{f"Blur2d {mode}": lambda mode=mode: Blur2d(4, (2, 2), (2, 2), mode) for mode in ("circular", "reflect")},
     "aps": AdaptivePolyphaseSampling,
     "lps": lambda: LearnablePolyphaseSampling(3),

@@ -162,7 +162,7 @@ def test_buffers_may_be_infinite_where_those_of_the_network_are() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_quantised_networks_are_not_left_without_their_weights() -> None:
+def test_quantized_networks_are_not_left_without_their_weights() -> None:
     model = torch.ao.quantization.quantize_dynamic(net(), {nn.Linear})
-    with pytest.raises(InputError, match=r"'3\._packed_params\._packed_params' of the network is quantised"):
+    with pytest.raises(InputError, match=r"'3\._packed_params\._packed_params' of the network is quantized"):
         fit_weights(model, state(), "w")

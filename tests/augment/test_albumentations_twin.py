@@ -144,9 +144,9 @@ def test_targets_follow_kornias_ops() -> None:
     y, x = np.nonzero(out["image"][..., 0] > 128)
     np.testing.assert_allclose(out["bboxes"][0], [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=0.6)
     assert ((out["mask"] > 0) == (out["image"][..., 0] > 128)).mean() > 0.98
-    centre_x, centre_y, angle, scale = out["keypoints"][0]
-    assert abs(centre_x - x.mean()) < 0.6
-    assert abs(centre_y - y.mean()) < 0.6
+    center_x, center_y, angle, scale = out["keypoints"][0]
+    assert abs(center_x - x.mean()) < 0.6
+    assert abs(center_y - y.mean()) < 0.6
     assert angle == pytest.approx(270, abs=0.1)  # y points down, and Kornia turns to the left
     assert scale == pytest.approx(2.0)
 

@@ -153,11 +153,11 @@ def test_masks_keep_their_labels(dtype: torch.dtype) -> None:
 
 
 def test_boxes_keypoints_and_masks_follow_a_blob() -> None:
-    centre, radius, size = torch.tensor([33.0, 26.0]), 5.0, (56, 64)
+    center, radius, size = torch.tensor([33.0, 26.0]), 5.0, (56, 64)
     rows, columns = torch.arange(56.0)[:, None], torch.arange(64.0)[None]
-    distance = ((columns - centre[0]) ** 2 + (rows - centre[1]) ** 2).sqrt()
+    distance = ((columns - center[0]) ** 2 + (rows - center[1]) ** 2).sqrt()
     batch = torch.exp(-(distance**2) / 8).expand(32, 1, *size)
-    edges = torch.cat([centre - radius, centre + radius]) + 0.5
+    edges = torch.cat([center - radius, center + radius]) + 0.5
     augment = Augment(
         RandomSubpixelShift(3.0), RandomRescale(1.2), RandomSubpixelCrop((48, 40), (0.7, 1.0)), RandomHorizontalFlip()
     )
@@ -165,7 +165,7 @@ def test_boxes_keypoints_and_masks_follow_a_blob() -> None:
         batch,
         masks=(distance <= radius).float().expand(32, 1, *size),
         boxes=edges.expand(32, 1, 4),
-        keypoints=centre.expand(32, 1, 2),
+        keypoints=center.expand(32, 1, 2),
     )
     mass = out.images[:, 0] / out.images[:, 0].sum(dim=(1, 2), keepdim=True)
     x = (mass.sum(1) * torch.arange(40.0)).sum(1)
@@ -175,7 +175,7 @@ def test_boxes_keypoints_and_masks_follow_a_blob() -> None:
     for mask, box in zip(out.masks[:, 0] > 0, out.boxes[:, 0], strict=True):
         seen_x, seen_y = mask.any(0).nonzero(), mask.any(1).nonzero()
         seen = [seen_x.min(), seen_y.min(), seen_x.max() + 1, seen_y.max() + 1]
-        # A box is up to half a pixel off the pixels whose centres it holds, and another half where they round.
+        # A box is up to half a pixel off the pixels whose centers it holds, and another half where they round.
         assert box.tolist() == pytest.approx([float(v) for v in seen], abs=1.3)
 
 

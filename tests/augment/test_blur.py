@@ -95,8 +95,8 @@ def test_constants_and_centroid_stay() -> None:
     blurred = shift_blur(blob, shift, kernel="bilinear")
     assert blurred.max() < blob.max()
     for axis in (x, y):
-        centre, after = (axis * blob).sum() / blob.sum(), (axis * blurred).sum() / blurred.sum()
-        assert abs(after - centre) < 1e-3
+        center, after = (axis * blob).sum() / blob.sum(), (axis * blurred).sum() / blurred.sum()
+        assert abs(after - center) < 1e-3
 
 
 def test_batch_is_one_by_one_and_integers_are_rounded() -> None:

@@ -29,7 +29,7 @@ MOVING: dict[str, Any] = {
     "translate": lambda: K.RandomTranslate((-0.2, 0.2), (-0.2, 0.2), p=1.0),
 }
 RESIZING: dict[str, Any] = {
-    "centre_crop": lambda: K.CenterCrop((30, 32)),
+    "center_crop": lambda: K.CenterCrop((30, 32)),
     "crop": lambda: K.RandomCrop((40, 44)),
     "padded_crop": lambda: K.RandomCrop(SIZE, padding=6, fill=0.3),
     "resized_crop": lambda: K.RandomResizedCrop((40, 44), scale=(0.6, 1.0)),
@@ -44,7 +44,7 @@ WITHOUT_MATRIX = [K.RandomElasticTransform(p=1.0), K.RandomThinPlateSpline(p=1.0
 
 
 def blob(batch: int) -> dict[str, Tensor]:
-    """A bright rectangle, and its mask, its box and its centre."""
+    """A bright rectangle, and its mask, its box and its center."""
     images = torch.zeros(batch, 3, *SIZE)
     images[:, :, 18:28, 22:36] = 1
     return {
@@ -55,7 +55,7 @@ def blob(batch: int) -> dict[str, Tensor]:
     }
 
 
-def centre(content: Tensor) -> Tensor:
+def center(content: Tensor) -> Tensor:
     y, x = content.nonzero(as_tuple=True)
     return torch.stack([x.float().mean(), y.float().mean()])
 
@@ -83,7 +83,7 @@ def test_targets_are_where_the_content_is(name: str) -> None:
     for k in filter(lambda k: whole(contents[k]), range(8)):
         seen += 1
         assert (contents[k] & masks[k]).sum() > 0.7 * (contents[k] | masks[k]).sum()  # two roundings of a small thing
-        assert (centre(contents[k]) - out.keypoints[k, 0]).abs().max() < 0.6
+        assert (center(contents[k]) - out.keypoints[k, 0]).abs().max() < 0.6
         assert (edges(contents[k]) - out.boxes[k, 0]).abs().max() < 1.2
         assert out.boxes_valid[k]
         assert out.keypoints_visible[k]

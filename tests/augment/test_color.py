@@ -30,7 +30,7 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("options", [{}, {"normalize": (MEAN, STD)}, {"dtype": torch.float64}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-def test_color_comes_after_the_resampling_and_before_the_normalisation(
+def test_color_comes_after_the_resampling_and_before_the_normalization(
     images: Tensor, dtype: torch.dtype, options: dict[str, Any]
 ) -> None:
     batch = (255 * images).to(torch.uint8) if dtype == torch.uint8 else images
@@ -81,7 +81,7 @@ def test_a_matrix_replays_the_geometry_and_draws_color_anew(images: Tensor) -> N
     augment = Augment(RandomSubpixelShift(2.0), K.RandomGrayscale(p=0.0), K.RandomGrayscale(p=1.0))
     out = augment(images, keypoints=torch.zeros(16, 1, 2))
     torch.testing.assert_close(augment(images, matrix=out.matrix), out.images)
-    assert torch.equal(out.images[:, 0], out.images[:, 1])  # grey, all of it
+    assert torch.equal(out.images[:, 0], out.images[:, 1])  # gray, all of it
     assert not torch.equal(colored()(images, matrix=out.matrix), colored()(images, matrix=out.matrix))
 
 

@@ -52,7 +52,7 @@ def test_decoded_images_are_those_of_pillow(size: tuple[int, int], frame: tuple[
 
 
 @pytest.mark.parametrize("crop_share", [1.0, 0.875, 0.5])
-def test_the_decoded_centre_is_one_resampling(crop_share: float, tmp_path: Path) -> None:
+def test_the_decoded_center_is_one_resampling(crop_share: float, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(pixels).resize((90, 60)))
     for name in ("a", "b"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.core.errors import InputError
 
-SIZE = (6, 9)  # (H, W); the centre is at x = 4, y = 2.5
+SIZE = (6, 9)  # (H, W); the center is at x = 4, y = 2.5
 
 
 def vector(*values: float) -> Tensor:
@@ -28,19 +28,19 @@ HAND = [
     ("identity", geometry.identity(1, dtype=torch.float64), (3, 1), (3, 1)),
     ("shift", geometry.shift(vector(1.5, -2)[None]), (3, 1), (4.5, -1)),
     ("axis_aligned", geometry.axis_aligned(vector(2), vector(1), vector(3), vector(-4)), (3, 1), (7, -1)),
-    ("rescale keeps the centre", geometry.rescale(vector(2), SIZE), (4, 2.5), (4, 2.5)),
+    ("rescale keeps the center", geometry.rescale(vector(2), SIZE), (4, 2.5), (4, 2.5)),
     ("rescale doubles distances", geometry.rescale(vector(2), SIZE), (5, 1.5), (6, 0.5)),
     # The window from edge 3 to edge 6 of x and 2 to 4 of y, shown at 6 x 9: three times as large.
     ("crop, first edge", geometry.crop(vector(3), vector(2), vector(3), vector(2), SIZE), (2.5, 1.5), (-0.5, -0.5)),
     ("crop, last edge", geometry.crop(vector(3), vector(2), vector(3), vector(2), SIZE), (5.5, 3.5), (8.5, 5.5)),
     ("flip", geometry.flip(torch.tensor([True]), SIZE).double(), (1, 5), (7, 5)),
     ("no flip", geometry.flip(torch.tensor([False]), SIZE).double(), (1, 5), (1, 5)),
-    ("rotate keeps the centre", geometry.rotate(vector(33), SIZE), (4, 2.5), (4, 2.5)),
+    ("rotate keeps the center", geometry.rotate(vector(33), SIZE), (4, 2.5), (4, 2.5)),
     ("rotate goes up on the right", geometry.rotate(vector(90), SIZE), (6, 2.5), (4, 0.5)),
     ("rotate by 30", geometry.rotate(vector(30), SIZE), (6, 2.5), (4 + math.sqrt(3), 1.5)),
     ("shear along x", geometry.shear(vector(0.5, 0)[None], SIZE), (3, 4.5), (4, 4.5)),
     ("shear along y", geometry.shear(vector(0, 0.5)[None], SIZE), (6, 1.5), (6, 2.5)),
-    ("shear keeps the centre", geometry.shear(vector(0.3, 0.7)[None], SIZE), (4, 2.5), (4, 2.5)),
+    ("shear keeps the center", geometry.shear(vector(0.3, 0.7)[None], SIZE), (4, 2.5), (4, 2.5)),
 ]
 
 
@@ -181,7 +181,7 @@ def test_compose_needs_a_matrix() -> None:
 
 
 def test_axes_as_a_matrix_agree_with_a_calculation_by_hand() -> None:
-    """Centres are at (3, 1) before and at (2, 5) after: x -> 2 (x - 3) + 0.5 + 2, y -> -3 (y - 1) + 4 + 5."""
+    """Centers are at (3, 1) before and at (2, 5) after: x -> 2 (x - 3) + 0.5 + 2, y -> -3 (y - 1) + 4 + 5."""
     axes = geometry.Axes(vector(2, -3)[None].repeat(2, 1), vector(0.5, 4)[None].repeat(2, 1))
     matrix = axes.matrix((3, 7), (11, 5))
     assert matrix.dtype == torch.float64

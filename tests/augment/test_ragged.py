@@ -86,13 +86,21 @@ def test_a_slice_pickles_its_own_pixels_alone() -> None:
     assert len(buffer.getvalue()) < 2 * batch[3:4].nbytes
 
 
-def test_it_moves_to_a_device_and_keeps_its_dtype() -> None:
+@pytest.mark.gpu
+def test_its_pixels_move_to_a_device_and_its_sizes_stay() -> None:
     batch = Ragged.from_list(pictures())
-    assert batch.to("cpu") is batch
-    there = batch[1:3].to("meta")
-    assert there.device.type == "meta"
+    there = batch[1:3].to("cuda")
+    assert there.device.type == "cuda"
     assert there.values.shape == (batch[1:3].nbytes,)
     assert there.offsets.device.type == there.sizes.device.type == "cpu"
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(there, batch[1:3], strict=True))
+
+
+def test_a_move_takes_a_device_that_holds_pixels() -> None:
+    batch = Ragged.from_list(pictures())
+    assert batch.to("cpu") is batch
+    with pytest.raises(InputError, match="expected pixels, got a tensor on the device meta"):
+        batch.to("meta")
     with pytest.raises(InputTypeError, match="expected a device, got torch"):
         batch.to(torch.float16)  # type: ignore[arg-type]
 
@@ -152,7 +160,7 @@ VALUES, INDEX = torch.zeros(24), torch.tensor
         ),
         (
             lambda: Ragged.from_list([torch.zeros(3, 4, 4), torch.zeros(3, 4, 4, device="meta")]),
-            "images[1]: expected the device of the first image, cpu, got meta",
+            "images[1]: expected pixels, got a tensor on the device meta, which has none",
         ),
         (lambda: Ragged(VALUES, INDEX([0, 11]), INDEX([[3, 4], [3, 4]]), 1), "images 0 and 1 in the same values"),
         (lambda: Ragged(VALUES, INDEX([4, 0]), INDEX([[2, 2], [3, 2]]), 1), "images 1 and 0 in the same values"),

@@ -128,7 +128,7 @@ def test_images_of_the_size_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["crop", "size"])
 def test_all_of_an_image_is_seen_at_strength_0(name: str) -> None:
-    """By a crop the whole image, stretched; by a size the centre of the frame."""
+    """By a crop the whole image, stretched; by a size the center of the frame."""
     augment = MAKE[name]()
     out = augment(photos(), keypoints=points(), strength=0.0)
     for size, matrix in zip(SIZES, out.matrix, strict=True):

@@ -272,7 +272,7 @@ def test_bad_numbers_are_named(arguments: dict[str, float], message: str) -> Non
         RandAugment(**arguments)
 
 
-def test_normalised_images_are_refused() -> None:
+def test_normalized_images_are_refused() -> None:
     with pytest.raises(augkit.core.errors.InputError, match=r"Augment: RandAugment expected images in \[0, 1\]"):
         Augment(RandAugment())(torch.randn(4, 3, 16, 16) * 3)
 

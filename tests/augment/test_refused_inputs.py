@@ -144,6 +144,6 @@ def test_a_strength_may_be_a_tensor_of_unsigned_integers() -> None:
 
 @pytest.mark.parametrize("op", [K.RandomBrightness(p=1.0), K.RandomErasing(p=1.0), K.RandomBoxBlur(p=1.0)])
 def test_images_of_different_channels_share_only_draws_without_channels(op: Any) -> None:
-    color, grey = another_depth(op, 3, 1)
-    assert (color.shape, grey.shape) == ((3, 8, 8), (1, 8, 8))
-    assert torch.allclose(color[:1], grey)
+    color, gray = another_depth(op, 3, 1)
+    assert (color.shape, gray.shape) == ((3, 8, 8), (1, 8, 8))
+    assert torch.allclose(color[:1], gray)

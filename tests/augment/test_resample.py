@@ -219,7 +219,7 @@ def test_the_input_is_never_changed(act: Callable[[Tensor, Tensor], Tensor]) -> 
 def test_the_centroid_moves_by_the_pixels_promised(kernel: str) -> None:
     padding = "circular" if kernel == "fourier" else "zeros"
     out = resample(blob(17.2, 19.4, (36, 41)), shift(3.3, -2.6), kernel=kernel, padding=padding)
-    # Lanczos weights, normalised, do not keep the first moment; that is a property of the kernel.
+    # Lanczos weights, normalized, do not keep the first moment; that is a property of the kernel.
     assert centroid(out) == pytest.approx([20.5, 16.8], abs=0.02 if kernel == "lanczos3" else 2e-3)
 
 
@@ -263,7 +263,7 @@ def test_resizing_agrees_with_pillow(kernel: str, filter_: int, reach: int, out:
     image = torch.rand(64, 51)
     expected = torch.from_numpy(np.array(Image.fromarray(image.numpy()).resize(out[::-1], filter_)))
     actual = resample(image[None, None], whole((64, 51), out), out, kernel=kernel, padding="border")[0, 0]
-    # At the border Pillow drops the taps outside and normalises the rest; the pixels there differ by definition.
+    # At the border Pillow drops the taps outside and normalizes the rest; the pixels there differ by definition.
     inner = slice(2 * reach, -2 * reach)
     torch.testing.assert_close(actual[inner, inner], expected[inner, inner], rtol=0, atol=1e-5)
 

@@ -70,9 +70,9 @@ def test_a_single_angle_is_that_of_torchvision_and_of_kornia(draw: int, shear: l
     out = augkit.resample(image, matrix, kernel="bilinear", antialias=False)
     theirs = v2.affine(image, 0.0, [0, 0], 1.0, shear, interpolation=v2.InterpolationMode.BILINEAR)
     torch.testing.assert_close(out[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], rtol=0, atol=1e-4)
-    centre, factor = torch.tensor([[17.0, 11.5]]), math.radians(-12)
+    center, factor = torch.tensor([[17.0, 11.5]]), math.radians(-12)
     angles = [torch.tensor([factor if axis == draw else 0.0]) for axis in (0, 1)]
-    kornias = kornia.geometry.transform.get_shear_matrix2d(centre, *angles)
+    kornias = kornia.geometry.transform.get_shear_matrix2d(center, *angles)
     torch.testing.assert_close(matrix, kornias, rtol=0, atol=1e-5)
 
 
@@ -85,8 +85,8 @@ def test_angles_are_uniform_and_independent(strength: float) -> None:
         assert axis.abs().max() <= 20 * strength + 1e-4
         assert scipy.stats.kstest(axis, "uniform", (-20 * strength, 40 * strength)).pvalue > 1e-3
     assert angles.corrcoef()[0, 1].abs() < 0.1
-    centre = torch.tensor([[[17.0, 11.5]]]).expand(4000, 1, 2)
-    torch.testing.assert_close(geometry.apply_to_points(matrix, centre), centre, rtol=0, atol=1e-4)
+    center = torch.tensor([[[17.0, 11.5]]]).expand(4000, 1, 2)
+    torch.testing.assert_close(geometry.apply_to_points(matrix, center), center, rtol=0, atol=1e-4)
 
 
 def test_it_is_composed_with_the_others_and_resampled_once_with_all_that_follows() -> None:
@@ -151,12 +151,10 @@ def test_a_policy_a_search_and_a_preview_know_it() -> None:
 def test_it_compiles_whole_and_runs_in_vmap() -> None:
     augment, batch = Augment(RandomShear(15.0), kernel="bilinear"), images()
     compiled = torch.compile(augment, backend="eager", fullgraph=True)
-    for size in ((4, 24, 35), (3, 20, 20)):
-        given = torch.rand(size[0], 2, *size[1:])
-        torch.manual_seed(0)
-        expected = augment(given)
-        torch.manual_seed(0)
-        torch.testing.assert_close(compiled(given), expected, rtol=0, atol=1e-5)
+    torch.manual_seed(0)
+    expected = augment(batch)
+    torch.manual_seed(0)
+    torch.testing.assert_close(compiled(batch), expected, rtol=0, atol=1e-5)
     drawn = vmap(augment, randomness="different")(batch[:1].expand(3, 1, 2, *SIZE))
     assert not torch.allclose(drawn[0], drawn[1], atol=1e-2)
 

@@ -111,7 +111,7 @@ def test_a_special_value_reaches_only_the_pixels_whose_taps_hold_it(
     torch.testing.assert_close(out[~reached], finite[~reached], rtol=0, atol=5e-3 if way == "half" else 1e-5)
 
 
-def test_the_gradient_of_a_shift_by_whole_pixels_sees_its_neighbours() -> None:
+def test_the_gradient_of_a_shift_by_whole_pixels_sees_its_neighbors() -> None:
     images = torch.rand(1, 1, 6, 7, dtype=torch.float64)
     gradients = []
     for given_images in (images, torch.cat([images, torch.full_like(images, torch.inf)])):

@@ -31,7 +31,7 @@ def matrices(batch: int, scale: float = 1.4, reach: float = 5.0, seed: int = 0) 
 
 
 def reference_mask(mask: Tensor, matrix: Tensor, size: tuple[int, int], padding: str) -> Tensor:
-    """Slow nearest neighbour of ``(H, W)``: one pixel at a time, in float64."""
+    """Slow nearest neighbor of ``(H, W)``: one pixel at a time, in float64."""
     height, width = mask.shape
     out = torch.zeros(size, dtype=mask.dtype)
     inverse = torch.linalg.inv(matrix.double())
@@ -88,7 +88,7 @@ def test_masks_turn_with_rotation_and_shear(padding: str) -> None:
 
 
 def test_boxes_and_keypoints_sit_on_the_content() -> None:
-    """A bright rectangle, augmented, fills the box that was moved with it; its centre is the keypoint."""
+    """A bright rectangle, augmented, fills the box that was moved with it; its center is the keypoint."""
     images = torch.zeros(16, 1, 48, 48)
     images[:, :, 18:28, 14:30] = 1.0
     boxes = torch.tensor([[[14.0, 18, 30, 28]]]).repeat(16, 1, 1)
@@ -111,8 +111,8 @@ def test_boxes_and_keypoints_sit_on_the_content() -> None:
         assert abs(bright_y.max().item() + 1 - y1) <= 1
     weights = out.images[:, 0] / out.images.sum(dim=(1, 2, 3))[:, None, None]
     axis = torch.arange(48.0)
-    centre = torch.stack([(weights.sum(1) * axis).sum(-1), (weights.sum(2) * axis).sum(-1)], dim=-1)
-    assert (centre - out.keypoints[:, 0]).abs().max() < 0.1
+    center = torch.stack([(weights.sum(1) * axis).sum(-1), (weights.sum(2) * axis).sum(-1)], dim=-1)
+    assert (center - out.keypoints[:, 0]).abs().max() < 0.1
 
 
 def test_boxes_are_clipped_and_flagged() -> None:
@@ -239,7 +239,7 @@ KEYS = ["input", "mask", "bbox_xyxy", "keypoints"]
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: type(op).__name__)
 def test_inside_kornia(op: augkit.RandomSubpixelShift) -> None:
-    """The container's targets are `Augment`'s, unclipped, once half a pixel has turned edges into centres."""
+    """The container's targets are `Augment`'s, unclipped, once half a pixel has turned edges into centers."""
     images, given = torch.rand(5, 3, *SIZE), example()
     masks = given["masks"].float()
     container = K.AugmentationSequential(pickle.loads(pickle.dumps(op)), data_keys=KEYS)

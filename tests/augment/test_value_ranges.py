@@ -1,4 +1,4 @@
-"""Ranges of values through the adapters: normalised images, integers of all widths, the precision of a trainer."""
+"""Ranges of values through the adapters: normalized images, integers of all widths, the precision of a trainer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def neutral() -> augkit.Augment:
     return augkit.Augment(K.ColorJitter(0.0, 0.0, 0.0, 0.0, p=1.0), K.RandomGaussianNoise(0.0, 0.0, p=1.0))
 
 
-def normalised(images: Tensor, mean: Any = MEAN, std: Any = STD) -> Tensor:
+def normalized(images: Tensor, mean: Any = MEAN, std: Any = STD) -> Tensor:
     return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
@@ -50,9 +50,9 @@ def images() -> Tensor:
 
 class TestColor:
     @pytest.mark.parametrize("name", STATISTICS)
-    def test_every_adapter_refuses_normalised_images(self, images: Tensor, name: str) -> None:
+    def test_every_adapter_refuses_normalized_images(self, images: Tensor, name: str) -> None:
         images[:, :, :2], images[:, :, 2:4] = 0, 1
-        bad = normalised(images, *STATISTICS[name])
+        bad = normalized(images, *STATISTICS[name])
         adapters = [
             lambda: neutral()(bad),
             lambda: neutral()(bad.double(), strength=torch.full((4,), 0.5)),
@@ -99,7 +99,7 @@ class TestTimm:
         )  # fmt: skip
 
     @pytest.mark.parametrize("prefetcher", [True, False])
-    def test_the_loaders_normalisation_is_undone_and_redone(self, prefetcher: bool) -> None:
+    def test_the_loaders_normalization_is_undone_and_redone(self, prefetcher: bool) -> None:
         loader = self.build(prefetcher)
         given = next(iter(loader))[0]
         assert given.min() < -1
@@ -107,17 +107,17 @@ class TestTimm:
         torch.testing.assert_close(found, given, atol=1e-5, rtol=0)
         inverted = next(iter(AugmentedLoader(loader, augkit.Augment(K.RandomInvert(p=1.0)))))[0]
         plain = given * torch.tensor([0.2, 0.3, 0.25])[:, None, None] + torch.tensor([0.4, 0.5, 0.6])[:, None, None]
-        torch.testing.assert_close(inverted, normalised(1 - plain, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
+        torch.testing.assert_close(inverted, normalized(1 - plain, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
 
     @pytest.mark.parametrize("prefetcher", [True, False])
-    def test_augments_own_normalisation_replaces_the_loaders(self, prefetcher: bool) -> None:
+    def test_augments_own_normalization_replaces_the_loaders(self, prefetcher: bool) -> None:
         loader = self.build(prefetcher)
         plain = next(iter(loader))[0] * torch.tensor([0.2, 0.3, 0.25])[:, None, None]
         plain = plain + torch.tensor([0.4, 0.5, 0.6])[:, None, None]
         for augment in (augkit.Augment(augkit.RandomHorizontalFlip(p=0.0), normalize=(MEAN, STD)),
                         augkit.Augment(normalize=(MEAN, STD))):  # fmt: skip
             found = next(iter(AugmentedLoader(loader, augment)))[0]
-            torch.testing.assert_close(found, normalised(plain), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found, normalized(plain), atol=1e-5, rtol=1e-5)
 
     def test_pixels_shifted_in_are_black_and_the_others_keep_their_bits(self) -> None:
         loader = self.build(True)
@@ -135,10 +135,10 @@ class TestTimm:
         ):
             assert torch.equal(next(iter(AugmentedLoader(loader, still)))[0], given)
 
-    def test_half_precision_and_a_loader_of_unknown_normalisation(self, images: Tensor) -> None:
+    def test_half_precision_and_a_loader_of_unknown_normalization(self, images: Tensor) -> None:
         half = next(iter(AugmentedLoader(self.build(True, img_dtype=torch.float16), neutral())))[0]
         assert half.dtype == torch.float16
-        batch = normalised(images).bfloat16()
+        batch = normalized(images).bfloat16()
         found = next(iter(AugmentedLoader([(batch, 0)], neutral(), normalized=(MEAN, STD))))[0]
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found, batch, atol=0.03, rtol=0)
@@ -244,16 +244,16 @@ class TestHuggingFace:
         return DatasetTransform(augkit.Augment(), mode=mode)({"image": [picture]})["pixel_values"][0]
 
     def pictures(self) -> dict[str, PIL.Image.Image]:
-        grey = np.linspace(0, 255, 320).reshape(16, 20).astype(np.uint8)
+        gray = np.linspace(0, 255, 320).reshape(16, 20).astype(np.uint8)
         color = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8))
         clear = PIL.Image.new("RGBA", (20, 16), (255, 0, 0, 0))
         return {
-            "16 bits": PIL.Image.fromarray(grey.astype(np.uint16) * 257),
-            "grey": PIL.Image.fromarray(grey),
-            "1 bit": PIL.Image.fromarray(grey > 100),
+            "16 bits": PIL.Image.fromarray(gray.astype(np.uint16) * 257),
+            "gray": PIL.Image.fromarray(gray),
+            "1 bit": PIL.Image.fromarray(gray > 100),
             "palette": color.convert("P"),
             "transparent": clear,
-            "grey and alpha": clear.convert("LA"),
+            "gray and alpha": clear.convert("LA"),
             "cmyk": color.convert("CMYK"),
         }
 
@@ -279,11 +279,11 @@ class TestHuggingFace:
         counts = {name: len(self.read(picture, None)) for name, picture in self.pictures().items()}
         assert counts == {
             "16 bits": 1,
-            "grey": 1,
+            "gray": 1,
             "1 bit": 1,
             "palette": 3,
             "transparent": 4,
-            "grey and alpha": 2,
+            "gray and alpha": 2,
             "cmyk": 4,
         }
         assert self.read(self.pictures()["1 bit"], None).unique().tolist() == [0, 255]
@@ -298,7 +298,7 @@ class TestHuggingFace:
             self.read(PIL.Image.fromarray(np.full((4, 4), 2**20, np.int32)))
 
 
-def test_a_normalised_dataset_is_refused_in_a_pipeline_too(images: Tensor) -> None:
+def test_a_normalized_dataset_is_refused_in_a_pipeline_too(images: Tensor) -> None:
     pipeline = v2.Compose([v2.Normalize(MEAN, STD), Geometry(augkit.Augment(K.RandomInvert(p=1.0)))])
-    with pytest.raises(InputError, match="pass them before they are normalised and give Augment normalize"):
+    with pytest.raises(InputError, match="pass them before they are normalized and give Augment normalize"):
         pipeline(images)

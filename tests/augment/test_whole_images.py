@@ -1,4 +1,4 @@
-"""Crops in training are drawn from the whole image; all else shows its centre square."""
+"""Crops in training are drawn from the whole image; all else shows its center square."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEFT, RIGHT = (255, 0, 0), (0, 0, 255)
 
 
 def banner(side: int = 24, length: int = 5, tall: bool = False) -> np.ndarray:
-    """A grey picture five times as wide as it is high, red at its left end and blue at its right end."""
+    """A gray picture five times as wide as it is high, red at its left end and blue at its right end."""
     picture = np.full((side, side * length, 3), 128, np.uint8)
     picture[:, : side // 2], picture[:, -(side // 2) :] = LEFT, RIGHT
     return picture.transpose(1, 0, 2) if tall else picture
@@ -76,7 +76,7 @@ def test_square_images_give_the_views_of_a_batch_of_squares(policy: dict[str, An
 
 
 @pytest.mark.parametrize(("tall", "decoded"), [(False, 32), (True, 32), (False, 64)])
-def test_windows_lie_anywhere_in_the_image_at_the_scale_of_its_centre_square(tall: bool, decoded: int) -> None:
+def test_windows_lie_anywhere_in_the_image_at_the_scale_of_its_center_square(tall: bool, decoded: int) -> None:
     """On a ramp along the image, the middle and the slope of a view are the place and the length of its window."""
     side, length, count = 32, 4, 2000
     ramp = torch.linspace(0, 1, decoded * length).view(1, 1, -1).expand(1, decoded, -1)
@@ -84,7 +84,7 @@ def test_windows_lie_anywhere_in_the_image_at_the_scale_of_its_centre_square(tal
     augment = Policy(kernel="bilinear", padding="border", crop={"min_area": 0.25, "max_ratio": 1.0}).augment()
     views = square_views(augment, side)([image] * count, generator=generator())
     line = views[:, 0, :, side // 2] if tall else views[:, 0, side // 2]
-    # In lengths of the image's shorter side, from its left end, the centres of pixels at both ends of a view.
+    # In lengths of the image's shorter side, from its left end, the centers of pixels at both ends of a view.
     first, last = (line[:, k].double() * (length - 1 / decoded) + 0.5 / decoded for k in (4, side - 5))
     window = (last - first) * side / (side - 9)
     middle = (first + last) / 2
@@ -98,16 +98,16 @@ def test_windows_lie_anywhere_in_the_image_at_the_scale_of_its_centre_square(tal
         assert places.quantile(share) == pytest.approx(share, abs=0.04)
 
 
-def test_a_sample_that_is_not_cropped_shows_the_centre_square() -> None:
+def test_a_sample_that_is_not_cropped_shows_the_center_square() -> None:
     picture = torch.from_numpy(banner(32)).permute(2, 0, 1)
     for policy in ({"crop": {"min_area": 0.25, "p": 0.5}}, {"crop": {"min_area": 0.25}, "strength": 0.0}):
         augment = Policy(**policy).augment()
         views = square_views(augment, 32)([picture] * 64, generator=generator())
-        centre = (views == 128).flatten(1).all(1)
+        center = (views == 128).flatten(1).all(1)
         spared = augment.matrix(torch.rand(64, augment.draws, generator=generator()), augment.strength, (32, 32))
         alone = (spared == torch.eye(3)).flatten(1).all(1)
         assert alone.any()
-        assert centre[alone].all()
+        assert center[alone].all()
 
 
 def test_decoded_images_have_enough_pixels_for_the_smallest_window() -> None:
@@ -170,7 +170,7 @@ def test_crops_reach_the_far_ends_of_images_in_memory_and_streamed(banners: Path
 
 
 @pytest.mark.parametrize("policy", [{}, {"shift": {"max_pixels": 1.0}}, {"crop": {"min_area": 1.0}}])
-def test_without_a_crop_and_in_evaluation_the_centre_square_is_seen(policy: dict[str, Any], banners: Path) -> None:
+def test_without_a_crop_and_in_evaluation_the_center_square_is_seen(policy: dict[str, Any], banners: Path) -> None:
     model = Seen()
     augkit.fit(recipe(banners, policy), model=model)
     assert model.ends == [False, False]

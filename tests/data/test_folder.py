@@ -151,7 +151,7 @@ def test_channels_follow_the_images_or_the_wish(tmp_path: Path) -> None:
     rgb = load_dataset(name, channels=3).train
     assert torch.equal(rgb.images, load_dataset(name).train.images.expand(-1, 3, -1, -1))
     Image.fromarray(noise(0)).save(folder / "a" / "004.png")  # not among those looked at
-    with pytest.raises(InputError, match=r"004\.png': expected a grey image as .*; set channels"):
+    with pytest.raises(InputError, match=r"004\.png': expected a gray image as .*; set channels"):
         _ = load_dataset(name).train
     assert load_dataset(name, channels=1).train.shape == (1, 8, 8)
     assert load_dataset("digits", channels=3).train.shape == (3, 8, 8)
@@ -159,13 +159,13 @@ def test_channels_follow_the_images_or_the_wish(tmp_path: Path) -> None:
         load_dataset("digits", channels=2)
 
 
-def test_arrays_of_color_become_grey_as_pillow_does(tmp_path: Path) -> None:
+def test_arrays_of_color_become_gray_as_pillow_does(tmp_path: Path) -> None:
     from augkit.data import Images
 
     color = noise(0, (5, 5, 3))
-    grey = Images(torch.from_numpy(color).permute(2, 0, 1)[None], None).with_channels(1)
+    gray = Images(torch.from_numpy(color).permute(2, 0, 1)[None], None).with_channels(1)
     expected = np.asarray(Image.fromarray(color).convert("L")).astype(int)
-    assert np.abs(grey.images[0, 0].numpy() - expected).max() <= 1
+    assert np.abs(gray.images[0, 0].numpy() - expected).max() <= 1
 
 
 # Broken files

@@ -59,11 +59,11 @@ def test_the_slope_is_that_of_least_squares_on_logarithms() -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 0.4])
 def test_intervals_cover_the_true_slope(slope: float) -> None:
-    rng, hits, trials = np.random.default_rng([3, int(10 * slope)]), 0, 120
+    rng, hits, trials = np.random.default_rng([3, int(10 * slope)]), 0, 60
     for _ in range(trials):
         found = carry_over(*networks(rng, slope)).slope
         hits += found.low <= slope <= found.high
-    assert hits / trials >= 0.90  # binomial noise of 120 simulations around 95 % is 2 points
+    assert hits / trials >= 0.88  # binomial noise of 60 simulations around 95 % is 3 points
 
 
 def test_the_slope_separates_networks_that_carry_over_nothing_from_those_that_carry_over_all() -> None:

@@ -96,17 +96,17 @@ def test_a_state_belongs_to_one_network_plan_and_images() -> None:
             again.run(batches(other, None, size))
 
 
-def test_grey_images_are_repeated_for_a_network_of_three_channels() -> None:
+def test_gray_images_are_repeated_for_a_network_of_three_channels() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    grey = photo_like(5, 16)
-    report = augkit.measure_invariance(net, grey, max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])
+    gray = photo_like(5, 16)
+    report = augkit.measure_invariance(net, gray, max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])
     color = augkit.measure_invariance(
-        net, grey.expand(-1, 3, -1, -1), max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]
+        net, gray.expand(-1, 3, -1, -1), max_shift=2, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]
     )
     assert report.settings.channels == "1 repeated to 3"
     assert report.js.value == pytest.approx(color.js.value, rel=1e-4)
     with pytest.raises(InputError, match="the model expects 3 channels, the images have 2"):
-        augkit.measure_invariance(net, grey.expand(-1, 2, -1, -1), max_shift=2)
+        augkit.measure_invariance(net, gray.expand(-1, 2, -1, -1), max_shift=2)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -158,7 +158,7 @@ def test_model_comes_back_in_the_mode_it_was_in_and_images_unchanged() -> None:
         ({"mean": [0.5], "std": [0.5, 0.5], "max_shift": 2.0}, "as many values"),
         ({"seed": -1, "max_shift": 2.0}, "seed"),
         ({"precision": "float16", "max_shift": 2.0}, "unknown precision"),
-        ({"background": "grey", "protocol": "embed"}, "unknown background"),
+        ({"background": "gray", "protocol": "embed"}, "unknown background"),
         ({"batch_size": 0, "max_shift": 2.0}, "at least 1"),
         ({"plan": Plan(), "pairs": 2}, "it replaces"),
     ],

@@ -32,17 +32,17 @@ def blob(side: int, sigma: float = 4.0) -> Tensor:
 @pytest.mark.parametrize("protocol", ["crop", "embed"])
 @pytest.mark.parametrize("factor", [0.8, 1.25])
 def test_rescaling_changes_the_width_of_a_blob_by_the_factor(protocol: str, factor: float) -> None:
-    side = {"crop": 31, "embed": 53}[protocol]  # an even margin, so that the centres agree
+    side = {"crop": 31, "embed": 53}[protocol]  # an even margin, so that the centers agree
     operator = make_protocol(protocol, (41, 41), factors=(0.8, 1.25), input_size=side)
     out = Scene(operator, blob(41)).rescale(torch.tensor([factor]), 0.8)[0, 0].double()
     place = torch.arange(float(operator.input_size[0])).double()
     mass = out.sum()
-    centre = float(out.sum(0) @ place / mass)
-    assert centre == pytest.approx((operator.input_size[0] - 1) / 2, abs=0.01)
+    center = float(out.sum(0) @ place / mass)
+    assert center == pytest.approx((operator.input_size[0] - 1) / 2, abs=0.01)
     # The window cuts the tails of the wider blob; its height is untouched.
     assert float(out.max()) == pytest.approx(1.0, abs=0.01)
     middle = out[operator.input_size[0] // 2]
-    expected = torch.exp(-((place - centre) ** 2) / (2 * (4 * factor) ** 2))
+    expected = torch.exp(-((place - center) ** 2) / (2 * (4 * factor) ** 2))
     assert float((middle - expected.double()).abs().max()) < 0.02
 
 
@@ -135,8 +135,8 @@ def test_blurred_on_a_canvas_blurs_the_border_too() -> None:
         ({"name": "crop", "factors": (0.7, 1.0), "input_size": 15}, "room for factors from 0.75"),
         ({"name": "embed", "factors": (1.0, 2.0), "input_size": 30}, "to 1.5, got 2"),
         ({"name": "embed", "background": "white"}, "unknown background 'white'"),
-        ({"name": "embed", "background": 1.5}, "grey value"),
-        ({"name": "embed", "background": math.nan}, "grey value"),
+        ({"name": "embed", "background": 1.5}, "gray value"),
+        ({"name": "embed", "background": math.nan}, "gray value"),
     ],
 )
 def test_operators_that_cannot_be_are_refused(arguments: dict[str, object], message: str) -> None:

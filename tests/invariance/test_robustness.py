@@ -43,7 +43,7 @@ def full(**options: Any) -> Augment:
 NORMALIZED = {"normalize": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), "dtype": torch.bfloat16}
 PIPELINES = {
     "bilinear": full(kernel="bilinear"),
-    "lanczos3, normalised": full(kernel="lanczos3", padding="reflection", **NORMALIZED),
+    "lanczos3, normalized": full(kernel="lanczos3", padding="reflection", **NORMALIZED),
     "sinc": full(kernel="sinc", padding="border"),
     "fourier": Augment(RandomSubpixelShift(2.0), kernel="fourier", padding="circular"),
     "blur": Augment(RandomShiftBlur(2.0), RandomHorizontalFlip()),
@@ -88,7 +88,7 @@ def test_a_used_op_pickles() -> None:
 class NoHostSync(TorchDispatchMode):
     """Raises where a value is read on the host, or a tensor is made from host values.
 
-    On a GPU both synchronise with the device, and neither can be part of a CUDA graph.
+    On a GPU both synchronize with the device, and neither can be part of a CUDA graph.
     """
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_nonzero", "unique")
@@ -98,7 +98,7 @@ class NoHostSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_guard_detects_a_synchronisation() -> None:
+def test_the_guard_detects_a_synchronization() -> None:
     with pytest.raises(AssertionError, match="waits"), NoHostSync():
         bool(torch.rand(1) > 0)
 
@@ -113,7 +113,7 @@ def test_nothing_waits_for_the_device(augment: Augment, targets: dict[str, Tenso
 
 
 # "bilinear" is compiled below, with targets.
-@pytest.mark.parametrize("augment", [PIPELINES[name] for name in ("lanczos3, normalised", "fourier", "blur")])
+@pytest.mark.parametrize("augment", [PIPELINES[name] for name in ("lanczos3, normalized", "fourier", "blur")])
 def test_compiles_without_graph_breaks(augment: Augment) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(augment, fullgraph=True, backend="eager")

@@ -121,7 +121,7 @@ def test_flags_choose_what_is_measured(capsys: pytest.CaptureFixture[str]) -> No
     assert half["settings"]["precision"] == "bf16"
 
 
-def test_other_images_are_reported_beside_and_grey_ones_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_images_are_reported_beside_and_gray_ones_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     for k in range(20):
         path = Path(f"other/{'ab'[k % 2]}/{k}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def test_other_images_are_reported_beside_and_grey_ones_repeated(capsys: pytest.
     words = ["nets_of_measure:color", "--data", "digits", "--ood", "folder:other", "--max-shift", "1", "--limit", "30"]
     assert run(measure.main, [*words, "--no-curves", "--output", "out"]) == 0
     out = capsys.readouterr()
-    assert "grey images, 1 repeated to 3 channels" in out.err
+    assert "gray images, 1 repeated to 3 channels" in out.err
     assert "folder:other" in out.out
     found = json.loads(Path("out/results.json").read_text())
     assert found["settings"]["channels"] == "1 repeated to 3"

@@ -175,7 +175,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "flat": (lambda: pairs(PIXELS.flatten(1), LABELS), r"expected images \(B, C, H, W\), got \(8, 144\)"),
     "wide integers": (lambda: pairs(PIXELS.long(), LABELS), "uint8, or floating in .* got int64"),
     "up to 255": (lambda: pairs(PIXELS.float(), LABELS), r"expected images in \[0, 1\], or uint8, got up to 255;"),
-    "normalised": (lambda: pairs((FLOATING - 0.13) / 0.31, LABELS), r"\[0, 1\], got -0\.419 to 2\.81; leave Normalize"),
+    "normalized": (lambda: pairs((FLOATING - 0.13) / 0.31, LABELS), r"\[0, 1\], got -0\.419 to 2\.81; leave Normalize"),
     "mirrored": (lambda: pairs(FLOATING * 2 - 1, LABELS), r"\[0, 1\], got -1 to 1; leave Normalize out"),
     "not a number": (lambda: pairs(FLOATING * float("nan"), LABELS), "finite images, got values from nan"),
     "three means": (lambda: pairs(PIXELS, LABELS), r"data\.mean has 3 values, the images have 1 channels"),
@@ -274,7 +274,7 @@ def test_an_epoch_is_as_long_as_the_loader_says(plain: Recipe) -> None:
         train(plain, Batches(given=0, said=4))
 
 
-def test_normalised_images_are_taken_where_the_recipe_does_not_normalise(plain: Recipe) -> None:
+def test_normalized_images_are_taken_where_the_recipe_does_not_normalize(plain: Recipe) -> None:
     bare = plain.replaced(data={**plain.data.model_dump(), "mean": [0.0], "std": [1.0]})
     loader = pairs((FLOATING - 0.5) / 0.5, LABELS)
     expected = train(plain, pairs(FLOATING, LABELS), pairs(FLOATING, LABELS))

@@ -155,7 +155,7 @@ def test_broken_checkpoints_are_refused(tmp_path: Path, tiny: Recipe) -> None:
         read_checkpoint(tmp_path / "other.pt")
 
 
-def test_both_optimisers_spare_norms_and_biases(tiny: Recipe, digits: Dataset) -> None:
+def test_both_optimizers_spare_norms_and_biases(tiny: Recipe, digits: Dataset) -> None:
     # With decay alone at work (a rate so small that gradients change nothing), only weights shrink.
     for name in ("sgd", "adamw"):
         start = augkit.fit(tiny.replaced(optim={"name": name, "lr": 1e-9, "weight_decay": 0.0}))

@@ -91,7 +91,7 @@ def test_a_cutmix_window_covers_the_share_that_is_drawn() -> None:
     assert float(width[inside].max()) > 1.6 * size  # a window of nearly the whole image fits
     assert torch.allclose(share.double(), 1 - width * height / (2 * size * size), atol=1e-6)
 
-    # Along x a centre c and a half side h, both in widths, are in [0, 1]: E[area] by scipy's quadrature.
+    # Along x a center c and a half side h, both in widths, are in [0, 1]: E[area] by scipy's quadrature.
     def covered(h: float) -> float:
         return float(scipy.integrate.quad(lambda c: min(c + h, 1) - max(c - h, 0), 0, 1, points=sorted({h, 1 - h}))[0])
 

@@ -63,7 +63,7 @@ def test_interval_is_wilsons(right: int, wrong: int) -> None:
 
 def test_confusions_are_counted() -> None:
     counts = [[8, 2, 0], [5, 5, 0], [0, 0, 0]]
-    found = [(pair.true, pair.said, pair.count, pair.share) for pair in most_confused(counts)]
+    found = [(pair.true, pair.predicted, pair.count, pair.share) for pair in most_confused(counts)]
     assert found == [(1, 0, 5, 0.5), (0, 1, 2, 0.2)]
     assert least_accurate(counts) == [(1, 5, 10), (0, 8, 10)]
     assert most_confused([[4, 0], [0, 4]]) == []
@@ -75,7 +75,7 @@ def test_summary_says_what_the_numbers_say() -> None:
     varied[-1]["shift_information"] = {"value": 0.05, "low": 0.0, "high": 0.1}
     varied[1] |= {"validation_accuracy": 0.9, "validation_loss": 1.0}
     text = summary(record(history=varied, confusion=[[8, 2, 0], [5, 5, 0], [0, 0, 0]]))
-    assert text.startswith("65.0 % [43.3, 81.9] of 20 validation images are classified right after 4 epochs")
+    assert text.startswith("65.0 % [43.3, 81.9] of 20 validation images are classified correctly after 4 epochs")
     assert "The best evaluation was 90.0 %, after epoch 2" in text
     assert "5.0 % of what its answers say is about the shift, 20.0 % when first measured" in text
 

@@ -44,8 +44,8 @@ def recipe(folder: Path, *more: str) -> Recipe:
     return Recipe.load("imagenet-resnet50", [*small, "train.checkpoint_steps=1", "invariance.every=null", *more])
 
 
-def centre(path: Path, share: float) -> np.ndarray:
-    """``(3, SIDE, SIDE)`` of the centre, in one resampling by Pillow from what its JPEG decoder gives."""
+def center(path: Path, share: float) -> np.ndarray:
+    """``(3, SIDE, SIDE)`` of the center, in one resampling by Pillow from what its JPEG decoder gives."""
     with Image.open(path) as file:
         shorter = min(file.size)
         file.draft("RGB", next((shorter // k,) * 2 for k in (8, 4, 2, 1) if -(-shorter // k) >= DECODED or k == 1))
@@ -120,13 +120,13 @@ def test_training_measuring_and_preview_read_the_same_images(photographs: Path, 
     small = MeasureSettings(split="validation", decode_size=DECODED, image_size=SIDE, crop_share=SHARE)
     (flagged,) = load_image_sets(small, own.data.name, LoadedModel(torch.nn.Identity(), None), "crop").values()
     assert torch.equal(flagged.images.images, measured.images.images)
-    centres = [centre(path, SHARE) for path in sorted(photographs.rglob("*.jpg"))]
+    centers = [center(path, SHARE) for path in sorted(photographs.rglob("*.jpg"))]
     for image in measured.images.images.numpy():
-        assert any(np.array_equal(image, seen) for seen in centres)
+        assert any(np.array_equal(image, seen) for seen in centers)
 
     (tmp_path / "x.yaml").write_text(own.to_yaml())
     shown = find_subject(str(tmp_path / "x.yaml")).image.numpy()
-    wide = [centre(path, 1.0) for path in sorted(photographs.rglob("*.jpg"))]  # a crop's frame is the shorter side
+    wide = [center(path, 1.0) for path in sorted(photographs.rglob("*.jpg"))]  # a crop's frame is the shorter side
     assert any(np.array_equal(shown, seen) for seen in wide)
 
 

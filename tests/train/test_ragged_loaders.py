@@ -1,4 +1,4 @@
-"""A loader of images of different sizes: each is resampled once, by the policy or to its centre."""
+"""A loader of images of different sizes: each is resampled once, by the policy or to its center."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import augkit
 from augkit import Ragged
-from augkit.augment.resample_each import centres
+from augkit.augment.resample_each import centers
 from augkit.augment.whole_images import square_views
 from augkit.core.errors import InputError
 from augkit.train.loaders import labelled
@@ -69,7 +69,7 @@ def test_each_image_is_resampled_once(form: Any, share: float, tiny: Recipe) -> 
     torch.manual_seed(0)
     seen = fit(recipe(tiny, crop_share=share), Batches(form), Batches(form)).inputs
     assert {image.shape[1:] for image in (*seen[True], *seen[False])} == {(1, SIDE, SIDE)}
-    whole = centres(Ragged.from_list(PHOTOS), (SIDE, SIDE), share)
+    whole = centers(Ragged.from_list(PHOTOS), (SIDE, SIDE), share)
     torch.testing.assert_close(torch.cat(seen[False][-5:]), whole, rtol=0, atol=1e-6)
     augment = square_views(recipe(tiny).policy.augment(), SIDE)
     assert not torch.allclose(torch.cat(seen[True]), augment.eval()(PHOTOS), atol=1e-3)  # drawn views
@@ -92,7 +92,7 @@ def test_uint8_of_a_ragged_is_scaled(tiny: Recipe) -> None:
     bytes_ = [(255 * image).round().to(torch.uint8) for image in PHOTOS]
     seen = fit(recipe(tiny), Batches(images=bytes_), Batches(images=bytes_)).inputs
     assert float(seen[True][0].max()) <= 1.5
-    whole = centres(Ragged.from_list(PHOTOS[32:]), (SIDE, SIDE)).clamp(0, 1)  # as bytes are
+    whole = centers(Ragged.from_list(PHOTOS[32:]), (SIDE, SIDE)).clamp(0, 1)  # as bytes are
     torch.testing.assert_close(seen[False][-1], whole, rtol=0, atol=0.01)
 
 
@@ -145,10 +145,10 @@ def test_lists_that_are_no_images_are_named() -> None:
     assert doubles.dtype == torch.float32
 
 
-def test_invariance_is_measured_on_their_centres() -> None:
+def test_invariance_is_measured_on_their_centers() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
     whole, options = Ragged.from_list(PHOTOS), {"max_shift": 1.0, "pairs": 2, "input_size": 8, "batch_size": 16}
-    expected = augkit.measure_invariance(model, centres(whole, (10, 10)), LABELS, **options)
+    expected = augkit.measure_invariance(model, centers(whole, (10, 10)), LABELS, **options)
     ours = augkit.measure_invariance(model, whole, LABELS, image_size=10, **options)
     streamed = augkit.measure_invariance(model, Batches(), image_size=(10, 10), **options)
     assert ours.js.value == expected.js.value

@@ -90,7 +90,7 @@ def test_a_trial_with_disputed_invariance_is_chosen_only_where_all_are_disputed(
 def tuning(tiny: Recipe, tmp_path: Path) -> TuneContext:
     made = TuneContext.__new__(TuneContext)
     made.space, made.seeds, made.top = Space(tiny, {}), 3, 2
-    made.dataset = SimpleNamespace(train=range(50), validation=range(20))  # type: ignore[assignment]
+    made.dataset = SimpleNamespace(listed_train=range(50), validation=range(20))  # type: ignore[assignment]
     return made
 
 

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from augkit.compare.study.report.figures import plane
 from augkit.compare.study.results import PlanePoint
-from augkit.core.figures import BLUE, GREY, svg
+from augkit.core.figures import BLUE, GRAY, svg
 from augkit.invariance import Estimate
 from augkit.tune import search_figures as figures
 from augkit.tune.results import SearchTrial
@@ -278,7 +278,7 @@ def test_learning_curves_are_styled_by_state() -> None:
     complete, pruned, failed, chosen = figure.axes[0].lines
     assert np.array(complete.get_xydata()) == pytest.approx(np.array([[1, 25], [2, 50], [10, 90]]))
     assert np.array(pruned.get_xydata()) == pytest.approx(np.array([[1, 20], [3, 30]]))
-    assert (pruned.get_marker(), pruned.get_markevery(), pruned.get_color()) == ("x", [-1], GREY)
+    assert (pruned.get_marker(), pruned.get_markevery(), pruned.get_color()) == ("x", [-1], GRAY)
     assert complete.get_color() == chosen.get_color() == BLUE
     assert chosen.get_linewidth() > 2 * complete.get_linewidth()
     assert chosen.get_zorder() > max(line.get_zorder() for line in (complete, pruned, failed))

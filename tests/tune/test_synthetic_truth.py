@@ -24,7 +24,7 @@ RADII = (2.4, 3.0, 3.75, 4.7)  # one per class; each is 1.25 times the one befor
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Path:
-    """One folder per radius; every blob lies within a pixel of the centre."""
+    """One folder per radius; every blob lies within a pixel of the center."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:SIDE, :SIDE]
     for label, radius in enumerate(RADII):

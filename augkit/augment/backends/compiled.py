@@ -11,15 +11,6 @@ import numba
 
 # `contract` alone: fused multiply-adds keep infinities, signed zeros and the order of the sums.
 _OPTIONS: dict[str, object] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-_SOURCES = (
-    "compiled.py",
-    "lanes.py",
-    "native_axes.py",
-    "native_draws.py",
-    "native_general.py",
-    "native_planes.py",
-    "native_rows.py",
-)
 
 part: Callable[..., Any] = numba.njit(**_OPTIONS)
 inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)

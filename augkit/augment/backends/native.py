@@ -4,7 +4,7 @@ In the first, the input rows of the taps of each output row are blended into one
 cache, the padding is written to both ends of that row, and the output is read from it along x, eight pixels at a time
 (`augkit.augment.backends.lanes`). A sample whose matrix is the identity is copied; a flip is a negative scale and costs
 nothing. The second is `augkit.augment.backends.native_general`. Both allocate nothing of the size of a batch beyond
-the output; ``gain`` and ``bias`` fold a normalisation into the last pass; coordinates and weights are computed in
+the output; ``gain`` and ``bias`` fold a normalization into the last pass; coordinates and weights are computed in
 float64 and used in float32.
 
 The loops read one flat buffer and where each image begins in it, so images of one batch may differ in size.

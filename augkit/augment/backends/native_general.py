@@ -2,8 +2,11 @@
 
 The semantics are those of `augkit.augment.backends.general`. Places and weights are found once for each output pixel,
 and its channels share them. Where the kernel is stretched along the axes of the input alone, or not at all, the taps of
-a pixel are a product of two lines, and eight pixels whose taps all lie in the image are computed at once. Elsewhere
-each tap has a weight of its own.
+a pixel are a product of two lines, and eight pixels are computed at once (`augkit.augment.backends.native_blocks`).
+Elsewhere each tap has a weight of its own.
+
+A row of a turned output crosses many rows of the input, which no processor foresees: it would wait for memory at each.
+So each block asks for the pixels that the row `_AHEAD` rows below will need there.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import numpy as np
 from augkit.augment.backends import lanes
 from augkit.augment.backends.compiled import entry, inlined, part
 from augkit.augment.backends.native_axes import BILINEAR, NEAREST, ZEROS, kernel_at, padded
+from augkit.augment.backends.native_blocks import FOUR, edge_block, fill_edge, inside_block
 
 _OBLIQUE = 1e-9  # the least entry off the diagonal for which taps get weights of their own
 _DEPTH = 1e-6  # the least depth of a point: at the horizon of a perspective it is 0, behind it negative
 _FARTHEST = 2.0**30  # pixels: places are held in 32 bits, of which a processor converts several at once
-_FOUR = np.uint64(4)
+_AHEAD = 6  # rows
+_MOST = 2**31 - 1  # pixels of a plane that is read eight at a time
 
 
 @part
@@ -93,37 +98,6 @@ def _fill_line(places, stretch, size, how, table, line):
                 weight[t, u] *= total
 
 
-@inlined
-def _load(address, places, integers):
-    return lanes.apart_bytes(address, places) if integers else lanes.apart(address, places)
-
-
-@inlined
-def _block(address, places, source, lines, u):
-    """Eight pixels whose taps all lie in the image; ``address`` is that of its plane."""
-    (_, weight_x, taps_x), (_, weight_y, taps_y) = lines
-    values, _, (_, width), _ = source
-    integers, item = values.itemsize == 1, np.uint64(values.itemsize)
-    below = item * np.uint64(width)
-    start = _FOUR * np.uint64(u)
-    along, down = np.uint64(weight_x.ctypes.data) + start, np.uint64(weight_y.ctypes.data) + start
-    stride = _FOUR * np.uint64(weight_x.shape[1])
-    if taps_x == 2 and taps_y == 2:
-        wx = lanes.load(along + stride)
-        one = _load(address, places, integers)
-        one = lanes.add_product(lanes.subtract(_load(address + item, places, integers), one), wx, one)
-        two = _load(address + below, places, integers)
-        two = lanes.add_product(lanes.subtract(_load(address + below + item, places, integers), two), wx, two)
-        return lanes.add_product(lanes.subtract(two, one), lanes.load(down + stride), one)
-    total = lanes.splat(np.float32(0))
-    for t in range(np.uint64(taps_y)):
-        row, line = address + below * t, lanes.splat(np.float32(0))
-        for s in range(np.uint64(taps_x)):
-            line = lanes.add_product(_load(row + item * s, places, integers), lanes.load(along + stride * s), line)
-        total = lanes.add_product(line, lanes.load(down + stride * t), total)
-    return total
-
-
 @part
 def _lines_pixel(values, begin, size, padding, lines, u):
     """One pixel from a product of two lines of taps, any of which may lie outside or stand on what is not finite."""
@@ -183,22 +157,25 @@ def _ellipse_pixel(values, begin, size, padding, taps, weight):
     return total
 
 
-@part
-def _all_finite(values, begin, size):
-    if values.itemsize == 1:
-        return True
-    strange = np.int32(0)  # counted as integers, which vectorises
-    for k in range(np.uint64(begin), np.uint64(begin + size)):
-        strange += np.int32(np.float32(values[k]) - np.float32(values[k]) != 0)
-    return strange == 0
-
-
 @inlined
-def _write(out, at, value, quantised):
-    if quantised:
+def _write(out, at, value, quantized):
+    if quantized:
         out[at] = min(max(np.rint(value), np.float32(0)), np.float32(255))
     else:
         out[at] = value
+
+
+@inlined
+def _fill_two_taps(step, offset, size, line):
+    """`_fill_line` for two bilinear taps at the places ``step * u + offset``, eight pixels at a time."""
+    first, weight, _ = line
+    limit, last = min(1e6 * size, _FARTHEST), max(0, weight.shape[1] - lanes.COUNT)
+    to_first, to_weight = np.uint64(first.ctypes.data), np.uint64(weight.ctypes.data)
+    to_second = to_weight + FOUR * np.uint64(weight.shape[1])
+    for k in range((weight.shape[1] + lanes.COUNT - 1) // lanes.COUNT):
+        u = min(lanes.COUNT * k, last)
+        here = FOUR * np.uint64(u)
+        lanes.store_two_taps(to_first + here, (to_weight + here, to_second + here), u, step, offset, limit)
 
 
 @inlined
@@ -218,7 +195,7 @@ def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
     """A row of pixels whose taps have a weight each; in a perspective each pixel has a P of its own."""
     (ax, bx, _), (ay, by, _), (az, bz, cz) = inverse
     (values, begin, size, channels), (out, to, stride, affine) = source, goal
-    (_, padding, half_width, quantised), (xs, ys) = how, places
+    (_, padding, half_width, quantized), (xs, ys) = how, places
     precision = directed(ax, bx, ay, by, shrink)
     for u in range(xs.size):
         x, y = xs[u], ys[u]
@@ -229,57 +206,103 @@ def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
         taps = _fill_ellipse(x, y, precision, half_width, size, table, weight)
         for c in range(channels):
             value = _ellipse_pixel(values, begin + c * size[0] * size[1], size, padding, taps, weight)
-            _write(out, to + c * stride + u, affine[0, c] * value + affine[1, c], quantised)
+            _write(out, to + c * stride + u, affine[0, c] * value + affine[1, c], quantized)
 
 
 @inlined
-def _where(lines, size, start, last, margin):
-    """Whether all taps of the pixels ``start`` to ``last`` lie in the image of ``size``, and whether all lie beyond.
+def _where(lines, size, start, margin):
+    """Whether all taps of the block from ``start`` on lie in the image of ``size``, and whether all lie beyond.
 
     Along a row places only grow or only fall, so the two ends tell; in a perspective but for a rounding (``margin``).
     """
     (first_x, _, taps_x), (first_y, _, taps_y) = lines
+    last = min(start + lanes.COUNT, first_x.size) - 1
     left, right = min(first_x[start], first_x[last]) - margin, max(first_x[start], first_x[last]) + taps_x + margin
     top, bottom = min(first_y[start], first_y[last]) - margin, max(first_y[start], first_y[last]) + taps_y + margin
     inside = left >= 0 and top >= 0 and right <= size[1] and bottom <= size[0]
     return inside, right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]
 
 
+@inlined
+def _write_block(out, at, total, factors, quantized):
+    total = lanes.add_product(total, lanes.splat(factors[0]), lanes.splat(factors[1]))
+    if quantized:
+        lanes.store_bytes(np.uint64(out.ctypes.data) + np.uint64(at), total)
+    else:
+        lanes.store(np.uint64(out.ctypes.data) + FOUR * np.uint64(at), total)
+
+
+@inlined
+def _first_pixel(k, count):
+    """The first pixel of block ``k``; the last block ends at the last pixel and may overlap the one before."""
+    return max(0, min(lanes.COUNT * k, count - lanes.COUNT))
+
+
+@inlined
+def _step(pixels, size):
+    """Whole pixels, no more than an image has."""
+    return np.int64(min(max(pixels, -np.float64(size)), np.float64(size)))
+
+
 @part
-def _lines_row(source, goal, how, lines, margin, finite, scratch):
+def _inside_blocks(blocks, source, goal, quantized, lines, ahead):
+    """Write the ``blocks`` of a row, whose taps all lie in the image; returns whether a sum is NaN or infinite."""
+    (values, begin, size, channels), (out, to, stride, affine) = source, goal
+    (first_x, _, _), (first_y, _, _) = lines
+    count, item = first_x.size, np.uint64(values.itemsize)
+    plane, strange = item * np.uint64(size[0] * size[1]), lanes.splat(np.float32(0))
+    image, soon = np.uint64(values.ctypes.data) + item * np.uint64(begin), item * np.uint64(ahead)
+    down, along = np.uint64(first_y.ctypes.data), np.uint64(first_x.ctypes.data)
+    # Eight pixels of a turned row lie in several rows of the input: two of them stand for all.
+    half = item * np.uint64(np.int64(first_y[4] - first_y[0]) * size[1] + first_x[4] - first_x[0])
+    for k in range(blocks[0], blocks[1]):
+        start = _first_pixel(k, count)
+        here = FOUR * np.uint64(start)
+        order = lanes.load_flat_places(down + here, along + here, np.int32(size[1]))
+        near = np.uint64(np.int64(first_y[start]) * size[1] + first_x[start]) * item + soon
+        for c in range(np.uint64(channels)):
+            address = image + plane * c
+            lanes.prefetch(address + near)
+            lanes.prefetch(address + near + half)
+            total = inside_block(address, order, source, lines, start)
+            strange = lanes.add_product(total, lanes.splat(np.float32(0)), strange)
+            _write_block(out, to + np.int64(c) * stride + start, total, (affine[0, c], affine[1, c]), quantized)
+    return lanes.has_nan(strange)
+
+
+@part
+def _lines_row(source, goal, how, lines, margin, edge, ahead):
     """A row of pixels whose taps are products of two lines, eight at a time."""
     (values, begin, size, channels), (out, to, stride, affine) = source, goal
-    (_, padding, _, quantised), (places, line) = how, scratch
-    (first_x, weight_x, _), (first_y, _, _) = lines
-    count, item = weight_x.shape[1], np.uint64(values.itemsize)
-    for k in range((count + lanes.COUNT - 1) // lanes.COUNT):
-        start = max(0, min(lanes.COUNT * k, count - lanes.COUNT))
+    (_, padding, _, quantized) = how
+    count, item, integers = lines[0][0].size, np.uint64(values.itemsize), values.itemsize == 1
+    whole, blocks = count >= lanes.COUNT and size[0] * size[1] <= _MOST, (count + lanes.COUNT - 1) // lanes.COUNT
+    left, right = 0, blocks if whole else 0
+    while left < right and not _where(lines, size, _first_pixel(left, count), margin)[0]:
+        left += 1
+    while left < right and not _where(lines, size, _first_pixel(right - 1, count), margin)[0]:
+        right -= 1
+    if left < right and _inside_blocks((left, right), source, goal, quantized, lines, ahead):
+        left, right = 0, 0  # a weight of 0 makes a NaN of an infinity
+    image, plane = np.uint64(values.ctypes.data) + item * np.uint64(begin), item * np.uint64(size[0] * size[1])
+    for k in range(blocks):
+        if left <= k < right:
+            continue
+        start = _first_pixel(k, count)
         stop = min(start + lanes.COUNT, count)
-        inside, beyond = _where(lines, size, start, stop - 1, margin)
-        inside &= count >= lanes.COUNT
-        low = np.int64(first_y[start]) * size[1] + first_x[start]
-        for i in range(stop - start):
-            places[i] = first_y[start + i] * size[1] + first_x[start + i] - low
-        order = lanes.load_places(np.uint64(places.ctypes.data))
+        beyond = padding == ZEROS and _where(lines, size, start, margin)[1]
+        if whole and not beyond:
+            fill_edge(lines, start, size, padding, edge)
         for c in range(channels):
-            plane, at = begin + c * size[0] * size[1], to + c * stride
-            gain, bias = affine[0, c], affine[1, c]
-            if inside and finite[c]:
-                address = np.uint64(values.ctypes.data) + item * np.uint64(plane + low)
-                total = _block(address, order, source, lines, start)
-                total = lanes.add_product(total, lanes.splat(gain), lanes.splat(bias))
-                if quantised:
-                    lanes.store(np.uint64(line.ctypes.data), total)
-                    for i in range(lanes.COUNT):
-                        _write(out, at + start + i, line[i], quantised)
-                else:
-                    lanes.store(np.uint64(out.ctypes.data) + _FOUR * np.uint64(at + start), total)
+            factors, at, total = (affine[0, c], affine[1, c]), to + c * stride + start, lanes.splat(np.float32(0))
+            if whole and not beyond:
+                total = edge_block(image + plane * np.uint64(c), integers, lines, edge)
+            if whole and (integers or not lanes.has_nan(total)):
+                _write_block(out, at, total, factors, quantized)
                 continue
             for u in range(start, stop):
-                value = np.float32(0)
-                if not (beyond and padding == ZEROS):
-                    value = _lines_pixel(values, plane, size, padding, lines, u)
-                _write(out, at + u, gain * value + bias, quantised)
+                value = _lines_pixel(values, begin + c * size[0] * size[1], size, padding, lines, u)
+                _write(out, at + u - start, factors[0] * value + factors[1], quantized)
 
 
 @entry
@@ -299,10 +322,8 @@ def rows(checksum: int) -> Callable[..., None]:
         xs, ys, weight = np.empty(width), np.empty(width), np.empty(most * most)
         first_x, weight_x = np.empty(width, np.int32), np.empty((most, width), np.float32)
         first_y, weight_y = np.empty(width, np.int32), np.empty((most, width), np.float32)
-        scratch, finite = (
-            (np.empty(lanes.COUNT, np.int32), np.empty(lanes.COUNT, np.float32)),
-            np.empty(channels, np.bool_),
-        )
+        columns, along = np.empty((most, lanes.COUNT), np.int32), np.empty((most, lanes.COUNT), np.float32)
+        edge = columns, along, np.empty_like(columns), np.empty_like(along)
         flat, of_image = out.reshape(-1), np.int64(-1)
         for unit in range(start, stop):
             b, v = unit // height, unit % height
@@ -318,14 +339,20 @@ def rows(checksum: int) -> Callable[..., None]:
                 taps_x = np.int64(math.ceil(2 * half_width * stretch_x))
                 taps_y = np.int64(math.ceil(2 * half_width * stretch_y))
                 lines = (first_x, weight_x, taps_x), (first_y, weight_y, taps_y)
-                for c in range(channels):
-                    finite[c] = _all_finite(values, offsets[b] + c * size[0] * size[1], size[0] * size[1])
             goal = (flat, (b * channels * height + v) * width, height * width, affine)
-            _trace(v, inverse, xs, ys)
+            (ax, bx, cx), (ay, by, cy), _ = inverse
+            two = taps_x == 2 and taps_y == 2 and how[0] == BILINEAR and straight and width >= lanes.COUNT
+            if by_lines and two:
+                _fill_two_taps(ax, bx * v + cx, size[1], lines[0])
+                _fill_two_taps(ay, by * v + cy, size[0], lines[1])
+            else:
+                _trace(v, inverse, xs, ys)
             if by_lines:
-                _fill_line(xs, stretch_x, size[1], how, table, lines[0])
-                _fill_line(ys, stretch_y, size[0], how, table, lines[1])
-                _lines_row(image, goal, how, lines, 0 if straight else 1, finite, scratch)
+                if not two:
+                    _fill_line(xs, stretch_x, size[1], how, table, lines[0])
+                    _fill_line(ys, stretch_y, size[0], how, table, lines[1])
+                ahead = _step(_AHEAD * bx, size[1]) + _step(_AHEAD * by + np.sign(by), size[0]) * size[1]
+                _lines_row(image, goal, how, lines, 0 if straight else 1, edge, ahead)
             else:
                 _ellipses_row(v, inverse, shrink, image, goal, how, table, (xs, ys), weight)
 

@@ -17,7 +17,7 @@ from augkit.augment.backends.native_rows import (
     clear,
     copy,
     fill_ends,
-    quantise,
+    quantize,
 )
 
 
@@ -55,7 +55,7 @@ def planes(checksum: int) -> Callable[..., None]:
         ``(B, 2)`` and the number of channels.
         """
         values, offsets, sizes, channels = source
-        _, padding, half_width, quantised = how
+        _, padding, half_width, quantized = how
         out_height, out_width = out.shape[2:]
         widest, most_x, most_y = _room(start // channels, -(-stop // channels), sizes, matrix, shrinks, half_width)
         of_image = np.int64(checksum) * 0 - 1
@@ -93,15 +93,15 @@ def planes(checksum: int) -> Callable[..., None]:
                 finite = blend(values, at, factors, count, outside - inside, inner)
                 if padding != ZEROS:
                     fill_ends(row, columns, inside - left, outside - left, length)
-                direct = finite and not quantised and out_width >= lanes.COUNT
+                direct = finite and not quantized and out_width >= lanes.COUNT
                 if finite:
                     row_out = out_begin + np.uint64(4 * ((plane * out_height + v) * out_width))
                     target = row_out if direct else line_begin
                     along_row(reader, row, taps_x, weight_x, (base, places), out_width, target, (gain, bias))
                 else:
                     along_with_care(row, first_x, left, taps_x, weight_x, out_width, line, (gain, bias))
-                if quantised:
-                    quantise(line, out[b, c, v])
+                if quantized:
+                    quantize(line, out[b, c, v])
                 elif not direct:
                     copy(line, out[b, c, v], np.float32(1), np.float32(0))
 

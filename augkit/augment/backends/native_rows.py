@@ -144,7 +144,7 @@ def along_with_care(row, begin, left, taps, weight, out, line, affine):
 
 
 @inlined
-def quantise(line, out):
+def quantize(line, out):
     """Write ``line`` rounded and clipped to uint8."""
     for u in range(out.size):
         out[u] = min(max(np.rint(line[u]), np.float32(0)), np.float32(255))

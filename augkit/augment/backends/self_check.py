@@ -35,7 +35,7 @@ class Case(NamedTuple):
     source: torch.dtype
     target: torch.dtype
     antialiased: bool
-    normalised: bool
+    normalized: bool
     matrices: str  # aligned, affine or any
     ragged: bool
 
@@ -87,7 +87,7 @@ def _agrees(case: Case, shapes: list[Shape], given: How) -> bool:
     size = (min(given.size[0], largest), min(given.size[1], largest))
     matrix = torch.cat([_matrix(case.matrices, k, image, size) for k, image in enumerate(images)])
     affine = torch.tensor([[2.0, 0.5], [-0.4, 0.3]], device=case.device, dtype=torch.float32)[:, : len(images[0])]
-    gain, bias = affine if case.normalised else (None, None)
+    gain, bias = affine if case.normalized else (None, None)
     bounds = [given.shrink] * (2 if case.ragged else 1)
     how = given._replace(matrix=matrix.to(case.device), size=size, bounds=bounds, gain=gain, bias=bias)
     out = _by_triton(case, images, how).cpu().double()

@@ -42,7 +42,7 @@ def resample(
     """Resample float ``images`` ``(B, C, H, W)`` to ``size`` through axis-aligned ``matrix`` ``(B, 3, 3)``.
 
     ``max_shrink`` bounds how far any axis shrinks; the kernel is stretched by the true factor up to it, and
-    1 switches antialiasing off. A bound that is known beforehand saves a synchronisation with the device.
+    1 switches antialiasing off. A bound that is known beforehand saves a synchronization with the device.
     """
     for axis, dim in ((0, -1), (1, -2)):
         scale, offset = matrix[:, axis, axis], matrix[:, axis, 2]

@@ -1,7 +1,7 @@
 """The Triton kernel for axis-aligned matrices.
 
 The position and weight of every tap of both axes are computed in torch (a few thousand numbers). A program writes one
-tile of the output, normalised and cast:
+tile of the output, normalized and cast:
 
 - with few taps (nearest, bilinear) each output pixel gathers its square of taps through the cache;
 - with many taps, the program streams the input rows that its tile spans: the taps along x are summed once per row, and

@@ -1,6 +1,6 @@
 """`augkit.Augment.from_albumentations`: albumentations 2 as one resampling; color ops where Kornia has an equal.
 
-Its geometry comes from OpenCV without antialias; boxes there are moved by the same matrix about the centre of their
+Its geometry comes from OpenCV without antialias; boxes there are moved by the same matrix about the center of their
 own coordinates, which is the same map along the edges of pixels.
 """
 

@@ -44,7 +44,7 @@ class GeometryRule(Protocol):
         """Return ``(B, 3, 3)`` from input to output pixels."""
 
     def axes(self, parameters: Parameters, size: Size) -> Axes:
-        """Return the axis-aligned map about the centres."""
+        """Return the axis-aligned map about the centers."""
 
     def output_size(self, size: Size) -> Size:
         """Return the size (H, W) of the output."""
@@ -119,7 +119,7 @@ def windows(window: Parameters, size: Size, out: Size, *, corners: bool = False)
     """Axis-aligned maps of windows in images of ``size`` (H, W) to outputs of size ``out`` (H, W).
 
     ``window`` has left, top, width and height, each ``(B,)`` in pixels, measured at pixel edges. With ``corners``,
-    centres of corner pixels are matched (``align_corners=True``) instead of their edges.
+    centers of corner pixels are matched (``align_corners=True``) instead of their edges.
     """
     place = torch.stack([window["left"], window["top"]], dim=1)
     extent = torch.stack([window["width"], window["height"]], dim=1)

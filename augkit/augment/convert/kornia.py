@@ -129,7 +129,7 @@ def _resized_crop(module: Any, found: ConvertedPipeline) -> None:
     drawn, corners = _generator(module), _matches_corners(module)
     (low, high), (narrow, wide) = ([float(one) for one in values] for values in (drawn.scale, drawn.ratio))
     ends = ((low, high), (narrow, wide))
-    rule = ResizedCropRule("RandomResizedCrop", module.flags["size"], *ends, centred=False, corners=corners)
+    rule = ResizedCropRule("RandomResizedCrop", module.flags["size"], *ends, centered=False, corners=corners)
     kernel = _KERNELS[module.flags["resample"].name]
     found.move(ConvertedOp(rule, same_on_batch=module.same_on_batch), kernel)
 

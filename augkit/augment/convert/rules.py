@@ -55,7 +55,7 @@ def albumentations_linear(angle: Tensor, scale: Tensor, shear_x: Tensor, shear_y
 
 @dataclass(frozen=True)
 class AffineRule:
-    """A rotation, scale, shear and translation about the centre, each uniform in its range.
+    """A rotation, scale, shear and translation about the center, each uniform in its range.
 
     Attributes:
         degrees, shear_x, shear_y: ranges in degrees.
@@ -63,7 +63,7 @@ class AffineRule:
         scale_x, scale_y: ranges of the factors; None for y takes the factor of x.
         whole: how a translation is rounded to whole pixels; ``inclusive`` draws integers and includes both ends.
         balanced: whether a scale is below or above 1 with equal probability.
-        centre: (x, y) in pixel coordinates; None takes the centre of the image.
+        center: (x, y) in pixel coordinates; None takes the center of the image.
         linear: function that combines rotation, scale and shear in the order of the library.
     """
 
@@ -79,7 +79,7 @@ class AffineRule:
     pixels: bool = False
     whole: Literal["no", "nearest", "truncated", "inclusive"] = "no"
     balanced: bool = False
-    centre: tuple[float, float] | None = None
+    center: tuple[float, float] | None = None
     columns: int = 7
     axis_aligned: bool = False
     affine: bool = True
@@ -116,7 +116,7 @@ class AffineRule:
 
     def matrix(self, parameters: Parameters, size: Size) -> Tensor:
         a, b, c, d = self.linear(parameters["angle"], parameters["scale"], *parameters["shear"].unbind(1))
-        x, y = self.centre or ((size[1] - 1) / 2, (size[0] - 1) / 2)
+        x, y = self.center or ((size[1] - 1) / 2, (size[0] - 1) / 2)
         tx, ty = parameters["translate"].unbind(1)
         zero, one = torch.zeros_like(a), torch.ones_like(a)
         entries = [a, b, x + tx - a * x - b * y, c, d, y + ty - c * x - d * y, zero, zero, one]
@@ -148,15 +148,15 @@ class ResizedCropRule(_Aligned):
         size: (H, W) of the output.
         area: range of the window's area, as a share of the image's.
         ratio: range of width over height.
-        centred: whether the fallback window is central; else its position is random.
-        corners: whether the resize matches the centres of the corner pixels.
+        centered: whether the fallback window is central; else its position is random.
+        corners: whether the resize matches the centers of the corner pixels.
     """
 
     name: str
     size: Size
     area: Range
     ratio: Range
-    centred: bool = True
+    centered: bool = True
     corners: bool = False
     columns: int = 2 * TRIES + 2
     fixed: bool = False
@@ -173,7 +173,7 @@ class ResizedCropRule(_Aligned):
         h = torch.where(any_fits, high_.gather(1, first)[:, 0], float(largest[0]))
         w = torch.where(any_fits, wide.gather(1, first)[:, 0], float(largest[1]))
         top, left = (torch.floor(draws[:, k] * (n - m + 1)) for k, n, m in ((-2, height, h), (-1, width, w)))
-        if self.centred:
+        if self.centered:
             top = torch.where(any_fits, top, float((height - largest[0]) // 2))
             left = torch.where(any_fits, left, float((width - largest[1]) // 2))
         return {"top": top, "left": left, "height": h, "width": w}
@@ -278,7 +278,7 @@ class PerspectiveRule:
     """A perspective that moves each corner pixel along x and y by uniform shares of ``distortion`` times half the size.
 
     Attributes:
-        whole: whether to draw whole pixels, and apply the map to pixel edges instead of pixel centres (torchvision).
+        whole: whether to draw whole pixels, and apply the map to pixel edges instead of pixel centers (torchvision).
         outwards: whether corners may also move outwards (Kornia's ``area_preserving``).
     """
 

@@ -71,7 +71,7 @@ def _padding(transform: Any, found: ConvertedPipeline) -> str:
     return "zeros"
 
 
-def _centre(transform: Any) -> tuple[float, float] | None:
+def _center(transform: Any) -> tuple[float, float] | None:
     return None if transform.center is None else (transform.center[0] - 0.5, transform.center[1] - 0.5)
 
 
@@ -87,7 +87,7 @@ def _affine(transform: Any, found: ConvertedPipeline, share: float) -> None:
         shear_x=_pair(shear[:2]),
         shear_y=_pair(shear[2:] or (0.0, 0.0)),
         whole="nearest",
-        centre=_centre(transform),
+        center=_center(transform),
     )
     found.move(ConvertedOp(rule, share), _kernel(transform, found), _padding(transform, found))
 
@@ -97,7 +97,7 @@ def _rotation(transform: Any, found: ConvertedPipeline, share: float) -> None:
         found.refuse("RandomRotation", "expand=True, a size that depends on the draw")
     low, high = _pair(transform.degrees)
     # Its `rotate` turns counter-clockwise, its `affine` clockwise.
-    rule = AffineRule("RandomRotation", torchvision_linear, degrees=(-low, -high), centre=_centre(transform))
+    rule = AffineRule("RandomRotation", torchvision_linear, degrees=(-low, -high), center=_center(transform))
     found.move(ConvertedOp(rule, share), _kernel(transform, found), _padding(transform, found))
 
 
@@ -141,11 +141,11 @@ def _resizes(transform: Any, found: ConvertedPipeline, share: float) -> None:
 
 def _center_crop(transform: Any, found: ConvertedPipeline, share: float) -> None:
     _resizes(transform, found, share)
-    rule = CenterCropRule("CenterCrop", _size(transform.size), _centre_start)
+    rule = CenterCropRule("CenterCrop", _size(transform.size), _center_start)
     found.move(ConvertedOp(rule), padding=None)
 
 
-def _centre_start(length: int, window: int) -> int:
+def _center_start(length: int, window: int) -> int:
     return -((window - length) // 2) if length < window else round((length - window) / 2)
 
 

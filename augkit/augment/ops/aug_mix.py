@@ -161,7 +161,7 @@ class AugMix(RandomChoices):
         for steps, weight in zip(self.chains(draws), self.weights(draws).unbind(1), strict=True):
             seen = view(geometry.compose(*(chosen.matrix(size) for chosen in steps))).clamp(0, 1).to(images.dtype)
             for chosen in steps:
-                seen = chosen.colors(seen)
+                seen = chosen.colors(seen, in_place=True)  # `clamp` has made a copy
             mixed = mixed + weight.to(images.dtype)[:, None, None, None] * seen
         weight = share.to(images.dtype)[:, None, None, None]
         return torch.where(weight > 0, torch.lerp(images.clamp(0, 1), mixed, weight), images)

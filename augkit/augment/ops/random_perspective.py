@@ -37,7 +37,7 @@ class RandomPerspective(RandomGeometry):
     """Move each corner of the image inwards, along x and along y by up to ``max_distortion`` of half a side.
 
     As ``RandomPerspective(distortion_scale)`` of torchvision and Kornia, but that corners do not move by whole pixels.
-    Corners are the centres of the corner pixels. The image stays in view as a whole; the padding fills the rest.
+    Corners are the centers of the corner pixels. The image stays in view as a whole; the padding fills the rest.
 
     Args:
         max_distortion: fraction of half a side, uniform from 0 to this for each corner and axis; at most 0.6. Beyond

@@ -1,4 +1,4 @@
-"""Scaling about the centre."""
+"""Scaling about the center."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _caption(matrix: Matrix) -> str:
 
 
 class RandomRescale(RandomGeometry):
-    """Scale about the centre by a factor in ``[1 / max_factor, max_factor]``.
+    """Scale about the center by a factor in ``[1 / max_factor, max_factor]``.
 
     Args:
         max_factor: largest factor; 1.25 enlarges up to 1.25 times and shrinks down to 0.8. A number scales both axes
@@ -61,7 +61,7 @@ class RandomRescale(RandomGeometry):
     draws = 2  # 3 for a pair
     spec = OpSpec(
         name="rescale",
-        title="scale about the centre",
+        title="scale about the center",
         place=20,
         settings=RescaleSettings,
         make=lambda settings, size: RandomRescale(settings.max_factor, settings.p, distribution=settings.distribution),

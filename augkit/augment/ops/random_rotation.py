@@ -1,4 +1,4 @@
-"""Rotation about the centre."""
+"""Rotation about the center."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.augment.base import RandomGeometry, Size, check_range
-from augkit.augment.distributions import centred, check_distribution
+from augkit.augment.distributions import centered, check_distribution
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability
 
 DISTRIBUTIONS = ("uniform", "normal")
@@ -39,7 +39,7 @@ def _caption(matrix: Matrix) -> str:
 
 
 class RandomRotation(RandomGeometry):
-    """Rotate about the centre by an angle of up to ``max_degrees``, either way; positive is counter-clockwise.
+    """Rotate about the center by an angle of up to ``max_degrees``, either way; positive is counter-clockwise.
 
     The size of the image stays; its corners are cut off, and the padding fills what comes into view.
 
@@ -58,7 +58,7 @@ class RandomRotation(RandomGeometry):
     affine = True
     spec = OpSpec(
         name="rotate",
-        title="rotate about the centre",
+        title="rotate about the center",
         place=15,
         settings=RotationSettings,
         make=lambda settings, size: RandomRotation(
@@ -85,7 +85,7 @@ class RandomRotation(RandomGeometry):
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:
         most = self.max_degrees * (strength[:, None] if isinstance(strength, Tensor) else strength)
-        return geometry.rotate(self.chosen(draws, centred(draws[:, 1:2], self.distribution) * most)[:, 0], size)
+        return geometry.rotate(self.chosen(draws, centered(draws[:, 1:2], self.distribution) * most)[:, 0], size)
 
     def max_shrink(self, size: Size) -> float:
         del size

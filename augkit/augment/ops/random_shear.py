@@ -1,4 +1,4 @@
-"""Shear about the centre."""
+"""Shear about the center."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _caption(matrix: Matrix) -> str:
 
 
 class RandomShear(RandomGeometry):
-    """Shear about the centre by up to ``max_degrees`` along x and along y, each uniform and independent.
+    """Shear about the center by up to ``max_degrees`` along x and along y, each uniform and independent.
 
-    A pixel moves along x by the tangent of one angle times its height below the centre, and along y by the tangent of
-    the other angle times its distance right of the centre. A single angle equals torchvision's ``v2.functional.affine``
+    A pixel moves along x by the tangent of one angle times its height below the center, and along y by the tangent of
+    the other angle times its distance right of the center. A single angle equals torchvision's ``v2.functional.affine``
     with ``shear=[-degrees, 0]`` or ``[0, -degrees]``; two angles are a product of matrices there, so the order matters.
 
     Args:
@@ -52,7 +52,7 @@ class RandomShear(RandomGeometry):
     affine = True
     spec = OpSpec(
         name="shear",
-        title="shear about the centre",
+        title="shear about the center",
         place=25,
         settings=ShearSettings,
         make=lambda settings, size: RandomShear(settings.max_degrees, settings.p),

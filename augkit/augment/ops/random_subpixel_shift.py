@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.checks import check_flag
-from augkit.augment.distributions import centred, check_distribution
+from augkit.augment.distributions import centered, check_distribution
 from augkit.augment.draw_programs import SHIFT, DrawProgram
 from augkit.augment.geometry import Axes
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability, per_axis
@@ -128,7 +128,7 @@ class RandomSubpixelShift(RandomGeometry):
             whole = torch.round((2 * draws[:, 1:3] - 1) * (ends + 0.5)).clamp(-ends, ends)
             pixels = self.chosen(draws, whole + 0.0)  # adding 0.0 turns -0.0 into 0.0
         else:
-            pixels = self.chosen(draws, centred(draws[:, 1:3], self.distribution) * most)
+            pixels = self.chosen(draws, centered(draws[:, 1:3], self.distribution) * most)
         return Axes(torch.ones_like(pixels), pixels)
 
     def draw_program(self, strength: float, size: Size) -> DrawProgram | None:

@@ -35,7 +35,9 @@ def worker_parser(command: str, description: str | None) -> argparse.ArgumentPar
     parser.add_argument("--status", type=Path, help="status file to write")
     parser.add_argument("--device", help="cpu, cuda, ...")
     parser.add_argument("--retries", type=int, default=1, help="retries of a job whose worker died")
-    """Open the study of parsed arguments; also return keyword arguments for `augkit.core.jobs.worker.Worker`."""
+    parser.add_argument(
+        "--grace", type=float, default=300.0, help="seconds without a heartbeat after which a worker is dead"
+    )
     parser.add_argument("--parent", type=int, help="process id of the parent; stop when it has ended")
     return parser
 

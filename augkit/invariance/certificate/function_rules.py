@@ -226,12 +226,12 @@ def layer_norm(call: Call) -> Equivariant:
     """`torch.nn.functional.layer_norm`."""
     count = len(pair_or_more(call.get(1, "normalized_shape")))
     dims = set(range(call.x.value.ndim - count, call.x.value.ndim))
-    return window_rules.normalised(call.x, dims, [call.get(2, "weight", None), call.get(3, "bias", None)])
+    return window_rules.normalized(call.x, dims, [call.get(2, "weight", None), call.get(3, "bias", None)])
 
 
 def group_norm(call: Call) -> Equivariant:
     """`group_norm` and `instance_norm`: mean and deviation over all places."""
-    return window_rules.normalised(call.x, set(range(1, call.x.value.ndim)), [])
+    return window_rules.normalized(call.x, set(range(1, call.x.value.ndim)), [])
 
 
 def instance_norm(call: Call) -> Equivariant:

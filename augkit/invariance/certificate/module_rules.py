@@ -73,7 +73,7 @@ def layer_norm(module: nn.LayerNorm, call: Call) -> Equivariant:
     ndim = call.x.value.ndim
     dims = set(range(ndim - len(module.normalized_shape), ndim))
     parameters = [None if p is None else Operand(p, FIXED) for p in (module.weight, module.bias)]
-    return window_rules.normalised(call.x, dims, parameters)
+    return window_rules.normalized(call.x, dims, parameters)
 
 
 def adaptive_pool(maximum: bool) -> ModuleRule:
@@ -232,7 +232,7 @@ def alias_free_activation(module: Any, call: Call) -> Equivariant:
 
 def alias_free_layer_norm(module: Any, call: Call) -> Equivariant:
     """`AliasFreeLayerNorm2d`: one deviation for all channels and places."""
-    return window_rules.normalised(call.x, {1, 2, 3}, [])
+    return window_rules.normalized(call.x, {1, 2, 3}, [])
 
 
 def _unpadded(x: Operand) -> Equivariant:

@@ -1,4 +1,4 @@
-"""Rules for convolution, pooling, padding, resizing and normalisation."""
+"""Rules for convolution, pooling, padding, resizing and normalization."""
 
 from __future__ import annotations
 
@@ -152,19 +152,19 @@ def resized(x: Operand, result: Tensor, mode: str) -> Equivariant:
     return upsampled(x, factors, "repeating pixels")
 
 
-def normalised(x: Operand, dims: set[int], parameters: Iterable[Operand | None]) -> Equivariant:
+def normalized(x: Operand, dims: set[int], parameters: Iterable[Operand | None]) -> Equivariant:
     """Subtract a mean and divide by a deviation, both over ``dims``; parameters broadcast from the last dimension."""
     if 0 in dims:
-        raise unseen("normalises over the batch in evaluation mode, so the answer to an image depends on the others")
+        raise unseen("normalizes over the batch in evaluation mode, so the answer to an image depends on the others")
     state = x.state
     covered = {axis.dim for axis in state.axes if axis is not None}
     if covered & dims and x.bordered():
-        raise breaks("normalises a padded map, in which pixels at the border count twice", "normalise the map itself")
+        raise breaks("normalizes a padded map, in which pixels at the border count twice", "normalize the map itself")
     for parameter in parameters:
         if parameter is not None and parameter.state is FIXED:
             _same_everywhere(x, parameter.value)
         elif parameter is not None and parameter.state.moves:
-            raise unseen("normalises with weights that move")
+            raise unseen("normalizes with weights that move")
     if covered and covered <= dims:
         if state.clean:
             return state

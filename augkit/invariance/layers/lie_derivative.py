@@ -11,7 +11,7 @@ in pixels, not in fractions of the image.
 
 The protocol determines the pixels beyond the border: the opposite edge (``circular``), the mirror image of the whole
 image, from which the window is then cut (``crop``), or the canvas, which is constant around the image and is itself a
-torus (``embed``). For log-scale and rotation the gradient is multiplied by the distance from the centre of the
+torus (``embed``). For log-scale and rotation the gradient is multiplied by the distance from the center of the
 window, which is neither periodic nor tapered: content enters and leaves at the border at full speed. The network
 itself is differentiated in forward mode.
 """
@@ -38,7 +38,7 @@ from augkit.invariance.protocols import Protocol, make_protocol
 STEP = 1e-5  # of the velocity, to either side: rectifiers seldom switch within it, and rounding is 1e-16 / STEP
 METHODS = ("auto", "forward", "central")
 
-# From the gradient (gx, gy) and the distance (x, y) in pixels from the centre to the velocity of each pixel's value.
+# From the gradient (gx, gy) and the distance (x, y) in pixels from the center to the velocity of each pixel's value.
 # x and y come divided by their root mean square length, so that every direction moves content by 1 pixel (RMS).
 DIRECTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "shift_x": lambda gx, gy, x, y: -gx,
@@ -175,7 +175,7 @@ def spectral_derivative(images: Tensor, dim: int, *, mirrored: bool = False) -> 
     Args:
         images: ``(..., H, W)``, floating.
         dim: -1 for x, -2 for y.
-        mirrored: continue the image by its mirror image about the centre of the border pixels; otherwise by its
+        mirrored: continue the image by its mirror image about the center of the border pixels; otherwise by its
             opposite edge.
 
     Returns:
@@ -212,7 +212,7 @@ def tangents(images: Tensor, protocol: Protocol, directions: Sequence[str]) -> t
 
 
 def _radius(size: tuple[int, int]) -> float:
-    """Return the root mean square distance of a pixel from the centre."""
+    """Return the root mean square distance of a pixel from the center."""
     return math.sqrt((size[0] ** 2 + size[1] ** 2 - 2) / 12)
 
 

@@ -111,7 +111,7 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
         images: ``(N, C, H, W)``, at least two, uint8 or floating in [0, 1]; computed in the dtype of the weights.
         max_shift: pixels of the network's input; shifts are uniform in ``[-max_shift, max_shift]`` on each axis.
         max_factor: at least 1; scale factors are log-uniform in ``[1 / max_factor, max_factor]``. Content is
-            scaled about the centre, then shifted, and resampled once.
+            scaled about the center, then shifted, and resampled once.
         draws: transforms per pair of images.
         protocol: the source of pixels beyond the border; a ``crop`` with the smallest sufficient margin when None.
         features: name of the module whose output is used; the input of the last ``nn.Linear`` when None.
@@ -187,7 +187,7 @@ def _checked_protocol(
         raise InputError("kernel 'fourier' shifts only; make the protocol with kernel 'sinc' or 'lanczos3' to rescale")
     for image, window_side in zip(size, protocol.input_size, strict=True):
         inner, outer = sorted((image, window_side))
-        # The largest distance from the centre that the smaller of the two reaches in the frame of the larger.
+        # The largest distance from the center that the smaller of the two reaches in the frame of the larger.
         reach = (inner / 2 + max_shift) * max_factor if protocol.name == "crop" else inner / 2 * max_factor + max_shift
         if protocol.name != "circular" and reach > outer / 2 + 0.5 + 1e-6:
             raise InputError(

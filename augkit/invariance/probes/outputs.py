@@ -114,14 +114,14 @@ def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each 
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> Tensor:
-    """Return class probabilities of each image and of the image rotated about its centre.
+    """Return class probabilities of each image and of the image rotated about its center.
 
     Before the rotation, pixels outside the inscribed disc are set to ``background``, so that no corner reveals the
     angle. The edge of the disc is two pixels wide, because a sharp edge would ring.
 
     Args:
         max_degrees: ``draws`` angles per image are uniform in ``[-max_degrees, max_degrees]``.
-        background: grey value in [0, 1].
+        background: gray value in [0, 1].
         kernel: interpolation kernel, see `augkit.resample`.
         model, images, mean, std, device, batch_size, seed: as in `exactness`.
 
@@ -161,7 +161,7 @@ def rotation_variability(  # noqa: PLR0913 (keywords of one measurement, each wi
     batch_size: int = BATCH,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return the Jensen-Shannon divergence in bits of the answers to each image and to its rotations about its centre.
+    """Return the Jensen-Shannon divergence in bits of the answers to each image and to its rotations about its center.
 
     Args:
         model, images, max_degrees, draws, background, kernel, mean, std, device, batch_size, seed: as in

@@ -126,7 +126,7 @@ def dense() -> Iterator[tuple[str, float]]:
         images = numbers(1, 2, *SIZE, dtype=torch.uint8)
         how = How(matrices(kind)[:1].double(), SIZE, "bilinear", "zeros", [1.0], torch.float32, gain, bias)
         how = how._replace(axis_aligned=kind == "aligned", affine=True)
-        yield f"{kind} normalised", difference(Source.of(images), list(images), how)
+        yield f"{kind} normalized", difference(Source.of(images), list(images), how)
     # A batch of one, one pixel, and channels beyond the four that are computed at once.
     for kind in ("aligned", "affine"):
         for padding, shape in (

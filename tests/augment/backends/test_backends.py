@@ -119,7 +119,7 @@ def test_threads_change_nothing(threads: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-def test_normalisation_is_the_same_fused_or_after(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_is_the_same_fused_or_after(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     images, matrix = batch((8, 9), dtype, channels=3), matrices((8, 9), (8, 9))
     finish = Finish(torch.bfloat16, torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3]))
     fused = resample(images, matrix, finish=finish)

@@ -58,7 +58,7 @@ def test_a_pipeline_becomes_one_resampling() -> None:
     assert Augment.from_torchvision(pipeline, kernel="lanczos3").kernel == "lanczos3"
 
 
-def test_evaluation_keeps_resize_center_crop_and_normalisation() -> None:
+def test_evaluation_keeps_resize_center_crop_and_normalization() -> None:
     pipeline = v2.Compose([v2.Resize(28), v2.CenterCrop(24), v2.Normalize([0.5] * 3, [0.25] * 3)])
     images = photo(2)
     augment = Augment.from_torchvision(pipeline).eval()

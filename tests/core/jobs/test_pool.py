@@ -19,6 +19,8 @@ from augkit.core.jobs.launch import check_workers, needs_pool
 from augkit.core.jobs.local import LocalWorker
 from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.recovery import _lives
+from augkit.core.jobs.status import worker_parser
+from augkit.core.jobs.storage import Storage
 
 HOUR = 3600.0
 
@@ -73,3 +75,10 @@ def test_an_unknown_launcher_gives_a_one_line_error() -> None:
         check_workers(WorkerSettings(launcher="rays"), None)
     with pytest.raises(InputError, match="unknown launcher"):
         needs_pool(WorkerSettings(launcher="slurm"))
+
+
+def test_a_worker_parses_all_arguments_of_its_pool(tmp_path: Path) -> None:
+    settings = WorkerSettings(count=2, retries=3, grace=12.5)
+    parsed = worker_parser("w", None).parse_args(settings.arguments(Storage.parse(tmp_path / "s.journal"), "q", "cpu"))
+    assert (parsed.study, parsed.device, parsed.retries, parsed.grace) == ("q", "cpu", 3, 12.5)
+    assert Storage.parse(parsed.storage) == Storage.parse(tmp_path / "s.journal")

@@ -34,7 +34,7 @@ class CircularNet(nn.Module):
 
 
 class Centroid(nn.Module):
-    """Where the content of an image lies, in pixels from the centre: ``(B, 2)`` as x and y."""
+    """Where the content of an image lies, in pixels from the center: ``(B, 2)`` as x and y."""
 
     def forward(self, images: Tensor) -> Tensor:
         maps = images.mean(1)
@@ -73,7 +73,7 @@ def moved(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nd
 
 
 def flow(direction: str, t: float, size: tuple[int, int]) -> np.ndarray:
-    """The matrix that moves content by ``t`` pixels, root mean square, about the centre of ``size``."""
+    """The matrix that moves content by ``t`` pixels, root mean square, about the center of ``size``."""
     radius = math.sqrt(sum((n**2 - 1) / 12 for n in size))
     if direction.startswith("shift"):
         return geometry.shift(torch.tensor([[t, 0.0] if direction == "shift_x" else [0.0, t]]).double())[0].numpy()
@@ -119,7 +119,7 @@ def test_content_moves_one_pixel_in_the_direction_named() -> None:
         ((0.0, 0.0), "shift_x", (1.0, 0.0)),
         ((3.0, 0.0), "shift_y", (0.0, 1.0)),
         ((4.0, -2.0), "log_scale", (4.0 / radius, -2.0 / radius)),
-        ((4.0, 0.0), "rotation", (0.0, -4.0 / radius)),  # counter-clockwise: what is right of the centre goes up
+        ((4.0, 0.0), "rotation", (0.0, -4.0 / radius)),  # counter-clockwise: what is right of the center goes up
     ]:
         found = lie_derivative(Centroid(), blob(x, y), directions=[direction])
         assert found.radius == pytest.approx(radius)

@@ -121,9 +121,9 @@ def test_result_does_not_depend_on_the_batch_size() -> None:
 
 
 @pytest.mark.parametrize("name", ["crop", "embed", "circular"])
-def test_rescaling_and_shift_compose_about_the_centre(name: str) -> None:
+def test_rescaling_and_shift_compose_about_the_center(name: str) -> None:
     grid = torch.arange(41.0).double() - 20
-    blob = torch.exp(-((grid[:, None] - 4) ** 2 + (grid + 6) ** 2) / 8)[None, None]  # at (-6, 4) from the centre
+    blob = torch.exp(-((grid[:, None] - 4) ** 2 + (grid + 6) ** 2) / 8)[None, None]  # at (-6, 4) from the center
     window = {"crop": (35, 35), "embed": (61, 61), "circular": (41, 41)}[name]
     protocol = make_protocol(name, (41, 41), input_size=window, kernel="sinc")
     out = Scene(protocol, blob).rescale(torch.tensor([0.8]), 0.8, torch.tensor([[1.5, -2.0]]))

@@ -109,7 +109,7 @@ def test_exactness_without_a_scale_is_infinite_where_logits_move() -> None:
 
 
 class Radial(nn.Module):
-    """Returns moments about the centre, which rotations keep, or, with ``direction``, the centroid."""
+    """Returns moments about the center, which rotations keep, or, with ``direction``, the centroid."""
 
     def __init__(self, direction: bool) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from augkit.compare.study.results import PlanePoint
-from augkit.core.figures import BLUE, GREEN, GREY, ORANGE, new_figure
+from augkit.core.figures import BLUE, GRAY, GREEN, ORANGE, new_figure
 
 EDGE = -100.0  # per cent; lower end of both axes
 
@@ -21,7 +21,7 @@ def plane(points: Sequence[PlanePoint]) -> Figure:
     """
     figure, axes = new_figure(7.4, 4.4)
     looks = {"learned": (BLUE, "o"), "architectural": (ORANGE, "s"), "both": (GREEN, "^")}
-    axes.plot([EDGE, 100], [EDGE, 100], color=GREY, lw=1, ls=":", zorder=0)
+    axes.plot([EDGE, 100], [EDGE, 100], color=GRAY, lw=1, ls=":", zorder=0)
     for k, point in enumerate(points):
         color, marker = looks[point.kind]
         (x, *x_ends), (y, *y_ends) = ([100 * e.value, 100 * e.low, 100 * e.high] for e in (point.x, point.y))

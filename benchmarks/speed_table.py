@@ -1,0 +1,63 @@
+"""The table of speed in the README, from the results of `benchmarks/augment.py`.
+
+    python benchmarks/speed_table.py           # prints it
+    python benchmarks/speed_table.py --write   # puts it in the README, in the place of the one there
+
+The results are those of a quiet machine where such a run is there, else those of a busy one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TASKS = {
+    "pipeline": "shift, rescale, crop, flip",
+    "rotation": "rotate, shift, crop",
+    "photographs": "uint8 photographs of mixed sizes: crop, flip, normalize",
+}
+HEAD = "| task | pixels | against | times as fast, shortest times | median of rounds [95 %] | aim |"
+RULE = "|---|--:|---|--:|--:|--:|"
+TABLE = re.compile(re.escape(f"{HEAD}\n{RULE}") + r"\n(?:\|.*\n)+")
+
+
+def source() -> Path:
+    """The results that the README states."""
+    quiet = ROOT / "benchmarks" / "results" / "augment-cpu-quiet.json"
+    return quiet if quiet.exists() else quiet.with_name("augment-cpu-busy.json")
+
+
+def table(record: dict[str, Any]) -> str:
+    """The aims against peers; those of memory and of a copy are told in words."""
+    told = (aim for aim in record["aims"] if aim["against"] != "copy" and not aim["against"].startswith("memory"))
+    return "\n".join([HEAD, RULE, *map(_row, told)]) + "\n"
+
+
+def _row(aim: dict[str, Any]) -> str:
+    median, *interval = (f"{number:.1f}" for number in aim["ratio"])
+    rounds = f"{median} [{', '.join(interval)}]" if interval else median
+    wanted = f"{aim['aim']:g}" + ("" if aim["met"] else " (missed)")
+    task = TASKS.get(aim["task"], f"{aim['task']}, uint8")
+    return f"| {task} | {aim['size']} | {aim['against']} | {aim['best_ratio']:.1f} | {rounds} | {wanted} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="into the README")
+    made = table(json.loads(source().read_text()))
+    if not parser.parse_args().write:
+        print(made, end="")
+        return
+    readme = ROOT / "README.md"
+    text, count = TABLE.subn(lambda _: made, readme.read_text())
+    if count != 1:
+        raise SystemExit(f"{readme}: expected one table of speed, got {count}")
+    readme.write_text(text.replace("augment-cpu-busy.json", source().name))
+
+
+if __name__ == "__main__":
+    main()
