@@ -72,7 +72,7 @@ def rung_words(rows: Sequence[RungRow]) -> list[str]:
             f"after epoch {row.epochs}: {row.reached} configurations; rank correlation with the top rung"
             f" {', '.join(found)} (n = {row.compared})"
         )
-    return [*lines, *(f"after epoch {row.epochs}: {row.reached} configurations, the top rung" for row in rows[-1:])]
+    return [*lines, *(f"after epoch {row.epochs}: {row.reached} reached the top rung" for row in rows[-1:])]
 
 
 def shown(value: float | None) -> str:
