@@ -146,7 +146,12 @@ def _rungs(held: SearchResults) -> Table | None:
         return None
     names = [name.replace("_", " ") for name in held.objectives]
     rows = [
-        [f"{row.epochs} epochs", str(row.reached), str(row.compared), *map(shown, row.rank_correlation.values())]
+        [
+            f"{row.epochs} epoch{'s' * (row.epochs != 1)}",
+            str(row.reached),
+            str(row.compared),
+            *map(shown, row.rank_correlation.values()),
+        ]
         for row in held.rungs
     ]
     return Table(RUNGS_CAPTION, ["rung", "configurations", "compared", *names], rows)

@@ -135,5 +135,5 @@ def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_pa
     first.wait()
     team.finish(dead=(first,))
     row = tally(team.study, "SIGKILL of a worker on a higher rung", "its heartbeat stopped; another went on")
-    assert row["run_again"] == 1
+    assert row["run_again"] >= 1  # on a busy machine a living worker may be late with a heartbeat too
     assert team.study.trials[number].state == TrialState.FAIL
