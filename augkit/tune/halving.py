@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, check_whole
 from augkit.core.jobs.retry import RETRY_OF
 from augkit.tune import optuna_study
 from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
@@ -147,8 +147,14 @@ def epochs_of_a_trial(rungs: Sequence[int], factor: int, trial_epochs: int | Non
         InputError: the rungs do not ascend, are fewer than two, go beyond the budget or contradict ``trial_epochs``; or
             the factor is below 2.
     """
+    check_whole("epochs of a trial", trial_epochs, 1)
+    check_whole("factor", factor, 2)
     if not rungs:
         return trial_epochs or math.ceil(recipe_epochs / 2)
+    if isinstance(rungs, str):
+        raise InputError(f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {rungs!r}")
+    for epochs in rungs:
+        check_whole("rungs", epochs, 0)
     words = ",".join(map(str, rungs))
     if len(rungs) < 2 or any(low >= high for low, high in itertools.pairwise([0, *rungs])):
         raise InputError(f"--rungs: expected two or more ascending numbers of epochs, such as 2,4,8, got {words}")
@@ -158,8 +164,6 @@ def epochs_of_a_trial(rungs: Sequence[int], factor: int, trial_epochs: int | Non
         raise InputError(
             f"--rungs: expected at most the recipe's {recipe_epochs} epochs, got {words}; raise train.epochs"
         )
-    if factor < 2:
-        raise InputError(f"--factor: expected 2 or more, got {factor}")
     return rungs[-1]
 
 

@@ -13,7 +13,7 @@ import optuna
 
 from augkit.augment.contact_sheet import contact_sheet
 from augkit.core.cli import HelperInterrupted
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, check_whole
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
@@ -220,6 +220,8 @@ def _search_control(
 
 
 def _check(trials: int, epochs: int | None, seeds: int, top: int, settings: TuneWorkers, storage: str | None) -> None:
+    for name, number in (("trials", trials), ("seeds", seeds), ("top", top), ("trial_epochs", epochs)):
+        check_whole(name, number, 1)
     numbers = [trials, seeds, top, settings.count, settings.per_gpu, settings.processes, epochs or 1]
     if min(numbers) < 1:
         raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")

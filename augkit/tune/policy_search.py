@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from augkit.augment.policy import Policy
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, check_whole
 from augkit.core.files import write
 from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.recovery import recover
@@ -200,10 +200,10 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         RunError: the control could not be trained or measured, or three trials in a row failed.
     """
     check_function(train)
-    if trials < 1:
-        raise InputError(f"trials: expected at least 1, got {trials}")
+    check_whole("trials", trials, 1)
     halving.refuse_with_rungs(rungs, sampler, 1, None)
-    longest = halving.epochs_of_a_trial(rungs, factor, epochs or (None if rungs else EPOCHS), max(rungs, default=1))
+    given = epochs if epochs is not None or rungs else EPOCHS
+    longest = halving.epochs_of_a_trial(rungs, factor, given, rungs[-1] if rungs else 1)
     images = validation_images(validation, scored=score is not None)
     measuring = {"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs}
     held = HeldOut(images, f"images-{fingerprint(images)}")

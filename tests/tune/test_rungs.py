@@ -171,7 +171,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ("--rungs two", "expected numbers of epochs, such as 2,4,8, got 'two'"),
         ("--rungs 2,80", "--rungs: expected at most the recipe's 2 epochs, got 2,80; raise train.epochs"),
         ("--rungs 1,2 --trial-epochs 4", "--rungs: expected the last one to be --trial-epochs 4, got 1,2"),
-        ("--rungs 1,2 --factor 1", "--factor: expected 2 or more, got 1"),
+        ("--rungs 1,2 --factor 1", "factor: expected a whole number of 2 or more, got 1"),
         ("--factor 2", "--factor: expected --rungs"),
         ("--rungs 1,2 --sampler nsga2", "--rungs: expected --sampler tpe, gp, qmc, random, got nsga2"),
         ("--rungs 1,2 --nproc-per-trial 2", "--rungs: expected --nproc-per-trial 1, because torchrun"),
