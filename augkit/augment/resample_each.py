@@ -1,7 +1,7 @@
 """Images of different sizes, each resampled through its own matrix to one size.
 
 A `Ragged` is read by one compiled loop, or on CUDA by one kernel, where the backend has it; else one image follows the
-other. The pixels are those of each image alone, bit for bit on one backend; with Triton up to rounding.
+other. The pixels are those of each image alone, bit for bit on one backend.
 """
 
 from __future__ import annotations

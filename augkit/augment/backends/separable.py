@@ -58,12 +58,19 @@ def axis_taps(
     return _pad(*unpadded_taps(scale, offset, sizes[1], kernel, max_shrink), sizes[0], padding)
 
 
-def unpadded_taps(
+def unpadded_taps(scale: Tensor, offset: Tensor, size: int, kernel: str, max_shrink: float) -> tuple[Tensor, Tensor]:
+    """Return position and weight of every tap of ``size`` output pixels, before the padding: ``(B, size, T)`` each."""
+    tap, weight = unscaled_taps(scale, offset, size, kernel, max_shrink)
+    return tap, weight / weight.sum(dim=-1, keepdim=True)
+
+
+def unscaled_taps(
     scale: Tensor, offset: Tensor, size: int, kernel: str, max_shrink: float, each: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return position and weight of every tap of ``size`` output pixels, before the padding: ``(B, size, T)`` each.
+    """As `unpadded_taps`, with weights that do not yet sum to 1.
 
-    ``each`` ``(B,)`` are bounds of single images, of which ``max_shrink`` is the largest.
+    ``each`` ``(B,)`` are bounds of single images, of which ``max_shrink`` is the largest. An image that takes fewer
+    taps than others of its batch has further ones of weight 0; its own are the same as alone.
     """
     # In float64, as in the native loop: at 224 pixels a float32 coordinate is wrong in the fifth digit of a weight.
     dtype, precise = scale.dtype, torch.float32 if scale.device.type == "mps" else torch.float64
@@ -81,8 +88,7 @@ def unpadded_taps(
     first = torch.floor(x - reach) + 1
     count = math.ceil(2 * HALF_WIDTH[kernel] * shrink) + (shrink > 1)
     tap = first[..., None] + torch.arange(count, device=x.device, dtype=x.dtype)
-    weight = FUNCTION[kernel](((tap - x[..., None]) / stretch[..., None]).to(dtype))
-    return tap, weight / weight.sum(dim=-1, keepdim=True)
+    return tap, FUNCTION[kernel](((tap - x[..., None]) / stretch[..., None]).to(dtype))
 
 
 def shift(

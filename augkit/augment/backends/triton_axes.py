@@ -1,10 +1,12 @@
 """The Triton kernel for axis-aligned matrices.
 
 The position and weight of every tap of both axes are computed in torch (a few thousand numbers). A program writes one
-tile of the output, normalized and cast:
+tile of the output, normalized and cast. It adds one tap after another, first along x, then along y, and divides by the
+sums of the weights, so the order of the sums depends neither on the tile nor on the other images, which may take more
+taps: an image has the same bits in a batch and alone.
 
 - with few taps (nearest, bilinear) each output pixel gathers its square of taps through the cache;
-- with many taps, the program streams the input rows that its tile spans: the taps along x are summed once per row, and
+- with many taps, the program streams the input rows that its tile spans: the taps along x are added once per row, and
   each row of the tile adds its weighted part of that line. A tile of h rows reads ``h / scale + taps`` lines instead of
   ``h * taps``: the separable form, without an intermediate image.
 
@@ -18,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from augkit.augment.backends.separable import unpadded_taps
+from augkit.augment.backends.separable import unscaled_taps
 from augkit.augment.backends.triton_call import How, Source
 from augkit.augment.backends.triton_parts import image_of, launch, padded, rounded
 from augkit.augment.kernels import PADDINGS
@@ -37,10 +39,7 @@ def write(source: Source, out: Tensor, how: How) -> None:
     each = how.each(source.batch) if len(how.bounds) > 1 else None
     for axis in (0, 1):
         scale, offset = matrix[:, axis, axis], matrix[:, axis, 2]
-        tap, weight = unpadded_taps(scale, offset, size[1 - axis], how.kernel, how.shrink, each)
-        if how.padding == "zeros":
-            length = source.size[1 - axis] if source.sizes is None else source.sizes[:, 1 - axis, None, None]
-            weight = torch.where((tap >= 0) & (tap < length), weight, 0.0)
+        tap, weight = unscaled_taps(scale, offset, size[1 - axis], how.kernel, how.shrink, each)
         first = tap[..., 0].clamp(-(2**30), 2**30).to(torch.int32)
         taps += [first.contiguous(), weight.float().contiguous()]
     count = tap.shape[-1]
@@ -54,12 +53,19 @@ def write(source: Source, out: Tensor, how: How) -> None:
         grid,
         (*source.arguments, out, *taps, how.factors(channels), *size, count),
         SMALL_TILE,
-        WIDE=triton.next_power_of_2(count),
         PADDING=PADDINGS.index(how.padding),
         STREAM=count >= STREAMED_FROM,
         RAGGED=source.sizes is not None,
         QUANTISE=out.dtype == torch.uint8,
     )
+
+
+@triton.jit
+def _used(weight, place, length, PADDING: tl.constexpr):  # noqa: N803
+    """The weight of a tap at ``place``; with the padding ``zeros`` a tap outside the image has none."""
+    if PADDING == 0:
+        weight = tl.where((place >= 0) & (place < length), weight, 0.0)
+    return weight
 
 
 @triton.jit
@@ -79,8 +85,7 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     out_height,
     out_width,
     taps,
-    WIDE: tl.constexpr,  # noqa: N803 (Triton's habit for constants)
-    PADDING: tl.constexpr,  # noqa: N803
+    PADDING: tl.constexpr,  # noqa: N803 (Triton's habit for constants)
     STREAM: tl.constexpr,  # noqa: N803
     RAGGED: tl.constexpr,  # noqa: N803
     QUANTISE: tl.constexpr,  # noqa: N803
@@ -99,29 +104,39 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     first = tl.load(first_row + sample * out_height + tl.minimum(v, out_height - 1))
     begin = tl.load(first_column + line_x, mask=inside_u, other=0)
     total = tl.zeros((BLOCK_H, BLOCK_W), dtype=tl.float32)
+    sum_x, sum_y = tl.zeros((BLOCK_W,), dtype=tl.float32), tl.zeros((BLOCK_H,), dtype=tl.float32)
+    for tx in range(taps):
+        sum_x += tl.load(weight_x + line_x * taps + tx, mask=inside_u, other=1.0)
+    # A tap of weight 0 is skipped, because 0 times NaN or infinity would be NaN.
     if STREAM:
-        t = tl.arange(0, WIDE)
-        wanted = inside_u[:, None] & (t < taps)[None, :]
-        x = padded(begin[:, None] + t[None, :], width, PADDING)
-        weight = tl.load(weight_x + line_x[:, None] * taps + t[None, :], mask=wanted, other=0.0)
-        wanted = weight != 0  # a tap of weight 0 is skipped, because 0 times NaN or infinity would be NaN
         for y in range(tl.min(first, axis=0), tl.max(first, axis=0) + taps):
             row = source + padded(y, height, PADDING) * width
-            line = tl.sum(weight * tl.load(row + x, mask=wanted, other=0).to(tl.float32), axis=1)
+            line = tl.zeros((BLOCK_W,), dtype=tl.float32)
+            for tx in range(taps):
+                x = begin + tx
+                weight = _used(tl.load(weight_x + line_x * taps + tx, mask=inside_u, other=0.0), x, width, PADDING)
+                value = tl.load(row + padded(x, width, PADDING), mask=weight != 0, other=0).to(tl.float32)
+                line += weight * value
             step = y - first
             factor = tl.load(weight_y + line_y * taps + step, mask=inside_v & (step >= 0) & (step < taps), other=0.0)
+            sum_y += factor
+            factor = _used(factor, y, height, PADDING)
             total += factor[:, None] * tl.where(factor[:, None] != 0, line[None, :], 0.0)
     else:
-        for ty in range(WIDE):  # one or two taps
-            row = padded(first + ty, height, PADDING) * width
-            factor = tl.load(weight_y + line_y * WIDE + ty, mask=inside_v, other=0.0)
+        for ty in range(taps):  # one or two
+            y = first + ty
+            row = padded(y, height, PADDING) * width
+            factor = tl.load(weight_y + line_y * taps + ty, mask=inside_v, other=0.0)
+            sum_y += factor
+            factor = _used(factor, y, height, PADDING)
             line = tl.zeros((BLOCK_H, BLOCK_W), dtype=tl.float32)
-            for tx in range(WIDE):
-                x = padded(begin + tx, width, PADDING)
-                weight = tl.load(weight_x + line_x * WIDE + tx, mask=inside_u, other=0.0)
-                value = tl.load(source + row[:, None] + x[None, :]).to(tl.float32)
+            for tx in range(taps):
+                x = begin + tx
+                weight = _used(tl.load(weight_x + line_x * taps + tx, mask=inside_u, other=0.0), x, width, PADDING)
+                value = tl.load(source + row[:, None] + padded(x, width, PADDING)[None, :]).to(tl.float32)
                 line += weight[None, :] * tl.where(weight[None, :] != 0, value, 0.0)
             total += factor[:, None] * tl.where(factor[:, None] != 0, line, 0.0)
+    total = tl.div_rn(total, tl.where(inside_v, sum_y, 1.0)[:, None] * sum_x[None, :])  # exact where the sums are 1
     total = total * tl.load(affine + channel) + tl.load(affine + channels + channel)
     if QUANTISE:
         total = rounded(total)
@@ -132,4 +147,4 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
 
 # The number of taps is no key, and no constant of the kernel: among images of different sizes each batch may have its
 # own, and none should be compiled or tuned anew for it.
-_tuned = triton.autotune(TILES, key=["out_height", "out_width", "WIDE", "RAGGED"])(_kernel)
+_tuned = triton.autotune(TILES, key=["out_height", "out_width", "STREAM", "RAGGED"])(_kernel)

@@ -146,6 +146,7 @@ def ragged() -> Iterator[tuple[str, float]]:
     for kind, kernel, padding, dtype in (
         ("aligned", "bilinear", "border", torch.float32),
         ("aligned", "bicubic", "zeros", torch.uint8),
+        ("aligned", "lanczos3", "zeros", torch.float32),
         ("aligned", "nearest", "reflection", torch.float16),
         ("affine", "bilinear", "circular", torch.uint8),
         ("any", "bilinear", "reflection", torch.float32),
@@ -160,12 +161,12 @@ def ragged() -> Iterator[tuple[str, float]]:
         how = How(matrix, (5, 6), kernel, padding, [SHRINK, 1.0, 1.3], dtype, None, None, *promises(kind))
         source = Source.ragged(values, offsets, sizes, 2)
         yield f"{kind} {kernel} {padding} {dtype} ragged", difference(source, images, how)
-        if kind != "aligned":  # bit for bit as each image alone
-            together = cuda_triton.resample(source, how)
-            for k in (0, 2):
-                own = how._replace(matrix=matrix[k : k + 1], bounds=[how.bounds[k]])
-                alone = cuda_triton.resample(Source.of(images[k][None]), own)[0]
-                yield f"{kind} {kernel} ragged, bits of {k}", float((alone != together[k]).sum())
+        # Bit for bit as each image alone, though some take more taps than others.
+        together = cuda_triton.resample(source, how)
+        for k in range(3):
+            own = how._replace(matrix=matrix[k : k + 1], bounds=[how.bounds[k]])
+            alone = cuda_triton.resample(Source.of(images[k][None]), own)[0]
+            yield f"{kind} {kernel} {padding} ragged, bits of {k}", float((alone != together[k]).sum())
     nothing = torch.zeros(0, dtype=torch.int64)
     empty = Source.ragged(torch.zeros(0), nothing, nothing.reshape(0, 2), 3)
     for aligned in (True, False):

@@ -81,7 +81,7 @@ def test_the_kernels_compile_for_a_device(
     names = dict(module.TILES[0].kwargs, PADDING=2, RAGGED=ragged, QUANTISE=ragged)
     if aligned:
         pointers |= {"first_column": "*i32", "first_row": "*i32", "weight_x": "*fp32", "weight_y": "*fp32"}
-        names |= {"WIDE": 8 if ragged else 2, "STREAM": ragged}
+        names |= {"STREAM": ragged}
     else:
         pointers |= {"matrix": "*fp32", "bounds": "*fp64"}
         kernel = "sinc" if ragged else "bilinear"
