@@ -42,6 +42,7 @@ def call(name: str, *words: str) -> int:
     return run(COMMANDS[name].main, list(words))
 
 
+@pytest.mark.integration
 def test_train_then_measure(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path / "run")
     assert call("train", tiny_file, "train.epochs=1", "--output", folder, "--json") == 0
@@ -60,6 +61,7 @@ def test_train_then_measure(tiny_file: str, tmp_path: Path, capsys: pytest.Captu
     assert "Jensen-Shannon" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_measure_takes_networks_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     (tmp_path / "mynet.py").write_text(
         "from torch import nn\n"
@@ -84,6 +86,7 @@ def test_measure_takes_networks_of_others(tmp_path: Path, capsys: pytest.Capture
     assert "do not fit the network" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_compare_gives_a_paired_table(
     tiny_file: str, tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +106,7 @@ def test_compare_gives_a_paired_table(
     assert json.loads(capsys.readouterr().out)["table"] == result["table"]
 
 
+@pytest.mark.integration
 def test_the_functions_behind_the_commands_return_what_the_commands_write(
     tiny: Recipe, tiny_file: str, tmp_path: Path
 ) -> None:
@@ -147,6 +151,7 @@ def tune_words(tiny_file: str, folder: Path) -> list[str]:
     return [tiny_file, "--trials", "2", "--trial-epochs", "1", "--seeds", "1", "--output", str(folder)]
 
 
+@pytest.mark.integration
 def test_tune_writes_its_report_recipe_and_results(
     tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +191,7 @@ def test_tune_writes_its_report_recipe_and_results(
         assert (folder / name).stat().st_size > 50
 
 
+@pytest.mark.integration
 def test_tune_resumes_after_an_interrupt(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A real Ctrl-C during the search, then the command line that it printed."""
     folder = tmp_path / "tuned"

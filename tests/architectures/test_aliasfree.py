@@ -200,6 +200,7 @@ def test_layers_used_in_inference_mode_can_train_afterwards() -> None:
     AliasFreeActivation()(maps).sum().backward()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("side", [8, pytest.param(2 * aliasfree.LONGEST_MATRIX, marks=pytest.mark.slow)])
 def test_layers_compile_as_one_graph(side: int) -> None:
     layer = nn.Sequential(AliasFreeLayerNorm2d(2), AliasFreeActivation(), AliasFreeDownsample2d())

@@ -191,6 +191,7 @@ class _Tracer(fx.Tracer):
         return own or super().is_leaf_module(module, name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", IN_ALL_STYLES)
 @pytest.mark.parametrize("method", DOWNSAMPLES)
 def test_networks_can_be_traced_and_call_each_layer_once(name: str, method: str) -> None:

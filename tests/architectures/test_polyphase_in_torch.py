@@ -29,6 +29,7 @@ from augkit.core.errors import InputError, OddMapWarning
 forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # torch's own
 
 
+@pytest.mark.integration
 @forward_mode
 @sampling
 @layouts
@@ -113,6 +114,7 @@ def test_channels_last_is_kept_and_changes_nothing(name: str, training: bool) ->
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.integration
 @sampling
 @pytest.mark.parametrize("training", [False, True])
 def test_layers_compile_in_one_graph(name: str, training: bool) -> None:

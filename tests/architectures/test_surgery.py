@@ -88,6 +88,7 @@ def first_phase(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- families ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SWEEP)
 def test_every_family_keeps_weights_names_shapes_and_dtype(name: str) -> None:
     model, size = build(name), {**QUICK, **SLOW}[name]
@@ -120,6 +121,7 @@ def test_every_family_keeps_weights_names_shapes_and_dtype(name: str) -> None:
         assert all(reason for _, _, reason in report.unchanged)
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("first_phase")
 @pytest.mark.parametrize("name", SWEEP)
 @pytest.mark.parametrize("odd", [False, True], ids=["even", "odd"])
@@ -184,6 +186,7 @@ def test_functional_pools_inside_blocks_are_changed_too() -> None:
     assert "Mixed_5b.functional.pool0" in report.padded
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", METHODS)
 def test_networks_copy_pickle_trace_and_compile(method: str) -> None:
     model = antialias(models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1]).eval(), method, "circular")

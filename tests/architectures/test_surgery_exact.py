@@ -47,6 +47,7 @@ QUICK_TORUS = ["torchvision:shufflenet_v2_x0_5", "timm:hrnet_w18_small", "timm:t
 # --- exactness --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["aps", "lps"])
 @pytest.mark.parametrize(
     ("size", "dtype", "limit"), [(64, torch.float32, 1e-5), (64, torch.float64, 1e-12), (96, torch.float32, 1e-5)]

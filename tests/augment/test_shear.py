@@ -133,6 +133,7 @@ def test_the_cpu_twin_shows_the_same_image(backend: str) -> None:
     np.testing.assert_allclose(found, expected[0].permute(1, 2, 0).numpy(), atol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_policy_a_search_and_a_preview_know_it() -> None:
     policy = Policy.from_yaml("shear: {max_degrees: 10, p: 0.5}")
     assert str(policy) == "shear (max_degrees 10, p 0.5)"

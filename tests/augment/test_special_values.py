@@ -71,6 +71,7 @@ def test_a_flip_and_whole_shifts_move_every_value_as_it_is(
     assert same(WAYS[way](images, turned, kernel, "circular"), expected)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", [9, 80])
 def test_traced_code_handles_special_values_alike(size: int) -> None:
     images = torch.rand(1, 1, size, size)

@@ -43,6 +43,7 @@ def reports() -> dict[str, list[InvarianceReport]]:
     return found
 
 
+@pytest.mark.integration
 def test_label_smoothing_is_not_invariance(reports: dict[str, list[InvarianceReport]]) -> None:
     by_js = learned_invariance(reports["smoothing"], reports["control"], metric="js")
     assert by_js.value > 0.2  # the fault of the measure that we had

@@ -25,6 +25,7 @@ def losses(run: Run) -> list[tuple[float, float, float | None]]:
     return [(row["loss"], row["lr"], row.get("validation_accuracy")) for row in run.history]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "train",
     [

@@ -38,6 +38,7 @@ def folder_of_images(folder: Path, channels: int) -> Path:
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_build_and_repeat_two_steps(path: Path, tmp_path: Path) -> None:
     recipe = Recipe.load(path)

@@ -35,6 +35,7 @@ def tuned(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) ->
     return json.loads((folder / "results.json").read_text()), " ".join(out.out.split())
 
 
+@pytest.mark.integration
 def test_a_search_without_augmentation_attributes_no_effect_to_it(
     plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -343,6 +343,7 @@ def test_a_joining_process_waits_until_the_first_trials_are_queued(
     assert presets == [None, "as it stands", "mild", "strong"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "goal", [Goal(atypical=True), Goal(mode="invariance", at_least=0.0), Goal(mode="accuracy", at_least=-9.0)]
 )

@@ -68,6 +68,7 @@ def test_each_rung_goes_on_from_the_checkpoint_of_the_one_before(tiny: Recipe, d
     assert len(worker.study.user_attrs["control {}"]["rungs"]) == 2
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("damage", ["lost", "torn", "of another recipe"])
 def test_a_checkpoint_that_cannot_be_used_costs_epochs_but_changes_nothing(
     tiny: Recipe, data: Dataset, tmp_path: Path, damage: str
@@ -116,6 +117,7 @@ def test_a_worker_without_a_folder_trains_anew(tiny: Recipe, data: Dataset, tmp_
     assert search_cost(worker.study, worker.terms).epochs_run == 9
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "goal", [Goal(atypical=True), Goal(mode="invariance", at_least=0.0), Goal(mode="accuracy", at_least=-9.0)]
 )
@@ -189,6 +191,7 @@ def test_what_does_not_go_with_rungs_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_the_command_reports_rungs_and_refuses_to_go_on_without_them(
     tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

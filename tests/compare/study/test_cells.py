@@ -35,6 +35,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.glob("cells/*/**/*") if p.is_file()}
 
 
+@pytest.mark.integration
 def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(layered_study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     first = run_study(Study.load(layered_study_file), folder)
@@ -75,6 +76,7 @@ def test_a_study_runs_is_resumed_and_accepts_an_additional_seed(layered_study_fi
     assert more["claims"][0]["n_seeds"] == 3
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("without_pages")
 def test_a_new_measure_is_taken_without_training_again(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_study, tmp_path / "out")
@@ -281,6 +283,7 @@ def test_a_network_that_does_not_accept_the_images_is_refused_before_training(
     assert not (tmp_path / "out" / "cells").exists()
 
 
+@pytest.mark.integration
 def test_a_failed_cell_is_left_out_and_run_again_with_resume(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,6 +357,7 @@ def test_bad_flags_give_a_one_line_error(
     assert error.count("\n") == 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("size", "shape"), [("quick", (28, 28)), ("standard", (28, 28)), ("full", (32, 32, 3))])
 def test_the_shipped_study_can_be_measured(size: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     for label in range(10):

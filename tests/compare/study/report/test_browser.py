@@ -88,6 +88,7 @@ def acted(page: str, width: int, folder: Path) -> dict[str, Any]:
     return outcome
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_works_in_a_browser(width: int, tmp_path: Path) -> None:
