@@ -382,6 +382,7 @@ def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monk
     assert run(lambda arguments: print(cli.new_folder("train")), []) == 2
 
 
+@pytest.mark.integration
 def test_a_search_checks_its_storage_before_it_overwrites(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

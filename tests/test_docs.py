@@ -139,6 +139,7 @@ def tracebacks_of_examples() -> dict[str, str]:
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", EXAMPLES, ids=page_id)
 def test_examples_of_how_to_pages_run(page: Path, tracebacks_of_examples: dict[str, str]) -> None:
     assert tracebacks_of_examples[page_id(page)] == ""

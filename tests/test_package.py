@@ -123,6 +123,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     sorter.prepare()  # raises CycleError, which names the modules of a circle
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("module", "needed"), WEIGHT.items(), ids=WEIGHT)
 def test_a_package_imports_only_what_it_needs(module: str, needed: set[str]) -> None:
     code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
@@ -204,6 +205,7 @@ def test_public_names_are_those_listed() -> None:
         _ = augkit.Augmnt
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name != "__init__"], ids=str)
 def test_docstring_examples_run(module: Path) -> None:
     loaded = importlib.import_module(".".join(("augkit", *module.parts)))

@@ -136,6 +136,7 @@ def plain(kind: str) -> str:
     return PAGES[kind]("plain")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", PAGES)
 @settings(max_examples=2)
 @given(name=TEXT)

@@ -41,6 +41,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.integration
 def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(blocks("python"))
     scope: dict[str, Any] = {}

@@ -61,6 +61,7 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.integration
 def test_the_file_holds_all_that_was_asked_for(result: dict[str, Any]) -> None:
     assert set(result["ood"]) == {"upside down", "texture shuffle", "erased", "out of range"}
     assert result["certificate"]["verdict"] == "none"

@@ -55,6 +55,7 @@ def run_json(capsys, *arguments: str) -> dict:
 # --- the command ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("source", ["photograph", "digits", "recipe", "folder"])
 def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tmp_path, photograph, capsys):
     recipe = tmp_path / "own.yaml"

@@ -36,6 +36,7 @@ def interpreted() -> dict[str, Any]:
     return told
 
 
+@pytest.mark.integration
 def test_the_interpreted_kernels_agree_with_torch(interpreted: dict[str, Any]) -> None:
     for case, difference in interpreted["parity"].items():
         # uint8: a value next to a half may round either way; half precision: so may the last bit

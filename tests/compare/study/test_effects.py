@@ -55,12 +55,14 @@ def simulate(factor: float, trials: int = 200) -> tuple[float, float]:
     return covered / trials, found / trials
 
 
+@pytest.mark.integration
 def test_intervals_of_identical_arms_cover_zero_and_few_tests_reject() -> None:
     covered, found = simulate(1.0)
     assert 0.90 <= covered <= 0.995  # binomial noise of 200 simulations around 95 % is 1.5 points
     assert found <= 0.07  # expected: 2.5 % on this side
 
 
+@pytest.mark.integration
 def test_a_planted_effect_is_detected_with_the_predicted_power() -> None:
     # The effect of a seed varies with two independent seeds and with the noise of 60 images.
     effect = 0.45

@@ -203,6 +203,7 @@ def test_a_helper_stops_if_the_leader_withdraws_the_queue(
     assert helpers == ["study 'q' was withdrawn by the command that created it; see the error there"]
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("without_pages")
 def test_an_error_in_a_network_fails_its_cell_and_its_traceback_is_stored(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -74,6 +74,7 @@ def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> 
     assert len(whole.history) == 4
 
 
+@pytest.mark.integration
 def test_a_checkpoint_within_an_epoch_stores_its_step(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE)
     train_until(tmp_path, 7)
