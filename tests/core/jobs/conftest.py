@@ -1,12 +1,14 @@
-"""Fixtures of the tests of failing hosts; with AUGKIT_FAULTS=FILE they write a table of the faults."""
+"""Fixtures of the tests of failing hosts; with AUGKIT_FAULTS=FILE they write their rows into a table of the faults."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,13 +35,17 @@ def nobody_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def table() -> Iterator[None]:
-    """The faults seen, as a file."""
+    """The faults seen, as a file; rows of faults that did not run this time stay, each with the commit of its run."""
     yield
-    if os.environ.get("AUGKIT_FAULTS"):
+    if os.environ.get("AUGKIT_FAULTS") and ROWS:
         from augkit.core.files import environment
 
-        text = json.dumps({"faults": ROWS, "environment": environment()}, indent=2)
-        Path(os.environ["AUGKIT_FAULTS"]).write_text(text + "\n")
+        file, here = Path(os.environ["AUGKIT_FAULTS"]), environment()
+        with (Path(tempfile.gettempdir()) / "augkit-faults.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of pytest-xdist may write
+            rows = {row["fault"]: row for row in json.loads(file.read_text())["faults"]} if file.is_file() else {}
+            rows |= {row["fault"]: row | {"commit": here["git"]["commit"]} for row in ROWS}
+            file.write_text(json.dumps({"faults": list(rows.values()), "environment": here}, indent=2) + "\n")
 
 
 @pytest.fixture
