@@ -98,6 +98,7 @@ def be(rank: int, monkeypatch: pytest.MonkeyPatch, count: int = 3) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(count))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("door", DOORS)
 def test_ranks_that_were_seeded_alike_draw_apart_and_a_seed_repeats(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, states = [], []

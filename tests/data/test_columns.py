@@ -114,6 +114,7 @@ def test_training_without_labels_is_an_error_that_names_them(tmp_path: Path) -> 
         load_recipe_data(recipe)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a file that `datasets` leaves open
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "saved"])
 def test_text_labels_of_the_hubs_library(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

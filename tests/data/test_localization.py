@@ -103,6 +103,7 @@ def test_a_canvas_without_room_is_refused(digits: Dataset) -> None:
             localization.locate(digits, canvas=canvas, cells=4)
 
 
+@pytest.mark.integration
 def test_a_located_dataset_is_trained_on_and_evaluated(digits: Dataset, tiny: Recipe) -> None:
     """A fully connected head learns positions; a global average on a torus cannot."""
     task = localization.locate(digits, canvas=16, cells=2)

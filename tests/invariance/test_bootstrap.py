@@ -73,6 +73,7 @@ def coverage(seeds: int, factor: float, trials: int = 200) -> float:
     return hits / trials
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_a_recipe_compared_with_itself_covers_zero(seeds: int) -> None:
     # Binomial noise of 200 simulations around 95 % is 1.5 points.

@@ -57,6 +57,7 @@ def test_the_slope_is_that_of_least_squares_on_logarithms() -> None:
     assert found.to_dict()["points"][3] == point
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("slope", [0.0, 0.4])
 def test_intervals_cover_the_true_slope(slope: float) -> None:
     rng, hits, trials = np.random.default_rng([3, int(10 * slope)]), 0, 60

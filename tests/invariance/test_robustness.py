@@ -113,6 +113,7 @@ def test_nothing_waits_for_the_device(augment: Augment, targets: dict[str, Tenso
 
 
 # "bilinear" is compiled below, with targets.
+@pytest.mark.integration
 @pytest.mark.parametrize("augment", [PIPELINES[name] for name in ("lanczos3, normalized", "fourier", "blur")])
 def test_compiles_without_graph_breaks(augment: Augment) -> None:
     torch._dynamo.reset()
@@ -121,6 +122,7 @@ def test_compiles_without_graph_breaks(augment: Augment) -> None:
     torch.testing.assert_close(seeded(compiled, images), seeded(augment, images))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("strength", "backend"),
     [(0.5, "eager"), (torch.tensor([0.1, 0.4, 0.7, 1.0]), "aot_eager")],
@@ -136,6 +138,7 @@ def test_compiles_with_targets_and_strength(strength: Any, backend: str) -> None
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.integration
 def test_a_strength_that_changes_compiles_twice_at_most() -> None:
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("eager")

@@ -83,6 +83,7 @@ def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tm
         assert result["image"] == {"channels": 3, "height": 50, "width": 224}
 
 
+@pytest.mark.integration
 def test_the_same_command_draws_the_same_pictures(tmp_path, capsys):
     pixels = []
     for flags in ([], ["--overwrite"]):
@@ -128,6 +129,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert (tmp_path / "filled" / "precious.txt").read_text() == "mine"
 
 
+@pytest.mark.integration
 def test_the_function_writes_what_the_command_prints(tmp_path, capsys):
     subject = find_subject("digits", ["policy.shift.max_pixels=1"], seed=2)
     result = preview(subject, tmp_path / "seen", PreviewSettings(strengths=(0.0, 1.0), quantiles=(0.5,)))

@@ -47,7 +47,11 @@ def test_exactly_the_wanted_number_of_trials_runs_and_presets_run_first(tmp_path
     assert done[2].user_attrs["values"]["policy.shift.max_pixels"] == pytest.approx(3.6)
 
 
-@pytest.mark.parametrize("sampler", optuna_study.SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler",
+    # Fitting Gaussian processes takes longer than all the others.
+    [pytest.param(name, marks=pytest.mark.integration if name == "gp" else ()) for name in optuna_study.SAMPLERS],
+)
 def test_every_sampler_finds_a_synthetic_optimum(tmp_path: Path, sampler: str) -> None:
     worker = open_toy(tmp_path / "j", make_terms(sampler=sampler, seed=3), 30)
     worker.run()
