@@ -64,6 +64,7 @@ def main(arguments: list[str]) -> None:
             top=options.top,
             rungs=options.rungs,
             factor=_factor(options),
+            fork=options.fork,
             goal=_goal(options),
             sampler=options.sampler,
             floor=options.floor,
@@ -139,6 +140,12 @@ def _parser() -> Parser:
         type=positive,
         metavar="N",
         help="with --rungs: one trial in N goes on (default: 3)",
+    )
+    parser.add_argument(
+        "--fork",
+        action="store_true",
+        help="start every trial from the weights of the control, trained for half of the recipe's epochs, and train it"
+        " for 2 epochs, or --trial-epochs, or --rungs",
     )
     goal = parser.add_argument_group("goal of the search")
     goal.add_argument(

@@ -162,6 +162,7 @@ def _settings(tuning: TuneContext, tested: FinalMeasurements) -> TuneSettings:
         max_shift=measured.max_shift,
         pairs=measured.pairs,
         device=str(tuning.device),
+        fork=terms.fork,
     )
 
 

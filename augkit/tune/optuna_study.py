@@ -46,7 +46,8 @@ class ControlScores(TypedDict):
     """Scores of a control, as stored in a JSON attribute of the study.
 
     ``shift_information`` is by image set, and ``kappa`` None for images without labels. The trial's ``number``,
-    ``epochs`` and ``seconds`` are added when it ends. ``rungs`` are the scores on the rungs below the top, if any.
+    ``epochs`` and ``seconds`` are added when it ends. ``rungs`` are the scores on the rungs below the top, if any, and
+    ``fork`` is the folder of the run whose weights trials start from, if they are forks (see `augkit.tune.fork`).
     """
 
     accuracy: float
@@ -56,6 +57,7 @@ class ControlScores(TypedDict):
     epochs: NotRequired[int]
     seconds: NotRequired[float]
     rungs: NotRequired[list[ControlScores]]
+    fork: NotRequired[str]
 
 
 class SearchTerms(Data):
@@ -65,6 +67,7 @@ class SearchTerms(Data):
     goal: Goal = Field(default_factory=Goal, description="goal of the search")
     rungs: tuple[int, ...] = Field((), description="epochs of each rung of Pareto halving, ascending; empty: no rungs")
     factor: int = Field(3, ge=2, description="one of this many configurations goes on to the next rung")
+    fork: int = Field(0, ge=0, description="epochs after which trials are forked from the control; 0: they are not")
     epochs: int = Field(ge=1, description="epochs of a trial")
     least_epochs: int = Field(1, ge=1, description="epochs before a trial may be pruned")
     sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="Optuna sampler")
@@ -293,12 +296,15 @@ def _control_point(space: Space, terms: SearchTerms, architecture: Mapping[str, 
 def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:
     words = differences(mine.open_space(), theirs.open_space())
     old, new = theirs.model_dump(exclude={"space"}), mine.model_dump(exclude={"space"})
-    words += [f"{key} was {_term(old[key])}, is {_term(new[key])}" for key in old if old[key] != new[key]]
+    words += [f"{key} was {_term(key, old)}, is {_term(key, new)}" for key in old if old[key] != new[key]]
     if words:
         more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
         raise InputError(f"study '{name}' cannot be resumed or joined with other terms: {'; '.join(words[:2])}{more}")
 
 
-def _term(value: object) -> object:
+def _term(key: str, terms: Mapping[str, Any]) -> object:
     """A term as words; rungs are written as on the command line."""
+    value = terms[key]
+    if key == "fork":
+        return f"from the control after epoch {value}" if value else "none"
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else value

@@ -206,8 +206,9 @@ def _subtitle(results: TuneResults) -> str:
     settings, cost = results.settings, results.cost
     epochs = ", ".join(str(row.epochs) for row in results.search.rungs[:-1])
     rungs = f"{epochs} or " if epochs else ""
+    fork = f", each from the control after epoch {settings.fork}" if settings.fork else ""
     return (
-        f"{settings.trials} trials of {rungs}{settings.trial_epochs} epochs, then {settings.seeds} seeds of"
-        f" {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
+        f"{settings.trials} trials of {rungs}{settings.trial_epochs} epochs{fork}, then {settings.seeds} seeds"
+        f" of {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
         f" {settings.kernel}, shifts up to {settings.max_shift:g} px; {cost['seconds']:.0f} s in total."
     )

@@ -32,6 +32,7 @@ from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
+from augkit.tune.fork import epochs_of_a_fork, epochs_of_the_control
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
@@ -71,6 +72,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     top: int = 2,
     rungs: Sequence[int] = (),
     factor: int = 3,
+    fork: bool = False,
     goal: Goal | None = None,
     sampler: str = "tpe",
     floor: float = optuna_study.FLOOR,
@@ -97,6 +99,9 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             and goes on to the next from its checkpoint if it is among the best part of those that reached it (see
             `augkit.tune.promotion`). They replace pruning, and the last one is ``trial_epochs``. Empty for no rungs.
         factor: with rungs, one of ``factor`` configurations goes on.
+        fork: whether every trial starts from the weights of the control, trained for half of the recipe's epochs, and
+            has only a few epochs of its own (2 unless ``trial_epochs`` or ``rungs`` say otherwise); see
+            `augkit.tune.fork`. Final runs start from initial weights all the same.
         goal: goal of the search; None maximizes accuracy and learned invariance.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
         floor: share of the control's accuracy above chance and kappa; a trial that is clearly below cannot win.
@@ -120,13 +125,16 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     settings = workers or TuneWorkers()
     _check(trials, trial_epochs, seeds, top, settings, storage)
     halving.refuse_with_rungs(rungs, sampler, settings.processes, least_epochs)
+    forked = epochs_of_the_control(fork, space, settings.processes)
     started = time.monotonic()
+    trial_epochs = epochs_of_a_fork(fork, trial_epochs, rungs, space)
     epochs = halving.epochs_of_a_trial(rungs, factor, trial_epochs, space.recipe.train.epochs)
     terms = SearchTerms(
         space=space.to_dict(),
         goal=goal or Goal(),
         rungs=tuple(rungs),
         factor=factor,
+        fork=forked,
         epochs=epochs,
         least_epochs=min(epochs, least_epochs or math.ceil(epochs / 4)),
         sampler=sampler,
@@ -244,7 +252,8 @@ def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
     each = trial_cost(tuning.terms, tuning.recipe, tuning.dataset)
     already = len(optuna_study.finished(tuning.study))
     controls = len(tuning.space.architectures())
-    tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
+    search = searches * ((max(trials, already) + controls) * each + tuning.terms.fork)
+    tuning.display.begin(search + tuning.work(), already * each)
 
 
 def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int) -> None:

@@ -93,8 +93,9 @@ class SearchCost(Record):
         answered_from_the_study: number of trials copied from an earlier trial with the same values.
         failed: number of failed trials.
         epochs_run: epochs trained in all trials.
-        epochs_saved: epochs saved by pruning, copying and rungs.
+        epochs_saved: epochs saved by pruning, copying and rungs, at least 0.
         trial_seconds: seconds of all workers together.
+        control_epochs: epochs trained for controls, which are not among ``epochs_run``.
     """
 
     trials: int
@@ -104,6 +105,7 @@ class SearchCost(Record):
     epochs_run: int
     epochs_saved: int
     trial_seconds: float
+    control_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,10 @@ class DoseRow(Record):
 
 @dataclass(frozen=True)
 class TuneSettings(Record):
-    """Settings of a tuning: recipe, search, seeds, and how networks were measured; ``max_shift`` is in pixels."""
+    """Settings of a tuning: recipe, search, seeds, and how networks were measured; ``max_shift`` is in pixels.
+
+    ``fork`` is the number of epochs after which trials were forked from the control; 0 if they were not.
+    """
 
     name: str
     trials: int
@@ -217,6 +222,7 @@ class TuneSettings(Record):
     max_shift: float
     pairs: int
     device: str
+    fork: int = 0
 
 
 @dataclass(frozen=True)
@@ -342,9 +348,11 @@ def _trial_row(trial: FrozenTrial, rungs: Sequence[int], *, front: bool, chosen:
 def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
     """Count the trials of a study, epochs run and saved, and the seconds of all workers together."""
     trials, ended = optuna_study.finished(study), optuna_study.ended(study)
+    controls = [optuna_study.control_key(a) for a in terms.open_space().architectures()]
     copied = sum("same_as" in trial.user_attrs for trial in trials)
     trained = [trial.user_attrs for trial in ended if "same_as" not in trial.user_attrs]
-    # On a higher rung, a trial goes on from the epochs of the lower one.
+    # On a higher rung, a trial goes on from the epochs of the lower one. A fork also counts the epochs of the control
+    # where this had to be trained again for it.
     run = sum(int(attrs.get("trained", attrs.get("epochs", terms.epochs))) for attrs in trained)
     return SearchCost(
         trials=len(trials),
@@ -352,6 +360,7 @@ def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
         answered_from_the_study=copied,
         failed=len(optuna_study.lost(study)),
         epochs_run=run,
-        epochs_saved=len(trials) * terms.epochs - run,
+        epochs_saved=max(0, len(trials) * terms.epochs - run),
         trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in ended), 1),
+        control_epochs=sum(int(study.user_attrs[key]["epochs"]) for key in controls if key in study.user_attrs),
     )
