@@ -29,10 +29,11 @@ from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
 from augkit.measure.tables import print_carried_over, print_table
+from augkit.tune.earlier import load_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
 from augkit.tune.page import search_page
-from augkit.tune.pipeline import TuneWorkers, load_study, tune
+from augkit.tune.pipeline import TuneWorkers, tune
 from augkit.tune.results import JoinedSearch, TuneResults, search_results
 from augkit.tune.space import Space
 from augkit.tune.tables import chosen_words, print_trials
@@ -69,6 +70,7 @@ def main(arguments: list[str]) -> None:
             sampler=options.sampler,
             floor=options.floor,
             tune_control=options.tune_control,
+            starts=options.starts,
             storage=options.storage,
             study_name=options.study or "augkit",
             workers=TuneWorkers(
@@ -183,6 +185,15 @@ def _parser() -> Parser:
         help="first search the control's own fields, with as many trials (default: only if train.* or optim.* are"
         " searched beside augmentation)",
     )
+    goal.add_argument(
+        "--from",
+        dest="starts",
+        action="append",
+        default=[],
+        metavar="STUDY",
+        help="try the best configurations of an earlier search of the same space after the presets, given as folder or,"
+        " with --storage, by name; repeatable",
+    )
     where = parser.add_argument_group("workers")
     add_spread(where, "study.journal in --output", "augkit")
     where.add_argument(
@@ -280,7 +291,7 @@ def _resume_line(options: argparse.Namespace, folder: Path) -> str:
     """The command that resumes this search: the same options but those that only a new search accepts."""
     line = ["python", "-m", "augkit.tune", "--output", str(folder), "--resume"]
     parser = _parser()
-    skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed")
+    skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed", "starts")
     for name, value in vars(options).items():
         flag = name.replace("_", "-")
         if name in skipped or value == parser.get_default(name):

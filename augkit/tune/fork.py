@@ -20,13 +20,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import optuna
 from torch import nn
 
 from augkit.core.errors import InputError
 from augkit.train.checkpoint import FILE, read_checkpoint, stalled
 from augkit.train.history import OnEpoch
 from augkit.train.recipe import Recipe
-from augkit.tune.optuna_study import SearchTerms
+from augkit.tune.optuna_study import ControlScores, SearchTerms, control_key
 from augkit.tune.space import Space
 from augkit.tune.training import RecipeTraining
 
@@ -83,14 +84,17 @@ class ForkPoint:
         self.folder = self.own or Path(scratch) / "control"
 
     @classmethod
-    def of(
-        cls, terms: SearchTerms, name: str, folder: Path | None, recorded: Callable[[], str | None], on_epoch: OnEpoch
-    ) -> ForkPoint:
-        """The fork point of a search; ``name`` is that of its study, and ``folder`` the worker's."""
-        control = terms.open_space().control(terms.control_values({}))
+    def of(cls, study: optuna.Study, terms: SearchTerms, folder: Path | None, on_epoch: OnEpoch) -> ForkPoint:
+        """The fork point of a study; ``folder`` is that of the worker."""
+        control, key = terms.open_space().control(terms.control_values({})), control_key({})  # one architecture
         train = {**control.train.model_dump(), "epochs": terms.fork, "steps": None}
-        recipe = control.replaced(train=train, seed=terms.seed)
-        return cls(recipe, folder / "controls" / f"{name}-fork" if folder else None, recorded, on_epoch)
+        own = folder / "controls" / f"{study.study_name}-fork" if folder else None
+
+        def recorded() -> str | None:
+            found: ControlScores = study.user_attrs.get(key, {})
+            return found.get("fork")
+
+        return cls(control.replaced(train=train, seed=terms.seed), own, recorded, on_epoch)
 
     def place(self, training: RecipeTraining, alive: Callable[[], None]) -> Path:
         """Folder of the trained control that can be read here; if there is none, train it from the same seed.

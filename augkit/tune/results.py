@@ -47,6 +47,7 @@ class SearchTrial(Record):
         kappa: Cohen's kappa on the validation split.
         seconds: time of training and measuring.
         preset: name of the preset that gave the values.
+        start: earlier study that gave the values; None if none did.
         same_as: number of the earlier trial with the same values, whose result was copied.
         error: error message of a failed trial.
         worker: host, process and index of the worker that ran the trial.
@@ -74,12 +75,15 @@ class SearchTrial(Record):
     worker: str | None = None
     rung: int | None = None
     configuration: int | None = None
+    start: str | None = None
 
     def to_mapping(self) -> dict[str, object]:
         """The record as a mapping; for a control, only the keys that apply to it."""
         whole = super().to_mapping()
         if self.rung is None:
             del whole["rung"], whole["configuration"]
+        if self.start is None:
+            del whole["start"]
         return {key: whole[key] for key in CONTROL_KEYS} if self.control else whole
 
 
@@ -337,6 +341,7 @@ def _trial_row(trial: FrozenTrial, rungs: Sequence[int], *, front: bool, chosen:
         kappa=attrs.get("kappa"),
         seconds=attrs.get("seconds"),
         preset=attrs.get("preset"),
+        start=attrs.get(optuna_study.START),
         same_as=attrs.get("same_as"),
         error=attrs.get("error"),
         worker=attrs.get("worker"),

@@ -82,7 +82,7 @@ class RecipeTraining:
         """Train, or go on from the checkpoint in ``folder``."""
         return self.train_from(None, recipe, folder, until, on_epoch, alive)
 
-    def train_from(  # noqa: PLR0913 (those of ``train``, and the weights)
+    def train_from(
         self,
         weights: Path | None,
         recipe: Recipe,

@@ -35,7 +35,10 @@ from augkit.tune.space import Space
 from augkit.tune.training import RecipeTraining, Training
 
 # Attributes that are not copied to a trial with the same values.
-OWN = ("worker", "preset", "start", "seconds", "trained", CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF)
+OWN = (
+    *("worker", "preset", "seconds", "trained"),
+    *(optuna_study.START, CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF),
+)
 FEW = 256  # validation images on which a trial is measured below the top rung
 
 
@@ -100,20 +103,16 @@ class TrialWorker(Worker):
 
     def _of_recipes(self) -> Training:
         assert isinstance(self.dataset, Dataset)
-        plain, terms, name = (self.dataset, self.device, self.processes), self.terms, self.study.study_name
-        if not terms.fork:
+        plain = self.dataset, self.device, self.processes
+        if not self.terms.fork:
             return RecipeTraining(*plain)
-
-        def on_epoch(row: EpochRow) -> None:
-            self._fork_epochs += 1
-            self.events.work(1)
-            self.events.epoch(dict(row), terms.fork)
-
-        key = optuna_study.control_key({})  # a search with forks has one architecture
-        self._fork = ForkPoint.of(
-            terms, name, self.folder, lambda: self.study.user_attrs.get(key, {}).get("fork"), on_epoch
-        )
+        self._fork = ForkPoint.of(self.study, self.terms, self.folder, self._on_fork_epoch)
         return ForkTraining(*plain, point=self._fork)
+
+    def _on_fork_epoch(self, row: EpochRow) -> None:
+        self._fork_epochs += 1
+        self.events.work(1)
+        self.events.epoch(dict(row), self.terms.fork)
 
     def is_done(self) -> bool:
         """Whether the wanted number of trials has finished and every control is measured."""

@@ -75,7 +75,7 @@ def test_weights_begin_a_run_and_nothing_else_of_the_file_does(tiny: Recipe, dat
     assert equal(again.model, handed.model.state_dict()), "as if its network had been handed over"
     assert [row["epoch"] for row in again.history] == [1]
     assert again.history[0]["loss"] < first.history[0]["loss"]
-    with pytest.raises(InputError, match="cannot be read|does not exist|no such file"):
+    with pytest.raises(InputError, match=r"missing\.pt"):
         augkit.fit(averaged, dataset=data, weights=tmp_path / "missing.pt")
 
 
@@ -165,7 +165,7 @@ def test_finals_are_trained_from_initial_weights(searched: tuple[TrialWorker, Pa
 def test_forks_and_trials_from_initial_weights_are_not_mixed(
     searched: tuple[TrialWorker, Path], tiny: Recipe, data: Dataset, tmp_path: Path
 ) -> None:
-    worker, out = searched
+    _, out = searched
     with pytest.raises(InputError, match=r"terms: fork was from the control after epoch 3, is none$"):
         open_worker(tiny, data, out.parent / "j", 3, out, rungs=(1, 2), sampler="random", fork=0)
     assert open_worker(tiny, data, out.parent / "j", 3, out, rungs=(1, 2), sampler="random").is_done()
