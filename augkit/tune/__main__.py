@@ -36,7 +36,7 @@ from augkit.tune.page import search_page
 from augkit.tune.pipeline import TuneWorkers, tune
 from augkit.tune.results import JoinedSearch, TuneResults, search_results
 from augkit.tune.space import Space
-from augkit.tune.tables import chosen_words, print_trials
+from augkit.tune.tables import chosen_words, print_trials, print_verified
 
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'
@@ -102,6 +102,7 @@ def _print(results: TuneResults, folder: Path) -> None:
     print_table(results.table)
     print(results.conclusion)
     print_carried_over(results.carry_over)
+    print_verified(results.verified)
     print(f"\nchosen: {chosen_words(results.chosen)}")
     print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 

@@ -20,6 +20,7 @@ from augkit.tune.rung_report import RungRow, rung_rows
 from augkit.tune.rung_sampler import one_rung
 from augkit.tune.selection import FinalistRow
 from augkit.tune.space import Range, Value
+from augkit.tune.verified import VerifiedFront
 
 CONTROL_KEYS = (
     *("number", "control", "state", "accuracy", "learned_invariance", "values", "parameters", "front", "chosen"),
@@ -237,6 +238,7 @@ class TuneResults(Record):
         conclusion: the conclusion as one paragraph.
         chosen: the winner.
         finalists: measurements of the finalists on the validation split.
+        verified: the retrained trials, beside what the search showed of them.
         table: closing table on the test split (see `augkit.measure.comparison.closing_table`).
         decomposition: variability removed by augmentation, by the other fields, and by both.
         carry_over: carry-over of invariance by atypical image set.
@@ -251,6 +253,7 @@ class TuneResults(Record):
     conclusion: str
     chosen: ChosenRecipe
     finalists: list[FinalistRow]
+    verified: VerifiedFront
     table: Sequence[ComparisonRow]
     decomposition: dict[str, InvarianceComparison]
     carry_over: dict[str, CarryOver]
