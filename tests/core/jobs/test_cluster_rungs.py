@@ -33,9 +33,9 @@ def command(recipe: Path, folder: Path, *words: str) -> list[str]:
     return [*line, "--grace", str(GRACE), "--retries", "3", *words]
 
 
-def started(recipe: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def started(recipe: Path, folder: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
-        return subprocess.Popen(command(recipe, folder), stdout=file, stderr=file, env=ONE_THREAD)
+        return subprocess.Popen(command(recipe, folder, *words), stdout=file, stderr=file, env=ONE_THREAD)
 
 
 def promotions_in(folder: Path) -> int:
@@ -86,6 +86,27 @@ def test_a_local_worker_is_killed_between_rungs(recipe: Path, tmp_path: Path) ->
     assert "died (SIGKILL)" in log.read_text()
     tally(in_journal(folder), "SIGKILL of a worker between rungs, twice", "others went on from its checkpoints")
     assert (folder / "report.html").is_file()
+
+
+def test_a_worker_of_a_search_with_forks_is_killed(recipe: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "out", tmp_path / "log"
+    parent = started(recipe, folder, log, "--fork")
+    fork = folder / "controls" / "augkit-fork"
+    for ready in (lambda: (fork / "checkpoint.pt").is_file() or None, lambda: promotions_in(folder) or None):
+        wait(ready, "checkpoint of the control, then promotion")
+        wait(lambda: len(workers_of(parent.pid)) == 2 or None, "pair of workers")
+        os.kill(workers_of(parent.pid)[0], signal.SIGKILL)
+    assert parent.wait(PATIENCE) == 0, log.read_text()[-2000:]
+    assert "died (SIGKILL)" in log.read_text()
+    study = in_journal(folder)
+    tally(study, "SIGKILL of a worker of a search with forks, twice", "others forked the same control")
+    steps = (0, *RUNGS)
+    for trial in optuna_study.completed(study):
+        rung = rung_of(trial)
+        assert trial.user_attrs["trained"] <= steps[rung + 1] - steps[rung], "the control was not trained anew"
+    assert len((fork / "metrics.jsonl").read_text().splitlines()) == 4
+    for run in (folder / "final").iterdir():
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 8, "final runs are no forks"
 
 
 def test_the_parent_is_killed_between_rungs_and_resumed(recipe: Path, tmp_path: Path) -> None:
