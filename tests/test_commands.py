@@ -156,7 +156,6 @@ def test_tune_writes_its_report_recipe_and_results(
     folder = tmp_path / "tuned"
     assert call("tune", *tune_words(tiny_file, folder)) == 0
     out = capsys.readouterr()
-    assert "Verified front (validation split)" in out.out
     assert "Does it carry over to atypical images?" in " ".join(out.out.split())
     assert ", 2 of 2" in out.err
     results = json.loads((folder / "results.json").read_text())
@@ -167,7 +166,6 @@ def test_tune_writes_its_report_recipe_and_results(
     assert any(learned[1:])
     assert {len(curve) for curve in results["response"].values()} == {8}
     assert sum(trial["chosen"] for trial in results["trials"]) == 1
-    assert sum(point["chosen"] for point in results["verified"]["points"]) == 1
     assert results["verified"]["sentence"] in out.out
     page = (folder / "report.html").read_text()
     assert page.count("<svg") >= 3
