@@ -140,6 +140,7 @@ def _results(
             trial_epochs=tuning.terms.epochs,
             epochs=tuning.recipe.train.epochs,
             seeds=tuning.seeds,
+            fork=bool(tuning.terms.fork),
         ),
         table=table,
         decomposition=parts,

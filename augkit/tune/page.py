@@ -205,7 +205,7 @@ def _finalists(results: TuneResults) -> Table:
         if point is not None:
             searched = [f"{100 * point.searched_accuracy:.1f}", f"{100 * point.searched_learned_invariance:.1f}"]
         values = [searched[0], percent(row.accuracy), searched[1], "–" if learned is None else percent(learned)]
-        rows.append([name, *values, "" if point is None else "yes" if point.front else "no"])
+        rows.append([name, *values, "–" if point is None else "yes" if point.front else "no"])
     seeds, rule = results.settings.seeds, results.chosen.rule
     caption = (
         f"Validation split, {seeds} fresh seed{'s' * (seeds != 1)}, %, value and 95 % interval, beside what the search"

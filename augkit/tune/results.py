@@ -370,5 +370,5 @@ def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
         epochs_run=run,
         epochs_saved=max(0, len(trials) * terms.epochs - run),
         trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in ended), 1),
-        control_epochs=sum(int(study.user_attrs[key]["epochs"]) for key in controls if key in study.user_attrs),
+        control_epochs=sum(int(study.user_attrs.get(key, {}).get("epochs", 0)) for key in controls),
     )

@@ -57,7 +57,13 @@ class VerifiedFront(Record):
 
 
 def verified_front(
-    finalists: Sequence[FinalistRow], trials: Sequence[SearchTrial], *, trial_epochs: int, epochs: int, seeds: int
+    finalists: Sequence[FinalistRow],
+    trials: Sequence[SearchTrial],
+    *,
+    trial_epochs: int,
+    epochs: int,
+    seeds: int,
+    fork: bool = False,
 ) -> VerifiedFront:
     """Compare the retrained trials with their results in the search.
 
@@ -67,6 +73,7 @@ def verified_front(
         trial_epochs: most epochs of a trial.
         epochs: epochs of a retrained network.
         seeds: retrained networks of each trial.
+        fork: whether the trials started from the weights of the control.
     """
     searched = {trial.number: trial for trial in trials}
     rows = [(searched[row.number], row, row.learned_invariance) for row in finalists if row.number is not None]
@@ -85,8 +92,9 @@ def verified_front(
         if defined
         else None
     )
-    least = f"{trial_epochs} epoch{'s' * (trial_epochs != 1)} and one seed"
-    now = f"{epochs} epochs and {seeds} fresh seed{'s' * (seeds != 1)}"
+    start = " from the control" if fork else ""
+    least = f"{trial_epochs} epoch{'s' * (trial_epochs != 1)}{start}, one seed"
+    now = f"{epochs} epochs, {seeds} fresh seed{'s' * (seeds != 1)}"
     shown = "not defined" if learned_shift is None else _against(learned_shift)
     sentence = (
         f"Against the retrained networks ({now}), the search (at most {least}) showed accuracy {_against(accuracy)} and"

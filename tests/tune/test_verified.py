@@ -66,11 +66,11 @@ def test_shifts_are_means_and_the_front_is_what_nothing_dominates(
 def test_the_sentence_says_how_optimistic_the_search_was() -> None:
     found = verify([(0.90, 0.70), (0.92, 0.60)], [(0.93, 0.65), (0.95, 0.61)])
     assert found.sentence == (
-        "Against the retrained networks (7 epochs and 3 fresh seeds), the search (at most 2 epochs and one seed) showed"
+        "Against the retrained networks (7 epochs, 3 fresh seeds), the search (at most 2 epochs, one seed) showed"
         " accuracy 3.0 points too low and learned invariance 2.0 points too high, on average over 2 retrained trials."
     )
-    one = verify([(0.90, 0.70)], [(0.80, 0.65)], trial_epochs=1, seeds=1).sentence
-    assert "(7 epochs and 1 fresh seed), the search (at most 1 epoch and one seed)" in one
+    one = verify([(0.90, 0.70)], [(0.80, 0.65)], trial_epochs=1, seeds=1, fork=True).sentence
+    assert "(7 epochs, 1 fresh seed), the search (at most 1 epoch from the control, one seed)" in one
     assert "accuracy 10.0 points too high" in one
     assert one.endswith("on average over one retrained trial.")
 
