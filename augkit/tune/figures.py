@@ -92,8 +92,7 @@ def _draw_verified(axes: Axes, verified: VerifiedFront) -> None:
         mark(axes, x, y, "\n".join([", ".join([f"trial {point.number}, retrained", *marks]), *intervals]))
     front = sorted((100 * p.accuracy.value, 100 * p.learned_invariance.value) for p in known if p.front)
     if front:
-        x, y = zip(*front, strict=True)
-        axes.step(x, y, where="pre", color=GREEN, lw=1, alpha=0.6, zorder=1)
+        axes.step(*zip(*front, strict=True), where="pre", color=GREEN, lw=1, alpha=0.6, zorder=1)
 
 
 def _ends(estimate: Estimate) -> list[list[float]]:

@@ -81,9 +81,9 @@ def verified_front(
     points = []
     for trial, row, learned in rows:
         assert learned is not None  # of all that are no controls
-        mean, before = (row.accuracy.value, learned.value), (trial.accuracy, trial.learned_invariance)
+        mean, before = (row.accuracy.value, learned.value), (trial.accuracy or 0.0, trial.learned_invariance or 0.0)
         front = learned.defined and not any(_dominates(other, mean) for other in means)
-        points.append(VerifiedPoint(trial.number, *map(float, before), row.accuracy, learned, front, row.chosen))
+        points.append(VerifiedPoint(trial.number, *before, row.accuracy, learned, front, row.chosen))
     points.sort(key=lambda point: -point.accuracy.value)
     defined = [point for point in points if point.learned_invariance.defined]
     accuracy = _mean([point.accuracy.value - point.searched_accuracy for point in points])
