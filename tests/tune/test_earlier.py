@@ -17,7 +17,7 @@ from augkit.core.errors import InputError
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.tune import __main__ as tune
 from augkit.tune import optuna_study, selection
-from augkit.tune.earlier import BEST, JOURNAL, starts_of
+from augkit.tune.earlier import BEST, JOURNAL, load_study, starts_of
 from augkit.tune.optuna_study import START, Start
 from augkit.tune.results import search_results
 from augkit.tune.space import Space
@@ -25,7 +25,7 @@ from augkit.tune.space import Space
 SPACE = Space.of(dict(RECIPE), "toy")
 
 
-def earlier(folder: Path, trials: int = 14, kind: type[Toy] = Toy, **fields: Any) -> Toy:
+def earlier(folder: Path, trials: int = 10, kind: type[Toy] = Toy, **fields: Any) -> Toy:
     """A search that has ended, in the journal of a folder."""
     folder.mkdir()
     worker = open_toy(folder / JOURNAL, make_terms(sampler="random", **fields), trials, kind=kind)
@@ -39,14 +39,25 @@ def found_in(*folders: Path) -> list[Start]:
 
 
 def begin(place: Path, starts: Sequence[Start], trials: int) -> optuna.Study:
-    terms = make_terms()
+    terms = make_terms(sampler="random")
     return optuna_study.make_or_join(open_storage(place), "s", terms, trials, join=True, starts=starts)[0]
 
 
-def test_the_best_are_the_front_first_and_no_presets(tmp_path: Path) -> None:
-    worker = earlier(tmp_path / "a")
-    starts = found_in(tmp_path / "a")
-    trials = {trial.number: trial for trial in optuna_study.completed(worker.study)}
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two finished searches, one without a completed trial, and the recipe of all."""
+    place = tmp_path_factory.mktemp("studies")
+    earlier(place / "a")
+    earlier(place / "b", seed=1)
+    (place / "empty").mkdir()
+    open_toy(place / "empty" / JOURNAL, make_terms(), 3)
+    (place / "toy.yaml").write_text(yaml.safe_dump(RECIPE))
+    return place
+
+
+def test_the_best_are_the_front_first_and_no_presets(studies: Path) -> None:
+    starts = found_in(studies / "a")
+    trials = {trial.number: trial for trial in optuna_study.completed(load_study(studies / "a", None, None))}
     assert len(starts) == BEST
     assert [start.values for start in starts] == [trials[start.trial].user_attrs["values"] for start in starts]
     presets = optuna_study.presets(SPACE).values()
@@ -65,37 +76,32 @@ def test_with_rungs_the_highest_comes_first(tmp_path: Path) -> None:
     assert len({str(start.values) for start in found_in(tmp_path / "a")}) == BEST
 
 
-def test_a_new_study_tries_them_after_the_presets_and_trains_them_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    earlier(tmp_path / "a")
-    earlier(tmp_path / "b", seed=1)
-    starts = found_in(tmp_path / "a", tmp_path / "b")
+def test_a_new_study_tries_them_after_the_presets_and_trains_them_anew(studies: Path, tmp_path: Path) -> None:
+    starts = found_in(studies / "a", studies / "b")
     assert len(starts) == 2 * BEST
-    twice = [str(start.values) for start in found_in(tmp_path / "a", tmp_path / "a")]
+    twice = [str(start.values) for start in found_in(studies / "a", studies / "a")]
     assert len(set(twice)) == len(twice), "each configuration once"
-    study = begin(tmp_path / "j", starts, 20)
+    study = begin(tmp_path / "j", starts, 14)
     queued = study.get_trials(states=(TrialState.WAITING,))
     assert ["control" in t.user_attrs for t in queued] == [True] + [False] * 13
     assert ["preset" in t.user_attrs for t in queued[1:]] == [True] * 3 + [False] * 10
     assert [t.user_attrs[START] for t in queued[4:]] == [start.study for start in starts]
     assert [t.system_attrs["fixed_params"] for t in queued[4:]] == [start.values for start in starts]
-    assert optuna_study.starts_taken(study) == {str(tmp_path / name): BEST for name in "ab"}
-    worker = open_toy(tmp_path / "j", make_terms(), 20, join=True)
+    assert optuna_study.starts_taken(study) == {str(studies / name): BEST for name in "ab"}
+    worker = open_toy(tmp_path / "j", make_terms(sampler="random"), 14, join=True)
     worker.run()
-    assert worker.trained == 1 + 20, "the control, and all trials"
+    assert worker.trained == 1 + 14, "the control, and all trials"
     rows = search_results(worker.study, worker.terms).to_dict()["trials"]
     assert sum("start" in row for row in rows) == 2 * BEST
 
 
-def test_as_many_are_taken_as_trials_are_left_and_none_twice(tmp_path: Path) -> None:
-    earlier(tmp_path / "a")
-    starts = found_in(tmp_path / "a")
+def test_as_many_are_taken_as_trials_are_left_and_none_twice(studies: Path, tmp_path: Path) -> None:
+    starts = found_in(studies / "a")
     study = begin(tmp_path / "j", starts, 5)
-    assert optuna_study.starts_taken(study) == {str(tmp_path / "a"): 2}
+    assert optuna_study.starts_taken(study) == {str(studies / "a"): 2}
     study.set_user_attr("ready", False)  # the command died while it enqueued
-    again, _ = optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", make_terms(), 8, join=True)
-    assert optuna_study.starts_taken(again) == {str(tmp_path / "a"): 5}
+    again, _ = optuna_study.make_or_join(open_storage(tmp_path / "j"), "s", make_terms(sampler="random"), 8, join=True)
+    assert optuna_study.starts_taken(again) == {str(studies / "a"): 5}
     assert len(again.trials) == 1 + 3 + 5
 
 
@@ -113,24 +119,12 @@ class Collapsed(Toy):
         return None, {**found, "accuracy": found["accuracy"] - 0.5, "kappa": 0.0}
 
 
-def test_names_seeds_epochs_and_measuring_may_differ(tmp_path: Path) -> None:
-    earlier(tmp_path / "a")
+def test_names_seeds_epochs_and_measuring_may_differ(studies: Path, tmp_path: Path) -> None:
     tree = {**RECIPE, "name": "other", "seed": 7, "train": {"epochs": 30}, "invariance": {"max_shift": 2.0}}
     other = Space.of(tree, "t")
-    assert starts_of(str(tmp_path / "a"), other, Storage.parse(tmp_path / "j"), "augkit", tmp_path) == found_in(
-        tmp_path / "a"
+    assert starts_of(str(studies / "a"), other, Storage.parse(tmp_path / "j"), "augkit", tmp_path) == found_in(
+        studies / "a"
     )
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished search, one without a completed trial, and the recipe of both."""
-    place = tmp_path_factory.mktemp("studies")
-    earlier(place / "a")
-    (place / "empty").mkdir()
-    open_toy(place / "empty" / JOURNAL, make_terms(), 3)
-    (place / "toy.yaml").write_text(yaml.safe_dump(RECIPE))
-    return place
 
 
 @pytest.mark.parametrize(
