@@ -131,10 +131,10 @@ def test_the_parent_is_killed_between_rungs_and_resumed(recipe: Path, tmp_path: 
 class RungTeam(Team):
     """Workers of a study with rungs, with one folder for all checkpoints."""
 
-    def __init__(self, url: str, recipe: Path, folder: Path) -> None:
+    def __init__(self, url: str, recipe: Path, folder: Path, fork: int = 0) -> None:
         self.url, self.folder, self.grace, self.name, self.workers = url, folder, GRACE, "s", []
         space = Space.load(recipe, ["train.epochs=8"])
-        terms = SearchTerms(space=space.to_dict(), rungs=RUNGS, epochs=8)
+        terms = SearchTerms(space=space.to_dict(), rungs=RUNGS, fork=fork, epochs=8)
         self.study, _ = optuna_study.make_or_join(opened(url), "s", terms, ASKED, join=False)
 
     def add(self, index: int) -> subprocess.Popen[bytes]:
@@ -148,13 +148,15 @@ class RungTeam(Team):
         return [number for number in super().running(worker) if rung_of(self.study.trials[number])]
 
 
-def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
-    team = RungTeam(postgres.url, recipe, tmp_path)
+@pytest.mark.parametrize("fork", [0, 4])
+def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path, fork: int) -> None:
+    team = RungTeam(postgres.url, recipe, tmp_path, fork)
     first, _ = team.add(0), team.add(1)
     number = team.stop_in_trial(first)
     first.kill()
     first.wait()
     team.finish(dead=(first,))
-    row = tally(team.study, "SIGKILL of a worker on a higher rung", "its heartbeat stopped; another went on")
+    fault = "SIGKILL of a worker on a higher rung" + ", with forks" * bool(fork)
+    row = tally(team.study, fault, "its heartbeat stopped; another went on")
     assert row["run_again"] >= 1  # on a busy machine a living worker may be late with a heartbeat too
     assert team.study.trials[number].state == TrialState.FAIL
