@@ -115,7 +115,7 @@ def test_the_functions_behind_the_commands_return_what_the_commands_write(
     compared = augkit.compare.compare([one.control(), one], [0], tmp_path / "c", resume=True).to_dict()
     assert compared == json.loads((tmp_path / "c" / "results.json").read_text())
     assert list(compared) == ["control", "seeds", "table", "carry_over", "conclusions", "environment"]
-    found = augkit.tune.tune(one, tmp_path / "t", trials=1, trial_epochs=1, seeds=1)
+    found = augkit.tune.tune(one, tmp_path / "t", trials=1, trial_epochs=1, seeds=1, fork=True)
     assert isinstance(found, augkit.tune.TuneResults)
     results = json.loads((tmp_path / "t" / "results.json").read_text())
     assert found.to_dict() == results
@@ -124,18 +124,21 @@ def test_the_functions_behind_the_commands_return_what_the_commands_write(
         for row in rows if isinstance(rows, list) else [rows]:
             assert list(row) == names.split(), key
     assert [list(trial) for trial in results["trials"]] == [CONTROL_KEYS.split(), TRIAL_KEYS.split()]
+    assert (results["settings"]["fork"], results["search_cost"]["control_epochs"]) == (1, 2)
+    assert "1 trials of 1 epochs, each from the control after epoch 1" in (tmp_path / "t" / "report.html").read_text()
 
 
 # As written before results were dataclasses.
 TUNE_KEYS = {
-    "": "conclusion chosen finalists table decomposition carry_over response dose_response trials space objectives"
-    " budget importance search_cost settings environment cost",
+    "": "conclusion chosen finalists verified table decomposition carry_over response dose_response trials space"
+    " objectives budget importance search_cost settings environment cost",
+    "verified": "points accuracy_shift learned_invariance_shift sentence",
     "chosen": "number rule policy fields values others control",
     "finalists": "name number accuracy learned_invariance shift_information comparison per_seed chosen",
     "dose_response": "strength accuracy learned_invariance",
-    "search_cost": "trials pruned answered_from_the_study failed epochs_run epochs_saved trial_seconds",
+    "search_cost": "trials pruned answered_from_the_study failed epochs_run epochs_saved trial_seconds control_epochs",
     "settings": "name trials trial_epochs goal sampler epochs seeds search_seed final_seeds protocol kernel max_shift"
-    " pairs device",
+    " pairs device fork",
 }
 CONTROL_KEYS = (
     "number control state accuracy learned_invariance values parameters front chosen feasible shift_information kappa"
@@ -168,6 +171,7 @@ def test_tune_writes_its_report_recipe_and_results(
     assert any(learned[1:])
     assert {len(curve) for curve in results["response"].values()} == {8}
     assert sum(trial["chosen"] for trial in results["trials"]) == 1
+    assert results["verified"]["sentence"] in out.out
     page = (folder / "report.html").read_text()
     assert page.count("<svg") >= 3
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -182,6 +186,8 @@ def test_tune_writes_its_report_recipe_and_results(
         "Response curve",
         "Trials",
         results["conclusion"][:40],
+        results["verified"]["sentence"],
+        "retrained, 95 % interval",
     ):
         assert words in page
     best = Recipe.load(folder / "best.yaml")

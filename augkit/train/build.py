@@ -86,7 +86,7 @@ def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh:
         else _external_network(settings, given, seed, fresh)
     )
     if fresh and settings.weights is not None:
-        _load_initial_weights(model, settings.weights)
+        load_initial_weights(model, settings.weights)
     return model
 
 
@@ -120,7 +120,7 @@ def _external_network(settings: ModelSettings, given: NetworkInput, seed: int, f
     return model if settings.downsample is None else antialias(model, method=settings.downsample)
 
 
-def _load_initial_weights(model: nn.Module, path: str) -> None:
+def load_initial_weights(model: nn.Module, path: str) -> None:
     """Load the weights in ``path``, except (auxiliary) final layers with another number of classes."""
     own = model.state_dict()
     state = dict(unwrapped(read_weights(path), own))

@@ -22,7 +22,13 @@ from augkit.core.errors import InputError, check_whole
 from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
 from augkit.train.batches import Batch, make_batches
-from augkit.train.build import build_recipe_model, choose_device, describe_input, load_recipe_data
+from augkit.train.build import (
+    build_recipe_model,
+    choose_device,
+    describe_input,
+    load_initial_weights,
+    load_recipe_data,
+)
 from augkit.train.checkpoint import State, describe, restore, stalled
 from augkit.train.distributed import claim_once, joined, local_device, parallel
 from augkit.train.evaluate import Evaluation, autocast, check_measurable, evaluate, measure_model, try_out
@@ -47,6 +53,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     device: str | torch.device | None = None,
     dataset: Dataset | None = None,
     model: nn.Module | None = None,
+    weights: str | Path | None = None,
     loader: Any = None,
     validation_loader: Any = None,
     until: int | None = None,
@@ -68,6 +75,9 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         model: network to train instead of the recipe's, from its own weights; it ends in ``eval()``.
             `augkit.architectures.outputs` finds the logits in its output; frozen parts stay frozen, see
             `augkit.architectures.modes.frozen_modules`.
+        weights: file of weights that replace the initial ones, such as the ``checkpoint.pt`` of another run of the same
+            network, of which nothing else is taken: optimizer, schedule and averages begin anew. None takes initial
+            weights from the seed.
         loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, instead of the recipe's
             data; they require ``model``. Each process has its own loaders. Images of different sizes (`augkit.Ragged`)
             are resampled once to ``data.image_size``: by the policy in training, to their centers in evaluation.
@@ -97,6 +107,8 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     with joined(target) as process, deterministic(recipe.train.deterministic):
         network_input = describe_input(recipe, data, model)
         net = model if model is not None else build_recipe_model(recipe, network_input, recipe.seed)
+        if weights is not None:
+            load_initial_weights(net, str(weights))
         held_out = validation_loader if loader is not None else data.validation
         classes = try_out(net, held_out, recipe, target)
         batches = make_batches(data, recipe, target, process, classes)

@@ -29,13 +29,14 @@ from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
 from augkit.measure.tables import print_carried_over, print_table
+from augkit.tune.earlier import load_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
 from augkit.tune.page import search_page
-from augkit.tune.pipeline import TuneWorkers, load_study, tune
+from augkit.tune.pipeline import TuneWorkers, tune
 from augkit.tune.results import JoinedSearch, TuneResults, search_results
 from augkit.tune.space import Space
-from augkit.tune.tables import chosen_words, print_trials
+from augkit.tune.tables import chosen_words, print_trials, print_verified
 
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'
@@ -64,10 +65,12 @@ def main(arguments: list[str]) -> None:
             top=options.top,
             rungs=options.rungs,
             factor=_factor(options),
+            fork=options.fork,
             goal=_goal(options),
             sampler=options.sampler,
             floor=options.floor,
             tune_control=options.tune_control,
+            starts=options.starts,
             storage=options.storage,
             study_name=options.study or "augkit",
             workers=TuneWorkers(
@@ -99,6 +102,7 @@ def _print(results: TuneResults, folder: Path) -> None:
     print_table(results.table)
     print(results.conclusion)
     print_carried_over(results.carry_over)
+    print_verified(results.verified)
     print(f"\nchosen: {chosen_words(results.chosen)}")
     print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 
@@ -140,6 +144,12 @@ def _parser() -> Parser:
         metavar="N",
         help="with --rungs: one trial in N goes on (default: 3)",
     )
+    parser.add_argument(
+        "--fork",
+        action="store_true",
+        help="start every trial from the weights of the control, trained for half of the recipe's epochs, and train it"
+        " for 2 epochs, or --trial-epochs, or --rungs",
+    )
     goal = parser.add_argument_group("goal of the search")
     goal.add_argument(
         "--objective", choices=OBJECTIVES, default="pareto", help="pareto: both, without pruning (default: pareto)"
@@ -175,6 +185,15 @@ def _parser() -> Parser:
         default=None,
         help="first search the control's own fields, with as many trials (default: only if train.* or optim.* are"
         " searched beside augmentation)",
+    )
+    goal.add_argument(
+        "--from",
+        dest="starts",
+        action="append",
+        default=[],
+        metavar="STUDY",
+        help="try the best configurations of an earlier search of the same space after the presets, given as folder or,"
+        " with --storage, by name; repeatable",
     )
     where = parser.add_argument_group("workers")
     add_spread(where, "study.journal in --output", "augkit")
@@ -273,7 +292,7 @@ def _resume_line(options: argparse.Namespace, folder: Path) -> str:
     """The command that resumes this search: the same options but those that only a new search accepts."""
     line = ["python", "-m", "augkit.tune", "--output", str(folder), "--resume"]
     parser = _parser()
-    skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed")
+    skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed", "starts")
     for name, value in vars(options).items():
         flag = name.replace("_", "-")
         if name in skipped or value == parser.get_default(name):

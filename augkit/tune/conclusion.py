@@ -26,6 +26,7 @@ from augkit.train.run import Run
 from augkit.tune import optuna_study
 from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_response, retrain
 from augkit.tune.results import ChosenRecipe, DoseRow, ResponsePoint, TuneResults, TuneSettings, search_results
+from augkit.tune.verified import verified_front
 
 # Names of the arms in the closing table; the winner is named ``best``.
 PLAIN = "control"
@@ -119,6 +120,7 @@ def _results(
     assert trial is not None
     values = trial.user_attrs["values"]
     table, parts = closing_table(tested.arms), _decomposition(tested, chosen.augmented)
+    search = search_results(tuning.study, tuning.terms, trial.number)
     seconds = {"seconds": time.monotonic() - started, **tuning.phases}
     return TuneResults(
         conclusion=_conclusion(tuning, chosen, tested, table, parts),
@@ -132,12 +134,20 @@ def _results(
             control=tuning.terms.controls,
         ),
         finalists=chosen.table,
+        verified=verified_front(
+            chosen.table,
+            search.trials,
+            trial_epochs=tuning.terms.epochs,
+            epochs=tuning.recipe.train.epochs,
+            seeds=tuning.seeds,
+            fork=bool(tuning.terms.fork),
+        ),
         table=table,
         decomposition=parts,
         carry_over=tested.carried,
         response=tested.curves,
         dose_response=[_dose_row(point, dose[0]) for point in dose],
-        search=search_results(tuning.study, tuning.terms, trial.number),
+        search=search,
         settings=_settings(tuning, tested),
         environment=environment(),
         cost={key: round(value, 1) for key, value in seconds.items()},
@@ -162,6 +172,7 @@ def _settings(tuning: TuneContext, tested: FinalMeasurements) -> TuneSettings:
         max_shift=measured.max_shift,
         pairs=measured.pairs,
         device=str(tuning.device),
+        fork=terms.fork,
     )
 
 

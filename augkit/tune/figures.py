@@ -8,18 +8,25 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 
 from augkit.core.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, STYLE, describe, interval_text, mark, new_figure
 from augkit.invariance import Estimate
 from augkit.measure.comparison import ComparisonRow
 from augkit.tune.results import DoseRow, ResponsePoint, SearchTrial
+from augkit.tune.verified import VerifiedFront
 
 TRIAL_WORDS = {"control": "control", "on the Pareto front": "front", "chosen": "chosen"}
 LEAST = -150.0  # per cent; an interval of learned invariance that reaches below it ends in an arrow
 
 
-def pareto(trials: Sequence[SearchTrial]) -> Figure:
-    """Trials as points: learned invariance against accuracy (both in %), with the front and the winner marked."""
+def pareto(trials: Sequence[SearchTrial], verified: VerifiedFront | None = None) -> Figure:
+    """Trials as points: learned invariance against accuracy (both in %), with the front and the winner marked.
+
+    Args:
+        trials: trials of a search; those that were not measured are left out.
+        verified: retrained trials, drawn with their intervals and connected with what the search showed.
+    """
     figure, axes = new_figure(5.6, 3.8)
     known = [
         (trial, 100 * trial.accuracy, 100 * trial.learned_invariance)
@@ -42,14 +49,55 @@ def pareto(trials: Sequence[SearchTrial]) -> Figure:
             axes.scatter(px, py, color=BLACK, marker="s", s=44, label=label, zorder=3)
         elif trial.chosen:
             axes.scatter(px, py, facecolors="none", edgecolors=ORANGE, s=150, lw=2, label=label, zorder=3)
-        axes.annotate(str(trial.number), (px, py), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        _number(axes, trial.number, px, py)
         kinds = [word for word, key in TRIAL_WORDS.items() if getattr(trial, key)]
         words = ", ".join([f"trial {trial.number}", *kinds])
         mark(axes, px, py, f"{words}\nvalidation accuracy: {px:.1f} %\nlearned invariance: {py:.1f} %")
     axes.set_xlabel("validation accuracy, %")
     axes.set_ylabel("learned invariance, %")
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    if verified is not None:
+        _draw_verified(axes, verified)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
+
+
+def _number(axes: Axes, number: int, x: float, y: float) -> None:
+    """Write the number of a trial beside its point, readable on lines."""
+    text = axes.annotate(str(number), (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7, zorder=7)
+    text.set_path_effects([Stroke(linewidth=2, foreground="white"), Normal()])
+
+
+def _draw_verified(axes: Axes, verified: VerifiedFront) -> None:
+    """Add retrained trials: mean, interval, and a line from what the search showed; and their front."""
+    known = [point for point in verified.points if point.learned_invariance.defined]
+    for k, point in enumerate(known):
+        x, y = 100 * point.accuracy.value, 100 * point.learned_invariance.value
+        start = 100 * point.searched_accuracy, 100 * point.searched_learned_invariance
+        axes.annotate(
+            "", (x, y), start, arrowprops={"arrowstyle": "->", "color": GREEN, "lw": 1.1, "shrinkB": 5}, zorder=4
+        )
+        bars = [_ends(estimate) for estimate in (point.accuracy, point.learned_invariance)]
+        axes.errorbar(x, y, bars[1], bars[0], fmt="none", ecolor=GREEN, elinewidth=0.9, capsize=2, alpha=0.7, zorder=4)
+        label = "retrained, 95 % interval" if k == 0 else None
+        face = GREEN if point.front else "white"
+        axes.scatter(x, y, marker="D", s=34, facecolors=face, edgecolors=GREEN, label=label, zorder=5)
+        if point.chosen:
+            axes.scatter(x, y, facecolors="none", edgecolors=ORANGE, s=150, lw=2, zorder=6)
+        _number(axes, point.number, x, y)
+        marks = [word for word in ("on the verified front", "chosen") if getattr(point, word.split()[-1])]
+        intervals = [
+            f"{name}: {interval_text(*(100 * part for part in (e.value, e.low, e.high)))} %"
+            for name, e in (("accuracy", point.accuracy), ("learned invariance", point.learned_invariance))
+        ]
+        mark(axes, x, y, "\n".join([", ".join([f"trial {point.number}, retrained", *marks]), *intervals]))
+    front = sorted((100 * p.accuracy.value, 100 * p.learned_invariance.value) for p in known if p.front)
+    if front:
+        axes.step(*zip(*front, strict=True), where="pre", color=GREEN, lw=1, alpha=0.6, zorder=1)
+
+
+def _ends(estimate: Estimate) -> list[list[float]]:
+    """Lengths of an error bar to both sides, in %."""
+    return [[100 * (estimate.value - max(LEAST / 100, estimate.low))], [100 * (estimate.high - estimate.value)]]
 
 
 def dose_response(points: Sequence[DoseRow]) -> Figure:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NotRequired, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -21,6 +21,7 @@ from pydantic import Field
 
 from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError
+from augkit.core.jobs.retry import RETRY_OF
 from augkit.core.jobs.worker import READY, wait_for, wait_until_ready
 from augkit.core.schema import Data, validate
 from augkit.tune.goal import Goal
@@ -39,6 +40,8 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
 RUNG = "rung"  # user attribute of a trial on a higher rung: the number of the rung, from 1; without it a trial is on 0
 CONFIGURATION = "configuration"  # user attribute: number of the trial that ran the same values on the lowest rung
+STARTS = "starts"  # user attribute of the study: configurations of earlier studies
+START = "start"  # user attribute of a trial: the earlier study that gave its values
 FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
 
 
@@ -46,7 +49,8 @@ class ControlScores(TypedDict):
     """Scores of a control, as stored in a JSON attribute of the study.
 
     ``shift_information`` is by image set, and ``kappa`` None for images without labels. The trial's ``number``,
-    ``epochs`` and ``seconds`` are added when it ends. ``rungs`` are the scores on the rungs below the top, if any.
+    ``epochs`` and ``seconds`` are added when it ends. ``rungs`` are the scores on the rungs below the top, if any, and
+    ``fork`` is the folder of the run whose weights trials start from, if they are forks (see `augkit.tune.fork`).
     """
 
     accuracy: float
@@ -56,6 +60,21 @@ class ControlScores(TypedDict):
     epochs: NotRequired[int]
     seconds: NotRequired[float]
     rungs: NotRequired[list[ControlScores]]
+    fork: NotRequired[str]
+
+
+class Start(NamedTuple):
+    """A configuration of an earlier study that a search tries first.
+
+    Attributes:
+        study: the earlier study, as it was named.
+        trial: number of its trial there.
+        values: values of the searched fields by dotted key.
+    """
+
+    study: str
+    trial: int
+    values: dict[str, Value]
 
 
 class SearchTerms(Data):
@@ -65,6 +84,7 @@ class SearchTerms(Data):
     goal: Goal = Field(default_factory=Goal, description="goal of the search")
     rungs: tuple[int, ...] = Field((), description="epochs of each rung of Pareto halving, ascending; empty: no rungs")
     factor: int = Field(3, ge=2, description="one of this many configurations goes on to the next rung")
+    fork: int = Field(0, ge=0, description="epochs after which trials are forked from the control; 0: they are not")
     epochs: int = Field(ge=1, description="epochs of a trial")
     least_epochs: int = Field(1, ge=1, description="epochs before a trial may be pruned")
     sampler: Literal["tpe", "gp", "nsga2", "qmc", "random"] = Field("tpe", description="Optuna sampler")
@@ -110,6 +130,7 @@ def make_or_join(
     join: bool,
     lead: bool = True,
     create: bool = True,
+    starts: Sequence[Start] = (),
 ) -> tuple[optuna.Study, bool]:
     """Create a study and enqueue its first trials, or open an existing one.
 
@@ -120,6 +141,7 @@ def make_or_join(
         trials: number of trials that should finish.
         join: whether an existing study may be opened.
         lead: whether ``trials`` replaces the number of an existing study.
+        starts: configurations of earlier studies that a new study tries first.
         create: whether the study may be created; if not, wait a minute for another command to create it.
 
     Returns:
@@ -144,6 +166,7 @@ def make_or_join(
             raise InputError(f"study '{name}' {said}") from None
         _refuse_changes(name, terms, validate(SearchTerms, theirs, f"study '{name}'"))
     if created:
+        study.set_user_attr(STARTS, [start._asdict() for start in starts])
         study.set_user_attr("terms", terms.model_dump())
     if created or lead:
         with warnings.catch_warnings():
@@ -257,18 +280,43 @@ def control_key(architecture: Mapping[str, Value]) -> str:
 
 
 def _begin(study: optuna.Study, terms: SearchTerms) -> None:
-    """Enqueue the controls, then the presets, each once; skip presets outside the space or equal to a control."""
+    """Enqueue the controls, the presets, and configurations of earlier studies as far as trials are left, each once.
+
+    Points that are outside of the space, or equal to a control or an earlier one of them, are skipped.
+    """
     there = {t.user_attrs.get("preset") for t in study.get_trials(deepcopy=False)}
     space = terms.open_space()
     restore_controls(study, terms)
     taken = [_control_point(space, terms, architecture) for architecture in space.architectures()]
-    for name, strength in PRESETS.items():
-        preset = space.current() if strength is None else space.preset(strength)
-        if preset is None or preset in taken:
+    for name, preset in presets(space).items():
+        if preset in taken:
             continue
         taken.append(preset)
         if name not in there:
             study.enqueue_trial(preset, user_attrs={"preset": name})
+    begun = {str(t.user_attrs["values"]) for t in study.get_trials(deepcopy=False) if START in t.user_attrs}
+    controls, last = len(space.architectures()), int(study.user_attrs["trials"])
+    for start in study.user_attrs.get(STARTS, []):
+        if start["values"] in taken or len(taken) - controls >= last:
+            continue
+        taken.append(start["values"])
+        if str(start["values"]) not in begun:
+            study.enqueue_trial(start["values"], user_attrs={START: start["study"], "values": start["values"]})
+
+
+def presets(space: Space) -> dict[str, dict[str, Value]]:
+    """The points that every search tries first, by name; without that of a recipe whose values are outside."""
+    found = {name: space.current() if at is None else space.preset(at) for name, at in PRESETS.items()}
+    return {name: point for name, point in found.items() if point is not None}
+
+
+def starts_taken(study: optuna.Study) -> dict[str, int]:
+    """By earlier study, the number of its configurations that were enqueued."""
+    found = {start["study"]: 0 for start in study.user_attrs.get(STARTS, [])}
+    for trial in study.get_trials(deepcopy=False):
+        if START in trial.user_attrs and RETRY_OF not in trial.user_attrs:
+            found[trial.user_attrs[START]] += 1
+    return found
 
 
 def restore_controls(study: optuna.Study, terms: SearchTerms) -> int:
@@ -293,12 +341,15 @@ def _control_point(space: Space, terms: SearchTerms, architecture: Mapping[str, 
 def _refuse_changes(name: str, mine: SearchTerms, theirs: SearchTerms) -> None:
     words = differences(mine.open_space(), theirs.open_space())
     old, new = theirs.model_dump(exclude={"space"}), mine.model_dump(exclude={"space"})
-    words += [f"{key} was {_term(old[key])}, is {_term(new[key])}" for key in old if old[key] != new[key]]
+    words += [f"{key} was {_term(key, old)}, is {_term(key, new)}" for key in old if old[key] != new[key]]
     if words:
         more = f" (and {len(words) - 2} more)" if len(words) > 2 else ""
         raise InputError(f"study '{name}' cannot be resumed or joined with other terms: {'; '.join(words[:2])}{more}")
 
 
-def _term(value: object) -> object:
+def _term(key: str, terms: Mapping[str, Any]) -> object:
     """A term as words; rungs are written as on the command line."""
+    value = terms[key]
+    if key == "fork":
+        return f"from the control after epoch {value}" if value else "none"
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else value

@@ -9,7 +9,7 @@ from PIL import Image
 from augkit.core.figures import Chart, chart
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
-from augkit.invariance import CarryOver, Estimate, InvarianceComparison
+from augkit.invariance import CarryOver, InvarianceComparison
 from augkit.invariance.learned import AGREEING
 from augkit.invariance.metrics import METRICS
 from augkit.measure.figures import carry_over
@@ -17,7 +17,8 @@ from augkit.measure.tables import page_table
 from augkit.tune import figures, search_figures
 from augkit.tune.results import SearchResults, TuneResults
 from augkit.tune.rung_report import shown
-from augkit.tune.tables import chosen_words
+from augkit.tune.tables import chosen_words, percent
+from augkit.tune.verified import VerifiedFront
 
 PARTS = {
     "other_fields": "the other fields alone",
@@ -66,12 +67,16 @@ RUNGS_CAPTION = (
     " be higher over all. Below the top, few images are measured with one pair of views each."
 )
 REACHED = " Each configuration is shown on the highest rung that it completed; only the top rung has a front."
+VERIFIED = (
+    " Diamonds are retrained trials (filled: the verified front), mean and 95 % interval over fresh seeds at full"
+    " length, each connected with what the search showed of it."
+)
 
 
 def tuning_page(results: TuneResults, recipe_yaml: str, sheet: Image.Image) -> str:
     """The report of `augkit.tune`."""
     settings = results.settings
-    trials, wide = search_charts(results.search, settings.trial_epochs)
+    trials, wide = search_charts(results.search, settings.trial_epochs, results.verified)
     seconds = {phase: value for phase, value in results.cost.items() if phase != "seconds"}
     carried = results.carry_over
     return render(
@@ -110,12 +115,15 @@ def search_page(name: str, held: SearchResults) -> str:
     )
 
 
-def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[Chart]]:
+def search_charts(
+    held: SearchResults, budget: int, verified: VerifiedFront | None = None
+) -> tuple[list[Chart], list[Chart]]:
     """Charts of a search; charts that would be empty are left out.
 
     Args:
         held: results of the search.
         budget: epochs of a trial that is not pruned.
+        verified: the retrained trials, which are drawn among the others.
 
     Returns:
         The small charts, and the wide ones.
@@ -124,7 +132,8 @@ def search_charts(held: SearchResults, budget: int) -> tuple[list[Chart], list[C
     names = [name.replace("_", " ") for name in objectives]
     known = [trial for trial in trials if trial.accuracy is not None]
     caption = "Validation split, short runs; accuracy against learned invariance." + REACHED * bool(held.rungs)
-    charts = [chart("Trials", figures.pareto(trials), caption)]
+    caption += VERIFIED * (verified is not None)
+    charts = [chart("Trials", figures.pareto(trials, verified), caption)]
     if len(objectives) > 1 and len(known) > 1:
         figure = search_figures.volume_over_trials(held.comparable, [0.0] * len(objectives))
         charts.append(chart("Hypervolume", figure, VOLUME_CAPTION.format(objectives=" and ".join(names))))
@@ -167,7 +176,7 @@ def _responses(results: TuneResults) -> list[Chart]:
 def _decomposition(parts: Mapping[str, InvarianceComparison]) -> Table:
     """Effects of augmentation and of other fields by all variabilities; no rows if nothing was changed."""
     rows = [
-        [title, *(_percent(parts[key].by[metric]) for metric in AGREEING), parts[key].verdict]
+        [title, *(percent(parts[key].by[metric]) for metric in AGREEING), parts[key].verdict]
         for key, title in PARTS.items()
         if key in parts
     ]
@@ -179,11 +188,6 @@ def _decomposition(parts: Mapping[str, InvarianceComparison]) -> Table:
     )
 
 
-def _percent(estimate: Estimate) -> str:
-    scaled = Estimate(*(100 * value for value in (estimate.value, estimate.low, estimate.high)))
-    return format(scaled, ".1f")
-
-
 def _carried_chart(found: Mapping[str, CarryOver]) -> Chart | None:
     """Carry-over to atypical images; None if no slope is defined."""
     if not any(one.slope.defined for one in found.values()):
@@ -192,22 +196,32 @@ def _carried_chart(found: Mapping[str, CarryOver]) -> Chart | None:
 
 
 def _finalists(results: TuneResults) -> Table:
+    points = {point.number: point for point in results.verified.points}
     rows: list[Sequence[str]] = []
     for row in results.finalists:
-        learned = row.learned_invariance
+        point, learned = (None if row.number is None else points[row.number]), row.learned_invariance
         name = f"{row.name} (chosen)" if row.chosen else row.name
-        rows.append([name, format(row.accuracy, ".4f"), "–" if learned is None else format(learned, ".3f")])
+        searched = ["–", "–"]
+        if point is not None:
+            searched = [f"{100 * point.searched_accuracy:.1f}", f"{100 * point.searched_learned_invariance:.1f}"]
+        values = [searched[0], percent(row.accuracy), searched[1], "–" if learned is None else percent(learned)]
+        rows.append([name, *values, "–" if point is None else "yes" if point.front else "no"])
     seeds, rule = results.settings.seeds, results.chosen.rule
-    caption = f"Validation split, {seeds} seeds, value and 95 % interval. Chosen: {rule}."
-    return Table(caption, ["recipe", "accuracy", "learned invariance"], rows)
+    caption = (
+        f"Validation split, {seeds} fresh seed{'s' * (seeds != 1)}, %, value and 95 % interval, beside what the search"
+        f" showed. Chosen: {rule}."
+    )
+    heads = ["accuracy in the search", "accuracy", "learned invariance in the search", "learned invariance"]
+    return Table(caption, ["recipe", *heads, "verified front"], rows, words=["verified front"])
 
 
 def _subtitle(results: TuneResults) -> str:
     settings, cost = results.settings, results.cost
     epochs = ", ".join(str(row.epochs) for row in results.search.rungs[:-1])
     rungs = f"{epochs} or " if epochs else ""
+    fork = f", each from the control after epoch {settings.fork}" if settings.fork else ""
     return (
-        f"{settings.trials} trials of {rungs}{settings.trial_epochs} epochs, then {settings.seeds} seeds of"
-        f" {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
+        f"{settings.trials} trials of {rungs}{settings.trial_epochs} epochs{fork}, then {settings.seeds} seeds"
+        f" of {settings.epochs} epochs each for control and best; protocol {settings.protocol}, kernel"
         f" {settings.kernel}, shifts up to {settings.max_shift:g} px; {cost['seconds']:.0f} s in total."
     )

@@ -30,8 +30,10 @@ from augkit.train.recipe import Recipe
 from augkit.tune import halving, optuna_study, selection
 from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
+from augkit.tune.earlier import JOURNAL, starts_of
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
+from augkit.tune.fork import epochs_of_a_fork, epochs_of_the_control
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
@@ -41,7 +43,6 @@ from augkit.tune.rung_report import rung_rows, rung_words
 from augkit.tune.space import Space, Value
 from augkit.tune.trial import TrialWorker, trial_cost
 
-JOURNAL = "study.journal"
 SHEET_ROWS = 6
 
 
@@ -71,10 +72,12 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     top: int = 2,
     rungs: Sequence[int] = (),
     factor: int = 3,
+    fork: bool = False,
     goal: Goal | None = None,
     sampler: str = "tpe",
     floor: float = optuna_study.FLOOR,
     tune_control: bool | None = None,
+    starts: Sequence[str | Path] = (),
     storage: str | None = None,
     study_name: str = "augkit",
     workers: TuneWorkers | None = None,
@@ -97,11 +100,16 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             and goes on to the next from its checkpoint if it is among the best part of those that reached it (see
             `augkit.tune.promotion`). They replace pruning, and the last one is ``trial_epochs``. Empty for no rungs.
         factor: with rungs, one of ``factor`` configurations goes on.
+        fork: whether every trial starts from the weights of the control, trained for half of the recipe's epochs, and
+            has only a few epochs of its own (2 unless ``trial_epochs`` or ``rungs`` say otherwise); see
+            `augkit.tune.fork`. Final runs start from initial weights all the same.
         goal: goal of the search; None maximizes accuracy and learned invariance.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
         floor: share of the control's accuracy above chance and kappa; a trial that is clearly below cannot win.
         tune_control: whether to search the control's own fields first, with as many trials, so that augmentation is
             compared with the best network without it; None does so if fields of training or optimizer are searched.
+        starts: earlier studies of the same space, whose best configurations are tried after the presets, trained anew:
+            output folders, or names in ``storage``. A study that exists already takes no more of them.
         storage: Optuna storage (file or URL); None takes ``study.journal`` in ``folder``. An existing study at a URL
             is joined: this process then only helps with the search.
         study_name: name of the Optuna study.
@@ -121,12 +129,14 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     _check(trials, trial_epochs, seeds, top, settings, storage)
     halving.refuse_with_rungs(rungs, sampler, settings.processes, least_epochs)
     started = time.monotonic()
-    epochs = halving.epochs_of_a_trial(rungs, factor, trial_epochs, space.recipe.train.epochs)
+    given = epochs_of_a_fork(fork, trial_epochs, rungs, space)
+    epochs = halving.epochs_of_a_trial(rungs, factor, given, space.recipe.train.epochs)
     terms = SearchTerms(
         space=space.to_dict(),
         goal=goal or Goal(),
         rungs=tuple(rungs),
         factor=factor,
+        fork=epochs_of_the_control(fork, space, settings.processes),
         epochs=epochs,
         least_epochs=min(epochs, least_epochs or math.ceil(epochs / 4)),
         sampler=sampler,
@@ -140,12 +150,18 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     if twice and not space.searches_training:
         raise InputError("--tune-control: expected ranges of train or optim beside the augmentation, got none")
     # The search of the control always has the default goal; the goal of the command concerns augmentation.
-    of_control = {"space": space.without_policy().to_dict(), "goal": Goal()}
-    first = terms.model_copy(update=of_control) if twice else terms
+    control = {"space": space.without_policy().to_dict(), "goal": Goal()} if twice else {}
+    earlier = [] if resume else starts_of(starts, space, place, study_name, folder)
 
     def open_study(name: str, terms: SearchTerms, *, create: bool = True) -> tuple[TuneContext, bool]:
         join = resume or place.is_remote
-        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=join, lead=resume, create=create)
+        study, created = optuna_study.make_or_join(
+            *(backend, name, terms, trials),
+            join=join,
+            lead=resume,
+            create=create,
+            starts=earlier if name == study_name else (),
+        )
         _take_up(study, terms, settings, display.line, resume=resume, alone=not place.is_remote)
         return TuneContext(study, terms, folder, seeds, top, target, dataset, display), created
 
@@ -161,7 +177,9 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         try:
             if not (resume or place.is_remote):
                 optuna_study.refuse_existing(backend, study_name)
-            tuning, created = open_study(optuna_study.control_study(study_name) if twice else study_name, first)
+            tuning, created = open_study(
+                optuna_study.control_study(study_name) if twice else study_name, terms.model_copy(update=control)
+            )
             helps = not (created or resume)
             if not inside:
                 # Only now, so that an unusable storage or study is refused before the folder is overwritten.
@@ -201,6 +219,9 @@ def _take_up(
         say(f"{again} unfinished trial(s) of an earlier command were queued again")
     if others:
         say(f"{others} trial(s) are running elsewhere")
+    if not resume and (starts := optuna_study.starts_taken(study)):
+        taken = ", ".join(f"{count} of {name}" for name, count in starts.items())
+        say(f"earlier   {sum(starts.values())} configuration(s) of earlier studies follow the presets: {taken}")
     if foreign := sum(map(optuna_study.is_foreign, study.get_trials(deepcopy=False))):
         say(f"{foreign} finished trial(s) of the study were not run by augkit and are left out")
 
@@ -244,7 +265,8 @@ def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
     each = trial_cost(tuning.terms, tuning.recipe, tuning.dataset)
     already = len(optuna_study.finished(tuning.study))
     controls = len(tuning.space.architectures())
-    tuning.display.begin(searches * (max(trials, already) + controls) * each + tuning.work(), already * each)
+    search = searches * ((max(trials, already) + controls) * each + tuning.terms.fork)
+    tuning.display.begin(search + tuning.work(), already * each)
 
 
 def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int) -> None:
@@ -322,26 +344,3 @@ def _header(tuning: TuneContext, results: TuneResults) -> str:
         f" invariance {learned}.\n"
         f"Run it: python -m augkit.train {tuning.folder / 'best.yaml'}"
     )
-
-
-def load_study(folder: Path, storage: str | None, name: str | None) -> optuna.Study:
-    """Open the study of a folder, or a study in a storage.
-
-    Args:
-        folder: output folder of a search; ignored if ``storage`` is given.
-        storage: Optuna storage (file or URL).
-        name: name of the study; None if there is only one.
-
-    Raises:
-        InputError: there is no such study, or ``name`` is needed.
-    """
-    place = storage or str(folder / JOURNAL)
-    if storage is None and not (folder / JOURNAL).is_file():
-        raise InputError(f"--show: expected a folder of augkit.tune, there is no '{folder / JOURNAL}'")
-    backend = open_storage(place)
-    names = [summary.study_name for summary in optuna.get_all_study_summaries(backend)]
-    names = [known for known in names if name == known or known not in map(optuna_study.control_study, names)]
-    wanted = name or (names[0] if len(names) == 1 else None)
-    if wanted not in names:
-        raise InputError(f"--show: expected --study, one of: {', '.join(names) or 'none'}; got {name or 'none'}")
-    return optuna.load_study(storage=backend, study_name=wanted)

@@ -20,6 +20,7 @@ from augkit.tune.rung_report import RungRow, rung_rows
 from augkit.tune.rung_sampler import one_rung
 from augkit.tune.selection import FinalistRow
 from augkit.tune.space import Range, Value
+from augkit.tune.verified import VerifiedFront
 
 CONTROL_KEYS = (
     *("number", "control", "state", "accuracy", "learned_invariance", "values", "parameters", "front", "chosen"),
@@ -47,6 +48,7 @@ class SearchTrial(Record):
         kappa: Cohen's kappa on the validation split.
         seconds: time of training and measuring.
         preset: name of the preset that gave the values.
+        start: earlier study that gave the values; None if none did.
         same_as: number of the earlier trial with the same values, whose result was copied.
         error: error message of a failed trial.
         worker: host, process and index of the worker that ran the trial.
@@ -74,12 +76,15 @@ class SearchTrial(Record):
     worker: str | None = None
     rung: int | None = None
     configuration: int | None = None
+    start: str | None = None
 
     def to_mapping(self) -> dict[str, object]:
         """The record as a mapping; for a control, only the keys that apply to it."""
         whole = super().to_mapping()
         if self.rung is None:
             del whole["rung"], whole["configuration"]
+        if self.start is None:
+            del whole["start"]
         return {key: whole[key] for key in CONTROL_KEYS} if self.control else whole
 
 
@@ -93,8 +98,9 @@ class SearchCost(Record):
         answered_from_the_study: number of trials copied from an earlier trial with the same values.
         failed: number of failed trials.
         epochs_run: epochs trained in all trials.
-        epochs_saved: epochs saved by pruning, copying and rungs.
+        epochs_saved: epochs saved by pruning, copying and rungs, at least 0.
         trial_seconds: seconds of all workers together.
+        control_epochs: epochs trained for controls, which are not among ``epochs_run``.
     """
 
     trials: int
@@ -104,6 +110,7 @@ class SearchCost(Record):
     epochs_run: int
     epochs_saved: int
     trial_seconds: float
+    control_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,10 @@ class DoseRow(Record):
 
 @dataclass(frozen=True)
 class TuneSettings(Record):
-    """Settings of a tuning: recipe, search, seeds, and how networks were measured; ``max_shift`` is in pixels."""
+    """Settings of a tuning: recipe, search, seeds, and how networks were measured; ``max_shift`` is in pixels.
+
+    ``fork`` is the number of epochs after which trials were forked from the control; 0 if they were not.
+    """
 
     name: str
     trials: int
@@ -217,6 +227,7 @@ class TuneSettings(Record):
     max_shift: float
     pairs: int
     device: str
+    fork: int = 0
 
 
 @dataclass(frozen=True)
@@ -227,6 +238,7 @@ class TuneResults(Record):
         conclusion: the conclusion as one paragraph.
         chosen: the winner.
         finalists: measurements of the finalists on the validation split.
+        verified: the retrained trials, beside what the search showed of them.
         table: closing table on the test split (see `augkit.measure.comparison.closing_table`).
         decomposition: variability removed by augmentation, by the other fields, and by both.
         carry_over: carry-over of invariance by atypical image set.
@@ -241,6 +253,7 @@ class TuneResults(Record):
     conclusion: str
     chosen: ChosenRecipe
     finalists: list[FinalistRow]
+    verified: VerifiedFront
     table: Sequence[ComparisonRow]
     decomposition: dict[str, InvarianceComparison]
     carry_over: dict[str, CarryOver]
@@ -331,6 +344,7 @@ def _trial_row(trial: FrozenTrial, rungs: Sequence[int], *, front: bool, chosen:
         kappa=attrs.get("kappa"),
         seconds=attrs.get("seconds"),
         preset=attrs.get("preset"),
+        start=attrs.get(optuna_study.START),
         same_as=attrs.get("same_as"),
         error=attrs.get("error"),
         worker=attrs.get("worker"),
@@ -342,9 +356,11 @@ def _trial_row(trial: FrozenTrial, rungs: Sequence[int], *, front: bool, chosen:
 def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
     """Count the trials of a study, epochs run and saved, and the seconds of all workers together."""
     trials, ended = optuna_study.finished(study), optuna_study.ended(study)
+    controls = [optuna_study.control_key(a) for a in terms.open_space().architectures()]
     copied = sum("same_as" in trial.user_attrs for trial in trials)
     trained = [trial.user_attrs for trial in ended if "same_as" not in trial.user_attrs]
-    # On a higher rung, a trial goes on from the epochs of the lower one.
+    # On a higher rung, a trial goes on from the epochs of the lower one. A fork also counts the epochs of the control
+    # where this had to be trained again for it.
     run = sum(int(attrs.get("trained", attrs.get("epochs", terms.epochs))) for attrs in trained)
     return SearchCost(
         trials=len(trials),
@@ -352,6 +368,7 @@ def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
         answered_from_the_study=copied,
         failed=len(optuna_study.lost(study)),
         epochs_run=run,
-        epochs_saved=len(trials) * terms.epochs - run,
+        epochs_saved=max(0, len(trials) * terms.epochs - run),
         trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in ended), 1),
+        control_epochs=sum(int(study.user_attrs.get(key, {}).get("epochs", 0)) for key in controls),
     )

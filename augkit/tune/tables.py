@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from augkit.invariance import Estimate
 from augkit.invariance.metrics import METRICS
 from augkit.tune.results import ChosenRecipe, SearchResults
 from augkit.tune.rung_report import rung_words
+from augkit.tune.verified import VerifiedFront
 
 
 def chosen_words(chosen: ChosenRecipe) -> str:
@@ -45,6 +47,24 @@ def print_trials(held: SearchResults) -> None:
     (console if console.is_terminal else Console(width=160)).print(table)
     for line in rung_words(held.rungs):
         print(line)
+
+
+def print_verified(verified: VerifiedFront) -> None:
+    """Print the retrained trials: what the search showed, and the mean with its interval over fresh seeds."""
+    print("\nVerified front (validation split): the search, and the retrained networks with 95 % intervals, in %")
+    for point in verified.points:
+        marks = [word for word in ("front", "chosen") if getattr(point, word)]
+        name = f"trial {point.number}{': ' if marks else ''}{', '.join(marks)}"
+        accuracy = f"{100 * point.searched_accuracy:5.1f} -> {percent(point.accuracy)}"
+        learned = f"{100 * point.searched_learned_invariance:5.1f} -> {percent(point.learned_invariance)}"
+        print(f"  {name:24s} accuracy {accuracy:27s} learned invariance {learned}")
+    print(verified.sentence)
+
+
+def percent(estimate: Estimate) -> str:
+    """An estimate with its interval, in per cent."""
+    scaled = Estimate(*(100 * value for value in (estimate.value, estimate.low, estimate.high)))
+    return format(scaled, ".1f")
 
 
 def _shown(metric: str) -> tuple[str, float, int]:

@@ -80,6 +80,18 @@ class RecipeTraining:
         self, recipe: Recipe, folder: Path | None, until: int, on_epoch: OnEpoch, alive: Callable[[], None]
     ) -> nn.Module:
         """Train, or go on from the checkpoint in ``folder``."""
+        return self.train_from(None, recipe, folder, until, on_epoch, alive)
+
+    def train_from(
+        self,
+        weights: Path | None,
+        recipe: Recipe,
+        folder: Path | None,
+        until: int,
+        on_epoch: OnEpoch,
+        alive: Callable[[], None],
+    ) -> nn.Module:
+        """As ``train``, from the weights in a file; None takes initial ones. They need one process."""
         if self.processes > 1:
             from augkit.train.torchrun import fit_by_torchrun
 
@@ -89,6 +101,7 @@ class RecipeTraining:
             recipe,
             output=folder,
             resume=True,
+            weights=weights,
             device=self.device,
             dataset=self.dataset,
             until=until,

@@ -27,6 +27,7 @@ from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.recipe import Recipe
 from augkit.tune import halving, optuna_study
 from augkit.tune.budget import measuring_cost
+from augkit.tune.fork import ForkPoint, ForkTraining
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
@@ -34,7 +35,10 @@ from augkit.tune.space import Space
 from augkit.tune.training import RecipeTraining, Training
 
 # Attributes that are not copied to a trial with the same values.
-OWN = ("worker", "preset", "seconds", "trained", CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF)
+OWN = (
+    *("worker", "preset", "seconds", "trained"),
+    *(optuna_study.START, CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF),
+)
 FEW = 256  # validation images on which a trial is measured below the top rung
 
 
@@ -88,6 +92,7 @@ class TrialWorker(Worker):
     def __post_init__(self) -> None:
         self.space = Space.from_dict(self.terms.space)
         self.validation = self.dataset.validation
+        self._fork_epochs = 0
         self._training = self.training or self._of_recipes()
         self.sets: dict[str, Images] = {"typical": self.validation}
         if self.terms.goal.atypical:
@@ -98,7 +103,16 @@ class TrialWorker(Worker):
 
     def _of_recipes(self) -> Training:
         assert isinstance(self.dataset, Dataset)
-        return RecipeTraining(self.dataset, self.device, self.processes)
+        plain = self.dataset, self.device, self.processes
+        if not self.terms.fork:
+            return RecipeTraining(*plain)
+        self._fork = ForkPoint.of(self.study, self.terms, self.folder, self._on_fork_epoch)
+        return ForkTraining(*plain, point=self._fork)
+
+    def _on_fork_epoch(self, row: EpochRow) -> None:
+        self._fork_epochs += 1
+        self.events.work(1)
+        self.events.epoch(dict(row), self.terms.fork)
 
     def is_done(self) -> bool:
         """Whether the wanted number of trials has finished and every control is measured."""
@@ -192,7 +206,10 @@ class TrialWorker(Worker):
         self.events.stage("control, not augmented")
         began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
         found = self.score_control(recipe, trial.number)
-        found |= {"number": trial.number, "epochs": recipe.train.epochs, "seconds": time.monotonic() - began}
+        epochs = recipe.train.epochs + self.terms.fork
+        found |= {"number": trial.number, "epochs": epochs, "seconds": time.monotonic() - began}
+        if self.terms.fork:
+            found["fork"] = str(self._fork.folder.resolve())
         trial.set_user_attr("architecture", architecture)
         self.study.set_user_attr(key, found)
         own = frozen(self.study, trial.number)
@@ -257,7 +274,7 @@ class TrialWorker(Worker):
             if row["epoch"] < recipe.train.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        until = halving.epochs_on(self.terms, rung)
+        until, before = halving.epochs_on(self.terms, rung), self._fork_epochs
         model = self._train(recipe, self._place(trial, recipe, until), until, on_epoch)
         report = self._measure(model, recipe, self.validation, rung, self.lengths)
         accuracy, kappa = self._training.scores(model, report)
@@ -269,8 +286,8 @@ class TrialWorker(Worker):
         }
         if kappa is not None:
             found["kappa"] = kappa
-        if self.terms.rungs:
-            found["trained"] = trained[0]
+        if self.terms.rungs or self.terms.fork:
+            found["trained"] = trained[0] + self._fork_epochs - before
         if goal.atypical:
             its = {name: value for name, value in reference["shift_information"].items() if name != "typical"}
             learned = [

@@ -33,9 +33,9 @@ def command(recipe: Path, folder: Path, *words: str) -> list[str]:
     return [*line, "--grace", str(GRACE), "--retries", "3", *words]
 
 
-def started(recipe: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def started(recipe: Path, folder: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
-        return subprocess.Popen(command(recipe, folder), stdout=file, stderr=file, env=ONE_THREAD)
+        return subprocess.Popen(command(recipe, folder, *words), stdout=file, stderr=file, env=ONE_THREAD)
 
 
 def promotions_in(folder: Path) -> int:
@@ -88,6 +88,27 @@ def test_a_local_worker_is_killed_between_rungs(recipe: Path, tmp_path: Path) ->
     assert (folder / "report.html").is_file()
 
 
+def test_a_worker_of_a_search_with_forks_is_killed(recipe: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "out", tmp_path / "log"
+    parent = started(recipe, folder, log, "--fork")
+    fork = folder / "controls" / "augkit-fork"
+    for ready in (lambda: (fork / "checkpoint.pt").is_file() or None, lambda: promotions_in(folder) or None):
+        wait(ready, "checkpoint of the control, then promotion")
+        wait(lambda: len(workers_of(parent.pid)) == 2 or None, "pair of workers")
+        os.kill(workers_of(parent.pid)[0], signal.SIGKILL)
+    assert parent.wait(PATIENCE) == 0, log.read_text()[-2000:]
+    assert "died (SIGKILL)" in log.read_text()
+    study = in_journal(folder)
+    tally(study, "SIGKILL of a worker of a search with forks, twice", "others forked the same control")
+    steps = (0, *RUNGS)
+    for trial in optuna_study.completed(study):
+        rung = rung_of(trial)
+        assert trial.user_attrs["trained"] <= steps[rung + 1] - steps[rung], "the control was not trained anew"
+    assert len((fork / "metrics.jsonl").read_text().splitlines()) == 4
+    for run in (folder / "final").iterdir():
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 8, "final runs are no forks"
+
+
 def test_the_parent_is_killed_between_rungs_and_resumed(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     parent = started(recipe, folder, log)
@@ -110,10 +131,10 @@ def test_the_parent_is_killed_between_rungs_and_resumed(recipe: Path, tmp_path: 
 class RungTeam(Team):
     """Workers of a study with rungs, with one folder for all checkpoints."""
 
-    def __init__(self, url: str, recipe: Path, folder: Path) -> None:
+    def __init__(self, url: str, recipe: Path, folder: Path, fork: int = 0) -> None:
         self.url, self.folder, self.grace, self.name, self.workers = url, folder, GRACE, "s", []
         space = Space.load(recipe, ["train.epochs=8"])
-        terms = SearchTerms(space=space.to_dict(), rungs=RUNGS, epochs=8)
+        terms = SearchTerms(space=space.to_dict(), rungs=RUNGS, fork=fork, epochs=8)
         self.study, _ = optuna_study.make_or_join(opened(url), "s", terms, ASKED, join=False)
 
     def add(self, index: int) -> subprocess.Popen[bytes]:
@@ -127,13 +148,15 @@ class RungTeam(Team):
         return [number for number in super().running(worker) if rung_of(self.study.trials[number])]
 
 
-def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
-    team = RungTeam(postgres.url, recipe, tmp_path)
+@pytest.mark.parametrize("fork", [0, 4])
+def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path, fork: int) -> None:
+    team = RungTeam(postgres.url, recipe, tmp_path, fork)
     first, _ = team.add(0), team.add(1)
     number = team.stop_in_trial(first)
     first.kill()
     first.wait()
     team.finish(dead=(first,))
-    row = tally(team.study, "SIGKILL of a worker on a higher rung", "its heartbeat stopped; another went on")
+    fault = "SIGKILL of a worker on a higher rung" + ", with forks" * bool(fork)
+    row = tally(team.study, fault, "its heartbeat stopped; another went on")
     assert row["run_again"] >= 1  # on a busy machine a living worker may be late with a heartbeat too
     assert team.study.trials[number].state == TrialState.FAIL
