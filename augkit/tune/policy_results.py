@@ -44,12 +44,14 @@ class PolicyResults(Record):
         front: policies that no other one dominates, the most accurate first; with rungs, those on the highest.
         search: all trials and their cost.
         study: name of the Optuna study.
+        warning: that the function does not repeat with its seed; None if it does, or this was not checked.
     """
 
     chosen: PolicyPoint
     front: list[PolicyPoint]
     search: SearchResults
     study: str
+    warning: str | None = None
 
     @property
     def best(self) -> Policy:
@@ -96,4 +98,5 @@ def policy_results(study: optuna.Study, terms: SearchTerms, images: int) -> Poli
     distinct = {str(t.user_attrs["values"]): t for t in reversed(selection.levels(study)[0][1])}
     front = [point(trial) for trial in selection.front(list(distinct.values()))]
     front.sort(key=lambda row: -row.accuracy)
-    return PolicyResults(point(best), front, search_results(study, terms, best.number), study.study_name)
+    found = search_results(study, terms, best.number)
+    return PolicyResults(point(best), front, found, study.study_name, study.user_attrs.get("warning"))

@@ -33,7 +33,7 @@ from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.policy_inputs import HeldOut, policy_space
 from augkit.tune.policy_results import PolicyResults, policy_results
-from augkit.tune.policy_worker import PolicyWorker, worker_words
+from augkit.tune.policy_worker import PolicyWorker, check_shared, worker_words
 from augkit.tune.progress import LiveProgress
 from augkit.tune.space import Space
 from augkit.tune.trial import trial_cost
@@ -138,12 +138,20 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
         raise InputError("validation: expected uint8 images for atypical ones, got floating ones")
     check_measurable(found.recipe, images)
     training = FunctionTraining(train, score, classes_of(images), rungs=terms.rungs, timeout=timeout)
+    if needs_pool(workers):
+        check_shared(training, images, images_name is not None)
     held = HeldOut(images, settings["data"]["name"])
     return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed)
 
 
 def run_search(
-    search: PolicySearch, folder: Path, storage: str | None, study_name: str, *, quiet: bool
+    search: PolicySearch,
+    folder: Path,
+    storage: str | None,
+    study_name: str,
+    *,
+    take: Callable[[], object] = lambda: None,
+    quiet: bool,
 ) -> PolicyResults:
     """Run the trials of a search that `prepare` has checked, and return its results.
 
@@ -151,32 +159,45 @@ def run_search(
         search: the search.
         folder: folder for the study and what the function leaves in ``start``.
         storage, study_name, quiet: as in `tune_policy`.
+        take: called before anything is written to the folder, but after a study elsewhere has been opened.
 
     Raises:
-        InputError: the study has other terms, or workers cannot import the function.
+        InputError: the study has other terms.
         RunError: the control could not be trained or measured, or three trials in a row failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    words = []
-    if needs_pool(search.workers):
-        words = worker_words(search.training, search.dataset.validation, search.images_name, folder.resolve())
-        words += ["--check-seed"] * search.check_seed
     place = Storage.parse(storage or str((folder / JOURNAL).resolve()))
+    inside = place.is_inside(folder)
+    if inside:
+        take()
+        folder.mkdir(parents=True, exist_ok=True)
     with Display(0, quiet=quiet) as display:
-        study = _open_study(place, study_name, search, display.line)
+        study, created = _open_study(place, study_name, search, display.line)
+        if not inside:
+            take()
+        words: list[str] = []
+        if needs_pool(search.workers):
+            words = search.workers.arguments(place, study_name, _device()) + ["--check-seed"] * search.check_seed
+            images = search.dataset.validation
+            folder.mkdir(parents=True, exist_ok=True)
+            words += worker_words(search.training, images, search.images_name, folder.resolve())
         running = RunningSearch(study, search.terms, display, search.terms.open_space(), search.dataset)
-        _search(running, search, folder, place, words)
+        _search(running, search, folder, words, 0 if created else own_index())
     return policy_results(study, search.terms, len(search.dataset.validation))
 
 
-def _open_study(place: Storage, name: str, search: PolicySearch, say: Callable[[str], None]) -> optuna.Study:
-    """Create the study, or continue it: with at least ``trials`` trials, and those of dead processes queued again."""
+def _open_study(
+    place: Storage, name: str, search: PolicySearch, say: Callable[[str], None]
+) -> tuple[optuna.Study, bool]:
+    """Create the study, or continue it: with at least ``trials`` trials, and those of dead processes queued again.
+
+    Return it, and whether it was created.
+    """
     terms, trials, settings = search.terms, search.trials, search.workers
     backend = open_storage(place, grace=settings.grace, say=say)
     _refuse_other_function(backend, name, terms)
     study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=False)
     if created:
-        return study
+        return study, True
     study.set_user_attr("trials", max(trials, int(study.user_attrs["trials"])))
     again, others = recover(study, settings.retries, alone=False)
     again += optuna_study.restore_controls(study, terms)
@@ -184,7 +205,7 @@ def _open_study(place: Storage, name: str, search: PolicySearch, say: Callable[[
         say(f"{again} unfinished trial(s) of an earlier call were queued again")
     if others:
         say(f"{others} trial(s) are running elsewhere")
-    return study
+    return study, False
 
 
 def _refuse_other_function(backend: optuna.storages.BaseStorage, name: str, terms: SearchTerms) -> None:
@@ -197,22 +218,26 @@ def _refuse_other_function(backend: optuna.storages.BaseStorage, name: str, term
         raise InputError(f"study '{name}': expected '{other}', with which it was begun, got '{mine}'; name another one")
 
 
-def _search(running: RunningSearch, search: PolicySearch, folder: Path, place: Storage, words: Sequence[str]) -> None:
-    """Run trials until the search is done."""
+def _device() -> str:
+    """Device for the arguments of workers; with a GPU, the launcher gives each worker its own."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _search(running: RunningSearch, search: PolicySearch, folder: Path, words: Sequence[str], index: int) -> None:
+    """Run trials until the search is done: in this process, or with ``words`` by workers with these arguments."""
     study, terms, display, settings = running.study, search.terms, running.display, search.workers
     each, already = trial_cost(terms, running.space.recipe, search.dataset), len(optuna_study.finished(study))
     display.begin((1 + max(search.trials, already)) * each, already * each)
     progress = LiveProgress(running)
     if words:
-        device = "cuda" if torch.cuda.is_available() else "cpu"  # with a GPU, each worker gets its own
         pool = WorkerPool(
             study,
             folder,
             "augkit.tune.policy_worker",
-            [*settings.arguments(place, study.study_name, device), *words],
+            words,
             settings,
             done=lambda: halving.done(study, terms),
-            first=own_index() if already else 0,
+            first=index,
             on_status=progress.on_status,
             log=display.line,
         )
@@ -221,15 +246,13 @@ def _search(running: RunningSearch, search: PolicySearch, folder: Path, place: S
             run_workers(pool)
         finally:
             display.panel([])
-        if search.check_seed and "warning" in study.user_attrs:
-            display.line(f"warning: {study.user_attrs['warning']}")
     else:
         PolicyWorker(
             study,
             terms,
             search.dataset,
             torch.device("cpu"),
-            index=len(study.get_trials(deepcopy=False)),
+            index=index,
             folder=folder,
             training=search.training,
             check_seed=search.check_seed,

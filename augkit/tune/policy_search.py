@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,4 +131,7 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
     )
     with contextlib.ExitStack() as stack:
         place = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-policy-")))
-        return run_search(search, place, storage, study_name, quiet=quiet)
+        found = run_search(search, place, storage, study_name, quiet=quiet)
+    if check_seed and found.warning is not None:
+        warnings.warn(found.warning, stacklevel=2)
+    return found

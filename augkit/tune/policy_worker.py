@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,9 @@ from augkit.tune.policy_inputs import HeldOut
 from augkit.tune.trial import TrialWorker
 
 OUTPUTS = "outputs"  # attribute of the study: number of outputs of the control, which all networks must have
+WARNING = "warning"  # attribute of the study: that the function does not repeat with its seed
 VALIDATION = "validation.pt"  # images for worker processes, in the folder of the search
+WHY = "several workers"
 
 
 @dataclass
@@ -39,7 +40,7 @@ class PolicyWorker(TrialWorker):
     """A worker of a search whose configurations are trained by a function.
 
     Attributes:
-        check_seed: train the control of the first rung twice and warn if the two networks differ.
+        check_seed: train the control of the first rung twice and note it in the study if the two networks differ.
     """
 
     check_seed: bool = False
@@ -50,7 +51,8 @@ class PolicyWorker(TrialWorker):
         if self.check_seed:
             with tempfile.TemporaryDirectory(prefix="augkit-seed-") as scratch:
                 again = self._control_on(recipe, Path(scratch) / "control", 0)
-            self._warn_of_difference(halving.scores_on(found, 0), again, recipe.seed)
+            if words := _difference(halving.scores_on(found, 0), again, recipe.seed):
+                self.study.set_user_attr(WARNING, words)
         assert isinstance(self.training, FunctionTraining)
         self.study.set_user_attr(OUTPUTS, self.training.classes)
         return found
@@ -63,19 +65,34 @@ class PolicyWorker(TrialWorker):
         self.training.classes = self.study.user_attrs.get(OUTPUTS)
         return super().score(trial, recipe, reference)
 
-    def _warn_of_difference(self, first: ControlScores, second: ControlScores, seed: int) -> None:
-        pairs = [("accuracy", first["accuracy"], second["accuracy"])]
-        one, two = (found["shift_information"]["typical"] for found in (first, second))
-        pairs.append(("shift information", one, two))
-        for name, a, b in pairs:
-            if a != b:
-                words = (
-                    f"train: two calls with seed {seed} gave networks whose {name} is {a:.6g} and {b:.6g}; the search"
-                    " goes on, but trials then differ by chance, too"
-                )
-                self.study.set_user_attr("warning", words)  # the process that started this one repeats it
-                warnings.warn(words, stacklevel=2)
-                return
+
+def _difference(first: ControlScores, second: ControlScores, seed: int) -> str:
+    """In words, how two networks that were trained with the same seed differ; empty if they do not."""
+    pairs = [("accuracy", first["accuracy"], second["accuracy"])]
+    one, two = (found["shift_information"]["typical"] for found in (first, second))
+    pairs.append(("shift information", one, two))
+    for name, a, b in pairs:
+        if a != b:
+            return (
+                f"train: two calls with seed {seed} gave networks whose {name} is {a:.6g} and {b:.6g}; the search goes"
+                " on, but trials then differ by chance, too"
+            )
+    return ""
+
+
+def check_shared(training: FunctionTraining, images: Images, named: bool) -> None:
+    """Raise InputError if workers in processes of their own cannot get function, score or images.
+
+    Args:
+        training: the training.
+        images: validation images.
+        named: whether the workers import the validation images by a name.
+    """
+    importable_name(training.function, "train", WHY)
+    if training.score is not None:
+        importable_name(training.score, "score", WHY)
+    if not named and isinstance(images, Stream):
+        raise InputError(f"validation: expected images in memory for {WHY}, got a stream; take a sample of it")
 
 
 def worker_words(training: FunctionTraining, images: Images, name: str | None, folder: Path) -> list[str]:
@@ -86,25 +103,19 @@ def worker_words(training: FunctionTraining, images: Images, name: str | None, f
         images: validation images, written to ``folder`` unless there is a name.
         name: name by which the workers import the validation images.
         folder: folder of the search.
-
-    Raises:
-        InputError: the function or the score cannot be imported by name, or the images have no name and are a stream.
     """
-    why = "several workers"
-    train = importable_name(training.function, "train", why)
+    train = importable_name(training.function, "train", WHY)
     words = ["--train", train, "--folder", str(folder)]
     if training.score is not None:
-        words += ["--score", importable_name(training.score, "score", why)]
+        words += ["--score", importable_name(training.score, "score", WHY)]
     if training.timeout is not None:
         words += ["--timeout", str(training.timeout)]
     if (place := import_folder(train)) is not None:
         words += ["--import-from", str(place)]
     if name is None:
-        if isinstance(images, Stream):
-            raise InputError(f"validation: expected images in memory for {why}, got a stream; take a sample of it")
         kept = {"images": images.images.cpu(), "labels": images.labels, "background": images.background}
         write(folder / VALIDATION, lambda path: torch.save(kept, path))
-    return [*words, "--validation", name or str((folder / VALIDATION).resolve())]
+    return [*words, "--validation", name or str(folder / VALIDATION)]
 
 
 def _validation(source: str) -> Any:
