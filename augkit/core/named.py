@@ -46,6 +46,11 @@ def load_named(source: str, what: str) -> Any:
         _LOADING.pop()
 
 
+def module_has(module: str, attribute: str) -> bool:
+    """Whether a module that has been imported has an attribute."""
+    return hasattr(sys.modules.get(module), attribute)
+
+
 def refuse_in_import(call: str) -> None:
     """Raise InputError if a module that `load_named` imports makes ``call``: each worker would make it again."""
     if _LOADING:

@@ -11,8 +11,35 @@ from torch import Tensor
 
 from augkit.core.errors import InputError, InputTypeError
 from augkit.core.named import load_named
-from augkit.core.schema import Tree
+from augkit.core.schema import Tree, parse_override
 from augkit.data import Dataset, Images, Stream
+
+MEASURING: dict[str, Any] = {  # by the keys of a recipe
+    **{"invariance.protocol": "crop", "invariance.max_shift": 4.0, "invariance.kernel": None, "invariance.pairs": 4},
+    **{"data.canvas": None, "data.mean": [0.0], "data.std": [1.0]},
+}
+
+
+def measuring_overrides(overrides: Sequence[str], others: str) -> Tree:
+    """The arguments of `measuring_settings` from overrides of the command line.
+
+    Args:
+        overrides: texts ``dotted.key=value``, such as ``invariance.max_shift=2``.
+        others: for messages, the other keys that the command accepts.
+
+    Raises:
+        InputError: a key is not one of `MEASURING`.
+    """
+    found = dict(MEASURING)
+    for text in overrides:
+        dotted, value = parse_override(text)
+        if dotted not in MEASURING:
+            raise InputError(
+                f"override '{text}': expected {others} or one of {', '.join(MEASURING)}, because a function trains by"
+                " its own settings"
+            )
+        found[dotted] = [value] if dotted in ("data.mean", "data.std") and not isinstance(value, list) else value
+    return {dotted.partition(".")[2]: value for dotted, value in found.items()}
 
 
 def images_named(source: str, what: str) -> Any:

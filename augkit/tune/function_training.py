@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +9,12 @@ from pathlib import Path
 from torch import nn
 
 from augkit.core.errors import RunError
-from augkit.core.files import write
 from augkit.data import Images
 from augkit.invariance import InvarianceReport
 from augkit.train.history import OnEpoch
 from augkit.train.recipe import Recipe
-from augkit.train.user_loop import Score, TrainFunction, measured, scored_by, trained_by
+from augkit.train.user_folder import epochs_in, train_in
+from augkit.train.user_loop import Score, TrainFunction, measured, scored_by
 from augkit.tune.training import OnBatch
 
 
@@ -51,27 +48,16 @@ class FunctionTraining:
         self, recipe: Recipe, folder: Path | None, until: int, on_epoch: OnEpoch, alive: Callable[[], None]
     ) -> nn.Module:
         """Call the function with the policy of a recipe; a folder that it cannot go on from is emptied before."""
-        start, before, self._alive = folder if self.rungs else None, 0, alive
-        if start is not None:
-            before = self.epochs_in(start, recipe, until)
-            if not before:
-                shutil.rmtree(start, ignore_errors=True)
-            start.mkdir(parents=True, exist_ok=True)
-        settings = {"epochs": until, "seed": recipe.seed, "start": start}
-        model = trained_by(self.function, recipe.policy, **settings, timeout=self.timeout, alive=alive)
-        if start is not None and any(start.iterdir()):
-            write(_mark(start), json.dumps({"recipe": recipe.digest(), "epochs": until}))
+        self._alive = alive
+        start = folder if self.rungs else None
+        model, before = train_in(self.function, recipe, start, until, timeout=self.timeout, alive=alive)
         for epoch in range(before, until):
             on_epoch({"epoch": epoch + 1})
         return model
 
     def epochs_in(self, folder: Path, recipe: Recipe, until: int) -> int:
         """Epochs after which the function left files in ``folder``; 0 if there are none, or they are of others."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(_mark(folder).read_text())
-            if found["recipe"] == recipe.digest() and found["epochs"] <= until and any(folder.iterdir()):
-                return int(found["epochs"])
-        return 0
+        return epochs_in(folder, recipe, until)
 
     def measure(
         self, model: nn.Module, recipe: Recipe, images: Images, lengths: Sequence[float], on_batch: OnBatch
@@ -94,8 +80,3 @@ class FunctionTraining:
         kappa = report.kappa.value if self.labels is not None else None
         value = report.accuracy.value if self.score is None else scored_by(self.score, model, self._alive)
         return value, kappa
-
-
-def _mark(folder: Path) -> Path:
-    """File beside a folder that says after which epoch the function left it; inside, the function would see it."""
-    return folder.with_name(f"{folder.name}.json")

@@ -14,9 +14,9 @@ from augkit.core.cli import FlagGroup, interrupted, positive_number, print_json,
 from augkit.core.errors import InputError
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.jobs.storage import Storage, open_storage
-from augkit.core.named import is_name, load_named
-from augkit.core.schema import apply_overrides, parse_override
-from augkit.train.user_images import images_named
+from augkit.core.named import is_name, load_named, module_has
+from augkit.core.schema import apply_overrides
+from augkit.train.user_images import images_named, measuring_overrides
 from augkit.train.user_loop import check_function
 from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
@@ -24,10 +24,6 @@ from augkit.tune.policy_results import PolicyResults
 from augkit.tune.policy_run import JOURNAL, prepare, run_search
 from augkit.tune.tables import print_trials
 
-MEASURING: dict[str, Any] = {
-    **{"invariance.protocol": "crop", "invariance.max_shift": 4.0, "invariance.kernel": None, "invariance.pairs": 4},
-    **{"data.canvas": None, "data.mean": [0.0], "data.std": [1.0]},
-}
 OWN = ("validation", "space", "score", "timeout", "check_seed")
 # The flags that apply to a function beside its own; another one that is given is refused.
 FITTING = (
@@ -98,9 +94,9 @@ def tune_function(
     function = load_named(name, "train")
     check_function(function)
     validation = options.validation or f"{module}:validation"
-    score = options.score or (f"{module}:score" if _has(module, "score") else None)
+    score = options.score or (f"{module}:score" if module_has(module, "score") else None)
     _, overrides = split_recipe(options.recipe, None)
-    measuring = _measuring([text for text in overrides if not text.startswith("policy.")])
+    measuring = measuring_overrides([text for text in overrides if not text.startswith("policy.")], "policy.*")
     search = prepare(
         function,
         images_named(validation, "validation"),
@@ -152,30 +148,10 @@ def _print(found: PolicyResults, folder: Path, *, as_json: bool) -> None:
     print(f"report: {folder / 'report.html'}\npolicy: {folder / 'best.yaml'}")
 
 
-def _has(module: str, attribute: str) -> bool:
-    """Whether a module, which has been imported, has an attribute."""
-    return hasattr(sys.modules[module], attribute)
-
-
-def _measuring(overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings of measuring, by the names of `augkit.tune_policy`."""
-    found = dict(MEASURING)
-    for text in overrides:
-        dotted, value = parse_override(text)
-        if dotted not in MEASURING:
-            raise InputError(
-                f"override '{text}': expected policy.* or one of {', '.join(MEASURING)}, because a function trains by"
-                " its own settings"
-            )
-        whole = dotted in ("data.mean", "data.std") and not isinstance(value, list)
-        found[dotted] = [value] if whole else value
-    return {dotted.partition(".")[2]: value for dotted, value in found.items()}
-
-
 def _space(name: str | None, module: str, overrides: list[str]) -> Policy | Mapping[str, Any]:
     """The space that is named, or that of the module, with the overrides of the command line."""
     space: Any = {}
-    if name is not None or _has(module, "space"):
+    if name is not None or module_has(module, "space"):
         space = load_named(name or f"{module}:space", "space")
     elif not overrides:
         raise InputError(f"space: expected 'space' in {module}, --space MODULE:NAME or policy.* overrides, got none")

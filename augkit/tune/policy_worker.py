@@ -15,9 +15,10 @@ import optuna
 import torch
 
 from augkit.core.cli import run
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, RunError
 from augkit.core.files import write
 from augkit.core.jobs.status import open_job_study, worker_parser
+from augkit.core.jobs.worker import GiveUpError
 from augkit.core.named import import_folder, importable_name, load_named
 from augkit.data import Images, Stream
 from augkit.invariance import InvarianceReport
@@ -31,6 +32,7 @@ from augkit.tune.trial import TrialWorker
 
 OUTPUTS = "outputs"  # attribute of the study: number of outputs of the control, which all networks must have
 WARNING = "warning"  # attribute of the study: that the function does not repeat with its seed
+WHY_NOT = "why there is no control"  # attribute of the study
 VALIDATION = "validation.pt"  # images for worker processes, in the folder of the search
 WHY = "several workers"
 
@@ -45,9 +47,20 @@ class PolicyWorker(TrialWorker):
 
     check_seed: bool = False
 
+    def has_job(self) -> bool:
+        """As in `TrialWorker`; if another worker could not train the control, raise its error."""
+        try:
+            return super().has_job()
+        except RunError as error:
+            raise RunError(self.study.user_attrs.get(WHY_NOT, str(error))) from None
+
     def score_control(self, recipe: Recipe, number: int) -> ControlScores:
-        """As in `TrialWorker`, with the check of the seed."""
-        found = super().score_control(recipe, number)
+        """As in `TrialWorker`, with the check of the seed; why the control failed is kept for other workers."""
+        try:
+            found = super().score_control(recipe, number)
+        except GiveUpError as error:
+            self.study.set_user_attr(WHY_NOT, str(error))
+            raise
         if self.check_seed:
             with tempfile.TemporaryDirectory(prefix="augkit-seed-") as scratch:
                 again = self._control_on(recipe, Path(scratch) / "control", 0)
