@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from augkit.core.files import environment, write
 from augkit.core.named import name_of, refuse_in_import
 from augkit.core.progress import Display
 from augkit.core.records import Record
-from augkit.core.schema import validate
+from augkit.core.schema import Tree, validate
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import CarryOver, Estimate
 from augkit.invariance.bootstrap import REPLICATES, PerSeed, combine_seeds
@@ -197,7 +196,7 @@ def _naming(name: str, seed: int) -> Iterator[None]:
         raise type(error)(f"{name}, seed {seed}: {error}") from error
 
 
-def _named(policies: Mapping[str, Policy]) -> dict[str, Any]:
+def _named(policies: Mapping[str, Policy]) -> dict[str, Tree]:
     """The control and the policies as mappings of a recipe.
 
     Raises:

@@ -14,7 +14,7 @@ from augkit.core.named import load_named
 from augkit.core.schema import Tree, parse_override
 from augkit.data import Dataset, Images, Stream
 
-MEASURING: dict[str, Any] = {  # by the keys of a recipe
+MEASURING: Tree = {  # by the keys of a recipe
     **{"invariance.protocol": "crop", "invariance.max_shift": 4.0, "invariance.kernel": None, "invariance.pairs": 4},
     **{"data.canvas": None, "data.mean": [0.0], "data.std": [1.0]},
 }
@@ -70,7 +70,7 @@ def measuring_settings(
     std: Sequence[float],
 ) -> Tree:
     """The sections ``data`` and ``invariance`` of a recipe that measures ``images`` by these settings."""
-    measuring: dict[str, Any] = {"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs}
+    measuring: Tree = {"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs}
     name = f"images-{fingerprint(images)}"
     return {
         "data": {"name": name, "canvas": canvas, "mean": list(mean), "std": list(std)},

@@ -294,15 +294,3 @@ def test_bad_input_is_one_line(changed: dict[str, Any], words: str) -> None:
 def test_a_score_out_of_its_range_is_refused() -> None:
     with pytest.raises(RunError, match=r"score: expected a number in \[0, 1\], higher is better, got 7"):
         search(score=lambda model: 7)
-
-
-def test_the_example_with_lightning_runs() -> None:
-    pytest.importorskip("lightning", reason="needs the extra 'lightning'")
-    text = LOOPS.read_text()
-    first, *_ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (example,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
-    scope: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on workers
-        exec(compile(first.partition("result = ")[0] + example, "loops.md", "exec"), scope)
-    assert scope["result"].search.search_cost.epochs_run == 2 * 1 + 1
