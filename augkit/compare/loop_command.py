@@ -110,7 +110,7 @@ def _policies(files: Sequence[str], module: str) -> Mapping[str, Policy]:
     if not module_has(module, "policies"):
         raise InputError(f"policies: expected 'policies' in {module}, or name=policy.yaml, got none")
     found: Any = load_named(f"{module}:policies", "policies")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _print(found: PolicyComparison, folder: Path, *, as_json: bool) -> None:

@@ -156,7 +156,7 @@ def _space(name: str | None, module: str, overrides: list[str]) -> Policy | Mapp
     elif not overrides:
         raise InputError(f"space: expected 'space' in {module}, --space MODULE:NAME or policy.* overrides, got none")
     if not overrides or not isinstance(space, (Policy, Mapping)):
-        return space  # type: ignore[no-any-return]
+        return space
     tree = space.model_dump(exclude_none=True) if isinstance(space, Policy) else dict(space)
     found: Mapping[str, Any] = apply_overrides({"policy": tree}, overrides)["policy"]
     return found
