@@ -195,7 +195,13 @@ def _open_study(
     terms, trials, settings = search.terms, search.trials, search.workers
     backend = open_storage(place, grace=settings.grace, say=say)
     _refuse_other_function(backend, name, terms)
-    study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=False)
+    try:
+        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=False)
+    except InputError:
+        if not _is_half_made(backend, name):
+            raise
+        say(f"study '{name}' was left by a process that died before its first trial; this one begins it again")
+        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=True)
     if created:
         return study, True
     study.set_user_attr("trials", max(trials, int(study.user_attrs["trials"])))
@@ -206,6 +212,12 @@ def _open_study(
     if others:
         say(f"{others} trial(s) are running elsewhere")
     return study, False
+
+
+def _is_half_made(backend: optuna.storages.BaseStorage, name: str) -> bool:
+    """Whether the process that created a study has died before it had enqueued the first trials."""
+    attrs = optuna.load_study(storage=backend, study_name=name).user_attrs
+    return "terms" in attrs and not attrs.get("ready")
 
 
 def _refuse_other_function(backend: optuna.storages.BaseStorage, name: str, terms: SearchTerms) -> None:

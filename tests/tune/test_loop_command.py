@@ -211,3 +211,25 @@ def test_the_number_of_outputs_is_kept_for_the_next_process(place: Path) -> None
     wider.__module__, wider.__qualname__ = "user_loop", "train"
     with pytest.raises(RunError, match="expected a network with 3 outputs as before, got 4"):
         augkit.tune_policy(wider, validation, trials=5, **given)  # type: ignore[arg-type]
+
+
+def test_a_study_whose_process_died_before_its_first_trial_is_begun_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from user_loop import space, train, validation
+
+    given = {
+        "space": space,
+        "trials": 1,
+        "epochs": 1,
+        "max_shift": 1.0,
+        "pairs": 1,
+        "floor": 0.0,
+        "folder": place / "f",
+    }
+    monkeypatch.setattr("augkit.core.jobs.worker.READY", 0.1)
+    with monkeypatch.context() as dies:
+        dies.setattr("augkit.tune.optuna_study._begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            augkit.tune_policy(train, validation, **given)
+    assert augkit.tune_policy(train, validation, **given).search.search_cost.trials == 1
