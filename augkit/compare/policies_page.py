@@ -17,7 +17,7 @@ TABLE_CAPTION = (
     " invariance is 1 − that of the network / that of the control with the same seed."
 )
 SCORE_CAPTION = "Score of the loop, mean over seeds with its 95 % interval; the difference is paired by seed."
-POLICIES_CAPTION = "The policies, with all that their ops do not leave at its default."
+POLICIES_CAPTION = "The ops of each policy and their strengths; all fields are below."
 CURVE_CAPTION = "Against the answer to the unshifted image; bands are 95 % intervals over images and seeds."
 CARRY_CAPTION = (
     "Each point is a network. The slope of the line is the share of the invariance gained on typical images that"
@@ -33,6 +33,7 @@ def policies_page(results: PolicyComparison) -> str:
         f" {settings['max_shift']:g} px; seeds {', '.join(map(str, results.seeds))}."
     )
     table = page_table(results.table, TABLE_CAPTION.format(seeds=seeds, epochs=results.epochs))
+    fields = {name: policy.model_dump(exclude_none=True) for name, policy in results.policies.items()}
     undefined = [f"{n}: undefined, {one.reason}." for n, one in results.carry_over.items() if not one.slope.defined]
     return render(
         "compare/policies.html",
@@ -45,7 +46,7 @@ def policies_page(results: PolicyComparison) -> str:
         carried=_carried(results),
         not_carried=undefined,
         policies=Table(POLICIES_CAPTION, ["name", "policy"], _policies(results), words=["policy"]),
-        facts={"settings": settings, "environment": results.environment},
+        facts={"policies": fields, "settings": settings, "environment": results.environment},
     )
 
 
