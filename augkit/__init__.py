@@ -21,6 +21,7 @@ _HOME = {
     "architectural_invariance": "invariance",
     "build_model": "architectures",
     "certify": "invariance",
+    "compare_policies": "compare.policies",
     "fit": "train.loop",
     "fourier_shift": "augment.resample",
     "learned_invariance": "invariance",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from augkit.augment.ragged import Ragged as Ragged
     from augkit.augment.resample import fourier_shift as fourier_shift
     from augkit.augment.resample import resample as resample
+    from augkit.compare.policies import compare_policies as compare_policies
     from augkit.data import load_dataset as load_dataset
     from augkit.invariance import architectural_invariance as architectural_invariance
     from augkit.invariance import certify as certify

@@ -175,6 +175,6 @@ def tally(study: optuna.Study, asked: int, fault: str, happened: str) -> dict[st
 
 def workers_of(parent: int) -> list[int]:
     found = subprocess.run(
-        ["pgrep", "-f", f"augkit[a-z.]*worker .*--parent {parent}( |$)"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"augkit[a-z._]*worker .*--parent {parent}( |$)"], capture_output=True, text=True, check=False
     )
     return [int(pid) for pid in found.stdout.split()]

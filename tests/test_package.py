@@ -186,6 +186,7 @@ def test_public_names_are_those_listed() -> None:
         "architectural_invariance",
         "build_model",
         "certify",
+        "compare_policies",
         "fit",
         "fourier_shift",
         "learned_invariance",

@@ -20,13 +20,18 @@ from page_reader import PageReader
 from PIL import Image
 from torch import Tensor
 
+from augkit.augment.policy import Policy
+from augkit.compare.policies import PolicyComparison, ScoreRow
+from augkit.compare.policies_page import policies_page
 from augkit.compare.study.report.page import study_page
 from augkit.core.files import environment as machine
 from augkit.core.html import Table, environment
 from augkit.invariance import Certificate, Estimate, InvarianceReport, LayerEquivariance, LieDerivative
 from augkit.invariance.certificate.certify import LogitCheck
 from augkit.invariance.layers.lie_derivative import LieSettings
+from augkit.invariance.report import ResponseCurve
 from augkit.measure.analyses import Analyses
+from augkit.measure.comparison import TABLE_METRICS, ComparisonRow
 from augkit.measure.page import measured_page
 from augkit.measure.results import ImageSetResults, MeasureResults
 from augkit.preview.page import preview_page
@@ -122,12 +127,24 @@ def of_a_study(name: str) -> str:
     return study_page(study(claims=[made], **texts))
 
 
+def of_policies(name: str) -> str:
+    rows = [
+        ComparisonRow(arm, "typical", 3, 2, dict.fromkeys(TABLE_METRICS, estimate(0.5)), {}, learned_invariance=None)
+        for arm in ("control", name)
+    ]
+    curves = {arm: ResponseCurve("length", [1.0], {"js": [estimate(0.4)]}) for arm in ("control", name)}
+    settings = {"images": 3, "protocol": name, "kernel": name, "max_shift": 1.0}
+    scores, policies = {name: ScoreRow([0.5], estimate(0.5), estimate(0.1))}, {"control": Policy(), name: Policy()}
+    return policies_page(PolicyComparison(name, policies, 2, [1], rows, scores, curves, {}, {name: name}, settings, {}))
+
+
 PAGES: dict[str, Callable[[str], str]] = {
     "run": of_a_run,
     "preview": of_a_preview,
     "measurement": of_a_measurement,
     "search": of_a_search,
     "study": of_a_study,
+    "policies": of_policies,
 }
 
 
@@ -182,7 +199,7 @@ def test_every_table_has_a_caption(kind: str) -> None:
     assert len(page.captions) == len(page.tables)
 
 
-@pytest.mark.parametrize("kind", ["run", "measurement", "search", "study"])
+@pytest.mark.parametrize("kind", ["run", "measurement", "search", "study", "policies"])
 def test_every_mark_can_be_focused_and_read(kind: str) -> None:
     marks = PageReader(plain(kind)).marks
     assert marks

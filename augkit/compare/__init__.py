@@ -1,4 +1,7 @@
-"""Compare recipes over seeds, and run studies of several arms. The command is `python -m augkit.compare`."""
+"""Compare recipes over seeds, and run studies of several arms. The command is `python -m augkit.compare`.
+
+`compare_policies` compares policies in any training loop.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING
 from augkit.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from augkit.compare.policies import PolicyComparison as PolicyComparison
+    from augkit.compare.policies import compare_policies as compare_policies
     from augkit.compare.recipes import ComparisonResults as ComparisonResults
     from augkit.compare.recipes import compare as compare
     from augkit.compare.recipes import compare_finished as compare_finished
@@ -19,11 +24,13 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "ComparisonResults": "recipes",
+        "PolicyComparison": "policies",
         "Study": "study.schema",
         "StudyResults": "study.results",
         "combine_studies": "study.meta_analysis",
         "compare": "recipes",
         "compare_finished": "recipes",
+        "compare_policies": "policies",
         "run_study": "study.pipeline",
     },
 )

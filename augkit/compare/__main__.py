@@ -11,6 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from augkit.compare import loop_command
 from augkit.compare.recipes import ComparisonResults, compare, compare_finished
 from augkit.compare.study.meta_analysis import combine_studies, in_words, load_results
 from augkit.compare.study.pipeline import run_study, summary
@@ -41,7 +42,8 @@ from augkit.train.recipe import Recipe, find_recipe
 EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
   python -m augkit.compare invariance --size quick --workers 2
   python -m augkit.compare runs/mine-seed0 runs/mine-seed1 runs/other-seed0 runs/other-seed1
-  python -m augkit.compare runs/study-digits runs/study-clothes/results.json"""
+  python -m augkit.compare runs/study-digits runs/study-clothes/results.json
+  python -m augkit.compare package.module:train tuned=runs/loop/best.yaml   (a training loop of your own)"""
 
 
 def main(arguments: list[str]) -> None:
@@ -50,7 +52,11 @@ def main(arguments: list[str]) -> None:
     files, overrides = split_recipe(options.recipes, None)
     if not files:
         raise InputError("compare: expected a recipe or several, got none")
-    if all(_is_results(file) for file in files):
+    if (function := loop_command.function_in(files, options)) is not None:
+        if flags := _study_flags(options):
+            raise InputError(f"compare: {' and '.join(flags)} belong to studies, '{function}' is none")
+        loop_command.compare_function(function, overrides, options, arguments)
+    elif all(_is_results(file) for file in files):
         _across(files, overrides, options)
     elif any(is_study(file) for file in files):
         _study(files, overrides, options, arguments)
@@ -74,10 +80,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "recipes",
         nargs="*",
-        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ... | RESULTS RESULTS ...",
-        help="files, shipped names, folders of finished runs, or results of finished studies",
+        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ... | RESULTS ... | MODULE:FUNCTION [name=FILE ...]",
+        help="files, shipped names, folders of finished runs, results of finished studies, or a training loop of your"
+        " own with files of policies",
     )
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
+    loop_command.add_flags(parser.add_argument_group("a training loop of your own"))
     parser.add_argument("--size", help="size of a study: quick (default), standard or full")
     add_writing(parser)
     _add_study_flags(parser)

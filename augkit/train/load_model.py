@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from augkit.architectures.external import timm_network, torchvision_network
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.core.errors import InputError
+from augkit.core.named import load_named
 from augkit.core.schema import validate
 from augkit.train.build import NetworkInput, build_recipe_model
 from augkit.train.checkpoint import read_checkpoint
@@ -144,14 +143,7 @@ def _described_by_timm(model: nn.Module) -> LoadedModel:
 
 
 def _from_callable(source: str) -> LoadedModel:
-    module_name, _, attribute = source.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: modules beside the caller are found
-    try:
-        make = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # imported code may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"model '{source}': cannot be imported ({reason})") from None
+    make = load_named(source, "model")
     if not callable(make):
         raise InputError(f"model '{source}': expected a callable, got {type(make).__name__}")
     try:

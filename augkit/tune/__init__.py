@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from augkit.tune.goal import Goal as Goal
     from augkit.tune.pipeline import TuneWorkers as TuneWorkers
     from augkit.tune.pipeline import tune as tune
-    from augkit.tune.policy_search import PolicyPoint as PolicyPoint
-    from augkit.tune.policy_search import PolicyResults as PolicyResults
+    from augkit.tune.policy_results import PolicyPoint as PolicyPoint
+    from augkit.tune.policy_results import PolicyResults as PolicyResults
     from augkit.tune.policy_search import tune_policy as tune_policy
     from augkit.tune.results import JoinedSearch as JoinedSearch
     from augkit.tune.results import SearchResults as SearchResults
@@ -26,8 +26,8 @@ __getattr__, __dir__ = lazy(
     {
         "Goal": "goal",
         "JoinedSearch": "results",
-        "PolicyPoint": "policy_search",
-        "PolicyResults": "policy_search",
+        "PolicyPoint": "policy_results",
+        "PolicyResults": "policy_results",
         "SearchResults": "results",
         "Space": "space",
         "TuneResults": "results",

@@ -29,6 +29,7 @@ from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
 from augkit.measure.tables import print_carried_over, print_table
+from augkit.tune import loop_command
 from augkit.tune.earlier import load_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
@@ -43,6 +44,7 @@ EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5
   python -m augkit.tune mnist5k --objective accuracy --at-least-invariance 0.5 --workers 2
   python -m augkit.tune mnist5k --rungs 1,2,4 --trials 30
   python -m augkit.tune mnist5k --storage postgresql+psycopg://me@host/studies --study team   (on any number of hosts)
+  python -m augkit.tune package.module:train policy.shift.max_pixels='{search: [0, 8]}'   (a training loop of your own)
   python -m augkit.tune --show runs/longer"""
 OBJECTIVES = ("pareto", "accuracy", "invariance")
 
@@ -52,6 +54,11 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_intermixed_args(arguments)
     if options.show is not None:
         _show(options)
+        return
+    if (function := loop_command.function_in(options)) is not None:
+        loop_command.refuse_flags(options, vars(_parser().parse_args([])))
+        goal, factor = _goal(options), _factor(options)
+        loop_command.tune_function(function, options, arguments, goal, factor, _folder(options))
         return
     folder, space = _folder(options), _space(options)
     try:
@@ -114,7 +121,12 @@ def _parser() -> Parser:
         " invariance; without arguments, on 5,000 digits in about two minutes.",
         EXAMPLE,
     )
-    parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="(default: mnist5k)")
+    parser.add_argument(
+        "recipe",
+        nargs="*",
+        metavar="RECIPE|MODULE:FUNCTION [dotted.key=value ...]",
+        help="a recipe (default: mnist5k), or a training loop of your own, train(policy, *, epochs, seed, start)",
+    )
     parser.add_argument(
         "--show",
         metavar="STUDY",
@@ -195,6 +207,7 @@ def _parser() -> Parser:
         help="try the best configurations of an earlier search of the same space after the presets, given as folder or,"
         " with --storage, by name; repeatable",
     )
+    loop_command.add_flags(parser.add_argument_group("a training loop of your own"))
     where = parser.add_argument_group("workers")
     add_spread(where, "study.journal in --output", "augkit")
     where.add_argument(

@@ -5,121 +5,21 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
-import torch
 from torch import Tensor
 
 from augkit.augment.policy import Policy
-from augkit.core.errors import InputError, check_whole
-from augkit.core.files import write
-from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.recovery import recover
-from augkit.core.jobs.storage import open_storage
-from augkit.core.jobs.worker import WorkerEvents
-from augkit.core.progress import Display
-from augkit.core.records import Record
-from augkit.core.schema import validate
+from augkit.core.jobs.pool import WorkerSettings
+from augkit.core.named import refuse_in_import
 from augkit.data import Dataset, Images
-from augkit.train.evaluate import check_measurable
-from augkit.train.recipe import Recipe
-from augkit.tune import halving, optuna_study, selection
-from augkit.tune.function_training import FunctionTraining, Score, TrainFunction, check_function
+from augkit.train.user_loop import Score, TrainFunction
+from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import ControlScores, SearchTerms
-from augkit.tune.policy_inputs import HeldOut, classes_of, fingerprint, policy_space, validation_images
-from augkit.tune.progress import LiveProgress
-from augkit.tune.results import SearchResults, search_results
-from augkit.tune.space import Space
-from augkit.tune.trial import TrialWorker, trial_cost
-
-JOURNAL = "study.journal"
-EPOCHS = 10
-NAME = "policy"  # of the recipe that holds the policy and the settings of measuring
-
-
-@dataclass(frozen=True)
-class PolicyPoint(Record):
-    """A policy that was tried, with its scores on the validation images.
-
-    Attributes:
-        number: number of its trial.
-        policy: the policy.
-        accuracy: accuracy, or the score in its place, in [0, 1].
-        learned_invariance: learned invariance against the control, at most 1.
-        feasible: whether it meets the floor and the bound of the goal.
-    """
-
-    number: int
-    policy: Policy
-    accuracy: float
-    learned_invariance: float
-    feasible: bool
-
-
-@dataclass(frozen=True)
-class PolicyResults(Record):
-    """Results of `augkit.tune_policy`.
-
-    Attributes:
-        chosen: the policy that was chosen, with its scores.
-        front: policies that no other one dominates, the most accurate first; with rungs, those on the highest.
-        search: all trials and their cost.
-        study: name of the Optuna study.
-    """
-
-    chosen: PolicyPoint
-    front: list[PolicyPoint]
-    search: SearchResults
-    study: str
-
-    @property
-    def best(self) -> Policy:
-        """The policy that was chosen."""
-        return self.chosen.policy
-
-    def report(self, path: str | Path) -> Path:
-        """Write the page of the search, one HTML file that needs no other; return its path."""
-        from augkit.tune.page import search_page
-
-        target = Path(path)
-        write(target, search_page(self.study, self.search))
-        return target
-
-
-@dataclass
-class PolicySearch:
-    """A search in progress, for `LiveProgress`."""
-
-    study: optuna.Study
-    terms: SearchTerms
-    display: Display
-    space: Space
-    dataset: HeldOut
-
-
-@dataclass
-class PolicyWorker(TrialWorker):
-    """A worker of a search whose configurations are trained by a function.
-
-    Attributes:
-        check_seed: train the control of the first rung twice and warn if the two networks differ.
-    """
-
-    check_seed: bool = False
-
-    def score_control(self, recipe: Recipe, number: int) -> ControlScores:
-        """As in `TrialWorker`, with the check of the seed."""
-        found = super().score_control(recipe, number)
-        if self.check_seed:
-            with tempfile.TemporaryDirectory(prefix="augkit-seed-") as scratch:
-                again = self._control_on(recipe, Path(scratch) / "control", 0)
-            _warn_of_difference(halving.scores_on(found, 0), again, recipe.seed)
-        return found
+from augkit.tune.policy_results import PolicyResults
+from augkit.tune.policy_run import prepare, run_search
 
 
 def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, each with a default)
@@ -146,6 +46,8 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
     folder: str | Path | None = None,
     storage: str | None = None,
     study_name: str = "augkit",
+    workers: int | WorkerSettings = 1,
+    timeout: float | None = None,
     check_seed: bool = False,
     quiet: bool = True,
 ) -> PolicyResults:
@@ -188,6 +90,11 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         folder: folder for the study and what the function leaves in ``start``; None uses a temporary one.
         storage: Optuna storage (file or URL); None takes ``study.journal`` in the folder.
         study_name: name of the Optuna study.
+        workers: number of processes that train and measure, or their settings. Above 1 they import ``train`` (and
+            ``score``) by name, so it must be at the top of a module.
+        timeout: seconds after which a call of ``train`` is interrupted and its trial has failed; None waits for ever,
+            and a function that hangs holds the search up. Code that never returns to Python cannot be interrupted in
+            this process; with several workers the process of the worker is then killed and its trial run once more.
         check_seed: train the control twice, up to the first rung, and warn if the two networks differ.
         quiet: whether to print no progress to standard error.
 
@@ -199,112 +106,32 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         InputError: an argument is out of its range, or the study has other terms.
         RunError: the control could not be trained or measured, or three trials in a row failed.
     """
-    check_function(train)
-    check_whole("trials", trials, 1)
-    halving.refuse_with_rungs(rungs, sampler, 1, None)
-    given = epochs if epochs is not None or rungs else EPOCHS
-    longest = halving.epochs_of_a_trial(rungs, factor, given, rungs[-1] if rungs else 1)
-    images = validation_images(validation, scored=score is not None)
-    measuring = {"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs}
-    held = HeldOut(images, f"images-{fingerprint(images)}")
-    settings = {
-        "name": NAME,
-        "data": {"name": held.name, "canvas": canvas, "mean": list(mean), "std": list(std)},
-        "train": {"epochs": longest},
-        "invariance": {key: value for key, value in measuring.items() if value is not None},
-        "seed": seed,
-    }
-    found = policy_space(space, settings)
-    terms = validate(
-        SearchTerms,
-        {
-            "space": found.to_dict(),
-            "goal": goal or Goal(),
-            "rungs": tuple(rungs),
-            "factor": factor,
-            "epochs": longest,
-            "sampler": sampler,
-            "floor": floor,
-            "seed": seed,
+    refuse_in_import("tune_policy")
+    search = prepare(
+        train,
+        validation,
+        space=space,
+        trials=trials,
+        epochs=epochs,
+        rungs=rungs,
+        factor=factor,
+        goal=goal,
+        score=score,
+        sampler=sampler,
+        floor=floor,
+        seed=seed,
+        workers=workers,
+        timeout=timeout,
+        check_seed=check_seed,
+        storage=storage,
+        measuring={
+            **{"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs},
+            **{"canvas": canvas, "mean": mean, "std": std},
         },
-        "tune_policy",
     )
-    if terms.goal.atypical and images.images.dtype != torch.uint8:
-        raise InputError("validation: expected uint8 images for atypical ones, got floating ones")
-    check_measurable(found.recipe, images)
-    training = FunctionTraining(train, score, classes_of(images), rungs=terms.rungs)
     with contextlib.ExitStack() as stack:
         place = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-policy-")))
-        place.mkdir(parents=True, exist_ok=True)
-        display = stack.enter_context(Display(0, quiet=quiet))
-        study = _open_study(storage or str(place / JOURNAL), study_name, terms, trials, display.line)
-        _search(PolicySearch(study, terms, display, found, held), training, place, trials, check_seed)
-        return _results(study, terms, len(images))
-
-
-def _open_study(storage: str, name: str, terms: SearchTerms, trials: int, say: Callable[[str], None]) -> optuna.Study:
-    """Create the study, or continue it: with at least ``trials`` trials, and those of dead processes queued again."""
-    study, created = optuna_study.make_or_join(open_storage(storage), name, terms, trials, join=True, lead=False)
-    if created:
-        return study
-    study.set_user_attr("trials", max(trials, int(study.user_attrs["trials"])))
-    again, others = recover(study, RetryPolicy().retries, alone=False)
-    again += optuna_study.restore_controls(study, terms)
-    if again:
-        say(f"{again} unfinished trial(s) of an earlier call were queued again")
-    if others:
-        say(f"{others} trial(s) are running elsewhere")
-    return study
-
-
-def _search(search: PolicySearch, training: FunctionTraining, folder: Path, trials: int, check_seed: bool) -> None:
-    """Run trials until the search is done."""
-    study, terms, display = search.study, search.terms, search.display
-    each, already = trial_cost(terms, search.space.recipe, search.dataset), len(optuna_study.finished(study))
-    display.begin((1 + max(trials, already)) * each, already * each)
-    progress = LiveProgress(search)
-    worker = PolicyWorker(
-        study,
-        terms,
-        search.dataset,
-        torch.device("cpu"),
-        index=len(study.get_trials(deepcopy=False)),
-        folder=folder,
-        training=training,
-        check_seed=check_seed,
-        events=WorkerEvents(stage=progress.stage, work=display.advance, log=display.line),
-    )
-    worker.run()
-    progress.trials()
-    if training.anew:
-        display.line(f"train left nothing to go on from in start, so {training.anew} training(s) began anew")
-
-
-def _results(study: optuna.Study, terms: SearchTerms, images: int) -> PolicyResults:
-    space = terms.open_space()
-    best = selection.best_trials(study, space, terms.goal, images, 1)[0]
-
-    def point(trial: optuna.trial.FrozenTrial) -> PolicyPoint:
-        attrs = trial.user_attrs
-        policy = space.with_values(attrs["values"]).policy
-        scores = float(attrs["accuracy"]), float(attrs["learned_invariance"])
-        return PolicyPoint(trial.number, policy, *scores, feasible=selection.feasible(trial))
-
-    distinct = {str(t.user_attrs["values"]): t for t in reversed(selection.levels(study)[0][1])}
-    front = [point(trial) for trial in selection.front(list(distinct.values()))]
-    front.sort(key=lambda row: -row.accuracy)
-    return PolicyResults(point(best), front, search_results(study, terms, best.number), study.study_name)
-
-
-def _warn_of_difference(first: ControlScores, second: ControlScores, seed: int) -> None:
-    pairs = [("accuracy", first["accuracy"], second["accuracy"])]
-    one, two = (found["shift_information"]["typical"] for found in (first, second))
-    pairs.append(("shift information", one, two))
-    for name, a, b in pairs:
-        if a != b:
-            warnings.warn(
-                f"train: two calls with seed {seed} gave networks whose {name} is {a:.6g} and {b:.6g}; the search goes"
-                " on, but trials then differ by chance, too",
-                stacklevel=2,
-            )
-            return
+        found = run_search(search, place, storage, study_name, quiet=quiet)
+    if check_seed and found.warning is not None:
+        warnings.warn(found.warning, stacklevel=2)
+    return found

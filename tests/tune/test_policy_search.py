@@ -16,7 +16,7 @@ import augkit
 from augkit.core.errors import InputError, RunError
 from augkit.data import Images
 from augkit.tune import Goal
-from augkit.tune.policy_search import PolicyResults
+from augkit.tune.policy_results import PolicyResults
 
 LOOPS = Path(__file__).parent.parent.parent / "docs" / "loops.md"
 SHIFT = augkit.Policy(shift={"max_pixels": 1.0})
@@ -141,7 +141,7 @@ def test_a_loop_that_keeps_a_checkpoint_goes_on_from_rung_to_rung(tmp_path: Path
 def test_a_loop_that_keeps_nothing_trains_anew_and_the_cost_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     result = search(trials=3, epochs=None, rungs=(1, 2), quiet=False)
     assert result.search.search_cost.epochs_run == 3 * 1 + 2
-    assert "so 2 training(s) began anew" in capsys.readouterr().err
+    assert "so 1 configuration(s) began anew" in capsys.readouterr().err
 
 
 def test_the_same_call_again_goes_on_with_the_study(tmp_path: Path) -> None:
@@ -294,15 +294,3 @@ def test_bad_input_is_one_line(changed: dict[str, Any], words: str) -> None:
 def test_a_score_out_of_its_range_is_refused() -> None:
     with pytest.raises(RunError, match=r"score: expected a number in \[0, 1\], higher is better, got 7"):
         search(score=lambda model: 7)
-
-
-def test_the_example_with_lightning_runs() -> None:
-    pytest.importorskip("lightning", reason="needs the extra 'lightning'")
-    text = LOOPS.read_text()
-    first, *_ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (example,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
-    scope: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice on workers
-        exec(compile(first.partition("result = ")[0] + example, "loops.md", "exec"), scope)
-    assert scope["result"].search.search_cost.epochs_run == 2 * 1 + 1

@@ -82,7 +82,8 @@ class WorkerStatus:
         """The status as one line of text."""
         text = f"worker {self.worker}: {self.stage}"
         if self.epoch:
-            text += f", epoch {self.epoch}/{self.epochs}, {self.images_per_second:,.0f} images/s"
+            text += f", epoch {self.epoch}/{self.epochs}"
+            text += f", {self.images_per_second:,.0f} images/s" * (self.images_per_second > 0)
         return text + (f", silent for {self.silence:.0f} s" if self.silence > 5 else "")
 
 
@@ -110,7 +111,7 @@ class StatusFile(WorkerEvents):
         self._write(stage=text, epoch=None, epochs=None)
 
     def _on_epoch(self, row: Mapping[str, Any], epochs: int) -> None:
-        self._write(epoch=row["epoch"], epochs=epochs, images_per_second=row["images_per_second"])
+        self._write(epoch=row["epoch"], epochs=epochs, images_per_second=row.get("images_per_second", 0.0))
 
     def _on_work(self, amount: float) -> None:
         self.status = replace(self.status, work=self.status.work + amount)

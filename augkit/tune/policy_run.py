@@ -1,0 +1,282 @@
+"""The search of a policy for a function: its arguments are checked, then trials are run until it is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from torch import Tensor
+
+from augkit.augment.policy import Policy
+from augkit.core.errors import InputError, check_whole
+from augkit.core.jobs.heartbeat import RetryPolicy
+from augkit.core.jobs.launch import check_workers, needs_pool, run_workers
+from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
+from augkit.core.jobs.recovery import recover
+from augkit.core.jobs.storage import Storage, open_storage
+from augkit.core.jobs.worker import WorkerEvents
+from augkit.core.named import name_of
+from augkit.core.progress import Display
+from augkit.core.schema import validate
+from augkit.data import Dataset, Images
+from augkit.train.evaluate import check_measurable
+from augkit.train.user_images import checked_images, classes_of, measuring_settings
+from augkit.train.user_loop import Score, TrainFunction, check_function
+from augkit.tune import halving, optuna_study
+from augkit.tune.function_training import FunctionTraining
+from augkit.tune.goal import Goal
+from augkit.tune.optuna_study import SearchTerms
+from augkit.tune.policy_inputs import HeldOut, policy_space
+from augkit.tune.policy_results import PolicyResults, policy_results
+from augkit.tune.policy_worker import PolicyWorker, check_shared, worker_words
+from augkit.tune.progress import LiveProgress
+from augkit.tune.space import Space
+from augkit.tune.trial import trial_cost
+
+JOURNAL = "study.journal"
+EPOCHS = 10
+
+
+@dataclass
+class PolicySearch:
+    """A search whose inputs have been checked.
+
+    Attributes:
+        terms: terms of the study.
+        dataset: the validation images.
+        training: the function, and how it is called.
+        trials: number of trials to finish.
+        workers: settings of the workers.
+        function: name of the function.
+        images_name: name by which worker processes import the validation images; None writes them to a file.
+        check_seed: train the control twice.
+    """
+
+    terms: SearchTerms
+    dataset: HeldOut
+    training: FunctionTraining
+    trials: int
+    workers: WorkerSettings
+    function: str
+    images_name: str | None = None
+    check_seed: bool = False
+
+
+@dataclass
+class RunningSearch:
+    """A search in progress, for `LiveProgress`."""
+
+    study: optuna.Study
+    terms: SearchTerms
+    display: Display
+    space: Space
+    dataset: HeldOut
+
+
+def prepare(  # noqa: PLR0913 (those of `tune_policy`)
+    train: TrainFunction,
+    validation: tuple[Tensor, Tensor] | Images | Dataset,
+    *,
+    space: Policy | Mapping[str, Any],
+    trials: int,
+    epochs: int | None,
+    rungs: Sequence[int],
+    factor: int,
+    goal: Goal | None,
+    score: Score | None,
+    sampler: str,
+    floor: float,
+    seed: int,
+    workers: int | WorkerSettings,
+    timeout: float | None,
+    check_seed: bool,
+    storage: str | None,
+    measuring: Mapping[str, Any],
+    images_name: str | None = None,
+) -> PolicySearch:
+    """Check the arguments of `tune_policy`, of which ``measuring`` holds those of the measurement.
+
+    Raises:
+        InputError: as in `tune_policy`.
+    """
+    check_function(train)
+    check_whole("trials", trials, 1)
+    if isinstance(workers, int):
+        check_whole("workers", workers, 1)
+        workers = WorkerSettings(workers)
+    if timeout is not None and not timeout > 0:
+        raise InputError(f"timeout: expected seconds above 0, got {timeout!r}")
+    check_workers(workers, Storage.parse(storage) if storage else None)
+    halving.refuse_with_rungs(rungs, sampler, 1, None)
+    given = epochs if epochs is not None or rungs else EPOCHS
+    longest = halving.epochs_of_a_trial(rungs, factor, given, rungs[-1] if rungs else 1)
+    images, function = checked_images(validation, "validation", scored=score is not None), name_of(train)
+    settings = measuring_settings(images, **measuring)
+    # The recipe bears the name of the function, so that a study is not continued with another one.
+    settings |= {"name": re.sub(r"[^A-Za-z0-9._-]+", ".", function), "train": {"epochs": longest}, "seed": seed}
+    found = policy_space(space, settings)
+    terms = validate(
+        SearchTerms,
+        {
+            "space": found.to_dict(),
+            "goal": goal or Goal(),
+            "rungs": tuple(rungs),
+            "factor": factor,
+            "epochs": longest,
+            "sampler": sampler,
+            "floor": floor,
+            "seed": seed,
+        },
+        "tune_policy",
+    )
+    if terms.goal.atypical and images.images.dtype != torch.uint8:
+        raise InputError("validation: expected uint8 images for atypical ones, got floating ones")
+    check_measurable(found.recipe, images)
+    training = FunctionTraining(train, score, classes_of(images), rungs=terms.rungs, timeout=timeout)
+    if needs_pool(workers):
+        check_shared(training, images, images_name is not None)
+    held = HeldOut(images, settings["data"]["name"])
+    return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed)
+
+
+def run_search(
+    search: PolicySearch,
+    folder: Path,
+    storage: str | None,
+    study_name: str,
+    *,
+    take: Callable[[], object] = lambda: None,
+    quiet: bool,
+) -> PolicyResults:
+    """Run the trials of a search that `prepare` has checked, and return its results.
+
+    Args:
+        search: the search.
+        folder: folder for the study and what the function leaves in ``start``.
+        storage, study_name, quiet: as in `tune_policy`.
+        take: called before anything is written to the folder, but after a study elsewhere has been opened.
+
+    Raises:
+        InputError: the study has other terms.
+        RunError: the control could not be trained or measured, or three trials in a row failed.
+    """
+    place = Storage.parse(storage or str((folder / JOURNAL).resolve()))
+    inside = place.is_inside(folder)
+    if inside:
+        take()
+        folder.mkdir(parents=True, exist_ok=True)
+    with Display(0, quiet=quiet) as display:
+        study, created = _open_study(place, study_name, search, display.line)
+        if not inside:
+            take()
+        words: list[str] = []
+        if needs_pool(search.workers):
+            words = search.workers.arguments(place, study_name, _device()) + ["--check-seed"] * search.check_seed
+            images = search.dataset.validation
+            folder.mkdir(parents=True, exist_ok=True)
+            words += worker_words(search.training, images, search.images_name, folder.resolve())
+        running = RunningSearch(study, search.terms, display, search.terms.open_space(), search.dataset)
+        _search(running, search, folder, words, 0 if created else own_index())
+    return policy_results(study, search.terms, len(search.dataset.validation))
+
+
+def _open_study(
+    place: Storage, name: str, search: PolicySearch, say: Callable[[str], None]
+) -> tuple[optuna.Study, bool]:
+    """Create the study, or continue it: with at least ``trials`` trials, and those of dead processes queued again.
+
+    Return it, and whether it was created.
+    """
+    terms, trials, settings = search.terms, search.trials, search.workers
+    backend = open_storage(place, grace=settings.grace, say=say)
+    _refuse_other_function(backend, name, terms)
+    try:
+        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=False)
+    except InputError:
+        if not _is_half_made(backend, name):
+            raise
+        say(f"study '{name}' was left by a process that died before its first trial; this one begins it again")
+        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=True)
+    if created:
+        return study, True
+    study.set_user_attr("trials", max(trials, int(study.user_attrs["trials"])))
+    again, others = recover(study, settings.retries, alone=False)
+    again += optuna_study.restore_controls(study, terms)
+    if again:
+        say(f"{again} unfinished trial(s) of an earlier call were queued again")
+    if others:
+        say(f"{others} trial(s) are running elsewhere")
+    return study, False
+
+
+def _is_half_made(backend: optuna.storages.BaseStorage, name: str) -> bool:
+    """Whether the process that created a study has died before it had enqueued the first trials."""
+    attrs = optuna.load_study(storage=backend, study_name=name).user_attrs
+    return "terms" in attrs and not attrs.get("ready")
+
+
+def _refuse_other_function(backend: optuna.storages.BaseStorage, name: str, terms: SearchTerms) -> None:
+    """Raise InputError if the study was begun with a function of another name, or with a recipe."""
+    if name not in optuna.get_all_study_names(backend):
+        return
+    theirs = optuna.load_study(storage=backend, study_name=name).user_attrs.get("terms")
+    mine = terms.space["recipe"]["name"]
+    if theirs is not None and (other := theirs["space"]["recipe"]["name"]) != mine:
+        raise InputError(f"study '{name}': expected '{other}', with which it was begun, got '{mine}'; name another one")
+
+
+def _device() -> str:
+    """Device for the arguments of workers; with a GPU, the launcher gives each worker its own."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _search(running: RunningSearch, search: PolicySearch, folder: Path, words: Sequence[str], index: int) -> None:
+    """Run trials until the search is done: in this process, or with ``words`` by workers with these arguments."""
+    study, terms, display, settings = running.study, search.terms, running.display, search.workers
+    each, already = trial_cost(terms, running.space.recipe, search.dataset), len(optuna_study.finished(study))
+    display.begin((1 + max(search.trials, already)) * each, already * each)
+    progress = LiveProgress(running)
+    if words:
+        pool = WorkerPool(
+            study,
+            folder,
+            "augkit.tune.policy_worker",
+            words,
+            settings,
+            done=lambda: halving.done(study, terms),
+            first=index,
+            on_status=progress.on_status,
+            log=display.line,
+        )
+        display.stage(f"searching with {settings.count} workers")
+        try:
+            run_workers(pool)
+        finally:
+            display.panel([])
+    else:
+        PolicyWorker(
+            study,
+            terms,
+            search.dataset,
+            torch.device("cpu"),
+            index=index,
+            folder=folder,
+            training=search.training,
+            check_seed=search.check_seed,
+            events=WorkerEvents(stage=progress.stage, work=display.advance, log=display.line),
+            policy=RetryPolicy(settings.retries, settings.grace),
+        ).run()
+    progress.trials()
+    if anew := _began_anew(study, terms):
+        display.line(f"train left nothing to go on from in start, so {anew} configuration(s) began anew on a rung")
+
+
+def _began_anew(study: optuna.Study, terms: SearchTerms) -> int:
+    """Number of trials on a rung above the lowest one that were trained from the start."""
+    above = [trial for trial in optuna_study.completed(study) if optuna_study.rung_of(trial)]
+    return sum(trial.user_attrs["trained"] == terms.rungs[optuna_study.rung_of(trial)] for trial in above)
