@@ -30,7 +30,7 @@ from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
+from augkit.tune.optuna_study import FLOOR, SAMPLERS, TRIALS, load_terms
 from augkit.tune.page import search_page
 from augkit.tune.pipeline import TuneWorkers, load_study, tune
 from augkit.tune.results import JoinedSearch, TuneResults, search_results
@@ -40,7 +40,7 @@ from augkit.tune.tables import chosen_words, print_trials
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'
   python -m augkit.tune mnist5k --objective accuracy --at-least-invariance 0.5 --workers 2
-  python -m augkit.tune mnist5k --rungs 1,2,4 --trials 30
+  python -m augkit.tune mnist5k train.epochs=16 --rungs 1,3,8 --trials 30
   python -m augkit.tune mnist5k --storage postgresql+psycopg://me@host/studies --study team   (on any number of hosts)
   python -m augkit.tune --show runs/longer"""
 OBJECTIVES = ("pareto", "accuracy", "invariance")
@@ -107,7 +107,7 @@ def _parser() -> Parser:
     parser = make_parser(
         "tune",
         "Search augmentation, or any field of a recipe that is written as a range, for accuracy and learned"
-        " invariance; without arguments, on 5,000 digits in about two minutes.",
+        " invariance; without arguments, on 5,000 digits in about a minute.",
         EXAMPLE,
     )
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="(default: mnist5k)")
@@ -117,10 +117,12 @@ def _parser() -> Parser:
         help="print and plot the trials of a study, given as folder or, with --storage, by name",
     )
     parser.add_argument(
-        "--trials", type=positive, default=10, help="number of finished trials; pruned ones count (default: 10)"
+        "--trials",
+        type=positive,
+        help=f"number of finished trials; pruned ones count (default: {TRIALS}, or those of the study that is resumed)",
     )
     parser.add_argument(
-        "--trial-epochs", type=positive, metavar="N", help="epochs of a trial (default: half the recipe's epochs)"
+        "--trial-epochs", type=positive, metavar="N", help="most epochs of a trial (default: half the recipe's epochs)"
     )
     parser.add_argument("--seeds", type=positive, default=3, help="number of seeds of the final runs (default: 3)")
     parser.add_argument(
@@ -129,16 +131,17 @@ def _parser() -> Parser:
     parser.add_argument(
         "--rungs",
         type=_rungs,
-        default=(),
         metavar="N,N,...",
         help="Pareto halving: train every trial for the first number of epochs, and the best part of those on each rung"
-        " for the next (default: train every trial for all its epochs)",
+        " for the next; 'none' trains every trial for all its epochs (default: an eighth, a quarter, a half and all of"
+        " --trial-epochs, as far as 2 trials or more get to the end; none with a bound, --sampler nsga2,"
+        " --least-epochs or --nproc-per-trial)",
     )
     parser.add_argument(
         "--factor",
         type=positive,
         metavar="N",
-        help="with --rungs: one trial in N goes on (default: 3)",
+        help="with rungs: one trial in N goes on (default: 3)",
     )
     goal = parser.add_argument_group("goal of the search")
     goal.add_argument(
@@ -202,15 +205,17 @@ def _share(text: str) -> float:
 
 
 def _rungs(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers of epochs, such as 2,4,8, got '{text}'") from None
+        raise argparse.ArgumentTypeError(f"expected numbers of epochs, such as 2,4,8, or none, got '{text}'") from None
 
 
 def _factor(options: argparse.Namespace) -> int:
-    if options.factor is not None and not options.rungs:
-        raise InputError(f"--factor: expected --rungs, whose best part it sets, got --factor {options.factor} alone")
+    if options.factor is not None and options.rungs == ():
+        raise InputError("--factor: expected rungs, whose best part it sets, got --rungs none")
     return 3 if options.factor is None else int(options.factor)
 
 
@@ -281,7 +286,7 @@ def _resume_line(options: argparse.Namespace, folder: Path) -> str:
         if isinstance(value, bool):
             line.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):
-            line += [f"--{flag}", ",".join(map(str, value))]
+            line += [f"--{flag}", ",".join(map(str, value)) or "none"]
         else:
             line += [f"--{flag}", str(value)]
     return shlex.join(line)
