@@ -35,7 +35,7 @@ from augkit.tune.page import search_page
 from augkit.tune.pipeline import TuneWorkers, load_study, tune
 from augkit.tune.results import JoinedSearch, TuneResults, search_results
 from augkit.tune.space import Space
-from augkit.tune.tables import chosen_words, print_trials
+from augkit.tune.tables import chosen_words, cost_words, print_trials
 
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'
@@ -74,6 +74,7 @@ def main(arguments: list[str]) -> None:
                 **vars(spread(options)),
                 processes=options.nproc_per_trial,
                 keep=options.keep_trials,
+                finals=options.final_processes,
                 dashboard=options.dashboard,
             ),
             device=options.device,
@@ -100,6 +101,7 @@ def _print(results: TuneResults, folder: Path) -> None:
     print(results.conclusion)
     print_carried_over(results.carry_over)
     print(f"\nchosen: {chosen_words(results.chosen)}")
+    print(f"time:   {cost_words(results)}")
     print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 
 
@@ -187,6 +189,13 @@ def _parser() -> Parser:
         default=1,
         metavar="N",
         help="processes per trial, started by torchrun (default: 1)",
+    )
+    where.add_argument(
+        "--final-processes",
+        type=positive,
+        metavar="N",
+        help="processes that train and measure the final networks on the CPU, which share its threads (default: one per"
+        " thread, at most 4, where the final runs are long enough to be worth it)",
     )
     where.add_argument("--keep-trials", action="store_true", help="keep the run folder of every trial")
     where.add_argument("--dashboard", action="store_true", help="write notes and pictures for optuna-dashboard")

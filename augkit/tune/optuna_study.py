@@ -40,6 +40,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
 RUNG = "rung"  # user attribute of a trial on a higher rung: the number of the rung, from 1; without it a trial is on 0
 CONFIGURATION = "configuration"  # user attribute: number of the trial that ran the same values on the lowest rung
+MEASURING = "measuring"  # user attribute: seconds of a trial in which it was measured
 FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
 
 

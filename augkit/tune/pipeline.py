@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -37,7 +37,7 @@ from augkit.tune.inputs import Rungs, as_folder, as_space, check_counts, make_te
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
-from augkit.tune.results import JoinedSearch, TuneResults, search_cost
+from augkit.tune.results import JoinedSearch, TuneResults, cost_of, search_cost
 from augkit.tune.rung_report import rung_rows, rung_words
 from augkit.tune.space import Space, Value
 from augkit.tune.trial import TrialWorker, trial_cost
@@ -53,11 +53,14 @@ class TuneWorkers(WorkerSettings):
     Attributes:
         processes: processes per trial, started by torchrun.
         keep: keep the run folders of trials.
+        finals: processes for the final networks, which share the threads of this one; None takes as many as pay, see
+            `augkit.tune.final_jobs.team_size`.
         dashboard: write notes and artifacts for optuna-dashboard.
     """
 
     processes: int = 1
     keep: bool = False
+    finals: int | None = None
     dashboard: bool = False
 
 
@@ -122,7 +125,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     """
     started, folder, space, settings = time.monotonic(), as_folder(folder), as_space(space), workers or TuneWorkers()
     counts = {"seeds": seeds, "top": top, "workers": settings.count, "processes per trial": settings.processes}
-    check_counts({"trials": trials, "trial_epochs": trial_epochs, "least_epochs": least_epochs}, counts)
+    optional = {"trials": trials, "trial_epochs": trial_epochs, "least_epochs": least_epochs}
+    check_counts({**optional, "final processes": settings.finals}, counts)
     check_workers(settings, Storage.parse(storage) if storage else None)
     terms, kept = make_terms(
         space,
@@ -150,7 +154,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         )
         terms = terms if created else optuna_study.load_terms(study)
         _take_up(study, terms, settings, display.line, resume=resume, alone=not place.is_remote)
-        return TuneContext(study, terms, folder, seeds, top, target, dataset, display), created
+        return TuneContext(study, terms, folder, seeds, top, target, dataset, display, settings.finals), created
 
     reserve(folder, resume=resume, overwrite=overwrite)
     inside = place.is_inside(folder)
@@ -183,7 +187,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line("the search is done; the command that created the study does the final runs")
             return JoinedSearch(search_cost(tuning.study, tuning.terms))
         recipe, results = conclude(tuning, started)
-        _write(tuning, recipe, results)
+        results = _write(tuning, recipe, results, started)
         if not settings.keep:
             shutil.rmtree(folder / "rungs", ignore_errors=True)  # checkpoints, which only an unfinished search needs
     return results
@@ -295,7 +299,9 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
         tuning.display.line(f"rung      {line}")
 
 
-def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
+def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults, started: float) -> TuneResults:
+    """Write the files of a finished tuning; return the results with the seconds that this took."""
+    began = time.monotonic()
     tuning.display.stage("writing the report")
     named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
     best = named.to_yaml(_header(tuning, results))
@@ -305,8 +311,11 @@ def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
     write(tuning.folder / "best.yaml", best)
     write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
     write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
-    write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
     write(tuning.folder / "report.html", tuning_page(results, best, sheet))
+    now = time.monotonic()
+    results = replace(results, cost=cost_of({**tuning.phases, "report": now - began}, now - started))
+    write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+    return results
 
 
 def _header(tuning: TuneContext, results: TuneResults) -> str:
