@@ -77,10 +77,13 @@ class FinalMeasurements:
 def _measure(tuning: TuneContext, team: FinalTeam, finalists: Finalists, chosen: Choice) -> FinalMeasurements:
     """Open the test split, measure all networks on it, and train those of the dose-response."""
     started = time.monotonic()
-    sets, lengths, doses = tuple(tuning.data.tests), tuple(tuning.lengths), dose_jobs(tuning, chosen)
-    # Those that are still to be trained take longest and come first.
-    jobs = [replace(job, sets=(VALIDATION, *sets), lengths=lengths) for job in doses.values()]
-    jobs += [replace(job, sets=sets, lengths=lengths) for one in finalists.values() for job in one.runs]
+    sets, doses = tuple(tuning.data.tests), dose_jobs(tuning, chosen)
+    arms = {part.name for part in (chosen.plain, chosen.own, chosen.reference, chosen.finalist)}
+    # Those that are still to be trained take longest and come first. All arms are measured alike, with the curve.
+    jobs = [replace(job, sets=(VALIDATION, *sets)) for job in doses.values()]
+    for name, finalist in finalists.items():
+        lengths = tuple(tuning.lengths) if name in arms else ()
+        jobs += [replace(job, sets=sets, lengths=lengths) for job in finalist.runs]
     reports = tuning.perform(jobs, team, "test split")
     between = {strength: found.pop(VALIDATION) for strength, found in zip(doses, reports, strict=False)}
     named = [(f"{job.name}, seed {job.seed}", found) for job, found in zip(jobs, reports, strict=True)]
@@ -100,10 +103,10 @@ def _measure(tuning: TuneContext, team: FinalTeam, finalists: Finalists, chosen:
     labels: dict[str, str] = {}
     for label, part in [(PLAIN, chosen.plain), *own, (TUNED, chosen.reference)]:
         labels.setdefault(part.name, label)  # one network may have several roles
-    arms = [RunGroup(label, found[name]) for name, label in labels.items()]
+    groups = [RunGroup(label, found[name]) for name, label in labels.items()]
     control = labels[chosen.own.name if chosen.augmented else chosen.plain.name]
     return FinalMeasurements(
-        [*arms, RunGroup("best", found[chosen.finalist.name], control)],
+        [*groups, RunGroup("best", found[chosen.finalist.name], control)],
         carried_over(networks),
         curves,
         dose_response(chosen, between),

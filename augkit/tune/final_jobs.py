@@ -8,6 +8,7 @@ results have the same bits whether networks are trained side by side, one after 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 
-from augkit.data import Dataset, Images
+from augkit.data import Dataset, Images, sample
 from augkit.measure.comparison import TYPICAL, Reports, open_test_sets
 from augkit.train.evaluate import measure_model
 from augkit.train.history import OnEpoch
@@ -33,6 +34,7 @@ from augkit.train.recipe import Recipe
 
 VALIDATION = "validation"
 MODULE = "augkit.tune.final_worker"
+ATYPICAL = 0.5  # share of the number of test images that an atypical set has; its intervals depend more on the seeds
 PAYS = 100_000  # training images shown in all final runs from which a second process is worth its start
 MOST = 4  # processes; each holds the data
 PAUSE = 0.02  # seconds between two looks at what other processes have done
@@ -46,7 +48,7 @@ class FinalJob:
         name: its name without the seed.
         recipe, seed, folder: of its run.
         sets: names of the image sets to measure it on: `VALIDATION`, or those of the test split.
-        lengths: lengths of the shifts (pixels) in the response curve on typical test images.
+        lengths: lengths of the shifts (pixels) in the response curve on typical test images; empty for none.
     """
 
     name: str
@@ -65,8 +67,10 @@ class FinalData:
 
     @cached_property
     def tests(self) -> dict[str, Images]:
-        """The test split, and atypical images made from it."""
-        return open_test_sets(self.dataset)
+        """The test split, and fewer atypical images made from it."""
+        sets = open_test_sets(self.dataset)
+        few = math.ceil(ATYPICAL * len(sets[TYPICAL]))
+        return {name: images if name == TYPICAL else sample(images, few) for name, images in sets.items()}
 
     def images(self, name: str) -> Images:
         """The images of a set."""

@@ -23,11 +23,11 @@ from augkit.measure.comparison import TYPICAL, Reports, RunGroup, closing_table
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
 from augkit.tune.budget import measuring_cost
-from augkit.tune.final_jobs import VALIDATION, FinalData, FinalJob, FinalTeam, team_size
+from augkit.tune.final_jobs import ATYPICAL, VALIDATION, FinalData, FinalJob, FinalTeam, team_size
 from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Space
 
-STRENGTHS = (0.25, 0.5, 0.75)
+STRENGTHS = (0.5,)  # beside 0 and 1, whose networks are among the finalists; each is one more network
 CURVE_POINTS = 8
 
 
@@ -107,7 +107,8 @@ class TuneContext:
     def _cost(self, images: str, lengths: Sequence[float]) -> float:
         """Cost of measuring a network on an image set, in epochs of training."""
         # The test split must stay closed until all is chosen. For the progress bar, assume twice the validation split.
-        count = len(self.dataset.validation) * (1 if images == VALIDATION else 2)
+        typical = 2 * len(self.dataset.validation)
+        count = {VALIDATION: typical / 2, TYPICAL: typical}.get(images, ATYPICAL * typical)
         shown = len(lengths) if images == TYPICAL else 0
         return measuring_cost(self.recipe, count, len(self.dataset.listed_train), shown)
 
@@ -116,8 +117,9 @@ class TuneContext:
         # If fields that matter to a control are searched, each finalist has its own control beside the best control.
         controls = 2 + self.top if self.space.searches_training else 1
         networks = (controls + self.top) * self.seeds + len(STRENGTHS)
-        tested = self._cost(TYPICAL, self.lengths) + 3 * self._cost("atypical", ())
-        return networks * (self.recipe.train.epochs + self._cost(VALIDATION, ()) + tested)
+        tested = self._cost(TYPICAL, ()) + 3 * self._cost("atypical", ())
+        curves = (controls + 1) * self.seeds * (self._cost(TYPICAL, self.lengths) - self._cost(TYPICAL, ()))
+        return networks * (self.recipe.train.epochs + self._cost(VALIDATION, ()) + tested) + curves
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     """
     started, folder, space, settings = time.monotonic(), as_folder(folder), as_space(space), workers or TuneWorkers()
     counts = {"seeds": seeds, "top": top, "workers": settings.count, "processes per trial": settings.processes}
-    optional = {"trials": trials, "trial_epochs": trial_epochs, "least_epochs": least_epochs}
-    check_counts({**optional, "final processes": settings.finals}, counts)
+    epochs = {"trial_epochs": trial_epochs, "least_epochs": least_epochs}
+    check_counts({"trials": trials, **epochs, "final processes": settings.finals}, counts)
     check_workers(settings, Storage.parse(storage) if storage else None)
     terms, kept = make_terms(
         space,
@@ -187,10 +187,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line("the search is done; the command that created the study does the final runs")
             return JoinedSearch(search_cost(tuning.study, tuning.terms))
         recipe, results = conclude(tuning, started)
-        results = _write(tuning, recipe, results, started)
-        if not settings.keep:
-            shutil.rmtree(folder / "rungs", ignore_errors=True)  # checkpoints, which only an unfinished search needs
-    return results
+        return _write(tuning, recipe, results, started, settings)
 
 
 def _take_up(
@@ -299,7 +296,9 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
         tuning.display.line(f"rung      {line}")
 
 
-def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults, started: float) -> TuneResults:
+def _write(
+    tuning: TuneContext, recipe: Recipe, results: TuneResults, started: float, settings: TuneWorkers
+) -> TuneResults:
     """Write the files of a finished tuning; return the results with the seconds that this took."""
     began = time.monotonic()
     tuning.display.stage("writing the report")
@@ -315,6 +314,8 @@ def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults, started: f
     now = time.monotonic()
     results = replace(results, cost=cost_of({**tuning.phases, "report": now - began}, now - started))
     write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+    if not settings.keep:
+        shutil.rmtree(tuning.folder / "rungs", ignore_errors=True)  # only an unfinished search needs its checkpoints
     return results
 
 
