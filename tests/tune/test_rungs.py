@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import shutil
 from pathlib import Path
 from typing import Any
@@ -195,13 +196,21 @@ def test_the_command_reports_rungs_and_refuses_to_go_on_without_them(
     (tmp_path / "tiny.yaml").write_text(tiny.replaced(train={"epochs": 4, "batch_size": 32}).to_yaml())
     folder, common = tmp_path / "out", [str(tmp_path / "tiny.yaml"), "--trials", "4", "--seeds", "1", "--top", "2"]
     common += ["--output", str(folder), "--floor", "0"]
+    began = time.monotonic()
     code, said = call(capsys, *common, "--rungs", "1,2,4")
+    elapsed = time.monotonic() - began
     assert code == 0, said
     assert "after epoch 1: 4 configurations; rank correlation with the top rung accuracy undetermined" in said
     results = json.loads((folder / "results.json").read_text())
     assert [(row["epochs"], row["reached"]) for row in results["rungs"]] == [(1, 4), (2, 1), (4, 1)]
     assert results["settings"]["trials"] == 4
     assert results["budget"] == 4
+    seconds = results["cost"].pop("seconds")
+    assert sum(results["cost"].values()) == pytest.approx(seconds, abs=0.01), "phases add up to the total"
+    assert {"search", "final runs", "dose-response and test split", "report", "the rest"} == results["cost"].keys()
+    assert elapsed - 5 < seconds < elapsed + 0.5
+    spent = results["search_cost"]
+    assert 0 < spent["measuring_seconds"] < spent["trial_seconds"] < seconds
     assert len(results["finalists"]) == 3, "one from the top rung, one from below, and the control"
     assert results["search_cost"]["epochs_run"] + results["search_cost"]["epochs_saved"] == 16
     page = (folder / "report.html").read_text()
