@@ -173,15 +173,15 @@ class FinalTeam:
             threading.Thread(target=feed, args=(other,), daemon=True).start()
         with _threads(self.threads):
             while len(found) < len(jobs):
-                if (k := _next(failed, waiting)) is None:
+                if (mine := _next(failed, waiting)) is None:
                     time.sleep(PAUSE)
                     continue
                 with lock:
-                    begun(jobs[k])
-                reports = perform(jobs[k], self.data, self.device, on_epoch)
+                    begun(jobs[mine])
+                reports = perform(jobs[mine], self.data, self.device, on_epoch)
                 with lock:
-                    found[k] = reports
-                    done(jobs[k], True)
+                    found[mine] = reports
+                    done(jobs[mine], True)
         return [found[k] for k in range(len(jobs))]
 
 
