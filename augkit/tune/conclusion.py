@@ -77,13 +77,11 @@ class FinalMeasurements:
 def _measure(tuning: TuneContext, team: FinalTeam, finalists: Finalists, chosen: Choice) -> FinalMeasurements:
     """Open the test split, measure all networks on it, and train those of the dose-response."""
     started = time.monotonic()
-    sets, doses = tuple(tuning.data.tests), dose_jobs(tuning, chosen)
-    arms = {part.name for part in (chosen.plain, chosen.own, chosen.reference, chosen.finalist)}
-    # Those that are still to be trained take longest and come first. All arms are measured alike, with the curve.
-    jobs = [replace(job, sets=(VALIDATION, *sets)) for job in doses.values()]
-    for name, finalist in finalists.items():
-        lengths = tuple(tuning.lengths) if name in arms else ()
-        jobs += [replace(job, sets=sets, lengths=lengths) for job in finalist.runs]
+    sets, lengths, doses = tuple(tuning.data.tests), tuple(tuning.lengths), dose_jobs(tuning, chosen)
+    # Those that are still to be trained take longest and come first. All are measured alike, so with the curve, because
+    # measurements with different settings cannot be compared.
+    jobs = [replace(job, sets=(VALIDATION, *sets), lengths=lengths) for job in doses.values()]
+    jobs += [replace(job, sets=sets, lengths=lengths) for one in finalists.values() for job in one.runs]
     reports = tuning.perform(jobs, team, "test split")
     between = {strength: found.pop(VALIDATION) for strength, found in zip(doses, reports, strict=False)}
     named = [(f"{job.name}, seed {job.seed}", found) for job, found in zip(jobs, reports, strict=True)]

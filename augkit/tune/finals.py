@@ -117,9 +117,8 @@ class TuneContext:
         # If fields that matter to a control are searched, each finalist has its own control beside the best control.
         controls = 2 + self.top if self.space.searches_training else 1
         networks = (controls + self.top) * self.seeds + len(STRENGTHS)
-        tested = self._cost(TYPICAL, ()) + 3 * self._cost("atypical", ())
-        curves = (controls + 1) * self.seeds * (self._cost(TYPICAL, self.lengths) - self._cost(TYPICAL, ()))
-        return networks * (self.recipe.train.epochs + self._cost(VALIDATION, ()) + tested) + curves
+        tested = self._cost(TYPICAL, self.lengths) + 3 * self._cost("atypical", ())
+        return networks * (self.recipe.train.epochs + self._cost(VALIDATION, ()) + tested)
 
 
 @dataclass(frozen=True)
