@@ -45,7 +45,7 @@ def _read(messages: queue.SimpleQueue[Any]) -> None:
         while True:
             messages.put(pickle.load(sys.stdin.buffer))
     except (EOFError, OSError, pickle.UnpicklingError):
-        os._exit(0)  # also in the middle of a job, whose result nobody waits for
+        os.kill(os.getpid(), signal.SIGKILL)  # also in the middle of a job, whose result nobody waits for
 
 
 if __name__ == "__main__":
