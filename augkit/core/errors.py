@@ -64,9 +64,9 @@ class BackendWarning(UserWarning):
     """A fast path failed or was wrong on a device; a slower path replaces it, so results are correct."""
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise InputError unless ``value`` is None or a whole number of at least ``least``; ``name`` is its name."""
-    if value is None:
+def check_whole(name: str, value: object, least: int, *, optional: bool = True) -> None:
+    """Raise InputError unless ``value`` is a whole number of at least ``least``, or None if ``optional``."""
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
         raise InputError(f"{name}: expected a whole number of {least} or more, got {value!r}")

@@ -32,17 +32,17 @@ from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune import loop_command
 from augkit.tune.earlier import load_study
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import FLOOR, SAMPLERS, load_terms
+from augkit.tune.optuna_study import FLOOR, SAMPLERS, TRIALS, load_terms
 from augkit.tune.page import search_page
 from augkit.tune.pipeline import TuneWorkers, tune
 from augkit.tune.results import JoinedSearch, TuneResults, search_results
 from augkit.tune.space import Space
-from augkit.tune.tables import chosen_words, print_trials, print_verified
+from augkit.tune.tables import chosen_words, cost_words, print_trials, print_verified
 
 EXAMPLE = """python -m augkit.tune mnist5k train.epochs=12 --trials 40 --seeds 5 --output runs/longer
   python -m augkit.tune mnist5k optim.lr='{search: [0.01, 1], log: true}' policy.shift.max_pixels='{search: [0, 8]}'
   python -m augkit.tune mnist5k --objective accuracy --at-least-invariance 0.5 --workers 2
-  python -m augkit.tune mnist5k --rungs 1,2,4 --trials 30
+  python -m augkit.tune mnist5k train.epochs=16 --rungs 1,3,8 --trials 30
   python -m augkit.tune mnist5k --storage postgresql+psycopg://me@host/studies --study team   (on any number of hosts)
   python -m augkit.tune package.module:train policy.shift.max_pixels='{search: [0, 8]}'   (a training loop of your own)
   python -m augkit.tune --show runs/longer"""
@@ -84,6 +84,7 @@ def main(arguments: list[str]) -> None:
                 **vars(spread(options)),
                 processes=options.nproc_per_trial,
                 keep=options.keep_trials,
+                finals=options.final_processes,
                 dashboard=options.dashboard,
             ),
             device=options.device,
@@ -111,6 +112,7 @@ def _print(results: TuneResults, folder: Path) -> None:
     print_carried_over(results.carry_over)
     print_verified(results.verified)
     print(f"\nchosen: {chosen_words(results.chosen)}")
+    print(f"time:   {cost_words(results)}")
     print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 
 
@@ -118,7 +120,7 @@ def _parser() -> Parser:
     parser = make_parser(
         "tune",
         "Search augmentation, or any field of a recipe that is written as a range, for accuracy and learned"
-        " invariance; without arguments, on 5,000 digits in about two minutes.",
+        " invariance; without arguments, on 5,000 digits in about a minute.",
         EXAMPLE,
     )
     parser.add_argument(
@@ -133,10 +135,12 @@ def _parser() -> Parser:
         help="print and plot the trials of a study, given as folder or, with --storage, by name",
     )
     parser.add_argument(
-        "--trials", type=positive, default=10, help="number of finished trials; pruned ones count (default: 10)"
+        "--trials",
+        type=positive,
+        help=f"number of finished trials; pruned ones count (default: {TRIALS}, or those of the study that is resumed)",
     )
     parser.add_argument(
-        "--trial-epochs", type=positive, metavar="N", help="epochs of a trial (default: half the recipe's epochs)"
+        "--trial-epochs", type=positive, metavar="N", help="most epochs of a trial (default: half the recipe's epochs)"
     )
     parser.add_argument("--seeds", type=positive, default=3, help="number of seeds of the final runs (default: 3)")
     parser.add_argument(
@@ -145,16 +149,17 @@ def _parser() -> Parser:
     parser.add_argument(
         "--rungs",
         type=_rungs,
-        default=(),
         metavar="N,N,...",
         help="Pareto halving: train every trial for the first number of epochs, and the best part of those on each rung"
-        " for the next (default: train every trial for all its epochs)",
+        " for the next; 'none' trains every trial for all its epochs (default: an eighth, a quarter, a half and all of"
+        " --trial-epochs, as far as 2 trials or more get to the end; none with a bound, --sampler nsga2,"
+        " --least-epochs or --nproc-per-trial)",
     )
     parser.add_argument(
         "--factor",
         type=positive,
         metavar="N",
-        help="with --rungs: one trial in N goes on (default: 3)",
+        help="with rungs: one trial in N goes on (default: 3)",
     )
     parser.add_argument(
         "--fork",
@@ -217,6 +222,13 @@ def _parser() -> Parser:
         metavar="N",
         help="processes per trial, started by torchrun (default: 1)",
     )
+    where.add_argument(
+        "--final-processes",
+        type=positive,
+        metavar="N",
+        help="processes that train and measure the final networks on the CPU, which share its threads (default: one per"
+        " thread, at most 4, where the final runs are long enough to be worth it)",
+    )
     where.add_argument("--keep-trials", action="store_true", help="keep the run folder of every trial")
     where.add_argument("--dashboard", action="store_true", help="write notes and pictures for optuna-dashboard")
     add_writing(parser)
@@ -234,15 +246,17 @@ def _share(text: str) -> float:
 
 
 def _rungs(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers of epochs, such as 2,4,8, got '{text}'") from None
+        raise argparse.ArgumentTypeError(f"expected numbers of epochs, such as 2,4,8, or none, got '{text}'") from None
 
 
 def _factor(options: argparse.Namespace) -> int:
-    if options.factor is not None and not options.rungs:
-        raise InputError(f"--factor: expected --rungs, whose best part it sets, got --factor {options.factor} alone")
+    if options.factor is not None and options.rungs == ():
+        raise InputError("--factor: expected rungs, whose best part it sets, got --rungs none")
     return 3 if options.factor is None else int(options.factor)
 
 
@@ -313,7 +327,7 @@ def _resume_line(options: argparse.Namespace, folder: Path) -> str:
         if isinstance(value, bool):
             line.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):
-            line += [f"--{flag}", ",".join(map(str, value))]
+            line += [f"--{flag}", ",".join(map(str, value)) or "none"]
         else:
             line += [f"--{flag}", str(value)]
     return shlex.join(line)

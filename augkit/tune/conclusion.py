@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from augkit.core.files import environment
 from augkit.invariance import CarryOver, Estimate, InvarianceComparison, compare_invariance, learned_invariance
@@ -18,14 +18,21 @@ from augkit.measure.comparison import (
     closing_table,
     compared_words,
     conclusion,
-    open_test_sets,
     response_curve,
 )
 from augkit.train.recipe import Recipe
-from augkit.train.run import Run
 from augkit.tune import optuna_study
-from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_response, retrain
-from augkit.tune.results import ChosenRecipe, DoseRow, ResponsePoint, TuneResults, TuneSettings, search_results
+from augkit.tune.final_jobs import VALIDATION, FinalTeam
+from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_jobs, dose_response, retrain
+from augkit.tune.results import (
+    ChosenRecipe,
+    DoseRow,
+    ResponsePoint,
+    TuneResults,
+    TuneSettings,
+    cost_of,
+    search_results,
+)
 from augkit.tune.verified import verified_front
 
 # Names of the arms in the closing table; the winner is named ``best``.
@@ -44,11 +51,11 @@ def conclude(tuning: TuneContext, started: float) -> tuple[Recipe, TuneResults]:
     Returns:
         The chosen recipe, and the results of the tuning.
     """
-    finalists = retrain(tuning)
-    chosen = choose(tuning, finalists)
-    dose = dose_response(tuning, chosen)
-    tested = _measure(tuning, finalists, chosen, dose)
-    return chosen.recipe, _results(tuning, chosen, dose, tested, started)
+    with tuning.team() as team:
+        finalists = retrain(tuning, team)
+        chosen = choose(tuning, finalists)
+        tested = _measure(tuning, team, finalists, chosen)
+    return chosen.recipe, _results(tuning, chosen, tested, started)
 
 
 @dataclass(frozen=True)
@@ -59,43 +66,49 @@ class FinalMeasurements:
         arms: arms of the closing table.
         carried: carry-over of invariance by atypical image set, over all networks.
         curves: for the winner and its control, top-1 change by the length of the shift (pixels).
+        dose: the chosen policy at several strengths, on the validation split.
     """
 
     arms: list[RunGroup]
     carried: dict[str, CarryOver]
     curves: dict[str, list[ResponsePoint]]
+    dose: list[DosePoint]
 
 
-def _measure(tuning: TuneContext, finalists: Finalists, chosen: Choice, dose: Sequence[DosePoint]) -> FinalMeasurements:
+def _measure(tuning: TuneContext, team: FinalTeam, finalists: Finalists, chosen: Choice) -> FinalMeasurements:
+    """Open the test split, measure all networks on it, and train those of the dose-response."""
     started = time.monotonic()
-    sets = open_test_sets(tuning.dataset)
-    networks: list[tuple[str, Reports]] = []
+    sets, lengths, doses = tuple(tuning.data.tests), tuple(tuning.lengths), dose_jobs(tuning, chosen)
+    # Those that are still to be trained take longest and come first. All are measured alike, so with the curve, because
+    # measurements with different settings cannot be compared.
+    jobs = [replace(job, sets=(VALIDATION, *sets), lengths=lengths) for job in doses.values()]
+    jobs += [replace(job, sets=sets, lengths=lengths) for one in finalists.values() for job in one.runs]
+    reports = tuning.perform(jobs, team, "test split")
+    between = {strength: found.pop(VALIDATION) for strength, found in zip(doses, reports, strict=False)}
+    named = [(f"{job.name}, seed {job.seed}", found) for job, found in zip(jobs, reports, strict=True)]
+    networks = named[len(doses) :] + named[: len(doses)]
+    found: dict[str, list[Reports]] = {name: [] for name in finalists}
+    for job, report in zip(jobs[len(doses) :], reports[len(doses) :], strict=True):
+        found[job.name].append(report)
 
-    def measure(name: str, run: Run) -> Reports:
-        tuning.display.stage(f"test split: {name}, seed {run.seed}")
-        networks.append((f"{name}, seed {run.seed}", {key: tuning.measure(run, sets[key]) for key in sets}))
-        return networks[-1][1]
-
-    def curve(name: str, runs: Sequence[Run]) -> list[ResponsePoint]:
-        tuning.display.stage(f"test split: response curve of {name}")
-        group = RunGroup(name, [{TYPICAL: tuning.measure(run, sets[TYPICAL], curve=True)} for run in runs])
+    def curve(name: str, of: str) -> list[ResponsePoint]:
+        group = RunGroup(name, found[of])
         return [ResponsePoint(length, change) for length, change in response_curve(group).items()]
 
-    found = {finalist.name: [measure(finalist.name, run) for run in finalist.runs] for finalist in finalists.values()}
-    for point in dose:
-        if point.run is not None:
-            measure(f"{chosen.finalist.name} at strength {point.strength:g}", point.run)
     beside = chosen.own if chosen.augmented else chosen.plain
-    curves = {PLAIN: curve(PLAIN, beside.runs), "best": curve("best", chosen.finalist.runs)}
-    tuning.phases["test split"] = time.monotonic() - started
+    curves = {PLAIN: curve(PLAIN, beside.name), "best": curve("best", chosen.finalist.name)}
+    tuning.phases["dose-response and test split"] = time.monotonic() - started
     own = [(OWN, chosen.own)] if chosen.augmented else []
     labels: dict[str, str] = {}
     for label, part in [(PLAIN, chosen.plain), *own, (TUNED, chosen.reference)]:
         labels.setdefault(part.name, label)  # one network may have several roles
-    arms = [RunGroup(label, found[name]) for name, label in labels.items()]
+    groups = [RunGroup(label, found[name]) for name, label in labels.items()]
     control = labels[chosen.own.name if chosen.augmented else chosen.plain.name]
     return FinalMeasurements(
-        [*arms, RunGroup("best", found[chosen.finalist.name], control)], carried_over(networks), curves
+        [*groups, RunGroup("best", found[chosen.finalist.name], control)],
+        carried_over(networks),
+        curves,
+        dose_response(chosen, between),
     )
 
 
@@ -113,15 +126,12 @@ def _decomposition(tested: FinalMeasurements, augmented: bool) -> dict[str, Inva
     return {name: compare_invariance(*pair) for name, pair in parts.items()}
 
 
-def _results(
-    tuning: TuneContext, chosen: Choice, dose: Sequence[DosePoint], tested: FinalMeasurements, started: float
-) -> TuneResults:
+def _results(tuning: TuneContext, chosen: Choice, tested: FinalMeasurements, started: float) -> TuneResults:
     trial = chosen.finalist.trial
     assert trial is not None
     values = trial.user_attrs["values"]
     table, parts = closing_table(tested.arms), _decomposition(tested, chosen.augmented)
     search = search_results(tuning.study, tuning.terms, trial.number)
-    seconds = {"seconds": time.monotonic() - started, **tuning.phases}
     return TuneResults(
         conclusion=_conclusion(tuning, chosen, tested, table, parts),
         chosen=ChosenRecipe(
@@ -146,11 +156,11 @@ def _results(
         decomposition=parts,
         carry_over=tested.carried,
         response=tested.curves,
-        dose_response=[_dose_row(point, dose[0]) for point in dose],
+        dose_response=[_dose_row(point, tested.dose[0]) for point in tested.dose],
         search=search,
         settings=_settings(tuning, tested),
         environment=environment(),
-        cost={key: round(value, 1) for key, value in seconds.items()},
+        cost=cost_of(tuning.phases, time.monotonic() - started),
     )
 
 

@@ -6,7 +6,7 @@ Functions are in the order in which they run. `augkit.tune.conclusion` then meas
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,17 @@ from optuna.trial import FrozenTrial
 
 from augkit.augment.policy import changes_nothing
 from augkit.core.progress import Display
-from augkit.data import Dataset, Images
+from augkit.data import Dataset
 from augkit.invariance import InvarianceReport
-from augkit.measure.comparison import TYPICAL, RunGroup, closing_table
-from augkit.train.evaluate import measure_model
-from augkit.train.loop import fit
+from augkit.measure.comparison import TYPICAL, Reports, RunGroup, closing_table
 from augkit.train.recipe import Recipe
-from augkit.train.run import Run
 from augkit.tune import optuna_study, selection
 from augkit.tune.budget import measuring_cost
+from augkit.tune.final_jobs import ATYPICAL, VALIDATION, FinalData, FinalJob, FinalTeam, team_size
 from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Space
 
-STRENGTHS = (0.25, 0.5, 0.75)
+STRENGTHS = (0.5,)  # beside 0 and 1, whose networks are among the finalists; each is one more network
 CURVE_POINTS = 8
 
 
@@ -46,6 +44,7 @@ class TuneContext:
         device: device for training and measuring.
         dataset: data of the recipe.
         display: progress display.
+        processes: processes for the final networks; None takes `augkit.tune.final_jobs.team_size`.
         phases: seconds by phase, added when a phase ends.
     """
 
@@ -57,10 +56,12 @@ class TuneContext:
     device: torch.device
     dataset: Dataset
     display: Display
+    processes: int | None = None
     phases: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.space: Space = self.terms.open_space()
+        self.data = FinalData(self.dataset)
 
     @property
     def recipe(self) -> Recipe:
@@ -77,39 +78,47 @@ class TuneContext:
         """Lengths of the shifts (pixels) in the response curve."""
         return [self.recipe.invariance.max_shift * (k + 1) / CURVE_POINTS for k in range(CURVE_POINTS)]
 
-    def train(self, recipe: Recipe, seed: int, output: Path) -> Run:
-        """Train one run; resume or load it if ``output`` already holds it."""
+    def team(self) -> FinalTeam:
+        """The processes for the final networks; a context manager."""
+        runs, each = (1 + self.top) * self.seeds, self.recipe.train.epochs * len(self.dataset.listed_train)
+        count = self.processes or team_size(self.device, runs, runs * each)
+        return FinalTeam(self.recipe, self.data, self.device, count)
+
+    def perform(self, jobs: Sequence[FinalJob], team: FinalTeam, stage: str) -> list[Reports]:
+        """Train and measure networks, show the progress, and return their reports; ``stage`` says what is done."""
         trained = [0]
+
+        def begun(job: FinalJob) -> None:
+            self.display.stage(f"{stage}: {job.name}, seed {job.seed}")
 
         def on_epoch(row: Any) -> None:
             trained[0] += 1
             self.display.advance(1)
 
-        run = fit(recipe, seed, output=output, resume=True, device=self.device, dataset=self.dataset, on_epoch=on_epoch)
-        self.display.skip(recipe.train.epochs - trained[0])
-        return run
+        def done(job: FinalJob, here: bool) -> None:
+            measuring = sum(self._cost(name, job.lengths) for name in job.sets)
+            self.display.advance(measuring)
+            if VALIDATION in job.sets:
+                self.display.skip(job.recipe.train.epochs - (trained[0] if here else 0))
+            trained[0] = 0 if here else trained[0]
 
-    def measure(self, run: Run, images: Images, *, curve: bool = False) -> InvarianceReport:
-        """Measure a run on images, with the response curve if ``curve`` is true."""
-        lengths = self.lengths if curve else []
-        report = measure_model(run.model, run.recipe, images, lengths=lengths, device=self.device)
-        self.display.advance(measuring_cost(self.recipe, len(images), len(self.dataset.listed_train), len(lengths)))
-        return report
+        return team.run(jobs, begun=begun, done=done, on_epoch=on_epoch)
+
+    def _cost(self, images: str, lengths: Sequence[float]) -> float:
+        """Cost of measuring a network on an image set, in epochs of training."""
+        # The test split must stay closed until all is chosen. For the progress bar, assume twice the validation split.
+        typical = 2 * len(self.dataset.validation)
+        count = {VALIDATION: typical / 2, TYPICAL: typical}.get(images, ATYPICAL * typical)
+        shown = len(lengths) if images == TYPICAL else 0
+        return measuring_cost(self.recipe, count, len(self.dataset.listed_train), shown)
 
     def work(self) -> float:
         """Cost of all steps after the search, in epochs of training."""
-        validation, epochs = len(self.dataset.validation), self.recipe.train.epochs
         # If fields that matter to a control are searched, each finalist has its own control beside the best control.
         controls = 2 + self.top if self.space.searches_training else 1
-        runs = (controls + self.top) * self.seeds
-
-        def cost(images: int, lengths: int = 0) -> float:
-            return measuring_cost(self.recipe, images, len(self.dataset.listed_train), lengths)
-
-        # The test split must stay closed here. For the progress bar, assume twice the size of the validation split.
-        networks = runs + len(STRENGTHS)
-        tested = networks * 4 * cost(2 * validation) + 2 * self.seeds * cost(2 * validation, CURVE_POINTS)
-        return networks * (epochs + cost(validation)) + tested
+        networks = (controls + self.top) * self.seeds + len(STRENGTHS)
+        tested = self._cost(TYPICAL, self.lengths) + 3 * self._cost("atypical", ())
+        return networks * (self.recipe.train.epochs + self._cost(VALIDATION, ()) + tested)
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ class Finalist:
     Attributes:
         name: name of its run folders.
         recipe: the recipe with all searched values.
-        runs, reports: one per seed.
+        runs, reports: one per seed; the network of a run is in its folder.
         trial: the trial that gave the values; None for a control.
         own: name of the control that differs from the recipe in the policy alone.
         reference: name of the best control found, with which the search compared trials.
@@ -127,8 +136,8 @@ class Finalist:
 
     name: str
     recipe: Recipe
-    runs: list[Run]
-    reports: list[InvarianceReport]
+    runs: list[FinalJob] = field(default_factory=list)
+    reports: list[InvarianceReport] = field(default_factory=list)
     trial: FrozenTrial | None = None
     own: str = ""
     reference: str = ""
@@ -137,7 +146,7 @@ class Finalist:
 Finalists = dict[str, Finalist]
 
 
-def retrain(tuning: TuneContext) -> Finalists:
+def retrain(tuning: TuneContext, team: FinalTeam) -> Finalists:
     """Train and measure the best trials, each after its controls; return all finalists by name, controls included."""
     started = time.monotonic()
     study, space, terms = tuning.study, tuning.space, tuning.terms
@@ -150,7 +159,7 @@ def retrain(tuning: TuneContext) -> Finalists:
         recipe = space.control(values)
         same = [known.name for known in found.values() if known.trial is None and known.recipe == recipe]
         if not same:
-            found[name] = _finalist(tuning, name, recipe)
+            found[name] = Finalist(name, recipe)
         return same[0] if same else name
 
     for trial in best:
@@ -162,18 +171,17 @@ def retrain(tuning: TuneContext) -> Finalists:
         name, recipe = f"trial{trial.number}", space.with_values(values)
         # A trial that does not augment is its own control.
         own = reference_name if changes_nothing(recipe.policy) else control(f"{name}-control", values)
-        found[name] = replace(_finalist(tuning, name, recipe), trial=trial, own=own, reference=reference_name)
+        found[name] = Finalist(name, recipe, trial=trial, own=own, reference=reference_name)
+    for finalist in found.values():
+        for seed in tuning.final_seeds:
+            folder = tuning.folder / "final" / f"{finalist.name}-seed{seed}"
+            finalist.runs.append(FinalJob(finalist.name, finalist.recipe, seed, folder))
+    jobs = [job for finalist in found.values() for job in finalist.runs]
+    measured = iter(tuning.perform(jobs, team, "final run"))
+    for finalist in found.values():
+        finalist.reports.extend(next(measured)[VALIDATION] for _ in finalist.runs)
     tuning.phases["final runs"] = time.monotonic() - started
     return found
-
-
-def _finalist(tuning: TuneContext, name: str, recipe: Recipe) -> Finalist:
-    runs, reports = [], []
-    for seed in tuning.final_seeds:
-        tuning.display.stage(f"final run: {name}, seed {seed}")
-        runs.append(tuning.train(recipe, seed, tuning.folder / "final" / f"{name}-seed{seed}"))
-        reports.append(tuning.measure(runs[-1], tuning.dataset.validation))
-    return Finalist(name, recipe, runs, reports)
 
 
 @dataclass(frozen=True)
@@ -234,26 +242,26 @@ class DosePoint:
     Attributes:
         strength: share of the policy's own strength.
         report: measurements on the validation split.
-        run: trained network; None at strengths 0 and 1, whose networks are among the finalists.
     """
 
     strength: float
     report: InvarianceReport
-    run: Run | None = None
 
 
-def dose_response(tuning: TuneContext, chosen: Choice) -> list[DosePoint]:
-    """Train and measure the chosen policy at several strengths; an empty list if it does not augment."""
+def dose_jobs(tuning: TuneContext, chosen: Choice) -> dict[float, FinalJob]:
+    """By strength, the networks of the chosen policy at strengths below its own; empty if it does not augment."""
+    seed, found = tuning.final_seeds[0], {}
+    for strength in STRENGTHS if chosen.augmented else ():
+        policy = chosen.recipe.policy.model_copy(update={"strength": strength * chosen.recipe.policy.strength})
+        name = f"{chosen.finalist.name} at strength {strength:g}"
+        folder = tuning.folder / "dose" / f"{chosen.finalist.name}-strength{strength:g}-seed{seed}"
+        found[strength] = FinalJob(name, chosen.recipe.replaced(policy=policy), seed, folder)
+    return found
+
+
+def dose_response(chosen: Choice, between: Mapping[float, InvarianceReport]) -> list[DosePoint]:
+    """The points from no augmentation to the chosen policy; an empty list if it does not augment."""
     if not chosen.augmented:
         return []
-    started = time.monotonic()
-    seed, validation, name = tuning.final_seeds[0], tuning.dataset.validation, chosen.finalist.name
-    found = [DosePoint(0.0, chosen.own.reports[0])]
-    for strength in STRENGTHS:
-        tuning.display.stage(f"dose-response: strength {strength:g}")
-        policy = chosen.recipe.policy.model_copy(update={"strength": strength * chosen.recipe.policy.strength})
-        folder = tuning.folder / "dose" / f"{name}-strength{strength:g}-seed{seed}"
-        run = tuning.train(chosen.recipe.replaced(policy=policy), seed, folder)
-        found.append(DosePoint(strength, tuning.measure(run, validation), run))
-    tuning.phases["dose-response"] = time.monotonic() - started
-    return [*found, DosePoint(1.0, chosen.finalist.reports[0])]
+    middle = [DosePoint(strength, report) for strength, report in between.items()]
+    return [DosePoint(0.0, chosen.own.reports[0]), *middle, DosePoint(1.0, chosen.finalist.reports[0])]

@@ -20,11 +20,14 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.core.errors import InputError, check_whole
 from augkit.core.jobs.retry import RETRY_OF
 from augkit.tune import optuna_study
+from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
 from augkit.tune.promotion import Standing, promotable
 
 LEARNS = ("tpe", "gp")  # samplers that use results, each as a function of all trials: they are shown one rung
 IGNORES = ("qmc", "random")  # samplers that use no results
+MOST = 4  # rungs that are derived, so that the lowest one has an eighth of a trial's epochs
+LEAST = 2  # configurations that derived rungs let reach the top
 PLACE = "place"  # user attribute: folder of the run of a trial, which other workers may reach
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -141,7 +144,7 @@ def epochs_on(terms: SearchTerms, rung: int) -> int:
     return terms.rungs[rung] if terms.rungs else terms.epochs
 
 
-def epochs_of_a_trial(rungs: Sequence[int], factor: int, trial_epochs: int | None, recipe_epochs: int) -> int:
+def epochs_of_a_trial(rungs: Sequence[int] | None, factor: int, trial_epochs: int | None, recipe_epochs: int) -> int:
     """Most epochs of a trial: those of the last rung, or without rungs ``trial_epochs``, or half of the recipe's.
 
     Raises:
@@ -149,13 +152,13 @@ def epochs_of_a_trial(rungs: Sequence[int], factor: int, trial_epochs: int | Non
             the factor is below 2.
     """
     check_whole("epochs of a trial", trial_epochs, 1)
-    check_whole("factor", factor, 2)
-    if not rungs:
+    check_whole("factor", factor, 2, optional=False)
+    if rungs is None or (isinstance(rungs, Sequence) and not rungs):
         return trial_epochs or math.ceil(recipe_epochs / 2)
-    if isinstance(rungs, str):
+    if isinstance(rungs, str) or not isinstance(rungs, Sequence):
         raise InputError(f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {rungs!r}")
     for epochs in rungs:
-        check_whole("rungs", epochs, 0)
+        check_whole("rungs", epochs, 0, optional=False)
     words = ",".join(map(str, rungs))
     if len(rungs) < 2 or any(low >= high for low, high in itertools.pairwise([0, *rungs])):
         raise InputError(f"--rungs: expected two or more ascending numbers of epochs, such as 2,4,8, got {words}")
@@ -166,6 +169,33 @@ def epochs_of_a_trial(rungs: Sequence[int], factor: int, trial_epochs: int | Non
             f"--rungs: expected at most the recipe's {recipe_epochs} epochs, got {words}; raise train.epochs"
         )
     return rungs[-1]
+
+
+def derived_rungs(epochs: int, trials: int, factor: int) -> tuple[int, ...]:
+    """Rungs of a search that is given none: the epochs of a trial, and their halves, quarters and eighths.
+
+    Halves are rounded down. There are fewer rungs if otherwise fewer than `LEAST` configurations would reach the top.
+
+    Args:
+        epochs: epochs of a trial, which the top rung has.
+        trials: number of configurations.
+        factor: one of ``factor`` configurations goes on.
+
+    Returns:
+        Epochs of each rung, ascending; empty for fewer than two rungs.
+
+    >>> derived_rungs(4, 24, 3), derived_rungs(4, 10, 3), derived_rungs(4, 5, 3)
+    ((1, 2, 4), (2, 4), ())
+    """
+    rungs, left = [epochs], trials // factor
+    while len(rungs) < MOST and rungs[0] > 1 and left >= LEAST:
+        rungs, left = [rungs[0] // 2, *rungs], left // factor
+    return tuple(rungs) if len(rungs) > 1 else ()
+
+
+def goes_with_rungs(goal: Goal, sampler: str, processes: int, least_epochs: int | None) -> bool:
+    """Whether rungs are derived where none are given; a goal with a bound is left to pruning, which it can use."""
+    return not goal.prunes and sampler in (*LEARNS, *IGNORES) and processes == 1 and least_epochs is None
 
 
 def refuse_with_rungs(rungs: Sequence[int], sampler: str, processes: int, least_epochs: int | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import optuna
@@ -36,12 +36,14 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {  # by name, from a seed
     ),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
+TRIALS = 24  # of a search that is given no number
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PRESETS = {"no augmentation": 0.0, "as it stands": None, "mild": 0.3, "strong": 0.6}
 RUNG = "rung"  # user attribute of a trial on a higher rung: the number of the rung, from 1; without it a trial is on 0
 CONFIGURATION = "configuration"  # user attribute: number of the trial that ran the same values on the lowest rung
 STARTS = "starts"  # user attribute of the study: configurations of earlier studies
 START = "start"  # user attribute of a trial: the earlier study that gave its values
+MEASURING = "measuring"  # user attribute: seconds of a trial in which it was measured
 FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
 
 
@@ -125,12 +127,13 @@ def make_or_join(
     storage: BaseStorage,
     name: str,
     terms: SearchTerms,
-    trials: int,
+    trials: int | None,
     *,
     join: bool,
     lead: bool = True,
     create: bool = True,
     starts: Sequence[Start] = (),
+    kept: Collection[str] = (),
 ) -> tuple[optuna.Study, bool]:
     """Create a study and enqueue its first trials, or open an existing one.
 
@@ -138,11 +141,12 @@ def make_or_join(
         storage: storage from `augkit.core.jobs.storage.open_storage`.
         name: name of the study.
         terms: terms of the search.
-        trials: number of trials that should finish.
+        trials: number of trials that should finish; None takes that of an existing study, or `TRIALS`.
         join: whether an existing study may be opened.
         lead: whether ``trials`` replaces the number of an existing study.
         starts: configurations of earlier studies that a new study tries first.
         create: whether the study may be created; if not, wait a minute for another command to create it.
+        kept: names of terms that an existing study decides; `load_terms` then gives them.
 
     Returns:
         The study, and whether it was created.
@@ -164,7 +168,9 @@ def make_or_join(
         if theirs is None:
             said = "was not created by augkit, or the command that created it has died: name another"
             raise InputError(f"study '{name}' {said}") from None
-        _refuse_changes(name, terms, validate(SearchTerms, theirs, f"study '{name}'"))
+        old = validate(SearchTerms, theirs, f"study '{name}'")
+        terms = terms.model_copy(update={key: getattr(old, key) for key in kept})
+        _refuse_changes(name, terms, old)
     if created:
         study.set_user_attr(STARTS, [start._asdict() for start in starts])
         study.set_user_attr("terms", terms.model_dump())
@@ -172,7 +178,8 @@ def make_or_join(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(goal.objectives))  # shown by Optuna's own tools
-        study.set_user_attr("trials", trials)
+        if trials is not None or "trials" not in study.user_attrs:
+            study.set_user_attr("trials", trials or TRIALS)
     if created or (lead and not study.user_attrs.get("ready")):
         _begin(study, terms)
         study.set_user_attr("ready", True)

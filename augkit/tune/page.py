@@ -47,7 +47,7 @@ CARRY_CAPTION = (
     " it, 0 none. Both scales are logarithmic."
 )
 DOSE_CAPTION = "The chosen policy at several strengths, one seed, validation split. Strength 0 is the control."
-COST_CAPTION = "Seconds of this process. For a resumed study, only those of the last command."
+COST_CAPTION = "Seconds of this process until this page was drawn. For a resumed study, only those of the last command."
 VOLUME_CAPTION = (
     "Share of the space of {objectives} that the trials so far dominate. If the curve ends flat, later trials did not"
     " improve the Pareto front."

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
 
 from augkit.augment.contact_sheet import contact_sheet
 from augkit.core.cli import HelperInterrupted
-from augkit.core.errors import InputError, check_whole
+from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
@@ -33,12 +33,12 @@ from augkit.tune.dashboard import annotate
 from augkit.tune.earlier import JOURNAL, starts_of
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
-from augkit.tune.fork import epochs_of_a_fork, epochs_of_the_control
 from augkit.tune.goal import Goal
+from augkit.tune.inputs import Rungs, as_folder, as_space, check_counts, make_terms
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
-from augkit.tune.results import JoinedSearch, TuneResults, search_cost
+from augkit.tune.results import JoinedSearch, TuneResults, cost_of, search_cost
 from augkit.tune.rung_report import rung_rows, rung_words
 from augkit.tune.space import Space, Value
 from augkit.tune.trial import TrialWorker, trial_cost
@@ -53,11 +53,14 @@ class TuneWorkers(WorkerSettings):
     Attributes:
         processes: processes per trial, started by torchrun.
         keep: keep the run folders of trials.
+        finals: processes for the final networks, which share the threads of this one; None takes as many as pay, see
+            `augkit.tune.final_jobs.team_size`.
         dashboard: write notes and artifacts for optuna-dashboard.
     """
 
     processes: int = 1
     keep: bool = False
+    finals: int | None = None
     dashboard: bool = False
 
 
@@ -65,12 +68,12 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     space: Space | Recipe,
     folder: Path,
     *,
-    trials: int = 10,
+    trials: int | None = None,
     trial_epochs: int | None = None,
     least_epochs: int | None = None,
     seeds: int = 3,
     top: int = 2,
-    rungs: Sequence[int] = (),
+    rungs: Sequence[int] | None = None,
     factor: int = 3,
     fork: bool = False,
     goal: Goal | None = None,
@@ -91,7 +94,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     Args:
         space: search space, or a recipe, whose policy's strengths are then searched.
         folder: output folder for ``best.yaml``, ``study.journal``, ``results.json``, ``report.html`` and final runs.
-        trials: number of trials to finish; pruned trials count, controls do not.
+        trials: number of trials to finish; pruned trials count, controls do not. None takes 24, or the number of the
+            study that is resumed or joined.
         trial_epochs: epochs of a trial; None takes half of the recipe's.
         least_epochs: epochs before a trial may be pruned; None takes a quarter of ``trial_epochs``.
         seeds: number of seeds of the final runs of each recipe.
@@ -99,6 +103,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         rungs: epochs of each rung of Pareto halving, ascending, such as (2, 4, 8): a trial is trained up to the first,
             and goes on to the next from its checkpoint if it is among the best part of those that reached it (see
             `augkit.tune.promotion`). They replace pruning, and the last one is ``trial_epochs``. Empty for no rungs.
+            None takes those of the study that is resumed or joined; for a new one `augkit.tune.halving.derived_rungs`,
+            unless the goal has a bound or ``sampler``, ``least_epochs`` or ``workers.processes`` exclude rungs.
         factor: with rungs, one of ``factor`` configurations goes on.
         fork: whether every trial starts from the weights of the control, trained for half of the recipe's epochs, and
             has only a few epochs of its own (2 unless ``trial_epochs`` or ``rungs`` say otherwise); see
@@ -124,24 +130,20 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         InputError: an argument is out of its range, the study or folder does not match, or data cannot be read.
         RunError: a control could not be trained, or workers or trials keep failing.
     """
-    space = space if isinstance(space, Space) else Space.of(space.model_dump(exclude_none=True), space.name)
-    settings = workers or TuneWorkers()
-    _check(trials, trial_epochs, seeds, top, settings, storage)
-    halving.refuse_with_rungs(rungs, sampler, settings.processes, least_epochs)
-    started = time.monotonic()
-    given = epochs_of_a_fork(fork, trial_epochs, rungs, space)
-    epochs = halving.epochs_of_a_trial(rungs, factor, given, space.recipe.train.epochs)
-    terms = SearchTerms(
-        space=space.to_dict(),
-        goal=goal or Goal(),
-        rungs=tuple(rungs),
-        factor=factor,
-        fork=epochs_of_the_control(fork, space, settings.processes),
-        epochs=epochs,
-        least_epochs=min(epochs, least_epochs or math.ceil(epochs / 4)),
+    started, folder, space, settings = time.monotonic(), as_folder(folder), as_space(space), workers or TuneWorkers()
+    counts = {"seeds": seeds, "top": top, "workers": settings.count, "processes per trial": settings.processes}
+    epochs = {"trial_epochs": trial_epochs, "least_epochs": least_epochs}
+    check_counts({"trials": trials, **epochs, "final processes": settings.finals}, counts)
+    check_workers(settings, Storage.parse(storage) if storage else None)
+    terms, kept = make_terms(
+        space,
+        goal or Goal(),
+        Rungs(rungs, factor, trials or optuna_study.TRIALS, settings.processes),
+        trial_epochs=trial_epochs,
+        least_epochs=least_epochs,
+        fork=fork,
         sampler=sampler,
         floor=floor,
-        seed=space.recipe.seed,
     )
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
     check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
@@ -161,9 +163,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             lead=resume,
             create=create,
             starts=earlier if name == study_name else (),
+            kept=kept,
         )
+        terms = terms if created else optuna_study.load_terms(study)
         _take_up(study, terms, settings, display.line, resume=resume, alone=not place.is_remote)
-        return TuneContext(study, terms, folder, seeds, top, target, dataset, display), created
+        return TuneContext(study, terms, folder, seeds, top, target, dataset, display, settings.finals), created
 
     reserve(folder, resume=resume, overwrite=overwrite)
     inside = place.is_inside(folder)
@@ -185,7 +189,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
                 # Only now, so that an unusable storage or study is refused before the folder is overwritten.
                 _take_folder(folder, space, resume, overwrite)
             index = own_index() if helps else 0
-            _plan(tuning, trials, 1 + twice)
+            _plan(tuning, 1 + twice)
             if twice:
                 found = _search_control(tuning, place, settings, index)
                 seconds = tuning.phases["search"]
@@ -198,8 +202,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             display.line("the search is done; the command that created the study does the final runs")
             return JoinedSearch(search_cost(tuning.study, tuning.terms))
         recipe, results = conclude(tuning, started)
-        _write(tuning, recipe, results)
-    return results
+        return _write(tuning, recipe, results, started, settings)
 
 
 def _take_up(
@@ -240,15 +243,6 @@ def _search_control(
     return found
 
 
-def _check(trials: int, epochs: int | None, seeds: int, top: int, settings: TuneWorkers, storage: str | None) -> None:
-    for name, number in (("trials", trials), ("seeds", seeds), ("top", top), ("trial_epochs", epochs)):
-        check_whole(name, number, 1)
-    numbers = [trials, seeds, top, settings.count, settings.per_gpu, settings.processes, epochs or 1]
-    if min(numbers) < 1:
-        raise InputError(f"tune: expected trials, seeds, top, workers and epochs of at least 1, got {numbers}")
-    check_workers(settings, Storage.parse(storage) if storage else None)
-
-
 def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> None:
     claim(folder, resume=resume, overwrite=overwrite)
     kept = folder / "recipe.yaml"
@@ -260,10 +254,10 @@ def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> N
     write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 
-def _plan(tuning: TuneContext, trials: int, searches: int) -> None:
+def _plan(tuning: TuneContext, searches: int) -> None:
     """Set the size of the progress bar and the part that is already done, before the first search."""
     each = trial_cost(tuning.terms, tuning.recipe, tuning.dataset)
-    already = len(optuna_study.finished(tuning.study))
+    trials, already = int(tuning.study.user_attrs["trials"]), len(optuna_study.finished(tuning.study))
     controls = len(tuning.space.architectures())
     search = searches * ((max(trials, already) + controls) * each + tuning.terms.fork)
     tuning.display.begin(search + tuning.work(), already * each)
@@ -321,7 +315,11 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
         tuning.display.line(f"rung      {line}")
 
 
-def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
+def _write(
+    tuning: TuneContext, recipe: Recipe, results: TuneResults, started: float, settings: TuneWorkers
+) -> TuneResults:
+    """Write the files of a finished tuning; return the results with the seconds that this took."""
+    began = time.monotonic()
     tuning.display.stage("writing the report")
     named = recipe.replaced(name=f"{tuning.recipe.name}-tuned")
     best = named.to_yaml(_header(tuning, results))
@@ -331,8 +329,13 @@ def _write(tuning: TuneContext, recipe: Recipe, results: TuneResults) -> None:
     write(tuning.folder / "best.yaml", best)
     write(tuning.folder / "contact-sheet.png", lambda path: save(sheet, path))
     write(tuning.folder / "summary.png", lambda path: save_png(picture, path))
-    write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
     write(tuning.folder / "report.html", tuning_page(results, best, sheet))
+    now = time.monotonic()
+    results = replace(results, cost=cost_of({**tuning.phases, "report": now - began}, now - started))
+    write(tuning.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+    if not settings.keep:
+        shutil.rmtree(tuning.folder / "rungs", ignore_errors=True)  # only an unfinished search needs its checkpoints
+    return results
 
 
 def _header(tuning: TuneContext, results: TuneResults) -> str:

@@ -15,7 +15,7 @@ from augkit.invariance import CarryOver, Estimate, InvarianceComparison
 from augkit.measure.comparison import ComparisonRow
 from augkit.tune import halving, optuna_study, selection
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import ControlScores, SearchTerms
+from augkit.tune.optuna_study import MEASURING, ControlScores, SearchTerms
 from augkit.tune.rung_report import RungRow, rung_rows
 from augkit.tune.rung_sampler import one_rung
 from augkit.tune.selection import FinalistRow
@@ -101,6 +101,7 @@ class SearchCost(Record):
         epochs_saved: epochs saved by pruning, copying and rungs, at least 0.
         trial_seconds: seconds of all workers together.
         control_epochs: epochs trained for controls, which are not among ``epochs_run``.
+        measuring_seconds: those of them in which networks were measured, not trained.
     """
 
     trials: int
@@ -111,6 +112,7 @@ class SearchCost(Record):
     epochs_saved: int
     trial_seconds: float
     control_epochs: int = 0
+    measuring_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ class TuneResults(Record):
         search: trials and their cost.
         settings: settings of the tuning.
         environment: versions and machine.
-        cost: seconds in total and by phase.
+        cost: seconds in total and by phase, which add up to the total.
     """
 
     conclusion: str
@@ -371,4 +373,16 @@ def search_cost(study: optuna.Study, terms: SearchTerms) -> SearchCost:
         epochs_saved=max(0, len(trials) * terms.epochs - run),
         trial_seconds=round(sum(trial.user_attrs.get("seconds") or 0.0 for trial in ended), 1),
         control_epochs=sum(int(study.user_attrs.get(key, {}).get("epochs", 0)) for key in controls),
+        measuring_seconds=round(sum(trial.user_attrs.get(MEASURING) or 0.0 for trial in ended), 1),
     )
+
+
+def cost_of(phases: Mapping[str, float], total: float) -> dict[str, float]:
+    """Seconds in total, by phase, and of the rest, which is what is missing from the total.
+
+    >>> cost_of({"search": 20.04, "final runs": 30.0}, 52.5)
+    {'seconds': 52.5, 'search': 20.0, 'final runs': 30.0, 'the rest': 2.5}
+    """
+    found = {name: round(value, 1) for name, value in phases.items()}
+    seconds = round(max(total, sum(found.values())), 1)
+    return {"seconds": seconds, **found, "the rest": round(seconds - sum(found.values()), 1)}

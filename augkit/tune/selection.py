@@ -76,7 +76,9 @@ def levels(study: optuna.Study) -> list[tuple[int, list[FrozenTrial]]]:
 
 
 def best_trials(study: optuna.Study, space: Space, goal: Goal, images: int, count: int) -> list[FrozenTrial]:
-    """The `candidates` among the trials of a study; with rungs, those on the highest rung first, then those below.
+    """The `candidates` among the trials of a study.
+
+    With rungs, all trials on the highest rung come before those on the next one, as their results are the surest.
 
     Args:
         study: Optuna study of the search, whose controls are measured.
@@ -87,12 +89,18 @@ def best_trials(study: optuna.Study, space: Space, goal: Goal, images: int, coun
     """
     controls = [study.user_attrs[control_key(architecture)] for architecture in space.architectures()]
     found: list[FrozenTrial] = []
-    for rung, trials in levels(study):
+
+    def untaken(trials: list[FrozenTrial]) -> list[FrozenTrial]:
         taken = [trial.user_attrs["values"] for trial in found]
-        left = [trial for trial in trials if trial.user_attrs["values"] not in taken]
+        return [trial for trial in trials if trial.user_attrs["values"] not in taken]
+
+    ranks = levels(study)
+    for rung, trials in ranks:
         reference = max(halving.scores_on(control, rung)["accuracy"] for control in controls)
-        if left and len(found) < count:
+        while (left := untaken(trials)) and len(found) < count:
             found += candidates(left, goal, reference, images, count - len(found))
+            if len(ranks) == 1:
+                break  # without rungs, trials that are clearly less accurate are not retrained
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from augkit.invariance import Estimate
 from augkit.invariance.metrics import METRICS
-from augkit.tune.results import ChosenRecipe, SearchResults
+from augkit.tune.results import ChosenRecipe, SearchResults, TuneResults
 from augkit.tune.rung_report import rung_words
 from augkit.tune.verified import VerifiedFront
 
@@ -13,6 +13,14 @@ def chosen_words(chosen: ChosenRecipe) -> str:
     """Policy and other searched fields of the chosen recipe, as one line."""
     others = ", ".join(f"{key} {value}" for key, value in chosen.others.items())
     return chosen.policy + (f"; {others}" if others else "")
+
+
+def cost_words(results: TuneResults) -> str:
+    """Where the seconds of a tuning went, as one line."""
+    parts = [f"{phase} {seconds:.1f}" for phase, seconds in results.cost.items() if phase != "seconds"]
+    spent = results.search.search_cost
+    inside = f"; of the trials' {spent.trial_seconds:.1f} s, {spent.measuring_seconds:.1f} went into measuring"
+    return f"{results.cost['seconds']:.1f} s: {', '.join(parts)}{inside}"
 
 
 def print_trials(held: SearchResults) -> None:

@@ -29,14 +29,14 @@ from augkit.tune import halving, optuna_study
 from augkit.tune.budget import measuring_cost
 from augkit.tune.fork import ForkPoint, ForkTraining
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import CONFIGURATION, ControlScores, SearchTerms, rung_of
+from augkit.tune.optuna_study import CONFIGURATION, MEASURING, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
 from augkit.tune.space import Space
 from augkit.tune.training import RecipeTraining, Training
 
 # Attributes that are not copied to a trial with the same values.
 OWN = (
-    *("worker", "preset", "seconds", "trained"),
+    *("worker", "preset", "seconds", MEASURING, "trained"),
     *(optuna_study.START, CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF),
 )
 FEW = 256  # validation images on which a trial is measured below the top rung
@@ -92,7 +92,7 @@ class TrialWorker(Worker):
     def __post_init__(self) -> None:
         self.space = Space.from_dict(self.terms.space)
         self.validation = self.dataset.validation
-        self._fork_epochs = 0
+        self._fork_epochs, self._measuring = 0, 0.0  # so far; seconds
         self._training = self.training or self._of_recipes()
         self.sets: dict[str, Images] = {"typical": self.validation}
         if self.terms.goal.atypical:
@@ -158,6 +158,7 @@ class TrialWorker(Worker):
         control_scores = self.study.user_attrs[optuna_study.control_key(self.space.architecture(values))]
         reference = halving.scores_on(control_scores, rung)
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
+        measured = self._measuring
         self.events.stage(self._stage(trial, len(finished)))
         try:
             report, found = self.score(trial, recipe, reference)
@@ -165,7 +166,7 @@ class TrialWorker(Worker):
             trial.set_user_attr("seconds", time.monotonic() - began)
             self.on_trial(trial, recipe, None)
             raise
-        found["seconds"] = time.monotonic() - began
+        found["seconds"], found[MEASURING] = time.monotonic() - began, self._measuring - measured
         self._judge(trial, found, reference)
         self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
@@ -345,9 +346,11 @@ class TrialWorker(Worker):
         def on_batch(done: int, of: int) -> None:
             self.alive()
 
+        began = time.monotonic()
         if self._is_cheap(rung):
             recipe, images, lengths = _one_pair(recipe), sample(images, FEW), ()
         report = self._training.measure(model, recipe, images, lengths, on_batch)
+        self._measuring += time.monotonic() - began
         self.events.work(measuring_cost(recipe, len(images), len(self.dataset.listed_train), len(lengths)))
         return report
 

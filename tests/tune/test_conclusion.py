@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,26 +12,22 @@ from augkit.compare.study.claims import TYPICAL
 from augkit.invariance import Estimate, InvarianceComparison
 from augkit.train.recipe import Recipe
 from augkit.tune import conclusion
-from augkit.tune.finals import CURVE_POINTS, TuneContext, dose_response
+from augkit.tune.final_jobs import VALIDATION, FinalJob
+from augkit.tune.finals import CURVE_POINTS, STRENGTHS, TuneContext
 
 
 class Recorded:
-    """A stand-in for `TuneContext` that records calls and trains nothing."""
+    """A stand-in for `TuneContext` that records jobs and trains nothing."""
 
     def __init__(self) -> None:
-        self.trained: list[tuple[float, int, str]] = []
-        self.measured: list[tuple[Any, Any, bool]] = []
+        self.jobs: list[FinalJob] = []
         self.final_seeds, self.folder, self.phases = [5, 6], Path("study"), {}
-        self.dataset = SimpleNamespace(validation="validation")
-        self.display = SimpleNamespace(stage=lambda text: None)
+        self.lengths = [1.0, 2.0]
+        self.data = SimpleNamespace(tests={TYPICAL: "typical images", "blurred": "blurred images"})
 
-    def train(self, recipe: Recipe, seed: int, output: Path) -> Any:
-        self.trained.append((recipe.policy.strength, seed, output.name))
-        return SimpleNamespace(seed=seed)
-
-    def measure(self, run: Any, images: Any, *, curve: bool = False) -> Any:
-        self.measured.append((run, images, curve))
-        return f"{images} curve" if curve else images
+    def perform(self, jobs: Any, team: Any, stage: str) -> list[dict[str, Any]]:
+        self.jobs += jobs
+        return [{name: f"{job.name} {job.seed} {name}" for name in job.sets} for job in jobs]
 
 
 def chosen(strength: float, augmented: bool = True) -> Any:
@@ -43,17 +39,6 @@ def chosen(strength: float, augmented: bool = True) -> Any:
     return SimpleNamespace(recipe=Recipe.model_validate(fields), **rest)
 
 
-def test_dose_strengths_are_shares_of_the_strength_of_the_policy() -> None:
-    tuning: Any = Recorded()
-    found = dose_response(tuning, chosen(0.5))
-    assert [(p.strength, p.report) for p in found[::4]] == [(0.0, "none"), (1.0, "strong")]
-    assert [p.strength for p in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert [(s, seed) for s, seed, _ in tuning.trained] == [(0.125, 5), (0.25, 5), (0.375, 5)]
-    assert tuning.trained[0][2] == "trial3-strength0.25-seed5"
-    assert tuning.phases["dose-response"] < 60
-    assert dose_response(tuning, chosen(0.5, augmented=False)) == []
-
-
 def test_the_curve_has_eight_lengths_up_to_the_largest_shift() -> None:
     tuning: Any = SimpleNamespace(recipe=SimpleNamespace(invariance=SimpleNamespace(max_shift=4.0)))
     lengths = TuneContext.lengths.fget(tuning)  # type: ignore[attr-defined]
@@ -62,31 +47,36 @@ def test_the_curve_has_eight_lengths_up_to_the_largest_shift() -> None:
 
 
 @pytest.mark.parametrize("augmented", [True, False])
-def test_the_response_curve_is_measured_on_typical_images_alone(
-    augmented: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_measured_on_the_test_split(augmented: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All networks on all sets with the same settings; and what is trained for the dose-response."""
     tuning: Any = Recorded()
-    sets = {TYPICAL: "typical images", "blurred": "blurred images"}
-    monkeypatch.setattr(conclusion, "open_test_sets", lambda dataset: sets)
+    carried: list[str] = []
 
     def drawn(group: Any) -> dict[float, Any]:
         return {float(k): dict(report) for k, report in enumerate(group.reports)}
 
     monkeypatch.setattr(conclusion, "response_curve", drawn)
-    monkeypatch.setattr(conclusion, "carried_over", lambda networks: {})
+    monkeypatch.setattr(conclusion, "carried_over", lambda networks: carried.extend(name for name, _ in networks) or {})
     best = chosen(0.5, augmented)
-    for part in (best.finalist, best.plain, best.own):
-        part.runs = [SimpleNamespace(seed=seed, of=part.name) for seed in (5, 6)]
-    finalists: Any = {"control": best.plain, "trial3-control": best.own, "trial3": best.finalist}
-    tested = conclusion._measure(tuning, finalists, best, [])
-    curves = [(run.of, run.seed, images) for run, images, curve in tuning.measured if curve]
+    loser = SimpleNamespace(name="trial4", reports=[], runs=[])
+    for part in (best.finalist, best.plain, best.own, loser):
+        part.runs = [FinalJob(part.name, best.recipe, seed, Path(part.name)) for seed in (5, 6)]
+    finalists: Any = {"control": best.plain, "trial3-control": best.own, "trial3": best.finalist, "trial4": loser}
+    tested = conclusion._measure(tuning, cast(Any, None), finalists, best)
+    doses = [job for job in tuning.jobs if "strength" in job.name]
+    assert [job.sets for job in doses] == [(VALIDATION, TYPICAL, "blurred")] * (len(STRENGTHS) if augmented else 0)
+    assert [job.recipe.policy.strength for job in doses] == [0.5 * s for s in STRENGTHS if augmented]
+    others = tuning.jobs[len(doses) :]
+    wanted = [(name, seed, (TYPICAL, "blurred")) for name in finalists for seed in (5, 6)]
+    assert [(job.name, job.seed, job.sets) for job in others] == wanted
+    assert {job.lengths for job in tuning.jobs} == {(1.0, 2.0)}
     beside = "trial3-control" if augmented else "control"
-    assert curves == [(name, seed, "typical images") for name in (beside, "trial3") for seed in (5, 6)]
-    assert {k: [point.top1_change for point in v] for k, v in tested.curves.items()} == dict.fromkeys(
-        tested.curves, [{TYPICAL: "typical images curve"}] * 2
-    )
-    plain = [(run.of, run.seed, images) for run, images, curve in tuning.measured if not curve]
-    assert plain == [(n, s, i) for n in finalists for s in (5, 6) for i in sets.values()]
+    for name, of in ((conclusion.PLAIN, beside), ("best", "trial3")):
+        shown = [point.top1_change[TYPICAL] for point in tested.curves[name]]
+        assert shown == [f"{of} {seed} {TYPICAL}" for seed in (5, 6)]
+    assert carried == [f"{job.name}, seed {job.seed}" for job in [*others, *doses]]
+    assert [point.strength for point in tested.dose] == ([0.0, *STRENGTHS, 1.0] if augmented else [])
+    assert [point.report for point in tested.dose[1:-1]] == [f"{job.name} 5 {VALIDATION}" for job in doses]
 
 
 def test_the_conclusion_states_the_top1_change_of_the_chosen_recipe_on_typical_images(

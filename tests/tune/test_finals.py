@@ -12,7 +12,8 @@ import pytest
 from augkit.invariance import Estimate
 from augkit.invariance.learned import AGREEING, InvarianceComparison
 from augkit.train.recipe import Recipe
-from augkit.tune.finals import CURVE_POINTS, STRENGTHS, Choice, Finalist, TuneContext, dose_response, retrain
+from augkit.tune.final_jobs import VALIDATION, FinalJob
+from augkit.tune.finals import CURVE_POINTS, STRENGTHS, Choice, Finalist, TuneContext, dose_jobs, dose_response, retrain
 from augkit.tune.goal import Goal
 from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Range, Space
@@ -118,12 +119,11 @@ def test_the_progress_bar_counts_training_and_measuring_of_every_network(
         if searches:
             lr = Range(low=0.01, high=1.0, log=True, default=0.1)
             tuning.space = Space(tuning.recipe, {"optim.lr": lr})
-        trials, controls = tuning.top, 2 + tuning.top if searches else 1
-        names = [(k, s) for k in range(trials + controls) for s in range(3)] + [("dose", k) for k in range(3)]
-        training = sum(tuning.recipe.train.epochs + 20 for _ in names)
-        testing = sum(40 for _ in names for _ in range(4))  # the test split is twice as large; four image sets
-        curves = sum(40 + 100 * CURVE_POINTS for _ in ("winner", "control") for _ in range(3))
-        assert tuning.work() == training + testing + curves
+        controls = 2 + tuning.top if searches else 1
+        networks = 3 * (tuning.top + controls) + len(STRENGTHS)
+        training = networks * (tuning.recipe.train.epochs + 20)
+        testing = networks * (40 + 3 * 20)  # the test split is twice as large; atypical sets have half as many images
+        assert tuning.work() == training + testing + networks * 100 * CURVE_POINTS
 
 
 @pytest.mark.parametrize("own_strength", [1.0, 0.5])
@@ -131,22 +131,24 @@ def test_dose_strengths_are_shares_of_the_chosen_strength(
     tuning: TuneContext, own_strength: float, tmp_path: Path
 ) -> None:
     """The points go from no augmentation to the chosen policy; each network is trained at its share of the strength."""
-    trained: list[Recipe] = []
-    tuning.phases, tuning.folder = {}, tmp_path
-    tuning.display = SimpleNamespace(stage=lambda text: None)  # type: ignore[assignment]
-    tuning.train = lambda recipe, seed, output: trained.append(recipe)  # type: ignore[method-assign,assignment,return-value]
-    tuning.measure = lambda run, images, **more: "between"  # type: ignore[method-assign,assignment,return-value]
+    tuning.folder = tmp_path
     policy = tuning.recipe.policy.model_copy(update={"strength": own_strength})
     winner = Finalist("w", tuning.recipe.replaced(policy=policy), [], ["strong"])  # type: ignore[list-item]
     plain = Finalist("p", tuning.recipe.control(), [], ["none"])  # type: ignore[list-item]
-    doses = dose_response(tuning, Choice(winner, plain, plain, plain, "", []))
+    chosen = Choice(winner, plain, plain, plain, "", [])
+    jobs = dose_jobs(tuning, chosen)
+    assert list(jobs) == list(STRENGTHS)
+    assert [job.recipe.policy.strength / own_strength for job in jobs.values()] == pytest.approx(list(STRENGTHS))
+    assert {job.seed for job in jobs.values()} == {tuning.final_seeds[0]}
+    assert jobs[0.5].folder == tmp_path / "dose" / "w-strength0.5-seed1"
+    doses = dose_response(chosen, dict.fromkeys(jobs, "between"))  # type: ignore[arg-type]
     assert [dose.strength for dose in doses] == [0.0, *STRENGTHS, 1.0]
-    assert [dose.report for dose in doses] == ["none", "between", "between", "between", "strong"]
-    assert [recipe.policy.strength / own_strength for recipe in trained] == pytest.approx(list(STRENGTHS))
-    assert dose_response(tuning, Choice(plain, plain, plain, plain, "", [])) == []
+    assert [dose.report for dose in doses] == ["none", *["between"] * len(STRENGTHS), "strong"]
+    nothing = Choice(plain, plain, plain, plain, "", [])
+    assert (dose_jobs(tuning, nothing), dose_response(nothing, {})) == ({}, [])
 
 
-def test_equal_recipes_are_trained_once(tuning: TuneContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_recipes_are_trained_once(tuning: TuneContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal controls are one finalist, and every trial refers to its own control."""
     lr = Range(low=0.01, high=1.0, log=True, default=0.1)
     shift = Range(low=0.0, high=4.0, default=1.0)
@@ -160,8 +162,13 @@ def test_equal_recipes_are_trained_once(tuning: TuneContext, monkeypatch: pytest
     tuning.display, tuning.phases = SimpleNamespace(line=lambda text: None), {}  # type: ignore[assignment]
     monkeypatch.setattr("augkit.tune.finals.optuna_study.completed", lambda study: trials)
     monkeypatch.setattr("augkit.tune.finals.selection.candidates", lambda done, *rest: done)
-    monkeypatch.setattr("augkit.tune.finals._finalist", lambda tuning, name, recipe: Finalist(name, recipe, [], []))
-    found = retrain(tuning)
+    tuning.folder, performed = tmp_path, list[FinalJob]()
+    tuning.perform = lambda jobs, team, stage: performed.extend(jobs) or [{VALIDATION: j.folder.name} for j in jobs]  # type: ignore[method-assign,assignment,func-returns-value]
+    found = retrain(tuning, None)  # type: ignore[arg-type]
+    for one in found.values():
+        assert one.reports == [f"{one.name}-seed{seed}" for seed in tuning.final_seeds]
+        assert [job.recipe for job in one.runs] == [one.recipe] * tuning.seeds
+    assert performed == [job for one in found.values() for job in one.runs]
     controls = [f.recipe for f in found.values() if f.trial is None]
     assert len({recipe.to_yaml() for recipe in controls}) == len(controls) == 3  # the recipe's own lr, 0.2 and 0.3
     for number, wanted in enumerate(values):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,11 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ("--rungs 4", "--rungs: expected two or more ascending numbers of epochs, such as 2,4,8, got 4"),
         ("--rungs 4,2", "ascending numbers of epochs, such as 2,4,8, got 4,2"),
         ("--rungs 0,2", "ascending numbers of epochs, such as 2,4,8, got 0,2"),
-        ("--rungs two", "expected numbers of epochs, such as 2,4,8, got 'two'"),
+        ("--rungs two", "expected numbers of epochs, such as 2,4,8, or none, got 'two'"),
         ("--rungs 2,80", "--rungs: expected at most the recipe's 2 epochs, got 2,80; raise train.epochs"),
         ("--rungs 1,2 --trial-epochs 4", "--rungs: expected the last one to be --trial-epochs 4, got 1,2"),
         ("--rungs 1,2 --factor 1", "factor: expected a whole number of 2 or more, got 1"),
-        ("--factor 2", "--factor: expected --rungs"),
+        ("--rungs none --factor 2", "--factor: expected rungs, whose best part it sets, got --rungs none"),
         ("--rungs 1,2 --sampler nsga2", "--rungs: expected --sampler tpe, gp, qmc, random, got nsga2"),
         ("--rungs 1,2 --nproc-per-trial 2", "--rungs: expected --nproc-per-trial 1, because torchrun"),
         ("--rungs 1,2 --least-epochs 1", "--least-epochs: expected no --rungs, which replace pruning"),
@@ -198,23 +199,33 @@ def test_the_command_reports_rungs_and_refuses_to_go_on_without_them(
     (tmp_path / "tiny.yaml").write_text(tiny.replaced(train={"epochs": 4, "batch_size": 32}).to_yaml())
     folder, common = tmp_path / "out", [str(tmp_path / "tiny.yaml"), "--trials", "4", "--seeds", "1", "--top", "2"]
     common += ["--output", str(folder), "--floor", "0"]
+    began = time.monotonic()
     code, said = call(capsys, *common, "--rungs", "1,2,4")
+    elapsed = time.monotonic() - began
     assert code == 0, said
     assert "after epoch 1: 4 configurations; rank correlation with the top rung accuracy undetermined" in said
     results = json.loads((folder / "results.json").read_text())
     assert [(row["epochs"], row["reached"]) for row in results["rungs"]] == [(1, 4), (2, 1), (4, 1)]
     assert results["settings"]["trials"] == 4
     assert results["budget"] == 4
-    assert len(results["finalists"]) >= 3, "one from the top rung, one from below, and the control"
+    seconds = results["cost"].pop("seconds")
+    assert sum(results["cost"].values()) == pytest.approx(seconds, abs=0.01), "phases add up to the total"
+    assert {"search", "final runs", "dose-response and test split", "report", "the rest"} == results["cost"].keys()
+    assert elapsed - 5 < seconds < elapsed + 0.5
+    spent = results["search_cost"]
+    assert 0 < spent["measuring_seconds"] < spent["trial_seconds"] < seconds
+    assert len(results["finalists"]) == 3, "one from the top rung, one from below, and the control"
     assert results["search_cost"]["epochs_run"] + results["search_cost"]["epochs_saved"] == 16
     page = (folder / "report.html").read_text()
     assert "What a rung is worth" in page
     assert "4 trials of 1, 2 or 4 epochs" in page
     before = (folder / "study.journal").read_bytes()
-    code, said = call(capsys, *common, "--resume")
+    assert not (folder / "rungs").exists(), "only an unfinished search needs checkpoints"
+    code, said = call(capsys, *common, "--rungs", "none", "--resume")
     assert (code, said.count("\n")) == (2, 1)
     assert "cannot be resumed or joined with other terms: rungs was 1,2,4, is none" in said
     assert (folder / "study.journal").read_bytes().startswith(before), "nothing is lost"
-    assert call(capsys, *common, "--rungs", "1,2,4", "--resume")[0] == 0
+    assert call(capsys, *common, "--resume")[0] == 0, "the rungs of the study stand"
+    assert json.loads((folder / "results.json").read_text())["rungs"] == results["rungs"]
     assert call(capsys, "--show", str(folder))[0] == 0
     assert "What a rung is worth" in (folder / "search.html").read_text()

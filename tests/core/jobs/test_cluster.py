@@ -96,7 +96,20 @@ def test_the_database_restarts_in_a_trial(postgres: Postgres, recipe: Path, tmp_
 
 
 def local(recipe: Path, folder: Path, *words: str) -> list[str]:
-    command = [sys.executable, "-m", "augkit.tune", str(recipe), "--trials", "10", "--seeds", "1", "--top", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "augkit.tune",
+        str(recipe),
+        "--trials",
+        "10",
+        "--rungs",
+        "none",
+        "--seeds",
+        "1",
+        "--top",
+        "1",
+    ]
     return [*command, "--trial-epochs", "6", "--workers", "2", "--device", "cpu", "--output", str(folder), *words]
 
 
