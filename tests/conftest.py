@@ -56,6 +56,13 @@ def tiny() -> Recipe:
 
 
 @pytest.fixture
+def tiny_file(tiny: Recipe, tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny.to_yaml())
+    return str(path)
+
+
+@pytest.fixture
 def study_file(tiny: Recipe, tmp_path: Path) -> Path:
     """A study of two arms, two of whose claims can be answered."""
     return write_study(tiny, tmp_path)

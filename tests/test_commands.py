@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import augkit.compare
-import augkit.tune
 from augkit.compare import __main__ as compare
 from augkit.core import cli
 from augkit.core.cli import run
@@ -25,17 +18,9 @@ from augkit.data import Dataset
 from augkit.measure import __main__ as measure
 from augkit.preview import __main__ as preview
 from augkit.train import __main__ as train
-from augkit.train.recipe import Recipe
 from augkit.tune import __main__ as tune
 
 COMMANDS = {"train": train, "measure": measure, "compare": compare, "tune": tune, "preview": preview}
-
-
-@pytest.fixture
-def tiny_file(tiny: Recipe, tmp_path: Path) -> str:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(tiny.to_yaml())
-    return str(path)
 
 
 def call(name: str, *words: str) -> int:
@@ -104,126 +89,6 @@ def test_compare_gives_a_paired_table(
     assert call("compare", *words, "--resume", "--json") == 0
     assert (tmp_path / "c" / "tiny-seed1" / "checkpoint.pt").stat().st_mtime_ns == before
     assert json.loads(capsys.readouterr().out)["table"] == result["table"]
-
-
-@pytest.mark.integration
-def test_the_functions_behind_the_commands_return_what_the_commands_write(
-    tiny: Recipe, tiny_file: str, tmp_path: Path
-) -> None:
-    one = tiny.replaced(train=tiny.train.model_copy(update={"epochs": 1}))
-    assert call("compare", tiny_file, "train.epochs=1", "--seeds", "1", "--output", str(tmp_path / "c"), "--quiet") == 0
-    compared = augkit.compare.compare([one.control(), one], [0], tmp_path / "c", resume=True).to_dict()
-    assert compared == json.loads((tmp_path / "c" / "results.json").read_text())
-    assert list(compared) == ["control", "seeds", "table", "carry_over", "conclusions", "environment"]
-    found = augkit.tune.tune(one, tmp_path / "t", trials=1, trial_epochs=1, seeds=1, fork=True)
-    assert isinstance(found, augkit.tune.TuneResults)
-    results = json.loads((tmp_path / "t" / "results.json").read_text())
-    assert found.to_dict() == results
-    for key, names in TUNE_KEYS.items():
-        rows = results[key] if key else results
-        for row in rows if isinstance(rows, list) else [rows]:
-            assert list(row) == names.split(), key
-    assert [list(trial) for trial in results["trials"]] == [CONTROL_KEYS.split(), TRIAL_KEYS.split()]
-    assert (results["settings"]["fork"], results["search_cost"]["control_epochs"]) == (1, 2)
-    assert "1 trials of 1 epochs, each from the control after epoch 1" in (tmp_path / "t" / "report.html").read_text()
-
-
-# As written before results were dataclasses.
-TUNE_KEYS = {
-    "": "conclusion chosen finalists verified table decomposition carry_over response dose_response trials space"
-    " objectives budget importance search_cost settings environment cost",
-    "verified": "points accuracy_shift learned_invariance_shift sentence",
-    "chosen": "number rule policy fields values others control",
-    "finalists": "name number accuracy learned_invariance shift_information comparison per_seed chosen",
-    "dose_response": "strength accuracy learned_invariance",
-    "search_cost": "trials pruned answered_from_the_study failed epochs_run epochs_saved trial_seconds control_epochs",
-    "settings": "name trials trial_epochs goal sampler epochs seeds search_seed final_seeds protocol kernel max_shift"
-    " pairs device fork",
-}
-CONTROL_KEYS = (
-    "number control state accuracy learned_invariance values parameters front chosen feasible shift_information kappa"
-    " seconds curve"
-)
-TRIAL_KEYS = (
-    "number control state accuracy learned_invariance values parameters front chosen feasible curve shift_information"
-    " kappa seconds preset same_as error worker"
-)
-
-
-def tune_words(tiny_file: str, folder: Path) -> list[str]:
-    return [tiny_file, "--trials", "2", "--trial-epochs", "1", "--seeds", "1", "--output", str(folder)]
-
-
-@pytest.mark.integration
-def test_tune_writes_its_report_recipe_and_results(
-    tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "tuned"
-    assert call("tune", *tune_words(tiny_file, folder)) == 0
-    out = capsys.readouterr()
-    assert "Does it carry over to atypical images?" in " ".join(out.out.split())
-    assert ", 2 of 2" in out.err
-    results = json.loads((folder / "results.json").read_text())
-    assert len(results["trials"]) == 3
-    assert [point["strength"] for point in results["dose_response"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
-    learned = [point["learned_invariance"]["value"] for point in results["dose_response"]]
-    assert learned[0] == 0
-    assert any(learned[1:])
-    assert {len(curve) for curve in results["response"].values()} == {8}
-    assert sum(trial["chosen"] for trial in results["trials"]) == 1
-    assert results["verified"]["sentence"] in out.out
-    page = (folder / "report.html").read_text()
-    assert page.count("<svg") >= 3
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
-    for words in (
-        "Closing table",
-        "Retrained at full length",
-        "Hypervolume",
-        "Parallel coordinates",
-        "Dose-response",
-        "Response curve",
-        "Trials",
-        results["conclusion"][:40],
-        results["verified"]["sentence"],
-        "retrained, 95 % interval",
-    ):
-        assert words in page
-    best = Recipe.load(folder / "best.yaml")
-    assert best.policy.model_dump() == results["chosen"]["fields"]
-    assert call("train", str(folder / "best.yaml"), "--output", str(tmp_path / "again"), "--quiet") == 0
-    for name in ("study.journal", "contact-sheet.png", "summary.png", "recipe.yaml", "environment.json"):
-        assert (folder / name).stat().st_size > 50
-
-
-@pytest.mark.integration
-def test_tune_resumes_after_an_interrupt(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A real Ctrl-C during the search, then the command line that it printed."""
-    folder = tmp_path / "tuned"
-    words = [*tune_words(tiny_file, folder), "train.epochs=1"]
-    words[2] = "400"
-    command = [sys.executable, "-m", "augkit.tune", *words]
-    # A suite that a shell runs in the background inherits an ignored Ctrl-C, and would hand it on to the command.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if ", 3 of 400" in line)
-        time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-    assert process.returncode == 130, rest[-500:]
-    assert "interrupted; what was done is kept" in rest
-    line = rest.strip().splitlines()[-1].strip()
-    assert line.startswith("python -m augkit.tune --output")
-    done = (folder / "study.journal").read_text()
-    resumed = [word if word != "400" else "4" for word in line.split()[3:]]
-    assert call("tune", *resumed, "--json", "--quiet") == 0
-    results = json.loads(capsys.readouterr().out)
-    assert (folder / "study.journal").read_text().startswith(done)
-    assert results["settings"]["trials"] == 4
-    assert call("tune", *resumed, "--quiet", "--trial-epochs", "2") == 2
-    assert "epochs was 1, is 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -332,27 +197,6 @@ def test_schema_is_json_with_descriptions(capsys: pytest.CaptureFixture[str]) ->
             assert "description" in field or "$ref" in field, name
 
 
-@pytest.mark.cluster
-def test_an_interrupted_helper_of_a_search_joins_it_again(
-    tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With --resume it would lead: take its own number of trials, and do the final runs a second time."""
-    place = f"sqlite:///{tmp_path}/s.db"
-    words = [*tune_words(tiny_file, tmp_path / "first"), "--storage", place, "--study", "s"]
-    assert call("tune", *words, "--quiet") == 0
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("augkit.tune.pipeline._search", interrupted)
-    monkeypatch.setattr("augkit.core.jobs.storage.Storage.is_remote", True)
-    words = [*tune_words(tiny_file, tmp_path / "second"), "--storage", place, "--study", "s"]
-    assert call("tune", *words, "--quiet") == 130
-    again = [word for word in words if word not in ("--output", str(tmp_path / "second"))]
-    line = capsys.readouterr().err.splitlines()[-1].split()
-    assert line == ["python", "-m", "augkit.tune", *again, "--quiet"]
-
-
 def test_an_interrupted_comparison_prints_the_command_that_resumes_it(
     tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -386,22 +230,3 @@ def test_commands_of_the_same_second_take_different_folders(tmp_path: Path, monk
     monkeypatch.chdir(first)
     Path("runs").touch()
     assert run(lambda arguments: print(cli.new_folder("train")), []) == 2
-
-
-@pytest.mark.integration
-def test_a_search_checks_its_storage_before_it_overwrites(
-    tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A proxy that does not answer, and a journal that holds the study already."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("augkit.core.jobs.storage.ANSWER", 1.0)
-    assert call("tune", *tune_words(tiny_file, Path("other")), "--quiet") == 0
-    shutil.copytree("other", "mine")  # another finished search
-    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
-    for storage in ("grpc://localhost:1", "other/study.journal"):
-        place = ["--storage", storage, "--quiet"]
-        words = [*tune_words(tiny_file, Path("mine")), *place, "--study", "augkit", "--overwrite"]
-        assert call("tune", *words) == 2
-        assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
-        assert call("tune", *tune_words(tiny_file, Path("new")), *place) == 2
-        assert list(Path("new").iterdir()) == [], "the same command can be tried again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from augkit.train.user_loop import Score, TrainFunction, check_function
 from augkit.tune import halving, optuna_study
 from augkit.tune.function_training import FunctionTraining
 from augkit.tune.goal import Goal
+from augkit.tune.inputs import Rungs
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.policy_inputs import HeldOut, policy_space
 from augkit.tune.policy_results import PolicyResults, policy_results
@@ -50,21 +51,23 @@ class PolicySearch:
         terms: terms of the study.
         dataset: the validation images.
         training: the function, and how it is called.
-        trials: number of trials to finish.
+        trials: number of trials to finish; None takes that of an existing study, or `augkit.tune.optuna_study.TRIALS`.
         workers: settings of the workers.
         function: name of the function.
         images_name: name by which worker processes import the validation images; None writes them to a file.
         check_seed: train the control twice.
+        kept: names of terms that an existing study decides.
     """
 
     terms: SearchTerms
     dataset: HeldOut
     training: FunctionTraining
-    trials: int
+    trials: int | None
     workers: WorkerSettings
     function: str
     images_name: str | None = None
     check_seed: bool = False
+    kept: tuple[str, ...] = ()
 
 
 @dataclass
@@ -83,9 +86,9 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     validation: tuple[Tensor, Tensor] | Images | Dataset,
     *,
     space: Policy | Mapping[str, Any],
-    trials: int,
+    trials: int | None,
     epochs: int | None,
-    rungs: Sequence[int],
+    rungs: Sequence[int] | None,
     factor: int,
     goal: Goal | None,
     score: Score | None,
@@ -112,9 +115,9 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     if timeout is not None and not timeout > 0:
         raise InputError(f"timeout: expected seconds above 0, got {timeout!r}")
     check_workers(workers, Storage.parse(storage) if storage else None)
-    halving.refuse_with_rungs(rungs, sampler, 1, None)
     given = epochs if epochs is not None or rungs else EPOCHS
     longest = halving.epochs_of_a_trial(rungs, factor, given, rungs[-1] if rungs else 1)
+    goal, asked = goal or Goal(), Rungs(rungs, factor, trials or optuna_study.TRIALS)
     images, function = checked_images(validation, "validation", scored=score is not None), name_of(train)
     settings = measuring_settings(images, **measuring)
     # The recipe bears the name of the function, so that a study is not continued with another one.
@@ -124,8 +127,8 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
         SearchTerms,
         {
             "space": found.to_dict(),
-            "goal": goal or Goal(),
-            "rungs": tuple(rungs),
+            "goal": goal,
+            "rungs": asked.of(longest, goal, sampler, None),
             "factor": factor,
             "epochs": longest,
             "sampler": sampler,
@@ -141,7 +144,8 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     if needs_pool(workers):
         check_shared(training, images, images_name is not None)
     held = HeldOut(images, settings["data"]["name"])
-    return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed)
+    kept = ("rungs",) if rungs is None else ()
+    return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed, kept)
 
 
 def run_search(
@@ -172,6 +176,8 @@ def run_search(
         folder.mkdir(parents=True, exist_ok=True)
     with Display(0, quiet=quiet) as display:
         study, created = _open_study(place, study_name, search, display.line)
+        terms = optuna_study.load_terms(study)
+        search = replace(search, terms=terms, training=replace(search.training, rungs=terms.rungs))
         if not inside:
             take()
         words: list[str] = []
@@ -192,11 +198,11 @@ def _open_study(
 
     Return it, and whether it was created.
     """
-    terms, trials, settings = search.terms, search.trials, search.workers
+    terms, trials, settings, kept = search.terms, search.trials, search.workers, search.kept
     backend = open_storage(place, grace=settings.grace, say=say)
     _refuse_other_function(backend, name, terms)
     try:
-        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=False)
+        study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=False, kept=kept)
     except InputError:
         if not _is_half_made(backend, name):
             raise
@@ -204,7 +210,7 @@ def _open_study(
         study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=True)
     if created:
         return study, True
-    study.set_user_attr("trials", max(trials, int(study.user_attrs["trials"])))
+    study.set_user_attr("trials", max(trials or 1, int(study.user_attrs["trials"])))
     again, others = recover(study, settings.retries, alone=False)
     again += optuna_study.restore_controls(study, terms)
     if again:
@@ -239,7 +245,7 @@ def _search(running: RunningSearch, search: PolicySearch, folder: Path, words: S
     """Run trials until the search is done: in this process, or with ``words`` by workers with these arguments."""
     study, terms, display, settings = running.study, search.terms, running.display, search.workers
     each, already = trial_cost(terms, running.space.recipe, search.dataset), len(optuna_study.finished(study))
-    display.begin((1 + max(search.trials, already)) * each, already * each)
+    display.begin((1 + max(int(study.user_attrs["trials"]), already)) * each, already * each)
     progress = LiveProgress(running)
     if words:
         pool = WorkerPool(

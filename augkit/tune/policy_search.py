@@ -27,9 +27,9 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
     validation: tuple[Tensor, Tensor] | Images | Dataset,
     *,
     space: Policy | Mapping[str, Any],
-    trials: int = 10,
+    trials: int | None = None,
     epochs: int | None = None,
-    rungs: Sequence[int] = (),
+    rungs: Sequence[int] | None = None,
     factor: int = 3,
     goal: Goal | None = None,
     score: Score | None = None,
@@ -72,9 +72,12 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
             `augkit.data.Images`, or a dataset, of which the validation split is taken.
         space: the policy whose strengths are searched, each in the range of its op; or a mapping as under ``policy`` in
             a recipe, in which ranges such as ``{"search": [0, 8]}`` may be written.
-        trials: number of trials to finish; the control does not count.
+        trials: number of trials to finish; the control does not count. None takes 24, or the number of the study that
+            is continued.
         epochs: epochs of a trial; None takes the last rung, or 10.
-        rungs: epochs of each rung of Pareto halving, ascending, such as (2, 4, 8); empty for no rungs.
+        rungs: epochs of each rung of Pareto halving, ascending, such as (2, 4, 8); empty for no rungs. None takes those
+            of the study that is continued; for a new one an eighth, a quarter, a half and all of ``epochs``, as far as
+            two trials or more reach the top, unless the goal has a bound or the sampler is ``nsga2``.
         factor: with rungs, one of ``factor`` configurations goes on.
         goal: goal of the search; None maximizes accuracy and learned invariance. Trials are never pruned.
         score: gives the score of a network in [0, 1], higher is better, which stands in the place of accuracy, such as

@@ -29,16 +29,14 @@ from augkit.tune import halving, optuna_study
 from augkit.tune.budget import measuring_cost
 from augkit.tune.fork import ForkPoint, ForkTraining
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import CONFIGURATION, MEASURING, ControlScores, SearchTerms, rung_of
+from augkit.tune.halving import PLACE
+from augkit.tune.optuna_study import CONFIGURATION, MEASURING, START, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
 from augkit.tune.space import Space
 from augkit.tune.training import RecipeTraining, Training
 
 # Attributes that are not copied to a trial with the same values.
-OWN = (
-    *("worker", "preset", "seconds", MEASURING, "trained"),
-    *(optuna_study.START, CONFIGURATION, halving.PLACE, BEAT, PROCESS, RETRY_OF),
-)
+OWN = ("worker", "preset", "seconds", "trained", MEASURING, START, CONFIGURATION, PLACE, BEAT, PROCESS, RETRY_OF)
 FEW = 256  # validation images on which a trial is measured below the top rung
 
 
@@ -314,7 +312,7 @@ class TrialWorker(Worker):
             if own is not None and (own / FILE).is_file():  # of no use
                 shutil.rmtree(own, ignore_errors=True)
         if place is not None:
-            trial.set_user_attr(halving.PLACE, str(place.resolve()))
+            trial.set_user_attr(PLACE, str(place.resolve()))
         return place
 
     def _is_cheap(self, rung: int) -> bool:
