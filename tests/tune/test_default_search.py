@@ -22,7 +22,7 @@ from augkit.tune.optuna_study import TRIALS, SearchTerms
 from augkit.tune.pipeline import tune
 from augkit.tune.space import Space
 
-PLAIN: Any = {"trial_epochs": None, "least_epochs": None, "sampler": "tpe", "floor": 0.8}
+PLAIN: Any = {"trial_epochs": None, "least_epochs": None, "fork": False, "sampler": "tpe", "floor": 0.8}
 
 
 def terms_of(recipe: Recipe, rungs: Any = None, **changed: Any) -> tuple[SearchTerms, tuple[str, ...]]:
@@ -77,6 +77,11 @@ def test_there_are_no_rungs_where_a_setting_excludes_them(changed: Any) -> None:
 def test_epochs_of_a_trial_are_those_of_the_top_rung() -> None:
     terms, kept = terms_of(Recipe.load("mnist5k"), trial_epochs=6)
     assert (terms.rungs, terms.epochs, kept) == ((1, 3, 6), 6, ("rungs",))
+
+
+def test_forks_have_rungs_of_one_and_two_epochs_after_a_control_of_half_the_recipes() -> None:
+    terms, kept = terms_of(Recipe.load("mnist5k"), fork=True)
+    assert (terms.rungs, terms.epochs, terms.fork, kept) == ((1, 2), 2, 4, ("rungs", "epochs", "least_epochs"))
 
 
 def open_study(place: Path, terms: SearchTerms, trials: int | None, *kept: str, lead: bool = True) -> Any:

@@ -154,7 +154,8 @@ def test_finals_are_trained_from_initial_weights(searched: tuple[TrialWorker, Pa
     worker, out = searched
     with Display(0, quiet=True) as display:
         context = TuneContext(worker.study, worker.terms, out, 1, 1, torch.device("cpu"), data, display)
-        finalists = retrain(context)
+        with context.team() as team:
+            finalists = retrain(context, team)
     assert len(finalists) == 2
     for name, finalist in finalists.items():
         kept = read_checkpoint(out / "final" / f"{name}-seed1" / "checkpoint.pt")
