@@ -174,22 +174,25 @@ def follow(pool: Pool, rungs: list[Rung], events: Iterator[Event], target: float
     Returns:
         ``seconds`` and ``epochs`` until the target, ``reached``, and ``volumes`` by budget as shares of the reference.
     """
-    full = pool.whole.seconds
-    seconds, epochs = pool.control_seconds(rungs), float(pool.whole.epochs)
-    spare, volumes, found, volume = list(BUDGETS), {}, None, 0.0
+    control, full = pool.control_seconds(rungs), pool.whole.seconds
+    seconds, epochs, found = control, float(pool.whole.epochs), None
+    spare, volumes = list(BUDGETS), {}
     levels: list[list[Standing]] = [[] for _ in rungs]
+
+    def volume() -> float:
+        return verified_volume(pool, returned(levels))
+
     for number, level in events:
         cost = rungs[level]
-        while spare and seconds + cost.seconds - pool.control_seconds(rungs) > spare[0] * full + 1e-9:
-            volumes[str(spare.pop(0))] = volume / target * SHARE
+        while spare and seconds + cost.seconds - control > spare[0] * full + 1e-9:
+            volumes[str(spare.pop(0))] = volume() / target * SHARE
         if found is not None and not spare:
             break
         seconds, epochs = seconds + cost.seconds, epochs + cost.epochs
         levels[level].append(cost.standings[number])
-        volume = verified_volume(pool, returned(levels))
-        if found is None and volume >= target:
+        if found is None and volume() >= target:
             found = {"seconds": seconds, "epochs": epochs, "reached": True}
-    volumes |= {str(budget): volume / target * SHARE for budget in spare}
+    volumes |= {str(budget): volume() / target * SHARE for budget in spare}
     return {**(found or {"seconds": seconds, "epochs": epochs, "reached": False}), "volumes": volumes}
 
 
@@ -202,11 +205,12 @@ def peer_events(pool: Pool, python: str, seeds: int) -> list[list[Event]]:
     return [[(int(k), int(level)) for k, level in events] for events in json.loads(done.stdout)]
 
 
-def replay(pool: Pool, seeds: int, peer: str | None = None) -> dict[str, Any]:
-    """All strategies on one table."""
+def replay(pool: Pool, seeds: int, peer: str | None = None, names: Sequence[str] = tuple(STRATEGIES)) -> dict[str, Any]:
+    """The strategies of these names, random search among them, on one table."""
     target = SHARE * reference(pool)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for name, (sampler, ladder) in STRATEGIES.items():
+    for name in names:
+        sampler, ladder = STRATEGIES[name]
         rungs = ladder(pool)
         rows[name] = [follow(pool, rungs, events_of(pool, rungs, sampler, s), target) for s in range(seeds)]
         print(f"{pool.name}: {name}", flush=True)
@@ -220,7 +224,7 @@ def replay(pool: Pool, seeds: int, peer: str | None = None) -> dict[str, Any]:
         "reference_volume": reference(pool),
         "best_volume": best,
         "strategies": {name: summary(found, rows["random"]) for name, found in rows.items()},
-        "tpe_over_gp": compared(rows["TPE"], rows["GP"]),
+        "tpe_over_gp": compared(rows["TPE"], rows["GP"]) if {"TPE", "GP"} <= rows.keys() else None,
         "ranks": ranks(pool),
         "rows": rows,
     }
