@@ -168,7 +168,9 @@ def reference(pool: Pool) -> float:
     return verified_volume(pool, returned([pool.whole.standings]))
 
 
-def follow(pool: Pool, rungs: list[Rung], events: Iterator[Event], target: float) -> dict[str, Any]:
+def follow(
+    pool: Pool, rungs: list[Rung], events: Iterator[Event], target: float, budgets: Sequence[float] = BUDGETS
+) -> dict[str, Any]:
     """Go through a search until it has reached the target and spent the largest of the budgets.
 
     Returns:
@@ -176,7 +178,7 @@ def follow(pool: Pool, rungs: list[Rung], events: Iterator[Event], target: float
     """
     control, full = pool.control_seconds(rungs), pool.whole.seconds
     seconds, epochs, found = control, float(pool.whole.epochs), None
-    spare, volumes = list(BUDGETS), {}
+    whole, spare, volumes = reference(pool), list(budgets), {}
     levels: list[list[Standing]] = [[] for _ in rungs]
 
     def volume() -> float:
@@ -185,14 +187,14 @@ def follow(pool: Pool, rungs: list[Rung], events: Iterator[Event], target: float
     for number, level in events:
         cost = rungs[level]
         while spare and seconds + cost.seconds - control > spare[0] * full + 1e-9:
-            volumes[str(spare.pop(0))] = volume() / target * SHARE
+            volumes[str(spare.pop(0))] = volume() / whole
         if found is not None and not spare:
             break
         seconds, epochs = seconds + cost.seconds, epochs + cost.epochs
         levels[level].append(cost.standings[number])
         if found is None and volume() >= target:
             found = {"seconds": seconds, "epochs": epochs, "reached": True}
-    volumes |= {str(budget): volume() / target * SHARE for budget in spare}
+    volumes |= {str(budget): volume() / whole for budget in spare}
     return {**(found or {"seconds": seconds, "epochs": epochs, "reached": False}), "volumes": volumes}
 
 

@@ -238,7 +238,7 @@ class Trainer:
             model = fit(recipe, seed, dataset=self.dataset, device="cpu").model
             trained = time.thread_time() - began
             settings = {**recipe.invariance.model_dump(), "pairs": self.pairs}
-            scores = _scores(model, recipe.replaced(invariance=settings), self.unseen)
+            scores = scores_of(model, recipe.replaced(invariance=settings), self.unseen)
             row = {"configuration": key, "part": "verified", "epochs": RUNGS[-1], "seed": seed}
             yield row | {"train_s": trained} | scores
 
@@ -248,10 +248,11 @@ class Trainer:
         if cheap:
             recipe = recipe.replaced(invariance={**recipe.invariance.model_dump(), "pairs": 1})
             images = sample(images, FEW)
-        return {"cheap": cheap, **_scores(model, recipe, images)}
+        return {"cheap": cheap, **scores_of(model, recipe, images)}
 
 
-def _scores(model: nn.Module, recipe: Recipe, images: Images) -> dict[str, Any]:
+def scores_of(model: nn.Module, recipe: Recipe, images: Images) -> dict[str, Any]:
+    """What a report says of a network, and the seconds that measuring took."""
     began = time.thread_time()
     report = measure_model(model, recipe, images, device=torch.device("cpu"))
     info = report.shift_information
