@@ -36,9 +36,9 @@ import torch
 import torch.nn.functional as F
 from machine import environment, loads
 from torch import Tensor, nn
-from tune_pool import FLOOR, Pool, Rung, interval, read_pool
+from tune_pool import FEW, RUNGS, Pool, Rung, interval, read_pool, standing
 from tune_replay import TOP, events_of, follow, reference, verified_volume
-from tune_table import GROUNDS, RUNGS, Trainer, make_space, scores_of, small
+from tune_table import GROUNDS, Trainer, make_space, scores_of, small
 
 from augkit.augment import Augment, Policy
 from augkit.train.build import build_recipe_model, describe_input
@@ -46,7 +46,7 @@ from augkit.train.loop import fit
 from augkit.train.optimizer import make_optimizer, set_rate
 from augkit.train.recipe import Recipe
 from augkit.train.schedule import rate_at
-from augkit.tune.promotion import Standing, ranked
+from augkit.tune.promotion import ranked
 from augkit.tune.rung_report import rank_correlation
 from augkit.tune.volume import dominated_volume
 
@@ -186,15 +186,8 @@ def told_network(bench: Bench, epochs: int, seed: int) -> dict[str, Any]:
         told["strengths"] = point[None]
         answers.append(bench.trainer.searched(network, bench.recipe, cheap=True))
     seconds, own = SECONDS() - began, answers.pop()
-    least = 0.1 + FLOOR * (own["accuracy"] - 0.1)
-    standings = tuple(
-        Standing(
-            k,
-            (a["accuracy"], 1 - a["shift_information"] / own["shift_information"]),
-            max(0.0, least - a["accuracy"]) + max(0.0, FLOOR * own["kappa"] - a["kappa"]),
-        )
-        for k, a in enumerate(answers)
-    )
+    images = min(FEW, len(bench.trainer.dataset.validation))
+    standings = tuple(standing(k, answer, own, images) for k, answer in enumerate(answers))
     ranks = {
         name: rank_correlation([s.values[place] for s in standings], [v[place] for v in pool.verified])
         for place, name in enumerate(("accuracy", "learned_invariance"))

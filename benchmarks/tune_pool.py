@@ -16,6 +16,7 @@ from augkit.tune.optuna_study import FLOOR
 from augkit.tune.promotion import Standing
 
 CLASSES = 10
+FEW = 256  # validation images of cheap measuring
 RUNGS, FORK = (1, 2, 4, 8), (1, 2)
 PARTS = {"scratch": len(RUNGS), "fork": len(FORK), "verified": 2}  # lines of a finished configuration
 Rows = list[dict[str, Any]]
@@ -99,8 +100,9 @@ def read_pool(path: Path) -> Pool:
     parameters = [parts["scratch"][0]["values"] for parts in whole]
     points = np.array([[(p[k] - low) / (high - low) for k, (low, high) in ranges.items()] for p in parameters])
     references = {(row["epochs"], row["cheap"]): row for row in control["scratch"]}
-    rungs = _rungs("epoch", [parts["scratch"] for parts in whole], references, None)
-    forks = _rungs("epoch from the control", [parts["fork"] for parts in whole], references, RUNGS[-1])
+    images = about["search_images"]
+    rungs = _rungs("epoch", [parts["scratch"] for parts in whole], references, None, images)
+    forks = _rungs("epoch from the control", [parts["fork"] for parts in whole], references, RUNGS[-1], images)
     once = _median([row["train_s"] for parts in whole for row in parts["verified"]])
     measured = _median([parts["scratch"][-1]["measure_s"] for parts in whole])
     cheap = _median([row["measure_s"] for parts in whole for row in parts["scratch"] if row["cheap"]])
@@ -118,13 +120,16 @@ def read_pool(path: Path) -> Pool:
     )
 
 
-def _rungs(word: str, each: list[Rows], references: dict[tuple[int, bool], Any], until: int | None) -> list[Rung]:
+def _rungs(
+    word: str, each: list[Rows], references: dict[tuple[int, bool], Any], until: int | None, images: int
+) -> list[Rung]:
     """The measurements of one part; ``until`` is the epoch of the control that they are compared with, if fixed."""
     found: list[Rung] = []
     for level, first in enumerate(each[0]):
         here = [rows[level] for rows in each]
         reference = references[until or first["epochs"], first["cheap"]]
-        scores = [_standing(number, row, reference) for number, row in enumerate(here)]
+        shown = min(FEW, images) if first["cheap"] else images
+        scores = [standing(number, row, reference, shown) for number, row in enumerate(here)]
         before = found[-1].until if found else 0
         seconds = _median([row["train_s"] for row in here]) + _median([row["measure_s"] for row in here])
         name = f"{first['epochs']} {word.replace('epoch', 'epochs') if first['epochs'] > 1 else word}"
@@ -132,13 +137,21 @@ def _rungs(word: str, each: list[Rows], references: dict[tuple[int, bool], Any],
     return found
 
 
-def _standing(number: int, row: dict[str, Any], reference: dict[str, Any]) -> Standing:
-    """Scores of a network, and how far it is below the floor of `augkit.tune`."""
+def standing(number: int, row: dict[str, Any], reference: dict[str, Any], images: int) -> Standing:
+    """Scores of a network on ``images``, and how far it is below the floor of `augkit.tune`.
+
+    As there, only a shortfall of more than two binomial standard errors counts.
+    """
     chance = 1 / CLASSES
     least = {"accuracy": chance + FLOOR * (reference["accuracy"] - chance), "kappa": FLOOR * reference["kappa"]}
-    short = sum(max(0.0, low - row[key]) for key, low in least.items())
+    short = sum(max(0.0, low - _error(row[key], images) - row[key]) for key, low in least.items())
     invariance = 1 - row["shift_information"] / reference["shift_information"]
     return Standing(number, (row["accuracy"], invariance), short)
+
+
+def _error(share: float, images: int) -> float:
+    inside = min(1.0, max(0.0, share))
+    return 2 * math.sqrt(inside * (1 - inside) / images)
 
 
 def _verified(rows: Rows, control: Rows) -> tuple[float, float]:

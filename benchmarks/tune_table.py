@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from machine import environment
 from torch import nn
+from tune_pool import FEW, FORK, RUNGS
 
 import augkit
 from augkit.data import Dataset, Images, sample
@@ -45,11 +46,8 @@ from augkit.train.recipe import Recipe
 from augkit.tune.space import Space, Value, rounded
 
 HERE = Path(__file__).parent
-RUNGS = (1, 2, 4, 8)
-FORK = (1, 2)  # epochs from the checkpoint of the control
 SEARCH_SEED = 0
 FRESH = (101, 102)  # seeds of the verification
-FEW = 256  # validation images of cheap measuring
 POOL_SEED = 20
 PRESETS = (0.3, 0.6)  # as `augkit.tune` tries them: fractions of the way from the weak to the strong end
 
