@@ -62,7 +62,7 @@ def next_promotion(trials: Sequence[FrozenTrial], terms: SearchTerms, wanted: in
         promoted = {configuration_of(trial) for trial in above}
         # A configuration that failed for good further up gives its place to the next one.
         lost = promoted - {configuration_of(trial) for trial in above if trial.state != TrialState.FAIL}
-        standings = [_standing(number, trial) for number, trial in sorted(here.items()) if number not in lost]
+        standings = [_standing(number, trial, terms) for number, trial in sorted(here.items()) if number not in lost]
         chosen = promotable(standings, promoted, terms.factor, closed=closed and bool(standings))
         if chosen:
             found = here[chosen[0]]
@@ -75,9 +75,13 @@ def _lowest_is_done(trials: Iterable[FrozenTrial], wanted: int) -> bool:
     return sum(optuna_study.counts(trial) and rung_of(trial) == 0 for trial in trials) >= wanted
 
 
-def _standing(number: int, trial: FrozenTrial) -> Standing:
+def _standing(number: int, trial: FrozenTrial, terms: SearchTerms) -> Standing:
+    """The standing of a trial below the top rung, where it has no floor; its accuracy counts from that of guessing."""
     bounds: Iterable[float] = trial.user_attrs.get("bounds", {}).values()
-    return Standing(number, tuple(trial.values), sum(max(0.0, bound) for bound in bounds))
+    guess = trial.user_attrs.get("chance", 0.0)
+    pairs = zip(terms.goal.objectives, trial.values, strict=True)
+    values = tuple(value - guess * (name == "accuracy") for name, value in pairs)
+    return Standing(number, values, sum(max(0.0, bound) for bound in bounds))
 
 
 def promote(study: optuna.Study, trial: FrozenTrial) -> None:
