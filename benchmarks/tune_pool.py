@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Pool:
         ranges: ends of each field.
         parameters: values of each configuration by field.
         points: (N, D) the same, each field from 0 to 1.
-        rungs: measurements along one training; the last is that of all epochs.
+        rungs: measurements along one training; the last is that of all epochs, and it alone has a floor.
+        floored: the same with a floor on every rung, as `augkit.tune` had it before this benchmark.
         whole: the last rung, reached in one go.
         forks: measurements after a few epochs from the weights of the control.
         verified: accuracy and learned invariance of networks of other seeds on other images.
@@ -64,6 +65,7 @@ class Pool:
     parameters: list[dict[str, float]]
     points: NDArray[np.float64]
     rungs: list[Rung]
+    floored: list[Rung]
     whole: Rung
     forks: list[Rung]
     verified: list[tuple[float, float]]
@@ -101,7 +103,8 @@ def read_pool(path: Path) -> Pool:
     points = np.array([[(p[k] - low) / (high - low) for k, (low, high) in ranges.items()] for p in parameters])
     references = {(row["epochs"], row["cheap"]): row for row in control["scratch"]}
     images = about["search_images"]
-    rungs = _rungs("epoch", [parts["scratch"] for parts in whole], references, None, images)
+    floored = _rungs("epoch", [parts["scratch"] for parts in whole], references, None, images)
+    rungs = [*(without_floor(rung) for rung in floored[:-1]), floored[-1]]
     forks = _rungs("epoch from the control", [parts["fork"] for parts in whole], references, RUNGS[-1], images)
     once = _median([row["train_s"] for parts in whole for row in parts["verified"]])
     measured = _median([parts["scratch"][-1]["measure_s"] for parts in whole])
@@ -113,8 +116,9 @@ def read_pool(path: Path) -> Pool:
         parameters=parameters,
         points=points,
         rungs=rungs,
+        floored=floored,
         whole=Rung(f"{RUNGS[-1]} epochs at once", RUNGS[-1], RUNGS[-1], once + measured, rungs[-1].standings),
-        forks=forks,
+        forks=[without_floor(fork) for fork in forks],
         verified=[_verified(parts["verified"], control["verified"]) for parts in whole],
         control=(once + measured, cheap),
     )
@@ -138,15 +142,20 @@ def _rungs(
 
 
 def standing(number: int, row: dict[str, Any], reference: dict[str, Any], images: int) -> Standing:
-    """Scores of a network on ``images``, and how far it is below the floor of `augkit.tune`.
+    """Accuracy above that of guessing and learned invariance, and how far the network is below the floor of a search.
 
-    As there, only a shortfall of more than two binomial standard errors counts.
+    As in `augkit.tune`, only a shortfall of more than two binomial standard errors counts.
     """
     chance = 1 / CLASSES
     least = {"accuracy": chance + FLOOR * (reference["accuracy"] - chance), "kappa": FLOOR * reference["kappa"]}
     short = sum(max(0.0, low - _error(row[key], images) - row[key]) for key, low in least.items())
     invariance = 1 - row["shift_information"] / reference["shift_information"]
-    return Standing(number, (row["accuracy"], invariance), short)
+    return Standing(number, (row["accuracy"] - chance, invariance), short)
+
+
+def without_floor(rung: Rung) -> Rung:
+    """The same measurements, none of which is below a floor."""
+    return replace(rung, standings=[replace(found, violation=0.0) for found in rung.standings])
 
 
 def _error(share: float, images: int) -> float:

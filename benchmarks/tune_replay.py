@@ -61,6 +61,11 @@ def halved(pool: Pool) -> list[Rung]:
     return pool.rungs
 
 
+def floored(pool: Pool) -> list[Rung]:
+    """The rungs of the table, where those that learn more slowly than the control are last on every rung."""
+    return pool.floored
+
+
 def forked(pool: Pool) -> list[Rung]:
     """Only forks of the control, as with ``--fork``."""
     return pool.forks
@@ -78,6 +83,7 @@ STRATEGIES: dict[str, tuple[str, Callable[[Pool], list[Rung]]]] = {
     "GP": ("gp", plain),
     "halving": ("random", halved),
     "halving, TPE": ("tpe", halved),
+    "halving, floor on all rungs": ("random", floored),
     "halving + fork": ("random", forked_first),
     "halving of forks alone": ("random", forked),
 }
