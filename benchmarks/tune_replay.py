@@ -1,7 +1,7 @@
 """How soon strategies of search get as far as a long search does, replayed on a table of trained configurations.
 
-    python benchmarks/tune_replay.py                              # reads results/tune-table-*.jsonl, minutes
-    python benchmarks/tune_replay.py --peer peer/bin/python       # with MOASHA, see tune_moasha.py
+    python benchmarks/tune_replay.py                                  # reads results/tune-table-*.jsonl, minutes
+    python benchmarks/tune_replay.py --peer peer/bin/python --write   # with MOASHA (tune_moasha.py), and to the README
 
 `tune_table.py` trained each configuration once; here nothing is trained, so many seeds of every strategy are cheap, and
 all strategies see the very same networks. Samplers may propose any point of the space; they are given the nearest
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ TOP = 3  # configurations that a search returns
 SHARE = 0.99  # of the reference volume
 FACTOR = 3  # of halving, as `augkit.tune` has it
 BUDGETS = (4, 8, 16)  # in full trainings: where volumes are compared at equal cost
+SHOWN, HEAD = 4, "strategy"  # of the table: a budget, and the first column
 AIM = {"median": 0.33, "high": 0.5}
 Event = tuple[int, int]  # configuration, number of the rung
 
@@ -276,24 +278,42 @@ def ranks(pool: Pool) -> dict[str, dict[str, float | None]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """As Markdown."""
-    lines = []
+    """As Markdown: strategies, then what each rung is worth."""
+    lines = [summary_table(result)]
     for name, ground in result["grounds"].items():
-        lines += [f"**{name}**, {ground['configurations']} configurations, {result['seeds']} seeds", ""]
-        budgets = [f"volume at {budget} trainings, %" for budget in BUDGETS]
-        lines.append("| " + " | ".join(["strategy", "time / random", "epochs / random", "never", *budgets]) + " |")
-        lines.append("|---" + "|--:" * (3 + len(BUDGETS)) + "|")
-        for strategy, row in ground["strategies"].items():
-            ratios = [_text(row[key], row["never"]) for key in ("ratio", "ratio_epochs")]
-            volumes = [f"{100 * row['volumes'][str(b)]['value']:.1f}" for b in BUDGETS]
-            lines.append("| " + " | ".join([strategy, *ratios, str(row["never"]), *volumes]) + " |")
-        lines += ["", "| measured after | accuracy: rank like the top | learned invariance: rank like the top |"]
+        lines.append(
+            f"| {name}, measured after | accuracy: rank like the top | learned invariance: rank like the top |"
+        )
         lines.append("|---|--:|--:|")
         for rung, row in ground["ranks"].items():
             words = [_number(row[f"{objective}, top"]) for objective in ("accuracy", "learned_invariance")]
             lines.append("| " + " | ".join([rung, *words]) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def summary_table(result: dict[str, Any]) -> str:
+    """Strategies in rows; for each ground, the time over that of random search, and a volume at equal cost."""
+    head = [HEAD]
+    for name in result["grounds"]:
+        head += [f"{name}: time / random", f"volume for {SHOWN} trainings, %"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for strategy in next(iter(result["grounds"].values()))["strategies"]:
+        words = [strategy]
+        for ground in result["grounds"].values():
+            row = ground["strategies"][strategy]
+            words += [_text(row["ratio"], row["never"]), f"{100 * row['volumes'][str(SHOWN)]['value']:.1f}"]
+        lines.append("| " + " | ".join(words) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_readme(result: dict[str, Any], readme: Path) -> None:
+    """Put the table of strategies in the place of the one there."""
+    text = readme.read_text()
+    found = re.search(re.escape(f"| {HEAD} |") + r".*\n(?:\|.*\n)+", text)
+    if found is None:
+        raise SystemExit(f"{readme}: expected a table that begins with '| {HEAD} |'")
+    readme.write_text(text.replace(found[0], summary_table(result)))
 
 
 def _text(found: dict[str, float], never: int = 0) -> str:
@@ -310,6 +330,7 @@ def main() -> None:
     parser.add_argument("tables", type=Path, nargs="*", help="results/tune-table-*.jsonl by default")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--peer", help="Python interpreter that has syne-tune")
+    parser.add_argument("--write", action="store_true", help="also put the table in the README")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "tune-replay.json")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -324,6 +345,8 @@ def main() -> None:
     result["load_after"] = loads()
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     options.output.with_suffix(".md").write_text(table(result))
+    if options.write:
+        write_readme(result, HERE.parent / "README.md")
     print(table(result))
 
 

@@ -154,3 +154,15 @@ def test_a_longer_pool_begins_as_a_shorter_one() -> None:
         assert tune_table.pool(space, 9)[:5] == tune_table.pool(space, 5)
         for values in tune_table.pool(space, 9):
             space.with_values(values)
+
+
+def test_the_readme_has_the_table_of_the_results() -> None:
+    results = FOLDER / "results" / "tune-replay.json"
+    found = json.loads(results.read_text())
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert tune_replay.summary_table(found) in readme
+    assert results.with_suffix(".md").read_text() == tune_replay.table(found)
+    for ground in found["grounds"].values():
+        assert f"{ground['configurations']} configurations" in " ".join(readme.split())
+        assert ground["strategies"]["random"]["ratio"]["value"] == 1
+    assert f"{found['seeds']} seeds" in readme
