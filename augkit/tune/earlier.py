@@ -85,9 +85,10 @@ def starts_of(
 def _best(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Completed trials of different values, best first; infeasible ones only if there are no others."""
     found: dict[str, optuna.trial.FrozenTrial] = {}
+    terms = optuna_study.load_terms(study)
     for _, trials in selection.levels(study):
         known = {trial.number: trial for trial in trials}
-        for number in ranked(tuple(halving.standing(number, trial) for number, trial in known.items())):
+        for number in ranked(tuple(halving.standing(number, trial, terms) for number, trial in known.items())):
             found.setdefault(json.dumps(known[number].user_attrs["values"], sort_keys=True), known[number])
     fair = [trial for trial in found.values() if selection.feasible(trial)]
     return fair or list(found.values())

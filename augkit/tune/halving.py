@@ -65,7 +65,7 @@ def next_promotion(trials: Sequence[FrozenTrial], terms: SearchTerms, wanted: in
         promoted = {configuration_of(trial) for trial in above}
         # A configuration that failed for good further up gives its place to the next one.
         lost = promoted - {configuration_of(trial) for trial in above if trial.state != TrialState.FAIL}
-        standings = [standing(number, trial) for number, trial in sorted(here.items()) if number not in lost]
+        standings = [standing(number, trial, terms) for number, trial in sorted(here.items()) if number not in lost]
         chosen = promotable(standings, promoted, terms.factor, closed=closed and bool(standings))
         if chosen:
             found = here[chosen[0]]
@@ -78,10 +78,16 @@ def _lowest_is_done(trials: Iterable[FrozenTrial], wanted: int) -> bool:
     return sum(optuna_study.counts(trial) and rung_of(trial) == 0 for trial in trials) >= wanted
 
 
-def standing(number: int, trial: FrozenTrial) -> Standing:
-    """The standing of a completed trial among those of its rung; ``number`` is that of its configuration."""
+def standing(number: int, trial: FrozenTrial, terms: SearchTerms) -> Standing:
+    """The standing of a completed trial among those of its rung; accuracy counts from that of guessing.
+
+    ``number`` is that of its configuration.
+    """
     bounds: Iterable[float] = trial.user_attrs.get("bounds", {}).values()
-    return Standing(number, tuple(trial.values), sum(max(0.0, bound) for bound in bounds))
+    guess = trial.user_attrs.get("chance", 0.0)
+    pairs = zip(terms.goal.objectives, trial.values, strict=True)
+    values = tuple(value - guess * (name == "accuracy") for name, value in pairs)
+    return Standing(number, values, sum(max(0.0, bound) for bound in bounds))
 
 
 def promote(study: optuna.Study, trial: FrozenTrial) -> None:

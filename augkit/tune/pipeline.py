@@ -28,6 +28,7 @@ from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
 from augkit.tune import halving, optuna_study, selection
+from augkit.tune.budget import trial_cost
 from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
 from augkit.tune.earlier import JOURNAL, starts_of
@@ -41,7 +42,7 @@ from augkit.tune.progress import LiveProgress
 from augkit.tune.results import JoinedSearch, TuneResults, cost_of, search_cost
 from augkit.tune.rung_report import rung_rows, rung_words
 from augkit.tune.space import Space, Value
-from augkit.tune.trial import TrialWorker, trial_cost
+from augkit.tune.trial import TrialWorker
 
 SHEET_ROWS = 6
 

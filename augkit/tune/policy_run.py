@@ -28,6 +28,7 @@ from augkit.train.evaluate import check_measurable
 from augkit.train.user_images import checked_images, classes_of, measuring_settings
 from augkit.train.user_loop import Score, TrainFunction, check_function
 from augkit.tune import halving, optuna_study
+from augkit.tune.budget import trial_cost
 from augkit.tune.function_training import FunctionTraining
 from augkit.tune.goal import Goal
 from augkit.tune.inputs import Rungs
@@ -37,7 +38,6 @@ from augkit.tune.policy_results import PolicyResults, policy_results
 from augkit.tune.policy_worker import PolicyWorker, check_shared, worker_words
 from augkit.tune.progress import LiveProgress
 from augkit.tune.space import Space
-from augkit.tune.trial import trial_cost
 
 JOURNAL = "study.journal"
 EPOCHS = 10

@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.core.jobs.status import WorkerStatus
 from augkit.core.progress import Display
 from augkit.tune import optuna_study, selection
+from augkit.tune.budget import SearchData
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
-from augkit.tune.trial import SearchData
 
 FRONT = 6  # largest number of trials in the live table
 

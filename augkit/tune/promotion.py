@@ -3,7 +3,8 @@
 Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934) for one or several objectives: of n
 configurations that completed a rung, the best ``n // factor`` are promoted, whenever a worker is free. Those that meet
 all bounds come first. Of these, a configuration that fewer fronts dominate is better (non-dominated sorting, Deb et al.
-2002), and within a front the one that adds more to the dominated volume.
+2002), and within a front the one that adds more to the volume that is dominated above 0. Objectives are therefore given
+as what they are above a worthless network, such as one that guesses.
 
 Deviations from the paper: its objective is one number; and once no further configuration can reach a rung, at least one
 is promoted, so that the search ends with a configuration on the top rung.
@@ -19,8 +20,6 @@ import numpy as np
 
 from augkit.tune.volume import Array, dominated_volume
 
-BELOW = 0.1  # distance of the reference point from the worst values, as a share of their range
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -28,7 +27,7 @@ class Standing:
 
     Attributes:
         number: number of the configuration.
-        values: its objectives on this rung, which are maximized.
+        values: its objectives on this rung, which are maximized; 0 is worthless.
         violation: sum of its distances from the bounds that it violates; 0 if it meets all of them.
     """
 
@@ -83,11 +82,10 @@ def fronts(values: Array) -> list[list[int]]:
 
 
 def _by_share(values: Array, front: list[int]) -> list[int]:
-    """The points of a front by the volume that each alone dominates, largest first; equal ones in their order."""
+    """The points of a front by the volume that each alone dominates above 0, largest first; equal ones in order."""
     if len(front) == 1 or values.shape[1] == 1:
         return front
-    low, high = values.min(0), values.max(0)
-    corner = (low - BELOW * np.where(high > low, high - low, 1.0)).tolist()
+    corner = [0.0] * values.shape[1]
     points = np.unique(values[front], axis=0)  # of equal points, the first gets their share
     whole = dominated_volume(points.tolist(), corner)
     shares = {

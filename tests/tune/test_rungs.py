@@ -135,6 +135,8 @@ def test_rungs_under_every_goal(goal: Goal, tiny: Recipe, data: Dataset, tmp_pat
         assert found["learned_invariance"] == pytest.approx(1 - found["shift_information"] / own)
         assert trial.intermediate_values == {}
         assert ("at_least" in found["bounds"]) == (goal.at_least is not None)
+        on_top = rung_of(trial) == len(RUNGS) - 1
+        assert ({"accuracy", "kappa"} <= found["bounds"].keys()) == on_top, "a floor on the top rung alone"
 
 
 def test_below_the_top_few_images_are_measured_and_the_same_for_all(
