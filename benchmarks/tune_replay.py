@@ -341,6 +341,9 @@ def main() -> None:
         pool = read_pool(path)
         grounds[pool.name] = replay(pool, options.seeds, options.peer)
     found = environment("cpu", ["augkit", "optuna", "numpy", "torch"])
+    found["command"] = f"python benchmarks/tune_replay.py --seeds {options.seeds}" + " --peer PYTHON" * bool(
+        options.peer
+    )
     result = {"environment": found, "aim": AIM, "seeds": options.seeds, "top": TOP, "share": SHARE, "grounds": grounds}
     result["load_after"] = loads()
     options.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Train and measure a fixed pool of augmentation policies, so that strategies of search can be replayed on it.
 
-    python benchmarks/tune_table.py digits                       # about 20 minutes of one thread
-    python benchmarks/tune_table.py cifar10 --data parquet:DIR   # about 25 minutes of one thread
+    python benchmarks/tune_table.py digits                       # about 10 minutes of one quiet core
+    python benchmarks/tune_table.py cifar10 --data parquet:DIR   # about 50 minutes of one quiet core
     python benchmarks/tune_table.py digits --configurations 3 --output FILE
 
 Each configuration is trained once, and `tune_replay.py` reads its results as often as it likes. A line of the table is
@@ -94,7 +94,7 @@ GROUNDS = {
             "invariance": {"protocol": "embed", "max_shift": 4.0, "pairs": 4},
             "seed": SEARCH_SEED,
         },
-        configurations=150,
+        configurations=60,
         searched_on=500,
         verified_on=500,
         pairs=4,
@@ -111,7 +111,7 @@ GROUNDS = {
             "model": {"name": "resnet18", "width": 8, "stem": "imagenet", "downsample": "stride"},
             "policy": {**_ranges(6.0, 30.0, 1.5, 0.4), "flip": {"p": 0.5}, "padding": "reflection"},
             "optim": {"lr": 0.05},
-            "train": {"epochs": RUNGS[-1], "batch_size": 32, "evaluate_every": RUNGS[-1], "channels_last": True},
+            "train": {"epochs": RUNGS[-1], "batch_size": 32, "evaluate_every": RUNGS[-1]},
             "invariance": {"protocol": "crop", "max_shift": 2.0, "pairs": 2},
             "seed": SEARCH_SEED,
         },

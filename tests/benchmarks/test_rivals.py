@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -50,3 +51,8 @@ def test_divergence_is_between_zero_and_the_log_of_two() -> None:
     one, other = torch.tensor([[50.0, 0.0]]), torch.tensor([[0.0, 50.0]])
     assert float(rivals._divergence(one, one)) == pytest.approx(0, abs=1e-6)
     assert float(rivals._divergence(one, other)) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    results = FOLDER / "results" / "rivals.json"
+    assert results.with_suffix(".md").read_text() == rivals.table(json.loads(results.read_text()))
