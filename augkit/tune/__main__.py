@@ -120,7 +120,7 @@ def _parser() -> Parser:
     parser = make_parser(
         "tune",
         "Search augmentation, or any field of a recipe that is written as a range, for accuracy and learned"
-        " invariance; without arguments, on 5,000 digits in about a minute.",
+        " invariance; without arguments, on 5,000 digits in about three minutes.",
         EXAMPLE,
     )
     parser.add_argument(
