@@ -33,6 +33,7 @@ from augkit.tune import optuna_study
 pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.slow
 def test_four_workers_on_two_hosts_run_sixty_trials_once_each(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "augkit.tune", str(recipe), "train.epochs=2", "--trials", "60", "--seeds", "1"]
     command += ["--top", "1", "--storage", postgres.url, "--study", "team", "--device", "cpu", "--grace", "60"]
@@ -128,6 +129,7 @@ def started(recipe: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(local(recipe, folder), stdout=file, stderr=file, env=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_a_local_worker_is_killed_and_one_hangs(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     with log.open("ab") as file:
@@ -212,6 +214,7 @@ def test_ray_starts_workers(postgres: Postgres, recipe: Path, tmp_path: Path) ->
     tally(study, 4, "none: 2 workers started by Ray", "both worked on the study")
 
 
+@pytest.mark.slow
 def test_a_study_behind_a_grpc_proxy(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("grpc")
     with socket.socket() as probe:
@@ -245,6 +248,7 @@ def test_a_study_behind_a_grpc_proxy(postgres: Postgres, recipe: Path, tmp_path:
     server.kill()
 
 
+@pytest.mark.slow
 def test_a_trial_is_a_torchrun_job(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "augkit.tune", str(recipe), "train.epochs=2", "--trials", "3", "--seeds", "1"]

@@ -71,6 +71,7 @@ def study_in(journal: Path) -> optuna.Study:
     return optuna.load_study(storage=opened(journal), study_name="augkit")
 
 
+@pytest.mark.slow
 def test_a_worker_that_trains_by_a_function_is_killed(place: Path) -> None:
     parent = started(place, command("user_loop:slow", "--trials", "10", "--workers", "2"), "log")
     wait(lambda: finished_in(place / "out" / "study.journal") >= 2 or None, "second trial")
@@ -84,6 +85,7 @@ def test_a_worker_that_trains_by_a_function_is_killed(place: Path) -> None:
     assert (place / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_function_that_never_returns_is_killed_with_its_worker(place: Path) -> None:
     (place / "hanging.py").write_text(HANGS)
     words = ["--trials", "4", "--workers", "2", "--timeout", "40", "--grace", "15"]  # a first call compiles

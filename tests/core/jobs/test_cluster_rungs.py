@@ -88,6 +88,7 @@ def test_a_local_worker_is_killed_between_rungs(recipe: Path, tmp_path: Path) ->
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_search_with_forks_is_killed(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     parent = started(recipe, folder, log, "--fork")
@@ -109,6 +110,7 @@ def test_a_worker_of_a_search_with_forks_is_killed(recipe: Path, tmp_path: Path)
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 8, "final runs are no forks"
 
 
+@pytest.mark.slow
 def test_the_parent_is_killed_between_rungs_and_resumed(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     parent = started(recipe, folder, log)

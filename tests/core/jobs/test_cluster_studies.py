@@ -87,6 +87,7 @@ def tally_cells(queue: optuna.Study, folder: Path, fault: str, happened: str) ->
     return row
 
 
+@pytest.mark.slow
 def test_three_commands_on_two_hosts_share_the_cells_of_a_study(
     postgres: Postgres, study: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def cells_in(folder: Path) -> int:
     return len(list(folder.glob("cells/*/cell.json")))
 
 
+@pytest.mark.slow
 def test_a_local_worker_of_a_study_is_killed_and_one_hangs(study: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     with log.open("ab") as file:
@@ -174,6 +176,7 @@ def test_the_parent_of_a_study_is_killed_and_resumed(study: Path, tmp_path: Path
     tally_cells(queue, folder, "SIGKILL of the parent of a study, resumed", "workers handed their cells back and ended")
 
 
+@pytest.mark.slow
 def test_two_commands_resume_a_study_whose_host_died(postgres: Postgres, study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     words = ["--storage", postgres.url, "--study", "cells", "--output", str(folder), "--grace", str(OF_CELLS)]
