@@ -150,7 +150,7 @@ class RungTeam(Team):
         return [number for number in super().running(worker) if rung_of(self.study.trials[number])]
 
 
-@pytest.mark.parametrize("fork", [0, 4])
+@pytest.mark.parametrize("fork", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path, fork: int) -> None:
     team = RungTeam(postgres.url, recipe, tmp_path, fork)
     first, _ = team.add(0), team.add(1)

@@ -161,6 +161,7 @@ def test_a_local_worker_of_a_study_is_killed_and_one_hangs(study: Path, tmp_path
     tally_cells(queue, folder, "SIGKILL of a worker of a study, SIGSTOP of another", "the parent ran their cells again")
 
 
+@pytest.mark.slow
 def test_the_parent_of_a_study_is_killed_and_resumed(study: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     command = comparing(study, "--workers", "2", "--output", str(folder))
