@@ -40,6 +40,12 @@ class _TooLateError(BaseException):
     """A call took longer than its timeout; no Exception, so that the function does not catch it."""
 
 
+def check_timeout(timeout: object) -> None:
+    """Raise InputError unless ``timeout`` is None or a number of seconds above 0."""
+    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout > 0):
+        raise InputError(f"timeout: expected seconds above 0, got {timeout!r}")
+
+
 def check_function(function: object) -> None:
     """Raise InputError unless ``function`` can be called as ``train(policy, epochs=, seed=, start=)``."""
     if not callable(function):

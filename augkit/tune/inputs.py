@@ -92,8 +92,10 @@ def make_terms(
         The terms, and the names of those that an existing study decides because they were not given.
 
     Raises:
-        InputError: an argument is out of its range, or rungs do not go with the others.
+        InputError: an argument is out of its range or of another kind, or rungs do not go with the others.
     """
+    if not isinstance(fork, bool):
+        raise InputTypeError(f"fork: expected True or False, got {fork!r}")
     asked = epochs_of_a_fork(fork, trial_epochs, rungs.given or (), space)
     epochs = halving.epochs_of_a_trial(rungs.given, rungs.factor, asked, space.recipe.train.epochs)
     fields = {

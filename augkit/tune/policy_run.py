@@ -26,7 +26,7 @@ from augkit.core.schema import validate
 from augkit.data import Dataset, Images
 from augkit.train.evaluate import check_measurable
 from augkit.train.user_images import checked_images, classes_of, measuring_settings
-from augkit.train.user_loop import Score, TrainFunction, check_function
+from augkit.train.user_loop import Score, TrainFunction, check_function, check_timeout
 from augkit.tune import halving, optuna_study
 from augkit.tune.budget import trial_cost
 from augkit.tune.function_training import FunctionTraining
@@ -112,11 +112,11 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     if isinstance(workers, int):
         check_whole("workers", workers, 1)
         workers = WorkerSettings(workers)
-    if timeout is not None and not timeout > 0:
-        raise InputError(f"timeout: expected seconds above 0, got {timeout!r}")
+    check_timeout(timeout)
     check_workers(workers, Storage.parse(storage) if storage else None)
     given = epochs if epochs is not None or rungs else EPOCHS
-    longest = halving.epochs_of_a_trial(rungs, factor, given, rungs[-1] if rungs else 1)
+    top = rungs[-1] if isinstance(rungs, Sequence) and rungs else 1
+    longest = halving.epochs_of_a_trial(rungs, factor, given, top)
     goal, asked = goal or Goal(), Rungs(rungs, factor, trials or optuna_study.TRIALS)
     images, function = checked_images(validation, "validation", scored=score is not None), name_of(train)
     settings = measuring_settings(images, **measuring)

@@ -121,6 +121,7 @@ def test_the_same_call_goes_on_from_what_the_function_left(loop: Any, tmp_path: 
         ({"seeds": 0}, "seeds: expected a whole number of 1 or more, got 0"),
         ({"epochs": 1.5}, "epochs: expected a whole number of 1 or more, got 1.5"),
         ({"max_shift": 9.0}, "max_shift 9 leaves no window"),
+        ({"timeout": "10"}, "timeout: expected seconds above 0, got '10'"),
     ],
 )
 def test_bad_input_is_one_line(loop: Any, changed: dict[str, Any], words: str) -> None:

@@ -84,6 +84,12 @@ def test_forks_have_rungs_of_one_and_two_epochs_after_a_control_of_half_the_reci
     assert (terms.rungs, terms.epochs, terms.fork, kept) == ((1, 2), 2, 4, ("rungs", "epochs", "least_epochs"))
 
 
+@pytest.mark.parametrize("fork", ["yes", 1, None])
+def test_a_fork_is_true_or_false(fork: Any) -> None:
+    with pytest.raises(InputError, match=r"^fork: expected True or False, got "):
+        terms_of(Recipe.load("mnist5k"), fork=fork)
+
+
 def open_study(place: Path, terms: SearchTerms, trials: int | None, *kept: str, lead: bool = True) -> Any:
     storage = open_storage(str(place))
     return optuna_study.make_or_join(storage, "s", terms, trials, join=True, lead=lead, kept=kept)[0]
