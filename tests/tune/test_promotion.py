@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import make_terms
 
+from augkit.tune import halving
 from augkit.tune.promotion import Standing, fronts, promotable, ranked
 
 Point = tuple[float, ...]
@@ -100,3 +103,12 @@ def test_of_a_rung_that_nothing_more_reaches_at_least_one_is_promoted(count: int
     points = standings([(k / 10,) for k in range(count)])
     assert promotable(points, [], 3, closed=True) == [count - 1]
     assert promotable(points, [count - 1], 3, closed=True) == []
+
+
+def test_accuracy_counts_from_guessing_and_learned_invariance_from_none() -> None:
+    terms = make_terms(rungs=(1, 2))
+    attributes = {"chance": 0.1, "bounds": {"at_least": -0.2, "kappa": 0.3}}
+    trial = optuna.trial.create_trial(values=[0.7, 0.4], user_attrs=attributes)
+    found = halving.standing(5, trial, terms)
+    assert (found.number, found.violation) == (5, 0.3)
+    assert found.values == pytest.approx((0.6, 0.4))
