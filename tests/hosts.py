@@ -120,18 +120,29 @@ class Team:
             if f":{worker.pid}:" in trial.user_attrs.get("worker", "") and "values" in trial.user_attrs
         ]
 
-    def stop_in_trial(self, worker: subprocess.Popen[bytes]) -> int:
-        """SIGSTOP a worker in a trial that has not ended meanwhile; its number."""
+    def add_and_stop(self, index: int) -> tuple[subprocess.Popen[bytes], int]:
+        """Start a worker and SIGSTOP it in a trial that has not ended meanwhile; the worker and the trial's number.
+
+        It has the study to itself until then: beside another worker it might find all trials done when it has started.
+        """
+        worker = self.add(index)
         while True:
             number = self.wait_for_trial(worker)
             worker.send_signal(signal.SIGSTOP)
             time.sleep(0.2)  # for what is on its way to the database
             if self.study.trials[number].state == TrialState.RUNNING:
-                return number
+                return worker, number
             worker.send_signal(signal.SIGCONT)
 
-    def wait_for_trial(self, worker: subprocess.Popen[bytes]) -> int:
-        return wait(lambda: (self.running(worker) or [None])[0], "a trial of that worker")
+    def wait_for_trial(self, *workers: subprocess.Popen[bytes]) -> int:
+        """Number of a trial under way in one of these workers, once there is one; at least one must be alive."""
+
+        def running() -> int | None:
+            found = [number for worker in workers for number in self.running(worker)]
+            assert found or any(worker.poll() is None for worker in workers), f"all have ended:\n{self.logs()}"
+            return found[0] if found else None
+
+        return wait(running, "a trial of these workers")
 
     def finish(self, *, dead: tuple[subprocess.Popen[bytes], ...] = ()) -> None:
         for worker in self.workers:

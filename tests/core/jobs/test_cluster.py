@@ -57,8 +57,8 @@ def test_four_workers_on_two_hosts_run_sixty_trials_once_each(postgres: Postgres
 
 def test_a_worker_killed_in_a_trial(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
     team = Team(postgres.url, recipe, tmp_path, 12)
-    first, _ = team.add(0), team.add(1)
-    number = team.stop_in_trial(first)
+    first, number = team.add_and_stop(0)
+    team.add(1)
     first.kill()
     first.wait()
     team.finish(dead=(first,))
@@ -69,8 +69,8 @@ def test_a_worker_killed_in_a_trial(postgres: Postgres, recipe: Path, tmp_path: 
 
 def test_a_worker_stopped_past_its_grace_and_woken(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
     team = Team(postgres.url, recipe, tmp_path, 12)
-    first, _ = team.add(0), team.add(1)
-    number = team.stop_in_trial(first)
+    first, number = team.add_and_stop(0)
+    team.add(1)
     state = [TrialState.RUNNING]
     wait(lambda: team.study.trials[number].state != state[0] or None, "verdict on the sleeper")
     first.send_signal(signal.SIGCONT)
@@ -86,8 +86,7 @@ def test_the_database_restarts_in_a_trial(postgres: Postgres, recipe: Path, tmp_
     team = Team(postgres.url, recipe, tmp_path, 14, grace=60)
     workers = [team.add(k) for k in range(2)]
     for _ in range(2):
-        for worker in workers:
-            team.wait_for_trial(worker)
+        team.wait_for_trial(*workers)
         postgres.stop()
         time.sleep(2)
         postgres.start()
@@ -238,8 +237,8 @@ def test_a_study_behind_a_grpc_proxy(postgres: Postgres, recipe: Path, tmp_path:
     tally(team.study, 6, "none: 2 workers behind a gRPC proxy", "both worked on the study")
     (tmp_path / "again").mkdir()
     team = Team(f"grpc://127.0.0.1:{port}", recipe, tmp_path / "again", 6, name="again")
-    first, _ = team.add(0), team.add(1)
-    team.stop_in_trial(first)
+    first, _ = team.add_and_stop(0)
+    team.add(1)
     first.kill()
     first.wait()
     team.finish(dead=(first,))

@@ -153,8 +153,8 @@ class RungTeam(Team):
 @pytest.mark.parametrize("fork", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path, fork: int) -> None:
     team = RungTeam(postgres.url, recipe, tmp_path, fork)
-    first, _ = team.add(0), team.add(1)
-    number = team.stop_in_trial(first)
+    first, number = team.add_and_stop(0)
+    team.add(1)
     first.kill()
     first.wait()
     team.finish(dead=(first,))
