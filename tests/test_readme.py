@@ -58,7 +58,7 @@ def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m augkit.")]
     assert [line.split()[2] for line in lines] == [
-        f"augkit.{name}" for name in ("preview", "train", "tune", "tune", "tune", "measure", "compare")
+        f"augkit.{name}" for name in ("preview", "train", "tune", "tune", "tune", "train", "measure", "compare")
     ]
     for line in lines:
         name, *words = shlex.split(line.removeprefix("python -m augkit."))

@@ -13,6 +13,7 @@ from augkit.core.progress import Display
 from augkit.core.ranks import rank
 from augkit.data import Dataset
 from augkit.train.build import load_recipe_data
+from augkit.train.constraint import outcome
 from augkit.train.history import EpochRow
 from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe, one_recipe
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
         found = {"folder": str(folder), "seed": recipe.seed, **last, "validation_accuracy": accuracy}
         print_json({**found, "skipped": len(dataset.skipped)})
         return
-    for note in dataset.notes:
+    for note in [*dataset.notes, *filter(None, [outcome(trained.recipe, trained.history)])]:
         print(note)
     print(f"validation accuracy {100 * accuracy:.1f} % after {last['epoch']} epochs: {folder}")
     print(f"report: {report}")
@@ -75,7 +76,8 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         accuracy = "" if found is None else f"  validation accuracy {100 * found:.1f} %"
         note[0] = note[0] if found is None else f", {100 * found:.1f} %"
         share = row["shift_information"]["value"] if "shift_information" in row else None
-        moved = "" if share is None else f"  shift information {100 * share:.1f} %"
+        moved = f"  penalty {row['dual']:.2f}" if "dual" in row else ""
+        moved += "" if share is None else f"  shift information {100 * share:.1f} %"
         of = "" if recipe.train.steps else f"/{recipe.train.epochs}"
         when = "" if display.live else f"[{display.clock()}] "
         display.line(
@@ -85,6 +87,8 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
 
     note = [""]
     display.stage(f"training {recipe.name}")
+    if recipe.constraint is not None and recipe.constraint.control is None:
+        display.line("constraint: first a control is trained, without augmentation")
     return fit(
         recipe,
         output=folder,

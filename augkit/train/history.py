@@ -23,7 +23,8 @@ class Interval(TypedDict):
 class EpochRow(TypedDict):
     """Results of one epoch; optional keys exist for epochs with an evaluation or a measurement.
 
-    ``step`` counts updates since the start, ``loss`` is the mean over the epoch, ``lr`` the learning rate at its end.
+    ``step`` counts updates since the start, ``loss`` is the mean over the epoch, ``lr`` the learning rate at its end,
+    ``dual`` the dual variable of a constraint during the epoch.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class EpochRow(TypedDict):
     validation_accuracy: NotRequired[float]
     validation_loss: NotRequired[float]
     shift_information: NotRequired[Interval]
+    dual: NotRequired[float]
 
 
 def interval_of(estimate: Estimate) -> Interval:

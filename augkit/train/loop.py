@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from augkit.architectures.modes import check_network, check_trainable, train, weights_dtype
+from augkit.architectures.modes import check_network, check_trainable, copied, train, weights_dtype
 from augkit.core.errors import InputError, check_whole
 from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
+from augkit.invariance import Estimate
 from augkit.train.batches import Batch, make_batches
 from augkit.train.build import (
     build_recipe_model,
@@ -30,6 +31,13 @@ from augkit.train.build import (
     load_recipe_data,
 )
 from augkit.train.checkpoint import State, describe, restore, stalled
+from augkit.train.constraint import (
+    check_constraint,
+    dual_variable,
+    kept_control,
+    shift_information,
+    with_control,
+)
 from augkit.train.distributed import claim_once, joined, local_device, parallel
 from augkit.train.evaluate import Evaluation, autocast, check_measurable, evaluate, measure_model, try_out
 from augkit.train.heartbeat import heartbeat_hook
@@ -113,10 +121,15 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         classes = try_out(net, held_out, recipe, target)
         batches = make_batches(data, recipe, target, process, classes)
         names = network_input.classes or [str(k) for k in range(classes)]
+        check_constraint(recipe, held_out)
         policy = PolicyInTraining.begin(recipe, names, target, process)
-        if recipe.invariance.every and isinstance(held_out, Images):
+        if (recipe.invariance.every or recipe.constraint) and isinstance(held_out, Images):
             check_measurable(recipe, held_out, net)
         folder = claim_once(output, process, resume=resume, overwrite=overwrite)
+        if recipe.constraint is not None and recipe.constraint.control is None:
+            recipe = (kept_control(folder, recipe) if folder and resume else None) or with_control(
+                recipe, _control(recipe, net, data, target, alive)
+            )
         state = State.begin(net, recipe, target)
         if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
             describe(folder, recipe)
@@ -131,6 +144,14 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
                 evaluation = evaluate(state.result, held_out, recipe, target, process)
         state.result.eval()
     return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
+
+
+def _control(
+    recipe: Recipe, net: nn.Module, data: Any, device: torch.device, alive: Callable[[], object] | None
+) -> Estimate:
+    """Train the control of a recipe with a constraint, from the same initial weights, and return how it varies."""
+    control = fit(recipe.control(), device=device, dataset=data, model=copied(net), alive=alive)
+    return shift_information(control.model, recipe, data.validation, device)
 
 
 def _steps(job: TrainJob) -> int:
@@ -226,7 +247,10 @@ def _end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: flo
         found = evaluate(state.result, job.held_out, recipe, job.device, job.process)
         row["validation_accuracy"], row["validation_loss"] = found.accuracy, found.loss
     every = recipe.invariance.every
-    if every and (last or number % every == 0) and isinstance(job.held_out, Images):
+    if recipe.constraint is not None:
+        row["dual"] = dual_variable(recipe, state.history)
+        row["shift_information"] = interval_of(shift_information(state.result, recipe, job.held_out, job.device))
+    elif every and (last or number % every == 0) and isinstance(job.held_out, Images):
         shown = sample(job.held_out, recipe.invariance.images)
         measured = measure_model(state.result, recipe, shown, device=job.device)
         row["shift_information"] = interval_of(measured.shift_information)

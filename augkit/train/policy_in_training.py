@@ -22,6 +22,8 @@ from augkit.core.errors import InputError
 from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.train.augmix import VIEWS, three_views
 from augkit.train.batches import Batch
+from augkit.train.constraint import VIEWS as CONSTRAINED_VIEWS
+from augkit.train.constraint import policy_with_shift, two_views
 from augkit.train.distributed import Process
 from augkit.train.recipe import Recipe
 
@@ -54,14 +56,16 @@ class PolicyInTraining:
                 " one image; set them to 0"
             )
         normalize = (recipe.data.mean, recipe.data.std)
-        augment = recipe.policy.augment(normalize=normalize, dtype=torch.float32).to(device)
+        policy = recipe.policy if recipe.constraint is None else policy_with_shift(recipe)
+        augment = policy.augment(normalize=normalize, dtype=torch.float32).to(device)
         chosen = recipe.policy.class_mask(classes)
         return cls(recipe, augment, None if chosen is None else chosen.to(device), device, process)
 
     def images(self, batch: Batch, step: int, length: int) -> Tensor:
         """The images of ``batch`` augmented, for update number ``step``; an epoch has ``length`` updates.
 
-        With `js_weight` each gives three, side by side (`augkit.train.augmix`).
+        With `js_weight` each gives three, side by side (`augkit.train.augmix`); with a constraint, two
+        (`augkit.train.constraint`).
         """
         generator = torch.Generator(self.device)
         generator.manual_seed(random_stream(self.recipe.seed, AUGMENTATION, step, self.process.rank))
@@ -69,6 +73,8 @@ class PolicyInTraining:
         augment, side = self.augment, self.recipe.data.image_size
         if isinstance(batch.images, Ragged) and side is not None:
             augment = square_views(augment, side)
+        if self.recipe.constraint is not None:
+            return two_views(augment, batch.images, generator, strength)
         draws = self.draws(batch, step // length)
         if self.js_weight:
             return three_views(augment, batch.images, generator, strength, draws)
@@ -102,6 +108,8 @@ class PolicyInTraining:
     @property
     def views(self) -> int:
         """How many rows of `images` an image has, side by side."""
+        if self.recipe.constraint is not None:
+            return CONSTRAINED_VIEWS
         return VIEWS if self.js_weight else 1
 
 

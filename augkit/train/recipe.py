@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from augkit.augment.policy import Policy
 from augkit.core import yaml_text
@@ -16,6 +16,7 @@ from augkit.core.cli import split_recipe
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data, Tree, apply_overrides, read_yaml, validate
 from augkit.train.recipe_sections import (
+    ConstraintSettings,
     DataSettings,
     InvarianceSettings,
     ModelSettings,
@@ -36,7 +37,14 @@ class Recipe(Data):
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings, description="learning rate over time")
     train: TrainSettings = Field(default_factory=TrainSettings, description="training")
     invariance: InvarianceSettings = Field(default_factory=InvarianceSettings, description="measuring")
+    constraint: ConstraintSettings | None = Field(None, description="least learned invariance; none when null")
     seed: int = Field(0, ge=0, description="of initial weights, data order and augmentation")
+
+    @model_serializer(mode="wrap")
+    def _without_constraint(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A recipe without a constraint has the digest that it had before there were constraints."""
+        tree: dict[str, object] = dump(self)
+        return {key: value for key, value in tree.items() if (key, value) != ("constraint", None)}
 
     @classmethod
     def load(cls, source: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -64,9 +72,9 @@ class Recipe(Data):
         return comment + yaml_text.dump(self.model_dump(exclude_none=True))
 
     def control(self) -> Recipe:
-        """Return the recipe without augmentation, which is the control of learned invariance."""
+        """Return the recipe without augmentation and constraint, which is the control of learned invariance."""
         plain = Policy(kernel=self.policy.kernel, padding=self.policy.padding)
-        return self.replaced(name=f"{self.name}-control", policy=plain)
+        return self.replaced(name=f"{self.name}-control", policy=plain, constraint=None)
 
     def digest(self) -> str:
         """Return a short hash of all fields."""

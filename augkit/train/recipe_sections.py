@@ -182,6 +182,25 @@ class TrainSettings(Data):
         return self
 
 
+class ConstraintSettings(Data):
+    """A least learned invariance, which training reaches by a penalty; see `augkit.train.constraint`."""
+
+    learned_invariance: float = Field(gt=0, lt=1, description="the least share of the control's variability to remove")
+    control: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="shift information of the control; null trains one first, without augmentation and constraint",
+    )
+    rate: float = Field(1.0, gt=0, description="growth of the penalty per epoch where variability is twice its bound")
+
+    @property
+    def bound(self) -> float:
+        """The largest shift information that is allowed; the control's must be known."""
+        assert self.control is not None
+        return (1 - self.learned_invariance) * self.control
+
+
 class InvarianceSettings(Data):
     """How invariance is measured."""
 

@@ -11,6 +11,7 @@ from augkit.core.errors import InputError
 from augkit.core.files import environment, write
 from augkit.data import Dataset, Stream
 from augkit.train.checkpoint import stalled
+from augkit.train.constraint import outcome
 from augkit.train.loop import Run
 from augkit.train.page import RunRecord, run_page
 
@@ -39,6 +40,8 @@ def _page(run: Run, dataset: Dataset) -> str:
     notes = list(dataset.notes)
     if stalled(run.history, recipe.train.patience):
         notes.append(f"Stopped early: {recipe.train.patience} evaluations brought no better accuracy.")
+    if (found := outcome(recipe, run.history)) is not None:
+        notes.append(f"{found.capitalize()}.")
     record = RunRecord(
         name=recipe.name,
         seed=run.seed,

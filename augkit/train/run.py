@@ -19,6 +19,7 @@ from augkit.train.augmix import augmix_loss
 from augkit.train.batches import BatchSource
 from augkit.train.build import NetworkInput
 from augkit.train.checkpoint import FILE, State, save
+from augkit.train.constraint import constrained_loss, dual_variable
 from augkit.train.distributed import Process
 from augkit.train.evaluate import Evaluation
 from augkit.train.history import EpochRow
@@ -67,6 +68,9 @@ class TrainJob:
         smoothing, weight = self.recipe.train.label_smoothing, self.policy.js_weight
         if weight:
             return augmix_loss(output, targets, weight, smoothing, classes=self.classes)
+        if self.recipe.constraint is not None:
+            dual = dual_variable(self.recipe, self.state.history)
+            return constrained_loss(output, targets, dual, smoothing, classes=self.classes)
         return classification_loss(output, targets, smoothing, classes=self.classes)
 
     def save(self) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 import augkit
@@ -45,12 +43,6 @@ def test_after_a_step_its_answers_depend_on_what_it_is_told() -> None:
         told["strengths"] = torch.full((1, 8), strength)
         answers.append(told_one(images))
     assert not torch.allclose(*answers)
-
-
-def test_divergence_is_between_zero_and_the_log_of_two() -> None:
-    one, other = torch.tensor([[50.0, 0.0]]), torch.tensor([[0.0, 50.0]])
-    assert float(rivals._divergence(one, one)) == pytest.approx(0, abs=1e-6)
-    assert float(rivals._divergence(one, other)) == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_the_table_is_that_of_the_results() -> None:
