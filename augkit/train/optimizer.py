@@ -12,6 +12,14 @@ from augkit.train.recipe_sections import OptimSettings
 SPARED = ("phase",)
 
 
+def warm_up() -> None:
+    """Import what torch imports with a process's first optimizer, its compiler, which takes seconds of a busy CPU.
+
+    Workers call it before their first job, in which they would be silent meanwhile and might be taken for dead.
+    """
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)
+
+
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
     """Return the optimizer of ``model``, without weight decay on norms, biases and phases.
 

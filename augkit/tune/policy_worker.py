@@ -22,6 +22,7 @@ from augkit.core.jobs.worker import GiveUpError
 from augkit.core.named import import_folder, importable_name, load_named
 from augkit.data import Images, Stream
 from augkit.invariance import InvarianceReport
+from augkit.train.optimizer import warm_up
 from augkit.train.recipe import Recipe
 from augkit.train.user_images import checked_images, classes_of, fingerprint, images_named
 from augkit.tune import halving
@@ -149,6 +150,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--timeout", type=float, help="seconds after which a call has failed")
     parser.add_argument("--check-seed", action="store_true", help="train the control twice")
     options = parser.parse_args(arguments)
+    warm_up()
     study, common = open_job_study(options)
     terms = load_terms(study)
     if options.import_from is not None and options.import_from not in sys.path:

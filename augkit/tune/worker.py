@@ -11,6 +11,7 @@ from pathlib import Path
 from augkit.core.cli import run
 from augkit.core.jobs.status import open_job_study, worker_parser
 from augkit.train.build import choose_device, load_recipe_data
+from augkit.train.optimizer import warm_up
 from augkit.tune.dashboard import annotate
 from augkit.tune.optuna_study import load_terms
 from augkit.tune.trial import TrialWorker
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--keep-trials", action="store_true", help="keep the run folders of trials")
     parser.add_argument("--dashboard", action="store_true", help="write notes and artifacts for optuna-dashboard")
     options = parser.parse_args(arguments)
+    warm_up()
     study, common = open_job_study(options)
     terms = load_terms(study)
     worker = TrialWorker(

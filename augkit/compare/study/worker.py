@@ -25,6 +25,7 @@ from augkit.core.jobs.status import open_job_study, worker_parser
 from augkit.core.jobs.worker import Worker
 from augkit.train.build import choose_device
 from augkit.train.history import EpochRow
+from augkit.train.optimizer import warm_up
 
 
 @dataclass
@@ -106,6 +107,7 @@ class CellWorker(Worker):
 def main(arguments: list[str]) -> None:
     """Run cells until all are done."""
     options = worker_parser("augkit.compare.study.worker", __doc__).parse_args(arguments)
+    warm_up()
     study, common = open_job_study(options)
     CellWorker(study, choose_device(options.device), **common).run()
 
