@@ -104,11 +104,11 @@ def dual_variable(recipe: Recipe, history: Sequence[EpochRow]) -> float:
     An epoch whose shift information is undefined, because the answers say nothing, changes nothing.
 
     >>> from augkit.train.recipe import Recipe
-    >>> asked = {"learned_invariance": 0.5, "control": 0.2}
+    >>> asked = {"learned_invariance": 0.5, "control": 0.25}
     >>> recipe = Recipe(name="x", data={"name": "digits"}, constraint=asked)
-    >>> rows = [{"shift_information": {"value": share, "low": 0.0, "high": 1.0}} for share in (0.3, 0.15)]
+    >>> rows = [{"shift_information": {"value": share, "low": 0.0, "high": 1.0}} for share in (0.25, 0.1875)]
     >>> dual_variable(recipe, rows)
-    2.5
+    1.5
     """
     settings, dual = recipe.constraint, 0.0
     assert settings is not None

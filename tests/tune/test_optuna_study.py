@@ -47,6 +47,7 @@ def test_exactly_the_wanted_number_of_trials_runs_and_presets_run_first(tmp_path
     assert done[2].user_attrs["values"]["policy.shift.max_pixels"] == pytest.approx(3.6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler",
     # Fitting Gaussian processes takes longer than all the others.

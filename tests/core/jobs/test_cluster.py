@@ -67,6 +67,7 @@ def test_a_worker_killed_in_a_trial(postgres: Postgres, recipe: Path, tmp_path: 
     assert team.study.trials[number].state == TrialState.FAIL
 
 
+@pytest.mark.slow
 def test_a_worker_stopped_past_its_grace_and_woken(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
     team = Team(postgres.url, recipe, tmp_path, 12)
     first, number = team.add_and_stop(0)

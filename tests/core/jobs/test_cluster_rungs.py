@@ -150,7 +150,8 @@ class RungTeam(Team):
         return [number for number in super().running(worker) if rung_of(self.study.trials[number])]
 
 
-@pytest.mark.parametrize("fork", [0, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fork", [0, 4])
 def test_a_worker_dies_on_a_higher_rung(postgres: Postgres, recipe: Path, tmp_path: Path, fork: int) -> None:
     team = RungTeam(postgres.url, recipe, tmp_path, fork)
     first, number = team.add_and_stop(0)

@@ -105,6 +105,7 @@ def test_three_commands_on_two_hosts_share_the_cells_of_a_study(
     assert len({trial.user_attrs["worker"] for trial in cells_done(queue)}) >= 2
 
 
+@pytest.mark.slow
 def test_a_host_dies_in_a_cell_of_a_study(postgres: Postgres, study: Path, tmp_path: Path) -> None:
     words = ["--storage", postgres.url, "--study", "cells", "--output", str(tmp_path / "out"), "--grace", str(OF_CELLS)]
     leader = on_host("host-a", comparing(study, *words), tmp_path / "worker0.log")
