@@ -56,7 +56,9 @@ def run_json(capsys, *arguments: str) -> dict:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("source", ["photograph", "digits", "recipe", "folder"])
+@pytest.mark.parametrize(
+    "source", ["photograph", "recipe", *(pytest.param(other, marks=pytest.mark.slow) for other in ("digits", "folder"))]
+)
 def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tmp_path, photograph, capsys):
     recipe = tmp_path / "own.yaml"
     recipe.write_text(Recipe(name="own", data={"name": "digits"}, policy={"shift": {"max_pixels": 1.5}}).to_yaml())

@@ -70,7 +70,9 @@ def test_each_rung_goes_on_from_the_checkpoint_of_the_one_before(tiny: Recipe, d
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("damage", ["lost", "torn", "of another recipe"])
+@pytest.mark.parametrize(
+    "damage", ["torn", *(pytest.param(other, marks=pytest.mark.slow) for other in ("lost", "of another recipe"))]
+)
 def test_a_checkpoint_that_cannot_be_used_costs_epochs_but_changes_nothing(
     tiny: Recipe, data: Dataset, tmp_path: Path, damage: str
 ) -> None:

@@ -358,7 +358,14 @@ def test_bad_flags_give_a_one_line_error(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("size", "shape"), [("quick", (28, 28)), ("standard", (28, 28)), ("full", (32, 32, 3))])
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ("quick", (28, 28)),
+        pytest.param("standard", (28, 28), marks=pytest.mark.slow),
+        pytest.param("full", (32, 32, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_the_shipped_study_can_be_measured(size: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     for label in range(10):
         (tmp_path / f"{label}").mkdir()

@@ -71,9 +71,7 @@ def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> 
     assert [int(said[place - 1]) for place in ends] == [*kills, STEPS]
     assert [said[place] for place in ends] == [f"ended {-signal.SIGKILL}"] * len(kills) + ["ended 0"]
     stored = [line for line in said if line.startswith("stored")]
-    assert stored == ["stored 5", "stored 12", "stored 25", "stored 45", f"stored {STEPS}"], (
-        "each 5 updates, each epoch"
-    )
+    assert stored == [f"stored {step}" for step in (5, 12, 25, 45, STEPS)], "every 5 updates and at each epoch's end"
     expected, found = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
     for key in ("model", "trained"):
         for name, value in expected[key].items():
