@@ -1,7 +1,7 @@
 """Lets glibc keep the memory of freed tensors, which makes networks on a CPU faster.
 
-On Linux malloc of glibc maps every large block anew and gives it back to the kernel when it is freed, so that each large
-tensor of a network has all its pages zeroed and faulted in again. Two settings (``M_MMAP_MAX`` and ``M_TRIM_THRESHOLD``
+On Linux malloc of glibc maps every large block anew and gives it back to the kernel when it is freed, so that the
+kernel zeroes all pages of each large tensor of a network again. Two settings (``M_MMAP_MAX`` and ``M_TRIM_THRESHOLD``
 of ``mallopt``) let it keep and reuse them. Numbers do not change, and the process holds the most memory that it ever
 needed until it ends. `benchmarks/measure.py` measures both.
 

@@ -65,7 +65,7 @@ def test_another_malloc_that_is_preloaded_is_left_alone(tmp_path: Path) -> None:
         pytest.skip("no C compiler")
     source, library = tmp_path / "own.c", tmp_path / "own.so"
     source.write_text(
-        "#include <stddef.h>\nextern void *__libc_malloc(size_t);\nvoid *malloc(size_t n) { return __libc_malloc(n); }\n"
+        "void *__libc_malloc(unsigned long);\nvoid *malloc(unsigned long n) { return __libc_malloc(n); }\n"
     )
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
     assert child(ONCE, LD_PRELOAD=str(library))[0] is False
