@@ -24,6 +24,7 @@ Batch = tuple[Tensor, Tensor | None]
 Pixels = Tensor | Ragged
 Images = Pixels | Iterable[Pixels | tuple[Pixels, Tensor | None]]
 STATE_VERSION = 2  # of `Measurement.state`
+OF_SPEED = ("compiled", "device", "memory_format")  # settings that change numbers by rounding alone
 
 
 def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -161,13 +162,18 @@ class Measurement:
         Raises:
             InputError: as `run` on its first batch, but before any other work.
         """
-        self._prepare(image, None)
-        assert self._protocol is not None
+        inputs = self.unshifted(image)
         with self.network.measuring():
-            logits = self.network(Scene(self._protocol, self._floating(image)).unshifted())
+            logits = self.network(inputs)
         if not bool(torch.isfinite(logits).all()):
             raise InputError("model: expected finite logits, got NaN or infinity on the first image")
         return logits.shape[1]
+
+    def unshifted(self, images: Tensor) -> Tensor:
+        """Return the unshifted inputs ``(B, C, h, w)`` of the network in [0, 1], on its device, for images."""
+        self._prepare(images, None)
+        assert self._protocol is not None
+        return Scene(self._protocol, self._floating(images)).unshifted()
 
     def run(
         self,
@@ -256,12 +262,13 @@ class Measurement:
             compiled=self.network.compiled,
             device=self.network.device.type,
             classes=self.accumulator.classes,
+            memory_format=self.network.memory_format,
         )
 
     def report(self) -> InvarianceReport:
         """Return the report on the images measured so far."""
         statistics, curves, settings = self.accumulator.statistics(), self.accumulator.curves(), self.settings
-        identity = [(name, value) for name, value in settings.to_dict().items() if name not in ("compiled", "device")]
+        identity = [(name, value) for name, value in settings.to_dict().items() if name not in OF_SPEED]
         return InvarianceReport(
             settings,
             statistics,
@@ -276,10 +283,17 @@ class Measurement:
 
     def state(self) -> dict[str, Any]:
         """Return the state after the last whole batch, for `restore`."""
-        return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.accumulator.state()}
+        return {
+            "version": STATE_VERSION,
+            "identity": self._identity(),
+            "memory_format": self.network.memory_format,
+            "tally": self.accumulator.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state` of the same measurement. On the CPU the result is bitwise that of one run.
+
+        The network goes on in the memory format of the state.
 
         Raises:
             InputError: the state has another network, plan, protocol, precision or seed.
@@ -288,6 +302,7 @@ class Measurement:
             raise InputError(
                 "the measurement there is of another network, plan, protocol, precision or seed; start anew"
             )
+        self.network.use_memory_format(state.get("memory_format", "contiguous"))  # older states lack it
         self.accumulator.restore(state["tally"])
 
     def _fetch(self, waiting: list[_PendingBatch], on_batch: Callable[[int], None] | None) -> None:

@@ -22,6 +22,7 @@ from augkit.core.errors import InputError, RunError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -70,6 +71,7 @@ class Network:
         if PRECISIONS[precision] is not None and self.dtype == torch.float64:
             raise InputError(f"precision '{precision}': the network is in float64; convert it first, or use float32")
         self.model, self.precision, self.compiled = model.to(self.device), precision, compiled
+        self.memory_format = "contiguous"
         self._run = torch.compile(self.model) if compiled else self.model
         self._mean, self._std = (None if v is None else self._per_channel(v) for v in (mean, std))
         # The first convolution nearly always receives the images; its channels are mentioned only if the network fails.
@@ -94,6 +96,19 @@ class Network:
                 yield
         finally:
             cudnn.allow_tf32, products.allow_tf32 = before
+
+    def use_memory_format(self, name: str) -> None:
+        """Run the network on inputs and with weights in a memory format of `MEMORY_FORMATS` from now on.
+
+        Logits change by rounding alone.
+
+        Raises:
+            InputError: there is no memory format of that name.
+        """
+        if name not in MEMORY_FORMATS:
+            raise unknown_name("memory format", name, MEMORY_FORMATS)
+        self.model.to(memory_format=MEMORY_FORMATS[name])
+        self.memory_format = name
 
     def fit_channels(self, channels: int) -> str:
         """Prepare for images of ``channels``; gray images are repeated for a network that expects red, green and blue.
@@ -127,6 +142,8 @@ class Network:
         inputs = inputs.to(self._weights)
         if inputs.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
             inputs = inputs.clone()  # networks may write into their input, which can be the caller's images
+        if self.memory_format == "channels_last":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:

@@ -23,13 +23,13 @@ from augkit.core.cli import (
 )
 from augkit.core.errors import InputError
 from augkit.invariance import PROTOCOLS
-from augkit.invariance.network import PRECISIONS
+from augkit.invariance.network import MEMORY_FORMATS, PRECISIONS
 from augkit.invariance.plan import AXES
 from augkit.invariance.presets import PRESETS
 from augkit.invariance.protocols import BACKGROUNDS
 from augkit.measure.pipeline import measure
 from augkit.measure.session import MeasureInterrupted
-from augkit.measure.settings import ANALYZED, MeasureSettings
+from augkit.measure.settings import ANALYZED, BATCHES, MeasureSettings
 from augkit.measure.terminal import print_measured
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
@@ -113,7 +113,10 @@ def _parser() -> Parser:
     how = parser.add_argument_group("how")
     how.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
     how.add_argument("--compile", action="store_true", help="compile the network first")
-    how.add_argument("--batch-size", type=positive, help="images at once (default: 64; 256 on a GPU)")
+    text = f"images at once (default: {BATCHES['cpu']}; {BATCHES['cuda']} on a GPU)"
+    how.add_argument("--batch-size", type=positive, help=text)
+    text = f"{' or '.join(MEMORY_FORMATS)}, of the maps (default: the faster one on the first batch)"
+    how.add_argument("--memory-format", metavar="NAME", help=text)
     add_writing(parser)
     parser.set_defaults(seed=0)
     return parser

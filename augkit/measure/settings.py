@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from augkit.core.errors import InputError, unknown_name
+from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.presets import PRESETS, Preset
 
 ANALYZED = 64  # images
+BATCHES = {"cpu": 32, "cuda": 256}  # images per forward pass; that of the CPU was measured by `benchmarks/measure.py`
 # The fields that a preset fixes, and those that conflict with a single displacement.
 FIXED_BY_PRESET = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "curves")
 UNUSED_BY_SHIFT = ("axis", "max_shift", "max_scale", "pairs", "grid", "curves")
@@ -52,7 +54,9 @@ class MeasureSettings:
         probe_images: images for ``layers``, ``lie`` and ``relative``.
         precision: see `augkit.invariance.Network`.
         compile: compile the network first.
-        batch_size: images per forward pass; 64, or 256 on a GPU, when None.
+        batch_size: images per forward pass; `BATCHES` by device when None.
+        memory_format: ``contiguous`` or ``channels_last``; when None the faster one on the first batch, contiguous for
+            short measurements. It changes numbers by rounding alone.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         seed: seed of all random numbers.
     """
@@ -92,6 +96,7 @@ class MeasureSettings:
     precision: str = "float32"
     compile: bool = False
     batch_size: int | None = None
+    memory_format: str | None = None
     device: str | None = None
     seed: int = 0
 
@@ -124,6 +129,8 @@ class MeasureSettings:
             raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
         if self.split not in ("test", "validation"):
             raise unknown_name("split", self.split, ("test", "validation"))
+        if self.memory_format not in (None, *MEMORY_FORMATS):
+            raise unknown_name("memory format", str(self.memory_format), MEMORY_FORMATS)
         self.find_preset()
         if self.shift is not None:
             for name in UNUSED_BY_SHIFT:

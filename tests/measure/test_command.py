@@ -41,7 +41,7 @@ def stops():
     net, seen = make(), [0]
     def stop(*_):
         seen[0] += 1
-        if seen[0] == 30 and Path("stop").exists():
+        if seen[0] == 32 and Path("stop").exists():
             signal.raise_signal(signal.SIGINT)
     net.register_forward_hook(stop)
     return net
