@@ -114,7 +114,7 @@ def worst_layer(found: Pretrained, images: Tensor, device: str, settings: Settin
     """The layer with the largest share of the error of the logits; None where no share is defined."""
     inner = images[: settings.layer_images, :, FAR:-FAR, FAR:-FAR]
     layers = layerwise_equivariance(
-        found.model, inner, draws=2, mean=found.mean, std=found.std, batch_size=8, device=device, seed=settings.seed
+        found.model, inner, draws=2, mean=found.mean, std=found.std, batch_size=2, device=device, seed=settings.seed
     )
     shared = [layer for layer in layers if layer.share.defined and layer.name not in ("logits", "penultimate")]
     return max(shared, key=lambda layer: layer.share.value).to_dict() if shared else None
