@@ -140,10 +140,10 @@ class Network:
             inputs = (inputs - self._mean).div_(self._std)  # in place, as the difference is still in the cache
         half = PRECISIONS[self.precision]
         inputs = inputs.to(self._weights)
-        if inputs.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
-            inputs = inputs.clone()  # networks may write into their input, which can be the caller's images
         if self.memory_format == "channels_last":
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if inputs.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
+            inputs = inputs.clone()  # networks may write into their input, which can be the caller's images
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:

@@ -217,7 +217,12 @@ class MeasureSession:
             self.network.device,
             self.settings.seed,
         )
-        return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
+        kept = self.network.memory_format
+        self.network.use_memory_format("contiguous")  # in which the analyses are faster
+        try:
+            return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
+        finally:
+            self.network.use_memory_format(kept)
 
     def _saver(self, name: str, on_save: Callable[[], None]) -> Callable[[int], None]:
         """Return a callback for every batch, which saves the state every few seconds."""
