@@ -3,7 +3,7 @@
 On Linux malloc of glibc maps every large block anew and gives it back to the kernel when it is freed, so that the
 kernel zeroes all pages of each large tensor of a network again. Two settings (``M_MMAP_MAX`` and ``M_TRIM_THRESHOLD``
 of ``mallopt``) let it keep and reuse them. Numbers do not change, and the process holds the most memory that it ever
-needed until it ends. `benchmarks/measure.py` measures both.
+needed until it ends. `benchmarks/measure_speed.py` measures both.
 
 All commands of augkit call `keep_freed_memory`, as do their workers; ``import augkit`` does not. Call it in loops of
 your own, before the first large tensor:

@@ -11,7 +11,7 @@ from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.presets import PRESETS, Preset
 
 ANALYZED = 64  # images
-BATCHES = {"cpu": 32, "cuda": 256}  # images per forward pass; that of the CPU was measured by `benchmarks/measure.py`
+BATCHES = {"cpu": 32, "cuda": 256}  # images per forward pass; that of the CPU is by `benchmarks/measure_speed.py`
 # The fields that a preset fixes, and those that conflict with a single displacement.
 FIXED_BY_PRESET = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "curves")
 UNUSED_BY_SHIFT = ("axis", "max_shift", "max_scale", "pairs", "grid", "curves")
