@@ -283,17 +283,11 @@ class Measurement:
 
     def state(self) -> dict[str, Any]:
         """Return the state after the last whole batch, for `restore`."""
-        return {
-            "version": STATE_VERSION,
-            "identity": self._identity(),
-            "memory_format": self.network.memory_format,
-            "tally": self.accumulator.state(),
-        }
+        whole = {"version": STATE_VERSION, "identity": self._identity(), "memory_format": self.network.memory_format}
+        return whole | {"tally": self.accumulator.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state` of the same measurement. On the CPU the result is bitwise that of one run.
-
-        The network goes on in the memory format of the state.
 
         Raises:
             InputError: the state has another network, plan, protocol, precision or seed.
@@ -302,7 +296,7 @@ class Measurement:
             raise InputError(
                 "the measurement there is of another network, plan, protocol, precision or seed; start anew"
             )
-        self.network.use_memory_format(state.get("memory_format", "contiguous"))  # older states lack it
+        self.network.use_memory_format(state.get("memory_format", "contiguous"))  # older ones lack it
         self.accumulator.restore(state["tally"])
 
     def _fetch(self, waiting: list[_PendingBatch], on_batch: Callable[[int], None] | None) -> None:
