@@ -162,9 +162,8 @@ class Measurement:
         Raises:
             InputError: as `run` on its first batch, but before any other work.
         """
-        inputs = self.unshifted(image)
         with self.network.measuring():
-            logits = self.network(inputs)
+            logits = self.network(self.unshifted(image))
         if not bool(torch.isfinite(logits).all()):
             raise InputError("model: expected finite logits, got NaN or infinity on the first image")
         return logits.shape[1]
@@ -172,8 +171,7 @@ class Measurement:
     def unshifted(self, images: Tensor) -> Tensor:
         """Return the unshifted inputs ``(B, C, h, w)`` of the network in [0, 1], on its device, for images."""
         self._prepare(images, None)
-        assert self._protocol is not None
-        return Scene(self._protocol, self._floating(images)).unshifted()
+        return Scene(self.protocol, self._floating(images)).unshifted()
 
     def run(
         self,
@@ -322,9 +320,8 @@ class Measurement:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
     def _measure(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> BatchStatistics:
-        assert self._protocol is not None  # set by _prepare
         places = displacements.to(self.network.device, non_blocking=True)
-        scene, columns = Scene(self._protocol, self._floating(images)), self.plan.layout.columns
+        scene, columns = Scene(self.protocol, self._floating(images)), self.plan.layout.columns
 
         def logits_of(k: int) -> Tensor:
             column, shift, factor = columns[k], places[:, k, :2], places[:, k, 2]
