@@ -30,6 +30,7 @@ from augkit.architectures.small_cnn import SmallCNN
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.surgery import SurgeryReport, antialias, surgery_report
 from augkit.architectures.vgg import VGG
+from augkit.architectures.vit import ViT
 
 __all__ = [
     "ACTIVATIONS",
@@ -62,6 +63,7 @@ __all__ = [
     "SpatialPyramidPool2d",
     "Style",
     "SurgeryReport",
+    "ViT",
     "antialias",
     "build_head",
     "build_model",
