@@ -65,7 +65,11 @@ def main(arguments: list[str]) -> None:
 def _parser() -> Parser:
     description = "Measure how much a network's output varies when its input is shifted or rescaled."
     parser = make_parser("measure", description, EXAMPLE)
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="run folder, checkpoint, torchvision:NAME, timm:NAME, hf:NAME, open_clip:NAME, mod:fn",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
     parser.add_argument(
         "--not-strict", dest="strict", action="store_false", help="load of --weights what fits, and list what does not"

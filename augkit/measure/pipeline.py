@@ -33,7 +33,8 @@ def measure(
     `augkit.measure_invariance` is the same for a network and images in memory.
 
     Args:
-        model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``.
+        model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME``,
+            ``open_clip:NAME`` or ``package.module:callable``.
         data: a name, ``folder:DIR``, ``parquet:DIR`` or ``hf:NAME``; the run's own dataset when None.
         settings: settings of the measurement.
         output: folder for ``results.json``, ``report.html``, ``environment.json`` and the state of the measurement;
