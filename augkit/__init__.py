@@ -28,6 +28,7 @@ _HOME = {
     "load_dataset": "data",
     "measure_invariance": "invariance",
     "resample": "augment.resample",
+    "shift_averaged": "architectures",
     "shift_blur": "augment.blur",
     "transfer": "invariance",
     "tune_policy": "tune.policy_search",
@@ -39,6 +40,7 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (the keys are strings
 if TYPE_CHECKING:
     from augkit.architectures import antialias as antialias
     from augkit.architectures import build_model as build_model
+    from augkit.architectures import shift_averaged as shift_averaged
     from augkit.augment.blur import shift_blur as shift_blur
     from augkit.augment.compose import Augment as Augment
     from augkit.augment.ops import AugMix as AugMix

@@ -66,6 +66,7 @@ PRIVATE = {
         "_forward_pre_hooks",
         "_functorch",
         "_version",
+        "_wrapped_fns_to_patch",
     },
 }
 
@@ -193,6 +194,7 @@ def test_public_names_are_those_listed() -> None:
         "load_dataset",
         "measure_invariance",
         "resample",
+        "shift_averaged",
         "shift_blur",
         "transfer",
         "tune_policy",

@@ -26,6 +26,7 @@ from augkit.architectures.polyphase import (
     sample_phase,
 )
 from augkit.architectures.resnet import ResNet
+from augkit.architectures.shift_averaging import ShiftAveraged, shift_averaged
 from augkit.architectures.small_cnn import SmallCNN
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.surgery import SurgeryReport, antialias, surgery_report
@@ -59,6 +60,7 @@ __all__ = [
     "PhaseSelector",
     "PhaseUpsample",
     "ResNet",
+    "ShiftAveraged",
     "SmallCNN",
     "SpatialPyramidPool2d",
     "Style",
@@ -70,5 +72,6 @@ __all__ = [
     "initialize",
     "magnitude",
     "sample_phase",
+    "shift_averaged",
     "surgery_report",
 ]

@@ -124,7 +124,7 @@ def test_it_is_measured(tmp_path: Path) -> None:
         ("{tmp}/empty", "expected a folder with config.json"),
         ("{tmp}/none", "there is no such folder"),
         ("./none", "there is no such folder"),
-        ("nobody/no-such-network", "expected a network that can be loaded, got none .*; check the name, the connection"),
+        ("nobody/no-such-network", "expected a network that can be loaded, got none .*; check the name"),
     ],
 )
 @pytest.mark.usefixtures("offline")
