@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from augkit.architectures.modes import check_network
 from augkit.architectures.outputs import logits_in
 from augkit.augment import geometry
-from augkit.augment.kernels import check_names
+from augkit.augment.kernels import check_names, padded_index
 from augkit.augment.resample import check_size, resample
 from augkit.core.errors import InputError, unknown_name
 
@@ -73,11 +73,26 @@ class ShiftAveraged(nn.Module):
         height, width = (H, W) if self.size is None else self.size
         if height > H or width > W:
             raise InputError(f"shift_averaged: expected images of at least {height} x {width} pixels, got {H} x {W}")
+        if self._whole:
+            return self._copied(images, height, width)
         corner = torch.tensor([(W - width) // 2, (H - height) // 2], dtype=torch.float32, device=images.device)
         pixels = torch.tensor(self.shifts, dtype=torch.float32, device=images.device) - corner
         matrix = geometry.shift(pixels).repeat(len(images), 1, 1)
         repeated = images.repeat_interleave(len(self.shifts), 0)
         return resample(repeated, matrix, (height, width), kernel=self.kernel, padding=self.padding)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether views are copies of pixels, which is much cheaper than resampling and gives the same values."""
+        return self.padding != "zeros" and all(value == int(value) for pair in self.shifts for value in pair)
+
+    def _copied(self, images: Tensor, height: int, width: int) -> Tensor:
+        H, W = images.shape[-2:]
+        across, down = torch.tensor(self.shifts, dtype=torch.int64, device=images.device).T
+        y = torch.arange(height, device=images.device) + (H - height) // 2 - down[:, None]
+        x = torch.arange(width, device=images.device) + (W - width) // 2 - across[:, None]
+        rows, columns = padded_index(y, H, self.padding), padded_index(x, W, self.padding)
+        return images[:, :, rows[:, :, None], columns[:, None]].transpose(1, 2).flatten(0, 1)
 
     def extra_repr(self) -> str:
         how = f"kernel={self.kernel!r}, padding={self.padding!r}, average={self.average!r}"
@@ -100,7 +115,7 @@ def shift_averaged(
     Args:
         model: maps images ``(B, C, H, W)`` to logits ``(B, K)``, or to another output with one row per image.
         shifts: pairs (x, y) of pixels, x to the right and y down, whole or not; or a number n, for all ``n**2`` shifts
-            by 0 to n - 1 whole pixels along each axis. On the torus n equal to the total stride of a network makes it
+            by whole pixels in a row around 0 along each axis (-4 to 3 for 8). On the torus n equal to the total stride of a network makes it
             exactly invariant to whole pixels.
         kernel: of shifts by fractions of a pixel, see `augkit.resample`; ``fourier`` needs circular padding and no
             ``size``. Whole pixels change no value.
@@ -139,7 +154,8 @@ def _pairs(shifts: Any) -> tuple[tuple[float, float], ...]:
     if isinstance(shifts, int) and not isinstance(shifts, bool):
         if shifts < 1:
             raise InputError(f"shifts: expected at least 1, the whole pixels along each axis, got {shifts}")
-        return tuple((float(x), float(y)) for y in range(shifts) for x in range(shifts))
+        along = [float(value - shifts // 2) for value in range(shifts)]
+        return tuple((x, y) for y in along for x in along)
     try:
         pairs = tuple((float(x), float(y)) for x, y in shifts)
     except (TypeError, ValueError):

@@ -79,7 +79,7 @@ def test_one_shift_by_nothing_is_the_network() -> None:
 
 def test_whole_pixels_change_no_value() -> None:
     views = augkit.shift_averaged(nn.Flatten(), 3).views(images()).unflatten(0, (3, 9))
-    for k, (x, y) in enumerate((x, y) for y in range(3) for x in range(3)):
+    for k, (x, y) in enumerate((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)):
         assert torch.equal(views[:, k], images().roll((y, x), (-2, -1)))
 
 
@@ -136,3 +136,14 @@ def test_bad_networks_and_images_get_one_line() -> None:
 
     with pytest.raises(InputError, match=r"one output for each of 12 views, got \(1, 2\)"):
         augkit.shift_averaged(Summed(), 2)(images())
+
+
+@pytest.mark.parametrize("padding", ["circular", "border", "reflection"])
+@pytest.mark.parametrize("size", [None, (9, 6)])
+def test_copies_of_whole_pixels_are_what_resampling_gives(padding: str, size: tuple[int, int] | None) -> None:
+    shifts = [(0.0, 0.0), (3.0, -2.0), (-5.0, 4.0)]
+    given = images(12).float()
+    wrapper = augkit.shift_averaged(nn.Flatten(), shifts, padding=padding, size=size)
+    resampled = augkit.shift_averaged(nn.Flatten(), [*shifts, (0.5, 0.0)], padding=padding, size=size)
+    expected = resampled.views(given).unflatten(0, (3, 4))[:, :3].flatten(0, 1)
+    assert torch.equal(wrapper.views(given), expected)
