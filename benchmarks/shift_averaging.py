@@ -5,7 +5,8 @@ its own), from several seeds, and measured on test digits under shifts of up to 
 one with circular padding is also measured on the torus (``circular``, whole and fractional pixels). The sets of shifts:
 
 - **none**: the network alone.
-- **n x n**: all shifts by n whole pixels in a row around 0. The networks halve their maps three times: 8 x 8 covers the phases.
+- **n x n**: all shifts by n whole pixels in a row around 0. The networks halve their maps three times, so 8 x 8
+  covers all phases.
 - **half pixels**: nothing, and half a pixel to each side along each axis.
 - **probabilities**: 4 x 4, with probabilities averaged instead of logits.
 

@@ -115,8 +115,8 @@ def shift_averaged(
     Args:
         model: maps images ``(B, C, H, W)`` to logits ``(B, K)``, or to another output with one row per image.
         shifts: pairs (x, y) of pixels, x to the right and y down, whole or not; or a number n, for all ``n**2`` shifts
-            by whole pixels in a row around 0 along each axis (-4 to 3 for 8). On the torus n equal to the total stride of a network makes it
-            exactly invariant to whole pixels.
+            by n whole pixels in a row around 0 along each axis (-4 to 3 for 8). On the torus n equal to the total
+            stride of a network makes it exactly invariant to whole pixels.
         kernel: of shifts by fractions of a pixel, see `augkit.resample`; ``fourier`` needs circular padding and no
             ``size``. Whole pixels change no value.
         padding: what moves in at the border: ``circular``, ``zeros``, ``border`` or ``reflection``. With a ``size`` it
