@@ -129,7 +129,7 @@ class OptimSettings(Data):
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    weight_decay: float = Field(5e-4, ge=0, description="on weights; norms, biases and phases are spared")
+    weight_decay: float = Field(5e-4, ge=0, description="on weights; norms, biases, phases and positions are spared")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; not clipped when null")
 
     @field_validator("betas")

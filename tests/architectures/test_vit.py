@@ -17,6 +17,8 @@ from augkit.architectures.attention import CrossCovarianceAttention, RelativeBia
 from augkit.architectures.blocks import Style
 from augkit.architectures.vit import Blocks, PatchEmbedding
 from augkit.core.errors import InputError, OddMapWarning
+from augkit.train.optimizer import make_optimizer
+from augkit.train.recipe_sections import OptimSettings
 
 INTEGER = [(0, 1), (1, 0), (3, 5), (-7, 13)]
 FRACTIONAL = [(0.5, 0.5), (1 / 3, -2 / 3), (0.0, 0.5)]
@@ -234,9 +236,11 @@ def test_they_learn_copy_pickle_and_work_in_halves(name: str, method: str) -> No
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("arguments", [{"head": "token"}, {"downsample": "aps", "padding_mode": "circular"}])
-def test_they_compile_and_export(arguments: dict[str, str]) -> None:
-    model, images = vit(**arguments), torch.rand(2, 2, 16, 16)
+@pytest.mark.parametrize("head", ["token", "gap"])
+def test_they_compile_and_export(head: str) -> None:
+    style = Style("aps", "circular", "gelu")
+    model = ViT(5, 2, style, head, width=8, blocks=Blocks(1, 2), position="relative").eval()
+    images = torch.rand(2, 2, 16, 16)
     with torch.no_grad():
         logits = model(images)
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -297,3 +301,14 @@ def test_attention_is_blind_to_the_order_of_tokens() -> None:
     for layer in (SelfAttention(16, 2), CrossCovarianceAttention(16, 2)):
         out: Tensor = layer(tokens, (3, 4))
         torch.testing.assert_close(layer(tokens[:, order], (3, 4)), out[:, order], atol=1e-5, rtol=1e-5)
+
+
+def test_positions_and_class_tokens_are_spared_by_weight_decay() -> None:
+    model = augkit.build_model("vit_micro", 5, 2, width=8, head="token")
+    relative = augkit.build_model("vit_micro_aliasfree", 5, 2, width=8)
+    for network, spared in ((model, {"token", "position.position"}), (relative, {"blocks.0.attention.temperature"})):
+        groups = make_optimizer(network, OptimSettings(weight_decay=0.1)).param_groups
+        free = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+        named = dict(network.named_parameters())
+        assert all(id(named[name]) in free for name in spared)
+        assert id(named["blocks.0.expand.weight"]) not in free
