@@ -35,6 +35,7 @@ from torch import nn
 import augkit
 from augkit.core.files import environment, write
 from augkit.invariance.bootstrap import replicates_of
+from augkit.invariance.metrics import METRICS as METRICS_BY_NAME
 from augkit.train.recipe import Recipe
 
 HALF = ((0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))
@@ -136,7 +137,10 @@ def measure(case: Case, seeds: int, count: int, quick: bool) -> dict[str, Any]:
     cpu = cost(run.model, case, 1 if quick else REPEATS)
     rows = {
         name: {"cpu_time": cpu[name]}
-        | {metric: found.estimate().to_dict() for metric, found in replicates_of(METRICS, statistics_of).items()}
+        | {
+            metric: found.estimate(METRICS_BY_NAME[metric].low, METRICS_BY_NAME[metric].high).to_dict()
+            for metric, found in replicates_of(METRICS, statistics_of).items()
+        }
         for name, statistics_of in runs.items()
     }
     return {"network": case.label, "protocol": case.protocol, "rows": rows}
