@@ -27,6 +27,7 @@ _HOME = {
     "learned_invariance": "invariance",
     "load_dataset": "data",
     "measure_invariance": "invariance",
+    "measure_outputs": "invariance.outputs",
     "resample": "augment.resample",
     "shift_blur": "augment.blur",
     "transfer": "invariance",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from augkit.invariance import learned_invariance as learned_invariance
     from augkit.invariance import measure_invariance as measure_invariance
     from augkit.invariance import transfer as transfer
+    from augkit.invariance.outputs import measure_outputs as measure_outputs
     from augkit.train.loop import fit as fit
     from augkit.train.recipe import Recipe as Recipe
     from augkit.tune.policy_search import tune_policy as tune_policy

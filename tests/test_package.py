@@ -192,6 +192,7 @@ def test_public_names_are_those_listed() -> None:
         "learned_invariance",
         "load_dataset",
         "measure_invariance",
+        "measure_outputs",
         "resample",
         "shift_blur",
         "transfer",

@@ -19,6 +19,7 @@ from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.report import InvarianceReport, MeasurementSettings, estimates
+from augkit.invariance.views import Views
 
 Batch = tuple[Tensor, Tensor | None]
 Pixels = Tensor | Ragged
@@ -148,7 +149,6 @@ class Measurement:
         self._options, self._keep = options, keep_probabilities
         self._protocol: Protocol | None = None
         self._channels = ""
-        self._smallest = plan.factors[0]
 
     @property
     def views(self) -> int:
@@ -164,7 +164,7 @@ class Measurement:
         self._prepare(image, None)
         assert self._protocol is not None
         with self.network.measuring():
-            logits = self.network(Scene(self._protocol, self._floating(image)).unshifted())
+            logits = self.network(Scene(self._protocol, self.network.load(image)).unshifted())
         if not bool(torch.isfinite(logits).all()):
             raise InputError("model: expected finite logits, got NaN or infinity on the first image")
         return logits.shape[1]
@@ -315,18 +315,10 @@ class Measurement:
     def _measure(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> BatchStatistics:
         assert self._protocol is not None  # set by _prepare
         places = displacements.to(self.network.device, non_blocking=True)
-        scene, columns = Scene(self._protocol, self._floating(images)), self.plan.layout.columns
+        views = Views(self.plan, self._protocol, self.network.load(images), places)
 
         def logits_of(k: int) -> Tensor:
-            column, shift, factor = columns[k], places[:, k, :2], places[:, k, 2]
-            if column.blurred:
-                view = scene.blurred(shift)
-            elif column.place[2] != 1 or (self.plan.axis == "scale" and column.source != "fixed"):
-                view = scene.rescale(factor, self._smallest)
-            else:
-                whole = column.source == "fixed" and all(v == round(v) for v in column.place[:2])
-                x, y, _ = column.place
-                view = scene.shift_whole(round(x), round(y)) if whole else scene.shift(shift)
+            view = views(k)
             logits = self.network(view)
             if on_view is not None:
                 on_view(len(view))
@@ -335,11 +327,6 @@ class Measurement:
         return measure_batch(
             self.plan.layout, logits_of, keep=self._keep, pair_statistics=self.accumulator.pair_statistics
         )
-
-    def _floating(self, images: Tensor) -> Tensor:
-        device, dtype = self.network.device, self.network.dtype
-        images = images.to(device, non_blocking=True)
-        return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
     def _check_seen(self, images: Tensor, start: int) -> None:
         stop = start + len(images)
@@ -350,15 +337,21 @@ class Measurement:
 
 
 def batches(
-    images: Images, labels: Tensor | None, batch_size: int, image_size: tuple[int, int] | int | None = None
-) -> Iterator[Batch]:
+    images: Images,
+    labels: Any,
+    batch_size: int,
+    image_size: tuple[int, int] | int | None = None,
+    *,
+    check: Callable[[Any, int], None] | None = None,
+) -> Iterator[tuple[Tensor, Any]]:
     """Yield ``images`` and ``labels`` in batches of at most ``batch_size`` images.
 
     Args:
         images: ``(N, C, H, W)``, or an iterable of batches, each a tensor or a pair of images and labels.
-        labels: ``(N,)`` for a tensor of images, or None.
+        labels: ``(N,)`` for a tensor of images, or None; anything that can be sliced where ``check`` allows it.
         batch_size: the largest number of images in a batch.
         image_size: see `measure_invariance`.
+        check: raises for labels that do not fit a number of images; class indices are expected when None.
 
     Raises:
         InputError: ``batch_size`` is below 1, the labels do not fit the images, or a `Ragged` has no ``image_size``.
@@ -377,7 +370,7 @@ def batches(
             raise InputError("images: expected an image_size for images of different sizes (Ragged), got none; set it")
         else:
             size = check_size((image_size, image_size) if isinstance(image_size, int) else image_size)
-        _check_labels(of_batch, len(whole))
+        (check or _check_labels)(of_batch, len(whole))
         for start in range(0, len(whole), batch_size):
             part = slice(start, start + batch_size)
             pixels = centers(whole[part], size) if isinstance(whole, Ragged) else whole[part]

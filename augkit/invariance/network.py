@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from augkit.architectures.modes import check_network, evaluated, is_lazy
-from augkit.architectures.outputs import check_logits, run_network
+from augkit.architectures.outputs import check_logits, logits_in, run_network
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, RunError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
@@ -26,11 +27,11 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Network:
-    """Maps inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``; call it within `measuring`.
+    """Maps inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``, or to any `output`; call it within `measuring`.
 
     Args:
-        model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; moved to ``device``, in
-            ``eval()`` while it is measured.
+        model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`, or another output; moved to
+            ``device``, in ``eval()`` while it is measured.
         mean, std: per channel, applied before the network sees its input.
         precision: ``float32`` (true float32: TensorFloat-32 is switched off), ``bf16`` or ``fp16`` (autocast). The
             weights keep their dtype, and a network in float64 is measured in float64.
@@ -110,12 +111,29 @@ class Network:
             raise InputError(f"mean and std: expected {seen} values each, got {self._mean.shape[1]}")
         return f"1 repeated to {seen}" if self._repeat else str(channels)
 
+    def load(self, images: Tensor) -> Tensor:
+        """Return images on the device, uint8 scaled to [0, 1], in the dtype of the images before they are moved."""
+        images = images.to(self.device, non_blocking=True)
+        return images.to(self.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.dtype)
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float inputs ``(B, C, H, W)`` on the device.
 
         Raises:
             InputError: the network fails on these inputs, or its output is not ``(B, K)`` with K >= 2 and the same K
                 every time.
+            RunError: the device is out of memory.
+        """
+        logits: Tensor = self.output(inputs, logits_in)
+        check_logits(logits, len(inputs), classes=self._classes)
+        self._classes = logits.shape[1]
+        return logits
+
+    def output(self, inputs: Tensor, take: Callable[[Any], Any] = lambda output: output) -> Any:
+        """Return ``take`` of whatever the network returns for float inputs ``(B, C, H, W)`` on the device, unchecked.
+
+        Raises:
+            InputError: the network or ``take`` fails.
             RunError: the device is out of memory.
         """
         given = inputs
@@ -130,7 +148,7 @@ class Network:
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
-                logits: Tensor = run_network(self._run, inputs)
+                return run_network(self._run, inputs, take)
         except torch.OutOfMemoryError:
             raise RunError(
                 f"out of memory on {self.device}: {len(inputs)} images at once; lower the batch size"
@@ -140,9 +158,6 @@ class Network:
             if wanted not in (None, 0, channels):  # 0 of a lazy one
                 raise InputError(f"images: the model expects {wanted} channels, the images have {channels}") from error
             raise
-        check_logits(logits, len(inputs), classes=self._classes)
-        self._classes = logits.shape[1]
-        return logits
 
     @cached_property
     def digest(self) -> str:

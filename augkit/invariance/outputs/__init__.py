@@ -1,0 +1,21 @@
+"""Measures outputs beyond logits: embeddings, maps and images of networks under shifts of the input."""
+
+from augkit.invariance.outputs.base import Compared, KindResults, OutputCurve, OutputMeasure, OutputOptions
+from augkit.invariance.outputs.kinds import KINDS, OutputKind
+from augkit.invariance.outputs.measurement import OutputMeasurement, measure_outputs
+from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
+
+__all__ = [
+    "KINDS",
+    "Compared",
+    "KindResults",
+    "OutputCurve",
+    "OutputKind",
+    "OutputMeasure",
+    "OutputMeasurement",
+    "OutputOptions",
+    "OutputReport",
+    "OutputSettings",
+    "WorstCase",
+    "measure_outputs",
+]
