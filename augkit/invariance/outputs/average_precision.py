@@ -22,6 +22,7 @@ from augkit.invariance.outputs.boxes import Detections, Size, area, overlaps
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
+BLOCK = 2_000_000  # numbers in one array of the bootstrap
 MOST = 100  # detections of a class in an image
 
 
@@ -94,7 +95,7 @@ class ViewScores:
         """AP at each of `IOUS` where image n counts ``weights[:, n]`` times, ``(R, 10)``; NaN without targets.
 
         Args:
-            weights: ``(R, N)``, not negative.
+            weights: ``(R, N)``, whole numbers of at least 0.
         """
         with_targets = [label for label, images in self.targets.items() if images]
         per_class = [self._of_class(label, weights) for label in with_targets]
@@ -110,14 +111,9 @@ class ViewScores:
         images = np.concatenate(self.images[label])[order]
         outcomes = np.concatenate(self.outcomes[label], axis=1)[:, order]
         wanted = weights[:, self.targets[label]].sum(1)
-        out = np.full((len(weights), len(IOUS)), np.nan)
-        for row, total in enumerate(wanted):
-            if total <= 0:
-                continue
-            weight = weights[row, images]
-            for k, outcome in enumerate(outcomes):
-                out[row, k] = _area_under(weight * (outcome == 1), weight * (outcome == 0), total)
-        return out
+        step = max(1, BLOCK // max(1, outcomes.size))
+        parts = [slice(k, k + step) for k in range(0, len(weights), step)]
+        return np.concatenate([_areas(weights[part][:, images], outcomes, wanted[part]) for part in parts])
 
 
 def _outcomes(boxes: np.ndarray, whole: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -144,13 +140,32 @@ def _share_inside(boxes: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     return np.where(own > 0, common / np.where(own > 0, own, 1), 0.0)
 
 
-def _area_under(right: np.ndarray, wrong: np.ndarray, total: float) -> float:
-    """Mean precision at `RECALLS`, of detections in falling order of their scores."""
-    hits, misses = np.cumsum(right), np.cumsum(wrong)
-    recall = hits / total
+def _areas(weights: np.ndarray, outcomes: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Mean precision at `RECALLS` ``(R, T)``, NaN without targets.
+
+    Args:
+        weights: ``(R, n)``, whole numbers: how often each detection counts; detections fall in score.
+        outcomes: ``(T, n)``, 1 right, 0 wrong, -1 ignored.
+        totals: ``(R,)``, the number of targets.
+    """
+    if not outcomes.shape[1]:
+        return np.repeat(np.where(totals > 0, 0.0, np.nan)[:, None], len(outcomes), axis=1)
+    hits = np.cumsum(weights[:, None] * (outcomes == 1), axis=-1)
+    misses = np.cumsum(weights[:, None] * (outcomes == 0), axis=-1)
     precision = hits / np.maximum(hits + misses, np.spacing(1.0))
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return float(envelope[np.searchsorted(recall, RECALLS, side="left")].mean())
+    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    envelope = np.pad(envelope, ((0, 0), (0, 0), (0, 1))).reshape(-1, envelope.shape[-1] + 1)
+    # The hits that each recall needs, then one search for all rows, which follow each other by more than any total.
+    some = np.maximum(totals, 1)[:, None]
+    need = np.ceil(RECALLS * some)
+    need = need + (need / some < RECALLS)
+    rows = np.arange(len(envelope)) * (some.max() + 2)
+    queries = np.repeat(need[:, None], len(outcomes), axis=1).reshape(len(envelope), -1) + rows[:, None]
+    flat = (hits.reshape(len(envelope), -1) + rows[:, None]).ravel()
+    found = np.searchsorted(flat, queries.ravel(), side="left").reshape(queries.shape)
+    at = found - np.arange(len(envelope))[:, None] * hits.shape[-1]
+    areas = np.take_along_axis(envelope, at, axis=1).mean(1).reshape(len(weights), -1)
+    return np.where(totals[:, None] > 0, areas, np.nan)
 
 
 def over_views(views: Iterable[ViewScores], weights: np.ndarray) -> dict[str, np.ndarray]:

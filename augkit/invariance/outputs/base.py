@@ -39,6 +39,11 @@ class OutputOptions:
         gallery_labels: ``(G,)`` class indices.
         class_embeddings: ``(K, D)``, one for each class.
         neighbors: number of nearest neighbors; 5 when None.
+        box_score: boxes of at least this score are compared; 0.3 when None.
+        box_iou: the least IoU of boxes that count as one, in (0, 1]; 0.5 when None.
+        box_border: boxes nearer to an edge of a view than this do not count, as the edge may cut them; pixels, 1 when
+            None.
+        keypoint_score: keypoints that have a score are compared if it is at least this; 0.3 when None.
     """
 
     map_kernel: str | None = None
@@ -47,6 +52,10 @@ class OutputOptions:
     gallery_labels: Tensor | None = None
     class_embeddings: Tensor | None = None
     neighbors: int | None = None
+    box_score: float | None = None
+    box_iou: float | None = None
+    box_border: float | None = None
+    keypoint_score: float | None = None
 
 
 @dataclass(frozen=True)

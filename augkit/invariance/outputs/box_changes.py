@@ -25,25 +25,25 @@ class DetectionSettings:
     """How boxes are compared.
 
     Attributes:
-        score: boxes of at least this score are compared.
-        iou: the least IoU of partners, in (0, 1].
-        border: boxes nearer to the edge of a view than this, in pixels, do not count.
+        box_score: boxes of at least this score are compared.
+        box_iou: the least IoU of partners, in (0, 1].
+        box_border: boxes nearer to the edge of a view than this, in pixels, do not count.
 
     Raises:
         InputError: a number is out of its range.
     """
 
-    score: float = SCORE
-    iou: float = IOU
-    border: float = BORDER
+    box_score: float = SCORE
+    box_iou: float = IOU
+    box_border: float = BORDER
 
     def __post_init__(self) -> None:
-        if not 0 < self.iou <= 1:
-            raise InputError(f"iou: expected a number in (0, 1], got {self.iou:g}")
-        if not self.border >= 0:
-            raise InputError(f"border: expected pixels of at least 0, got {self.border:g}")
-        if not abs(self.score) < np.inf:
-            raise InputError(f"score: expected a finite threshold, got {self.score:g}")
+        if not 0 < self.box_iou <= 1:
+            raise InputError(f"box_iou: expected a number in (0, 1], got {self.box_iou:g}")
+        if not self.box_border >= 0:
+            raise InputError(f"box_border: expected pixels of at least 0, got {self.box_border:g}")
+        if not abs(self.box_score) < np.inf:
+            raise InputError(f"box_score: expected a finite threshold, got {self.box_score:g}")
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ def compare(
     period = size if torus else None
     moved = first.moved(matrix, period)
     back = second.moved(matrix.double().inverse(), period)
-    above_first, above_second = first.scores >= settings.score, second.scores >= settings.score
-    counts_first = above_first & first.inside(size, settings.border) & moved.inside(size, settings.border)
-    counts_second = above_second & second.inside(size, settings.border) & back.inside(size, settings.border)
-    pairs = _match_among(moved, second, above_first, above_second, settings.iou, period)
+    above_first, above_second = first.scores >= settings.box_score, second.scores >= settings.box_score
+    counts_first = above_first & first.inside(size, settings.box_border) & moved.inside(size, settings.box_border)
+    counts_second = above_second & second.inside(size, settings.box_border) & back.inside(size, settings.box_border)
+    pairs = _match_among(moved, second, above_first, above_second, settings.box_iou, period)
     lost, new = counts_first.copy(), counts_second.copy()
     lost[pairs.first], new[pairs.second] = False, False
     # Boxes below the threshold, which no pair has: a partner among them has only crossed the threshold.
-    faint_second = _match_among(moved, second, lost, ~above_second, settings.iou, period)
-    faint_first = _match_among(moved, second, ~above_first, new, settings.iou, period)
+    faint_second = _match_among(moved, second, lost, ~above_second, settings.box_iou, period)
+    faint_first = _match_among(moved, second, ~above_first, new, settings.box_iou, period)
     vanished, appeared = lost.copy(), new.copy()
     vanished[faint_second.first], appeared[faint_first.second] = False, False
     return BoxChanges(moved, second, counts_first, counts_second, pairs, lost, new, vanished, appeared, period)

@@ -95,7 +95,7 @@ def read_detections(output: Any, count: int) -> list[Detections]:
         raise InputError(f"model: expected the detections of {count} images, got those of {len(output)}")
     rows = [_rows(one) for one in output]
     # One copy from the device, not three for each image.
-    whole = torch.cat(rows).to("cpu", torch.float64) if rows else torch.zeros(0, 6, dtype=torch.float64)
+    whole = torch.cat(rows).detach().to("cpu", torch.float64) if rows else torch.zeros(0, 6, dtype=torch.float64)
     if not bool(torch.isfinite(whole).all()):
         raise InputError("model: expected finite boxes and scores, got NaN or infinity")
     parts = whole.numpy()

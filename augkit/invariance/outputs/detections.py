@@ -36,36 +36,42 @@ class DetectionMeasure(OutputMeasure):
     rows = (
         ratio_of(
             "lost", "lost boxes", ("lost", "first"),
-            "share of boxes of one view without a partner above the score threshold in the other", unit="%",
+            "share of boxes of one view without a partner above the score threshold in the other",
         ),
-        ratio_of("new", "new boxes", ("new", "second"), "the same share of boxes of the other view", unit="%"),
+        ratio_of("new", "new boxes", ("new", "second"), "the same share of boxes of the other view"),
         ratio_of(
             "vanished", "vanished boxes", ("vanished", "first"),
             "share of boxes of one view without a partner of any score in the other; a lost box that has not vanished"
-            " has only crossed the threshold", unit="%",
+            " has only crossed the threshold",
         ),
-        ratio_of("appeared", "appeared boxes", ("appeared", "second"), "the same share of the other view", unit="%"),
+        ratio_of("appeared", "appeared boxes", ("appeared", "second"), "the same share of boxes of the other view"),
         ratio_of(
             "class_change", "class change", ("class_changed", "pairs"), "share of partners of different classes",
-            unit="%",
         ),
-        ratio_of("score_change", "change of score", ("score_difference", "pairs"), "mean difference of partners"),
-        ratio_of("box_iou", "IoU of partners", ("iou", "pairs"), "mean IoU of partners after the move"),
+        ratio_of(
+            "score_change", "change of score", ("score_difference", "pairs"), "mean difference of the partners' scores",
+            unit="",
+        ),
+        ratio_of(
+            "box_iou", "IoU of partners", ("iou", "pairs"), "mean IoU of partners after the move",
+            unit="", higher_is_better=True,
+        ),
         EQUIVARIANCE_ERROR,
     )  # fmt: skip
 
     def __init__(self, setting: OutputSetting) -> None:
         super().__init__(setting)
-        options = setting.options
-        self.settings = DetectionSettings(options.box_score, options.box_iou, options.box_border)
+        given = {field.name: getattr(setting.options, field.name) for field in fields(DetectionSettings)}
+        self.settings = DetectionSettings(**{name: value for name, value in given.items() if value is not None})
         self._seen = self._boxes = self._images = 0
-        self._views: dict[tuple[int, int], ViewScores] = {}
+        self._views: dict[tuple[int, int], ViewScores] = {}  # by pair and side
+        self._batch: tuple[int, list[list[Detections]]] = (-1, [])
 
     def take(self, output: Any, batch: int) -> list[Detections]:
         """Return the boxes of every image; see `augkit.invariance.outputs.boxes.read_detections`."""
         found = read_detections(output, batch)
         self._boxes += sum(len(one) for one in found)
-        self._seen += sum(int((one.scores >= self.settings.score).sum()) for one in found)
+        self._seen += sum(int((one.scores >= self.settings.box_score).sum()) for one in found)
         return found
 
     def changes(self, first: Detections, second: Detections, move: Tensor) -> BoxChanges:
@@ -84,12 +90,21 @@ class DetectionMeasure(OutputMeasure):
         if compared.targets is not None:
             targets = read_targets(compared.targets, len(first))
             for side, boxes, shift in ((0, first, compared.first), (1, second, compared.second)):
-                self._add_view((compared.pair, side), boxes, targets, compared.start, shift)
+                # A view of several pairs is the same object in each of them.
+                if not any(boxes is known for known in self._added(compared.start)):
+                    self._add_view((compared.pair, side), boxes, targets, compared.start, shift)
         return torch.tensor([severity(change) for change in changes])
+
+    def _added(self, start: int) -> list[list[Detections]]:
+        """The views of the batch that begins with image ``start`` that average precision has seen."""
+        if self._batch[0] != start:
+            self._batch = (start, [])
+        return self._batch[1]
 
     def _add_view(
         self, key: tuple[int, int], found: list[Detections], targets: list[Targets], start: int, shift: Tensor
     ) -> None:
+        self._added(start).append(found)
         protocol, view = self.setting.protocol, self._views.setdefault(key, ViewScores())
         period = protocol.input_size if self.setting.circular else None
         places = shift.to("cpu", torch.float64) + torch.tensor(protocol.start)
@@ -104,10 +119,10 @@ class DetectionMeasure(OutputMeasure):
             InputError: no image has a box above the threshold.
         """
         if not self._seen:
-            below = f"; {self._boxes} boxes lie below it: lower it" if self._boxes else " nor any other box"
+            remedy = "lower box_score" if self._boxes else "lower the detector's own threshold"
             raise InputError(
-                f"model: expected boxes of score {self.settings.score:g} or more, got none on {self._images}"
-                f" images{below}"
+                f"model: expected boxes of score {self.settings.box_score:g} or more, got none on all {self._images}"
+                f" images ({self._boxes} boxes of any score); {remedy}"
             )
         found = super().results()
         numbers = {**found.numbers, **self._precision()}
@@ -115,7 +130,8 @@ class DetectionMeasure(OutputMeasure):
         notes = ()
         if not any(float(self.tally.statistics()[name].sum()) for name in ("first", "second")):
             notes = (
-                f"No box lies whole in both views, {self.settings.border:g} px from their edges, so none was compared.",
+                "No box was compared: none of them lies whole in both views, at least"
+                f" {self.settings.box_border:g} px from their edges.",
             )
         return KindResults(numbers, found.curves, {**found.settings, **facts}, (*found.notes, *notes))
 

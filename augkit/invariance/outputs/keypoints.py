@@ -16,9 +16,18 @@ from augkit.augment import geometry
 from augkit.augment.targets import move_points, visible
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, percentile_interval, resamples
-from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputSetting, SameShape, checked_tensor
+from augkit.invariance.outputs.base import (
+    Compared,
+    KindResults,
+    OutputMeasure,
+    OutputSetting,
+    SameShape,
+    checked_tensor,
+    tensor_in,
+)
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, ratio_of
 
+SCORE = 0.3  # default threshold of keypoints that have a score
 FAR = 1.0  # pixels beyond which a keypoint counts as moved
 QUANTILES = {"error_median": 0.5, "error_95": 0.95}
 
@@ -41,6 +50,8 @@ class KeypointMeasure(OutputMeasure):
 
     def __init__(self, setting: OutputSetting) -> None:
         super().__init__(setting)
+        given = setting.options.keypoint_score
+        self.score = SCORE if given is None else given
         self._shape = SameShape()
         self._distances: list[Tensor] = []
         self._owners: list[Tensor] = []
@@ -56,7 +67,7 @@ class KeypointMeasure(OutputMeasure):
 
     def add(self, first: Tensor, second: Tensor, compared: Compared) -> Tensor:
         """Compare the keypoints of two views; the score of an image is its largest error in pixels."""
-        size, threshold = self.setting.protocol.input_size, self.setting.options.keypoint_score
+        size = self.setting.protocol.input_size
         matrix = geometry.shift(compared.moves.to(first))
         moved, there = move_points(matrix, first[..., :2]), second[..., :2]
         off = there - moved
@@ -65,7 +76,7 @@ class KeypointMeasure(OutputMeasure):
             period = off.new_tensor([size[1], size[0]])
             off = off - (off / period).round() * period
             shared = torch.ones_like(shared)
-        sure = [torch.ones_like(shared) if p.shape[-1] == 2 else p[..., 2] >= threshold for p in (first, second)]
+        sure = [torch.ones_like(shared) if p.shape[-1] == 2 else p[..., 2] >= self.score for p in (first, second)]
         counts, either = shared & sure[0] & sure[1], shared & (sure[0] | sure[1])
         distance = off.double().norm(dim=-1) * counts
         points = counts.sum(1)
@@ -95,8 +106,14 @@ class KeypointMeasure(OutputMeasure):
         notes = found.notes
         if not sum(map(len, self._distances)):
             notes = (*notes, "No keypoint lies on both views with a score above the threshold, so none was compared.")
-        settings = {**found.settings, "keypoint_score": self.setting.options.keypoint_score}
+        settings = {**found.settings, "keypoint_score": self.score}
         return KindResults({**found.numbers, **errors}, found.curves, settings, notes)
+
+
+def is_keypoints(output: Any, batch: int) -> bool:
+    """Whether the output of a network for ``batch`` images looks like keypoints."""
+    found = tensor_in(output)
+    return isinstance(found, Tensor) and found.ndim == 3 and len(found) == batch and found.shape[-1] in (2, 3)
 
 
 def _relative(distance: Tensor, points: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from augkit.core.errors import InputError, unknown_name
 from augkit.invariance.outputs.base import OutputMeasure, tensor_in
+from augkit.invariance.outputs.boxes import is_detections
+from augkit.invariance.outputs.detections import DetectionMeasure
 from augkit.invariance.outputs.embeddings import EmbeddingMeasure
+from augkit.invariance.outputs.keypoints import KeypointMeasure, is_keypoints
 
 Recognizer = Callable[[Any, Tensor], bool]
 
@@ -46,6 +49,15 @@ def _dimensions(count: int) -> Recognizer:
 
 # The first that recognizes an output takes it.
 ROWS = (
+    OutputKind(
+        "detections", "detections (boxes, scores and labels of each image, or rows (N, 6))", DetectionMeasure,
+        lambda output, inputs: is_detections(output), ("box_score", "box_iou", "box_border"),
+        "dicts of boxes and labels, one per image",
+    ),
+    OutputKind(
+        "keypoints", "keypoints (B, K, 2) or, with scores, (B, K, 3)", KeypointMeasure,
+        lambda output, inputs: is_keypoints(output, len(inputs)), ("keypoint_score",),
+    ),
     OutputKind(
         "embedding", "embeddings (B, D)", EmbeddingMeasure, _dimensions(2),
         ("gallery", "gallery_labels", "class_embeddings", "neighbors"), "class indices (N,)",

@@ -145,8 +145,8 @@ def test_order_changes_nothing_and_swapping_views_swaps_lost_and_new(count: int,
 def test_a_moved_copy_changes_nothing_at_all() -> None:
     first = detections(6, 3)
     move = torch.tensor([[3.0, 1.5]], dtype=torch.float64)
-    second = Detections(first.boxes + [3, 1.5, 3, 1.5], first.scores, first.labels)
-    found = sums(compare(first, second, geometry.shift(move)[0], SIZE, DetectionSettings(score=0.0)))
+    second = Detections(first.boxes + np.array([3, 1.5, 3, 1.5]), first.scores, first.labels)
+    found = sums(compare(first, second, geometry.shift(move)[0], SIZE, DetectionSettings(box_score=0.0)))
     assert found["first"] == found["second"] == found["pairs"] > 0
     assert found["iou"] == pytest.approx(found["pairs"])
     for name in ("lost", "new", "vanished", "appeared", "class_changed", "score_difference", "relative"):
@@ -160,7 +160,7 @@ def test_a_lost_box_vanishes_only_if_it_has_no_partner_of_any_score() -> None:
     assert found.lost.tolist() == [True, True]
     assert found.vanished.tolist() == [True, False]
     assert found.new.tolist() == [False]  # it is below the threshold
-    lower = compare(first, second, STILL, SIZE, DetectionSettings(score=0.2))
+    lower = compare(first, second, STILL, SIZE, DetectionSettings(box_score=0.2))
     assert lower.lost.tolist() == lower.vanished.tolist() == [True, False]
 
 
@@ -190,13 +190,15 @@ def test_a_partner_needs_not_count_itself() -> None:
 
 def test_equivariance_error_is_relative_to_the_box_about_its_center() -> None:
     first = Detections(np.array([[10.0, 10, 20, 30]]), np.ones(1), np.zeros(1, dtype=int))
-    second = Detections(first.boxes + [1, 1, 1, 1], first.scores, first.labels)
+    second = Detections(first.boxes + 1.0, first.scores, first.labels)
     found = sums(compare(first, second, STILL, SIZE))
     # Corners are 5 and 10 pixels from the center: 1 / sqrt((25 + 100) / 2).
     assert found["relative"] == pytest.approx(1 / np.sqrt(62.5))
 
 
-@pytest.mark.parametrize("wrong", [{"iou": 0.0}, {"iou": 1.5}, {"border": -1.0}, {"score": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"box_iou": 0.0}, {"box_iou": 1.5}, {"box_border": -1.0}, {"box_score": float("nan")}]
+)
 def test_settings_out_of_range_are_one_line(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(wrong))}: expected"):
         DetectionSettings(**wrong)
