@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,6 +35,7 @@ class OutputOptions:
     Attributes:
         map_kernel: kernel that moves maps; chosen from their size when None.
         border: pixels of the input that are left out at each border of a map, such as the reach of a zero padding.
+        scores: whether the channels of a map are class scores.
         gallery: images ``(G, C, H, W)`` or embeddings ``(G, D)`` among which neighbors are looked for; the images
             themselves when None.
         gallery_labels: ``(G,)`` class indices.
@@ -43,6 +45,7 @@ class OutputOptions:
 
     map_kernel: str | None = None
     border: float = 0.0
+    scores: bool = True
     gallery: Tensor | None = None
     gallery_labels: Tensor | None = None
     class_embeddings: Tensor | None = None
@@ -58,7 +61,7 @@ class OutputSetting:
         pairs: comparisons per image.
         most: the largest move between two compared views along an axis, in pixels of the input.
         whole: whether all moves are whole pixels of the input.
-        channels: channels of the network's input.
+        stride: the network's own stride, in pixels of the input; see `augkit.invariance.outputs.upsampling`.
         seed: seed of the bootstrap.
         options: options of single kinds.
         embed: maps images ``(G, C, *image_size)``, and the function that takes what is compared from an output for a
@@ -69,7 +72,7 @@ class OutputSetting:
     pairs: int
     most: float
     whole: bool
-    channels: int
+    stride: int
     seed: int = 0
     options: OutputOptions = OutputOptions()
     embed: Callable[[Tensor, Callable[[Any, int], Tensor]], Tensor] | None = None
@@ -183,6 +186,10 @@ class OutputMeasure(ABC):
     def __init__(self, setting: OutputSetting) -> None:
         self.setting = setting
         self.tally = Tally(setting.pairs)
+
+    def watching(self) -> AbstractContextManager[Any]:
+        """Context of every forward pass, for kinds that look into it."""
+        return nullcontext()
 
     @abstractmethod
     def take(self, output: Any, batch: int) -> Any:

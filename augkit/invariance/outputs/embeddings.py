@@ -29,6 +29,7 @@ from augkit.invariance.outputs.base import (
     OutputSetting,
     SameShape,
     checked_tensor,
+    tensor_in,
 )
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, estimates, mean_of, quantiles, ratio_of
 
@@ -78,7 +79,13 @@ class EmbeddingMeasure(OutputMeasure):
 
     def take(self, output: Any, batch: int) -> Tensor:
         """Return the embeddings ``(B, D)``."""
-        return self._same.check(checked_tensor(output, batch, "embeddings (B, D)", 2))
+        found = tensor_in(output)
+        if isinstance(found, Tensor) and found.ndim == 3:
+            raise InputError(
+                f"model: expected embeddings (B, D), got tokens {tuple(found.shape)}; wrap it so that it gives its"
+                " class token or the mean of its tokens"
+            )
+        return self._same.check(checked_tensor(found, batch, "embeddings (B, D)", 2))
 
     def add(self, first: Tensor, second: Tensor, compared: Compared) -> Tensor:
         """Compare embeddings ``(B, D)``; the score is 1 minus their cosine."""
@@ -110,6 +117,7 @@ class EmbeddingMeasure(OutputMeasure):
         late = type(self.tally)(self.setting.pairs)
         cosines = torch.zeros(len(firsts), self.setting.pairs, dtype=torch.float64)
         noise = ROUNDING * torch.finfo(firsts.dtype).eps * float(firsts.double().square().sum(-1).mean().sqrt())
+        alive = bool((torch.linalg.vector_norm(gallery.double() - gallery.double().mean(0), dim=-1) > noise).any())
         for compared, a, b in self._kept:
             rows = slice(compared.start, compared.start + len(a))
             exact_a, exact_b = a.double(), b.double()
@@ -122,7 +130,11 @@ class EmbeddingMeasure(OutputMeasure):
             spread = ((exact_a + exact_b) / 2 - middle).square().sum(-1) + between
             values["total"] = torch.where(spread > noise**2, spread, 0.0)
             if found_neighbors:
-                values |= self._neighbors(compared, a, b, gallery, gallery_labels, self_gallery)
+                near = self._neighbors(compared, a, b, gallery, gallery_labels, self_gallery)
+                # Equal embeddings have no nearest one.
+                values |= {
+                    name: each.double() if alive else torch.full(each.shape, torch.nan) for name, each in near.items()
+                }
             late.add(compared.start, values)
         numbers = estimates(self.rows, statistics | late.statistics(), seed)
         found = {name: numbers[name] for name in (row.name for row in self.rows) if name in numbers}

@@ -24,6 +24,7 @@ from augkit.invariance.network import Network
 from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputOptions, OutputSetting
 from augkit.invariance.outputs.kinds import KINDS, OutputKind, find_kind
 from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
+from augkit.invariance.outputs.upsampling import own_stride
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.views import Views
@@ -100,6 +101,8 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
     if plan is None:
         if not max_shift >= 0:
             raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
+        if quantum is not None and not quantum > 0:
+            raise InputError(f"quantum: expected pixels above 0, or None, got {quantum:g}")
         most = max_shift if quantum is None else quantum * (max_shift // quantum)
         plan = Plan(pairs=Pairs(pairs, -most, most, quantum, anchored=True))
     elif (max_shift, quantum, pairs) != (8.0, 1.0, 4):
@@ -274,7 +277,7 @@ class OutputMeasurement:
         """Return what the kind compares for images moved by ``shifts`` ``(B, 2)``, for pictures of the worst cases."""
         with self.network.measuring():
             view = Scene(self.protocol, self.network.load(images)).shift(shifts.to(self.network.device))
-            return self.measure.take(self.network.output(view), len(images))
+            return self._output_of(view)
 
     def _columns(self) -> list[int]:
         return sorted({column for pair in self.plan.layout.pairs for column in pair})
@@ -292,7 +295,9 @@ class OutputMeasurement:
     def _find_kind(self, images: Tensor) -> None:
         """Find the kind from the output for one unshifted image."""
         inputs = Scene(self.protocol, self.network.load(images[:1])).unshifted()
-        kind = find_kind(self._output, self.network.output(inputs), inputs)
+        with own_stride(self.network.model, self.protocol.input_size) as stride:
+            output = self.network.output(inputs)
+        kind = find_kind(self._output, output, inputs)
         for name, value in vars(self.options).items():
             if value is not vars(NO_OPTIONS)[name] and name not in kind.options:
                 takers = " or ".join(f"'{row.name}'" for row in KINDS.values() if name in row.options)
@@ -303,7 +308,7 @@ class OutputMeasurement:
             pairs.count,
             2 * pairs.reach if not pairs.anchored else pairs.reach,
             pairs.quantum is not None and pairs.quantum % 1 == 0,
-            images.shape[1],
+            stride[0],
             self.seed,
             self.options,
             self._embed,
@@ -330,7 +335,7 @@ class OutputMeasurement:
         alive: dict[int, Any] = {}
         cases: list[WorstCase | None] = [None] * len(images)
         for column in self._columns():
-            alive[column] = self.measure.take(self.network.output(views(column)), len(images))
+            alive[column] = self._output_of(views(column))
             for number, (first, second) in pairs:
                 if max(first, second) != column:
                     continue
@@ -341,6 +346,11 @@ class OutputMeasurement:
             alive = {k: output for k, output in alive.items() if last[k] > column}
         found = [case for case in cases if case is not None and case.score > 0]
         self._worst = sorted([*self._worst, *found], key=lambda case: case.rank)[:WORST]
+
+    def _output_of(self, view: Tensor) -> Any:
+        with self.measure.watching():
+            output = self.network.output(view)
+        return self.measure.take(output, len(view))
 
     def _keep_worst(self, cases: list[WorstCase | None], scores: list[float], shifts: list[Any]) -> None:
         for row, (score, (first, second)) in enumerate(zip(scores, shifts, strict=True)):
