@@ -160,7 +160,8 @@ class Metric:
         needs: names of the per-image statistics ``(N, F)`` of whose means the number is a function.
         function: maps means ``(..., F)`` by name to ``(...)``; None for a number that needs two networks.
         short: for headings of narrow columns; the title when empty.
-        unit: ``share`` (shown in percent where there is room for a unit), ``bits``, ``logits``, ``changes``, ``dB``, ``pixels``, or empty.
+        unit: ``share`` (shown in percent where there is room for a unit), ``bits``, ``logits``, ``changes``, ``dB``,
+            ``pixels``, or empty.
         higher_is_better: None where neither direction is better.
         low, high: bounds of the number.
         pairwise: computes the only statistic from two views; None where the statistic has another source.

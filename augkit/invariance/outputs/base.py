@@ -91,6 +91,7 @@ class Compared(NamedTuple):
         pair: number of the pair.
         first, second: ``(B, 2)`` (x, y) pixels of the input, the displacements of the two views.
         targets: labels of the batch in the form that the kind takes; None without labels.
+        views: numbers of the two views among those of an image; equal for the same view in several pairs.
     """
 
     start: int
@@ -98,6 +99,7 @@ class Compared(NamedTuple):
     first: Tensor
     second: Tensor
     targets: Any = None
+    views: tuple[int, int] = (0, 1)
 
     @property
     def moves(self) -> Tensor:

@@ -34,7 +34,7 @@ from augkit.invariance.outputs.base import (
     tensor_in,
 )
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, curve, decibels, estimates, ratio, ratio_of
-from augkit.invariance.outputs.regions import default_kernel, moved, shared, strides
+from augkit.invariance.outputs.regions import default_kernel, moved, shared, snapped, strides
 from augkit.invariance.outputs.upsampling import UpsamplingWatch
 
 RESOLUTION = 2.0**-23  # of outputs, in float32 at most
@@ -156,9 +156,8 @@ class DenseMeasure(OutputMeasure):
         notes = []
         if self._mode and "error_before_upsampling" in numbers:
             after, before = (numbers[name].value for name in ("equivariance_error", "error_before_upsampling"))
-            factor = "x".join(
-                f"{a / b:g}" for a, b in zip(self._same.shape[1:], self._same_before.shape[1:], strict=True)
-            )
+            sides = zip((self._same.shape or ())[1:], (self._same_before.shape or ())[1:], strict=True)
+            factor = " x ".join(f"{after_it / before_it:g}" for after_it, before_it in sides)
             settings |= {"upsampling": self._mode, "upsampled_by": factor, "kernel_before": self.kernels["before"]}
             text = f"error {before:.3g} before the {self._mode} upsampling by {factor} at the end, {after:.3g} after it"
             verdict = "the upsampling is the cause" if before < CAUSE * after else "the layers before it are the cause"
@@ -198,7 +197,7 @@ class DenseMeasure(OutputMeasure):
             chosen = default_kernel(size, (y, x), setting.most, circular=setting.circular, whole=setting.whole)
             self.kernels[name] = setting.options.map_kernel or chosen
         kernel = self.kernels[name]
-        pixels = torch.stack([moves[:, 0] / x, moves[:, 1] / y], dim=-1)
+        pixels = snapped(torch.stack([moves[:, 0] / x, moves[:, 1] / y], dim=-1))
         border = (setting.options.border / y, setting.options.border / x)
         if setting.circular:
             mask = torch.ones(len(maps), *size, dtype=torch.bool, device=maps.device)

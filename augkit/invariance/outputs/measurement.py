@@ -297,7 +297,8 @@ class OutputMeasurement:
         inputs = Scene(self.protocol, self.network.load(images[:1])).unshifted()
         with own_stride(self.network.model, self.protocol.input_size) as stride:
             output = self.network.output(inputs)
-        kind = find_kind(self._output, output, inputs)
+        seen = inputs.expand(-1, 3, -1, -1) if "repeated" in self._channels else inputs
+        kind = find_kind(self._output, output, seen)
         for name, value in vars(self.options).items():
             if value is not vars(NO_OPTIONS)[name] and name not in kind.options:
                 takers = " or ".join(f"'{row.name}'" for row in KINDS.values() if name in row.options)
@@ -340,7 +341,7 @@ class OutputMeasurement:
                 if max(first, second) != column:
                     continue
                 ends = [places[:, k, :2] for k in (first, second)]
-                compared = Compared(self.images, number, ends[0], ends[1], targets)
+                compared = Compared(self.images, number, ends[0], ends[1], targets, (first, second))
                 scores = self.measure.add(alive[first], alive[second], compared).tolist()
                 self._keep_worst(cases, scores, displacements[:, [first, second], :2].tolist())
             alive = {k: output for k, output in alive.items() if last[k] > column}
