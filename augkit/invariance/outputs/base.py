@@ -209,6 +209,23 @@ class OutputMeasure(ABC):
             A score ``(B,)`` per image, larger where the two differ more; the worst are shown in reports.
         """
 
+    def draw(self, view: Tensor, output: Any, row: int) -> Tensor:
+        """Return a view ``(C, H, W)`` in [0, 1] with its output, row ``row`` of what `take` returned, drawn on it."""
+        del output, row
+        return view
+
+    def draw_difference(
+        self, view: Tensor, first: Any, second: Any, compared: Compared, row: int
+    ) -> list[tuple[Tensor, str]]:
+        """Return pictures ``(C, H, W)`` of what differs in the second ``view``, with captions."""
+        del view, first, second, compared, row
+        return []
+
+    def neighbors_of(self, output: Any, row: int, image: int) -> list[int]:
+        """Return the numbers of images to show beside image ``image``, nearest first."""
+        del output, row, image
+        return []
+
     def results(self) -> KindResults:
         """Return the numbers of all images so far."""
         return KindResults(estimates(self.rows, self.tally.statistics(), self.setting.seed))

@@ -34,6 +34,7 @@ from augkit.invariance.outputs.base import (
     tensor_in,
 )
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, curve, decibels, estimates, ratio, ratio_of
+from augkit.invariance.outputs.pictures import as_gray
 from augkit.invariance.outputs.regions import default_kernel, moved, shared, snapped, strides
 from augkit.invariance.outputs.upsampling import UpsamplingWatch
 
@@ -141,6 +142,23 @@ class DenseMeasure(OutputMeasure):
     def score_of(self, values: dict[str, Tensor]) -> Tensor:
         """Return how bad each image is, ``(B,)``."""
         return values["relative"]
+
+    def draw(self, view: Tensor, output: Dense, row: int) -> Tensor:
+        """Return the output in gray, or in color where it has three channels; the mean of its channels otherwise."""
+        values = output.whole[row].float().cpu()
+        if len(values) == 3:
+            return values
+        values = values.mean(0)
+        return as_gray(values, view.shape[-2:], float(values.min()), float(values.max()))
+
+    def draw_difference(
+        self, view: Tensor, first: Dense, second: Dense, compared: Compared, row: int
+    ) -> list[tuple[Tensor, str]]:
+        """Return the size of the difference, white where it is largest; pixels that are not compared are black."""
+        expected, mask = self.moved(first, compared.moves)
+        size = (expected[row] - second.whole[row]).square().mean(0).sqrt() * mask[row]
+        largest = float(size.max())
+        return [(as_gray(size, view.shape[-2:], 0.0, largest), f"difference, white is {largest:.2g}")]
 
     def results(self) -> KindResults:
         """Return the numbers, the curve by fraction of the stride, and what is known of the cause."""

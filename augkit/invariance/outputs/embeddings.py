@@ -38,6 +38,7 @@ from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, estimates, mea
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5)
 NEIGHBORS = 5  # where no number is given
+SHOWN = 2  # neighbors beside a view in pictures
 ROWS_AT_ONCE = 1024  # embeddings compared with a gallery at once
 ROUNDING = 16  # roundings of the embeddings within which all images have one embedding
 
@@ -134,11 +135,13 @@ class EmbeddingMeasure(OutputMeasure):
             () if enough else (f"too few images for {k} neighbors each: these numbers are left out",),
         )
 
-    def nearest(self, embedding: Tensor, without: int | None = None) -> Tensor:
-        """Return the numbers of the nearest neighbors ``(k,)`` of one embedding ``(D,)``, for pictures."""
-        gallery = self._firsts()[0] if self._gallery is None else self._gallery
-        exclude = None if without is None or self._gallery is not None else torch.tensor([without])
-        return _nearest(embedding[None].cpu(), gallery, self._k, exclude)[0]
+    def neighbors_of(self, output: Tensor, row: int, image: int) -> list[int]:
+        """Return the nearest images of the measurement itself; none where another gallery was given."""
+        if self._gallery is not None:
+            return []
+        firsts = self._firsts()[0]
+        shown = min(SHOWN, len(firsts) - 1)
+        return _nearest(output[row : row + 1].cpu(), firsts, shown, torch.tensor([image]))[0].tolist() if shown else []
 
     def _views_of(self, compared: Compared) -> tuple[Tensor, Tensor]:
         kept = self._kept[compared.start]

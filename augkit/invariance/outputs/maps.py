@@ -19,9 +19,10 @@ from torch import Tensor
 
 from augkit.invariance.information import entropy, information, share_of_shift
 from augkit.invariance.metrics import Metric, jensen_shannon
-from augkit.invariance.outputs.base import KindResults, OutputCurve
-from augkit.invariance.outputs.dense import DECIBELS, ERROR_BEFORE, DenseMeasure, Region
+from augkit.invariance.outputs.base import Compared, KindResults, OutputCurve
+from augkit.invariance.outputs.dense import DECIBELS, ERROR_BEFORE, Dense, DenseMeasure, Region
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, curve, mean_of, ratio
+from augkit.invariance.outputs.pictures import with_classes, with_mask
 
 DISTANCES = (1, 2, 4, 8)  # upper ends of the ranges of distances; the last range is what lies beyond
 DISTANCE_NAMES = ("1", "2", "3 to 4", "5 to 8", "over 8")
@@ -68,6 +69,24 @@ class MapMeasure(DenseMeasure):
     def score_of(self, values: dict[str, Tensor]) -> Tensor:
         """Return the share of pixels that change their class, or without classes the relative error."""
         return values.get("pixels_changed", values["relative"])
+
+    def draw(self, view: Tensor, output: Dense, row: int) -> Tensor:
+        """Return a view covered by the colors of its classes, or a map of other values in gray."""
+        values = output.whole[row]
+        if self.setting.options.scores and len(values) > 1:
+            return with_classes(view, values.argmax(0))
+        return super().draw(view, output, row)
+
+    def draw_difference(
+        self, view: Tensor, first: Dense, second: Dense, compared: Compared, row: int
+    ) -> list[tuple[Tensor, str]]:
+        """Return the pixels that change their class; pixels that are not compared are dark."""
+        if not self.setting.options.scores or second.whole.shape[1] < 2:
+            return super().draw_difference(view, first, second, compared, row)
+        expected, mask = self.moved(first, compared.moves)
+        changed = (expected[row].argmax(0) != second.whole[row].argmax(0)) & mask[row]
+        share = float(changed.sum() / mask[row].sum().clamp_min(1))
+        return [(with_mask(view, changed, ~mask[row]), f"{100 * share:.1f} % of the shared pixels change, red")]
 
     def results(self) -> KindResults:
         """Return the numbers, with the pixel top-1 change by distance to a boundary."""
