@@ -2,8 +2,9 @@
 
 from augkit.invariance.outputs.base import Compared, KindResults, OutputCurve, OutputMeasure, OutputOptions
 from augkit.invariance.outputs.kinds import KINDS, OutputKind
-from augkit.invariance.outputs.measurement import OutputMeasurement, measure_outputs
+from augkit.invariance.outputs.measurement import measure_outputs
 from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
+from augkit.invariance.outputs.stream import OutputMeasurement
 
 __all__ = [
     "KINDS",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,6 +35,7 @@ class OutputOptions:
     Attributes:
         map_kernel: kernel that moves maps; chosen from their size when None.
         border: pixels of the input that are left out at each border of a map, such as the reach of a zero padding.
+        scores: whether the channels of a map are class scores.
         gallery: images ``(G, C, H, W)`` or embeddings ``(G, D)`` among which neighbors are looked for; the images
             themselves when None.
         gallery_labels: ``(G,)`` class indices.
@@ -48,6 +50,7 @@ class OutputOptions:
 
     map_kernel: str | None = None
     border: float = 0.0
+    scores: bool = True
     gallery: Tensor | None = None
     gallery_labels: Tensor | None = None
     class_embeddings: Tensor | None = None
@@ -67,7 +70,7 @@ class OutputSetting:
         pairs: comparisons per image.
         most: the largest move between two compared views along an axis, in pixels of the input.
         whole: whether all moves are whole pixels of the input.
-        channels: channels of the network's input.
+        stride: the network's own stride, in pixels of the input; see `augkit.invariance.outputs.upsampling`.
         seed: seed of the bootstrap.
         options: options of single kinds.
         embed: maps images ``(G, C, *image_size)``, and the function that takes what is compared from an output for a
@@ -78,7 +81,7 @@ class OutputSetting:
     pairs: int
     most: float
     whole: bool
-    channels: int
+    stride: int
     seed: int = 0
     options: OutputOptions = OutputOptions()
     embed: Callable[[Tensor, Callable[[Any, int], Tensor]], Tensor] | None = None
@@ -97,6 +100,7 @@ class Compared(NamedTuple):
         pair: number of the pair.
         first, second: ``(B, 2)`` (x, y) pixels of the input, the displacements of the two views.
         targets: labels of the batch in the form that the kind takes; None without labels.
+        views: numbers of the two views among those of an image; equal for the same view in several pairs.
     """
 
     start: int
@@ -104,6 +108,7 @@ class Compared(NamedTuple):
     first: Tensor
     second: Tensor
     targets: Any = None
+    views: tuple[int, int] = (0, 1)
 
     @property
     def moves(self) -> Tensor:
@@ -193,6 +198,10 @@ class OutputMeasure(ABC):
         self.setting = setting
         self.tally = Tally(setting.pairs)
 
+    def watching(self) -> AbstractContextManager[Any]:
+        """Context of every forward pass, for kinds that look into it."""
+        return nullcontext()
+
     @abstractmethod
     def take(self, output: Any, batch: int) -> Any:
         """Return from a network's output for ``batch`` images what is compared.
@@ -208,6 +217,23 @@ class OutputMeasure(ABC):
         Returns:
             A score ``(B,)`` per image, larger where the two differ more; the worst are shown in reports.
         """
+
+    def draw(self, view: Tensor, output: Any, row: int) -> Tensor:
+        """Return a view ``(C, H, W)`` in [0, 1] with its output, row ``row`` of what `take` returned, drawn on it."""
+        del output, row
+        return view
+
+    def draw_difference(
+        self, view: Tensor, first: Any, second: Any, compared: Compared, row: int
+    ) -> list[tuple[Tensor, str]]:
+        """Return pictures ``(C, H, W)`` of what differs in the second ``view``, with captions."""
+        del view, first, second, compared, row
+        return []
+
+    def neighbors_of(self, output: Any, row: int, image: int) -> list[int]:
+        """Return the numbers of images to show beside image ``image``, nearest first."""
+        del output, row, image
+        return []
 
     def results(self) -> KindResults:
         """Return the numbers of all images so far."""

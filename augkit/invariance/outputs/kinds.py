@@ -13,7 +13,10 @@ from augkit.invariance.outputs.base import OutputMeasure, tensor_in
 from augkit.invariance.outputs.boxes import is_detections
 from augkit.invariance.outputs.detections import DetectionMeasure
 from augkit.invariance.outputs.embeddings import EmbeddingMeasure
+from augkit.invariance.outputs.images import ImageMeasure
 from augkit.invariance.outputs.keypoints import KeypointMeasure, is_keypoints
+from augkit.invariance.outputs.logits import LogitMeasure
+from augkit.invariance.outputs.maps import MapMeasure
 
 Recognizer = Callable[[Any, Tensor], bool]
 
@@ -47,8 +50,21 @@ def _dimensions(count: int) -> Recognizer:
     return recognizes
 
 
+def _is_image(output: Any, inputs: Tensor) -> bool:
+    found = tensor_in(output)
+    return _dimensions(4)(output, inputs) and found.shape[1] == inputs.shape[1] and found.shape[-1] >= inputs.shape[-1]
+
+
 # The first that recognizes an output takes it.
+def _never(output: Any, inputs: Tensor) -> bool:
+    del output, inputs
+    return False
+
+
+_MAP = ("map_kernel", "border")
 ROWS = (
+    # Logits look like embeddings, so they are named; `augkit.measure_invariance` is their own measurement.
+    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), "class indices (N,)"),
     OutputKind(
         "detections", "detections (boxes, scores and labels of each image, or rows (N, 6))", DetectionMeasure,
         lambda output, inputs: is_detections(output), ("box_score", "box_iou", "box_border"),
@@ -62,6 +78,8 @@ ROWS = (
         "embedding", "embeddings (B, D)", EmbeddingMeasure, _dimensions(2),
         ("gallery", "gallery_labels", "class_embeddings", "neighbors"), "class indices (N,)",
     ),
+    OutputKind("image", "images (B, C, H, W) with the input's channels", ImageMeasure, _is_image, _MAP),
+    OutputKind("map", "maps (B, C, h, w), or patches (B, h w, D)", MapMeasure, _dimensions(4), (*_MAP, "scores")),
 )  # fmt: skip
 KINDS: dict[str, OutputKind] = {row.name: row for row in ROWS}
 
@@ -82,8 +100,8 @@ def find_kind(name: str | None, output: Any, inputs: Tensor) -> OutputKind:
     found = tensor_in(output)
     if isinstance(found, Tensor) and found.ndim == 3:
         raise InputError(
-            f"model: expected a known output, got tokens {tuple(found.shape)} without a grid; wrap it so that it gives"
-            " its class token or the mean of its tokens (an embedding), or its patches as (B, D, h, w) (a map)"
+            f"model: expected a known output, got tokens {tuple(found.shape)}; wrap it so that it gives"
+            " its class token or the mean of its tokens, an embedding; or name output 'map' if they are patches only"
         )
     got = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
     known = "; ".join(f"{row.name}: {row.meaning}" for row in ROWS)

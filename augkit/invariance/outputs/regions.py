@@ -44,12 +44,18 @@ def moved(maps: Tensor, pixels: Tensor, kernel: str, *, circular: bool) -> Tenso
     return shift_checked(maps, pixels, (maps.shape[-2], maps.shape[-1]), kernel, "circular" if circular else "border")
 
 
+def snapped(pixels: Tensor) -> Tensor:
+    """Return moves ``(B, 2)`` with those that are whole pixels but for rounding as whole pixels."""
+    whole = pixels.round()
+    return torch.where((pixels - whole).abs() < WHOLE, whole, pixels)
+
+
 def shared(size: tuple[int, int], pixels: Tensor, kernel: str, border: tuple[float, float] = (0.0, 0.0)) -> Tensor:
     """Return which pixels of moved maps come from inside, bool ``(B, h, w)``.
 
     Args:
         size: ``(h, w)`` of the maps.
-        pixels: ``(B, 2)`` (x, y), the moves in pixels of the map.
+        pixels: ``(B, 2)`` (x, y), the moves in pixels of the map, `snapped`.
         kernel: the kernel that moved them.
         border: ``(y, x)``, pixels at each border of both maps that are left out in addition.
     """
