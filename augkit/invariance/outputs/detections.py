@@ -24,6 +24,7 @@ from augkit.invariance.bootstrap import UNDEFINED, Estimate, percentile_interval
 from augkit.invariance.outputs.average_precision import Targets, ViewScores, over_views, read_targets
 from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputSetting
 from augkit.invariance.outputs.box_changes import BoxChanges, DetectionSettings, compare, sums
+from augkit.invariance.outputs.box_pictures import PLAIN, Drawn, draw_boxes, draw_changes
 from augkit.invariance.outputs.boxes import Detections, read_detections
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, ratio_of
 
@@ -94,6 +95,21 @@ class DetectionMeasure(OutputMeasure):
                 if not any(boxes is known for known in self._added(compared.start)):
                     self._add_view((compared.pair, side), boxes, targets, compared.start, shift)
         return torch.tensor([severity(change) for change in changes])
+
+    def draw(self, view: Tensor, output: list[Detections], row: int) -> Tensor:
+        """Return a view ``(C, H, W)`` with its boxes above the threshold and their scores."""
+        boxes = output[row]
+        return draw_boxes(view, [Drawn(boxes, boxes.scores >= self.settings.box_score, PLAIN)])
+
+    def draw_difference(
+        self, view: Tensor, first: list[Detections], second: list[Detections], compared: Compared, row: int
+    ) -> list[tuple[Tensor, str]]:
+        """Return the second view with lost, new and matched boxes in red, orange and green."""
+        changes = self.changes(first[row], second[row], compared.moves[row])
+        lost, new = int(changes.lost.sum()), int(changes.new.sum())
+        gone, found = int(changes.vanished.sum()), int(changes.appeared.sum())
+        caption = f"{lost} lost, red ({gone} at any score); {new} new, orange ({found}); matched, green"
+        return [(draw_changes(view, changes), caption)]
 
     def _added(self, start: int) -> list[list[Detections]]:
         """The views of the batch that begins with image ``start`` that average precision has seen."""
