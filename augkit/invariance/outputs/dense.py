@@ -91,6 +91,7 @@ class DenseMeasure(OutputMeasure):
 
     rows = (EQUIVARIANCE_ERROR, DECIBELS, ERROR_BEFORE)
     shape = "a map (B, C, h, w)"
+    score_name = "relative error"
 
     def __init__(self, setting: OutputSetting) -> None:
         super().__init__(setting)

@@ -15,6 +15,7 @@ from augkit.invariance.outputs.images import ImageMeasure
 from augkit.invariance.outputs.logits import LogitMeasure
 from augkit.invariance.outputs.maps import MapMeasure
 
+CLASS_INDICES = "class indices (N,)"
 Recognizer = Callable[[Any, Tensor], bool]
 
 
@@ -61,10 +62,10 @@ def _never(output: Any, inputs: Tensor) -> bool:
 _MAP = ("map_kernel", "border")
 ROWS = (
     # Logits look like embeddings, so they are named; `augkit.measure_invariance` is their own measurement.
-    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), "class indices (N,)"),
+    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), CLASS_INDICES),
     OutputKind(
         "embedding", "embeddings (B, D)", EmbeddingMeasure, _dimensions(2),
-        ("gallery", "gallery_labels", "class_embeddings", "neighbors"), "class indices (N,)",
+        ("gallery", "gallery_labels", "class_embeddings", "neighbors"), CLASS_INDICES,
     ),
     OutputKind("image", "images (B, C, H, W) with the input's channels", ImageMeasure, _is_image, _MAP),
     OutputKind("map", "maps (B, C, h, w), or patches (B, h w, D)", MapMeasure, _dimensions(4), (*_MAP, "scores")),
