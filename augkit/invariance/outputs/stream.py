@@ -165,7 +165,7 @@ class OutputMeasurement:
         views = [scene.unshifted() if not bool(shift.any()) else scene.shift(shift) for shift in shifts]
         with self.network.measuring():
             outputs = [self._output_of(view) for view in views]
-        compared = Compared(case.image, 0, *shifts)
+        compared = Compared(case.image, 0, shifts[0], shifts[1])
         drawn = []
         for place, view, output in zip(case.shifts, views, outputs, strict=True):
             drawn.append((measure.draw(view[0], output, 0), place_of(place)))
@@ -173,7 +173,7 @@ class OutputMeasurement:
             for number, pixels in zip(near, fetch(near) if near else (), strict=True):
                 shown = Scene(self.protocol, self.network.load(pixels[None])).unshifted()[0]
                 drawn.append((shown, f"its neighbor, image {number:,}"))
-        drawn += measure.draw_difference(views[1][0], *outputs, compared, 0)
+        drawn += measure.draw_difference(views[1][0], outputs[0], outputs[1], compared, 0)
         pictures = [(picture_of(small(image)), caption) for image, caption in drawn]
         return WorstPicture(f"image {case.image:,}: {measure.score_name} {case.score:.3g}", pictures)
 
