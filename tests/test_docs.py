@@ -53,7 +53,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
-EXAMPLES = [page for page in (*HOW_TO, DOCS / "loops.md") if blocks(page, "python")]
+EXAMPLES = [page for page in (*HOW_TO, DOCS / "loops.md", DOCS / "outputs.md") if blocks(page, "python")]
 
 
 def code_spans(page: Path) -> list[str]:

@@ -24,9 +24,12 @@ from augkit.core.cli import (
 from augkit.core.errors import InputError
 from augkit.invariance import PROTOCOLS
 from augkit.invariance.network import PRECISIONS
+from augkit.invariance.outputs.kinds import KINDS
 from augkit.invariance.plan import AXES
 from augkit.invariance.presets import PRESETS
 from augkit.invariance.protocols import BACKGROUNDS
+from augkit.measure.output_results import OutputResults
+from augkit.measure.output_terminal import print_outputs
 from augkit.measure.pipeline import measure
 from augkit.measure.session import MeasureInterrupted
 from augkit.measure.settings import ANALYZED, MeasureSettings
@@ -58,7 +61,10 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print_json(results.to_dict())
         return
-    print_measured(results)
+    if isinstance(results, OutputResults):
+        print_outputs(results)
+    else:
+        print_measured(results)
     print(f"report: {folder / 'report.html'}")
 
 
@@ -110,6 +116,7 @@ def _parser() -> Parser:
     where.add_argument("--relative", action="store_true", help="relative invariance of the penultimate features")
     text = f"images for --layers, --lie and --relative (default: {ANALYZED})"
     where.add_argument("--probe-images", type=positive, metavar="N", default=ANALYZED, help=text)
+    _add_outputs(parser)
     how = parser.add_argument_group("how")
     how.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
     how.add_argument("--compile", action="store_true", help="compile the network first")
@@ -119,11 +126,26 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_outputs(parser: Parser) -> None:
+    """Add the flags of outputs other than logits."""
+    group = parser.add_argument_group("outputs other than logits, under shifts")
+    group.add_argument("--output-kind", default="auto", help=f"auto (the default), {', '.join(KINDS)}")
+    text = "shifts are multiples of PX (default: 1; 0 for any fraction)"
+    group.add_argument("--quantum", type=_pixels, metavar="PX", help=text)
+    group.add_argument("--map-kernel", help="kernel that moves maps and images (default: by their size)")
+    group.add_argument("--border", type=_pixels, default=0.0, metavar="PX", help="leave out the borders of maps")
+    group.add_argument("--neighbors", type=positive, metavar="N", help="of embeddings (default: 5)")
+
+
 def _background(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
         return text
+
+
+def _pixels(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive_number(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -55,6 +55,12 @@ class MeasureSettings:
         batch_size: images per forward pass; 64, or 256 on a GPU, when None.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         seed: seed of all random numbers.
+        output_kind: kind of output, a key of `augkit.invariance.outputs.KINDS`; ``auto`` recognizes it, and takes
+            ``(B, K)`` for logits. The fields below are for outputs other than logits.
+        quantum: shifts are multiples of this many pixels; 1 when None, any fraction when 0.
+        map_kernel: kernel that moves maps and images; chosen from their size when None.
+        border: pixels of the input that are left out at each border of a map.
+        neighbors: nearest neighbors of embeddings; 5 when None.
     """
 
     weights: Path | None = None
@@ -94,6 +100,11 @@ class MeasureSettings:
     batch_size: int | None = None
     device: str | None = None
     seed: int = 0
+    output_kind: str = "auto"
+    quantum: float | None = None
+    map_kernel: str | None = None
+    border: float = 0.0
+    neighbors: int | None = None
 
     def changed(self) -> dict[str, object]:
         """Return the fields that differ from their defaults.

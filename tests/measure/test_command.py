@@ -224,7 +224,7 @@ def test_settings_of_the_function_are_checked_like_flags() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("features --max-shift 1", r"expected logits \(1, K\), got \(1, 1, 6, 6\)"),
+        ("features --max-shift 1 --output-kind logits", r"expected logits \(1, K\), got \(1, 1, 6, 6\)"),
         ("one --max-shift 1", "at least 2 classes, got 1"),
         ("five --max-shift 1", "'digits' has 10 classes, the model 5"),
         ("two --max-shift 1", "the model expects 2 channels, the images have 1"),

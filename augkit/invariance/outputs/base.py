@@ -190,9 +190,11 @@ class OutputMeasure(ABC):
         rows: the numbers of the kind; each is a function of means over images of statistics in ``tally``.
         setting: the setting.
         tally: the statistics so far.
+        score_name: what the score of `add` is.
     """
 
     rows: ClassVar[tuple[Metric, ...]] = ()
+    score_name = "score"
 
     def __init__(self, setting: OutputSetting) -> None:
         self.setting = setting

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,8 +89,9 @@ class Region(NamedTuple):
 class DenseMeasure(OutputMeasure):
     """Compares maps ``(B, C, h, w)`` of any stride."""
 
-    rows = (EQUIVARIANCE_ERROR, DECIBELS, ERROR_BEFORE)
+    rows: ClassVar[tuple[Metric, ...]] = (EQUIVARIANCE_ERROR, DECIBELS, ERROR_BEFORE)
     shape = "a map (B, C, h, w)"
+    score_name = "relative error"
 
     def __init__(self, setting: OutputSetting) -> None:
         super().__init__(setting)
@@ -124,8 +125,8 @@ class DenseMeasure(OutputMeasure):
         """Compare two maps; the score is `score_of` the statistics."""
         gathered: dict[str, list[Tensor]] = {}
         for region in self._regions("map", first.whole, second.whole, compared.moves):
-            for name, values in (energies(region) | self.compare(region)).items():
-                gathered.setdefault(name, []).append(values.cpu())
+            for name, each in (energies(region) | self.compare(region)).items():
+                gathered.setdefault(name, []).append(each.cpu())
         values = {name: torch.cat(parts) for name, parts in gathered.items()}
         values |= self._by_fraction(values, compared.moves.cpu())
         if first.before is not None and second.before is not None:
@@ -232,7 +233,7 @@ class DenseMeasure(OutputMeasure):
             pixels = mask.sum((-2, -1)).to(precise)
             if name == "map" and not bool((pixels > 0).all()):
                 raise InputError(
-                    f"max_shift: two views share no pixel of a map of {tuple(a.shape[-2:])} pixels that kernel"
+                    f"max_shift: two views share no pixel of a map of {a.shape[-2]} x {a.shape[-1]} pixels that kernel"
                     f" '{self.kernels[name]}' can move; expected a smaller max_shift or border, a map_kernel of fewer"
                     " taps, or larger images"
                 )

@@ -68,6 +68,7 @@ class EmbeddingMeasure(OutputMeasure):
     """Compares embeddings. It keeps those of all images and views, ``4 D`` bytes each, for the neighbors."""
 
     rows = ROWS
+    score_name = "1 - cosine"
 
     def __init__(self, setting: OutputSetting) -> None:
         super().__init__(setting)

@@ -18,6 +18,7 @@ from augkit.invariance.outputs.keypoints import KeypointMeasure, is_keypoints
 from augkit.invariance.outputs.logits import LogitMeasure
 from augkit.invariance.outputs.maps import MapMeasure
 
+CLASS_INDICES = "class indices (N,)"
 Recognizer = Callable[[Any, Tensor], bool]
 
 
@@ -64,7 +65,7 @@ def _never(output: Any, inputs: Tensor) -> bool:
 _MAP = ("map_kernel", "border")
 ROWS = (
     # Logits look like embeddings, so they are named; `augkit.measure_invariance` is their own measurement.
-    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), "class indices (N,)"),
+    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), CLASS_INDICES),
     OutputKind(
         "detections", "detections (boxes, scores and labels of each image, or rows (N, 6))", DetectionMeasure,
         lambda output, inputs: is_detections(output), ("box_score", "box_iou", "box_border"),
@@ -76,7 +77,7 @@ ROWS = (
     ),
     OutputKind(
         "embedding", "embeddings (B, D)", EmbeddingMeasure, _dimensions(2),
-        ("gallery", "gallery_labels", "class_embeddings", "neighbors"), "class indices (N,)",
+        ("gallery", "gallery_labels", "class_embeddings", "neighbors"), CLASS_INDICES,
     ),
     OutputKind("image", "images (B, C, H, W) with the input's channels", ImageMeasure, _is_image, _MAP),
     OutputKind("map", "maps (B, C, h, w), or patches (B, h w, D)", MapMeasure, _dimensions(4), (*_MAP, "scores")),

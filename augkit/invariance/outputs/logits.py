@@ -24,6 +24,7 @@ ROUNDING = 16 * 2.0**-23  # of the logits' root mean square; logits that vary by
 class LogitMeasure(OutputMeasure):
     """Compares logits."""
 
+    score_name = "Jensen-Shannon divergence"
     rows = (EQUIVARIANCE_ERROR, *(METRICS[name] for name in NAMES))
 
     def __init__(self, setting: OutputSetting) -> None:

@@ -50,8 +50,9 @@ class MapMeasure(DenseMeasure):
     def compare(self, region: Region) -> dict[str, Tensor]:
         """Return the statistics of classes, where channels are class scores."""
         count = region.expected.shape[1]
-        if count < 2 or not self.setting.options.scores:
+        if not self._has_classes(count):
             return {}
+        self.score_name = "share of pixels changed"
         first, second = region.expected.argmax(1), region.found.argmax(1)
         changed = (first != second).to(region.mask.dtype)
         p, q = region.expected.softmax(1).movedim(1, -1), region.found.softmax(1).movedim(1, -1)
@@ -66,6 +67,9 @@ class MapMeasure(DenseMeasure):
             "near": region.mean(near),
         }
 
+    def _has_classes(self, channels: int) -> bool:
+        return self.setting.options.scores and channels > 1
+
     def score_of(self, values: dict[str, Tensor]) -> Tensor:
         """Return the share of pixels that change their class, or without classes the relative error."""
         return values.get("pixels_changed", values["relative"])
@@ -73,7 +77,7 @@ class MapMeasure(DenseMeasure):
     def draw(self, view: Tensor, output: Dense, row: int) -> Tensor:
         """Return a view covered by the colors of its classes, or a map of other values in gray."""
         values = output.whole[row]
-        if self.setting.options.scores and len(values) > 1:
+        if self._has_classes(len(values)):
             return with_classes(view, values.argmax(0))
         return super().draw(view, output, row)
 
@@ -81,7 +85,7 @@ class MapMeasure(DenseMeasure):
         self, view: Tensor, first: Dense, second: Dense, compared: Compared, row: int
     ) -> list[tuple[Tensor, str]]:
         """Return the pixels that change their class; pixels that are not compared are dark."""
-        if not self.setting.options.scores or second.whole.shape[1] < 2:
+        if not self._has_classes(second.whole.shape[1]):
             return super().draw_difference(view, first, second, compared, row)
         expected, mask = self.moved(first, compared.moves)
         changed = (expected[row].argmax(0) != second.whole[row].argmax(0)) & mask[row]

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from augkit.invariance.gallery import picture_of, place_of
-
 # Okabe & Ito 2008, distinguishable for color-blind readers; further classes take them again, darker.
 PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 RED = (0.9, 0.1, 0.1)
@@ -25,19 +23,11 @@ class WorstPicture:
 
     Attributes:
         title: number of the image, and how much the outputs differ.
-        pictures: the two views, then what the kind adds, such as their difference, with captions.
+        pictures: with captions: the two views, and what the kind adds, such as neighbors or the difference.
     """
 
     title: str
     pictures: list[tuple[Image.Image, str]]
-
-
-def worst_picture(
-    title: str, views: Sequence[Tensor], places: Sequence[tuple[float, float]], drawn: Sequence[tuple[Tensor, str]]
-) -> WorstPicture:
-    """Return a case as pictures: ``views`` ``(C, H, W)`` with what is drawn on them, then ``drawn`` with captions."""
-    pictures = [(picture_of(small(view)), place_of(place)) for view, place in zip(views, places, strict=True)]
-    return WorstPicture(title, [*pictures, *((picture_of(small(image)), caption) for image, caption in drawn)])
 
 
 def small(image: Tensor) -> Tensor:

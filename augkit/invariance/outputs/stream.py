@@ -12,11 +12,11 @@ from torch import Tensor
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import Run
-from augkit.invariance.gallery import place_of
+from augkit.invariance.gallery import picture_of, place_of
 from augkit.invariance.network import Network
 from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputOptions, OutputSetting
 from augkit.invariance.outputs.kinds import KINDS, OutputKind, find_kind
-from augkit.invariance.outputs.pictures import Fetch, WorstPicture, worst_picture
+from augkit.invariance.outputs.pictures import Fetch, WorstPicture, small
 from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
 from augkit.invariance.outputs.upsampling import own_stride
 from augkit.invariance.plan import Plan
@@ -64,7 +64,7 @@ class OutputMeasurement:
         self._output, self._protocol_options = output, options_of_protocol
         self._protocol: Protocol | None = None
         self._measure: OutputMeasure | None = None
-        self._channels = ""
+        self.channels = ""
         self._worst: list[WorstCase] = []
 
     @property
@@ -144,7 +144,7 @@ class OutputMeasurement:
             input_size=list(protocol.input_size),
             background=protocol.background,
             views=self.views,
-            channels=self._channels,
+            channels=self.channels,
             precision=self.network.precision,
             device=self.network.device.type,
             plan=plan,
@@ -165,15 +165,17 @@ class OutputMeasurement:
         views = [scene.unshifted() if not bool(shift.any()) else scene.shift(shift) for shift in shifts]
         with self.network.measuring():
             outputs = [self._output_of(view) for view in views]
-        compared = Compared(case.image, 0, *shifts)
-        drawn = [measure.draw(view[0], output, 0) for view, output in zip(views, outputs, strict=True)]
-        further = measure.draw_difference(views[1][0], *outputs, compared, 0)
-        for place, output in zip(case.shifts, outputs, strict=True):
+        compared = Compared(case.image, 0, shifts[0], shifts[1])
+        drawn = []
+        for place, view, output in zip(case.shifts, views, outputs, strict=True):
+            drawn.append((measure.draw(view[0], output, 0), place_of(place)))
             near = measure.neighbors_of(output, 0, case.image)
             for number, pixels in zip(near, fetch(near) if near else (), strict=True):
                 shown = Scene(self.protocol, self.network.load(pixels[None])).unshifted()[0]
-                further.append((shown, f"image {number:,}, near the view {place_of(place)}"))
-        return worst_picture(f"image {case.image:,}: {case.score:.3g}", drawn, case.shifts, further)
+                drawn.append((shown, f"its neighbor, image {number:,}"))
+        drawn += measure.draw_difference(views[1][0], outputs[0], outputs[1], compared, 0)
+        pictures = [(picture_of(small(image)), caption) for image, caption in drawn]
+        return WorstPicture(f"image {case.image:,}: {measure.score_name} {case.score:.3g}", pictures)
 
     def _columns(self) -> list[int]:
         return sorted({column for pair in self.plan.layout.pairs for column in pair})
@@ -184,7 +186,7 @@ class OutputMeasurement:
         if self._protocol is None:
             reach = self.plan.pairs.reach
             self._protocol = self._protocol_options.make(size, max_shift=reach, factors=(1.0, 1.0))
-            self._channels = self.network.fit_channels(images.shape[1])
+            self.channels = self.network.fit_channels(images.shape[1])
         elif size != self._protocol.image_size:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
@@ -193,7 +195,7 @@ class OutputMeasurement:
         inputs = Scene(self.protocol, self.network.load(images[:1])).unshifted()
         with own_stride(self.network.model, self.protocol.input_size) as stride:
             output = self.network.output(inputs)
-        seen = inputs.expand(-1, 3, -1, -1) if "repeated" in self._channels else inputs
+        seen = inputs.expand(-1, 3, -1, -1) if "repeated" in self.channels else inputs
         kind = find_kind(self._output, output, seen)
         for name, value in vars(self.options).items():
             if value is not vars(NO_OPTIONS)[name] and name not in kind.options:
