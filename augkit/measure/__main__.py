@@ -135,6 +135,10 @@ def _add_outputs(parser: Parser) -> None:
     group.add_argument("--map-kernel", help="kernel that moves maps and images (default: by their size)")
     group.add_argument("--border", type=_pixels, default=0.0, metavar="PX", help="leave out the borders of maps")
     group.add_argument("--neighbors", type=positive, metavar="N", help="of embeddings (default: 5)")
+    group.add_argument("--box-score", type=float, metavar="S", help="least score of boxes (default: 0.3)")
+    group.add_argument("--box-iou", type=float, metavar="IOU", help="least IoU of partners (default: 0.5)")
+    group.add_argument("--box-border", type=_pixels, metavar="PX", help="leave out boxes at the edges (default: 1)")
+    group.add_argument("--keypoint-score", type=float, metavar="S", help="least score of keypoints (default: 0.3)")
 
 
 def _background(text: str) -> float | str:

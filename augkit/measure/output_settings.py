@@ -24,7 +24,7 @@ LOGITS = "logits"
 # Fields for logits alone.
 OF_LOGITS = ("preset", "axis", "max_scale", "shift", "grid", "certify", "layers", "lie", "relative", "labels")
 # Fields that are options of kinds, by the name of the option.
-OPTIONS = ("map_kernel", "border", "neighbors")
+OPTIONS = ("map_kernel", "border", "neighbors", "box_score", "box_iou", "box_border", "keypoint_score")
 
 
 def choose_kind(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet) -> str:

@@ -61,6 +61,7 @@ class MeasureSettings:
         map_kernel: kernel that moves maps and images; chosen from their size when None.
         border: pixels of the input that are left out at each border of a map.
         neighbors: nearest neighbors of embeddings; 5 when None.
+        box_score, box_iou, box_border, keypoint_score: see `augkit.invariance.outputs.OutputOptions`.
     """
 
     weights: Path | None = None
@@ -105,6 +106,10 @@ class MeasureSettings:
     map_kernel: str | None = None
     border: float = 0.0
     neighbors: int | None = None
+    box_score: float | None = None
+    box_iou: float | None = None
+    box_border: float | None = None
+    keypoint_score: float | None = None
 
     def changed(self) -> dict[str, object]:
         """Return the fields that differ from their defaults.

@@ -1,4 +1,4 @@
-"""Pictures of boxes: lost ones in red, new ones in orange, matched ones in green."""
+"""Pictures of boxes: lost ones in red, new ones in orange, matched ones in green, those of another class in violet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from augkit.invariance.outputs.box_changes import BoxChanges
 from augkit.invariance.outputs.boxes import Detections
 from augkit.invariance.outputs.pictures import SIDE, in_color
 
-LOST, NEW, MATCHED, OUT = (213, 0, 0), (255, 145, 0), (0, 200, 83), (150, 150, 150)
+LOST, NEW, MATCHED, OTHER_CLASS = (213, 0, 0), (255, 145, 0), (0, 200, 83), (213, 0, 249)
 PLAIN = (41, 182, 246)
 WIDTH = 2  # of a line, pixels of the picture
 
@@ -38,39 +38,27 @@ def draw_boxes(view: Tensor, drawn: Iterable[Drawn]) -> Tensor:
             x0, y0, x1, y1 = (float(v) * factor for v in box)
             if x1 > x0 and y1 > y0:
                 pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=color, width=WIDTH)
-                pen.text((x0 + 1, y0 - 11 if y0 > 11 else y1 + 1), f"{score:.2f}", fill=color)
+                pen.text(
+                    (x0 + 1, y0 - 11 if y0 > 11 else y1 + 1),
+                    f"{score:.2f}",
+                    fill=color,
+                    stroke_width=1,
+                    stroke_fill=(0, 0, 0),
+                )
     return torch.from_numpy(np.array(picture)).movedim(-1, 0).float() / 255
 
 
-def draw_detections(first: Tensor, second: Tensor, changes: BoxChanges, back: BoxChanges) -> tuple[Tensor, Tensor]:
-    """Return both views ``(C, H, W)`` of an image with their boxes.
-
-    Lost boxes are red and stand in both views, in the second where they would be; new ones are orange, likewise;
-    matched ones are green. Boxes that do not count are left out.
-
-    Args:
-        first, second: the views.
-        changes: from the first to the second view.
-        back: from the second to the first.
-    """
-    return draw_changes(first, back, swapped=True), draw_changes(second, changes)
-
-
-def draw_changes(view: Tensor, changes: BoxChanges, *, swapped: bool = False) -> Tensor:
-    """Return the second view ``(C, H, W)`` with its boxes and those of the first that are lost, moved into it.
-
-    Args:
-        view: the second view.
-        changes: from the first view to this one.
-        swapped: the second view is the earlier one, so that lost and new change places.
-    """
-    lost, new = (NEW, LOST) if swapped else (LOST, NEW)
-    pairs = changes.pairs.second[changes.pairs_count()]
+def draw_changes(view: Tensor, changes: BoxChanges) -> Tensor:
+    """Return the second view ``(C, H, W)`` with its boxes that count, and those of the first that are lost, moved."""
+    pairs = changes.pairs_count()
+    first, second = changes.pairs.first[pairs], changes.pairs.second[pairs]
+    other = changes.moved.labels[first] != changes.fixed.labels[second]
     return draw_boxes(
         view,
         [
-            Drawn(changes.fixed, pairs, MATCHED),
-            Drawn(changes.fixed, changes.new, new),
-            Drawn(changes.moved, changes.lost, lost),
+            Drawn(changes.fixed, second[~other], MATCHED),
+            Drawn(changes.fixed, second[other], OTHER_CLASS),
+            Drawn(changes.fixed, changes.new, NEW),
+            Drawn(changes.moved, changes.lost, LOST),
         ],
     )

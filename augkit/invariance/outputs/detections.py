@@ -21,6 +21,7 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, percentile_interval, resamples
+from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.average_precision import Targets, ViewScores, over_views, read_targets
 from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputSetting
 from augkit.invariance.outputs.box_changes import BoxChanges, DetectionSettings, compare, sums
@@ -31,10 +32,23 @@ from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, ratio_of
 AP_REPLICATES = 200  # average precision is no mean over images: each replicate sorts and counts anew
 
 
+AP_ROWS = tuple(
+    # No functions of means over images, so `DetectionMeasure.results` computes them.
+    Metric(name, title, meaning, ("average precision",), None, higher_is_better=better)
+    for name, title, meaning, better in (
+        ("ap50", "AP at IoU 0.5", "average precision at IoU 0.5, mean over the compared displacements", True),
+        ("ap", "AP at IoU 0.5 to 0.95", "COCO's average precision, mean over the compared displacements", True),
+        ("ap50_spread", "spread of AP at IoU 0.5", "largest less smallest over the compared displacements", False),
+        ("ap_spread", "spread of AP", "largest less smallest over the compared displacements", False),
+    )
+)
+
+
 class DetectionMeasure(OutputMeasure):
     """Compares detections; see the head of this file."""
 
     rows = (
+        EQUIVARIANCE_ERROR,
         ratio_of(
             "lost", "lost boxes", ("lost", "first"),
             "share of boxes of one view without a partner above the score threshold in the other",
@@ -57,7 +71,7 @@ class DetectionMeasure(OutputMeasure):
             "box_iou", "IoU of partners", ("iou", "pairs"), "mean IoU of partners after the move",
             unit="", higher_is_better=True,
         ),
-        EQUIVARIANCE_ERROR,
+        *AP_ROWS,
     )  # fmt: skip
 
     def __init__(self, setting: OutputSetting) -> None:
@@ -104,11 +118,14 @@ class DetectionMeasure(OutputMeasure):
     def draw_difference(
         self, view: Tensor, first: list[Detections], second: list[Detections], compared: Compared, row: int
     ) -> list[tuple[Tensor, str]]:
-        """Return the second view with lost, new and matched boxes in red, orange and green."""
+        """Return the second view with its boxes and the lost ones; see `augkit.invariance.outputs.box_pictures`."""
         changes = self.changes(first[row], second[row], compared.moves[row])
-        lost, new = int(changes.lost.sum()), int(changes.new.sum())
-        gone, found = int(changes.vanished.sum()), int(changes.appeared.sum())
-        caption = f"{lost} lost, red ({gone} at any score); {new} new, orange ({found}); matched, green"
+        found = sums(changes)
+        caption = (
+            f"{found['lost']:g} lost, red ({found['vanished']:g} of them at any score); {found['new']:g} new, orange"
+            f" ({found['appeared']:g}); {found['class_changed']:g} of another class, violet; others green; boxes at the"
+            " edges are left out"
+        )
         return [(draw_changes(view, changes), caption)]
 
     def _added(self, start: int) -> list[list[Detections]]:

@@ -16,6 +16,7 @@ from augkit.augment import geometry
 from augkit.augment.targets import move_points, visible
 from augkit.core.errors import InputError
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, percentile_interval, resamples
+from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.base import (
     Compared,
     KindResults,
@@ -32,12 +33,20 @@ FAR = 1.0  # pixels beyond which a keypoint counts as moved
 QUANTILES = {"error_median": 0.5, "error_95": 0.95}
 
 
+QUANTILE_ROWS = tuple(
+    # No functions of means over images, so `KeypointMeasure.results` computes them.
+    Metric(name, title, f"{title} over keypoints", ("errors",), None, unit="pixels", high=math.inf)
+    for name, title in (("error_median", "median error"), ("error_95", "95 % quantile of the error"))
+)
+
+
 class KeypointMeasure(OutputMeasure):
     """Compares keypoints; see the head of this file."""
 
     rows = (
+        EQUIVARIANCE_ERROR,
         ratio_of(
-            "error", "mean error, px", ("distance", "points"), "mean distance from the moved keypoint", unit="",
+            "error", "mean error", ("distance", "points"), "mean distance from the moved keypoint", unit="pixels",
             high=math.inf,
         ),
         ratio_of("far", "further than 1 px", ("far", "points"), "share of keypoints more than a pixel from the moved"),
@@ -45,7 +54,7 @@ class KeypointMeasure(OutputMeasure):
             "one_sided", "in one view only", ("one_sided", "either"),
             "share of the keypoints on both views whose score reaches the threshold in one view only",
         ),
-        EQUIVARIANCE_ERROR,
+        *QUANTILE_ROWS,
     )  # fmt: skip
 
     def __init__(self, setting: OutputSetting) -> None:
