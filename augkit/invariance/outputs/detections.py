@@ -160,7 +160,7 @@ class DetectionMeasure(OutputMeasure):
         found = super().results()
         numbers = {**found.numbers, **self._precision()}
         facts: dict[str, object] = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
-        notes = ()
+        notes: tuple[str, ...] = ()
         if not any(float(self.tally.statistics()[name].sum()) for name in ("first", "second")):
             notes = (
                 "No box was compared: none of them lies whole in both views, at least"
