@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from dense_networks import LowPass, Returns, conv, segmenter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from measured import photo_like
 from scipy.ndimage import distance_transform_cdt
 from torch import nn
 
 from augkit.core.errors import InputError
+from augkit.invariance.information import shift_information
 from augkit.invariance.outputs import measure_outputs
-from augkit.invariance.outputs.maps import boundary_ranges, mean_iou
+from augkit.invariance.outputs.maps import boundary_ranges, mean_iou, top_class
 from augkit.invariance.plan import Pairs, Plan
 
 IMAGES = photo_like(6, 16)
@@ -108,6 +111,26 @@ def test_distances_to_a_boundary_are_those_of_scipy() -> None:
         inside = [distance_transform_cdt(image == k, metric="chessboard") for k in (0, 1)]
         wanted = np.searchsorted(ends, np.where(image == 0, *inside))
         assert (ranges[:, number].int().argmax(0).numpy() == wanted).all()
+
+
+def test_shift_information_is_that_of_pixels_in_the_place_of_images() -> None:
+    network, images = segmenter(1, classes=3).double(), IMAGES.double()
+    network[0].padding_mode = "zeros"
+    plan = Plan(pairs=Pairs(1, 0, 0, step=(3.0, 0.0)))
+    report = measure_outputs(network, images, plan=plan, protocol="circular")
+    with torch.no_grad():
+        views = [network(images).roll(3, -1), network(images.roll(3, -1))]
+    p = torch.stack([view.softmax(1).movedim(1, -1).flatten(0, 2) for view in views], dim=1)
+    assert report.shift_information.value == pytest.approx(shift_information(p).item(), rel=1e-9)
+    assert report.shift_information.value > 1e-6
+
+
+@given(st.integers(1, 70), st.booleans())
+@settings(max_examples=20)
+def test_the_class_of_a_pixel_is_the_first_of_the_highest_scores(channels: int, equal: bool) -> None:
+    scores = torch.randint(0, 3, (2, channels, 3, 4)).float() if equal else torch.randn(2, channels, 3, 4)
+    wanted = (scores == scores.amax(1, keepdim=True)).int().argmax(1)
+    assert torch.equal(top_class(scores), wanted)
 
 
 def test_changes_are_most_frequent_at_boundaries() -> None:
