@@ -15,8 +15,11 @@ from augkit.invariance import Estimate
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs import OutputCurve
 from augkit.invariance.outputs.pictures import WorstPicture
+from augkit.measure.analyses import Analyses
+from augkit.measure.figures import layers as layer_figure
 from augkit.measure.output_results import OutputResults
 from augkit.measure.output_terminal import number_rows, outputs_heading, rows_of
+from augkit.measure.page import LAYERS_CAPTION, lie_table
 
 NUMBERS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). T f(x) is the output for the unshifted image, moved; f(T x) that"
@@ -32,6 +35,7 @@ CURVE_TITLES = {
 def outputs_page(results: OutputResults, worst: Sequence[WorstPicture]) -> str:
     """Return the report page of measured outputs; ``worst`` are the drawn cases of the first image set."""
     report, typical = results.typical.report, results.typical
+    analyses = typical.analyses or Analyses(0)
     rows, charts = rows_of(report.kind), []
     for name, curve in report.curves.items():
         if curve.x:
@@ -47,6 +51,9 @@ def outputs_page(results: OutputResults, worst: Sequence[WorstPicture]) -> str:
         numbers=Table(NUMBERS_CAPTION, ["number", *results.sets], number_rows(results.sets)),
         meanings=[(rows[name].title, rows[name].meaning) for name in report.numbers if name in rows],
         charts=charts,
+        lie=None if analyses.lie is None else lie_table(analyses.lie),
+        layers=None if not analyses.layers else chart("Layer by layer", layer_figure(analyses.layers), LAYERS_CAPTION),
+        certificate=analyses.certificate,
         worst=[{"title": case.title, "views": [(data_url(p), text) for p, text in case.pictures]} for case in worst],
         facts={"settings": typical.settings_to_dict(), "environment": results.environment},
     )

@@ -17,6 +17,7 @@ from torch import nn
 from augkit.core.errors import InputError
 from augkit.invariance.information import shift_information
 from augkit.invariance.outputs import measure_outputs
+from augkit.invariance.outputs.layers import layers_of_map
 from augkit.invariance.outputs.maps import boundary_ranges, mean_iou, top_class
 from augkit.invariance.plan import Pairs, Plan
 
@@ -217,3 +218,28 @@ def test_a_segmenter_of_torchvision_of_two_classes_is_a_map_and_its_upsampling_i
 def test_views_that_share_no_pixel_are_an_error() -> None:
     with pytest.raises(InputError, match="share no pixel"):
         measure_outputs(segmenter(4), IMAGES, max_shift=4.0, map_kernel="sinc")
+
+
+def test_layers_of_a_map_find_the_strided_one() -> None:
+    found = {layer.name: layer for layer in layers_of_map(segmenter(2), IMAGES, max_shift=4.0, seed=1)}
+    whole = {
+        layer.name: layer
+        for layer in layers_of_map(segmenter(1), IMAGES, shifts=torch.tensor([[1.0, 2.0], [-3.0, 0.0]]))
+    }
+    assert list(found) == list(whole) == ["0", "1", "2"]
+    assert found["0"].stride == (2.0, 2.0)
+    assert found["0"].decibels.value < 40
+    assert min(layer.decibels.value for layer in whole.values()) > 100
+
+
+def test_layers_of_a_network_of_its_own_class_end_with_its_output() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = conv(1, 2)
+
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": self.inner(images).relu(), "aux": images}
+
+    assert [layer.name for layer in layers_of_map(Own(), IMAGES)] == ["inner"]
+    assert [layer.name for layer in layers_of_map(Returns(lambda x: x), IMAGES)] == ["output"]
