@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLUE, STYLE, chart, describe, interval_text
+from augkit.core.figures import BLUE, STYLE, Chart, chart, describe, interval_text
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
 from augkit.invariance import Estimate
@@ -24,6 +24,10 @@ from augkit.measure.page import LAYERS_CAPTION, lie_table
 NUMBERS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). T f(x) is the output for the unshifted image, moved; f(T x) that"
     " for the shifted image; both are compared in the region that they share."
+)
+DECIBELS_CAPTION = (
+    "Circular shifts: how well the layer's map moves along with the image, signal to error in dB; 130 dB is float"
+    " rounding. Whiskers are 95 % intervals over images."
 )
 CURVE_TITLES = {
     "by_fraction": ("By fraction of the network's stride", "How far a shift is from a multiple of that stride."),
@@ -52,11 +56,18 @@ def outputs_page(results: OutputResults, worst: Sequence[WorstPicture]) -> str:
         meanings=[(rows[name].title, rows[name].meaning) for name in report.numbers if name in rows],
         charts=charts,
         lie=None if analyses.lie is None else lie_table(analyses.lie),
-        layers=None if not analyses.layers else chart("Layer by layer", layer_figure(analyses.layers), LAYERS_CAPTION),
+        layers=_layers(analyses),
         certificate=analyses.certificate,
         worst=[{"title": case.title, "views": [(data_url(p), text) for p, text in case.pictures]} for case in worst],
         facts={"settings": typical.settings_to_dict(), "environment": results.environment},
     )
+
+
+def _layers(analyses: Analyses) -> Chart | None:
+    if not analyses.layers:
+        return None
+    shares = any(layer.share.defined for layer in analyses.layers)
+    return chart("Layer by layer", layer_figure(analyses.layers), LAYERS_CAPTION if shares else DECIBELS_CAPTION)
 
 
 def outputs_summary(results: OutputResults) -> str:
