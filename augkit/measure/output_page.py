@@ -8,19 +8,26 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from augkit.core.figures import BLUE, STYLE, chart, describe, interval_text
+from augkit.core.figures import BLUE, STYLE, Chart, chart, describe, interval_text
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
 from augkit.invariance import Estimate
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs import OutputCurve
 from augkit.invariance.outputs.pictures import WorstPicture
+from augkit.measure.analyses import Analyses
+from augkit.measure.figures import layers as layer_figure
 from augkit.measure.output_results import OutputResults
 from augkit.measure.output_terminal import number_rows, outputs_heading, rows_of
+from augkit.measure.page import LAYERS_CAPTION, lie_table
 
 NUMBERS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). T f(x) is the output for the unshifted image, moved; f(T x) that"
     " for the shifted image; both are compared in the region that they share."
+)
+DECIBELS_CAPTION = (
+    "Circular shifts: how well the layer's map moves along with the image, signal to error in dB; 130 dB is float"
+    " rounding. Whiskers are 95 % intervals over images."
 )
 CURVE_TITLES = {
     "by_fraction": ("By fraction of the network's stride", "How far a shift is from a multiple of that stride."),
@@ -32,6 +39,7 @@ CURVE_TITLES = {
 def outputs_page(results: OutputResults, worst: Sequence[WorstPicture]) -> str:
     """Return the report page of measured outputs; ``worst`` are the drawn cases of the first image set."""
     report, typical = results.typical.report, results.typical
+    analyses = typical.analyses or Analyses(0)
     rows, charts = rows_of(report.kind), []
     for name, curve in report.curves.items():
         if curve.x:
@@ -47,9 +55,19 @@ def outputs_page(results: OutputResults, worst: Sequence[WorstPicture]) -> str:
         numbers=Table(NUMBERS_CAPTION, ["number", *results.sets], number_rows(results.sets)),
         meanings=[(rows[name].title, rows[name].meaning) for name in report.numbers if name in rows],
         charts=charts,
+        lie=None if analyses.lie is None else lie_table(analyses.lie),
+        layers=_layers(analyses),
+        certificate=analyses.certificate,
         worst=[{"title": case.title, "views": [(data_url(p), text) for p, text in case.pictures]} for case in worst],
         facts={"settings": typical.settings_to_dict(), "environment": results.environment},
     )
+
+
+def _layers(analyses: Analyses) -> Chart | None:
+    if not analyses.layers:
+        return None
+    shares = any(layer.share.defined for layer in analyses.layers)
+    return chart("Layer by layer", layer_figure(analyses.layers), LAYERS_CAPTION if shares else DECIBELS_CAPTION)
 
 
 def outputs_summary(results: OutputResults) -> str:

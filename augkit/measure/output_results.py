@@ -8,6 +8,7 @@ from pathlib import Path
 from augkit.core.files import Environment
 from augkit.core.json import jsonable
 from augkit.invariance.outputs import OutputReport
+from augkit.measure.analyses import Analyses
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,21 @@ class OutputSetResults:
         report: numbers, curves and worst cases.
         batch_size: images per forward pass.
         notes: sentences about exceptions, such as omitted files.
+        analyses: the analyses of the first image set; None if none was chosen.
     """
 
     data: str
     report: OutputReport
     batch_size: int
     notes: tuple[str, ...] = ()
+    analyses: Analyses | None = None
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         found = self.report.to_dict()
         found["settings"] = self.settings_to_dict()
-        return jsonable({"data": self.data, **found})
+        analyses = self.analyses.to_dict() if self.analyses is not None else {}
+        return jsonable({"data": self.data, **found, **analyses})
 
     def settings_to_dict(self) -> dict[str, object]:
         """Settings of the report, batch size and notes, for JSON."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from augkit.core.files import MARK, environment, write
@@ -17,6 +18,7 @@ from augkit.invariance.outputs import KINDS, OutputMeasurement
 from augkit.invariance.outputs.kinds import CLASS_INDICES
 from augkit.invariance.outputs.pictures import WorstPicture
 from augkit.invariance.protocols import ProtocolOptions
+from augkit.measure.analyses import Analyses, AnalysisInput, analyze, chosen_analyses
 from augkit.measure.image_sets import ImageSet, atypical_sets
 from augkit.measure.output_page import outputs_page
 from augkit.measure.output_results import OutputResults, OutputSetResults
@@ -75,6 +77,8 @@ class OutputSession:
         views = len({column for pair in self.plan.layout.pairs for column in pair})
         with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as display:
             found = {name: self._measure_one(name, display, views) for name in self.sets}
+            first = next(iter(found))
+            found[first] = replace(found[first], analyses=self._analyze(display))
         results = OutputResults(
             model=self.model,
             split=self.settings.split,
@@ -132,6 +136,28 @@ class OutputSession:
 
         measurement.run(self._stream(found, measurement, size), advance)
         return OutputSetResults(name, measurement.report(), size, found.notes)
+
+    def _analyze(self, display: Display) -> Analyses | None:
+        """Return the analyses of a few images of the first set."""
+        chosen = chosen_analyses(self.settings)
+        if not chosen:
+            return None
+        found, measurement = next(iter(self.sets.values())), next(iter(self.measurements.values()))
+        count = min(len(found), self.settings.probe_images)
+        images = found.pixels(torch.linspace(0, len(found) - 1, count).long().tolist())
+        assert measurement.kind is not None  # found by `begin`
+        given = AnalysisInput(
+            self.network.model,
+            images.expand(-1, 3, -1, -1) if "repeated" in measurement.channels else images,
+            measurement.protocol,
+            self.plan.max_shift,
+            self.settings.mean or self.loaded.mean,
+            self.settings.std or self.loaded.std,
+            self.network.device,
+            self.settings.seed,
+            measurement.kind.name != "embedding",
+        )
+        return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
 
     def _stream(self, found: ImageSet, measurement: OutputMeasurement, size: int) -> Iterator[tuple[Tensor, Any]]:
         assert measurement.kind is not None  # found by `begin`

@@ -23,6 +23,8 @@ AUTO = "auto"
 LOGITS = "logits"
 # Fields for logits alone.
 OF_LOGITS = ("preset", "axis", "max_scale", "shift", "grid", "certify", "layers", "lie", "relative", "labels")
+# Analyses that make sense for a kind.
+ANALYSES_OF = {"embedding": ("certify", "layers", "lie"), "map": ("layers",), "image": ("layers",)}
 # Fields that are options of kinds, by the name of the option.
 OPTIONS = ("map_kernel", "border", "neighbors", "box_score", "box_iou", "box_border", "keypoint_score")
 
@@ -42,7 +44,7 @@ def choose_kind(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet)
         raise unknown_name("output kind", kind, (AUTO, *KINDS))
     if kind != LOGITS:
         for name in OF_LOGITS:
-            if name in settings.changed():
+            if name in settings.changed() and name not in ANALYSES_OF.get(kind, ()):
                 raise InputError(f"{flag(name)}: it belongs to logits, got outputs of kind '{kind}'; leave it out")
     else:
         for name in (*OPTIONS, "quantum"):

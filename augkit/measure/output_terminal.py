@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs import KINDS, OutputReport, OutputSettings
+from augkit.measure.analyses import Analyses
 from augkit.measure.output_results import OutputResults, OutputSetResults
-from augkit.measure.terminal import text_of
+from augkit.measure.terminal import LOSSES, analysis_lines, text_of
 
 
 def rows_of(kind: str) -> dict[str, Metric]:
@@ -52,6 +53,13 @@ def outputs_heading(report: OutputReport) -> str:
     return text
 
 
+def _least_equivariant(found: Analyses) -> list[str]:
+    """The layers with the largest errors, where layers have no shares."""
+    layers = [layer for layer in found.layers or () if layer.decibels.defined and not layer.share.defined]
+    worst = sorted(layers, key=lambda layer: layer.decibels.value)[:LOSSES]
+    return [f"least equivariant: {layer.name} ({layer.kind}), {layer.decibels.value:.1f} dB" for layer in worst]
+
+
 def print_outputs(results: OutputResults) -> None:
     """Print numbers, the curves of the first image set, and notes."""
     from rich import box
@@ -79,5 +87,7 @@ def print_outputs(results: OutputResults) -> None:
         for x, *found in zip(curve.x, *curve.numbers.values(), strict=True):
             table.add_row(str(x), *map(text_of, found))
         console.print(table)
-    for note in report.notes:
+    analyses = results.typical.analyses or Analyses(0)
+    lines = [*_least_equivariant(analyses), *analysis_lines(analyses)]
+    for note in (*report.notes, *lines):
         console.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -110,6 +110,19 @@ def test_other_images_stand_beside_and_gray_ones_are_repeated(capsys: pytest.Cap
     assert found["ood"]["erased"]["equivariance_error"]["value"] != found["equivariance_error"]["value"]
 
 
+def test_layers_of_maps_and_analyses_of_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("segmenter --max-shift 2 --layers --probe-images 4 --output out") == 0
+    assert "least equivariant: 0 (Conv2d)" in capsys.readouterr().out
+    found = json.loads(Path("out/results.json").read_text())
+    assert [layer["name"] for layer in found["layers"]] == ["0", "1", "2", "3"]
+    assert "Layer by layer" in Path("out/report.html").read_text()
+    words = "embedder --max-shift 1 --output-kind embedding --layers --certify --lie --probe-images 4"
+    found = results(capsys, words)
+    assert found["layers"][-1]["name"] == "logits"
+    assert found["certificate"]["verdict"] == "none"
+    assert set(found["lie"]["logits"]) == {"shift_x", "shift_y", "log_scale", "rotation"}
+
+
 def test_python_returns_what_the_command_writes() -> None:
     settings = MeasureSettings(max_shift=2.0, limit=12)
     found = augkit.measure.measure("nets_of_outputs:segmenter", "digits", settings, output="out")
@@ -122,7 +135,7 @@ def test_python_returns_what_the_command_writes() -> None:
     ("words", "message"),
     [
         ("segmenter --max-shift 2 --output-kind mpa", "unknown output kind 'mpa': did you mean 'map'"),
-        ("segmenter --max-shift 2 --layers", "--layers: it belongs to logits, got outputs of kind 'map'"),
+        ("segmenter --max-shift 2 --lie", "--lie: it belongs to logits, got outputs of kind 'map'"),
         ("segmenter --max-shift 2 --axis scale", "--axis: it belongs to logits"),
         ("embedder --max-shift 1 --border 2", "--border: it belongs to other outputs than logits"),
         ("embedder --max-shift 1 --output-kind embedding --border 2", "border: it belongs to outputs of kind"),

@@ -42,7 +42,7 @@ RESOLUTION = 2.0**-23  # of outputs, in float32 at most
 ROUNDING = 16 * RESOLUTION  # of a map's root mean square; a map that varies by less is constant
 FRACTIONS = (0.0, 0.125, 0.25, 0.375, 0.5)  # upper ends of the ranges of fractions
 FRACTION_NAMES = ("0", "to 1/8", "to 1/4", "to 3/8", "to 1/2")
-CHUNK = 1 << 22  # values compared at once, in float64
+CHUNK = 1 << 20  # values compared at once
 CAUSE = 0.5  # an error that falls below this part before the upsampling is caused by it
 
 ERROR_BEFORE = ratio_of(
@@ -65,12 +65,12 @@ class Dense(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Maps of some images, compared pixel by pixel, in float64.
+    """Maps of some images, compared pixel by pixel.
 
     Attributes:
         expected: ``T f(x)``, ``(B, C, h, w)``.
         found: ``f(T x)``, the same shape.
-        mask: the pixels that are compared, ``(B, h, w)`` float64, 0 or 1.
+        mask: the pixels that are compared, ``(B, h, w)``, 0 or 1 in the dtype of the maps.
         pixels: their number, ``(B,)``.
     """
 
@@ -81,9 +81,13 @@ class Region(NamedTuple):
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of ``values`` ``(B, ..., h, w)`` over the region, ``(B, ...)``."""
-        between = (1,) * (values.ndim - 3)
-        mask = self.mask.reshape(len(self.mask), *between, *self.mask.shape[1:])
-        return (values * mask).sum((-2, -1)) / self.pixels.reshape(-1, *between)
+        rows = values.to(self.mask.dtype).flatten(1, -3).flatten(-2) if values.ndim > 3 else values.flatten(1)[:, None]
+        sums = torch.bmm(rows.to(self.mask.dtype), self.mask.flatten(1)[..., None])[..., 0]
+        return (sums / self.pixels[:, None]).reshape(values.shape[:-2])
+
+    def square_error(self) -> Tensor:
+        """Return the mean square of the difference over channels and pixels, ``(B,)``."""
+        return self.mean((self.expected - self.found).square_()).mean(-1)
 
 
 class DenseMeasure(OutputMeasure):
@@ -226,18 +230,17 @@ class DenseMeasure(OutputMeasure):
 
     def _regions(self, name: str, first: Tensor, second: Tensor, moves: Tensor) -> Iterator[Region]:
         """Yield the comparison of maps in parts of a bounded size."""
-        precise = torch.float32 if first.device.type == "mps" else torch.float64
         count = max(1, CHUNK // max(1, first[0].numel()))
         for a, b, move in zip(first.split(count), second.split(count), moves.split(count), strict=True):
             expected, mask = self._moved(name, a, move)
-            pixels = mask.sum((-2, -1)).to(precise)
+            pixels = mask.sum((-2, -1))
             if name == "map" and not bool((pixels > 0).all()):
                 raise InputError(
                     f"max_shift: two views share no pixel of a map of {a.shape[-2]} x {a.shape[-1]} pixels that kernel"
                     f" '{self.kernels[name]}' can move; expected a smaller max_shift or border, a map_kernel of fewer"
                     " taps, or larger images"
                 )
-            yield Region(expected.to(precise), b.to(precise), mask.to(precise), pixels.clamp_min(1))
+            yield Region(expected, b, mask.to(b.dtype), pixels.clamp_min(1))
 
     def _before(self, first: Tensor, second: Tensor, moves: Tensor) -> dict[str, Tensor]:
         try:
@@ -277,10 +280,9 @@ class DenseMeasure(OutputMeasure):
 
 def energies(region: Region) -> dict[str, Tensor]:
     """Return error, signal, relative error and whether the map varies, ``(B,)`` each; see the head of this file."""
-    error = region.mean((region.expected - region.found).square()).mean(-1)
-    centered = region.expected - region.mean(region.expected)[..., None, None]
-    signal = region.mean(centered.square()).mean(-1)
-    size = region.mean(region.expected.square()).mean(-1)
+    error, centered = region.square_error(), region.expected - region.mean(region.expected)[..., None, None]
+    signal = region.mean(centered.square_()).mean(-1)
+    size = signal + region.mean(region.expected).square().mean(-1)
     varied = (signal > ROUNDING**2 * size) & (region.pixels > 1)
     relative = torch.where(varied, (error / signal.clamp_min(1e-300)).sqrt(), 0.0)
     signal, error = torch.where(varied, signal, 0.0), torch.where(varied, error, 0.0)

@@ -37,4 +37,4 @@ class ImageMeasure(DenseMeasure):
 
     def compare(self, region: Region) -> dict[str, Tensor]:
         """Return the mean square error, of constant images too."""
-        return {"square": region.mean((region.expected - region.found).square()).mean(-1)}
+        return {"square": region.square_error()}

@@ -31,7 +31,8 @@ class WorstPicture:
 
 
 def small(image: Tensor) -> Tensor:
-    """Return an image ``(C, H, W)`` of at most `SIDE` pixels a side."""
+    """Return an image ``(C, H, W)`` on the CPU, of at most `SIDE` pixels a side."""
+    image = image.detach().cpu().float()
     factor = -(-max(image.shape[-2:]) // SIDE)
     return F.avg_pool2d(image[None], factor)[0] if factor > 1 else image
 

@@ -38,7 +38,14 @@ def strides(size: tuple[int, int], input_size: tuple[int, int]) -> tuple[float, 
 
 
 def moved(maps: Tensor, pixels: Tensor, kernel: str, *, circular: bool) -> Tensor:
-    """Move maps ``(B, C, h, w)`` by ``pixels`` ``(B, 2)`` (x, y) of their own."""
+    """Move maps ``(B, C, h, w)`` by ``pixels`` ``(B, 2)`` (x, y) of their own.
+
+    Whole pixels are rolled, so what comes from outside is arbitrary, as no pixel outside of the region counts.
+    """
+    places = pixels.cpu()
+    if bool((places == places.round()).all()):
+        shifts = [(int(y), int(x)) for x, y in places.tolist()]
+        return torch.stack([each.roll(shift, (-2, -1)) for each, shift in zip(maps, shifts, strict=True)])
     if kernel == "fourier":
         return fourier_shift_checked(maps, pixels)
     return shift_checked(maps, pixels, (maps.shape[-2], maps.shape[-1]), kernel, "circular" if circular else "border")

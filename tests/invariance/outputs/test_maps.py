@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from dense_networks import LowPass, Returns, conv, segmenter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from measured import photo_like
 from scipy.ndimage import distance_transform_cdt
 from torch import nn
 
 from augkit.core.errors import InputError
+from augkit.invariance.information import shift_information
 from augkit.invariance.outputs import measure_outputs
-from augkit.invariance.outputs.maps import boundary_ranges, mean_iou
+from augkit.invariance.outputs.layers import layers_of_map
+from augkit.invariance.outputs.maps import boundary_ranges, mean_iou, top_class
 from augkit.invariance.plan import Pairs, Plan
 
 IMAGES = photo_like(6, 16)
@@ -26,7 +30,7 @@ def test_a_circular_network_of_stride_1_moves_with_the_image_and_a_strided_one_d
     assert exact.equivariance_error.value <= 1e-5
     assert exact.pixel_top1_change.value == 0
     assert exact.miou_consistency.value == 1
-    assert exact.shift_information.value < 1e-9
+    assert exact.shift_information.value < 1e-6
     assert exact.decibels.value > 100
     assert strided.equivariance_error.low > 0.01
     assert strided.settings.of_kind["stride"] == [2.0, 2.0]
@@ -108,6 +112,26 @@ def test_distances_to_a_boundary_are_those_of_scipy() -> None:
         inside = [distance_transform_cdt(image == k, metric="chessboard") for k in (0, 1)]
         wanted = np.searchsorted(ends, np.where(image == 0, *inside))
         assert (ranges[:, number].int().argmax(0).numpy() == wanted).all()
+
+
+def test_shift_information_is_that_of_pixels_in_the_place_of_images() -> None:
+    network, images = segmenter(1, classes=3).double(), IMAGES.double()
+    network[0].padding_mode = "zeros"
+    plan = Plan(pairs=Pairs(1, 0, 0, step=(3.0, 0.0)))
+    report = measure_outputs(network, images, plan=plan, protocol="circular")
+    with torch.no_grad():
+        views = [network(images).roll(3, -1), network(images.roll(3, -1))]
+    p = torch.stack([view.softmax(1).movedim(1, -1).flatten(0, 2) for view in views], dim=1)
+    assert report.shift_information.value == pytest.approx(shift_information(p).item(), rel=1e-9)
+    assert report.shift_information.value > 1e-6
+
+
+@given(st.integers(1, 70), st.booleans())
+@settings(max_examples=20)
+def test_the_class_of_a_pixel_is_the_first_of_the_highest_scores(channels: int, equal: bool) -> None:
+    scores = torch.randint(0, 3, (2, channels, 3, 4)).float() if equal else torch.randn(2, channels, 3, 4)
+    wanted = (scores == scores.amax(1, keepdim=True)).int().argmax(1)
+    assert torch.equal(top_class(scores), wanted)
 
 
 def test_changes_are_most_frequent_at_boundaries() -> None:
@@ -194,3 +218,28 @@ def test_a_segmenter_of_torchvision_of_two_classes_is_a_map_and_its_upsampling_i
 def test_views_that_share_no_pixel_are_an_error() -> None:
     with pytest.raises(InputError, match="share no pixel"):
         measure_outputs(segmenter(4), IMAGES, max_shift=4.0, map_kernel="sinc")
+
+
+def test_layers_of_a_map_find_the_strided_one() -> None:
+    found = {layer.name: layer for layer in layers_of_map(segmenter(2), IMAGES, max_shift=4.0, seed=1)}
+    whole = {
+        layer.name: layer
+        for layer in layers_of_map(segmenter(1), IMAGES, shifts=torch.tensor([[1.0, 2.0], [-3.0, 0.0]]))
+    }
+    assert list(found) == list(whole) == ["0", "1", "2"]
+    assert found["0"].stride == (2.0, 2.0)
+    assert found["0"].decibels.value < 40
+    assert min(layer.decibels.value for layer in whole.values()) > 100
+
+
+def test_layers_of_a_network_of_its_own_class_end_with_its_output() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = conv(1, 2)
+
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": self.inner(images).relu(), "aux": images}
+
+    assert [layer.name for layer in layers_of_map(Own(), IMAGES)] == ["inner"]
+    assert [layer.name for layer in layers_of_map(Returns(lambda x: x), IMAGES)] == ["output"]
