@@ -14,7 +14,9 @@ Three causes of a difference that are not blur pooling are looked for:
   between the checkpoints);
 - **the border**: boxes count only away from it, and the row of 4 pixels shows what is left.
 
-    python benchmarks/flicker.py                  # 15 minutes of one core for 5 seeds; goes on where it stopped
+A checkpoint within the training has had fewer steps, at higher learning rates, than a final network.
+
+    python benchmarks/flicker.py                  # twenty minutes of one core; goes on where it stopped
     python benchmarks/flicker.py --seeds 2        # a first look
 """
 

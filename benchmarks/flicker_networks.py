@@ -62,7 +62,7 @@ class Detector(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Logits of background and classes, ``(B, 4, H / 4, W / 4)``; full size where asked."""
+    """Logits of background and classes, enlarged bilinearly to the size of the image: ``(B, 4, H, W)``."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
