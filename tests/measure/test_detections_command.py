@@ -58,7 +58,7 @@ def test_a_detector_is_recognized_and_its_page_shows_the_boxes(capsys: pytest.Ca
     assert found["lost"]["value"] > 0
     page = html.unescape(Path("out/report.html").read_text())
     assert "lost boxes" in page
-    assert "new, orange" in page
+    assert "appeared); violet" in page
 
 
 def test_keypoints_are_recognized(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,13 +38,9 @@ def draw_boxes(view: Tensor, drawn: Iterable[Drawn]) -> Tensor:
             x0, y0, x1, y1 = (float(v) * factor for v in box)
             if x1 > x0 and y1 > y0:
                 pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=color, width=WIDTH)
-                pen.text(
-                    (x0 + 1, y0 - 11 if y0 > 11 else y1 + 1),
-                    f"{score:.2f}",
-                    fill=color,
-                    stroke_width=1,
-                    stroke_fill=(0, 0, 0),
-                )
+                place, text = (x0, y0 - 11 if y0 > 11 else y1), f"{score:.2f}"
+                pen.rectangle(pen.textbbox(place, text), fill=color)
+                pen.text(place, text, fill=(255, 255, 255))
     return torch.from_numpy(np.array(picture)).movedim(-1, 0).float() / 255
 
 

@@ -122,9 +122,9 @@ class DetectionMeasure(OutputMeasure):
         changes = self.changes(first[row], second[row], compared.moves[row])
         found = sums(changes)
         caption = (
-            f"{found['lost']:g} lost, red ({found['vanished']:g} of them at any score); {found['new']:g} new, orange"
-            f" ({found['appeared']:g}); {found['class_changed']:g} of another class, violet; others green; boxes at the"
-            " edges are left out"
+            f"red: {found['lost']:g} lost ({found['vanished']:g} vanished); orange: {found['new']:g} new"
+            f" ({found['appeared']:g} appeared); violet: {found['class_changed']:g} of another class; green: others;"
+            " boxes at the edges are left out"
         )
         return [(draw_changes(view, changes), caption)]
 
