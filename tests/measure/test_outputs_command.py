@@ -84,6 +84,7 @@ def test_the_page_shows_numbers_curves_and_the_worst_cases(capsys: pytest.Captur
     assert "http" not in re.sub(r"http://www\.w3\.org[^\"]*", "", page)
 
 
+@pytest.mark.integration
 def test_images_and_named_embeddings_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     found = results(capsys, "autoencoder --max-shift 2 --protocol embed --map-kernel bilinear --border 1")
     assert found["kind"] == "image"
@@ -102,6 +103,7 @@ def test_an_output_of_two_dimensions_is_logits_unless_named(capsys: pytest.Captu
     assert "the model 4; they do not match" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_other_images_stand_beside_and_gray_ones_are_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     found = results(capsys, "color --max-shift 1 --ood-builtin")
     assert found["kind"] == "image"
@@ -110,6 +112,7 @@ def test_other_images_stand_beside_and_gray_ones_are_repeated(capsys: pytest.Cap
     assert found["ood"]["erased"]["equivariance_error"]["value"] != found["equivariance_error"]["value"]
 
 
+@pytest.mark.integration
 def test_layers_of_maps_and_analyses_of_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("segmenter --max-shift 2 --layers --probe-images 4 --output out") == 0
     assert "least equivariant: 0 (Conv2d)" in capsys.readouterr().out

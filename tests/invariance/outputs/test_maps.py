@@ -164,6 +164,19 @@ def test_upsampling_is_named_where_it_is_the_cause(mode: str) -> None:
     assert report.notes[0].endswith("the layers before it are the cause")
 
 
+def test_an_upsampling_before_other_layers_is_not_the_one_at_the_end() -> None:
+    network = nn.Sequential(conv(1, 2, 2), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 1))
+    report = measure_outputs(network, IMAGES, protocol="circular")
+    assert "error_before_upsampling" not in report.numbers
+    assert report.notes == ()
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_what_is_kept_of_a_map_does_not_grow_with_its_size(side: int) -> None:
+    report = measure_outputs(segmenter(1), photo_like(2, side), max_shift=1.0)
+    assert sum(column.shape[1] for column in report.statistics.values()) < 50
+
+
 def test_a_network_without_upsampling_has_no_such_number() -> None:
     assert "error_before_upsampling" not in measure_outputs(segmenter(2), IMAGES, max_shift=2.0).numbers
 
