@@ -48,6 +48,7 @@ def call(words: str) -> int:
     return run(measure.main, [f"nets_of_boxes:{model}", *data, *rest])
 
 
+@pytest.mark.integration
 def test_a_detector_is_recognized_and_its_page_shows_the_boxes(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("Bright --json --box-score 0.2 --box-border 0.5 --output out") == 0
     found = json.loads(capsys.readouterr().out)
