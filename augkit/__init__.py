@@ -27,7 +27,9 @@ _HOME = {
     "learned_invariance": "invariance",
     "load_dataset": "data",
     "measure_invariance": "invariance",
+    "measure_outputs": "invariance.outputs",
     "resample": "augment.resample",
+    "shift_averaged": "architectures",
     "shift_blur": "augment.blur",
     "transfer": "invariance",
     "tune_policy": "tune.policy_search",
@@ -39,6 +41,7 @@ __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (the keys are strings
 if TYPE_CHECKING:
     from augkit.architectures import antialias as antialias
     from augkit.architectures import build_model as build_model
+    from augkit.architectures import shift_averaged as shift_averaged
     from augkit.augment.blur import shift_blur as shift_blur
     from augkit.augment.compose import Augment as Augment
     from augkit.augment.ops import AugMix as AugMix
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from augkit.invariance import learned_invariance as learned_invariance
     from augkit.invariance import measure_invariance as measure_invariance
     from augkit.invariance import transfer as transfer
+    from augkit.invariance.outputs import measure_outputs as measure_outputs
     from augkit.train.loop import fit as fit
     from augkit.train.recipe import Recipe as Recipe
     from augkit.tune.policy_search import tune_policy as tune_policy

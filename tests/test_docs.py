@@ -53,7 +53,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
-EXAMPLES = [page for page in (*HOW_TO, DOCS / "loops.md") if blocks(page, "python")]
+EXAMPLES = [page for page in (*HOW_TO, DOCS / "loops.md", DOCS / "outputs.md") if blocks(page, "python")]
 
 
 def code_spans(page: Path) -> list[str]:
@@ -119,8 +119,9 @@ def test_tests_named_in_backticks_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_parse_and_name_commands_of_augkit(page: Path) -> None:
-    fenced = [line for block in re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(), flags=re.DOTALL) for line in
-              block.splitlines()]  # fmt: skip
+    # With the language of every block, as a closing fence would else count as an opening one.
+    every = re.findall(r"```(\w*)\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    fenced = [line for language, block in every if language in ("", "bash") for line in block.splitlines()]
     for line in [*fenced, *(span for span in code_spans(page) if span.startswith(("python ", "torchrun ", "srun ")))]:
         for words in (shlex.split(part) for part in line.split("&&")):
             if words[:2] == ["python", "-m"] and words[2].startswith("augkit"):

@@ -66,6 +66,7 @@ PRIVATE = {
         "_forward_pre_hooks",
         "_functorch",
         "_version",
+        "_wrapped_fns_to_patch",
     },
 }
 
@@ -192,7 +193,9 @@ def test_public_names_are_those_listed() -> None:
         "learned_invariance",
         "load_dataset",
         "measure_invariance",
+        "measure_outputs",
         "resample",
+        "shift_averaged",
         "shift_blur",
         "transfer",
         "tune_policy",

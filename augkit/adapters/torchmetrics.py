@@ -23,8 +23,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from augkit.augment.checks import check_dense, check_flag, is_float
+from augkit.augment.kernels import HALF_WIDTH
 from augkit.core.errors import InputError, InputTypeError, unknown_name
 from augkit.invariance import information, metrics
+from augkit.invariance.outputs.dense import Region, energies
+from augkit.invariance.outputs.regions import moved, shared, snapped
 
 
 class _PairMetric(Metric):
@@ -298,3 +301,54 @@ class ShiftAccuracy(_PairMetric):
             raise InputError(f"labels: expected 0 to {p.shape[-1] - 1}, got {got}; leave out pairs without a label")
         right = torch.stack([each.argmax(-1) == labels for each in pair])
         self._add(right.all(0) if self.worst else right)
+
+
+class EquivarianceError(_PairMetric):
+    """Mean relative difference between a moved map and the map of the moved image; 0 where the map moves with it.
+
+    It is that of `augkit.measure_outputs`: the root mean square of ``T f(x) - f(T x)`` over the pixels that both share,
+    relative to that of ``T f(x)`` about its mean, averaged over pairs. Constant maps are left out.
+
+    Args:
+        kernel: moves the map; ``fourier`` with ``circular``.
+        circular: whether images are tori, so that all pixels are shared.
+        validate, torchmetrics_options: as in `TopOneChange`.
+
+    >>> error = EquivarianceError()
+    >>> maps = torch.rand(2, 3, 8, 8)
+    >>> error.update(maps, maps.roll(1, -1), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    >>> error.compute()
+    tensor(0.)
+    """
+
+    higher_is_better = False
+
+    def __init__(self, *, kernel: str = "sinc", circular: bool = False, validate: bool = True, **options: Any) -> None:
+        super().__init__(validate=validate, **options)
+        known = ("fourier",) if check_flag("circular", circular) else tuple(HALF_WIDTH)
+        if kernel not in known and not (circular and kernel == "sinc"):
+            raise unknown_name("kernel", kernel, known)
+        self.kernel, self.circular = "fourier" if circular else kernel, circular
+        self._add_marker(kernel=self.kernel)
+
+    def update(self, first: Tensor, second: Tensor, pixels: Tensor) -> None:
+        """Add maps ``(B, C, h, w)`` of images and of the same images moved by ``pixels`` ``(B, 2)`` (x, y) of the map.
+
+        A shift of the input by s pixels moves a map of stride r by ``s / r`` of its pixels.
+        """
+        for each in (first, second):
+            if not (isinstance(each, Tensor) and is_float(each) and each.ndim == 4):
+                got = f"{each.dtype} {tuple(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
+                raise InputTypeError(f"first and second: expected floating maps (B, C, h, w), got {got}")
+        if first.shape != second.shape or pixels.shape != (len(first), 2):
+            shapes = ", ".join(str(tuple(each.shape)) for each in (first, second, pixels))
+            raise InputError(f"first, second, pixels: expected two maps of one shape and (B, 2), got {shapes}")
+        if self.validate and not bool(torch.isfinite(first).all() & torch.isfinite(second).all()):
+            raise InputError("first and second: expected finite values, got NaN or infinity")
+        maps = [each.detach().to(torch.promote_types(each.dtype, torch.float32)) for each in (first, second)]
+        moves, size = snapped(pixels), (first.shape[-2], first.shape[-1])
+        expected = moved(maps[0], moves, self.kernel, circular=self.circular)
+        mask = torch.ones_like(maps[0][:, 0]) if self.circular else shared(size, moves, self.kernel).to(maps[0].dtype)
+        found = energies(Region(expected, maps[1], mask, mask.sum((-2, -1)).clamp_min(1)))
+        self.total += found["relative"].sum().to(self.total.dtype)
+        self.count += found["varied"].sum().to(self.count.dtype)

@@ -26,10 +26,12 @@ from augkit.architectures.polyphase import (
     sample_phase,
 )
 from augkit.architectures.resnet import ResNet
+from augkit.architectures.shift_averaging import ShiftAveraged, shift_averaged
 from augkit.architectures.small_cnn import SmallCNN
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.surgery import SurgeryReport, antialias, surgery_report
 from augkit.architectures.vgg import VGG
+from augkit.architectures.vit import ViT
 
 __all__ = [
     "ACTIVATIONS",
@@ -58,15 +60,18 @@ __all__ = [
     "PhaseSelector",
     "PhaseUpsample",
     "ResNet",
+    "ShiftAveraged",
     "SmallCNN",
     "SpatialPyramidPool2d",
     "Style",
     "SurgeryReport",
+    "ViT",
     "antialias",
     "build_head",
     "build_model",
     "initialize",
     "magnitude",
     "sample_phase",
+    "shift_averaged",
     "surgery_report",
 ]

@@ -1,8 +1,11 @@
-"""Networks of timm and torchvision by name, untrained by default."""
+"""Networks of timm and torchvision by name, untrained by default; of transformers and open_clip, with their weights."""
 
 from __future__ import annotations
 
-from torch import nn
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
 
 from augkit.core.errors import InputError, unknown_name
 
@@ -53,3 +56,121 @@ def torchvision_network(name: str, classes: int | None) -> nn.Module:
     count = {} if classes is None else {"num_classes": classes}
     made: nn.Module = models.get_model(name, weights=None, **options, **count)
     return made
+
+
+def transformers_network(name: str, classes: int | None = None, *, pretrained: bool = True) -> nn.Module:
+    """Load a network of transformers: a classifier if it was saved as one, else an `Embedder`.
+
+    Args:
+        name: name on the Hugging Face hub, or a folder that ``save_pretrained`` wrote. The cache of the hub and
+            ``HF_HUB_OFFLINE`` are honored. Code that comes with a model is never run.
+        classes: number of classes of a classifier; the network's own number when None.
+        pretrained: load its weights, not only its configuration.
+
+    Raises:
+        InputError: transformers is not installed, or there is no such network, or it cannot be had without a network
+            connection.
+    """
+    try:
+        from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+    except ImportError:
+        raise InputError("model 'hf:...': transformers is not installed; pip install 'augkit[transformers]'") from None
+    where, folder = f"model 'hf:{name}'", Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(f"{where}: expected a folder with config.json, as save_pretrained writes it, there is none")
+    if not folder.is_dir() and (name[:1] in "./~" or name.count("/") > 1):
+        raise InputError(f"{where}: there is no such folder; give one, or the name of a model on the hub")
+    source = str(folder) if folder.is_dir() else name
+    try:
+        config = AutoConfig.from_pretrained(source)
+        saved_as = " ".join(getattr(config, "architectures", None) or ())
+        kind: Any = AutoModelForImageClassification if "ForImageClassification" in saved_as else AutoModel
+        if classes is not None and kind is AutoModelForImageClassification:
+            config.num_labels = classes
+        if not pretrained:
+            made: nn.Module = kind.from_config(config)
+            missing: Any = ()
+        else:
+            made, loading = kind.from_pretrained(
+                source, config=config, output_loading_info=True, ignore_mismatched_sizes=classes is not None
+            )
+            missing = loading["missing_keys"]
+    except Exception as error:  # of transformers, the client of the hub, or the files
+        raise _not_had(where, error, "the name, the connection, HF_HUB_OFFLINE, or give a folder") from None
+    pooler = not any("pooler" in key for key in missing)
+    return made if kind is AutoModelForImageClassification else Embedder(made, pooler)
+
+
+def open_clip_network(name: str) -> nn.Module:
+    """Build the image tower of a network of open_clip, which gives embeddings ``(B, D)``.
+
+    Args:
+        name: ``NAME`` (untrained), ``NAME/PRETRAINED`` (a tag of open_clip or a file), or ``hf-hub:OWNER/NAME``.
+
+    Raises:
+        InputError: open_clip is not installed, does not know the name or the tag, or cannot download the weights.
+    """
+    try:
+        import open_clip
+    except ImportError:
+        raise InputError("model 'open_clip:...': open_clip is not installed; pip install open_clip_torch") from None
+    where = f"model 'open_clip:{name}'"
+    hub = name.startswith(("hf-hub:", "local-dir:"))
+    kind, _, tag = (name, "", "") if hub else name.partition("/")
+    if not hub:
+        if kind not in open_clip.list_models():
+            raise unknown_name("open_clip model", kind, open_clip.list_models())
+        tags = open_clip.list_pretrained_tags_by_model(kind)
+        if tag and tag not in tags and not Path(tag).expanduser().is_file():
+            raise unknown_name(f"weights of open_clip's {kind}", tag, tags)
+    try:
+        made = open_clip.create_model(kind, pretrained=str(Path(tag).expanduser()) if tag else None)
+    except Exception as error:  # of open_clip, the client of the hub, or the files
+        raise _not_had(where, error, "the connection, HF_HUB_OFFLINE, or give a file of weights") from None
+    return ImageTower(made)
+
+
+def _not_had(where: str, error: Exception, remedy: str) -> InputError:
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"{where}: expected a network that can be loaded, got none ({text[:160]}); check {remedy}")
+
+
+class Embedder(nn.Module):
+    """A network of transformers without a classifier, as images ``(B, C, H, W)`` to embeddings ``(B, D)``.
+
+    These are its image features where it also embeds texts (CLIP), else its pooled output, else its class token, else
+    the mean over places.
+
+    Args:
+        network: the network.
+        pooler: whether its pooled output was trained.
+    """
+
+    def __init__(self, network: nn.Module, pooler: bool = True) -> None:
+        super().__init__()
+        self.network, self.pooler = network, pooler
+        self.has_token = any(name.endswith(("cls_token", "class_embedding")) for name, _ in network.named_parameters())
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = getattr(self.network, "get_image_features", None)
+        output: Any = self.network(images) if features is None else features(pixel_values=images)
+        pooled: Any = output if isinstance(output, Tensor) else getattr(output, "pooler_output", None)
+        if isinstance(pooled, Tensor) and self.pooler:
+            return pooled.flatten(1)
+        last: Tensor = output.last_hidden_state
+        if last.ndim == 4:
+            return last.mean((2, 3))
+        return last[:, 0] if self.has_token else last.mean(1)
+
+
+class ImageTower(nn.Module):
+    """The image tower of a network of open_clip, as images ``(B, C, H, W)`` to embeddings ``(B, D)``."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.visual: Any = network.visual
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.visual(images)
+        pooled: Tensor = output[0] if isinstance(output, tuple) else output
+        return pooled

@@ -11,7 +11,7 @@ a dict (as in torchvision's references). Other parts of an output are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,17 +21,20 @@ from torch import Tensor
 from augkit.core.errors import AugkitError, InputError
 
 AUXILIARY = {"aux_logits": 0.4, "aux_logits1": 0.3, "aux_logits2": 0.3, "aux": 0.5}
+LOGITS = ("logits", "out")  # keys or attributes of an output
 REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # dtypes of logits
 
 
-def run_network(forward: Callable[[Tensor], Any], inputs: Tensor) -> Any:
-    """Run a network on ``inputs`` ``(B, C, H, W)`` and return the logits in its output, unchecked.
+def run_network(forward: Callable[[Tensor], Any], inputs: Tensor, take: Callable[[Any], Any] | None = None) -> Any:
+    """Run a network on ``inputs`` ``(B, C, H, W)`` and return ``take`` of its output, unchecked.
+
+    ``take`` is `logits_in` when None.
 
     Raises:
         InputError: the network fails. `torch.OutOfMemoryError` is not converted.
     """
     try:
-        return logits_in(forward(inputs))
+        return (take or logits_in)(forward(inputs))
     except (AugkitError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the network's own code may raise anything
@@ -43,22 +46,24 @@ def reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def logits_in(output: Any) -> Any:
+def logits_in(output: Any, names: Sequence[str] = LOGITS) -> Any:
     """Return the logits in the output of a network, or the output itself where none are found.
+
+    ``names`` are the keys or attributes under which another kind of tensor is looked for, the first one first.
 
     >>> logits_in({"out": torch.zeros(2, 3), "aux": torch.ones(2, 3)}).shape
     torch.Size([2, 3])
     """
     if isinstance(output, Tensor):
         return output
-    for name in ("logits", "out"):
+    for name in names:
         found = _field(output, name)
         if found is not None:
-            return logits_in(found)
+            return logits_in(found, names)
     if isinstance(output, (tuple, list)) and output:
-        return logits_in(output[0])
+        return logits_in(output[0], names)
     if isinstance(output, Mapping) and len(output) == 1:
-        return logits_in(next(iter(output.values())))
+        return logits_in(next(iter(output.values())), names)
     return output
 
 

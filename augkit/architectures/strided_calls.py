@@ -50,7 +50,7 @@ CALLED_BY = dict(zip(("conv2d", "max_pool2d", "avg_pool2d"), LAYERS, strict=True
 # those that end in "Same" pad as TensorFlow does.
 PLAIN = {"Conv2dSame": nn.Conv2d, "MaxPool2dSame": nn.MaxPool2d, "AvgPool2dSame": nn.AvgPool2d}
 KNOWN = {*PLAIN, "StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"}
-MAX_STRIDE = 4  # larger strides are patch embeddings of transformers, with 64 phases and more
+MAX_BLURRED_STRIDE = 4  # larger strides are patch embeddings of transformers, which read what is inside a patch
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,9 @@ def _objection(layer: nn.Module, call: Call, polyphase: bool, sizes: set[tuple[i
         return f"{call.function} is called by {type(layer).__name__}, which is none of torch's strided layers"
     checks = {
         f"{type(layer).__name__} has a forward pass of its own": not is_known(layer),
-        f"the embedding of patches: {stride[0]}x{stride[1]} phases": max(stride) > MAX_STRIDE,
+        f"the embedding of patches: a low-pass for steps of {max(stride)} pixels would blur what is in them": (
+            not polyphase and max(stride) > MAX_BLURRED_STRIDE
+        ),
         "polyphase sampling needs the same stride along both axes": polyphase and stride[0] != stride[1],
         "runs at several sizes, so that it can keep no phase": polyphase and len(sizes) > 1,
         "returns indices": bool(getattr(layer, "return_indices", False)),

@@ -9,8 +9,11 @@ Blur pooling is Zhang 2019 (https://arxiv.org/abs/1904.11486), adaptive polyphas
 - Branches that meet again must keep the same phase. All strided layers whose input has the same size share one
   choice, made by the one that runs first; the papers pass the phase of the main branch to the shortcut.
 - The filter of a stride beyond 2 widens with the stride (`Blur2d`); Zhang factors AlexNet's stride of 4 instead.
-- Kernels as large as their stride (the stem of ConvNeXt) are treated like all others. Dense evaluation costs
-  ``stride**2`` times the layer, a small part of the network: 5 % for the stem of ConvNeXt-T.
+- Kernels as large as their stride (the stem of ConvNeXt, the patches of transformers) are treated like all others.
+  Dense evaluation costs ``stride**2`` times the layer, a small part of the network for the stem of ConvNeXt-T (5 %),
+  several times the network for patches of 16 pixels in a small transformer. Blur pooling leaves steps beyond 4 alone.
+- Polyphase sampling anchors the patches of a transformer to the image (Rojas-Gomez et al. 2024,
+  https://arxiv.org/abs/2305.16316). Its positions and windows stay where they are: see ``placed`` in the report.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import nn
 from augkit.architectures.antialiased_layer import METHODS, AntialiasOptions, change_padding, make_antialiased
 from augkit.architectures.downsampling import PADDING_MODES
 from augkit.architectures.modes import check_network, copied
+from augkit.architectures.placed_parts import find_placed
 from augkit.architectures.polyphase import ODD
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.strided_calls import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
@@ -50,6 +54,8 @@ class SurgeryReport:
         unchanged: strided layers and other subsampling that were not changed, with the reasons.
         padded: names of the layers whose padding is now ``padding_mode``.
         unpadded: layers that pad and could not be changed.
+        placed: positions and windows of transformers, which depend on the place whatever is sampled; the first of each
+            kind.
     """
 
     method: str
@@ -58,6 +64,7 @@ class SurgeryReport:
     unchanged: tuple[Unchanged, ...]
     padded: tuple[str, ...]
     unpadded: tuple[Unchanged, ...]
+    placed: tuple[Unchanged, ...] = ()
 
     def __str__(self) -> str:
         padding = f", padding {self.padding_mode} in {len(self.padded)} layers" if self.padding_mode else ""
@@ -67,6 +74,7 @@ class SurgeryReport:
             lines.append(f"  changed      {name}: {layer}{shared}")
         lines += [f"  not changed  {name}: {layer}: {reason}" for name, layer, reason in self.unchanged]
         lines += [f"  not padded   {name}: {layer}: {reason}" for name, layer, reason in self.unpadded]
+        lines += [f"  by place     {name}: {layer}: {reason}" for name, layer, reason in self.placed]
         return "\n".join(lines)
 
 
@@ -80,9 +88,10 @@ def antialias(
     inplace: bool = False,
     input_size: int | tuple[int, int, int] | None = None,
 ) -> nn.Module:
-    """Reduce or remove the aliasing of a convolutional network where it subsamples.
+    """Reduce or remove the aliasing of a network where it subsamples.
 
-    It changes strided convolutions, maximum and average pools, including functional pools inside blocks. Class,
+    It changes strided convolutions, maximum and average pools, including functional pools inside blocks, and with
+    ``aps`` and ``lps`` the patches of transformers. Class,
     parameters, names, shapes and dtype stay the same, so state dicts of the original still load with ``strict=True``.
     ``lps`` adds the weights of its samplers, which keep their values when such a state dict is loaded.
     `surgery_report` lists the changed and the unchanged layers with reasons; `augkit.certify` names the first layer
@@ -106,8 +115,8 @@ def antialias(
 
     Raises:
         InputTypeError: ``model`` is not a module.
-        InputError: the method, padding mode or ``odd`` is unknown; there is nothing to change (transformers); or the
-            network does not run at ``input_size`` or was changed by `antialias` before.
+        InputError: the method, padding mode or ``odd`` is unknown; there is nothing to change (patches with
+            ``blurpool``); or the network does not run at ``input_size`` or was changed by `antialias` before.
 
     >>> model = antialias(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.MaxPool2d(2)), "aps")
     >>> print(surgery_report(model))
@@ -143,6 +152,7 @@ def antialias(
         tuple(entry for entry in unchanged if entry.name not in done),
         tuple(padded),
         tuple(unpadded),
+        tuple(find_placed(model)),
     )
     return model
 

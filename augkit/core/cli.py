@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from augkit.core.allocator import keep_freed_memory
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.ranks import rank
 
@@ -210,6 +211,7 @@ def print_json(result: Mapping[str, object]) -> None:
 def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
     """Run a command's ``main`` and return its exit code; errors are printed as one line."""
     try:
+        keep_freed_memory()
         main(sys.argv[1:] if arguments is None else arguments)
     except AugkitError as error:
         print(f"augkit: error: {' '.join(str(error).split())}", file=sys.stderr)

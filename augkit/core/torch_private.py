@@ -5,9 +5,13 @@ Checked with torch 2.14; after an update of torch, look here first.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.fx import _symbolic_trace
 
 # `torch.func` publishes its transforms (vmap, grad, jvp), but neither whether one is active nor how to read the values
 # behind the wrappers that it hands to a function.
@@ -60,3 +64,17 @@ def unwrapped(tensor: Tensor) -> Tensor:
     """
     inner = _functorch.get_unwrapped(tensor)
     return inner.movedim(_functorch.maybe_get_bdim(tensor), 0) if _functorch.is_batchedtensor(tensor) else inner
+
+
+@contextlib.contextmanager
+def tracing_through_wrapped_functions() -> Iterator[None]:
+    """Let `torch.fx` trace through functions that `torch.fx.wrap` has declared to be one step; public is only ``wrap``.
+
+    Tracers that know every shape can follow such functions, which often may return None, as a step may not.
+    """
+    wrapped = dict(_symbolic_trace._wrapped_fns_to_patch)
+    _symbolic_trace._wrapped_fns_to_patch.clear()
+    try:
+        yield
+    finally:
+        _symbolic_trace._wrapped_fns_to_patch.update(wrapped)

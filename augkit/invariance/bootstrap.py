@@ -243,7 +243,7 @@ def resampled_means(values: Tensor, seed: int = 0) -> Tensor:
     # One buffer for all blocks: torch's aligned allocations of this size would each take fresh memory.
     buffer = torch.empty(_block(len(values)), len(values), dtype=torch.float64)
     start = 0
-    for counts in _resamples(len(values), seed):
+    for counts in resamples(len(values), seed):
         rows = buffer[: len(counts)].copy_(counts)
         torch.mm(rows, values, out=out[start : start + len(counts)])
         start += len(counts)
@@ -278,7 +278,7 @@ def _shares(predictions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     transposed = one_hot.T.tocsr()
     resampled = np.empty((REPLICATES, one_hot.shape[1]))
     start = 0
-    for counts in _resamples(count, seed):
+    for counts in resamples(count, seed):
         # Rows of images, as scipy's product wants them; it would copy any other layout.
         drawn = np.ascontiguousarray(counts.numpy().T, dtype=np.float64)
         resampled[start : start + len(counts)] = (transposed @ drawn).T / count
@@ -286,7 +286,7 @@ def _shares(predictions: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.asarray(one_hot.mean(0)).ravel()), torch.from_numpy(resampled)
 
 
-def _resamples(images: int, seed: int) -> Iterator[Tensor]:
+def resamples(images: int, seed: int) -> Iterator[Tensor]:
     """Yield the number of times each resample draws each image, ``(block, images)`` uint8, block by block."""
     step = _block(images)
     for start in range(0, REPLICATES, step):

@@ -47,9 +47,9 @@ def flip_pictures(
     out = []
     for flip, image in zip(flips, images, strict=True):
         views = [_view(flip, k) for k in (0, 1)]
-        pictures = tuple(_picture(_seen(image, protocol, shift, scale)) for shift, scale in views)
+        pictures = tuple(picture_of(_seen(image, protocol, shift, scale)) for shift, scale in views)
         captions = tuple(
-            f"{_place(shift, scale)}: {_name(answer, classes)}, {100 * p:.0f} %"
+            f"{place_of(shift, scale)}: {_name(answer, classes)}, {100 * p:.0f} %"
             for (shift, scale), answer, p in zip(views, flip.answers, flip.probabilities, strict=True)
         )
         truth = "" if flip.label is None else f", is {_name(flip.label, classes)}"
@@ -73,14 +73,16 @@ def _seen(image: Tensor, protocol: Protocol, shift: tuple[float, float], scale: 
     return (scene.unshifted() if shift == (0.0, 0.0) else scene.shift(torch.tensor([shift])))[0]
 
 
-def _picture(image: Tensor) -> Image.Image:
+def picture_of(image: Tensor) -> Image.Image:
+    """Return an image ``(C, H, W)`` in [0, 1] as a picture, small ones enlarged by whole factors."""
     pixels = (255 * image).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3])
     zoom = max(1, -(-SMALLEST // max(picture.size)))
     return picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST)
 
 
-def _place(shift: tuple[float, float], scale: float) -> str:
+def place_of(shift: tuple[float, float], scale: float = 1.0) -> str:
+    """Return a displacement as text, in pixels or as a factor."""
     if scale != 1:
         return f"× {scale:.3g}"
     if shift == (0.0, 0.0):

@@ -19,11 +19,13 @@ from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.report import InvarianceReport, MeasurementSettings, estimates
+from augkit.invariance.views import Views
 
 Batch = tuple[Tensor, Tensor | None]
 Pixels = Tensor | Ragged
 Images = Pixels | Iterable[Pixels | tuple[Pixels, Tensor | None]]
 STATE_VERSION = 2  # of `Measurement.state`
+OF_SPEED = ("compiled", "device", "memory_format")  # settings that change numbers by rounding alone
 
 
 def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -148,7 +150,6 @@ class Measurement:
         self._options, self._keep = options, keep_probabilities
         self._protocol: Protocol | None = None
         self._channels = ""
-        self._smallest = plan.factors[0]
 
     @property
     def views(self) -> int:
@@ -161,13 +162,16 @@ class Measurement:
         Raises:
             InputError: as `run` on its first batch, but before any other work.
         """
-        self._prepare(image, None)
-        assert self._protocol is not None
         with self.network.measuring():
-            logits = self.network(Scene(self._protocol, self._floating(image)).unshifted())
+            logits = self.network(self.unshifted(image))
         if not bool(torch.isfinite(logits).all()):
             raise InputError("model: expected finite logits, got NaN or infinity on the first image")
         return logits.shape[1]
+
+    def unshifted(self, images: Tensor) -> Tensor:
+        """Return the unshifted inputs ``(B, C, h, w)`` of the network in [0, 1], on its device, for images."""
+        self._prepare(images, None)
+        return Scene(self.protocol, self.network.load(images)).unshifted()
 
     def run(
         self,
@@ -189,8 +193,7 @@ class Measurement:
             InputError: there are no images, they do not fit the network or the protocol, or they are not those of the
                 restored state.
         """
-        waiting: list[_PendingBatch] = []
-        sent = 0
+        waiting, sent = list[_PendingBatch](), 0
         with self.network.measuring():
             try:
                 for images, labels in stream:
@@ -256,12 +259,13 @@ class Measurement:
             compiled=self.network.compiled,
             device=self.network.device.type,
             classes=self.accumulator.classes,
+            memory_format=self.network.memory_format,
         )
 
     def report(self) -> InvarianceReport:
         """Return the report on the images measured so far."""
         statistics, curves, settings = self.accumulator.statistics(), self.accumulator.curves(), self.settings
-        identity = [(name, value) for name, value in settings.to_dict().items() if name not in ("compiled", "device")]
+        identity = [(name, value) for name, value in settings.to_dict().items() if name not in OF_SPEED]
         return InvarianceReport(
             settings,
             statistics,
@@ -276,7 +280,8 @@ class Measurement:
 
     def state(self) -> dict[str, Any]:
         """Return the state after the last whole batch, for `restore`."""
-        return {"version": STATE_VERSION, "identity": self._identity(), "tally": self.accumulator.state()}
+        whole = {"version": STATE_VERSION, "identity": self._identity(), "memory_format": self.network.memory_format}
+        return whole | {"tally": self.accumulator.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state` of the same measurement. On the CPU the result is bitwise that of one run.
@@ -288,6 +293,7 @@ class Measurement:
             raise InputError(
                 "the measurement there is of another network, plan, protocol, precision or seed; start anew"
             )
+        self.network.use_memory_format(state.get("memory_format", "contiguous"))  # older ones lack it
         self.accumulator.restore(state["tally"])
 
     def _fetch(self, waiting: list[_PendingBatch], on_batch: Callable[[int], None] | None) -> None:
@@ -313,20 +319,11 @@ class Measurement:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
     def _measure(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> BatchStatistics:
-        assert self._protocol is not None  # set by _prepare
         places = displacements.to(self.network.device, non_blocking=True)
-        scene, columns = Scene(self._protocol, self._floating(images)), self.plan.layout.columns
+        views = Views(self.plan, self.protocol, self.network.load(images), places)
 
         def logits_of(k: int) -> Tensor:
-            column, shift, factor = columns[k], places[:, k, :2], places[:, k, 2]
-            if column.blurred:
-                view = scene.blurred(shift)
-            elif column.place[2] != 1 or (self.plan.axis == "scale" and column.source != "fixed"):
-                view = scene.rescale(factor, self._smallest)
-            else:
-                whole = column.source == "fixed" and all(v == round(v) for v in column.place[:2])
-                x, y, _ = column.place
-                view = scene.shift_whole(round(x), round(y)) if whole else scene.shift(shift)
+            view = views(k)
             logits = self.network(view)
             if on_view is not None:
                 on_view(len(view))
@@ -335,11 +332,6 @@ class Measurement:
         return measure_batch(
             self.plan.layout, logits_of, keep=self._keep, pair_statistics=self.accumulator.pair_statistics
         )
-
-    def _floating(self, images: Tensor) -> Tensor:
-        device, dtype = self.network.device, self.network.dtype
-        images = images.to(device, non_blocking=True)
-        return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
     def _check_seen(self, images: Tensor, start: int) -> None:
         stop = start + len(images)
@@ -350,15 +342,21 @@ class Measurement:
 
 
 def batches(
-    images: Images, labels: Tensor | None, batch_size: int, image_size: tuple[int, int] | int | None = None
-) -> Iterator[Batch]:
+    images: Images,
+    labels: Any,
+    batch_size: int,
+    image_size: tuple[int, int] | int | None = None,
+    *,
+    check: Callable[[Any, int], None] | None = None,
+) -> Iterator[tuple[Tensor, Any]]:
     """Yield ``images`` and ``labels`` in batches of at most ``batch_size`` images.
 
     Args:
         images: ``(N, C, H, W)``, or an iterable of batches, each a tensor or a pair of images and labels.
-        labels: ``(N,)`` for a tensor of images, or None.
+        labels: ``(N,)`` for a tensor of images, or None; anything that can be sliced where ``check`` allows it.
         batch_size: the largest number of images in a batch.
         image_size: see `measure_invariance`.
+        check: raises for labels that do not fit a number of images; class indices are expected when None.
 
     Raises:
         InputError: ``batch_size`` is below 1, the labels do not fit the images, or a `Ragged` has no ``image_size``.
@@ -377,7 +375,7 @@ def batches(
             raise InputError("images: expected an image_size for images of different sizes (Ragged), got none; set it")
         else:
             size = check_size((image_size, image_size) if isinstance(image_size, int) else image_size)
-        _check_labels(of_batch, len(whole))
+        (check or _check_labels)(of_batch, len(whole))
         for start in range(0, len(whole), batch_size):
             part = slice(start, start + batch_size)
             pixels = centers(whole[part], size) if isinstance(whole, Ragged) else whole[part]

@@ -160,7 +160,8 @@ class Metric:
         needs: names of the per-image statistics ``(N, F)`` of whose means the number is a function.
         function: maps means ``(..., F)`` by name to ``(...)``; None for a number that needs two networks.
         short: for headings of narrow columns; the title when empty.
-        unit: ``share`` (shown in percent where there is room for a unit), ``bits``, ``logits``, ``changes``, or empty.
+        unit: ``share`` (shown in percent where there is room for a unit), ``bits``, ``logits``, ``changes``, ``dB``,
+            ``pixels``, or empty.
         higher_is_better: None where neither direction is better.
         low, high: bounds of the number.
         pairwise: computes the only statistic from two views; None where the statistic has another source.
@@ -180,7 +181,7 @@ class Metric:
     needs: tuple[str, ...]
     function: Callable[[Means], Tensor] | None
     short: str = ""
-    unit: Literal["share", "bits", "logits", "changes", ""] = "share"
+    unit: Literal["share", "bits", "logits", "changes", "dB", "pixels", ""] = "share"
     higher_is_better: bool | None = False
     low: float = 0.0
     high: float = 1.0
@@ -216,7 +217,7 @@ class Metric:
     @property
     def digits(self) -> int:
         """Digits after the decimal point in that display."""
-        return 1 if self.unit == "share" else 3
+        return 1 if self.unit in ("share", "dB") else 3
 
     def heading(self, title: str, *, percent: bool = True) -> str:
         """Return a title with the unit.
@@ -225,7 +226,8 @@ class Metric:
             title: the title without its unit.
             percent: whether shares are shown in percent.
         """
-        unit = {"bits": "bits", "share": "%" if percent else ""}.get(self.unit, "")
+        shown = {"bits": "bits", "dB": "dB", "pixels": "pixels", "share": "%" if percent else ""}
+        unit = shown.get(self.unit, "")
         return f"{title}, {unit}" if unit else title
 
 

@@ -11,26 +11,28 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from augkit.architectures.modes import check_network, evaluated, is_lazy
-from augkit.architectures.outputs import check_logits, run_network
+from augkit.architectures.outputs import check_logits, logits_in, run_network
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, RunError, unknown_name
 from augkit.core.random_streams import MEASUREMENT, drawing
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 Forward = Callable[[Tensor], Tensor]
 
 
 class Network:
-    """Maps inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``; call it within `measuring`.
+    """Maps inputs ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``, or to any `output`; call it within `measuring`.
 
     Args:
-        model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; moved to ``device``, in
-            ``eval()`` while it is measured.
+        model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`, or another output; moved to
+            ``device``, in ``eval()`` while it is measured.
         mean, std: per channel, applied before the network sees its input.
         precision: ``float32`` (true float32: TensorFloat-32 is switched off), ``bf16`` or ``fp16`` (autocast). The
             weights keep their dtype, and a network in float64 is measured in float64.
@@ -70,6 +72,7 @@ class Network:
         if PRECISIONS[precision] is not None and self.dtype == torch.float64:
             raise InputError(f"precision '{precision}': the network is in float64; convert it first, or use float32")
         self.model, self.precision, self.compiled = model.to(self.device), precision, compiled
+        self.memory_format = "contiguous"
         self._run = torch.compile(self.model) if compiled else self.model
         self._mean, self._std = (None if v is None else self._per_channel(v) for v in (mean, std))
         # The first convolution nearly always receives the images; its channels are mentioned only if the network fails.
@@ -95,6 +98,19 @@ class Network:
         finally:
             cudnn.allow_tf32, products.allow_tf32 = before
 
+    def use_memory_format(self, name: str) -> None:
+        """Run the network on inputs and with weights in a memory format of `MEMORY_FORMATS` from now on.
+
+        Logits change by rounding alone.
+
+        Raises:
+            InputError: there is no memory format of that name.
+        """
+        if name not in MEMORY_FORMATS:
+            raise unknown_name("memory format", name, MEMORY_FORMATS)
+        self.model.to(memory_format=MEMORY_FORMATS[name])
+        self.memory_format = name
+
     def fit_channels(self, channels: int) -> str:
         """Prepare for images of ``channels``; gray images are repeated for a network that expects red, green and blue.
 
@@ -110,12 +126,29 @@ class Network:
             raise InputError(f"mean and std: expected {seen} values each, got {self._mean.shape[1]}")
         return f"1 repeated to {seen}" if self._repeat else str(channels)
 
+    def load(self, images: Tensor) -> Tensor:
+        """Return images on the device, uint8 scaled to [0, 1], in the dtype of the images before they are moved."""
+        images = images.to(self.device, non_blocking=True)
+        return images.to(self.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.dtype)
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float inputs ``(B, C, H, W)`` on the device.
 
         Raises:
             InputError: the network fails on these inputs, or its output is not ``(B, K)`` with K >= 2 and the same K
                 every time.
+            RunError: the device is out of memory.
+        """
+        logits: Tensor = self.output(inputs, logits_in)
+        check_logits(logits, len(inputs), classes=self._classes)
+        self._classes = logits.shape[1]
+        return logits
+
+    def output(self, inputs: Tensor, take: Callable[[Any], Any] = lambda output: output) -> Any:
+        """Return ``take`` of whatever the network returns for float inputs ``(B, C, H, W)`` on the device, unchecked.
+
+        Raises:
+            InputError: the network or ``take`` fails.
             RunError: the device is out of memory.
         """
         given = inputs
@@ -125,12 +158,14 @@ class Network:
             inputs = (inputs - self._mean).div_(self._std)  # in place, as the difference is still in the cache
         half = PRECISIONS[self.precision]
         inputs = inputs.to(self._weights)
+        if self.memory_format == "channels_last":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         if inputs.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
             inputs = inputs.clone()  # networks may write into their input, which can be the caller's images
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
-                logits: Tensor = run_network(self._run, inputs)
+                return run_network(self._run, inputs, take)
         except torch.OutOfMemoryError:
             raise RunError(
                 f"out of memory on {self.device}: {len(inputs)} images at once; lower the batch size"
@@ -140,9 +175,6 @@ class Network:
             if wanted not in (None, 0, channels):  # 0 of a lazy one
                 raise InputError(f"images: the model expects {wanted} channels, the images have {channels}") from error
             raise
-        check_logits(logits, len(inputs), classes=self._classes)
-        self._classes = logits.shape[1]
-        return logits
 
     @cached_property
     def digest(self) -> str:

@@ -72,6 +72,7 @@ class MeasurementSettings:
         channels: how the channels of the images were fitted to the network.
         precision, compiled, device: settings of the forward passes.
         classes: number of classes K.
+        memory_format: ``contiguous`` or ``channels_last``; it changes numbers by rounding alone.
     """
 
     protocol: str
@@ -93,6 +94,7 @@ class MeasurementSettings:
     compiled: bool
     device: str
     classes: int
+    memory_format: str = "contiguous"
 
     def to_dict(self) -> dict[str, object]:
         """The settings as plain values for JSON."""

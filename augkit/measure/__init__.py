@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from augkit.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from augkit.measure.output_results import OutputResults as OutputResults
     from augkit.measure.pipeline import measure as measure
     from augkit.measure.results import MeasureResults as MeasureResults
     from augkit.measure.settings import MeasureSettings as MeasureSettings
@@ -16,6 +17,7 @@ __getattr__, __dir__ = lazy(
     {
         "MeasureResults": "results",
         "MeasureSettings": "settings",
+        "OutputResults": "output_results",
         "measure": "pipeline",
     },
 )

@@ -23,13 +23,16 @@ from augkit.core.cli import (
 )
 from augkit.core.errors import InputError
 from augkit.invariance import PROTOCOLS
-from augkit.invariance.network import PRECISIONS
+from augkit.invariance.network import MEMORY_FORMATS, PRECISIONS
+from augkit.invariance.outputs.kinds import KINDS
 from augkit.invariance.plan import AXES
 from augkit.invariance.presets import PRESETS
 from augkit.invariance.protocols import BACKGROUNDS
+from augkit.measure.output_results import OutputResults
+from augkit.measure.output_terminal import print_outputs
 from augkit.measure.pipeline import measure
 from augkit.measure.session import MeasureInterrupted
-from augkit.measure.settings import ANALYZED, MeasureSettings
+from augkit.measure.settings import ANALYZED, BATCHES, MeasureSettings
 from augkit.measure.terminal import print_measured
 
 EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
@@ -58,35 +61,26 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print_json(results.to_dict())
         return
-    print_measured(results)
+    if isinstance(results, OutputResults):
+        print_outputs(results)
+    else:
+        print_measured(results)
     print(f"report: {folder / 'report.html'}")
 
 
 def _parser() -> Parser:
     description = "Measure how much a network's output varies when its input is shifted or rescaled."
     parser = make_parser("measure", description, EXAMPLE)
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint, torchvision:NAME, timm:NAME, mod:fn")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="run folder, checkpoint, torchvision:NAME, timm:NAME, hf:NAME, open_clip:NAME, mod:fn",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
     parser.add_argument(
         "--not-strict", dest="strict", action="store_false", help="load of --weights what fits, and list what does not"
     )
-    data = parser.add_argument_group("images")
-    data.add_argument("--data", help="name, folder:DIR, parquet:DIR or hf:NAME (default: the run's own)")
-    data.add_argument("--ood", metavar="DATA", action="append", default=[], help="measure these images too")
-    data.add_argument("--ood-builtin", action="store_true", help="measure atypical versions of the images too")
-    data.add_argument("--labels", type=Path, metavar="FILE", help="which class is which output of the network")
-    data.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read, and count them")
-    data.add_argument("--max-megapixels", type=positive, metavar="N", help="refuse larger pictures (default: 179)")
-    data.add_argument("--root", help="folder of torchvision datasets")
-    data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
-    data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
-    data.add_argument("--image-size", type=positive, metavar="PX", help="resize and center-crop images of folders")
-    data.add_argument("--crop-share", type=positive_number, metavar="F", help="part of the shorter side that is seen")
-    text = "decode large JPEG files at a fraction whose shorter side keeps PX"
-    data.add_argument("--decode-size", type=positive, metavar="PX", help=text)
-    data.add_argument("--input-size", type=positive, metavar="PX", help="side of what the network sees")
-    data.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
-    data.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")
+    _add_images(parser)
     what = parser.add_argument_group("what is measured")
     what.add_argument("--preset", metavar="NAME", help=f"a published protocol: {', '.join(PRESETS)}")
     what.add_argument("--protocol", help=f"{', '.join(PROTOCOLS)} (default: the run's own, else crop)")
@@ -110,13 +104,52 @@ def _parser() -> Parser:
     where.add_argument("--relative", action="store_true", help="relative invariance of the penultimate features")
     text = f"images for --layers, --lie and --relative (default: {ANALYZED})"
     where.add_argument("--probe-images", type=positive, metavar="N", default=ANALYZED, help=text)
+    _add_outputs(parser)
     how = parser.add_argument_group("how")
     how.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
     how.add_argument("--compile", action="store_true", help="compile the network first")
-    how.add_argument("--batch-size", type=positive, help="images at once (default: 64; 256 on a GPU)")
+    text = f"images at once (default: {BATCHES['cpu']}; {BATCHES['cuda']} on a GPU)"
+    how.add_argument("--batch-size", type=positive, help=text)
+    text = f"{' or '.join(MEMORY_FORMATS)}, of the maps (default: the faster one on the first batch)"
+    how.add_argument("--memory-format", metavar="NAME", help=text)
     add_writing(parser)
     parser.set_defaults(seed=0)
     return parser
+
+
+def _add_outputs(parser: Parser) -> None:
+    """Add the flags of outputs other than logits."""
+    group = parser.add_argument_group("outputs other than logits, under shifts")
+    group.add_argument("--output-kind", default="auto", help=f"auto (the default), {', '.join(KINDS)}")
+    text = "shifts are multiples of PX (default: 1; 0 for any fraction)"
+    group.add_argument("--quantum", type=_pixels, metavar="PX", help=text)
+    group.add_argument("--map-kernel", help="kernel that moves maps and images (default: by their size)")
+    group.add_argument("--border", type=_pixels, default=0.0, metavar="PX", help="leave out the borders of maps")
+    group.add_argument("--neighbors", type=positive, metavar="N", help="of embeddings (default: 5)")
+    group.add_argument("--box-score", type=float, metavar="S", help="least score of boxes (default: 0.3)")
+    group.add_argument("--box-iou", type=float, metavar="IOU", help="least IoU of partners (default: 0.5)")
+    group.add_argument("--box-border", type=_pixels, metavar="PX", help="leave out boxes at the edges (default: 1)")
+    group.add_argument("--keypoint-score", type=float, metavar="S", help="least score of keypoints (default: 0.3)")
+
+
+def _add_images(parser: Parser) -> None:
+    data = parser.add_argument_group("images")
+    data.add_argument("--data", help="name, folder:DIR, parquet:DIR or hf:NAME (default: the run's own)")
+    data.add_argument("--ood", metavar="DATA", action="append", default=[], help="measure these images too")
+    data.add_argument("--ood-builtin", action="store_true", help="measure atypical versions of the images too")
+    data.add_argument("--labels", type=Path, metavar="FILE", help="which class is which output of the network")
+    data.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read, and count them")
+    data.add_argument("--max-megapixels", type=positive, metavar="N", help="refuse larger pictures (default: 179)")
+    data.add_argument("--root", help="folder of torchvision datasets")
+    data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
+    data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
+    data.add_argument("--image-size", type=positive, metavar="PX", help="resize and center-crop images of folders")
+    data.add_argument("--crop-share", type=positive_number, metavar="F", help="part of the shorter side that is seen")
+    text = "decode large JPEG files at a fraction whose shorter side keeps PX"
+    data.add_argument("--decode-size", type=positive, metavar="PX", help=text)
+    data.add_argument("--input-size", type=positive, metavar="PX", help="side of what the network sees")
+    data.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
+    data.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")
 
 
 def _background(text: str) -> float | str:
@@ -124,6 +157,10 @@ def _background(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _pixels(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else positive_number(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ from augkit.invariance import (
     lie_derivative,
     relative_invariance,
 )
+from augkit.invariance.outputs.layers import layers_of_map
 from augkit.invariance.protocols import Protocol, Scene
 from augkit.measure.settings import MeasureSettings
 
@@ -37,6 +38,7 @@ class AnalysisInput:
         protocol: protocol of the measurement.
         max_shift: the largest shift along each axis, in pixels.
         mean, std, device, seed: as in `augkit.measure_invariance`.
+        dense: whether ``model`` gives a map or an image instead, of which only the layers are analyzed.
     """
 
     model: nn.Module
@@ -47,6 +49,7 @@ class AnalysisInput:
     std: Sequence[float] | None
     device: torch.device
     seed: int
+    dense: bool = False
 
     @property
     def unshifted(self) -> Tensor:
@@ -85,7 +88,7 @@ def _certify(found: Analyses, given: AnalysisInput) -> Analyses:
 
 
 def _layers(found: Analyses, given: AnalysisInput) -> Analyses:
-    layers = layerwise_equivariance(
+    layers = (layers_of_map if given.dense else layerwise_equivariance)(
         given.model,
         given.unshifted,
         max_shift=given.max_shift,

@@ -60,19 +60,24 @@ def jaggedness(points: Sequence[JaggedShare]) -> Figure:
 
 
 def layers(found: Sequence[LayerEquivariance]) -> Figure:
-    """Plot each layer's signal-to-error ratio in dB and its share of the error of the logits; the first on top."""
+    """Plot each layer's signal-to-error ratio in dB and its share of the error of the output; the first on top.
+
+    Shares are left out where no layer has one.
+    """
     shown = _most_telling(found)
-    rows = np.arange(len(shown))
+    rows, shares = np.arange(len(shown)), any(layer.share.defined for layer in shown)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 1.2 + 0.19 * len(shown)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1])
+        figure = Figure(figsize=(9.0 if shares else 5.0, 1.2 + 0.19 * len(shown)), layout="constrained")
+        ratios = [1.2, 1] if shares else [1]
+        left, *others = figure.subplots(1, len(ratios), sharey=True, width_ratios=ratios, squeeze=False)[0]
     names = [f"{layer.name}  {layer.kind}" for layer in shown]
     _bars(left, names, [layer.decibels for layer in shown], (1.0, "dB"), BLUE)
-    _bars(right, names, [layer.share for layer in shown], (100.0, "% of the final error added"), ORANGE)
+    for right in others:
+        _bars(right, names, [layer.share for layer in shown], (100.0, "% of the final error added"), ORANGE)
+        right.set_title("share of the final error added, %", fontsize=9)
     left.set_yticks(rows, names, fontsize=7)
     left.set_ylim(len(shown) - 0.4, -0.6)
     left.set_title("signal to error, dB", fontsize=9)
-    right.set_title("share of the final error added, %", fontsize=9)
     return figure
 
 

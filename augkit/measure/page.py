@@ -25,7 +25,7 @@ RELATIVE_CAPTION = "1 is invariant, 0 no closer to itself than to another image 
 LIE_TITLES = {"shift_x": "shift x", "shift_y": "shift y", "log_scale": "scale", "rotation": "rotation"}
 LAYERS_CAPTION = (
     "Circular shifts. Left: how well the layer's map moves along with the image, signal to error in dB; 130 dB is"
-    " float rounding. Right: what the layer itself adds to the squared error of the logits; negative where it takes"
+    " float rounding. Right: what the layer itself adds to the squared error of the output; negative where it takes"
     " error away. Whiskers are 95 % intervals over images."
 )
 
@@ -45,7 +45,7 @@ def measured_page(results: MeasureResults, flips: Sequence[FlipPicture]) -> str:
         summary=summary(results),
         metrics=Table(METRICS_CAPTION, ["metric", *results.sets], metric_rows(results.sets)),
         charts=charts,
-        lie=None if analyses.lie is None else _lie(analyses.lie),
+        lie=None if analyses.lie is None else lie_table(analyses.lie),
         relative=None if analyses.relative_invariance is None else _relative(analyses.relative_invariance),
         layers=None
         if analyses.layers is None
@@ -92,7 +92,8 @@ def _curve(sets: Mapping[str, ImageSetResults], by: str, label: str) -> Chart:
     return chart(f"Response to a {label.partition(',')[0]}", figures.curves(drawn, label), RESPONSE_CAPTION)
 
 
-def _lie(found: LieDerivative) -> Table:
+def lie_table(found: LieDerivative) -> Table:
+    """Return the table of Lie derivatives."""
     rows = [
         [LIE_TITLES.get(name, name), text_of(estimate), text_of(found.probabilities[name])]
         for name, estimate in found.logits.items()

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 from augkit.core.errors import InputError
-from augkit.core.files import environment, write
+from augkit.core.files import claim, environment, write
 from augkit.core.random_streams import seeded
 from augkit.measure.image_sets import atypical_sets, load_image_sets
+from augkit.measure.output_results import OutputResults
+from augkit.measure.output_session import OutputSession
+from augkit.measure.output_settings import LOGITS, choose_kind
 from augkit.measure.page import measured_page
 from augkit.measure.results import MeasureResults
 from augkit.measure.session import MeasureSession
@@ -27,13 +30,15 @@ def measure(
     overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
-) -> MeasureResults:
+) -> MeasureResults | OutputResults:
     """Measure how much the output of a network varies when its input is shifted or rescaled.
 
-    `augkit.measure_invariance` is the same for a network and images in memory.
+    `augkit.measure_invariance` is the same for a network and images in memory, `augkit.measure_outputs` for outputs
+    other than logits.
 
     Args:
-        model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable``.
+        model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME``,
+            ``open_clip:NAME`` or ``package.module:callable``.
         data: a name, ``folder:DIR``, ``parquet:DIR`` or ``hf:NAME``; the run's own dataset when None.
         settings: settings of the measurement.
         output: folder for ``results.json``, ``report.html``, ``environment.json`` and the state of the measurement;
@@ -44,7 +49,8 @@ def measure(
         command: the command that repeats the measurement, for the results and the report; this call when None.
 
     Returns:
-        The results on every image set, with what is needed to repeat them.
+        The results on every image set, with what is needed to repeat them: `MeasureResults` of logits, `OutputResults`
+        of other outputs.
 
     Raises:
         InputError: network, images, labels and settings do not fit each other, or ``output`` exists.
@@ -60,6 +66,12 @@ def measure(
     sets = load_image_sets(settings, data, loaded, protocol)
     typical = next(iter(sets.values()))
     height, width = typical.images.shape[1:]
+    if choose_kind(settings, loaded, typical) != LOGITS:
+        if resume:
+            raise InputError("--resume: a measurement of other outputs than logits starts anew; expected --overwrite")
+        outputs = OutputSession(model, loaded, settings, sets, progress)
+        folder = None if output is None else claim(Path(output), overwrite=overwrite)
+        return outputs.measure(folder, _call(model, data, settings) if command is None else command)
     plan, operator = choose_views(settings, loaded, (height, width))
     if settings.ood_builtin:
         sets |= atypical_sets(typical, plan, settings.seed)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.files import MARK, claim, environment, write
@@ -20,6 +22,7 @@ from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.invariance.protocols import ProtocolOptions
 from augkit.measure.analyses import Analyses, AnalysisInput, analyze, chosen_analyses
 from augkit.measure.image_sets import ImageSet
+from augkit.measure.memory_format import choose_memory_format
 from augkit.measure.results import ImageSetResults
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.views import MAX_SHIFT, Operator
@@ -57,6 +60,7 @@ class MeasureSession:
     network: Network = field(init=False)
     sets: dict[str, ImageSet] = field(default_factory=dict)
     measurements: dict[str, Measurement] = field(default_factory=dict)
+    _resumed: bool = field(default=False, init=False)
 
     @property
     def typical(self) -> str:
@@ -110,6 +114,10 @@ class MeasureSession:
         for name in self.measurements:
             if resume and self._state_file(folder, name).is_file():
                 self._restore(self._state_file(folder, name), name)
+                self._resumed = True
+        asked, kept = self.settings.memory_format, self.network.memory_format
+        if self._resumed and asked not in (None, kept):
+            raise InputError(f"--memory-format: expected {kept}, with which the measurement there began, got {asked}")
         write(folder / MARK, json.dumps(environment(), indent=2))
 
     def _restore(self, file: Path, name: str) -> None:
@@ -123,10 +131,26 @@ class MeasureSession:
 
     def measure(self) -> list[ImageSetResults]:
         """Return the results by image set; those of the first include the analyses."""
+        self._choose_memory_format()
         views = len(self.plan.layout.columns)
         with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as bar:
             first, *others = [self._measure_one(name, bar) for name in self.sets]
             return [replace(first, analyses=self._analyze(bar)), *others]
+
+    def _choose_memory_format(self) -> None:
+        """Set the format of the maps. A resumed measurement keeps its own, so that its bits are those of one run."""
+        if self._resumed:
+            return
+        if self.settings.memory_format is not None:
+            self.network.use_memory_format(self.settings.memory_format)
+            return
+        found, size = self.sets[self.typical], self.settings.images_at_once(self.network.device)
+        passes = len(self.plan.layout.columns) * sum(math.ceil(len(other) / size) for other in self.sets.values())
+
+        def first_batch() -> Tensor:
+            return self.measurements[self.typical].unshifted(found.pixels(list(range(min(size, len(found))))))
+
+        choose_memory_format(self.network, first_batch, passes)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -165,7 +189,7 @@ class MeasureSession:
         stage = f"measuring {self.model} on {name}"
         display.stage(stage)
         display.skip(measurement.accumulator.images * measurement.views)
-        size = self.settings.batch_size or (256 if self.network.device.type == "cuda" else 64)
+        size = self.settings.images_at_once(self.network.device)
         measurement.run(found.batches(size), self._saver(name, lambda: display.stage(stage)), display.advance)
         self._save(name)
         return ImageSetResults(name, measurement.report(), size, found.notes)
@@ -189,7 +213,12 @@ class MeasureSession:
             self.network.device,
             self.settings.seed,
         )
-        return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
+        kept = self.network.memory_format
+        self.network.use_memory_format("contiguous")  # in which the analyses are faster
+        try:
+            return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
+        finally:
+            self.network.use_memory_format(kept)
 
     def _saver(self, name: str, on_save: Callable[[], None]) -> Callable[[int], None]:
         """Return a callback for every batch, which saves the state every few seconds."""

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
+
 from augkit.core.errors import InputError, unknown_name
+from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.presets import PRESETS, Preset
 
 ANALYZED = 64  # images
+BATCHES = {"cpu": 32, "cuda": 256}  # images per forward pass; that of the CPU is by `benchmarks/measure_speed.py`
 # The fields that a preset fixes, and those that conflict with a single displacement.
 FIXED_BY_PRESET = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "curves")
 UNUSED_BY_SHIFT = ("axis", "max_shift", "max_scale", "pairs", "grid", "curves")
@@ -52,9 +56,18 @@ class MeasureSettings:
         probe_images: images for ``layers``, ``lie`` and ``relative``.
         precision: see `augkit.invariance.Network`.
         compile: compile the network first.
-        batch_size: images per forward pass; 64, or 256 on a GPU, when None.
+        batch_size: images per forward pass; `BATCHES` by device when None.
+        memory_format: ``contiguous`` or ``channels_last``; when None the faster one on the first batch, contiguous for
+            short measurements and outputs other than logits. It changes numbers by rounding alone.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         seed: seed of all random numbers.
+        output_kind: kind of output, a key of `augkit.invariance.outputs.KINDS`; ``auto`` recognizes it, and takes
+            ``(B, K)`` for logits. The fields below are for outputs other than logits.
+        quantum: shifts are multiples of this many pixels; 1 when None, any fraction when 0.
+        map_kernel: kernel that moves maps and images; chosen from their size when None.
+        border: pixels of the input that are left out at each border of a map.
+        neighbors: nearest neighbors of embeddings; 5 when None.
+        box_score, box_iou, box_border, keypoint_score: see `augkit.invariance.outputs.OutputOptions`.
     """
 
     weights: Path | None = None
@@ -92,8 +105,22 @@ class MeasureSettings:
     precision: str = "float32"
     compile: bool = False
     batch_size: int | None = None
+    memory_format: str | None = None
     device: str | None = None
     seed: int = 0
+    output_kind: str = "auto"
+    quantum: float | None = None
+    map_kernel: str | None = None
+    border: float = 0.0
+    neighbors: int | None = None
+    box_score: float | None = None
+    box_iou: float | None = None
+    box_border: float | None = None
+    keypoint_score: float | None = None
+
+    def images_at_once(self, device: torch.device) -> int:
+        """Return the images per forward pass on a device."""
+        return self.batch_size or BATCHES.get(device.type, BATCHES["cpu"])
 
     def changed(self) -> dict[str, object]:
         """Return the fields that differ from their defaults.
@@ -124,6 +151,8 @@ class MeasureSettings:
             raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
         if self.split not in ("test", "validation"):
             raise unknown_name("split", self.split, ("test", "validation"))
+        if self.memory_format not in (None, *MEMORY_FORMATS):
+            raise unknown_name("memory format", str(self.memory_format), MEMORY_FORMATS)
         self.find_preset()
         if self.shift is not None:
             for name in UNUSED_BY_SHIFT:

@@ -48,15 +48,28 @@ def choose_views(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int
     """
     preset, protocol = settings.find_preset(), choose_protocol(settings, loaded)
     own = loaded.recipe.invariance if loaded.recipe is not None else None
-    kernel, background = settings.kernel, settings.background
-    if kernel is None:
-        kernel = preset.kernel if preset else own.kernel if own and protocol == own.protocol else None
-    if background is None and preset is not None:
-        background = preset.background
+    kernel = _kernel(settings, loaded, protocol)
     plan = preset.plan if preset else _plan(settings, own, exact=protocol == "circular" and kernel in (None, "fourier"))
     if preset and settings.pairs:
         plan = replace(plan, pairs=replace(plan.pairs, count=settings.pairs))
-    return plan, Operator(protocol, kernel, background, _input_size(settings, loaded, protocol, plan, size))
+    return plan, choose_operator(settings, loaded, plan, size)
+
+
+def choose_operator(settings: MeasureSettings, loaded: LoadedModel, plan: Plan, size: tuple[int, int]) -> Operator:
+    """Return the protocol that applies the displacements of a plan to images of ``size`` ``(H, W)``."""
+    preset, protocol = settings.find_preset(), choose_protocol(settings, loaded)
+    background = settings.background
+    if background is None and preset is not None:
+        background = preset.background
+    input_size = _input_size(settings, loaded, protocol, plan, size)
+    return Operator(protocol, _kernel(settings, loaded, protocol), background, input_size)
+
+
+def _kernel(settings: MeasureSettings, loaded: LoadedModel, protocol: str) -> str | None:
+    preset, own = settings.find_preset(), loaded.recipe.invariance if loaded.recipe is not None else None
+    if settings.kernel is not None or preset is not None:
+        return settings.kernel or (preset.kernel if preset is not None else None)
+    return own.kernel if own and protocol == own.protocol else None
 
 
 def _plan(settings: MeasureSettings, own: InvarianceSettings | None, *, exact: bool) -> Plan:

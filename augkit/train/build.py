@@ -103,6 +103,7 @@ def _augkit_network(settings: ModelSettings, given: NetworkInput, seed: int) -> 
         stem=settings.stem,
         width=settings.width,
         input_size=side,
+        position=settings.position,
         seed=seed,
     )
 

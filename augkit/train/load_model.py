@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from augkit.architectures.external import timm_network, torchvision_network
+from augkit.architectures.external import (
+    Embedder,
+    open_clip_network,
+    timm_network,
+    torchvision_network,
+    transformers_network,
+)
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.core.errors import InputError
 from augkit.core.named import load_named
@@ -17,7 +24,7 @@ from augkit.train.build import NetworkInput, build_recipe_model
 from augkit.train.checkpoint import read_checkpoint
 from augkit.train.recipe import Recipe
 
-FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME or package.module:callable"
+FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME, hf:NAME, open_clip:NAME or package.module:callable"
 # Builds a network with a number of classes; with its own number when None.
 Make = Callable[[int | None], nn.Module]
 
@@ -27,7 +34,7 @@ class LoadedModel:
     """A network and facts about it, None where they are unknown.
 
     Attributes:
-        model: gives logits ``(B, K)``.
+        model: gives logits ``(B, K)``, or embeddings ``(B, D)`` where ``embeds``.
         recipe: the recipe of a run of augkit.
         mean, std: per channel, of images in [0, 1].
         input_size: side of its input in pixels.
@@ -36,6 +43,7 @@ class LoadedModel:
             ``input_size / crop_pct``, then the center is cropped.
         classes: names of the classes, in the order of its outputs.
         notes: sentences about exceptions, such as omitted weights.
+        embeds: whether the network has no classifier, so that its output is an embedding.
     """
 
     model: nn.Module
@@ -47,17 +55,20 @@ class LoadedModel:
     crop_pct: float | None = None
     classes: list[str] | None = None
     notes: tuple[str, ...] = ()
+    embeds: bool = False
 
 
 def load_model(source: str, weights: str | Path | None = None, *, strict: bool = True) -> LoadedModel:
     """Load a network.
 
     Args:
-        source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, or
+        source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` (transformers;
+            NAME is on the hub or a folder), ``open_clip:NAME`` or ``open_clip:NAME/PRETRAINED``, or
             ``package.module:callable``, called without arguments.
-        weights: a file with a state dict, see `augkit.architectures.weights.read_weights`. Networks of torchvision and
-            timm are built with the number of classes of the weights. Without weights these are untrained, and the
-            network of a callable is returned unchanged.
+        weights: a file with a state dict, see `augkit.architectures.weights.read_weights`. Networks of torchvision,
+            timm and transformers are built with the number of classes of the weights. Without weights those of
+            torchvision, timm and ``open_clip:NAME`` are untrained, those of ``hf:NAME`` and
+            ``open_clip:NAME/PRETRAINED`` have their own, and the network of a callable is returned unchanged.
         strict: raise an error if not all weights fit; otherwise load those that fit, and list the others in ``notes``.
 
     Raises:
@@ -71,6 +82,10 @@ def load_model(source: str, weights: str | Path | None = None, *, strict: bool =
         loaded = _from_torchvision(source.removeprefix("torchvision:"), state)
     elif source.startswith("timm:"):
         loaded = _from_timm(source.removeprefix("timm:"), state)
+    elif source.startswith("hf:"):
+        loaded = _from_transformers(source.removeprefix("hf:"), state)
+    elif source.startswith("open_clip:"):
+        loaded = _from_open_clip(source.removeprefix("open_clip:"))
     elif ":" in source:
         loaded = _from_callable(source)
     else:
@@ -140,6 +155,60 @@ def _described_by_timm(model: nn.Module) -> LoadedModel:
             classes=list(config.get("label_names") or ()) or None,
         )
     )
+
+
+def _from_transformers(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
+    own = state is None  # weights that are given replace its own, which need not be downloaded then
+    model = _with_classes_of(lambda classes: transformers_network(name, classes, pretrained=own), state)
+    if isinstance(model, Embedder):
+        return _with_processor(LoadedModel(model, embeds=True), name, model.network)
+    config: Any = model.config
+    named = [str(config.id2label.get(k, "")) for k in range(config.num_labels)]
+    classes = None if all(name.startswith("LABEL_") for name in named) else named
+    return _with_processor(LoadedModel(model, num_classes=config.num_labels, classes=classes), name, model)
+
+
+def _with_processor(loaded: LoadedModel, name: str, network: Any) -> LoadedModel:
+    """Add the facts of the image processor that was saved with a network of transformers."""
+    from transformers import AutoImageProcessor
+
+    side = getattr(getattr(network.config, "vision_config", network.config), "image_size", None)
+    side = side if isinstance(side, int) else None
+    folder = Path(name).expanduser()
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(str(folder) if folder.is_dir() else name)
+    except Exception as error:  # none was saved, or it needs a package that is not installed
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        note = f"'hf:{name}' has no image processor ({why}), so mean and std of its images are unknown"
+        return replace(loaded, input_size=side, notes=(note,))
+    resized, cut = _edge(getattr(processor, "size", None)), _edge(getattr(processor, "crop_size", None))
+    cut = cut if getattr(processor, "do_center_crop", False) and cut else None
+    normal = bool(getattr(processor, "do_normalize", True))
+    mean, std = processor.image_mean if normal else None, processor.image_std if normal else None
+    channels = len(mean or ()) or 3
+    return replace(
+        loaded,
+        mean=list(mean or [0.0] * channels),
+        std=list(std or [1.0] * channels),
+        input_size=cut or resized or side,
+        crop_pct=cut / resized if cut and resized else 1.0,
+    )
+
+
+def _edge(size: Any) -> int | None:
+    """The side in the ``size`` of an image processor: a number, or a dict of several forms."""
+    if isinstance(size, int):
+        return size
+    found = (getattr(size, "get", lambda _: None)(key) for key in ("shortest_edge", "height", "longest_edge"))
+    return next((int(value) for value in found if value), None)
+
+
+def _from_open_clip(name: str) -> LoadedModel:
+    model: Any = open_clip_network(name)
+    config = getattr(model.visual, "preprocess_cfg", {})
+    size = config.get("size") or getattr(model.visual, "image_size", None)
+    side = size[0] if isinstance(size, tuple | list) else size
+    return LoadedModel(model, None, list(config["mean"]), list(config["std"]), side, crop_pct=1.0, embeds=True)
 
 
 def _from_callable(source: str) -> LoadedModel:

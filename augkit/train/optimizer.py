@@ -8,8 +8,10 @@ from torch import nn
 from augkit.core.errors import InputError
 from augkit.train.recipe_sections import OptimSettings
 
-# By name: the phase of a harmonic filter (`augkit.architectures.harmonic`) is an angle, which decay must not shrink.
-SPARED = ("phase",)
+# By name: the phase of a harmonic filter (`augkit.architectures.harmonic`) is an angle, which decay must not shrink;
+# positions, class tokens and temperatures of ViTs (`augkit.architectures.attention`) are no weights of a map either
+# (Touvron et al. 2021 and Liu et al. 2021 spare them too).
+SPARED = ("phase", "position", "table", "token", "temperature")
 
 
 def warm_up() -> None:
@@ -21,7 +23,7 @@ def warm_up() -> None:
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of ``model``, without weight decay on norms, biases and phases.
+    """Return the optimizer of ``model``, without weight decay on norms, biases, phases and positions.
 
     Raises:
         InputError: no parameter of the model requires gradients.

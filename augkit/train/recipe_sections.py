@@ -79,15 +79,26 @@ class ModelSettings(Data):
     downsample: Literal["maxpool", "stride", "blurpool", "aps", "lps", "aliasfree"] | None = Field(
         None, description="how maps are halved; the network's own when null (mostly maxpool)"
     )
-    head: Literal["gap", "fc", "spp"] = Field("gap", description="global average, fully connected, spatial pyramid")
+    head: Literal["gap", "fc", "spp", "token"] = Field(
+        "gap", description="global average, fully connected, spatial pyramid, or the class token of a ViT"
+    )
     padding_mode: Literal["zeros", "circular", "reflect", "full"] = Field("zeros", description="of convolutions")
     activation: Literal["relu", "gelu", "quadratic", "aliasfree", "aliasfree_gelu"] | None = Field(
         None, description="the network's own when null"
     )
-    stem: Literal["small", "imagenet"] = Field("small", description="of ResNets and ConvNeXts")
+    stem: Literal["small", "imagenet"] = Field("small", description="of ResNets, ConvNeXts and ViTs")
     width: int | None = Field(None, ge=1, description="channels of the first stage; the network's own when null")
+    position: Literal["learned", "relative", "none"] | None = Field(
+        None, description="of ViTs; relative with aps, lps and aliasfree, else learned, when null"
+    )
     pretrained: bool = Field(False, description="begin with timm's own weights, which it downloads; timm:NAME only")
     weights: str | None = Field(None, description="begin with this state dict; a final layer that differs stays (path)")
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """As in `DataSettings`: recipes that do not use a later field keep their digest."""
+        tree: dict[str, object] = dump(self)
+        return {key: value for key, value in tree.items() if (key, value) != ("position", None)}
 
     @field_validator("name")
     @classmethod
@@ -104,7 +115,7 @@ class ModelSettings(Data):
             raise ValueError(f"pretrained with timm:NAME only, '{self.name}' came; give weights, the path of a file")
         if self.name in NETWORKS:
             return self
-        for key in ("head", "padding_mode", "activation", "stem", "width"):
+        for key in ("head", "padding_mode", "activation", "stem", "width", "position"):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"no {key} with {self.name}: it belongs to augkit's own networks")
         return self
@@ -118,7 +129,7 @@ class OptimSettings(Data):
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    weight_decay: float = Field(5e-4, ge=0, description="on weights; norms, biases and phases are spared")
+    weight_decay: float = Field(5e-4, ge=0, description="on weights; norms, biases, phases and positions are spared")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; not clipped when null")
 
     @field_validator("betas")

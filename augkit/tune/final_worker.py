@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from augkit.core.allocator import keep_freed_memory
 from augkit.train.build import load_recipe_data
 from augkit.tune.final_jobs import FinalData, perform
 
 
 def main() -> None:
     """Do jobs until the input ends."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand among the answers

@@ -41,7 +41,7 @@ def stops():
     net, seen = make(), [0]
     def stop(*_):
         seen[0] += 1
-        if seen[0] == 30 and Path("stop").exists():
+        if seen[0] == 32 and Path("stop").exists():
             signal.raise_signal(signal.SIGINT)
     net.register_forward_hook(stop)
     return net
@@ -224,7 +224,7 @@ def test_settings_of_the_function_are_checked_like_flags() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("features --max-shift 1", r"expected logits \(1, K\), got \(1, 1, 6, 6\)"),
+        ("features --max-shift 1 --output-kind logits", r"expected logits \(1, K\), got \(1, 1, 6, 6\)"),
         ("one --max-shift 1", "at least 2 classes, got 1"),
         ("five --max-shift 1", "'digits' has 10 classes, the model 5"),
         ("two --max-shift 1", "the model expects 2 channels, the images have 1"),

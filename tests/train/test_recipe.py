@@ -171,3 +171,18 @@ def test_every_field_of_the_schema_is_described() -> None:
         if not field.get("description")
     ]
     assert missing == []
+
+
+@pytest.mark.integration
+def test_vits_are_trained_by_a_recipe(tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "images", 1)
+    model = "{name: vit_micro, width: 8, downsample: aps, padding_mode: circular, position: relative, head: token}"
+    small = [f"data.name=folder:{images}", "data.workers=0", "train.steps=2", "train.batch_size=4"]
+    run = augkit.fit(Recipe.load("mnist5k", [f"model={model}", *small, "invariance.max_shift=2"]), device="cpu")
+    assert run.history[-1]["step"] == 2
+    assert run.model.token is not None
+
+
+def test_position_is_part_of_the_digest_only_where_it_is_given() -> None:
+    assert "position" not in Recipe.load("mnist5k").model.model_dump()
+    assert Recipe.load("mnist5k", ["model.position=none"]).digest() != Recipe.load("mnist5k").digest()

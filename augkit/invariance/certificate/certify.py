@@ -274,7 +274,7 @@ def _verdict(traced: Trace, check: LogitCheck, size: tuple[int, int]) -> Certifi
 
 def _structural(state: State) -> tuple[Verdict, Limitation]:
     if not isinstance(state, Equivariant):
-        return "refused", Limitation("its output is the phase of a polyphase sampling, not logits", refused=True)
+        return "refused", Limitation("its output is a phase or the scores of attention, not logits", refused=True)
     if state.moves:
         return "none", Limitation(
             "its output still has spatial positions, which move with the image", "global average pooling"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augkit.invariance.certificate import reshape_rules, window_rules
+from augkit.invariance.certificate import attention_rules, reshape_rules, window_rules
 from augkit.invariance.certificate.call import Call, pair
 from augkit.invariance.certificate.state import Equivariant, Operand, breaks, combined, nonlinear, unseen
 
@@ -101,6 +101,9 @@ def concatenated(call: Call) -> Equivariant:
     dim = call.get(1, "dim", call.kwargs.get("axis", 0)) % call.out.ndim
     if dim == 0:
         raise unseen("joins along the batch")
+    moving = [part for part in parts if part.state.moves]
+    if len(moving) == 1 and {axis.dim for axis in moving[0].state.axes if axis is not None} == {dim}:
+        return attention_rules.prefixed(parts, dim)
     state = combined(parts, ndim=call.out.ndim)
     if state.at(dim):
         raise breaks("joins maps along a side, which makes a border between them", "join along channels")
@@ -274,7 +277,9 @@ def stochastic_depth(call: Call) -> Equivariant:
 
 def indexed(call: Call) -> Equivariant:
     """Basic indexing."""
-    return reshape_rules.indexed(call.x, call.args[1])
+    if call.x.state.batch:
+        return attention_rules.selected(call.x, call.args[1])
+    return attention_rules.indexed(call.x, call.args[1])
 
 
 def divided(what: str, position: int) -> Rule:
@@ -290,6 +295,8 @@ def divided(what: str, position: int) -> Rule:
 def unbound(call: Call) -> Any:
     """``unbind``: as picking each index in turn."""
     dim = call.x.dim(call.get(1, "dim", 0))
+    if call.x.state.batch:
+        return (attention_rules.selected(call.x, (slice(None),) * dim + (0,)),) * len(call.result)
     reshape_rules.divided(call.x, dim, "unbinds")
     part = reshape_rules.indexed(call.x, (slice(None),) * dim + (0,))
     return (part,) * len(call.result)
@@ -343,7 +350,10 @@ _ROWS: dict[str, Rule] = {
     "softmax": over_channels("softmax"),
     "log_softmax": over_channels("softmax"),
     "glu": over_channels("gate", default=-1),
-    "normalize": over_channels("norm", 2, 1),
+    "normalize": lambda call: attention_rules.unit_length(call.x, call.get(1, "p", 2.0), call.get(2, "dim", 1)),
+    "matmul": lambda call: attention_rules.product(call.get(0, "input"), call.get(1, "other")),
+    "bmm": lambda call: attention_rules.product(call.get(0, "input"), call.get(1, "mat2")),
+    "scaled_dot_product_attention": attention_rules.scaled_dot_product,
     "roll": lambda call: reshape_rules.rolled(call.x, call.get(2, "dims")),
     "flip": lambda call: reshape_rules.flipped(call.x, call.rest(1, "dims")),
     "getitem": indexed,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from augkit.core.torch_private import has_forward_hooks
-from augkit.invariance.certificate import function_rules, window_rules
+from augkit.invariance.certificate import attention_rules, function_rules, window_rules
 from augkit.invariance.certificate.call import Call, pair
 from augkit.invariance.certificate.state import (
     FIXED,
@@ -256,6 +256,7 @@ MODULES: dict[type[nn.Module], ModuleRule] = {
     nn.GroupNorm: unsubclassed(function_rules.group_norm),
     nn.LayerNorm: layer_norm,
     nn.LocalResponseNorm: unsubclassed(lambda call: window_rules.channels_mixed(call.x, 1, "a norm of each place")),
+    nn.MultiheadAttention: attention_rules.multihead,
     nn.MaxPool2d: max_pool,
     nn.AvgPool2d: avg_pool,
     nn.AdaptiveAvgPool2d: adaptive_pool(False),
@@ -286,6 +287,7 @@ AUGKIT: dict[str, ModuleRule] = {
     OWN + "aliasfree.AliasFreeDownsample2d": ideal_downsample,
     OWN + "aliasfree.AliasFreeActivation": alias_free_activation,
     OWN + "aliasfree.AliasFreeLayerNorm2d": alias_free_layer_norm,
+    OWN + "attention.AliasFreeTokenNorm": lambda module, call: window_rules.normalized(call.x, {1, 2}, []),
 }
 
 

@@ -42,6 +42,10 @@ def _carried(x: Operand, axis: Axis, shape: tuple[int, ...], groups: list[tuple[
         raise breaks("folds a sequence of places in another way than it was made")
     if before == sorted(dims):
         raise unseen("flattens a transposed map")
+    parts = [shape[d] for d in after]
+    if before == [axis.dim] and len(parts) == 2 and not x.bordered():
+        cut = f"cuts a side of {axis.period} places into {parts[0]} windows of {parts[1]} that stay where they are"
+        raise breaks(cut, "attention over the whole map, or windows of no more than one place")
     size = " x ".join(str(x.shape[a.dim]) for a in (y, x_axis) if a is not None)
     raise breaks(f"gives each place of a {size} map an entry of its own", FLATTEN)
 
@@ -69,11 +73,8 @@ def permuted(x: Operand, permute: Callable[[torch.Tensor], torch.Tensor]) -> Equ
     """A permutation of dimensions, found by applying it to a tensor whose sizes all differ."""
     probe = torch.empty(tuple(range(2, 2 + x.value.ndim)), device="meta")
     order = [size - 2 for size in permute(probe).shape]
-    if order[0] != 0:
-        raise unseen("moves the batch to another dimension")
-    return x.state.with_axes(
-        [None if axis is None else replace(axis, dim=order.index(axis.dim)) for axis in x.state.axes]
-    )
+    axes = [None if axis is None else replace(axis, dim=order.index(axis.dim)) for axis in x.state.axes]
+    return replace(x.state.with_axes(axes), batch=order.index(x.state.batch))
 
 
 def indexed(x: Operand, index: Any) -> Equivariant:

@@ -7,6 +7,8 @@ polyphase sampling chose. Two maps can be added only if they move alike: same fr
 - ``FRACTIONAL``: for every real ``g`` (`augkit.fourier_shift`); units may be fractions, as after ideal downsampling.
 - ``INTEGER``: for integer ``g`` only. The map itself may still move by fractions of its pixels.
 - A value without axes does not move: it is invariant.
+
+The scores of attention between all pairs of places are `Pairs`: they follow the shifts of both.
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ class Equivariant:
         frame: the grid that it moves with: ``()`` for the input, else the polyphase choices made so far.
         clean: no content at the Nyquist frequency of an even side, whose energy a fractional shift changes.
         limit: the layer that lowered the level to ``INTEGER``.
+        prefix: entries before the places in their dimension that do not move, such as a class token.
+        batch: the dimension of the images.
     """
 
     level: Level
@@ -88,6 +92,8 @@ class Equivariant:
     frame: tuple[Any, ...] = ()
     clean: bool = True
     limit: Limitation | None = field(default=None, compare=False)
+    prefix: int = 0
+    batch: int = 0
 
     @property
     def moves(self) -> bool:
@@ -101,7 +107,8 @@ class Equivariant:
         """Return this state with other axes. An axis of period 1 cannot move; without axes there is no frame."""
         y, x = (None if axis is None or axis.period == 1 else axis for axis in axes)
         still = y is None and x is None
-        return replace(self, axes=(y, x), frame=() if still else self.frame, clean=still or self.clean)
+        frame, prefix = ((), 0) if still else (self.frame, self.prefix)
+        return replace(self, axes=(y, x), frame=frame, clean=still or self.clean, prefix=prefix)
 
     def lowered(self, why: str, mend: str | None = None) -> Equivariant:
         """Return the state after a layer that commutes only with shifts by whole pixels of the map."""
@@ -132,15 +139,32 @@ class Lost:
     limitation: Limitation
 
 
-State = Equivariant | Phase | Lost
+@dataclass(frozen=True)
+class Pairs:
+    """A value for each pair of places, such as the scores of attention, that follows shifts of either place.
+
+    Attributes:
+        rows, columns: its state for shifts of the queries and of the keys.
+    """
+
+    rows: Equivariant
+    columns: Equivariant
+
+    @property
+    def level(self) -> Level:
+        return min(self.rows.level, self.columns.level)
+
+
+State = Equivariant | Phase | Lost | Pairs
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """A tensor argument of a layer: its value for one batch of images, and its state."""
+    """A tensor argument of a layer: its value for one batch of images, its state, and the name of a parameter."""
 
     value: Tensor
     state: Equivariant
+    name: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,7 +176,9 @@ class Operand:
 
     def bordered(self) -> bool:
         """Whether it carries pixels beyond its period."""
-        return any(a is not None and self.shape[a.dim] not in (a.period, _area(self.state)) for a in self.state.axes)
+        state = self.state
+        own = [(self.shape[axis.dim] - state.prefix, axis.period) for axis in state.axes if axis is not None]
+        return any(size not in (period, _area(state)) for size, period in own)
 
 
 def _area(state: Equivariant) -> int:
@@ -177,12 +203,14 @@ def combined(operands: Iterable[Operand], ndim: int | None = None) -> Equivarian
             "combines maps whose sampling grids were chosen apart, so that they move apart",
             "sample both with one phase: pass the phase of the main branch to the sampling of the other",
         )
+    if len({o.state.prefix for o in moving}) > 1:
+        raise unseen("combines tokens with and without a class token")
     axes = [_agreed({_rebased(o, k, ndim) for o in moving} - {None}) for k in (0, 1)]
     dims = {axis.dim for axis in axes if axis is not None}
     for operand in operands:
-        _check_still(operand, dims, ndim)
+        _check_still(operand, dims, ndim, moving[0].state.prefix)
     clean = all(o.state.clean for o in moving)
-    return Equivariant(level, (axes[0], axes[1]), moving[0].state.frame, clean, limit)
+    return Equivariant(level, (axes[0], axes[1]), moving[0].state.frame, clean, limit, moving[0].state.prefix)
 
 
 def _rebased(operand: Operand, k: int, ndim: int) -> Axis | None:
@@ -196,7 +224,7 @@ def _agreed(axes: set[Axis | None]) -> Axis | None:
     return next(iter(axes), None)
 
 
-def _check_still(operand: Operand, dims: set[int], ndim: int) -> None:
+def _check_still(operand: Operand, dims: set[int], ndim: int, prefix: int) -> None:
     """Check that a value that does not move is the same at every place, so that it can be combined with a map."""
     own = {axis.dim + ndim - operand.value.ndim for axis in operand.state.axes if axis is not None}
     for dim in dims - own:
@@ -205,8 +233,11 @@ def _check_still(operand: Operand, dims: set[int], ndim: int) -> None:
             continue
         if operand.state is not FIXED:
             raise unseen("combines a map with a value of many places that does not move with it")
-        if not bool((operand.value == operand.value.narrow(mine, 0, 1)).all()):
-            raise breaks("combines a map with fixed values that differ from place to place", "one value per channel")
+        values = operand.value.narrow(mine, prefix, operand.shape[mine] - prefix)
+        if not bool((values == values.narrow(mine, 0, 1)).all()):
+            what = "fixed values" if operand.name is None else f"the fixed values of '{operand.name}'"
+            mend = "one value per channel; instead of absolute positions, relative ones on the torus, or none"
+            raise breaks(f"combines a map with {what} that differ from place to place", mend)
 
 
 FINER_GRID = "AliasFreeActivation, which works on a finer grid and filters"
@@ -261,8 +292,7 @@ def _slid(axis: Axis, size: int, window: Window, border: str, mend: str) -> tupl
     faults = {}
     stride = window.stride
     if stride > 1 and (axis.unit % stride or axis.period % stride):
-        nth = {2: "every second pixel", 3: "every third pixel"}.get(stride, f"one pixel in {stride}")
-        faults[f"stride {stride} keeps {nth} (others after a shift by one)"] = mend
+        faults[_subsampled(axis, window)] = mend
     reach = window.dilation * (window.kernel - 1)
     if window.pad and border != "circular":
         faults[f"{border} padding makes the border differ from the inside"] = "padding_mode='circular'"
@@ -276,3 +306,11 @@ def _slid(axis: Axis, size: int, window: Window, border: str, mend: str) -> tupl
             "padding_mode='circular' with padding that keeps the size"
         )
     return faults, replace(axis, period=max(period, 1), unit=axis.unit / stride)
+
+
+def _subsampled(axis: Axis, window: Window) -> str:
+    stride, step = window.stride, window.stride / axis.unit
+    if window.kernel == stride > 3 and step.denominator == 1:
+        return f"stride {stride} cuts patches of {stride} that stay where they are (only shifts by {step} pixels fit)"
+    nth = {2: "every second pixel", 3: "every third pixel"}.get(stride, f"one pixel in {stride}")
+    return f"stride {stride} keeps {nth} (others after a shift by one)"

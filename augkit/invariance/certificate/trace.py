@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from augkit.architectures.outputs import logits_in
-from augkit.core.torch_private import write_count
+from augkit.core.torch_private import tracing_through_wrapped_functions, write_count
+from augkit.invariance.certificate import attention_rules
 from augkit.invariance.certificate.call import Call
 from augkit.invariance.certificate.function_rules import FUNCTIONS, METHODS, SHAPE_METHODS
 from augkit.invariance.certificate.module_rules import hooked, module_rule
@@ -31,6 +32,7 @@ from augkit.invariance.certificate.state import (
     Limitation,
     Lost,
     Operand,
+    Pairs,
     State,
     combined,
     unseen,
@@ -71,9 +73,11 @@ def trace_states(model: nn.Module, images: Tensor) -> Trace:
     """Trace a network in evaluation mode on one batch of images ``(B, C, H, W)``."""
     root = _Root(model)
     tracer = _StateTracer(images, {id(module): name for name, module in model.named_modules()})
+    tracer.parameters = {tensor.untyped_storage().data_ptr(): name for name, tensor in model.named_parameters()}
     state: State
     try:
-        tracer.trace(root)
+        with tracing_through_wrapped_functions():
+            tracer.trace(root)
     except Exception as error:  # the network's own code ran on proxies, and may raise anything
         # Report the layer that breaks: no later layer can restore invariance.
         limitation = error.limitation if isinstance(error, Broken) else Limitation(_reason(error), refused=True)
@@ -132,6 +136,7 @@ class _StateTracer(fx.Tracer):
         self._running = False
         self._without_rule = ""  # why the layer at hand has none
         self._pure = False  # whether the layer at hand is torch's own
+        self.parameters: dict[int, str] = {}  # names by memory, so that views of them have the name too
         self._seen: list[weakref.ref[_Proxy]] = []
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
@@ -149,7 +154,7 @@ class _StateTracer(fx.Tracer):
         if kind == "placeholder":
             return self._proxy(self.images, _input_state(self.images))
         rule = self._rule(kind, target)
-        operands: Any = map_aggregate((args, kwargs), _operand)
+        operands: Any = map_aggregate((args, kwargs), self._operand)
         call = Call(operands[0], operands[1], order=len(self.steps) + 1)
         states: list[State] = [operand.state for operand in call.operands()]
         result, changed = self._run(kind, target, args, kwargs)
@@ -218,6 +223,7 @@ class _StateTracer(fx.Tracer):
             if rule is None:
                 raise unseen(self._without_rule)
             self._running = True  # a rule may run a part of its module
+            rule = attention_rules.guarded(rule, self.what, call)
             return _noted(rule(call), self.where, self.what, call.order)
         except Broken as broken:
             limitation = replace(broken.limitation, layer=self.where, type=self.what, order=call.order)
@@ -229,6 +235,15 @@ class _StateTracer(fx.Tracer):
         if self.first is None and not limitation.refused:
             self.first = limitation
         return Lost(limitation)
+
+    def _operand(self, item: Any) -> Any:
+        if isinstance(item, _Proxy):
+            return Operand(item.tensor, item.state)  # type: ignore[arg-type]
+        if isinstance(item, fx.Proxy):
+            raise unseen("reads an attribute of a tensor that is not followed")
+        if not isinstance(item, Tensor):
+            return item
+        return Operand(item, FIXED, self.parameters.get(item.untyped_storage().data_ptr()))
 
     def _spread(self, result: Any, state: Any) -> None:
         """An operation in place changes every value that shares its memory."""
@@ -248,6 +263,8 @@ class _StateTracer(fx.Tracer):
             states = state if isinstance(state, tuple) else (state,) * len(result)
             items = [self._wrapped(r, s) for r, s in zip(result, states, strict=True)]
             return tuple(items) if type(result) in (tuple, list) else type(result)(items)  # or torch.return_types
+        if result is None:
+            return None
         if not isinstance(result, Tensor):
             if isinstance(state, Lost) and self.what.removeprefix("function ") not in SHAPE_METHODS:
                 raise Broken(state.limitation)
@@ -280,7 +297,7 @@ def _side(result: Tensor, dim: int | None) -> int:
 def _state_name(state: State) -> str:
     if isinstance(state, Lost):
         return "unknown" if state.limitation.refused else "none"
-    return state.level.name.lower() if isinstance(state, Equivariant) else "integer"
+    return state.level.name.lower() if isinstance(state, Equivariant | Pairs) else "integer"
 
 
 def _input_state(images: Tensor) -> Equivariant:
@@ -288,14 +305,6 @@ def _input_state(images: Tensor) -> Equivariant:
     clean = H % 2 == 1 and W % 2 == 1
     state = Equivariant(Level.FRACTIONAL, clean=clean)
     return state.with_axes((Axis(2, H, Fraction(1)), Axis(3, W, Fraction(1))))
-
-
-def _operand(item: Any) -> Any:
-    if isinstance(item, _Proxy):
-        return Operand(item.tensor, item.state)  # type: ignore[arg-type]
-    if isinstance(item, fx.Proxy):
-        raise unseen("reads an attribute of a tensor that is not followed")
-    return Operand(item, FIXED) if isinstance(item, Tensor) else item
 
 
 def _vectors(call: Call) -> bool:
@@ -319,6 +328,8 @@ def _is_torch(kind: str, target: Any) -> bool:
 
 def _noted(state: Any, layer: str, kind: str, order: int) -> Any:
     """The state, with the layer's name on the limit that the layer itself set."""
+    if isinstance(state, Pairs):
+        return Pairs(*(_noted(part, layer, kind, order) for part in (state.rows, state.columns)))
     if isinstance(state, tuple):
         return tuple(_noted(item, layer, kind, order) for item in state)
     if isinstance(state, Equivariant) and state.limit is not None and state.limit.layer is None:

@@ -188,10 +188,15 @@ def _maps(x: Operand) -> None:
 
 
 def channels_mixed(x: Operand, dim: int, what: str) -> Equivariant:
-    """A nonlinear function of all channels of a place, such as a softmax over dimension ``dim``."""
+    """A nonlinear function of all channels of a place, such as a softmax over dimension ``dim``, or of all places.
+
+    What treats places as a set commutes with every permutation of them: a softmax, or a division by a norm.
+    """
     dim = x.dim(dim)
-    if dim == 0:
+    if dim == x.state.batch:
         raise unseen("mixes images of a batch")
     if x.state.at(dim):
-        raise unseen(f"{what} over places")
+        if x.bordered():
+            raise breaks(f"{what} over a padded map, in which pixels at the border count twice", "the map itself")
+        what += " over places"
     return nonlinear(x.state, what)

@@ -136,7 +136,7 @@ def branching(maps: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "control flow": (lambda: Do(branching), "branches"),
     "number of a tensor": (lambda: Do(lambda x: x * x.mean((1, 2, 3))[0].item()), "no rule|batch|one image"),
-    "attention": (lambda: Do(_attend, nn.MultiheadAttention(C, 2, batch_first=True)), "no rule"),
+    "attention, batch second": (lambda: Do(_attend, nn.MultiheadAttention(C, 2)), "second dimension"),
     "numpy": (lambda: Do(lambda x: torch.from_numpy(x.numpy())), "no rule"),
     "random": (lambda: Do(lambda x: F.dropout(x, 0.5)), "random"),
     "hook": (lambda: _hooked(nn.ReLU()), "hooks"),
@@ -201,6 +201,7 @@ MENU: dict[str, Callable[[], nn.Module]] = {
     "nearest": lambda: nn.Upsample(scale_factor=2),
     "in place": lambda: Do(lambda x: x.mul_(2).add_(x.sigmoid())),
     "transposed": lambda: Do(lambda x: x.transpose(2, 3)),
+    "attention": lambda: Do(_attend, nn.MultiheadAttention(C, 2, batch_first=True)),
     "residual of a transposed": lambda: Do(lambda x: x + x.transpose(2, 3)),
     "rows": lambda: Do(lambda x: x * x.mean(2, keepdim=True).tanh()),
     "softmax": nn.Softmax2d,

@@ -1,0 +1,148 @@
+"""Measures how much any output of a network changes, beyond what it should, when its input is shifted.
+
+For two displacements of an image the output for one is moved by their difference and compared with the output for the
+other: ``T f(x)`` with ``f(T x)``. An embedding should not move, a map moves by pixels of its own stride, boxes and
+keypoints move by pixels. `measure_invariance` is the measurement of logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augkit.augment.ragged import Ragged
+from augkit.core.errors import InputError
+from augkit.invariance.measurement import Pixels, batches
+from augkit.invariance.network import Network
+from augkit.invariance.outputs.base import OutputOptions
+from augkit.invariance.outputs.report import OutputReport
+from augkit.invariance.outputs.stream import NO_OPTIONS, OutputMeasurement
+from augkit.invariance.plan import Pairs, Plan
+from augkit.invariance.protocols import ProtocolOptions
+
+
+def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a default)
+    model: nn.Module,
+    images: Pixels | Iterable[Any],
+    targets: Any = None,
+    *,
+    output: str | None = None,
+    protocol: str = "crop",
+    max_shift: float = 8.0,
+    quantum: float | None = 1.0,
+    kernel: str | None = None,
+    pairs: int = 4,
+    plan: Plan | None = None,
+    seed: int = 0,
+    options: OutputOptions | None = None,
+    input_size: tuple[int, int] | int | None = None,
+    image_size: tuple[int, int] | int | None = None,
+    background: float | str = 0.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
+    on_batch: Callable[[int, int], None] | None = None,
+    **kind_options: Any,
+) -> OutputReport:
+    """Measure how much an embedding, a map, an image or another output changes when the input is shifted.
+
+    The network processes each image without a shift, and once for each of ``pairs`` shifts uniform in ``[-max_shift,
+    max_shift]`` along each axis; the outputs for both are compared where both see the same content. Shifts are whole
+    pixels by default, which are copied, so every difference is the network's own. They are drawn per image from
+    ``seed``, so the result does not depend on ``batch_size``. Maps are reduced to a few numbers per image at once.
+
+    Args:
+        model: in ``eval()`` during the measurement, then restored.
+        images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; or an iterable of batches, each a tensor or a pair of
+            images and targets. Images of different sizes are an `augkit.Ragged`.
+        targets: labels for the numbers that need them, in the form that the kind of output takes: class indices
+            ``(N,)`` for embeddings. None for an iterable, whose batches contain their targets.
+        output: kind of output, a key of `augkit.invariance.outputs.KINDS`; recognized from the output when None.
+        protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
+        max_shift: pixels of the network's input.
+        quantum: shifts are multiples of this many pixels along each axis; any fraction when None.
+        pairs: comparisons per image.
+        plan: displacements of every image along the axis ``shift``; replaces ``max_shift``, ``quantum`` and ``pairs``.
+        seed: seed of the shifts and of the bootstrap.
+        options, kind_options: the fields of `augkit.invariance.outputs.OutputOptions`, as one object or as keywords.
+        image_size: see `augkit.measure_invariance`.
+        mean, std: per channel, applied to the moved images before the network sees them.
+        batch_size: images per forward pass.
+        device, precision, compiled: see `augkit.invariance.network.Network`.
+        on_batch: called with the number of finished images and the number of all images.
+
+    Returns:
+        Every number with its 95 % interval over images, curves, worst cases and settings.
+
+    Raises:
+        InputError: a shape, name or number does not fit; the output is of no known kind, not finite, or changes its
+            shape.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 3))
+    >>> report = measure_outputs(net, torch.rand(6, 1, 10, 10), max_shift=1.0)
+    >>> report.kind, -1 <= report.cosine.low <= report.cosine.value <= 1
+    ('embedding', True)
+    """
+    if plan is None:
+        plan = shift_plan(max_shift, quantum, pairs)
+    elif (max_shift, quantum, pairs) != (8.0, 1.0, 4):
+        raise InputError("plan: it replaces max_shift, quantum and pairs; leave them out")
+    measurement = OutputMeasurement(
+        Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device),
+        plan,
+        ProtocolOptions(protocol, kernel, input_size, background),
+        output=output,
+        seed=seed,
+        options=merged_options(options, kind_options),
+    )
+
+    def progress(done: int) -> None:
+        if on_batch is not None:
+            on_batch(done, len(images) if isinstance(images, (Tensor, Ragged)) else done)
+
+    stream = batches(images, targets, batch_size, image_size, check=check_targets)
+    measurement.run(stream, progress)
+    return measurement.report()
+
+
+def shift_plan(max_shift: float, quantum: float | None, pairs: int) -> Plan:
+    """Return the plan that compares the unshifted image with ``pairs`` shifts; arguments as in `measure_outputs`.
+
+    >>> shift_plan(4.5, 1.0, 2).pairs.high
+    4.0
+    """
+    if not 0 <= max_shift < math.inf:
+        raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
+    if quantum is not None and not quantum > 0:
+        raise InputError(f"quantum: expected pixels above 0, or None, got {quantum:g}")
+    most = max_shift if quantum is None else quantum * math.floor(max_shift / quantum + 1e-9)
+    return Plan(pairs=Pairs(pairs, -most, most, quantum, anchored=True))
+
+
+def merged_options(options: OutputOptions | None, given: Mapping[str, Any]) -> OutputOptions:
+    """Return ``options`` with the fields in ``given`` replaced.
+
+    Raises:
+        InputError: a name is not a field, or both are given.
+    """
+    if options is not None and given:
+        raise InputError("options: expected either one object or keywords, got both")
+    known = vars(NO_OPTIONS)
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown option '{name}' (known: {', '.join(known)})")
+    return replace(options or NO_OPTIONS, **given)
+
+
+def check_targets(targets: Any, count: int) -> None:
+    """Raise InputError unless there are as many targets as images."""
+    if targets is not None and len(targets) != count:
+        raise InputError(f"targets: expected one for each of {count} images, got {len(targets)}")

@@ -1,0 +1,270 @@
+"""A measurement of outputs in progress: forward passes, comparisons of pairs of views, the worst cases, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError
+from augkit.invariance.bootstrap import Run
+from augkit.invariance.gallery import picture_of, place_of
+from augkit.invariance.network import Network
+from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputOptions, OutputSetting
+from augkit.invariance.outputs.kinds import KINDS, OutputKind, find_kind
+from augkit.invariance.outputs.pictures import Fetch, WorstPicture, small
+from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
+from augkit.invariance.outputs.upsampling import own_stride
+from augkit.invariance.plan import Plan
+from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
+from augkit.invariance.views import Views
+
+WORST = 24  # cases kept for reports
+NO_OPTIONS = OutputOptions()
+
+
+class OutputMeasurement:
+    """A measurement of outputs in progress: `run` it over batches, then `report`.
+
+    Args:
+        network: the network that is measured.
+        plan: the displacements of every image.
+        options_of_protocol: the protocol; the image size is that of the first batch.
+        output: kind of output; recognized from the first output when None.
+        seed: seed of the displacements and of the bootstrap.
+        options: options of the kind of output.
+
+    Raises:
+        InputError: the plan rescales, or its seed is negative.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        plan: Plan,
+        options_of_protocol: ProtocolOptions,
+        *,
+        output: str | None = None,
+        seed: int = 0,
+        options: OutputOptions = NO_OPTIONS,
+    ) -> None:
+        if seed < 0:
+            raise InputError(f"seed: expected an integer of at least 0, got {seed}")
+        if plan.axis != "shift" or plan.scales:
+            raise InputError("plan: outputs are compared under shifts, got factors; expected axis 'shift'")
+        if output is not None:
+            find_kind(output, None, torch.empty(0))  # a wrong name is an error before any work
+        self.network, self.plan, self.seed, self.options = network, plan, seed, options
+        self.images = 0
+        self.kind: OutputKind | None = None
+        self._output, self._protocol_options = output, options_of_protocol
+        self._protocol: Protocol | None = None
+        self._measure: OutputMeasure | None = None
+        self.channels = ""
+        self._worst: list[WorstCase] = []
+
+    @property
+    def views(self) -> int:
+        """Number of forward passes per image."""
+        return len(self._columns())
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol for the size of the images.
+
+        Raises:
+            InputError: no batch has been measured yet.
+        """
+        if self._protocol is None:
+            raise InputError("measurement: its protocol is known once the first batch has come")
+        return self._protocol
+
+    @property
+    def measure(self) -> OutputMeasure:
+        """The measurement of the kind of output.
+
+        Raises:
+            InputError: no output has been seen yet.
+        """
+        if self._measure is None:
+            raise InputError("measurement: its kind is known once the first batch has come")
+        return self._measure
+
+    def begin(self, images: Tensor) -> OutputKind:
+        """Run the network on the first unshifted image of a batch and return the kind of its output.
+
+        Raises:
+            InputError: as `run` on its first batch, but before any other work.
+        """
+        self._prepare(images)
+        if self.kind is None:
+            with self.network.measuring():
+                self._find_kind(images)
+        assert self.kind is not None
+        return self.kind
+
+    def run(self, stream: Iterable[tuple[Tensor, Any]], on_batch: Callable[[int], None] | None = None) -> None:
+        """Measure a stream of batches ``(images, targets)``; ``on_batch`` gets the number of finished images.
+
+        Raises:
+            InputError: there are no images, they do not fit the network or the protocol, or an output is not of the
+                kind, not finite, or of another shape than before.
+        """
+        with self.network.measuring():
+            for images, targets in stream:
+                self._prepare(images)
+                if self._measure is None:
+                    self._find_kind(images)
+                with _numbered(self.images):
+                    self._add(images, targets)
+                self.images += len(images)
+                if on_batch is not None:
+                    on_batch(self.images)
+        if not self.images:
+            raise InputError("images: expected at least 1, got none")
+
+    def report(self) -> OutputReport:
+        """Return the report on the images measured so far."""
+        measure, plan, protocol = self.measure, self.plan, self.protocol
+        assert self.kind is not None  # as it is found with the measure
+        found: KindResults = measure.results()
+        settings = OutputSettings(
+            protocol=protocol.name,
+            kernel=protocol.kernel,
+            max_shift=plan.pairs.reach,
+            quantum=plan.pairs.quantum,
+            pairs=plan.pairs.count,
+            seed=self.seed,
+            images=self.images,
+            image_size=list(protocol.image_size),
+            input_size=list(protocol.input_size),
+            background=protocol.background,
+            views=self.views,
+            channels=self.channels,
+            precision=self.network.precision,
+            device=self.network.device.type,
+            plan=plan,
+            of_kind=found.settings,
+        )
+        statistics: Run = measure.tally.statistics()
+        worst = tuple(self._worst)
+        return OutputReport(self.kind.name, settings, found.numbers, found.curves, worst, found.notes, statistics)
+
+    def pictures(self, cases: Sequence[WorstCase], fetch: Fetch) -> list[WorstPicture]:
+        """Return the worst cases with outputs drawn on both views; ``fetch`` returns images by their numbers."""
+        return [self._picture(case, fetch) for case in cases]
+
+    def _picture(self, case: WorstCase, fetch: Fetch) -> WorstPicture:
+        device, image = self.network.device, self.network.load(fetch([case.image]))
+        shifts = [torch.tensor([shift], device=device) for shift in case.shifts]
+        measure, scene = self.measure, Scene(self.protocol, image)
+        views = [scene.unshifted() if not bool(shift.any()) else scene.shift(shift) for shift in shifts]
+        with self.network.measuring():
+            outputs = [self._output_of(view) for view in views]
+        compared = Compared(case.image, 0, shifts[0], shifts[1])
+        drawn = []
+        for place, view, output in zip(case.shifts, views, outputs, strict=True):
+            drawn.append((measure.draw(view[0], output, 0), place_of(place)))
+            near = measure.neighbors_of(output, 0, case.image)
+            for number, pixels in zip(near, fetch(near) if near else (), strict=True):
+                shown = Scene(self.protocol, self.network.load(pixels[None])).unshifted()[0]
+                drawn.append((shown, f"its neighbor, image {number:,}"))
+        drawn += measure.draw_difference(views[1][0], outputs[0], outputs[1], compared, 0)
+        pictures = [(picture_of(small(image)), caption) for image, caption in drawn]
+        return WorstPicture(f"image {case.image:,}: {measure.score_name} {case.score:.3g}", pictures)
+
+    def _columns(self) -> list[int]:
+        return sorted({column for pair in self.plan.layout.pairs for column in pair})
+
+    def _prepare(self, images: Tensor) -> None:
+        check_images(images)
+        size = (images.shape[-2], images.shape[-1])
+        if self._protocol is None:
+            reach = self.plan.pairs.reach
+            self._protocol = self._protocol_options.make(size, max_shift=reach, factors=(1.0, 1.0))
+            self.channels = self.network.fit_channels(images.shape[1])
+        elif size != self._protocol.image_size:
+            raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
+
+    def _find_kind(self, images: Tensor) -> None:
+        """Find the kind from the output for one unshifted image."""
+        inputs = Scene(self.protocol, self.network.load(images[:1])).unshifted()
+        with own_stride(self.network.model, self.protocol.input_size) as stride:
+            output = self.network.output(inputs)
+        seen = inputs.expand(-1, 3, -1, -1) if "repeated" in self.channels else inputs
+        kind = find_kind(self._output, output, seen)
+        for name, value in vars(self.options).items():
+            if value is not vars(NO_OPTIONS)[name] and name not in kind.options:
+                takers = " or ".join(f"'{row.name}'" for row in KINDS.values() if name in row.options)
+                raise InputError(f"{name}: it belongs to outputs of kind {takers}, got one of kind '{kind.name}'")
+        pairs = self.plan.pairs
+        setting = OutputSetting(
+            self.protocol,
+            pairs.count,
+            2 * pairs.reach if not pairs.anchored else pairs.reach,
+            pairs.quantum is not None and pairs.quantum % 1 == 0,
+            stride[0],
+            self.seed,
+            self.options,
+            self._embed,
+        )
+        self._measure, self.kind = kind.measure(setting), kind
+
+    def _embed(self, images: Tensor, take: Callable[[Any, int], Tensor]) -> Tensor:
+        """Return ``take`` of the outputs of unshifted images, for a gallery."""
+        found = []
+        for part in images.split(64):
+            if tuple(part.shape[-2:]) != self.protocol.image_size:
+                got = tuple(part.shape[-2:])
+                raise InputError(f"gallery: expected images of {self.protocol.image_size} pixels, got {got}")
+            output = self.network.output(Scene(self.protocol, self.network.load(part)).unshifted())
+            found.append(take(output, len(part)))
+        return torch.cat(found)
+
+    def _add(self, images: Tensor, targets: Any) -> None:
+        displacements = self.plan.displacements(self.seed, self.images, len(images))
+        places = displacements.to(self.network.device, non_blocking=True)
+        views = Views(self.plan, self.protocol, self.network.load(images), places)
+        pairs = list(enumerate(self.plan.layout.pairs))
+        last = {column: max(max(pair) for _, pair in pairs if column in pair) for column in self._columns()}
+        alive: dict[int, Any] = {}
+        cases: list[WorstCase | None] = [None] * len(images)
+        for column in self._columns():
+            alive[column] = self._output_of(views(column))
+            for number, (first, second) in pairs:
+                if max(first, second) != column:
+                    continue
+                ends = [places[:, k, :2] for k in (first, second)]
+                compared = Compared(self.images, number, ends[0], ends[1], targets, (first, second))
+                scores = self.measure.add(alive[first], alive[second], compared).tolist()
+                self._keep_worst(cases, scores, displacements[:, [first, second], :2].tolist())
+            alive = {k: output for k, output in alive.items() if last[k] > column}
+        found = [case for case in cases if case is not None and case.score > 0]
+        self._worst = sorted([*self._worst, *found], key=lambda case: case.rank)[:WORST]
+
+    def _output_of(self, view: Tensor) -> Any:
+        with self.measure.watching():
+            output = self.network.output(view)
+        return self.measure.take(output, len(view))
+
+    def _keep_worst(self, cases: list[WorstCase | None], scores: list[float], shifts: list[Any]) -> None:
+        for row, (score, (first, second)) in enumerate(zip(scores, shifts, strict=True)):
+            before = cases[row]
+            if before is None or score > before.score:
+                cases[row] = WorstCase(self.images + row, (tuple(first), tuple(second)), score)
+
+
+@contextmanager
+def _numbered(start: int) -> Iterator[None]:
+    """Context in which an error about an output says which images it is about."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        if text.startswith("model: expected") and "images from" not in text:
+            raise InputError(f"{text}, on images from {start} on") from None
+        raise

@@ -1,0 +1,161 @@
+"""``python -m augkit.measure`` on outputs other than logits: recognition, files, page, one line for bad input."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import augkit.measure
+from augkit.core.cli import run
+from augkit.measure import MeasureSettings, OutputResults
+from augkit.measure import __main__ as measure
+
+NETS = """
+import torch
+from torch import nn
+
+def segmenter():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.Upsample(scale_factor=2))
+def autoencoder():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.PixelShuffle(2))
+def embedder():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+def color():
+    torch.manual_seed(1)
+    return nn.Conv2d(3, 3, 3, padding=1)
+def tokens(): return nn.Flatten(2)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_of_outputs.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("nets_of_outputs", None)
+
+
+def call(words: str) -> int:
+    model, *rest = words.split()
+    return run(measure.main, [f"nets_of_outputs:{model}", "--data", "digits", "--limit", "12", *rest, "--quiet"])
+
+
+def results(capsys: pytest.CaptureFixture[str], words: str) -> dict[str, Any]:
+    assert call(f"{words} --json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_map_is_recognized_and_its_numbers_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(capsys, "segmenter --max-shift 2 --output out")
+    assert found["kind"] == "map"
+    for name in ("equivariance_error", "pixel_top1_change", "miou_consistency", "shift_information", "decibels"):
+        assert set(found[name]) == {"value", "low", "high"}
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+    assert found["settings"]["of_kind"]["upsampling"] == "nearest"
+    assert found["settings"]["quantum"] == 1.0
+    assert "upsampling" in found["notes"][0]
+    assert {path.name for path in Path("out").iterdir()} == {"results.json", "environment.json", "report.html"}
+    assert json.loads(Path("out/results.json").read_text()) == found
+
+
+def test_the_page_shows_numbers_curves_and_the_worst_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("segmenter --max-shift 2 --output out") == 0
+    shown = capsys.readouterr().out
+    found = json.loads(Path("out/results.json").read_text())
+    page = html.unescape(Path("out/report.html").read_text())
+    text = re.sub(r"<[^>]+>", " ", page)
+    for name in ("equivariance_error", "pixel_top1_change"):
+        assert f"{found[name]['value']:.4f}" in text
+        assert f"{found[name]['value']:.4f}" in shown
+    for title in ("By fraction of the network's stride", "By distance to a class boundary", "Worst cases"):
+        assert title in text
+    assert page.count('<li class="case">') == min(12, len(found["worst"])) > 0
+    assert page.count("data:image/png") == 3 * page.count('<li class="case">')
+    assert "http" not in re.sub(r"http://www\.w3\.org[^\"]*", "", page)
+
+
+@pytest.mark.integration
+def test_images_and_named_embeddings_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(capsys, "autoencoder --max-shift 2 --protocol embed --map-kernel bilinear --border 1")
+    assert found["kind"] == "image"
+    assert found["psnr"]["value"] > 0
+    assert found["settings"]["of_kind"]["map_kernel"] == "bilinear"
+    found = results(capsys, "embedder --max-shift 1 --output-kind embedding --neighbors 3 --quantum 0 --pairs 2")
+    assert found["kind"] == "embedding"
+    assert {"cosine", "neighbour_change", "knn_change", "knn_accuracy"} <= set(found)
+    assert found["settings"]["of_kind"]["neighbors"] == 3
+    assert (found["settings"]["quantum"], found["settings"]["pairs"]) == (None, 2)
+
+
+def test_an_output_of_two_dimensions_is_logits_unless_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The embedder has fewer outputs than the digits have classes, which only logits mind."""
+    assert call("embedder --max-shift 1") == 2
+    assert "the model 4; they do not match" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_other_images_stand_beside_and_gray_ones_are_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(capsys, "color --max-shift 1 --ood-builtin")
+    assert found["kind"] == "image"
+    assert found["settings"]["channels"] == "1 repeated to 3"
+    assert set(found["ood"]) >= {"upside down", "erased"}
+    assert found["ood"]["erased"]["equivariance_error"]["value"] != found["equivariance_error"]["value"]
+
+
+@pytest.mark.integration
+def test_layers_of_maps_and_analyses_of_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("segmenter --max-shift 2 --layers --probe-images 4 --output out") == 0
+    assert "least equivariant: 0 (Conv2d)" in capsys.readouterr().out
+    found = json.loads(Path("out/results.json").read_text())
+    assert [layer["name"] for layer in found["layers"]] == ["0", "1", "2", "3"]
+    assert "Layer by layer" in Path("out/report.html").read_text()
+    words = "embedder --max-shift 1 --output-kind embedding --layers --certify --lie --probe-images 4"
+    found = results(capsys, words)
+    assert found["layers"][-1]["name"] == "logits"
+    assert found["certificate"]["verdict"] == "none"
+    assert set(found["lie"]["logits"]) == {"shift_x", "shift_y", "log_scale", "rotation"}
+
+
+def test_python_returns_what_the_command_writes() -> None:
+    settings = MeasureSettings(max_shift=2.0, limit=12)
+    found = augkit.measure.measure("nets_of_outputs:segmenter", "digits", settings, output="out")
+    assert isinstance(found, OutputResults)
+    assert found.typical.report.kind == "map"
+    assert json.loads(Path("out/results.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("segmenter --max-shift 2 --output-kind mpa", "unknown output kind 'mpa': did you mean 'map'"),
+        ("segmenter --max-shift 2 --lie", "--lie: it belongs to logits, got outputs of kind 'map'"),
+        ("segmenter --max-shift 2 --axis scale", "--axis: it belongs to logits"),
+        ("embedder --max-shift 1 --border 2", "--border: it belongs to other outputs than logits"),
+        ("embedder --max-shift 1 --output-kind embedding --border 2", "border: it belongs to outputs of kind"),
+        ("embedder --max-shift 1 --output-kind embedding --neighbors 40", "gallery: expected at least 40 images"),
+        ("segmenter --max-shift 2 --map-kernel sinus", "unknown map_kernel 'sinus'"),
+        ("tokens --max-shift 2 --output-kind embedding", r"expected embeddings (B, D), got tokens"),
+        ("segmenter --max-shift 2 --resume --output out", "--resume"),
+        ("segmenter --max-shift 2 --quantum -1", "--quantum"),
+    ],
+)
+def test_bad_input_gets_one_line(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = call(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("out").exists()
