@@ -327,7 +327,8 @@ def _number(value: float | None) -> str:
 def main() -> None:
     """Replay, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", type=Path, nargs="*", help="results/tune-table-*.jsonl by default")
+    text = "results/tune-table-*.jsonl by default; with some alone, the others keep their results"
+    parser.add_argument("tables", type=Path, nargs="*", help=text)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--peer", help="Python interpreter that has syne-tune")
     parser.add_argument("--write", action="store_true", help="also put the table in the README")
@@ -336,15 +337,16 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     tables = options.tables or sorted((HERE / "results").glob("tune-table-*.jsonl"))
-    grounds = {}
+    kept = json.loads(options.output.read_text()) if options.tables and options.output.is_file() else {"grounds": {}}
+    grounds = kept["grounds"]
     for path in tables:
         pool = read_pool(path)
-        grounds[pool.name] = replay(pool, options.seeds, options.peer)
-    found = environment("cpu", ["augkit", "optuna", "numpy", "torch"])
-    found["command"] = f"python benchmarks/tune_replay.py --seeds {options.seeds}" + " --peer PYTHON" * bool(
-        options.peer
-    )
-    result = {"environment": found, "aim": AIM, "seeds": options.seeds, "top": TOP, "share": SHARE, "grounds": grounds}
+        began = environment("cpu", ["augkit", "optuna", "numpy", "torch"])
+        began["command"] = f"python benchmarks/tune_replay.py --seeds {options.seeds}" + " --peer PYTHON" * bool(
+            options.peer
+        )
+        grounds[pool.name] = {**replay(pool, options.seeds, options.peer), "environment": began}
+    result = {"aim": AIM, "seeds": options.seeds, "top": TOP, "share": SHARE, "grounds": grounds}
     result["load_after"] = loads()
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     options.output.with_suffix(".md").write_text(table(result))

@@ -115,7 +115,7 @@ GROUNDS = {
             "invariance": {"protocol": "crop", "max_shift": 2.0, "pairs": 2},
             "seed": SEARCH_SEED,
         },
-        configurations=40,
+        configurations=24,
         searched_on=500,
         verified_on=1500,
         pairs=2,

@@ -86,6 +86,20 @@ def test_numbers_stand_in_the_result_file() -> None:
     assert results["settings"]["seeds"] == 3
 
 
+def test_flicker_and_surgery_stand_in_the_result_files() -> None:
+    text = " ".join(README.split())
+    flicker = json.loads((ROOT / "benchmarks" / "results" / "flicker.json").read_text())
+    found = flicker["summary"]["detector"]["shifts"]["1"]["flicker"]
+    words = [
+        f"{100 * found[name]['value']:.1f} % [{100 * found[name]['low']:.1f}, {100 * found[name]['high']:.1f}]"
+        for name in ("maxpool", "blurpool")
+    ]
+    assert f"loses or gains {words[0]} of its boxes" in text
+    assert f"with blur pooling {words[1]}" in text
+    rows = json.loads((ROOT / "benchmarks" / "results" / "surgery.json").read_text())["rows"]
+    assert f"of {len(rows)} networks of torchvision and timm" in text
+
+
 def test_verdicts_stand_in_the_result_file() -> None:
     rows = {line.split("|")[1].strip(): line.split("|") for line in README.splitlines() if line.startswith("| ")}
     for name, first in (("study-quick-10-seeds", 2), ("study-standard", 4), ("study-cifar10", 6)):
