@@ -125,6 +125,11 @@ def _add_outputs(parser: Parser) -> None:
     group.add_argument("--quantum", type=_pixels, metavar="PX", help=text)
     group.add_argument("--map-kernel", help="kernel that moves maps and images (default: by their size)")
     group.add_argument("--border", type=_pixels, default=0.0, metavar="PX", help="leave out the borders of maps")
+    group.add_argument(
+        "--gallery", metavar="DATA", help="neighbors of embeddings are from these images (default: its own)"
+    )
+    text = "embeddings (K, D) of the classes, .npy or .pt, for zero-shot answers"
+    group.add_argument("--class-embeddings", type=Path, metavar="FILE", help=text)
     group.add_argument("--neighbors", type=positive, metavar="N", help="of embeddings (default: 5)")
     group.add_argument("--box-score", type=float, metavar="S", help="least score of boxes (default: 0.3)")
     group.add_argument("--box-iou", type=float, metavar="IOU", help="least IoU of partners (default: 0.5)")

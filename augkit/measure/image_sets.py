@@ -60,6 +60,11 @@ def load_image_sets(
     return {name: _load(settings, loaded, protocol, name) for name in names}
 
 
+def load_gallery(settings: MeasureSettings, loaded: LoadedModel, protocol: str) -> ImageSet | None:
+    """Load the images among whose embeddings neighbors are looked for; None where no gallery is set."""
+    return None if settings.gallery is None else _load(settings, loaded, protocol, settings.gallery)
+
+
 def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: str) -> ImageSet:
     own = loaded.recipe.data if loaded.recipe is not None else None
     refit = settings.image_size or settings.crop_share  # for which the run's decode_size may be too small

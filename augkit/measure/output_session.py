@@ -14,7 +14,7 @@ from torch import Tensor
 from augkit.core.files import MARK, environment, write
 from augkit.core.progress import Display
 from augkit.invariance import Network, Plan
-from augkit.invariance.outputs import KINDS, OutputMeasurement
+from augkit.invariance.outputs import KINDS, OutputMeasurement, OutputOptions
 from augkit.invariance.outputs.kinds import CLASS_INDICES
 from augkit.invariance.outputs.pictures import WorstPicture
 from augkit.invariance.protocols import ProtocolOptions
@@ -41,6 +41,7 @@ class OutputSession:
         settings: settings of the measurement.
         sets: the image sets, the dataset's own first.
         progress: show progress on standard error.
+        gallery: images among whose embeddings neighbors are looked for; the measured ones when None.
 
     Raises:
         InputError: images and network do not fit each other, or the output is of another kind.
@@ -51,12 +52,15 @@ class OutputSession:
     settings: MeasureSettings
     sets: dict[str, ImageSet]
     progress: bool = False
+    gallery: ImageSet | None = None
     network: Network = field(init=False)
     plan: Plan = field(init=False)
+    options: OutputOptions = field(init=False)
     measurements: dict[str, OutputMeasurement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings, typical = self.settings, next(iter(self.sets.values()))
+        self.options = choose_options(settings, self.gallery)
         height, width = typical.images.shape[1:]
         self.plan, operator = choose_shifts(settings, self.loaded, (height, width))
         if settings.ood_builtin:
@@ -112,7 +116,7 @@ class OutputSession:
             ProtocolOptions(**asdict(own)),
             output=kind if kind in KINDS else None,
             seed=self.settings.seed,
-            options=choose_options(self.settings),
+            options=self.options,
         )
         measurement.begin(found.pixels([0]))
         notes = list(found.notes) if self.measurements else [*self.loaded.notes, *found.notes]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from augkit.architectures.outputs import logits_in
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.safe_files import Unreadable, load_safely
 from augkit.invariance import Network, Plan
 from augkit.invariance.outputs import KINDS, OutputOptions
 from augkit.invariance.outputs.kinds import find_kind
@@ -26,6 +30,8 @@ OF_LOGITS = ("preset", "axis", "max_scale", "shift", "grid", "certify", "layers"
 # Analyses that make sense for a kind.
 ANALYSES_OF = {"embedding": ("certify", "layers", "lie"), "map": ("layers",), "image": ("layers",)}
 # Fields that are options of kinds, by the name of the option.
+# Fields from which an option is read.
+READ = ("gallery", "class_embeddings")
 OPTIONS = ("map_kernel", "border", "neighbors", "box_score", "box_iou", "box_border", "keypoint_score")
 
 
@@ -47,7 +53,7 @@ def choose_kind(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet)
             if name in settings.changed() and name not in ANALYSES_OF.get(kind, ()):
                 raise InputError(f"{flag(name)}: it belongs to logits, got outputs of kind '{kind}'; leave it out")
     else:
-        for name in (*OPTIONS, "quantum"):
+        for name in (*OPTIONS, *READ, "quantum"):
             if name in settings.changed():
                 raise InputError(f"{flag(name)}: it belongs to other outputs than logits; leave it out")
     return kind
@@ -62,10 +68,31 @@ def choose_shifts(settings: MeasureSettings, loaded: LoadedModel, size: tuple[in
     return plan, choose_operator(settings, loaded, plan, size)
 
 
-def choose_options(settings: MeasureSettings) -> OutputOptions:
-    """Return the options of kinds."""
+def choose_options(settings: MeasureSettings, gallery: ImageSet | None) -> OutputOptions:
+    """Return the options of kinds; the ``gallery`` with its labels is that of the settings.
+
+    Raises:
+        InputError: the file of class embeddings cannot be read.
+    """
     given = {name: getattr(settings, name) for name in OPTIONS if name in settings.changed()}
+    if gallery is not None:
+        given["gallery"] = gallery.pixels(list(range(len(gallery))))
+        if gallery.images.labels is not None:
+            given["gallery_labels"] = gallery.images.labels
+    if settings.class_embeddings is not None:
+        given["class_embeddings"] = _read_tensor(settings.class_embeddings)
     return replace(OutputOptions(), **given)
+
+
+def _read_tensor(path: Path) -> Tensor:
+    try:
+        found = torch.from_numpy(np.load(path, allow_pickle=False)) if path.suffix == ".npy" else load_safely(path)
+    except (OSError, EOFError, TypeError, ValueError, Unreadable) as error:
+        raise InputError(f"--class-embeddings: '{path}' cannot be read ({error})") from None
+    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point():
+        form = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"--class-embeddings: expected floats (K, D) in '{path}', got {form}")
+    return found
 
 
 def _recognized(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from augkit.core.errors import InputError
 from augkit.core.files import claim, environment, write
 from augkit.core.random_streams import seeded
-from augkit.measure.image_sets import atypical_sets, load_image_sets
+from augkit.measure.image_sets import atypical_sets, load_gallery, load_image_sets
 from augkit.measure.output_results import OutputResults
 from augkit.measure.output_session import OutputSession
 from augkit.measure.output_settings import LOGITS, choose_kind
@@ -69,7 +69,8 @@ def measure(
     if choose_kind(settings, loaded, typical) != LOGITS:
         if resume:
             raise InputError("--resume: a measurement of other outputs than logits starts anew; expected --overwrite")
-        outputs = OutputSession(model, loaded, settings, sets, progress)
+        gallery = load_gallery(settings, loaded, protocol)
+        outputs = OutputSession(model, loaded, settings, sets, progress, gallery)
         folder = None if output is None else claim(Path(output), overwrite=overwrite)
         return outputs.measure(folder, _call(model, data, settings) if command is None else command)
     plan, operator = choose_views(settings, loaded, (height, width))

@@ -66,6 +66,9 @@ class MeasureSettings:
         quantum: shifts are multiples of this many pixels; 1 when None, any fraction when 0.
         map_kernel: kernel that moves maps and images; chosen from their size when None.
         border: pixels of the input that are left out at each border of a map.
+        gallery: dataset among whose embeddings neighbors are looked for; the images themselves when None.
+        class_embeddings: file with the embeddings ``(K, D)`` of the classes, for zero-shot answers: ``.npy``, or a
+            tensor saved by `torch.save`.
         neighbors: nearest neighbors of embeddings; 5 when None.
         box_score, box_iou, box_border, keypoint_score: see `augkit.invariance.outputs.OutputOptions`.
     """
@@ -112,6 +115,8 @@ class MeasureSettings:
     quantum: float | None = None
     map_kernel: str | None = None
     border: float = 0.0
+    gallery: str | None = None
+    class_embeddings: Path | None = None
     neighbors: int | None = None
     box_score: float | None = None
     box_iou: float | None = None

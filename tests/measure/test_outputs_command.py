@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+import augkit
 import augkit.measure
 from augkit.core.cli import run
+from augkit.data import load_dataset
 from augkit.measure import MeasureSettings, OutputResults
 from augkit.measure import __main__ as measure
 
@@ -158,4 +163,53 @@ def test_bad_input_gets_one_line(words: str, message: str, capsys: pytest.Captur
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+    assert not Path("out").exists()
+
+
+def test_a_gallery_and_class_embeddings_come_from_data_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("classes.npy", np.eye(10, 4, dtype=np.float32) + 0.1)
+    torch.save(torch.from_numpy(np.load("classes.npy")), "classes.pt")
+    words = "embedder --output-kind embedding --max-shift 2 --output"
+    own = results(capsys, f"{words} own")
+    found = results(capsys, f"{words} npy --gallery digits --class-embeddings classes.npy")
+    assert found["settings"]["of_kind"]["gallery"] == 12 == own["settings"]["of_kind"]["gallery"]
+    assert found["neighbour_change"] != own["neighbour_change"], "an image may be its own neighbor there"
+    images = load_dataset("digits").open_test(12, seed=0)
+    report = augkit.measure_outputs(
+        importlib.import_module("nets_of_outputs").embedder(),
+        images.images,
+        output="embedding",
+        targets=images.labels,
+        max_shift=2.0,
+        gallery=images.images,
+        gallery_labels=images.labels,
+        class_embeddings=torch.load("classes.pt"),
+    )
+    for name in ("neighbour_change", "knn_change", "zero_shot_change"):
+        assert found[name]["value"] == pytest.approx(getattr(report, name).value), name
+    assert 0 <= found["zero_shot_change"]["value"] <= 1
+    assert "zero_shot_change" not in own or own["zero_shot_change"]["value"] is None
+    again = results(capsys, f"{words} pt --gallery digits --class-embeddings classes.pt")
+    assert again["zero_shot_change"] == found["zero_shot_change"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("embedder --output-kind embedding --class-embeddings none.npy", "'none.npy' cannot be read"),
+        ("embedder --output-kind embedding --class-embeddings words.npy", "expected floats (K, D) in 'words.npy'"),
+        ("embedder --output-kind embedding --class-embeddings nets_of_outputs.py", "cannot be read"),
+        ("embedder --output-kind embedding --gallery nowhere", "nowhere"),
+        ("embedder --gallery digits", "--gallery: it belongs to other outputs than logits"),
+        ("segmenter --gallery digits", "gallery: it belongs to outputs of kind 'embedding'"),
+    ],
+)
+def test_a_gallery_or_a_file_that_does_not_fit_is_one_line(
+    words: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("words.npy", np.arange(6))
+    assert call(f"{words} --max-shift 2 --output out") == 2
+    said = capsys.readouterr().err.strip()
+    assert line in said
+    assert len(said.splitlines()) == 1
     assert not Path("out").exists()
