@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -182,10 +184,25 @@ def test_draws_are_float32_whatever_the_default_dtype_is() -> None:
 
 
 @pytest.mark.cluster
-def test_lightning_ranks_draw_apart(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    lightning = pytest.importorskip("lightning", reason="needs the extra 'lightning'")
-    # A forked process waits without end for the OpenMP threads of its parent, where an earlier test has started any.
-    request.addfinalizer(functools.partial(torch.set_num_threads, torch.get_num_threads()))
+def test_lightning_ranks_draw_apart(tmp_path: Path) -> None:
+    """In a process of its own, because threads of autograd and OpenMP from earlier tests do not survive a fork."""
+    pytest.importorskip("lightning", reason="needs the extra 'lightning'")
+    code = "import sys, pathlib, test_ranks; test_ranks.draw_in_lightning(pathlib.Path(sys.argv[1]))"
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def draw_in_lightning(tmp_path: Path) -> None:
+    """Train on two ranks and compare what they drew."""
+    import lightning
+
     torch.set_num_threads(1)
     from augkit.adapters.lightning import AugmentCallback
 
