@@ -40,7 +40,8 @@ def table() -> Iterator[None]:
     if os.environ.get("AUGKIT_FAULTS") and ROWS:
         from augkit.core.files import environment
 
-        file, here = Path(os.environ["AUGKIT_FAULTS"]), environment()
+        # Under pytest-xdist the command line is that of a worker.
+        file, here = Path(os.environ["AUGKIT_FAULTS"]), environment() | {"command": "python -m pytest -m cluster"}
         with (Path(tempfile.gettempdir()) / "augkit-faults.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of pytest-xdist may write
             rows = {row["fault"]: row for row in json.loads(file.read_text())["faults"]} if file.is_file() else {}
