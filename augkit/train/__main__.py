@@ -13,7 +13,7 @@ from augkit.core.progress import Display
 from augkit.core.ranks import rank
 from augkit.data import Dataset
 from augkit.train.build import load_recipe_data
-from augkit.train.constraint import outcome
+from augkit.train.constraint import check_constraint, outcome
 from augkit.train.history import EpochRow
 from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe, one_recipe
@@ -88,6 +88,7 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
     note = [""]
     display.stage(f"training {recipe.name}")
     if recipe.constraint is not None and recipe.constraint.control is None:
+        check_constraint(recipe, dataset.validation)
         display.line("constraint: first a control is trained, without augmentation")
     return fit(
         recipe,

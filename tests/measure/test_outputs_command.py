@@ -213,3 +213,15 @@ def test_a_gallery_or_a_file_that_does_not_fit_is_one_line(
     assert line in said
     assert len(said.splitlines()) == 1
     assert not Path("out").exists()
+
+
+def test_an_output_that_does_not_fit_is_refused_before_results_are_replaced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("embedder --output-kind embedding --max-shift 2 --output out") == 0
+    kept = Path("out/results.json").read_text()
+    capsys.readouterr()
+    for kind in ("keypoints", "map", "image", "detections"):
+        assert call(f"embedder --output-kind {kind} --max-shift 2 --output out --overwrite") == 2, kind
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+        assert Path("out/results.json").read_text() == kept

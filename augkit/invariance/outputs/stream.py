@@ -102,8 +102,10 @@ class OutputMeasurement:
         """
         self._prepare(images)
         if self.kind is None:
-            with self.network.measuring():
-                self._find_kind(images)
+            with self.network.measuring(), _numbered(self.images):
+                output = self._find_kind(images)
+                assert self._measure is not None
+                self._measure.take(output, 1)
         assert self.kind is not None
         return self.kind
 
@@ -190,8 +192,8 @@ class OutputMeasurement:
         elif size != self._protocol.image_size:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
-    def _find_kind(self, images: Tensor) -> None:
-        """Find the kind from the output for one unshifted image."""
+    def _find_kind(self, images: Tensor) -> Any:
+        """Find the kind from the output for one unshifted image, and return that output."""
         inputs = Scene(self.protocol, self.network.load(images[:1])).unshifted()
         with own_stride(self.network.model, self.protocol.input_size) as stride:
             output = self.network.output(inputs)
@@ -213,6 +215,7 @@ class OutputMeasurement:
             self._embed,
         )
         self._measure, self.kind = kind.measure(setting), kind
+        return output
 
     def _embed(self, images: Tensor, take: Callable[[Any, int], Tensor]) -> Tensor:
         """Return ``take`` of the outputs of unshifted images, for a gallery."""
