@@ -26,8 +26,10 @@ _HOME = {
     "fourier_shift": "augment.resample",
     "learned_invariance": "invariance",
     "load_dataset": "data",
+    "load_run": "train.loaded_run",
     "measure_invariance": "invariance",
     "measure_outputs": "invariance.outputs",
+    "push_to_hub": "train.hub",
     "resample": "augment.resample",
     "shift_averaged": "architectures",
     "shift_blur": "augment.blur",
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
     from augkit.invariance import measure_invariance as measure_invariance
     from augkit.invariance import transfer as transfer
     from augkit.invariance.outputs import measure_outputs as measure_outputs
+    from augkit.train.hub import push_to_hub as push_to_hub
+    from augkit.train.loaded_run import load_run as load_run
     from augkit.train.loop import fit as fit
     from augkit.train.recipe import Recipe as Recipe
     from augkit.tune.policy_search import tune_policy as tune_policy

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from augkit.compare.study.claim_results import ClaimResult, Curve, LabelledEstimate, LinesFigure, PointsFigure
+from augkit.compare.study.claim_results import ClaimResult, Curve, LabeledEstimate, LinesFigure, PointsFigure
 from augkit.compare.study.report.chart_specs import LayerBars, LayerFigure, PlaneFigure
 from augkit.compare.study.results import (
     ArmResult,
@@ -44,7 +44,7 @@ def plane(*points: PlanePoint) -> PlaneFigure:
 
 
 def rows(*values: Estimate) -> PointsFigure:
-    made = [LabelledEstimate("a", f"row {k}", value) for k, value in enumerate(values)]
+    made = [LabeledEstimate("a", f"row {k}", value) for k, value in enumerate(values)]
     return PointsFigure("points", "T", "share", made, 0.0)
 
 

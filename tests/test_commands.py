@@ -43,7 +43,16 @@ def test_train_then_measure(tiny_file: str, tmp_path: Path, capsys: pytest.Captu
     assert result["settings"]["images"] == 60
     assert json.loads((tmp_path / "m" / "results.json").read_text()) == result
     assert call("measure", folder, "--limit", "60", "--quiet", "--output", str(tmp_path / "again")) == 0
-    assert "Jensen-Shannon" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("On 60 images the top-1 answer differs between two shifts of up to 3 px")
+    assert max(map(len, shown.partition("report: ")[0].splitlines())) <= 80
+    for text in (f"{result['top1_change']['value']:.4f}", "shift information", "--full has all metrics"):
+        assert text in " ".join(shown.split())
+    assert "mean absolute change" not in shown
+    assert call("measure", folder, "--limit", "60", "--quiet", "--full", "--output", str(tmp_path / "full")) == 0
+    shown = capsys.readouterr().out
+    for text in ("mean absolute change", "shift of this length, pixels", "shift in this direction"):
+        assert text in shown
 
 
 @pytest.mark.integration
@@ -78,7 +87,9 @@ def test_compare_gives_a_paired_table(
     words = [tiny_file, "train.epochs=1", "--seeds", "2", "--output", str(tmp_path / "c"), "--quiet"]
     assert call("compare", *words) == 0
     out = capsys.readouterr().out
+    assert out.startswith("tiny: On ")
     assert f"tiny: On {len(digits.open_test())} typical test images and 2 training seeds" in " ".join(out.split())
+    assert max(map(len, out.partition("written to ")[0].splitlines())) <= 80
     result = json.loads((tmp_path / "c" / "results.json").read_text())
     rows = {(row["arm"], row["images"]): row for row in result["table"]}
     assert {images for _, images in rows} == {"typical", "another hand", "upside down", "photographs"}
@@ -131,6 +142,8 @@ def test_compare_gives_a_paired_table(
         ("train nowhere.yaml", "recipe 'nowhere.yaml': no such file"),
         ("preview nowhere.yaml", "recipe 'nowhere.yaml': no such file"),
         ("compare mnist5k mnist5k", "different names"),
+        ("compare invariance --log wandb", "--log: expected recipes, whose runs trackers record, got invariance"),
+        ("train mnist5k --log wandv", "unknown tracker 'wandv': did you mean 'wandb'"),
         ("compare mnist5k fashion-mnist", "same 'data'"),
         ("measure nowhere", "there is no such file or folder"),
         ("measure torchvision:resnet19 --data digits", "did you mean 'resnet18'"),

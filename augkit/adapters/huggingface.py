@@ -42,7 +42,7 @@ class DatasetTransform:
             palettes become RGB, and 1, 16 and 32 bits become gray.
 
     Raises:
-        InputError, InputTypeError: the mode has not 8 bits per channel, or a column or an image has another type.
+        InputError, InputTypeError: the mode is not an 8-bit one, or a column or an image has another type.
     """
 
     def __init__(

@@ -25,12 +25,13 @@ from torchmetrics import Metric
 from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.kernels import HALF_WIDTH
 from augkit.core.errors import InputError, InputTypeError, unknown_name
+from augkit.core.precision import widest
 from augkit.invariance import information, metrics
 from augkit.invariance.outputs.dense import Region, energies
 from augkit.invariance.outputs.regions import moved, shared, snapped
 
 
-class _PairMetric(Metric):
+class PairMetric(Metric):
     """Base of the metrics: a mean over all pairs of outputs."""
 
     is_differentiable = False
@@ -55,7 +56,7 @@ class _PairMetric(Metric):
         words = [f"{name}_{value}" for name, value in options.items()]
         self.add_state("_".join(["of", type(self).__name__, *words]), torch.zeros(()), dist_reduce_fx="sum")
 
-    def set_dtype(self, dst_type: str | torch.dtype) -> _PairMetric:
+    def set_dtype(self, dst_type: str | torch.dtype) -> PairMetric:
         """Set the dtype of the sums, at least float32, so that a sum over many images stays exact enough."""
         wanted = getattr(torch, dst_type) if isinstance(dst_type, str) else dst_type
         super().set_dtype(torch.promote_types(wanted, torch.float32))
@@ -108,7 +109,7 @@ def _check_values(values: Tensor, logits: bool) -> None:
         raise InputError("p and q: expected probabilities that sum to 1; pass logits=True if they are logits")
 
 
-class PairMean(_PairMetric):
+class PairMean(PairMetric):
     """The mean over pairs of a metric of `augkit.invariance.metrics`.
 
     Args:
@@ -147,7 +148,7 @@ class PairMean(_PairMetric):
         self._add(self._pairwise.function(*pair))
 
 
-class TopOneChange(_PairMetric):
+class TopOneChange(PairMetric):
     """Share of pairs whose most probable class differs (Azulay & Weiss 2019), in [0, 1].
 
     Args:
@@ -179,7 +180,7 @@ class Consistency(TopOneChange):
         return 1 - super().compute()
 
 
-class MeanAbsoluteChange(_PairMetric):
+class MeanAbsoluteChange(PairMetric):
     """Mean change in probability of the class that ``p`` favors (Azulay & Weiss 2019), in [0, 1].
 
     Swapping ``p`` and ``q`` changes it. Arguments: `TopOneChange`.
@@ -192,7 +193,7 @@ class MeanAbsoluteChange(_PairMetric):
         self._add(metrics.mean_absolute_change(*self._probabilities(p, q)))
 
 
-class JensenShannon(_PairMetric):
+class JensenShannon(PairMetric):
     """Mean Jensen-Shannon divergence in bits (Lin 1991), in [0, 1]. Arguments: `TopOneChange`."""
 
     higher_is_better = metrics.METRICS["js"].higher_is_better
@@ -202,7 +203,7 @@ class JensenShannon(_PairMetric):
         self._add(metrics.jensen_shannon(*self._probabilities(p, q)))
 
 
-class ShiftInformation(_PairMetric):
+class ShiftInformation(PairMetric):
     """Share of the information in a network's outputs that is about the shift and not about the image, in [0, 1].
 
     Unlike `JensenShannon` it hardly depends on how confident the network is; see `augkit.invariance.information`. With
@@ -226,8 +227,7 @@ class ShiftInformation(_PairMetric):
     def update(self, p: Tensor, q: Tensor) -> None:
         """Add pairs: ``p`` and ``q`` ``(..., K)``, the same images under two shifts."""
         views = torch.stack(self._probabilities(p, q), dim=1)
-        # Entropies of nearly certain outputs cancel in float32; MPS has no float64.
-        views = views if views.device.type == "mps" else views.double()
+        views = views.to(widest(views.device))  # entropies of nearly certain outputs cancel in float32
         if views.shape[-1] != self.num_classes:
             raise InputError(f"p and q: expected {self.num_classes} classes, got {views.shape[-1]}")
         self._add(information.shift_bits(views))
@@ -240,7 +240,7 @@ class ShiftInformation(_PairMetric):
         return information.share_of_shift({name: total / self.count for name, total in means.items()})
 
 
-class Kappa(_PairMetric):
+class Kappa(PairMetric):
     """Consistency corrected for chance, at most 1; 0 for a constant classifier.
 
     Args:
@@ -274,7 +274,7 @@ class Kappa(_PairMetric):
         return metrics.kappa(self.total / self.count, shares)
 
 
-class ShiftAccuracy(_PairMetric):
+class ShiftAccuracy(PairMetric):
     """Accuracy under shift: share of answers, under both shifts, that are the label. Arguments: `TopOneChange`.
 
     With ``worst=True`` a pair counts only where both answers are right.
@@ -303,7 +303,7 @@ class ShiftAccuracy(_PairMetric):
         self._add(right.all(0) if self.worst else right)
 
 
-class EquivarianceError(_PairMetric):
+class EquivarianceError(PairMetric):
     """Mean relative difference between a moved map and the map of the moved image; 0 where the map moves with it.
 
     It is that of `augkit.measure_outputs`: the root mean square of ``T f(x) - f(T x)`` over the pixels that both share,

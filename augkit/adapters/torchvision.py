@@ -191,9 +191,9 @@ class Geometry(v2.Transform):
             return masks
         padding, aligned = self.augment.padding, self.augment.axis_aligned or not self._active()
         flat = masks.reshape(batch, -1, *masks.shape[-2:])
-        moved = carry_targets.moved_masks(
-            targets.move_masks(flat, matrix, size, padding, axis_aligned=aligned), draw.tail
-        )
+        fill = None if self.augment.mask_fill is None else targets.fill_like(flat, self.augment.mask_fill)
+        how = (matrix, size, padding, draw.tail)
+        moved = carry_targets.carried_masks(flat, *how, axis_aligned=aligned, fill=fill)
         return moved.reshape(*masks.shape[:-2], *moved.shape[-2:])
 
     def _boxes(self, boxes: tv_tensors.BoundingBoxes, draw: Draw) -> Any:

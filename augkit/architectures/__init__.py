@@ -11,12 +11,13 @@ from augkit.architectures.build import NETWORKS, build_model, initialize
 from augkit.architectures.convnext import ConvNeXt, LayerNorm2d
 from augkit.architectures.downsampling import BlurPool2d, DenseMaxPool2d, MaxBlurPool2d
 from augkit.architectures.harmonic import (
-    CentredBlurPool2d,
+    CenteredBlurPool2d,
     HarmonicConv2d,
     MagnitudeBatchNorm2d,
     MagnitudeReLU,
     magnitude,
 )
+from augkit.architectures.harmonic import CenteredBlurPool2d as CentredBlurPool2d  # noqa: F401 (the former spelling)
 from augkit.architectures.harmonic_network import HarmonicNet
 from augkit.architectures.heads import HEADS, SpatialPyramidPool2d, build_head
 from augkit.architectures.polyphase import (
@@ -46,7 +47,7 @@ __all__ = [
     "AliasFreeLayerNorm2d",
     "AntialiasedLayer",
     "BlurPool2d",
-    "CentredBlurPool2d",
+    "CenteredBlurPool2d",
     "ConvNeXt",
     "DenseMaxPool2d",
     "HarmonicConv2d",

@@ -1,4 +1,4 @@
-"""Attention between the places of a map, and what it knows of their positions.
+"""Attention between the places of a map, and encodings of their positions.
 
 Softmax attention treats tokens as a set: it commutes with every permutation, so also with circular shifts of the grid
 by whole tokens. Positions break that, unless they depend only on the distance between two tokens on the torus.
@@ -122,7 +122,7 @@ class CrossCovarianceAttention(nn.Module):
 class LocalInteraction(nn.Module):
     """Two depthwise 3x3 convolutions around an activation: XCiT's local patch interaction, without its batch norm.
 
-    Cross-covariance attention does not see where a token is; this gives it the neighbors.
+    Cross-covariance attention ignores where a token is; this layer adds its neighbors.
     """
 
     def __init__(self, channels: int, padding_mode: str, act: nn.Module) -> None:

@@ -7,7 +7,8 @@ network the same initial weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -177,6 +178,8 @@ class Style:
 class Stage(nn.Module):
     """A 3x3 convolution, batch norm, activation and, if ``halve``, a pool of windows of 2."""
 
+    pools_first = False  # whether the pool comes before the activation, see `pooling_first`
+
     def __init__(self, channels: int, out: int, style: Style, halve: bool) -> None:
         super().__init__()
         self.conv = style.conv(channels, out, 3, style.conv_stride if halve else 1)
@@ -185,5 +188,25 @@ class Stage(nn.Module):
         self.pool = style.max_pool(out) if halve else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
-        out: Tensor = self.pool(self.act(self.norm(self.conv(maps))))
+        maps = self.norm(self.conv(maps))
+        out: Tensor = self.act(self.pool(maps)) if self.pools_first else self.pool(self.act(maps))
         return out
+
+
+@contextlib.contextmanager
+def pooling_first(model: nn.Module) -> Iterator[None]:
+    """Context in which stages with max pooling pool before their ReLU, a quarter of whose work is then left.
+
+    The maximum of a window is the same before and after a ReLU, which never changes an order, so outputs and gradients
+    have the same bits. Hooks on both modules would see other maps, so this is for networks that nobody else holds.
+    """
+    stages = [m for m in model.modules() if isinstance(m, Stage)]
+    stages = [m for m in stages if type(m.act) is nn.ReLU and type(m.pool) is nn.MaxPool2d]
+    before = [stage.pools_first for stage in stages]
+    try:
+        for stage in stages:
+            stage.pools_first = True
+        yield
+    finally:
+        for stage, value in zip(stages, before, strict=True):
+            stage.pools_first = value

@@ -2,7 +2,7 @@
 
 Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", https://arxiv.org/abs/1904.11486.
 
-On the CPU both layers convert maps to ``channels_last``, where the depthwise convolution and the maximum are vectorised
+On the CPU both layers convert maps to ``channels_last``, where the depthwise convolution and the maximum are vectorized
 over channels, and return them in their original layout. Slice sums and pairs of one-dimensional convolutions were
 slower in every trial (``benchmarks/LOG.md``).
 """
@@ -124,7 +124,7 @@ class MaxBlurPool2d(nn.Sequential):
 
 def _fast(maps: Tensor) -> Tensor:
     # Maps within a transform of torch.func know no memory format.
-    if (not torch.compiler.is_compiling() and in_function_transform()) or maps.device.type != "cpu":
+    if in_function_transform() or maps.device.type != "cpu":
         return maps
     # After padding, as circular padding always returns contiguous maps.
     return maps.contiguous(memory_format=torch.channels_last)

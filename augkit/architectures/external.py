@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from augkit.architectures.weights import final_layer
 from augkit.core.errors import InputError, unknown_name
 
 
@@ -36,26 +37,83 @@ def timm_network(name: str, classes: int | None, *, channels: int = 3, pretraine
     return made
 
 
-def torchvision_network(name: str, classes: int | None) -> nn.Module:
-    """Build a network of torchvision without trained weights.
+def torchvision_weights(name: str, version: str) -> Any:
+    """The trained weights of a network of torchvision, and the facts about them; nothing is downloaded.
 
     Args:
         name: name of the network in torchvision.
-        classes: number of classes; the network's own number when None.
+        version: name of its weights, such as ``IMAGENET1K_V2``, or ``DEFAULT``.
 
     Raises:
-        InputError: torchvision does not know the name.
+        InputError: torchvision does not know the network or the weights.
     """
     from torchvision import models
 
     known = models.list_models(module=models)
     if name.lower() not in known:
         raise unknown_name("torchvision model", name, known)
-    # Without the option, these two warn that its default will change.
-    options = {"init_weights": True} if name.lower() in ("googlenet", "inception_v3") else {}
-    count = {} if classes is None else {"num_classes": classes}
-    made: nn.Module = models.get_model(name, weights=None, **options, **count)
+    found = models.get_model_weights(name)
+    if version not in found.__members__:
+        raise unknown_name(f"weights of torchvision's {name}", version, list(found.__members__))
+    return found[version]
+
+
+def torchvision_network(name: str, classes: int | None, *, weights: str | None = None, load: bool = True) -> nn.Module:
+    """Build a network of torchvision.
+
+    Args:
+        name: name of the network in torchvision.
+        classes: number of classes; the network's own number when None.
+        weights: name of trained weights, such as ``IMAGENET1K_V2``, or ``DEFAULT``, downloaded unless torch's cache has
+            them; a final layer of another number of classes is untrained. All of the network is when None.
+        load: whether to load them. If not, the network has the form that they need, such as the size of its positions.
+
+    Raises:
+        InputError: torchvision does not know the network or the weights, or they cannot be downloaded.
+    """
+    from torchvision import models
+
+    trained = torchvision_weights(name, weights or "DEFAULT")
+    if weights is None:
+        # Without the option, these two warn that its default will change.
+        options = {"init_weights": True} if name.lower() in ("googlenet", "inception_v3") else {}
+        count = {} if classes is None else {"num_classes": classes}
+        untrained: nn.Module = models.get_model(name, weights=None, **options, **count)
+        return untrained
+    if not load:
+        blank: nn.Module = models.get_model(
+            name,
+            weights=None,
+            **_trained_form(name.lower(), trained),
+            **({} if classes is None else {"num_classes": classes}),
+        )
+        return blank
+    options = {"aux_logits": False} if name.lower() == "inception_v3" else {}  # as googlenet's are when trained
+    try:
+        made: nn.Module = models.get_model(name, weights=trained, progress=False, **options)
+    except Exception as error:  # of urllib, the file system, or torch.hub for a broken download
+        raise _not_had(f"model 'torchvision:{name}'", error, "the connection, or give a file of weights") from None
+    final = final_layer(made)
+    if classes is not None and final is not None and final[1] != classes:
+        made.set_submodule(final[0], _resized(made.get_submodule(final[0]), classes))
     return made
+
+
+def _trained_form(name: str, trained: Any) -> dict[str, object]:
+    """The arguments by which torchvision builds a network for these weights in another form than without."""
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name.startswith("vit_"):
+        return {"image_size": trained.meta["min_size"][0]}
+    return {}
+
+
+def _resized(layer: nn.Module, classes: int) -> nn.Module:
+    """A fresh final layer of the same inputs with another number of classes."""
+    if isinstance(layer, nn.Conv2d):
+        return nn.Conv2d(layer.in_channels, classes, 1, bias=layer.bias is not None)
+    assert isinstance(layer, nn.Linear)
+    return nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
 
 
 def transformers_network(name: str, classes: int | None = None, *, pretrained: bool = True) -> nn.Module:
@@ -68,7 +126,7 @@ def transformers_network(name: str, classes: int | None = None, *, pretrained: b
         pretrained: load its weights, not only its configuration.
 
     Raises:
-        InputError: transformers is not installed, or there is no such network, or it cannot be had without a network
+        InputError: transformers is not installed, there is no such network, or loading it needs an internet
             connection.
     """
     try:
@@ -136,9 +194,9 @@ def _not_had(where: str, error: Exception, remedy: str) -> InputError:
 
 
 class Embedder(nn.Module):
-    """A network of transformers without a classifier, as images ``(B, C, H, W)`` to embeddings ``(B, D)``.
+    """A network of transformers without a classifier; maps images ``(B, C, H, W)`` to embeddings ``(B, D)``.
 
-    These are its image features where it also embeds texts (CLIP), else its pooled output, else its class token, else
+    These are the image features if it also embeds texts (CLIP), else its pooled output, else its class token, else
     the mean over places.
 
     Args:
@@ -164,7 +222,7 @@ class Embedder(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The image tower of a network of open_clip, as images ``(B, C, H, W)`` to embeddings ``(B, D)``."""
+    """The image tower of an open_clip network; maps images ``(B, C, H, W)`` to embeddings ``(B, D)``."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

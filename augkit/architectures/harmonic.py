@@ -40,7 +40,7 @@ class HarmonicConv2d(nn.Module):
 
     Each pair of an input and an output channel has a radial profile R, a learned sum of ``size // 2`` rings (one fewer
     where k is not 0, since such a filter is 0 at its center), and a learned phase beta. There is no bias, because a
-    constant is not a map of order 1 or 2. There is no stride: see `CentredBlurPool2d`.
+    constant is not a map of order 1 or 2. There is no stride: see `CenteredBlurPool2d`.
 
     Rotations by 90 degrees are exact to float rounding, whatever the size (on CUDA to that of TF32, unless
     ``torch.backends.cudnn.allow_tf32`` is off). At other angles the error depends on how well pixels sample the
@@ -182,7 +182,7 @@ class MagnitudeBatchNorm2d(nn.Module):
         return _scaled(maps, torch.relu(self.norm(size.to(self.norm.weight.dtype))) / size)
 
 
-class CentredBlurPool2d(nn.Module):
+class CenteredBlurPool2d(nn.Module):
     """Blurs maps and keeps every second pixel, on a grid that is symmetric about the center of the map.
 
     Maps ``(B, 2 * C, H, W)`` become ``(B, 2 * C, ceil(H / 2), ceil(W / 2))``. The filter is 1 3 3 1 along an even side
@@ -197,7 +197,7 @@ class CentredBlurPool2d(nn.Module):
     Raises:
         InputError: the padding mode is unknown.
 
-    >>> CentredBlurPool2d()(torch.rand(1, 4, 28, 33)).shape
+    >>> CenteredBlurPool2d()(torch.rand(1, 4, 28, 33)).shape
     torch.Size([1, 4, 14, 17])
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from augkit.architectures.harmonic import ORDERS, CentredBlurPool2d, HarmonicConv2d, MagnitudeBatchNorm2d, magnitude
+from augkit.architectures.harmonic import ORDERS, CenteredBlurPool2d, HarmonicConv2d, MagnitudeBatchNorm2d, magnitude
 from augkit.core.errors import InputError
 
 
@@ -52,7 +52,7 @@ class HarmonicNet(nn.Module):
         streams = {0: in_channels}
         for factor in (1, 2, 4):
             wider = dict.fromkeys(range(max_order + 1), factor * width)
-            layers += [CentredBlurPool2d(padding_mode)] if layers else []
+            layers += [CenteredBlurPool2d(padding_mode)] if layers else []
             layers += [HarmonicConv2d(streams, wider, size, padding_mode), MagnitudeBatchNorm2d(sum(wider.values()))]
             streams = wider
         self.features = nn.Sequential(*layers)

@@ -1,7 +1,7 @@
-"""Parts of transformers that depend on the place, which no change of a strided layer mends: positions and windows.
+"""Position-dependent parts of transformers, which changes of strided layers do not fix: positions and windows.
 
-By the names that timm, torchvision and transformers give them. The list names what a reader should know; it proves
-nothing. Whether the logits move is for `augkit.certify` to say, or for the logits.
+They are found by their names in timm, torchvision and transformers. The list is a hint and proves nothing: only
+`augkit.certify`, or the logits themselves, show whether the logits move.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Shift averaging: the mean of a network's outputs over shifts of its input.
 
-A network whose maps are subsampled by ``s`` in all answers alike to shifts by ``s`` pixels and differently to the
-``s**2`` phases between them. The mean over one shift of each phase does not depend on the phase: on the torus it is
+A network with a total stride of ``s`` gives equal outputs under shifts by ``s`` pixels, and others for the ``s**2``
+phases between them. The mean over one shift of each phase does not depend on the phase: on the torus it is
 exactly invariant to whole pixels, for any network that commutes with shifts by ``s`` (circular padding, strides, a head
-that does not depend on the place). Elsewhere it averages what differs. It needs no training, and costs one pass per
-shift.
+that does not depend on the place). Elsewhere it only averages differences. It needs no training, and costs one pass
+per shift.
 
 What is averaged is the output itself, logits by default: the mean is then linear, so that it holds for embeddings too,
 and equals the normalized geometric mean of the probabilities. ``average="probabilities"`` is the mean of the softmax,

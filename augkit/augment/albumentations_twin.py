@@ -46,7 +46,7 @@ from augkit.core.random_streams import AUGMENTATION, random_stream
 from augkit.core.ranks import draws_of_rank, place_among_processes
 from augkit.core.schema import validate
 
-Params = dict[str, Any]  # parameters that albumentations passes between the methods of a transform, and serialises
+Params = dict[str, Any]  # parameters that albumentations passes between the methods of a transform, and serializes
 _BORDERS = {
     "zeros": cv2.BORDER_CONSTANT,
     "border": cv2.BORDER_REPLICATE,
@@ -82,6 +82,7 @@ class PolicyTransform(albumentations.DualTransform):
         size: ``(H, W)`` of the output where the policy crops; the input's when None.
         backend: ``torch`` or ``opencv``, explained in the module's docstring.
         fit: fit images of any size to ``size`` first, see `augkit.Policy.augment`.
+        mask_fill: value of pixels of masks from outside of the input, see `Augment`.
         p: probability that the policy is applied; each of its ops has another probability of its own.
 
     Raises:
@@ -99,6 +100,7 @@ class PolicyTransform(albumentations.DualTransform):
         p: float = 1.0,
         *,
         fit: bool = False,
+        mask_fill: float | None = None,
     ) -> None:
         super().__init__(p=p)
         if backend not in ("torch", "opencv"):
@@ -111,12 +113,13 @@ class PolicyTransform(albumentations.DualTransform):
                 f"PolicyTransform: expected a policy without worker_ops, got {names}; use policy.albumentations(), "
                 "which puts them before this transform"
             )
-        # Albumentations serialises attributes by the names of the arguments, so they have plain types.
+        # Albumentations serializes the attributes named like the arguments, so they have plain types.
         self.policy = checked.model_dump(exclude_none=True)
         self.size = None if size is None else check_size(size)
         self.backend = backend
         self._strength = checked.strength
         self.fit = check_flag("fit", fit)
+        self.mask_fill = targets.check_fill(mask_fill)
         self._augment = checked.augment(self.size, fit=self.fit)
         self._colors = any(not isinstance(op, RandomGeometry) or op.recolors for op in self._augment.ops)
 
@@ -187,8 +190,9 @@ class PolicyTransform(albumentations.DualTransform):
         # Pixels are only copied, so any dtype can be viewed as integers of the same width, which torch supports.
         bits = np.ascontiguousarray(mask).view(f"i{mask.dtype.itemsize}")
         matrix, aligned = _batch_of_one(params["matrix"]), self._augment.axis_aligned
-        moved = targets.move_masks(to_tensor(bits), matrix, size, self._augment.padding, axis_aligned=aligned)
-        moved = carry_targets.moved_masks(moved, params.get("tail"))
+        fill = None if self.mask_fill is None else torch.from_numpy(_bits_of(self.mask_fill, mask.dtype))
+        how = (matrix, size, self._augment.padding, params.get("tail"))
+        moved = carry_targets.carried_masks(to_tensor(bits), *how, axis_aligned=aligned, fill=fill)
         return from_tensor(moved, mask.ndim).view(mask.dtype)
 
     def apply_to_bboxes(self, bboxes: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
@@ -235,6 +239,19 @@ class PolicyTransform(albumentations.DualTransform):
             and (img.ndim == 2 or img.shape[2] <= 4)
             and _shrinks_nothing(matrix)
         )
+
+
+def _bits_of(fill: float, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return ``fill`` as an array without dimensions of ``dtype``, viewed as an integer of the same width.
+
+    Raises:
+        InputError: the dtype has no such value.
+    """
+    if dtype.kind != "f":
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not low <= fill <= high or fill != int(fill):
+            raise InputError(f"mask_fill: expected a value of masks of {dtype}, {low} to {high}, got {fill:g}")
+    return np.array([fill]).astype(dtype).view(f"i{dtype.itemsize}").reshape(())
 
 
 class Compose(albumentations.Compose):

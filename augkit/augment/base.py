@@ -38,7 +38,7 @@ from augkit.core.errors import InputError, InputTypeError
 from augkit.core.ranks import draws_of_rank, place_among_processes
 
 Size = tuple[int, int]
-View = Callable[[Tensor], Tensor]  # images by further matrices (B, 3, 3), still in one resampling
+View = Callable[[Tensor], Tensor]  # from further matrices (B, 3, 3) to the images, resampled once
 Flags = Mapping[str, object]  # Kornia's settings of an op, which Kornia's containers may override
 
 
@@ -71,7 +71,8 @@ class RandomGeometry(GeometricAugmentationBase2D):
     @property
     def policy_name(self) -> str:
         """The name of the op in a policy and in a strength per op: that of its spec, or of its class without one."""
-        return type(self).__name__ if self.spec is None else self.spec.name
+        spec = type(self).spec  # not `self.spec`, which torch.compile of torch 2.7 cannot read
+        return type(self).__name__ if spec is None else spec.name
 
     @property
     def axis_aligned(self) -> bool:
@@ -92,7 +93,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
 
     @property
     def fixed(self) -> bool:
-        """Whether the op draws nothing and applies to every sample at any strength, in ``eval()`` too, as a resize."""
+        """Whether the op draws nothing and applies to every sample at any strength, in ``eval()`` too (resizes)."""
         return False
 
     def draw_program(self, strength: float, size: Size) -> DrawProgram | None:
@@ -198,7 +199,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
         draws, strength = (params[name].to(like.device, dtype) for name in ("draws", "strength"))
         if self.p == 1 and self.p_batch == 1:
             return draws, strength
-        # Below every probability, 0 among them, or above.
+        # Below every probability, even 0, or above all.
         coin = torch.where(params["batch_prob"].to(like.device) > 0.5, -1.0, 1.0).to(draws.dtype)
         return torch.cat([coin.expand(draws.shape[0])[:, None], draws[:, 1:]], dim=1), strength
 

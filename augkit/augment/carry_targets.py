@@ -44,6 +44,29 @@ def moved_masks(masks: Tensor, tail: Tail | None) -> Tensor:
     return tail.reached(moved, masks)
 
 
+def carried_masks(
+    masks: Tensor,
+    matrix: Tensor,
+    size: Size,
+    padding: str,
+    tail: Tail | None,
+    *,
+    axis_aligned: bool,
+    fill: Tensor | None = None,
+) -> Tensor:
+    """Move ``masks`` ``(B, C, H, W)`` of any dtype by augkit's ops, then by Kornia's.
+
+    ``fill``, a tensor without dimensions of their dtype, is the value of pixels from outside of the input, whatever the
+    padding; None leaves them to the padding, and to 0 in Kornia's ops.
+    """
+    moved = moved_masks(targets.move_masks(masks, matrix, size, padding, axis_aligned=axis_aligned), tail)
+    if fill is None:
+        return moved
+    whole = torch.ones_like(masks[:, :1], dtype=torch.bool)
+    inside = moved_masks(targets.move_masks(whole, matrix, size, "zeros", axis_aligned=axis_aligned), tail)
+    return torch.where(inside, moved, fill)
+
+
 def moved_boxes(matrix: Tensor, boxes: Tensor, size: Size, tail: Tail | None, *, clip: bool = True) -> Tensor:
     """Move ``boxes`` ``(B, N, 4)`` along pixel edges by augkit's ops, then by Kornia's, without clipping to the output.
 

@@ -71,7 +71,7 @@ class Recoloring:
     draws: Tensor
     strength: float | Tensor
 
-    def __call__(self, images: Tensor, view: View) -> Tensor:
+    def apply(self, images: Tensor, view: View) -> Tensor:
         """Apply it to floating ``images`` ``(B, C, H, W)``; ``view`` is that of `RandomGeometry.recolored`."""
         strength = self.strength
         if isinstance(strength, Tensor):
@@ -111,13 +111,13 @@ class Tail:
     def images(self, images: Tensor, view: View | None = None) -> Tensor:
         """Apply the ops to floating ``images`` ``(B, C, H, W)`` in [0, 1]; frames share a draw for one sample.
 
-        ``view`` gives the images after further matrices; without it they are as they are.
+        ``view`` gives the images after further matrices; without it they stay unchanged.
         """
-        seen = view or partial(_same, images)
+        seen = partial(_same, images) if view is None else view
         if self.batch == 1 < len(images):
             return torch.cat([self.images(one[None], partial(_frame, seen, k)) for k, one in enumerate(images)])
         for recoloring in self.own:
-            images, seen = recoloring(images, seen), partial(_recolored, recoloring, seen)
+            images, seen = recoloring.apply(images, seen), partial(_recolored, recoloring, seen)
         if not self.ops:
             return images
         if images.shape[1] != self.channels:
@@ -162,7 +162,7 @@ def _frame(view: View, number: int, extra: Tensor) -> Tensor:
 
 def _recolored(recoloring: Recoloring, view: View, extra: Tensor) -> Tensor:
     """The images by further matrices after one more op that changes colors."""
-    return recoloring(view(extra), view)
+    return recoloring.apply(view(extra), view)
 
 
 def draw_tail(

@@ -22,7 +22,7 @@ from augkit.augment import geometry, targets
 from augkit.augment.backends.values import laid_out
 from augkit.augment.base import Size, View, check_range
 from augkit.augment.blur import shift_blur, shift_blur_checked
-from augkit.augment.carry_targets import check_followed, moved_fields, moved_masks
+from augkit.augment.carry_targets import carried_masks, check_followed, moved_fields
 from augkit.augment.checks import channel_statistics
 from augkit.augment.color import Tail, check_unit_range, draw_tail, is_color
 from augkit.augment.composed_geometry import ComposedGeometry
@@ -84,6 +84,8 @@ class Augment(ComposedGeometry):
             ``normalize`` the output has the dtype of the input.
         strength: default strength of a call; one for each op by name, as ``{"shift": 0.5}``, keeps the others at 1.
         min_visible_area: share of a moved box's own area, in [0, 1], that must lie on the image for it to be valid.
+        mask_fill: value of pixels of masks from outside of the input, such as 255 for a loss to ignore; when None they
+            follow ``padding``.
         same_on_batch: value set on every op, as by Kornia's containers; with True all samples share one draw (such as
             the frames of a clip), and None keeps the value of each op.
         size: ``(H, W)`` of the output. Images of any size are fitted to it in the same resampling, in ``eval()`` too:
@@ -108,7 +110,7 @@ class Augment(ComposedGeometry):
     mean: Tensor | None
     std: Tensor | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (options by keyword, each with a default)
         self,
         *ops: nn.Module,
         kernel: str = "bicubic",
@@ -118,6 +120,7 @@ class Augment(ComposedGeometry):
         dtype: torch.dtype | None = None,
         strength: float | Mapping[str, float] = 1.0,
         min_visible_area: float = 0.0,
+        mask_fill: float | None = None,
         same_on_batch: bool | None = None,
         size: Size | None = None,
     ) -> None:
@@ -133,6 +136,7 @@ class Augment(ComposedGeometry):
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
         self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
+        self.mask_fill = targets.check_fill(mask_fill)
         self.out_dtype = dtype
         self.normalize = None if normalize is None else channel_statistics("normalize", normalize)
         mean, std = self.normalize or (None, None)
@@ -150,7 +154,7 @@ class Augment(ComposedGeometry):
             self.mean, self.std = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
         return self
 
-    def forward(
+    def forward(  # noqa: PLR0913 (targets and options by keyword, each with a default)
         self,
         images: Tensor | Ragged | list[Tensor] | tuple[Tensor, ...],
         *,
@@ -162,6 +166,7 @@ class Augment(ComposedGeometry):
         draws: Tensor | None = None,
         matrix: Tensor | None = None,
         blur: Tensor | None = None,
+        return_matrix: bool = False,
     ) -> Any:
         """Augment images, and the targets that are passed, with one draw.
 
@@ -182,12 +187,13 @@ class Augment(ComposedGeometry):
             draws: ``(B, n)`` float32 in [0, 1) in place of those of augkit's own ops (`augkit.augment.even_draws`).
             matrix: ``(B, 3, 3)`` or ``(3, 3)`` to replay instead of drawing.
             blur: ``(B, 2)`` to replay beside ``matrix``; no blur when None.
+            return_matrix: return an `Augmented` tuple, which has the matrices, also without targets.
 
         Returns:
-            The images; an `Augmented` tuple when any target is passed.
+            The images; an `Augmented` tuple when any target is passed, or with ``return_matrix``.
         """
         if isinstance(images, (Ragged, list, tuple)):
-            call = Call(masks, boxes, keypoints, strength, generator, draws, matrix, blur)
+            call = Call(masks, boxes, keypoints, strength, generator, draws, matrix, blur, return_matrix)
             out, fields = augment_each(self, images, call)
             return Augmented(out, **{"masks": None, **fields}) if fields else out  # type: ignore[arg-type]
         tail: Tail | None = None
@@ -217,16 +223,18 @@ class Augment(ComposedGeometry):
             tail = self.draw_tail(images, checked, generator)
             out = self._with_kornia_ops(out, images, tail)
             matrix, aligned = matrix.expand(images.shape[0], 3, 3), None
-        if masks is None and boxes is None and keypoints is None:
+        given = not (masks is None and boxes is None and keypoints is None)
+        if not given and not return_matrix:
             return out
-        if self.training:
+        if given and self.training:
             check_followed(self.kornia_ops, "Augment")
         if masks is not None:
             targets.check_masks(masks, images.shape[0], size, images.device)
             if not still or self.size is not None:
                 aligned = is_axis_aligned(matrix) if aligned is None else aligned
-                masks = targets.move_masks(masks, matrix, size_out, self.padding, axis_aligned=aligned)
-            masks = moved_masks(masks, tail)
+                fill = None if self.mask_fill is None else targets.fill_like(masks, self.mask_fill)
+                how = (matrix, size_out, self.padding, tail)
+                masks = carried_masks(masks, *how, axis_aligned=aligned, fill=fill)
         points = moved_fields(boxes, keypoints, matrix, size_out, tail, self.min_visible_area)
         return Augmented(out, masks, matrix=matrix, blur=blur, **points)
 
@@ -372,9 +380,10 @@ class Augment(ComposedGeometry):
 
     def __repr__(self) -> str:
         usual: dict[str, object] = {"antialias": True, "normalize": None, "dtype": None, "min_visible_area": 0.0}
-        usual |= {"same_on_batch": None, "size": None}
+        usual |= {"mask_fill": None, "same_on_batch": None, "size": None}
         options: dict[str, object] = {"antialias": self.antialias, "normalize": self.normalize, "dtype": self.out_dtype}
-        options |= {"min_visible_area": self.min_visible_area, "same_on_batch": self.same_on_batch, "size": self.size}
+        options |= {"min_visible_area": self.min_visible_area, "mask_fill": self.mask_fill}
+        options |= {"same_on_batch": self.same_on_batch, "size": self.size}
         named: dict[str, object] = {"kernel": self.kernel, "padding": self.padding, "strength": self.strength}
         named |= {name: value for name, value in options.items() if value != usual[name]}
         return f"Augment({', '.join([*map(repr, self.ops), *(f'{name}={value!r}' for name, value in named.items())])})"

@@ -189,7 +189,7 @@ class ComposedGeometry(nn.Module):
     def matrix(self, draws: Tensor, strength: Strength, size: Size) -> Tensor:
         """Return composed matrices ``(B, 3, 3)`` for draws ``(B, n)`` in [0, 1) and strength, a number or ``(B,)``.
 
-        As everywhere here, a strength may be a mapping of such by the names of ops; see `augkit.augment.op_strengths`.
+        As everywhere here, a strength may also map op names to strengths; see `augkit.augment.op_strengths`.
         """
         if self.size is None:
             return self._composed(draws, strength, size)

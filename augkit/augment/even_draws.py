@@ -1,9 +1,9 @@
-"""Draws that are spread evenly over the epochs of one image, in place of draws that know nothing of each other.
+"""Draws that are spread evenly over the epochs of one image, in place of independent draws.
 
-Of ten random draws in [0, 1), more than a third of ten equal parts of the range get none. Here the draws of an image,
-epoch by epoch, are a scrambled low-discrepancy sequence: of 2^k epochs in a row that begin at a multiple of 2^k, just
-one falls into each of 2^k equal parts. For a coin with p = 1/2 that is alternating flip (Jordan 2024,
-https://arxiv.org/abs/2404.00498), in an order that is random.
+Ten random draws in [0, 1) leave on average more than a third of ten equal parts of the range empty. Here the draws of
+an image, epoch by epoch, are a scrambled low-discrepancy sequence: of 2^k epochs in a row that begin at a multiple of
+2^k, exactly one falls into each of 2^k equal parts. For a coin with p = 1/2 that is alternating flip (Jordan 2024,
+https://arxiv.org/abs/2404.00498), in random order.
 
 The sequence is made of Sobol's first two dimensions (1967) with Owen's nested uniform scrambling (Owen 1995): each draw
 by itself is uniform, the strata are kept, and the error of a mean over epochs falls faster than that of random draws.
@@ -80,7 +80,7 @@ def even_draws(counts: Sequence[int], numbers: Tensor, epoch: int, seed: int = 0
 
 
 def _sequences(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The sequence of each column, and its dimension in it: a coin alone, parameters two and two."""
+    """The sequence of each column, and its dimension there: a coin alone, parameters in pairs."""
     sequence, axis, first = [], [], 0
     for count in counts:
         sequence += [first + (column + 1) // 2 for column in range(count)]
@@ -90,7 +90,7 @@ def _sequences(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _permuted(words: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Owen's nested permutation of ``LEVELS``-bit words: a coin of the bits above it flips each bit, or does not."""
+    """Owen's nested permutation of ``LEVELS``-bit words: a hash of the higher bits decides on flipping each bit."""
     # With a 1 in front of the bits above, so that levels differ.
     above = (words[..., None] >> (np.uint32(LEVELS) - _LEVEL)) | (np.uint32(1) << _LEVEL)
     flips = _coins((key >> np.uint64(32)).astype(np.uint32)[..., None], above)

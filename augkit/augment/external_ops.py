@@ -2,7 +2,7 @@
 
 A policy can name only classes of ``kornia.augmentation``, ``albumentations`` and augkit itself, so that a recipe from
 another source cannot run other code. Arguments are checked against the signature, because Kornia silently ignores some
-misspelt arguments and albumentations only warns.
+unknown arguments and albumentations only warns.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def device_op(op: Op) -> nn.Module:
     own = {name: made for name, made in op_classes().items() if made.spec is not None}
     base = kornia.augmentation.AugmentationBase2D
     known = _classes(kornia.augmentation, base, (*RESIZING, *REFUSED))
-    # Some names are those of both; arguments that Kornia's class alone takes, such as `degrees`, tell them apart.
+    # Some names exist in both; arguments that only Kornia's class takes, such as `degrees`, tell them apart.
     if op.op in own and (_takes(own[op.op], op) or not (op.op in known and _takes(known[op.op], op))):
         return _made(own[op.op], op)
     return _made(_named(op.op, known, list(own), "kornia.augmentation"), op)

@@ -1,4 +1,4 @@
-"""How images of any size are brought to one: the shorter side fits, the center stays.
+"""Fits images of any size to one size: the shorter side fits, the center stays.
 
 The one definition for `augkit.Augment`, for training on whole images and for the images that are decoded for
 evaluation. With a ``crop_share`` below 1 the image is fitted to ``frame / crop_share`` and the center cut out of that.

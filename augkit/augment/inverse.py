@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from augkit.augment import geometry, targets
 from augkit.augment.matrix_checks import check_invertible, check_values, checked_matrix, is_axis_aligned
 from augkit.augment.resample import check_images, check_size, resample
 from augkit.core.errors import InputError, InputTypeError
+from augkit.core.precision import widest
 
 Size = tuple[int, int]
 
@@ -75,5 +75,5 @@ def _size(size: Size | None, like: Tensor) -> Size:
 
 def _inverse(matrix: Tensor) -> Tensor:
     """In float64 where there is one: float32 would move a point by a thousandth of a pixel."""
-    precise = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+    precise = matrix.to(widest(matrix.device))
     return geometry.adjugate(precise) / geometry.determinant(precise)[:, None, None]

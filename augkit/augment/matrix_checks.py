@@ -15,6 +15,7 @@ from augkit.augment import geometry
 from augkit.augment.backends.values import concrete, differentiated, traced
 from augkit.augment.checks import check_dense, check_same_device, is_float
 from augkit.core.errors import InputError, InputTypeError
+from augkit.core.precision import on_cpu
 
 Size = tuple[int, int]
 CELLS = 8  # parts of each side of an output, in which the shrink of a perspective is bounded
@@ -47,7 +48,7 @@ def check_values(matrix: Tensor, size: Size) -> None:
     check_invertible(matrix)
     if traced() or _straight(matrix):
         return
-    depth = _depth(concrete(matrix, 2).cpu().double(), size)
+    depth = _depth(on_cpu(concrete(matrix, 2)), size)
     if bool((depth.amax(dim=1) < 0).any()):
         raise InputError("matrix: expected a perspective of positive depth, got a negative one; multiply it by -1")
     if bool((depth <= 0).any()):
@@ -68,7 +69,7 @@ def check_invertible(matrix: Tensor) -> None:
     values = concrete(matrix, 2)
     if not bool(torch.isfinite(values).all()):
         raise InputError("matrix: expected finite numbers, got NaN or infinity")
-    values = values.cpu().double()
+    values = on_cpu(values)
     (a, b), (c, d) = values[:, :2, :2].permute(1, 2, 0)
     # Of an affine matrix by its four entries alone: rounding must not hide that they are singular.
     flat = a * d == b * c if _straight(matrix) else geometry.determinant(values) == 0
@@ -102,7 +103,7 @@ def strongest_shrink(matrix: Tensor, size: Size) -> float:
     The largest singular value of the maps ``(B, 3, 3)`` from output to input. For a perspective, which has one in each
     place, a bound on the largest over the output. Waits for the device.
     """
-    values = concrete(matrix, 2).cpu().double()
+    values = on_cpu(concrete(matrix, 2))
     if not len(values):
         return 1.0
     last = values[:, 2]

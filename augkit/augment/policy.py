@@ -30,6 +30,7 @@ from augkit.augment.op_strengths import KORNIA
 from augkit.augment.ops import op_classes, op_specs
 from augkit.augment.strength_schedule import ALL, WORKERS, Points, strength_at
 from augkit.core import yaml_text
+from augkit.core.class_names import class_mask
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data, parse_yaml, read_yaml, validate
 
@@ -93,6 +94,9 @@ class Policy(OpFields):
     classes: list[int | str] | None = Field(
         None, min_length=1, description="augment images of these classes alone, by number or name; all when null"
     )
+    share: float = Field(
+        1.0, gt=0, le=1, description="augment this share of the images of every class, the same images in all epochs"
+    )
     draws: Literal["random", "even"] = Field(
         "random", description="even: over the epochs those of an image are spread evenly over the ranges"
     )
@@ -133,7 +137,7 @@ class Policy(OpFields):
         """Dump without absent later fields, so that these do not change the dumps and digests of existing policies."""
         tree: dict[str, object] = dump(self)
         absent = {name: None for name, spec in op_specs().items() if not spec.dumped_if_absent}
-        absent |= {name: type(self).model_fields[name].default for name in ("schedule", "classes", "draws")}
+        absent |= {name: type(self).model_fields[name].default for name in ("schedule", "classes", "share", "draws")}
         return {key: value for key, value in tree.items() if key not in absent or value != absent[key]}
 
     def class_mask(self, names: Sequence[str]) -> Tensor | None:
@@ -142,16 +146,7 @@ class Policy(OpFields):
         Raises:
             InputError: ``classes`` has a name that is not among ``names``, or a number beyond them.
         """
-        if self.classes is None:
-            return None
-        mask = torch.zeros(len(names), dtype=torch.bool)
-        for wanted in self.classes:
-            if isinstance(wanted, str) and wanted not in names:
-                raise InputError(f"policy.classes: {unknown_name('class', wanted, names)}")
-            if not isinstance(wanted, str) and not 0 <= wanted < len(names):
-                raise InputError(f"policy.classes: expected numbers from 0 to {len(names) - 1}, got {wanted}")
-            mask[list(names).index(wanted) if isinstance(wanted, str) else wanted] = True
-        return mask
+        return class_mask(self.classes, names, "policy.classes")
 
     def strength_of(self, name: str, epoch: float) -> float:
         """The strength of one op, by a name of ``schedule``, after so many epochs of training."""
@@ -180,14 +175,15 @@ class Policy(OpFields):
         dtype: torch.dtype | None = None,
         *,
         fit: bool = False,
+        mask_fill: float | None = None,
     ) -> Augment:
         """Return the device transform of this policy; arguments as in `Augment`.
 
         With ``fit`` images of any size are fitted to ``size`` before all ops, as in training on whole images; else a
         crop ends at ``size``, and a policy without one leaves the size as it is.
 
-        It knows neither epochs nor labels: the training loop passes the effect of ``schedule``, ``classes`` and
-        ``draws`` with each call (`augkit.train.policy_in_training`).
+        It knows neither epochs nor labels: the training loop passes the effect of ``schedule``, ``classes``,
+        ``share`` and ``draws`` with each call (`augkit.train.policy_in_training`).
         """
         from augkit.augment.base import RandomGeometry
         from augkit.augment.compose import Augment
@@ -204,6 +200,7 @@ class Policy(OpFields):
             normalize=normalize,
             dtype=dtype,
             strength=self.strength,
+            mask_fill=mask_fill,
             size=size if fit else None,
         )
 
@@ -216,12 +213,13 @@ class Policy(OpFields):
         backend: Literal["torch", "opencv"] = "torch",
         seed: int | None = None,
         fit: bool = False,
+        mask_fill: float | None = None,
     ) -> albumentations.Compose:
         """Return the CPU twin: an ``albumentations.Compose`` with the same distribution, for DataLoader workers.
 
         ``worker_ops`` come first, as in training; Kornia's ops among ``ops`` run in the twin, one image at a time.
-        ``size`` and ``fit`` are those of `augment`, ``bbox_params`` and ``keypoint_params`` albumentations' own;
-        ``backend`` is explained in `augkit.adapters.albumentations`.
+        ``size``, ``fit`` and ``mask_fill`` are those of `augment`, ``bbox_params`` and ``keypoint_params``
+        albumentations' own; ``backend`` is explained in `augkit.adapters.albumentations`.
 
         >>> import numpy
         >>> twin = Policy(shift={"max_pixels": 2.0}).albumentations(seed=0)
@@ -238,7 +236,8 @@ class Policy(OpFields):
             before = [Sequential(before, p=self.strength)]
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
             raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
-        transform = PolicyTransform(self.model_dump(exclude_none=True, exclude={"worker_ops"}), size, backend, fit=fit)
+        fields = self.model_dump(exclude_none=True, exclude={"worker_ops"})
+        transform = PolicyTransform(fields, size, backend, fit=fit, mask_fill=mask_fill)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)
 
     def worker_step(self, seed: int, epoch: int, chosen: Tensor | None = None) -> WorkerStep | None:
@@ -256,6 +255,7 @@ class Policy(OpFields):
         parts += [f"{op} in workers" for op in self.worker_ops]
         if parts and self.classes is not None:
             parts.append(f"on classes {', '.join(map(str, self.classes))} alone")
+        parts += [f"on {self.share:.0%} of the images of a class"] if parts and self.share < 1 else []
         parts += ["strength by schedule"] if parts and self.schedule else []
         parts += ["even draws"] if parts and self.draws == "even" else []
         return ", ".join(parts) or "no augmentation"

@@ -28,10 +28,10 @@ Size = tuple[int, int]
 
 
 class Ragged:
-    """Images ``(C, H, W)`` of sizes of their own, uint8 or floating, in one flat buffer.
+    """Images ``(C, H, W)`` of different sizes, uint8 or floating, in one flat buffer.
 
-    Image b is ``values[offsets[b] : offsets[b] + C * H * W].view(C, H, W)``. Slices share the buffer. The batch
-    pickles, as far as its images reach, and a ``DataLoader`` pins it.
+    Image b is ``values[offsets[b] : offsets[b] + C * H * W].view(C, H, W)``. Slices share the buffer. Pickling
+    keeps only what the images span, and a ``DataLoader`` can pin a batch.
 
     Attributes:
         values: ``(n,)``, the pixels of all images, on any device.

@@ -42,6 +42,7 @@ class Call(NamedTuple):
     draws: Tensor | None = None
     matrix: Tensor | None = None
     blur: Tensor | None = None
+    return_matrix: bool = False
 
     @property
     def targets(self) -> dict[str, Sequence[Tensor]]:
@@ -82,14 +83,11 @@ def augment_each(augment: Augment, images: Any, call: Call) -> tuple[Tensor, Fie
             raise InputError(f"blur: expected shape ({len(images)}, 2), as the images, got {tuple(blur.shape)}")
         tail = augment.draw_tail(like, factors, call.generator)
         out, aligned = augment.render_each(images, matrix, blur, tail, checked=True), is_axis_aligned(matrix)
-    if not call.targets:
+    if not call.targets and not call.return_matrix:
         return out, {}
     fields: Fields = {"matrix": matrix, "blur": blur}
     if call.masks is not None:
-        moves = zip(call.masks, matrix.split(1), strict=True)
-        how = (size_out, augment.padding)
-        moved = torch.cat([targets.move_masks(mask[None], own, *how, axis_aligned=aligned) for mask, own in moves])
-        fields["masks"] = list(moved_masks(moved, tail))
+        fields["masks"] = _moved_masks(augment, call.masks, matrix, size_out, tail, axis_aligned=aligned)
     return out, fields | _moved_points(call, matrix, size_out, tail, augment.min_visible_area)
 
 
@@ -113,10 +111,27 @@ def _alike(images: Images) -> Tensor:
     return images[0][None].expand(len(images), -1, -1, -1)
 
 
+def _moved_masks(
+    augment: Augment, masks: Sequence[Tensor], matrix: Tensor, size: Size, tail: Tail | None, *, axis_aligned: bool
+) -> list[Tensor]:
+    """Move one mask for each image, as `augkit.augment.carry_targets.carried_masks`."""
+
+    def moved(kept: Sequence[Tensor], padding: str) -> Tensor:
+        pairs = zip(kept, matrix.split(1), strict=True)
+        own = [targets.move_masks(mask[None], m, size, padding, axis_aligned=axis_aligned) for mask, m in pairs]
+        return moved_masks(torch.cat(own), tail)
+
+    found = moved(masks, augment.padding)
+    if augment.mask_fill is not None:
+        inside = moved([torch.ones_like(mask[:1], dtype=torch.bool) for mask in masks], "zeros")
+        found = torch.where(inside, found, targets.fill_like(found, augment.mask_fill))
+    return list(found)
+
+
 def _moved_points(call: Call, matrix: Tensor, size: Size, tail: Tail | None, least: float) -> Fields:
     """Moved boxes and keypoints and their flags, as lists."""
     given = {name: list(value) for name, value in call.targets.items() if name != "masks"}
-    # Filled to the longest, so that all move together: one image after the other would take as many small steps.
+    # Padded to the longest, so that all move in one call: image by image would take many small ones.
     padded = {name: pad_sequence(points, batch_first=True) for name, points in given.items()}
     moved = moved_fields(padded.get("boxes"), padded.get("keypoints"), matrix, size, tail, least)
     lists: Fields = {}

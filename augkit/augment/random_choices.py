@@ -1,9 +1,9 @@
 """Ops that are chosen at random for each sample, some of which move pixels and others change colors.
 
 The geometry of all that a sample chose is one matrix, which `augkit.Augment` composes with that of its other ops, so
-that pixels are resampled once, with its kernel. The color ops follow on the resampled image. So an op of color that
-was chosen before one of geometry sees pixels that have moved, and the padding: the published code resamples once for
-each op instead, by the nearest pixel.
+that pixels are resampled once, with its kernel. The color ops follow on the resampled image. So a color op that was
+chosen before a geometric one sees moved pixels and the padding; the published code instead resamples for each op, by
+the nearest pixel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = 3  # draws of one choice: which op, its sign or coin, its level
 
 @dataclass(frozen=True)
 class Choices:
-    """Ops to choose from, with the amount of each at the highest level; each is as likely.
+    """Ops to choose from, equally likely, with the amount of each at the highest level.
 
     Attributes:
         amounts: by name: ``shear_x`` and ``shear_y`` (factor, about the upper left corner), ``translate_x`` and

@@ -23,6 +23,7 @@ from augkit.augment.matrix_checks import (
     strongest_shrink,
 )
 from augkit.core.errors import InputError, InputTypeError
+from augkit.core.precision import widest
 
 
 class Finish(NamedTuple):
@@ -304,10 +305,11 @@ def fourier_shift_checked(
     work = _working(images)
     if not images.numel():  # not supported by MKL's FFT
         return finished(work, images.dtype, finish)
-    spectrum = torch.fft.rfft2(work) if spectrum is None else spectrum
+    # Contiguous, because the FFT of torch 2.7 refuses some expanded images.
+    spectrum = torch.fft.rfft2(work.contiguous()) if spectrum is None else spectrum
     height, width = images.shape[-2:]
     # Angles in float64 where the device has it: in float32 a large angle would lose digits.
-    like = torch.empty(0, device=images.device, dtype=torch.float32 if images.device.type == "mps" else torch.float64)
+    like = torch.empty(0, device=images.device, dtype=widest(images.device))
     phase_x = _phase(shift[:, 0], frequencies(width, like), spectrum.dtype)
     phase_y = _phase(shift[:, 1], frequencies(height, like, both=True), spectrum.dtype)
     spectrum = spectrum * phase_x[:, None, None, :] * phase_y[:, None, :, None]

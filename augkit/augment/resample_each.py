@@ -1,7 +1,7 @@
 """Images of different sizes, each resampled through its own matrix to one size.
 
-A `Ragged` is read by one compiled loop, or on CUDA by one kernel, where the backend has it; else one image follows the
-other. The pixels are those of each image alone, bit for bit on one backend.
+A `Ragged` is read by one compiled loop, or on CUDA by one kernel, where the backend has it; else one image at a time.
+The pixels are those of each image alone, bit for bit on one backend.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def resample_each(
 
 
 def replay_each(images: Images, matrix: Tensor, blur: Tensor | None, way: Way) -> Tensor:
-    """Do as `resample_each`, for ``matrix`` ``(B, 3, 3)`` and ``blur`` of a caller, which are checked."""
+    """`resample_each` for a caller's ``matrix`` ``(B, 3, 3)`` and ``blur``, which are checked first."""
     size, kernel, padding, bounds, finish = way
     parts = []
     for k, image in enumerate(images):

@@ -29,7 +29,7 @@ Points = Annotated[list[Point], Field(min_length=1), AfterValidator(_rising)]
 
 
 def strength_at(points: list[list[float]], epoch: float) -> float:
-    """The strength after ``epoch`` epochs: that of the first point before it, and that of the last after it."""
+    """The strength after ``epoch`` epochs; constant before the first point and after the last."""
     for (start, low), (end, high) in itertools.pairwise(points):
         if start <= epoch < end:
             return low + (high - low) * (epoch - start) / (end - start)

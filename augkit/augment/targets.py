@@ -54,6 +54,29 @@ def check_points(name: str, points: Tensor, batch: int, last: int, device: torch
     check_same_device(name, points, device)
 
 
+def check_fill(fill: float | None) -> float | None:
+    """Return ``fill``, or raise InputTypeError if it is neither a number nor None."""
+    if fill is None or (isinstance(fill, (int, float)) and not isinstance(fill, bool)):
+        return fill
+    raise InputTypeError(f"mask_fill: expected a number such as 255, or None, got {fill!r}")
+
+
+def fill_like(masks: Tensor, fill: float) -> Tensor:
+    """Return ``fill`` as a tensor without dimensions, of the dtype and device of ``masks``.
+
+    Raises:
+        InputError: the dtype has no such value.
+    """
+    if not masks.is_floating_point():
+        low, high = (
+            (0, 1) if masks.dtype == torch.bool else (torch.iinfo(masks.dtype).min, torch.iinfo(masks.dtype).max)
+        )
+        if not low <= fill <= high or fill != int(fill):
+            kind = str(masks.dtype).removeprefix("torch.")
+            raise InputError(f"mask_fill: expected a value of masks of {kind}, {low} to {high}, got {fill:g}")
+    return masks.new_full((), fill)
+
+
 def move_masks(masks: Tensor, matrix: Tensor, size: Size, padding: str, *, axis_aligned: bool = False) -> Tensor:
     """Move masks ``(B, C, H, W)`` of any real dtype by ``matrix`` ``(B, 3, 3)``, with the nearest pixel.
 

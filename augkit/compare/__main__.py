@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -16,13 +15,16 @@ from augkit.compare.recipes import ComparisonResults, compare, compare_finished
 from augkit.compare.study.meta_analysis import combine_studies, in_words, load_results
 from augkit.compare.study.pipeline import run_study, summary
 from augkit.compare.study.results import JoinedStudy
-from augkit.compare.study.schema import Study, is_study
+from augkit.compare.study.schema import Study, is_study, shipped_studies
 from augkit.core.cli import (
     HelperInterrupted,
     Interrupted,
     Parser,
+    add_full,
+    add_log,
     add_spread,
     add_writing,
+    called,
     interrupted,
     make_parser,
     new_folder,
@@ -36,6 +38,7 @@ from augkit.core.errors import InputError, RunError
 from augkit.core.files import claim, environment, write
 from augkit.core.json import jsonable
 from augkit.core.progress import Display
+from augkit.core.terminal import command_line, say
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.recipe import Recipe, find_recipe
 
@@ -48,27 +51,32 @@ EXAMPLE = """python -m augkit.compare mnist5k --seeds 3
 
 def main(arguments: list[str]) -> None:
     """Parse the command line, compare, and print the results."""
-    options = _parser().parse_intermixed_args(arguments)
+    options = command_parser().parse_intermixed_args(arguments)
     files, overrides = split_recipe(options.recipes, None)
     if not files:
         raise InputError("compare: expected a recipe or several, got none")
-    if (function := loop_command.function_in(files, options)) is not None:
+    function = loop_command.function_in(files, options)
+    finished = len(files) > 1 and all(Path(file).is_dir() for file in files)
+    if options.log and (function or finished or any(_is_results(file) or is_study(file) for file in files)):
+        raise InputError(f"--log: expected recipes, whose runs trackers record, got {' '.join(files)}")
+    if function is not None:
         if flags := _study_flags(options):
-            raise InputError(f"compare: {' and '.join(flags)} belong to studies, '{function}' is none")
+            raise InputError(f"compare: {_named(flags)} to studies, '{function}' is none")
         loop_command.compare_function(function, overrides, options, arguments)
     elif all(_is_results(file) for file in files):
         _across(files, overrides, options)
     elif any(is_study(file) for file in files):
         _study(files, overrides, options, arguments)
     elif flags := _study_flags(options):
-        raise InputError(f"compare: {' and '.join(flags)} belong to studies, '{files[0]}' is none")
-    elif len(files) > 1 and all(Path(file).is_dir() for file in files):
+        raise InputError(f"compare: {_named(flags)} to studies, '{files[0]}' is none")
+    elif finished:
         _finished(files, overrides, options)
     else:
         _recipes(files, overrides, options, arguments)
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Return the parser of the command."""
     parser = make_parser(
         "compare",
         "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
@@ -80,20 +88,34 @@ def _parser() -> Parser:
     parser.add_argument(
         "recipes",
         nargs="*",
-        metavar="RECIPE|STUDY [dotted.key=value ...] | RUN RUN ... | RESULTS ... | MODULE:FUNCTION [name=FILE ...]",
+        metavar="RECIPE|STUDY|RUN|MODULE:FUNCTION [dotted.key=value ...]",
         help="files, shipped names, folders of finished runs, results of finished studies, or a training loop of your"
-        " own with files of policies",
+        " own with policies, as name=FILE",
     )
     parser.add_argument("--seeds", type=positive, help="training seeds per recipe (default: 3, or the study's)")
     loop_command.add_flags(parser.add_argument_group("a training loop of your own"))
     parser.add_argument("--size", help="size of a study: quick (default), standard or full")
+    add_full(parser)
+    add_log(parser)
     add_writing(parser)
     _add_study_flags(parser)
     return parser
 
 
 def _add_study_flags(parser: argparse.ArgumentParser) -> None:
-    add_spread(parser.add_argument_group("where, of a study"), "cells.journal in --output", "NAME-SIZE")
+    group = parser.add_argument_group("where, of a study")
+    add_spread(group, "cells.journal in --output", "NAME-SIZE")
+    group.add_argument(
+        "--together",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="train up to N seeds of an arm in one program, for a GPU; slower on a CPU (default: 1)",
+    )
+
+
+def _named(flags: list[str]) -> str:
+    return f"{' and '.join(flags)} belong{'s' * (len(flags) == 1)}"
 
 
 def _study_flags(options: argparse.Namespace) -> list[str]:
@@ -107,7 +129,7 @@ def _study_flags(options: argparse.Namespace) -> list[str]:
 
 def _recipes(files: list[str], overrides: list[str], options: argparse.Namespace, arguments: list[str]) -> None:
     seeds, first = options.seeds or 3, options.seed or 0
-    recipes = [Recipe.load(find_recipe(file), overrides) for file in files]
+    recipes = [Recipe.load(find_recipe(file, shipped_studies()), overrides) for file in files]
     if len(recipes) == 1:
         recipes = [recipes[0].control(), *recipes]
     folder = options.output or new_folder("compare")
@@ -121,6 +143,7 @@ def _recipes(files: list[str], overrides: list[str], options: argparse.Namespace
                 resume=options.resume,
                 overwrite=options.overwrite,
                 display=display,
+                log=options.log,
             )
     except KeyboardInterrupt:
         raise interrupted("compare", arguments, folder) from None
@@ -143,17 +166,19 @@ def _across(files: list[str], overrides: list[str], options: argparse.Namespace)
     if options.json:
         print_json({**found, "folder": None if options.output is None else str(options.output)})
     else:
-        print(in_words(lines))
+        for line in in_words(lines).splitlines():
+            say(line, indent="   ")
 
 
 def _print(results: ComparisonResults, folder: Path, options: argparse.Namespace) -> None:
     if options.json:
         print_json({**results.to_dict(), "folder": str(folder)})
         return
-    print_table(results.table)
     for name, text in results.conclusions.items():
-        print(f"{name}: {text}")
-    print_carried_over(results.carry_over)
+        say(f"{name}: {text}")
+    print_table(results.table, full=options.full)
+    if options.full:
+        print_carried_over(results.carry_over)
     print(f"written to {folder}")
 
 
@@ -182,12 +207,13 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
                 storage=options.storage,
                 name=options.study,
                 device=options.device,
+                together=options.together,
                 resume=options.resume,
                 overwrite=options.overwrite,
                 display=display,
             )
     except HelperInterrupted:
-        raise Interrupted(f"python -m augkit.compare {shlex.join(arguments)}") from None
+        raise Interrupted(f"{called('compare')} {command_line(arguments)}") from None
     except KeyboardInterrupt:
         raise interrupted("compare", arguments, folder) from None
     if options.json:
@@ -195,7 +221,8 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     elif isinstance(results, JoinedStudy):
         print(f"helped; the results will be in {results.folder}")
     else:
-        print(summary(results))
+        for line in summary(results).splitlines():
+            say(line, indent="   ")
         print(f"written to {folder}")
     if isinstance(results, JoinedStudy) or not results.cost.failed:
         return

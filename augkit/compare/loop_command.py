@@ -16,6 +16,7 @@ from augkit.core.errors import InputError, check_whole
 from augkit.core.files import claim, environment, write
 from augkit.core.named import is_name, load_named, module_has
 from augkit.core.schema import parse_override
+from augkit.core.terminal import say
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.user_images import images_named, measuring_overrides
 from augkit.train.user_loop import check_function
@@ -99,7 +100,7 @@ def compare_function(
         found.write(folder)
     except KeyboardInterrupt:
         raise interrupted("compare", arguments, folder) from None
-    _print(found, folder, as_json=options.json)
+    _print(found, folder, options)
 
 
 def _policies(files: Sequence[str], module: str) -> Mapping[str, Policy]:
@@ -113,15 +114,16 @@ def _policies(files: Sequence[str], module: str) -> Mapping[str, Policy]:
     return found
 
 
-def _print(found: PolicyComparison, folder: Path, *, as_json: bool) -> None:
-    if as_json:
+def _print(found: PolicyComparison, folder: Path, options: argparse.Namespace) -> None:
+    if options.json:
         print_json({**found.to_dict(), "folder": str(folder)})
         return
-    print_table(found.table)
     for name, text in found.conclusions.items():
-        print(f"{name}: {text}")
+        say(f"{name}: {text}")
     for name, row in found.scores.items():
         gain = "" if row.gain is None else f", {row.gain:+.4f} against the control"
         print(f"{name}: score {row.mean:.4f}{gain}")
-    print_carried_over(found.carry_over)
+    print_table(found.table, full=options.full)
+    if options.full:
+        print_carried_over(found.carry_over)
     print(f"report: {folder / 'report.html'}")

@@ -141,7 +141,7 @@ def compare_policies(  # noqa: PLR0913 (settings of training and measurement, ea
         epochs: epochs of every training.
         score: score of a network in [0, 1], which is compared too; labels may then be None.
         atypical: whether to measure on images with other content as well; images must be uint8.
-        seed: the first seed. `augkit.tune_policy` uses 0, and a policy that was chosen with a seed is lucky with it.
+        seed: the first seed. `augkit.tune_policy` uses 0, and a policy looks too good with the seed that chose it.
         protocol, max_shift, kernel, pairs, canvas, mean, std: as in `augkit.tune_policy`.
         folder: folder for what the function leaves in ``start``, one for each policy and seed, from which the same call
             goes on; None gives it no ``start``.
@@ -274,7 +274,7 @@ def _score_rows(scored: Mapping[str, list[float]]) -> dict[str, ScoreRow]:
     parts = {}
     for name, values in scored.items():
         row = np.asarray(values)
-        parts[name] = PerSeed(row, np.broadcast_to(row, (REPLICATES, len(row))))  # a score has no single images
+        parts[name] = PerSeed(row, np.broadcast_to(row, (REPLICATES, len(row))))  # scores are not per image
     return {
         name: ScoreRow(
             scored[name],

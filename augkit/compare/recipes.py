@@ -62,6 +62,7 @@ def compare(
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
+    log: str = "",
 ) -> ComparisonResults:
     """Train every recipe with every seed, and measure all networks on the same test images.
 
@@ -73,6 +74,7 @@ def compare(
         resume: whether to use the runs in ``folder``.
         overwrite: whether to replace an earlier comparison in ``folder``.
         display: progress display.
+        log: trackers of every run, as in `augkit.fit`.
 
     Raises:
         InputError: two recipes have the same name, or recipes differ in their data or in how they are measured.
@@ -91,18 +93,20 @@ def compare(
     for note in dataset.notes:
         show.line(note)
     runs = {}
-    for recipe in recipes:
-        for seed in seeds:
-            show.stage(f"training {recipe.name}, seed {seed}")
-            runs[recipe.name, seed] = fit(
-                recipe,
-                seed,
-                output=folder / f"{recipe.name}-seed{seed}",
-                resume=True,
-                device=target,
-                dataset=dataset,
-                on_epoch=lambda row: show.advance(1),
-            )
+    jobs = [(recipe, seed) for recipe in recipes for seed in seeds]
+    coming = [*(f"training {recipe.name}, seed {seed}" for recipe, seed in jobs), "measuring"]
+    for (recipe, seed), now, then in zip(jobs, coming, coming[1:], strict=False):
+        show.stage(now, then)
+        runs[recipe.name, seed] = fit(
+            recipe,
+            seed,
+            output=folder / f"{recipe.name}-seed{seed}",
+            resume=True,
+            device=target,
+            dataset=dataset,
+            on_epoch=lambda row: show.advance(1),
+            log=log,
+        )
     return _measure(runs, names, seeds, dataset, folder, target, show)
 
 

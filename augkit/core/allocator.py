@@ -1,9 +1,9 @@
 """Lets glibc keep the memory of freed tensors, which makes networks on a CPU faster.
 
-On Linux malloc of glibc maps every large block anew and gives it back to the kernel when it is freed, so that the
-kernel zeroes all pages of each large tensor of a network again. Two settings (``M_MMAP_MAX`` and ``M_TRIM_THRESHOLD``
-of ``mallopt``) let it keep and reuse them. Numbers do not change, and the process holds the most memory that it ever
-needed until it ends. `benchmarks/measure_speed.py` measures both.
+On Linux, glibc's malloc maps every large block anew and returns it to the kernel when it is freed, so the kernel
+zeroes all pages of each large tensor of a network again. Two settings (``M_MMAP_MAX`` and ``M_TRIM_THRESHOLD`` of
+``mallopt``) let it keep and reuse them. Results do not change, and the process holds its peak memory until it ends.
+`benchmarks/measure_speed.py` measures both.
 
 All commands of augkit call `keep_freed_memory`, as do their workers; ``import augkit`` does not. Call it in loops of
 your own, before the first large tensor:
@@ -23,17 +23,17 @@ from augkit.core.errors import InputError
 
 VARIABLE = "AUGKIT_ALLOCATOR"
 CHOICES = ("keep", "system")
-# Variables by which glibc itself takes settings; who sets one has chosen.
+# Environment variables that configure glibc; a user's choice is kept.
 GLIBC_VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 NEVER = -1  # a trim threshold: no free memory goes back
 
 
 def keep_freed_memory() -> bool:
-    """Let malloc of glibc keep freed memory for this process and for those that it forks.
+    """Let glibc's malloc keep freed memory in this process and in those that it forks.
 
     Nothing happens without glibc (macOS, Windows, musl), with another malloc preloaded (such as jemalloc or tcmalloc),
-    where environment variables set malloc of glibc, or with ``AUGKIT_ALLOCATOR=system``.
+    where environment variables configure malloc, or with ``AUGKIT_ALLOCATOR=system``.
 
     Returns:
         Whether it was set.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from augkit.core.allocator import keep_freed_memory
 from augkit.core.errors import AugkitError, InputError
-from augkit.core.ranks import rank
+from augkit.core.processes import heed_interrupts
+from augkit.core.terminal import command_line, print_any_text
 
 if TYPE_CHECKING:
     from augkit.core.jobs.pool import WorkerSettings
 
+SCRIPT = "augkit"  # the console script
+HELP_WIDTH = 78
 _MADE: list[Path] = []  # by `new_folder`, in this process
 
 
@@ -38,21 +41,37 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises InputError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see python -m augkit.{self.prog.rpartition('.')[2]} --help)")
+        raise InputError(f"{message} (see {self.prog} --help)")
 
 
-def make_parser(name: str, description: str, example: str) -> Parser:
-    """Return a parser with the flags of every command."""
-    parser = Parser(
-        prog=f"python -m augkit.{name}",
-        description=description,
-        epilog=f"example:\n  {example}",
+def called(name: str, *, module: bool = True) -> str:
+    """How a command is called: ``augkit NAME`` under the console script, else by ``python -m``.
+
+    Without ``module``, ``augkit.NAME`` cannot be run, so the call is ``python -m augkit NAME``.
+    """
+    if Path(sys.argv[0]).stem == SCRIPT:
+        return f"{SCRIPT} {name}"
+    return f"python -m augkit.{name}" if module else f"python -m augkit {name}"
+
+
+def bare_parser(name: str, description: str, example: str, *, module: bool = False) -> Parser:
+    """Return a parser with ``--help`` alone; ``example``, for ``python -m``, is adapted as in `called`."""
+    prog = called(name, module=module)
+    return Parser(
+        prog=prog,
+        description=textwrap.fill(description, HELP_WIDTH),
+        epilog="example:\n  " + example.replace(f"python -m augkit{'.' if module else ' '}{name}", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def make_parser(name: str, description: str, example: str) -> Parser:
+    """Return a parser with the flags of every command that works on images."""
+    parser = bare_parser(name, description, example, module=True)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: a new one in runs/)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a CUDA GPU if any); mps has not been run")
     parser.add_argument("--seed", type=non_negative, help="of all randomness (default: the recipe's)")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser
@@ -62,6 +81,17 @@ def add_writing(parser: Parser) -> None:
     """Add the flags of commands that write a folder and can resume it."""
     parser.add_argument("--resume", action="store_true", help="continue the work in --output")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of augkit in --output")
+
+
+def add_full(parser: Parser) -> None:
+    """Add the flag of commands that print more than fits a terminal of 80 columns."""
+    parser.add_argument("--full", action="store_true", help="print every table, some wider than 80 columns")
+
+
+def add_log(parser: Parser) -> None:
+    """Add the flag of commands that train runs."""
+    text = "tell the numbers of every epoch to these trackers: mlflow, tensorboard, trackio, wandb"
+    parser.add_argument("--log", default="", metavar="NAME[,NAME]", help=text)
 
 
 class FlagGroup(Protocol):
@@ -169,6 +199,8 @@ def new_folder(kind: str) -> Path:
     Raises:
         InputError: the folder cannot be created.
     """
+    from augkit.core.ranks import rank  # imports torch, which listing the commands does not need
+
     name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     folders = [Path("runs") / word for word in (name, *(f"{name}-{k}" for k in range(2, 1000)))]
     if rank() > 0:
@@ -200,7 +232,7 @@ def without_place(words: Sequence[str]) -> list[str]:
 def interrupted(name: str, words: Sequence[str], folder: Path) -> Interrupted:
     """Return the exception for an interrupt; its message is the command as typed, with the folder and --resume."""
     line = [*without_place(words), "--output", str(folder), "--resume"]
-    return Interrupted(f"python -m augkit.{name} {shlex.join(line)}")
+    return Interrupted(f"{called(name)} {command_line(line)}")
 
 
 def print_json(result: Mapping[str, object]) -> None:
@@ -210,6 +242,8 @@ def print_json(result: Mapping[str, object]) -> None:
 
 def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
     """Run a command's ``main`` and return its exit code; errors are printed as one line."""
+    print_any_text()
+    heed_interrupts()
     try:
         keep_freed_memory()
         main(sys.argv[1:] if arguments is None else arguments)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, TypedDict
 from augkit.core.errors import InputError, WriteError
 
 MARK = "environment.json"  # marks a folder that augkit wrote
+WINDOWS = os.name == "nt"
+TRIES, PAUSE = 20, 0.05  # on Windows, to replace a file that another process reads; seconds
 
 
 def write(path: Path, save: str | Callable[[Path], Any]) -> None:
@@ -26,12 +29,13 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if isinstance(save, str):
-            partial.write_text(save)
+            # The same bytes on every system. Undecodable paths (UTF-8 ones under the C locale) are escaped.
+            partial.write_text(save, encoding="utf-8", errors="backslashreplace", newline="\n")
         else:
             save(partial)
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows does not flush a file that is open for reading
             os.fsync(file.fileno())
-        partial.replace(path)
+        _replace(partial, path)
     except KeyboardInterrupt:
         partial.unlink(missing_ok=True)
         raise
@@ -39,6 +43,19 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
         raise WriteError(f"cannot write '{path}' ({reason}); what was there before is intact") from None
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Rename a file onto another. Windows refuses while another process reads that one, so it is tried again."""
+    for _ in range(TRIES):
+        try:
+            partial.replace(path)
+            return
+        except PermissionError:
+            if not WINDOWS:
+                raise
+            time.sleep(PAUSE)
+    partial.replace(path)
 
 
 def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -138,7 +155,9 @@ def _git() -> GitState | None:
     """Return the git state of the working folder; None outside of a repository."""
     try:
         commit, changes = (
-            subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            subprocess.run(
+                ["git", *words], capture_output=True, text=True, check=True, timeout=10, encoding="utf-8"
+            ).stdout.strip()
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.SubprocessError):  # no git, no repository, or a file system that is too slow

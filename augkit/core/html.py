@@ -43,7 +43,7 @@ def render(template: str, **context: Any) -> str:
 @cache
 def environment() -> Environment:
     """Return the jinja2 environment with the loader of templates, and the filters that they may use."""
-    # A misspelt name in a template is an error, not empty text on the page.
+    # A wrong name in a template is an error, not empty text on the page.
     environment = Environment(
         loader=FunctionLoader(_source),
         autoescape=True,

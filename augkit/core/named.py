@@ -58,7 +58,7 @@ def refuse_in_import(call: str) -> None:
 
 
 def name_of(function: object) -> str:
-    """The name of a function, ``module:attribute``; a script that runs has the name of its file."""
+    """The name of a function, ``module:attribute``; a running script is named by its file."""
     whole = getattr(function, "func", function)  # of a functools.partial
     own = whole if hasattr(whole, "__qualname__") else type(whole)
     module = str(getattr(own, "__module__", ""))
@@ -73,7 +73,7 @@ def importable_name(function: object, what: str, why: str) -> str:
     """The name by which another process imports an object; ``why`` says in messages what needs it.
 
     Raises:
-        InputError: it cannot be imported by a name, as a lambda, a local function or one of a script.
+        InputError: it cannot be imported by name, like a lambda, a local function or one of a script.
     """
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found = sys.modules.get(str(module))

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
+
+
+def following(name: str, names: Iterable[str]) -> str:
+    """Return the name after ``name``; empty if it is the last.
+
+    >>> following("typical", ["typical", "erased"]), following("erased", ["typical", "erased"])
+    ('erased', '')
+    """
+    listed = [*names, ""]
+    return listed[listed.index(name) + 1]
 
 
 class Display:
@@ -68,8 +78,9 @@ class Display:
         self.bar.update(self.task, total=total)
         self.skip(done)
 
-    def stage(self, text: str) -> None:
-        """Show the current stage of the work."""
+    def stage(self, text: str, then: str = "") -> None:
+        """Show the current stage of the work, and what comes next if that is known."""
+        text += f"; next: {then}" if then else ""
         self.bar.update(self.task, description=text)
         if not self.live:
             self.line(f"[{self.clock()}] {text}")

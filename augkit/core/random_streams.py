@@ -26,7 +26,7 @@ def random_stream(seed: int, name: int, place: int, rank: int = 0) -> int:
 def drawing(
     device: torch.device, seed: int, name: int, place: int = 0, rank: int = 0
 ) -> contextlib.AbstractContextManager[None]:
-    """Do as `seeded` with the random stream of that name."""
+    """Return `seeded` for the random stream ``name``."""
     return seeded(random_stream(seed, name, place, rank), device)
 
 

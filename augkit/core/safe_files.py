@@ -27,7 +27,7 @@ LENGTH = 120  # characters of a reason
 HEADER = 100_000_000  # bytes of the longest header of safetensors
 
 
-class Unreadable(Exception):  # noqa: N818 (a reason, for the error of whoever wanted to read the file)
+class Unreadable(Exception):  # noqa: N818 (a reason, which the caller puts into its own error)
     """A file cannot be read; the message is the reason."""
 
     def __init__(self, error: BaseException | str) -> None:

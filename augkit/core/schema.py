@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -169,6 +170,16 @@ def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
         options = [annotation, *getattr(annotation, "__args__", ())]
         current = next((a for a in options if isinstance(a, type) and issubclass(a, BaseModel)), current)
     return list(current.model_fields)
+
+
+def dotted_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the fields of a model and of the models within it, dotted, without those that hold a model."""
+    for name, field in model.model_fields.items():
+        inner = [kind for kind in _kinds(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        for kind in inner:
+            yield from dotted_fields(kind, f"{prefix}{name}.")
+        if not inner:
+            yield prefix + name
 
 
 def _kinds(annotation: Any) -> set[Any]:

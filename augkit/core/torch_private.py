@@ -21,8 +21,8 @@ _functorch = torch._C._functorch
 def write_count(tensor: Tensor) -> int:
     """How often a tensor was written in place, views of it included.
 
-    Autograd counts it in ``_version``; public are only the errors that it raises in a backward pass, which measuring
-    does not run.
+    Autograd counts it in ``_version``; the only public sign is an error in a backward pass, which measuring does not
+    run.
 
     >>> maps = torch.zeros(2)
     >>> write_count(maps), write_count(maps.add_(1))
@@ -32,17 +32,22 @@ def write_count(tensor: Tensor) -> int:
 
 
 def has_forward_hooks(module: nn.Module) -> bool:
-    """Whether hooks run before or after its ``forward``; public are only functions that add and remove hooks."""
+    """Whether hooks run before or after its ``forward``; the public API can only add and remove hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def in_function_transform() -> bool:
-    """Whether a transform of `torch.func` runs; not for code that is being compiled, which cannot ask."""
+    """Whether a transform of `torch.func` is active, also in code being compiled."""
     return _functorch.peek_interpreter_stack() is not None
 
 
+# Compiled code calls it once, when traced, and keeps the result; traced itself, it would always return True (torch
+# 2.14). `torch.compiler.assume_constant_result` sets the same mark, but imports the compiler, which takes seconds.
+in_function_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def in_forward_derivative() -> bool:
-    """Whether forward derivatives are being taken; public is only the context manager that takes them."""
+    """Whether forward derivatives are being taken; only the context manager that takes them is public."""
     return forward_ad._current_level >= 0
 
 
@@ -68,9 +73,9 @@ def unwrapped(tensor: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def tracing_through_wrapped_functions() -> Iterator[None]:
-    """Let `torch.fx` trace through functions that `torch.fx.wrap` has declared to be one step; public is only ``wrap``.
+    """Let `torch.fx` trace through functions that `torch.fx.wrap` has declared to be one step; only ``wrap`` is public.
 
-    Tracers that know every shape can follow such functions, which often may return None, as a step may not.
+    Tracers that know every shape can follow such functions, many of which may return None; a step may not.
     """
     wrapped = dict(_symbolic_trace._wrapped_fns_to_patch)
     _symbolic_trace._wrapped_fns_to_patch.clear()

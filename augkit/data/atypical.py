@@ -16,7 +16,7 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.augment.resample import resample
 from augkit.core.errors import InputError
-from augkit.data.bundled import BUNDLED
+from augkit.data.bundled import BUNDLED, photographs
 from augkit.data.images import Images
 
 SHUFFLE, ERASE, PLACE = range(3)  # purposes of the streams of random numbers
@@ -39,7 +39,7 @@ def atypical(images: Images, *, seed: int = 0, data: str = "") -> dict[str, Imag
         data: name of the dataset.
     """
     channels, height, width = images.shape
-    patches = Images(_patches(len(images), channels, (height, width), seed), None)
+    patches = Images(_patches(len(images), channels, (height, width), seed), None, images.background)
     if data in OTHER_HANDS:
         first = {"another hand": other_hand(data, len(images), images.shape, seed=seed)}
     else:
@@ -146,14 +146,14 @@ class Place:
     """The step that moves the content by ``nearest`` to ``farthest`` whole pixels along both axes, either way.
 
     With ``max_factor`` above 1 it is first rescaled about the center, up or down, by a factor between ``max_factor``
-    and its square. Pixels from outside have the value ``background``, a gray value in [0, 1].
+    and its square. Pixels from outside are those of ``background``, see `augkit.data.images.Canvas`.
     """
 
     seed: int
     nearest: int
     farthest: int
     max_factor: float
-    background: float
+    background: float | str
 
     def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
         """``(B, C, H, W)`` uint8 to the same."""
@@ -162,9 +162,13 @@ class Place:
         factor = torch.tensor([scaled for _, scaled in drawn], dtype=torch.float32)
         size = (pixels.shape[-2], pixels.shape[-1])
         matrix = geometry.compose(geometry.rescale(factor, size), geometry.shift(move))
+        values = pixels.to(torch.float32)
         # The resampling pads with 0, so values are relative to the background.
-        relative = pixels.to(torch.float32) - 255 * self.background
-        moved = resample(relative, matrix, kernel="lanczos3", padding="zeros") + 255 * self.background
+        base: Tensor | float = 0.0 if self.background == "reflection" else values.mean((-2, -1), keepdim=True)
+        if not isinstance(self.background, str):
+            base = 255 * self.background
+        padding = "reflection" if self.background == "reflection" else "zeros"
+        moved = resample(values - base, matrix, kernel="lanczos3", padding=padding) + base
         return moved.round().clamp(0, 255).to(torch.uint8)
 
     def _draw(self, number: int) -> tuple[list[int], float]:
@@ -222,13 +226,11 @@ def _rng(seed: int, purpose: int, number: int) -> np.random.Generator:
 
 
 def _patches(count: int, channels: int, size: tuple[int, int], seed: int) -> Tensor:
-    from sklearn.datasets import load_sample_images
-
     rng = np.random.default_rng(seed)
-    photographs = load_sample_images().images
+    whole = photographs()
     out = np.empty((count, *size, 3), dtype=np.uint8)
     for k in range(count):
-        photograph = photographs[rng.integers(len(photographs))]
+        photograph = whole[rng.integers(len(whole))]
         top, left = (rng.integers(n - m + 1) for n, m in zip(photograph.shape[:2], size, strict=True))
         out[k] = photograph[top : top + size[0], left : left + size[1]]
     if channels == 1:

@@ -20,9 +20,9 @@ from augkit.data.labels import LARGEST
 from augkit.data.stream import Reading, Source, stream_of
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category")
-# What a column holds that may be one of labels: numbers of classes that it names, whole numbers, categories, and, where
-# it is called as one of labels is, text, truth values, or whole numbers that are stored as floats. What no label can be
-# read from, such as lists, is ``strange``.
+# What a possible column of labels holds: numbers of classes that it names, whole numbers, categories, or ``other``:
+# text, booleans, or whole numbers stored as floats, which are labels only in a column with a usual name. What cannot
+# be a label, such as a list, is ``strange``.
 Kind = Literal["named", "whole", "category", "other", "strange"]
 COUNTS = ("id", "idx", "index", "image_id", "unnamed: 0", "__index_level_0__")  # which row it is, as pandas writes it
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from augkit.core.class_names import class_mask
 from augkit.core.errors import InputError
+from augkit.data.decode import RESIZE
 from augkit.data.images import Images
 from augkit.data.splits import SHARES, limited, partition, sample
 from augkit.data.stream import Reading, Stream
@@ -43,6 +45,7 @@ class Dataset:
         name: name of the dataset, as given.
         classes: names of the classes, in the order of the labels.
         skipped: omitted files, name to reason: files that are not images, and broken files of the splits used so far.
+        cut: whether the test split is a share of the files, because they bring none.
     """
 
     def __init__(
@@ -53,14 +56,24 @@ class Dataset:
         reading: Reading,
         limit: int | None = None,
         mapping: Tensor | None = None,
+        only: Sequence[int | str] | None = None,
+        background: float | str = 0.0,
     ) -> None:
         self.name, self.classes = found.name, classes
         self.skipped: dict[str, str] = dict(found.left_out)
         self._reading = reading
         parts = partition(_alike(found, reading.channels), found.shares or SHARES)
-        parts["train"] = limited(parts["train"], limit)
         if mapping is not None:
-            parts = {name: part.relabelled(mapping) for name, part in parts.items()}
+            parts = {name: part.relabeled(mapping) for name, part in parts.items()}
+        self.cut = (
+            set(found.splits) <= {"all", "train"} and isinstance(parts["test"], Stream) and len(parts["train"]) > 0
+        )
+        mask = class_mask(only, classes, "data.classes")
+        if mask is not None:
+            parts |= {name: _of_classes(parts[name], mask) for name in ("train", "validation")}
+        parts["train"] = limited(parts["train"], limit)
+        if background:
+            parts = {name: replace(part, background=background) for name, part in parts.items()}
         self._parts = parts
         self._opened: dict[str, Images] = {}
         self._whole: tuple[int, WholeImages] | None = None  # the last of `whole_train`, and its shorter side
@@ -69,6 +82,12 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of the images of `train` and the other splits, known before any is decoded."""
         return self._parts["train"].shape
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the images have several sizes and were fitted to ``Reading.mixed_size``."""
+        parts = self._parts.values()
+        return self._reading.image_size is None and any(isinstance(p, Stream) and p.form.fit for p in parts)
 
     @property
     def train(self) -> Images:
@@ -141,6 +160,20 @@ class Dataset:
             return test if limit is None else self._open(sample(test, limit, seed=seed))
         return self._open(sample(self._parts["test"], limit, seed=seed))
 
+    def open_all(self, limit: int | None = None, *, seed: int = 0) -> Images:
+        """Return the images of all splits, or a sample as in `open_test`: for networks that were trained on none.
+
+        Raises:
+            InputError: the splits are folders or files of their own, and too large for the memory.
+        """
+        parts = list(self._parts.values())
+        first = parts[0]
+        if isinstance(first, Stream) and all(isinstance(p, Stream) and p.source is first.source for p in parts):
+            joined: Images = first.beside([p for p in parts[1:] if isinstance(p, Stream)])
+            return self._open(joined if limit is None else sample(joined, limit, seed=seed))
+        joined = in_memory([self._part(name) for name in self._parts], self.name)
+        return joined if limit is None else sample(joined, limit, seed=seed)
+
     def _part(self, name: str) -> Images:
         if name not in self._opened:
             self._opened[name] = self._open(self._parts[name])
@@ -169,6 +202,31 @@ class Dataset:
         return self.skipped if self._reading.skip_corrupt else None
 
 
+def in_memory(parts: Sequence[Images], name: str) -> Images:
+    """Return the images of several splits as one.
+
+    Raises:
+        InputError: one of them is streamed; the message begins with the ``name`` of the dataset.
+    """
+    parts = [part for part in parts if len(part)]
+    if any(isinstance(part, Stream) for part in parts):
+        raise InputError(f"dataset '{name}': its splits together do not fit into memory; take one split")
+    labels = [part.labels for part in parts if part.labels is not None]
+    joined = torch.cat([part.images for part in parts])
+    return replace(parts[0], images=joined, labels=torch.cat(labels) if len(labels) == len(parts) else None)
+
+
+def _of_classes(images: Images, mask: Tensor) -> Images:
+    """Return the images whose class is in ``mask`` ``(K,)``.
+
+    Raises:
+        InputError: the images have no labels.
+    """
+    if images.labels is None:
+        raise InputError("data.classes: expected images with labels, these have none")
+    return images.take(mask[images.labels].nonzero()[:, 0])
+
+
 def _alike(found: Found, channels: int | None) -> dict[str, Images]:
     """Return the splits with the same number of channels.
 
@@ -181,7 +239,5 @@ def _alike(found: Found, channels: int | None) -> dict[str, Images]:
     sizes = {name: part.shape[1:] for name, part in found.splits.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {width} x {height}" for name, (height, width) in sizes.items())
-        raise InputError(
-            f"dataset '{found.name}': expected one size, got {listed} pixels; set data.image_size to resize"
-        )
+        raise InputError(f"dataset '{found.name}': expected one size, got {listed} pixels; {RESIZE}")
     return {name: part.with_channels(common) for name, part in found.splits.items()}

@@ -19,6 +19,7 @@ DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 GRAY_MODES = DEEP_MODES | {"1", "L", "LA", "La"}
 ALPHA_MODES = frozenset({"LA", "PA", "RGBA", "RGBa"})
 METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # metadata that may contain an orientation
+RESIZE = "resize them (--image-size, or data.image_size of a recipe)"  # the remedy against several sizes
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -198,8 +199,7 @@ def reduced_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
 def wrong_size(size: tuple[int, int], form: Form) -> Fault:
     """Return the fault of an image of ``size`` ``(W, H)`` that differs from that of ``form``."""
     expected, got = f"{form.width} x {form.height}", f"{size[0]} x {size[1]}"
-    remedy = "set data.image_size to resize"
-    return Fault(f"expected {expected} pixels as {form.like}, got {got}; {remedy}", corrupt=False)
+    return Fault(f"expected {expected} pixels as {form.like}, got {got}; {RESIZE}", corrupt=False)
 
 
 def decode_upright(

@@ -1,4 +1,4 @@
-"""``folder:DIR``: one folder per class, the same per split, or a flat folder of unlabelled images."""
+"""``folder:DIR``: one folder per class, the same per split, or a flat folder of unlabeled images."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def find_folder(folder: Path, reading: Reading, *, one_class: bool = False) -> F
     if len(classes) < 2 and not one_class:
         raise InputError(
             f"dataset '{name}': expected one folder per class, at least 2, got 1 ('{classes[0]}'); "
-            f"as unlabelled images: folder:{inside[0]}"
+            f"as unlabeled images: folder:{inside[0]}"
         )
     everything = _read(name, folder, classes, FEWEST, reading, listing)
     return Found(name, classes, {"all": everything}, left_out=listing.left_out)

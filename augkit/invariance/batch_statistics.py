@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augkit.core.precision import exactly
 from augkit.invariance.information import FACTORS, entropy
 from augkit.invariance.metrics import PAIRWISE, jensen_shannon
 from augkit.invariance.plan import Comparison, Layout
@@ -53,7 +54,7 @@ def measure_batch(
 ) -> BatchStatistics:
     """Compute the logits ``(B, K)`` of each column once, in order, and return their statistics.
 
-    Probabilities are computed in float64 (float32 where the device has no float64). A column is freed after the last
+    Probabilities are computed in float64 (on the CPU where the device has none). A column is freed after the last
     comparison that needs it. With ``keep``, the log probabilities of all columns are kept.
     """
     rows = [PAIR_STATISTICS[name] for name in pair_statistics]
@@ -73,7 +74,7 @@ def measure_batch(
     for column in range(len(layout.columns)):
         logits = logits_of(column)
         classes = logits.shape[-1]
-        exact = logits.to(torch.float32 if logits.device.type == "mps" else torch.float64)
+        exact = exactly(logits)
         p = exact.softmax(-1)
         if column == 0:
             bits.add_unshifted(exact)
@@ -84,7 +85,7 @@ def measure_batch(
         sure, best = p.max(-1)
         top1.append(best)
         confidence.append(sure.to(torch.float32))
-        finite.append(torch.isfinite(logits).all())
+        finite.append(torch.isfinite(exact).all())
         if column in last_use:
             alive[column] = (exact, p)
         for name, first, second in due.get(column, ()):

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.precision import on_cpu
 from augkit.invariance.metrics import METRICS, Means
 
 REPLICATES = 1000
 LEVEL = 0.95
 NOISE = 1e-6  # bits below which a number is noise, as entropies are kept in float32
 MOST_FREEDOM = (
-    2  # times S - 1: of the part from seeds a few seeds often see nothing, so more would be believed too much
+    2  # times S - 1: few seeds often miss the variance between seeds, so more would give too narrow intervals
 )
 CHUNK = 1 << 21  # counts in one block, a byte each; 8 blocks are kept, enough for 16,000 images
 PREDICTIONS = "predictions"
@@ -38,7 +39,11 @@ Run = dict[str, Tensor]  # per-image statistics (N, F) by name; predictions (N, 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; all three are NaN where it is undefined."""
+    """A number with its 95 % interval; all three are NaN where it is undefined.
+
+    >>> print(Estimate(0.25, 0.125, 0.5), f"{Estimate(0.25, 0.125, 0.5):.1%}")
+    0.25 [0.125, 0.5] 25.0% [12.5%, 50.0%]
+    """
 
     value: float
     low: float
@@ -56,7 +61,11 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         if not self.defined:
             return "undefined"
+        spec = spec or ".3g"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def __str__(self) -> str:
+        return format(self)
 
 
 UNDEFINED = Estimate(math.nan, math.nan, math.nan)
@@ -100,10 +109,10 @@ class Replicates:
         return math.sqrt(total), min(freedom, MOST_FREEDOM * (self.seeds - 1))
 
     def _half_width(self) -> float:
-        from scipy.stats import t
+        from scipy.special import stdtrit  # Student's t; `scipy.stats` takes seconds to import
 
         error, freedom = self.error()
-        return float(t.ppf((1 + LEVEL) / 2, freedom)) * error if error else 0.0
+        return float(stdtrit(freedom, (1 + LEVEL) / 2)) * error if error else 0.0
 
 
 @dataclass(frozen=True)
@@ -210,7 +219,7 @@ def mean_replicates(columns: Sequence[Tensor], *, seed: int = 0) -> Replicates:
     """Bootstrap the mean of one column ``(N,)`` per training seed, with the same resamples as `replicates`."""
     if not columns or len({len(column) for column in columns}) != 1:
         raise InputError("intervals: expected at least one run, all on the same images")
-    joined = torch.stack([column.double() for column in columns], dim=1)
+    joined = torch.stack([on_cpu(column) for column in columns], dim=1)
     return PerSeed(joined.mean(0).numpy(), resampled_means(joined, seed).numpy(), seed).over_seeds()
 
 
@@ -225,7 +234,7 @@ def means_with_replicates(values: Tensor, seed: int = 0) -> tuple[np.ndarray, np
 
     Both are float64. Calls with the same seed and the same number of images use the same resamples.
     """
-    values = values.double().cpu()
+    values = on_cpu(values)
     return values.mean(0).numpy(), resampled_means(values, seed).numpy()
 
 
@@ -238,7 +247,7 @@ def percentile_interval(
 
 def resampled_means(values: Tensor, seed: int = 0) -> Tensor:
     """Means of ``values`` ``(N, F)`` over resampled images, ``(R, F)``."""
-    values = values.double().cpu()
+    values = on_cpu(values)
     out = torch.empty(REPLICATES, values.shape[1], dtype=torch.float64)
     # One buffer for all blocks: torch's aligned allocations of this size would each take fresh memory.
     buffer = torch.empty(_block(len(values)), len(values), dtype=torch.float64)
@@ -257,7 +266,7 @@ def _means(run: Run, needs: set[str], seed: int) -> tuple[Means, Means]:
     missing = [name for name in plain if name not in run]
     if missing:
         raise InputError(f"intervals: '{missing[0]}' was not measured; known: {', '.join(sorted(run))}")
-    joined = torch.cat([run[name].double().cpu() for name in plain], dim=1)
+    joined = torch.cat([on_cpu(run[name]) for name in plain], dim=1)
     widths = [run[name].shape[1] for name in plain]
     whole = dict(zip(plain, joined.mean(0).split(widths), strict=True))
     resampled = dict(zip(plain, resampled_means(joined, seed).split(widths, dim=1), strict=True))

@@ -103,7 +103,7 @@ def carry_over_of(
     precision: str = "float32",
     seed: int = 0,
 ) -> CarryOver:
-    """Do as `carry_over` from per-image statistics, one run per network, all measured in one precision."""
+    """`carry_over` from per-image statistics, one run per network, all measured in one precision."""
     names = list(names)
     if len(names) < FEWEST:
         return _undefined(names, [math.nan] * len(names), [math.nan] * len(names), _too_few(len(names)))
@@ -137,11 +137,11 @@ def fit_line(x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
 
 
 def _half_width(x: np.ndarray, residuals: np.ndarray, from_images: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's t; `scipy.stats` takes seconds to import
 
     freedom = len(x) - 2
     scatter = float((residuals**2).sum()) / freedom / float(((x - x.mean()) ** 2).sum())
-    return float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(scatter + from_images)
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(scatter + from_images)
 
 
 def _undefined(names: list[str], typical: list[float], atypical: list[float], reason: str) -> CarryOver:

@@ -39,7 +39,7 @@ def shift_information(p: Tensor) -> Tensor:
 
     Returns:
         A scalar in [0, 1]: 0 for an invariant network, 1 where answers depend on the shift only, NaN where they carry
-        no information, as the answers of a constant network.
+        no information, such as for a constant network.
 
     >>> same = torch.tensor([[[0.9, 0.1], [0.9, 0.1]], [[0.2, 0.8], [0.2, 0.8]]], dtype=torch.float64)
     >>> round(shift_information(same).item(), 9)

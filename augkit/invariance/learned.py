@@ -110,7 +110,7 @@ def unsaid(atypical: Reports, typical: Reports) -> str:
 
 
 def too_little(atypical: Sequence[Run], typical: Sequence[Run]) -> str:
-    """Do as `unsaid`, from per-image statistics of one run per training seed."""
+    """`unsaid`, from per-image statistics of one run per training seed."""
     row = METRICS["information"]
     if any(need not in run for group in (atypical, typical) for run in group for need in row.needs):
         return ""

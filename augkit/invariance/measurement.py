@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
-from augkit.augment.resample import check_images, check_size
-from augkit.augment.resample_each import centers
-from augkit.core.errors import InputError, InputTypeError
-from augkit.invariance.accumulator import Accumulator, digest, fingerprint
+from augkit.augment.resample import check_images
+from augkit.core.errors import InputError
+from augkit.invariance.accumulator import Accumulator, State, digest, fingerprint
 from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
+from augkit.invariance.batch_stream import Images, batches, check_labels
 from augkit.invariance.network import Network
 from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.report import InvarianceReport, MeasurementSettings, estimates
-from augkit.invariance.views import Views
+from augkit.invariance.views import NoisyViews, Views
 
 Batch = tuple[Tensor, Tensor | None]
-Pixels = Tensor | Ragged
-Images = Pixels | Iterable[Pixels | tuple[Pixels, Tensor | None]]
 STATE_VERSION = 2  # of `Measurement.state`
 OF_SPEED = ("compiled", "device", "memory_format")  # settings that change numbers by rounding alone
 
@@ -50,6 +48,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     precision: str = "float32",
     compiled: bool = False,
     keep_probabilities: bool = False,
+    noise: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> InvarianceReport:
     """Measure how much the output of a network varies when its input is shifted or rescaled.
@@ -64,7 +63,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         images: ``(N, C, H, W)``, uint8 or floating in [0, 1]; or an iterable of batches, each a tensor or a pair of
             images and labels, such as a `DataLoader` that does not shuffle. Images of different sizes are an
             `augkit.Ragged` in place of such a tensor.
-        labels: ``(N,)`` class indices, for accuracy; None for unlabelled images, and for an iterable, whose batches
+        labels: ``(N,)`` class indices, for accuracy; None for unlabeled images, and for an iterable, whose batches
             contain their labels.
         protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
         image_size: side, or (H, W), to which each image of a `Ragged` is fitted, its center, in one resampling; batches
@@ -79,6 +78,8 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         device, precision, compiled: see `augkit.invariance.network.Network`.
         keep_probabilities: keep the logarithms of the probabilities of all views (``report.log_probabilities``), two
             bytes for each image, view and class.
+        noise: add Gaussian noise in place of every displacement, of the norm by which it changes the image; all numbers
+            are then those of a sensitivity to noise.
         on_batch: called with the number of finished images and the number of all images. For an iterable without a
             length, both are the number of finished images.
 
@@ -103,7 +104,7 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
         raise InputError("plan: it replaces max_shift, pairs and lengths; leave them out")
     network = Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device)
     options = ProtocolOptions(protocol, kernel, input_size, background)
-    measurement = Measurement(network, plan, options, seed=seed, keep_probabilities=keep_probabilities)
+    measurement = Measurement(network, plan, options, seed=seed, keep_probabilities=keep_probabilities, noise=noise)
 
     def progress(done: int) -> None:
         if on_batch is not None:
@@ -131,7 +132,7 @@ class Measurement:
         plan: the displacements of every image.
         options: the protocol; the image size is that of the first batch.
         seed: seed of the displacements and of the bootstrap.
-        keep_probabilities: see `measure_invariance`.
+        keep_probabilities, noise: see `measure_invariance`.
     """
 
     def __init__(
@@ -142,14 +143,20 @@ class Measurement:
         *,
         seed: int = 0,
         keep_probabilities: bool = False,
+        noise: bool = False,
     ) -> None:
         if seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, got {seed}")
         self.network, self.plan, self.seed = network, plan, seed
         self.accumulator = Accumulator(plan.layout)
-        self._options, self._keep = options, keep_probabilities
+        self._options, self._keep, self._noise = options, keep_probabilities, noise
         self._protocol: Protocol | None = None
         self._channels = ""
+
+    @property
+    def images(self) -> int:
+        """Number of measured images, of whole batches."""
+        return self.accumulator.images
 
     @property
     def views(self) -> int:
@@ -202,7 +209,7 @@ class Measurement:
                         self._check_seen(images, sent)
                     else:
                         displacements = self.plan.displacements(self.seed, sent, len(images))
-                        statistics = self._measure(images, displacements, on_view)
+                        statistics = self._measure(images, displacements, sent, on_view)
                         waiting.append(_PendingBatch(sent, statistics, displacements, labels, digest(images)))
                     sent += len(images)
                     if len(waiting) > 1:
@@ -260,6 +267,7 @@ class Measurement:
             device=self.network.device.type,
             classes=self.accumulator.classes,
             memory_format=self.network.memory_format,
+            noise=self._noise,
         )
 
     def report(self) -> InvarianceReport:
@@ -278,12 +286,12 @@ class Measurement:
             self.accumulator.log_probabilities,
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Return the state after the last whole batch, for `restore`."""
         whole = {"version": STATE_VERSION, "identity": self._identity(), "memory_format": self.network.memory_format}
         return whole | {"tally": self.accumulator.state()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Continue from a `state` of the same measurement. On the CPU the result is bitwise that of one run.
 
         Raises:
@@ -306,11 +314,11 @@ class Measurement:
 
     def _identity(self) -> str:
         whole = (self.plan, sorted(vars(self._options).items()), self.seed, self.network.precision, self.network.digest)
-        return repr((*whole, self._keep))
+        return repr((*whole, self._keep, *([True] if self._noise else [])))
 
     def _prepare(self, images: Tensor, labels: Tensor | None) -> None:
         check_images(images)
-        _check_labels(labels, len(images))
+        check_labels(labels, len(images))
         size = (images.shape[-2], images.shape[-1])
         if self._protocol is None:
             self._protocol = self._options.make(size, max_shift=self.plan.max_shift, factors=self.plan.factors)
@@ -318,9 +326,12 @@ class Measurement:
         elif size != self._protocol.image_size:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
 
-    def _measure(self, images: Tensor, displacements: Tensor, on_view: Callable[[int], None] | None) -> BatchStatistics:
+    def _measure(
+        self, images: Tensor, displacements: Tensor, start: int, on_view: Callable[[int], None] | None
+    ) -> BatchStatistics:
         places = displacements.to(self.network.device, non_blocking=True)
-        views = Views(self.plan, self.protocol, self.network.load(images), places)
+        displaced = Views(self.plan, self.protocol, self.network.load(images), places)
+        views = NoisyViews(displaced, self.seed, start) if self._noise else displaced
 
         def logits_of(k: int) -> Tensor:
             view = views(k)
@@ -339,54 +350,3 @@ class Measurement:
             raise InputError("images: the batches have other sizes than those measured before; use the same batch size")
         if not torch.equal(digest(images), self.accumulator.merged("digests")[start:stop]):
             raise InputError(f"images: those from {start} on are not the ones measured before; start anew")
-
-
-def batches(
-    images: Images,
-    labels: Any,
-    batch_size: int,
-    image_size: tuple[int, int] | int | None = None,
-    *,
-    check: Callable[[Any, int], None] | None = None,
-) -> Iterator[tuple[Tensor, Any]]:
-    """Yield ``images`` and ``labels`` in batches of at most ``batch_size`` images.
-
-    Args:
-        images: ``(N, C, H, W)``, or an iterable of batches, each a tensor or a pair of images and labels.
-        labels: ``(N,)`` for a tensor of images, or None; anything that can be sliced where ``check`` allows it.
-        batch_size: the largest number of images in a batch.
-        image_size: see `measure_invariance`.
-        check: raises for labels that do not fit a number of images; class indices are expected when None.
-
-    Raises:
-        InputError: ``batch_size`` is below 1, the labels do not fit the images, or a `Ragged` has no ``image_size``.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    if isinstance(images, (Tensor, Ragged)):
-        images = [(images, labels)]
-    elif labels is not None:
-        raise InputError("labels: an iterable of batches brings its own, as pairs (images, labels)")
-    for batch in images:
-        whole, of_batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
-        if not isinstance(whole, Ragged):
-            check_images(whole)
-        elif image_size is None:
-            raise InputError("images: expected an image_size for images of different sizes (Ragged), got none; set it")
-        else:
-            size = check_size((image_size, image_size) if isinstance(image_size, int) else image_size)
-        (check or _check_labels)(of_batch, len(whole))
-        for start in range(0, len(whole), batch_size):
-            part = slice(start, start + batch_size)
-            pixels = centers(whole[part], size) if isinstance(whole, Ragged) else whole[part]
-            yield pixels, None if of_batch is None else of_batch[part]
-
-
-def _check_labels(labels: Tensor | None, count: int) -> None:
-    if labels is None:
-        return
-    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
-        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputTypeError(f"labels: expected integers ({count},), got {got}")
-    if count and int(labels.min()) < 0:
-        raise InputError(f"labels: expected class indices of at least 0, got {int(labels.min())}")

@@ -172,7 +172,7 @@ class Metric:
         variability: whether learned invariance can use it.
         kept: whether studies keep its statistics.
         on_curves: whether response curves show it.
-        table: whether the closing table of a comparison shows it: ``always``, or ``wide`` on a wide terminal only.
+        table: whether the closing table of a comparison shows it: ``always``, or only with all columns (``full``).
     """
 
     name: str
@@ -192,7 +192,7 @@ class Metric:
     variability: bool = False
     kept: bool = False
     on_curves: bool = False
-    table: Literal["always", "wide", ""] = ""
+    table: Literal["always", "full", ""] = ""
 
     def __call__(self, means: Means) -> Tensor:
         if self.function is None:
@@ -201,7 +201,7 @@ class Metric:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the number exists only for labelled images."""
+        """Whether the number exists only for labeled images."""
         return any(need.endswith("correct") for need in self.needs)
 
     @property
@@ -284,7 +284,7 @@ ROWS = (
     _row(
         "top1_change", "top-1 change", "changed",
         "share of pairs of shifts whose most probable classes differ (Azulay & Weiss 2019)",
-        pairwise=Pairwise(top1_change), counts="pairs", variability=True, kept=True, on_curves=True, table="always",
+        pairwise=Pairwise(top1_change), counts="pairs", variability=True, kept=True, on_curves=True, table="full",
     ),
     Metric(
         "consistency", "consistency", "share of pairs of shifts whose most probable class is the same (Zhang 2019)",
@@ -298,12 +298,12 @@ ROWS = (
     _row(
         "js", "Jensen-Shannon divergence", "js",
         "distance of the probabilities under two shifts (Lin 1991); it also falls where answers are less confident",
-        short="JS", **_JS, pairwise=Pairwise(jensen_shannon), variability=True, kept=True, on_curves=True, table="wide",
+        short="JS", **_JS, pairwise=Pairwise(jensen_shannon), variability=True, kept=True, on_curves=True, table="full",
     ),
     Metric(
         "kappa", "kappa", "consistency beyond what the shares of the classes give by chance; 0 of a constant network",
         ("changed", "shares"), lambda means: kappa(means["changed"][..., 0], means["shares"]),
-        unit="", higher_is_better=True, low=-1.0, table="wide",
+        unit="", higher_is_better=True, low=-1.0, table="full",
     ),
     _row(
         "worst_case", "worst case: changed somewhere on the grid", "worst",
@@ -360,8 +360,8 @@ METRICS: dict[str, Metric] = {row.name: row for row in ROWS}
 def names_of(chosen: Callable[[Metric], Any]) -> tuple[str, ...]:
     """Return the names of the metrics for which ``chosen`` is true, in the order of `ROWS`.
 
-    >>> names_of(lambda row: row.table == "wide")
-    ('js', 'kappa')
+    >>> names_of(lambda row: row.table == "full")
+    ('top1_change', 'js', 'kappa')
     """
     return tuple(row.name for row in ROWS if chosen(row))
 

@@ -20,6 +20,7 @@ from augkit.architectures.modes import check_network, evaluated, is_lazy
 from augkit.architectures.outputs import check_logits, logits_in, run_network
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, RunError, unknown_name
+from augkit.core.precision import on_cpu
 from augkit.core.random_streams import MEASUREMENT, drawing
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -108,7 +109,8 @@ class Network:
         """
         if name not in MEMORY_FORMATS:
             raise unknown_name("memory format", name, MEMORY_FORMATS)
-        self.model.to(memory_format=MEMORY_FORMATS[name])
+        with torch.inference_mode(False):  # weights that are laid out anew within `measuring` could never be trained
+            self.model.to(memory_format=MEMORY_FORMATS[name])
         self.memory_format = name
 
     def fit_channels(self, channels: int) -> str:
@@ -293,7 +295,7 @@ def check_finite(values: Tensor, what: str, start: int) -> Tensor:
 
     One copy and one synchronization with the device.
     """
-    values = values.to("cpu").double()
+    values = on_cpu(values)
     if not bool(torch.isfinite(values).all()):
         raise InputError(f"model: expected finite {what}, got NaN or infinity on images from {start} on")
     return values

@@ -65,6 +65,13 @@ class Pairs:
         step = max(abs(v) for v in self.step) if self.step is not None else 0.0
         return max(abs(self.low), abs(self.high)) + step
 
+    @property
+    def apart(self) -> float:
+        """The largest difference between the two displacements of a pair along an axis, in pixels."""
+        if self.step is not None:
+            return max(abs(v) for v in self.step)
+        return max(abs(self.low), abs(self.high)) if self.anchored else self.high - self.low
+
 
 class Column(NamedTuple):
     """One kind of view.

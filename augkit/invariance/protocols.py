@@ -2,7 +2,8 @@
 
 - ``crop``: the image has a margin and a window moves over it; content enters and leaves (Zhang 2019).
 - ``embed``: the image moves on a larger canvas (Azulay & Weiss 2019). The canvas has one gray value, the image's mean
-  color (``mean``), or a blurred copy of the image (``blur``).
+  color (``mean``), a blurred copy of the image (``blur``), or the image mirrored about its border pixels, which moves
+  with it (``reflection``).
 - ``circular``: the image is a torus (Chaman & Dokmanic 2021; Michaeli et al. 2023), which cannot be rescaled.
 
 A shift is in pixels of the network's input, x to the right and y down, with the sign of
@@ -21,12 +22,12 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.augment.blur import shift_blur_checked
-from augkit.augment.kernels import check_names
+from augkit.augment.kernels import check_names, padded_index
 from augkit.augment.resample import check_size, fourier_shift_checked, resample_checked, shift_checked
 from augkit.core.errors import InputError, unknown_name
 
 PROTOCOLS = ("crop", "embed", "circular")
-BACKGROUNDS = ("black", "mean", "blur")
+BACKGROUNDS = ("black", "mean", "blur", "reflection")
 # Bilinear is never the default: its blur depends on the fraction of the shift and would be measured too.
 DEFAULT_KERNEL = {"crop": "sinc", "embed": "sinc", "circular": "fourier"}
 PADDING = {"crop": "reflection", "embed": "zeros", "circular": "circular"}
@@ -42,7 +43,7 @@ class Protocol:
         kernel: interpolation kernel.
         image_size: ``(H, W)`` of the images.
         input_size: ``(H, W)`` of the network's input: the window, the canvas, or the image.
-        background: the canvas of ``embed``: a gray value in [0, 1], ``mean`` or ``blur``.
+        background: the canvas of ``embed``: a gray value in [0, 1], ``mean``, ``blur`` or ``reflection``.
     """
 
     name: str
@@ -50,6 +51,16 @@ class Protocol:
     image_size: tuple[int, int]
     input_size: tuple[int, int]
     background: float | str = 0.0
+
+    @property
+    def padding(self) -> str:
+        """Pixels outside of what moves, one of `augkit.augment.kernels.PADDINGS`."""
+        return "reflection" if self.mirrors else PADDING[self.name]
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the canvas is the image mirrored."""
+        return self.name == "embed" and self.background == "reflection"
 
     @property
     def margin(self) -> float:
@@ -101,7 +112,7 @@ class Scene:
         # Plain numbers need no copy to the device.
         x, y = protocol.start
         pixels = torch.stack([pixels[:, 0] + x, pixels[:, 1] + y], dim=-1)
-        how = (protocol.input_size, protocol.kernel, PADDING[protocol.name])
+        how = (protocol.input_size, protocol.kernel, protocol.padding)
         return self._on_canvas(shift_checked(self._content, pixels, *how))
 
     def rescale(self, factor: Tensor, smallest: float, pixels: Tensor | None = None) -> Tensor:
@@ -116,13 +127,13 @@ class Scene:
         if pixels is not None:
             shift_x, shift_y = shift_x + pixels[:, 0], shift_y + pixels[:, 1]
         matrix = geometry.axis_aligned(factor, shift_x, factor, shift_y)
-        how = (protocol.input_size, protocol.kernel, PADDING[protocol.name], max(1.0, 1 / smallest))
+        how = (protocol.input_size, protocol.kernel, protocol.padding, max(1.0, 1 / smallest))
         return self._on_canvas(resample_checked(self._content, matrix, *how, axis_aligned=True))
 
     def blurred(self, pixels: Tensor) -> Tensor:
         """Return the unmoved images with the blur of a shift by ``(B, 2)`` pixels (see `augkit.shift_blur`)."""
         protocol = self.protocol
-        how = (pixels, protocol.kernel, PADDING[protocol.name])
+        how = (pixels, protocol.kernel, protocol.padding)
         if protocol.name == "embed":
             return self._on_canvas(shift_blur_checked(self._placed(self._content), *how))
         return self._placed(shift_blur_checked(self._content, *how))
@@ -131,7 +142,7 @@ class Scene:
     def _content(self) -> Tensor:
         """The tensor that moves: the difference from a canvas, or the images with their coverage as a last channel."""
         background = self.protocol.background
-        if self.protocol.name != "embed" or background == 0:
+        if self.protocol.name != "embed" or background == 0 or self.protocol.mirrors:
             return self.images
         if background == "blur":
             return torch.cat([self.images, torch.ones_like(self.images[:, :1])], dim=1)
@@ -148,7 +159,7 @@ class Scene:
         return F.interpolate(cells, self.protocol.input_size, mode="bilinear", align_corners=False)
 
     def _on_canvas(self, moved: Tensor) -> Tensor:
-        if self.protocol.name != "embed" or self.protocol.background == 0:
+        if self.protocol.name != "embed" or self.protocol.background == 0 or self.protocol.mirrors:
             return moved
         if self.protocol.background == "blur":
             return moved[:, :-1] + self._canvas * (1 - moved[:, -1:])
@@ -165,6 +176,12 @@ class Scene:
             return content[..., -y : -y + height, -x : -x + width]
         if self.protocol.name == "circular":
             return content.roll((y, x), (-2, -1)) if x or y else content
+        if self.protocol.mirrors:
+            rows, columns = (
+                padded_index(torch.arange(size, device=content.device) - start, length, "reflection")
+                for size, start, length in ((height, y, content.shape[-2]), (width, x, content.shape[-1]))
+            )
+            return content[..., rows, :][..., columns]
         return F.pad(content, (x, width - content.shape[-1] - x, y, height - content.shape[-2] - y))
 
 
@@ -219,7 +236,7 @@ def make_protocol(
             that ``max_shift`` and the smallest factor need (``crop``), the image plus the margin that ``max_shift`` and
             the largest factor need (``embed``), or the size of the image (``circular``).
         kernel: interpolation kernel; ``sinc`` when None, and ``fourier`` in ``circular``.
-        background: canvas of ``embed``: a gray value in [0, 1], ``mean`` or ``blur``.
+        background: canvas of ``embed``: a gray value in [0, 1], ``mean``, ``blur`` or ``reflection``.
         factors: the smallest and the largest factor of rescaling.
 
     Raises:
@@ -260,7 +277,8 @@ def _default_size(
     least = min(1.0, factors[0])
     size = min(height - room, math.floor(height * least)), min(width - room, math.floor(width * least))
     if min(size) < 1:
-        raise InputError(f"max_shift {max_shift:g} leaves no window in images of {_text(image_size)} pixels")
+        cause = f"max_shift {max_shift:g}" if max_shift > 0 else f"a factor of {least:.3g}"
+        raise InputError(f"{cause} leaves no window in images of {_text(image_size)} pixels")
     return size
 
 

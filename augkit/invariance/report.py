@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from augkit.core.errors import InputError
+from augkit.core.precision import on_cpu
 from augkit.invariance.bootstrap import Estimate, Run, mean_estimates, replicates_of
 from augkit.invariance.flips import Flip
 from augkit.invariance.metrics import CURVE_METRICS, METRICS, names_of
@@ -73,6 +74,7 @@ class MeasurementSettings:
         precision, compiled, device: settings of the forward passes.
         classes: number of classes K.
         memory_format: ``contiguous`` or ``channels_last``; it changes numbers by rounding alone.
+        noise: whether noise of the same norm takes the place of displacements.
     """
 
     protocol: str
@@ -95,10 +97,12 @@ class MeasurementSettings:
     device: str
     classes: int
     memory_format: str = "contiguous"
+    noise: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """The settings as plain values for JSON."""
-        return {**vars(self), "plan": self.plan.to_dict()}
+        """The settings as plain values for JSON; ``noise`` only where there is noise."""
+        whole = {**vars(self), "plan": self.plan.to_dict()}
+        return whole if self.noise else {key: value for key, value in whole.items() if key != "noise"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ class InvarianceReport:
 
 def _means(columns: list[Tensor]) -> list[Estimate]:
     """Return estimates of the means of columns ``(N, 1)`` with values in [0, 1]."""
-    return mean_estimates(torch.cat([column.double() for column in columns], dim=1), high=1.0) if columns else []
+    return mean_estimates(torch.cat([on_cpu(column) for column in columns], dim=1), high=1.0) if columns else []
 
 
 def estimates(statistics: Run) -> dict[str, Estimate]:

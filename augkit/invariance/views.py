@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from augkit.invariance.plan import Plan
 from augkit.invariance.protocols import Protocol, Scene
+
+NOISE_STREAM = 3  # purpose of these random numbers; `augkit.invariance.plan` has 0 to 2
 
 
 class Views:
@@ -33,3 +37,35 @@ class Views:
         if column.source == "fixed" and x == round(x) and y == round(y):
             return self._scene.shift_whole(round(x), round(y))
         return self._scene.shift(shift)
+
+
+class NoisyViews:
+    """Views with Gaussian noise in place of displacements, each with the norm by which the displacement changes it.
+
+    They show whether a network is steadier under displacements or under any change of its input. The noise is drawn
+    from the seed, the number of the image and the column, so it does not depend on the batch size.
+
+    Args:
+        views: the views of the batch under its displacements.
+        seed: seed of the noise.
+        start: number of the first image of the batch.
+    """
+
+    def __init__(self, views: Views, seed: int, start: int) -> None:
+        self._views, self._seed, self._start = views, seed, start
+        self._still = views(0)
+
+    def __call__(self, k: int) -> Tensor:
+        """Return column ``k``; column 0 is the unshifted image, without noise."""
+        if k == 0:
+            return self._still
+        still, moved = self._still, self._views(k)
+        size = (moved - still).flatten(1).norm(dim=1)
+        noise = torch.stack([self._drawn(number, k, still[0]) for number in range(len(still))])
+        share = size / noise.flatten(1).norm(dim=1)
+        return still + noise * share[:, None, None, None]
+
+    def _drawn(self, number: int, column: int, like: Tensor) -> Tensor:
+        rng = np.random.default_rng([self._seed, NOISE_STREAM, self._start + number, column])
+        drawn = rng.standard_normal(tuple(like.shape), dtype=np.float32)
+        return torch.from_numpy(drawn).to(like)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from augkit.augment.kernels import KERNELS
 from augkit.core.cli import (
     Parser,
+    add_full,
     add_writing,
     interrupted,
     make_parser,
@@ -22,60 +23,74 @@ from augkit.core.cli import (
     run,
 )
 from augkit.core.errors import InputError
+from augkit.core.terminal import command_line
 from augkit.invariance import PROTOCOLS
 from augkit.invariance.network import MEMORY_FORMATS, PRECISIONS
 from augkit.invariance.outputs.kinds import KINDS
 from augkit.invariance.plan import AXES
 from augkit.invariance.presets import PRESETS
 from augkit.invariance.protocols import BACKGROUNDS
+from augkit.measure.networks import NetworksResults, measure_networks
 from augkit.measure.output_results import OutputResults
 from augkit.measure.output_terminal import print_outputs
 from augkit.measure.pipeline import measure
-from augkit.measure.session import MeasureInterrupted
-from augkit.measure.settings import ANALYZED, BATCHES, MeasureSettings
-from augkit.measure.terminal import print_measured
+from augkit.measure.results import MeasureResults
+from augkit.measure.settings import ANALYZED, BATCHES, SPLITS, MeasureSettings
+from augkit.measure.state_files import MeasureInterrupted
+from augkit.measure.terminal import print_measured, print_networks
 
-EXAMPLE = "python -m augkit.measure runs/first --data mnist5k --max-shift 4"
+EXAMPLE = """python -m augkit.measure runs/first --data mnist5k --max-shift 4
+  python -m augkit.measure timm:resnet18 torchvision:resnet18 --pretrained --data folder:DIR"""
 
 
 def main(arguments: list[str]) -> None:
     """Parse, measure, print."""
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     if options.resume and options.output is None:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
     settings = MeasureSettings(**{field.name: getattr(options, field.name) for field in fields(MeasureSettings)})
     folder = options.output or new_folder("measure")
+    how: dict[str, Any] = {
+        "output": folder,
+        "resume": options.resume,
+        "overwrite": options.overwrite,
+        "progress": not options.quiet,
+        "command": f"python -m augkit.measure {command_line(arguments)}",
+    }
+    results: MeasureResults | OutputResults | NetworksResults
     try:
-        results = measure(
-            options.model,
-            options.data,
-            settings,
-            output=folder,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            progress=not options.quiet,
-            command=f"python -m augkit.measure {shlex.join(arguments)}",
-        )
+        if len(options.models) > 1:
+            results = measure_networks(options.models, options.data, settings, **how)
+        else:
+            results = measure(options.models[0], options.data, settings, **how)
     except MeasureInterrupted:
         raise interrupted("measure", arguments, folder) from None
     if options.json:
         print_json(results.to_dict())
         return
-    if isinstance(results, OutputResults):
-        print_outputs(results)
+    if isinstance(results, NetworksResults):
+        files = [folder / f"table.{ending}" for ending in ("md", "tex", "csv")]
+        print_networks(results.table, files, full=options.full)
+    elif isinstance(results, OutputResults):
+        print_outputs(results, full=options.full)
     else:
-        print_measured(results)
+        print_measured(results, full=options.full)
     print(f"report: {folder / 'report.html'}")
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Return the parser of the command."""
     description = "Measure how much a network's output varies when its input is shifted or rescaled."
     parser = make_parser("measure", description, EXAMPLE)
     parser.add_argument(
-        "model",
+        "models",
+        nargs="+",
         metavar="MODEL",
-        help="run folder, checkpoint, torchvision:NAME, timm:NAME, hf:NAME, open_clip:NAME, mod:fn",
+        help="run folder, checkpoint, torchvision:NAME[@WEIGHTS], timm:NAME, hf:NAME, open_clip:NAME[/PRETRAINED],"
+        " mod:fn; several give a table",
     )
+    text = "networks of torchvision and timm with their own weights, which are downloaded once"
+    parser.add_argument("--pretrained", action="store_true", help=text)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
     parser.add_argument(
         "--not-strict", dest="strict", action="store_false", help="load of --weights what fits, and list what does not"
@@ -112,6 +127,7 @@ def _parser() -> Parser:
     how.add_argument("--batch-size", type=positive, help=text)
     text = f"{' or '.join(MEMORY_FORMATS)}, of the maps (default: the faster one on the first batch)"
     how.add_argument("--memory-format", metavar="NAME", help=text)
+    add_full(parser)
     add_writing(parser)
     parser.set_defaults(seed=0)
     return parser
@@ -119,7 +135,7 @@ def _parser() -> Parser:
 
 def _add_outputs(parser: Parser) -> None:
     """Add the flags of outputs other than logits."""
-    group = parser.add_argument_group("outputs other than logits, under shifts")
+    group = parser.add_argument_group("outputs other than logits")
     group.add_argument("--output-kind", default="auto", help=f"auto (the default), {', '.join(KINDS)}")
     text = "shifts are multiples of PX (default: 1; 0 for any fraction)"
     group.add_argument("--quantum", type=_pixels, metavar="PX", help=text)
@@ -146,7 +162,7 @@ def _add_images(parser: Parser) -> None:
     data.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read, and count them")
     data.add_argument("--max-megapixels", type=positive, metavar="N", help="refuse larger pictures (default: 179)")
     data.add_argument("--root", help="folder of torchvision datasets")
-    data.add_argument("--split", choices=("test", "validation"), default="test", help="(default: test)")
+    data.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
     data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
     data.add_argument("--image-size", type=positive, metavar="PX", help="resize and center-crop images of folders")
     data.add_argument("--crop-share", type=positive_number, metavar="F", help="part of the shorter side that is seen")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from augkit.invariance import (
     relative_invariance,
 )
 from augkit.invariance.outputs.layers import layers_of_map
+from augkit.invariance.outputs.lie_derivative import OutputLieDerivative, output_lie_derivative
+from augkit.invariance.outputs.map_certificate import MapCertificate, certify_map
 from augkit.invariance.protocols import Protocol, Scene
 from augkit.measure.settings import MeasureSettings
 
@@ -33,12 +36,14 @@ class AnalysisInput:
     """A network and the images on which it is analyzed.
 
     Attributes:
-        model: gives logits ``(B, K)``.
+        model: gives logits ``(B, K)``, or outputs of ``kind``.
         images: ``(N, C, H, W)``, uint8 or in [0, 1], with the channels of the network.
         protocol: protocol of the measurement.
         max_shift: the largest shift along each axis, in pixels.
         mean, std, device, seed: as in `augkit.measure_invariance`.
-        dense: whether ``model`` gives a map or an image instead, of which only the layers are analyzed.
+        kind: kind of output, a key of `augkit.invariance.outputs.KINDS`; maps and images have layers and a certificate
+            of their own, and all but logits a Lie derivative.
+        border: pixels of the input that the Lie derivative of a map leaves out at each side.
     """
 
     model: nn.Module
@@ -49,7 +54,13 @@ class AnalysisInput:
     std: Sequence[float] | None
     device: torch.device
     seed: int
-    dense: bool = False
+    kind: str = "logits"
+    border: float = 0.0
+
+    @property
+    def dense(self) -> bool:
+        """Whether the output is a map or an image."""
+        return self.kind in ("map", "image")
 
     @property
     def unshifted(self) -> Tensor:
@@ -59,17 +70,21 @@ class AnalysisInput:
 
 @dataclass(frozen=True)
 class Analyses:
-    """Results of the analyses on ``images`` images; None where one was not chosen."""
+    """Results of the analyses on ``images`` images; None where one was not chosen.
+
+    Contiguous is the memory format in which they ran, whatever that of the measurement.
+    """
 
     images: int
-    certificate: Certificate | None = None
+    memory_format: str = "contiguous"
+    certificate: Certificate | MapCertificate | None = None
     layers: list[LayerEquivariance] | None = None
-    lie: LieDerivative | None = None
+    lie: LieDerivative | OutputLieDerivative | None = None
     relative_invariance: RelativeInvariance | None = None
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        out: dict[str, object] = {"probe_images": self.images}
+        out: dict[str, object] = {"probe_images": self.images, "probe_memory_format": self.memory_format}
         if self.certificate is not None:
             out["certificate"] = {**self.certificate.to_dict(), "text": str(self.certificate)}
         if self.layers is not None:
@@ -83,7 +98,8 @@ class Analyses:
 
 def _certify(found: Analyses, given: AnalysisInput) -> Analyses:
     height, width = given.protocol.input_size
-    certificate = certify(given.model, (height, width), in_channels=given.images.shape[1], seed=given.seed)
+    judge = certify_map if given.dense else certify
+    certificate = judge(given.model, (height, width), in_channels=given.images.shape[1], seed=given.seed)
     return replace(found, certificate=certificate)
 
 
@@ -101,10 +117,11 @@ def _layers(found: Analyses, given: AnalysisInput) -> Analyses:
 
 
 def _lie(found: Analyses, given: AnalysisInput) -> Analyses:
-    derivative = lie_derivative(
-        given.model, given.unshifted, mean=given.mean, std=given.std, device=given.device, seed=given.seed
-    )
-    return replace(found, lie=derivative)
+    how: dict[str, Any] = {"mean": given.mean, "std": given.std, "device": given.device, "seed": given.seed}
+    if given.kind == "logits":
+        return replace(found, lie=lie_derivative(given.model, given.unshifted, **how))
+    how |= {"output": given.kind, "border": given.border}
+    return replace(found, lie=output_lie_derivative(given.model, given.unshifted, **how))
 
 
 def _relative(found: Analyses, given: AnalysisInput) -> Analyses:

@@ -149,8 +149,8 @@ def closing_table(arms: Sequence[RunGroup]) -> list[ComparisonRow]:
 def _row(arm: RunGroup, control: RunGroup, images: str) -> ComparisonRow:
     reports, its = arm.on(images), control.on(images)
     statistics = [report.statistics for report in reports]
-    labelled = "correct" in statistics[0]
-    names = [metric for metric in TABLE_METRICS if labelled or not METRICS[metric].needs_labels]
+    labeled = "correct" in statistics[0]
+    names = [metric for metric in TABLE_METRICS if labeled or not METRICS[metric].needs_labels]
     found = per_seed(names, statistics)
     metrics: dict[str, Estimate | None] = dict.fromkeys(TABLE_METRICS)
     for metric in found:
@@ -170,7 +170,7 @@ def _row(arm: RunGroup, control: RunGroup, images: str) -> ComparisonRow:
     if arm is control:
         return row
     compared, gain = compare_invariance(reports, its), None
-    if labelled:
+    if labeled:
         before = per_seed(["accuracy"], [report.statistics for report in its])["accuracy"]
         gain = combine_seeds(lambda a, b: a - b, found["accuracy"], before).over_seeds().estimate(-1, 1)
     return replace(

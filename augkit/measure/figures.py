@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -14,22 +15,25 @@ from augkit.core.figures import BLACK, BLUE, GRAY, GREEN, ORANGE, STYLE, describ
 from augkit.invariance import CarryOver, Estimate, LayerEquivariance
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
 from augkit.invariance.report import JaggedShare, ResponseCurve
+from augkit.measure.side_by_side import NetworkTable
 
 COLORS = (BLUE, ORANGE, GREEN, GRAY, BLACK)
+LINES = ("o-", "s--", "^:")  # the sixth line has the first color again
 PANELS = {name: (METRICS[name].heading(METRICS[name].title), METRICS[name].factor) for name in CURVE_METRICS}
 TALLEST = 60  # layers in one figure; for deeper networks the layers with the largest shares are shown
 
 
 def curves(sets: Mapping[str, ResponseCurve], label: str) -> Figure:
-    """Plot JS, top-1 change and, with labels, accuracy against displacements; one line per image set."""
+    """Plot JS, top-1 change and, with labels, accuracy against displacements; one line per image set or network."""
     known = [name for name in PANELS if any(name in curve.metrics for curve in sets.values())]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(known), 3.0), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(known)))
     for axes, name in zip(panels, known, strict=True):
-        for (images, curve), color in zip(sets.items(), COLORS, strict=False):
+        for k, (images, curve) in enumerate(sets.items()):
             if name in curve.metrics:
-                _band(axes, curve.x, curve.metrics[name], PANELS[name][1], color, images)
+                line = LINES[k // len(COLORS) % len(LINES)], COLORS[k % len(COLORS)]
+                _band(axes, curve.x, curve.metrics[name], PANELS[name][1], line, images)
         axes.set_title(PANELS[name][0])
         if name != "accuracy":
             axes.set_ylim(bottom=0)
@@ -41,6 +45,29 @@ def curves(sets: Mapping[str, ResponseCurve], label: str) -> Figure:
         figure.supxlabel(label, fontsize=9)
     if len(sets) > 1:
         panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def networks(table: NetworkTable) -> Figure:
+    """Plot each number of a table as one panel, with a dot and its interval for each network; the first on top."""
+    names, columns = list(table.rows), table.columns
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * len(columns) + 1.6, 0.9 + 0.3 * len(names)), layout="constrained")
+        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, columns, strict=True):
+        for row, name in enumerate(names):
+            found = table.rows[name][column.name]
+            if found is None or not found.defined:
+                continue
+            value, low, high = (column.factor * part for part in (found.value, found.low, found.high))
+            axes.plot([low, high], [row, row], color=BLUE, lw=1.6)
+            axes.plot(value, row, "o", color=BLUE, ms=5)
+            mark(axes, value, row, f"{name}\n{column.heading}: {interval_text(value, low, high)}")
+        axes.set_title("\n".join(textwrap.wrap(column.heading, 26)), fontsize=9)
+        if column.name == "difference":
+            axes.axvline(0, color=BLACK, lw=0.8)
+    panels[0].set_yticks(range(len(names)), names, fontsize=8)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 
@@ -103,9 +130,12 @@ def _bars(axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], unit:
     axes.axvline(0, color=BLACK, lw=0.8)
 
 
-def _band(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], factor: float, color: str, label: str) -> None:
+def _band(
+    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], factor: float, line: tuple[str, str], label: str
+) -> None:
+    style, color = line
     value, low, high = factor * np.array([(found.value, found.low, found.high) for found in estimates]).T
-    axes.plot(x, value, "o-", color=color, ms=3.5, label=label)
+    axes.plot(x, value, style, color=color, ms=3.5, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
     for at, *estimate in zip(x, value, low, high, strict=True):
         if np.isfinite(estimate[0]):

@@ -13,6 +13,7 @@ from augkit.data import Images, atypical_versions, load_dataset, sample
 from augkit.data import batches as decoded
 from augkit.invariance import Plan
 from augkit.measure.settings import MeasureSettings
+from augkit.measure.views import size_of_mixed_images
 from augkit.train.load_model import LoadedModel
 
 
@@ -67,26 +68,40 @@ def load_gallery(settings: MeasureSettings, loaded: LoadedModel, protocol: str) 
 
 def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: str) -> ImageSet:
     own = loaded.recipe.data if loaded.recipe is not None else None
-    refit = settings.image_size or settings.crop_share  # for which the run's decode_size may be too small
+    own_size = own.image_size if own else None
+    # An input that is given beside a run needs room for the displacements, as beside other networks.
+    room = size_of_mixed_images(settings, loaded, protocol) if settings.input_size and protocol == "crop" else None
+    enlarged = max(own_size, room or 0) if own_size else None
+    # The run's decode_size may be too small for another size.
+    refit = settings.image_size or settings.crop_share or enlarged != own_size
     dataset = load_dataset(
         name,
         root=settings.root or (own.root if own is not None and name == own.name else None),
-        image_size=settings.image_size or (own.image_size if own else None),
+        image_size=settings.image_size or enlarged,
         crop_share=settings.crop_share or (own.crop_share if own else 1.0),
         decode_size=settings.decode_size or (own.decode_size if own and not refit else None),
         labels_file=settings.labels if name not in settings.ood else None,
         skip_corrupt=settings.skip_corrupt,
         channels=own.channels if own else None,
         max_megapixels=settings.max_megapixels or (own.max_megapixels if own else None),
+        mixed_size=None if own is not None else size_of_mixed_images(settings, loaded, protocol),
     )
     limit, seed = settings.limit, settings.seed
-    if settings.split == "test":
-        images = dataset.open_test(limit, seed=seed)
-    else:
+    if settings.split == "validation":
         images = dataset.validation if limit is None else sample(dataset.validation, limit, seed=seed)
+    else:
+        images = (dataset.open_all if settings.split == "all" else dataset.open_test)(limit, seed=seed)
+    notes = list(dataset.notes)
+    if loaded.recipe is None and settings.split == "test" and dataset.cut:
+        notes.append("the test split, a part of the images; --split all for a network that was trained on none of them")
+    if dataset.fitted:
+        side = images.shape[-1]
+        notes.append(f"images of several sizes: resized to a shorter side of {side} px, the center is seen")
+    if enlarged != own_size and not settings.image_size:
+        notes.append(f"images of {enlarged} px instead of the run's {own_size}, so that its input can be shifted")
     if own is not None and own.canvas is not None and protocol != "embed":
         images = images.put_on_canvas(own.canvas)
-    return ImageSet(images, dataset.classes, tuple(dataset.notes))
+    return ImageSet(images, dataset.classes, tuple(notes))
 
 
 def atypical_sets(typical: ImageSet, plan: Plan, seed: int) -> dict[str, ImageSet]:

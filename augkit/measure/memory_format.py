@@ -7,7 +7,8 @@ some are slower. Both formats give the same logits but for rounding.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -27,7 +28,7 @@ CLOSE_IN_HALF = 0.05
 
 
 def choose_memory_format(network: Network, first_batch: Callable[[], Tensor], passes: int) -> None:
-    """Let the network use ``channels_last`` if it is faster so and gives the same logits.
+    """Let the network use ``channels_last`` if that is faster and gives the same logits.
 
     Networks that are compiled, that fail in channels last, or whose measurement is too short to repay the timing (fewer
     than `PASSES` passes or `SECONDS`) stay contiguous.
@@ -35,7 +36,7 @@ def choose_memory_format(network: Network, first_batch: Callable[[], Tensor], pa
     Args:
         network: the network, in contiguous format.
         first_batch: returns its inputs for the first batch, ``(B, C, H, W)``, on its device.
-        passes: how many batches will be measured, each view of one counted.
+        passes: forward passes to be measured: batches times views.
     """
     if network.compiled or passes < PASSES:
         return
@@ -49,10 +50,21 @@ def choose_memory_format(network: Network, first_batch: Callable[[], Tensor], pa
     network.use_memory_format(chosen)
 
 
+@contextmanager
+def contiguous(network: Network) -> Iterator[None]:
+    """Context of the analyses, which are faster contiguous; the network's own format returns after it."""
+    kept = network.memory_format
+    network.use_memory_format(CONTIGUOUS)
+    try:
+        yield
+    finally:
+        network.use_memory_format(kept)
+
+
 def _is_faster(network: Network, inputs: Tensor) -> bool:
     seconds: dict[str, list[float]] = {name: [] for name in MEMORY_FORMATS}
     logits: dict[str, Tensor] = {}
-    # Both by turns, so that what else the machine does falls on both.
+    # Alternating, so that other load on the machine affects both.
     for name in chain.from_iterable([MEMORY_FORMATS] * (ROUNDS + 1)):
         taken, logits[name] = _timed(network, name, inputs)
         seconds[name].append(taken)
@@ -74,8 +86,8 @@ def _timed(network: Network, memory_format: str, inputs: Tensor) -> tuple[float,
 
 
 def _clock(device: torch.device) -> float:
-    """Seconds; on a CPU those of this process's threads, in which other processes have no part."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+    """Seconds; on a CPU, CPU time of this process, which excludes other processes."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -22,8 +22,8 @@ from augkit.measure.output_terminal import number_rows, outputs_heading, rows_of
 from augkit.measure.page import LAYERS_CAPTION, lie_table
 
 NUMBERS_CAPTION = (
-    "Value and 95 % interval (bootstrap over images). T f(x) is the output for the unshifted image, moved; f(T x) that"
-    " for the shifted image; both are compared in the region that they share."
+    "Value and 95 % interval (bootstrap over images). T f(x) is the output for the first view, moved; f(T x) that"
+    " for the second; both are compared in the region that they share."
 )
 DECIBELS_CAPTION = (
     "Circular shifts: how well the layer's map moves along with the image, signal to error in dB; 130 dB is float"
@@ -31,6 +31,7 @@ DECIBELS_CAPTION = (
 )
 CURVE_TITLES = {
     "by_fraction": ("By fraction of the network's stride", "How far a shift is from a multiple of that stride."),
+    "by_factor": ("By factor", "By how much the image is rescaled."),
     "by_distance": ("By distance to a class boundary", "Boundaries of the map for the unshifted image."),
     "cosine_quantiles": ("Quantiles of the cosine", "Over all pairs of views."),
 }

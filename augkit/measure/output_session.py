@@ -8,24 +8,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from augkit.core.files import MARK, environment, write
-from augkit.core.progress import Display
+from augkit.core.files import environment, write
+from augkit.core.progress import Display, following
 from augkit.invariance import Network, Plan
 from augkit.invariance.outputs import KINDS, OutputMeasurement, OutputOptions
 from augkit.invariance.outputs.kinds import CLASS_INDICES
 from augkit.invariance.outputs.pictures import WorstPicture
 from augkit.invariance.protocols import ProtocolOptions
-from augkit.measure.analyses import Analyses, AnalysisInput, analyze, chosen_analyses
+from augkit.measure.analyses import Analyses
 from augkit.measure.image_sets import ImageSet, atypical_sets
 from augkit.measure.output_page import outputs_page
 from augkit.measure.output_results import OutputResults, OutputSetResults
-from augkit.measure.output_settings import choose_options, choose_shifts
+from augkit.measure.output_settings import choose_options, choose_pairs
+from augkit.measure.session_parts import analyses_of, network_of, repeated_note
 from augkit.measure.settings import MeasureSettings
+from augkit.measure.state_files import StateFolder
 from augkit.measure.views import Operator
-from augkit.train.build import choose_device
 from augkit.train.load_model import LoadedModel
 
 DRAWN = 12  # worst cases on the page
@@ -57,29 +57,42 @@ class OutputSession:
     plan: Plan = field(init=False)
     options: OutputOptions = field(init=False)
     measurements: dict[str, OutputMeasurement] = field(default_factory=dict)
+    files: StateFolder = field(init=False)
 
     def __post_init__(self) -> None:
         settings, typical = self.settings, next(iter(self.sets.values()))
         self.options = choose_options(settings, self.gallery)
         height, width = typical.images.shape[1:]
-        self.plan, operator = choose_shifts(settings, self.loaded, (height, width))
+        self.plan, operator = choose_pairs(settings, self.loaded, (height, width))
         if settings.ood_builtin:
             self.sets = self.sets | atypical_sets(typical, self.plan, settings.seed)
-        self.network = Network(
-            self.loaded.model,
-            mean=settings.mean or self.loaded.mean,
-            std=settings.std or self.loaded.std,
-            precision=settings.precision,
-            compiled=settings.compile,
-            device=choose_device(settings.device),
-        )
+        self.network = network_of(settings, self.loaded)
         if settings.memory_format is not None:
             self.network.use_memory_format(settings.memory_format)
         for name, found in self.sets.items():
             self.measurements[name], operator = self._begun(name, found, operator)
 
-    def measure(self, folder: Path | None, command: str) -> OutputResults:
-        """Return the results, after writing them with a page to ``folder`` if there is one."""
+        self.files = StateFolder(None, self.measurements)
+
+    def open_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> None:
+        """Save the measurement in ``folder``, and with ``resume`` restore its state.
+
+        Raises:
+            InputError: the folder exists; with ``resume``, it contains no measurement, or a different one.
+        """
+        self.files = StateFolder(folder, self.measurements, resume=resume, overwrite=overwrite)
+        self.files.begin(self.network, self.settings.memory_format)
+
+    def measure(self, command: str) -> OutputResults:
+        """Return the results, after writing them with a page to the folder if there is one.
+
+        Raises:
+            MeasureInterrupted: Ctrl-C was pressed; all whole batches are kept in the folder.
+        """
+        with self.files.interruptible():
+            return self._measure(command, self.files.folder)
+
+    def _measure(self, command: str, folder: Path | None) -> OutputResults:
         views = len({column for pair in self.plan.layout.pairs for column in pair})
         with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as display:
             found = {name: self._measure_one(name, display, views) for name in self.sets}
@@ -95,7 +108,6 @@ class OutputSession:
             environment=environment(),
         )
         if folder is not None:
-            write(folder / MARK, json.dumps(environment(), indent=2))
             write(folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
             write(folder / "report.html", outputs_page(results, self.pictures(results)))
         return results
@@ -120,8 +132,7 @@ class OutputSession:
         )
         measurement.begin(found.pixels([0]))
         notes = list(found.notes) if self.measurements else [*self.loaded.notes, *found.notes]
-        if "repeated" in measurement.channels:
-            notes.append(f"gray images, {measurement.channels} channels for the network")
+        notes.extend(repeated_note(measurement.channels))
         self.sets[name] = replace(found, notes=tuple(notes))
         if operator.protocol != "circular":
             operator = replace(operator, input_size=measurement.protocol.input_size)
@@ -131,42 +142,31 @@ class OutputSession:
         found, measurement = self.sets[name], self.measurements[name]
         for note in found.notes:
             display.line(f"{name}: {note}")
-        display.stage(f"measuring {self.model} on {name}")
+        stage, then = f"measuring {self.model} on {name}", following(name, self.sets)
+        display.stage(stage, then)
         size = self.settings.images_at_once(self.network.device)
-        done = 0
+        done = measurement.images
+        display.skip(done * views)
+        save = self.files.saver(name, lambda: display.stage(stage, then))
 
         def advance(images: int) -> None:
             nonlocal done
             display.advance((images - done) * views)
             done = images
+            save(done)
 
         measurement.run(self._stream(found, measurement, size), advance)
+        self.files.save(name)
         return OutputSetResults(name, measurement.report(), size, found.notes)
 
     def _analyze(self, display: Display) -> Analyses | None:
-        """Return the analyses of a few images of the first set."""
-        chosen = chosen_analyses(self.settings)
-        if not chosen:
-            return None
         found, measurement = next(iter(self.sets.values())), next(iter(self.measurements.values()))
-        count = min(len(found), self.settings.probe_images)
-        images = found.pixels(torch.linspace(0, len(found) - 1, count).long().tolist())
         assert measurement.kind is not None  # found by `begin`
-        given = AnalysisInput(
-            self.network.model,
-            images.expand(-1, 3, -1, -1) if "repeated" in measurement.channels else images,
-            measurement.protocol,
-            self.plan.max_shift,
-            self.settings.mean or self.loaded.mean,
-            self.settings.std or self.loaded.std,
-            self.network.device,
-            self.settings.seed,
-            measurement.kind.name != "embedding",
-        )
-        return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
+        sources, kind = (self.settings, self.loaded, self.network, self.plan), measurement.kind.name
+        return analyses_of(*sources, found, measurement.protocol, measurement.channels, display, kind=kind)
 
     def _stream(self, found: ImageSet, measurement: OutputMeasurement, size: int) -> Iterator[tuple[Tensor, Any]]:
         assert measurement.kind is not None  # found by `begin`
-        labelled = measurement.kind.targets == CLASS_INDICES
+        labeled = measurement.kind.targets == CLASS_INDICES
         for pixels, labels in found.batches(size):
-            yield pixels, labels if labelled else None
+            yield pixels, labels if labeled else None

@@ -12,25 +12,27 @@ from torch import Tensor
 from augkit.architectures.outputs import logits_in
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.safe_files import Unreadable, load_safely
-from augkit.invariance import Network, Plan
+from augkit.invariance import Plan
 from augkit.invariance.outputs import KINDS, OutputOptions
 from augkit.invariance.outputs.kinds import find_kind
-from augkit.invariance.outputs.measurement import shift_plan
+from augkit.invariance.outputs.measurement import scale_plan, shift_plan
+from augkit.invariance.plan import AXES, one_shift
 from augkit.invariance.protocols import ProtocolOptions, Scene
 from augkit.measure.image_sets import ImageSet
+from augkit.measure.session_parts import network_of
 from augkit.measure.settings import MeasureSettings, flag
-from augkit.measure.views import MAX_SHIFT, PAIRS, Operator, choose_operator
-from augkit.train.build import choose_device
+from augkit.measure.views import MAX_SCALE, MAX_SHIFT, PAIRS, Operator, choose_operator
 from augkit.train.load_model import LoadedModel
 
 AUTO = "auto"
 LOGITS = "logits"
 # Fields for logits alone.
-OF_LOGITS = ("preset", "axis", "max_scale", "shift", "grid", "certify", "layers", "lie", "relative", "labels")
+OF_LOGITS = ("preset", "grid", "certify", "layers", "lie", "relative", "labels")
+# Fields that belong to one axis; ``shift`` is a single displacement.
+OF_AXIS = {"shift": ("max_shift", "quantum", "shift"), "scale": ("max_scale",)}
 # Analyses that make sense for a kind.
-ANALYSES_OF = {"embedding": ("certify", "layers", "lie"), "map": ("layers",), "image": ("layers",)}
-# Fields that are options of kinds, by the name of the option.
-# Fields from which an option is read.
+ANALYSES_OF = dict.fromkeys(("embedding", "map", "image"), ("certify", "layers", "lie"))
+# Fields from which an option of a kind is read, and those that are options of kinds.
 READ = ("gallery", "class_embeddings")
 OPTIONS = ("map_kernel", "border", "neighbors", "box_score", "box_iou", "box_border", "keypoint_score")
 
@@ -41,7 +43,7 @@ def choose_kind(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet)
     An output ``(B, K)`` counts as logits. So does one that no kind recognizes, which their measurement then refuses.
 
     Raises:
-        InputError: the name is unknown, or a setting belongs to logits alone.
+        InputError: the name is unknown, a setting belongs to logits alone, or the output is tokens.
     """
     kind = settings.output_kind
     if kind == AUTO:
@@ -51,7 +53,10 @@ def choose_kind(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet)
     if kind != LOGITS:
         for name in OF_LOGITS:
             if name in settings.changed() and name not in ANALYSES_OF.get(kind, ()):
+                if name == "lie":
+                    raise InputError(f"--lie: outputs of kind '{kind}' have none; {KINDS[kind].no_derivative}")
                 raise InputError(f"{flag(name)}: it belongs to logits, got outputs of kind '{kind}'; leave it out")
+        _check_axis(settings)
     else:
         for name in (*OPTIONS, *READ, "quantum"):
             if name in settings.changed():
@@ -59,13 +64,33 @@ def choose_kind(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet)
     return kind
 
 
-def choose_shifts(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int, int]) -> tuple[Plan, Operator]:
-    """Return the shifts of every image ``(H, W)``, whole pixels unless the settings say otherwise, and the protocol."""
+def choose_pairs(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int, int]) -> tuple[Plan, Operator]:
+    """Return the displacements of every image ``(H, W)``, and the protocol.
+
+    Shifts are whole pixels unless the settings say otherwise.
+    """
     own = loaded.recipe.invariance if loaded.recipe is not None else None
-    most = settings.max_shift or (own.max_shift if own else MAX_SHIFT)
-    quantum = {None: 1.0, 0.0: None}.get(settings.quantum, settings.quantum)
-    plan = shift_plan(most, quantum, settings.pairs or (own.pairs if own else PAIRS))
+    pairs = settings.pairs or (own.pairs if own else PAIRS)
+    if settings.shift is not None:
+        plan = one_shift(*settings.shift)
+    elif settings.axis == "scale":
+        plan = scale_plan(settings.max_scale or MAX_SCALE, pairs)
+    else:
+        quantum = {None: 1.0, 0.0: None}.get(settings.quantum, settings.quantum)
+        plan = shift_plan(settings.max_shift or (own.max_shift if own else MAX_SHIFT), quantum, pairs)
     return plan, choose_operator(settings, loaded, plan, size)
+
+
+def _check_axis(settings: MeasureSettings) -> None:
+    axis = settings.axis or "shift"
+    if axis not in AXES:
+        raise unknown_name("axis", axis, AXES)
+    for other in AXES:
+        for name in OF_AXIS[other]:
+            if other != axis and getattr(settings, name) is not None:
+                raise InputError(f"{flag(name)}: it belongs to the other --axis, got --axis {axis}")
+    if settings.shift is not None and settings.quantum is not None:
+        raise InputError("--shift is one displacement against none: leave out --quantum")
 
 
 def choose_options(settings: MeasureSettings, gallery: ImageSet | None) -> OutputOptions:
@@ -98,17 +123,12 @@ def _read_tensor(path: Path) -> Tensor:
 def _recognized(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet) -> str:
     """The kind of output for the first unshifted image."""
     image = found.pixels([0])
-    size = (image.shape[-2], image.shape[-1])
+    size, output = (image.shape[-2], image.shape[-1]), None
     try:
-        plan, operator = choose_shifts(settings, loaded, size)
-        network = Network(
-            loaded.model,
-            mean=settings.mean or loaded.mean,
-            std=settings.std or loaded.std,
-            device=choose_device(settings.device),
-        )
+        plan, operator = choose_pairs(settings, loaded, size)
+        network = network_of(replace(settings, compile=False), loaded)
         options = ProtocolOptions(operator.protocol, operator.kernel, operator.input_size)
-        protocol = options.make(size, max_shift=plan.pairs.reach, factors=(1.0, 1.0))
+        protocol = options.make(size, max_shift=plan.max_shift, factors=plan.factors)
         channels = network.fit_channels(image.shape[1])
         inputs = Scene(protocol, network.load(image)).unshifted()
         with network.measuring():
@@ -118,4 +138,6 @@ def _recognized(settings: MeasureSettings, loaded: LoadedModel, found: ImageSet)
             return LOGITS
         return find_kind(None, output, inputs.expand(-1, 3, -1, -1) if "repeated" in channels else inputs).name
     except InputError:
+        if isinstance(output, Tensor) and output.ndim == 3:
+            raise  # what to do with tokens is said best there
         return LOGITS

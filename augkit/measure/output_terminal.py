@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from augkit.core.terminal import console, say
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs import KINDS, OutputReport, OutputSettings
+from augkit.invariance.outputs.base import OutputCurve
 from augkit.measure.analyses import Analyses
 from augkit.measure.output_results import OutputResults, OutputSetResults
-from augkit.measure.terminal import LOSSES, analysis_lines, text_of
+from augkit.measure.terminal import CAPTION, LOSSES, WIDE, analysis_lines, text_of
 
 
 def rows_of(kind: str) -> dict[str, Metric]:
@@ -39,18 +41,27 @@ def outputs_heading(report: OutputReport) -> str:
     """What was measured, in one line."""
     settings: OutputSettings = report.settings
     sizes = " x ".join(map(str, settings.input_size))
-    named = {None: "any fraction of a pixel", 1.0: "whole pixels"}
-    step = named.get(settings.quantum, f"in steps of {settings.quantum} px")
     text = (
         f"{settings.images:,} images, {settings.views} views each; outputs of kind {report.kind}, protocol"
-        f" {settings.protocol}, kernel {settings.kernel}, input {sizes}, shifts up to {settings.max_shift:g} px"
-        f" ({step}), {settings.precision}"
+        f" {settings.protocol}, kernel {settings.kernel}, input {sizes}, {_displacements(settings)},"
+        f" {settings.precision}"
     )
     stride = settings.of_kind.get("stride")
     if isinstance(stride, list):
         y, x = stride
         text += f"; stride {y:g}" + (f" x {x:g}" if x != y else "") + f", moved by {settings.of_kind['map_kernel']}"
     return text
+
+
+def _displacements(settings: OutputSettings) -> str:
+    if settings.axis == "scale":
+        return f"factors up to {settings.max_scale:g}"
+    if settings.plan.pairs.step is not None:
+        x, y = settings.plan.pairs.step
+        return f"one shift by ({x:g}, {y:g}) px"
+    named = {None: "any fraction of a pixel", 1.0: "whole pixels"}
+    step = named.get(settings.quantum, f"in steps of {settings.quantum} px")
+    return f"shifts up to {settings.max_shift:g} px ({step})"
 
 
 def _least_equivariant(found: Analyses) -> list[str]:
@@ -60,34 +71,43 @@ def _least_equivariant(found: Analyses) -> list[str]:
     return [f"least equivariant: {layer.name} ({layer.kind}), {layer.decibels.value:.1f} dB" for layer in worst]
 
 
-def print_outputs(results: OutputResults) -> None:
-    """Print numbers, the curves of the first image set, and notes."""
+def print_outputs(results: OutputResults, *, full: bool = False) -> None:
+    """Print what was measured with its first number, and all numbers; with ``full`` curves of the first image set."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    report = results.typical.report
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(outputs_heading(report), markup=False, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, caption="value [95 % interval]")
-    table.add_column("number")
-    for name in results.sets:
+    report, sets = results.typical.report, results.sets
+    say(summary(report))
+    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION + ("" if full or not report.curves else "; --full has curves"))
+    table.add_column("number", overflow="fold")
+    for name in sets:
         table.add_column(name, justify="right")
-    for row in number_rows(results.sets):
-        table.add_row(*row)
-    console.print(table)
-    rows = rows_of(report.kind)
-    for curve in report.curves.values():
-        table = Table(box=box.SIMPLE_HEAD, title=curve.axis)
-        table.add_column(curve.by, justify="right")
-        for name in curve.numbers:
-            table.add_column(heading_of(rows, name), justify="right")
-        for x, *found in zip(curve.x, *curve.numbers.values(), strict=True):
-            table.add_row(str(x), *map(text_of, found))
-        console.print(table)
+    for title, *texts in number_rows(sets):
+        table.add_row(title, *(text.replace(" [", "\n[") if len(sets) > 1 else text for text in texts))
+    console(WIDE if full else 0).print(table)
+    for curve in report.curves.values() if full else ():
+        _print_curve(curve, rows_of(report.kind))
+    say(f"{outputs_heading(report)}.")
     analyses = results.typical.analyses or Analyses(0)
-    lines = [*_least_equivariant(analyses), *analysis_lines(analyses)]
-    for note in (*report.notes, *lines):
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    for note in (*report.notes, *_least_equivariant(analyses), *analysis_lines(analyses)):
+        say(note, indent="  ")
+
+
+def summary(report: OutputReport) -> str:
+    """The first number of a report, as a sentence."""
+    name, found = next(iter(report.numbers.items()))
+    title = heading_of(rows_of(report.kind), name)
+    return f"On {report.settings.images:,} images: {title} {text_of(found)}."
+
+
+def _print_curve(curve: OutputCurve, rows: Mapping[str, Metric]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=curve.axis)
+    table.add_column(curve.by, justify="right")
+    for name in curve.numbers:
+        table.add_column(heading_of(rows, name), justify="right")
+    for x, *found in zip(curve.x, *curve.numbers.values(), strict=True):
+        table.add_row(str(x), *map(text_of, found))
+    console(WIDE).print(table)

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from augkit.core.figures import Chart, chart
 from augkit.core.html import Table, render
 from augkit.core.images import data_url
-from augkit.invariance import Estimate, LieDerivative, RelativeInvariance
+from augkit.invariance import LieDerivative, RelativeInvariance
 from augkit.invariance.gallery import FlipPicture
+from augkit.invariance.outputs.lie_derivative import OutputLieDerivative
 from augkit.measure import figures
 from augkit.measure.analyses import Analyses
+from augkit.measure.output_results import OutputResults
 from augkit.measure.results import ImageSetResults, MeasureResults
-from augkit.measure.terminal import CURVE_TITLES, heading, metric_rows, text_of
+from augkit.measure.side_by_side import NetworkTable
+from augkit.measure.terminal import CURVE_TITLES, heading, lie_forms, metric_rows, summary, text_of
 
 METRICS_CAPTION = (
     "Value and 95 % interval (bootstrap over images). Read every invariance beside the accuracy: a better classifier is"
@@ -21,7 +24,15 @@ METRICS_CAPTION = (
 JAGGEDNESS_CAPTION = "Azulay & Weiss 2019: how often the answer changes along a path of one-pixel steps, per image."
 RESPONSE_CAPTION = "Against the answer to the unshifted image; bands are 95 % intervals."
 LIE_CAPTION = "Per pixel of displacement (Gruver et al. 2023); 0 where the network is invariant."
+OUTPUT_LIE_CAPTION = (
+    "Per pixel of displacement, on the torus (Gruver et al. 2023); 0 where the output moves with its image, or for an"
+    " embedding where it stays."
+)
 RELATIVE_CAPTION = "1 is invariant, 0 no closer to itself than to another image (Bouchacourt et al. 2021)."
+NETWORKS_CAPTION = (
+    "Whether two intervals overlap does not say whether the networks differ; the difference from the first network,"
+    " where there is one, is paired by image and does: it differs where its interval leaves out 0."
+)
 LIE_TITLES = {"shift_x": "shift x", "shift_y": "shift y", "log_scale": "scale", "rotation": "rotation"}
 LAYERS_CAPTION = (
     "Circular shifts. Left: how well the layer's map moves along with the image, signal to error in dB; 130 dB is"
@@ -56,29 +67,33 @@ def measured_page(results: MeasureResults, flips: Sequence[FlipPicture]) -> str:
     )
 
 
-def summary(results: MeasureResults) -> str:
-    """Return the main numbers in two or three sentences."""
-    settings, metrics = results.typical.report.settings, results.typical.report.metrics
-    most = f"two shifts of up to {settings.max_shift:g} px"
-    if settings.axis == "scale":
-        most = f"two factors of up to {settings.plan.pairs.high:g}"
-    out = [
-        f"On {settings.images:,} images the top-1 answer differs between {most} of the same image for"
-        f" {_percent(metrics['top1_change'])} of pairs; the answers are {text_of(metrics['js'])} bits apart"
-        " (Jensen-Shannon)."
+def networks_page(
+    networks: Mapping[str, MeasureResults | OutputResults],
+    table: NetworkTable,
+    command: str,
+    pages: Mapping[str, str],
+) -> str:
+    """Return the page of several networks; ``pages`` are the addresses of their own pages."""
+    charts = [chart("Side by side", figures.networks(table), NETWORKS_CAPTION)]
+    logits = {name: found.typical for name, found in networks.items() if isinstance(found, MeasureResults)}
+    charts += [
+        _curve(logits, by, label)
+        for by, label in CURVE_TITLES.items()
+        if any(by in found.report.response_curves for found in logits.values())
     ]
-    if "accuracy" in metrics:
-        out.append(f"Accuracy is {_percent(metrics['accuracy'])}.")
-    for other in results.ood:
-        changed = _percent(other.report.metrics["top1_change"])
-        out.append(f"On images of '{other.data}' the answer changes for {changed} of pairs.")
-    return " ".join(out)
-
-
-def _percent(estimate: Estimate) -> str:
-    if not estimate.defined:
-        return "an undefined share"
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return render(
+        "measure/networks.html",
+        title=f"augkit measure: {len(networks)} networks",
+        table=Table(f"{table.note} {NETWORKS_CAPTION}", table.headings, table.cells),
+        note=table.note,
+        markdown=table.markdown(),
+        latex=table.latex(),
+        charts=charts,
+        pages=pages,
+        notes={name: found.typical.notes for name, found in networks.items()},
+        command=command,
+        environment=next(iter(networks.values())).environment,
+    )
 
 
 def _views(flip: FlipPicture) -> list[tuple[str, str]]:
@@ -92,12 +107,12 @@ def _curve(sets: Mapping[str, ImageSetResults], by: str, label: str) -> Chart:
     return chart(f"Response to a {label.partition(',')[0]}", figures.curves(drawn, label), RESPONSE_CAPTION)
 
 
-def lie_table(found: LieDerivative) -> Table:
+def lie_table(found: LieDerivative | OutputLieDerivative) -> Table:
     """Return the table of Lie derivatives."""
-    rows = [
-        [LIE_TITLES.get(name, name), text_of(estimate), text_of(found.probabilities[name])]
-        for name, estimate in found.logits.items()
-    ]
+    columns = list(lie_forms(found).values())
+    rows = [[LIE_TITLES.get(name, name), *(text_of(column[name]) for column in columns)] for name in columns[0]]
+    if isinstance(found, OutputLieDerivative):
+        return Table(OUTPUT_LIE_CAPTION, ["direction", "E ‖L‖² / K", "relative to the variance"], rows)
     return Table(LIE_CAPTION, ["direction", "E ‖L‖² / K on logits", "E Σ |L| / K on probabilities"], rows)
 
 

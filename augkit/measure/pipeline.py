@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from augkit.core.errors import InputError
-from augkit.core.files import claim, environment, write
+from augkit.core.files import environment, write
 from augkit.core.random_streams import seeded
 from augkit.measure.image_sets import atypical_sets, load_gallery, load_image_sets
 from augkit.measure.output_results import OutputResults
@@ -17,7 +17,7 @@ from augkit.measure.results import MeasureResults
 from augkit.measure.session import MeasureSession
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.views import choose_protocol, choose_views
-from augkit.train.load_model import load_model
+from augkit.train.load_model import LoadedModel, load_model
 
 
 def measure(
@@ -37,8 +37,8 @@ def measure(
     other than logits.
 
     Args:
-        model: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME``,
-            ``open_clip:NAME`` or ``package.module:callable``.
+        model: a run folder or checkpoint of augkit, ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME``, ``hf:NAME``,
+            ``open_clip:NAME[/PRETRAINED]`` or ``package.module:callable``.
         data: a name, ``folder:DIR``, ``parquet:DIR`` or ``hf:NAME``; the run's own dataset when None.
         settings: settings of the measurement.
         output: folder for ``results.json``, ``report.html``, ``environment.json`` and the state of the measurement;
@@ -60,27 +60,12 @@ def measure(
     if resume and output is None:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
     settings.check()
-    with seeded(settings.seed):  # so that a resumed measurement of an untrained network has the same weights
-        loaded = load_model(model, settings.weights, strict=settings.strict)
-    protocol = choose_protocol(settings, loaded)
-    sets = load_image_sets(settings, data, loaded, protocol)
-    typical = next(iter(sets.values()))
-    height, width = typical.images.shape[1:]
-    if choose_kind(settings, loaded, typical) != LOGITS:
-        if resume:
-            raise InputError("--resume: a measurement of other outputs than logits starts anew; expected --overwrite")
-        gallery = load_gallery(settings, loaded, protocol)
-        outputs = OutputSession(model, loaded, settings, sets, progress, gallery)
-        folder = None if output is None else claim(Path(output), overwrite=overwrite)
-        return outputs.measure(folder, _call(model, data, settings) if command is None else command)
-    plan, operator = choose_views(settings, loaded, (height, width))
-    if settings.ood_builtin:
-        sets |= atypical_sets(typical, plan, settings.seed)
-    session = MeasureSession(model, loaded, settings, plan, operator, progress)
-    session.begin(sets)
+    session = begin_measurement(model, load_network(model, settings), data, settings, progress=progress)
     if output is not None:
         session.open_folder(Path(output), resume=resume, overwrite=overwrite)
-    with session.interruptible():
+    if isinstance(session, OutputSession):
+        return session.measure(_call(model, data, settings) if command is None else command)
+    with session.files.interruptible():
         first, *others = session.measure()
         results = MeasureResults(
             model=model,
@@ -89,14 +74,48 @@ def measure(
             ood=tuple(others),
             preset=settings.preset,
             weights_sha256=session.network.digest,
-            folder=session.folder,
+            folder=session.files.folder,
             command=_call(model, data, settings) if command is None else command,
             environment=environment(),
         )
-        if session.folder is not None:
-            write(session.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
-            write(session.folder / "report.html", measured_page(results, session.pictures(first)))
+        if results.folder is not None:
+            write(results.folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
+            write(results.folder / "report.html", measured_page(results, session.pictures(first)))
     return results
+
+
+def load_network(model: str, settings: MeasureSettings) -> LoadedModel:
+    """Load a network with the weights that the settings name; errors as in `augkit.train.load_model.load_model`."""
+    with seeded(settings.seed):  # so that a resumed measurement of an untrained network has the same weights
+        return load_model(model, settings.weights, strict=settings.strict, pretrained=settings.pretrained)
+
+
+def begin_measurement(
+    model: str, loaded: LoadedModel, data: str | None, settings: MeasureSettings, *, progress: bool
+) -> MeasureSession | OutputSession:
+    """Run a network on one image of every set, and return the measurement, of which nothing is written yet.
+
+    Args:
+        model: name of the network, for the results.
+        loaded: the network.
+        data, settings, progress: as in `measure`.
+
+    Raises:
+        InputError: network, images, labels and settings do not fit each other.
+    """
+    protocol = choose_protocol(settings, loaded)
+    sets = load_image_sets(settings, data, loaded, protocol)
+    typical = next(iter(sets.values()))
+    height, width = typical.images.shape[1:]
+    if choose_kind(settings, loaded, typical) != LOGITS:
+        gallery = load_gallery(settings, loaded, protocol)
+        return OutputSession(model, loaded, settings, sets, progress, gallery)
+    plan, operator = choose_views(settings, loaded, (height, width))
+    if settings.ood_builtin:
+        sets |= atypical_sets(typical, plan, settings.seed)
+    session = MeasureSession(model, loaded, settings, plan, operator, progress)
+    session.begin(sets)
+    return session
 
 
 def _call(model: str, data: str | None, settings: MeasureSettings) -> str:

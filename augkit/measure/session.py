@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from augkit.core.errors import AugkitError, InputError
-from augkit.core.files import MARK, claim, environment, write
-from augkit.core.progress import Display
-from augkit.core.safe_files import Unreadable, load_safely
+from augkit.core.errors import InputError
+from augkit.core.progress import Display, following
 from augkit.invariance import Measurement, Network, Plan
 from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.invariance.protocols import ProtocolOptions
-from augkit.measure.analyses import Analyses, AnalysisInput, analyze, chosen_analyses
+from augkit.measure.analyses import Analyses
 from augkit.measure.image_sets import ImageSet
 from augkit.measure.memory_format import choose_memory_format
 from augkit.measure.results import ImageSetResults
+from augkit.measure.session_parts import analyses_of, network_of, repeated_note
 from augkit.measure.settings import MeasureSettings
-from augkit.measure.views import MAX_SHIFT, Operator
-from augkit.train.build import choose_device
+from augkit.measure.state_files import StateFolder
+from augkit.measure.views import Operator
 from augkit.train.load_model import LoadedModel
-
-STATE = "measurement.pt"
-SAVE_EVERY = 10.0  # seconds
-
-
-class MeasureInterrupted(KeyboardInterrupt):
-    """A measurement was interrupted; the folder keeps all whole batches, and ``resume`` continues after them."""
 
 
 @dataclass
@@ -56,26 +43,15 @@ class MeasureSession:
     plan: Plan
     operator: Operator
     progress: bool = False
-    folder: Path | None = None
     network: Network = field(init=False)
     sets: dict[str, ImageSet] = field(default_factory=dict)
     measurements: dict[str, Measurement] = field(default_factory=dict)
-    _resumed: bool = field(default=False, init=False)
+    files: StateFolder = field(init=False)
 
     @property
     def typical(self) -> str:
         """The name of the first image set."""
         return next(iter(self.sets))
-
-    @property
-    def mean(self) -> Sequence[float] | None:
-        """Per channel, of images in [0, 1]."""
-        return self.settings.mean or self.loaded.mean
-
-    @property
-    def std(self) -> Sequence[float] | None:
-        """Per channel, of images in [0, 1]."""
-        return self.settings.std or self.loaded.std
 
     def begin(self, sets: dict[str, ImageSet]) -> None:
         """Run the network on one image of every set, before any other work and before the output folder is changed.
@@ -84,14 +60,7 @@ class MeasureSession:
             InputError: images, labels and network do not fit each other.
         """
         settings = self.settings
-        self.network = Network(
-            self.loaded.model,
-            mean=self.mean,
-            std=self.std,
-            precision=settings.precision,
-            compiled=settings.compile,
-            device=choose_device(settings.device),
-        )
+        self.network = network_of(settings, self.loaded)
         for name, found in sets.items():
             background = self.operator.background
             own = replace(self.operator, background=found.images.background if background is None else background)
@@ -101,6 +70,7 @@ class MeasureSession:
             self.measurements[name] = measurement
             if self.operator.protocol != "circular":  # all inputs of the network have one size
                 self.operator = replace(self.operator, input_size=measurement.protocol.input_size)
+        self.files = StateFolder(None, self.measurements)
 
     def open_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> None:
         """Save the measurement in ``folder``, and with ``resume`` restore its state; call it after `begin`.
@@ -108,26 +78,8 @@ class MeasureSession:
         Raises:
             InputError: the folder exists; with ``resume``, it contains no measurement, or a different one.
         """
-        if resume and not (folder / MARK).is_file():
-            raise InputError(f"--resume: '{folder}' holds no measurement to go on with")
-        self.folder = claim(folder, resume=resume, overwrite=overwrite)
-        for name in self.measurements:
-            if resume and self._state_file(folder, name).is_file():
-                self._restore(self._state_file(folder, name), name)
-                self._resumed = True
-        asked, kept = self.settings.memory_format, self.network.memory_format
-        if self._resumed and asked not in (None, kept):
-            raise InputError(f"--memory-format: expected {kept}, with which the measurement there began, got {asked}")
-        write(folder / MARK, json.dumps(environment(), indent=2))
-
-    def _restore(self, file: Path, name: str) -> None:
-        try:
-            self.measurements[name].restore(load_safely(file))
-        except AugkitError:
-            raise
-        except (Unreadable, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise InputError(f"'{file}': cannot be resumed ({reason}); start anew with --overwrite") from None
+        self.files = StateFolder(folder, self.measurements, resume=resume, overwrite=overwrite)
+        self.files.begin(self.network, self.settings.memory_format)
 
     def measure(self) -> list[ImageSetResults]:
         """Return the results by image set; those of the first include the analyses."""
@@ -139,7 +91,7 @@ class MeasureSession:
 
     def _choose_memory_format(self) -> None:
         """Set the format of the maps. A resumed measurement keeps its own, so that its bits are those of one run."""
-        if self._resumed:
+        if self.files.resumed:
             return
         if self.settings.memory_format is not None:
             self.network.use_memory_format(self.settings.memory_format)
@@ -151,19 +103,6 @@ class MeasureSession:
             return self.measurements[self.typical].unshifted(found.pixels(list(range(min(size, len(found))))))
 
         choose_memory_format(self.network, first_batch, passes)
-
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Save all whole batches on an interrupt, and raise MeasureInterrupted if there is a folder."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if self.folder is None:
-                raise
-            for name, measurement in self.measurements.items():
-                if measurement.accumulator.images:
-                    self._save(name)
-            raise MeasureInterrupted from None
 
     def pictures(self, results: ImageSetResults) -> list[FlipPicture]:
         """Return pictures of the flips of the first image set."""
@@ -186,61 +125,20 @@ class MeasureSession:
         found, measurement = self.sets[name], self.measurements[name]
         for note in found.notes:
             display.line(f"{name}: {note}")
-        stage = f"measuring {self.model} on {name}"
-        display.stage(stage)
+        stage, then = f"measuring {self.model} on {name}", following(name, self.sets)
+        display.stage(stage, then)
         display.skip(measurement.accumulator.images * measurement.views)
         size = self.settings.images_at_once(self.network.device)
-        measurement.run(found.batches(size), self._saver(name, lambda: display.stage(stage)), display.advance)
-        self._save(name)
+        measurement.run(
+            found.batches(size), self.files.saver(name, lambda: display.stage(stage, then)), display.advance
+        )
+        self.files.save(name)
         return ImageSetResults(name, measurement.report(), size, found.notes)
 
     def _analyze(self, display: Display) -> Analyses | None:
-        chosen = chosen_analyses(self.settings)
-        if not chosen:
-            return None
         found, measurement = self.sets[self.typical], self.measurements[self.typical]
-        count = min(len(found), self.settings.probe_images)
-        images = found.pixels(torch.linspace(0, len(found) - 1, count).long().tolist())
-        if "repeated" in measurement.settings.channels:
-            images = images.expand(-1, 3, -1, -1)
-        given = AnalysisInput(
-            self.network.model,
-            images,
-            measurement.protocol,
-            measurement.settings.max_shift if self.plan.axis == "shift" else MAX_SHIFT,
-            self.mean,
-            self.std,
-            self.network.device,
-            self.settings.seed,
-        )
-        kept = self.network.memory_format
-        self.network.use_memory_format("contiguous")  # in which the analyses are faster
-        try:
-            return analyze(chosen, given, lambda name: display.stage(f"{name}, on {count} images"))
-        finally:
-            self.network.use_memory_format(kept)
-
-    def _saver(self, name: str, on_save: Callable[[], None]) -> Callable[[int], None]:
-        """Return a callback for every batch, which saves the state every few seconds."""
-        last = time.monotonic()
-
-        def on_batch(done: int) -> None:
-            nonlocal last
-            if time.monotonic() - last > SAVE_EVERY:
-                self._save(name)
-                on_save()
-                last = time.monotonic()
-
-        return on_batch
-
-    def _save(self, name: str) -> None:
-        if self.folder is not None:
-            state = self.measurements[name].state()
-            write(self._state_file(self.folder, name), lambda path: torch.save(state, path))
-
-    def _state_file(self, folder: Path, name: str) -> Path:
-        number = list(self.measurements).index(name)
-        return folder / (f"ood{number}-{STATE}" if number else STATE)
+        sources = (self.settings, self.loaded, self.network, self.plan)
+        return analyses_of(*sources, found, measurement.protocol, measurement.settings.channels, display)
 
     def _with_fitting_labels(self, measurement: Measurement, name: str, found: ImageSet) -> ImageSet:
         """Return the images, with labels only if these are classes of the network, and notes about changes."""
@@ -248,8 +146,7 @@ class MeasureSession:
         channels, notes = measurement.settings.channels, list(found.notes)
         if not self.sets:
             notes.extend(self.loaded.notes)
-        if "repeated" in channels:
-            notes.append(f"gray images, {channels} channels for the network")
+        notes.extend(repeated_note(channels))
         if found.images.labels is None:
             return replace(found, notes=(*notes, "no labels, so accuracy is left out"))
         count = len(found.classes)

@@ -13,6 +13,7 @@ from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.presets import PRESETS, Preset
 
 ANALYZED = 64  # images
+SPLITS = ("test", "validation", "all")
 BATCHES = {"cpu": 32, "cuda": 256}  # images per forward pass; that of the CPU is by `benchmarks/measure_speed.py`
 # The fields that a preset fixes, and those that conflict with a single displacement.
 FIXED_BY_PRESET = ("protocol", "kernel", "background", "axis", "max_shift", "max_scale", "shift", "grid", "curves")
@@ -25,6 +26,7 @@ class MeasureSettings:
 
     Attributes:
         weights: file with a state dict to load.
+        pretrained: load the weights that torchvision and timm have for their networks, see `augkit.train.load_model`.
         strict: raise an error for weights that do not fit; ``--not-strict`` loads those that fit.
         ood: further datasets to measure beside the first.
         ood_builtin: also measure atypical versions of the images.
@@ -32,9 +34,10 @@ class MeasureSettings:
         skip_corrupt: omit files that cannot be read, and count them.
         max_megapixels: larger images are an error; Pillow's limit, 179, when None.
         root: folder of torchvision datasets.
-        split: ``test`` or ``validation``.
+        split: ``test``, ``validation``, or ``all`` for a network that was trained on none of the images.
         limit: measure this many images, stratified by class; all when None.
-        image_size: resize and center-crop images of folders to this side (pixels).
+        image_size: resize and center-crop images of folders to this side (pixels). When None, images of several sizes
+            get that of the network's input, and for ``crop`` the room of the largest displacement.
         crop_share: share of the shorter side that the cropped center shows, in (0, 1]; default: the run's own, else 1.
         decode_size: decode JPEG files at a half, a quarter or an eighth of their size where the shorter side keeps this
             many pixels, at least ``image_size / crop_share``; default: the run's own, else their full size.
@@ -74,6 +77,7 @@ class MeasureSettings:
     """
 
     weights: Path | None = None
+    pretrained: bool = False
     strict: bool = True
     ood: Sequence[str] = ()
     ood_builtin: bool = False
@@ -154,8 +158,8 @@ class MeasureSettings:
         """Raise InputError if fields contradict each other."""
         if not self.strict and self.weights is None:
             raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
-        if self.split not in ("test", "validation"):
-            raise unknown_name("split", self.split, ("test", "validation"))
+        if self.split not in SPLITS:
+            raise unknown_name("split", self.split, SPLITS)
         if self.memory_format not in (None, *MEMORY_FORMATS):
             raise unknown_name("memory format", str(self.memory_format), MEMORY_FORMATS)
         self.find_preset()

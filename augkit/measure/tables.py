@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from scipy.stats import t
 
 from augkit.core.html import Table
+from augkit.core.terminal import console, say
 from augkit.invariance import CarryOver, Estimate
 from augkit.invariance.metrics import METRICS, names_of
 from augkit.measure.comparison import ComparisonRow
@@ -15,8 +19,9 @@ COLUMNS = {
     "transfer": ("transfer, points", 100.0, 1),
 }
 
+ENOUGH, USUAL = 3, 5  # seeds: fewer than the first give a warning, which compares with the second
 WIDE = 134  # characters needed for all columns
-FOR_WIDE = names_of(lambda row: row.table == "wide")
+FOR_FULL = (*names_of(lambda row: row.table == "full"), "transfer")
 
 
 def cells(row: ComparisonRow) -> list[str]:
@@ -37,28 +42,46 @@ def headings() -> list[str]:
     return ["recipe", "images", *(title for title, _, _ in COLUMNS.values())]
 
 
-def print_table(rows: Sequence[ComparisonRow]) -> None:
-    """Print the table, each value above its 95 % interval; a narrow terminal gets fewer columns."""
+def few_seeds(rows: Sequence[ComparisonRow]) -> str:
+    """Return one sentence where so few training seeds make intervals wide; empty with three or more.
+
+    >>> few_seeds([])
+    ''
+    """
+    count = min((row.n_seeds for row in rows), default=ENOUGH)
+    if count == 1:
+        return "Intervals from 1 seed are over images alone: another training may differ by more. Use 3 seeds or more."
+    if count >= ENOUGH:
+        return ""
+    reach, usual = (float(t.ppf(0.975, seeds - 1)) for seeds in (count, USUAL))
+    return (
+        f"Intervals from {count} seeds are wide: they reach up to {reach:.1f} standard errors to either side,"
+        f" those from {USUAL} seeds up to {usual:.1f}. Use more seeds."
+    )
+
+
+def print_table(rows: Sequence[ComparisonRow], *, full: bool = False) -> None:
+    """Print the table, each value above its 95 % interval; without ``full``, the columns that fit 80 characters."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
-    hidden = [2 + k for k, key in enumerate(COLUMNS) if key in FOR_WIDE and console.width < WIDE]
-    table = Table(box=box.SIMPLE_HEAD, caption="value [95 % interval]")
+    hidden = [] if full else [2 + k for k, key in enumerate(COLUMNS) if key in FOR_FULL]
+    caption = "value [95 % interval]" + ("" if full else "; --full has all columns")
+    table = Table(box=box.SIMPLE_HEAD, caption=caption)
     for k, title in enumerate(headings()):
         if k not in hidden:
             longest = max(map(len, title.split()))  # words are not split
-            table.add_column(title, justify="left" if k < 2 else "right", min_width=longest if k > 1 else None)
+            side: Literal["left", "right"] = "left" if k < 2 else "right"
+            table.add_column(title, justify=side, min_width=longest if k > 1 else None, overflow="fold")
     previous = rows[0].arm if rows else ""
     for row in rows:
         if row.arm != previous:
             table.add_section()
             previous = row.arm
         table.add_row(*(cell.replace(" [", "\n[") for k, cell in enumerate(cells(row)) if k not in hidden))
-    console.print(table)
+    console(WIDE if full else 0).print(table)
+    if warning := few_seeds(rows):
+        say(f"warning: {warning}")
 
 
 def print_carried_over(found: Mapping[str, CarryOver]) -> None:
@@ -72,5 +95,6 @@ def print_carried_over(found: Mapping[str, CarryOver]) -> None:
 
 
 def page_table(rows: Sequence[ComparisonRow], caption: str) -> Table:
-    """Return the table for a page."""
+    """Return the table for a page; its caption warns of few seeds."""
+    caption = " ".join(filter(None, (caption, few_seeds(rows))))
     return Table(caption, headings(), [cells(row) for row in rows], words=headings()[:2])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from augkit.invariance import Estimate
+from augkit.core.terminal import console, say
+from augkit.invariance import Estimate, LieDerivative
 from augkit.invariance.metrics import CURVE_METRICS, METRICS
-from augkit.invariance.report import MeasurementSettings
+from augkit.invariance.outputs.lie_derivative import OutputLieDerivative
+from augkit.invariance.report import MeasurementSettings, ResponseCurve
 from augkit.measure.analyses import Analyses
 from augkit.measure.results import ImageSetResults, MeasureResults
+from augkit.measure.side_by_side import NetworkTable
 
 CURVE_TITLES = {
     "length": "shift of this length, pixels",
@@ -17,6 +21,10 @@ CURVE_TITLES = {
     "direction": "shift in this direction, degrees (0 right, 90 down)",
     "scale": "rescaled by this factor",
 }
+CAPTION = "value [95 % interval]"
+SHORT = ("accuracy", "shift_information", "top1_change")  # metrics of the short table
+COLUMNS = 4  # of a table of networks that fit 80 characters
+WIDE = 120  # characters of the tables of all metrics
 LOSSES = 5  # layers named on a terminal
 CURVE_COLUMNS = {name: METRICS[name].heading(METRICS[name].brief, percent=False) for name in CURVE_METRICS}
 
@@ -30,6 +38,11 @@ def text_of(estimate: Estimate) -> str:
     if not estimate.defined:
         return "undefined"
     return f"{_digits(estimate.value)} [{_digits(estimate.low)}, {_digits(estimate.high)}]"
+
+
+def stacked(estimate: Estimate) -> str:
+    """A number above its interval, for narrow columns."""
+    return text_of(estimate).replace(" [", "\n[")
 
 
 def _digits(value: float) -> str:
@@ -67,10 +80,9 @@ def heading(settings: MeasurementSettings) -> str:
 def analysis_lines(found: Analyses) -> list[str]:
     """What the analyses found, in a few lines each."""
     lines = []
-    if found.lie is not None:
-        for form, estimates in (("logits", found.lie.logits), ("probabilities", found.lie.probabilities)):
-            numbers = ", ".join(f"{name} {text_of(estimate)}" for name, estimate in estimates.items())
-            lines.append(f"Lie derivative of the {form}, per pixel: {numbers}")
+    for form, estimates in lie_forms(found.lie).items():
+        numbers = ", ".join(f"{name} {text_of(estimate)}" for name, estimate in estimates.items())
+        lines.append(f"Lie derivative {form}, per pixel: {numbers}")
     if found.relative_invariance is not None:
         lines.append(f"relative invariance of the features: {text_of(found.relative_invariance.relative)}")
     lost = [layer for layer in found.layers or () if layer.share.defined]
@@ -80,25 +92,114 @@ def analysis_lines(found: Analyses) -> list[str]:
     return lines + ([] if found.certificate is None else [str(found.certificate)])
 
 
-def print_measured(results: MeasureResults) -> None:
-    """Metrics, then the response curves of the first image set."""
+def lie_forms(found: LieDerivative | OutputLieDerivative | None) -> dict[str, dict[str, Estimate]]:
+    """Return the estimates by direction of each form of a Lie derivative, by the words that name the form."""
+    if found is None:
+        return {}
+    if isinstance(found, LieDerivative):
+        return {"of the logits": found.logits, "of the probabilities": found.probabilities}
+    return {
+        f"of the {found.kind}, mean square": found.mean_square,
+        f"of the {found.kind}, relative to its variance": found.relative,
+    }
+
+
+def summary(results: MeasureResults) -> str:
+    """Return the main numbers in two or three sentences."""
+    settings, metrics = results.typical.report.settings, results.typical.report.metrics
+    most = f"two shifts of up to {settings.max_shift:g} px"
+    if settings.axis == "scale":
+        most = f"two factors of up to {settings.plan.pairs.high:g}"
+    out = [
+        f"On {settings.images:,} images the top-1 answer differs between {most} of the same image for"
+        f" {_percent(metrics['top1_change'])} of pairs; the answers are {text_of(metrics['js'])} bits apart"
+        " (Jensen-Shannon)."
+    ]
+    if "shift_information" in metrics and not metrics["shift_information"].defined:
+        out.append(
+            "Shift information is undefined: what the answers say about the images is within its own noise. Is the"
+            " network trained, are --mean and --std its own, and are there enough images?"
+        )
+    if "accuracy" in metrics:
+        out.append(f"Accuracy is {_percent(metrics['accuracy'])}.")
+    for other in results.ood:
+        changed = _percent(other.report.metrics["top1_change"])
+        out.append(f"On images of '{other.data}' the answer changes for {changed} of pairs.")
+    return " ".join(out)
+
+
+def _percent(estimate: Estimate) -> str:
+    if not estimate.defined:
+        return "an undefined share"
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def print_measured(results: MeasureResults, *, full: bool = False) -> None:
+    """Print the main numbers as sentences, then a table; with ``full`` all metrics, and the curves of the first set."""
+    typical = results.typical
+    say(summary(results))
+    if full:
+        _print_metrics(results)
+        _print_curves(typical.report.response_curves)
+    else:
+        _print_short(results.sets)
+    say(f"{heading(typical.report.settings)}.")
+    for line in analysis_lines(typical.analyses or Analyses(0)):
+        say(line, indent="  ")
+
+
+def print_networks(table: NetworkTable, files: Sequence[Path], *, full: bool = False) -> None:
+    """Print several networks side by side, each value above its interval; without ``full``, the first `COLUMNS`."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    typical = results.typical
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    table = Table(box=box.SIMPLE_HEAD, title=heading(typical.report.settings), caption="value [95 % interval]")
+    shown = table.columns if full else table.columns[:COLUMNS]
+    more = "" if len(shown) == len(table.columns) else "; --full has all columns"
+    printed = Table(box=box.SIMPLE_HEAD, caption=CAPTION + more)
+    printed.add_column("network", overflow="fold")
+    for column in shown:
+        printed.add_column(column.heading, justify="right")
+    for name, found in table.rows.items():
+        printed.add_row(name, *(column.text(found[column.name]).replace(" [", "\n[") for column in shown))
+    console(WIDE if full else 0).print(printed)
+    say(table.note)
+    say("table: " + ", ".join(map(str, files)))
+
+
+def _print_short(sets: Mapping[str, ImageSetResults]) -> None:
+    """The metrics of `SHORT` by image set, each value above its interval."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=f"{CAPTION}; --full has all metrics and curves")
+    table.add_column("images", overflow="fold")
+    for name in SHORT:
+        table.add_column(METRICS[name].heading(METRICS[name].title, percent=False), justify="right")
+    for images, results in sets.items():
+        found = results.report.metrics
+        table.add_row(images, *(stacked(found[name]) if name in found else "–" for name in SHORT))
+    console().print(table)
+
+
+def _print_metrics(results: MeasureResults) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION)
     table.add_column("metric")
     for name in results.sets:
         table.add_column(name, justify="right")
     for row in metric_rows(results.sets):
         table.add_row(*row)
-    console.print(table)
+    console(WIDE).print(table)
+
+
+def _print_curves(curves: Mapping[str, ResponseCurve]) -> None:
+    from rich import box
+    from rich.table import Table
+
     for by, title in CURVE_TITLES.items():
-        curve = typical.report.response_curves.get(by)
+        curve = curves.get(by)
         if curve is None:
             continue
         table = Table(box=box.SIMPLE_HEAD, title=title)
@@ -107,6 +208,4 @@ def print_measured(results: MeasureResults) -> None:
             table.add_column(CURVE_COLUMNS[name], justify="right")
         for x, *estimates in zip(curve.x, *curve.metrics.values(), strict=True):
             table.add_row(f"{x:.4g}", *map(text_of, estimates))
-        console.print(table)
-    for line in analysis_lines(typical.analyses or Analyses(0)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console(WIDE).print(table)

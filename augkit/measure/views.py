@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from augkit.core.errors import InputError, unknown_name
@@ -53,6 +54,22 @@ def choose_views(settings: MeasureSettings, loaded: LoadedModel, size: tuple[int
     if preset and settings.pairs:
         plan = replace(plan, pairs=replace(plan.pairs, count=settings.pairs))
     return plan, choose_operator(settings, loaded, plan, size)
+
+
+def size_of_mixed_images(settings: MeasureSettings, loaded: LoadedModel, protocol: str) -> int | None:
+    """Return the side to which images of several sizes are fitted; None where the network's input is unknown.
+
+    It is that of the network's input; for ``crop`` the window has room for the largest displacement besides. ``embed``
+    has none, because it is the canvas that has the size of the input.
+    """
+    side = settings.input_size or loaded.input_size
+    if side is None or protocol == "embed":
+        return None
+    if protocol == "circular":
+        return side
+    preset, own = settings.find_preset(), loaded.recipe.invariance if loaded.recipe is not None else None
+    plan = preset.plan if preset else _plan(settings, own, exact=False)
+    return max(side + 2 * math.ceil(plan.max_shift), math.ceil(side / min(1.0, plan.factors[0])))
 
 
 def choose_operator(settings: MeasureSettings, loaded: LoadedModel, plan: Plan, size: tuple[int, int]) -> Operator:

@@ -1,10 +1,10 @@
-"""``python -m augkit.preview``: see what a policy does to an image, and what each kernel does to half a pixel."""
+"""``python -m augkit.preview``: shows the effect of a policy on an image, and of each kernel at half a pixel."""
 
 from __future__ import annotations
 
 import sys
 
-from augkit.core.cli import make_parser, new_folder, print_json, run, split_recipe
+from augkit.core.cli import Parser, make_parser, new_folder, print_json, run, split_recipe
 from augkit.core.errors import InputError
 from augkit.core.progress import Display
 from augkit.preview.render import STAGES, PreviewSettings, preview
@@ -17,8 +17,8 @@ EXAMPLE = """python -m augkit.preview                                     # a ph
   python -m augkit.preview mnist5k policy.kernel=bilinear --output runs/seen"""
 
 
-def main(arguments: list[str]) -> None:
-    """Parse the command line, write the preview, print its files."""
+def command_parser() -> Parser:
+    """Return the parser of the command."""
     parser = make_parser("preview", "Draw what a policy does to an image, and kernels to half a pixel.", EXAMPLE)
     parser.add_argument(
         "source",
@@ -32,7 +32,12 @@ def main(arguments: list[str]) -> None:
         "--quantiles", type=float, nargs="+", default=QUANTILES, metavar="Q", help="of the draws, in [0, 1)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
-    options = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line, write the preview, print its files."""
+    options = command_parser().parse_intermixed_args(arguments)
     sources, overrides = split_recipe(options.source, None)
     if len(sources) > 1:
         raise InputError(f"expected one image, dataset or recipe, got {len(sources)}: {' '.join(sources)}")

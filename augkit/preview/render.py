@@ -97,7 +97,7 @@ def preview(
     """
     settings, display = settings or PreviewSettings(), display or Display(STAGES, quiet=True)
     device = choose_device(settings.device)
-    display.stage("drawing the ops")
+    display.stage("drawing the ops", "the kernels")
     small, policy = reduced(subject.image, TILE), subject.policy
     rows = strength_rows(small.to(device), policy, settings.strengths, settings.quantiles)
     title = f"{subject.title}, {small.shape[2]} × {small.shape[1]} px: {_resampling(policy)}"

@@ -26,7 +26,7 @@ from augkit.core.errors import InputError
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 QUANTILES = (0.1, 0.9)
-TILE = 224  # pixels of the longer side that a tile aims at
+TILE = 224  # target length of a tile's longer side, pixels
 LEGEND, LABEL, GAP, CAPTION = 300, 76, 10, 26
 INK, SOFT, LINE = "#222222", "#666666", "#c8c8c8"
 

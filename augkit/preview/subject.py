@@ -17,7 +17,7 @@ from augkit.core.schema import apply_overrides, validate
 from augkit.data import TORCHVISION, Images, Stream, list_images, read_files
 from augkit.preview.strengths import TILE
 from augkit.train.build import load_data, reading_of, side_for_crops
-from augkit.train.recipe import DataSettings, Recipe, find_recipe, recipe_folders
+from augkit.train.recipe import DataSettings, Recipe, find_recipe, shipped_recipes
 
 DATASETS = ("mnist5k", "digits", *TORCHVISION)
 
@@ -64,7 +64,7 @@ def find_subject(source: str | None = None, overrides: list[str] | None = None, 
         raise InputError(f"'{source}': expected an image, a dataset or a recipe, it is a folder; as data: folder:DIR")
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"'{source}': expected an image, a dataset or a recipe, there is no such file")
-    raise unknown_name("image, dataset or recipe", source, {*DATASETS, "folder:DIR", *_shipped()})
+    raise unknown_name("image, dataset or recipe", source, {*DATASETS, "folder:DIR", *shipped_recipes()})
 
 
 def reduced(image: Tensor, side: int) -> Tensor:
@@ -81,11 +81,7 @@ def reduced(image: Tensor, side: int) -> Tensor:
 def _is_recipe(source: str, path: Path) -> bool:
     if path.suffix in (".yaml", ".yml") or (path / "recipe.yaml").is_file():
         return True
-    return source in _shipped() and not path.is_file()
-
-
-def _shipped() -> set[str]:
-    return {file.stem for folder in recipe_folders() for file in folder.glob("*.yaml")}
+    return source in shipped_recipes() and not path.is_file()
 
 
 def _with_example_policy(title: str, image: Tensor, overrides: list[str]) -> Subject:

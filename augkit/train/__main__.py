@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from augkit.core.cli import Interrupted, add_writing, make_parser, new_folder, print_json, run
+from augkit.core.cli import Parser, add_log, add_writing, interrupted, make_parser, new_folder, print_json, run
 from augkit.core.progress import Display
 from augkit.core.ranks import rank
+from augkit.core.terminal import say
 from augkit.data import Dataset
 from augkit.train.build import load_recipe_data
+from augkit.train.card import CARD
 from augkit.train.constraint import check_constraint, outcome
+from augkit.train.export import export_run
 from augkit.train.history import EpochRow
 from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe, one_recipe
@@ -23,14 +26,20 @@ EXAMPLE = """python -m augkit.train mnist5k train.epochs=4 policy.shift.max_pixe
   torchrun --nproc-per-node 2 -m augkit.train cifar10-resnet18 --output runs/two-gpus"""
 
 
-def main(arguments: list[str]) -> None:
-    """Parse, train, print."""
+def command_parser() -> Parser:
+    """Return the parser of the command."""
     parser = make_parser("train", "Train one recipe and write a run folder with its report.", EXAMPLE)
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="file or shipped name")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of a recipe and stop")
     parser.add_argument("--skip-corrupt", action="store_true", help="as data.skip_corrupt=true")
+    add_log(parser)
     add_writing(parser)
-    options = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parse, train, print."""
+    options = command_parser().parse_intermixed_args(arguments)
     if options.schema:
         print(json.dumps(Recipe.model_json_schema(), indent=2))
         return
@@ -43,10 +52,14 @@ def main(arguments: list[str]) -> None:
         try:
             trained = _train(recipe, folder, options, dataset, display)
             report = write_report(trained, dataset) if rank() == 0 else None
+            if rank() == 0:
+                display.stage("writing the model card")
+                export_run(trained, dataset)
         except KeyboardInterrupt:
             if not (folder / "recipe.yaml").is_file():
                 raise
-            raise Interrupted(f"python -m augkit.train {folder / 'recipe.yaml'} --output {folder} --resume") from None
+            words = [str(folder / "recipe.yaml"), *(["--log", options.log] if options.log else [])]
+            raise interrupted("train", words, folder) from None
     if rank() > 0:
         return
     last, accuracy = trained.history[-1], trained.evaluation.accuracy
@@ -54,10 +67,11 @@ def main(arguments: list[str]) -> None:
         found = {"folder": str(folder), "seed": recipe.seed, **last, "validation_accuracy": accuracy}
         print_json({**found, "skipped": len(dataset.skipped)})
         return
+    epochs = f"{last['epoch']} epoch{'s' * (last['epoch'] != 1)}"
+    print(f"validation accuracy {100 * accuracy:.1f} % after {epochs}: {folder}")
     for note in [*dataset.notes, *filter(None, [outcome(trained.recipe, trained.history)])]:
-        print(note)
-    print(f"validation accuracy {100 * accuracy:.1f} % after {last['epoch']} epochs: {folder}")
-    print(f"report: {report}")
+        say(note)
+    print(f"report: {report}\ncard:   {folder / CARD}")
 
 
 def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display: Display) -> Run:
@@ -86,7 +100,7 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         )
 
     note = [""]
-    display.stage(f"training {recipe.name}")
+    display.stage(f"training {recipe.name}", "the report")
     if recipe.constraint is not None and recipe.constraint.control is None:
         check_constraint(recipe, dataset.validation)
         display.line("constraint: first a control is trained, without augmentation")
@@ -99,6 +113,7 @@ def _train(recipe: Recipe, folder: Path, options: Any, dataset: Dataset, display
         dataset=dataset,
         on_epoch=on_epoch,
         on_step=on_step,
+        log=options.log,
     )
 
 

@@ -1,8 +1,8 @@
 """AugMix's loss (Hendrycks et al. 2020, eq. 4, https://arxiv.org/abs/1912.02781) and the views that it needs.
 
 An update sees each image three times: as it is after all ops but AugMix, and in two AugMix views of that. The loss is
-the cross entropy of the first and ``weight`` times the Jensen-Shannon divergence of the three predictions, by which
-they agree. `augkit.fit` does so where ``policy.augmix.js_weight`` of a recipe is above 0; in another loop:
+the cross entropy of the first plus ``weight`` times the Jensen-Shannon divergence of the three predictions, so that
+they agree. `augkit.fit` uses it if ``policy.augmix.js_weight`` of a recipe is above 0; in another loop:
 
 >>> import augkit
 >>> augment, images = augkit.Augment(augkit.RandomSubpixelShift(2.0), augkit.AugMix()), torch.rand(4, 3, 16, 16)

@@ -20,23 +20,26 @@ from augkit.core.errors import InputError
 from augkit.core.random_streams import LOADING, ORDER, drawing, random_stream
 from augkit.data import Dataset, Images, Stream, WholeImages, batches
 from augkit.data.decode import Form
+from augkit.data.splits import shared
 from augkit.data.stream import Source
 from augkit.train.build import training_images
 from augkit.train.distributed import Process
 from augkit.train.evaluate import labels_of
-from augkit.train.loaders import check_labels, check_range, check_side, count_batches, labelled, set_epoch
+from augkit.train.loaders import check_labels, check_range, check_side, count_batches, labeled, set_epoch
 from augkit.train.recipe import Recipe
 
 
 class Batch(NamedTuple):
     """Images ``(B, C, H, W)``, or whole ones of different sizes, and labels ``(B,)``, on training's device.
 
-    ``numbers`` ``(B,)`` on the CPU are the images' places in the training split; None from a loader.
+    ``numbers`` ``(B,)`` on the CPU are the images' places in the training split; None from a loader. ``augmented``
+    ``(B,)`` bool, on the device, says which images are in ``policy.share``; None where all are.
     """
 
     images: Tensor | Ragged
     labels: Tensor
     numbers: Tensor | None = None
+    augmented: Tensor | None = None
 
 
 class BatchSource(Protocol):
@@ -63,6 +66,7 @@ class DatasetBatches:
         labels: ``(N,)`` on the device.
         batch: images per step over all processes.
         chosen: whether the images of each class are augmented, ``(K,)`` bool on the CPU; None for all.
+        shared: whether each image is in ``policy.share``, ``(N,)`` bool on the CPU; None where all are.
     """
 
     images: Images | WholeImages
@@ -72,6 +76,7 @@ class DatasetBatches:
     device: torch.device
     process: Process
     chosen: Tensor | None = None
+    shared: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -93,23 +98,30 @@ class DatasetBatches:
         elif not isinstance(self.images, Stream):
             for chosen in mine:
                 places = chosen.to(self.device)
-                yield Batch(self.images.images[places], self.labels[places], chosen)
+                yield self._batch(self.images.images[places], chosen)
         elif mine:
             images, step = self.images.take(torch.cat(mine)), self._worker_step(self.images, epoch)
-            images = (images if step is None else images.then(step)).put_on_canvas(self.recipe.data.canvas)
+            data = self.recipe.data
+            images = (images if step is None else images.then(step)).put_on_canvas(data.canvas, data.jitter)
             for chosen, pixels in zip(mine, batches(images, len(mine[0]), self.device), strict=True):
-                yield Batch(pixels, self.labels[chosen.to(self.device)], chosen)
+                yield self._batch(pixels, chosen)
 
     def _whole(self, images: WholeImages, mine: list[Tensor], epoch: int) -> Iterator[Batch]:
         found = images.batches(mine, self.device, self._worker_step(images.stream, epoch))
         for chosen, batch in zip(mine, found, strict=True):
-            yield Batch(batch, self.labels[chosen.to(self.device)], chosen)
+            yield self._batch(batch, chosen)
+
+    def _batch(self, pixels: Tensor | Ragged, numbers: Tensor) -> Batch:
+        shared = None if self.shared is None else self.shared[numbers].to(self.device)
+        return Batch(pixels, self.labels[numbers.to(self.device)], numbers, shared)
 
     def _worker_step(self, images: Stream, epoch: int) -> WorkerStep | None:
         chosen = None
-        if self.chosen is not None and self.recipe.policy.worker_ops:
+        if (self.chosen is not None or self.shared is not None) and self.recipe.policy.worker_ops:
+            labels = self.labels.cpu()
+            found = torch.ones(len(labels), dtype=torch.bool) if self.chosen is None else self.chosen[labels]
             chosen = torch.zeros(int(images.indices.max()) + 1, dtype=torch.bool)
-            chosen[images.indices] = self.chosen[self.labels.cpu()]
+            chosen[images.indices] = found if self.shared is None else found & self.shared
         return self.recipe.policy.worker_step(self.recipe.seed, epoch, chosen)
 
 
@@ -147,7 +159,7 @@ class LoaderBatches:
         for number, batch in enumerate(self._drawn(epoch)):
             if number < start:
                 continue
-            images, labels = labelled(batch)
+            images, labels = labeled(batch)
             check_side(images, self.recipe)
             # Reading values on another device would synchronize with it.
             if number == start or images.device.type == "cpu":
@@ -196,6 +208,11 @@ def make_batches(
             raise InputError(
                 "policy.draws: expected random with a loader of your own, whose images have no numbers, got even"
             )
+        if recipe.policy.share < 1:
+            raise InputError(
+                "policy.share: expected 1 with a loader of your own, whose images have no numbers,"
+                f" got {recipe.policy.share:g}"
+            )
         return LoaderBatches(source, classes, recipe, device, process)
     found, worker_ops = training_images(recipe, source), recipe.policy.worker_step(recipe.seed, 0)
     images = found.squares if isinstance(found, WholeImages) else found
@@ -211,13 +228,15 @@ def make_batches(
     if worker_ops is not None:
         _try(worker_ops, images)
     chosen = recipe.policy.class_mask(source.classes)
+    part = shared(labels.cpu(), recipe.policy.share) if recipe.policy.share < 1 else None
     if isinstance(found, WholeImages):
-        return DatasetBatches(found.to(device), labels, batch, recipe, device, process, chosen)
+        return DatasetBatches(found.to(device), labels, batch, recipe, device, process, chosen, part)
     if worker_ops is not None and not isinstance(images, Stream):
         images = _as_stream(images, recipe.data.workers)
     elif not isinstance(images, Stream):
-        images = Images(images.on_canvas(recipe.data.canvas).to(device), images.labels, images.background)
-    return DatasetBatches(images, labels, batch, recipe, device, process, chosen)
+        pixels = images.on_canvas(recipe.data.canvas, recipe.data.jitter)
+        images = Images(pixels.to(device), images.labels, images.background)
+    return DatasetBatches(images, labels, batch, recipe, device, process, chosen, part)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import nn
 
 from augkit.architectures import NETWORKS, antialias, build_model
 from augkit.architectures.external import timm_network, torchvision_network
+from augkit.architectures.stages import freeze, parts_of
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.augment.whole_images import needed_side
 from augkit.core.errors import InputError
@@ -17,6 +18,8 @@ from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Images, Reading, WholeImages, load_dataset
 from augkit.train.recipe import Recipe
 from augkit.train.recipe_sections import DataSettings, ModelSettings
+
+CELL = "cell:"  # prefix of the name of a study's arm in model.weights
 
 
 class InputEntry(TypedDict, total=False):
@@ -67,8 +70,11 @@ def describe_input(recipe: Recipe, data: Any, model: nn.Module | None = None) ->
 
 
 def fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
-    """Return the recipe's network for ``data``, untrained, on the CPU, for checks before any work."""
-    return build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
+    """Return the recipe's network for ``data``, untrained, frozen as in training, on the CPU, for early checks."""
+    model = build_recipe_model(recipe, describe_input(recipe, data), recipe.seed, fresh=False)
+    if recipe.train.freeze is not None:
+        freeze(model, recipe.train.freeze.stages, recipe.train.freeze.head)
+    return model
 
 
 def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh: bool = True) -> nn.Module:
@@ -86,7 +92,11 @@ def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh:
         else _external_network(settings, given, seed, fresh)
     )
     if fresh and settings.weights is not None:
-        load_initial_weights(model, settings.weights)
+        if settings.weights.startswith(CELL):
+            raise InputError(
+                f"model.weights: '{settings.weights}' names an arm of a study; expected a path outside of one"
+            )
+        load_initial_weights(model, settings.weights, settings.weights_of)
     return model
 
 
@@ -115,15 +125,26 @@ def _external_network(settings: ModelSettings, given: NetworkInput, seed: int, f
         if package == "timm":
             model = timm_network(name, classes, channels=channels, pretrained=fresh and settings.pretrained)
         elif channels == 3:
-            model = torchvision_network(name, classes)
+            short, _, version = name.partition("@")
+            trained = (version or "DEFAULT") if version or settings.pretrained else None
+            model = torchvision_network(short, classes, weights=trained, load=fresh)
         else:
             raise InputError(f"model '{settings.name}': expected images of 3 channels, got {channels}; data.channels=3")
     return model if settings.downsample is None else antialias(model, method=settings.downsample)
 
 
-def load_initial_weights(model: nn.Module, path: str) -> None:
-    """Load the weights in ``path``, except (auxiliary) final layers with another number of classes."""
+def load_initial_weights(model: nn.Module, path: str, part: str = "all") -> None:
+    """Load the weights in ``path``, except (auxiliary) final layers with another number of classes.
+
+    With ``part`` ``features`` or ``head`` the other part of the network stays as it is.
+    """
     own = model.state_dict()
+    if part != "all":
+        _, head = parts_of(model)
+        state = dict(unwrapped(read_weights(path), own))
+        kept = {name: value for name, value in own.items() if (name in head) != (part == "head")}
+        fit_weights(model, state | kept, path)
+        return
     state = dict(unwrapped(read_weights(path), own))
     final = final_layer(model)
     given = state.get(f"{final[0]}.weight") if final is not None else None
@@ -163,7 +184,16 @@ def side_for_crops(recipe: Recipe) -> int | None:
 def load_data(data: DataSettings) -> Dataset:
     """Load the dataset of these settings."""
     reading = reading_of(data)
-    return load_dataset(data.name, root=data.root, limit=data.limit, labels_file=data.labels_file, **vars(reading))
+    fill: float | str = 0.0 if data.canvas_fill == "black" else data.canvas_fill
+    return load_dataset(
+        data.name,
+        root=data.root,
+        limit=data.limit,
+        labels_file=data.labels_file,
+        only=data.classes,
+        background=fill,
+        **vars(reading),
+    )
 
 
 def load_recipe_data(recipe: Recipe) -> Dataset:
@@ -178,8 +208,12 @@ def load_recipe_data(recipe: Recipe) -> Dataset:
     channels, *sides = dataset.shape
     if len(data.mean) not in (1, channels):
         raise InputError(f"recipe {recipe.name}: data.mean: expected 1 or {channels} values, got {len(data.mean)}")
-    if data.canvas is not None and data.canvas < max(sides):
-        raise InputError(f"recipe {recipe.name}: data.canvas: expected at least {max(sides)} pixels, got {data.canvas}")
+    least = max(sides) + 2 * data.jitter
+    if data.canvas is not None and data.canvas < least:
+        room = f" with data.jitter {data.jitter}" if data.jitter else ""
+        raise InputError(
+            f"recipe {recipe.name}: data.canvas: expected at least {least} pixels{room}, got {data.canvas}"
+        )
     training_images(recipe, dataset)
     return dataset
 
@@ -196,7 +230,9 @@ def training_images(recipe: Recipe, dataset: Dataset) -> Images | WholeImages:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return ``device`` as a `torch.device`; when None, a GPU if there is one, else the CPU.
+    """Return ``device`` as a `torch.device`; when None, a CUDA GPU if there is one, else the CPU.
+
+    Apple's GPU is used where it is named, ``mps``. It has not been run; tests simulate that it has no float64.
 
     Raises:
         InputError: the device is not available.

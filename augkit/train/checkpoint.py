@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from augkit.architectures.modes import copied, frozen_modules
 from augkit.core.errors import InputError
 from augkit.core.files import environment, write
+from augkit.core.precision import widest
 from augkit.core.safe_files import Unreadable, load_safely
 from augkit.core.schema import Tree
 from augkit.train.build import InputEntry, NetworkInput
@@ -51,8 +52,8 @@ class Best(TypedDict):
 class Checkpoint(TypedDict):
     """Contents of ``checkpoint.pt``; a typed dict, as `torch.save` writes it.
 
-    Weights and the states of optimizer and scaler are state dicts of torch; ``trained`` are the weights beside their
-    moving average, which is ``model`` then. See `State` for the others, and `augkit.train.build.NetworkInput` for
+    Weights and the states of optimizer and scaler are state dicts of torch; ``trained`` are the trained weights if
+    ``model`` is their moving average. See `State` for the others, and `augkit.train.build.NetworkInput` for
     ``input``.
     """
 
@@ -94,8 +95,8 @@ class State:
         averaged: moving average of the weights, or None.
         step: updates so far.
         frozen: modules that stay in ``eval()`` while the others are trained.
-        seen: ``(3,)`` float64 on the device: sum of losses and number of images in this epoch, and the first step
-            whose loss was not finite (infinity if none was).
+        seen: ``(3,)`` on the device, in its widest dtype (float32 counts to 2**24 images): sum of losses and number of
+            images in this epoch, and the first step whose loss was not finite (infinity if none was).
         form: memory format of images and weights.
         history: one row per epoch.
         best: the best weights so far with their accuracy, for early stopping; else None.
@@ -122,7 +123,7 @@ class State:
         averaged = copied(model) if recipe.train.ema else None
         for weight in averaged.parameters() if averaged is not None else ():  # the only way for a scripted module
             weight.requires_grad_(False)
-        seen = torch.empty(3, dtype=torch.float64)
+        seen = torch.empty(3, dtype=widest(device))
         state = cls(model, make_optimizer(model, recipe.optim), scaler, averaged, frozen, seen, form)
         state.seen = state.seen.to(device)
         state.begin_epoch()
@@ -134,7 +135,7 @@ class State:
 
     def count(self, loss: Tensor, images: int) -> None:
         """Add the mean ``loss`` of ``images`` images, without synchronizing with the device."""
-        loss = loss.detach().double()
+        loss = loss.detach().to(self.seen.dtype)
         first_bad = torch.where(torch.isfinite(loss), math.inf, float(self.step)).minimum(self.seen[2])
         self.seen.copy_(torch.stack([self.seen[0] + loss * images, self.seen[1] + images, first_bad]))
 
@@ -146,7 +147,7 @@ class State:
     def average(self, decay: float) -> None:
         """Move the averaged weights by ``1 - decay`` towards the trained ones; faster in the first steps."""
         assert self.averaged is not None
-        # As timm and TensorFlow: the early average must not consist of the initial weights.
+        # As in timm and TensorFlow: early averages must not consist of the initial weights.
         update = get_ema_multi_avg_fn(min(decay, (1 + self.step) / (10 + self.step)))
         pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
         averaged, trained = map(

@@ -98,7 +98,7 @@ def parallel(model: nn.Module, process: Process, device: torch.device) -> nn.Mod
 
 
 def claim_once(output: str | Path | None, process: Process, *, resume: bool, overwrite: bool) -> Path | None:
-    """Do `augkit.core.files.claim` in the first process, while the others wait; return None without an output."""
+    """Call `augkit.core.files.claim` in the first process while the others wait; None without an output."""
     if output is None:
         return None
     folder = claim(Path(output), resume=resume, overwrite=overwrite) if process.first else Path(output)

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on labelled images, and its variability under shifts, during and after training."""
+"""Loss and accuracy of a network on labeled images, and its variability under shifts, during and after training."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from augkit.augment.resample import resample
 from augkit.augment.resample_each import centers
 from augkit.core.errors import DeviceMemoryError, InputError, RunError
 from augkit.core.pixels import as_float
+from augkit.core.precision import widest
 from augkit.core.random_streams import EVALUATION, drawing
 from augkit.data import Images, Stream, batches
 from augkit.invariance import InvarianceReport, measure_invariance
 from augkit.invariance.protocols import make_protocol
 from augkit.train.distributed import Process
-from augkit.train.loaders import check_labels, check_range, check_repeatable, check_side, labelled
+from augkit.train.loaders import check_labels, check_range, check_repeatable, check_side, labeled
 from augkit.train.recipe import Recipe
 
 BATCH = 500
 OWN = "validation_loader"  # the name of a user's batches in messages
-Labelled = Iterable[tuple[Tensor, Tensor]]
+Labeled = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process | None = None
+    model: nn.Module, data: Images | Labeled, recipe: Recipe, device: torch.device, process: Process | None = None
 ) -> Evaluation:
     """Return the scores of a network without augmentation, with test-time shifts if the recipe has them.
 
     Args:
         model: gives logits ``(B, K)``, alone or as in `augkit.architectures.outputs`; in ``eval()`` meanwhile.
-        data: labelled images, of which every process takes its share; or the process's own batches of images and
+        data: labeled images, of which every process takes its share; or the process's own batches of images and
             labels, see `augkit.train.loaders`. For labels that are probabilities, the most probable class counts as
             the true one, and the loss is their cross entropy.
         recipe: mean, std, canvas, memory format, precision and test-time shifts.
@@ -64,11 +65,11 @@ def evaluate(
         RunError: the network gives NaN.
     """
     process = process or Process()
-    loss, confusion = torch.zeros((), dtype=torch.float64, device=device), None
+    loss, confusion = torch.zeros((), dtype=widest(device), device=device), None
     undefined = torch.zeros((), dtype=torch.bool, device=device)
     classes: int | None = None
     with inference(model, recipe, device, process):
-        for images, labels in labelled_batches(data, recipe, device, process):
+        for images, labels in labeled_batches(data, recipe, device, process):
             scores = log_probabilities(model, as_float(images), recipe)
             check_logits(scores, len(labels), classes=classes)
             classes = scores.shape[-1]
@@ -79,7 +80,7 @@ def evaluate(
             pairs = torch.bincount(truth * classes + scores.argmax(-1), minlength=classes**2).view(classes, classes)
             confusion = pairs if confusion is None else confusion + pairs
     if confusion is None:
-        raise InputError("evaluation: expected at least 1 labelled image, got none")
+        raise InputError("evaluation: expected at least 1 labeled image, got none")
     loss, confusion = process.total(loss), process.total(confusion)
     if bool(process.total(undefined.long())):  # argmax of NaN would count as class 0
         raise RunError("evaluation: the network gives NaN in evaluation mode; look at its weights and its batch norms")
@@ -99,7 +100,7 @@ def _summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return -(labels * scores).sum() if labels.ndim == 2 else F.nll_loss(scores, labels, reduction="sum")
 
 
-def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: torch.device) -> int:
+def try_out(model: nn.Module, data: Images | Labeled, recipe: Recipe, device: torch.device) -> int:
     """Move a network to ``device``, run it on the first of ``data``, and return its number of classes.
 
     This also creates lazy weights.
@@ -110,20 +111,20 @@ def try_out(model: nn.Module, data: Images | Labelled, recipe: Recipe, device: t
     """
     model.to(device)
     with drawing(device, recipe.seed, EVALUATION), evaluated(model), torch.no_grad():
-        images, labels = _first_labelled(data, recipe, device)
+        images, labels = _first_labeled(data, recipe, device)
         classes = log_probabilities(model, as_float(images[:2]), recipe).shape[-1]
     check_labels(labels_of(data) if isinstance(data, Images) else labels, classes)
     return classes
 
 
-def _first_labelled(data: Images | Labelled, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
+def _first_labeled(data: Images | Labeled, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
     few = data.take(torch.arange(min(2, len(data)))) if isinstance(data, Images) else data
     if not isinstance(data, Images):
         check_repeatable(data, OWN)
-    given = labelled_batches(few, recipe, device, Process())
+    given = labeled_batches(few, recipe, device, Process())
     found = next(given, None)
     if found is None:
-        raise InputError("evaluation: expected at least 1 labelled image, got none")
+        raise InputError("evaluation: expected at least 1 labeled image, got none")
     if isinstance(data, Iterator):  # it can start again only after its end
         collections.deque(given, maxlen=0)
     return found
@@ -162,8 +163,8 @@ def _shifted(images: Tensor, x: float, y: float, recipe: Recipe) -> Tensor:
     return resample(images, matrix, kernel=recipe.policy.kernel, padding=recipe.policy.padding)
 
 
-def labelled_batches(
-    data: Images | Labelled, recipe: Recipe, device: torch.device, process: Process
+def labeled_batches(
+    data: Images | Labeled, recipe: Recipe, device: torch.device, process: Process
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches ``(B, C, H, W)`` with labels ``(B,)`` on ``device``, of this process's share of ``data``.
 
@@ -171,7 +172,7 @@ def labelled_batches(
     """
     if not isinstance(data, Images):
         for number, batch in enumerate(data):
-            images, labels = labelled(batch, OWN)
+            images, labels = labeled(batch, OWN)
             if number == 0 or images.device.type == "cpu":  # checking others would synchronize with the device
                 check_range(images, recipe.data.mean, recipe.data.std, OWN)
             size = check_side(images, recipe, OWN)
@@ -191,7 +192,7 @@ def labelled_batches(
 def labels_of(images: Images) -> Tensor:
     """Return the labels ``(N,)``; raise InputError if there are none."""
     if images.labels is None:
-        raise InputError("training: expected labelled images, these have no labels")
+        raise InputError("training: expected labeled images, these have no labels")
     return images.labels
 
 

@@ -14,6 +14,7 @@ from augkit.architectures.external import (
     open_clip_network,
     timm_network,
     torchvision_network,
+    torchvision_weights,
     transformers_network,
 )
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
@@ -21,7 +22,9 @@ from augkit.core.errors import InputError
 from augkit.core.named import load_named
 from augkit.core.schema import validate
 from augkit.train.build import NetworkInput, build_recipe_model
+from augkit.train.checkpoint import FILE as CHECKPOINT
 from augkit.train.checkpoint import read_checkpoint
+from augkit.train.export import WEIGHTS, network_input, read_facts
 from augkit.train.recipe import Recipe
 
 FORMS = "a run folder, a checkpoint, torchvision:NAME, timm:NAME, hf:NAME, open_clip:NAME or package.module:callable"
@@ -38,6 +41,7 @@ class LoadedModel:
         recipe: the recipe of a run of augkit.
         mean, std: per channel, of images in [0, 1].
         input_size: side of its input in pixels.
+        channels: of its input, for a run of augkit.
         num_classes: K, the number of outputs of its final layer.
         crop_pct: the share of the shorter side that its own evaluation keeps: images are resized to
             ``input_size / crop_pct``, then the center is cropped.
@@ -51,6 +55,7 @@ class LoadedModel:
     mean: list[float] | None = None
     std: list[float] | None = None
     input_size: int | None = None
+    channels: int | None = None
     num_classes: int | None = None
     crop_pct: float | None = None
     classes: list[str] | None = None
@@ -58,34 +63,43 @@ class LoadedModel:
     embeds: bool = False
 
 
-def load_model(source: str, weights: str | Path | None = None, *, strict: bool = True) -> LoadedModel:
+def load_model(
+    source: str | Path, weights: str | Path | None = None, *, strict: bool = True, pretrained: bool = False
+) -> LoadedModel:
     """Load a network.
 
     Args:
-        source: a run folder or checkpoint of augkit, ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` (transformers;
-            NAME is on the hub or a folder), ``open_clip:NAME`` or ``open_clip:NAME/PRETRAINED``, or
-            ``package.module:callable``, called without arguments.
+        source: a run folder or checkpoint of augkit, ``torchvision:NAME`` or ``torchvision:NAME@WEIGHTS`` (such as
+            ``resnet50@IMAGENET1K_V2``), ``timm:NAME``, ``hf:NAME`` (transformers; NAME is on the hub or a folder),
+            ``open_clip:NAME`` or ``open_clip:NAME/PRETRAINED``, or ``package.module:callable``, called without
+            arguments.
         weights: a file with a state dict, see `augkit.architectures.weights.read_weights`. Networks of torchvision,
-            timm and transformers are built with the number of classes of the weights. Without weights those of
-            torchvision, timm and ``open_clip:NAME`` are untrained, those of ``hf:NAME`` and
-            ``open_clip:NAME/PRETRAINED`` have their own, and the network of a callable is returned unchanged.
+            timm and transformers are built with the number of classes of the weights.
         strict: raise an error if not all weights fit; otherwise load those that fit, and list the others in ``notes``.
+        pretrained: load the trained weights that torchvision and timm have for their networks, from their caches or by
+            a download. Without these and without ``weights``, ``torchvision:NAME``, ``timm:NAME`` and
+            ``open_clip:NAME`` are untrained, as ``notes`` say. Others come with weights of their own, and nothing
+            changes for them.
 
     Raises:
-        InputError: the source does not exist, or the weights do not fit; the message lists the keys.
+        InputError: the source does not exist, its own weights are asked for together with ``weights`` or cannot be
+            downloaded, or the weights do not fit; the message lists the keys.
     """
+    source, path = str(source), Path(source).expanduser()
+    own = pretrained or (source.startswith("torchvision:") and "@" in source)
+    if weights is not None and own:
+        raise InputError(f"model '{source}': expected its own weights or those of --weights {weights}, got both")
     state = None if weights is None else read_weights(weights)
-    path = Path(source).expanduser()
     if path.exists():
-        loaded = _from_run(path / "checkpoint.pt" if path.is_dir() else path)
+        loaded = _from_run(path)
     elif source.startswith("torchvision:"):
-        loaded = _from_torchvision(source.removeprefix("torchvision:"), state)
+        loaded = _from_torchvision(source.removeprefix("torchvision:"), state, pretrained=pretrained)
     elif source.startswith("timm:"):
-        loaded = _from_timm(source.removeprefix("timm:"), state)
+        loaded = _from_timm(source.removeprefix("timm:"), state, pretrained=pretrained)
     elif source.startswith("hf:"):
         loaded = _from_transformers(source.removeprefix("hf:"), state)
     elif source.startswith("open_clip:"):
-        loaded = _from_open_clip(source.removeprefix("open_clip:"))
+        loaded = _from_open_clip(source.removeprefix("open_clip:"), pretrained=pretrained)
     elif ":" in source:
         loaded = _from_callable(source)
     else:
@@ -94,12 +108,27 @@ def load_model(source: str, weights: str | Path | None = None, *, strict: bool =
         left_out = fit_weights(loaded.model, state, weights, strict=strict)
         if left_out:
             return replace(loaded, notes=(f"weights '{weights}' were taken as far as they fit: {left_out}",))
+    elif not own and (remedy := _untrained(source, path)):
+        return replace(loaded, notes=(*loaded.notes, f"{source} is untrained: add {remedy}"))
     return loaded
 
 
+def _untrained(source: str, path: Path) -> str | None:
+    """What gives trained weights to a network that has none; None for one that has."""
+    if path.exists():
+        return None
+    if source.startswith(("timm:", "torchvision:")):
+        return "--pretrained for its own weights, or --weights FILE"
+    if source.startswith("open_clip:") and "/" not in source:
+        return "/PRETRAINED to its name, or --weights FILE"
+    return None
+
+
 def _from_run(path: Path) -> LoadedModel:
-    if not path.is_file():
-        raise InputError(f"model '{path.parent}': expected a run folder with checkpoint.pt, there is none")
+    """Load from a checkpoint, or from a folder with one, or with the files of `augkit.train.export`."""
+    if path.is_dir() and not (path / CHECKPOINT).is_file():
+        return _from_export(path)
+    path = path / CHECKPOINT if path.is_dir() else path
     state = read_checkpoint(path)
     if "recipe" not in state:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
@@ -112,17 +141,43 @@ def _from_run(path: Path) -> LoadedModel:
     if not all(isinstance(kept.get(key), kind) for key, kind in kinds.items()):
         raise InputError(f"'{path}': expected a checkpoint of augkit, with 'input'; give MODEL and --weights {path}")
     given = NetworkInput(list(kept["classes"]), kept["channels"], kept["side"])
+    return _built(recipe, given, state["model"], path)
+
+
+def _from_export(folder: Path) -> LoadedModel:
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"model '{folder}': expected a run folder with {CHECKPOINT} or {WEIGHTS}, there is none")
+    facts, recipe = read_facts(folder), Recipe.load(folder)
+    if facts.model is not None or facts.channels is None or facts.side is None:
+        own = f"'{folder}' holds a network of your own ({facts.model})"
+        raise InputError(f"{own}; give package.module:callable --weights {folder / WEIGHTS}")
+    return _built(recipe, network_input(facts), read_weights(folder / WEIGHTS), folder / WEIGHTS)
+
+
+def _built(recipe: Recipe, given: NetworkInput, state: Mapping[str, Tensor], path: Path) -> LoadedModel:
+    """The network of a recipe with the weights that came from ``path``."""
     model = build_recipe_model(recipe, given, recipe.seed, fresh=False)
-    fit_weights(model, state["model"], path)
-    count, data = len(given.classes), recipe.data
-    return LoadedModel(model, recipe, data.mean, data.std, given.side, count, classes=given.classes)
+    fit_weights(model, state, path)
+    channels, side = given.image()
+    return LoadedModel(
+        model,
+        recipe,
+        recipe.data.mean,
+        recipe.data.std,
+        side,
+        channels,
+        len(given.classes),
+        classes=given.classes,
+    )
 
 
-def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
-    from torchvision import models
-
-    model = _with_classes_of(lambda classes: torchvision_network(name, classes), state)
-    best = models.get_model_weights(name).DEFAULT  # describes the input of the network, without a download
+def _from_torchvision(source: str, state: Mapping[str, Tensor] | None, *, pretrained: bool) -> LoadedModel:
+    name, given, version = source.partition("@")
+    if given and not version:
+        raise InputError(f"model 'torchvision:{source}': expected the name of its weights after @, such as @DEFAULT")
+    trained = version or ("DEFAULT" if pretrained else None)
+    model = _with_classes_of(lambda classes: torchvision_network(name, classes, weights=trained), state)
+    best = torchvision_weights(name, version or "DEFAULT")  # describes the input, without a download
     preset = best.transforms()
     side, resized = preset.crop_size[0], preset.resize_size[0]
     described = LoadedModel(
@@ -137,8 +192,10 @@ def _from_torchvision(name: str, state: Mapping[str, Tensor] | None) -> LoadedMo
     return _counted(described)
 
 
-def _from_timm(name: str, state: Mapping[str, Tensor] | None) -> LoadedModel:
-    return _described_by_timm(_with_classes_of(lambda classes: timm_network(name, classes), state))
+def _from_timm(name: str, state: Mapping[str, Tensor] | None, *, pretrained: bool) -> LoadedModel:
+    return _described_by_timm(
+        _with_classes_of(lambda classes: timm_network(name, classes, pretrained=pretrained), state)
+    )
 
 
 def _described_by_timm(model: nn.Module) -> LoadedModel:
@@ -203,7 +260,9 @@ def _edge(size: Any) -> int | None:
     return next((int(value) for value in found if value), None)
 
 
-def _from_open_clip(name: str) -> LoadedModel:
+def _from_open_clip(name: str, *, pretrained: bool) -> LoadedModel:
+    if pretrained and "/" not in name:
+        raise InputError(f"model 'open_clip:{name}': expected NAME/PRETRAINED with --pretrained, such as {name}/openai")
     model: Any = open_clip_network(name)
     config = getattr(model.visual, "preprocess_cfg", {})
     size = config.get("size") or getattr(model.visual, "image_size", None)

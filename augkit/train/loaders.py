@@ -25,10 +25,10 @@ SUMS_TO_ONE = 1e-2  # within this: probabilities may have been rounded to half p
 HOLDS = ("sampler", "batch_sampler", "dataset", "loader")
 
 
-def labelled(batch: Any, name: str = "loader") -> tuple[Tensor | Ragged, Tensor]:
+def labeled(batch: Any, name: str = "loader") -> tuple[Tensor | Ragged, Tensor]:
     """Return images and labels of a batch in the form described above; ``name`` begins messages.
 
-    >>> images, labels = labelled((torch.rand(2, 1, 4, 4).double(), torch.eye(2, dtype=torch.uint8)))
+    >>> images, labels = labeled((torch.rand(2, 1, 4, 4).double(), torch.eye(2, dtype=torch.uint8)))
     >>> images.dtype, labels.dtype
     (torch.float32, torch.float32)
 

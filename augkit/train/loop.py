@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from augkit.architectures.blocks import pooling_first
 from augkit.architectures.modes import check_network, check_trainable, copied, train, weights_dtype
+from augkit.architectures.stages import freeze
 from augkit.core.errors import InputError, check_whole
 from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
@@ -38,7 +40,7 @@ from augkit.train.constraint import (
     shift_information,
     with_control,
 )
-from augkit.train.distributed import claim_once, joined, local_device, parallel
+from augkit.train.distributed import Process, claim_once, joined, local_device, parallel
 from augkit.train.evaluate import Evaluation, autocast, check_measurable, evaluate, measure_model, try_out
 from augkit.train.heartbeat import heartbeat_hook
 from augkit.train.history import EpochRow, OnEpoch, interval_of
@@ -48,7 +50,8 @@ from augkit.train.policy_in_training import PolicyInTraining
 from augkit.train.recipe import Recipe
 from augkit.train.run import Run, TrainJob
 from augkit.train.schedule import rate_at
-from augkit.train.tensorboard import event_writer
+from augkit.train.trackers import make_trackers
+from augkit.train.trackers.base import Tracker, Tracking
 
 
 def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
@@ -68,6 +71,7 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     on_epoch: OnEpoch | None = None,
     on_step: Callable[[int, int], None] | None = None,
     alive: Callable[[], object] | None = None,
+    log: str | Sequence[str | Tracker] = (),
 ) -> Run:
     """Train the recipe's network, or a custom ``model``, in one process or under torchrun.
 
@@ -83,9 +87,9 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         model: network to train instead of the recipe's, from its own weights; it ends in ``eval()``.
             `augkit.architectures.outputs` finds the logits in its output; frozen parts stay frozen, see
             `augkit.architectures.modes.frozen_modules`.
-        weights: file of weights that replace the initial ones, such as the ``checkpoint.pt`` of another run of the same
-            network, of which nothing else is taken: optimizer, schedule and averages begin anew. None takes initial
-            weights from the seed.
+        weights: file of weights that replace the initial ones and ``model.weights``, such as the ``checkpoint.pt`` of
+            another run of the same network, of which nothing else is taken: optimizer, schedule and averages begin
+            anew. None takes initial weights from the seed.
         loader, validation_loader: batches of images and labels, see `augkit.train.loaders`, instead of the recipe's
             data; they require ``model``. Each process has its own loaders. Images of different sizes (`augkit.Ragged`)
             are resampled once to ``data.image_size``: by the policy in training, to their centers in evaluation.
@@ -93,7 +97,9 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
             which continues bitwise. None trains to the end.
         on_epoch: called with each row of the history.
         on_step: called after each update with the number of updates so far and in total.
-        alive: called at every batch, including those of evaluations, such as a heartbeat.
+        alive: callback, such as a heartbeat, for every batch, also in evaluations.
+        log: experiment trackers that are told the numbers of every epoch: names such as ``wandb``, as a list or with
+            commas, or objects, see `augkit.train.trackers`.
 
     Returns:
         The trained run.
@@ -101,11 +107,13 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     Raises:
         InputError: the output exists or has another recipe; the data or the device is not available; or images, labels
             and network do not fit each other.
-        RunError: the loss became NaN or infinite, a file could not be written, or the device is out of memory.
+        RunError: the loss became NaN or infinite, a file could not be written, the device is out of memory, or a
+            tracker failed.
     """
     recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
     target = choose_device(local_device(device))
     check_whole("until", until, 1)
+    trackers = _trackers(recipe, log, output)
     if (loader is None) != (validation_loader is None) or (loader is not None and model is None):
         raise InputError("fit: expected loader, validation_loader and model together")
     if model is not None:
@@ -113,37 +121,79 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         check_trainable(model)
     data = loader if loader is not None else dataset or load_recipe_data(recipe)
     with joined(target) as process, deterministic(recipe.train.deterministic):
-        network_input = describe_input(recipe, data, model)
-        net = model if model is not None else build_recipe_model(recipe, network_input, recipe.seed)
-        if weights is not None:
-            load_initial_weights(net, str(weights))
         held_out = validation_loader if loader is not None else data.validation
-        classes = try_out(net, held_out, recipe, target)
-        batches = make_batches(data, recipe, target, process, classes)
-        names = network_input.classes or [str(k) for k in range(classes)]
-        check_constraint(recipe, held_out)
-        policy = PolicyInTraining.begin(recipe, names, target, process)
-        if (recipe.invariance.every or recipe.constraint) and isinstance(held_out, Images):
-            check_measurable(recipe, held_out, net)
-        folder = claim_once(output, process, resume=resume, overwrite=overwrite)
-        if recipe.constraint is not None and recipe.constraint.control is None:
-            recipe = (kept_control(folder, recipe) if folder and resume else None) or with_control(
-                recipe, _control(recipe, net, data, target, alive)
-            )
-        state = State.begin(net, recipe, target)
-        if not (folder and resume and restore(folder, recipe, state, target)) and folder and process.first:
-            describe(folder, recipe)
-        job = TrainJob(recipe, state, batches, policy, held_out, network_input, classes, folder, target, process)
-        evaluation = _train(job, until, on_epoch, on_step, alive)
-        if state.best is not None:
-            state.result.load_state_dict(state.best["model"])
-            if state.step == _steps(job) or stalled(state.history, recipe.train.patience):
-                job.save()  # not if it only pauses: it goes on from its last weights
-        if evaluation is None or state.best is not None:
-            with heartbeat_hook(alive, state.result):
-                evaluation = evaluate(state.result, held_out, recipe, target, process)
-        state.result.eval()
-    return Run(recipe, recipe.seed, state.result, state.history, folder, evaluation)
+        job = begin_job(
+            recipe, data, held_out, model, weights, output, target, process,
+            resume=resume, overwrite=overwrite, alive=alive,
+        )  # fmt: skip
+        still = job.state.step < steps_of(job) and process.first
+        # Nobody has hooks on a network that was built here.
+        faster = pooling_first(job.state.model) if model is None else contextlib.nullcontext()
+        with Tracking(trackers if still else [], job.recipe, job.folder) as record, faster:
+            ended = [record] if on_epoch is None else [on_epoch, record]
+            evaluation = train_job(job, until, ended, on_step, alive)
+        return end_job(job, evaluation, alive)
+
+
+def begin_job(  # noqa: PLR0913 (what `fit` was given, and what it made of it)
+    recipe: Recipe,
+    data: Any,
+    held_out: Any,
+    model: nn.Module | None,
+    weights: str | Path | None,
+    output: str | Path | None,
+    device: torch.device,
+    process: Process,
+    *,
+    resume: bool,
+    overwrite: bool,
+    alive: Callable[[], object] | None,
+) -> TrainJob:
+    """Make network, batches and state of a run, or restore them from its folder; arguments and errors as in `fit`."""
+    network_input = describe_input(recipe, data, model)
+    net = model
+    if net is None:
+        net = build_recipe_model(recipe, network_input, recipe.seed, fresh=weights is None)
+    if weights is not None:
+        load_initial_weights(net, str(weights), recipe.model.weights_of)
+    if recipe.train.freeze is not None:
+        freeze(net, recipe.train.freeze.stages, recipe.train.freeze.head)
+    classes = try_out(net, held_out, recipe, device)
+    batches = make_batches(data, recipe, device, process, classes)
+    names = network_input.classes or [str(k) for k in range(classes)]
+    check_constraint(recipe, held_out)
+    policy = PolicyInTraining.begin(recipe, names, device, process)
+    if (recipe.invariance.every or recipe.constraint) and isinstance(held_out, Images):
+        check_measurable(recipe, held_out, net)
+    folder = claim_once(output, process, resume=resume, overwrite=overwrite)
+    if recipe.constraint is not None and recipe.constraint.control is None:
+        recipe = (kept_control(folder, recipe) if folder and resume else None) or with_control(
+            recipe, _control(recipe, net, data, device, alive)
+        )
+    state = State.begin(net, recipe, device)
+    if not (folder and resume and restore(folder, recipe, state, device)) and folder and process.first:
+        describe(folder, recipe)
+    return TrainJob(recipe, state, batches, policy, held_out, network_input, classes, folder, device, process)
+
+
+def end_job(job: TrainJob, evaluation: Evaluation | None, alive: Callable[[], object] | None) -> Run:
+    """Take the best weights of a run that keeps them; evaluate unless ``evaluation`` is of the last epoch."""
+    recipe, state = job.recipe, job.state
+    if state.best is not None:
+        state.result.load_state_dict(state.best["model"])
+        if state.step == steps_of(job) or stalled(state.history, recipe.train.patience):
+            job.save()  # not if it only pauses: it goes on from its last weights
+    if evaluation is None or state.best is not None:
+        with heartbeat_hook(alive, state.result):
+            evaluation = evaluate(state.result, job.held_out, recipe, job.device, job.process)
+    state.result.eval()
+    return Run(recipe, recipe.seed, state.result, state.history, job.folder, evaluation)
+
+
+def _trackers(recipe: Recipe, log: str | Sequence[str | Tracker], output: str | Path | None) -> list[Tracker]:
+    """The trackers that ``log`` names, and that of TensorBoard where the recipe asks for it."""
+    wanted = recipe.train.tensorboard and output is not None and "tensorboard" not in log
+    return [*make_trackers(log), *(make_trackers("tensorboard") if wanted else [])]
 
 
 def _control(
@@ -154,24 +204,23 @@ def _control(
     return shift_information(control.model, recipe, data.validation, device)
 
 
-def _steps(job: TrainJob) -> int:
+def steps_of(job: TrainJob) -> int:
     """Updates of the whole schedule."""
     return job.recipe.train.steps or job.recipe.train.epochs * job.batches.steps
 
 
-def _train(
+def train_job(
     job: TrainJob,
     until: int | None,
-    on_epoch: OnEpoch | None,
+    on_epoch: Sequence[OnEpoch],
     on_step: Callable[..., None] | None,
     alive: Callable[[], object] | None,
 ) -> Evaluation | None:
     """Run the remaining steps, up to epoch ``until``, and return the last evaluation, or None if no step remained."""
     evaluation = None
     recipe, state, settings, length = job.recipe, job.state, job.recipe.train, job.batches.steps
-    steps = _steps(job)
+    steps = steps_of(job)
     stop = steps if until is None else min(steps, until * length)
-    log = event_writer(job.folder if settings.tensorboard and job.process.first else None)
     forward = parallel(state.model, job.process, job.device)
     forward = torch.compile(forward) if settings.compile else forward  # type: ignore[assignment]
     while state.step < stop and not stalled(state.history, settings.patience):
@@ -198,21 +247,27 @@ def _train(
                 break
         seconds = time.perf_counter() - started
         with heartbeat_hook(alive, state.result):
-            evaluation = _end_epoch(job, state.step == steps, rate, before, seconds)
-        if on_epoch is not None:
-            on_epoch(state.history[-1])
-        log(state.history[-1])
+            evaluation = end_epoch(job, state.step == steps, rate, before, seconds)
+        for call in on_epoch:
+            call(state.history[-1])
     return evaluation
 
 
-def _update(job: TrainJob, forward: nn.Module, batch: Batch) -> None:
-    """Update the weights from a batch, in ``train.accumulate`` parts."""
+def network_inputs(job: TrainJob, batch: Batch) -> tuple[Tensor, Tensor]:
+    """A batch after augmentation and mixing, in the dtype of the weights, with its targets."""
     recipe, state, settings = job.recipe, job.state, job.recipe.train
     inputs, targets = job.policy.images(batch, state.step, job.batches.steps), batch.labels
     if settings.mixup or settings.cutmix:
         place = [recipe.seed, MIXING, state.step, job.process.rank]
         inputs, targets = mix_batch(inputs, targets, job.classes, settings.mixup, settings.cutmix, place)
-    inputs = inputs.to(weights_dtype(state.model)).contiguous(memory_format=state.form)
+    return inputs.to(weights_dtype(state.model)), targets
+
+
+def _update(job: TrainJob, forward: nn.Module, batch: Batch) -> None:
+    """Update the weights from a batch, in ``train.accumulate`` parts."""
+    recipe, state, settings = job.recipe, job.state, job.recipe.train
+    inputs, targets = network_inputs(job, batch)
+    inputs = inputs.contiguous(memory_format=state.form)
     size = -(-len(targets) // settings.accumulate)  # of a part, in images
     parts = list(zip(inputs.split(size * job.policy.views), targets.split(size), strict=True))
     for k, (part, wanted) in enumerate(parts):
@@ -236,7 +291,7 @@ def _update(job: TrainJob, forward: nn.Module, batch: Batch) -> None:
     state.optimizer.zero_grad(set_to_none=True)
 
 
-def _end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
+def end_epoch(job: TrainJob, last: bool, rate: float, before: int, seconds: float) -> Evaluation | None:
     """Evaluate, measure, add a row to the history, and save."""
     recipe, state, number = job.recipe, job.state, len(job.state.history) + 1
     loss, speed = job.finite_loss(rate), (state.step - before) * job.batches.images_per_step / seconds

@@ -15,9 +15,9 @@ SPARED = ("phase", "position", "table", "token", "temperature")
 
 
 def warm_up() -> None:
-    """Import what torch imports with a process's first optimizer, its compiler, which takes seconds of a busy CPU.
+    """Import torch's compiler, as a process's first optimizer would do, which takes seconds on a busy CPU.
 
-    Workers call it before their first job, in which they would be silent meanwhile and might be taken for dead.
+    Workers call it before their first job, where the import would delay heartbeats and make them look dead.
     """
     torch.optim.SGD([torch.zeros(1)], lr=1.0)
 

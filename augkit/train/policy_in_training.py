@@ -1,7 +1,7 @@
 """What a recipe's policy needs of training: the epoch, for its schedule, the labels, for its classes, and the numbers
-of the images, for even draws.
+of the images, for its share of them and for even draws.
 
-All three follow from the recipe, the seed and the number of the update, so a run that resumes sees the same images.
+All of them follow from the recipe, the seed and the number of the update, so a run that resumes sees the same images.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PolicyInTraining:
         """
         generator = torch.Generator(self.device)
         generator.manual_seed(random_stream(self.recipe.seed, AUGMENTATION, step, self.process.rank))
-        strength = self.strength(batch.labels, step / length)
+        strength = self.strength(batch.labels, step / length, batch.augmented)
         augment, side = self.augment, self.recipe.data.image_size
         if isinstance(batch.images, Ragged) and side is not None:
             augment = square_views(augment, side)
@@ -85,18 +85,20 @@ class PolicyInTraining:
         """The weight of AugMix's divergence between views; 0 where there is one view."""
         return js_weight_of(self.recipe)
 
-    def strength(self, labels: Tensor, epoch: float) -> Strength | None:
-        """The strength of each op after ``epoch`` epochs, of each image where classes differ; None for the policy's.
+    def strength(self, labels: Tensor, epoch: float, augmented: Tensor | None = None) -> Strength | None:
+        """The strength of each op after ``epoch`` epochs, of each image where images differ; None for the policy's.
 
-        Of ``labels`` that are probabilities ``(B, K)`` the most probable class counts.
+        Of ``labels`` that are probabilities ``(B, K)`` the most probable class counts. ``augmented`` is as in `Batch`.
         """
         policy, strength = self.recipe.policy, None
         if policy.schedule is not None:
             strength = {name: policy.strength_of(name, epoch) for name in self.augment.op_names}
-        if self.chosen is None:
+        if self.chosen is not None:
+            truth = labels.argmax(-1) if labels.ndim == 2 else labels
+            augmented = self.chosen[truth] if augmented is None else self.chosen[truth] & augmented
+        if augmented is None:
             return strength
-        truth = labels.argmax(-1) if labels.ndim == 2 else labels
-        return scaled(self.augment.strength if strength is None else strength, self.chosen[truth].float())
+        return scaled(self.augment.strength if strength is None else strength, augmented.float())
 
     def draws(self, batch: Batch, epoch: int) -> Tensor | None:
         """Even draws for the images of ``batch``, by their numbers; None where the policy has random ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +114,27 @@ def recipe_folders() -> list[Path]:
     return [folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir()]
 
 
-def find_recipe(source: str | Path) -> Path:
-    """Return the file of ``source``, which is a path or the name of a recipe that ships with augkit."""
+def shipped_recipes() -> dict[str, Path]:
+    """Return the files of the recipes that ship with augkit, by name."""
+    return {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(source: str | Path, studies: Iterable[str] = ()) -> Path:
+    """Return the file of ``source``, which is a path or the name of a recipe that ships with augkit.
+
+    Where studies are accepted, an unknown name is also compared with theirs, ``studies``.
+    """
     path = Path(source).expanduser()
     if path.is_dir() and (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
     if path.is_file():
         return path
-    shipped = {file.stem: file for folder in recipe_folders() for file in sorted(folder.glob("*.yaml"))}
+    shipped = shipped_recipes()
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or str(source).endswith("/"):
         raise InputError(f"recipe '{source}': no such file (shipped by name: {', '.join(sorted(shipped))})")
     if path.name not in shipped:
-        raise unknown_name("recipe", source, shipped)
+        known = [*shipped, *studies]
+        raise unknown_name("recipe" if len(known) == len(shipped) else "recipe or study", source, known)
     return shipped[path.name]
 
 

@@ -13,7 +13,10 @@ from augkit.core.errors import unknown_name
 from augkit.core.schema import Data
 
 OTHERS = ("timm:", "torchvision:")
-LATER = (("crop_share", 1.0), ("decode_size", None))  # fields of data that older recipes lack, and their defaults
+# Fields of data, model and training that older recipes lack, and their defaults.
+LATER = (("crop_share", 1.0), ("decode_size", None), ("classes", None), ("canvas_fill", "black"), ("jitter", 0))
+LATER_OF_MODEL = (("position", None), ("weights_of", "all"))
+LATER_OF_TRAIN = (("freeze", None),)
 
 
 class DataSettings(Data):
@@ -40,9 +43,24 @@ class DataSettings(Data):
         " which JPEG is decoded in less time; what the smallest crop needs when null",
     )
     canvas: int | None = Field(None, ge=1, description="side of the canvas the image is put on (pixels)")
+    canvas_fill: Literal["black", "mean", "reflection"] = Field(
+        "black", description="pixels of the canvas: black, the mean color of the image, or the image mirrored"
+    )
+    jitter: int = Field(
+        0,
+        ge=0,
+        description="each training image lies once and for all up to this far from the center of the canvas along each"
+        " axis (pixels); 0 is the center. Other images lie in the center",
+    )
     mean: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     std: list[float] = Field([0.5], min_length=1, description="per channel, of images in [0, 1]")
     limit: int | None = Field(None, ge=10, description="keep at most this many training images")
+    classes: list[int | str] | None = Field(
+        None,
+        min_length=1,
+        description="train and validate on images of these classes alone, by number or name; the network still has an"
+        " output for every class, and the test split its images. All when null",
+    )
     channels: Literal[1, 3] | None = Field(None, description="convert to gray (1) or RGB (3); as they are when null")
     labels_file: str | None = Field(None, description="which class is which output of the network (path)")
     skip_corrupt: bool = Field(False, description="leave broken files out, count and name them")
@@ -64,6 +82,9 @@ class DataSettings(Data):
             raise ValueError(f"as many values in mean as in std, {len(self.mean)} and {len(self.std)} came")
         if min(self.std) <= 0:
             raise ValueError("every std above 0")
+        if self.canvas is None and (self.jitter or self.canvas_fill != "black"):
+            key = "jitter" if self.jitter else "canvas_fill"
+            raise ValueError(f"a canvas with {key}, which places images on it")
         problem = decode_size_problem(self.decode_size, self.image_size, self.crop_share)
         if problem:
             raise ValueError(f"for decode_size {problem}")
@@ -91,14 +112,25 @@ class ModelSettings(Data):
     position: Literal["learned", "relative", "none"] | None = Field(
         None, description="of ViTs; relative with aps, lps and aliasfree, else learned, when null"
     )
-    pretrained: bool = Field(False, description="begin with timm's own weights, which it downloads; timm:NAME only")
-    weights: str | None = Field(None, description="begin with this state dict; a final layer that differs stays (path)")
+    pretrained: bool = Field(
+        False,
+        description="begin with the weights that timm or torchvision have for timm:NAME or torchvision:NAME, which are"
+        " downloaded once; torchvision:NAME@WEIGHTS chooses among them",
+    )
+    weights: str | None = Field(
+        None,
+        description="begin with this state dict; a final layer that differs stays (path; in a study also cell:ARM, the"
+        " trained network of another arm with the same seed)",
+    )
+    weights_of: Literal["all", "features", "head"] = Field(
+        "all", description="the part of the network that takes the weights; the other is drawn from the seed"
+    )
 
     @model_serializer(mode="wrap")
     def _without_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         """As in `DataSettings`: recipes that do not use a later field keep their digest."""
         tree: dict[str, object] = dump(self)
-        return {key: value for key, value in tree.items() if (key, value) != ("position", None)}
+        return {key: value for key, value in tree.items() if (key, value) not in LATER_OF_MODEL}
 
     @field_validator("name")
     @classmethod
@@ -107,14 +139,21 @@ class ModelSettings(Data):
             raise ValueError(
                 f"a network; {unknown_name('network', name, [*NETWORKS, 'timm:NAME', 'torchvision:NAME'])}"
             )
+        if name.startswith("torchvision:") and name.endswith("@"):
+            raise ValueError("the name of the weights after @, such as @DEFAULT")
         return name
 
     @model_validator(mode="after")
     def _check(self) -> ModelSettings:
-        if self.pretrained and not self.name.startswith("timm:"):
-            raise ValueError(f"pretrained with timm:NAME only, '{self.name}' came; give weights, the path of a file")
+        if self.pretrained and not self.name.startswith(OTHERS):
+            names = " or ".join(f"{form}NAME" for form in OTHERS)
+            raise ValueError(f"pretrained with {names} only, '{self.name}' came; give weights, the path of a file")
+        if self.weights_of != "all" and self.weights is None:
+            raise ValueError(f"weights, a path, with weights_of {self.weights_of}")
         if self.name in NETWORKS:
             return self
+        if self.weights_of != "all":
+            raise ValueError(f"no weights_of with {self.name}: parts are those of augkit's own networks")
         for key in ("head", "padding_mode", "activation", "stem", "width", "position"):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"no {key} with {self.name}: it belongs to augkit's own networks")
@@ -157,6 +196,15 @@ class ScheduleSettings(Data):
         return milestones
 
 
+class FreezeSettings(Data):
+    """Parts of augkit's own networks whose weights and running statistics stay as they began."""
+
+    stages: int = Field(
+        0, ge=0, description="the first stages: blocks of the network, the first with all that comes before it"
+    )
+    head: bool = Field(False, description="whether the head is frozen")
+
+
 class TrainSettings(Data):
     """Length and options of training."""
 
@@ -185,6 +233,13 @@ class TrainSettings(Data):
         0.0, ge=0, description="evaluation averages the image and its shifts by this to four sides (pixels)"
     )
     tensorboard: bool = Field(False, description="write event files too (pip install 'augkit[tensorboard]')")
+    freeze: FreezeSettings | None = Field(None, description="parts that are not trained; none when null")
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """As in `DataSettings`: recipes that do not use a later field keep their digest."""
+        tree: dict[str, object] = dump(self)
+        return {key: value for key, value in tree.items() if (key, value) not in LATER_OF_TRAIN}
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +11,7 @@ from pathlib import Path
 
 from augkit.core.errors import RunError
 from augkit.core.files import write
+from augkit.core.processes import end, start
 from augkit.data import Dataset
 from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.loop import fit
@@ -54,8 +52,8 @@ def fit_by_torchrun(
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [*launcher, "-m", "augkit.train", str(file), "--output", str(target), "--resume", "--quiet"]
         command += ["--device", device] if device else []
-        with (Path(scratch) / "log").open("w+") as log:
-            job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        with (Path(scratch) / "log").open("w+", encoding="utf-8", errors="replace") as log:
+            job = start(command, stdout=log, stderr=log)
             code, seen = None, 0
             try:
                 while code is None:
@@ -68,12 +66,7 @@ def fit_by_torchrun(
                     if code is None:
                         time.sleep(POLL)
             finally:
-                job.terminate()
-                try:
-                    job.wait(LEAVE)
-                except subprocess.TimeoutExpired:
-                    os.killpg(job.pid, signal.SIGKILL)
-                    job.wait()
+                end(job, LEAVE)
             if code:
                 log.seek(0)
                 lines = [line for line in log.read().splitlines() if line.startswith("augkit: error: ")]
@@ -86,5 +79,5 @@ def _rows(path: Path) -> list[EpochRow]:
     """Return the complete rows."""
     if not path.is_file():
         return []
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

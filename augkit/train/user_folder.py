@@ -1,4 +1,4 @@
-"""The folder that a training loop of the user is given, in which it keeps what it goes on from."""
+"""The folder in which a user's training loop keeps the state from which it continues."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def train_in(
 
 
 def epochs_in(folder: Path, recipe: Recipe, until: int) -> int:
-    """Epochs after which a function left files in ``folder``; 0 if there are none, or they are of others."""
+    """Epochs after which a function left ``folder``; 0 if empty, of another recipe, or past ``until``."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(_mark(folder).read_text())
+        found = json.loads(_mark(folder).read_text(encoding="utf-8"))
         if found["recipe"] == recipe.digest() and found["epochs"] <= until and any(folder.iterdir()):
             return int(found["epochs"])
     return 0

@@ -1,4 +1,4 @@
-"""The images on which the networks of a training loop of the user are measured, checked."""
+"""Checks the images on which networks of a user's training loop are measured."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import socket
 import sys
 from pathlib import Path
@@ -14,8 +13,10 @@ from augkit.core.cli import (
     HelperInterrupted,
     Interrupted,
     Parser,
+    add_full,
     add_spread,
     add_writing,
+    called,
     make_parser,
     new_folder,
     positive,
@@ -28,6 +29,7 @@ from augkit.core.cli import (
 from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
+from augkit.core.terminal import command_line, say
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune import loop_command
 from augkit.tune.earlier import load_study
@@ -51,12 +53,12 @@ OBJECTIVES = ("pareto", "accuracy", "invariance")
 
 def main(arguments: list[str]) -> None:
     """Parse the command line, tune, and print the results."""
-    options = _parser().parse_intermixed_args(arguments)
+    options = command_parser().parse_intermixed_args(arguments)
     if options.show is not None:
         _show(options)
         return
     if (function := loop_command.function_in(options)) is not None:
-        loop_command.refuse_flags(options, vars(_parser().parse_args([])))
+        loop_command.refuse_flags(options, vars(command_parser().parse_args([])))
         goal, factor = _goal(options), _factor(options)
         loop_command.tune_function(function, options, arguments, goal, factor, _folder(options))
         return
@@ -93,7 +95,7 @@ def main(arguments: list[str]) -> None:
             quiet=options.quiet,
         )
     except HelperInterrupted:  # with --resume this process would lead the study and do its final runs
-        raise Interrupted(f"python -m augkit.tune {shlex.join(without_place(arguments))}") from None
+        raise Interrupted(f"{called('tune')} {command_line(without_place(arguments))}") from None
     except KeyboardInterrupt:
         if not (folder / "recipe.yaml").is_file():
             raise
@@ -103,24 +105,28 @@ def main(arguments: list[str]) -> None:
     elif isinstance(results, JoinedSearch):
         print(f"helped with study '{options.study}': {results.search_cost.trials} trials have finished")
     else:
-        _print(results, folder)
+        _print(results, folder, full=options.full)
 
 
-def _print(results: TuneResults, folder: Path) -> None:
-    print_table(results.table)
-    print(results.conclusion)
-    print_carried_over(results.carry_over)
-    print_verified(results.verified)
-    print(f"\nchosen: {chosen_words(results.chosen)}")
-    print(f"time:   {cost_words(results)}")
+def _print(results: TuneResults, folder: Path, *, full: bool) -> None:
+    say(results.conclusion)
+    print_table(results.table, full=full)
+    if full:
+        print_carried_over(results.carry_over)
+        print_verified(results.verified)
+        print(f"\nchosen: {chosen_words(results.chosen)}")
+    else:
+        say(results.verified.sentence)
+    say(f"time:   {cost_words(results)}", indent="        ")
     print(f"report: {folder / 'report.html'}\nrecipe: {folder / 'best.yaml'}")
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Return the parser of the command."""
     parser = make_parser(
         "tune",
         "Search augmentation, or any field of a recipe that is written as a range, for accuracy and learned"
-        " invariance; without arguments, on 5,000 digits in about three minutes.",
+        " invariance; without arguments, on 5,000 digits in two to three minutes.",
         EXAMPLE,
     )
     parser.add_argument(
@@ -226,11 +232,12 @@ def _parser() -> Parser:
         "--final-processes",
         type=positive,
         metavar="N",
-        help="processes that train and measure the final networks on the CPU, which share its threads (default: one per"
-        " thread, at most 4, where the final runs are long enough to be worth it)",
+        help="processes that train and measure networks on the CPU, in a search by one worker and in the final runs,"
+        " which share its threads (default: one per thread, at most 4, where this takes long enough to be worth it)",
     )
     where.add_argument("--keep-trials", action="store_true", help="keep the run folder of every trial")
     where.add_argument("--dashboard", action="store_true", help="write notes and pictures for optuna-dashboard")
+    add_full(parser)
     add_writing(parser)
     return parser
 
@@ -277,7 +284,7 @@ def _space(options: argparse.Namespace) -> Space:
     recipes, overrides = split_recipe(options.recipe, None)
     kept = options.output / "space.json" if options.output else None
     if not recipes and not overrides and options.resume and kept is not None and kept.is_file():
-        space = Space.from_dict(json.loads(kept.read_text()))
+        space = Space.from_dict(json.loads(kept.read_text(encoding="utf-8")))
     elif len(recipes) > 1:
         raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(options.recipe)}")
     else:
@@ -294,7 +301,7 @@ def _show(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"study": study.study_name, **found.to_dict()})
         return
-    print_trials(found)
+    print_trials(found, full=options.full)
     target = options.output or (folder if folder.is_dir() else None)
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
@@ -317,8 +324,8 @@ def _folder(options: argparse.Namespace) -> Path:
 
 def _resume_line(options: argparse.Namespace, folder: Path) -> str:
     """The command that resumes this search: the same options but those that only a new search accepts."""
-    line = ["python", "-m", "augkit.tune", "--output", str(folder), "--resume"]
-    parser = _parser()
+    line = [*called("tune").split(), "--output", str(folder), "--resume"]
+    parser = command_parser()
     skipped = ("recipe", "output", "resume", "overwrite", "json", "quiet", "show", "seed", "starts")
     for name, value in vars(options).items():
         flag = name.replace("_", "-")
@@ -330,7 +337,7 @@ def _resume_line(options: argparse.Namespace, folder: Path) -> str:
             line += [f"--{flag}", ",".join(map(str, value)) or "none"]
         else:
             line += [f"--{flag}", str(value)]
-    return shlex.join(line)
+    return command_line(line)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from augkit.measure.comparison import (
 )
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study
-from augkit.tune.final_jobs import VALIDATION, FinalTeam
 from augkit.tune.finals import Choice, DosePoint, Finalists, TuneContext, choose, dose_jobs, dose_response, retrain
 from augkit.tune.results import (
     ChosenRecipe,
@@ -33,6 +32,7 @@ from augkit.tune.results import (
     cost_of,
     search_results,
 )
+from augkit.tune.team import VALIDATION, Team
 from augkit.tune.verified import verified_front
 
 # Names of the arms in the closing table; the winner is named ``best``.
@@ -41,20 +41,20 @@ OWN = "control with the chosen other fields"
 TUNED = "best control found"
 
 
-def conclude(tuning: TuneContext, started: float) -> tuple[Recipe, TuneResults]:
+def conclude(tuning: TuneContext, team: Team, started: float) -> tuple[Recipe, TuneResults]:
     """Retrain, choose, and measure on the test split.
 
     Args:
         tuning: a tuning whose search is done.
+        team: the processes that train and measure networks.
         started: `time.monotonic` at the start of the command, in seconds.
 
     Returns:
         The chosen recipe, and the results of the tuning.
     """
-    with tuning.team() as team:
-        finalists = retrain(tuning, team)
-        chosen = choose(tuning, finalists)
-        tested = _measure(tuning, team, finalists, chosen)
+    finalists = retrain(tuning, team)
+    chosen = choose(tuning, finalists)
+    tested = _measure(tuning, team, finalists, chosen)
     return chosen.recipe, _results(tuning, chosen, tested, started)
 
 
@@ -75,7 +75,7 @@ class FinalMeasurements:
     dose: list[DosePoint]
 
 
-def _measure(tuning: TuneContext, team: FinalTeam, finalists: Finalists, chosen: Choice) -> FinalMeasurements:
+def _measure(tuning: TuneContext, team: Team, finalists: Finalists, chosen: Choice) -> FinalMeasurements:
     """Open the test split, measure all networks on it, and train those of the dose-response."""
     started = time.monotonic()
     sets, lengths, doses = tuple(tuning.data.tests), tuple(tuning.lengths), dose_jobs(tuning, chosen)

@@ -22,13 +22,15 @@ from augkit.invariance import InvarianceReport
 from augkit.measure.comparison import TYPICAL, Reports, RunGroup, closing_table
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
-from augkit.tune.budget import measuring_cost
-from augkit.tune.final_jobs import ATYPICAL, VALIDATION, FinalData, FinalJob, FinalTeam, team_size
+from augkit.tune.budget import measuring_cost, trial_cost
+from augkit.tune.final_jobs import FinalJob
 from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Space
+from augkit.tune.team import ATYPICAL, VALIDATION, Team, TeamData, team_size
 
 STRENGTHS = (0.5,)  # beside 0 and 1, whose networks are among the finalists; each is one more network
 CURVE_POINTS = 8
+CONTROL = "control"  # name of the final runs of a control, followed by its architecture
 
 
 @dataclass
@@ -44,7 +46,7 @@ class TuneContext:
         device: device for training and measuring.
         dataset: data of the recipe.
         display: progress display.
-        processes: processes for the final networks; None takes `augkit.tune.final_jobs.team_size`.
+        processes: processes that train networks; None takes `augkit.tune.team.team_size`.
         phases: seconds by phase, added when a phase ends.
     """
 
@@ -61,7 +63,7 @@ class TuneContext:
 
     def __post_init__(self) -> None:
         self.space: Space = self.terms.open_space()
-        self.data = FinalData(self.dataset)
+        self.data = TeamData(self.dataset)
 
     @property
     def recipe(self) -> Recipe:
@@ -78,13 +80,26 @@ class TuneContext:
         """Lengths of the shifts (pixels) in the response curve."""
         return [self.recipe.invariance.max_shift * (k + 1) / CURVE_POINTS for k in range(CURVE_POINTS)]
 
-    def team(self) -> FinalTeam:
-        """The processes for the final networks; a context manager."""
-        runs, each = (1 + self.top) * self.seeds, self.recipe.train.epochs * len(self.dataset.listed_train)
-        count = self.processes or team_size(self.device, runs, runs * each)
-        return FinalTeam(self.recipe, self.data, self.device, count)
+    def team(self) -> Team:
+        """The processes that train networks; a context manager."""
+        trials, runs = int(self.study.user_attrs["trials"]), (1 + self.top) * self.seeds
+        epochs = trials * trial_cost(self.terms, self.recipe, self.dataset) + runs * self.recipe.train.epochs
+        shown = round(epochs * len(self.dataset.listed_train))
+        count = self.processes or team_size(self.device, max(trials, runs), shown)
+        return Team(self.recipe, self.data, self.device, count)
 
-    def perform(self, jobs: Sequence[FinalJob], team: FinalTeam, stage: str) -> list[Reports]:
+    def sure_jobs(self) -> list[FinalJob]:
+        """Final runs that are needed whatever the search finds: the control's, where it has one architecture."""
+        if self.space.architectures() != [{}]:
+            return []
+        control = self.space.control({})
+        return [FinalJob(CONTROL, control, seed, self.final_folder(CONTROL, seed)) for seed in self.final_seeds]
+
+    def final_folder(self, name: str, seed: int) -> Path:
+        """Folder of a final run."""
+        return self.folder / "final" / f"{name}-seed{seed}"
+
+    def perform(self, jobs: Sequence[FinalJob], team: Team, stage: str) -> list[Reports]:
         """Train and measure networks, show the progress, and return their reports; ``stage`` says what is done."""
         trained = [0]
 
@@ -146,7 +161,7 @@ class Finalist:
 Finalists = dict[str, Finalist]
 
 
-def retrain(tuning: TuneContext, team: FinalTeam) -> Finalists:
+def retrain(tuning: TuneContext, team: Team) -> Finalists:
     """Train and measure the best trials, each after its controls; return all finalists by name, controls included."""
     started = time.monotonic()
     study, space, terms = tuning.study, tuning.space, tuning.terms
@@ -165,7 +180,7 @@ def retrain(tuning: TuneContext, team: FinalTeam) -> Finalists:
     for trial in best:
         values = trial.user_attrs["values"]
         architecture = space.architecture(values)
-        words = "-".join(["control", *(str(value) for value in architecture.values())])
+        words = "-".join([CONTROL, *(str(value) for value in architecture.values())])
         control(words, architecture)
         reference_name = control(f"{words}-tuned", terms.control_values(architecture))
         name, recipe = f"trial{trial.number}", space.with_values(values)
@@ -174,7 +189,7 @@ def retrain(tuning: TuneContext, team: FinalTeam) -> Finalists:
         found[name] = Finalist(name, recipe, trial=trial, own=own, reference=reference_name)
     for finalist in found.values():
         for seed in tuning.final_seeds:
-            folder = tuning.folder / "final" / f"{finalist.name}-seed{seed}"
+            folder = tuning.final_folder(finalist.name, seed)
             finalist.runs.append(FinalJob(finalist.name, finalist.recipe, seed, folder))
     jobs = [job for finalist in found.values() for job in finalist.runs]
     measured = iter(tuning.perform(jobs, team, "final run"))

@@ -56,7 +56,7 @@ class FunctionTraining:
         return model
 
     def epochs_in(self, folder: Path, recipe: Recipe, until: int) -> int:
-        """Epochs after which the function left files in ``folder``; 0 if there are none, or they are of others."""
+        """Epochs after which the function left ``folder``; 0 if empty, of another recipe, or past ``until``."""
         return epochs_in(folder, recipe, until)
 
     def measure(

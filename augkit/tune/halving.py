@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -23,12 +23,14 @@ from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
 from augkit.tune.promotion import Standing, promotable
+from augkit.tune.space import Value
 
 LEARNS = ("tpe", "gp")  # samplers that use results, each as a function of all trials: they are shown one rung
 IGNORES = ("qmc", "random")  # samplers that use no results
 MOST = 4  # rungs that are derived, so that the lowest one has an eighth of a trial's epochs
 LEAST = 2  # configurations that derived rungs let reach the top
 PLACE = "place"  # user attribute: folder of the run of a trial, which other workers may reach
+EARLY = "lower rungs of the "  # study attribute, followed by the key of a control: its scores while it is trained
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -143,6 +145,15 @@ def scores_on(control: ControlScores, rung: int) -> ControlScores:
     """The scores of a control on a rung."""
     lower = control.get("rungs", [])
     return lower[rung] if rung < len(lower) else control
+
+
+def reference_on(study: optuna.Study, architecture: Mapping[str, Value], rung: int) -> ControlScores | None:
+    """The scores of the control of an architecture on a rung; None until it was measured there."""
+    key, attributes = optuna_study.control_key(architecture), study.user_attrs
+    if key in attributes:
+        return scores_on(attributes[key], rung)
+    early: list[ControlScores] = attributes.get(EARLY + key, [])
+    return early[rung] if rung < len(early) else None
 
 
 def epochs_on(terms: SearchTerms, rung: int) -> int:

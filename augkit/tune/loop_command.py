@@ -16,6 +16,7 @@ from augkit.core.files import claim, environment, reserve, write
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.named import is_name, load_named, module_has
 from augkit.core.schema import apply_overrides
+from augkit.core.terminal import say
 from augkit.train.user_images import images_named, measuring_overrides
 from augkit.train.user_loop import check_function
 from augkit.tune import optuna_study
@@ -27,7 +28,7 @@ from augkit.tune.tables import print_trials
 OWN = ("validation", "space", "score", "timeout", "check_seed")
 # The flags that apply to a function beside its own; another one that is given is refused.
 FITTING = (
-    *("recipe", "json", "output", "seed", "quiet", "show", "resume", "overwrite"),
+    *("recipe", "json", "output", "seed", "quiet", "show", "resume", "overwrite", "full"),
     *("trials", "trial_epochs", "rungs", "factor", "sampler", "floor"),
     *("objective", "at_least_invariance", "at_least_accuracy", "atypical"),
     *("storage", "study", "workers", "workers_per_gpu", "launcher", "gpus_per_worker", "retries", "grace"),
@@ -132,19 +133,19 @@ def tune_function(
         raise interrupted("tune", arguments, folder) from None
     if found.warning is not None:
         print(f"augkit: warning: {found.warning}", file=sys.stderr)
-    _print(found, folder, as_json=options.json)
+    _print(found, folder, options)
 
 
-def _print(found: PolicyResults, folder: Path, *, as_json: bool) -> None:
-    if as_json:
+def _print(found: PolicyResults, folder: Path, options: argparse.Namespace) -> None:
+    if options.json:
         print_json({**found.to_dict(), "folder": str(folder)})
         return
-    print_trials(found.search)
     best = found.chosen
-    print(
+    say(
         f"chosen: trial {best.number}, {best.policy}: accuracy {100 * best.accuracy:.1f} %, learned invariance"
         f" {100 * best.learned_invariance:.1f} %, on the images that chose it"
     )
+    print_trials(found.search, full=options.full)
     print(f"report: {folder / 'report.html'}\npolicy: {folder / 'best.yaml'}")
 
 

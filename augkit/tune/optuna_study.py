@@ -43,7 +43,7 @@ RUNG = "rung"  # user attribute of a trial on a higher rung: the number of the r
 CONFIGURATION = "configuration"  # user attribute: number of the trial that ran the same values on the lowest rung
 STARTS = "starts"  # user attribute of the study: configurations of earlier studies
 START = "start"  # user attribute of a trial: the earlier study that gave its values
-MEASURING = "measuring"  # user attribute: seconds of a trial in which it was measured
+MEASURING = "measuring"  # user attribute: seconds of a trial spent on measuring
 FLOOR = 0.8  # benchmarks/results/ruler.json: it separates nearly collapsed networks from augmented ones
 
 

@@ -30,8 +30,8 @@ TABLE_CAPTION = (
     "Test split, opened once; {seeds} training seeds that the search did not use. Value and 95 % interval (bootstrap"
     " over images and seeds). Shift information is the share of what the answers say that is about the shift and not"
     " about the image; learned invariance is 1 − that of the network / that of its control; transfer is its value on"
-    " atypical images minus that on typical ones. JS also falls where answers are less certain. Upside-down digits keep"
-    " the label of the digit although a person could read, for example, a 6 as a 9."
+    " atypical images minus that on typical ones. JS also falls where answers are less certain. Images upside down keep"
+    " their labels, although a person could read, for example, a 6 upside down as a 9."
 )
 PARTS_CAPTION = (
     "Share of variability removed, %, on typical test images. The verdict is ‘more’ or ‘less’ where all three agree in"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -41,7 +43,9 @@ from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
 from augkit.tune.results import JoinedSearch, TuneResults, cost_of, search_cost
 from augkit.tune.rung_report import rung_rows, rung_words
+from augkit.tune.side_by_side import SideBySideWorker, can_search_side_by_side
 from augkit.tune.space import Space, Value
+from augkit.tune.team import Team
 from augkit.tune.trial import TrialWorker
 
 SHEET_ROWS = 6
@@ -54,8 +58,8 @@ class TuneWorkers(WorkerSettings):
     Attributes:
         processes: processes per trial, started by torchrun.
         keep: keep the run folders of trials.
-        finals: processes for the final networks, which share the threads of this one; None takes as many as pay, see
-            `augkit.tune.final_jobs.team_size`.
+        finals: processes that train and measure networks, in the final runs and in a search by one worker; they share
+            this one's threads. None takes as many as pay off, see `augkit.tune.team.team_size`.
         dashboard: write notes and artifacts for optuna-dashboard.
     """
 
@@ -174,7 +178,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     inside = place.is_inside(folder)
     if inside:
         _take_folder(folder, space, resume, overwrite)
-    with Display(0, quiet=quiet) as display:
+    with Display(0, quiet=quiet) as display, contextlib.ExitStack() as stack:
         backend = open_storage(place, grace=settings.grace, say=display.line)
         for note in dataset.notes:
             display.line(note)
@@ -191,18 +195,21 @@ def tune(  # noqa: PLR0913 (the flags of the command)
                 _take_folder(folder, space, resume, overwrite)
             index = own_index() if helps else 0
             _plan(tuning, 1 + twice)
+            team = stack.enter_context(tuning.team())
             if twice:
-                found = _search_control(tuning, place, settings, index)
+                found = _search_control(tuning, place, settings, index, team)
                 seconds = tuning.phases["search"]
                 tuning, _ = open_study(study_name, terms.model_copy(update={"controls": found}), create=not helps)
                 tuning.phases["search of the control"] = seconds
-            _search(tuning, place, settings, index)
+            for job in () if helps else tuning.sure_jobs():
+                team.give_spare(job)  # processes that the search leaves idle begin with them
+            _search(tuning, place, settings, index, team)
         except KeyboardInterrupt:
             raise (HelperInterrupted if helps else KeyboardInterrupt) from None
         if helps:
             display.line("the search is done; the command that created the study does the final runs")
             return JoinedSearch(search_cost(tuning.study, tuning.terms))
-        recipe, results = conclude(tuning, started)
+        recipe, results = conclude(tuning, team, started)
         return _write(tuning, recipe, results, started, settings)
 
 
@@ -231,12 +238,12 @@ def _take_up(
 
 
 def _search_control(
-    tuning: TuneContext, place: Storage, settings: TuneWorkers, index: int
+    tuning: TuneContext, place: Storage, settings: TuneWorkers, index: int, team: Team
 ) -> dict[str, dict[str, Value]]:
     """Search without augmentation; return the best values of the control by `control_key`."""
     say = tuning.display.line
     say("first as many trials without augmentation, to find the best control (--no-tune-control skips them)")
-    _search(tuning, place, settings, index)
+    _search(tuning, place, settings, index, team)
     found = selection.best_controls(tuning.study, tuning.terms, len(tuning.dataset.validation))
     fields = [f"{key} {value}" for values in found.values() for key, value in values.items()]
     best = f"the best without augmentation has {', '.join(fields)}" if fields else "the recipe's own values are best"
@@ -264,7 +271,7 @@ def _plan(tuning: TuneContext, searches: int) -> None:
     tuning.display.begin(search + tuning.work(), already * each)
 
 
-def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int) -> None:
+def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int, team: Team) -> None:
     started = time.monotonic()
     progress = LiveProgress(tuning)
     if needs_pool(settings):
@@ -282,25 +289,18 @@ def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: i
             on_status=progress.on_status,
             log=tuning.display.line,
         )
-        tuning.display.stage(f"searching with {settings.count} workers")
+        tuning.display.stage(f"searching with {settings.count} workers", "final runs")
         try:
             run_workers(pool)
         finally:
             tuning.display.panel([])
     else:
         events = WorkerEvents(stage=progress.stage, work=tuning.display.advance, log=tuning.display.line)
-        worker = TrialWorker(
-            tuning.study,
-            tuning.terms,
-            tuning.dataset,
-            tuning.device,
-            index=first,
-            folder=tuning.folder,
-            keep=settings.keep,
-            processes=settings.processes,
-            events=events,
-            policy=RetryPolicy(settings.retries, settings.grace),
-        )
+        plain = tuning.study, tuning.terms, tuning.dataset, tuning.device
+        kept: dict[str, Any] = {"index": first, "folder": tuning.folder, "keep": settings.keep, "events": events}
+        kept |= {"processes": settings.processes, "policy": RetryPolicy(settings.retries, settings.grace)}
+        beside = team.count > 1 and can_search_side_by_side(tuning.terms, tuning.device, settings.processes)
+        worker = SideBySideWorker(*plain, **kept, team=team) if beside else TrialWorker(*plain, **kept)
         if settings.dashboard:
             worker.on_trial = annotate(worker)
         worker.run()

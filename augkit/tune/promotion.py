@@ -4,7 +4,7 @@ Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.0593
 configurations that completed a rung, the best ``n // factor`` are promoted, whenever a worker is free. Those that meet
 all bounds come first. Of these, a configuration that fewer fronts dominate is better (non-dominated sorting, Deb et al.
 2002), and within a front the one that adds more to the volume that is dominated above 0. Objectives are therefore given
-as what they are above a worthless network, such as one that guesses.
+relative to a worthless network, such as one that guesses.
 
 Deviations from the paper: its objective is one number; and once no further configuration can reach a rung, at least one
 is promoted, so that the search ends with a configuration on the top rung.

@@ -101,7 +101,7 @@ class SearchCost(Record):
         epochs_saved: epochs saved by pruning, copying and rungs, at least 0.
         trial_seconds: seconds of all workers together.
         control_epochs: epochs trained for controls, which are not among ``epochs_run``.
-        measuring_seconds: those of them in which networks were measured, not trained.
+        measuring_seconds: the part of ``trial_seconds`` spent on measuring networks.
     """
 
     trials: int

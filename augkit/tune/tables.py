@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from augkit.core.cli import called
+from augkit.core.terminal import console, say
 from augkit.invariance import Estimate
 from augkit.invariance.metrics import METRICS
 from augkit.tune.results import ChosenRecipe, SearchResults, TuneResults
 from augkit.tune.rung_report import rung_words
 from augkit.tune.verified import VerifiedFront
+
+SHOWN = 12  # trials of the short table, beside the control and the winner
+WIDE = 160  # characters of the table of all trials
 
 
 def chosen_words(chosen: ChosenRecipe) -> str:
@@ -23,20 +28,25 @@ def cost_words(results: TuneResults) -> str:
     return f"{results.cost['seconds']:.1f} s: {', '.join(parts)}{inside}"
 
 
-def print_trials(held: SearchResults) -> None:
-    """Print the trials of a study to standard output, the most invariant first; with rungs, one per configuration."""
+def print_trials(held: SearchResults, *, full: bool = False) -> None:
+    """Print the trials of a study to standard output, the most invariant first; with rungs, one per configuration.
+
+    Without ``full`` these are the first `SHOWN`, with the columns that fit 80 characters.
+    """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, caption=_caption(held))
+    say(_caption(held))
+    known = [(row.learned_invariance, row) for row in held.configurations if row.learned_invariance is not None]
+    rows = [row for _, row in sorted(known, key=lambda pair: -pair[0])]
+    rows += [row for row in held.configurations if row.learned_invariance is None]
+    shown = rows if full else [row for k, row in enumerate(rows) if k < SHOWN or row.control or row.chosen]
+    numbers = TRIAL_NUMBERS if full else TRIAL_NUMBERS[:2]
     rung = ("epochs",) if held.rungs else ()
-    for title in ("trial", *rung, "state", "accuracy, %", "learned invariance, %", "kappa", "seconds", "values"):
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("trial", *rung, "state", *(title for title, *_ in numbers), "values"):
         table.add_column(title, justify="left" if title in ("state", "values") else "right", overflow="fold")
-    shown = held.configurations
-    known = [(row.learned_invariance, row) for row in shown if row.learned_invariance is not None]
-    others = [row for row in shown if row.learned_invariance is None]
-    for row in [*(row for _, row in sorted(known, key=lambda pair: -pair[0])), *others]:
+    for row in shown:
         marks = [word for word in ("control", "front", "chosen") if getattr(row, word)] + ["below a bound"] * (
             not row.feasible
         )
@@ -48,13 +58,14 @@ def print_trials(held: SearchResults) -> None:
             str(row.number),
             *([str(row.rung or held.budget)] if held.rungs else []),
             ", ".join([row.state, *marks]),
-            *(_number(getattr(row, key), factor, digits) for key, factor, digits in TRIAL_NUMBERS),
+            *(_number(getattr(row, key), factor, digits) for _, key, factor, digits in numbers),
             values,
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    console(WIDE if full else 0).print(table)
+    if len(shown) < len(rows):
+        say(f"{len(rows) - len(shown)} more, and more columns: {called('tune')} --show STUDY --full")
     for line in rung_words(held.rungs):
-        print(line)
+        say(line, indent="  ")
 
 
 def print_verified(verified: VerifiedFront) -> None:
@@ -66,7 +77,7 @@ def print_verified(verified: VerifiedFront) -> None:
         accuracy = f"{100 * point.searched_accuracy:5.1f} -> {percent(point.accuracy)}"
         learned = f"{100 * point.searched_learned_invariance:5.1f} -> {percent(point.learned_invariance)}"
         print(f"  {name:24s} accuracy {accuracy:27s} learned invariance {learned}")
-    print(verified.sentence)
+    say(verified.sentence)
 
 
 def percent(estimate: Estimate) -> str:
@@ -75,12 +86,17 @@ def percent(estimate: Estimate) -> str:
     return format(scaled, ".1f")
 
 
-def _shown(metric: str) -> tuple[str, float, int]:
+def _shown(title: str, metric: str) -> tuple[str, str, float, int]:
     row = METRICS[metric]
-    return metric, row.factor, row.digits
+    return title, metric, row.factor, row.digits
 
 
-TRIAL_NUMBERS = (_shown("accuracy"), ("learned_invariance", 100.0, 1), _shown("kappa"), ("seconds", 1.0, 1))
+TRIAL_NUMBERS = (
+    _shown("accuracy, %", "accuracy"),
+    ("learned invariance, %", "learned_invariance", 100.0, 1),
+    _shown("kappa", "kappa"),
+    ("seconds", "seconds", 1.0, 1),
+)
 
 
 def _caption(held: SearchResults) -> str:

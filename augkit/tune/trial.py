@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 from augkit.core.errors import RunError
 from augkit.core.jobs.heartbeat import BEAT, PROCESS
 from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
-from augkit.core.jobs.worker import GiveUpError, Worker
+from augkit.core.jobs.worker import POLL, GiveUpError, Worker
 from augkit.data import Dataset, Images, atypical, sample
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.checkpoint import FILE
@@ -32,7 +32,8 @@ from augkit.tune.goal import Goal
 from augkit.tune.halving import PLACE
 from augkit.tune.optuna_study import CONFIGURATION, MEASURING, START, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
-from augkit.tune.space import Space
+from augkit.tune.search_jobs import RungScores
+from augkit.tune.space import Space, Value
 from augkit.tune.training import RecipeTraining, Training
 
 # Attributes that are not copied to a trial with the same values.
@@ -74,6 +75,7 @@ class TrialWorker(Worker):
         self.space = Space.from_dict(self.terms.space)
         self.validation = self.dataset.validation
         self._fork_epochs, self._measuring = 0, 0.0  # so far; seconds
+        self._early: str | None = None  # attribute of the study for scores of a control that is still trained
         self._training = self.training or self._of_recipes()
         self.sets: dict[str, Images] = {"typical": self.validation}
         if self.terms.goal.atypical:
@@ -100,19 +102,20 @@ class TrialWorker(Worker):
         return halving.done(self.study, self.terms) and not self._missing_controls()
 
     def has_job(self) -> bool:
-        """Whether a trial should be started; while a control is missing, only a control may start.
+        """Whether a trial should be started; only a control before all controls have scores on the lowest rung.
 
         Raises:
             RunError: a control is missing and no trial that would train it is running or waiting.
         """
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         controls = {t.user_attrs["control"]: t.state for t in trials if "control" in t.user_attrs}
-        missing = (
-            self._missing_controls()
-        )  # read after the trials, so that a control that ended in between is not missing
+        missing = self._missing_controls()  # after the trials: a control that ended in between is not missing
         if lost := missing - controls.keys():
             raise RunError(f"the {min(lost)} could not be trained, so there is nothing to measure invariance against")
-        return TrialState.WAITING in controls.values() if missing else halving.has_job(self.study, self.terms)
+        return halving.has_job(self.study, self.terms) if self._can_start() else TrialState.WAITING in controls.values()
+
+    def _can_start(self) -> bool:
+        return all(halving.reference_on(self.study, a, 0) is not None for a in self.space.architectures())
 
     def _missing_controls(self) -> set[str]:
         keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
@@ -125,32 +128,50 @@ class TrialWorker(Worker):
             return self._control(trial, control)
         if not halving.is_wanted(self.study, trial):
             raise SkipJob
-        if self._missing_controls():
+        if not self._can_start():
             raise PostponeJob  # the retry of an interrupted control is queued behind the first trials
-        rung = rung_of(trial)
-        if self.terms.rungs:
-            trial.set_user_attr(CONFIGURATION, halving.configuration_of(trial))  # its retries go on from its checkpoint
-        values = self.space.suggest(trial)
-        trial.set_user_attr("values", values)
+        rung, values = rung_of(trial), self.configure(trial)
         finished = optuna_study.finished(self.study)
         twin = next((t for t in finished if t.user_attrs.get("values") == values), None)
         if twin is not None and not rung:
             return self._as(trial, twin)
-        control_scores = self.study.user_attrs[optuna_study.control_key(self.space.architecture(values))]
-        reference = halving.scores_on(control_scores, rung)
+        reference = self._reference(self.space.architecture(values), rung)
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
         measured = self._measuring
         self.events.stage(self._stage(trial, len(finished)))
         try:
             report, found = self.score(trial, recipe, reference)
         except optuna.TrialPruned:
-            trial.set_user_attr("seconds", time.monotonic() - began)
+            trial.set_user_attr("seconds", self._spent(began))
             self.on_trial(trial, recipe, None)
             raise
-        found["seconds"], found[MEASURING] = time.monotonic() - began, self._measuring - measured
+        found["seconds"], found[MEASURING] = self._spent(began), self._measuring - measured
         self._judge(trial, found, reference)
         self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
+
+    def configure(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Give a trial its values, which stay the same, and store what its retries need; return the values."""
+        if self.terms.rungs:
+            trial.set_user_attr(CONFIGURATION, halving.configuration_of(trial))  # its retries go on from its checkpoint
+        values = self.space.suggest(trial)
+        trial.set_user_attr("values", values)
+        return values
+
+    def _reference(self, architecture: Mapping[str, Value], rung: int) -> ControlScores:
+        """The scores of a control on a rung, once the worker that trains it gets there."""
+        while (found := halving.reference_on(self.study, architecture, rung)) is None:
+            running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if optuna_study.control_key(architecture) not in {t.user_attrs.get("control") for t in running}:
+                raise PostponeJob
+            self.events.stage("waiting for the control")
+            self.alive()
+            time.sleep(POLL)
+        return found
+
+    def _spent(self, began: float) -> float:
+        """Seconds of work on a trial since a time of `time.monotonic`."""
+        return time.monotonic() - began
 
     def _stage(self, trial: optuna.Trial, finished: int) -> str:
         """Description of the work on a trial."""
@@ -192,6 +213,9 @@ class TrialWorker(Worker):
         architecture = dict(next(a for a in self.space.architectures() if optuna_study.control_key(a) == key))
         self.events.stage("control, not augmented")
         began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
+        # Workers that train by a function, or fork the control, need more of it than its scores.
+        early = isinstance(self._training, RecipeTraining) and not self.terms.fork
+        self._early = halving.EARLY + key if early else None
         found = self.score_control(recipe, trial.number)
         epochs = recipe.train.epochs + self.terms.fork
         found |= {"number": trial.number, "epochs": epochs, "seconds": time.monotonic() - began}
@@ -220,30 +244,45 @@ class TrialWorker(Worker):
         with contextlib.ExitStack() as stack:
             if self.terms.rungs and kept is None:  # each rung goes on from the checkpoint of the one before
                 kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-control-")))
-            *lower, top = [self._control_on(recipe, kept, rung) for rung in range(max(1, len(self.terms.rungs)))]
+            lower = list[ControlScores]()
+            for rung in range(len(self.terms.rungs) - 1):
+                lower.append(self._control_on(recipe, kept, rung))
+                if self._early is not None:  # so that other workers can begin
+                    self.study.set_user_attr(self._early, lower)
+            top = self._control_on(recipe, kept, len(lower))
         return {**top, "rungs": lower} if lower else top
 
     def _control_on(self, recipe: Recipe, kept: Path | None, rung: int) -> ControlScores:
         """Train a control up to a rung and measure it there as its trials are measured."""
-        until, later = halving.epochs_on(self.terms, rung), " or let the first rung come later" * bool(self.terms.rungs)
+        later = " or let the first rung come later" * bool(self.terms.rungs)
         try:
-            model = self._train(recipe, kept, until)
-            reports = {name: self._measure(model, recipe, images, rung) for name, images in self.sets.items()}
-            accuracy, kappa = self._training.scores(model, reports["typical"])
+            scores = self._scores_on(recipe, kept, rung, self.sets)
         except RunError as error:
             raise GiveUpError(f"the control could not be trained: {error}") from None
-        typical = reports["typical"]
+        typical = scores.reports["typical"]
         if not learned_invariance(typical, typical).defined:
             raise GiveUpError(
                 "the control's answers hardly vary under shift, so learned invariance is undefined; "
                 f"train longer (train.epochs){later} or measure larger shifts (invariance.max_shift)"
             )
-        said = {name: r.shift_information.value for name, r in reports.items() if not unsaid(r, typical)}
+        said = {name: r.shift_information.value for name, r in scores.reports.items() if not unsaid(r, typical)}
         if self.terms.goal.atypical and len(said) == 1:
             raise GiveUpError(
                 f"the control's answers carry almost no information about any atypical images; remove --atypical{later}"
             )
-        return {"accuracy": accuracy, "kappa": kappa, "shift_information": said}
+        return {"accuracy": scores.accuracy, "kappa": scores.kappa, "shift_information": said}
+
+    def _scores_on(
+        self, recipe: Recipe, place: Path | None, rung: int, sets: Iterable[str], on_row: OnEpoch | None = None
+    ) -> RungScores:
+        """Train a configuration up to a rung and measure it there on image sets, of which the first is typical."""
+        model = self._train(recipe, place, halving.epochs_on(self.terms, rung), on_row)
+        lengths = () if on_row is None else self.lengths
+        reports = {
+            name: self._measure(model, recipe, self.sets[name], rung, lengths if name == "typical" else ())
+            for name in sets
+        }
+        return RungScores(*self._training.scores(model, reports["typical"]), reports)
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
@@ -262,27 +301,23 @@ class TrialWorker(Worker):
                 raise optuna.TrialPruned
 
         until, before = halving.epochs_on(self.terms, rung), self._fork_epochs
-        model = self._train(recipe, self._place(trial, recipe, until), until, on_epoch)
-        report = self._measure(model, recipe, self.validation, rung, self.lengths)
-        accuracy, kappa = self._training.scores(model, report)
+        said = reference["shift_information"]
+        scores = self._scores_on(recipe, self._place(trial, recipe, until), rung, said, on_epoch)
         found = {
-            "accuracy": accuracy,
-            "learned_invariance": 1 - _variability(report) / reference["shift_information"]["typical"],
-            "shift_information": _variability(report),
+            "accuracy": scores.accuracy,
+            "learned_invariance": 1 - scores.variability() / said["typical"],
+            "shift_information": scores.variability(),
             "epochs": until,
         }
-        if kappa is not None:
-            found["kappa"] = kappa
+        found |= {} if scores.kappa is None else {"kappa": scores.kappa}
         if self.terms.rungs or self.terms.fork:
-            found["trained"] = trained[0] + self._fork_epochs - before
+            needed = until - (halving.epochs_on(self.terms, rung - 1) if rung else 0)  # some may be kept
+            found["trained"] = max(trained[0], needed) + self._fork_epochs - before
         if goal.atypical:
-            its = {name: value for name, value in reference["shift_information"].items() if name != "typical"}
-            learned = [
-                1 - _variability(self._measure(model, recipe, self.sets[name], rung)) / value
-                for name, value in its.items()
-            ]
+            its = {name: value for name, value in said.items() if name != "typical"}
+            learned = [1 - scores.variability(name) / value for name, value in its.items()]
             found["atypical_invariance"] = sum(learned) / len(learned)
-        return report, found
+        return scores.reports["typical"], found
 
     def _place(self, trial: optuna.Trial, recipe: Recipe, until: int) -> Path | None:
         """Folder of the run of a trial; None if it is not kept. With rungs, the one in which it can go on furthest."""
@@ -363,9 +398,3 @@ def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:
     if moved is None:
         return None
     return 1 - (1.0 if moved["value"] is None else moved["value"]) / reference["shift_information"]["typical"]
-
-
-def _variability(report: InvarianceReport) -> float:
-    """Shift information; its maximum, 1, where it is undefined because the answers carry no information."""
-    found = report.shift_information
-    return found.value if found.defined else 1.0

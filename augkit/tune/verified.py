@@ -94,7 +94,7 @@ def verified_front(
     )
     start = " from the control" if fork else ""
     least = f"{trial_epochs} epoch{'s' * (trial_epochs != 1)}{start}, one seed"
-    now = f"{epochs} epochs, {seeds} fresh seed{'s' * (seeds != 1)}"
+    now = f"{epochs} epoch{'s' * (epochs != 1)}, {seeds} fresh seed{'s' * (seeds != 1)}"
     shown = "not defined" if learned_shift is None else _against(learned_shift)
     sentence = (
         f"Against the retrained networks ({now}), the search (at most {least}) showed accuracy {_against(accuracy)} and"

@@ -281,6 +281,7 @@ def _worker(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_two_processes_agree_on_the_whole_sets_value(tmp_path: Path) -> None:
     if not torch.distributed.is_available():

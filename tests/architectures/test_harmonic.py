@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from augkit.architectures import HarmonicConv2d, HarmonicNet, MagnitudeBatchNorm2d, MagnitudeReLU, magnitude
 from augkit.architectures.build import build_model, initialize
-from augkit.architectures.harmonic import CentredBlurPool2d, Streams, harmonic_rings
+from augkit.architectures.harmonic import CenteredBlurPool2d, Streams, harmonic_rings
 from augkit.core.errors import InputError
 
 FILE = Path(__file__).parent.parent.parent / "benchmarks" / "harmonic.py"
@@ -78,7 +78,7 @@ def test_magnitude_layers_and_pooling_turn_with_their_maps(side: int, dtype: tor
     nn.init.uniform_(relu.bias, -1, 1)
     maps = random_maps(STREAMS, side, side, dtype)
     layers = [relu, MagnitudeBatchNorm2d(channels).to(dtype)]
-    for layer in [*layers, *(CentredBlurPool2d(mode).to(dtype) for mode in ("zeros", "circular", "reflect"))]:
+    for layer in [*layers, *(CenteredBlurPool2d(mode).to(dtype) for mode in ("zeros", "circular", "reflect"))]:
         for quarters in (1, 2, 3):
             out = layer(turned(maps, STREAMS, quarters))
             assert difference(out, turned(layer(maps), STREAMS, quarters)) < TOLERANCE[dtype]
@@ -206,7 +206,7 @@ def test_gradients_are_finite_where_a_map_is_zero(layer: nn.Module) -> None:
 
 def test_gradients_agree_with_finite_differences() -> None:
     conv = HarmonicConv2d({0: 1, 1: 1}, {1: 1, 2: 1}, size=5, padding_mode="circular").double()
-    chain = nn.Sequential(conv, MagnitudeReLU(2), CentredBlurPool2d(), MagnitudeBatchNorm2d(2)).double()
+    chain = nn.Sequential(conv, MagnitudeReLU(2), CenteredBlurPool2d(), MagnitudeBatchNorm2d(2)).double()
     maps = torch.randn(2, 4, 4, 5, dtype=torch.float64, requires_grad=True)
     names, parameters = zip(*chain.named_parameters(), strict=True)
 
@@ -279,7 +279,7 @@ def test_initial_weights_follow_the_seed_and_keep_the_scale() -> None:
         (lambda: HarmonicConv2d({1: 2}, {0: 1})(torch.rand(1, 2, 9, 9)), r"expected maps \(B, 4, H, W\)"),
         (lambda: HarmonicConv2d({0: 2}, {0: 1})(torch.rand(1, 3, 9, 9)), r"or a real image \(2\)"),
         (lambda: HarmonicConv2d({0: 2}, {0: 1}, 9, "reflect")(torch.rand(1, 2, 4, 9)), "need at least 5 pixels"),
-        (lambda: CentredBlurPool2d("circle"), "did you mean 'circular'"),
+        (lambda: CenteredBlurPool2d("circle"), "did you mean 'circular'"),
         (lambda: HarmonicNet(3, max_order=3), "max_order 0, 1 or 2, got 3"),
     ],
 )

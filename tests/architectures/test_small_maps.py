@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from augkit.architectures import AdaptivePolyphaseSampling, BlurPool2d, LearnablePolyphaseSampling, MaxBlurPool2d
 from augkit.architectures.aliasfree import FORMS, AliasFreeActivation, AliasFreeDownsample2d, IdealLowpass2d
 from augkit.architectures.downsampling import DenseMaxPool2d
-from augkit.architectures.harmonic import CentredBlurPool2d
+from augkit.architectures.harmonic import CenteredBlurPool2d
 from augkit.architectures.padding import pad
 from augkit.architectures.strided import Blur2d
 
@@ -66,7 +66,7 @@ def test_dense_maxima(size: int, mode: str) -> None:
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{f"max blur {mode}": lambda mode=mode: MaxBlurPool2d(3, padding_mode=mode) for mode in ("zeros", "reflect")},
-    **{f"centered {mode}": lambda mode=mode: CentredBlurPool2d(mode) for mode in ("zeros", "circular", "reflect")},
+    **{f"centered {mode}": lambda mode=mode: CenteredBlurPool2d(mode) for mode in ("zeros", "circular", "reflect")},
     **{f"Blur2d {mode}": lambda mode=mode: Blur2d(4, (2, 2), (2, 2), mode) for mode in ("circular", "reflect")},
     "aps": AdaptivePolyphaseSampling,
     "lps": lambda: LearnablePolyphaseSampling(3),
@@ -89,7 +89,7 @@ def test_halved_maps_have_half_of_their_pixels_rounded_up(name: str) -> None:
 def test_constant_maps_stay_constant_however_small() -> None:
     for (height, width), mode in itertools.product(SIDES, ("circular", "reflect")):
         ones = torch.ones(1, 3, height, width, dtype=torch.float64)
-        for layer in (BlurPool2d(size=5, padding_mode=mode), CentredBlurPool2d(mode), Blur2d(7, (4, 4), (4, 4), mode)):
+        for layer in (BlurPool2d(size=5, padding_mode=mode), CenteredBlurPool2d(mode), Blur2d(7, (4, 4), (4, 4), mode)):
             out = layer.double()(ones)
             torch.testing.assert_close(out, torch.ones_like(out))
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from key_points import key_points
 from own_ops import NAMES, make_op
 from torch import Tensor
 from torchvision import tv_tensors
@@ -99,7 +100,7 @@ def from_torchvision_one(augment: Augment, sample: Sample) -> Sample:
         "images": tv_tensors.Image,
         "masks": tv_tensors.Mask,
         "boxes": lambda rows: tv_tensors.BoundingBoxes(rows, format="XYXY", canvas_size=size),
-        "keypoints": lambda rows: tv_tensors.KeyPoints(rows, canvas_size=size),
+        "keypoints": lambda rows: key_points(rows, size),
     }
     out = Geometry(augment)({name: wrap[name](values[0]) for name, values in sample.items()})
     return {name: values.as_subclass(Tensor)[None] for name, values in out.items()}

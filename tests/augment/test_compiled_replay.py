@@ -27,7 +27,7 @@ class Replay(nn.Module):
 
 def test_an_export_serves_all_sizes_and_all_matrices() -> None:
     augment = Augment(*OPS, RandomPerspective(0.1), kernel="bilinear", padding="reflection", normalize=(0.4, 0.3))
-    batch, height, width = Dim("batch", min=2), Dim("height", min=8, max=512), Dim("width", min=8, max=512)
+    batch, height, width = Dim("batch", min=2, max=512), Dim("height", min=8, max=512), Dim("width", min=8, max=512)
     example = (torch.rand(4, 3, 16, 24), augment.sample(4, (16, 24)))
     shapes = {"images": {0: batch, 2: height, 3: width}, "matrix": {0: batch}}
     exported = torch.export.export(Replay(augment), example, dynamic_shapes=shapes).module()

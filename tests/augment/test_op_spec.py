@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -25,9 +28,17 @@ def test_every_op_is_public_and_all_but_the_blur_have_a_spec() -> None:
 
 def test_a_policy_names_the_ops_in_the_order_of_their_places() -> None:
     places = [spec.place for spec in SPECS]
-    assert places == sorted(set(places))
+    taken = {spec.name: spec.place for spec in SPECS if places.count(spec.place) > 1}
+    assert not taken, f"ops that share a place: {taken}; choose another one for the new op"
+    assert places == sorted(places)
     assert list(Policy.model_fields)[: len(SPECS)] == [spec.name for spec in SPECS]
     assert [Policy.model_fields[spec.name].description for spec in SPECS] == [spec.title for spec in SPECS]
+
+
+def test_the_page_on_adding_an_op_shows_a_place_that_is_free() -> None:
+    page = Path(__file__).parents[2] / "docs" / "adding" / "op.md"
+    (place,) = re.findall(r"place=(\d+)", page.read_text())
+    assert int(place) not in [spec.place for spec in SPECS]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

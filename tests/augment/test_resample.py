@@ -244,7 +244,7 @@ def test_bilinear_agrees_with_scipy(padding: str, mode: str, scale: float) -> No
     matrix = axis_aligned([(scale, 2.3, scale, -3.6)])
     inverse = geometry.invert(matrix)[0]
     expected = scipy.ndimage.affine_transform(
-        image[0, 0].numpy(), [1 / scale] * 2, inverse[[1, 0], [2, 2]].numpy(), order=1, mode=mode
+        image[0, 0].numpy(), np.eye(2) / scale, inverse[[1, 0], [2, 2]].numpy(), order=1, mode=mode
     )
     actual = resample(image, matrix, kernel="bilinear", padding=padding)[0, 0]
     torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=0, atol=1e-12)

@@ -204,7 +204,7 @@ def test_several_processes_share_the_batches(banners: Path, memory: int) -> None
     for whole, *parts in zip(one.epoch(3), *(feed.epoch(3) for feed in feeds), strict=True):
         assert [len(part[0]) for part in parts] == [4, 4]
         for k, (image, label) in enumerate(zip(whole.images, whole.labels, strict=True)):
-            batch, labels, _ = parts[k % 2]
+            batch, labels, *_ = parts[k % 2]
             assert torch.equal(batch[k // 2], image)
             assert labels[k // 2] == label
 

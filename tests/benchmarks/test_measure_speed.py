@@ -18,6 +18,23 @@ def test_the_guide_has_the_numbers_of_the_results() -> None:
     assert rates + f"{before['images_per_cpu_second']:.1f}" in text
     assert f"a peak of {after['peak_mib']} MiB instead of {before['peak_mib']}" in text
     assert f"{SPEED['turns']['images']} images, {SPEED['turns']['rounds']} rounds" in text
+    ratio = SPEED["turns"]["over_bare"][0]
+    assert f"logits takes {ratio:.2f} times the processor time of the bare forward passes" in text
+
+
+def test_the_guide_has_the_overhead_of_embeddings_and_maps() -> None:
+    outputs, text = SPEED["outputs"], " ".join((ROOT / "docs" / "loops.md").read_text().split())
+
+    def told(name: str) -> str:
+        middle, least, most = outputs[name]["over_bare"]
+        return f"{middle:.2f} times ({least:.2f} to {most:.2f})"
+
+    assert f"measuring its embeddings {told('embeddings of tf_efficientnet_lite0')}" in text
+    deeplab, lraspp = (told(f"maps of {name}_mobilenet_v3_large") for name in ("deeplabv3", "lraspp"))
+    assert f"take {deeplab} with DeepLab v3 on MobileNet v3, and {lraspp} with LRASPP" in text
+    assert f"({outputs['images']} images, two pairs of shifts each)" in text
+    loaded = SPEED["runs"]["outputs"]["load_before"][0] > 2
+    assert ("beside other work on the machine" in text) == loaded
 
 
 def test_the_default_batch_is_within_five_percent_of_the_fastest() -> None:

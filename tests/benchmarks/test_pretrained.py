@@ -60,6 +60,34 @@ def test_the_page_is_self_contained_and_can_be_sorted_by_every_column(record: di
         assert f'data-tip="{made.label(row)}&#10;accuracy' in page
 
 
+def test_newer_rows_take_the_places_of_older_ones_with_their_settings(record: dict[str, Any], tmp_path: Path) -> None:
+    made, pages = module("pretrained"), module("pretrained_page")
+    plain = [row for row in record["rows"] if row["surgery"] is None]
+    again = [
+        row | {"n": 801, "date": "2027-01-02", "command": "python anew", "settings": row["settings"] | {"images": 801}}
+        for row in plain[::-1]
+    ]
+    (tmp_path / "newer.json").write_text(json.dumps(record | {"rows": again}))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "pretrained.json").write_text(json.dumps(record))
+    assert made.main(["--merge", str(tmp_path / "newer.json"), "--output", str(out)]) == 0
+    found = json.loads((out / "pretrained.json").read_text())
+    assert [pages.label(row) for row in found["rows"]] == [pages.label(row) for row in record["rows"]]
+    assert all(row["n"] == 801 for row in found["rows"] if row["surgery"] is None)
+    assert [row for row in found["rows"] if row["surgery"]] == [row for row in record["rows"] if row["surgery"]]
+    table = (out / "pretrained.md").read_text()
+    few, old = plain[0]["settings"]["atypical_images"], plain[0]
+    assert f"of 801 images {few} of each atypical kind" in table
+    counts = {row["n"] for row in found["rows"]}
+    assert all((f"of {row['n']} images" in table.lower()) == (row["n"] in counts) for row in record["rows"])
+    assert "`python anew`" in table
+    assert old["command"] not in table
+    assert "and 2027-01-02" in table
+    other = again[0] | {"name": "another"}
+    assert made.merged(record, record | {"rows": [other]})["rows"] == [*record["rows"], other]
+
+
 def test_missing_estimates_are_dashes() -> None:
     made = module("pretrained_page")
     assert made.text(None) == made.text({"value": None, "low": None, "high": None}) == "–"

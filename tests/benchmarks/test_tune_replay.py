@@ -14,6 +14,7 @@ from augkit.tune.promotion import Standing
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 try:
+    import tune_open
     import tune_pool
     import tune_replay
     import tune_table
@@ -156,13 +157,26 @@ def test_a_longer_pool_begins_as_a_shorter_one() -> None:
             space.with_values(values)
 
 
-def test_the_readme_has_the_table_of_the_results() -> None:
+def test_the_table_that_the_site_shows_is_that_of_the_results() -> None:
     results = FOLDER / "results" / "tune-replay.json"
     found = json.loads(results.read_text())
-    readme = (FOLDER.parent / "README.md").read_text()
-    assert tune_replay.summary_table(found) in readme
     assert results.with_suffix(".md").read_text() == tune_replay.table(found)
-    for ground in found["grounds"].values():
-        assert f"{ground['configurations']} configurations" in " ".join(readme.split())
-        assert ground["strategies"]["random"]["ratio"]["value"] == 1
-    assert f"{found['seeds']} seeds" in readme
+    assert all(ground["strategies"]["random"]["ratio"]["value"] == 1 for ground in found["grounds"].values())
+
+
+def test_several_trials_at_once_are_all_run_in_at_least_half_of_the_time(
+    truthful: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time takes the sum of what is trained; two processes cannot take less than half of that."""
+    monkeypatch.setattr(tune_open, "SAMPLER", "random")
+    for seed in range(3):
+        for way in (tune_open.one, *tune_open.WAYS.values()):
+            search = tune_open.Search(truthful, seed)
+            seconds, whole = way(search), sum(map(search.seconds, search.asked)) + sum(search.control)
+            assert len(search.told[0]) == tune_open.TRIALS
+            assert sum(map(len, search.told)) == len(search.asked) == len(set(search.asked))
+            assert search.told[2]
+            if way is tune_open.one:
+                assert seconds == pytest.approx(whole)
+            else:
+                assert whole / 2 <= seconds < whole

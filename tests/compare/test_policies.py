@@ -165,7 +165,7 @@ def test_the_command_compares_files_of_policies(
         (["near=no.yaml"], "policy: expected a file, 'no.yaml' is none"),
         (["near=near.yaml", "optim.lr=1"], "override 'optim.lr=1': expected name=policy.yaml, train.epochs or one of"),
         (["near=near.yaml", "train.epochs=0"], "train.epochs: expected a whole number of 1 or more, got 0"),
-        (["--workers", "2"], "--workers belong to studies, 'compared_loop:train' is none"),
+        (["--workers", "2"], "--workers belongs to studies, 'compared_loop:train' is none"),
         (["--device", "cpu"], "--device: expected a recipe, because a function chooses its device itself"),
         (["--test", "compared_loop:none"], "test 'compared_loop:none': cannot be imported"),
         (["mnist5k"], "expected one function and name=policy.yaml, got"),

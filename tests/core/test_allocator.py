@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import augkit
+from augkit.console import command
 from augkit.core import allocator
 from augkit.core.allocator import GLIBC_VARIABLES, VARIABLE, keep_freed_memory
 from augkit.core.errors import InputError
@@ -98,6 +100,8 @@ def test_every_program_of_augkit_keeps_freed_memory() -> None:
     programs = [
         text for path in Path(augkit.__file__).parent.rglob("*.py") if "\nif __name__ ==" in (text := path.read_text())
     ]
+    programs.remove((Path(augkit.__file__).parent / "__main__.py").read_text())  # the console script
+    assert "    return run(dispatch, arguments)" in inspect.getsource(command.main)
     assert len(programs) > 6
     for text in programs:
         assert "sys.exit(run(main))" in text or "    keep_freed_memory()\n" in text, text[:80]

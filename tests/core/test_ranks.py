@@ -183,6 +183,7 @@ def test_draws_are_float32_whatever_the_default_dtype_is() -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_lightning_ranks_draw_apart(tmp_path: Path) -> None:
     """In a process of its own, because threads of autograd and OpenMP from earlier tests do not survive a fork."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augkit.core.errors import InputError
-from augkit.data import Images, atypical, atypical_versions, load_dataset
+from augkit.data import Images, atypical, atypical_versions, bundled, load_dataset
 from augkit.data.atypical import Erase, Place, TextureShuffle, UpsideDown, place_beyond
 
 STEPS = {
@@ -181,3 +184,27 @@ def test_other_data_are_inverted() -> None:
     assert (
         list(atypical(images)) == list(atypical(images, data="cifar10")) == ["inverted", "upside down", "photographs"]
     )
+
+
+def test_photographs_and_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from its files, or through its functions where the files are not where they were."""
+    from sklearn.datasets import load_digits, load_sample_images
+
+    known, found = load_sample_images().images, load_digits()
+    rows = np.concatenate([found.data, found.target[:, None]], axis=1)
+    for _ in range(2):
+        assert all(np.array_equal(a, b) for a, b in zip(bundled.photographs(), known, strict=True))
+        assert np.array_equal(bundled._digit_rows(), rows)
+        monkeypatch.setattr(bundled, "_sklearn_file", lambda *parts: None)
+
+
+@pytest.mark.integration
+def test_atypical_digits_do_not_import_scikit_learn_and_scipys_statistics() -> None:
+    """Both take seconds, of every process of a search."""
+    code = (
+        "import sys, torch; from augkit.data import Images, atypical;"
+        "atypical(Images(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), None), data='mnist5k');"
+        "print({'sklearn', 'pandas', 'scipy.stats'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

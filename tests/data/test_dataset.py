@@ -87,7 +87,7 @@ def test_gray_folders_have_one_channel_and_sizes_can_be_mended(tmp_path: Path) -
     folder = write_folder(tmp_path / "set", {"a": 4, "b": 4}, mode="L")
     assert load_dataset(f"folder:{folder}").train.images.shape[1] == 1
     Image.new("L", (9, 30)).save(folder / "a" / "long.png")
-    with pytest.raises(InputError, match=r"long\.png.*set data\.image_size"):
+    with pytest.raises(InputError, match=r"long\.png.*resize them"):
         load_dataset(f"folder:{folder}")
     assert load_dataset(f"folder:{folder}", image_size=6).train.images.shape[-2:] == (6, 6)
 

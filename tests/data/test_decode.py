@@ -18,7 +18,7 @@ from PIL import Image, TiffImagePlugin
 
 from augkit.core.errors import InputError
 from augkit.data import load_dataset, read_files
-from augkit.data.decode import Fault, Form, decode, decode_upright, eight_bits, picture_of, upright
+from augkit.data.decode import RESIZE, Fault, Form, decode, decode_upright, eight_bits, picture_of, upright
 from augkit.data.stream import Reading
 
 RGB = Form(6, 10, 3)
@@ -192,7 +192,12 @@ def test_every_mode_shows_the_same_picture(mode: str) -> None:
 
 def test_a_transparent_value_of_16_bits_is_white(tmp_path: Path) -> None:
     values = np.array([[0, 257 * 9, 257 * 200]], dtype=np.uint16)
-    Image.fromarray(values).save(tmp_path / "t.png", transparency=257 * 9)
+    stored = io.BytesIO()
+    Image.fromarray(values).save(stored, "PNG")
+    name_and_value = b"tRNS" + struct.pack(">H", 257 * 9)  # not by `transparency=`, which older Pillow refuses
+    chunk = struct.pack(">I", 2) + name_and_value + struct.pack(">I", zlib.crc32(name_and_value))
+    header = 8 + 25  # signature and IHDR
+    (tmp_path / "t.png").write_bytes(stored.getvalue()[:header] + chunk + stored.getvalue()[header:])
     assert from_file(tmp_path / "t.png", Form(1, 3, 1)).tolist() == [[[0, 255, 200]]]
 
 
@@ -273,7 +278,7 @@ def test_sizes_are_fitted_or_refused(tmp_path: Path) -> None:
     found = decode(partial(Image.open, tmp_path / "x.png"), Form(6, 6, 3, like="'first.png'"))
     assert isinstance(found, Fault)
     assert not found.corrupt
-    assert found.reason == "expected 6 x 6 pixels as 'first.png', got 14 x 6; set data.image_size to resize"
+    assert found.reason == f"expected 6 x 6 pixels as 'first.png', got 14 x 6; {RESIZE}"
 
 
 def test_color_among_gray_is_refused_unless_it_may_be_converted(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from augkit.core.errors import InputError
 from augkit.data import load_dataset
 
 
-def test_a_flat_folder_is_unlabelled_and_all_of_it_is_the_test_split(tmp_path: Path) -> None:
+def test_a_flat_folder_is_unlabeled_and_all_of_it_is_the_test_split(tmp_path: Path) -> None:
     write_folder(tmp_path, {"set": 12})
     (tmp_path / "set" / "notes.txt").write_text("passed over")
     (tmp_path / "set" / "._000.png").write_bytes(b"passed over")
@@ -56,6 +56,9 @@ def test_images_beside_class_folders_are_not_silently_dropped(tmp_path: Path) ->
 )
 def test_every_kind_of_file_that_pillow_reads_is_an_image(suffix: str, tmp_path: Path) -> None:
     kind = {"jfif": "JPEG", "jpe": "JPEG", "pgm": "PPM"}.get(suffix.lower())
+    Image.init()
+    if suffix == "qoi" and "QOI" not in Image.SAVE:
+        pytest.skip("Pillow before 11.3 reads QOI but does not write it")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for k in range(5):
@@ -129,7 +132,7 @@ def test_folders_with_nothing_in_them(tmp_path: Path) -> None:
 def test_mixed_sizes_are_refused_early_and_can_be_fitted(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, {"a": 50, "b": 50})
     Image.new("RGB", (9, 12)).save(folder / "b" / "049.png")
-    with pytest.raises(InputError, match=r"049\.png': expected 8 x 8 pixels as '.*000\.png', got 9 x 12; set data"):
+    with pytest.raises(InputError, match=r"049\.png': expected 8 x 8 pixels as '.*000\.png', got 9 x 12; resize"):
         load_dataset(f"folder:{folder}")
     assert load_dataset(f"folder:{folder}", image_size=5).train.shape == (3, 5, 5)
 

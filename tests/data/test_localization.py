@@ -55,6 +55,16 @@ def test_located_images_are_in_the_cells_of_their_labels(digits: Dataset) -> Non
     assert torch.equal(source.train.images, kept)
 
 
+def test_a_mirrored_canvas_has_no_seam_that_tells_the_place() -> None:
+    """Every window is one of the image mirrored on all sides, which a moved and wrapped canvas would not be."""
+    images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    placed = localization._place(Images(images, None, "reflection"), 15, 3, np.random.default_rng(1))
+    for image, found in zip(images[:, 0].numpy(), placed.images[:, 0].numpy(), strict=True):
+        whole = np.pad(image, 7, mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(whole, (15, 15))
+        assert (windows == found).all((-1, -2)).any()
+
+
 def test_located_labels_are_balanced_within_each_class(digits: Dataset) -> None:
     task = localization.locate(digits, canvas=16, cells=2)
     assert len(task.classes) == 4

@@ -25,6 +25,15 @@ def table(count: int, first: int = 0, **columns: Any) -> pa.Table:
     return pa.table({"image": images, **columns})
 
 
+def write(rows: pa.Table, path: Path) -> None:
+    try:
+        pq.write_table(rows, path)
+    except pa.ArrowNotImplementedError as error:
+        if "_view" not in str(error):
+            raise
+        pytest.skip(f"this pyarrow stores no views: {error}")
+
+
 def labels(path: Path) -> tuple[list[int] | None, list[str]]:
     dataset = load_dataset(f"parquet:{path}")
     found = dataset.open_test().labels
@@ -45,7 +54,7 @@ def labels(path: Path) -> tuple[list[int] | None, list[str]]:
     ],
 )
 def test_columns_of_labels(columns: Any, expected: list[int] | None, classes: list[str], tmp_path: Path) -> None:
-    pq.write_table(table(3, **columns), tmp_path / "test.parquet")
+    write(table(3, **columns), tmp_path / "test.parquet")
     assert labels(tmp_path) == (expected, classes)
 
 
@@ -68,7 +77,7 @@ def test_columns_that_hold_no_labels(columns: Any, message: str, tmp_path: Path)
 
 def test_images_of_another_binary_type(tmp_path: Path) -> None:
     images = pa.array([cell["bytes"] for cell in cells(0, 2)], pa.binary_view())
-    pq.write_table(pa.table({"image": images, "label": [1, 0]}), tmp_path / "test.parquet")
+    write(pa.table({"image": images, "label": [1, 0]}), tmp_path / "test.parquet")
     assert labels(tmp_path) == ([1, 0], ["0", "1"])
 
 
@@ -159,7 +168,7 @@ def test_a_class_that_is_a_link_may_hold_one_back(tmp_path: Path) -> None:
         ({"train": [], "test": []}, "'test' has none"),
         ({"train": ["a", "b"], "test": []}, "'test' has none"),
         ({"train": ["a", "b"], "val": ["a", "b"], "extra": []}, "'extra' is of no split"),
-        ({"train": ["a", "b"], "val": ["a", "b"], "unlabelled": ["x", "y"]}, "'unlabelled' is of no split"),
+        ({"train": ["a", "b"], "val": ["a", "b"], "unlabeled": ["x", "y"]}, "'unlabeled' is of no split"),
     ],
 )
 def test_folders_of_splits_are_not_taken_for_classes(

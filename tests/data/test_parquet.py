@@ -110,7 +110,7 @@ def test_bad_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused("train files lie in several folders")
     (tmp_path / "other" / "train.parquet").unlink()
     write_parquet(tmp_path / "test.parquet", cells(0, 4, (9, 9, 3)), [0, 1, 0, 1])
-    refused("expected one size, got test 9 x 9, train 8 x 8 pixels; set data.image_size")
+    refused("expected one size, got test 9 x 9, train 8 x 8 pixels; resize them")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     refused(r"pyarrow is not installed; pip install 'augkit\[parquet\]'")
 

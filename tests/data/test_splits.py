@@ -15,9 +15,9 @@ from augkit.data.splits import limited, partition, sample, stratified
 from augkit.data.stream import MEMORY
 
 
-def images(first: int, count: int, labelled: bool = True, classes: int = 3) -> Images:
+def images(first: int, count: int, labeled: bool = True, classes: int = 3) -> Images:
     values = torch.arange(first, first + count).view(-1, 1, 1, 1)
-    return Images(values, torch.arange(count) % classes if labelled else None)
+    return Images(values, torch.arange(count) % classes if labeled else None)
 
 
 def values(part: Images) -> list[int]:
@@ -96,7 +96,7 @@ def test_a_limit_is_never_exceeded(counts: list[int], limit: int, seed: int) -> 
 
 def test_a_limit_below_the_number_of_classes_and_one_without_labels() -> None:
     assert len(limited(images(0, 2000, classes=100), 10)) == 10
-    assert len(limited(images(0, 50, labelled=False), 7)) == 7
+    assert len(limited(images(0, 50, labeled=False), 7)) == 7
 
 
 @pytest.mark.parametrize("form", ["folder", "parquet", "splits", "streamed"])

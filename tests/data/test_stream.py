@@ -45,7 +45,7 @@ def joined(images: Images, size: int = 7) -> torch.Tensor:
     return torch.cat(list(batches(images, size)))
 
 
-def labelled(count: int, broken: tuple[int, ...] = (), **reading: int) -> Stream:
+def labeled(count: int, broken: tuple[int, ...] = (), **reading: int) -> Stream:
     return stream_of(Counted(count, broken), torch.arange(count) % 3, Reading(**reading))  # type: ignore[arg-type]
 
 
@@ -54,14 +54,14 @@ def labelled(count: int, broken: tuple[int, ...] = (), **reading: int) -> Stream
 def test_batches_are_the_images_in_order(count: int, size: int, chunk: int, at_hand: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("augkit.data.stream.CHUNK", chunk)
-        stream: Images = labelled(count)
+        stream: Images = labeled(count)
         found = list(batches(stream.load() if at_hand else stream, size))  # type: ignore[attr-defined]
     assert [len(batch) for batch in found] == [size] * (count // size) + [count % size] * (count % size > 0)
     assert torch.equal(torch.cat(found), pixels(list(range(count))))
 
 
 def test_a_stream_has_shape_and_labels_but_no_pixels() -> None:
-    stream = labelled(30)
+    stream = labeled(30)
     assert len(stream) == 30
     assert stream.images.shape == (30, 3, 8, 8)
     assert stream.images.dtype == torch.uint8
@@ -73,7 +73,7 @@ def test_a_stream_has_shape_and_labels_but_no_pixels() -> None:
 
 def test_only_requested_images_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("augkit.data.stream.CHUNK", 5 * 8 * 8 * 3)
-    stream = labelled(1000)
+    stream = labeled(1000)
     source = stream.source
     assert isinstance(source, Counted)
     source.reads = 0
@@ -89,7 +89,7 @@ def test_only_requested_images_are_decoded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_samples_of_streams_and_of_images_are_the_same() -> None:
-    stream = labelled(100)
+    stream = labeled(100)
     for count in (1, 10, 99, 100):
         one, other = sample(stream, count, seed=5), sample(stream.load(), count, seed=5)
         assert torch.equal(joined(one), other.images)
@@ -98,7 +98,7 @@ def test_samples_of_streams_and_of_images_are_the_same() -> None:
 
 def test_any_order_can_be_taken() -> None:
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    taken = labelled(20).take(order).take(torch.tensor([3, 3, 0]))
+    taken = labeled(20).take(order).take(torch.tensor([3, 3, 0]))
     wanted = order[[3, 3, 0]].tolist()
     assert torch.equal(joined(taken), pixels(wanted))
     assert taken.labels.tolist() == [k % 3 for k in wanted]  # type: ignore[union-attr]
@@ -106,12 +106,12 @@ def test_any_order_can_be_taken() -> None:
 
 def test_worker_processes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("augkit.data.stream.CHUNK", 3 * 8 * 8 * 3)
-    stream = labelled(50, workers=2)
+    stream = labeled(50, workers=2)
     before = torch.get_rng_state()
     assert torch.equal(joined(stream), pixels(list(range(50))))
     assert torch.equal(torch.get_rng_state(), before)  # the workers' seeds are not drawn from the global state
-    broken = labelled(50, (33,), workers=2, skip_corrupt=True)
-    with pytest.raises(InputError, match=r"^image 33: cannot be read as an image \(torn\); mend or remove it.*$"):
+    broken = labeled(50, (33,), workers=2, skip_corrupt=True)
+    with pytest.raises(InputError, match=r"^image 33: cannot be read as an image \(torn\); repair or remove it.*$"):
         joined(broken)
     skipped: dict[str, str] = {}
     readable = broken.readable(skipped)
@@ -125,14 +125,12 @@ def test_an_image_of_another_size_is_never_skipped() -> None:
             return super().open(index) if index != 41 else Image.new("RGB", (9, 8))
 
     stream = stream_of(Mixed(100), None, Reading(skip_corrupt=True))
-    with pytest.raises(
-        InputError, match=r"image 41: expected 8 x 8 pixels as image 0, got 9 x 8; set data\.image_size"
-    ):
+    with pytest.raises(InputError, match=r"image 41: expected 8 x 8 pixels as image 0, got 9 x 8; resize them"):
         stream.load({})
 
 
 def test_canvas_on_a_stream_is_the_canvas_on_images() -> None:
-    stream = labelled(9)
+    stream = labeled(9)
     placed = stream.put_on_canvas(13)
     assert placed.images.shape == (9, 3, 13, 13)
     assert torch.equal(joined(placed), stream.load().on_canvas(13))
@@ -143,7 +141,7 @@ def test_canvas_on_a_stream_is_the_canvas_on_images() -> None:
 
 
 def test_streams_pickle() -> None:
-    stream = atypical_versions(labelled(9), max_shift=1.0)["out of range"].put_on_canvas(12)
+    stream = atypical_versions(labeled(9), max_shift=1.0)["out of range"].put_on_canvas(12)
     assert torch.equal(joined(pickle.loads(pickle.dumps(stream))), joined(stream))
 
 
@@ -217,15 +215,15 @@ def test_rows_of_parquet_stream_in_any_order_from_workers(tmp_path: Path, monkey
 
 def test_batch_sizes_are_checked() -> None:
     with pytest.raises(InputError, match="batch size: expected 1 or more, got 0"):
-        batches(labelled(3), 0)
+        batches(labeled(3), 0)
     assert list(batches(Images(torch.empty(0, 3, 8, 8, dtype=torch.uint8), None), 4)) == []
-    assert list(batches(labelled(3).take(torch.tensor([], dtype=torch.int64)), 4)) == []
+    assert list(batches(labeled(3).take(torch.tensor([], dtype=torch.int64)), 4)) == []
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("at_hand", [True, False])
 def test_batches_on_a_gpu_are_the_same(at_hand: bool) -> None:
-    stream = labelled(100, workers=2)
+    stream = labeled(100, workers=2)
     found = list(batches(stream.load() if at_hand else stream, 7, "cuda"))
     assert all(batch.device.type == "cuda" for batch in found)
     assert torch.equal(torch.cat(found).cpu(), pixels(list(range(100))))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import augkit
 from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance import InvarianceReport, Measurement, Network, Plan
-from augkit.invariance.measurement import batches
+from augkit.invariance.batch_stream import batches
 from augkit.invariance.plan import full_plan
 from augkit.invariance.protocols import ProtocolOptions
 
@@ -35,8 +35,8 @@ def test_batches_may_stream_by() -> None:
     assert streamed.fingerprint == whole.fingerprint
     for name, values in whole.statistics.items():
         assert torch.equal(values, streamed.statistics[name])
-    unlabelled = augkit.measure_invariance(model, [images[:5], images[5:]], max_shift=2)
-    assert not hasattr(unlabelled, "accuracy")
+    unlabeled = augkit.measure_invariance(model, [images[:5], images[5:]], max_shift=2)
+    assert not hasattr(unlabeled, "accuracy")
 
 
 class Stopped(nn.Module):

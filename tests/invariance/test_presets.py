@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.invariance import Measurement, Network
-from augkit.invariance.measurement import batches
+from augkit.invariance.batch_stream import batches
 from augkit.invariance.presets import PRESETS
 from augkit.invariance.protocols import ProtocolOptions
 

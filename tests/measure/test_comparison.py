@@ -24,11 +24,11 @@ from augkit.measure.comparison import (
     conclusion,
     response_curve,
 )
-from augkit.measure.tables import cells, headings, page_table
+from augkit.measure.tables import cells, headings, page_table, print_table
 from augkit.train.recipe import Recipe
 
 
-def report(level: float, images: str, seed: int, labelled: bool = True, said: float = 1.0) -> InvarianceReport:
+def report(level: float, images: str, seed: int, labeled: bool = True, said: float = 1.0) -> InvarianceReport:
     """A report with known variability: ``level`` on average, a little different for every seed."""
     rng = np.random.default_rng(seed)
     shared = np.random.default_rng(99).exponential(1.0, 200)
@@ -38,18 +38,18 @@ def report(level: float, images: str, seed: int, labelled: bool = True, said: fl
     statistics["answer_mean"] = torch.full((200, 4), 0.25, dtype=torch.float64)
     factors = torch.tensor(FACTORS, dtype=torch.float64)
     statistics |= {"tempered_js": js * factors**2, "tempered_bits": (1 / factors).expand(200, -1)}
-    if labelled:
+    if labeled:
         correct = torch.from_numpy((np.random.default_rng(5).random(200) < 0.9).astype(float))[:, None]
         statistics |= {"correct": correct, "shifted_correct": correct}
     return InvarianceReport(SETTINGS, statistics, {1.0: {"js": js, "changed": js}}, images, {})
 
 
 def arm(name: str, levels: dict[str, float], first: int) -> RunGroup:
-    labelled = {"photographs": False}
+    labeled = {"photographs": False}
     return RunGroup(
         name,
         [
-            {images: report(level, images, first + k, labelled.get(images, True)) for images, level in levels.items()}
+            {images: report(level, images, first + k, labeled.get(images, True)) for images, level in levels.items()}
             for k in range(3)
         ],
     )
@@ -205,3 +205,35 @@ def test_json_has_no_nan() -> None:
         "a": [{"value": None, "low": None, "high": None}, [1, None]],
         "2.5": "x",
     }
+
+
+def test_the_terminal_gets_80_columns_or_all(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = closing_table([arm("a-control-of-long-name", CONTROL, 0), arm("best", {key: 0.05 for key in CONTROL}, 7)])
+    print_table(rows)
+    short = capsys.readouterr().out
+    assert max(map(len, short.splitlines())) <= 80
+    typical = next(row for row in rows if row.arm == "best" and row.images == "typical")
+    assert typical.learned_invariance is not None
+    learned = f"{100 * typical.learned_invariance.value:.1f}"
+    assert learned in short
+    assert ("kappa" in short, "transfer" in short, "--full has all columns" in short) == (False, False, True)
+    print_table(rows, full=True)
+    whole = capsys.readouterr().out
+    for title in ("kappa", "transfer", "top-1", learned):
+        assert title in whole
+    assert "--full" not in whole
+
+
+@pytest.mark.parametrize(("seeds", "says"), [(1, "over images alone"), (2, "up to 12.7 standard errors"), (3, "")])
+def test_few_seeds_are_said_in_the_terminal_and_on_the_page(
+    seeds: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = [arm("control", CONTROL, 0), arm("best", CONTROL, 10)]
+    rows = closing_table([RunGroup(one.name, one.reports[:seeds]) for one in arms])
+    print_table(rows)
+    printed = " ".join(capsys.readouterr().out.split())
+    caption = page_table(rows, "Means.").caption
+    assert caption.startswith("Means.")
+    assert ("warning: Intervals from" in printed) == ("Intervals from" in caption) == bool(says)
+    assert says in printed
+    assert says in caption

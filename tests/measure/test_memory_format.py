@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def chosen(net: Clocked, monkeypatch: pytest.MonkeyPatch, passes: int = 1000, **
     return network.memory_format
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_a_pass_on_an_accelerator_has_ended_when_its_time_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    memory_format._clock(torch.device(kind))
+    memory_format._clock(torch.device("cpu"))
+    assert waited == [torch.device(kind)]
+
+
 def test_the_faster_format_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(Clocked(1.0, 0.8), monkeypatch) == "channels_last"
     assert chosen(Clocked(1.0, 0.99), monkeypatch) == "contiguous"
@@ -77,6 +87,18 @@ def test_a_network_that_fails_or_answers_otherwise_in_channels_last_stays_contig
     assert chosen(Views(1.0, 0.5), monkeypatch) == "contiguous"
     assert chosen(Clocked(1.0, 0.5, change=0.1), monkeypatch) == "contiguous"
     assert chosen(Clocked(1.0, 0.5, change=float("nan")), monkeypatch) == "contiguous"
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_network_whose_format_was_chosen_can_be_trained_and_differentiated(
+    last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that were laid out anew in inference mode could not."""
+    net = Clocked(1.0, 0.5 if last else 1.0)
+    assert chosen(net, monkeypatch) == ("channels_last" if last else "contiguous")
+    assert not any(weight.is_inference() for weight in net.parameters())
+    net.layer(IMAGES).sum().backward()
+    assert net.layer.weight.grad is not None
 
 
 def test_short_measurements_are_not_delayed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +175,60 @@ def test_the_format_can_be_named(run: Callable[..., MeasureResults]) -> None:
     assert run("named", memory_format="channels_last").typical.report.settings.memory_format == "channels_last"
     with pytest.raises(InputError, match=r"unknown memory format 'channels_lst'.*channels_last"):
         run("other", memory_format="channels_lst")
+
+
+SEGMENTER = """
+import torch
+from torch import nn
+
+LAST = []
+
+class Seen(nn.Module):
+    '''Notes whether its weights lie channels last at each pass.'''
+    def __init__(self, *more):
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1), *more)
+    def forward(self, images):
+        LAST.append(self.layers[2].weight.is_contiguous(memory_format=torch.channels_last))
+        return self.layers(images)
+
+def segmenter(): return Seen()
+def classifier(): return Seen(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["segmenter", "classifier"])
+def test_analyses_run_contiguous_where_the_passes_run_in_channels_last(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets_that_note.py").write_text(SEGMENTER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    analyzed: list[int] = []
+    kinds = {"layers": True, "certify": True} | ({"lie": True} if name == "classifier" else {})
+    settings = MeasureSettings(
+        max_shift=1.0, limit=8, probe_images=2, memory_format="channels_last", curves=False, pairs=1, **kinds
+    )
+    seen = __import__("nets_that_note").LAST
+    seen.clear()
+    analyze = memory_format.contiguous
+
+    @contextlib.contextmanager
+    def noted(network: Network) -> Iterator[None]:
+        analyzed.append(len(seen))
+        with analyze(network):
+            yield
+        analyzed.append(len(seen))
+        assert network.memory_format == "channels_last"
+
+    monkeypatch.setattr("augkit.measure.session_parts.contiguous", noted)
+    found = measure(f"nets_that_note:{name}", "digits", settings, output="out").to_dict()
+    begin, end = analyzed
+    assert begin < end
+    assert all(seen[begin - 2 : begin])  # both views of the only batch
+    assert not any(seen[begin:end])
+    assert all(seen[end:])  # pictures of the worst cases
+    assert found["settings"]["memory_format"] == "channels_last"  # type: ignore[index]
+    assert found["probe_memory_format"] == "contiguous"

@@ -18,8 +18,11 @@ import augkit
 import augkit.measure
 from augkit.core.cli import run
 from augkit.data import load_dataset
+from augkit.invariance.outputs import output_lie_derivative
+from augkit.invariance.protocols import Scene, make_protocol
 from augkit.measure import MeasureSettings, OutputResults
 from augkit.measure import __main__ as measure
+from augkit.measure.terminal import text_of
 
 NETS = """
 import torch
@@ -38,6 +41,14 @@ def color():
     torch.manual_seed(1)
     return nn.Conv2d(3, 3, 3, padding=1)
 def tokens(): return nn.Flatten(2)
+class Points(nn.Module):
+    def forward(self, images): return images.flatten(1)[:, :6].unflatten(1, (3, 2))
+class Boxes(nn.Module):
+    def forward(self, images):
+        one = torch.ones(1)
+        return [{"boxes": torch.tensor([[1.0, 1, 4, 4]]), "scores": one, "labels": one} for _ in images]
+def points(): return Points()
+def boxes(): return Boxes()
 """
 
 
@@ -69,7 +80,8 @@ def test_a_map_is_recognized_and_its_numbers_stand_under_their_names(capsys: pyt
     assert found["settings"]["of_kind"]["upsampling"] == "nearest"
     assert found["settings"]["quantum"] == 1.0
     assert "upsampling" in found["notes"][0]
-    assert {path.name for path in Path("out").iterdir()} == {"results.json", "environment.json", "report.html"}
+    files = {"results.json", "environment.json", "report.html", "measurement.pt"}
+    assert {path.name for path in Path("out").iterdir()} == files
     assert json.loads(Path("out/results.json").read_text()) == found
 
 
@@ -128,7 +140,64 @@ def test_layers_of_maps_and_analyses_of_embeddings(capsys: pytest.CaptureFixture
     found = results(capsys, words)
     assert found["layers"][-1]["name"] == "logits"
     assert found["certificate"]["verdict"] == "none"
-    assert set(found["lie"]["logits"]) == {"shift_x", "shift_y", "log_scale", "rotation"}
+    assert set(found["lie"]["relative"]) == {"shift_x", "shift_y", "log_scale", "rotation"}
+
+
+@pytest.mark.integration
+def test_the_lie_derivative_of_a_map_is_that_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "segmenter --max-shift 2 --protocol embed --lie --border 2 --limit 12 --probe-images 12"
+    assert call(f"{words} --output out") == 0
+    shown = capsys.readouterr().out
+    found = json.loads(Path("out/results.json").read_text())
+    images = load_dataset("digits").open_test(12, seed=0).images
+    canvas = make_protocol("embed", (8, 8), max_shift=2.0)
+    inputs = Scene(canvas, images.float() / 255).unshifted()
+    network = importlib.import_module("nets_of_outputs").segmenter()
+    wanted = output_lie_derivative(network, inputs, output="map", border=2.0)
+    assert found["lie"] == json.loads(json.dumps(wanted.to_dict()))
+    value = text_of(wanted.relative["shift_x"])
+    assert f"of the map, relative to its variance, per pixel: shift_x {value}" in " ".join(shown.split())
+    page = html.unescape(Path("out/report.html").read_text())
+    assert "Lie derivative" in page
+    assert value.split()[0] in page
+
+
+@pytest.mark.integration
+def test_images_are_rescaled_where_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "segmenter --protocol embed --input-size 12 --axis scale --max-scale 1.4 --map-kernel bilinear --layers"
+    assert call(f"{words} --probe-images 4 --output out") == 0
+    assert "factors up to 1.4" in " ".join(capsys.readouterr().out.split())
+    found = json.loads(Path("out/results.json").read_text())
+    assert (found["settings"]["axis"], found["settings"]["max_scale"]) == ("scale", 1.4)
+    report = augkit.measure_outputs(
+        importlib.import_module("nets_of_outputs").segmenter(),
+        load_dataset("digits").open_test(12, seed=0).images,
+        protocol="embed",
+        input_size=12,
+        axis="scale",
+        max_scale=1.4,
+        map_kernel="bilinear",
+    )
+    assert found["equivariance_error"]["value"] == pytest.approx(report.equivariance_error.value)
+    page = html.unescape(Path("out/report.html").read_text())
+    assert "By factor" in page
+    assert "× " in page
+
+
+def test_one_displacement_is_compared_with_none(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(capsys, "segmenter --shift=1,-2")
+    assert found["worst"][0]["shifts"] == [[0.0, 0.0], [1.0, -2.0]]
+    assert (found["settings"]["views"], found["settings"]["max_shift"]) == (2, 2.0)
+    assert call("segmenter --shift=1,-2") == 0
+    assert "one shift by (1, -2) px" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.integration
+def test_the_certificate_of_a_map_names_what_prevents_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found = results(capsys, "segmenter --max-shift 2 --certify --output out")["certificate"]
+    assert (found["verdict"], found["layer"], found["type"]) == ("none", "0", "Conv2d")
+    assert "zero padding" in found["reason"]
+    assert found["text"].splitlines()[0] in html.unescape(Path("out/report.html").read_text())
 
 
 def test_python_returns_what_the_command_writes() -> None:
@@ -143,8 +212,23 @@ def test_python_returns_what_the_command_writes() -> None:
     ("words", "message"),
     [
         ("segmenter --max-shift 2 --output-kind mpa", "unknown output kind 'mpa': did you mean 'map'"),
-        ("segmenter --max-shift 2 --lie", "--lie: it belongs to logits, got outputs of kind 'map'"),
-        ("segmenter --max-shift 2 --axis scale", "--axis: it belongs to logits"),
+        ("segmenter --max-shift 2 --relative", "--relative: it belongs to logits, got outputs of kind 'map'"),
+        ("segmenter --max-shift 2 --grid 1", "--grid: it belongs to logits, got outputs of kind 'map'"),
+        ("segmenter --max-shift 2 --axis scale", "--max-shift: it belongs to the other --axis, got --axis scale"),
+        ("segmenter --axis scale --quantum 0", "--quantum: it belongs to the other --axis, got --axis scale"),
+        ("segmenter --max-scale 1.5", "--max-scale: it belongs to the other --axis, got --axis shift"),
+        ("segmenter --axis scale --max-scale 0.5", "max_scale: expected a factor above 1, got 0.5"),
+        ("segmenter --axis scale --protocol circular", "a torus cannot be rescaled; expected 'crop' or 'embed'"),
+        ("segmenter --axis scale --input-size 5", "expected a map whose size divides its input's"),
+        ("segmenter --axis scale --max-scale 30", "a factor of 0.0333 leaves no window in images of 8 x 8 pixels"),
+        (
+            "tokens --max-shift 2",
+            "expected a known output, got tokens (1, 1, 16); wrap it so that it gives",
+        ),
+        ("segmenter --axis rotation", "unknown axis 'rotation'"),
+        ("segmenter --shift=1,0 --quantum 1", "--shift is one displacement against none: leave out --quantum"),
+        ("points --lie --max-shift 1", "--lie: outputs of kind 'keypoints' have none; most networks read"),
+        ("boxes --lie --max-shift 1", "--lie: outputs of kind 'detections' have none; boxes come and go"),
         ("embedder --max-shift 1 --border 2", "--border: it belongs to other outputs than logits"),
         ("embedder --max-shift 1 --output-kind embedding --border 2", "border: it belongs to outputs of kind"),
         ("embedder --max-shift 1 --output-kind embedding --neighbors 40", "gallery: expected at least 40 images"),

@@ -85,7 +85,7 @@ def test_it_writes_both_pictures_and_one_page_that_needs_nothing_else(source, tm
         assert result["image"] == {"channels": 3, "height": 50, "width": 224}
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_same_command_draws_the_same_pictures(tmp_path, capsys):
     pixels = []
     for flags in ([], ["--overwrite"]):

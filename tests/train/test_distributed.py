@@ -56,6 +56,7 @@ def test_epochs_begin_anywhere_with_the_same_batches(tiny: Recipe) -> None:
         assert torch.equal(a[0], b[0])
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_two_processes_reach_the_result_of_one(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
@@ -105,6 +106,7 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path)
     assert one["history"][-1]["loss"] == pytest.approx(two["history"][-1]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_two_processes_draw_different_numbers_and_resume_to_the_same_bits(tmp_path: Path) -> None:
     code = tmp_path / "drawing.py"

@@ -27,7 +27,7 @@ from augkit.core.random_streams import seeded
 from augkit.train.batches import make_batches
 from augkit.train.distributed import Process
 from augkit.train.evaluate import evaluate
-from augkit.train.loaders import labelled
+from augkit.train.loaders import labeled
 from augkit.train.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -189,8 +189,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "three values": (lambda: [(PIXELS[:8], LABELS[:8], 1)], r"two tensors, got 3 values \(Tensor, Tensor, int\)"),
     "dict": (lambda: [{"pixel_values": PIXELS, "labels": LABELS}], "got a dict of pixel_values, labels; give a pair"),
     "images alone": (lambda: [PIXELS[:8]], "two tensors, got Tensor"),
-    "empty": (list, "expected at least 1 batch, its length is 0|at least 1 labelled image, got none"),
-    "dropped": (lambda: DataLoader(Items(), 64, drop_last=True), "its length is 0|1 labelled image, got none"),
+    "empty": (list, "expected at least 1 batch, its length is 0|at least 1 labeled image, got none"),
+    "dropped": (lambda: DataLoader(Items(), 64, drop_last=True), "its length is 0|1 labeled image, got none"),
 }
 
 
@@ -291,7 +291,7 @@ def test_forms_of_one_batch_are_one(batch: int, classes: int, form: str, array: 
     given_as = {"classes": truth, "column": truth[:, None], "one-hot": nn.functional.one_hot(truth, classes)}[form]
     images = torch.rand(batch, 3, 5, 4, dtype=torch.float64)
     pair = (np.asarray(images), np.asarray(given_as)) if array else (images, given_as)
-    found, labels = labelled(pair)
+    found, labels = labeled(pair)
     assert torch.equal(found, images.float())
     assert torch.equal(labels.argmax(1) if labels.ndim == 2 else labels, truth)
 

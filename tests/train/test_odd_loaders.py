@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import augkit
 from augkit.core.errors import InputError
-from augkit.train.loaders import labelled
+from augkit.train.loaders import labeled
 from augkit.train.recipe import Recipe
 
 PIXELS = torch.rand(40, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -53,7 +53,7 @@ def test_arrays_of_any_byte_order_and_strides(change: str) -> None:
         odd, numbers = odd.astype(">f4"), numbers.astype(">i8")
     if change != "byte order":
         odd, numbers = odd[:, :, ::-1, ::-1].copy()[:, :, ::-1, ::-1], numbers[::-1].copy()[::-1]
-    found = labelled((odd, numbers))
+    found = labeled((odd, numbers))
     assert torch.equal(found[0], torch.from_numpy(images))
     assert torch.equal(found[1], torch.from_numpy(labels))
 
@@ -76,7 +76,7 @@ def test_arrays_of_any_byte_order_and_strides(change: str) -> None:
 )
 def test_what_holds_no_numbers(batch: Any, message: str) -> None:
     with pytest.raises(InputError, match=f"^loader: .*{message}"):
-        labelled(batch)
+        labeled(batch)
 
 
 def test_a_length_that_is_not_there(plain: Recipe) -> None:

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import augkit
 from augkit.augment.even_draws import even_draws
-from augkit.compare.study.schema import ArmSettings, StudySettings, resolve
+from augkit.compare.study.arms import ArmSettings
+from augkit.compare.study.schema import StudySettings, resolve
 from augkit.core.errors import InputError
 from augkit.train.batches import Batch, make_batches
 from augkit.train.distributed import Process
@@ -88,7 +89,7 @@ def test_even_draws_are_named_by_seed_image_and_epoch(tiny: Recipe) -> None:
     draws = even_draws([3, 2], batch().numbers, 2, tiny.seed)  # type: ignore[arg-type]
     assert torch.equal(seen(even, 9), policy.augment(batch().images, draws=draws))
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    shuffled = Batch(*(values[order] for values in batch()))  # type: ignore[index]
+    shuffled = Batch(*(values[order] for values in batch()[:3]))  # type: ignore[index]
     # Of another update of the same epoch, and in another process.
     assert torch.equal(seen(even, 11, rank=1, given=shuffled), seen(even, 9)[order])
     assert not torch.equal(seen(even, 12), seen(even, 9))
@@ -175,3 +176,42 @@ def test_digests_made_before_these_fields_still_hold() -> None:
         assert Recipe.load("mnist5k", [override]).digest() != "d8666b501575"
     assert Recipe.load("mnist5k", ["policy.draws=random", "policy.classes=null"]).digest() == "d8666b501575"
     assert Recipe.load("mnist5k", ["policy.draws=even"]).control() == Recipe.load("mnist5k").control()
+
+
+def test_a_share_of_every_class_is_augmented_the_same_images_in_all_epochs(tiny: Recipe) -> None:
+    data, some = augkit.load_dataset("digits"), with_policy(tiny, share=0.5)
+    feed = make_batches(data, some, CPU, Process())
+    labels, found = data.train.labels, list[dict[int, bool]]()
+    assert labels is not None
+    for epoch in range(2):
+        batches = list(feed.epoch(epoch))
+        numbers = torch.cat([each.numbers for each in batches if each.numbers is not None])
+        flags = torch.cat([each.augmented for each in batches if each.augmented is not None])
+        found.append(dict(zip(numbers.tolist(), flags.tolist(), strict=True)))
+    assert all(found[1][k] == flag for k, flag in found[0].items() if k in found[1])
+    every = found[1] | found[0]  # an epoch leaves out the last, smaller batch
+    for label in range(10):
+        flags = torch.tensor([flag for k, flag in every.items() if labels[k] == label])
+        assert abs(flags.float().mean() - 0.5) < 0.06
+    policy = PolicyInTraining.begin(some, NAMES, CPU, Process())
+    given = batch()._replace(augmented=torch.arange(12) % 2 == 0)
+    plain = policy.augment.finish(given.images)
+    moved = policy.images(given, 0, 5)
+    assert torch.equal(moved[1::2], plain[1::2])
+    assert not torch.equal(moved[0::2], plain[0::2])
+
+
+def test_share_and_classes_go_together(tiny: Recipe) -> None:
+    policy = PolicyInTraining.begin(with_policy(tiny, share=0.5, classes=[0, 1, 2, 3, 4, 5]), NAMES, CPU, Process())
+    given = batch()._replace(augmented=torch.arange(12) % 2 == 0)
+    strength = policy.strength(given.labels, 0, given.augmented)
+    assert torch.equal(torch.as_tensor(strength).bool(), (given.labels < 6) & (torch.arange(12) % 2 == 0))
+
+
+def test_a_share_needs_the_numbers_of_images(tiny: Recipe) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(40, 1, 16, 16), torch.arange(40) % 10), 8)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    with pytest.raises(InputError, match=r"policy\.share: expected 1 with a loader of your own, .* got 0\.5"):
+        augkit.fit(with_policy(tiny, share=0.5), model=net, loader=loader, validation_loader=loader)
+    with pytest.raises(InputError, match=r"share"):
+        with_policy(tiny, share=0.0)

@@ -14,7 +14,7 @@ from augkit import Ragged
 from augkit.augment.resample_each import centers
 from augkit.augment.whole_images import square_views
 from augkit.core.errors import InputError
-from augkit.train.loaders import labelled
+from augkit.train.loaders import labeled
 from augkit.train.recipe import Recipe
 
 SIDE = 12
@@ -134,14 +134,14 @@ def test_a_kernel_that_cannot_resize_is_refused(tiny: Recipe) -> None:
 def test_lists_that_are_no_images_are_named() -> None:
     for images in ([], [torch.rand(3, 4)], ["a", "b"]):
         with pytest.raises(InputError, match=r"^loader: "):
-            labelled((images, torch.arange(2)))
+            labeled((images, torch.arange(2)))
     with pytest.raises(InputError, match=r"^loader: images\[1\]: expected the channels of the first image, 3, got 1"):
-        labelled(([torch.rand(3, 4, 5), torch.rand(1, 4, 5)], torch.arange(2)))
+        labeled(([torch.rand(3, 4, 5), torch.rand(1, 4, 5)], torch.arange(2)))
     with pytest.raises(InputError, match="expected as many labels as images"):
-        labelled((Ragged.from_list(PHOTOS[:3]), torch.arange(2)))
+        labeled((Ragged.from_list(PHOTOS[:3]), torch.arange(2)))
     with pytest.raises(InputError, match=r"^loader: expected batches of"):
-        labelled(Ragged.from_list(PHOTOS[:3]))
-    doubles = labelled((Ragged.from_list([image.double() for image in PHOTOS[:3]]), torch.arange(3)))[0]
+        labeled(Ragged.from_list(PHOTOS[:3]))
+    doubles = labeled((Ragged.from_list([image.double() for image in PHOTOS[:3]]), torch.arange(3)))[0]
     assert doubles.dtype == torch.float32
 
 

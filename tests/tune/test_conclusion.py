@@ -12,8 +12,9 @@ from augkit.compare.study.claims import TYPICAL
 from augkit.invariance import Estimate, InvarianceComparison
 from augkit.train.recipe import Recipe
 from augkit.tune import conclusion
-from augkit.tune.final_jobs import VALIDATION, FinalJob
+from augkit.tune.final_jobs import FinalJob
 from augkit.tune.finals import CURVE_POINTS, STRENGTHS, TuneContext
+from augkit.tune.team import VALIDATION
 
 
 class Recorded:

@@ -27,7 +27,7 @@ def test_recipe_diff_lists_only_changed_fields() -> None:
     assert recipe_diff(base, other).splitlines()[2:] == ["| `policy.shift.max_pixels` | 3.0 | 1.5 |"]
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.skipif(not BROWSERS, reason="no Chromium")
 def test_the_dashboard_shows_the_note_and_pictures_of_a_trial(tiny: Recipe, tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")

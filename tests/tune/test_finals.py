@@ -12,11 +12,12 @@ import pytest
 from augkit.invariance import Estimate
 from augkit.invariance.learned import AGREEING, InvarianceComparison
 from augkit.train.recipe import Recipe
-from augkit.tune.final_jobs import VALIDATION, FinalJob
+from augkit.tune.final_jobs import FinalJob
 from augkit.tune.finals import CURVE_POINTS, STRENGTHS, Choice, Finalist, TuneContext, dose_jobs, dose_response, retrain
 from augkit.tune.goal import Goal
 from augkit.tune.selection import FinalistRow, decide
 from augkit.tune.space import Range, Space
+from augkit.tune.team import VALIDATION
 
 NAN = float("nan")
 

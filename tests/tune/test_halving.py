@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 from toy import RungToy, make_terms, open_toy
 
@@ -21,7 +23,7 @@ from augkit.tune import halving, optuna_study, selection
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms, rung_of
 from augkit.tune.results import search_cost, search_results
-from augkit.tune.rung_report import rank_correlation, rung_words
+from augkit.tune.rung_report import LEAST, rank_correlation, rung_words
 from augkit.tune.rung_sampler import one_rung
 from augkit.tune.tables import print_trials
 
@@ -276,8 +278,17 @@ def test_results_name_rungs_and_what_they_are_worth(tmp_path: Path, capsys: pyte
     assert len({str(t.user_attrs["values"]) for t in best}) == len(best)
     assert [rung_of(t) for t in best] == sorted((rung_of(t) for t in best), reverse=True)
     print_trials(held)
-    said = capsys.readouterr().out
+    short = capsys.readouterr().out
+    assert max(map(len, short.splitlines())) <= 80
+    assert short.startswith(f"{len(worker.study.trials)} trials, ") or short.split()[1] == "trials,"
+    said = " ".join(short.split())
     assert "after epoch 1: 20 configurations; rank correlation with the top rung accuracy 1.00" in said
+    assert "8 more, and more columns" in said
+    print_trials(held, full=True)
+    whole = capsys.readouterr().out
+    assert "kappa" in whole
+    assert "more columns" not in whole
+    assert whole.count("complete") == 21 > short.count("complete")
     plain = search_results(open_toy(tmp_path / "p", make_terms(), 3).study, make_terms()).to_dict()
     assert "rungs" not in plain
 
@@ -293,3 +304,15 @@ def test_few_configurations_leave_a_rank_correlation_undetermined(tmp_path: Path
     assert rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
     assert rank_correlation([1, 2, 3, 4, 5], [5, 4, 3, 2, 1]) == -1
     assert rank_correlation([1, 2, 2, 4], [1, 3, 2, 4]) == pytest.approx(0.9486832980505138)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=LEAST, max_size=12))
+def test_the_rank_correlation_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
+    from scipy.stats import spearmanr
+
+    first, second = ([pair[k] for pair in pairs] for k in (0, 1))
+    found = rank_correlation(first, second)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert found is None
+    else:
+        assert found == pytest.approx(spearmanr(first, second).statistic, abs=1e-9)

@@ -13,6 +13,7 @@ import torch
 
 import augkit
 from augkit.core.cli import run
+from augkit.core.jobs.retry import PostponeJob
 from augkit.core.jobs.storage import open_storage
 from augkit.data import Dataset
 from augkit.train.checkpoint import read_checkpoint
@@ -21,8 +22,10 @@ from augkit.tune import __main__ as tune
 from augkit.tune import halving, optuna_study, training
 from augkit.tune import trial as trial_module
 from augkit.tune.goal import Goal
-from augkit.tune.optuna_study import SearchTerms, rung_of
+from augkit.tune.halving import EARLY
+from augkit.tune.optuna_study import ControlScores, SearchTerms, rung_of
 from augkit.tune.results import search_cost
+from augkit.tune.training import RecipeTraining
 from augkit.tune.trial import TrialWorker
 
 RUNGS = (1, 2, 4)
@@ -113,6 +116,55 @@ def test_another_worker_goes_on_in_the_folder_of_the_first(tiny: Recipe, data: D
     assert not (tmp_path / "two" / "rungs").exists()
 
 
+def test_others_begin_when_the_control_has_its_scores_on_the_lowest_rung(
+    tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that needs those on a higher one waits for them, but not if nobody trains the control."""
+    first = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
+    other = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
+    begun, waited, real = list[bool](), list[ControlScores](), first._control_on
+
+    def control_on(recipe: Recipe, kept: Path, rung: int) -> ControlScores:
+        begun.append(other.has_job())
+        if rung == 1:
+            assert other._reference({}, 0) == halving.reference_on(other.study, {}, 0)
+            monkeypatch.setattr(trial_module, "POLL", 0.0)
+            monkeypatch.setattr(other, "alive", lambda: other.study.set_user_attr(EARLY + "control {}", ["a", "b"]))
+            waited.append(other._reference({}, 1))
+        return real(recipe, kept, rung)
+
+    monkeypatch.setattr(first, "_control_on", control_on)
+    first.run_one()
+    assert begun == [False, True, True]
+    assert waited == ["b"]
+    assert len(first.study.user_attrs["control {}"]["rungs"]) == 2
+    monkeypatch.setattr(halving, "reference_on", lambda *arguments: None)
+    with pytest.raises(PostponeJob):
+        other._reference({}, 1)
+
+
+def test_epochs_that_an_interrupted_trial_has_kept_are_counted(
+    tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
+    real, calls = RecipeTraining.measure, [0]
+
+    def measure(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 5:  # a trial, just after its training
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(RecipeTraining, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    worker.run()
+    steps = (0, *RUNGS)
+    for trial in optuna_study.completed(worker.study):
+        rung = rung_of(trial)
+        assert trial.user_attrs["trained"] == steps[rung + 1] - steps[rung]
+
+
 def test_a_worker_without_a_folder_trains_anew(tiny: Recipe, data: Dataset, tmp_path: Path) -> None:
     worker = open_worker(tiny, data, tmp_path / "j", 3, None)
     worker.run()
@@ -196,7 +248,7 @@ def test_what_does_not_go_with_rungs_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_reports_rungs_and_refuses_to_go_on_without_them(
     tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

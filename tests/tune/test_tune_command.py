@@ -27,7 +27,7 @@ def call(name: str, *words: str) -> int:
     return run(COMMANDS[name].main, list(words))
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_functions_behind_the_commands_return_what_the_commands_write(
     tiny: Recipe, tiny_file: str, tmp_path: Path
 ) -> None:
@@ -83,9 +83,12 @@ def test_tune_writes_its_report_recipe_and_results(
     folder = tmp_path / "tuned"
     assert call("tune", *tune_words(tiny_file, folder)) == 0
     out = capsys.readouterr()
-    assert "Does it carry over to atypical images?" in " ".join(out.out.split())
+    said = " ".join(out.out.split())
+    assert "Does it carry over to atypical images?" in said
     assert ", 2 of 2" in out.err
     results = json.loads((folder / "results.json").read_text())
+    assert said.startswith(results["conclusion"])
+    assert max(map(len, out.out.partition("report: ")[0].splitlines())) <= 80
     assert len(results["trials"]) == 3
     assert [point["strength"] for point in results["dose_response"]] == [0.0, 0.5, 1.0]
     learned = [point["learned_invariance"]["value"] for point in results["dose_response"]]
@@ -93,7 +96,7 @@ def test_tune_writes_its_report_recipe_and_results(
     assert any(learned[1:])
     assert {len(curve) for curve in results["response"].values()} == {8}
     assert sum(trial["chosen"] for trial in results["trials"]) == 1
-    assert results["verified"]["sentence"] in out.out
+    assert results["verified"]["sentence"] in said
     page = (folder / "report.html").read_text()
     assert page.count("<svg") >= 3
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(

@@ -10,22 +10,23 @@ from typing import Any
 import numba
 
 # `contract` alone: fused multiply-adds keep infinities, signed zeros and the order of the sums.
-_OPTIONS: dict[str, object] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS: dict[str, object] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
-part: Callable[..., Any] = numba.njit(**_OPTIONS)
-inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
+part: Callable[..., Any] = numba.njit(**OPTIONS)
+inlined: Callable[..., Any] = numba.njit(forceinline=True, **OPTIONS)
 
 
 def entry(make: Callable[[int], Callable[..., None]]) -> Callable[..., None]:
-    """The loop that ``make`` returns, compiled, and kept on disk where numba may write there.
+    """The loop that ``make`` returns, compiled, and cached on disk where numba may write.
 
-    numba compiles anew when the file of the loop has changed, but not when a file has that the loop calls. So ``make``
-    gets a checksum of all of them, and its loop reads it: what a loop closes over is a part of numba's key.
+    numba recompiles when the file of the loop has changed, but not when a file that it calls into has. So ``make`` gets
+    a checksum of all these files, which its loop closes over: closure values are part of the cache key.
     """
-    return _kept(make(_checksum()), _OPTIONS)
+    return kept(make(_checksum()), OPTIONS)
 
 
-def _kept(loop: Callable[..., None], options: dict[str, object]) -> Callable[..., None]:
+def kept(loop: Callable[..., None], options: dict[str, object]) -> Callable[..., None]:
+    """The ``loop`` compiled with ``options``, and cached on disk where numba may write."""
     try:
         compiled: Callable[..., None] = numba.njit(cache=True, **options)(loop)
     except RuntimeError:  # no folder that numba may write its cache to
@@ -35,7 +36,7 @@ def _kept(loop: Callable[..., None], options: dict[str, object]) -> Callable[...
 
 def unfused(make: Callable[[int], Callable[..., None]]) -> Callable[..., None]:
     """As `entry`, without fused multiply-adds: each operation is rounded by itself, as in torch."""
-    return _kept(make(_checksum()), {**_OPTIONS, "fastmath": False})
+    return kept(make(_checksum()), {**OPTIONS, "fastmath": False})
 
 
 def _checksum() -> int:

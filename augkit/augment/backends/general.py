@@ -23,6 +23,7 @@ from augkit.augment import geometry
 from augkit.augment.backends.separable import without_idle
 from augkit.augment.backends.values import traced
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, padded_index
+from augkit.core.precision import widest
 from augkit.core.torch_private import in_function_transform
 
 CHUNK = 1 << 20  # gathered values at a time
@@ -78,7 +79,7 @@ def resample(
 def source_map(matrix: Tensor, *, affine: bool) -> Tensor:
     """The maps from output to input: ``(B, 2, 3)`` where ``affine`` is promised, else ``(B, 3, 3)``; float64."""
     # Written out: LAPACK starts threads, which hang in a forked worker.
-    matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+    matrix = matrix.to(widest(matrix.device))
     if affine:
         (a, b, x), (c, d, y) = (row.unbind(-1) for row in matrix[:, :2].unbind(1))
         rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
@@ -88,7 +89,7 @@ def source_map(matrix: Tensor, *, affine: bool) -> Tensor:
 
 
 def sources(inverse: Tensor, point: Tensor) -> Tensor:
-    """The places ``(B, 2, n)``, x and y of the input, that ``inverse`` of `source_map` gives ``point`` ``(3, n)``.
+    """Map output ``point`` ``(3, n)`` by ``inverse`` of `source_map` to input places ``(B, 2, n)``, x and y.
 
     A point at or behind the horizon of a perspective comes out far away.
     """
@@ -150,7 +151,7 @@ def _inverse_root(square: Tensor, shrink: float) -> Tensor:
 
 
 def _count(how: _How, reach: Tensor | None = None) -> int:
-    """The taps along an axis that hold every kernel; ``reach`` is how far those do, read where that needs no wait."""
+    """How many taps along an axis cover every kernel; ``reach``, their extent, is read where that needs no wait."""
     width = 2 * HALF_WIDTH[how.kernel]
     if how.shrink == 1:
         return math.ceil(width)

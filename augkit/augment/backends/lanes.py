@@ -1,4 +1,4 @@
-"""Eight float32 numbers at once in a function that numba compiles: the part of a loop that LLVM cannot vectorise.
+"""Eight float32 numbers at once in a function that numba compiles: the part of a loop that LLVM cannot vectorize.
 
 A row is resampled by reading neighbors at places that are close together but not evenly spaced. Compilers turn that
 into eight single loads. Eight neighbors that lie within eight (or sixteen) consecutive numbers can be read by one (or
@@ -168,7 +168,7 @@ def store_two_taps(context, first, weights, u, step, offset, limit):
 
 @intrinsic
 def prefetch(context, address):
-    """Have the processor bring what is at ``address`` near, if there is anything."""
+    """Prefetch the memory at ``address``; an invalid one is ignored."""
 
     def build(context, builder, signature, values):
         pointer = _at(builder, values[0], ir.IntType(8))

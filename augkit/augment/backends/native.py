@@ -10,11 +10,11 @@ float64 and used in float32.
 The loops read one flat buffer and where each image begins in it, so images of one batch may differ in size.
 
 The loops run in plain threads without the interpreter's lock, as many as `torch.get_num_threads` says. numba's
-own parallel layer is not used: it compiles several times longer, and its pools abort in a forked process, which
-DataLoader workers are.
+own parallel layer is not used: it compiles several times longer, and its pools abort in forked processes such as
+DataLoader workers.
 
-The first call of each for each pair of dtypes (float32 to float32, uint8 to uint8, uint8 to float32) compiles for a few
-seconds; the result is kept on disk, and later processes load it in well under a second. There is no backward:
+The first call of a loop per pair of dtypes (float32 to float32, uint8 to uint8, uint8 to float32) compiles for a
+few seconds; the result is cached, and later processes load it in well under a second. There is no backward pass:
 `augkit.augment.backends.choose` takes the torch path where gradients are wanted.
 """
 
@@ -34,7 +34,7 @@ from augkit.augment.backends.native_planes import planes
 from augkit.augment.backends.threads import spread
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, PADDINGS
 
-SMALL = 1 << 19  # taps below which a second thread costs more than it saves, its struggle for the GIL included
+SMALL = 1 << 19  # taps below which a second thread costs more than it saves, GIL contention included
 KERNELS = tuple(FUNCTION)
 
 

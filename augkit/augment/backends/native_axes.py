@@ -40,7 +40,7 @@ def padded(index, size, padding):
 
 @inlined
 def _nearby(place, taps, size, padding):
-    """The first tap, brought close to the image if it is far: what the taps read stays the same."""
+    """The first tap, brought near the image if far away, so that the taps read the same pixels."""
     limit = 1e6 * size  # far outside, a coordinate may exceed int64
     index = np.int64(min(max(place, -limit), limit))
     if padding in (ZEROS, BORDER):
@@ -104,9 +104,9 @@ def _fill_weights(begin, taps, step, kernel, table, weight, u):
 
 @part
 def fill_columns(first, out, taps, width, padding, columns):
-    """Where the row buffer begins, and its length; what stands in for the places outside goes to ``columns``.
+    """Return start and length of the row buffer; write to ``columns`` where padding values come from.
 
-    The buffer spans all that the taps reach and, where some of it is outside the image, all that stands in.
+    The buffer spans all pixels that the taps reach and, with padding, those that stand in for pixels outside.
     """
     low, high = first[0], first[0]
     for u in range(out):

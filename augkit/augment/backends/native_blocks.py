@@ -64,7 +64,7 @@ def _fill_edge_of_axis(line, u, size, padding, stride, places, weights):
 
 @part
 def fill_edge(lines, u, size, padding, edge):
-    """Write to ``edge`` what the pixels from ``u`` on take, of which some are outside the image."""
+    """Write to ``edge`` the taps of the block at ``u``, some of which are outside the image."""
     _fill_edge_of_axis(lines[0], u, size[1], padding, np.int64(1), edge[0], edge[1])
     _fill_edge_of_axis(lines[1], u, size[0], padding, size[1], edge[2], edge[3])
 

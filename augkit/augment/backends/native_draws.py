@@ -46,7 +46,7 @@ def _fill_areas(checksum: int) -> Callable[..., None]:
     """See `augkit.augment.backends.compiled.entry`."""
 
     def fill_areas(draws, numbers, areas):
-        """What the crops' areas are more than 1."""
+        """Write the crops' areas minus 1."""
         for b in range(draws.shape[0]):
             first = np.int64(checksum) * 0
             for k in range(numbers.shape[0]):

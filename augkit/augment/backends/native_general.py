@@ -5,8 +5,8 @@ and its channels share them. Where the kernel is stretched along the axes of the
 a pixel are a product of two lines, and eight pixels are computed at once (`augkit.augment.backends.native_blocks`).
 Elsewhere each tap has a weight of its own.
 
-A row of a turned output crosses many rows of the input, which no processor foresees: it would wait for memory at each.
-So each block asks for the pixels that the row `_AHEAD` rows below will need there.
+A row of a rotated output crosses many rows of the input, which no processor predicts: it would stall at each. So each
+block prefetches the pixels that the row `_AHEAD` rows below will need there.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def directed(a, b, c, d, shrink):
 
 @inlined
 def _first(place, reach, size):
-    """The first tap around ``place``; a place far outside is brought to where an index can hold it."""
+    """The first tap around ``place``; a place far outside is clamped to what an index can hold."""
     limit = min(1e6 * size, _FARTHEST)
     return np.int64(np.floor(min(max(place, -limit), limit) - reach)) + 1
 
@@ -100,7 +100,7 @@ def _fill_line(places, stretch, size, how, table, line):
 
 @part
 def _lines_pixel(values, begin, size, padding, lines, u):
-    """One pixel from a product of two lines of taps, any of which may lie outside or stand on what is not finite."""
+    """One pixel from a product of two lines of taps, any of which may lie outside or read a non-finite value."""
     (first_x, weight_x, taps_x), (first_y, weight_y, taps_y) = lines
     height, width = size
     total = np.float32(0)
@@ -180,7 +180,7 @@ def _fill_two_taps(step, offset, size, line):
 
 @inlined
 def _trace(v, inverse, xs, ys):
-    """Write the places of the input of the pixels of output row ``v``."""
+    """Write the input positions of the pixels of output row ``v``."""
     (ax, bx, cx), (ay, by, cy), (az, bz, cz) = inverse
     for u in range(xs.size):
         xs[u], ys[u] = ax * u + (bx * v + cx), ay * u + (by * v + cy)
@@ -213,7 +213,7 @@ def _ellipses_row(v, inverse, shrink, source, goal, how, table, places, weight):
 def _where(lines, size, start, margin):
     """Whether all taps of the block from ``start`` on lie in the image of ``size``, and whether all lie beyond.
 
-    Along a row places only grow or only fall, so the two ends tell; in a perspective but for a rounding (``margin``).
+    Along a row, places are monotonic, so the two ends suffice; in a perspective, up to rounding (``margin``).
     """
     (first_x, _, taps_x), (first_y, _, taps_y) = lines
     last = min(start + lanes.COUNT, first_x.size) - 1
@@ -240,7 +240,7 @@ def _first_pixel(k, count):
 
 @inlined
 def _step(pixels, size):
-    """Whole pixels, no more than an image has."""
+    """``pixels`` truncated, within ``± size``."""
     return np.int64(min(max(pixels, -np.float64(size)), np.float64(size)))
 
 

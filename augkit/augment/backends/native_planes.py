@@ -34,7 +34,7 @@ def _room(first, last, sizes, matrix, shrinks, half_width):
 
 @inlined
 def _sources(v, first, weight, taps, height, padding, begin, width, found):
-    """Write where the rows that output row ``v`` takes begin, and their weights; those of weight 0 are left out."""
+    """Write the starts of the rows that output row ``v`` reads, and their weights, except rows of weight 0."""
     (at, factors), count = found, 0
     for t in range(taps):
         y = padded(first[v] + t, height, padding)
@@ -59,7 +59,7 @@ def planes(checksum: int) -> Callable[..., None]:
         out_height, out_width = out.shape[2:]
         widest, most_x, most_y = _room(start // channels, -(-stop // channels), sizes, matrix, shrinks, half_width)
         of_image = np.int64(checksum) * 0 - 1
-        # All that an image needs beside its output; the row reaches as far as `native_axes._nearby` lets a tap be.
+        # All buffers of an image beside its output; the row reaches as far as `native_axes._nearby` lets taps lie.
         longest = 3 * widest + 2 * most_x + SLACK
         row, columns = np.empty(longest, np.float32), np.empty(longest, np.int64)
         line = np.empty(out_width + SLACK, np.float32)

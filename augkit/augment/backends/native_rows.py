@@ -1,6 +1,6 @@
 """Rows of an image in compiled functions: several blended into one, and one resampled along x.
 
-Addresses are those of `augkit.augment.backends.lanes`. Buffers are longer by `SLACK` than what is used of them.
+Addresses are those of `augkit.augment.backends.lanes`. Buffers are `SLACK` longer than the part in use.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def clear(numbers, size):
 def blend(values, at, factors, count, size, inner):
     """``inner[:size]`` becomes the sum of ``count`` rows of ``values`` from ``at`` times ``factors``.
 
-    Returns whether all of it is finite. No factor is 0: whatever stands in such a row, an infinity say, has no say.
+    Returns whether all of it is finite. No factor may be 0: callers omit such rows, and infinities in them.
     """
     if count == 0:
         clear(inner, size)
@@ -79,7 +79,7 @@ def _blend_few(values, at, factors, count, size, inner):
 
 @inlined
 def fill_ends(row, columns, start, stop, size):
-    """Write the pixels that stand in before ``start`` and from ``stop`` to ``size``."""
+    """Write the padding of a row: before ``start``, and from ``stop`` to ``size``."""
     for j in range(start):
         row[j] = row[columns[j]]
     for j in range(stop, size):

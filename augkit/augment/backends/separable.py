@@ -25,7 +25,10 @@ from torch import Tensor
 
 from augkit.augment.backends.values import recorded
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, padded_index
+from augkit.core.precision import widest
 
+# Public since torch 2.7; before, compiled graphs take the path of exported ones too, for any size.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 DENSE_UP_TO = 64  # pixels of an axis; measured on 2 cores, see benchmarks/LOG.md
 
 
@@ -73,7 +76,7 @@ def unscaled_taps(
     taps than others of its batch has further ones of weight 0; its own are the same as alone.
     """
     # In float64, as in the native loop: at 224 pixels a float32 coordinate is wrong in the fifth digit of a weight.
-    dtype, precise = scale.dtype, torch.float32 if scale.device.type == "mps" else torch.float64
+    dtype, precise = scale.dtype, widest(scale.device)
     scale, offset = scale.to(precise), offset.to(precise)
     u = torch.arange(size, device=scale.device, dtype=precise)
     x = (u - offset[:, None]) / scale[:, None]
@@ -127,7 +130,7 @@ def _apply(images: Tensor, index: Tensor, weight: Tensor, dim: int, *, finite: b
     if finite and images.device.type == "cpu" and images.numel() and not recorded(images, weight):
         return _apply_bags(images, index, weight, dim)
     # An exported graph is for images of all sizes, so it must not branch on the size.
-    if not torch.compiler.is_exporting() and (size_in <= DENSE_UP_TO or taps * 4 > size_in):
+    if not _is_exporting() and (size_in <= DENSE_UP_TO or taps * 4 > size_in):
         return (_apply_dense if finite else _apply_dense_guarded)(images, index, weight, dim)
     out = None
     for t in range(taps):

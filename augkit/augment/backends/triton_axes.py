@@ -56,7 +56,7 @@ def write(source: Source, out: Tensor, how: How) -> None:
         PADDING=PADDINGS.index(how.padding),
         STREAM=count >= STREAMED_FROM,
         RAGGED=source.sizes is not None,
-        QUANTISE=out.dtype == torch.uint8,
+        QUANTIZE=out.dtype == torch.uint8,
     )
 
 
@@ -88,7 +88,7 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     PADDING: tl.constexpr,  # noqa: N803 (Triton's habit for constants)
     STREAM: tl.constexpr,  # noqa: N803
     RAGGED: tl.constexpr,  # noqa: N803
-    QUANTISE: tl.constexpr,  # noqa: N803
+    QUANTIZE: tl.constexpr,  # noqa: N803
     BLOCK_H: tl.constexpr,  # noqa: N803
     BLOCK_W: tl.constexpr,  # noqa: N803
 ):
@@ -138,13 +138,13 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
             total += factor[:, None] * tl.where(factor[:, None] != 0, line, 0.0)
     total = tl.div_rn(total, tl.where(inside_v, sum_y, 1.0)[:, None] * sum_x[None, :])  # exact where the sums are 1
     total = total * tl.load(affine + channel) + tl.load(affine + channels + channel)
-    if QUANTISE:
+    if QUANTIZE:
         total = rounded(total)
     target = out + plane.to(tl.int64) * out_height * out_width
     place = target + v[:, None] * out_width + u[None, :]
     tl.store(place, total.to(out.dtype.element_ty), mask=inside_v[:, None] & inside_u[None, :])
 
 
-# The number of taps is no key, and no constant of the kernel: among images of different sizes each batch may have its
-# own, and none should be compiled or tuned anew for it.
+# The number of taps is neither a tuning key nor a constexpr: with images of different sizes it may differ from batch to
+# batch, which should not recompile or retune it.
 _tuned = triton.autotune(TILES, key=["out_height", "out_width", "STREAM", "RAGGED"])(_kernel)

@@ -41,9 +41,9 @@ class Source(NamedTuple):
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """Those of a kernel, as `augkit.augment.backends.triton_parts.image_of` takes them.
+        """The kernel arguments that `augkit.augment.backends.triton_parts.image_of` takes.
 
-        An index that the kernel does not read stands there as the values.
+        ``values`` stands in for an index that the kernel does not read.
         """
         offsets, sizes = (self.values if index is None else index for index in (self.offsets, self.sizes))
         return self.values, offsets, sizes, self.channels, *self.size

@@ -57,7 +57,7 @@ def write(source: Source, out: Tensor, how: How) -> None:
         STRETCHED=how.shrink > 1,
         STRAIGHT=how.affine,
         RAGGED=source.sizes is not None,
-        QUANTISE=out.dtype == torch.uint8,
+        QUANTIZE=out.dtype == torch.uint8,
         CHANNELS=at_once,
     )
 
@@ -174,7 +174,7 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     STRETCHED: tl.constexpr,  # noqa: N803
     STRAIGHT: tl.constexpr,  # noqa: N803
     RAGGED: tl.constexpr,  # noqa: N803
-    QUANTISE: tl.constexpr,  # noqa: N803
+    QUANTIZE: tl.constexpr,  # noqa: N803
     CHANNELS: tl.constexpr,  # noqa: N803
     BLOCK_H: tl.constexpr,  # noqa: N803
     BLOCK_W: tl.constexpr,  # noqa: N803
@@ -226,7 +226,7 @@ def _kernel(  # noqa: PLR0913, PLR0917 (a launch passes every number)
     gain = tl.load(affine + channel, mask=present, other=0.0)
     bias = tl.load(affine + channels + channel, mask=present, other=0.0)
     total = total * gain[:, None] + bias[:, None]
-    if QUANTISE:
+    if QUANTIZE:
         total = rounded(total)
     target = out + (sample.to(tl.int64) * channels + channel)[:, None] * out_height * out_width
     place = target + (v * out_width + u)[None, :]

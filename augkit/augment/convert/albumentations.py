@@ -1,4 +1,4 @@
-"""`augkit.Augment.from_albumentations`: albumentations 2 as one resampling; color ops where Kornia has an equal.
+"""`augkit.Augment.from_albumentations`: albumentations 2 as one resampling, and color ops that Kornia has too.
 
 Its geometry comes from OpenCV without antialias; boxes there are moved by the same matrix about the center of their
 own coordinates, which is the same map along the edges of pixels.

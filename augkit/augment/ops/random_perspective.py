@@ -36,7 +36,7 @@ def _caption(matrix: Matrix) -> str:
 class RandomPerspective(RandomGeometry):
     """Move each corner of the image inwards, along x and along y by up to ``max_distortion`` of half a side.
 
-    As ``RandomPerspective(distortion_scale)`` of torchvision and Kornia, but that corners do not move by whole pixels.
+    Like ``RandomPerspective(distortion_scale)`` of torchvision and Kornia, but corners do not move by whole pixels.
     Corners are the centers of the corner pixels. The image stays in view as a whole; the padding fills the rest.
 
     Args:

@@ -27,14 +27,14 @@ def _caption(matrix: Matrix) -> str:
 
 
 class RandomQuarterTurn(RandomGeometry):
-    """Turn a square image by 90, 180 or 270 degrees counter-clockwise, each as likely, bit for bit as `torch.rot90`.
+    """Turn a square image by 90, 180 or 270 degrees counter-clockwise, equally likely, bit for bit as `torch.rot90`.
 
     An image that is not square is turned by 180 degrees alone, so that its size stays and nothing is cut off: all
     images of a batch have one size, and a quarter turn would exchange height and width. Turn the images of such a data
     set before they are put into a batch where the other turns are wanted too.
 
     Args:
-        p: share of samples that are turned, times the strength; at 0.75 all four positions of a square are as likely.
+        p: share of samples that are turned, times the strength; at 0.75 all positions of a square are equally likely.
         same_on_batch: one draw for all samples of a batch.
 
     Raises:

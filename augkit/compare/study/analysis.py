@@ -9,10 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from augkit.compare.study.arms import OFF, StudyArm
 from augkit.compare.study.cells import Cell, CellStore
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
-from augkit.compare.study.effects import NO_NETWORK, ColumnTable, MissingError, statistic
-from augkit.compare.study.measurements import FLIPS, pictures_of
+from augkit.compare.study.class_groups import group_columns
+from augkit.compare.study.column_table import ColumnTable, MissingError
+from augkit.compare.study.effects import NO_NETWORK, statistic
+from augkit.compare.study.measurements import FLIPS, Columns, pictures_of, plan_of
 from augkit.compare.study.results import (
     ArmResult,
     ByImages,
@@ -23,7 +26,7 @@ from augkit.compare.study.results import (
     StudyCost,
     StudyResults,
 )
-from augkit.compare.study.schema import OFF, Study, StudyArm, summarize
+from augkit.compare.study.schema import NOISE, Study, summarize
 from augkit.compare.study.sequential import interim_analysis
 from augkit.compare.study.verdicts import evaluate_claims
 from augkit.core.errors import InputError
@@ -59,6 +62,10 @@ class StudyAnalysis:
             self.paths[cell.arm.name, cell.seed] = place.path_of_training(cell)
             for measure, found in place.columns(cell).items():
                 columns[cell.arm.name, cell.seed, measure] = found
+        for cell in cells:
+            for measure in {key[2] for key in columns if key[:2] == (cell.arm.name, cell.seed)}:
+                found = columns[cell.arm.name, cell.seed, measure]
+                columns[cell.arm.name, cell.seed, measure] = {**found, **self._of_groups(cell, measure, found)}
         self.view = ColumnTable(
             columns,
             range(self.study.seeds),
@@ -104,6 +111,26 @@ class StudyAnalysis:
             study_yaml=study.to_yaml(),
         )
 
+    def _of_groups(self, cell: Cell, name: str, found: Columns) -> Columns:
+        """Columns of the groups of classes that claims need of a cell, for one measure."""
+        out: Columns = {}
+        measure = self.study.measures.get(name)
+        parts = [part for claim in self.study.claims for part in claim.parts if part.measure == name]
+        for part in (part for part in parts if cell.arm.name in part.names and measure is not None):
+            assert measure is not None
+            for chosen, (images, group) in part.selections.items():
+                if f"{chosen}|correct" in out or f"{images}|correct" not in found:
+                    continue
+                classes = self.study.settings.groups[group]
+                labels = self.place.image_sets(cell.arm)[images.removesuffix(NOISE)].labels
+                answers = self.place.answers(cell, name, images)
+                assert labels is not None
+                layout = plan_of(measure, cell.arm.recipe).layout
+                restricted = part.answers == "group"
+                values = group_columns(answers, labels[: len(answers)], classes, layout, restricted=restricted)
+                out |= {f"{chosen}|{key}": value for key, value in values.items()}
+        return out
+
     def _chance(self) -> float:
         """Accuracy of guessing."""
         arm = next(arm for arm in self.study.arms.values() if arm.task == "classify" and arm.name != NO_NETWORK)
@@ -125,7 +152,7 @@ class StudyAnalysis:
             return None
 
     def _arm(self, arm: StudyArm) -> ArmResult:
-        sets = self.study.measures[DEFAULT_MEASURE].images
+        sets = self.study.measures[DEFAULT_MEASURE].sets
         js = {name: self._mean(arm.name, f"{name}|js") for name in sets}
         of_shift = {name: self._number("variability", arm=arm.name, images=name) for name in sets}
         other_architecture = arm.policy == OFF and arm.architecture != self.study.reference
@@ -244,7 +271,7 @@ class StudyAnalysis:
         found: dict[str, list[Any]] = {}
         for (arm, _, measure), columns in self.view.columns.items():
             layered = self.study.measures.get(measure)
-            if layered is not None and layered.axis == "layers":
+            if layered is not None and layered.axis == "layers" and layered.grid == "any":
                 found.setdefault(arm, []).append(columns)
         rows = []
         for arm, runs in found.items():

@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from augkit.compare.study.arms import StudyArm
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Part
-from augkit.compare.study.effects import NO_NETWORK, MissingError, probe_measure
+from augkit.compare.study.column_table import MissingError
+from augkit.compare.study.effects import NO_NETWORK, probe_measure
 from augkit.compare.study.measurements import (
     ANSWERS,
     Columns,
@@ -32,13 +34,14 @@ from augkit.compare.study.measurements import (
     measure_network,
     measure_probe,
 )
-from augkit.compare.study.schema import Measure, Study, StudyArm
+from augkit.compare.study.schema import NOISE, Measure, Study
 from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Images
 from augkit.data.localization import locate
 from augkit.train.build import fresh_model, load_recipe_data
+from augkit.train.checkpoint import FILE as CHECKPOINT
 from augkit.train.heartbeat import heartbeat_hook
 from augkit.train.history import OnEpoch
 from augkit.train.load_model import load_model
@@ -50,11 +53,18 @@ VERSION, OF_LAYERS = 4, 3  # versions of the columns; columns of another version
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm with one seed; ``measures`` are the measures that the study needs of it, by name."""
+    """One arm with one seed.
+
+    Attributes:
+        arm, seed: the arm and the seed.
+        measures: the measures that the study needs of it, by name.
+        source: the cell whose trained weights it begins with; None where it begins anew.
+    """
 
     arm: StudyArm
     seed: int
     measures: dict[str, Measure | Part]
+    source: Cell | None = None
 
     @property
     def name(self) -> str:
@@ -65,6 +75,7 @@ class Cell:
     def digest(self) -> str:
         """Hash of everything that determines training; equal digests mean equal runs."""
         whole = [self.arm.recipe.replaced(seed=self.seed).digest(), self.arm.callable, self.arm.task]
+        whole += [] if self.source is None else [self.source.digest]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
 
 
@@ -94,7 +105,10 @@ class CellRecord:
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """All cells, seed by seed, so that a study that is stopped early has some seeds of every arm."""
+    """All cells, seed by seed, so that a study that is stopped early has some seeds of every arm.
+
+    Within a seed a cell comes after the one whose weights it begins with.
+    """
     arms = dict(study.arms)
     wanted: dict[str, dict[str, Measure | Part]] = {
         name: {DEFAULT_MEASURE: study.measures[DEFAULT_MEASURE]} for name in arms
@@ -109,7 +123,24 @@ def cells_of(study: Study) -> list[Cell]:
                 wanted[name][measure] = study.measures[measure]
     if NO_NETWORK in wanted:
         arms[NO_NETWORK] = StudyArm(NO_NETWORK, NO_NETWORK, "none", 1.0, study.recipe)
-    return [Cell(arm, seed, wanted[name]) for seed in range(study.seeds) for name, arm in arms.items()]
+    return [cell for seed in range(study.seeds) for cell in _cells_of_seed(arms, wanted, seed)]
+
+
+def _cells_of_seed(
+    arms: Mapping[str, StudyArm], wanted: Mapping[str, dict[str, Measure | Part]], seed: int
+) -> list[Cell]:
+    found: dict[str, Cell] = {}
+
+    def add(name: str) -> Cell:
+        if name not in found:
+            source = arms[name].source
+            before = None if source is None else add(source)
+            found[name] = Cell(arms[name], seed, wanted[name], before)
+        return found[name]
+
+    for name in arms:
+        add(name)
+    return list(found.values())
 
 
 @dataclass
@@ -120,11 +151,13 @@ class CellStore:
         study: the study of the cells.
         folder: folder of the study.
         device: device for training and measuring.
+        trained: seconds of networks that were trained before `work`, by name of the cell.
     """
 
     study: Study
     folder: Path
     device: torch.device
+    trained: dict[str, float] = field(default_factory=dict)
     _data: dict[str, Dataset] = field(default_factory=dict, repr=False)
     _sets: dict[str, dict[str, Images]] = field(default_factory=dict, repr=False)
 
@@ -149,7 +182,7 @@ class CellStore:
         if not path.is_file():
             return None
         try:
-            found = CellRecord.from_dict(json.loads(path.read_text()))
+            found = CellRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"'{path}': expected a file of a study, but it cannot be read; delete it and run the study again"
@@ -170,11 +203,16 @@ class CellStore:
         """Measure two images with the untrained network, to detect before training what cannot be measured.
 
         Raises:
-            InputError: images have no room for the displacements, or the network does not accept them; names the arm.
+            InputError: images have no room for the displacements, or the network does not accept them (the message
+                names the arm); or a group has classes that the data do not have.
         """
         arm = cell.arm
         if arm.name == NO_NETWORK or arm.task != "classify":
             return
+        count = len(self.dataset(arm).classes)
+        for name, classes in self.study.settings.groups.items():
+            if not classes or not 0 <= min(classes) <= max(classes) < count:
+                raise InputError(f"groups: expected classes from 0 to {count - 1} in '{name}', got {classes}")
         sets = {name: _first(images, 2) for name, images in self.image_sets(arm).items()}
         model = (self._own(cell) or fresh_model(arm.recipe, self.dataset(arm))).to(self.device)
         for name, measure in cell.measures.items():
@@ -219,13 +257,14 @@ class CellStore:
             write(self._file(cell, name), functools.partial(_save, columns=columns))
         if kept is not None and failed == kept.not_measured and set(failed) == set(missing):
             return kept  # measures that failed before would fail again
+        before = self.trained.pop(cell.name, 0.0)
         row = CellRecord(
             digest=cell.digest,
             arm=cell.arm.name,
             seed=cell.seed,
-            seconds=(0.0 if kept is None else kept.seconds) + time.perf_counter() - started,
+            seconds=before + (0.0 if kept is None else kept.seconds) + time.perf_counter() - started,
             not_measured=failed,
-            training_seconds=trained - started if kept is None else kept.training_seconds,
+            training_seconds=before + trained - started if kept is None else kept.training_seconds,
         )
         write(folder / FILE, json.dumps(asdict(row), indent=2))
         return row
@@ -251,7 +290,7 @@ class CellStore:
     def path_of_training(self, cell: Cell) -> list[tuple[float, float]]:
         """Validation accuracy and shift information after each epoch at which both were measured."""
         file, found = self.path(cell) / "metrics.jsonl", []
-        for line in file.read_text().splitlines() if file.is_file() else ():
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
             row = json.loads(line)
             value = row.get("shift_information", {}).get("value")
             if value is not None and "validation_accuracy" in row:
@@ -269,6 +308,8 @@ class CellStore:
         arm = cell.arm
         if arm.name == NO_NETWORK:
             return None
+        if cell.source is not None and self.kept(cell.source) is None:
+            self.work(cell.source, on_epoch, alive)
         run = fit(
             arm.recipe,
             cell.seed,
@@ -277,6 +318,7 @@ class CellStore:
             device=self.device,
             dataset=self.dataset(arm),
             model=self._own(cell),
+            weights=None if cell.source is None else self.path(cell.source) / CHECKPOINT,
             on_epoch=on_epoch,
             alive=alive,
         )
@@ -302,7 +344,8 @@ class CellStore:
 
     def image_sets(self, arm: StudyArm) -> dict[str, Images]:
         """The test images of an arm and their atypical versions, by name."""
-        key = arm.recipe.data.model_dump_json() + arm.task
+        # What concerns training images alone does not count, so that arms share the images.
+        key = arm.recipe.data.model_dump_json(exclude={"limit", "classes", "jitter"}) + arm.task
         if key not in self._sets:
             names = {TYPICAL} if arm.task == "locate" else self._named_sets()
             self._sets[key] = image_sets(self.dataset(arm), self.study.images, names)
@@ -310,7 +353,8 @@ class CellStore:
 
     def _named_sets(self) -> set[str]:
         named = {name for measure in self.study.measures.values() for name in measure.images}
-        return {TYPICAL, *named, *(name for c in self.study.claims for part in c.parts for name in part.sets)}
+        claimed = {name.removesuffix(NOISE) for c in self.study.claims for part in c.parts for name in part.sets}
+        return {TYPICAL, *named, *claimed}
 
     def _file(self, cell: Cell, name: str) -> Path:
         return self.path(cell) / "measured" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.npz"
@@ -320,7 +364,8 @@ class CellStore:
         if isinstance(measure, Part):
             what = measure.model_dump_json(include={"probe", "options", "images"})
         else:  # fields of later versions count only if they are set, so that older measurements stay valid
-            what = measure.model_dump_json(exclude={"window"} if measure.window is None else None)
+            unset = {name for name in ("window", "noise", "grid") if getattr(measure, name) in (None, False, "any")}
+            what = measure.model_dump_json(exclude=unset or None)
         version = OF_LAYERS if isinstance(measure, Measure) and measure.axis == "layers" else VERSION
         whole = [version, cell.digest, self.study.images, what]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
@@ -333,7 +378,8 @@ class CellStore:
 
 def _save(path: Path, columns: Columns) -> None:
     with path.open("wb") as file:  # given a path, numpy would change the name
-        np.savez_compressed(file, allow_pickle=False, **columns)
+        # Not with `allow_pickle=False`, which numpy 1.26 stores as one more column.
+        np.savez_compressed(file, **columns)  # type: ignore[arg-type]
 
 
 def _first(images: Images, limit: int) -> Images:

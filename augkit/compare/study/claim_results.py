@@ -68,8 +68,8 @@ class PartCount(Record):
 
 
 @dataclass(frozen=True)
-class LabelledEstimate(Record):
-    """A labelled point of a figure."""
+class LabeledEstimate(Record):
+    """A labeled point of a figure."""
 
     arm: str
     label: str
@@ -83,7 +83,7 @@ class PointsFigure(Record):
     kind: str
     title: str
     x_label: str
-    rows: list[LabelledEstimate]
+    rows: list[LabeledEstimate]
     zero: float
 
 
@@ -119,7 +119,7 @@ class ClaimResult(Record):
         check: whether the claim is an identity.
         primary: index of the part that gives the verdict.
         exploratory: whether the claims were tested at a number of seeds that was not declared.
-        verdict: verdict after all corrections; ``not run`` if something was not measured.
+        verdict: verdict after all corrections; ``pilot`` below a floor of accuracy; ``not run`` if not measured.
         effect: effect of the primary part.
         p: p-value after correction for interim analyses and for the number of claims.
         n_images: smallest number of images of any part; None for numbers that are not means over images.

@@ -25,6 +25,9 @@ PAIR = ("arm", "control")
 FOUR = ("arm", "control", "beside", "beside_control")
 
 
+FROM = ("from_arms", "from_controls", "from_groups")
+
+
 @dataclass(frozen=True)
 class Statistic:
     """Unit of a statistic, and the fields that a part with this statistic must or may have."""
@@ -42,8 +45,13 @@ STATISTICS: dict[str, Statistic] = {
     "architectural_invariance": Statistic("share of variability removed", PAIR, _V),
     "transfer_learned": Statistic("difference of shares", PAIR, (*_V, "from_measure")),
     "transfer_architectural": Statistic("difference of shares", PAIR, (*_V, "from_measure")),
+    "log_transfer": Statistic("difference of log ratios", PAIR, (*_V, "from_measure")),
     "interaction": Statistic("difference of log ratios", FOUR, _V),
     "slope": Statistic("share per unit of strength", ("arms", "control"), _V),
+    "mean_log_ratio": Statistic("log ratio", ("arms", "controls"), (*_V, "groups", "answers")),
+    "kept_share": Statistic("share of the log ratio", ("arms", "controls"), (*_V, "groups", "answers", *FROM)),
+    "factor_share": Statistic("share of the log ratio", FOUR, _V),
+    "family_offset": Statistic("log ratio", ("families", "family", "against"), _V),
     "growth": Statistic("log ratio, far to near", ("arm", "near", "far"), ("metric", "measure", "images")),
     "half_life": Statistic("px", ("arm",), ("metric", "measure", "images")),
     "top1_change": Statistic("share of pairs", ("arm",), ("control", "measure", "images")),
@@ -52,6 +60,16 @@ STATISTICS: dict[str, Statistic] = {
     "probe": Statistic("as the probe says", ("probe", "key"), ("arm", "control", "images", "options", "unit")),
 }
 ROLES = ("arm", "control", "beside", "beside_control")
+SEVERAL = ("arms", "controls", "from_arms", "from_controls")  # fields of a part that name several arms
+
+
+def selection(images: str, group: str, answers: str) -> str:
+    """Name of the image set that has the images of a group of classes alone.
+
+    >>> selection("typical", "A", "all"), selection("typical", "A", "group")
+    ('typical of A', 'typical of A among A')
+    """
+    return f"{images} of {group}" + (f" among {group}" if answers == "group" else "")
 
 
 class Prediction(Data):
@@ -98,6 +116,16 @@ class Prediction(Data):
         }[self.sign]
 
 
+class Expected(Data):
+    """The value of an effect and its standard deviation between seeds, on the scale of the test, that were planned for.
+
+    They come from a pilot; the power of the study follows from them (`augkit.compare.study.hypothesis_tests.power`).
+    """
+
+    value: float = Field(description="mean over seeds")
+    spread: float = Field(gt=0, description="standard deviation between seeds")
+
+
 class Part(Data):
     """One statistic of one contrast, with a prediction."""
 
@@ -105,12 +133,37 @@ class Part(Data):
     statistic: str = Field(description=", ".join(STATISTICS))
     arm: str | None = Field(None, description="the treated arm")
     control: str | None = Field(None, description="the control that it is compared with")
-    beside: str | None = Field(None, description="with interaction: the treated arm of the second contrast")
-    beside_control: str | None = Field(None, description="with interaction: the control of the second contrast")
-    arms: list[str] | None = Field(None, description="with slope: arms that differ in strength")
+    beside: str | None = Field(
+        None,
+        description="with interaction: the treated arm of the second contrast; with factor_share: the arm that has the"
+        " factor in question alone",
+    )
+    beside_control: str | None = Field(
+        None,
+        description="with interaction: the control of the second contrast; with factor_share: the arm that has the"
+        " other factor alone",
+    )
+    arms: list[str] | None = Field(
+        None, description="with slope: arms that differ in strength; with mean_log_ratio and kept_share: treated arms"
+    )
+    controls: list[str] | None = Field(None, description="the control of each of the arms")
+    groups: list[str] | None = Field(
+        None, description="for each of the arms, the group of classes whose images are looked at; null: all images"
+    )
+    from_arms: list[str] | None = Field(None, description="with kept_share: arms of the whole; null: the arms")
+    from_controls: list[str] | None = Field(None, description="with kept_share: controls of these; null: the controls")
+    from_groups: list[str] | None = Field(None, description="with kept_share: groups of the whole; null: the groups")
+    families: dict[str, list[str]] | None = Field(
+        None, description="with family_offset: arms by family; each family has a line of its own, all of one slope"
+    )
+    family: str | None = Field(None, description="with family_offset: the family whose offset is tested")
+    against: str | None = Field(None, description="with family_offset: the family that it is compared with")
+    answers: Literal["all", "group"] = Field(
+        "all", description="group: answers are restricted to the classes of the image's group"
+    )
     measure: str = Field(DEFAULT_MEASURE, description="name of a measure of the study")
     from_measure: str | None = Field(
-        None, description="with transfer: measure of the typical images; null: the same measure"
+        None, description="with transfers: measure of the typical images; null: the same measure"
     )
     images: str | list[str] = Field(TYPICAL, description="image set; for several, the mean over them")
     metric: str = Field(DEFAULT, description="the variability V")
@@ -127,6 +180,7 @@ class Part(Data):
         False, description="whether the part is an identity, which is tested but does not affect a verdict"
     )
     prediction: Prediction = Field(description="prediction of the value")
+    expected: Expected | None = Field(None, description="what the study was planned for; gives its power")
 
     @field_validator("prediction", mode="before")
     @classmethod
@@ -140,7 +194,7 @@ class Part(Data):
         if self.metric not in VARIABILITIES:
             raise ValueError(f"a variability; {unknown_name('metric', self.metric, VARIABILITIES)}")
         known = STATISTICS[self.statistic]
-        always = {"label", "statistic", "prediction", "primary", "check"}
+        always = {"label", "statistic", "prediction", "primary", "check", "expected"}
         if self.primary and (self.check or self.prediction.sign == "describe"):
             raise ValueError("a primary part that predicts something and is no check")
         for field in self.model_fields_set - always:
@@ -153,6 +207,23 @@ class Part(Data):
             raise ValueError(f"'{missing[0]}' with {self.statistic}, which needs {', '.join(known.needs)}")
         return self
 
+    @model_validator(mode="after")
+    def _check_lists(self) -> Part:
+        if self.statistic == "kept_share" and not any(getattr(self, field) for field in FROM):
+            raise ValueError(f"one of {', '.join(FROM)} with kept_share")
+        for field in ("controls", "groups", *FROM):
+            found = getattr(self, field)
+            if found is not None and len(found) != len(self.arms or ()):
+                raise ValueError(f"as many {field} as arms, {len(found)} and {len(self.arms or ())} came")
+        for name in filter(None, (self.family, self.against)):
+            if name not in (self.families or {}):
+                raise ValueError(f"a family; {unknown_name('family', name, self.families or {})}")
+        if self.families and len(self.sets) != 1:
+            raise ValueError(f"one image set with families, {len(self.sets)} came")
+        if self.answers == "group" and not (self.groups or self.from_groups):
+            raise ValueError("groups with answers: group")
+        return self
+
     @property
     def sets(self) -> list[str]:
         """Names of the image sets."""
@@ -162,7 +233,15 @@ class Part(Data):
     def names(self) -> list[str]:
         """Names of all arms of this part in order, without repetition."""
         found: list[str | None] = [getattr(self, role) for role in ROLES]
-        return list(dict.fromkeys(name for name in (*found, *(self.arms or ())) if name is not None))
+        several = [name for field in SEVERAL for name in getattr(self, field) or ()]
+        several += [name for names in (self.families or {}).values() for name in names]
+        return list(dict.fromkeys(name for name in (*found, *several) if name is not None))
+
+    @property
+    def selections(self) -> dict[str, tuple[str, str]]:
+        """Image sets that are a group of classes, by their name: the image set and the group."""
+        named = [*(self.groups or ()), *(self.from_groups or ())]
+        return {selection(images, name, self.answers): (images, name) for images in self.sets for name in named}
 
     @property
     def of_unit(self) -> str:
@@ -225,7 +304,12 @@ class Claim(Data):
 
 
 def check_references(
-    claims: list[Claim], arms: list[str], measures: dict[str, list[str]], source: str, lengths: dict[str, list[float]]
+    claims: list[Claim],
+    arms: list[str],
+    measures: dict[str, list[str]],
+    source: str,
+    lengths: dict[str, list[float]],
+    groups: list[str],
 ) -> None:
     """Raise InputError if a claim names an arm, a measure, an image set or a length that the study does not have.
 
@@ -235,6 +319,7 @@ def check_references(
         measures: image sets by measure.
         source: name of the study file for the message.
         lengths: lengths of the response curves (pixels), by measure.
+        groups: names of the groups of classes of the study.
     """
     for claim in claims:
         where = f"{source}: claim {claim.id}"
@@ -242,18 +327,25 @@ def check_references(
             for name in part.names:
                 if name not in arms:
                     raise InputError(f"{where}: {unknown_name('arm', name, arms)}")
-            if part.statistic == "probe":
-                continue
-            for name in (part.measure, part.from_measure or part.measure):
-                if name not in measures:
-                    raise InputError(f"{where}: {unknown_name('measure', name, measures)}")
-            for images in part.sets:
-                if images not in measures[part.measure]:
-                    known = measures[part.measure]
-                    raise InputError(f"{where}: measure '{part.measure}': {unknown_name('image set', images, known)}")
-            for length in (part.near, part.far):
-                if length is not None and length not in lengths[part.measure]:
-                    known_lengths = ", ".join(f"{v:g}" for v in lengths[part.measure]) or "none"
-                    raise InputError(
-                        f"{where}: expected a length of measure '{part.measure}' ({known_lengths}), got {length:g}"
-                    )
+            for _, name in part.selections.values():
+                if name not in groups:
+                    raise InputError(f"{where}: {unknown_name('group', name, groups)}")
+            _check_measures(part, where, measures, lengths)
+
+
+def _check_measures(part: Part, where: str, measures: dict[str, list[str]], lengths: dict[str, list[float]]) -> None:
+    if part.statistic == "probe":
+        return
+    for name in (part.measure, part.from_measure or part.measure):
+        if name not in measures:
+            raise InputError(f"{where}: {unknown_name('measure', name, measures)}")
+    for images in part.sets:
+        if images not in measures[part.measure]:
+            known = measures[part.measure]
+            raise InputError(f"{where}: measure '{part.measure}': {unknown_name('image set', images, known)}")
+    for length in (part.near, part.far):
+        if length is not None and length not in lengths[part.measure]:
+            known_lengths = ", ".join(f"{v:g}" for v in lengths[part.measure]) or "none"
+            raise InputError(
+                f"{where}: expected a length of measure '{part.measure}' ({known_lengths}), got {length:g}"
+            )

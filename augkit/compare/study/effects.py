@@ -10,159 +10,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from augkit.compare.study.claims import TYPICAL, Part
-from augkit.compare.study.hypothesis_tests import Bounds, Decision, decide
+from augkit.compare.study.column_table import ColumnTable, Effect, MissingError, combine_effects
+from augkit.compare.study.family_offsets import family_offset
+from augkit.compare.study.hypothesis_tests import Bounds, Decision
+from augkit.compare.study.log_ratios import factor_share, kept_share, log_ratio_of, log_transfer, mean_log_ratio
 from augkit.core.errors import InputError
-from augkit.invariance.bootstrap import (
-    UNDEFINED,
-    Estimate,
-    PerSeed,
-    Replicates,
-    Run,
-    combine_seeds,
-    per_seed,
-    resampled_means,
-)
-from augkit.invariance.learned import (
-    AGREEING,
-    DEFAULT,
-    FLOOR,
-    MATCHED,
-    entropy_matched,
-    half_an_answer,
-    log_ratio,
-    rounding,
-    too_little,
-)
+from augkit.invariance.bootstrap import UNDEFINED, Estimate
+from augkit.invariance.learned import AGREEING, DEFAULT, FLOOR
 from augkit.invariance.metrics import METRICS
-from augkit.invariance.report import CURVE_STATISTICS
-
-# From "image set|statistic" or "image set|statistic@length" to an array with one number or row per image.
-Columns = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Effect:
-    """An effect for every seed, with its bootstrap replicates over images and the number of images."""
-
-    seeds: PerSeed
-    n_images: int
-
-    @functools.cached_property
-    def replicates(self) -> Replicates:
-        """Bootstrap replicates of the mean over seeds."""
-        return self.seeds.over_seeds()
-
-    @property
-    def per_seed(self) -> np.ndarray:
-        """Value of every seed ``(S,)``."""
-        return self.seeds.values
-
-    def estimate(self) -> Estimate:
-        """Mean over seeds with its 95 % interval."""
-        return self.replicates.estimate()
-
-    def decide(self, bounds: Bounds) -> Decision:
-        """Test whether the effect lies within ``bounds``."""
-        if self.replicates.seeds == 1 and self.replicates.error()[0] > 0:
-            return Decision(1.0, 1.0)  # one seed has no information about the spread between seeds
-        return decide(self.replicates.value, *self.replicates.error(), bounds)
-
-
-def combine_effects(function: Callable[..., np.ndarray], *effects: Effect) -> Effect:
-    """Combine effects into one, replicate by replicate and seed by seed."""
-    parts = combine_seeds(function, *(effect.seeds for effect in effects))
-    return Effect(parts, min(effect.n_images for effect in effects))
-
-
-class MissingError(Exception):
-    """A number was not measured; the message names it."""
-
-
-@dataclass
-class ColumnTable:
-    """Columns of all runs; its methods give their means over images with bootstrap replicates.
-
-    Attributes:
-        columns: columns by arm, seed and measure.
-        seeds: seeds that all compared arms have, in order.
-        strengths: strength by arm.
-        lengths: lengths of the response curve (pixels), by measure.
-        pairs: number of pairs of displacements per image, by measure.
-    """
-
-    columns: Mapping[tuple[str, int, str], Columns]
-    seeds: Sequence[int]
-    strengths: Mapping[str, float] = field(default_factory=dict)
-    lengths: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    pairs: Mapping[str, int] = field(default_factory=dict)
-    _cache: dict[tuple[object, ...], Effect] = field(default_factory=dict, repr=False)
-
-    def mean(self, arm: str, measure: str, column: str) -> Effect:
-        """Mean of a column over images, for every seed."""
-        key = (arm, measure, column)
-        if key not in self._cache:
-            found = [self._column(arm, seed, measure, column) for seed in self.seeds]
-            if len({len(values) for values in found}) != 1:
-                raise InputError(f"'{column}' of {arm}: expected the same images of every seed")
-            joined = torch.cat(found, dim=1)
-            parts = PerSeed(joined.mean(0).numpy(), resampled_means(joined).numpy())
-            self._cache[key] = Effect(parts, len(joined))
-        return self._cache[key]
-
-    def variability(self, arm: str, measure: str, images: str, metric: str, at: float | None = None) -> Effect:
-        """A variability for every seed; with ``at``, at that length of the response curve (pixels)."""
-        key = (arm, measure, images, metric, at)
-        if key not in self._cache:
-            runs = self.runs(arm, measure, images, METRICS[metric].needs, at)
-            self._cache[key] = Effect(per_seed([metric], runs)[metric], len(next(iter(runs[0].values()))))
-        return self._cache[key]
-
-    def runs(self, arm: str, measure: str, images: str, needs: Sequence[str], at: float | None = None) -> list[Run]:
-        """Per-image statistics ``(N, F)`` by name, for every seed.
-
-        On the response curve an image has two views, and their JS is the shift information; the entropy of
-        predictions is that of the pairs of displacements.
-        """
-        of_curve = {} if at is None else {name: f"{name}@{at:g}" for name in CURVE_STATISTICS.values()}
-        if at is not None:
-            of_curve["shift_bits"] = of_curve[CURVE_STATISTICS["js"]]
-        return [
-            {need: self._column(arm, seed, measure, f"{images}|{of_curve.get(need, need)}") for need in needs}
-            for seed in self.seeds
-        ]
-
-    def _column(self, arm: str, seed: int, measure: str, column: str) -> torch.Tensor:
-        values = self.columns.get((arm, seed, measure), {}).get(column)
-        if values is None:
-            raise MissingError(f"'{column.replace('|', ' ')}' of {arm}, seed {seed}, was not measured")
-        whole = torch.from_numpy(np.atleast_1d(np.asarray(values, dtype=np.float64)))
-        return whole[:, None] if whole.ndim == 1 else whole
-
-    def why_undefined(self, arm: str, measure: str, images: str) -> str:
-        """Why the predictions of an arm carry too little information about atypical images; empty if they do not.
-
-        The criterion is that of `augkit.invariance.unsaid`.
-        """
-        needs = METRICS["information"].needs
-        if images == TYPICAL:
-            return ""
-        try:
-            return too_little(*(self.runs(arm, measure, name, needs) for name in (images, TYPICAL)))
-        except MissingError:
-            return ""
-
-    def average(self, part: Part, make: Callable[[str], Effect]) -> Effect:
-        """Mean of ``make`` over those image sets of the part for which it is defined."""
-        effects = [make(images) for images in part.sets]
-        effects = [effect for effect in effects if math.isfinite(effect.replicates.value)] or effects
-        return effects[0] if len(effects) == 1 else combine_effects(lambda *values: np.mean(values, axis=0), *effects)
 
 
 @dataclass(frozen=True)
@@ -204,7 +65,7 @@ def statistic(view: ColumnTable, part: Part) -> PartEffect:
     shown = effect.estimate()
     if shown.defined:
         shown = Estimate(*(1 - math.exp(-bound) for bound in (shown.value, shown.low, shown.high)))
-    low, high = (_log_share(bound) for bound in part.prediction.bounds)
+    low, high = (log_share(bound) for bound in part.prediction.bounds)
     return PartEffect(effect, (low, high), shown if shown.defined else UNDEFINED, dissent, reason)
 
 
@@ -233,28 +94,9 @@ def _reason(view: ColumnTable, part: Part) -> str:
     return "; ".join(f"left out: {images}, {words}" for images, words in reasons.items() if words)
 
 
-def _log_share(share: float) -> float:
+def log_share(share: float) -> float:
     """``-log(1 - share)``, the scale on which an invariance is tested; infinite for shares of 1 or more."""
     return math.inf if share >= 1 else -math.log(1 - share) if math.isfinite(share) else -math.inf
-
-
-def _log_ratio(view: ColumnTable, part: Part, pair: tuple[str | None, str | None], images: str, measure: str) -> Effect:
-    """``log(V / V0)``; NaN where `augkit.invariance.learned` is undefined."""
-    arm, control = (str(name) for name in pair)
-    if part.metric == MATCHED:
-        needs = METRICS[MATCHED].needs
-        groups = [view.runs(name, measure, images, needs) for name in (arm, control)]
-        v, v0 = entropy_matched(*groups)
-        count, half = len(groups[0][0][needs[0]]), 0.0
-    else:
-        above, below = (view.variability(name, measure, images, part.metric) for name in (arm, control))
-        v, v0, count = above.seeds, below.seeds, min(above.n_images, below.n_images)
-        run = view.runs(control, measure, images, METRICS[part.metric].needs[:1])[0]
-        half = half_an_answer(part.metric, run, view.pairs.get(measure, 1))
-    found = log_ratio(v, v0, quiet=rounding(part.metric, "float32"), half=half)
-    if found is None or any(view.why_undefined(name, measure, images) for name in (arm, control)):
-        found = PerSeed(np.full(len(v.values), math.nan), np.full(v.images.shape, math.nan), v.seed)
-    return Effect(found, count)
 
 
 def _pair(part: Part) -> tuple[str | None, str | None]:
@@ -266,7 +108,7 @@ def _variability(view: ColumnTable, part: Part, images: str) -> Effect:
 
 
 def _ratio(view: ColumnTable, part: Part, images: str) -> Effect:
-    return _log_ratio(view, part, _pair(part), images, part.measure)
+    return log_ratio_of(view, part, _pair(part), images, part.measure)
 
 
 def _invariance(view: ColumnTable, part: Part, images: str) -> Effect:
@@ -274,15 +116,15 @@ def _invariance(view: ColumnTable, part: Part, images: str) -> Effect:
 
 
 def _transfer(view: ColumnTable, part: Part, images: str) -> Effect:
-    there = _log_ratio(view, part, _pair(part), images, part.measure)
-    here = _log_ratio(view, part, _pair(part), TYPICAL, part.from_measure or part.measure)
+    there = log_ratio_of(view, part, _pair(part), images, part.measure)
+    here = log_ratio_of(view, part, _pair(part), TYPICAL, part.from_measure or part.measure)
     return combine_effects(lambda a, b: np.exp(b) - np.exp(a), there, here)
 
 
 def _interaction(view: ColumnTable, part: Part, images: str) -> Effect:
     beside = (part.beside, part.beside_control)
     return combine_effects(
-        np.subtract, *(_log_ratio(view, part, pair, images, part.measure) for pair in (_pair(part), beside))
+        np.subtract, *(log_ratio_of(view, part, pair, images, part.measure) for pair in (_pair(part), beside))
     )
 
 
@@ -296,7 +138,7 @@ def _slope(view: ColumnTable, part: Part, images: str) -> Effect:
     if len(set(x)) < 2:
         raise InputError(f"slope: expected arms of different strengths, got {', '.join(arms)}")
     weight = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    ratios = [_log_ratio(view, part, (arm, part.control), images, part.measure) for arm in arms]
+    ratios = [log_ratio_of(view, part, (arm, part.control), images, part.measure) for arm in arms]
 
     def fit(*values: np.ndarray) -> np.ndarray:
         return sum((w * (1 - np.exp(v)) for w, v in zip(weight, values, strict=True)), np.zeros_like(values[0]))
@@ -360,8 +202,9 @@ def probe_measure(part: Part) -> str:
 
 
 AS_SHARES = frozenset({"learned_invariance", "architectural_invariance"})
-CONTRASTS = AS_SHARES | {"log_variability_ratio"}  # statistics whose sign must not depend on the variability
-OF_RATIOS = CONTRASTS | {"transfer_learned", "transfer_architectural", "interaction", "slope"}
+# Statistics whose sign must not depend on the variability.
+CONTRASTS = AS_SHARES | {"log_variability_ratio", "mean_log_ratio"}
+OF_RATIOS = CONTRASTS | {"transfer_learned", "transfer_architectural", "log_transfer", "interaction", "slope"}
 COMPUTE: dict[str, Callable[[ColumnTable, Part, str], Effect]] = {
     "variability": _variability,
     "log_variability_ratio": _ratio,
@@ -369,8 +212,13 @@ COMPUTE: dict[str, Callable[[ColumnTable, Part, str], Effect]] = {
     "architectural_invariance": _invariance,
     "transfer_learned": _transfer,
     "transfer_architectural": _transfer,
+    "log_transfer": log_transfer,
     "interaction": _interaction,
+    "mean_log_ratio": mean_log_ratio,
+    "kept_share": kept_share,
+    "factor_share": factor_share,
     "slope": _slope,
+    "family_offset": family_offset,
     "growth": _growth,
     "half_life": _half_life,
     "top1_change": _difference(METRICS["top1_change"].needs[0]),

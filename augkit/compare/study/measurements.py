@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from augkit.compare.study.claims import TYPICAL, Part
-from augkit.compare.study.effects import MissingError
-from augkit.compare.study.schema import Measure
+from augkit.compare.study.column_table import MissingError
+from augkit.compare.study.schema import NOISE, Measure
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.pixels import as_float
 from augkit.data import Dataset, Images, Stream, atypical
@@ -34,7 +34,7 @@ from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.probes import LayerVariability
 from augkit.invariance.probes.outputs import rotation_probabilities
 from augkit.train.distributed import Process
-from augkit.train.evaluate import inference, labelled_batches, log_probabilities
+from augkit.train.evaluate import inference, labeled_batches, log_probabilities
 from augkit.train.recipe import Recipe
 
 Columns = dict[str, np.ndarray]
@@ -74,6 +74,9 @@ def measure_network(
     for name in measure.images:
         found = by_axis.get(measure.axis, _displaced)(model, recipe, measure, sets[name], device)
         out |= {f"{name}|{key}": values for key, values in found.items()}
+        if measure.noise:
+            noisy = _displaced(model, recipe, measure, sets[name], device, noise=True)
+            out |= {f"{name}{NOISE}|{key}": values for key, values in noisy.items()}
     return out
 
 
@@ -81,12 +84,17 @@ def measure_accuracy(model: nn.Module, recipe: Recipe, images: Images, device: t
     """For each test image, whether the network classifies it correctly; for networks with a task of their own."""
     hits = []
     with inference(model, recipe, device):
-        for shown, labels in labelled_batches(images, recipe, device, Process()):
+        for shown, labels in labeled_batches(images, recipe, device, Process()):
             hits.append(log_probabilities(model, as_float(shown), recipe).argmax(-1) == labels)
     return {f"{TYPICAL}|correct": torch.cat(hits).float().cpu().numpy()}
 
 
-def _plan(measure: Measure, recipe: Recipe) -> Plan:
+def plan_of(measure: Measure, recipe: Recipe) -> Plan:
+    """The displacements of a measure with axis shift or scale, for a network of the recipe.
+
+    Raises:
+        InputError: the nearest displacement is beyond the reach.
+    """
     if measure.axis == "scale":
         assert measure.reach is not None
         return Plan("scale", Pairs(measure.pairs, 1 / measure.reach, measure.reach))
@@ -106,7 +114,7 @@ class _ShiftOptions:
     protocol: str
     kernel: str | None
     input_size: int | None
-    background: float
+    background: float | str
 
 
 def _shift_options(measure: Measure, recipe: Recipe, images: Images) -> tuple[Images, _ShiftOptions]:
@@ -150,18 +158,21 @@ def _check_borders(measure: Measure, recipe: Recipe, images: Images) -> None:
         )
 
 
-def _displaced(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
+def _displaced(
+    model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device, *, noise: bool = False
+) -> Columns:
     _check_borders(measure, recipe, images)
     images, options = _shift_options(measure, recipe, images)
     report = measure_invariance(
         model,
         images.images,
         images.labels,
-        plan=_plan(measure, recipe),
+        plan=plan_of(measure, recipe),
         mean=recipe.data.mean,
         std=recipe.data.std,
         device=device,
         keep_probabilities=True,
+        noise=noise,
         **asdict(options),
     )
     out = {name: report.statistics[name] for name in KEPT if name in report.statistics}
@@ -180,6 +191,8 @@ def _compact(values: torch.Tensor) -> np.ndarray:
 
 def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, device: torch.device) -> Columns:
     reach = measure.reach or 180.0
+    if isinstance(images.background, str):
+        raise InputError(f"measure: expected a canvas of one gray value with axis rotation, got {images.background}")
     p = rotation_probabilities(
         model,
         images.on_canvas(recipe.data.canvas),
@@ -193,7 +206,9 @@ def _rotation(model: nn.Module, recipe: Recipe, measure: Measure, images: Images
     unturned = p[:, :1].expand_as(p[:, 1:])
     out = {"js": jensen_shannon(unturned, p[:, 1:]).mean(1), "changed": top1_change(unturned, p[:, 1:]).mean(1)}
     out |= {"shift_bits": shift_bits(p), "answer_bits": entropy(p).mean(1), "answer_mean": p.mean(1)}
-    found: Columns = {name: values.float().numpy() for name, values in out.items()}
+    if images.labels is not None:
+        out["correct"] = (p[:, 1:].argmax(-1) == images.labels[:, None].to(p.device)).double().mean(1)
+    found: Columns = {name: values.float().cpu().numpy() for name, values in out.items()}
     return found | {ANSWERS: p.clamp_min(torch.finfo(p.dtype).tiny).log().to(torch.float16).numpy()}
 
 
@@ -205,6 +220,7 @@ def _layers(model: nn.Module, recipe: Recipe, measure: Measure, images: Images, 
         few.on_canvas(recipe.data.canvas),
         max_shift=measure.reach or recipe.invariance.max_shift,
         draws=measure.pairs,
+        grid=measure.grid,
         mean=recipe.data.mean,
         std=recipe.data.std,
         device=device,

@@ -139,7 +139,7 @@ def load_results(paths: Sequence[Path]) -> dict[str, FinishedStudy]:
     for path in paths:
         file = path / "results.json" if path.is_dir() else path
         try:
-            study = FinishedStudy.from_json(json.loads(file.read_text()))
+            study = FinishedStudy.from_json(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             missing = "there is no such file" + ("; is the study finished?" if path.is_dir() else "")
             raise InputError(f"results '{file}': expected results.json of a study, {missing}") from None

@@ -20,6 +20,7 @@ from augkit.compare.study.report.markdown import study_markdown
 from augkit.compare.study.report.page import study_page
 from augkit.compare.study.results import JoinedStudy, StudyResults
 from augkit.compare.study.schema import Study
+from augkit.compare.study.seed_groups import train_seeds_together
 from augkit.compare.study.worker import CellWorker
 from augkit.core.cli import HelperInterrupted
 from augkit.core.errors import InputError
@@ -33,9 +34,10 @@ from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
 from augkit.train.build import choose_device
+from augkit.train.together import MOST
 
 
-def run_study(
+def run_study(  # noqa: PLR0913 (keywords of one command, each with a default)
     study: Study,
     folder: Path,
     *,
@@ -43,6 +45,7 @@ def run_study(
     storage: str | None = None,
     name: str | None = None,
     device: str | None = None,
+    together: int = 1,
     resume: bool = False,
     overwrite: bool = False,
     display: Display | None = None,
@@ -60,6 +63,8 @@ def run_study(
             ``folder``. If a URL has this study already, this process only helps.
         name: name of the queue in the storage; None takes the name of the study with its size.
         device: device for training and measuring; None takes a GPU if there is one.
+        together: seeds of an arm that are trained in one program (`augkit.train.fit_together`), at most 16. More than 1
+            is for a GPU and a single worker.
         resume, overwrite: as in `augkit.fit`.
         display: progress display.
 
@@ -74,8 +79,12 @@ def run_study(
     remote = where is not None and where.is_remote
     settings = spread or WorkerSettings()
     check_workers(settings, where)
+    if together > 1 and (settings.count > 1 or where is not None or together > MOST):
+        got = f"--together {together}" + (f" with --workers {settings.count}" if settings.count > 1 else "")
+        got += " with --storage" if where is not None else ""
+        raise InputError(f"--together: expected at most {MOST} seeds at once, in one worker of this process, got {got}")
     store = CellStore(study, folder, choose_device(device))
-    command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True))
+    command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True), together)
     queue, missing = None, to_do(store, cells) if resume else cells
     if not (remote or overwrite):
         reserve(folder, resume=resume)
@@ -115,6 +124,7 @@ class _StudyCommand:
     storage: Storage | None
     name: str | None
     show: Display
+    together: int = 1
 
     def open(self, *, lead: bool) -> CellQueue:
         """Open the queue of the cells; it is in memory if only this process works on them."""
@@ -156,6 +166,8 @@ class _StudyCommand:
         queue.fill(store.study, store.folder, missing)
         progress = _CellProgress(queue, earlier, len(missing), self.show)
         try:
+            if self.together > 1:
+                train_seeds_together(store, missing, self.together, self.show)
             if self.storage is None:
                 events = WorkerEvents(stage=lambda name: progress([]))
                 CellWorker(queue.queue, store.device, events=events).run()
@@ -202,7 +214,9 @@ class _StudyCommand:
 def _earlier_looks(folder: Path) -> list[int]:
     """Numbers of seeds at which the claims of this folder were evaluated before."""
     try:
-        return [int(seeds) for seeds in json.loads((folder / "results.json").read_text())["looks"]["taken"]]
+        return [
+            int(seeds) for seeds in json.loads((folder / "results.json").read_text(encoding="utf-8"))["looks"]["taken"]
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # no results, or those of a version that did not store looks
 

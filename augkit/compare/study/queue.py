@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -167,7 +168,9 @@ def check_shared(queue: optuna.Study) -> None:
     def sees() -> bool | None:
         request = CellRequest.of(queue)
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((Path(request.folder) / TOKEN).read_text())["token"] == request.token or None
+            return (
+                json.loads((Path(request.folder) / TOKEN).read_text(encoding="utf-8"))["token"] == request.token or None
+            )
         return None
 
     if wait_for(sees, SEEN) is None:
@@ -181,16 +184,11 @@ def check_shared(queue: optuna.Study) -> None:
 def leading(folder: Path) -> Iterator[bool]:
     """Hold the lock of the leader of a folder; yield whether it was free. The lock ends with the process."""
     try:
-        import fcntl
-    except ImportError:  # Windows does not have this lock
-        yield True
+        lock = FileLock(folder / LOCK).acquire(timeout=0)
+    except Timeout:
+        yield False
         return
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
+    with lock:
         (folder / TOKEN).unlink(missing_ok=True)  # left by an earlier command; helpers must wait for the new one
         yield True
 

@@ -9,8 +9,6 @@ file holds several *sizes* of one study, which differ in recipe, seeds and, if n
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,20 +16,20 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from augkit.compare.study.arms import OFF, ArmBuilder, ArmSettings, DottedFields, StudyArm, as_words, check_sources
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Claim, check_references
 from augkit.compare.study.effects import NO_NETWORK
 from augkit.compare.study.sequential import RULES, Rule
 from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.records import Record
-from augkit.core.schema import Data, apply_overrides, parse_override, read_yaml, validate
+from augkit.core.schema import Data, parse_override, read_yaml, validate
 from augkit.train.recipe import Recipe, find_recipe, recipe_folders
 
 SIZES = ("quick", "standard", "full")
-OFF = "none"  # name of the policy without augmentation
 IMAGE_SETS = (TYPICAL, "another hand", "inverted", "upside down", "photographs", "texture shuffle", "erased")
+NOISE = " with noise"  # after the name of an image set whose images are not displaced, but have noise added
 AXES = ("shift", "scale", "rotation", "layers")
-DottedFields = dict[str, Any]  # values of recipe fields by dotted key, such as model.downsample
 
 
 class Measure(Data):
@@ -59,9 +57,19 @@ class Measure(Data):
         description="with protocol crop: side of the network's input (pixels); null: as large as reach allows",
     )
     pairs: int = Field(4, ge=1, description="pairs of displacements per image")
+    grid: Literal["any", "aligned", "unaligned"] = Field(
+        "any",
+        description="with axis layers: any shifts; aligned: by whole strides of each downsampling layer; unaligned: by"
+        " whole strides of its input that are none of its own",
+    )
     lengths: list[float] = Field([], description="with axis shift: lengths of the response curve (pixels)")
     images: list[str] = Field([TYPICAL], min_length=1, description=", ".join(IMAGE_SETS))
     limit: int | None = Field(None, ge=2, description="largest number of test images; null: the study's")
+    noise: bool = Field(
+        False,
+        description="measure also with noise in place of displacements, of the norm that each displacement changes its"
+        f" image by; as image sets with '{NOISE}' after their names",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Measure:
@@ -70,39 +78,22 @@ class Measure(Data):
             raise ValueError(f"image sets; {unknown_name('image set', wrong[0], IMAGE_SETS)}")
         if self.axis != "shift" and (self.nearest is not None or self.step or self.whole or self.lengths):
             raise ValueError("nearest, step, whole and lengths with axis shift only")
+        if self.axis != "layers" and self.grid != "any":
+            raise ValueError("a grid with axis layers only")
         if self.window is not None and self.protocol != "crop":
             raise ValueError("a window with protocol crop only")
         if self.axis in ("scale", "rotation") and self.reach is None:
             raise ValueError(f"a reach with axis {self.axis}")
         if self.axis == "scale" and self.reach is not None and self.reach <= 1:
             raise ValueError("a reach above 1 with axis scale, a factor")
+        if self.noise and self.axis not in ("shift", "scale"):
+            raise ValueError("noise with axis shift or scale only")
         return self
 
-
-class ArmSettings(Data):
-    """One arm, or all combinations of architectures, policies and strengths."""
-
-    architectures: list[str] = Field(min_length=1, description="names of the study's architectures")
-    policies: list[str] = Field([OFF], min_length=1, description="names of the study's policies")
-    strengths: list[float] = Field([1.0], min_length=1, description="strengths of the policies, in (0, 1]")
-    task: Literal["classify", "locate"] = Field(
-        "classify", description="locate: predict in which ninth of the canvas the image lies"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _single(cls, tree: Any) -> Any:
-        """Accept ``architecture``, ``policy`` and ``strength`` for a single arm."""
-        if not isinstance(tree, dict):
-            return tree
-        plural = {"architecture": "architectures", "policy": "policies", "strength": "strengths"}
-        return {plural.get(key, key): [value] if key in plural else value for key, value in tree.items()}
-
-    @model_validator(mode="after")
-    def _check(self) -> ArmSettings:
-        if not all(0 < strength <= 1 for strength in self.strengths):
-            raise ValueError(f"strengths above 0 and at most 1 (0 is the policy '{OFF}')")
-        return self
+    @property
+    def sets(self) -> list[str]:
+        """Names of all image sets, those with noise last."""
+        return [*self.images, *(f"{name}{NOISE}" for name in self.images if self.noise)]
 
 
 class Size(Data):
@@ -113,7 +104,8 @@ class Size(Data):
     seeds: int | None = Field(None, ge=1, description="training seeds per arm")
     looks: list[int] | None = Field(None, description="numbers of seeds at which the claims are tested")
     images: int | None = Field(None, ge=2, description="largest number of test images")
-    architectures: dict[str, DottedFields] = Field({}, description="measures to add or replace, by name")
+    architectures: dict[str, DottedFields] = Field({}, description="architectures to add or replace, by name")
+    policies: dict[str, DottedFields] = Field({}, description="policies to add or replace, by name")
     measures: dict[str, DottedFields] = Field({}, description="changed fields of measures, by name")
     arms: list[ArmSettings] | None = Field(None, description="arms that replace the study's")
     claims: list[int | str] | None = Field(
@@ -145,20 +137,15 @@ class StudySettings(Data):
     arms: list[ArmSettings] = Field(min_length=1, description="arms, or products of architectures and policies")
     reference: str | None = Field(None, description="reference architecture of architectural invariance")
     measures: dict[str, Measure] = Field({}, description=f"measures by name; '{DEFAULT_MEASURE}' is taken of every arm")
+    groups: dict[str, list[int]] = Field(
+        {}, description="groups of classes by name, as numbers of classes, for claims about the images of some classes"
+    )
+    floors: dict[str, float] = Field(
+        {},
+        description="least accuracy on typical images by name of the data, 'default' for all others; claims about arms"
+        " below it are pilots, without a verdict",
+    )
     claims: list[Claim] = Field([], description="claims to test")
-
-
-@dataclass(frozen=True)
-class StudyArm:
-    """One arm: its recipe, and settings that a recipe cannot hold (a network from a callable, another task)."""
-
-    name: str
-    architecture: str
-    policy: str
-    strength: float
-    recipe: Recipe
-    callable: str | None = None
-    task: str = "classify"
 
 
 @dataclass(frozen=True)
@@ -213,19 +200,20 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     if settings.sizes and size not in settings.sizes:
         raise InputError(f"{source}: expected one of its sizes ({', '.join(settings.sizes)}), got '{size}'")
     chosen = settings.sizes.get(size, Size())  # type: ignore[call-overload]
-    overrides = _as_words({**settings.overrides, **chosen.overrides})
+    overrides = as_words({**settings.overrides, **chosen.overrides})
     recipe = Recipe.load(find_recipe(chosen.recipe or settings.recipe), overrides)
     architectures = {**settings.architectures, **chosen.architectures}
     arms: dict[str, StudyArm] = {}
-    builder = _ArmBuilder(recipe, architectures, {OFF: {}, **settings.policies}, source)
+    builder = ArmBuilder(recipe, architectures, {OFF: {}, **settings.policies, **chosen.policies}, source)
     for entry in chosen.arms or settings.arms:
         for arm in builder.expand(entry):
             arms.setdefault(arm.name, arm)
     measures = _measures(settings, chosen, source)
     claims = _claims(settings, chosen, source)
-    known = {name: measure.images for name, measure in measures.items()}
+    check_sources(arms, source)
+    known = {name: measure.sets for name, measure in measures.items()}
     lengths = {name: measure.lengths for name, measure in measures.items()}
-    check_references(claims, list(arms), known, source, lengths)
+    check_references(claims, list(arms), known, source, lengths, list(settings.groups))
     reference = settings.reference or next(iter(architectures))
     if reference not in architectures:
         raise InputError(f"{source}: reference: {unknown_name('architecture', reference, architectures)}")
@@ -235,65 +223,6 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     if list(looks) != sorted(set(looks)) or looks[0] < 1:
         raise InputError(f"{source}: looks: expected ascending numbers of seeds, got {', '.join(map(str, looks))}")
     return Study(settings, size, recipe, count, images, arms, measures, claims, reference, looks, source)
-
-
-@dataclass(frozen=True)
-class _ArmBuilder:
-    """Builds arms from the base recipe and the fields of architectures and policies."""
-
-    recipe: Recipe
-    architectures: dict[str, DottedFields]
-    policies: dict[str, DottedFields]
-    source: str
-
-    def expand(self, entry: ArmSettings) -> list[StudyArm]:
-        """All arms of one entry of ``arms``."""
-        found = []
-        for architecture, policy, strength in itertools.product(entry.architectures, entry.policies, entry.strengths):
-            if architecture not in self.architectures:
-                known = unknown_name("architecture", architecture, self.architectures)
-                raise InputError(f"{self.source}: arms: {known}")
-            if policy not in self.policies:
-                raise InputError(f"{self.source}: arms: {unknown_name('policy', policy, self.policies)}")
-            if policy == OFF and strength != entry.strengths[-1]:
-                continue  # without augmentation there is only one arm for all strengths
-            found.append(self.build(architecture, policy, 1.0 if policy == OFF else strength, entry.task))
-        return found
-
-    def build(self, architecture: str, policy: str, strength: float, task: str) -> StudyArm:
-        """Build one arm."""
-        name = f"{architecture}+{policy}" + (f"@{strength:g}" if strength != 1 else "")
-        name += "+locate" if task == "locate" else ""
-        own = dict(self.architectures[architecture])
-        module = own.pop("callable", None)
-        fields = {**own, **self.policies[policy]}
-        self._check(architecture, module, fields)
-        tree = self.recipe.model_dump(mode="json")
-        tree["name"] = name.replace("+", "-").replace("@", "-")
-        # The ops of the base recipe are dropped; its kernel, padding and draws are kept.
-        base = self.recipe.policy
-        tree["policy"] = {"kernel": base.kernel, "padding": base.padding, "draws": base.draws, "strength": strength}
-        tree = apply_overrides(tree, _as_words(fields))
-        if task == "locate":
-            tree["invariance"]["every"] = None  # images of this task fill the canvas and leave no room for shifts
-        recipe = validate(Recipe, tree, f"{self.source}: arm {name}")
-        return StudyArm(name, architecture, policy, strength, recipe, module, task)
-
-    def _check(self, architecture: str, module: object, fields: DottedFields) -> None:
-        where = f"{self.source}: architecture {architecture}"
-        if module is not None and (not isinstance(module, str) or ":" not in module):
-            raise InputError(f"{where}: expected callable: package.module:callable")
-        network = fields.get("model.name")
-        if isinstance(network, str) and ":" in network and "." in network.partition(":")[0]:
-            raise InputError(
-                f"{where}: expected the name of a network in model.name, got '{network}';"
-                " give a network of your own under callable:"
-            )
-
-
-def _as_words(dotted: DottedFields) -> list[str]:
-    """Fields as ``dotted.key=value``, with values as JSON, which is also YAML."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in dotted.items()]
 
 
 def _measures(settings: StudySettings, chosen: Size, source: str) -> dict[str, Measure]:
@@ -319,12 +248,22 @@ def _claims(settings: StudySettings, chosen: Size, source: str) -> list[Claim]:
     return [by_id[str(name)] for name in chosen.claims]
 
 
+def floor_of(settings: StudySettings, data: str) -> float:
+    """Least accuracy of networks trained on these data; 0 without a floor."""
+    return settings.floors.get(data, settings.floors.get("default", 0.0))
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Return the files of the studies that ship with augkit, by name."""
+    return {file.stem: file for folder in recipe_folders() for file in sorted((folder / "studies").glob("*.yaml"))}
+
+
 def find_study(source: str | Path) -> Path:
     """Path of the study file that ``source`` names by its path or, if it ships with augkit, by its name."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
-    shipped = {file.stem: file for folder in recipe_folders() for file in sorted((folder / "studies").glob("*.yaml"))}
+    shipped = shipped_studies()
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise InputError(f"study '{source}': no such file (shipped by name: {', '.join(sorted(shipped))})")
     if path.name not in shipped:

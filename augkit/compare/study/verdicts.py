@@ -18,7 +18,7 @@ import numpy as np
 from augkit.compare.study.claim_results import (
     ClaimResult,
     Curve,
-    LabelledEstimate,
+    LabeledEstimate,
     LinesFigure,
     PartCount,
     PartResult,
@@ -26,20 +26,14 @@ from augkit.compare.study.claim_results import (
     ScaledEffect,
 )
 from augkit.compare.study.claims import DEFAULT_MEASURE, TYPICAL, Claim, Part
-from augkit.compare.study.effects import (
-    AS_SHARES,
-    CONTRASTS,
-    NO_NETWORK,
-    ColumnTable,
-    MissingError,
-    PartEffect,
-    statistic,
-)
+from augkit.compare.study.column_table import ColumnTable, MissingError
+from augkit.compare.study.effects import AS_SHARES, CONTRASTS, NO_NETWORK, PartEffect, statistic
 from augkit.compare.study.hypothesis_tests import (
     ALPHA,
     FAILS,
     HOLDS,
     NOT_RUN,
+    PILOT,
     REPORTED,
     SUPPORTED,
     UNDETERMINED,
@@ -49,6 +43,7 @@ from augkit.compare.study.hypothesis_tests import (
     seeds_needed,
 )
 from augkit.compare.study.matched_accuracy import Path, log_ratio_at_equal_accuracy
+from augkit.compare.study.planning import below_floor, planned_power
 from augkit.compare.study.schema import Study
 from augkit.compare.study.sequential import InterimAnalysis
 from augkit.core.errors import InputError
@@ -70,6 +65,7 @@ class Evaluation:
         effects: one effect per part; empty if the claim was not run.
         missing: why the claim was not run; empty if it was.
         note: remarks on the arms.
+        low: remarks on arms below the floor of accuracy; with any, the claim is a pilot.
     """
 
     claim: Claim
@@ -77,6 +73,7 @@ class Evaluation:
     effects: Sequence[PartEffect]
     missing: str = ""
     note: str = ""
+    low: Sequence[str] = ()
 
     @property
     def decision(self) -> Decision | None:
@@ -113,20 +110,28 @@ def evaluate_claims(
     factor = ALPHA / interim.level if interim is not None else 1.0
     collapsed = collapses(study, accuracy, chance)
     evaluations = [_evaluate(claim, view, collapsed) for claim in study.claims]
-    evaluations = [replace(evaluation, note=_notes(evaluation, accuracy)) for evaluation in evaluations]
+    tested = sum(e.decision is not None for e in evaluations)
+    evaluations = [
+        replace(
+            e,
+            note=_notes(e, accuracy, planned_power(e.claim, len(e.view.seeds), tested, interim)),
+            low=below_floor(study, e.claim, accuracy, e.view.seeds),
+        )
+        for e in evaluations
+    ]
     p_values = {k: min(1.0, factor * e.decision.p) for k, e in enumerate(evaluations) if e.decision is not None}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     exploratory = interim is not None and interim.exploratory
     return [_claim_result(e, corrected.get(k), paths, exploratory) for k, e in enumerate(evaluations)]
 
 
-def _notes(evaluation: Evaluation, accuracy: Mapping[tuple[str, int], float]) -> str:
-    """Remarks on the arms: collapsed networks, and a task that is too easy to distinguish arms."""
+def _notes(evaluation: Evaluation, accuracy: Mapping[tuple[str, int], float], planned: str) -> str:
+    """Remarks: the planned power, collapsed networks, and a task that is too easy to distinguish arms."""
     compared = {name for _, part in evaluation.pairs if part.statistic == "accuracy_difference" for name in part.names}
     scores = [accuracy.get((name, seed), 0.0) for name in compared for seed in evaluation.view.seeds]
     easy = min(scores, default=0.0) >= EASY
     easy_task = f"all of these networks answer at least {100 * EASY:.0f} % right, so the task hardly distinguishes them"
-    return "; ".join([evaluation.note] * bool(evaluation.note) + [easy_task] * easy)
+    return "; ".join(filter(None, (planned, evaluation.note, easy_task * easy)))
 
 
 def collapses(study: Study, accuracy: Mapping[tuple[str, int], float], chance: float) -> set[tuple[str, int]]:
@@ -195,13 +200,19 @@ def _claim_result(
         parts=parts,
         held=PartCount(sum(part.verdict in (SUPPORTED, HOLDS) for part in counted), len(counted)),
     )
-    return replace(result, sentences=_sentences(result, evaluation.note), figure=_figure(evaluation))
+    note = "; ".join(filter(None, ("; ".join(evaluation.low), evaluation.note)))
+    return replace(result, sentences=_sentences(result, note), figure=_figure(evaluation))
 
 
 def _verdict(evaluation: Evaluation, corrected: float | None, parts: Sequence[PartResult]) -> str:
-    """Verdict of the primary part after correction; for a check, whether all its parts hold."""
+    """Verdict of the primary part after correction; for a check, whether all its parts hold.
+
+    Networks that are less accurate than their data allow decide nothing, so a claim about them is a pilot.
+    """
     if evaluation.claim.is_check:
         return FAILS if any(part.verdict == FAILS for part in parts) else HOLDS
+    if evaluation.low:
+        return PILOT
     decision = evaluation.decision
     settled = decision is not None and corrected is not None and corrected < ALPHA
     return decision.verdict if settled and decision is not None else UNDETERMINED
@@ -250,7 +261,7 @@ def _seeds_needed(evaluation: Evaluation, corrected: float | None) -> int | None
 def at_equal_accuracy(view: ColumnTable, part: Part, paths: Mapping[tuple[str, int], Path]) -> Estimate | None:
     """A contrast at equal accuracy of both networks; None for other statistics and for atypical images."""
     same = part.measure == DEFAULT_MEASURE and part.sets == [TYPICAL] and part.metric == DEFAULT
-    if part.statistic not in CONTRASTS or not same:
+    if part.statistic not in CONTRASTS or part.arm is None or not same:
         return None
     found = log_ratio_at_equal_accuracy(paths, str(part.arm), str(part.control), view.seeds)
     if found is None or part.statistic not in AS_SHARES:
@@ -309,7 +320,7 @@ def _figure(evaluation: Evaluation) -> PointsFigure | LinesFigure:
         series = _curves(evaluation.view, curves)
         return LinesFigure("lines", claim.name, "length of the shift (px)", "variability", series)
     rows = [
-        LabelledEstimate(part.arm or part.names[0] if part.names else str(part.probe), str(part), found.shown)
+        LabeledEstimate(part.arm or part.names[0] if part.names else str(part.probe), str(part), found.shown)
         for found, part in evaluation.pairs
         if part.of_unit == first.of_unit
     ]

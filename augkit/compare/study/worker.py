@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from augkit.compare.study.cells import CellStore, cells_of
+from augkit.compare.study.cells import Cell, CellStore, cells_of
 from augkit.compare.study.queue import OPEN, CellRequest, check_shared
 from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError, RunError
@@ -26,6 +27,8 @@ from augkit.core.jobs.worker import Worker
 from augkit.train.build import choose_device
 from augkit.train.history import EpochRow
 from augkit.train.optimizer import warm_up
+
+POLL = 1.0  # seconds between looks for a cell that another worker trains
 
 
 @dataclass
@@ -90,6 +93,7 @@ class CellWorker(Worker):
             self.events.epoch(dict(row), cell.arm.recipe.train.epochs)
 
         try:
+            self._wait_for_source(cell)
             return float(self.store.work(cell, on_epoch, self.alive).seconds)
         except InputError as error:
             raise RunError(str(error)) from None
@@ -100,8 +104,21 @@ class CellWorker(Worker):
             where = self.store.path(cell) / "error.txt"
             with contextlib.suppress(OSError):
                 where.parent.mkdir(parents=True, exist_ok=True)
-                where.write_text(traceback.format_exc())
+                where.write_text(traceback.format_exc(), encoding="utf-8")
             raise RunError(f"{type(error).__name__}: {said} (traceback in '{where}')") from error
+
+    def _wait_for_source(self, cell: Cell) -> None:
+        """Wait while another worker trains the cell whose weights this one begins with, or one before that."""
+        source = cell.source
+        while source is not None:
+            while self.store.kept(source) is None and self._runs(source.name):
+                self.alive()
+                time.sleep(POLL)
+            source = source.source
+
+    def _runs(self, name: str) -> bool:
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return any(trial.user_attrs.get("cell") == name for trial in running)
 
 
 def main(arguments: list[str]) -> None:

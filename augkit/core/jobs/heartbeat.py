@@ -6,12 +6,10 @@ compared: a heartbeat is new if it differs from the last one seen.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
@@ -19,7 +17,7 @@ from optuna.trial import TrialState
 from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import requeue
 
-UNNAMED_GRACE = 120.0  # seconds after which the worker of a running trial without a worker's name is dead
+UNNAMED_GRACE = 120.0  # seconds without a heartbeat after which an unnamed worker of a trial is dead
 LONGEST_PERIOD = 5.0  # most seconds between two heartbeats; the grace period of another worker may be shorter than ours
 BEAT = "beat"  # user attribute with the counter
 PROCESS = "process"  # user attribute that distinguishes a process from a later one with the same id
@@ -99,15 +97,3 @@ class HeartbeatMonitor:
                 requeue(study, trial.number, None)
             elif worker is not None and now - since > self.policy.grace:
                 requeue(study, trial.number, self.policy.retries)
-
-
-def process_mark(pid: int) -> str | None:
-    """Boot id and start time of a process of this machine; None if it has ended or this is unknown.
-
-    The start time of the trial would not identify the process, because it may be that of another machine's clock.
-    """
-    with contextlib.suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if fields[0] != "Z":  # a zombie: it has ended, but its parent has not read its exit code
-            return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{fields[19]}"
-    return None

@@ -53,7 +53,7 @@ def open_journal(path: Path, patience: int, say: Callable[[str], None]) -> Journ
     except (LookupError, TypeError, ValueError, AttributeError):
         # The line is JSON, but not an operation that is valid here.
         raise InputError(str(damaged(file_path, journal.line))) from None
-    if journal.mend():
+    if journal.repair_locked():
         say(f"'{path.name}' ended in a torn line, which was removed")
     return storage
 
@@ -78,10 +78,10 @@ def damaged(path: str, number: int) -> StorageLostError:
     with open(path, "rb") as file:
         line = next(itertools.islice(file, number - 1, None), b"")
     if not line.strip():
-        what, remedy = "is empty", f"take it out: sed -i {number}d '{path}'"
+        what, remedy = "is empty", f"take it out: sed -i.bak {number}d '{path}'"
     else:
         what = "is no operation of Optuna's"
-        remedy = f"the lines before it are a whole journal: head -n {number - 1} '{path}' > mended.journal"
+        remedy = f"the lines before it are a whole journal: head -n {number - 1} '{path}' > repaired.journal"
     return StorageLostError(f"storage '{path}': line {number} {what}; nothing was changed; {remedy}")
 
 
@@ -120,7 +120,7 @@ class Journal(JournalFileBackend):
             except ValueError:
                 raise damaged(self.path, self.line + 1) from None
 
-    def mend(self) -> bool:
+    def repair_locked(self) -> bool:
         """`repair` under the lock, which is only acquired if the last line is incomplete."""
         if not self._torn():
             return False

@@ -25,6 +25,7 @@ from augkit.core.errors import AugkitError, RunError
 from augkit.core.jobs.pool import WorkerPool
 from augkit.core.jobs.recovery import requeue_of
 from augkit.core.jobs.status import WorkerStatus
+from augkit.core.processes import interrupt, start
 
 POLL = 1.0  # seconds between checks
 RESTARTS = 3  # restarts of one worker in a row after which the pool gives up
@@ -84,8 +85,8 @@ class LocalLauncher:
             mine = k // pool.settings.per_gpu % gpus
             environment["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus)[mine]
         command = [*pool.command(k), "--status", str(status), "--parent", str(os.getpid())]
-        with log.open("a") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        with log.open("a", encoding="utf-8") as file:
+            process = start(command, environment=environment, stdout=file, stderr=file)
         name = f"{socket.gethostname()}:{process.pid}:{index}"
         return LocalWorker(k, name, process, status, log, time.monotonic(), restarts, self._finished())
 
@@ -121,8 +122,7 @@ class LocalLauncher:
     def _stop(self) -> None:
         """Interrupt workers that still run, so that they hand their trials back; then requeue what is left."""
         for worker in self._workers:
-            worker.process.send_signal(signal.SIGCONT)  # `send_signal` ignores a process that has ended
-            worker.process.send_signal(signal.SIGINT)
+            interrupt(worker.process)
         until = time.monotonic() + STOP_GRACE
         for worker in self._workers:
             try:
@@ -170,7 +170,8 @@ class LocalWorker:
     def last_error(self) -> str:
         """The last error in its log."""
         with contextlib.suppress(OSError):
-            lines = [line for line in self.log.read_text().splitlines() if line.strip()]
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in text.splitlines() if line.strip()]
             return lines[-1].removeprefix("augkit: error: ") if lines else ""
         return ""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.jobs.heartbeat import PROCESS, process_mark
+from augkit.core.jobs.heartbeat import PROCESS
 from augkit.core.jobs.retry import requeue, tries
+from augkit.core.processes import runs
 
 
 def requeue_of(study: optuna.Study, worker: str, retries: int | None) -> list[int]:
@@ -52,13 +52,4 @@ def _lives(pid: int, trial: FrozenTrial) -> bool:
     """Whether the process that started a trial on this host still runs."""
     if pid == os.getpid():
         return False  # this process has not started a trial yet, so an earlier process had the same id
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    if not Path("/proc/self/stat").is_file():
-        return True
-    mark, began_by = process_mark(pid), trial.user_attrs.get(PROCESS)
-    return mark is not None and began_by in (None, mark)
+    return runs(pid, trial.user_attrs.get(PROCESS))

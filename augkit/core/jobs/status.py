@@ -7,7 +7,6 @@ import contextlib
 import functools
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from augkit.core.files import write
 from augkit.core.jobs.heartbeat import RetryPolicy
 from augkit.core.jobs.storage import open_storage
 from augkit.core.jobs.worker import WorkerEvents
+from augkit.core.processes import ParentWatch
 
 
 def worker_parser(command: str, description: str | None) -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ class WorkerStatus:
     def read(cls, path: Path, worker: int, silence: float) -> WorkerStatus:
         """Read a status file; if it does not exist yet, the worker is starting."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return cls(**{**json.loads(path.read_text()), "worker": worker, "silence": silence})
+            return cls(**{**json.loads(path.read_text(encoding="utf-8")), "worker": worker, "silence": silence})
         return cls(worker, silence=silence)
 
     def describe(self) -> str:
@@ -98,7 +98,7 @@ class StatusFile(WorkerEvents):
     def __init__(self, path: Path | None, parent: int | None) -> None:
         log = functools.partial(print, file=sys.stderr, flush=True)
         super().__init__(self._on_stage, self._on_epoch, self._on_work, self._on_alive, log)
-        self.path, self.parent = path, parent
+        self.path, self.parent = path, None if parent is None else ParentWatch(parent)
         self.status, self.written = WorkerStatus(), -math.inf
 
     def _write(self, **changes: Any) -> None:
@@ -117,7 +117,7 @@ class StatusFile(WorkerEvents):
         self.status = replace(self.status, work=self.status.work + amount)
 
     def _on_alive(self) -> None:
-        if self.parent and os.getppid() != self.parent:
+        if self.parent is not None and self.parent.has_ended():
             raise KeyboardInterrupt
         if time.monotonic() - self.written > 1:
             self._write()

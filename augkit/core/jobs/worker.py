@@ -21,10 +21,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from augkit.core.errors import AugkitError, InputError, RunError, WriteError
-from augkit.core.jobs.heartbeat import PROCESS, Heartbeat, HeartbeatMonitor, RetryPolicy, process_mark
+from augkit.core.jobs.heartbeat import PROCESS, Heartbeat, HeartbeatMonitor, RetryPolicy
 from augkit.core.jobs.journal import StorageLostError
 from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import PostponeJob, SkipJob, claim, fail, frozen, hand_back, requeue
+from augkit.core.processes import process_mark
 
 IN_A_ROW = 3  # failed jobs after which a worker gives up
 POLL = 0.5  # seconds between checks while there is no job to take
@@ -126,11 +127,13 @@ class Worker(abc.ABC):
     def run_one(self) -> None:
         """Take one job, run it, and report its result."""
         self.monitor.check(self.study)
-        trial = self.study.ask()
+        self.run_taken(self.study.ask())
+
+    def run_taken(self, trial: optuna.Trial) -> None:
+        """Run a job that was taken, and report its result."""
         self._heartbeat = Heartbeat(trial, self.policy.grace)
         try:
-            trial.set_user_attr(PROCESS, process_mark(os.getpid()))
-            trial.set_user_attr("worker", self.name)
+            self.sign(trial)
             self._report(trial, *self._outcome(trial))
         except UpdateFinishedTrialError:
             # This worker counted as dead, so another worker runs the job.
@@ -141,6 +144,11 @@ class Worker(abc.ABC):
             raise
         finally:
             self._heartbeat = None
+
+    def sign(self, trial: optuna.Trial) -> None:
+        """Write to a trial which worker runs it."""
+        trial.set_user_attr(PROCESS, process_mark(os.getpid()))
+        trial.set_user_attr("worker", self.name)
 
     def _outcome(self, trial: optuna.Trial) -> tuple[TrialState, Values | None]:
         """Run a job; return its final state and its values."""

@@ -32,7 +32,7 @@ from augkit.invariance.certificate.state import (
 
 Rule = Callable[[Call], Any]
 
-# By the name of a function or the class of a module: what is right for values with entries before the places.
+# Functions and module classes, by name, whose rules also hold for values with entries before the places.
 _EACH = """
     add sub mul div truediv neg multiply divide relu gelu silu tanh sigmoid softmax log_softmax normalize linear
     layer_norm dropout contiguous clone to float double half type type_as view reshape flatten unflatten squeeze
@@ -43,7 +43,7 @@ WITH_PREFIX = {
     *_EACH.split(),
     *["cat", "concat", "mean", "sum", "amax", "amin", "scaled_dot_product_attention", "matmul", "MultiheadAttention"],
 }
-# The same for pairs of places, each of which the rule judges in turn, and for images that are not in dimension 0.
+# The same for pairs of places, where a rule judges each place in turn, and for images not in dimension 0.
 PAIRWISE = set(_EACH.split()) - {"chunk", "split", "unbind", "getitem", "expand", "layer_norm", "LayerNorm"}
 BATCH_ELSEWHERE = {"unbind", "getitem", "permute", "transpose", "swapaxes", "movedim", "size", "dim", "contiguous"}
 CIRCULANT = "positions that depend on the distance on the torus only (RelativeBias with wraps=True), or none"

@@ -3,7 +3,7 @@
 Two checks must agree. The *structure* is a trace of the network, layer by layer (`trace_states`): each layer provably
 commutes with integer or fractional shifts, or it ends the guarantee. The *logits* are computed in float64 for random
 images and shifts. A network is certified only if every layer passes and the logits do not change. A network that fails
-in structure is not certified even if its logits do not change, as those of a constant network.
+in structure is not certified even if its logits, like a constant network's, do not change.
 
 Exactly invariant networks: Chaman & Dokmanic 2021, https://arxiv.org/abs/2011.14214 (integer shifts); Michaeli et
 al. 2023, https://arxiv.org/abs/2303.08085 (fractional ones).
@@ -24,6 +24,7 @@ from augkit.architectures.modes import as_written, check_network, copied, is_laz
 from augkit.architectures.outputs import check_logits, logits_in, reason
 from augkit.augment.resample import check_size, fourier_shift
 from augkit.core.errors import InputError, OddMapWarning
+from augkit.core.precision import wide_device
 from augkit.invariance.certificate.state import Equivariant, Level, Limitation, Lost, State
 from augkit.invariance.certificate.trace import Step, Trace, trace_states
 
@@ -81,7 +82,7 @@ class Certificate:
         layer, type: qualified name and class of the first layer that ends the guarantee (for ``integer``, the
             guarantee of fractional shifts); None where no layer ends it.
         reason: why the guarantee ends, or why it holds, in one sentence.
-        mend: a change of the layer that would restore the guarantee; None where none is known.
+        remedy: a change of the layer that would restore the guarantee; None where none is known.
         input_size: ``(H, W)``.
         walk: the layers in the order of execution.
         check: the check on logits.
@@ -91,10 +92,15 @@ class Certificate:
     layer: str | None
     type: str | None
     reason: str
-    mend: str | None
+    remedy: str | None
     input_size: tuple[int, int]
     walk: tuple[Step, ...]
     check: LogitCheck
+
+    @property
+    def mend(self) -> str | None:
+        """The former name of ``remedy``."""
+        return self.remedy
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -111,7 +117,7 @@ class Certificate:
         place = "" if self.layer is None else f"{self.layer} ({self.type}): "
         c = self.check
         lines = [f"{self.verdict}: {claim} ({H} x {W} pixels, evaluation mode)", f"  {place}{self.reason}"]
-        lines += [] if self.mend is None else [f"  mend: {self.mend}"]
+        lines += [] if self.remedy is None else [f"  remedy: {self.remedy}"]
         statistics = "calibrated" if c.calibrated else "as it is"
         change = f"{c.integer:.1e} (integer) and {c.fractional:.1e} (fractional shifts)"
         lines += [
@@ -161,13 +167,13 @@ def certify(
     >>> certificate.verdict, certificate.layer
     ('integer', '1')
     """
-    size, channels = _checked(model, input_size, in_channels, images)
+    size, channels = checked_input(model, input_size, in_channels, images)
     generator = torch.Generator().manual_seed(seed)
     batch = torch.randn(images, channels, *size, generator=generator, dtype=torch.float64)
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore", OddMapWarning)  # the certificate reports odd maps
-        network, batch = _prepared(model, batch, calibrate)
+        network, batch = prepared(model, batch, calibrate=calibrate)
         logits = _logits(network, batch)
         traced = _agreeing(trace_states(network, batch.clone()), logits, tolerance)
         few = FEW if isinstance(traced.state, Lost) else None
@@ -179,9 +185,15 @@ def certify(
     return _verdict(traced, check, size)
 
 
-def _checked(
+def checked_input(
     model: nn.Module, input_size: int | tuple[int, int], in_channels: int | None, images: int
 ) -> tuple[tuple[int, int], int]:
+    """Return ``(H, W)`` and the channels of the input.
+
+    Raises:
+        InputTypeError: the model is not a `torch.nn.Module`.
+        InputError: the size, the number of images or of channels does not fit, or the channels are unknown.
+    """
     check_network(model)
     size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
     if images < 2:
@@ -198,12 +210,12 @@ def _checked(
     return size, in_channels
 
 
-def _prepared(model: nn.Module, batch: Tensor, calibrate: bool) -> tuple[nn.Module, Tensor]:
-    """A float64 copy in evaluation mode, and the images on its device."""
+def prepared(model: nn.Module, batch: Tensor, *, calibrate: bool = False) -> tuple[nn.Module, Tensor]:
+    """Return a float64 copy of a network in evaluation mode, and the images on its device."""
     network = copied(as_written(model))
     first = next((t for t in (*network.parameters(), *network.buffers())), None)
-    device = torch.device("cpu") if first is None or first.device.type == "mps" else first.device
-    network, batch = network.to(device, torch.float64).eval(), batch.to(device)
+    device = torch.device("cpu") if first is None else wide_device(first.device)
+    network, batch = network.to(device).double().eval(), batch.to(device)
     norms = [m for m in network.modules() if isinstance(m, BATCH_NORMS)]
     if calibrate:
         for norm in norms:
@@ -268,8 +280,8 @@ def _verdict(traced: Trace, check: LogitCheck, size: tuple[int, int]) -> Certifi
             kind = "integer" if check.integer_moves else "fractional"
             why = f"every layer allows {verdict} shifts, yet the logits move under {kind} ones: a layer hides something"
             verdict, limitation = "refused", Limitation(why, refused=True)
-    mend = _divisible(traced, size) if limitation.needs_divisible else limitation.mend
-    return Certificate(verdict, limitation.layer, limitation.type, limitation.why, mend, size, traced.steps, check)
+    remedy = _divisible(traced, size) if limitation.needs_divisible else limitation.remedy
+    return Certificate(verdict, limitation.layer, limitation.type, limitation.why, remedy, size, traced.steps, check)
 
 
 def _structural(state: State) -> tuple[Verdict, Limitation]:

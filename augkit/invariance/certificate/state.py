@@ -34,7 +34,7 @@ class Limitation:
     """Why a guarantee ends at a layer, and how to restore it; ``refused`` where the layer cannot be judged."""
 
     why: str
-    mend: str | None = None
+    remedy: str | None = None
     refused: bool = False
     needs_divisible: bool = False
     layer: str | None = None
@@ -50,14 +50,14 @@ class Broken(Exception):  # noqa: N818 (a rule's verdict, caught by the trace)
         self.limitation = limitation
 
 
-def breaks(why: str, mend: str | None = None) -> Broken:
+def breaks(why: str, remedy: str | None = None) -> Broken:
     """Return the exception for a layer that provably treats places differently."""
-    return Broken(Limitation(why, mend))
+    return Broken(Limitation(why, remedy))
 
 
-def unseen(why: str, mend: str | None = None) -> Broken:
+def unseen(why: str, remedy: str | None = None) -> Broken:
     """Return the exception for a layer that cannot be judged."""
-    return Broken(Limitation(why, mend, refused=True))
+    return Broken(Limitation(why, remedy, refused=True))
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,16 @@ class Equivariant:
         frame, prefix = ((), 0) if still else (self.frame, self.prefix)
         return replace(self, axes=(y, x), frame=frame, clean=still or self.clean, prefix=prefix)
 
-    def lowered(self, why: str, mend: str | None = None) -> Equivariant:
+    def lowered(self, why: str, remedy: str | None = None) -> Equivariant:
         """Return the state after a layer that commutes only with shifts by whole pixels of the map."""
         if not self.moves:
             return self
         for axis in self.axes:
             if axis is not None and axis.unit.denominator > 1:
-                raise breaks(f"{why}, on a map that a shift of the input by one pixel moves by {axis.unit} pixel", mend)
-        limit = Limitation(why, mend) if self.level == Level.FRACTIONAL else self.limit
+                raise breaks(
+                    f"{why}, on a map that a shift of the input by one pixel moves by {axis.unit} pixel", remedy
+                )
+        limit = Limitation(why, remedy) if self.level == Level.FRACTIONAL else self.limit
         return replace(self, level=Level.INTEGER, limit=limit, clean=False)
 
 
@@ -236,17 +238,17 @@ def _check_still(operand: Operand, dims: set[int], ndim: int, prefix: int) -> No
         values = operand.value.narrow(mine, prefix, operand.shape[mine] - prefix)
         if not bool((values == values.narrow(mine, 0, 1)).all()):
             what = "fixed values" if operand.name is None else f"the fixed values of '{operand.name}'"
-            mend = "one value per channel; instead of absolute positions, relative ones on the torus, or none"
-            raise breaks(f"combines a map with {what} that differ from place to place", mend)
+            remedy = "one value per channel; instead of absolute positions, relative ones on the torus, or none"
+            raise breaks(f"combines a map with {what} that differ from place to place", remedy)
 
 
 FINER_GRID = "AliasFreeActivation, which works on a finer grid and filters"
 
 
-def nonlinear(state: Equivariant, what: str = "a pointwise nonlinearity", mend: str = FINER_GRID) -> Equivariant:
+def nonlinear(state: Equivariant, what: str = "a pointwise nonlinearity", remedy: str = FINER_GRID) -> Equivariant:
     """Return the state after a nonlinear function of each place."""
     why = f"{what} makes frequencies that the grid cannot represent, so fractional shifts no longer commute with it"
-    return state.lowered(why, mend)
+    return state.lowered(why, remedy)
 
 
 @dataclass(frozen=True)
@@ -259,14 +261,14 @@ class Window:
     pad: int = 0
 
 
-def slid(x: Operand, windows: dict[int, Window], border: str, mend_stride: str) -> Equivariant:
+def slid(x: Operand, windows: dict[int, Window], border: str, remedy_for_stride: str) -> Equivariant:
     """Return the state after windows that slide along dimensions. One reason lists all faults of the layer.
 
     Args:
         x: the map.
         windows: the window of each dimension.
         border: padding mode of ``pad``; only ``circular`` has no border.
-        mend_stride: advice for a layer with a stride.
+        remedy_for_stride: advice for a layer with a stride.
     """
     faults: dict[str, str] = {}
     axes: list[Axis | None] = []
@@ -278,7 +280,7 @@ def slid(x: Operand, windows: dict[int, Window], border: str, mend_stride: str) 
             continue
         if len(x.state.at(axis.dim)) > 1:
             raise unseen("slides over places that were flattened to a sequence")
-        found, moved = _slid(axis, x.shape[axis.dim], window, border, mend_stride)
+        found, moved = _slid(axis, x.shape[axis.dim], window, border, remedy_for_stride)
         faults.update(found)
         axes.append(moved)
         strided |= window.stride > 1
@@ -288,11 +290,11 @@ def slid(x: Operand, windows: dict[int, Window], border: str, mend_stride: str) 
     return state.lowered("subsampling folds high frequencies onto low ones", "ideal downsampling") if strided else state
 
 
-def _slid(axis: Axis, size: int, window: Window, border: str, mend: str) -> tuple[dict[str, str], Axis]:
+def _slid(axis: Axis, size: int, window: Window, border: str, remedy: str) -> tuple[dict[str, str], Axis]:
     faults = {}
     stride = window.stride
     if stride > 1 and (axis.unit % stride or axis.period % stride):
-        faults[_subsampled(axis, window)] = mend
+        faults[_subsampled(axis, window)] = remedy
     reach = window.dilation * (window.kernel - 1)
     if window.pad and border != "circular":
         faults[f"{border} padding makes the border differ from the inside"] = "padding_mode='circular'"

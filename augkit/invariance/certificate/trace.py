@@ -69,10 +69,13 @@ class Trace:
     output: Any
 
 
-def trace_states(model: nn.Module, images: Tensor) -> Trace:
-    """Trace a network in evaluation mode on one batch of images ``(B, C, H, W)``."""
+def trace_states(model: nn.Module, images: Tensor, step: int = 1) -> Trace:
+    """Trace a network in evaluation mode on one batch of images ``(B, C, H, W)``.
+
+    The states are those under shifts of the images by multiples of ``step`` pixels.
+    """
     root = _Root(model)
-    tracer = _StateTracer(images, {id(module): name for name, module in model.named_modules()})
+    tracer = _StateTracer(images, step, {id(module): name for name, module in model.named_modules()})
     tracer.parameters = {tensor.untyped_storage().data_ptr(): name for name, tensor in model.named_parameters()}
     state: State
     try:
@@ -127,9 +130,9 @@ class _Proxy(fx.Proxy):
 
 
 class _StateTracer(fx.Tracer):
-    def __init__(self, images: Tensor, names: dict[int, str]) -> None:
+    def __init__(self, images: Tensor, step: int, names: dict[int, str]) -> None:
         super().__init__()
-        self.images, self.names = images, names
+        self.images, self.step, self.names = images, step, names
         self.steps: list[Step] = []
         self.first: Limitation | None = None  # the first layer that breaks
         self.where, self.what = "", ""  # the layer at hand
@@ -152,7 +155,7 @@ class _StateTracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:
         if kind == "placeholder":
-            return self._proxy(self.images, _input_state(self.images))
+            return self._proxy(self.images, _input_state(self.images, self.step))
         rule = self._rule(kind, target)
         operands: Any = map_aggregate((args, kwargs), self._operand)
         call = Call(operands[0], operands[1], order=len(self.steps) + 1)
@@ -300,15 +303,15 @@ def _state_name(state: State) -> str:
     return state.level.name.lower() if isinstance(state, Equivariant | Pairs) else "integer"
 
 
-def _input_state(images: Tensor) -> Equivariant:
+def _input_state(images: Tensor, step: int) -> Equivariant:
     H, W = images.shape[-2:]
     clean = H % 2 == 1 and W % 2 == 1
     state = Equivariant(Level.FRACTIONAL, clean=clean)
-    return state.with_axes((Axis(2, H, Fraction(1)), Axis(3, W, Fraction(1))))
+    return state.with_axes((Axis(2, H, Fraction(step)), Axis(3, W, Fraction(step))))
 
 
 def _vectors(call: Call) -> bool:
-    """Whether nothing moves that comes in; then nothing that goes out does."""
+    """Whether no input moves; then no output does either."""
     states = [operand.state for operand in call.operands()]
     results = call.result if isinstance(call.result, tuple | list) else (call.result,)
     return (
@@ -319,7 +322,7 @@ def _vectors(call: Call) -> bool:
 
 
 def _is_torch(kind: str, target: Any) -> bool:
-    """Whether a call is of torch's own, whose result is a function of its arguments."""
+    """Whether a call is torch's own, whose result is a function of its arguments."""
     if isinstance(target, nn.Module):
         return not hooked(target) and type(target).__module__.startswith("torch.nn.modules")
     home = getattr(target, "__module__", None) or ""

@@ -29,7 +29,7 @@ CIRCULAR = {"zeros": "zero", "constant": "constant", "replicate": "replicate", "
 GLOBAL = "global average pooling of the map"
 
 
-def mend_stride(text: str, strides: Iterable[int]) -> str:
+def remedy_for_stride(text: str, strides: Iterable[int]) -> str:
     """Fill the advice ``text`` with the largest of the strides."""
     return text.format(stride=max(strides))
 
@@ -45,7 +45,7 @@ def convolved(
     else:
         pads = tuple(2 * p for p in pair(padding))
     windows = {dim: Window(k, s, d, p) for dim, k, s, d, p in zip((2, 3), sizes, strides, dilations, pads, strict=True)}
-    return slid(x, windows, CIRCULAR.get(mode, mode), mend_stride(advice, strides))
+    return slid(x, windows, CIRCULAR.get(mode, mode), remedy_for_stride(advice, strides))
 
 
 def pooled(
@@ -63,7 +63,7 @@ def pooled(
         2 + k: Window(sizes[k], strides[k], pair(dilation)[k], 2 * pads[k]) for k in (0, 1) if 2 + k not in whole
     }
     border = "padding of the maximum" if maximum else "zero"
-    out = slid(Operand(x.value, state), windows, border, mend_stride(POOL if maximum else BLUR, strides))
+    out = slid(Operand(x.value, state), windows, border, remedy_for_stride(POOL if maximum else BLUR, strides))
     for dim, window in windows.items():
         reach = window.dilation * (window.kernel - 1)
         whole_windows = (x.shape[dim] + window.pad - reach - 1) // window.stride + 1

@@ -3,7 +3,7 @@
 For a map ``phi`` of stride r, ``phi(T_s x)`` is compared with ``T_{s/r} phi(x)``; both shifts are
 `augkit.fourier_shift`, on a torus. The signal is the energy of ``phi(T_s x)``, the error that of the difference,
 and their ratio in decibels is ``10 log10(sum signal / sum error)``, sums over images, shifts and units. Karras
-et al. 2021 (https://arxiv.org/abs/2106.12423, section 4.1) measure image generators so, with the peak as the signal;
+et al. 2021 (https://arxiv.org/abs/2106.12423, section 4.1) do so for image generators, with the peak as the signal;
 Zhang 2019 (https://arxiv.org/abs/1904.11486, figure 5) compares maps by cosine.
 
 **Reported layers, in the order in which they finish:** every module that maps tensors to one map ``(B, C, H, W)``,
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from augkit.augment.resample import check_images, fourier_shift_checked
 from augkit.core.errors import InputError, InputTypeError
+from augkit.core.precision import moved_to
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.layers.hooks import Call, Pass, Tracer, Value
 from augkit.invariance.network import CheckedForward, batch_slices, check_finite, evaluating
@@ -163,7 +164,7 @@ def _batch(
     network: CheckedForward, tracer: Tracer, images: Tensor, shifts: Tensor, shares: bool
 ) -> tuple[Tensor, Pass]:
     """Return signal, error and added error per image and layer ``(B, L, 3)``, sums over shifts, and the still pass."""
-    loaded, moves = network.load(images), shifts.to(network.device)
+    loaded, moves = network.load(images), moved_to(shifts, network.device)
     still = tracer.run(network, loaded)
     total = torch.zeros((), device=network.device)
     for shift in moves.unbind(1):

@@ -126,7 +126,7 @@ class Tracer:
     @contextlib.contextmanager
     def _recording(self, images: Tensor) -> Iterator[Pass]:
         self._now = record = Pass(images)
-        self._known = WeakTensorKeyDictionary()  # tensors that are around, to their value and version
+        self._known = WeakTensorKeyDictionary()  # live tensors, to their value and version
         self._open: list[Call] = []
         self._runs: Counter[str] = Counter()
         self._side, self._stride = (images.shape[-2], images.shape[-1]), (1.0, 1.0)

@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, unknown_name
+from augkit.core.precision import wide_device
 from augkit.invariance.bootstrap import Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.network import CheckedForward, Forward, batch_slices, check_finite, evaluating
 from augkit.invariance.protocols import Protocol, make_protocol
@@ -138,19 +139,16 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
     (True, False)
     """
     check_images(images)
-    for kind, known, names in (("direction", DIRECTIONS, directions), ("method", METHODS, [method])):
-        for name in names:
-            if name not in known:
-                raise unknown_name(kind, name, known)
-    if not directions:
-        raise InputError(f"directions: expected at least one of {', '.join(DIRECTIONS)}")
+    check_names(directions, method)
     size = (images.shape[-2], images.shape[-1])
     protocol = make_protocol("circular", size) if protocol is None else protocol
     if protocol.image_size != size:
         raise InputError(f"protocol: made for images of {protocol.image_size} pixels (H, W), got {size}")
+    if protocol.mirrors:
+        raise InputError("protocol: expected a canvas that is constant, got background 'reflection'; take 'crop'")
     rows = []
     with evaluating(model, images, mean=mean, std=std, device=device) as network:
-        differentiate, used = _differentiator(model, network, images[:1], protocol, directions, method)
+        differentiate, used = differentiator(model, network, images[:1], protocol, directions, method)
         for part in batch_slices(len(images), batch_size, on_batch):
             window, velocity = tangents(network.load(images[part]), protocol, directions)
             rows.append(_speeds(*differentiate(window, velocity), part.start))
@@ -166,7 +164,17 @@ def lie_derivative(  # noqa: PLR0913 (keywords of one measurement, each with a d
         seed=seed,
     )
     estimates = {form: _estimates(values, directions, seed) for form, values in per_image.items()}
-    return LieDerivative(**estimates, radius=_radius(protocol.input_size), settings=settings, per_image=per_image)
+    return LieDerivative(**estimates, radius=radius_of(protocol.input_size), settings=settings, per_image=per_image)
+
+
+def check_names(directions: Sequence[str], method: str) -> None:
+    """Raise InputError for an unknown direction or method, or no direction at all."""
+    for kind, known, names in (("direction", DIRECTIONS, directions), ("method", METHODS, [method])):
+        for name in names:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    if not directions:
+        raise InputError(f"directions: expected at least one of {', '.join(DIRECTIONS)}")
 
 
 def spectral_derivative(images: Tensor, dim: int, *, mirrored: bool = False) -> Tensor:
@@ -204,14 +212,32 @@ def tangents(images: Tensor, protocol: Protocol, directions: Sequence[str]) -> t
     along_x, along_y = (spectral_derivative(source, dim, mirrored=mirrored) for dim in (-1, -2))
     if mirrored:
         source, along_x, along_y = (protocol.shift(each, still) for each in (source, along_x, along_y))
-    height, width = protocol.input_size
-    radius = max(_radius(protocol.input_size), torch.finfo(images.dtype).tiny)
-    x = (torch.arange(width, device=images.device, dtype=images.dtype) - (width - 1) / 2) / radius
-    y = (torch.arange(height, device=images.device, dtype=images.dtype)[:, None] - (height - 1) / 2) / radius
-    return source, torch.stack([DIRECTIONS[name](along_x, along_y, x, y) for name in directions])
+    return source, velocities(along_x, along_y, directions, protocol.input_size)
 
 
-def _radius(size: tuple[int, int]) -> float:
+def velocities(
+    along_x: Tensor,
+    along_y: Tensor,
+    directions: Sequence[str],
+    input_size: tuple[int, int],
+    stride: tuple[float, float] = (1.0, 1.0),
+) -> Tensor:
+    """Return how fast each pixel of an image or map changes while its content moves, ``(D, ..., h, w)``.
+
+    Args:
+        along_x, along_y: its derivatives ``(..., h, w)`` per pixel of the network's input.
+        directions: names among `DIRECTIONS`; every one moves the content of the input by 1 pixel (RMS).
+        input_size: ``(H, W)`` of the input.
+        stride: ``(y, x)`` of the map, whose center is that of the input.
+    """
+    radius = max(radius_of(input_size), torch.finfo(along_x.dtype).tiny)
+    (height, width), device, dtype = along_x.shape[-2:], along_x.device, along_x.dtype
+    x = (torch.arange(width, device=device, dtype=dtype) - (width - 1) / 2) * (stride[1] / radius)
+    y = (torch.arange(height, device=device, dtype=dtype)[:, None] - (height - 1) / 2) * (stride[0] / radius)
+    return torch.stack([DIRECTIONS[name](along_x, along_y, x, y) for name in directions])
+
+
+def radius_of(size: tuple[int, int]) -> float:
     """Return the root mean square distance of a pixel from the center."""
     return math.sqrt((size[0] ** 2 + size[1] ** 2 - 2) / 12)
 
@@ -219,7 +245,7 @@ def _radius(size: tuple[int, int]) -> float:
 Differentiate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _differentiator(
+def differentiator(
     model: nn.Module, network: CheckedForward, image: Tensor, protocol: Protocol, directions: Sequence[str], method: str
 ) -> tuple[Differentiate, str]:
     """Return a function that differentiates ``network``, chosen by a trial on one image, and the name of its method."""
@@ -272,16 +298,16 @@ def _differentiable() -> Iterator[None]:
 
 
 def _central(network: CheckedForward, window: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
-    window, velocity = (each.to(network.device, torch.float64) for each in (window, velocity))
+    window, velocity = (each.to(network.device).double() for each in (window, velocity))
     slopes = [(network(window + STEP * each) - network(window - STEP * each)) / (2 * STEP) for each in velocity]
     return network(window), torch.stack(slopes)
 
 
 def _in_double(model: nn.Module, network: CheckedForward) -> CheckedForward:
     """Return a copy of the network in float64, on the CPU where the device has no float64."""
-    device = torch.device("cpu") if network.device.type == "mps" else network.device
+    device = wide_device(network.device)
     state = {
-        name: value.detach().to(device, torch.float64 if value.is_floating_point() else value.dtype)
+        name: value.detach().to(device).to(torch.float64 if value.is_floating_point() else value.dtype)
         for name, value in (*model.named_parameters(), *model.named_buffers())
     }
     forward: Forward = lambda images: torch.func.functional_call(model, state, (images,))  # noqa: E731

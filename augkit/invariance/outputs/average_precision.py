@@ -1,7 +1,7 @@
 """Average precision of a detector under displacements, as COCO computes it, with a bootstrap over images.
 
-Lin et al. 2014, https://arxiv.org/abs/1405.0312, and its evaluation code: detections of a class, from the surest down,
-take the free target of the greatest IoU; precision is made monotone and read at 101 recalls. AP is the mean over
+Lin et al. 2014, https://arxiv.org/abs/1405.0312, and its evaluation code: detections of a class, by falling score,
+take the unmatched target of greatest IoU; precision is made monotone and read at 101 recalls. AP is the mean over
 classes that have targets, and ``ap`` the mean over the IoUs 0.50, 0.55, ..., 0.95. At most 100 detections of a class
 count in an image.
 
@@ -91,6 +91,17 @@ class ViewScores:
             self.images.setdefault(label, []).append(np.full(len(mine), image))
             self.outcomes.setdefault(label, []).append(_outcomes(found.boxes[mine], whole, crowd))
 
+    def state(self, images: int) -> dict[str, dict[int, Any]]:
+        """The fields for the first ``images`` images."""
+        out: dict[str, dict[int, Any]] = {"scores": {}, "images": {}, "outcomes": {}}
+        for label, parts in self.images.items():
+            numbers = np.concatenate(parts)
+            known = numbers < images
+            out["images"][label] = [numbers[known]]
+            out["scores"][label] = [np.concatenate(self.scores[label])[known]]
+            out["outcomes"][label] = [np.concatenate(self.outcomes[label], axis=1)[:, known]]
+        return out | {"targets": {k: [image for image in v if image < images] for k, v in self.targets.items()}}
+
     def precision(self, weights: np.ndarray) -> np.ndarray:
         """AP at each of `IOUS` where image n counts ``weights[:, n]`` times, ``(R, 10)``; NaN without targets.
 
@@ -144,7 +155,7 @@ def _areas(weights: np.ndarray, outcomes: np.ndarray, totals: np.ndarray) -> np.
     """Mean precision at `RECALLS` ``(R, T)``, NaN without targets.
 
     Args:
-        weights: ``(R, n)``, whole numbers: how often each detection counts; detections fall in score.
+        weights: ``(R, n)``, whole numbers: how often each detection counts, by falling score.
         outcomes: ``(T, n)``, 1 right, 0 wrong, -1 ignored.
         totals: ``(R,)``, the number of targets.
     """
@@ -155,7 +166,7 @@ def _areas(weights: np.ndarray, outcomes: np.ndarray, totals: np.ndarray) -> np.
     precision = hits / np.maximum(hits + misses, np.spacing(1.0))
     envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
     envelope = np.pad(envelope, ((0, 0), (0, 0), (0, 1))).reshape(-1, envelope.shape[-1] + 1)
-    # The hits that each recall needs, then one search for all rows, which follow each other by more than any total.
+    # The hits that each recall needs, then one search for all rows, offset so that their values do not overlap.
     some = np.maximum(totals, 1)[:, None]
     need = np.ceil(RECALLS * some)
     need = need + (need / some < RECALLS)

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 
 from augkit.architectures.outputs import REAL, logits_in
+from augkit.augment import geometry
 from augkit.core.errors import InputError
+from augkit.core.precision import on_cpu
 from augkit.core.records import Record
+from augkit.invariance.accumulator import State
 from augkit.invariance.bootstrap import Estimate, Run
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.numbers import estimates
@@ -70,11 +73,12 @@ class OutputSetting:
         pairs: comparisons per image.
         most: the largest move between two compared views along an axis, in pixels of the input.
         whole: whether all moves are whole pixels of the input.
+        factors: the smallest and the largest factor between two compared views; both 1 for shifts.
         stride: the network's own stride, in pixels of the input; see `augkit.invariance.outputs.upsampling`.
         seed: seed of the bootstrap.
         options: options of single kinds.
-        embed: maps images ``(G, C, *image_size)``, and the function that takes what is compared from an output for a
-            number of images, to what it takes for their unshifted views; for a gallery.
+        embed: for a gallery: maps images ``(G, C, *image_size)`` and a ``take(output, count)`` to what ``take`` returns
+            for their unshifted views.
     """
 
     protocol: Protocol
@@ -83,6 +87,7 @@ class OutputSetting:
     whole: bool
     stride: int
     seed: int = 0
+    factors: tuple[float, float] = (1.0, 1.0)
     options: OutputOptions = OutputOptions()
     embed: Callable[[Tensor, Callable[[Any, int], Tensor]], Tensor] | None = None
 
@@ -101,6 +106,7 @@ class Compared(NamedTuple):
         first, second: ``(B, 2)`` (x, y) pixels of the input, the displacements of the two views.
         targets: labels of the batch in the form that the kind takes; None without labels.
         views: numbers of the two views among those of an image; equal for the same view in several pairs.
+        factors: ``(B,)`` each, by which the two views are rescaled about the center of the input; None for shifts.
     """
 
     start: int
@@ -109,11 +115,30 @@ class Compared(NamedTuple):
     second: Tensor
     targets: Any = None
     views: tuple[int, int] = (0, 1)
+    factors: tuple[Tensor, Tensor] | None = None
 
     @property
     def moves(self) -> Tensor:
         """How far the content of the second view lies from that of the first, ``(B, 2)`` (x, y) pixels."""
         return self.second - self.first
+
+    @property
+    def factor(self) -> Tensor | None:
+        """By how much the second view is larger than the first, ``(B,)``; None for shifts."""
+        return None if self.factors is None else self.factors[1] / self.factors[0]
+
+    def matrix(self, size: tuple[int, int]) -> Tensor:
+        """Return ``(B, 3, 3)`` from pixel coordinates of the first view to those of the second, of ``size`` (H, W)."""
+        return _matrix(self.moves, self.factor, size)
+
+    def placed(self, side: int, size: tuple[int, int]) -> Tensor:
+        """Return ``(B, 3, 3)`` from pixel coordinates of the unmoved view to those of view ``side``, 0 or 1."""
+        own = None if self.factors is None else self.factors[side]
+        return _matrix((self.first, self.second)[side], own, size)
+
+
+def _matrix(pixels: Tensor, factor: Tensor | None, size: tuple[int, int]) -> Tensor:
+    return geometry.shift(pixels) if factor is None else geometry.rescale(factor, size)
 
 
 class OutputCurve(NamedTuple):
@@ -167,7 +192,7 @@ class Tally:
     def add(self, start: int, values: dict[str, Tensor]) -> None:
         """Add the statistics ``(B,)`` or ``(B, F)`` of one pair for images from ``start`` on."""
         for name, each in values.items():
-            rows = each.detach().to("cpu", torch.float64).reshape(len(each), -1)
+            rows = on_cpu(each.detach()).reshape(len(each), -1)
             stop = start + len(rows)
             column = self._columns.get(name)
             if column is None or len(column) < stop:
@@ -181,6 +206,14 @@ class Tally:
     def statistics(self) -> Run:
         """All statistics so far."""
         return {name: column[: self._images] for name, column in self._columns.items()}
+
+    def state(self, images: int) -> Run:
+        """Copies of the statistics of the first ``images`` images."""
+        return {name: column[:images].clone() for name, column in self._columns.items()}
+
+    def restore(self, columns: Run, images: int) -> None:
+        """Continue after ``images`` images from a `state`."""
+        self._columns, self._images = dict(columns), images
 
 
 class OutputMeasure(ABC):
@@ -236,6 +269,18 @@ class OutputMeasure(ABC):
         """Return the numbers of images to show beside image ``image``, nearest first."""
         del output, row, image
         return []
+
+    def state(self, images: int) -> State:
+        """Return what is known of the first ``images`` images, as tensors, numbers and texts in plain containers.
+
+        An interrupted batch may have left data of later images.
+        """
+        return {"tally": self.tally.state(images), "score_name": self.score_name}
+
+    def restore(self, state: State, images: int) -> None:
+        """Continue after ``images`` images from a `state`; `take` has seen an output of the same network before."""
+        self.tally.restore(state["tally"], images)
+        self.score_name = state["score_name"]
 
     def results(self) -> KindResults:
         """Return the numbers of all images so far."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from augkit.augment.targets import move_boxes
 from augkit.core.errors import InputError
+from augkit.core.precision import on_cpu, widest
 
 FIELDS = ("boxes", "scores", "labels")
 SCORE = 0.3  # default threshold of boxes that count
@@ -53,7 +54,7 @@ class Detections:
 
     def moved(self, matrix: Tensor, period: Size | None = None) -> Detections:
         """Move the boxes by ``matrix`` ``(3, 3)``; on a torus of ``period`` ``(H, W)`` their centers stay on it."""
-        matrix = matrix.to("cpu", torch.float64)
+        matrix = on_cpu(matrix)
         boxes = move_boxes(matrix[None], torch.from_numpy(self.boxes)[None])[0].numpy()
         if period is not None:
             size = np.array([period[1], period[0]], dtype=np.float64)
@@ -95,7 +96,7 @@ def read_detections(output: Any, count: int) -> list[Detections]:
         raise InputError(f"model: expected the detections of {count} images, got those of {len(output)}")
     rows = [_rows(one) for one in output]
     # One copy from the device, not three for each image.
-    whole = torch.cat(rows).detach().to("cpu", torch.float64) if rows else torch.zeros(0, 6, dtype=torch.float64)
+    whole = on_cpu(torch.cat(rows).detach()) if rows else torch.zeros(0, 6, dtype=torch.float64)
     if not bool(torch.isfinite(whole).all()):
         raise InputError("model: expected finite boxes and scores, got NaN or infinity")
     parts = whole.numpy()
@@ -137,7 +138,8 @@ def _rows(one: Any) -> Tensor:
     if corners.ndim != 2 or corners.shape[1] != 4 or not scores.shape == labels.shape == corners.shape[:1]:
         shapes = ", ".join(str(tuple(part.shape)) for part in (corners, scores, labels))
         raise InputError(f"model: expected boxes (N, 4), scores (N,) and labels (N,), got {shapes}")
-    return torch.cat([corners.double(), scores.double()[:, None], labels.double()[:, None]], dim=1)
+    wide = [part.to(widest(part.device)) for part in (corners, scores[:, None], labels[:, None])]
+    return torch.cat(wide, dim=1)
 
 
 def _not_detections(got: str) -> InputError:
@@ -193,7 +195,7 @@ def _assign(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray, period: Size | None = None) -> np.ndarray:
-    """IoU ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)``; on a torus of the nearest copies; without area 0."""
+    """IoU ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)``, on a torus of nearest copies; 0 for empty boxes."""
     first, second = a[:, None, :], nearest(a[:, None, :], b[None, :, :], period)
     return overlaps(first, second)
 

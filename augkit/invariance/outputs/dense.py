@@ -5,23 +5,27 @@ Per image and pair, over the pixels of the region (`augkit.invariance.outputs.re
 - the *error* is the mean square of ``T f(x) - f(T x)``;
 - the *signal* is the mean square of ``T f(x)`` about its mean, channel by channel;
 - `equivariance_error` is the root of error / signal, averaged over images; images with a constant output are left out;
-- ``decibels`` is ``10 log10`` of the mean signal by the mean error.
+- ``decibels`` is ``10 log10`` of mean signal over mean error.
 
-Both also stand by the *fraction of the stride*: how far the move is from a multiple of the network's own stride, in
-parts of that stride, along the axis where it is farther. A network that only subsamples is exact at fraction 0.
+Both are also given by the *fraction of the stride*: how far the move is from a multiple of the network's own stride, in
+parts of that stride, along the axis where it is farther. A network that only subsamples is exact at fraction 0. For
+rescaled views they are given by the factor.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from augkit.augment.backends import installed
 from augkit.core.errors import InputError, unknown_name
+from augkit.invariance.accumulator import State
 from augkit.invariance.metrics import Means, Metric
 from augkit.invariance.outputs.base import (
     Compared,
@@ -35,15 +39,20 @@ from augkit.invariance.outputs.base import (
 )
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, curve, decibels, estimates, ratio, ratio_of
 from augkit.invariance.outputs.pictures import as_gray
-from augkit.invariance.outputs.regions import default_kernel, moved, shared, snapped, strides
+from augkit.invariance.outputs.regions import default_kernel, moved, rectangles, shared, snapped, strides
 from augkit.invariance.outputs.upsampling import UpsamplingWatch
+
+if TYPE_CHECKING:
+    from augkit.invariance.outputs.map_loop import Sums
 
 RESOLUTION = 2.0**-23  # of outputs, in float32 at most
 ROUNDING = 16 * RESOLUTION  # of a map's root mean square; a map that varies by less is constant
 FRACTIONS = (0.0, 0.125, 0.25, 0.375, 0.5)  # upper ends of the ranges of fractions
 FRACTION_NAMES = ("0", "to 1/8", "to 1/4", "to 3/8", "to 1/2")
+FACTOR_PARTS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # ends of the ranges of factors, in parts of the logarithm of the largest
 CHUNK = 1 << 20  # values compared at once
-CAUSE = 0.5  # an error that falls below this part before the upsampling is caused by it
+LOOP_FROM = 1 << 15  # least values of a map that the compiled loop compares
+CAUSE = 0.5  # the upsampling is the cause if this share of the error exceeds that before it
 
 ERROR_BEFORE = ratio_of(
     "error_before_upsampling", "equivariance error before the upsampling", ("before_relative", "before_varied"),
@@ -118,7 +127,7 @@ class DenseMeasure(OutputMeasure):
         """Return the map with the one before the last upsampling, where there is one."""
         found = tensor_in(output)
         upsampling = self._watch.last_of(found) if isinstance(found, Tensor) else None
-        whole = self._same.check(checked_tensor(self._gridded(output, found, batch), batch, self.shape, 4))
+        whole = self._same.check(map_in(output, batch, self.setting.protocol.input_size, self.shape))
         self.stride_of(whole)
         if upsampling is None:
             return Dense(whole)
@@ -127,21 +136,27 @@ class DenseMeasure(OutputMeasure):
 
     def add(self, first: Dense, second: Dense, compared: Compared) -> Tensor:
         """Compare two maps; the score is `score_of` the statistics."""
-        gathered: dict[str, list[Tensor]] = {}
-        for region in self._regions("map", first.whole, second.whole, compared.moves):
-            for name, each in (energies(region) | self.compare(region)).items():
-                gathered.setdefault(name, []).append(each.cpu())
-        values = {name: torch.cat(parts) for name, parts in gathered.items()}
-        values |= self._by_fraction(values, compared.moves.cpu())
+        values = self._statistics("map", first.whole, second.whole, compared)
+        values |= self._by_range(values, compared)
         if first.before is not None and second.before is not None:
-            values |= self._before(first.before, second.before, compared.moves)
+            values |= self._before(first.before, second.before, compared)
             self._mode = first.mode
         self.tally.add(compared.start, values)
         return self.score_of(values)
 
-    def compare(self, region: Region) -> dict[str, Tensor]:
-        """Return further statistics ``(B,)`` or ``(B, F)`` of one region, per image."""
+    def has_classes(self, channels: int) -> bool:
+        """Whether the channels of a map are scores of classes, which are compared too."""
+        del channels
+        return False
+
+    def class_changes(self, region: Region) -> dict[str, Tensor]:
+        """Return the statistics of classes ``(B,)`` or ``(B, F)`` of one region, per image."""
         del region
+        return {}
+
+    def class_changes_of(self, sums: Sums) -> dict[str, Tensor]:
+        """Return the same from what the compiled loop found."""
+        del sums
         return {}
 
     def score_of(self, values: dict[str, Tensor]) -> Tensor:
@@ -160,13 +175,13 @@ class DenseMeasure(OutputMeasure):
         self, view: Tensor, first: Dense, second: Dense, compared: Compared, row: int
     ) -> list[tuple[Tensor, str]]:
         """Return the size of the difference, white where it is largest; pixels that are not compared are black."""
-        expected, mask = self.moved(first, compared.moves)
+        expected, mask = self.moved(first, compared)
         size = (expected[row] - second.whole[row]).square().mean(0).sqrt() * mask[row]
         largest = float(size.max())
         return [(as_gray(size, view.shape[-2:], 0.0, largest), f"difference, white is {largest:.2g}")]
 
     def results(self) -> KindResults:
-        """Return the numbers, the curve by fraction of the stride, and what is known of the cause."""
+        """Return the numbers, the curve by fraction of the stride or by factor, and what is known of the cause."""
         statistics, seed = self.tally.statistics(), self.setting.seed
         numbers = estimates(self.rows, statistics, seed)
         settings: dict[str, object] = {
@@ -185,7 +200,18 @@ class DenseMeasure(OutputMeasure):
             text = f"error {before:.3g} before the {self._mode} upsampling by {factor} at the end, {after:.3g} after it"
             verdict = "the upsampling is the cause" if before < CAUSE * after else "the layers before it are the cause"
             notes.append(f"{text}: {verdict}")
-        return KindResults(numbers, {"by_fraction": self._fraction_curve(statistics)}, settings, tuple(notes))
+        by = self._curve(statistics)
+        return KindResults(numbers, {f"by_{by.by}": by}, settings, tuple(notes))
+
+    def state(self, images: int) -> State:
+        """Beside the statistics, how maps are moved and what comes before their upsampling."""
+        own = {"kernels": self.kernels, "mode": self._mode, "before": self._same_before.shape}
+        return super().state(images) | own
+
+    def restore(self, state: State, images: int) -> None:
+        """Continue from a `state`."""
+        super().restore(state, images)
+        self.kernels, self._mode, self._same_before.shape = state["kernels"], state["mode"], state["before"]
 
     def stride_of(self, whole: Tensor | None) -> tuple[float, float]:
         """Return the stride ``(y, x)`` of a map, or of the maps so far when None."""
@@ -193,77 +219,103 @@ class DenseMeasure(OutputMeasure):
         assert shape is not None
         return strides((shape[-2], shape[-1]), self.setting.protocol.input_size)
 
-    def moved(self, first: Dense, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """Return maps moved by ``(B, 2)`` pixels of the input, and the pixels ``(B, h, w)`` that are compared."""
-        return self._moved("map", first.whole, moves)
+    def moved(self, first: Dense, compared: Compared) -> tuple[Tensor, Tensor]:
+        """Return the maps of the first views moved as the second views are, and the pixels ``(B, h, w)`` to compare."""
+        pixels, mask = self._shared("map", first.whole, compared)
+        return self._move("map", first.whole, pixels, compared.factor), mask
 
-    def _gridded(self, output: Any, found: Any, batch: int) -> Any:
-        """Return the output with a 3-D tensor laid out as a map: tokens on a grid, or a map without channels."""
-        if not isinstance(found, Tensor) or found.ndim != 3 or len(found) != batch:
-            return output
-        height, width = self.setting.protocol.input_size
-        rows, columns = found.shape[1:]
-        if height % rows == 0 and width % columns == 0 and height // rows == width // columns:
-            return found[:, None]
-        side = math.isqrt(rows * height // width)
-        if side and rows % side == 0 and side * width == rows // side * height:
-            return found.transpose(1, 2).unflatten(2, (side, rows // side))
-        raise InputError(
-            f"model: expected tokens on a grid of the input's {height} x {width} pixels, got {rows} of them; wrap it so"
-            " that it leaves out class tokens, or gives its patches as (B, D, h, w)"
-        )
+    def _move(self, name: str, maps: Tensor, pixels: Tensor, factor: Tensor | None) -> Tensor:
+        return moved(maps, pixels, self.kernels[name], circular=self.setting.circular, factor=factor)
 
-    def _moved(self, name: str, maps: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
-        size, setting = (maps.shape[-2], maps.shape[-1]), self.setting
+    def _shared(self, name: str, maps: Tensor, compared: Compared) -> tuple[Tensor, Tensor]:
+        """Return by how many pixels of their own maps move, ``(B, 2)``, and the pixels ``(B, h, w)`` to compare."""
+        size, setting, moves = (maps.shape[-2], maps.shape[-1]), self.setting, compared.moves
         y, x = strides(size, setting.protocol.input_size)
         if name not in self.kernels:
-            chosen = default_kernel(size, (y, x), setting.most, circular=setting.circular, whole=setting.whole)
+            how = {"circular": setting.circular, "whole": setting.whole}
+            chosen = default_kernel(size, (y, x), setting.most, **how, smallest=setting.factors[0])
             self.kernels[name] = setting.options.map_kernel or chosen
         kernel = self.kernels[name]
         pixels = snapped(torch.stack([moves[:, 0] / x, moves[:, 1] / y], dim=-1))
         border = (setting.options.border / y, setting.options.border / x)
         if setting.circular:
-            mask = torch.ones(len(maps), *size, dtype=torch.bool, device=maps.device)
-        else:
-            mask = shared(size, pixels, kernel, border)
-        return moved(maps, pixels, kernel, circular=setting.circular), mask
+            return pixels, torch.ones(len(maps), *size, dtype=torch.bool, device=maps.device)
+        mask = shared(size, pixels, kernel, border, compared.factor)
+        if name == "map" and not bool(mask.any(-1).any(-1).all()):
+            most = "max_shift" if compared.factors is None else "max_scale"
+            raise InputError(
+                f"{most}: two views share no pixel of a map of {size[0]} x {size[1]} pixels that kernel '{kernel}'"
+                f" can move; expected a smaller {most} or border, a map_kernel of fewer taps, or larger images"
+            )
+        return pixels, mask
 
-    def _regions(self, name: str, first: Tensor, second: Tensor, moves: Tensor) -> Iterator[Region]:
+    def _statistics(self, name: str, first: Tensor, second: Tensor, compared: Compared) -> dict[str, Tensor]:
+        """Return the statistics of two maps, ``(B,)`` or ``(B, F)`` each, on the CPU."""
+        if _suits_loop(first, second):
+            return self._by_loop(name, first, second, compared)
+        parts = []
+        for region in self._regions(name, first, second, compared):
+            found = energies(region)
+            if name == "map" and self.has_classes(first.shape[1]):
+                found |= self.class_changes(region)
+            parts.append({key: values.cpu() for key, values in found.items()})
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    def _by_loop(self, name: str, first: Tensor, second: Tensor, compared: Compared) -> dict[str, Tensor]:
+        from augkit.invariance.outputs import map_loop  # numba takes a third of a second to import
+
+        classes = name == "map" and self.has_classes(first.shape[1])
+        pixels, mask = self._shared(name, first, compared)
+        offsets = pixels.flip(-1).long()
+        copied = compared.factors is None and bool((pixels == offsets.flip(-1)).all())
+        if self.setting.circular or not copied:
+            first, offsets = self._move(name, first, pixels, compared.factor), offsets * 0
+        sums = map_loop.compare(first, second, offsets, rectangles(mask), classes=classes)
+        error, signal, offset = sums.energies.unbind(1)
+        found = relative_energies(error, signal, offset, mask.sum((-2, -1)))
+        return found | self.class_changes_of(sums) if classes else found
+
+    def _regions(self, name: str, first: Tensor, second: Tensor, compared: Compared) -> Iterator[Region]:
         """Yield the comparison of maps in parts of a bounded size."""
-        count = max(1, CHUNK // max(1, first[0].numel()))
-        for a, b, move in zip(first.split(count), second.split(count), moves.split(count), strict=True):
-            expected, mask = self._moved(name, a, move)
-            pixels = mask.sum((-2, -1))
-            if name == "map" and not bool((pixels > 0).all()):
-                raise InputError(
-                    f"max_shift: two views share no pixel of a map of {a.shape[-2]} x {a.shape[-1]} pixels that kernel"
-                    f" '{self.kernels[name]}' can move; expected a smaller max_shift or border, a map_kernel of fewer"
-                    " taps, or larger images"
-                )
-            yield Region(expected, b, mask.to(b.dtype), pixels.clamp_min(1))
+        pixels, mask = self._shared(name, first, compared)
+        count, factor = max(1, CHUNK // max(1, first[0].numel())), compared.factor
+        for start in range(0, len(first), count):
+            rows = slice(start, start + count)
+            expected = self._move(name, first[rows], pixels[rows], None if factor is None else factor[rows])
+            inside = mask[rows].to(second.dtype)
+            yield Region(expected, second[rows], inside, mask[rows].sum((-2, -1)).clamp_min(1))
 
-    def _before(self, first: Tensor, second: Tensor, moves: Tensor) -> dict[str, Tensor]:
+    def _before(self, first: Tensor, second: Tensor, compared: Compared) -> dict[str, Tensor]:
         try:
             strides((first.shape[-2], first.shape[-1]), self.setting.protocol.input_size)
         except InputError:
             return {}  # no stride, so nothing to compare
-        parts = [energies(region) for region in self._regions("before", first, second, moves)]
-        return {f"before_{name}": torch.cat([part[name].cpu() for part in parts]) for name in ("relative", "varied")}
+        found = self._statistics("before", first, second, compared)
+        return {f"before_{name}": found[name] for name in ("relative", "varied")}
 
-    def _by_fraction(self, values: dict[str, Tensor], moves: Tensor) -> dict[str, Tensor]:
-        parts = moves.double() / self.setting.stride
-        fraction = (parts - parts.round()).abs().amax(-1)
-        which = torch.bucketize((fraction - 1e-6).clamp_min(0), torch.tensor(FRACTIONS, dtype=torch.float64))
-        inside = torch.nn.functional.one_hot(which, len(FRACTIONS)).double()
-        names = ("signal", "error", "relative", "varied")
-        return {f"fraction_{name}": values[name][:, None] * inside for name in names}
+    def _by_range(self, values: dict[str, Tensor], compared: Compared) -> dict[str, Tensor]:
+        """Return the statistics by ranges of the fraction of the stride, or of the factor, ``(B, F)`` each."""
+        ends: Sequence[float] = FRACTIONS
+        if compared.factors is None:
+            parts = compared.moves.cpu().double() / self.setting.stride
+            where = (parts - parts.round()).abs().amax(-1)
+        else:
+            part = torch.log(compared.factors[1].cpu().double() / compared.factors[0].cpu().double())
+            where, ends = part / math.log(max(self.setting.factors[1], 1 + ROUNDING)), FACTOR_PARTS[1:]
+        which = torch.bucketize(where - 1e-6, torch.tensor(ends, dtype=torch.float64)).clamp_max(len(ends) - 1)
+        inside = torch.nn.functional.one_hot(which, len(ends)).double()
+        return {f"range_{name}": values[name][:, None] * inside for name in ("signal", "error", "relative", "varied")}
 
-    def _fraction_curve(self, statistics: dict[str, Tensor]) -> OutputCurve:
-        seen = statistics["fraction_varied"].sum(0) > 0
-        chosen = {name: statistics[f"fraction_{name}"][:, seen] for name in ("signal", "error", "relative", "varied")}
+    def _curve(self, statistics: dict[str, Tensor]) -> OutputCurve:
+        seen = statistics["range_varied"].sum(0) > 0
+        by, axis, names = "fraction", "fraction of the stride", list(FRACTION_NAMES)
+        if len(seen) < len(FRACTIONS):
+            ends = [f"{self.setting.factors[1] ** part:.3g}" for part in FACTOR_PARTS]
+            by, axis, names = "factor", "factor", [f"{low} to {high}" for low, high in pairwise(ends)]
+        chosen = {name: statistics[f"range_{name}"][:, seen] for name in ("signal", "error", "relative", "varied")}
         seed = self.setting.seed
         if not bool(seen.any()):
-            return OutputCurve("fraction", "fraction of the stride", (), {})
+            return OutputCurve(by, axis, (), {})
 
         def in_decibels(means: Means) -> Tensor:
             return decibels(means, "signal", "error", RESOLUTION)
@@ -274,16 +326,52 @@ class DenseMeasure(OutputMeasure):
                 lambda means: ratio(means, "relative", "varied"), ("relative", "varied"), chosen, low=0.0, seed=seed
             ),
         }
-        x = [name for name, found in zip(FRACTION_NAMES, seen.tolist(), strict=True) if found]
-        return OutputCurve("fraction", "fraction of the stride", x, numbers)
+        return OutputCurve(by, axis, [name for name, found in zip(names, seen.tolist(), strict=True) if found], numbers)
+
+
+def map_in(output: Any, batch: int, input_size: tuple[int, int], shape: str = "a map (B, C, h, w)") -> Tensor:
+    """Return the map ``(batch, C, h, w)`` in an output, at least in float32.
+
+    A tensor of 3 dimensions is laid out as a map: tokens on a grid, or a map without channels.
+
+    Raises:
+        InputError: there is none, or tokens are on no grid of the input ``(H, W)``; ``shape`` is named.
+    """
+    found = tensor_in(output)
+    if not isinstance(found, Tensor) or found.ndim != 3 or len(found) != batch:
+        return checked_tensor(output, batch, shape, 4)
+    (height, width), (rows, columns) = input_size, found.shape[1:]
+    if height % rows == 0 and width % columns == 0 and height // rows == width // columns:
+        return checked_tensor(found[:, None], batch, shape, 4)
+    side = math.isqrt(rows * height // width)
+    if side and rows % side == 0 and side * width == rows // side * height:
+        return checked_tensor(found.transpose(1, 2).unflatten(2, (side, rows // side)), batch, shape, 4)
+    raise InputError(
+        f"model: expected tokens on a grid of the input's {height} x {width} pixels, got {rows} of them; wrap it so"
+        " that it leaves out class tokens, or gives its patches as (B, D, h, w)"
+    )
+
+
+def _suits_loop(first: Tensor, second: Tensor) -> bool:
+    """Whether the compiled loop compares two maps; it takes seconds to compile once, which small maps do not repay."""
+    maps = (first, second)
+    fits = all(type(each) is Tensor and each.dtype == torch.float32 and each.device.type == "cpu" for each in maps)
+    return fits and first[0].numel() >= LOOP_FROM and installed("numba")
 
 
 def energies(region: Region) -> dict[str, Tensor]:
     """Return error, signal, relative error and whether the map varies, ``(B,)`` each; see the head of this file."""
-    error, centered = region.square_error(), region.expected - region.mean(region.expected)[..., None, None]
-    signal = region.mean(centered.square_()).mean(-1)
-    size = signal + region.mean(region.expected).square().mean(-1)
-    varied = (signal > ROUNDING**2 * size) & (region.pixels > 1)
+    error, mean = region.square_error(), region.mean(region.expected)
+    signal = region.mean((region.expected - mean[..., None, None]).square_()).mean(-1)
+    return relative_energies(error, signal, mean.square().mean(-1), region.pixels)
+
+
+def relative_energies(error: Tensor, signal: Tensor, offset: Tensor, pixels: Tensor) -> dict[str, Tensor]:
+    """Return the same from the mean squares of the difference, of a map about its mean, and of that mean.
+
+    ``square`` is the error of constant maps too.
+    """
+    varied = (signal > ROUNDING**2 * (signal + offset)) & (pixels > 1)
     relative = torch.where(varied, (error / signal.clamp_min(1e-300)).sqrt(), 0.0)
-    signal, error = torch.where(varied, signal, 0.0), torch.where(varied, error, 0.0)
-    return {"relative": relative, "varied": varied.to(error.dtype), "signal": signal, "error": error}
+    found = {"relative": relative, "varied": varied.to(error.dtype), "square": error}
+    return found | {"signal": torch.where(varied, signal, 0.0), "error": torch.where(varied, error, 0.0)}

@@ -1,10 +1,10 @@
 """Flicker of detectors: boxes that are lost, new, of another class or elsewhere when the image moves.
 
-Boxes are compared as `augkit.invariance.outputs.box_changes` says. An image without boxes adds nothing to a number and
-is no error; that no image has any is one. With true boxes as labels, average precision is computed under every
+Boxes are compared as in `augkit.invariance.outputs.box_changes`. Images without boxes add nothing to a number; an error
+is raised only if none has any. With true boxes as labels, average precision is computed under every
 displacement (`augkit.invariance.outputs.average_precision`).
 
-A detector that resizes or pads its input itself, as those of torchvision do, is measured with that: shifts are in
+A detector that itself resizes or pads its input, as those of torchvision do, is measured including that: shifts are in
 pixels of the images that it is given.
 """
 
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from augkit.augment import geometry
 from augkit.core.errors import InputError
+from augkit.core.precision import on_cpu
+from augkit.invariance.accumulator import State
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, percentile_interval, resamples
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.average_precision import Targets, ViewScores, over_views, read_targets
@@ -89,25 +91,24 @@ class DetectionMeasure(OutputMeasure):
         self._seen += sum(int((one.scores >= self.settings.box_score).sum()) for one in found)
         return found
 
-    def changes(self, first: Detections, second: Detections, move: Tensor) -> BoxChanges:
-        """Compare the boxes of two views of one image; the content of the second lies ``move`` ``(2,)`` pixels away."""
-        matrix = geometry.shift(move[None].to("cpu", torch.float64))[0]
+    def changes(self, first: Detections, second: Detections, matrix: Tensor) -> BoxChanges:
+        """Compare the boxes of two views of one image; ``matrix`` ``(3, 3)`` leads from the first to the second."""
         size, torus = self.setting.protocol.input_size, self.setting.circular
         return compare(first, second, matrix, size, self.settings, torus=torus)
 
     def add(self, first: list[Detections], second: list[Detections], compared: Compared) -> Tensor:
         """Compare the boxes of two views; the score is the total score of boxes that are lost, new or change class."""
-        moves = compared.moves.to("cpu", torch.float64)
-        changes = [self.changes(a, b, move) for a, b, move in zip(first, second, moves, strict=True)]
+        matrices = on_cpu(compared.matrix(self.setting.protocol.input_size))
+        changes = [self.changes(a, b, matrix) for a, b, matrix in zip(first, second, matrices, strict=True)]
         found = [sums(change) for change in changes]
         self.tally.add(compared.start, {n: torch.tensor([one[n] for one in found]) for n in found[0]})
         self._images = max(self._images, compared.start + len(first))
         if compared.targets is not None:
             targets = read_targets(compared.targets, len(first))
-            for side, boxes, shift in ((0, first, compared.first), (1, second, compared.second)):
+            for side, boxes in ((0, first), (1, second)):
                 # A view of several pairs is the same object in each of them.
                 if not any(boxes is known for known in self._added(compared.start)):
-                    self._add_view((compared.pair, side), boxes, targets, compared.start, shift)
+                    self._add_view(side, boxes, targets, compared)
         return torch.tensor([severity(change) for change in changes])
 
     def draw(self, view: Tensor, output: list[Detections], row: int) -> Tensor:
@@ -119,7 +120,7 @@ class DetectionMeasure(OutputMeasure):
         self, view: Tensor, first: list[Detections], second: list[Detections], compared: Compared, row: int
     ) -> list[tuple[Tensor, str]]:
         """Return the second view with its boxes and the lost ones; see `augkit.invariance.outputs.box_pictures`."""
-        changes = self.changes(first[row], second[row], compared.moves[row])
+        changes = self.changes(first[row], second[row], on_cpu(compared.matrix(self.setting.protocol.input_size))[row])
         found = sums(changes)
         caption = (
             f"red: {found['lost']:g} lost ({found['vanished']:g} vanished); orange: {found['new']:g} new"
@@ -134,16 +135,26 @@ class DetectionMeasure(OutputMeasure):
             self._batch = (start, [])
         return self._batch[1]
 
-    def _add_view(
-        self, key: tuple[int, int], found: list[Detections], targets: list[Targets], start: int, shift: Tensor
-    ) -> None:
-        self._added(start).append(found)
-        protocol, view = self.setting.protocol, self._views.setdefault(key, ViewScores())
+    def _add_view(self, side: int, found: list[Detections], targets: list[Targets], compared: Compared) -> None:
+        self._added(compared.start).append(found)
+        protocol, view = self.setting.protocol, self._views.setdefault((compared.pair, side), ViewScores())
         period = protocol.input_size if self.setting.circular else None
-        places = shift.to("cpu", torch.float64) + torch.tensor(protocol.start)
-        for k, (boxes, true, matrix) in enumerate(zip(found, targets, geometry.shift(places), strict=True)):
+        placed = on_cpu(compared.placed(side, protocol.input_size))
+        matrices = placed @ geometry.shift(torch.tensor([protocol.start], dtype=placed.dtype))
+        for k, (boxes, true, matrix) in enumerate(zip(found, targets, matrices, strict=True)):
             moved = Detections(true.boxes, np.ones(len(true.labels)), true.labels).moved(matrix, period)
-            view.add(start + k, boxes, Targets(moved.boxes, moved.labels), protocol.input_size)
+            view.add(compared.start + k, boxes, Targets(moved.boxes, moved.labels), protocol.input_size)
+
+    def state(self, images: int) -> State:
+        """Beside the statistics, how many boxes there were, and what average precision needs."""
+        views = {key: view.state(images) for key, view in self._views.items()}
+        return super().state(images) | {"boxes": self._boxes, "seen": self._seen, "views": views}
+
+    def restore(self, state: State, images: int) -> None:
+        """Continue from a `state`."""
+        super().restore(state, images)
+        self._boxes, self._seen, self._images = state["boxes"], state["seen"], images
+        self._views = {key: ViewScores(**view) for key, view in state["views"].items()}
 
     def results(self) -> KindResults:
         """Return the numbers of all images so far.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, check_whole
+from augkit.invariance.accumulator import State
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.base import (
@@ -136,13 +137,26 @@ class EmbeddingMeasure(OutputMeasure):
             () if enough else (f"too few images for {k} neighbors each: these numbers are left out",),
         )
 
+    def state(self, images: int) -> State:
+        """Beside the statistics, all embeddings."""
+        pairs = [tuple(pair) for pair in self._pairs if pair.start < images]
+        kept = {start: views for start, views in self._kept.items() if start < images}
+        return super().state(images) | {"pairs": pairs, "kept": kept}
+
+    def restore(self, state: State, images: int) -> None:
+        """Continue from a `state`."""
+        super().restore(state, images)
+        self._pairs, self._kept = [Compared(*pair) for pair in state["pairs"]], state["kept"]
+
     def neighbors_of(self, output: Tensor, row: int, image: int) -> list[int]:
         """Return the nearest images of the measurement itself; none where another gallery was given."""
         if self._gallery is not None:
             return []
         firsts = self._firsts()[0]
         shown = min(SHOWN, len(firsts) - 1)
-        return _nearest(output[row : row + 1].cpu(), firsts, shown, torch.tensor([image]))[0].tolist() if shown else []
+        if not shown:
+            return []
+        return nearest_entries(output[row : row + 1].cpu(), firsts, shown, torch.tensor([image]))[0].tolist()
 
     def _views_of(self, compared: Compared) -> tuple[Tensor, Tensor]:
         kept = self._kept[compared.start]
@@ -175,7 +189,7 @@ class EmbeddingMeasure(OutputMeasure):
         k, is_own = self._k, self._gallery is None
         own = torch.arange(compared.start, compared.start + len(a)) if is_own else None
         labels = own_labels if is_own else self.setting.options.gallery_labels
-        first, second = _nearest(a, gallery, k, own), _nearest(b, gallery, k, own)
+        first, second = nearest_entries(a, gallery, k, own), nearest_entries(b, gallery, k, own)
         kept = (first[:, :, None] == second[:, None, :]).any(-1)
         out = {"nearest_changed": first[:, 0] != second[:, 0], "neighbors_lost": 1 - kept.double().mean(-1)}
         if labels is not None:
@@ -242,7 +256,7 @@ def _quantile_curve(found: list[Estimate]) -> OutputCurve:
     return OutputCurve("quantile", "share of views with a lower cosine", QUANTILES, {"cosine": found})
 
 
-def _nearest(embeddings: Tensor, gallery: Tensor, k: int, own: Tensor | None) -> Tensor:
+def nearest_entries(embeddings: Tensor, gallery: Tensor, k: int, own: Tensor | None) -> Tensor:
     """Return the ``(B, k)`` gallery entries of the highest cosine, the lower number first where two are equal.
 
     ``own`` ``(B,)`` are entries that are left out.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from augkit.invariance.metrics import Means, Metric
-from augkit.invariance.outputs.dense import DECIBELS, ERROR_BEFORE, RESOLUTION, DenseMeasure, Region
+from augkit.invariance.outputs.dense import DECIBELS, ERROR_BEFORE, RESOLUTION, DenseMeasure
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR
 
 
@@ -34,7 +34,3 @@ class ImageMeasure(DenseMeasure):
 
     rows = ROWS
     shape = "an image (B, C, H, W)"
-
-    def compare(self, region: Region) -> dict[str, Tensor]:
-        """Return the mean square error, of constant images too."""
-        return {"square": region.square_error()}

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.augment import geometry
 from augkit.augment.targets import move_points, visible
 from augkit.core.errors import InputError
+from augkit.core.precision import exactly
+from augkit.invariance.accumulator import State
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, percentile_interval, resamples
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.base import (
@@ -77,8 +78,7 @@ class KeypointMeasure(OutputMeasure):
     def add(self, first: Tensor, second: Tensor, compared: Compared) -> Tensor:
         """Compare the keypoints of two views; the score of an image is its largest error in pixels."""
         size = self.setting.protocol.input_size
-        matrix = geometry.shift(compared.moves.to(first))
-        moved, there = move_points(matrix, first[..., :2]), second[..., :2]
+        moved, there = move_points(compared.matrix(size).to(first), first[..., :2]), second[..., :2]
         off = there - moved
         shared = visible(moved, size) & visible(there, size)
         if self.setting.circular:
@@ -87,9 +87,11 @@ class KeypointMeasure(OutputMeasure):
             shared = torch.ones_like(shared)
         sure = [torch.ones_like(shared) if p.shape[-1] == 2 else p[..., 2] >= self.score for p in (first, second)]
         counts, either = shared & sure[0] & sure[1], shared & (sure[0] | sure[1])
-        distance = off.double().norm(dim=-1) * counts
+        off, expected = exactly(off), exactly(moved)
+        counts, either = counts.to(off.device), either.to(off.device)
+        distance = off.norm(dim=-1) * counts
         points = counts.sum(1)
-        varied, relative = _relative(distance, first[..., :2].double(), counts)
+        varied, relative = _relative(distance, expected, counts)
         self.tally.add(
             compared.start,
             {
@@ -102,11 +104,22 @@ class KeypointMeasure(OutputMeasure):
                 "varied": varied,
             },
         )
-        image = torch.arange(compared.start, compared.start + len(first), device=first.device)
+        image = torch.arange(compared.start, compared.start + len(first), device=counts.device)
         self._distances.append(distance[counts].cpu())
         self._owners.append(image[:, None].expand_as(counts)[counts].cpu())
         self._images = max(self._images, compared.start + len(first))
         return distance.amax(1)
+
+    def state(self, images: int) -> State:
+        """Beside the statistics, the errors of all keypoints."""
+        owners, distances = torch.cat(self._owners), torch.cat(self._distances)
+        errors = {"owners": owners[owners < images], "distances": distances[owners < images]}
+        return super().state(images) | errors
+
+    def restore(self, state: State, images: int) -> None:
+        """Continue from a `state`."""
+        super().restore(state, images)
+        self._owners, self._distances, self._images = [state["owners"]], [state["distances"]], images
 
     def results(self) -> KindResults:
         """Return the numbers of all images so far, with the quantiles of the error in pixels."""

@@ -33,6 +33,7 @@ class OutputKind:
         recognizes: whether an output of the network is of this kind, given the network's input ``(B, C, H, W)``.
         options: names of the fields of `OutputOptions` that it takes.
         targets: what labels it takes, for messages; empty without any.
+        no_derivative: why it has no Lie derivative of its own; empty where it has one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OutputKind:
     recognizes: Recognizer
     options: tuple[str, ...] = ()
     targets: str = ""
+    no_derivative: str = ""
 
 
 def _dimensions(count: int) -> Recognizer:
@@ -65,15 +67,18 @@ def _never(output: Any, inputs: Tensor) -> bool:
 _MAP = ("map_kernel", "border")
 ROWS = (
     # Logits look like embeddings, so they are named; `augkit.measure_invariance` is their own measurement.
-    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), CLASS_INDICES),
+    OutputKind("logits", "logits (B, K) of classes", LogitMeasure, _never, (), CLASS_INDICES,
+               "that of logits is `augkit.invariance.lie_derivative`"),
     OutputKind(
         "detections", "detections (boxes, scores and labels of each image, or rows (N, 6))", DetectionMeasure,
         lambda output, inputs: is_detections(output), ("box_score", "box_iou", "box_border"),
         "dicts of boxes and labels, one per image",
+        "boxes come and go in steps, which have no derivative",
     ),
     OutputKind(
         "keypoints", "keypoints (B, K, 2) or, with scores, (B, K, 3)", KeypointMeasure,
         lambda output, inputs: is_keypoints(output, len(inputs)), ("keypoint_score",),
+        no_derivative="most networks read keypoints off the largest value of a map, a step without a derivative",
     ),
     OutputKind(
         "embedding", "embeddings (B, D)", EmbeddingMeasure, _dimensions(2),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from augkit.architectures.outputs import check_logits
 from augkit.core.errors import InputError
+from augkit.core.precision import on_cpu
 from augkit.invariance.metrics import METRICS, PAIRWISE
 from augkit.invariance.outputs.base import Compared, OutputMeasure, OutputSetting, SameShape, tensor_in
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR
@@ -39,7 +40,7 @@ class LogitMeasure(OutputMeasure):
 
     def add(self, first: Tensor, second: Tensor, compared: Compared) -> Tensor:
         """Compare logits ``(B, K)``; the score is the Jensen-Shannon divergence in bits."""
-        a, b = first.cpu().double(), second.cpu().double()
+        a, b = on_cpu(first), on_cpu(second)
         p, q = a.softmax(-1), b.softmax(-1)
         values = {
             name: row.function(p, q) if row.of == "probabilities" else row.function(a, b)

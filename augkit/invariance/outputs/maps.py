@@ -14,21 +14,32 @@ one view, moved, and the map for the other are also compared by their classes, p
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from augkit.invariance.information import information, share_of_shift
-from augkit.invariance.metrics import Metric
+from augkit.invariance.metrics import Means, Metric
 from augkit.invariance.outputs.base import Compared, KindResults, OutputCurve
-from augkit.invariance.outputs.dense import DECIBELS, ERROR_BEFORE, Dense, DenseMeasure, Region
+from augkit.invariance.outputs.dense import DECIBELS, ERROR_BEFORE, ROUNDING, Dense, DenseMeasure, Region
 from augkit.invariance.outputs.numbers import EQUIVARIANCE_ERROR, curve, mean_of, ratio
 from augkit.invariance.outputs.pictures import with_classes, with_mask
+
+if TYPE_CHECKING:
+    from augkit.invariance.outputs.map_loop import Sums
 
 LOOPED = 64  # channels up to which their maximum is searched one by one
 DISTANCES = (1, 2, 4, 8)  # upper ends of the ranges of distances; the last range is what lies beyond
 DISTANCE_NAMES = ("1", "2", "3 to 4", "5 to 8", "over 8")
+
+
+def _share_of_shift(means: Means) -> Tensor:
+    """Shift information; NaN where pixels say less than the rounding of entropies of float32 maps."""
+    share = share_of_shift(means)
+    return torch.where(information(means) > ROUNDING, share, torch.full_like(share, torch.nan))
+
 
 ROWS = (
     EQUIVARIANCE_ERROR,
@@ -39,7 +50,7 @@ ROWS = (
             higher_is_better=True),
     Metric("shift_information", "shift information of a pixel",
            "share of the information in the answers of pixels that is about the shift and not about the image",
-           ("shift_bits", "answer_bits", "answer_mean"), share_of_shift, denominator=information),
+           ("shift_bits", "answer_bits", "answer_mean"), _share_of_shift, denominator=information),
     DECIBELS,
     ERROR_BEFORE,
 )  # fmt: skip
@@ -50,19 +61,19 @@ class MapMeasure(DenseMeasure):
 
     rows = ROWS
 
-    def compare(self, region: Region) -> dict[str, Tensor]:
-        """Return the statistics of classes, where channels are class scores."""
-        count = region.expected.shape[1]
-        if not self._has_classes(count):
-            return {}
-        self.score_name = "share of pixels changed"
+    def has_classes(self, channels: int) -> bool:
+        """Whether channels are class scores."""
+        return self.setting.options.scores and channels > 1
+
+    def class_changes(self, region: Region) -> dict[str, Tensor]:
+        """Return the statistics of classes."""
         first, second = top_class(region.expected), top_class(region.found)
         changed = (first != second).to(region.mask.dtype)
         mean, of_mean, of_each = _answers(region.expected, region.found)
-        near = torch.stack(boundary_ranges(first), dim=1).to(region.mask.dtype)
+        near = torch.stack(boundary_ranges(first, region.mask > 0), dim=1).to(region.mask.dtype)
         return {
             "pixels_changed": region.mean(changed),
-            "miou": mean_iou(first, second, region.mask, count),
+            "miou": mean_iou(first, second, region.mask, region.expected.shape[1]),
             "shift_bits": region.mean((of_mean - of_each).clamp_min_(0)),
             "answer_bits": region.mean(of_each),
             "answer_mean": region.mean(mean),
@@ -70,17 +81,23 @@ class MapMeasure(DenseMeasure):
             "near": region.mean(near),
         }
 
-    def _has_classes(self, channels: int) -> bool:
-        return self.setting.options.scores and channels > 1
+    def class_changes_of(self, sums: Sums) -> dict[str, Tensor]:
+        """Return the same from what the compiled loop found."""
+        names = ("pixels_changed", "miou", "shift_bits", "answer_bits")
+        found = dict(zip(names, sums.classes.unbind(1), strict=True))
+        near_changed, near = sums.near.unbind(1)
+        return found | {"answer_mean": sums.answer, "near_changed": near_changed, "near": near}
 
     def score_of(self, values: dict[str, Tensor]) -> Tensor:
         """Return the share of pixels that change their class, or without classes the relative error."""
+        if "pixels_changed" in values:
+            self.score_name = "share of pixels changed"
         return values.get("pixels_changed", values["relative"])
 
     def draw(self, view: Tensor, output: Dense, row: int) -> Tensor:
         """Return a view covered by the colors of its classes, or a map of other values in gray."""
         values = output.whole[row]
-        if self._has_classes(len(values)):
+        if self.has_classes(len(values)):
             return with_classes(view, values.argmax(0))
         return super().draw(view, output, row)
 
@@ -88,9 +105,9 @@ class MapMeasure(DenseMeasure):
         self, view: Tensor, first: Dense, second: Dense, compared: Compared, row: int
     ) -> list[tuple[Tensor, str]]:
         """Return the pixels that change their class; pixels that are not compared are dark."""
-        if not self._has_classes(second.whole.shape[1]):
+        if not self.has_classes(second.whole.shape[1]):
             return super().draw_difference(view, first, second, compared, row)
-        expected, mask = self.moved(first, compared.moves)
+        expected, mask = self.moved(first, compared)
         changed = (expected[row].argmax(0) != second.whole[row].argmax(0)) & mask[row]
         share = float(changed.sum() / mask[row].sum().clamp_min(1))
         return [(with_mask(view, changed, ~mask[row]), f"{100 * share:.1f} % of the shared pixels change, red")]
@@ -130,17 +147,18 @@ def _answers(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, of_mean, each
 
 
-def boundary_ranges(classes: Tensor) -> list[Tensor]:
+def boundary_ranges(classes: Tensor, region: Tensor | None = None) -> list[Tensor]:
     """Return for each range of `DISTANCE_NAMES` the pixels ``(B, h, w)`` bool at that distance from another class.
 
     Args:
         classes: class of each pixel, ``(B, h, w)``.
+        region: ``(B, h, w)`` bool, a rectangle of each map outside of which no class is seen; all of it when None.
 
     >>> [int(inside.sum()) for inside in boundary_ranges(torch.tensor([[[0, 1, 1, 1]]]))]
     [2, 1, 1, 0, 0]
     """
     # Within distance d of another class lies what is within d - 1 of a pixel that touches one.
-    near, reached, ranges = _touching(classes)[:, None], 1, []
+    near, reached, ranges = _touching(classes, region)[:, None], 1, []
     within = torch.zeros_like(classes, dtype=torch.bool)
     for distance in DISTANCES:
         near = _widest(near, distance - reached) if distance > reached else near
@@ -150,14 +168,15 @@ def boundary_ranges(classes: Tensor) -> list[Tensor]:
     return [*ranges, ~within]
 
 
-def _touching(classes: Tensor) -> Tensor:
-    """Return 1 where one of the eight neighbors of a pixel has another class, else 0, ``(B, h, w)`` float32."""
+def _touching(classes: Tensor, region: Tensor | None) -> Tensor:
+    """Return 1 where one of a pixel's eight neighbors in the region has another class, else 0, ``(B, h, w)``."""
     out = torch.zeros(classes.shape, device=classes.device)
     height, width = classes.shape[-2:]
     for y, x in ((0, 1), (1, 0), (1, 1), (1, -1)):
         one = (..., slice(0, height - y), slice(max(0, -x), width - max(0, x)))
         other = (..., slice(y, height), slice(max(0, x), width + min(0, x)))
-        differs = (classes[one] != classes[other]).to(out.dtype)
+        differs = classes[one] != classes[other]
+        differs = (differs if region is None else differs & region[one] & region[other]).to(out.dtype)
         out[one].add_(differs)
         out[other].add_(differs)
     return out.clamp_max_(1)

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
-from augkit.core.errors import InputError
-from augkit.invariance.measurement import Pixels, batches
+from augkit.core.errors import InputError, unknown_name
+from augkit.invariance.batch_stream import Pixels, batches
 from augkit.invariance.network import Network
 from augkit.invariance.outputs.base import OutputOptions
 from augkit.invariance.outputs.report import OutputReport
 from augkit.invariance.outputs.stream import NO_OPTIONS, OutputMeasurement
-from augkit.invariance.plan import Pairs, Plan
+from augkit.invariance.plan import AXES, Pairs, Plan
 from augkit.invariance.protocols import ProtocolOptions
 
 
@@ -33,7 +33,9 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
     *,
     output: str | None = None,
     protocol: str = "crop",
+    axis: str = "shift",
     max_shift: float = 8.0,
+    max_scale: float = 1.25,
     quantum: float | None = 1.0,
     kernel: str | None = None,
     pairs: int = 4,
@@ -52,12 +54,16 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
     on_batch: Callable[[int, int], None] | None = None,
     **kind_options: Any,
 ) -> OutputReport:
-    """Measure how much an embedding, a map, an image or another output changes when the input is shifted.
+    """Measure how much an embedding, a map, an image or another output changes when the input is shifted or rescaled.
 
     The network processes each image without a shift, and once for each of ``pairs`` shifts uniform in ``[-max_shift,
     max_shift]`` along each axis; the outputs for both are compared where both see the same content. Shifts are whole
     pixels by default, which are copied, so every difference is the network's own. They are drawn per image from
     ``seed``, so the result does not depend on ``batch_size``. Maps are reduced to a few numbers per image at once.
+
+    With axis ``scale`` images are rescaled about the center of the input by factors between ``1 / max_scale`` and
+    ``max_scale`` (log-uniform). Then interpolation has a part in the differences: maps are rescaled by the kernel in
+    the settings, and smoothed where they shrink, as images are.
 
     Args:
         model: in ``eval()`` during the measurement, then restored.
@@ -67,10 +73,12 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
             ``(N,)`` for embeddings. None for an iterable, whose batches contain their targets.
         output: kind of output, a key of `augkit.invariance.outputs.KINDS`; recognized from the output when None.
         protocol, kernel, input_size, background: see `augkit.invariance.protocols.make_protocol`.
+        axis: ``shift`` or ``scale``.
         max_shift: pixels of the network's input.
+        max_scale: the largest factor, above 1, of axis ``scale``.
         quantum: shifts are multiples of this many pixels along each axis; any fraction when None.
         pairs: comparisons per image.
-        plan: displacements of every image along the axis ``shift``; replaces ``max_shift``, ``quantum`` and ``pairs``.
+        plan: displacements of every image; replaces ``axis``, ``max_shift``, ``max_scale``, ``quantum`` and ``pairs``.
         seed: seed of the shifts and of the bootstrap.
         options, kind_options: the fields of `augkit.invariance.outputs.OutputOptions`, as one object or as keywords.
         image_size: see `augkit.measure_invariance`.
@@ -91,10 +99,14 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
     >>> report.kind, -1 <= report.cosine.low <= report.cosine.value <= 1
     ('embedding', True)
     """
+    if plan is not None and (axis, max_shift, max_scale, quantum, pairs) != ("shift", 8.0, 1.25, 1.0, 4):
+        raise InputError("plan: it replaces axis, max_shift, max_scale, quantum and pairs; leave them out")
     if plan is None:
-        plan = shift_plan(max_shift, quantum, pairs)
-    elif (max_shift, quantum, pairs) != (8.0, 1.0, 4):
-        raise InputError("plan: it replaces max_shift, quantum and pairs; leave them out")
+        if axis not in AXES:
+            raise unknown_name("axis", axis, AXES)
+        if axis == "scale" and (max_shift, quantum) != (8.0, 1.0):
+            raise InputError("axis 'scale': max_shift and quantum belong to axis 'shift'; leave them out")
+        plan = scale_plan(max_scale, pairs) if axis == "scale" else shift_plan(max_shift, quantum, pairs)
     measurement = OutputMeasurement(
         Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device),
         plan,
@@ -125,6 +137,17 @@ def shift_plan(max_shift: float, quantum: float | None, pairs: int) -> Plan:
         raise InputError(f"quantum: expected pixels above 0, or None, got {quantum:g}")
     most = max_shift if quantum is None else quantum * math.floor(max_shift / quantum + 1e-9)
     return Plan(pairs=Pairs(pairs, -most, most, quantum, anchored=True))
+
+
+def scale_plan(max_scale: float, pairs: int) -> Plan:
+    """Return the plan that compares the unmoved image with ``pairs`` rescaled ones; arguments as in `measure_outputs`.
+
+    >>> scale_plan(1.25, 2).factors
+    (0.8, 1.25)
+    """
+    if not 1 < max_scale < math.inf:
+        raise InputError(f"max_scale: expected a factor above 1, got {max_scale:g}")
+    return Plan("scale", Pairs(pairs, 1 / max_scale, max_scale, anchored=True))
 
 
 def merged_options(options: OutputOptions | None, given: Mapping[str, Any]) -> OutputOptions:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augkit.core.precision import on_cpu
 from augkit.invariance.bootstrap import REPLICATES, UNDEFINED, Estimate, Run, means_per_seed, percentile_interval
 from augkit.invariance.bootstrap import resamples as drawn_images
 from augkit.invariance.metrics import Means, Metric
@@ -89,7 +90,7 @@ def quantiles(values: Tensor, shares: Sequence[float], seed: int = 0) -> list[Es
     A quantile is the smallest value with at least that share of the values at or below it.
     """
     images, views = values.shape
-    flat = values.double().cpu().flatten()
+    flat = on_cpu(values).flatten()
     ordered, order = flat.sort(stable=True)
     owner = order.div(views, rounding_mode="floor")
 

@@ -1,8 +1,11 @@
 """The region of a map that two views share, and maps moved within it.
 
-A view whose content moved by ``m`` pixels of the input moves a map of stride r by ``m / r`` of the map's own pixels. In
-the protocols ``crop`` and ``embed`` a pixel is compared only if every pixel that the kernel reads lies in the map: a
-move by whole pixels of the map reads one pixel, any other move as many as the kernel is wide.
+A view whose content moved by ``m`` pixels of the input moves a map of stride r by ``m / r`` of the map's own pixels. A
+view that is rescaled by a factor about its center rescales a map by that factor about the map's center: pixel i of a
+map of stride r lies at ``(i + 1/2) r - 1/2`` of the input, as in `torch.nn.functional.interpolate` without aligned
+corners. In the protocols ``crop`` and ``embed`` a pixel is compared only if every pixel that the kernel reads lies in
+the map: a move by whole pixels of the map reads one pixel, any other move as many as the kernel is wide, and a map that
+shrinks as many more as the kernel is stretched.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from augkit.augment import geometry
 from augkit.augment.kernels import HALF_WIDTH
-from augkit.augment.resample import fourier_shift_checked, shift_checked
+from augkit.augment.resample import fourier_shift_checked, resample_checked, shift_checked
 from augkit.core.errors import InputError
+from augkit.core.precision import exactly
 
 KERNELS = ("sinc", "lanczos3", "bicubic", "bilinear", "nearest")  # the widest first
 WHOLE = 1e-4  # pixels; moves come from float32
@@ -37,11 +42,15 @@ def strides(size: tuple[int, int], input_size: tuple[int, int]) -> tuple[float, 
     return y, x
 
 
-def moved(maps: Tensor, pixels: Tensor, kernel: str, *, circular: bool) -> Tensor:
-    """Move maps ``(B, C, h, w)`` by ``pixels`` ``(B, 2)`` (x, y) of their own.
+def moved(maps: Tensor, pixels: Tensor, kernel: str, *, circular: bool, factor: Tensor | None = None) -> Tensor:
+    """Move maps ``(B, C, h, w)`` by ``pixels`` ``(B, 2)`` (x, y) of their own, or rescale them by ``factor`` ``(B,)``.
 
     Whole pixels are rolled, so what comes from outside is arbitrary, as no pixel outside of the region counts.
     """
+    if factor is not None:
+        size = (maps.shape[-2], maps.shape[-1])
+        shrink = max(1.0, 1 / float(factor.min()))
+        return resample_checked(maps, geometry.rescale(factor, size), size, kernel, "border", shrink, axis_aligned=True)
     places = pixels.cpu()
     if bool((places == places.round()).all()):
         shifts = [(int(y), int(x)) for x, y in places.tolist()]
@@ -57,34 +66,60 @@ def snapped(pixels: Tensor) -> Tensor:
     return torch.where((pixels - whole).abs() < WHOLE, whole, pixels)
 
 
-def shared(size: tuple[int, int], pixels: Tensor, kernel: str, border: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Return which pixels of moved maps come from inside, bool ``(B, h, w)``.
+def shared(
+    size: tuple[int, int],
+    pixels: Tensor,
+    kernel: str,
+    border: tuple[float, float] = (0.0, 0.0),
+    factor: Tensor | None = None,
+) -> Tensor:
+    """Return which pixels of moved or rescaled maps come from inside, bool ``(B, h, w)``.
 
     Args:
         size: ``(h, w)`` of the maps.
         pixels: ``(B, 2)`` (x, y), the moves in pixels of the map, `snapped`.
         kernel: the kernel that moved them.
         border: ``(y, x)``, pixels at each border of both maps that are left out in addition.
+        factor: ``(B,)``, by which the maps are rescaled about their centers; None for shifts.
     """
-    rows = _shared(size[0], pixels[:, 1], kernel, border[0])
-    columns = _shared(size[1], pixels[:, 0], kernel, border[1])
+    rows = _shared(size[0], pixels[:, 1], kernel, border[0], factor)
+    columns = _shared(size[1], pixels[:, 0], kernel, border[1], factor)
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _shared(side: int, move: Tensor, kernel: str, border: float) -> Tensor:
+def rectangles(mask: Tensor) -> Tensor:
+    """Return the first row, end, first column and end of each region of `shared`, ``(B, 4)`` int64; 0 where empty."""
+    edges = []
+    for axis in (-1, -2):
+        line = mask.any(axis).to(torch.int8)
+        first, count = line.argmax(-1), line.sum(-1)
+        edges += [first, first + count]
+    return torch.stack(edges, dim=-1).cpu()
+
+
+def _shared(side: int, move: Tensor, kernel: str, border: float, factor: Tensor | None) -> Tensor:
+    device, move = move.device, exactly(move)
     place = torch.arange(side, device=move.device, dtype=torch.float64)
-    source = place - move.double()[:, None]
-    whole = (source - source.round()).abs() < WHOLE
-    half = HALF_WIDTH[kernel]
+    by, middle = torch.ones_like(move) if factor is None else exactly(factor), (side - 1) / 2
+    by = by[:, None]
+    source = place - move[:, None] if factor is None else middle + (place - middle) / by
+    whole = (by == 1) & ((source - source.round()).abs() < WHOLE)
+    half = HALF_WIDTH[kernel] * (1 / by).clamp_min(1)
     # Taps at exactly the half width have weight 0.
     first = torch.where(whole, source.round(), (source - half).floor() + 1)
     last = torch.where(whole, source.round(), (source + half).ceil() - 1)
     inside = (place >= border) & (place <= side - 1 - border)
-    return inside & (first >= border) & (last <= side - 1 - border)
+    return (inside & (first >= border) & (last <= side - 1 - border)).to(device)
 
 
 def default_kernel(
-    size: tuple[int, int], stride: tuple[float, float], most: float, *, circular: bool, whole: bool
+    size: tuple[int, int],
+    stride: tuple[float, float],
+    most: float,
+    *,
+    circular: bool,
+    whole: bool,
+    smallest: float = 1.0,
 ) -> str:
     """Return the kernel that moves a map: ``fourier`` on a torus, else the widest that leaves half of every side.
 
@@ -94,6 +129,7 @@ def default_kernel(
         most: the largest move along an axis, in pixels of the input.
         circular: whether the map is a torus.
         whole: whether all moves are whole pixels of the input.
+        smallest: the smallest factor by which the map is rescaled.
     """
     if circular:
         return "fourier"
@@ -102,7 +138,7 @@ def default_kernel(
 
     def left(kernel: str) -> float:
         reach = 2 * HALF_WIDTH[kernel] - 1
-        return min((side - most / r - reach) / side for side, r in zip(size, stride, strict=True))
+        return min((side * min(1, smallest) - most / r - reach) / side for side, r in zip(size, stride, strict=True))
 
     return next((kernel for kernel in KERNELS[:-1] if left(kernel) >= LEAST), "bilinear")
 

@@ -18,11 +18,13 @@ class WorstCase(Record):
         image: number of the image.
         shifts: the displacements ``(x, y)`` of both views, pixels of the network's input.
         score: how much they differ, in the measure of the kind; larger is worse.
+        factors: the factors of both views.
     """
 
     image: int
     shifts: tuple[tuple[float, float], tuple[float, float]]
     score: float
+    factors: tuple[float, float] = (1.0, 1.0)
 
     @property
     def rank(self) -> tuple[float, int]:
@@ -36,7 +38,9 @@ class OutputSettings(Record):
 
     Attributes:
         protocol, kernel, background: see `augkit.invariance.protocols.make_protocol`.
+        axis: ``shift`` or ``scale``.
         max_shift: largest displacement of a view along an axis, pixels.
+        max_scale: largest factor of a view; 1 for shifts.
         quantum: displacements are multiples of this many pixels; None for any fraction.
         pairs: comparisons per image.
         seed: seed of displacements and intervals.
@@ -44,14 +48,16 @@ class OutputSettings(Record):
         image_size, input_size: (H, W) of the images and of the network's input.
         views: forward passes per image.
         channels: how the channels of the images were fitted to the network.
-        precision, device: settings of the forward passes.
+        precision, device, memory_format: settings of the forward passes.
         plan: all displacements.
         of_kind: what the kind of output chose, such as stride and kernel of a map.
     """
 
     protocol: str
     kernel: str
+    axis: str
     max_shift: float
+    max_scale: float
     quantum: float | None
     pairs: int
     seed: int
@@ -63,6 +69,7 @@ class OutputSettings(Record):
     channels: str
     precision: str
     device: str
+    memory_format: str
     plan: Plan
     of_kind: dict[str, object]
 

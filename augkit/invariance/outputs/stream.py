@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
+from augkit.invariance.accumulator import State, digest
 from augkit.invariance.bootstrap import Run
 from augkit.invariance.gallery import picture_of, place_of
 from augkit.invariance.network import Network
@@ -19,12 +20,21 @@ from augkit.invariance.outputs.kinds import KINDS, OutputKind, find_kind
 from augkit.invariance.outputs.pictures import Fetch, WorstPicture, small
 from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
 from augkit.invariance.outputs.upsampling import own_stride
-from augkit.invariance.plan import Plan
+from augkit.invariance.plan import Pairs, Plan
 from augkit.invariance.protocols import Protocol, ProtocolOptions, Scene
 from augkit.invariance.views import Views
 
 WORST = 24  # cases kept for reports
 NO_OPTIONS = OutputOptions()
+STATE_VERSION = 2  # of `OutputMeasurement.state`
+
+
+class _Done(NamedTuple):
+    """Whole batches: number of their images, their worst cases, and a `digest` ``(B,)`` of each batch."""
+
+    images: int = 0
+    worst: tuple[WorstCase, ...] = ()
+    digests: tuple[Tensor, ...] = ()
 
 
 class OutputMeasurement:
@@ -39,7 +49,7 @@ class OutputMeasurement:
         options: options of the kind of output.
 
     Raises:
-        InputError: the plan rescales, or its seed is negative.
+        InputError: the plan has a curve of factors, or the seed is negative.
     """
 
     def __init__(
@@ -54,18 +64,23 @@ class OutputMeasurement:
     ) -> None:
         if seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, got {seed}")
-        if plan.axis != "shift" or plan.scales:
-            raise InputError("plan: outputs are compared under shifts, got factors; expected axis 'shift'")
+        if plan.scales:
+            raise InputError("plan: outputs are compared in pairs, got scales of a curve; leave them out")
         if output is not None:
             find_kind(output, None, torch.empty(0))  # a wrong name is an error before any work
         self.network, self.plan, self.seed, self.options = network, plan, seed, options
-        self.images = 0
         self.kind: OutputKind | None = None
         self._output, self._protocol_options = output, options_of_protocol
         self._protocol: Protocol | None = None
         self._measure: OutputMeasure | None = None
         self.channels = ""
-        self._worst: list[WorstCase] = []
+        self._done = _Done()
+        self._restored = 0  # images that the next run must bring again, not measured anew
+
+    @property
+    def images(self) -> int:
+        """Number of measured images, of whole batches."""
+        return self._done.images
 
     @property
     def views(self) -> int:
@@ -112,22 +127,63 @@ class OutputMeasurement:
     def run(self, stream: Iterable[tuple[Tensor, Any]], on_batch: Callable[[int], None] | None = None) -> None:
         """Measure a stream of batches ``(images, targets)``; ``on_batch`` gets the number of finished images.
 
+        After `restore` the batches of the restored state are checked to be the same, then skipped.
+
         Raises:
-            InputError: there are no images, they do not fit the network or the protocol, or an output is not of the
-                kind, not finite, or of another shape than before.
+            InputError: there are no images, they do not fit the network or the protocol, they are not those of the
+                restored state, or an output is not of the kind, not finite, or of another shape than before.
         """
+        seen, restored = 0, self._restored
         with self.network.measuring():
             for images, targets in stream:
                 self._prepare(images)
                 if self._measure is None:
                     self._find_kind(images)
+                if seen < restored:
+                    self._check_seen(images, seen)
+                    seen += len(images)
+                    continue
                 with _numbered(self.images):
                     self._add(images, targets)
-                self.images += len(images)
                 if on_batch is not None:
                     on_batch(self.images)
         if not self.images:
             raise InputError("images: expected at least 1, got none")
+        if seen < restored:
+            raise InputError(f"images: {restored} were measured before, and {seen} came")
+        self._restored = 0
+
+    def state(self) -> State:
+        """Return the state after the last whole batch, for `restore`.
+
+        Raises:
+            InputError: no image has been measured yet.
+        """
+        images, worst, digests = self._done
+        if self.kind is None or not images:
+            raise InputError("measurement: it has a state once the first batch has been measured")
+        whole = {"version": STATE_VERSION, "identity": self._identity(), "memory_format": self.network.memory_format}
+        cases = [(case.image, case.shifts, case.score, case.factors) for case in worst]
+        own = {"kind": self.kind.name, "measure": self.measure.state(images)}
+        return whole | own | {"images": images, "worst": cases, "digests": torch.cat(digests)}
+
+    def restore(self, state: State) -> None:
+        """Continue from a `state` of the same measurement, after `begin`. On the CPU the result is that of one run.
+
+        Raises:
+            InputError: the state has another network, plan, protocol, precision, seed, output or options.
+        """
+        kind = None if self.kind is None else self.kind.name
+        found = (state.get("version"), state.get("kind"), state.get("identity"))
+        if found != (STATE_VERSION, kind, self._identity()):
+            raise InputError(
+                "the measurement there is of another network, plan, protocol, precision, seed, kind of output or its"
+                " options; start anew"
+            )
+        self.network.use_memory_format(state["memory_format"])
+        self.measure.restore(state["measure"], state["images"])
+        cases = tuple(WorstCase(*case) for case in state["worst"])
+        self._done, self._restored = _Done(state["images"], cases, (state["digests"],)), state["images"]
 
     def report(self) -> OutputReport:
         """Return the report on the images measured so far."""
@@ -137,7 +193,9 @@ class OutputMeasurement:
         settings = OutputSettings(
             protocol=protocol.name,
             kernel=protocol.kernel,
-            max_shift=plan.pairs.reach,
+            axis=plan.axis,
+            max_shift=plan.max_shift,
+            max_scale=plan.factors[1],
             quantum=plan.pairs.quantum,
             pairs=plan.pairs.count,
             seed=self.seed,
@@ -149,12 +207,13 @@ class OutputMeasurement:
             channels=self.channels,
             precision=self.network.precision,
             device=self.network.device.type,
+            memory_format=self.network.memory_format,
             plan=plan,
             of_kind=found.settings,
         )
         statistics: Run = measure.tally.statistics()
-        worst = tuple(self._worst)
-        return OutputReport(self.kind.name, settings, found.numbers, found.curves, worst, found.notes, statistics)
+        parts = (found.numbers, found.curves, self._done.worst, found.notes, statistics)
+        return OutputReport(self.kind.name, settings, *parts)
 
     def pictures(self, cases: Sequence[WorstCase], fetch: Fetch) -> list[WorstPicture]:
         """Return the worst cases with outputs drawn on both views; ``fetch`` returns images by their numbers."""
@@ -163,14 +222,16 @@ class OutputMeasurement:
     def _picture(self, case: WorstCase, fetch: Fetch) -> WorstPicture:
         device, image = self.network.device, self.network.load(fetch([case.image]))
         shifts = [torch.tensor([shift], device=device) for shift in case.shifts]
+        factors = [torch.tensor([factor], device=device) for factor in case.factors]
         measure, scene = self.measure, Scene(self.protocol, image)
-        views = [scene.unshifted() if not bool(shift.any()) else scene.shift(shift) for shift in shifts]
+        views = [_view(scene, *place) for place in zip(shifts, factors, strict=True)]
         with self.network.measuring():
             outputs = [self._output_of(view) for view in views]
-        compared = Compared(case.image, 0, shifts[0], shifts[1])
+        rescaled = (factors[0], factors[1]) if self.plan.axis == "scale" else None
+        compared = Compared(case.image, 0, shifts[0], shifts[1], factors=rescaled)
         drawn = []
-        for place, view, output in zip(case.shifts, views, outputs, strict=True):
-            drawn.append((measure.draw(view[0], output, 0), place_of(place)))
+        for place, factor, view, output in zip(case.shifts, case.factors, views, outputs, strict=True):
+            drawn.append((measure.draw(view[0], output, 0), place_of(place, factor)))
             near = measure.neighbors_of(output, 0, case.image)
             for number, pixels in zip(near, fetch(near) if near else (), strict=True):
                 shown = Scene(self.protocol, self.network.load(pixels[None])).unshifted()[0]
@@ -186,8 +247,8 @@ class OutputMeasurement:
         check_images(images)
         size = (images.shape[-2], images.shape[-1])
         if self._protocol is None:
-            reach = self.plan.pairs.reach
-            self._protocol = self._protocol_options.make(size, max_shift=reach, factors=(1.0, 1.0))
+            most, factors = self.plan.max_shift, self.plan.factors
+            self._protocol = self._protocol_options.make(size, max_shift=most, factors=factors)
             self.channels = self.network.fit_channels(images.shape[1])
         elif size != self._protocol.image_size:
             raise InputError(f"images: expected {self._protocol.image_size} pixels in every batch, got {size}")
@@ -207,12 +268,13 @@ class OutputMeasurement:
         setting = OutputSetting(
             self.protocol,
             pairs.count,
-            2 * pairs.reach if not pairs.anchored else pairs.reach,
-            pairs.quantum is not None and pairs.quantum % 1 == 0,
-            stride[0],
-            self.seed,
-            self.options,
-            self._embed,
+            most=pairs.apart if self.plan.axis == "shift" else 0.0,
+            whole=self.plan.axis == "shift" and _whole(pairs),
+            stride=stride[0],
+            seed=self.seed,
+            factors=_factors(pairs) if self.plan.axis == "scale" else (1.0, 1.0),
+            options=self.options,
+            embed=self._embed,
         )
         self._measure, self.kind = kind.measure(setting), kind
         return output
@@ -241,24 +303,61 @@ class OutputMeasurement:
             for number, (first, second) in pairs:
                 if max(first, second) != column:
                     continue
-                ends = [places[:, k, :2] for k in (first, second)]
-                compared = Compared(self.images, number, ends[0], ends[1], targets, (first, second))
+                a, b = (places[:, k] for k in (first, second))
+                factors = (a[:, 2], b[:, 2]) if self.plan.axis == "scale" else None
+                compared = Compared(self.images, number, a[:, :2], b[:, :2], targets, (first, second), factors)
                 scores = self.measure.add(alive[first], alive[second], compared).tolist()
-                self._keep_worst(cases, scores, displacements[:, [first, second], :2].tolist())
+                self._keep_worst(cases, scores, displacements[:, [first, second]].tolist())
             alive = {k: output for k, output in alive.items() if last[k] > column}
         found = [case for case in cases if case is not None and case.score > 0]
-        self._worst = sorted([*self._worst, *found], key=lambda case: case.rank)[:WORST]
+        worst = tuple(sorted([*self._done.worst, *found], key=lambda case: case.rank)[:WORST])
+        # A single assignment, so that an interrupt leaves only whole batches.
+        self._done = _Done(self.images + len(images), worst, (*self._done.digests, digest(images)))
+
+    def _check_seen(self, images: Tensor, start: int) -> None:
+        stop = start + len(images)
+        if stop > self._restored:
+            raise InputError("images: the batches have other sizes than those measured before; use the same batch size")
+        if not torch.equal(digest(images), torch.cat(self._done.digests)[start:stop]):
+            raise InputError(f"images: those from {start} on are not the ones measured before; start anew")
+
+    def _identity(self) -> str:
+        options = {
+            name: digest(value[None]).tolist() if isinstance(value, Tensor) else value
+            for name, value in vars(self.options).items()
+        }
+        protocol = sorted(vars(self._protocol_options).items())
+        return repr((self.plan, protocol, self.seed, self.network.precision, self.network.digest, options))
 
     def _output_of(self, view: Tensor) -> Any:
         with self.measure.watching():
             output = self.network.output(view)
         return self.measure.take(output, len(view))
 
-    def _keep_worst(self, cases: list[WorstCase | None], scores: list[float], shifts: list[Any]) -> None:
-        for row, (score, (first, second)) in enumerate(zip(scores, shifts, strict=True)):
+    def _keep_worst(self, cases: list[WorstCase | None], scores: list[float], places: list[Any]) -> None:
+        for row, (score, (first, second)) in enumerate(zip(scores, places, strict=True)):
             before = cases[row]
             if before is None or score > before.score:
-                cases[row] = WorstCase(self.images + row, (tuple(first), tuple(second)), score)
+                shifts, factors = ((*first[:2],), (*second[:2],)), (first[2], second[2])
+                cases[row] = WorstCase(self.images + row, shifts, score, factors)
+
+
+def _view(scene: Scene, shift: Tensor, factor: Tensor) -> Tensor:
+    if bool((factor != 1).any()):
+        return scene.rescale(factor, float(factor.min()))
+    return scene.shift(shift) if bool(shift.any()) else scene.unshifted()
+
+
+def _whole(pairs: Pairs) -> bool:
+    """Whether the moves between two views of a pair are whole pixels."""
+    steps = pairs.step if pairs.step is not None else (pairs.quantum,)
+    return all(step is not None and step % 1 == 0 for step in steps)
+
+
+def _factors(pairs: Pairs) -> tuple[float, float]:
+    """The smallest and the largest factor between two views of a pair."""
+    first = (1.0, 1.0) if pairs.anchored else (pairs.low, pairs.high)
+    return pairs.low / first[1], pairs.high / first[0]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from augkit.invariance.probes.layers import (
     layer_variability,
 )
 from augkit.invariance.probes.outputs import diagonal_pixel, exactness, rotation_variability
+from augkit.invariance.probes.pooling import pooling_change
 from augkit.invariance.probes.sharpness import pixel_sharpness
 
 # By name, for claims: each accepts a network, images, a protocol and plain options.
@@ -31,6 +32,7 @@ PROBES: Mapping[str, Callable[..., Any]] = {
         rotation_variability,
         layer_variability,
         pixel_sharpness,
+        pooling_change,
     )
 }
 
@@ -44,5 +46,6 @@ __all__ = [
     "layer_loss",
     "layer_variability",
     "pixel_sharpness",
+    "pooling_change",
     "rotation_variability",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.pixels import as_float
+from augkit.core.precision import exactly
 from augkit.core.random_streams import stream
 from augkit.invariance.layers.equivariance import layerwise_equivariance
-from augkit.invariance.layers.hooks import Call, Pass, Tracer
+from augkit.invariance.layers.hooks import Call, Pass, Stride, Tracer
 from augkit.invariance.network import evaluating
 from augkit.invariance.probes.views import (
     BATCH,
@@ -26,19 +28,21 @@ from augkit.invariance.probes.views import (
     Normal,
     check_room,
     logits_of,
-    moving,
+    still_and_moved,
     whole_shifts,
 )
 from augkit.invariance.protocols import Protocol
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+GRIDS = ("any", "aligned", "unaligned")
+Grid = Literal["any", "aligned", "unaligned"]
 
 
 class LayerDecibels(NamedTuple):
     """Signal-to-error ratios of layers.
 
     Attributes:
-        names: names of the L layers.
+        names: names of the L layers; for aligned and unaligned shifts those of the downsampling layers alone.
         decibels: ratio per image and layer, ``(N, L)`` in dB; NaN where a map is all 0.
         losses: by name of each downsampling layer, the dB of its input minus the dB of its output, ``(N,)``.
     """
@@ -46,6 +50,14 @@ class LayerDecibels(NamedTuple):
     names: list[str]
     decibels: np.ndarray
     losses: dict[str, np.ndarray]
+
+
+class Downsampling(NamedTuple):
+    """A downsampling layer: the reported layer of its input, and pixels of the image per pixel of input and output."""
+
+    source: str
+    input_stride: Stride
+    output_stride: Stride
 
 
 class LayerVariability(NamedTuple):
@@ -112,6 +124,7 @@ def layer_loss(
     *,
     max_shift: float = 8.0,
     draws: int = 4,
+    grid: Grid = "any",
     mean: Normal = None,
     std: Normal = None,
     device: Device = None,
@@ -128,20 +141,49 @@ def layer_loss(
         model: gives logits ``(B, K)``.
         images: ``(N, C, H, W)`` as the network sees them, uint8 or floating in [0, 1].
         max_shift: pixels; ``draws`` shifts per image, uniform in ``[-max_shift, max_shift]`` along each axis.
+        draws: shifts per image.
+        grid: ``aligned`` or ``unaligned`` replace these shifts by others for each downsampling layer. Aligned: by one
+            or two of its strides along each axis, so that it samples the same places of the image. Unaligned: by a
+            number of strides of its input that is no multiple of its own, so that it samples others, and the layers
+            before it do not.
         mean, std, device: as in `augkit.measure_invariance`.
         seed: seed of the shifts.
+
+    Raises:
+        InputError: ``grid`` is unknown.
     """
-    rows, names = [], []
-    for n, image in enumerate(images.split(1)):
-        shifts = torch.from_numpy(stream(seed, LAYERS, n).uniform(-max_shift, max_shift, (draws, 2)))
-        found = layerwise_equivariance(model, image, shifts=shifts, shares=False, mean=mean, std=std, device=device)
-        rows.append([layer.decibels.value for layer in found])
-        names = [layer.name for layer in found]
-    decibels = np.array(rows)
-    column = dict(zip(names, decibels.T, strict=True))
+    if grid not in GRIDS:
+        raise unknown_name("grid", grid, GRIDS)
     with evaluating(model, images[:1], mean=mean, std=std, device=device) as network, Tracer(model) as tracer:
         given = _downsampling(tracer.run(network, network.load(images[:1])))
-    return LayerDecibels(names, decibels, {name: column[before] - column[name] for name, before in given.items()})
+
+    def decibels(draw: Callable[[np.random.Generator], np.ndarray]) -> dict[str, np.ndarray]:
+        rows, names = [], []
+        for n, image in enumerate(images.split(1)):
+            shifts = torch.from_numpy(draw(stream(seed, LAYERS, n)))
+            found = layerwise_equivariance(model, image, shifts=shifts, shares=False, mean=mean, std=std, device=device)
+            rows.append([layer.decibels.value for layer in found])
+            names = [layer.name for layer in found]
+        return dict(zip(names, np.array(rows).T, strict=True))
+
+    if grid == "any":
+        column = decibels(lambda random: random.uniform(-max_shift, max_shift, (draws, 2)))
+        losses = {name: column[layer.source] - column[name] for name, layer in given.items()}
+        return LayerDecibels(list(column), np.array(list(column.values())).T, losses)
+    after, losses = {}, {}
+    for name, layer in given.items():
+        column = decibels(functools.partial(_grid_shifts, layer, grid, draws))
+        after[name], losses[name] = column[name], column[layer.source] - column[name]
+    return LayerDecibels(list(after), np.array(list(after.values())).T.reshape(len(images), -1), losses)
+
+
+def _grid_shifts(layer: Downsampling, grid: Grid, draws: int, random: np.random.Generator) -> np.ndarray:
+    """Draw shifts ``(draws, 2)`` in pixels."""
+    if grid == "aligned":
+        return random.choice([-2, -1, 1, 2], (draws, 2)) * np.array(layer.output_stride)
+    factor = np.round(np.divide(layer.output_stride, layer.input_stride))
+    turns = 1 + factor * random.integers(0, 2, (draws, 2))  # 1 more than a multiple of the factor
+    return random.choice([-1, 1], (draws, 2)) * turns * np.array(layer.input_stride)
 
 
 def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -172,7 +214,7 @@ def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with 
         raise InputError(f"layer_variability: expected at least 2 images, got {len(images)}")
     check_room(protocol, images, max_shift)
     moves = whole_shifts(len(images), draws, -max_shift, max_shift, [seed, LAYERS], still=False)
-    views = [moving(protocol, shifts) for shifts in (0 * moves[:, 0], *moves.swapaxes(0, 1))]
+    views = still_and_moved(protocol, moves)
     with _Blocks(model) as blocks:
         logits_of(model, images, views, mean, std, device, batch_size, blocks.keep)
     features = {name: torch.cat(parts) for name, parts in blocks.kept.items()}
@@ -181,30 +223,32 @@ def layer_variability(  # noqa: PLR0913 (keywords of one measurement, each with 
     return LayerVariability(list(features), torch.stack(moved, 1).numpy(), torch.stack(apart, 1).numpy())
 
 
-def _downsampling(record: Pass) -> dict[str, str]:
-    """Map each innermost layer that makes a map coarser to the reported layer of that map."""
+def _downsampling(record: Pass) -> dict[str, Downsampling]:
+    """Map each innermost layer that makes a map coarser to the reported layer of that map, with both strides."""
     maker = {call.output: call for call in record.calls if call.output is not None}
-    # What is given the work of no module (the image, a padded map) is left out; its stride may be that of the padding.
-    coarser = [call for call in record.calls if _source(maker, call) is not None and _coarsens(record, call)]
-    holding = {id(call.inside) for call in coarser}
+    # Calls whose input no module made (the image, a padded map) are left out; its stride may be that of the padding.
+    coarser = [(call, _strides(record, call)) for call in record.calls if _source(maker, call) is not None]
+    holding = {id(call.inside) for call, strides in coarser if strides is not None}
     found = {}
-    for call in coarser:
+    for call, strides in coarser:
         source = _source(maker, call)
         while source is not None and source.kind == "DenseMaxPool2d":
             source = _source(maker, source)
-        if id(call) not in holding and source is not None:
-            found[call.name] = source.name
+        if strides is not None and id(call) not in holding and source is not None:
+            found[call.name] = Downsampling(source.name, *strides)
     return found
 
 
-def _coarsens(record: Pass, call: Call) -> bool:
+def _strides(record: Pass, call: Call) -> tuple[Stride, Stride] | None:
+    """The strides of input and output of a call that makes a map coarser; None for the others."""
     if not call.inputs or call.output is None:
-        return False
+        return None
     before, after = (record.values[k] for k in (call.inputs[0], call.output))
     if before.stride is None or after.stride is None:
-        return False
+        return None
     # A global pool leaves no map in which a shift could be seen.
-    return after.stride > before.stride and max(after.tensor.shape[-2:]) > 1
+    coarser = after.stride > before.stride and max(after.tensor.shape[-2:]) > 1
+    return (before.stride, after.stride) if coarser else None
 
 
 def _source(maker: dict[int, Call], call: Call) -> Call | None:
@@ -236,7 +280,8 @@ class _Blocks:
         def pool(module: nn.Module, inputs: Any, output: Any) -> None:
             del module, inputs
             if isinstance(output, Tensor) and output.ndim in (2, 4):
-                self._seen[name] = (output.double().flatten(2).mean(2) if output.ndim == 4 else output.double()).cpu()
+                exact = exactly(output)
+                self._seen[name] = (exact.flatten(2).mean(2) if exact.ndim == 4 else exact).cpu()
 
         return pool
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from augkit.augment import geometry
 from augkit.augment.resample import check_images, resample
+from augkit.core.precision import moved_to
 from augkit.core.random_streams import stream
 from augkit.invariance.metrics import jensen_shannon, top1_change
 from augkit.invariance.probes.views import (
@@ -23,6 +24,7 @@ from augkit.invariance.probes.views import (
     check_room,
     logits_of,
     moving,
+    still_and_moved,
     whole_shifts,
 )
 from augkit.invariance.protocols import Protocol
@@ -60,7 +62,7 @@ def exactness(  # noqa: PLR0913 (keywords of one measurement, each with a defaul
     """
     check_room(protocol, images, max_shift)
     moves = whole_shifts(len(images), draws, -max_shift, max_shift, [seed, SHIFT], still=False)
-    views = [moving(protocol, shifts) for shifts in (0 * moves[:, 0], *moves.swapaxes(0, 1))]
+    views = still_and_moved(protocol, moves)
     logits = logits_of(model, images, views, mean, std, device, batch_size)
     change = (logits[:, 1:] - logits[:, :1]).abs().amax((1, 2)).numpy()
     scale = float(logits[:, 0].std(correction=0))
@@ -137,7 +139,7 @@ def rotation_probabilities(  # noqa: PLR0913 (keywords of one measurement, each 
             masked = (pixels - background) * disc(size).to(pixels)
             if k is not None:
                 # The angle and the matrix in float64: the rounding of float32 would add a rotation.
-                matrix = geometry.rotate(torch.from_numpy(degrees[part, k]).to(pixels.device), size)
+                matrix = moved_to(geometry.rotate(torch.from_numpy(degrees[part, k]), size), pixels.device)
                 masked = resample(masked, matrix, kernel=kernel, padding="zeros")
             return masked + background
 

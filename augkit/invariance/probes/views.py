@@ -64,6 +64,11 @@ def moving(protocol: Protocol, shifts: np.ndarray) -> View:
     return moved
 
 
+def still_and_moved(protocol: Protocol, moves: np.ndarray) -> list[View]:
+    """Return the view without a shift, then one for each of the whole shifts ``(N, draws, 2)`` of an image."""
+    return [moving(protocol, shifts) for shifts in (0 * moves[:, 0], *moves.swapaxes(0, 1))]
+
+
 def whole_shifts(
     count: int, draws: int, low: int, high: int, names: Sequence[int], *, still: bool = True
 ) -> np.ndarray:

@@ -36,7 +36,7 @@ def interpreted() -> dict[str, Any]:
     return told
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_interpreted_kernels_agree_with_torch(interpreted: dict[str, Any]) -> None:
     for case, difference in interpreted["parity"].items():
         # uint8: a value next to a half may round either way; half precision: so may the last bit
@@ -44,6 +44,7 @@ def test_the_interpreted_kernels_agree_with_torch(interpreted: dict[str, Any]) -
         assert difference <= next((bound for name, bound in allowed.items() if name in case), 3e-6), case
 
 
+@pytest.mark.slow
 def test_a_kernel_is_tried_before_it_is_trusted(interpreted: dict[str, Any]) -> None:
     for kind, told in interpreted["trial"].items():
         assert told["worst"] < 1e-4, kind  # right, whatever became of the kernel
@@ -75,11 +76,16 @@ def test_the_kernels_compile_for_a_device(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from augkit.augment.backends import triton_axes, triton_general
+    try:
+        from augkit.augment.backends import triton_axes, triton_general
+    except RuntimeError as error:  # older Triton asks for the device when it only sees `autotune`
+        if "active drivers" not in str(error):
+            raise
+        pytest.skip(f"this Triton compiles beside a device only: {error}")
 
     module: Any = triton_axes if aligned else triton_general
     pointers = {"values": "*u8", "offsets": "*i64", "sizes": "*i64", "out": "*bf16", "affine": "*fp32"}
-    names = dict(module.TILES[0].kwargs, PADDING=2, RAGGED=ragged, QUANTISE=ragged)
+    names = dict(module.TILES[0].kwargs, PADDING=2, RAGGED=ragged, QUANTIZE=ragged)
     if aligned:
         pointers |= {"first_column": "*i32", "first_row": "*i32", "weight_x": "*fp32", "weight_y": "*fp32"}
         names |= {"STREAM": ragged}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
+from torchvision import tv_tensors
 
 from augkit.augment import geometry
 
@@ -35,6 +36,8 @@ RANDOM = [(library, name) for library, name in RANDOM if "Flip" not in name]
 
 @pytest.mark.parametrize(("library", "name"), CASES)
 def test_the_librarys_own_draw_gives_its_matrix_pixels_and_boxes(library: str, name: str) -> None:
+    if library == "torchvision" and not hasattr(tv_tensors, "KeyPoints"):
+        pytest.skip("before 0.23 torchvision has no key points, and boxes cannot leave the image")
     torch.manual_seed(0)
     found = parity.differences(library, name, 4)
     assert (found["corners_px"] or 0.0) < 1e-4

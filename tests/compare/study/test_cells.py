@@ -24,6 +24,7 @@ from augkit.compare.study.results import StudyResults
 from augkit.compare.study.schema import Measure, Study
 from augkit.core.cli import run
 from augkit.core.errors import InputError, OddMapWarning, RunError
+from augkit.invariance import probes
 from augkit.invariance.information import entropy, shift_information
 from augkit.train.build import load_recipe_data
 from augkit.train.load_model import load_model
@@ -193,6 +194,20 @@ def test_layer_loss_arises_at_pools_and_global_pooling_does_not_undo_it(
     assert np.mean(found["typical|layer_loss"]) == pytest.approx(np.mean(lost), rel=1e-4)
 
 
+def test_layers_are_measured_with_unaligned_shifts(layered_study_file: Path, finished_study: Path) -> None:
+    study = Study.load(layered_study_file, seeds=1)
+    place = CellStore(study, finished_study, torch.device("cpu"))
+    cell = next(cell for cell in cells_of(study) if cell.arm.name == "maxpool+none")
+    model, recipe = load_model(place.path(cell)).model, cell.arm.recipe
+    sets = place.image_sets(cell.arm)
+    measure = Measure(axis="layers", grid="unaligned", pairs=1)
+    found = measure_network(model, recipe, measure, sets, torch.device("cpu"))["typical|layer_loss"]
+    shown = sets["typical"].take(torch.arange(32)).on_canvas(recipe.data.canvas)
+    direct = probes.layer_loss(model, shown, draws=1, grid="unaligned", mean=recipe.data.mean, std=recipe.data.std)
+    np.testing.assert_allclose(found, np.mean(list(direct.losses.values()), axis=0))
+    assert not np.allclose(found, place.columns(cell)["layers"]["typical|layer_loss"])
+
+
 def call(*words: str) -> int:
     return run(compare.main, list(words))
 
@@ -215,7 +230,7 @@ def test_the_command_runs_and_resumes_a_study(
     assert call(str(study_file), "mnist5k") == 2
     assert "expected one study" in capsys.readouterr().err
     assert call("mnist5k", "--size", "quick") == 2
-    assert "belong to studies, 'mnist5k' is none" in capsys.readouterr().err
+    assert "to studies, 'mnist5k' is none" in capsys.readouterr().err
 
 
 def test_finished_runs_are_compared_without_training(

@@ -13,7 +13,8 @@ from made_up import bits_of
 from scipy import stats
 
 from augkit.compare.study.claims import Part
-from augkit.compare.study.effects import ColumnTable, MissingError, half_length, statistic
+from augkit.compare.study.column_table import ColumnTable, MissingError
+from augkit.compare.study.effects import half_length, statistic
 from augkit.compare.study.hypothesis_tests import Decision, decide, holm, p_words, power, seeds_needed
 from augkit.invariance.bootstrap import mean_replicates
 
@@ -85,6 +86,24 @@ def test_power_is_that_of_a_t_test_by_simulation() -> None:
     t = samples.mean(1) / samples.std(1, ddof=1) * math.sqrt(8)
     empirical = float((t > stats.t.ppf(0.975, 7)).mean())
     assert power(1.0, 1.0, 8, (0.0, math.inf)) == pytest.approx(empirical, abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 33, 1000])
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+def test_power_is_the_tail_of_scipys_noncentral_t(seeds: int, alpha: float) -> None:
+    critical = stats.t.ppf(1 - alpha / 2, seeds - 1)
+    for far in (-3.0, 0.0, 0.7, 2.0, 5.0, 12.0):
+        expected = stats.nct.sf(critical, seeds - 1, far)
+        assert power(far, math.sqrt(seeds), seeds, (0.0, math.inf), alpha) == pytest.approx(expected, abs=1e-7)
+
+
+def test_power_of_a_large_effect_is_a_number() -> None:
+    # scipy 1.11 gives NaN for the first; the noncentral t of one degree of freedom is far from 1 even at 40.
+    assert power(28.81317155 / math.sqrt(33), 1.0, 33, (0.0, math.inf), 0.025) == pytest.approx(1.0, abs=1e-12)
+    rng = np.random.default_rng(0)
+    ratio = (40 + rng.standard_normal(100_000)) / np.abs(rng.standard_normal(100_000))
+    share = float((ratio > stats.t.ppf(0.995, 1)).mean())
+    assert power(40 / math.sqrt(2), 1.0, 2, (0.0, math.inf), 0.01) == pytest.approx(share, abs=0.01)
 
 
 def test_seeds_needed_is_the_smallest_number_with_the_power() -> None:

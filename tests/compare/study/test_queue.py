@@ -246,6 +246,7 @@ def test_a_journal_does_not_wait_for_workers_of_another_host(study_file: Path, t
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_two_workers_give_the_results_of_one_and_skip_removed_seeds(study_file: Path, tmp_path: Path) -> None:
     study = Study.load(study_file, seeds=1)
     threads = torch.get_num_threads()

@@ -12,11 +12,12 @@ from made_up import bits_of
 
 from augkit.compare.study.cells import cells_of
 from augkit.compare.study.claim_results import ClaimResult, PartCount
-from augkit.compare.study.effects import ColumnTable
-from augkit.compare.study.schema import SIZES, Study, is_study
+from augkit.compare.study.column_table import ColumnTable
+from augkit.compare.study.schema import SIZES, Study, is_study, shipped_studies
 from augkit.compare.study.sequential import InterimAnalysis, interim_analysis
 from augkit.compare.study.verdicts import collapses, evaluate_claims
 from augkit.core.errors import InputError
+from augkit.train.recipe import find_recipe
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -140,6 +141,8 @@ def test_a_callable_gives_the_network_of_an_arm(tmp_path: Path) -> None:
         ({"claims": [*with_claim(), *with_claim()]}, "expected every id once, got 6, 6"),
         ({"sizes": {"quick": {"claims": [7]}}, "claims": with_claim()}, "unknown claim '7'"),
         ({"measures": {"scale": {"axis": "scale"}}}, "a reach with axis scale"),
+        ({"measures": {"shift": {"grid": "aligned"}}}, "a grid with axis layers only"),
+        ({"measures": {"layers": {"axis": "layers", "grid": "on"}}}, "grid"),
         ({"measures": {"shift": {"images": ["odd"]}}}, "unknown image set 'odd'"),
         (
             {"architectures": {"a": {"model.nam": "vgg11"}}, "arms": [{"architecture": "a"}]},
@@ -173,9 +176,22 @@ def test_studies_are_found_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_the_shipped_study_loads_in_all_sizes(size: str) -> None:
     study = Study.load("invariance", size)
-    assert [claim.id for claim in study.claims if claim.id != "9b"] == list(range(1, 15))
+    # 7, 9 and 14 have studies of their own.
+    assert [claim.id for claim in study.claims] == [1, 2, 3, 4, 5, 6, 8, 10, 11, "11b", 12, 13]
     assert study.seeds >= 5
     assert yaml.safe_load(study.to_yaml())["name"] == "invariance"
+
+
+@pytest.mark.parametrize("name", ["partial-classes", "on-the-line", "where-it-sits", "data-as-source", "real-borders"])
+def test_every_claim_of_the_shipped_studies_says_what_gives_its_verdict(name: str) -> None:
+    study = Study.load(name)
+    assert study.looks == (5, 10)
+    assert study.settings.floors
+    for size in study.settings.sizes or ("quick",):
+        for claim in Study.load(name, size).claims:
+            assert sum(part.primary for part in claim.parts) == 1
+            assert claim.source
+    assert name == "on-the-line" or any(part.expected for claim in study.claims for part in claim.parts)
 
 
 def test_a_collapsed_network_is_no_evidence_of_invariance(tmp_path: Path) -> None:
@@ -282,3 +298,8 @@ def test_a_task_that_all_arms_solve_is_noted_as_too_easy(tmp_path: Path, level: 
     (row,) = evaluate_claims(study, ColumnTable(columns, range(3)), accuracy, 1 / 9)
     assert row.verdict == "undetermined"
     assert ("at least 99 % right, so the task hardly distinguishes them" in row.sentences[1]) == easy
+
+
+def test_the_command_suggests_a_study_for_a_mistyped_name() -> None:
+    with pytest.raises(InputError, match=r"unknown recipe or study 'partial-clases': did you mean 'partial-classes'\?"):
+        find_recipe("partial-clases", shipped_studies())

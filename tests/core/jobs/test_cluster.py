@@ -83,6 +83,7 @@ def test_a_worker_stopped_past_its_grace_and_woken(postgres: Postgres, recipe: P
     assert row["run_again"] >= 1  # on a busy machine a living worker may be late with a heartbeat too
 
 
+@pytest.mark.slow
 def test_the_database_restarts_in_a_trial(postgres: Postgres, recipe: Path, tmp_path: Path) -> None:
     team = Team(postgres.url, recipe, tmp_path, 14, grace=60)
     workers = [team.add(k) for k in range(2)]
@@ -151,6 +152,7 @@ def test_a_local_worker_is_killed_and_one_hangs(recipe: Path, tmp_path: Path) ->
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_parent_is_killed_and_resumed_with_a_torn_journal(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     parent = started(recipe, folder, log)
@@ -172,6 +174,7 @@ def test_the_parent_is_killed_and_resumed_with_a_torn_journal(recipe: Path, tmp_
     )
 
 
+@pytest.mark.slow
 def test_the_disk_is_full(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     folder.mkdir()

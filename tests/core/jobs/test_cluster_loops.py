@@ -98,6 +98,7 @@ def test_a_function_that_never_returns_is_killed_with_its_worker(place: Path) ->
     assert row["run_again"] >= 1
 
 
+@pytest.mark.slow
 def test_two_processes_search_one_study_at_once(place: Path) -> None:
     (place / "script.py").write_text(SCRIPT)
     line = [sys.executable, "script.py", "kept.journal"]

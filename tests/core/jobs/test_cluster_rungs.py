@@ -75,6 +75,7 @@ def in_journal(folder: Path) -> optuna.Study:
     return optuna.load_study(storage=opened(folder / "study.journal"), study_name="augkit")
 
 
+@pytest.mark.slow
 def test_a_local_worker_is_killed_between_rungs(recipe: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "out", tmp_path / "log"
     parent = started(recipe, folder, log)

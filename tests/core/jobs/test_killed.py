@@ -53,6 +53,7 @@ for last in map(int, sys.argv[3:]):
 STEPS = 4 * (200 // 16)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE)

@@ -14,13 +14,14 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.errors import InputError
-from augkit.core.jobs.heartbeat import PROCESS, process_mark
+from augkit.core.jobs.heartbeat import PROCESS
 from augkit.core.jobs.launch import check_workers, needs_pool
 from augkit.core.jobs.local import LocalWorker
 from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.recovery import _lives
 from augkit.core.jobs.status import worker_parser
 from augkit.core.jobs.storage import Storage
+from augkit.core.processes import process_mark
 
 HOUR = 3600.0
 

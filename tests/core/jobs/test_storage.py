@@ -192,7 +192,7 @@ def filled(journal: Path) -> None:
 @pytest.mark.parametrize(
     ("between", "message"),
     [
-        (b"\n", "line 3 is empty; nothing was changed; take it out: sed -i 3d '"),
+        (b"\n", "line 3 is empty; nothing was changed; take it out: sed -i.bak 3d '"),
         (b"  \n", "line 3 is empty"),
         (b'{"op_code": 4, "wor', "line 3 is no operation of Optuna's; nothing was changed; the lines before it are"),
         (b"\x00\xff\x00\n", "line 3 is no operation"),
@@ -214,8 +214,8 @@ def test_a_journal_damaged_in_its_middle_is_refused(between: bytes, message: str
     assert journal.read_bytes() == spoilt
     remedy = str(caught.value).rpartition(": ")[2]
     subprocess.run(remedy, shell=True, check=True, cwd=tmp_path)  # the remedy in the message repairs it
-    mended = tmp_path / "mended.journal" if remedy.startswith("head") else journal
-    open_storage(mended)
+    repaired = tmp_path / "repaired.journal" if remedy.startswith("head") else journal
+    open_storage(repaired)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"{\n", b"\x00\n"])

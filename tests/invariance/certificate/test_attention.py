@@ -197,9 +197,9 @@ REASONS = {
 
 @pytest.mark.parametrize("name", REASONS)
 def test_reasons_name_the_piece(name: str) -> None:
-    certificate, (why, mend) = judged(name), REASONS[name]
+    certificate, (why, remedy) = judged(name), REASONS[name]
     assert why in certificate.reason
-    assert mend in str(certificate.mend)
+    assert remedy in str(certificate.remedy)
 
 
 REFUSED: dict[str, Callable[[], nn.Module]] = {
@@ -270,7 +270,7 @@ def test_alias_free_vits_are_certified_at_any_size(size: tuple[int, int]) -> Non
 def test_patches_say_which_shifts_they_keep() -> None:
     certificate = certify(vit(), 16)
     assert "stride 4 cuts patches of 4 that stay where they are (only shifts by 4 pixels fit)" in certificate.reason
-    assert "AdaptivePolyphaseSampling(4)" in str(certificate.mend)
+    assert "AdaptivePolyphaseSampling(4)" in str(certificate.remedy)
 
 
 def test_torchvision_and_timm_break_at_their_patches() -> None:

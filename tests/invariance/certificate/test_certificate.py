@@ -44,13 +44,14 @@ def test_stride_one_circular_network_is_invariant_to_integer_shifts_until_its_re
     assert (certificate.verdict, certificate.layer, certificate.type) == ("integer", "2", "ReLU")
     assert not certificate.check.integer_moves
     assert certificate.check.fractional_moves
-    assert certificate.mend is not None
-    assert "AliasFreeActivation" in certificate.mend
+    assert certificate.remedy is not None
+    assert certificate.mend == certificate.remedy, "the former name"
+    assert "AliasFreeActivation" in certificate.remedy
 
 
 def test_linear_network_is_invariant_to_fractional_shifts() -> None:
     certificate = certify(net(nn.BatchNorm2d(C), conv(size=5, dilation=2), conv(groups=C)), 12)
-    assert (certificate.verdict, certificate.layer, certificate.mend) == ("fractional", None, None)
+    assert (certificate.verdict, certificate.layer, certificate.remedy) == ("fractional", None, None)
     assert certificate.check.fractional < 1e-12
 
 
@@ -61,9 +62,9 @@ def test_torchvision_resnet18_breaks_at_its_first_layer() -> None:
     assert (certificate.verdict, certificate.layer, certificate.type) == ("none", "conv1", "Conv2d")
     assert "stride 2" in certificate.reason
     assert "zero padding" in certificate.reason
-    assert certificate.mend is not None
-    assert "AdaptivePolyphaseSampling(2)" in certificate.mend
-    assert "circular" in certificate.mend
+    assert certificate.remedy is not None
+    assert "AdaptivePolyphaseSampling(2)" in certificate.remedy
+    assert "circular" in certificate.remedy
     assert certificate.check.integer_moves
     sizes = {step.layer: (step.size, step.stride, step.state) for step in certificate.walk}
     assert sizes["conv1"] == ((24, 24), (2.0, 2.0), "none")
@@ -71,7 +72,7 @@ def test_torchvision_resnet18_breaks_at_its_first_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("downsample", "padding_mode", "layer", "kind", "words", "mend"),
+    ("downsample", "padding_mode", "layer", "kind", "words", "remedy"),
     [
         ("maxpool", "zeros", "features.0.conv", "Conv2d", "zero padding", "circular"),
         ("maxpool", "circular", "features.0.pool", "MaxPool2d", "stride 2", "stride 1 with circular padding"),
@@ -81,14 +82,14 @@ def test_torchvision_resnet18_breaks_at_its_first_layer() -> None:
     ],
 )
 def test_our_networks_break_where_they_should(
-    downsample: str, padding_mode: str, layer: str, kind: str, words: str, mend: str
+    downsample: str, padding_mode: str, layer: str, kind: str, words: str, remedy: str
 ) -> None:
     model = augkit.build_model("small_cnn", 5, 1, downsample=downsample, padding_mode=padding_mode, width=4, seed=0)
     certificate = certify(model, 32)
     assert (certificate.verdict, certificate.layer, certificate.type) == ("none", layer, kind)
     assert words in certificate.reason
-    assert certificate.mend is not None
-    assert mend in certificate.mend
+    assert certificate.remedy is not None
+    assert remedy in certificate.remedy
     assert certificate.check.integer_moves
 
 
@@ -102,7 +103,9 @@ def test_polyphase_resnet18_is_certified_where_its_maps_divide(sampling: Callabl
     certificate = certify(model, 72)
     assert (certificate.verdict, certificate.layer) == ("none", "10.pool")
     assert "9 x 9 map" in certificate.reason
-    assert certificate.mend == "an input whose sides are multiples of 32, such as 64 x 64 or 96 x 96 instead of 72 x 72"
+    assert (
+        certificate.remedy == "an input whose sides are multiples of 32, such as 64 x 64 or 96 x 96 instead of 72 x 72"
+    )
     assert certificate.check.integer_moves
     assert {step.size for step in certificate.walk if step.layer == "10.conv1"} == {(9, 9)}
 
@@ -111,8 +114,8 @@ def test_branches_must_share_their_phase() -> None:
     certificate = certify(resnet18(aps, shared=False), 64)
     assert (certificate.verdict, certificate.type) == ("none", "function add")
     assert "chosen apart" in certificate.reason
-    assert certificate.mend is not None
-    assert "phase" in certificate.mend
+    assert certificate.remedy is not None
+    assert "phase" in certificate.remedy
 
 
 def test_chooser_of_learnable_sampling_must_be_circular() -> None:
@@ -142,8 +145,8 @@ def test_fully_connected_head_is_named() -> None:
     certificate = certify(nn.Sequential(conv(3), nn.ReLU(), nn.Flatten(), nn.Linear(C * 64, 3)), 8)
     assert (certificate.verdict, certificate.layer, certificate.type) == ("none", "2", "Flatten")
     assert "8 x 8 map" in certificate.reason
-    assert certificate.mend is not None
-    assert "global average pooling" in certificate.mend
+    assert certificate.remedy is not None
+    assert "global average pooling" in certificate.remedy
 
 
 def test_constant_logits_of_a_broken_network_are_not_certified() -> None:
@@ -169,7 +172,7 @@ def test_certificate_is_plain_data_and_reads_in_a_terminal() -> None:
     lines = str(certificate).splitlines()
     assert lines[0].startswith("none: not exactly invariant")
     assert lines[1].startswith("  1 (MaxPool2d): stride 2")
-    assert lines[2].startswith("  mend: ")
+    assert lines[2].startswith("  remedy: ")
     assert len(lines) == 5
     assert all(len(line) < 200 for line in lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -87,7 +88,7 @@ def broken(images: Tensor) -> Tensor:
         (lambda x: x, {"border": -1.0}, "border: expected pixels of at least 0"),
         (lambda x: x, {"quantum": 0.0}, "quantum: expected pixels above 0"),
         (lambda x: x, {"plan": Plan(), "pairs": 2}, "plan: it replaces"),
-        (lambda x: x, {"plan": full_plan("scale", 1.2, 2)}, "plan: outputs are compared under shifts"),
+        (lambda x: x, {"plan": full_plan("scale", 1.2, 2)}, "plan: outputs are compared in pairs"),
         (lambda x: x, {"targets": torch.zeros(3)}, "targets: expected one for each of 6 images, got 3"),
         (lambda x: x, {"seed": -1}, "seed: expected an integer of at least 0"),
     ],
@@ -145,3 +146,22 @@ def test_the_model_returns_to_its_mode_and_images_stay_as_they_are() -> None:
 
 def test_every_kind_has_the_equivariance_error() -> None:
     assert {kind.measure.rows[0].name for kind in KINDS.values()} == {"equivariance_error"}
+
+
+@pytest.mark.parametrize("output", ["map", "image"])
+def test_the_maps_of_earlier_batches_are_freed(output: str) -> None:
+    """Memory does not grow with the number of images: at most the views of one batch are alive."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    class Watched(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            nonlocal most
+            found = images.sin()
+            alive.append(weakref.ref(found))
+            most = max(most, sum(one() is not None for one in alive))
+            return found
+
+    measure_outputs(Watched(), torch.rand(24, 1, 12, 12), output=output, max_shift=1.0, pairs=2, batch_size=2)
+    assert len(alive) >= 36
+    assert most <= 3

@@ -121,6 +121,37 @@ def test_layer_loss_against_energies_of_a_subsampling_in_numpy() -> None:
     assert found.losses["1"][0] == pytest.approx(found.decibels[0, 0] - decibels, rel=1e-9)
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_pool_loses_equivariance_off_its_grid_alone(factor: int) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.MaxPool2d(factor),
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), nn.MaxPool2d(2), nn.Flatten(),
+        nn.LazyLinear(3),
+    ).double()  # fmt: skip
+    images = torch.rand(4, 1, 6 * factor, 6 * factor, dtype=torch.float64)
+    net(images)
+    on, off = (probes.layer_loss(net, images, draws=6, grid=grid) for grid in ("aligned", "unaligned"))
+    assert on.names == off.names == list(on.losses) == ["1", "3"]
+    for k, name in enumerate(on.names):
+        assert (on.decibels[:, k] > 280).all(), "the map moves exactly with the image"
+        assert (off.losses[name] > 250).all(), "and here the map before does, but not this one"
+    with pytest.raises(InputError, match="unknown grid 'alined': did you mean 'aligned'"):
+        probes.layer_loss(net, images, grid="alined")  # type: ignore[arg-type]
+
+
+def test_shifts_on_a_grid_are_multiples_of_the_stride_and_those_off_it_are_not() -> None:
+    random = np.random.default_rng(0)
+    for before, after in (((1, 1), (2, 2)), ((2, 2), (4, 4)), ((3, 1), (9, 4)), ((4, 2), (4, 4))):
+        layer = probes.layers.Downsampling("conv", before, after)
+        on, off = (probes.layers._grid_shifts(layer, grid, 50, random) for grid in ("aligned", "unaligned"))
+        assert (on % np.array(after) == 0).all()
+        assert (np.abs(on) > 0).all()
+        assert (off % np.array(before) == 0).all()
+        coarser = np.array(after) > np.array(before)
+        assert (off[:, coarser] % np.array(after)[coarser] != 0).all()
+        assert len(np.unique(off[:, 1])) == 4
+
+
 def test_layer_variability_agrees_with_a_loop() -> None:
     images, net, torus = pictures(4), small().double(), make_protocol("circular", (16, 16))
     found = probes.layer_variability(net, images, torus, max_shift=2, draws=24)

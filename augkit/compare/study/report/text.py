@@ -12,7 +12,15 @@ from augkit.compare.study.results import ArmResult, FlipExample, StudyResults
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.metrics import METRICS
 
-SYMBOLS = {"supported": "✓", "refuted": "✗", "undetermined": "?", "not run": "–", "holds": "✓", "fails": "✗"}
+SYMBOLS = {
+    "supported": "✓",
+    "refuted": "✗",
+    "undetermined": "?",
+    "not run": "–",
+    "pilot": "○",
+    "holds": "✓",
+    "fails": "✗",
+}
 NOT_RUN = "not run"
 VERDICT_COLUMNS = ("claim", "verdict", "effect [95 % interval]", "p (Holm)", "parts", "seeds", "images", "seeds needed")
 MEASURED = {

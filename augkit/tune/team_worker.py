@@ -1,7 +1,7 @@
-"""``python -m augkit.tune.final_worker``: a process that trains and measures final networks, see `final_jobs`.
+"""``python -m augkit.tune.team_worker``: a process that trains and measures networks of a search, see `team`.
 
-It reads pickled jobs from standard input and writes pickled reports to standard output, both of the process that
-started it, and ends when its input does.
+It reads pickled jobs from standard input and writes pickled results to standard output, both connected to its parent,
+and ends when its input does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from augkit.core.allocator import keep_freed_memory
 from augkit.train.build import load_recipe_data
-from augkit.tune.final_jobs import FinalData, perform
+from augkit.tune.team import TeamData
 
 
 def main() -> None:
@@ -26,19 +26,19 @@ def main() -> None:
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand among the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the results
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(messages,), daemon=True).start()
     recipe, device, threads = messages.get()
     torch.set_num_threads(threads)
-    data = FinalData(load_recipe_data(recipe))
+    data = TeamData(load_recipe_data(recipe))
     while True:
         job = messages.get()
         try:
-            reports = perform(job, data, torch.device(device))
+            result = job.perform(data, torch.device(device))
         except Exception:  # the process that asked does the job itself, and sees the error
-            reports = None
-        pickle.dump(reports, answers)
+            result = None
+        pickle.dump(result, answers)
         answers.flush()
 
 
@@ -47,7 +47,7 @@ def _read(messages: queue.SimpleQueue[Any]) -> None:
         while True:
             messages.put(pickle.load(sys.stdin.buffer))
     except (EOFError, OSError, pickle.UnpicklingError):
-        os.kill(os.getpid(), signal.SIGKILL)  # also in the middle of a job, whose result nobody waits for
+        os._exit(1)  # also in the middle of a job, whose result nobody waits for
 
 
 if __name__ == "__main__":

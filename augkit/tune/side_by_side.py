@@ -1,0 +1,165 @@
+"""The worker of a search that has a team: several configurations are trained at once, and decided one after the other.
+
+A configuration is given to the team when its trial is asked for. Trials are told in the order in which they were asked
+for, and a next one is asked for only when the oldest has been told. So what the sampler and the promotions know at any
+time depends on the number of trials that are open, and not on which process was faster: the search gives the same
+trials every time. The team's other processes know nothing of the study, and one that dies costs no trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from augkit.core.errors import AugkitError
+from augkit.core.jobs.heartbeat import Heartbeat
+from augkit.core.jobs.retry import SkipJob, claim, hand_back
+from augkit.core.jobs.worker import POLL
+from augkit.train.history import OnEpoch
+from augkit.train.recipe import Recipe
+from augkit.tune import halving
+from augkit.tune.budget import FEW, measuring_cost, one_pair
+from augkit.tune.optuna_study import SearchTerms, rung_of
+from augkit.tune.search_jobs import RungScores, Searched, SearchJob
+from augkit.tune.space import Value
+from augkit.tune.team import Task, Team, threads
+from augkit.tune.trial import TrialWorker
+
+OPEN = 2  # open trials for each process, so that none waits while the oldest one, such as the control, takes longer
+
+
+def can_search_side_by_side(terms: SearchTerms, device: torch.device, processes: int) -> bool:
+    """Whether a team can train the trials of a search; pruning, forks and torchrun need the process of the study."""
+    return device.type == "cpu" and processes == 1 and not terms.prunes and not terms.fork
+
+
+@dataclass
+class SideBySideWorker(TrialWorker):
+    """Runs the trials of a study with the processes of a team; for training by `augkit.fit`, without pruning or forks.
+
+    Attributes:
+        team: this process and those beside it; its threads are those of every network.
+    """
+
+    _: KW_ONLY
+    team: Team
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._open: deque[optuna.Trial] = deque()
+        self._tasks: dict[int, Task] = {}  # by number of the trial
+        self._hearts: dict[int, Heartbeat] = {}
+        self._task: Task | None = None  # of the trial that is being told
+        self._elsewhere = 0.0  # seconds of that trial beyond those that this process waited for it
+
+    def run(self) -> None:
+        """As in `Worker.run`."""
+        try:
+            with threads(self.team.threads):
+                while self._open or not self.is_done():
+                    if len(self._open) < OPEN * self.team.count and self.has_job():
+                        self._take()
+                    elif self._open:
+                        self._tell(self._open.popleft())
+                    else:
+                        self.events.stage("waiting for other workers")
+                        self.alive()
+                        time.sleep(POLL)
+        except BaseException:
+            with contextlib.suppress(AugkitError):  # if nothing can be written, --resume recovers the trials
+                for trial in self._open:
+                    hand_back(self.study, trial.number)
+            raise
+
+    def has_job(self) -> bool:
+        """As in `TrialWorker`; trials may start behind a control that is open, as it is told before them."""
+        return super().has_job() or (bool(self._open) and halving.has_job(self.study, self.terms))
+
+    def alive(self) -> None:
+        """As in `Worker`, for all open trials. One that was taken over is noticed when it is told."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            super().alive()
+        for heart in self._hearts.values():
+            with contextlib.suppress(UpdateFinishedTrialError):
+                heart.beat()
+
+    def _take(self) -> None:
+        """Ask for a trial, and give its configuration to the team unless it needs no training."""
+        self.monitor.check(self.study)
+        trial = self.study.ask()
+        self._open.append(trial)
+        self.sign(trial)
+        self._hearts[trial.number] = Heartbeat(trial, self.policy.grace)
+        if "control" in trial.user_attrs:
+            return  # this process trains it on all rungs, while others train what comes behind it
+        try:
+            claim(self.study, trial)
+        except SkipJob:
+            return  # which is found again when it is told
+        if halving.is_wanted(self.study, trial):
+            values = self.configure(trial)
+            if rung_of(trial) or not self._is_known(trial, values):
+                self._tasks[trial.number] = self.team.give(Task(self._job(trial, values)))
+
+    def _is_known(self, trial: optuna.Trial, values: dict[str, Value]) -> bool:
+        """Whether another trial has, or will have, the result of these values."""
+        trials = self.study.get_trials(deepcopy=False)
+        before = [t for t in trials if t.number < trial.number and t.state != TrialState.FAIL]
+        return any(t.user_attrs.get("values") == values for t in before)
+
+    def _job(self, trial: optuna.Trial, values: dict[str, Value]) -> SearchJob:
+        rung, recipe = rung_of(trial), self._budgeted(self.space.with_values(values))
+        until, cheap = halving.epochs_on(self.terms, rung), self._is_cheap(rung)
+        place, atypical = self._place(trial, recipe, until), self.terms.goal.atypical
+        return SearchJob(
+            recipe,
+            place,
+            until,
+            one_pair(recipe) if cheap else recipe,
+            images=FEW if cheap else None,
+            atypical=self.terms.seed if atypical else None,
+        )
+
+    def _tell(self, trial: optuna.Trial) -> None:
+        self._hearts.pop(trial.number, None)
+        self._task, self._elsewhere = self._tasks.pop(trial.number, None), 0.0
+        try:
+            self.run_taken(trial)
+        finally:
+            if self._task is not None:
+                self.team.drop(self._task)
+                self._task = None
+
+    def _spent(self, began: float) -> float:
+        return super()._spent(began) + self._elsewhere
+
+    def _scores_on(
+        self, recipe: Recipe, place: Path | None, rung: int, sets: Iterable[str], on_row: OnEpoch | None = None
+    ) -> RungScores:
+        """As in `TrialWorker`, by the team if it was given the trial."""
+        if self._task is None:
+            return super()._scores_on(recipe, place, rung, sets, on_row)
+        waited = time.monotonic()
+        found: Searched = self.team.result(self._task, alive=self.alive)
+        self._elsewhere = found.seconds - (time.monotonic() - waited)
+        self._measuring += found.measuring
+        for row in found.rows:
+            self.events.work(1)
+            self.events.epoch(dict(row), recipe.train.epochs)
+            if on_row is not None:
+                on_row(row)
+        job = self._task.job
+        assert isinstance(job, SearchJob)
+        count = len(self.validation) if job.images is None else min(job.images, len(self.validation))
+        each = measuring_cost(job.measured, count, len(self.dataset.listed_train))
+        self.events.work(each * len(found.scores.reports))
+        return found.scores

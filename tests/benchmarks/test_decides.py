@@ -1,0 +1,38 @@
+"""The page of the studies: its tables are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import decides  # noqa: E402
+
+
+def test_the_tables_of_the_page_are_those_of_the_results() -> None:
+    page = (ROOT / "docs" / "decides.md").read_text()
+    assert decides.fill(page) == page
+    for name in decides.STUDIES:
+        assert f"<!-- table: benchmarks/decides.py {name} -->" in page or name in ("on-the-line", "real-borders")
+
+
+def test_every_figure_of_the_page_is_of_a_study_that_was_run() -> None:
+    page = (ROOT / "docs" / "decides.md").read_text()
+    for name in decides.STUDIES:
+        shown = f"figures/decides-{name}.svg" in page
+        assert shown == (ROOT / "docs" / "figures" / f"decides-{name}.svg").is_file()
+        assert not shown or decides.results_of(name) is not None
+
+
+def test_every_claim_of_the_factorial_study_has_a_row() -> None:
+    claims = json.loads((ROOT / "benchmarks" / "results" / f"{decides.OLD}.json").read_text())["claims"]
+    assert [str(claim["id"]) for claim in claims] == list(decides.MENDED)
+
+
+def test_numbers_that_are_not_there_are_words() -> None:
+    assert decides.number(None, "nats") == "undefined"
+    assert decides.number({"value": None, "low": None, "high": None}, "nats") == "undefined"
+    assert decides.number({"value": -0.5, "low": -1.0, "high": 0.0}, "nats") == "−0.50 [−1.00, 0.00] nats"
