@@ -1,6 +1,7 @@
 """What the allocator, the memory format and the batch size bring to measuring on a CPU, with EfficientNet-Lite0.
 
     python benchmarks/measure_speed.py            # ten minutes of one core; adds "speed" to results/measure-cpu.json
+    python benchmarks/measure_speed.py --parts outputs              # six minutes; the other parts stay as they are
     python benchmarks/measure_speed.py --quick    # seconds; prints alone
 
 Two processes take turns: **before** is malloc of glibc as it is, contiguous maps and batches of 64; **after** is what
@@ -10,6 +11,7 @@ kernel) with one thread, so that other processes on the machine have little part
 
 - **measure**: images seen per second, and after over before in each round.
 - **bare**: the same forward passes and nothing else in the process *after*; measure over bare is the overhead.
+- **outputs**: the same ratio for embeddings and maps (`measure_speed_outputs.py`).
 - **layers**, **certify**: the analyses of `--layers` and `--certify`, which run contiguous in both.
 - **memory**: the peak of each process in MiB beyond what it held before the first batch; then, in fresh processes, the
   resident memory after 20 and after 200 batches of varying size at 64 px.
@@ -45,7 +47,7 @@ HERE = Path(__file__).parent
 PACKAGES = ["torch", "torchvision", "timm", "numpy", "augkit"]
 SIDE, AIM, BARE_AIM = 224, 4.0, 1.10
 PLAN = Plan(pairs=Pairs(1, -4.0, 4.0, quantum=1.0))
-PARTS = ("turns", "batches", "stream")
+PARTS = ("turns", "outputs", "batches", "stream")
 SIZES = (4, 8, 16, 32, 64)
 MODES = {"before": ("system", "contiguous", 64), "after": ("keep", "channels_last", BATCHES["cpu"])}
 
@@ -77,9 +79,9 @@ class Side:
         measurement.report().to_dict()
 
     def warm(self) -> None:
-        """One batch."""
-        with self.network.measuring():
-            self.network(self.pixels[: self.batch, :, 4:-4, 4:-4].float() / 255)
+        """One batch, so that what is compiled is at hand."""
+        measurement = Measurement(self.network, PLAN, ProtocolOptions("crop", input_size=SIDE))
+        measurement.run([(self.pixels[: self.batch], None)])
 
     def bare(self) -> None:
         """The same forward passes on the same number of images."""
@@ -164,6 +166,15 @@ def _spread(ratios: list[float]) -> list[float]:
     return [round(float(f(ratios)), 3) for f in (np.median, np.min, np.max)]
 
 
+def outputs_after(rounds: int) -> dict[str, Any]:
+    """Embeddings and maps, in this process."""
+    from measure_speed_outputs import outputs
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    return outputs(rounds)
+
+
 def stream(mode: str) -> list[float]:
     """MiB resident after 20 and after 200 batches of varying size, beyond those before the first."""
     if MODES[mode][0] == "keep":
@@ -213,9 +224,9 @@ def _seconds(model: nn.Module, inputs: Tensor, size: int) -> float:
         return time.process_time() - start
 
 
-def _fresh(flag: str, mode: str) -> Any:
+def _fresh(flag: str, mode: str, rounds: int = 1) -> Any:
     variables = {**os.environ, VARIABLE: MODES[mode][0], "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, flag, mode]
+    command = [sys.executable, __file__, flag, mode, "--rounds", str(rounds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
     return json.loads(done.stdout)
 
@@ -230,26 +241,34 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "measure-cpu.json")
     parser.add_argument("--serve", choices=MODES, help=argparse.SUPPRESS)
     parser.add_argument("--stream", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--outputs", choices=MODES, help=argparse.SUPPRESS)
     parser.add_argument("--batches", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve, options.images)
     elif options.stream:
         print(json.dumps(stream(options.stream)))
+    elif options.outputs:
+        print(json.dumps(outputs_after(options.rounds)))
     elif options.batches:
         print(json.dumps(batch_sizes(max(SIZES), 2)))
     else:
         images, rounds = (8, 1) if options.quick else (options.images, options.rounds)
         torch.set_num_threads(1)
         record = json.loads(options.output.read_text()) if options.output.is_file() else {}
-        speed: dict[str, Any] = record.get("speed", {}) | environment("cpu", PACKAGES)
-        if "turns" in options.parts:
-            speed["turns"] = turns(images, rounds)
-        if "batches" in options.parts and not options.quick:
-            speed["batches"] = _fresh("--batches", "after")
-        if "stream" in options.parts and not options.quick:
-            speed["stream_mib"] = {mode: _fresh("--stream", mode) for mode in MODES}
-        speed["load_after"] = loads()
+        speed: dict[str, Any] = record.get("speed", {})
+        how: dict[str, tuple[str, Callable[[], Any]]] = {
+            "turns": ("turns", lambda: turns(images, rounds)),
+            "outputs": ("outputs", lambda: _fresh("--outputs", "after", 2 * rounds)),
+            "batches": ("batches", lambda: _fresh("--batches", "after")),
+            "stream": ("stream_mib", lambda: {mode: _fresh("--stream", mode) for mode in MODES}),
+        }
+        for part in ("turns",) if options.quick else options.parts:
+            here, (name, measured) = environment("cpu", PACKAGES), how[part]
+            here["command"] = f"python benchmarks/measure_speed.py --parts {part} --images {images} --rounds {rounds}"
+            speed[name] = measured()
+            # Of each part, as it may be measured on another day than the others.
+            speed["runs"] = speed.get("runs", {}) | {part: here | {"load_after": loads()}}
         if not options.quick:
             options.output.write_text(json.dumps(record | {"speed": speed}, indent=1) + "\n")
         print(json.dumps(speed, indent=1))

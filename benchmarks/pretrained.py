@@ -4,9 +4,11 @@
     python benchmarks/pretrained.py resnet50.a1_in1k convnext_tiny.fb_in1k --data folder:DIR --device cuda
     python benchmarks/pretrained.py torchvision:resnet18@IMAGENET1K_V1 --data parquet:DIR --limit 50000
     python benchmarks/pretrained.py --pages          # JSON into Markdown and HTML again, without measuring
+    python benchmarks/pretrained.py --merge DIR/pretrained.json     # rows measured with --output DIR, then as --pages
 
 Names are those of `pretrained_networks.py`; each network is measured as it is, and with blur pooling in place of its
-strides (``antialias``, not trained further). A row is written as soon as it is measured, and is not measured again.
+strides (``antialias``, not trained further). A row is written as soon as it is measured, and is not measured again. It
+takes the place of one of the same network and surgery with other settings.
 
 Images are resized so that the shorter side is the network's input and 16 pixels on either side; the window moves over
 it by whole pixels (protocol ``crop``), so that no pixel is interpolated. Labels are the classes' numbers of ImageNet.
@@ -161,6 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings = Settings(options.limit, options.atypical, options.layer_images, options.pairs, options.precision)
     photographs, failed = Photographs(options.data, options.labels, settings), 0
+    for path in options.merge:
+        record = merged(record, json.loads(path.read_text()))
+        write(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
     for name in [] if options.pages else options.names:
         for surgery in options.surgery:
             if any(_is(row, name, surgery, settings) for row in record["rows"]):
@@ -174,9 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"left out: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            others = [other for other in record["rows"] if (other["name"], other["surgery"]) != (name, surgery)]
             here = environment(device, PACKAGES) | {"command": _command(options)}
-            record = {**here, "rows": [*others, row | {"command": here["command"]}]}
+            record = merged(record, {**here, "rows": [row | {"command": here["command"]}]})
             options.output.mkdir(parents=True, exist_ok=True)
             write(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
             print(f"  accuracy {row.get('accuracy')}, one pixel {row['one_pixel']}", file=sys.stderr, flush=True)
@@ -187,6 +191,12 @@ def main(arguments: list[str] | None = None) -> int:
             write(DOCS, docs_with_table(DOCS.read_text(), record))
         print(markdown(record))
     return 1 if failed else 0
+
+
+def merged(record: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """The newer rows in the places of those of the same networks and surgery, new ones last; and the newer machine."""
+    rows = {(row["name"], row["surgery"]): row for row in (*record["rows"], *newer["rows"])}
+    return {**newer, "rows": list(rows.values())}
 
 
 def _is(row: dict[str, Any], name: str, surgery: str | None, settings: Settings) -> bool:
@@ -214,6 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--surgery", nargs="+", default=[None, "blurpool"], type=_surgery, help="none, blurpool")
     parser.add_argument("--output", type=Path, default=HERE / "results", metavar="DIR")
+    text = "rows of these files, such as another machine's, take the places of those of the same networks and surgery"
+    parser.add_argument("--merge", nargs="+", default=[], type=Path, metavar="FILE", help=text)
     parser.add_argument("--pages", action="store_true", help="measure nothing; write Markdown and HTML from the JSON")
     return parser
 

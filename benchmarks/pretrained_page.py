@@ -85,9 +85,10 @@ def closing(record: dict[str, Any]) -> str:
     counts = sorted({(row["n"], row["settings"]["atypical_images"], row["settings"]["pairs"]) for row in rows})
     numbers = "; ".join(f"of {n} images {few} of each atypical kind, pairs per image: {k}" for n, few, k in counts)
     commands = ", ".join(f"`{command}`" for command in dict.fromkeys(row["command"] for row in rows))
+    dates = " and ".join(sorted({row["date"] for row in rows}))
     return (
         f"{numbers[:1].upper()}{numbers[1:]}. {commands}; torch {versions['torch']}, timm {versions['timm']};"
-        f" {record['processor']}, {record['torch_threads']} thread(s), {record['date']}."
+        f" {record['processor']}, {record['torch_threads']} thread(s), {dates}."
     )
 
 

@@ -250,7 +250,7 @@ def _environment() -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table for the README, then where we lose."""
+    """The table, then where we lose."""
     titles = ["", "taps per axis", *(title for title, _ in MEASURES.values())]
     lines = ["| " + " | ".join(titles) + " |", "|---|--:|" + "--:|" * len(MEASURES)]
     for row in results["rows"]:

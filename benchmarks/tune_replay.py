@@ -1,7 +1,7 @@
 """How soon strategies of search get as far as a long search does, replayed on a table of trained configurations.
 
     python benchmarks/tune_replay.py                                  # reads results/tune-table-*.jsonl, minutes
-    python benchmarks/tune_replay.py --peer peer/bin/python --write   # with MOASHA (tune_moasha.py), and to the README
+    python benchmarks/tune_replay.py --peer peer/bin/python   # with MOASHA (tune_moasha.py)
 
 `tune_table.py` trained each configuration once; here nothing is trained, so many seeds of every strategy are cheap, and
 all strategies see the very same networks. Samplers may propose any point of the space; they are given the nearest
@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -307,15 +306,6 @@ def summary_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_readme(result: dict[str, Any], readme: Path) -> None:
-    """Put the table of strategies in the place of the one there."""
-    text = readme.read_text()
-    found = re.search(re.escape(f"| {HEAD} |") + r".*\n(?:\|.*\n)+", text)
-    if found is None:
-        raise SystemExit(f"{readme}: expected a table that begins with '| {HEAD} |'")
-    readme.write_text(text.replace(found[0], summary_table(result)))
-
-
 def _text(found: dict[str, float], never: int = 0) -> str:
     return "≥ " * (never > 0) + f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
@@ -331,7 +321,6 @@ def main() -> None:
     parser.add_argument("tables", type=Path, nargs="*", help=text)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--peer", help="Python interpreter that has syne-tune")
-    parser.add_argument("--write", action="store_true", help="also put the table in the README")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "tune-replay.json")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -350,8 +339,6 @@ def main() -> None:
     result["load_after"] = loads()
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     options.output.with_suffix(".md").write_text(table(result))
-    if options.write:
-        write_readme(result, HERE.parent / "README.md")
     print(table(result))
 
 
