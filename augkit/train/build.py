@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from augkit.architectures import NETWORKS, antialias, build_model
-from augkit.architectures.external import timm_network, torchvision_network
+from augkit.architectures.external import timm_network, torchvision_network, torchvision_weights
 from augkit.architectures.stages import freeze, parts_of
 from augkit.architectures.weights import final_layer, fit_weights, read_weights, unwrapped
 from augkit.augment.whole_images import needed_side
@@ -81,22 +81,27 @@ def build_recipe_model(recipe: Recipe, given: NetworkInput, seed: int, *, fresh:
     """Return the recipe's network for the ``given`` input, with initial weights from ``seed``.
 
     With ``fresh`` False, neither pretrained weights nor the file of weights are loaded, as others will replace them.
+    Pretrained weights that the file of weights replaces are not loaded either.
 
     Raises:
         InputError: the network is unknown or does not fit, timm is not installed, or the weights do not fit.
     """
     settings = recipe.model
+    file = settings.weights if fresh else None
+    if file is not None and file.startswith(CELL):
+        raise InputError(f"model.weights: '{file}' names an arm of a study; expected a path outside of one")
     model = (
         _augkit_network(settings, given, seed)
         if settings.name in NETWORKS
-        else _external_network(settings, given, seed, fresh)
+        else _external_network(settings, given, seed, fresh and file is None)
     )
-    if fresh and settings.weights is not None:
-        if settings.weights.startswith(CELL):
-            raise InputError(
-                f"model.weights: '{settings.weights}' names an arm of a study; expected a path outside of one"
-            )
-        load_initial_weights(model, settings.weights, settings.weights_of)
+    if file is None:
+        return model
+    whole = load_initial_weights(model, file, settings.weights_of)
+    if not whole and _trained_classes(settings, model) == len(given.classes):
+        # The final layer of the file does not fit, that of the pretrained weights does.
+        model = _external_network(settings, given, seed, True)
+        load_initial_weights(model, file, settings.weights_of)
     return model
 
 
@@ -133,10 +138,25 @@ def _external_network(settings: ModelSettings, given: NetworkInput, seed: int, f
     return model if settings.downsample is None else antialias(model, method=settings.downsample)
 
 
-def load_initial_weights(model: nn.Module, path: str, part: str = "all") -> None:
+def _trained_classes(settings: ModelSettings, model: nn.Module) -> int | None:
+    """The number of classes of the pretrained weights that the settings name; None if they name none."""
+    package, _, name = settings.name.partition(":")
+    if package == "timm" and settings.pretrained:
+        classes: int | None = getattr(model, "pretrained_cfg", {}).get("num_classes")
+        return classes
+    short, _, version = name.partition("@")
+    if package == "torchvision" and (version or settings.pretrained):
+        return len(torchvision_weights(short, version or "DEFAULT").meta["categories"] or ())
+    return None
+
+
+def load_initial_weights(model: nn.Module, path: str, part: str = "all") -> bool:
     """Load the weights in ``path``, except (auxiliary) final layers with another number of classes.
 
     With ``part`` ``features`` or ``head`` the other part of the network stays as it is.
+
+    Returns:
+        Whether the file has all of the network's weights.
     """
     own = model.state_dict()
     if part != "all":
@@ -144,16 +164,19 @@ def load_initial_weights(model: nn.Module, path: str, part: str = "all") -> None
         state = dict(unwrapped(read_weights(path), own))
         kept = {name: value for name, value in own.items() if (name in head) != (part == "head")}
         fit_weights(model, state | kept, path)
-        return
+        return False
     state = dict(unwrapped(read_weights(path), own))
     final = final_layer(model)
     given = state.get(f"{final[0]}.weight") if final is not None else None
+    whole = True
     if final is not None and given is not None and given.ndim and len(given) != final[1]:
+        whole = False
         for key in own.keys() & state.keys():
             mine, theirs = own[key].shape, state[key].shape
             if mine[:1] == (final[1],) and theirs == (len(given), *mine[1:]):
                 state[key] = own[key]
     fit_weights(model, state, path)
+    return whole
 
 
 def reading_of(data: DataSettings) -> Reading:

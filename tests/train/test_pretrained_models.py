@@ -90,6 +90,27 @@ def test_a_recipe_begins_with_them_and_with_a_final_layer_of_its_own(name: str, 
     assert not all(torch.equal(fresh[key], own[key]) for key in same), "not read where others replace them"
 
 
+def test_trained_weights_that_a_file_replaces_are_not_downloaded(hub: Path, tmp_path: Path) -> None:
+    """The cache is empty and there is no connection: asking for them is an error."""
+    own = models.get_model("squeezenet1_1", weights=None, num_classes=7).eval()
+    torch.save(own.state_dict(), tmp_path / "own.pt")
+    recipe = Recipe.load("mnist5k", ["model.downsample=null", "model.width=null"])
+
+    def built(name: str, classes: int, *, pretrained: bool) -> torch.nn.Module:
+        fields = {"name": name, "pretrained": pretrained, "weights": str(tmp_path / "own.pt")}
+        given = NetworkInput([str(k) for k in range(classes)], 3, 64)
+        return build_recipe_model(recipe.replaced(model={**recipe.model.model_dump(), **fields}), given, 0).eval()
+
+    for name, pretrained in (("squeezenet1_1", True), ("squeezenet1_1@IMAGENET1K_V1", False)):
+        assert torch.equal(built(f"torchvision:{name}", 7, pretrained=pretrained)(IMAGES), own(IMAGES))
+        drawn = built(f"torchvision:{name}", 5, pretrained=pretrained)  # the final layer fits neither
+        assert torch.equal(drawn.state_dict()["features.0.weight"], own.state_dict()["features.0.weight"])
+    trained = cache(hub, "squeezenet1_1")
+    kept = built("torchvision:squeezenet1_1", 1000, pretrained=True).state_dict()  # the file has no final layer for it
+    for key, source in (("classifier.1.weight", trained), ("features.0.weight", own)):
+        assert torch.equal(kept[key], source.state_dict()[key])
+
+
 def test_a_run_that_began_with_trained_weights_is_rebuilt_in_their_form(hub: Path, tmp_path: Path) -> None:
     cache(hub, "googlenet")
     fields = ["model.name=torchvision:googlenet@DEFAULT", "model.downsample=null", "model.width=null"]
