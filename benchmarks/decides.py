@@ -48,6 +48,7 @@ COLORS = {"supported": "#1e8449", "refuted": "#c0392b", "undetermined": "#7f8c8d
 FAMILIES = {"without shifts": "#7f8c8d", "trained with shifts": "#c0392b", "exact on the torus": "#2471a3"}
 OLD = "study-quick-10-seeds"
 FACTORIAL = "factorial"  # the factorial study anew: five seeds, by shift information
+CLOTHES = "clothes-"  # before the name of a study: the same on FashionMNIST
 
 
 def results_of(name: str) -> dict[str, Any] | None:
@@ -120,6 +121,41 @@ def parts_table(name: str) -> str:
     command = f"`python -m augkit.compare {study}{size} --seeds {settings['seeds']}`"
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n{command}: {facts} Numbers: `benchmarks/results/{name}.json`."
+
+
+def clothes_table() -> str:
+    """The parts of the claims of the studies that were also run on clothes, beside those on digits."""
+    lines = [["study", "part", "digits", "clothes", "claim on clothes"], ["---"] * 5]
+    facts = []
+    for name in STUDIES:
+        digits, clothes = results_of(name), results_of(CLOTHES + name)
+        if digits is None or clothes is None:
+            continue
+        known = {(claim["id"], part["label"]): part for claim in digits["claims"] for part in claim["parts"]}
+        for claim in clothes["claims"]:
+            for k, part in enumerate(claim["parts"]):
+                primary = k == claim["primary"]
+                before = known.get((claim["id"], part["label"]))
+                lines.append(
+                    [
+                        f"{name} {claim['id']}",
+                        part["label"] + " (primary)" * primary,
+                        number(before["effect"], before["unit"]) if before else "–",
+                        number(part["effect"], part["unit"]),
+                        claim["verdict"] if primary else "",
+                    ]
+                )
+        settings, cost = clothes["settings"], clothes["cost"]
+        facts.append(
+            f"`{clothes['environment']['command'].split(' --workers')[0]}`: {settings['seeds']} seeds,"
+            f" {settings['images']} test images at most, {cost['runs']} networks, {cost['seconds'] / 60:.0f} minutes of"
+            f" training and measuring on a busy machine, level {clothes['looks']['level']:.4f}. Numbers:"
+            f" `benchmarks/results/{CLOTHES}{name}.json`."
+        )
+    if not facts:
+        return "Not run here."
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([table, *facts])
 
 
 def forest(results: dict[str, Any]) -> Any:
@@ -306,7 +342,12 @@ def without_addresses(svg: str) -> str:
 
 def fill(page: str) -> str:
     """The page with its tables between their marks."""
-    tables = {"verdicts": verdict_table(), "mended": mended_table(), "pretrained": one_pixel_table()}
+    tables = {
+        "verdicts": verdict_table(),
+        "mended": mended_table(),
+        "pretrained": one_pixel_table(),
+        "clothes": clothes_table(),
+    }
     tables |= {name: parts_table(name) for name in (*STUDIES, FACTORIAL)}
     for name, table in tables.items():
         mark = re.escape(f"<!-- table: benchmarks/decides.py {name} -->")

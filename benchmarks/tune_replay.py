@@ -2,6 +2,7 @@
 
     python benchmarks/tune_replay.py                                  # reads results/tune-table-*.jsonl, minutes
     python benchmarks/tune_replay.py --peer peer/bin/python   # with MOASHA (tune_moasha.py)
+    python benchmarks/tune_replay.py --only "halving, factor 4"   # the others keep their results
 
 `tune_table.py` trained each configuration once; here nothing is trained, so many seeds of every strategy are cheap, and
 all strategies see the very same networks. Samplers may propose any point of the space; they are given the nearest
@@ -77,16 +78,19 @@ def forked_first(pool: Pool) -> list[Rung]:
     return [*pool.forks, pool.whole]
 
 
-# Strategy: its sampler, its rungs. The rule of promotion is that of `augkit.tune`.
-STRATEGIES: dict[str, tuple[str, Callable[[Pool], list[Rung]]]] = {
-    "random": ("random", plain),
-    "TPE": ("tpe", plain),
-    "GP": ("gp", plain),
-    "halving": ("random", halved),
-    "halving, TPE": ("tpe", halved),
-    "halving, floor on all rungs": ("random", floored),
-    "halving + fork": ("random", forked_first),
-    "halving of forks alone": ("random", forked),
+# Strategy: its sampler, its rungs, and of how many configurations one goes on. The rule of promotion is that of
+# `augkit.tune`. Factors 2 and 4 were replayed after 3, which `augkit.tune` has by default.
+STRATEGIES: dict[str, tuple[str, Callable[[Pool], list[Rung]], int]] = {
+    "random": ("random", plain, FACTOR),
+    "TPE": ("tpe", plain, FACTOR),
+    "GP": ("gp", plain, FACTOR),
+    "halving": ("random", halved, FACTOR),
+    "halving, factor 2": ("random", halved, 2),
+    "halving, factor 4": ("random", halved, 4),
+    "halving, TPE": ("tpe", halved, FACTOR),
+    "halving, floor on all rungs": ("random", floored, FACTOR),
+    "halving + fork": ("random", forked_first, FACTOR),
+    "halving of forks alone": ("random", forked, FACTOR),
 }
 PEER = "MOASHA (syne-tune)"
 
@@ -219,9 +223,9 @@ def replay(pool: Pool, seeds: int, peer: str | None = None, names: Sequence[str]
     target = SHARE * reference(pool)
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        sampler, ladder = STRATEGIES[name]
+        sampler, ladder, factor = STRATEGIES[name]
         rungs = ladder(pool)
-        rows[name] = [follow(pool, rungs, events_of(pool, rungs, sampler, s), target) for s in range(seeds)]
+        rows[name] = [follow(pool, rungs, events_of(pool, rungs, sampler, s, factor), target) for s in range(seeds)]
         print(f"{pool.name}: {name}", flush=True)
     if peer is not None:
         rows[PEER] = [follow(pool, pool.rungs, iter(e), target) for e in peer_events(pool, peer, seeds)]
@@ -237,6 +241,17 @@ def replay(pool: Pool, seeds: int, peer: str | None = None, names: Sequence[str]
         "ranks": ranks(pool),
         "rows": rows,
     }
+
+
+def merged(kept: dict[str, Any], found: dict[str, Any], names: Sequence[str], began: dict[str, Any]) -> dict[str, Any]:
+    """Earlier results of a ground, with those of strategies that were replayed later, in the order of the table."""
+    if kept["rows"]["random"] != found["rows"]["random"]:
+        raise SystemExit("tune_replay: random search gives other results than those that are kept; replay all")
+    both = {key: {**kept[key], **{name: found[key][name] for name in names}} for key in ("strategies", "rows")}
+    order = [name for name in (*STRATEGIES, PEER) if name in both["rows"]]
+    ordered = {key: {name: rows[name] for name in order} for key, rows in both.items()}
+    later = [*kept.get("later", []), {"strategies": list(names), "environment": began}]
+    return {**kept, **ordered, "later": later}
 
 
 def summary(found: list[dict[str, Any]], of_random: list[dict[str, Any]]) -> dict[str, Any]:
@@ -321,12 +336,18 @@ def main() -> None:
     parser.add_argument("tables", type=Path, nargs="*", help=text)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--peer", help="Python interpreter that has syne-tune")
+    parser.add_argument(
+        "--only", nargs="+", choices=STRATEGIES, help="strategies to replay; the others keep their results"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results" / "tune-replay.json")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     tables = options.tables or sorted((HERE / "results").glob("tune-table-*.jsonl"))
-    kept = json.loads(options.output.read_text()) if options.tables and options.output.is_file() else {"grounds": {}}
+    keeps = (options.tables or options.only) and options.output.is_file()
+    kept = json.loads(options.output.read_text()) if keeps else {"grounds": {}, "seeds": options.seeds}
+    if kept["seeds"] != options.seeds:
+        parser.error(f"expected --seeds {kept['seeds']}, as those of the results that are kept, got {options.seeds}")
     grounds = kept["grounds"]
     for path in tables:
         pool = read_pool(path)
@@ -334,7 +355,12 @@ def main() -> None:
         began["command"] = f"python benchmarks/tune_replay.py --seeds {options.seeds}" + " --peer PYTHON" * bool(
             options.peer
         )
-        grounds[pool.name] = {**replay(pool, options.seeds, options.peer), "environment": began}
+        if options.only:
+            began["command"] += " --only " + " ".join(f"'{name}'" for name in options.only)
+            found = replay(pool, options.seeds, names=("random", *options.only))
+            grounds[pool.name] = merged(grounds[pool.name], found, options.only, began)
+        else:
+            grounds[pool.name] = {**replay(pool, options.seeds, options.peer), "environment": began}
     result = {"aim": AIM, "seeds": options.seeds, "top": TOP, "share": SHARE, "grounds": grounds}
     result["load_after"] = loads()
     options.output.write_text(json.dumps(result, indent=1) + "\n")
