@@ -60,6 +60,21 @@ def check_function(function: object) -> None:
         raise InputTypeError(f"train: expected a function {CALL}, got one of {signature} ({error})") from None
 
 
+@contextlib.contextmanager
+def _exit_as_error(name: str) -> Iterator[None]:
+    """Context in which a function of the user that ends the process has failed.
+
+    Lightning ends the process after Ctrl-C, which stays an interrupt.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise RunError(f"{name} raised SystemExit: {error} ({_place(error)})") from error
+
+
+@_exit_as_error("train")
 def trained_by(
     function: TrainFunction,
     policy: Policy,
@@ -108,6 +123,7 @@ def measured(model: nn.Module, recipe: Recipe, images: Images, **options: object
         raise RunError(f"the network that train returned cannot be measured: {error}") from error
 
 
+@_exit_as_error("score")
 def scored_by(score: Score, model: nn.Module, alive: Callable[[], None] = lambda: None) -> float:
     """The score of a network in [0, 1]; raise RunError if the function raises or gives another number."""
     try:
@@ -120,7 +136,7 @@ def scored_by(score: Score, model: nn.Module, alive: Callable[[], None] = lambda
     return value
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """File and line of an error, in the file of the function."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     frames = [f for f in frames if f.filename != contextlib.__file__]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,35 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
     assert search(train, trials=2, folder=tmp_path).search.search_cost.trials == 2
 
 
+def leave_as_lightning() -> None:
+    """What Lightning's ``Trainer.fit`` does after Ctrl-C."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("where", ["train", "score"])
+def test_an_interrupt_that_ends_as_an_exit_hands_the_trial_back(where: str, tmp_path: Path) -> None:
+    left = [True, True]  # more than a trial has retries
+
+    def train(policy: augkit.Policy, **rest: Any) -> nn.Module:
+        if where == "train" and not policy.is_identity and left and left.pop():
+            leave_as_lightning()
+        return plain(policy, **rest)
+
+    def score(model: nn.Module) -> float:
+        if where == "score" and left and left.pop():
+            leave_as_lightning()
+        return 0.5
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(train, score=score, folder=tmp_path)
+    cost = search(train, score=score, folder=tmp_path).search.search_cost
+    assert (cost.trials, cost.failed) == (1, 0)
+
+
 def test_a_score_stands_in_the_place_of_accuracy() -> None:
     scores = iter([0.5, 0.25, 0.75])
     result = search(score=lambda model: next(scores), validation=Images(HELD_OUT[0], None), trials=2)
@@ -217,11 +247,16 @@ def raising(_: int) -> nn.Module:
     raise ValueError("no such file")
 
 
+def leaving(_: int) -> nn.Module:
+    sys.exit("no data")
+
+
 BAD = {
     "nothing": (lambda _: None, r"train: expected a torch.nn.Module, got NoneType; return the trained network"),
     "another shape": (lambda _: nn.Identity(), r"cannot be measured: model: expected logits \(\d+, K\), got"),
     "other classes": (lambda _: network(4), r"train: expected a network with 3 outputs as before, got 4"),
     "NaN": (undefined, r"cannot be measured: .*finite"),
+    "an exit": (leaving, r"train raised SystemExit: no data \(test_policy_search.py:\d+\)"),
     "an error": (raising, r"train raised ValueError: no such file \(test_policy_search.py:\d+\)"),
 }
 
