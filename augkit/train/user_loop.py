@@ -60,6 +60,20 @@ def check_function(function: object) -> None:
         raise InputTypeError(f"train: expected a function {CALL}, got one of {signature} ({error})") from None
 
 
+def check_score(score: object) -> None:
+    """Raise InputError unless ``score`` is None or can be called as ``score(model)``."""
+    if score is None:
+        return
+    if not callable(score):
+        raise InputTypeError(f"score: expected a function score(model), got {type(score).__name__}")
+    try:
+        inspect.signature(score).bind(nn.Identity())
+    except ValueError:  # some functions written in C have none
+        return
+    except TypeError as error:
+        raise InputTypeError(f"score: expected a function score(model), got another one ({error})") from None
+
+
 @contextlib.contextmanager
 def _exit_as_error(name: str) -> Iterator[None]:
     """Context in which a function of the user that ends the process has failed.

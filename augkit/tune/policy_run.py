@@ -26,7 +26,7 @@ from augkit.core.schema import validate
 from augkit.data import Dataset, Images
 from augkit.train.evaluate import check_measurable
 from augkit.train.user_images import checked_images, classes_of, measuring_settings
-from augkit.train.user_loop import Score, TrainFunction, check_function, check_timeout
+from augkit.train.user_loop import Score, TrainFunction, check_function, check_score, check_timeout
 from augkit.tune import halving, optuna_study
 from augkit.tune.budget import trial_cost
 from augkit.tune.function_training import FunctionTraining
@@ -108,6 +108,7 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
         InputError: as in `tune_policy`.
     """
     check_function(train)
+    check_score(score)
     check_whole("trials", trials, 1)
     if isinstance(workers, int):
         check_whole("workers", workers, 1)
