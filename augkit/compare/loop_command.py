@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from augkit.augment.policy import Policy
 from augkit.compare.policies import PolicyComparison, compare_policies
@@ -19,7 +22,7 @@ from augkit.core.schema import parse_override
 from augkit.core.terminal import say
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.user_images import images_named, measuring_overrides
-from augkit.train.user_loop import check_function
+from augkit.train.user_loop import check_function, check_score
 
 OWN = ("test", "score", "timeout", "atypical")
 EPOCHS = "train.epochs"
@@ -77,36 +80,48 @@ def compare_function(
     test = options.test or f"{module}:{'test' if module_has(module, 'test') else 'validation'}"
     if options.test is None and test.endswith(":validation") and not options.quiet:
         print("augkit: warning: no 'test' in the module, so 'validation' is compared on", file=sys.stderr)
-    images = images_named(test, "test")
     score = options.score or (f"{module}:score" if module_has(module, "score") else None)
+    settings: dict[str, Any] = {
+        "test": images_named(test, "test"),
+        "policies": policies,
+        "seeds": options.seeds or 3,
+        "epochs": number,
+        "score": None if score is None else load_named(score, "score"),
+        "atypical": options.atypical,
+        "seed": 1 if options.seed is None else options.seed,
+        "timeout": options.timeout,
+        **measuring,
+    }
+    check_score(settings["score"])
+    with contextlib.suppress(_CheckedError):  # before earlier results are replaced
+        compare_policies(_stop, **settings)
     folder = options.output or new_folder("compare")
     claim(folder, resume=options.resume, overwrite=options.overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     try:
-        found = compare_policies(
-            function,
-            images,
-            policies,
-            seeds=options.seeds or 3,
-            epochs=number,
-            score=None if score is None else load_named(score, "score"),
-            atypical=options.atypical,
-            seed=1 if options.seed is None else options.seed,
-            folder=folder,
-            timeout=options.timeout,
-            quiet=options.quiet,
-            **measuring,
-        )
+        found = compare_policies(function, **settings, folder=folder, quiet=options.quiet)
         found.write(folder)
     except KeyboardInterrupt:
         raise interrupted("compare", arguments, folder) from None
     _print(found, folder, options)
 
 
+class _CheckedError(BaseException):
+    """The arguments of `compare_policies` are right; no Exception, which would be a failure of the function."""
+
+
+def _stop(policy: Policy, *, epochs: int, seed: int, start: Path | None) -> nn.Module:
+    """A function whose first call, which follows all checks, ends the comparison."""
+    raise _CheckedError
+
+
 def _policies(files: Sequence[str], module: str) -> Mapping[str, Policy]:
     """The policies of ``name=file`` words; without any, those of the module."""
     if files:
         pairs = [text.partition("=") for text in files]
+        names = [name for name, _, _ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"policies: expected each name once, got '{twice[0]}' {names.count(twice[0])} times")
         return {name: Policy.from_yaml(Path(file)) for name, _, file in pairs}
     if not module_has(module, "policies"):
         raise InputError(f"policies: expected 'policies' in {module}, or name=policy.yaml, got none")

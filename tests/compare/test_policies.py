@@ -170,11 +170,19 @@ def test_the_command_compares_files_of_policies(
         (["--test", "compared_loop:none"], "test 'compared_loop:none': cannot be imported"),
         (["mnist5k"], "expected one function and name=policy.yaml, got"),
         (["--resume"], "--resume: expected --output DIR"),
+        (["near=near.yaml", "near=near.yaml"], "policies: expected each name once, got 'near' 2 times"),
+        (["a/b=near.yaml"], "policies: name: "),
+        (["--score", "compared_loop:space"], r"score: expected a function score\(model\), got Policy"),
+        (["--score", "compared_loop:shapes"], r"score: expected a function score\(model\), got another one .*'seed'"),
+        (["--output", "out", "--overwrite", "invariance.max_shift=9"], "max_shift 9 leaves no window"),
     ):
         assert call("compared_loop:train", *words) == 2
         said = capsys.readouterr().err
         assert re.search(message, said), said
+        assert said.splitlines()[-1].startswith("augkit: error:")
         assert said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    assert json.loads((tmp_path / "out" / "results.json").read_text()), "what was refused has replaced nothing"
     assert call("mnist5k", "--atypical") == 2
     assert "--atypical: expected a function, package.module:train" in capsys.readouterr().err
 
