@@ -11,12 +11,15 @@ from pathlib import Path
 from augkit.core.errors import InputError
 from augkit.core.files import MARK, Environment, claim, environment, reserve, write
 from augkit.core.json import jsonable
+from augkit.invariance import Measurement
 from augkit.measure.output_results import OutputResults
+from augkit.measure.output_session import OutputSession
 from augkit.measure.page import networks_page
 from augkit.measure.pipeline import begin_measurement, load_network, measure
 from augkit.measure.results import MeasureResults
+from augkit.measure.session import MeasureSession
 from augkit.measure.settings import MeasureSettings
-from augkit.measure.side_by_side import NetworkTable, network_table
+from augkit.measure.side_by_side import NetworkTable, check_alike, network_table, shared_settings
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,14 @@ def measure_networks(
     settings.check()
     if output is not None and Path(output).exists():
         reserve(Path(output), resume=resume, overwrite=overwrite)
+    begun = {}
     for model in models:
         loaded = load_network(model, settings)
         try:
-            begin_measurement(model, loaded, data, settings, progress=False)
+            begun[model] = _shared(begin_measurement(model, loaded, data, settings, progress=False))
         except InputError as error:
             raise InputError(f"{model}: {error}") from None
+    check_alike("networks", begun)  # the table would refuse them, but only after all were measured
     folder = None if output is None else claim(Path(output), resume=resume, overwrite=overwrite)
     if folder is not None:
         write(folder / MARK, json.dumps(environment(), indent=2))
@@ -113,6 +118,19 @@ def measure_networks(
         pages = {model: f"{name}/report.html" for model, name in zip(models, folder_names(models), strict=True)}
         write(folder / "report.html", networks_page(found, table, results.command, pages))
     return results
+
+
+def _shared(session: MeasureSession | OutputSession) -> dict[str, object]:
+    """What a measurement that has begun must have in common with others: its images, and the settings of its table."""
+    data, found = next(iter(session.sets.items()))
+    measurement = session.measurements[data]
+    kind = "logits"
+    if not isinstance(measurement, Measurement):
+        assert measurement.kind is not None  # found as it began
+        kind = measurement.kind.name
+    protocol = measurement.protocol
+    shared = shared_settings(kind, protocol.name, protocol.kernel, session.plan)
+    return {"data": data, **shared, "images": len(found)}
 
 
 def folder_names(models: Sequence[str]) -> list[str]:

@@ -13,10 +13,10 @@ from augkit.invariance import Estimate, InvarianceReport
 from augkit.invariance.bootstrap import combine_seeds, per_seed
 from augkit.invariance.metrics import METRICS, Metric
 from augkit.invariance.outputs import KINDS, OutputReport
+from augkit.invariance.plan import Plan
 
 SHOWN = ("accuracy", "top1_change", "shift_information")  # of logits, where no metrics are named
 COMPARED = "top1_change"  # whose difference from the first network is shown
-ALIKE = ("protocol", "kernel", "max_shift", "images")  # settings that networks in one table share
 MISSING = "–"
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -151,7 +151,7 @@ def network_table(reports: Mapping[str, Report], *, metrics: Sequence[str] | Non
     """
     if not reports:
         raise InputError("network_table: expected reports of networks by name, got none")
-    _check_alike(reports)
+    check_alike("network_table", {name: _shared(report) for name, report in reports.items()})
     first = next(iter(reports.values()))
     known = METRICS if isinstance(first, InvarianceReport) else {r.name: r for r in KINDS[first.kind].measure.rows}
     numbers = {name: _numbers(report) for name, report in reports.items()}
@@ -175,17 +175,38 @@ def _numbers(report: Report) -> dict[str, Estimate]:
     return report.metrics if isinstance(report, InvarianceReport) else report.numbers
 
 
-def _check_alike(reports: Mapping[str, Report]) -> None:
-    (name, first), *others = reports.items()
-    for other, report in others:
-        if type(report) is not type(first) or getattr(report, "kind", "") != getattr(first, "kind", ""):
-            raise InputError(f"network_table: expected one kind of output, '{other}' has another than '{name}'")
-        for setting in ALIKE:
-            mine, its = getattr(report.settings, setting), getattr(first.settings, setting)
+def shared_settings(kind: str, protocol: str, kernel: str, plan: Plan) -> dict[str, object]:
+    """Return what networks in one table have in common, besides their images; all but the kind are flags."""
+    pairs, shifted = plan.pairs, plan.axis == "shift"
+    return {
+        "kind": kind,
+        "protocol": protocol,
+        "kernel": kernel,
+        "axis": plan.axis,
+        "max_shift": pairs.reach if shifted else None,
+        "max_scale": None if shifted else pairs.high,
+        "quantum": pairs.quantum,
+        "shift": pairs.step,
+    }
+
+
+def check_alike(where: str, networks: Mapping[str, Mapping[str, object]]) -> None:
+    """Raise InputError, which begins with ``where``, if networks differ in one of their `shared_settings`."""
+    (name, first), *others = networks.items()
+    for other, found in others:
+        for setting, mine in first.items():
+            its = found[setting]
             if mine != its:
-                raise InputError(
-                    f"network_table: expected the same settings, '{other}' has {setting} {mine} and '{name}' {its}"
-                )
+                what = "one kind of output" if setting == "kind" else "the same settings"
+                key = "" if setting == "kind" else f"{setting} "
+                raise InputError(f"{where}: expected {what}, '{other}' has {key}{its} and '{name}' {mine}")
+
+
+def _shared(report: Report) -> dict[str, object]:
+    settings = report.settings
+    kind = "logits" if isinstance(report, InvarianceReport) else report.kind
+    found = shared_settings(kind, settings.protocol, settings.kernel, settings.plan)
+    return {**found, "images": settings.images}
 
 
 def _differences(reports: Mapping[str, Report]) -> dict[str, Estimate]:
@@ -205,9 +226,10 @@ def _note(report: Report, inputs: Mapping[str, str], *, compared: bool) -> str:
     settings = report.settings
     size = next(iter(inputs.values()))
     seen = f", input {size} px" if len(set(inputs.values())) == 1 else ""
-    most = f"shifts up to {settings.max_shift:g} px"
-    if isinstance(report, InvarianceReport) and report.settings.axis == "scale":
-        most = f"factors up to {report.settings.plan.pairs.high:g}"
+    pairs = settings.plan.pairs
+    most = f"factors up to {pairs.high:g}" if settings.axis == "scale" else f"shifts up to {settings.max_shift:g} px"
+    if pairs.step is not None and pairs.low == pairs.high:
+        most = "one shift by ({:g}, {:g}) px".format(*pairs.step)
     return (
         f"{settings.images:,} images, protocol {settings.protocol}, kernel {settings.kernel}, {most}{seen};"
         " 95 % intervals by a bootstrap over images."

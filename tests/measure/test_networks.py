@@ -20,7 +20,8 @@ from torch import nn
 import augkit
 from augkit.core.cli import run
 from augkit.core.errors import InputError
-from augkit.invariance import InvarianceReport
+from augkit.invariance import InvarianceReport, Pairs, Plan
+from augkit.invariance.plan import full_plan, one_shift
 from augkit.measure import NetworkTable, network_table
 from augkit.measure import __main__ as measure
 from augkit.measure.networks import folder_names
@@ -38,8 +39,13 @@ def one(): return make(1)
 def two(): return make(2)
 def color(): return make(2, 3)
 def few(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+def map(): return nn.Conv2d(1, 4, 3, padding=1)
 """
 SETTINGS = ("--max-shift", "1", "--limit", "20", "--pairs", "2", "--no-curves", "--quiet")
+
+
+def shift_plan(most: float) -> Plan:
+    return Plan(pairs=Pairs(2, -most, most))
 
 
 @pytest.fixture
@@ -138,7 +144,8 @@ def test_a_network_with_another_input_has_its_size_and_no_difference(reports: di
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_shift": 2.0}, r"expected the same settings, 'b' has max_shift 2.0 and 'a' 4.0"),
+        ({"plan": shift_plan(2.0)}, r"expected the same settings, 'b' has max_shift 2.0 and 'a' 4.0"),
+        ({"plan": one_shift(4.0, 1.0)}, r"expected the same settings, 'b' has shift \(4.0, 1.0\) and 'a' None"),
         ({"images": 7}, r"expected the same settings, 'b' has images 7 and 'a' 24"),
     ],
 )
@@ -152,6 +159,19 @@ def test_networks_that_were_measured_differently_are_refused(
         network_table({})
     with pytest.raises(InputError, match=r"unknown metric 'top1_chang': did you mean 'top1_change'"):
         network_table(reports, metrics=["top1_chang"])
+
+
+def test_networks_that_were_rescaled_by_other_factors_are_refused_and_the_note_names_the_factors() -> None:
+    images = torch.rand(6, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    logits = [augkit.measure_invariance(net, images, plan=full_plan("scale", most, 1)) for most in (1.1, 1.2)]
+    with pytest.raises(InputError, match=r"'b' has max_scale 1.2 and 'a' 1.1"):
+        network_table(dict(zip("ab", logits, strict=True)))
+    pool, how = nn.AvgPool2d(2), {"output": "map", "axis": "scale", "input_size": 16, "pairs": 1}
+    maps = [augkit.measure_outputs(pool, images, max_scale=most, **how) for most in (1.1, 1.2)]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"'b' has max_scale 1.2 and 'a' 1.1"):
+        network_table(dict(zip("ab", maps, strict=True)))
+    assert "kernel sinc, factors up to 1.1, input 16 x 16 px" in network_table({"a": maps[0]}).note
 
 
 def test_outputs_of_one_kind_stand_side_by_side(reports: dict[str, InvarianceReport]) -> None:
@@ -197,14 +217,32 @@ def test_the_command_measures_each_network_and_writes_the_table(nets: Path, caps
         (["one", "few"], "nets_side_by_side:few: labels: 'digits' has 10 classes, the model 3"),
         (["one", "two", "--input-size", "8"], "nets_side_by_side:one: max_shift: protocol 'crop' with images of 8 x 8"),
         (["one", "two", "--weights", "none.pt"], "--weights: expected one network"),
+        (["one", "map"], "expected one kind of output, 'nets_side_by_side:map' has map and 'nets_side_by_side:one'"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_measured(
     nets: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    named = [word if word not in ("one", "two", "thre", "few") else f"nets_side_by_side:{word}" for word in words]
+    own = ("one", "two", "thre", "few", "map")
+    named = [word if word not in own else f"nets_side_by_side:{word}" for word in words]
     assert run(measure.main, [*named, "--data", "digits", *SETTINGS, "--output", "out"]) == 2
     assert message in capsys.readouterr().err
+    assert not (nets / "out").exists()
+
+
+def test_runs_with_settings_or_images_of_their_own_are_refused_before_the_first_is_measured(
+    nets: Path, tiny: augkit.Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs(nets / "photos", [(12, 12)] * 20)
+    train = {**tiny.train.model_dump(), "epochs": 1}
+    augkit.fit(tiny.replaced(train=train), output=nets / "run", device="cpu")
+    data = {**tiny.data.model_dump(), "name": "folder:photos", "channels": 1, "limit": None}
+    augkit.fit(tiny.replaced(train=train, data=data), output=nets / "other", device="cpu")
+    words = ["run", "nets_side_by_side:one", "--data", "digits", *SETTINGS, "--output", "out"]
+    assert run(measure.main, words) == 2
+    assert "networks: expected the same settings, 'nets_side_by_side:one' has protocol crop" in capsys.readouterr().err
+    assert run(measure.main, ["run", "other", *SETTINGS, "--output", "out"]) == 2
+    assert "'other' has data folder:photos and 'run' digits" in capsys.readouterr().err
     assert not (nets / "out").exists()
 
 
