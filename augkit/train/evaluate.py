@@ -205,8 +205,9 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = None) -> None:
     """Raise InputError, before any work, if the policy cannot be built, or the images or the model cannot be measured.
 
-    With the ``model``, two images are measured, because windows of the crop protocol are smaller than the training
-    images and may be too small for it.
+    Two images are measured, because windows of the crop protocol are smaller than the training images and may be too
+    small for the ``model``. Without one, a network that is still to be trained is to be measured, and mean, std and
+    canvas are checked alone.
     """
     recipe.policy.augment()
     settings, canvas = recipe.invariance, recipe.data.canvas
@@ -219,11 +220,18 @@ def check_measurable(recipe: Recipe, images: Images, model: nn.Module | None = N
         kernel=settings.kernel,
         input_size=canvas if settings.protocol == "embed" else None,
     )
-    if model is not None:
-        few = recipe.replaced(invariance={**settings.model_dump(), "pairs": 1})
-        measure_model(
-            model, few, images.take(torch.arange(2)), device=next((p.device for p in model.parameters()), None)
-        )
+    few, recipe = images.take(torch.arange(2)), recipe.replaced(invariance={**settings.model_dump(), "pairs": 1})
+    if model is None:
+        model, few = _StandIn(), Images(few.images, None, few.background)
+    measure_model(model, recipe, few, device=next((p.device for p in model.parameters()), None))
+
+
+class _StandIn(nn.Module):
+    """A network for checks, which takes images of any size and channels and gives logits of two classes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Two of the pixels as logits."""
+        return images.flatten(1)[:, :2]
 
 
 def measure_model(

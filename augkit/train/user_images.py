@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ MEASURING: Tree = {  # by the keys of a recipe
     **{"invariance.protocol": "crop", "invariance.max_shift": 4.0, "invariance.kernel": None, "invariance.pairs": 4},
     **{"data.canvas": None, "data.mean": [0.0], "data.std": [1.0]},
 }
+
+# The types of images that are measured.
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def measuring_overrides(overrides: Sequence[str], others: str) -> Tree:
@@ -73,9 +76,14 @@ def measuring_settings(
     measuring: Tree = {"protocol": protocol, "max_shift": max_shift, "kernel": kernel, "pairs": pairs}
     name = f"images-{fingerprint(images)}"
     return {
-        "data": {"name": name, "canvas": canvas, "mean": list(mean), "std": list(std)},
+        "data": {"name": name, "canvas": canvas, "mean": _listed(mean), "std": _listed(std)},
         "invariance": {key: value for key, value in measuring.items() if value is not None},
     }
+
+
+def _listed(values: Sequence[float]) -> Any:
+    """The values as a list; as they are where the recipe refuses them because they are none."""
+    return list(values) if isinstance(values, Iterable) else values
 
 
 def checked_images(given: tuple[Tensor, Tensor] | Images | Dataset, name: str, *, scored: bool) -> Images:
@@ -92,20 +100,24 @@ def checked_images(given: tuple[Tensor, Tensor] | Images | Dataset, name: str, *
     images = given.validation if isinstance(given, Dataset) else given
     if isinstance(images, (tuple, list)):
         if len(images) != 2 or not isinstance(images[0], Tensor):
-            raise InputTypeError(f"{name}: expected a pair (images, labels) of tensors")
+            kinds = ", ".join(type(part).__name__ for part in images[:3])
+            raise InputTypeError(f"{name}: expected a pair (images, labels) of tensors, got ({kinds})")
         images = Images(*images)
     if not isinstance(images, Images):
-        raise InputTypeError(f"{name}: expected (images, labels) or a dataset, got {type(images).__name__}")
+        kind = type(images).__name__
+        raise InputTypeError(f"{name}: expected (images, labels) or a dataset of augkit, got {kind}")
     labels = images.labels
     pixels = images.take(torch.arange(min(2, len(images)))).images if isinstance(images, Stream) else images.images
     if pixels.ndim != 4 or len(pixels) < 2:
         raise InputError(f"{name}: expected two or more images (N, C, H, W), got {tuple(pixels.shape)}")
+    if pixels.dtype not in DTYPES:
+        raise InputTypeError(f"{name}: expected images of uint8 or floating numbers, got {pixels.dtype}")
     if labels is None and not scored:
         raise InputError(f"{name}: expected labels, for accuracy, got none; or give a score")
     if labels is not None and (not isinstance(labels, Tensor) or labels.shape != (len(images),)):
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise InputTypeError(f"{name}: expected labels ({len(images)},), got {got}")
-    if labels is not None and (labels.is_floating_point() or int(labels.min()) < 0):
+    if labels is not None and (labels.is_floating_point() or labels.is_complex() or int(labels.min()) < 0):
         raise InputError(f"{name}: expected class indices from 0 as labels")
     if pixels.is_floating_point() and not bool(((pixels >= 0) & (pixels <= 1)).all()):
         raise InputError(f"{name}: expected images in [0, 1], not normalized; give mean and std instead")
@@ -124,5 +136,6 @@ def fingerprint(images: Images) -> str:
     for tensor in (pixels, images.labels):
         if tensor is not None:
             found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            plain = tensor.detach().cpu().contiguous().flatten()
+            found.update(plain.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return found.hexdigest()[:12]

@@ -117,7 +117,7 @@ def test_the_same_call_goes_on_from_what_the_function_left(loop: Any, tmp_path: 
         ({"policies": {"control": NEAR}}, "policies: expected another name than 'control'"),
         ({"policies": {"a b": NEAR}}, "policies: name: "),
         ({"train": 3}, "train: expected a function"),
-        ({"test": torch.zeros(3)}, r"test: expected \(images, labels\) or a dataset, got Tensor"),
+        ({"test": torch.zeros(3)}, r"test: expected \(images, labels\) or a dataset of augkit, got Tensor"),
         ({"seeds": 0}, "seeds: expected a whole number of 1 or more, got 0"),
         ({"epochs": 1.5}, "epochs: expected a whole number of 1 or more, got 1.5"),
         ({"max_shift": 9.0}, "max_shift 9 leaves no window"),

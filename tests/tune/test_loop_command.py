@@ -103,7 +103,10 @@ def test_the_words_of_the_command_line_change_space_images_and_score(
         ("bad_loop:wrong", r"got one of \(policy\) \(got an unexpected keyword argument 'epochs'\)"),
         ("bad_loop:other", "space: expected 'space' in bad_loop, --space MODULE:NAME or policy.* overrides, got none"),
         ("user_loop:train --validation bad_loop:none", "validation 'bad_loop:none': cannot be imported"),
-        ("user_loop:train --validation bad_loop:text", "validation: expected .images, labels. or a dataset, got str"),
+        (
+            "user_loop:train --validation bad_loop:text",
+            "validation: expected .images, labels. or a dataset of augkit, got str",
+        ),
         ("user_loop:train --validation bad_loop:breaks", r"calling it failed \(OSError: no disk\)"),
         ("user_loop:train --space bad_loop:number", "space: expected an augkit.Policy or a mapping, got int"),
         ("user_loop:train policy.shifft.max_pixels=1", "space: unknown key 'policy.shifft'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import warnings
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 import augkit
 from augkit.core.errors import InputError, RunError
 from augkit.data import Images
+from augkit.train.user_images import fingerprint
 from augkit.tune import Goal
 from augkit.tune.policy_results import PolicyResults
 
@@ -300,10 +303,18 @@ def test_one_bad_trial_fails_alone() -> None:
     [
         ({"train": 3}, r"train: expected a function train\(policy, \*, epochs, seed, start\), got int"),
         ({"train": lambda policy, epochs: None}, r"got one of \(policy, epochs\) \(got an unexpected keyword"),
-        ({"validation": HELD_OUT[0]}, r"validation: expected \(images, labels\) or a dataset, got Tensor"),
+        ({"validation": HELD_OUT[0]}, r"validation: expected \(images, labels\) or a dataset of augkit, got Tensor"),
         ({"validation": (HELD_OUT[0], None)}, "validation: expected labels, for accuracy, got none"),
         ({"validation": (HELD_OUT[0], LABELS[:5])}, r"validation: expected labels \(60,\), got \(5,\)"),
         ({"validation": (4 * HELD_OUT[0], LABELS)}, r"expected images in \[0, 1\], not normalized"),
+        ({"validation": TensorDataset(*HELD_OUT)}, "or a dataset of augkit, got TensorDataset"),
+        ({"validation": (HELD_OUT[0].numpy(), LABELS)}, r"of tensors, got \(ndarray, Tensor\)"),
+        ({"validation": (HELD_OUT[0].long(), LABELS)}, "images of uint8 or floating numbers, got torch.int64"),
+        ({"validation": (HELD_OUT[0] > 0.5, LABELS)}, "images of uint8 or floating numbers, got torch.bool"),
+        ({"validation": (HELD_OUT[0], LABELS + 0j)}, "expected class indices from 0 as labels"),
+        ({"mean": 0.5}, "data.mean: expected a valid list, got 0.5"),
+        ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "mean and std: expected 1 values each, got 3"),
+        ({"canvas": 4}, "data.canvas: expected at least 12 pixels, got 4"),
         ({"validation": (HELD_OUT[0][0], LABELS)}, r"images \(N, C, H, W\), got \(1, 12, 12\)"),
         ({"space": augkit.Policy()}, "space: expected an op whose strength can be searched.*got no augmentation"),
         ({"space": augkit.Policy(shift={"max_pixels": 1}, strength=0)}, "space: expected an op whose strength"),
@@ -323,10 +334,29 @@ def test_one_bad_trial_fails_alone() -> None:
         ({"goal": Goal(atypical=True)}, "expected uint8 images"),
     ],
 )
-def test_bad_input_is_one_line(changed: dict[str, Any], words: str) -> None:
+def test_bad_input_is_one_line_before_anything_is_trained(changed: dict[str, Any], words: str) -> None:
+    calls, train = calls_of(plain)
     with pytest.raises(InputError, match=words) as caught:
-        search(**changed)
+        search(**{"train": train, **changed})
+    assert not calls
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_images_of_every_floating_type_are_measured_and_known_again(dtype: torch.dtype, tmp_path: Path) -> None:
+    images = HELD_OUT[0].to(dtype)
+    search(validation=(images, LABELS), folder=tmp_path)
+    search(validation=(images.clone(), LABELS), folder=tmp_path)
+    with pytest.raises(InputError, match=r"data\.name was images-"):
+        search(validation=(images.flip(0), LABELS), folder=tmp_path)
+
+
+def test_a_fingerprint_is_that_of_the_bytes_of_numpy() -> None:
+    images, labels = HELD_OUT
+    known = hashlib.sha256()
+    for tensor in (images, labels):
+        known.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    assert fingerprint(Images(images, labels)) == known.hexdigest()[:12]
 
 
 def test_a_score_out_of_its_range_is_refused() -> None:
