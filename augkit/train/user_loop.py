@@ -15,6 +15,7 @@ from typing import Protocol
 
 from torch import nn
 
+from augkit.architectures.modes import evaluated
 from augkit.augment.policy import Policy
 from augkit.core.errors import InputError, InputTypeError, RunError, WriteError
 from augkit.data import Images
@@ -139,9 +140,9 @@ def measured(model: nn.Module, recipe: Recipe, images: Images, **options: object
 
 @_exit_as_error("score")
 def scored_by(score: Score, model: nn.Module, alive: Callable[[], None] = lambda: None) -> float:
-    """The score of a network in [0, 1]; raise RunError if the function raises or gives another number."""
+    """The score in [0, 1] of a network in ``eval()``; raise RunError if the function raises or gives another number."""
     try:
-        with beating(alive):
+        with beating(alive), evaluated(model):  # as accuracy, in whose place the score stands
             value = float(score(model))
     except Exception as error:
         raise RunError(f"score raised {type(error).__name__}: {error}") from error

@@ -81,8 +81,8 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         factor: with rungs, one of ``factor`` configurations goes on.
         goal: goal of the search; None maximizes accuracy and learned invariance. Trials are never pruned.
         score: gives the score of a network in [0, 1], higher is better, which stands in the place of accuracy, such as
-            the mean average precision of a detector; labels may then be None. The network must give logits ``(B, K)``
-            all the same, whose variability under shift is measured.
+            the mean average precision of a detector; the network is in ``eval()``. Labels may then be None. The network
+            must give logits ``(B, K)`` all the same, whose variability under shift is measured.
         sampler: ``tpe``, ``gp``, ``nsga2``, ``qmc`` or ``random``.
         floor: share of the control's accuracy above chance and kappa; a trial that is clearly below cannot win.
         seed: seed of the sampler and of all trainings.

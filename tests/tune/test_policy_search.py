@@ -215,6 +215,27 @@ def test_a_score_stands_in_the_place_of_accuracy() -> None:
     assert len(bounded.front) == 1
 
 
+def test_a_score_sees_the_network_in_evaluation_mode_as_accuracy_does() -> None:
+    networks: list[nn.Module] = []
+
+    def train(policy: augkit.Policy, *, epochs: int, seed: int, start: Path | None) -> nn.Module:
+        model = nn.Sequential(plain(policy, epochs=epochs, seed=seed, start=start), nn.BatchNorm1d(3), nn.Dropout())
+        model[0].eval()  # a part that the loop has frozen
+        networks.append(model)
+        return model
+
+    def accuracy(model: nn.Module) -> float:
+        before = [buffer.clone() for buffer in model.buffers()]
+        with torch.no_grad():
+            found = [(model(HELD_OUT[0]).argmax(1) == HELD_OUT[1]).float().mean().item() for _ in range(2)]
+        assert found[0] == found[1], "no dropout"
+        assert all(map(torch.equal, before, model.buffers())), "no statistics of validation images"
+        return found[0]
+
+    search(train, score=accuracy)
+    assert all(model.training and not model[0].training for model in networks), "every part is as it was"
+
+
 def test_a_seed_that_does_not_repeat_is_a_warning_with_both_numbers() -> None:
     seeds = iter(range(9))
 
