@@ -20,6 +20,9 @@ from augkit.measure.results import MeasureResults
 from augkit.measure.session import MeasureSession
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.side_by_side import NetworkTable, check_alike, network_table, shared_settings
+from augkit.measure.state_files import STATE, WRITTEN, check_kept, holds_measurement
+
+TABLES = ("table.md", "table.tex", "table.csv")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ def measure_networks(
         )
     settings.check()
     if output is not None and Path(output).exists():
+        _check_folder(Path(output), resume=resume)
         reserve(Path(output), resume=resume, overwrite=overwrite)
+        if overwrite and not resume:
+            check_kept(Path(output), [source for model in models for source in settings.read(model, data)])
     begun = {}
     for model in models:
         loaded = load_network(model, settings)
@@ -111,13 +117,21 @@ def measure_networks(
     call = f"augkit.measure.measure_networks({list(models)!r}, {data!r}, ...)"
     results = NetworksResults(found, table, folder, call if command is None else command, environment())
     if folder is not None:
-        written = {"md": table.markdown(), "tex": table.latex(), "csv": table.csv()}
-        for ending, text in written.items():
-            write(folder / f"table.{ending}", text)
+        for file, text in zip(TABLES, (table.markdown(), table.latex(), table.csv()), strict=True):
+            write(folder / file, text)
         write(folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
         pages = {model: f"{name}/report.html" for model, name in zip(models, folder_names(models), strict=True)}
         write(folder / "report.html", networks_page(found, table, results.command, pages))
     return results
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    """Raise InputError if a table is to be resumed in a folder of other work, whose report and results it replaces."""
+    if not resume or not folder.is_dir() or not any(folder.iterdir()):
+        return
+    own = [entry.name for entry in folder.iterdir() if entry.is_dir() and (entry / MARK).is_file()]
+    if (folder / STATE).is_file() or not holds_measurement(folder, [*WRITTEN, *TABLES, *own], TABLES[0]):
+        raise InputError(f"--resume: '{folder}' holds no table of networks to go on with")
 
 
 def _shared(session: MeasureSession | OutputSession) -> dict[str, object]:

@@ -16,6 +16,7 @@ from augkit.measure.page import measured_page
 from augkit.measure.results import MeasureResults
 from augkit.measure.session import MeasureSession
 from augkit.measure.settings import MeasureSettings
+from augkit.measure.state_files import check_kept
 from augkit.measure.views import choose_protocol, choose_views
 from augkit.train.load_model import LoadedModel, load_model
 
@@ -60,6 +61,8 @@ def measure(
     if resume and output is None:
         raise InputError("--resume: expected --output DIR, the folder to go on with")
     settings.check()
+    if output is not None and overwrite and not resume:
+        check_kept(Path(output), settings.read(model, data))
     session = begin_measurement(model, load_network(model, settings), data, settings, progress=progress)
     if output is not None:
         session.open_folder(Path(output), resume=resume, overwrite=overwrite)

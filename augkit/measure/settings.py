@@ -139,6 +139,10 @@ class MeasureSettings:
         """
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
+    def read(self, model: str, data: str | None) -> list[str | Path | None]:
+        """Return the names of all that a measurement of ``model`` on ``data`` reads, among them files and folders."""
+        return [model, data, *self.ood, self.gallery, self.weights, self.labels, self.class_embeddings, self.root]
+
     def find_preset(self) -> Preset | None:
         """Return the published protocol of the name ``preset``; None without one.
 

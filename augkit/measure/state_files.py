@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,31 @@ from augkit.invariance import Network
 from augkit.invariance.accumulator import State
 
 STATE = "measurement.pt"
+FORMS = ("folder:", "parquet:", "hf:")  # of names, before a folder
+WRITTEN = (MARK, "results.json", "report.html")  # beside the states
 SAVE_EVERY = 10.0  # seconds
+
+
+def holds_measurement(folder: Path, written: Iterable[str] = WRITTEN, proof: str = STATE) -> bool:
+    """Whether a measurement can go on in a folder that augkit wrote: it has the file ``proof``, or nothing else yet.
+
+    The mark alone tells nothing: the folders of runs, searches and studies have it, too, and a report of their own.
+    """
+    if not (folder / MARK).is_file():
+        return False
+    found = (entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    return (folder / proof).is_file() or all(name in written or name.endswith(STATE) for name in found)
+
+
+def check_kept(folder: Path, read: Iterable[str | Path | None]) -> None:
+    """Raise InputError if a file or folder that the measurement reads lies in ``folder``, which is to be replaced."""
+    for source in read:
+        name = str(source or "")
+        place = Path(name.removeprefix(next(filter(name.startswith, FORMS), ""))).expanduser()
+        if name and place.exists() and place.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"output '{folder}': --overwrite would delete '{place}', which is measured; name another --output"
+            )
 
 
 class MeasureInterrupted(KeyboardInterrupt):
@@ -68,7 +92,7 @@ class StateFolder:
         self._measurements = measurements
         if folder is None:
             return
-        if resume and not (folder / MARK).is_file():
+        if resume and not holds_measurement(folder):
             raise InputError(f"--resume: '{folder}' holds no measurement to go on with")
         self.folder = claim(folder, resume=resume, overwrite=overwrite)
         for name in measurements:
