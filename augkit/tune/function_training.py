@@ -50,7 +50,7 @@ class FunctionTraining:
         """Call the function with the policy of a recipe; a folder that it cannot go on from is emptied before."""
         self._alive = alive
         start = folder if self.rungs else None
-        model, before = train_in(self.function, recipe, start, until, timeout=self.timeout, alive=alive)
+        model, before = train_in(self.function, recipe, start, until, ours=True, timeout=self.timeout, alive=alive)
         for epoch in range(before, until):
             on_epoch({"epoch": epoch + 1})
         return model

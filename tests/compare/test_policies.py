@@ -108,6 +108,39 @@ def test_the_same_call_goes_on_from_what_the_function_left(loop: Any, tmp_path: 
     assert other.table[0].to_dict() == first.table[0].to_dict()
 
 
+def test_a_folder_is_gone_on_from_by_the_same_function_alone_and_no_other_files_are_deleted(
+    loop: Any, tmp_path: Path
+) -> None:
+    seen: list[list[str]] = []
+
+    def train(policy: augkit.Policy, *, epochs: int, seed: int, start: Path | None) -> nn.Module:
+        assert start is not None
+        seen.append([path.name for path in start.iterdir()])
+        (start / "last.pt").touch()
+        model: nn.Module = loop.network()
+        return model
+
+    def other(policy: augkit.Policy, *, epochs: int, seed: int, start: Path | None) -> nn.Module:
+        return train(policy, epochs=epochs, seed=seed, start=start)
+
+    given = {**GIVEN, "seeds": 1, "folder": tmp_path / "runs"}
+    for function, there in ((train, []), (train, ["last.pt"]), (other, []), (other, ["last.pt"])):
+        augkit.compare_policies(function, loop.validation, {"near": NEAR}, **given)
+        assert seen[-2:] == [there, there]
+    for mark in (tmp_path / "runs").glob("*.json"):  # as they were before functions were named
+        mark.write_text(json.dumps({k: v for k, v in json.loads(mark.read_text()).items() if k != "function"}))
+    augkit.compare_policies(train, loop.validation, {"near": NEAR}, **given)
+    assert seen[-2:] == [["last.pt"], ["last.pt"]]
+    mine = tmp_path / "runs" / "mine-seed1" / "checkpoint.pt"  # of `augkit.train`, say
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(InputError, match=r"start '.*mine-seed1': expected no folder or what the function left there"):
+        augkit.compare_policies(train, loop.validation, {"mine": NEAR}, **given)
+    assert mine.is_file()
+    with pytest.raises(RunError, match=r"control-seed1': cannot be made .Not a directory"):
+        augkit.compare_policies(train, loop.validation, {"near": NEAR}, **{**given, "folder": mine})
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
