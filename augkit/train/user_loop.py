@@ -42,9 +42,12 @@ class _TooLateError(BaseException):
 
 
 def check_timeout(timeout: object) -> None:
-    """Raise InputError unless ``timeout`` is None or a number of seconds above 0."""
-    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout > 0):
-        raise InputError(f"timeout: expected seconds above 0, got {timeout!r}")
+    """Raise InputError unless ``timeout`` is None or a number of seconds above 0 that a timer can count."""
+    if timeout is None:
+        return
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout <= threading.TIMEOUT_MAX:  # type: ignore[operator]
+        raise InputError(f"timeout: expected seconds above 0, got {timeout!r}; None waits for ever")
 
 
 def check_function(function: object) -> None:

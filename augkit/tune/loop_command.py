@@ -42,6 +42,7 @@ WHY = {
     "least_epochs": "trials of a function are not pruned; --rungs stop the weak ones",
     "keep_trials": "a function keeps what it wants to keep itself",
 }
+FLAGS = {"starts": "from"}  # of options, where their names differ
 
 
 def add_flags(group: FlagGroup) -> None:
@@ -83,7 +84,8 @@ def refuse_flags(options: argparse.Namespace, defaults: Mapping[str, Any]) -> No
     """Raise InputError if a flag was given that does not apply to a function; ``defaults`` are those of the parser."""
     for name, value in vars(options).items():
         if name not in (*FITTING, *OWN) and value != defaults.get(name):
-            flag = name.replace("_", "-") if value is not False else f"no-{name.replace('_', '-')}"
+            flag = FLAGS.get(name, name).replace("_", "-")
+            flag = flag if value is not False else f"no-{flag}"
             raise InputError(f"--{flag}: expected a recipe, because {WHY.get(name, 'it does not apply to a function')}")
 
 

@@ -122,6 +122,8 @@ def test_the_words_of_the_command_line_change_space_images_and_score(
         ("user_loop:train --no-tune-control", "--no-tune-control: expected a recipe"),
         ("user_loop:train --seeds 5", "--seeds: expected a recipe, because the best policies"),
         ("user_loop:train --device cuda", "--device: expected a recipe, because a function chooses its device itself"),
+        ("user_loop:train --from runs/earlier", "--from: expected a recipe, because it does not apply to a function"),
+        ("user_loop:train --timeout 1e12", "timeout: expected seconds above 0, got 1000000000000.0; None waits for"),
         ("user_loop:train --dashboard", "--dashboard: expected a recipe, because it does not apply to a function"),
         ("user_loop:train --score user_loop:space", r"score: expected a function score\(model\), got Policy"),
         ("user_loop:train --timeout 0", "--timeout: expected a number above 0, got '0'"),
