@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex, TypeVar
 
-from augkit.core.errors import InputTypeError, check_whole
+from augkit.core.errors import InputError, InputTypeError, check_whole
+from augkit.core.jobs.launch import check_workers
+from augkit.core.jobs.pool import WorkerSettings
+from augkit.core.jobs.storage import Storage
 from augkit.core.schema import validate
 from augkit.train.recipe import Recipe
 from augkit.tune import halving
@@ -15,6 +20,8 @@ from augkit.tune.fork import epochs_of_a_fork, epochs_of_the_control
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.space import Space
+
+Workers = TypeVar("Workers", bound=WorkerSettings)
 
 
 def as_space(space: object) -> Space:
@@ -35,6 +42,23 @@ def as_folder(folder: object) -> Path:
     if not isinstance(folder, str | Path):
         raise InputTypeError(f"tune: expected an output folder, got {type(folder).__name__}")
     return Path(folder)
+
+
+def as_workers(workers: object, kind: type[Workers], storage: object) -> Workers:
+    """The settings of workers that share a storage: for a whole number those of so many, for None those of one.
+
+    Raises:
+        InputError: they are none, the storage is neither None nor a file or URL, or they cannot share it.
+    """
+    if storage is not None and not isinstance(storage, str | Path):
+        raise InputTypeError(f"storage: expected a file or URL as text, got {type(storage).__name__}")
+    if not isinstance(workers, kind):
+        if workers is not None and not isinstance(workers, SupportsIndex):
+            raise InputTypeError(f"workers: expected a whole number or {kind.__name__}, got {workers!r}")
+        check_whole("workers", workers, 1)
+        workers = kind() if workers is None else kind(operator.index(workers))
+    check_workers(workers, Storage.parse(storage) if storage else None)
+    return workers
 
 
 def check_counts(optional: Mapping[str, int | None], needed: Mapping[str, int]) -> None:
@@ -61,12 +85,20 @@ class Rungs:
     trials: int
     processes: int = 1
 
+    def __post_init__(self) -> None:
+        if self.given is not None and (isinstance(self.given, str) or not isinstance(self.given, Sequence)):
+            raise InputError(
+                f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {self.given!r}"
+            )
+
     def of(self, epochs: int, goal: Goal, sampler: str, least_epochs: int | None) -> tuple[int, ...]:
         """The rungs of a search whose trials have ``epochs`` epochs.
 
         Raises:
-            InputError: given rungs do not go with the other settings.
+            InputError: given rungs do not go with the other settings, or the goal is none.
         """
+        if not isinstance(goal, Goal):
+            raise InputTypeError(f"goal: expected an augkit.tune.Goal, got {goal!r}")
         if self.given is not None:
             halving.refuse_with_rungs(self.given, sampler, self.processes, least_epochs)
             return tuple(self.given)

@@ -179,7 +179,7 @@ def make_or_join(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(goal.objectives))  # shown by Optuna's own tools
         if trials is not None or "trials" not in study.user_attrs:
-            study.set_user_attr("trials", trials or TRIALS)
+            study.set_user_attr("trials", int(trials or TRIALS))  # JSON has no integers of numpy
     if created or (lead and not study.user_attrs.get("ready")):
         _begin(study, terms)
         study.set_user_attr("ready", True)

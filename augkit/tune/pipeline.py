@@ -20,7 +20,7 @@ from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
 from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.launch import check_workers, needs_pool, run_workers
+from augkit.core.jobs.launch import needs_pool, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import Storage, open_storage
@@ -37,7 +37,7 @@ from augkit.tune.earlier import JOURNAL, starts_of
 from augkit.tune.figures import summary
 from augkit.tune.finals import TuneContext
 from augkit.tune.goal import Goal
-from augkit.tune.inputs import Rungs, as_folder, as_space, check_counts, make_terms
+from augkit.tune.inputs import Rungs, as_folder, as_space, as_workers, check_counts, make_terms
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
@@ -88,7 +88,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     starts: Sequence[str | Path] = (),
     storage: str | None = None,
     study_name: str = "augkit",
-    workers: TuneWorkers | None = None,
+    workers: int | TuneWorkers | None = None,
     device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -124,7 +124,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         storage: Optuna storage (file or URL); None takes ``study.journal`` in ``folder``. An existing study at a URL
             is joined: this process then only helps with the search.
         study_name: name of the Optuna study.
-        workers: settings of the workers; None runs one worker in this process.
+        workers: number of workers, or their settings; None runs one worker in this process.
         device, resume, overwrite: as in `augkit.fit`.
         quiet: whether to print no progress to standard error.
 
@@ -135,11 +135,11 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         InputError: an argument is out of its range, the study or folder does not match, or data cannot be read.
         RunError: a control could not be trained, or workers or trials keep failing.
     """
-    started, folder, space, settings = time.monotonic(), as_folder(folder), as_space(space), workers or TuneWorkers()
+    started, folder, space = time.monotonic(), as_folder(folder), as_space(space)
+    settings = as_workers(workers, TuneWorkers, storage)
     counts = {"seeds": seeds, "top": top, "workers": settings.count, "processes per trial": settings.processes}
     epochs = {"trial_epochs": trial_epochs, "least_epochs": least_epochs}
     check_counts({"trials": trials, **epochs, "final processes": settings.finals}, counts)
-    check_workers(settings, Storage.parse(storage) if storage else None)
     terms, kept = make_terms(
         space,
         goal or Goal(),

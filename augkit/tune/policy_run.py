@@ -15,7 +15,7 @@ from torch import Tensor
 from augkit.augment.policy import Policy
 from augkit.core.errors import InputError, check_whole
 from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.launch import check_workers, needs_pool, run_workers
+from augkit.core.jobs.launch import needs_pool, run_workers
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
 from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import Storage, open_storage
@@ -31,7 +31,7 @@ from augkit.tune import halving, optuna_study
 from augkit.tune.budget import trial_cost
 from augkit.tune.function_training import FunctionTraining
 from augkit.tune.goal import Goal
-from augkit.tune.inputs import Rungs
+from augkit.tune.inputs import Rungs, as_workers
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.policy_inputs import HeldOut, policy_space
 from augkit.tune.policy_results import PolicyResults, policy_results
@@ -110,15 +110,11 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     check_function(train)
     check_score(score)
     check_whole("trials", trials, 1)
-    if isinstance(workers, int):
-        check_whole("workers", workers, 1)
-        workers = WorkerSettings(workers)
     check_timeout(timeout)
-    check_workers(workers, Storage.parse(storage) if storage else None)
-    given = epochs if epochs is not None or rungs else EPOCHS
-    top = rungs[-1] if isinstance(rungs, Sequence) and rungs else 1
-    longest = halving.epochs_of_a_trial(rungs, factor, given, top)
+    workers = as_workers(workers, WorkerSettings, storage)
     goal, asked = goal or Goal(), Rungs(rungs, factor, trials or optuna_study.TRIALS)
+    given = epochs if epochs is not None or rungs else EPOCHS
+    longest = halving.epochs_of_a_trial(rungs, factor, given, rungs[-1] if rungs else 1)
     images, function = checked_images(validation, "validation", scored=score is not None), name_of(train)
     settings = measuring_settings(images, **measuring)
     # The recipe bears the name of the function, so that a study is not continued with another one.
@@ -211,7 +207,7 @@ def _open_study(
         study, created = optuna_study.make_or_join(backend, name, terms, trials, join=True, lead=True)
     if created:
         return study, True
-    study.set_user_attr("trials", max(trials or 1, int(study.user_attrs["trials"])))
+    study.set_user_attr("trials", max(int(trials or 1), int(study.user_attrs["trials"])))
     again, others = recover(study, settings.retries, alone=False)
     again += optuna_study.restore_controls(study, terms)
     if again:

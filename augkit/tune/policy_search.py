@@ -12,12 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from augkit.augment.policy import Policy
+from augkit.core.files import reserve
 from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.named import refuse_in_import
 from augkit.data import Dataset, Images
 from augkit.train.user_loop import Score, TrainFunction
 from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
+from augkit.tune.inputs import as_folder
 from augkit.tune.policy_results import PolicyResults
 from augkit.tune.policy_run import prepare, run_search
 
@@ -133,7 +135,8 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         },
     )
     with contextlib.ExitStack() as stack:
-        place = Path(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-policy-")))
+        place = as_folder(folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="augkit-policy-")))
+        reserve(place, resume=True)
         found = run_search(search, place, storage, study_name, quiet=quiet)
     if check_seed and found.warning is not None:
         warnings.warn(found.warning, stacklevel=2)

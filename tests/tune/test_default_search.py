@@ -7,11 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
 
 from augkit.core.errors import InputError
+from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.storage import open_storage
 from augkit.train.recipe import Recipe
 from augkit.tune import optuna_study, selection
@@ -90,7 +93,7 @@ def test_a_fork_is_true_or_false(fork: Any) -> None:
         terms_of(Recipe.load("mnist5k"), fork=fork)
 
 
-def open_study(place: Path, terms: SearchTerms, trials: int | None, *kept: str, lead: bool = True) -> Any:
+def open_study(place: Path, terms: SearchTerms, trials: Any, *kept: str, lead: bool = True) -> Any:
     storage = open_storage(str(place))
     return optuna_study.make_or_join(storage, "s", terms, trials, join=True, lead=lead, kept=kept)[0]
 
@@ -113,6 +116,7 @@ def test_a_new_study_has_the_number_of_trials_that_was_given_or_the_default(tmp_
     terms = terms_of(Recipe.load("mnist5k"))[0]
     assert open_study(tmp_path / "a", terms, None).user_attrs["trials"] == TRIALS
     assert open_study(tmp_path / "b", terms, 5).user_attrs["trials"] == 5
+    assert open_study(tmp_path / "c", terms, np.int64(5)).user_attrs["trials"] == 5
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,12 @@ def test_a_new_study_has_the_number_of_trials_that_was_given_or_the_default(tmp_
         ({"trials": 0}, "trials: expected a whole number of 1 or more, got 0"),
         ({"trials": "7"}, "trials: expected a whole number of 1 or more, got '7'"),
         ({"rungs": 4}, r"rungs: expected two or more ascending numbers of epochs, such as \(2, 4, 8\), got 4"),
+        ({"rungs": np.array([1, 2])}, "rungs: expected two or more ascending numbers of epochs"),
+        ({"goal": "pareto"}, "goal: expected an augkit.tune.Goal, got 'pareto'"),
+        ({"workers": 1.0}, "workers: expected a whole number or TuneWorkers, got 1.0"),
+        ({"workers": 0}, "workers: expected a whole number of 1 or more, got 0"),
+        ({"workers": WorkerSettings()}, "workers: expected a whole number or TuneWorkers, got WorkerSettings"),
+        ({"storage": InMemoryStorage()}, "storage: expected a file or URL as text, got InMemoryStorage"),
         ({"rungs": (1, None)}, "rungs: expected a whole number of 0 or more, got None"),
         ({"sampler": None}, "sampler"),
         ({"floor": None}, "floor"),

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from optuna.storages import InMemoryStorage
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -146,6 +148,12 @@ def test_a_loop_that_keeps_nothing_trains_anew_and_the_cost_says_so(capsys: pyte
     result = search(trials=3, epochs=None, rungs=(1, 2), quiet=False)
     assert result.search.search_cost.epochs_run == 3 * 1 + 2
     assert "so 1 configuration(s) began anew" in capsys.readouterr().err
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    for trials in (1, 2):
+        found = search(trials=np.int64(trials), epochs=None, rungs=(np.int64(1), np.int64(2)), folder=tmp_path)
+        assert found.search.search_cost.trials == trials
 
 
 def test_the_same_call_again_goes_on_with_the_study(tmp_path: Path) -> None:
@@ -347,6 +355,13 @@ def test_one_bad_trial_fails_alone() -> None:
         ({"rungs": ("a", "b")}, "rungs: expected a whole number of 0 or more, got 'a'"),
         ({"rungs": 3}, "rungs: expected two or more ascending numbers of epochs"),
         ({"timeout": "10"}, "timeout: expected seconds above 0, got '10'"),
+        ({"timeout": float("inf")}, "timeout: expected seconds above 0, got inf"),
+        ({"rungs": np.array([1, 2])}, "rungs: expected two or more ascending numbers of epochs"),
+        ({"goal": "pareto"}, "goal: expected an augkit.tune.Goal, got 'pareto'"),
+        ({"workers": 1.0}, "workers: expected a whole number or WorkerSettings, got 1.0"),
+        ({"storage": InMemoryStorage()}, "storage: expected a file or URL as text, got InMemoryStorage"),
+        ({"folder": __file__}, "test_policy_search.py': expected a folder, it is a file"),
+        ({"folder": 3}, "expected an output folder, got int"),
         ({"timeout": -1}, "timeout: expected seconds above 0, got -1"),
         ({"rungs": "24"}, r"such as \(2, 4, 8\), got '24'"),
         ({"sampler": "best"}, "tune_policy: sampler"),
