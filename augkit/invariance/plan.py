@@ -320,8 +320,7 @@ def full_plan(axis: str, most: float, pairs: int, *, grid: tuple[Any, ...] | Non
         blur: add the control by blur.
     """
     if axis == "scale":
-        if not 1 < most < math.inf:
-            raise InputError(f"max_scale: expected a factor above 1, got {most:g}")
+        check_factor(most)
         factors = tuple(most ** (k / 4) for k in range(-4, 5))
         return Plan(axis, Pairs(pairs, 1 / most, most), grid=factors if grid is None else grid, scales=factors)
     unit = min(1.0, most)
@@ -335,6 +334,12 @@ def full_plan(axis: str, most: float, pairs: int, *, grid: tuple[Any, ...] | Non
         path=line_path(min(8, 2 * math.floor(most))),
         blur_control=blur,
     )
+
+
+def check_factor(most: float) -> None:
+    """Raise InputError if ``most`` cannot be the largest factor of axis ``scale``."""
+    if not 1 < most < math.inf:
+        raise InputError(f"max_scale: expected a factor above 1, got {most:g}")
 
 
 def one_shift(x: float, y: float) -> Plan:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augkit.augment.fit import decode_size_problem
 from augkit.core.errors import InputError
 from augkit.data import Images, atypical_versions, load_dataset, sample
 from augkit.data import batches as decoded
@@ -74,11 +75,15 @@ def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: s
     enlarged = max(own_size, room or 0) if own_size else None
     # The run's decode_size may be too small for another size.
     refit = settings.image_size or settings.crop_share or enlarged != own_size
+    size, share = settings.image_size or enlarged, settings.crop_share or (own.crop_share if own else 1.0)
+    problem = decode_size_problem(settings.decode_size, size, share)
+    if problem:
+        raise InputError(f"--decode-size: expected {'--image-size with it, got none' if size is None else problem}")
     dataset = load_dataset(
         name,
         root=settings.root or (own.root if own is not None and name == own.name else None),
-        image_size=settings.image_size or enlarged,
-        crop_share=settings.crop_share or (own.crop_share if own else 1.0),
+        image_size=size,
+        crop_share=share,
         decode_size=settings.decode_size or (own.decode_size if own and not refit else None),
         labels_file=settings.labels if name not in settings.ood else None,
         skip_corrupt=settings.skip_corrupt,

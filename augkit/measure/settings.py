@@ -162,6 +162,8 @@ class MeasureSettings:
         """Raise InputError if fields contradict each other."""
         if not self.strict and self.weights is None:
             raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
+        if self.crop_share is not None and not 0 < self.crop_share <= 1:
+            raise InputError(f"--crop-share: expected a number above 0 and at most 1, got {self.crop_share!r}")
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
         if self.memory_format not in (None, *MEMORY_FORMATS):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from augkit.core.errors import InputError, unknown_name
 from augkit.invariance import PROTOCOLS, Plan
-from augkit.invariance.plan import AXES, Pairs, full_plan, one_shift, square_grid
+from augkit.invariance.plan import AXES, Pairs, check_factor, full_plan, one_shift, square_grid
 from augkit.invariance.protocols import make_protocol
 from augkit.measure.settings import MeasureSettings, flag
 from augkit.train.load_model import LoadedModel
@@ -33,6 +33,8 @@ def choose_protocol(settings: MeasureSettings, loaded: LoadedModel) -> str:
     protocol = settings.protocol or (preset.protocol if preset else own)
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    if settings.background is not None and protocol != "embed":
+        raise InputError(f"--background: it belongs to --protocol embed, got '{protocol}'; leave it out")
     return protocol
 
 
@@ -105,6 +107,7 @@ def _plan(settings: MeasureSettings, own: InvarianceSettings | None, *, exact: b
         most = settings.max_shift or (own.max_shift if own else MAX_SHIFT)
     else:
         most = settings.max_scale or MAX_SCALE
+        check_factor(most)
     pairs = settings.pairs or (own.pairs if own else PAIRS)
     grid = None if settings.grid is None else square_grid(settings.grid[0], (*settings.grid, most)[1])
     if settings.curves:
