@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from augkit.core.errors import InputError
 from augkit.core.files import environment, write
 from augkit.core.progress import Display, following
 from augkit.invariance import Network, Plan
@@ -64,6 +65,12 @@ class OutputSession:
         self.options = choose_options(settings, self.gallery)
         height, width = typical.images.shape[1:]
         self.plan, operator = choose_pairs(settings, self.loaded, (height, width))
+        if settings.shift is None and self.plan.axis == "shift" and not self.plan.max_shift:
+            quantum = self.plan.pairs.quantum or 0.0
+            raise InputError(
+                f"--max-shift: expected at least the quantum of {quantum:g} pixels, got less; --quantum 0 allows any"
+                " fraction"
+            )
         if settings.ood_builtin:
             self.sets = self.sets | atypical_sets(typical, self.plan, settings.seed)
         self.network = network_of(settings, self.loaded)

@@ -236,6 +236,8 @@ def test_python_returns_what_the_command_writes() -> None:
         ("tokens --max-shift 2 --output-kind embedding", r"expected embeddings (B, D), got tokens"),
         ("segmenter --max-shift 2 --resume --output out", "--resume"),
         ("segmenter --max-shift 2 --quantum -1", "--quantum"),
+        ("segmenter --max-shift 0.5", "--max-shift: expected at least the quantum of 1 pixels, got less"),
+        ("segmenter --max-shift 2 --quantum 3", "--max-shift: expected at least the quantum of 3 pixels, got less"),
     ],
 )
 def test_bad_input_gets_one_line(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

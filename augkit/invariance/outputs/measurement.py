@@ -22,7 +22,7 @@ from augkit.invariance.network import Network
 from augkit.invariance.outputs.base import OutputOptions
 from augkit.invariance.outputs.report import OutputReport
 from augkit.invariance.outputs.stream import NO_OPTIONS, OutputMeasurement
-from augkit.invariance.plan import AXES, Pairs, Plan
+from augkit.invariance.plan import AXES, Pairs, Plan, check_factor
 from augkit.invariance.protocols import ProtocolOptions
 
 
@@ -106,6 +106,13 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
             raise unknown_name("axis", axis, AXES)
         if axis == "scale" and (max_shift, quantum) != (8.0, 1.0):
             raise InputError("axis 'scale': max_shift and quantum belong to axis 'shift'; leave them out")
+        if axis == "shift" and max_scale != 1.25:
+            raise InputError("axis 'shift': max_scale belongs to axis 'scale'; leave it out")
+        if axis == "shift" and quantum is not None and 0 < max_shift < quantum:  # all views would be the image itself
+            raise InputError(
+                f"max_shift: expected at least the quantum of {quantum:g} pixels, got {max_shift:g}; quantum=None for"
+                " fractions"
+            )
         plan = scale_plan(max_scale, pairs) if axis == "scale" else shift_plan(max_shift, quantum, pairs)
     measurement = OutputMeasurement(
         Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device),
@@ -145,8 +152,7 @@ def scale_plan(max_scale: float, pairs: int) -> Plan:
     >>> scale_plan(1.25, 2).factors
     (0.8, 1.25)
     """
-    if not 1 < max_scale < math.inf:
-        raise InputError(f"max_scale: expected a factor above 1, got {max_scale:g}")
+    check_factor(max_scale)
     return Plan("scale", Pairs(pairs, 1 / max_scale, max_scale, anchored=True))
 
 

@@ -87,6 +87,7 @@ def broken(images: Tensor) -> Tensor:
         (lambda x: x, {"map_kernel": "sinus"}, "unknown map_kernel 'sinus'"),
         (lambda x: x, {"border": -1.0}, "border: expected pixels of at least 0"),
         (lambda x: x, {"quantum": 0.0}, "quantum: expected pixels above 0"),
+        (lambda x: x, {"max_scale": 1.1}, "max_scale belongs to axis 'scale'"),
         (lambda x: x, {"plan": Plan(), "pairs": 2}, "plan: it replaces"),
         (lambda x: x, {"plan": full_plan("scale", 1.2, 2)}, "plan: outputs are compared in pairs"),
         (lambda x: x, {"targets": torch.zeros(3)}, "targets: expected one for each of 6 images, got 3"),
@@ -101,6 +102,14 @@ def test_bad_input_is_one_line(output: Callable[[Tensor], object], options: dict
 def test_a_negative_shift_is_one_line() -> None:
     with pytest.raises(InputError, match="max_shift: expected pixels of at least 0"):
         measure_outputs(segmenter(), IMAGES, max_shift=-1.0)
+
+
+@pytest.mark.parametrize(("most", "quantum"), [(0.5, 1.0), (2.0, 3.0)])
+def test_shifts_below_the_quantum_are_refused_not_measured_as_none(most: float, quantum: float) -> None:
+    with pytest.raises(
+        InputError, match=f"max_shift: expected at least the quantum of {quantum:g} pixels, got {most:g}"
+    ):
+        measure_outputs(segmenter(), IMAGES, max_shift=most, quantum=quantum)
 
 
 def test_no_images_are_one_line() -> None:
