@@ -217,6 +217,11 @@ def save(folder: Path, recipe: Recipe, network_input: NetworkInput, state: State
     write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in state.history))
 
 
+def other_recipe(folder: Path) -> InputError:
+    """The error for a folder whose checkpoint has another recipe or seed than the run that would resume it."""
+    return InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
+
+
 def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) -> bool:
     """Restore the checkpoint in ``folder``, and return whether there was one.
 
@@ -228,7 +233,7 @@ def restore(folder: Path, recipe: Recipe, state: State, device: torch.device) ->
         return False
     found = read_checkpoint(path, device)
     if found.get("recipe") != recipe.model_dump():
-        raise InputError(f"'{folder}' holds a run of another recipe or seed; resume with its own recipe.yaml")
+        raise other_recipe(folder)
     try:
         state.model.load_state_dict(found.get("trained", found["model"]))
         if state.averaged is not None:

@@ -30,6 +30,7 @@ from augkit.core.errors import InputError
 from augkit.data import Images, sample
 from augkit.invariance import Estimate
 from augkit.train.augmix import js_divergence
+from augkit.train.checkpoint import FILE, other_recipe
 from augkit.train.evaluate import measure_model
 from augkit.train.history import EpochRow
 from augkit.train.recipe import Recipe
@@ -51,6 +52,11 @@ def check_constraint(recipe: Recipe, held_out: Any) -> None:
         raise InputError("constraint: expected policy.draws: random beside it, got even")
     if recipe.train.mixup or recipe.train.cutmix:
         raise InputError("constraint: expected no train.mixup or train.cutmix beside it; set them to 0")
+    if recipe.train.patience:
+        raise InputError(
+            "constraint: expected no train.patience beside it, which keeps the most accurate weights, whether they meet"
+            " it or not; set it to null"
+        )
 
 
 def policy_with_shift(recipe: Recipe) -> Policy:
@@ -141,15 +147,22 @@ def with_control(recipe: Recipe, found: Estimate) -> Recipe:
 
 
 def kept_control(folder: Path, recipe: Recipe) -> Recipe | None:
-    """The recipe with the control that an interrupted run of it in ``folder`` trained; None where there is none."""
+    """The recipe with the control that an interrupted run of it in ``folder`` trained; None where there is none.
+
+    Raises:
+        InputError: the run in the folder has another recipe, which would be refused after a control has been trained.
+    """
     assert recipe.constraint is not None
     if not (folder / "recipe.yaml").is_file():
         return None
     kept = Recipe.load(folder / "recipe.yaml")
-    if kept.constraint is None or kept.constraint.control is None:
-        return None
-    unknown = kept.constraint.model_copy(update={"control": None})
-    return kept if kept.model_copy(update={"constraint": unknown}) == recipe else None
+    if kept.constraint is not None and kept.constraint.control is not None:
+        unknown = kept.constraint.model_copy(update={"control": None})
+        if kept.model_copy(update={"constraint": unknown}) == recipe:
+            return kept
+    if (folder / FILE).is_file():
+        raise other_recipe(folder)
+    return None
 
 
 def outcome(recipe: Recipe, history: Sequence[EpochRow]) -> str | None:

@@ -101,6 +101,15 @@ def test_the_control_is_trained_once_and_kept(tiny: Recipe, tmp_path: Path, monk
     assert outcome(tiny, whole.history) is None
 
 
+def test_a_folder_of_another_constraint_is_refused_before_a_control_is_trained(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    augkit.fit(constrained(tiny), output=tmp_path / "run", until=1)
+    monkeypatch.setattr("augkit.train.loop._control", None)
+    with pytest.raises(InputError, match=r"holds a run of another recipe or seed; resume with its own recipe\.yaml"):
+        augkit.fit(constrained(tiny, {"learned_invariance": 0.7}), output=tmp_path / "run", resume=True)
+
+
 @pytest.mark.integration
 def test_a_constraint_gives_more_invariance_than_none(tiny: Recipe) -> None:
     sections = {"data": {"name": "digits", "canvas": 16}, "train": {"epochs": 4, "batch_size": 32}, "policy": {}}
@@ -127,6 +136,7 @@ def test_a_recipe_without_a_constraint_is_what_it_was(tiny: Recipe) -> None:
         ({"policy": {"draws": "even"}}, "expected policy.draws: random beside it, got even"),
         ({"train": {"mixup": 0.2}}, "expected no train.mixup"),
         ({"train": {"cutmix": 0.2}}, "expected no train.mixup or train.cutmix"),
+        ({"train": {"patience": 2}}, "expected no train.patience beside it"),
         ({"constraint": {"learned_invariance": 1.0}}, "learned_invariance"),
         ({"constraint": {"learned_invariance": 0.5, "rate": 0}}, "rate"),
     ],
