@@ -26,7 +26,9 @@ from augkit.core.jobs.recovery import recover
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
+from augkit.data import Dataset
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
+from augkit.train.constraint import check_constraint
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
 from augkit.tune import halving, optuna_study, selection
@@ -151,7 +153,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
         floor=floor,
     )
     target, dataset = choose_device(device), load_recipe_data(space.recipe)
-    check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
+    _check_trials(space, dataset)
     place = Storage.parse(storage or folder / JOURNAL)
     twice = space.searches_training if tune_control is None else tune_control
     if twice and not space.searches_training:
@@ -211,6 +213,12 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             return JoinedSearch(search_cost(tuning.study, tuning.terms))
         recipe, results = conclude(tuning, team, started)
         return _write(tuning, recipe, results, started, settings)
+
+
+def _check_trials(space: Space, dataset: Dataset) -> None:
+    """Raise InputError where trials could not be trained or measured, which would only be seen after the control."""
+    check_measurable(space.recipe, dataset.validation, fresh_model(space.recipe, dataset))
+    check_constraint(space.with_values(space.preset(1.0)), dataset.validation)
 
 
 def _take_up(

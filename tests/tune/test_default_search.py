@@ -27,6 +27,10 @@ from augkit.tune.space import Space
 
 PLAIN: Any = {"trial_epochs": None, "least_epochs": None, "fork": False, "sampler": "tpe", "floor": 0.8}
 
+CONSTRAINED = Recipe.model_validate(  # whose policy has shifts, as the search has where there is no policy
+    {"name": "x", "data": {"name": "digits", "limit": 100}, "constraint": {"learned_invariance": 0.5}, "policy": {}}
+)
+
 
 def terms_of(recipe: Recipe, rungs: Any = None, **changed: Any) -> tuple[SearchTerms, tuple[str, ...]]:
     fields = PLAIN | changed
@@ -128,6 +132,7 @@ def test_a_new_study_has_the_number_of_trials_that_was_given_or_the_default(tmp_
         ({"trials": 0}, "trials: expected a whole number of 1 or more, got 0"),
         ({"trials": "7"}, "trials: expected a whole number of 1 or more, got '7'"),
         ({"rungs": 4}, r"rungs: expected two or more ascending numbers of epochs, such as \(2, 4, 8\), got 4"),
+        ({"space": CONSTRAINED}, "constraint: expected no policy.shift, because it draws views itself"),
         ({"rungs": np.array([1, 2])}, "rungs: expected two or more ascending numbers of epochs"),
         ({"goal": "pareto"}, "goal: expected an augkit.tune.Goal, got 'pareto'"),
         ({"workers": 1.0}, "workers: expected a whole number or TuneWorkers, got 1.0"),
