@@ -100,13 +100,21 @@ class Replicates:
 
     def error(self) -> tuple[float, float]:
         """Return the standard error and its degrees of freedom for Student's t (Satterthwaite 1946)."""
-        from_images = float(self.images.var())
         if self.seeds == 1:
-            return math.sqrt(from_images), math.inf
+            return math.sqrt(float(self.images.var())), math.inf
+        return self.error_with(self.seeds)
+
+    def error_with(self, seeds: int) -> tuple[float, float]:
+        """Return `error` as it would be with another number of seeds, at least 2, on the same images.
+
+        The part that comes from the images stays. It needs at least 2 seeds to know the spread between them.
+        """
+        from_images = float(self.images.var())
         from_seeds = max(0.0, float(self.both.var()) - from_images) * self.seeds / (self.seeds - 1)
+        from_seeds *= self.seeds / seeds
         total = from_images + from_seeds
-        freedom = (self.seeds - 1) * (total / from_seeds) ** 2 if from_seeds > 0 else math.inf
-        return math.sqrt(total), min(freedom, MOST_FREEDOM * (self.seeds - 1))
+        freedom = (seeds - 1) * (total / from_seeds) ** 2 if from_seeds > 0 else math.inf
+        return math.sqrt(total), min(freedom, MOST_FREEDOM * (seeds - 1))
 
     def _half_width(self) -> float:
         from scipy.special import stdtrit  # Student's t; `scipy.stats` takes seconds to import

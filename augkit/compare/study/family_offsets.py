@@ -32,6 +32,10 @@ class FittedReplicates(Replicates):
         """Return the standard error and its degrees of freedom."""
         return self.standard_error, self.freedom
 
+    def error_with(self, seeds: int) -> tuple[float, float]:
+        """Return `error`: most of it is the scatter of the arms around the lines, which more seeds do not reduce."""
+        return self.error()
+
     def estimate(self, low: float = -math.inf, high: float = math.inf) -> Estimate:
         """Return the value with its 95 % interval, clipped to ``[low, high]``."""
         from scipy.stats import t

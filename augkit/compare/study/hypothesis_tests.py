@@ -10,7 +10,7 @@ sequentially rejective multiple test procedure".
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,24 +112,27 @@ def power(effect: float, spread: float, seeds: int, bounds: Bounds, alpha: float
             succeed; it is tight where the power is high.
         alpha: level of the two-sided test, or of each of the two one-sided tests of equivalence.
     """
+    return power_at(effect, spread / math.sqrt(seeds), seeds - 1, bounds, alpha)
+
+
+def power_at(effect: float, error: float, freedom: float, bounds: Bounds, alpha: float = ALPHA) -> float:
+    """As `power`, for an effect whose estimate has a standard error with these degrees of freedom."""
     from scipy.stats import t
 
     finite = [bound for bound in bounds if math.isfinite(bound)]
     level = alpha if len(finite) == 2 else alpha / 2
-    freedom = seeds - 1
     found = []
     for bound, distance in zip(bounds, (effect - bounds[0], bounds[1] - effect), strict=True):
         if not math.isfinite(bound):
             continue
-        if spread == 0:
+        if error == 0:
             found.append(float(distance > 0))
             continue
-        far = math.sqrt(seeds) * distance / spread
-        found.append(_noncentral_t_tail(t.ppf(1 - level, freedom), freedom, far))
+        found.append(_noncentral_t_tail(t.ppf(1 - level, freedom), freedom, distance / error))
     return max(0.0, sum(found) - (len(found) - 1)) if found else 0.0
 
 
-def _noncentral_t_tail(critical: float, freedom: int, noncentrality: float) -> float:
+def _noncentral_t_tail(critical: float, freedom: float, noncentrality: float) -> float:
     """Return P(T > critical) for ``T = (Z + noncentrality) / sqrt(chi2 / freedom)``, Z normal and chi2 independent.
 
     It is the mean of P(Z > critical sqrt(chi2 / freedom) - noncentrality) over chi2, whose quantiles stand at equally
@@ -144,29 +147,36 @@ def _noncentral_t_tail(critical: float, freedom: int, noncentrality: float) -> f
     return float(ndtr(noncentrality - critical * ratio) @ weight / weight.sum())
 
 
-def seeds_needed(effects: Sequence[float], bounds: Bounds, wanted: float = 0.8, alpha: float = ALPHA) -> int | None:
-    """Number of seeds for a given power, if the true mean and spread are those of the given effects.
+def seeds_needed(
+    effect: float,
+    error_with: Callable[[int], tuple[float, float]],
+    bounds: Bounds,
+    wanted: float = 0.8,
+    alpha: float = ALPHA,
+) -> int | None:
+    """Number of seeds for a given power, if the true effect is the given one.
 
     Args:
-        effects: one effect per seed, at least two.
-        bounds: as in `decide`; if the mean lies outside, the result is the number of seeds to refute the prediction.
+        effect: the effect.
+        error_with: its standard error and degrees of freedom with a number of seeds of at least 2, on the same images
+            and with the same arms.
+        bounds: as in `decide`; if the effect lies outside, the result is the number of seeds to refute the prediction.
         wanted: the power.
         alpha: as in `power`; lower if many claims are tested.
 
     Returns:
-        The smallest number of seeds; None if 1,000 are not enough, such as for effects on a bound.
+        The smallest number of seeds; None if 1,000 are not enough, such as for effects on a bound, or where the error
+        comes from the images or from the scatter of the arms.
     """
-    found = np.asarray([value for value in effects if math.isfinite(value)])
-    if len(found) < 2 or not any(math.isfinite(bound) for bound in bounds):
+    if not math.isfinite(effect) or not any(math.isfinite(bound) for bound in bounds):
         return None
-    effect, spread = float(found.mean()), float(found.std(ddof=1))
     if effect < bounds[0]:
         bounds = (-math.inf, bounds[0])
     elif effect > bounds[1]:
         bounds = (bounds[1], math.inf)
 
     def enough(seeds: int) -> bool:
-        return power(effect, spread, seeds, bounds, alpha) >= wanted
+        return power_at(effect, *error_with(seeds), bounds, alpha) >= wanted
 
     if not enough(MOST_SEEDS):
         return None

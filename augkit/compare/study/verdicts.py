@@ -247,14 +247,16 @@ def _part_result(found: PartEffect, part: Part, view: ColumnTable, paths: Mappin
 
 
 def _seeds_needed(evaluation: Evaluation, corrected: float | None) -> int | None:
-    """Number of seeds that would decide the primary part at the corrected level."""
+    """Number of seeds that would decide the primary part at the corrected level, with the same arms and images."""
     primary = evaluation.claim.primary
     if primary is None or evaluation.effects[primary].dissent:
         return None
     found, raw = evaluation.effects[primary], evaluation.effects[primary].decision.p
-    level = ALPHA * min(1.0, raw / corrected) if corrected else ALPHA
-    count = seeds_needed(np.atleast_1d(found.effect.per_seed).tolist(), found.bounds, alpha=level)
-    # The spread between seeds does not include the error over images, so require at least one more seed.
+    level, known = ALPHA * min(1.0, raw / corrected) if corrected else ALPHA, found.effect.replicates
+    if known.seeds < 2:
+        return None
+    count = seeds_needed(known.value, known.error_with, found.bounds, alpha=level)
+    # A power of 80 % can be reached by chance with the present number, as it was not reached by these seeds.
     return None if count is None else max(count, len(evaluation.view.seeds) + 1)
 
 
@@ -297,9 +299,19 @@ def _facts(result: ClaimResult, note: str) -> list[str]:
         out.append(f"about {result.seeds_needed} seeds would decide it (power 80 %)")
     elif result.verdict == UNDETERMINED and seeds == 1:
         out.append("one seed does not show the spread between seeds")
+    elif result.verdict == UNDETERMINED and _more_seeds_would_not_do(result):
+        out.append("more seeds alone would not decide it, but other arms or more images might")
     if result.exploratory:
         out.append("exploratory, because an analysis was made that was not declared")
     return out + [note] * bool(note)
+
+
+def _more_seeds_would_not_do(result: ClaimResult) -> bool:
+    """Whether the primary part has an effect, and no number of seeds would decide it."""
+    if result.primary is None:
+        return False
+    part = result.parts[result.primary]
+    return not part.dissent and math.isfinite(part.effect.value)
 
 
 def _part_words(part: PartResult, primary: bool) -> str:

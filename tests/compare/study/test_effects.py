@@ -15,8 +15,9 @@ from scipy import stats
 from augkit.compare.study.claims import Part
 from augkit.compare.study.column_table import ColumnTable, MissingError
 from augkit.compare.study.effects import half_length, statistic
+from augkit.compare.study.family_offsets import FittedReplicates
 from augkit.compare.study.hypothesis_tests import Decision, decide, holm, p_words, power, seeds_needed
-from augkit.invariance.bootstrap import mean_replicates
+from augkit.invariance.bootstrap import REPLICATES, PerSeed, Replicates, mean_replicates
 
 IMAGES, SEEDS = 60, 5
 
@@ -107,16 +108,43 @@ def test_power_of_a_large_effect_is_a_number() -> None:
 
 
 def test_seeds_needed_is_the_smallest_number_with_the_power() -> None:
-    effects = np.array([0.5, 1.5, -0.3, 1.1, 0.7])
-    needed = seeds_needed(effects, (0.0, math.inf))
+    mean, spread = 0.7, 0.65
+
+    def error_with(seeds: int) -> tuple[float, float]:
+        return spread / math.sqrt(seeds), seeds - 1
+
+    needed = seeds_needed(mean, error_with, (0.0, math.inf))
     assert needed is not None
-    mean, spread = effects.mean(), effects.std(ddof=1)
     assert power(mean, spread, needed, (0.0, math.inf)) >= 0.8 > power(mean, spread, needed - 1, (0.0, math.inf))
-    assert seeds_needed(-effects, (0.0, math.inf)) == needed  # refuting needs as many
-    assert seeds_needed([0.0, 1e-9, -1e-9], (-0.1, 0.1)) == 2
-    assert seeds_needed([1.0, -1.0], (0.0, math.inf)) is None
-    assert seeds_needed([1.0], (0.0, math.inf)) is None
-    assert seeds_needed(effects, (-math.inf, math.inf)) is None
+    assert seeds_needed(-mean, error_with, (0.0, math.inf)) == needed  # refuting needs as many
+    assert seeds_needed(0.0, lambda seeds: (1e-9, seeds - 1), (-0.1, 0.1)) == 2
+    assert seeds_needed(0.0, error_with, (0.0, math.inf)) is None
+    assert seeds_needed(math.nan, error_with, (0.0, math.inf)) is None
+    assert seeds_needed(mean, error_with, (-math.inf, math.inf)) is None
+
+
+def test_no_number_of_seeds_decides_what_arms_or_images_leave_open() -> None:
+    nothing = np.zeros(100)
+    of_arms = FittedReplicates(0.03, nothing, nothing, 10, standard_error=0.14, freedom=9.0)
+    assert seeds_needed(of_arms.value, of_arms.error_with, (-0.1, 0.1)) is None
+    rng = np.random.default_rng(0)
+    from_images = rng.normal(0, 0.1, 4000)
+    of_images = Replicates(0.2, from_images, from_images + rng.normal(0, 0.01, 4000), 5)
+    assert seeds_needed(of_images.value, of_images.error_with, (0.0, math.inf)) is None
+    assert seeds_needed(0.4, of_images.error_with, (0.0, math.inf)) is not None
+
+
+def test_the_error_with_more_seeds_is_that_of_a_study_of_more_seeds() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.normal(0, 1, (40, 1)) + rng.normal(0, 2, (40, 60))  # seeds and images
+
+    def known(seeds: int) -> Replicates:
+        drawn = means[:seeds] @ (rng.multinomial(60, [1 / 60] * 60, REPLICATES).T / 60)
+        return PerSeed(means[:seeds].mean(1), drawn.T).over_seeds()
+
+    few, many = known(20), known(40)
+    assert few.error_with(20) == few.error()
+    assert few.error_with(40)[0] == pytest.approx(many.error()[0], rel=0.15)
 
 
 def test_superiority_is_the_two_sided_t_test() -> None:
@@ -316,8 +344,10 @@ def test_a_difference_is_the_mean_less_that_of_the_control_if_there_is_one(stati
 
 
 def test_seeds_that_would_refute_are_those_that_would_support_the_opposite() -> None:
-    effects = [0.6, 0.9, 1.4, 0.8]
-    opposite = seeds_needed(effects, (0.5, math.inf))
+    def error_with(seeds: int) -> tuple[float, float]:
+        return 0.34 / math.sqrt(seeds), seeds - 1
+
+    opposite = seeds_needed(0.925, error_with, (0.5, math.inf))
     assert opposite is not None
-    assert seeds_needed(effects, (-math.inf, 0.5)) == opposite
-    assert seeds_needed([-value for value in effects], (-0.5, math.inf)) == opposite
+    assert seeds_needed(0.925, error_with, (-math.inf, 0.5)) == opposite
+    assert seeds_needed(-0.925, error_with, (-0.5, math.inf)) == opposite
