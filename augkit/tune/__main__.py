@@ -32,7 +32,7 @@ from augkit.core.jobs.storage import Storage
 from augkit.core.terminal import command_line, say
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune import loop_command
-from augkit.tune.earlier import load_study
+from augkit.tune.earlier import JOURNAL, load_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import FLOOR, SAMPLERS, TRIALS, load_terms
 from augkit.tune.page import search_page
@@ -282,9 +282,9 @@ def _goal(options: argparse.Namespace) -> Goal:
 
 def _space(options: argparse.Namespace) -> Space:
     recipes, overrides = split_recipe(options.recipe, None)
-    kept = options.output / "space.json" if options.output else None
-    if not recipes and not overrides and options.resume and kept is not None and kept.is_file():
-        space = Space.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+    kept = _kept_space(options) if options.output and options.resume and not options.recipe else None
+    if kept is not None:
+        space = kept
     elif len(recipes) > 1:
         raise InputError(f"expected one recipe and dotted.key=value overrides, got {' '.join(options.recipe)}")
     else:
@@ -292,6 +292,23 @@ def _space(options: argparse.Namespace) -> Space:
     if options.seed is None:
         return space
     return Space(space.recipe.replaced(seed=options.seed), space.ranges)
+
+
+def _kept_space(options: argparse.Namespace) -> Space | None:
+    """The space of a search that is resumed without its recipe; None where it may be that of the default recipe.
+
+    Raises:
+        InputError: nothing in the folder is of a search, or its space cannot be read.
+    """
+    file = options.output / "space.json"
+    if file.is_file():
+        try:
+            return Space.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"'{file}': cannot be read ({error}); resume with the recipe") from None
+    if options.storage is None and not (options.output / JOURNAL).is_file():
+        raise InputError(f"--resume: expected a folder of augkit.tune, there is no '{file}'; or name the recipe")
+    return None
 
 
 def _show(options: argparse.Namespace) -> None:

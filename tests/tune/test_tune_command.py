@@ -189,3 +189,21 @@ def test_a_search_checks_its_storage_before_it_overwrites(
         assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == before
         assert call("tune", *tune_words(tiny_file, Path("new")), *place) == 2
         assert list(Path("new").iterdir()) == [], "the same command can be tried again"
+
+
+def test_a_folder_that_holds_no_search_is_not_resumed_with_the_default_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "mistyped"
+    assert call("tune", "--output", str(place), "--resume") == 2
+    assert (
+        f"--resume: expected a folder of augkit.tune, there is no '{place / 'space.json'}'" in capsys.readouterr().err
+    )
+    assert not place.exists()
+    place.mkdir()
+    for text in ("{", "[]", '{"recipe": {}}'):
+        (place / "space.json").write_text(text)
+        assert call("tune", "--output", str(place), "--resume") == 2
+        said = capsys.readouterr().err
+        assert "space.json': cannot be read (" in said
+        assert said.count("\n") == 1
