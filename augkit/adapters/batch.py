@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from augkit.augment.compose import Augment
@@ -15,6 +16,7 @@ from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError, InputTypeError
 
 Key = int | str
+ALONE = (Tensor, Ragged, np.ndarray)  # a batch or sample that is its images; an array only as a sample
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def augmented(augment: Augment, batch: Any, keys: Keys, strength: Strength | Non
 
 def replaced(batch: Any, values: dict[Key, Any]) -> Any:
     """Return a shallow copy of ``batch``, of the same type, with the entries in ``values`` replaced."""
-    if isinstance(batch, (Tensor, Ragged)):
+    if isinstance(batch, ALONE):
         return values[0]
     if isinstance(batch, MutableMapping):
         other = copy.copy(batch)  # its constructor may not accept a mapping, as that of a defaultdict
@@ -104,7 +106,7 @@ def images_at(batch: Any, key: Key) -> Tensor | Ragged:
 
 def value_at(batch: Any, key: Key) -> Any:
     """Whatever stands at ``key`` of a batch, or of a sample; images alone are their own entry 0."""
-    if isinstance(batch, (Tensor, Ragged)) and key == 0:
+    if isinstance(batch, ALONE) and key == 0:
         return batch
     try:
         return batch[key]

@@ -35,6 +35,7 @@ from augkit.augment.ragged import Ragged
 from augkit.core.errors import InputError, InputTypeError
 
 ARRAYS = (torch.Tensor, np.ndarray)
+CHANNELS = 4  # of an array that is no wider, more channels than this are rows
 
 
 class Collate:
@@ -66,8 +67,20 @@ class Collate:
     def __call__(self, samples: list[Any]) -> Any:
         if not samples:
             raise InputError("Collate: expected at least one sample, got none")
+        self._check_layout(samples[0])
         batch = self._ragged(samples) if self.ragged or self._differ(samples) else self._collated(samples)
         return replaced(batch, augmented(self.augment, batch, self.keys))
+
+    def _check_layout(self, sample: Any) -> None:
+        """Raise InputError if the image is an array whose channels come last, as other libraries have them."""
+        if self.collate_fn is not default_collate:
+            return
+        image = value_at(sample, self.keys.images)
+        if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] > CHANNELS >= image.shape[2]:
+            raise InputError(
+                f"Collate: expected an array (C, H, W), got {image.shape}, which looks like (H, W, C); transpose it in"
+                " the dataset by image.transpose(2, 0, 1)"
+            )
 
     def _differ(self, samples: list[Any]) -> bool:
         """Whether images, or targets, of ``samples`` have several shapes, and torch would have to stack them."""

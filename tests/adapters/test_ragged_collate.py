@@ -44,11 +44,10 @@ def test_images_of_different_sizes_are_augmented_with_their_targets(kind: str, i
 
 def test_images_without_anything_else_and_arrays() -> None:
     images = [sample(k)["image"] for k in range(4)]
-    for samples in (images, [image.numpy() for image in images]):
-        keys = Keys() if isinstance(samples[0], torch.Tensor) else Keys(images=0)
-        given = samples if isinstance(samples[0], torch.Tensor) else [(one, 0) for one in samples]
+    arrays = [image.numpy() for image in images]
+    for given in (images, arrays, [(one, 0) for one in arrays]):
         torch.manual_seed(1)
-        out = Collate(FIT, keys)(given)
+        out = Collate(FIT)(given)
         torch.manual_seed(1)
         assert torch.equal(out if isinstance(out, torch.Tensor) else out[0], FIT(images))
 

@@ -66,6 +66,8 @@ def accuracy(labels: Any) -> Any:
         (lambda: Collate(SHIFT)([X[0], X[1, :, :4]]), "an output size for images of different sizes; use Augment"),
         (lambda: Collate(SHIFT)([X[0], X[1, :1]]), r"images\[1\]: expected the channels of the first image, 3, got 1"),
         (lambda: Collate(SHIFT)([(X[0], X[0]), (X[1], X[1, :1])]), "Collate: expected samples of tensors or arrays of"),
+        (lambda: Collate(SHIFT)([(PICTURE, 0)]), r"got \(8, 8, 3\), which looks like \(H, W, C\); transpose it"),
+        (lambda: Collate(SHIFT)([PICTURE, PICTURE[:5]]), r"which looks like \(H, W, C\)"),
         (lambda: Collate(SHIFT, ragged=1), "ragged: expected True or False, got 1"),  # type: ignore[arg-type]
         (lambda: Collate(SHIFT)([(PIL.Image.new("RGB", (8, 8)), 0)]), "Collate: expected samples of tensors or arrays"),
         (lambda: AugmentCallback(POLICY), "AugmentCallback: expected an augkit.Augment, got Policy"),
