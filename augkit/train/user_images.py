@@ -19,6 +19,7 @@ MEASURING: Tree = {  # by the keys of a recipe
     **{"data.canvas": None, "data.mean": [0.0], "data.std": [1.0]},
 }
 
+CHANNELS = 4  # more channels than this, in images that are no wider, are rows
 # The types of images that are measured.
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -110,6 +111,11 @@ def checked_images(given: tuple[Tensor, Tensor] | Images | Dataset, name: str, *
     pixels = images.take(torch.arange(min(2, len(images)))).images if isinstance(images, Stream) else images.images
     if pixels.ndim != 4 or len(pixels) < 2:
         raise InputError(f"{name}: expected two or more images (N, C, H, W), got {tuple(pixels.shape)}")
+    if pixels.shape[1] > CHANNELS >= pixels.shape[3]:
+        raise InputError(
+            f"{name}: expected images (N, C, H, W), got {tuple(pixels.shape)}, which looks like (N, H, W, C); permute"
+            " them by images.permute(0, 3, 1, 2)"
+        )
     if pixels.dtype not in DTYPES:
         raise InputTypeError(f"{name}: expected images of uint8 or floating numbers, got {pixels.dtype}")
     if labels is None and not scored:

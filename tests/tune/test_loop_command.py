@@ -30,6 +30,7 @@ def late(policy, *, epochs, seed, start):
     time.sleep(30)
 def other(policy, *, epochs, seed, start): return train(policy, epochs=epochs, seed=seed, start=start)
 def text(): return "images"
+def last(): return shapes(60, 2)[0].permute(0, 2, 3, 1), shapes(60, 2)[1]
 def breaks(): raise OSError("no disk")
 other_images = shapes(60, 2)
 wide = augkit.Policy(shift={"max_pixels": 2.0}, rotate={"max_degrees": 5.0})
@@ -107,6 +108,7 @@ def test_the_words_of_the_command_line_change_space_images_and_score(
             "user_loop:train --validation bad_loop:text",
             "validation: expected .images, labels. or a dataset of augkit, got str",
         ),
+        ("user_loop:train --validation bad_loop:last", r"got \(60, 12, 12, 1\), which looks like \(N, H, W, C\); perm"),
         ("user_loop:train --validation bad_loop:breaks", r"calling it failed \(OSError: no disk\)"),
         ("user_loop:train --space bad_loop:number", "space: expected an augkit.Policy or a mapping, got int"),
         ("user_loop:train policy.shifft.max_pixels=1", "space: unknown key 'policy.shifft'"),
