@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
+from augkit.core.errors import InputError
+
+BEFORE_A_FOLDER = ("folder:", "parquet:", "hf:")  # in names of data and networks
 # Pillow identifies these but cannot decode them: it has no handler, or needs another program.
 HEADER_ONLY = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 OTHER_READER = frozenset({"MPO"})  # opened by the JPEG reader
@@ -103,3 +107,22 @@ class _Walk:
         if suffix in self.suffixes:
             return None
         return self.others.format(suffix) if suffix else "a file without a suffix"
+
+
+def check_kept(folder: Path, read: Iterable[str | Path | None]) -> None:
+    """Check that nothing that a command reads lies in the folder that it replaces.
+
+    Args:
+        folder: the folder.
+        read: files, folders and names of data and networks; those that are no path are passed over.
+
+    Raises:
+        InputError: one of them lies in the folder, or is the folder.
+    """
+    for source in read:
+        name = str(source or "")
+        place = Path(name.removeprefix(next(filter(name.startswith, BEFORE_A_FOLDER), ""))).expanduser()
+        if name and place.exists() and place.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"output '{folder}': --overwrite would delete '{place}', which is read; name another --output"
+            )

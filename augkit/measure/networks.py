@@ -11,6 +11,7 @@ from pathlib import Path
 from augkit.core.errors import InputError
 from augkit.core.files import MARK, Environment, claim, environment, reserve, write
 from augkit.core.json import jsonable
+from augkit.data.files import check_kept
 from augkit.invariance import Measurement
 from augkit.measure.output_results import OutputResults
 from augkit.measure.output_session import OutputSession
@@ -20,7 +21,7 @@ from augkit.measure.results import MeasureResults
 from augkit.measure.session import MeasureSession
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.side_by_side import NetworkTable, check_alike, network_table, shared_settings
-from augkit.measure.state_files import STATE, WRITTEN, check_kept, holds_measurement
+from augkit.measure.state_files import STATE, WRITTEN, holds_measurement
 
 TABLES = ("table.md", "table.tex", "table.csv")
 

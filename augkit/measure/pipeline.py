@@ -8,6 +8,7 @@ from pathlib import Path
 from augkit.core.errors import InputError
 from augkit.core.files import environment, write
 from augkit.core.random_streams import seeded
+from augkit.data.files import check_kept
 from augkit.measure.image_sets import atypical_sets, load_gallery, load_image_sets
 from augkit.measure.output_results import OutputResults
 from augkit.measure.output_session import OutputSession
@@ -16,7 +17,6 @@ from augkit.measure.page import measured_page
 from augkit.measure.results import MeasureResults
 from augkit.measure.session import MeasureSession
 from augkit.measure.settings import MeasureSettings
-from augkit.measure.state_files import check_kept
 from augkit.measure.views import choose_protocol, choose_views
 from augkit.train.load_model import LoadedModel, load_model
 

@@ -18,7 +18,6 @@ from augkit.invariance import Network
 from augkit.invariance.accumulator import State
 
 STATE = "measurement.pt"
-FORMS = ("folder:", "parquet:", "hf:")  # of names, before a folder
 WRITTEN = (MARK, "results.json", "report.html")  # beside the states
 SAVE_EVERY = 10.0  # seconds
 
@@ -32,17 +31,6 @@ def holds_measurement(folder: Path, written: Iterable[str] = WRITTEN, proof: str
         return False
     found = (entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     return (folder / proof).is_file() or all(name in written or name.endswith(STATE) for name in found)
-
-
-def check_kept(folder: Path, read: Iterable[str | Path | None]) -> None:
-    """Raise InputError if a file or folder that the measurement reads lies in ``folder``, which is to be replaced."""
-    for source in read:
-        name = str(source or "")
-        place = Path(name.removeprefix(next(filter(name.startswith, FORMS), ""))).expanduser()
-        if name and place.exists() and place.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"output '{folder}': --overwrite would delete '{place}', which is measured; name another --output"
-            )
 
 
 class MeasureInterrupted(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import sys
 from augkit.core.cli import Parser, make_parser, new_folder, print_json, run, split_recipe
 from augkit.core.errors import InputError
 from augkit.core.progress import Display
+from augkit.data.files import check_kept
 from augkit.preview.render import STAGES, PreviewSettings, preview
 from augkit.preview.strengths import QUANTILES, STRENGTHS
 from augkit.preview.subject import find_subject
@@ -42,6 +43,8 @@ def main(arguments: list[str]) -> None:
     if len(sources) > 1:
         raise InputError(f"expected one image, dataset or recipe, got {len(sources)}: {' '.join(sources)}")
     subject = find_subject(sources[0] if sources else None, overrides, options.seed)
+    if options.output is not None and options.overwrite:
+        check_kept(options.output, sources)
     folder = options.output or new_folder("preview")
     settings = PreviewSettings(tuple(options.strengths), tuple(options.quantiles), options.device)
     with Display(STAGES, quiet=options.quiet) as display:

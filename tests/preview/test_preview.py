@@ -94,6 +94,18 @@ def test_the_same_command_draws_the_same_pictures(tmp_path, capsys):
     assert pixels[0] == pixels[1]
 
 
+def test_what_is_shown_is_never_deleted(tmp_path, capsys):
+    recipe, photo = tmp_path / "recipe.yaml", tmp_path / "photo.png"
+    recipe.write_text(Recipe.load("mnist5k").to_yaml())
+    Image.new("RGB", (16, 16)).save(photo)
+    (tmp_path / "environment.json").write_text("{}")  # the mark of a folder that augkit wrote
+    for source in (recipe, tmp_path, photo, f"folder:{tmp_path}"):
+        assert cli.run(main, [str(source), "--output", str(tmp_path), "--overwrite", "--quiet"]) == 2
+        assert f"output '{tmp_path}': --overwrite would delete" in capsys.readouterr().err
+    assert recipe.is_file()
+    assert photo.is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
