@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +64,10 @@ class Network:
             raise InputError("mean and std: expected both or neither")
         if mean is not None and std is not None and len(mean) != len(std):
             raise InputError(f"mean and std: expected as many values, got {len(mean)} and {len(std)}")
-        if std is not None and not min(std) > 0:
-            raise InputError(f"std: expected values above 0, got {min(std):g}")
+        _check_finite("mean", mean, -math.inf, "finite values")
+        _check_finite("std", std, 0.0, "values above 0")
+        if compiled and isinstance(model, torch.jit.ScriptModule):
+            raise InputError("compiled: expected a network that torch.compile takes, torch.jit has compiled it already")
         first = next((p for p in model.parameters() if p.is_floating_point()), None)
         self.device = torch.device(device or (first.device if first is not None else "cpu"))
         # The dtype of images before they are moved: at least float32.
@@ -299,3 +302,9 @@ def check_finite(values: Tensor, what: str, start: int) -> Tensor:
     if not bool(torch.isfinite(values).all()):
         raise InputError(f"model: expected finite {what}, got NaN or infinity on images from {start} on")
     return values
+
+
+def _check_finite(name: str, values: Sequence[float] | None, least: float, form: str) -> None:
+    wrong = next((value for value in values or () if not least < value < math.inf), None)
+    if wrong is not None:
+        raise InputError(f"{name}: expected {form}, got {wrong:g}")

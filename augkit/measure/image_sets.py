@@ -96,6 +96,10 @@ def _load(settings: MeasureSettings, loaded: LoadedModel, protocol: str, name: s
         images = dataset.validation if limit is None else sample(dataset.validation, limit, seed=seed)
     else:
         images = (dataset.open_all if settings.split == "all" else dataset.open_test)(limit, seed=seed)
+    if not len(images):
+        raise InputError(
+            f"--split {settings.split}: expected images, '{name}' has none there; --split all has every image"
+        )
     notes = list(dataset.notes)
     if loaded.recipe is None and settings.split == "test" and dataset.cut:
         notes.append("the test split, a part of the images; --split all for a network that was trained on none of them")

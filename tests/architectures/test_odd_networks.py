@@ -233,6 +233,11 @@ def scripted() -> nn.Module:
         return torch.jit.script(net())
 
 
+def test_scripted_networks_are_not_compiled_again() -> None:
+    with pytest.raises(InputError, match=r"compiled: expected a network that torch\.compile takes, torch\.jit has"):
+        augkit.measure_invariance(scripted(), images(), max_shift=1.0, compiled=True)
+
+
 def test_scripted_networks_are_averaged(tiny: Recipe) -> None:
     recipe = tiny.replaced(train={**tiny.train.model_dump(), "patience": 5, "ema": 0.9})
     found, plain = (augkit.fit(recipe, model=model).evaluation.loss for model in (scripted(), net()))

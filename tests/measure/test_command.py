@@ -246,6 +246,8 @@ def test_settings_of_the_function_are_checked_like_flags() -> None:
         ("make --grid 0", "expected STEP"),
         ("make --max-shift 1 --mean 0.5 --std 0.5 0.5", "as many values"),
         ("make --max-shift 1 --mean 0.5 0.5 --std 0.5 0.5", "expected 1 values each, got 2"),
+        ("make --max-shift 1 --mean nan --std 0.5", "mean: expected finite values, got nan"),
+        ("make --max-shift 1 --mean 0 --std inf", "std: expected values above 0, got inf"),
         ("make --max-shift 1 --precision half", "unknown precision 'half'"),
         ("make --max-shift 1 --background white --protocol embed", "unknown background"),
         ("make --max-shift 1 --background mean", "--background: it belongs to --protocol embed, got 'crop'"),

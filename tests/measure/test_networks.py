@@ -291,6 +291,16 @@ def test_a_run_beside_other_networks_gets_images_with_room_for_the_shifts(
     assert {tuple(each["settings"]["input_size"]) for each in found.values()} == {(12, 12)}
 
 
+def test_a_split_without_images_is_one_line(nets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images without classes are all for testing."""
+    (nets / "flat").mkdir()
+    for k in range(4):
+        Image.new("RGB", (16, 16), (k, 0, 0)).save(nets / "flat" / f"{k}.png")
+    words = ["nets_side_by_side:color", "--data", "folder:flat", "--split", "validation", *SETTINGS, "--output", "a"]
+    assert run(measure.main, words) == 2
+    assert "--split validation: expected images, 'folder:flat' has none there; --split all" in capsys.readouterr().err
+
+
 def test_all_images_are_those_of_the_folder_in_their_order(tmp_path: Path) -> None:
     photographs(tmp_path, [(8, 8)] * 10)
     dataset = augkit.load_dataset(f"folder:{tmp_path}")
