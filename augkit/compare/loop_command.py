@@ -18,7 +18,7 @@ from augkit.core.cli import FlagGroup, interrupted, new_folder, positive_number,
 from augkit.core.errors import InputError, check_whole
 from augkit.core.files import claim, environment, write
 from augkit.core.named import is_name, load_named, module_has
-from augkit.core.schema import parse_override
+from augkit.core.schema import Tree, parse_override
 from augkit.core.terminal import say
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.user_images import images_named, measuring_overrides
@@ -81,7 +81,7 @@ def compare_function(
     if options.test is None and test.endswith(":validation") and not options.quiet:
         print("augkit: warning: no 'test' in the module, so 'validation' is compared on", file=sys.stderr)
     score = options.score or (f"{module}:score" if module_has(module, "score") else None)
-    settings: dict[str, Any] = {
+    settings: Tree = {
         "test": images_named(test, "test"),
         "policies": policies,
         "seeds": options.seeds or 3,
