@@ -142,6 +142,7 @@ def test_compare_gives_a_paired_table(
         ("train nowhere.yaml", "recipe 'nowhere.yaml': no such file"),
         ("preview nowhere.yaml", "recipe 'nowhere.yaml': no such file"),
         ("compare mnist5k mnist5k", "different names"),
+        ("compare mnist5k constraint.learned_invariance=0.6", r"constraint: expected no policy\.shift"),
         ("compare invariance --log wandb", "--log: expected recipes, whose runs trackers record, got invariance"),
         ("train mnist5k --log wandv", "unknown tracker 'wandv': did you mean 'wandb'"),
         ("compare mnist5k fashion-mnist", "same 'data'"),

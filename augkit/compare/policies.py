@@ -39,7 +39,7 @@ from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
 from augkit.train.user_folder import train_in
 from augkit.train.user_images import checked_images, measuring_settings
-from augkit.train.user_loop import Score, TrainFunction, check_function, check_timeout, measured, scored_by
+from augkit.train.user_loop import Score, TrainFunction, check_function, check_score, check_timeout, measured, scored_by
 
 CONTROL = "control"
 CURVE_POINTS = 6
@@ -154,6 +154,7 @@ def compare_policies(  # noqa: PLR0913 (settings of training and measurement, ea
     """
     refuse_in_import("compare_policies")
     check_function(train)
+    check_score(score)
     for name, number in (("seeds", seeds), ("epochs", epochs)):
         check_whole(name, number, 1)
     check_whole("seed", seed, 0)

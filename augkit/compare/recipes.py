@@ -27,6 +27,7 @@ from augkit.measure.comparison import (
 from augkit.train.build import choose_device, fresh_model, load_recipe_data
 from augkit.train.checkpoint import FILE as CHECKPOINT
 from augkit.train.checkpoint import read_checkpoint, stalled
+from augkit.train.constraint import check_constraint
 from augkit.train.evaluate import check_measurable, measure_model
 from augkit.train.loop import Run, fit
 from augkit.train.recipe import Recipe
@@ -87,6 +88,7 @@ def compare(
     dataset = load_recipe_data(recipes[0])
     for recipe in recipes:
         check_measurable(recipe, dataset.validation, fresh_model(recipe, dataset))
+        check_constraint(recipe, dataset.validation)
     claim(folder, resume=resume, overwrite=overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     show = display or Display(0, quiet=True)

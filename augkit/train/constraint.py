@@ -45,6 +45,13 @@ def check_constraint(recipe: Recipe, held_out: Any) -> None:
         return
     if not isinstance(held_out, Images):
         raise InputError("constraint: expected validation images of a dataset, got a loader; leave the constraint out")
+    check_beside_constraint(recipe)
+
+
+def check_beside_constraint(recipe: Recipe) -> None:
+    """Raise InputError where fields of a recipe with a constraint do not go with it, whatever its data."""
+    if recipe.constraint is None:
+        return
     for name in (SHIFT, "augmix"):
         if name in recipe.policy.augment().op_names:
             raise InputError(f"constraint: expected no policy.{name}, because it draws views itself; set it to null")

@@ -108,6 +108,14 @@ def test_the_same_call_goes_on_from_what_the_function_left(loop: Any, tmp_path: 
     assert other.table[0].to_dict() == first.table[0].to_dict()
 
 
+def test_a_score_that_is_no_function_is_refused_before_anything_is_trained(loop: Any) -> None:
+    def train(policy: augkit.Policy, *, epochs: int, seed: int, start: Path | None) -> nn.Module:
+        raise AssertionError("trained")
+
+    with pytest.raises(InputError, match=r"score: expected a function score\(model\), got int"):
+        augkit.compare_policies(train, loop.validation, {"near": NEAR}, score=3, **GIVEN)
+
+
 def test_a_folder_is_gone_on_from_by_the_same_function_alone_and_no_other_files_are_deleted(
     loop: Any, tmp_path: Path
 ) -> None:

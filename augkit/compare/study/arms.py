@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data, apply_overrides, validate
 from augkit.train.build import CELL
+from augkit.train.constraint import check_beside_constraint
 from augkit.train.recipe import Recipe
 
 OFF = "none"  # name of the policy without augmentation
@@ -122,6 +123,10 @@ class ArmBuilder:
         if task == "locate":
             tree["invariance"]["every"] = None  # images of this task fill the canvas and leave no room for shifts
         recipe = validate(Recipe, tree, f"{self.source}: arm {name}")
+        try:
+            check_beside_constraint(recipe)
+        except InputError as error:
+            raise InputError(f"{self.source}: arm {name}: {error}") from None
         return StudyArm(name, architecture, policy, strength, recipe, module, task, floor)
 
     def _check(self, architecture: str, module: object, fields: DottedFields) -> None:

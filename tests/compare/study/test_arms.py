@@ -50,9 +50,13 @@ def test_a_cell_comes_after_the_cell_whose_weights_it_begins_with(study_file: Pa
     [
         ({"head": {**HEAD, "model.weights": "cell:+shft"}}, r"arm maxpool\+head: model\.weights: unknown arm .*shift"),
         ({"head": {"model.weights": "cell:+head"}}, r"weights that begin anew somewhere, got maxpool\+head from"),
+        (
+            {"head": {"policy.shift.max_pixels": 2.0, "constraint.learned_invariance": 0.5}},
+            r"arm maxpool\+head: constraint: expected no policy\.shift",
+        ),
     ],
 )
-def test_weights_of_arms_that_do_not_exist_are_refused(
+def test_weights_of_arms_that_do_not_exist_and_fields_that_do_not_go_together_are_refused(
     study_file: Path, policies: Mapping[str, object], message: str
 ) -> None:
     shift = {"shift": {"policy.shift.max_pixels": 2.0}}
