@@ -66,13 +66,13 @@ def bare_parser(name: str, description: str, example: str, *, module: bool = Fal
     )
 
 
-def make_parser(name: str, description: str, example: str) -> Parser:
-    """Return a parser with the flags of every command that works on images."""
+def make_parser(name: str, description: str, example: str, *, seed: str = "the recipe's") -> Parser:
+    """Return a parser with the flags of every command that works on images; ``seed`` is the default in words."""
     parser = bare_parser(name, description, example, module=True)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: a new one in runs/)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a CUDA GPU if any); mps has not been run")
-    parser.add_argument("--seed", type=non_negative, help="of all randomness (default: the recipe's)")
+    parser.add_argument("--seed", type=non_negative, help=f"of all randomness (default: {seed})")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser
 

@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
 def command_parser() -> Parser:
     """Return the parser of the command."""
     description = "Measure how much a network's output varies when its input is shifted or rescaled."
-    parser = make_parser("measure", description, EXAMPLE)
+    parser = make_parser("measure", description, EXAMPLE, seed="0")
     parser.add_argument(
         "models",
         nargs="+",
