@@ -29,8 +29,11 @@ def below_floor(
         arm = study.arms[name]
         values = [accuracy[name, seed] for seed in seeds if (name, seed) in accuracy]
         floor = floor_of(study.settings, arm.recipe.data.name) if arm.floor and arm.task == "classify" else 0.0
-        if values and sum(values) / len(values) < floor:
-            found.append(f"{name} answers {sum(values) / len(values):.1%} right, below the floor of {floor:.0%}")
+        mean = sum(values) / len(values) if values else 1.0
+        if mean < floor:
+            # With as many digits as it takes to be seen below.
+            digits = next((d for d in range(1, 6) if round(100 * mean, d) < 100 * floor), 6)
+            found.append(f"{name} answers {mean:.{digits}%} right, below the floor of {floor:.0%}")
     return found
 
 
