@@ -135,7 +135,8 @@ def clothes_table() -> str:
         for claim in clothes["claims"]:
             for k, part in enumerate(claim["parts"]):
                 primary = k == claim["primary"]
-                before = known.get((claim["id"], part["label"]))
+                same = [found for (_, label), found in known.items() if label == part["label"]]
+                before = known.get((claim["id"], part["label"]), same[0] if len(same) == 1 else None)
                 lines.append(
                     [
                         f"{name} {claim['id']}",
