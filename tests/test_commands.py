@@ -179,6 +179,20 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
 
 
+@pytest.mark.parametrize("command", ["train", "compare", "tune"])
+def test_overwrite_never_deletes_the_weights_that_a_recipe_begins_with(
+    command: str, tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert call("train", tiny_file, "train.epochs=1", "--output", str(folder), "--quiet") == 0
+    before = (folder / "checkpoint.pt").read_bytes()
+    words = [tiny_file, f"model.weights={folder / 'checkpoint.pt'}", "--output", str(folder), "--overwrite", "--quiet"]
+    capsys.readouterr()
+    assert call(command, *words) == 2
+    assert "--overwrite would delete" in capsys.readouterr().err
+    assert (folder / "checkpoint.pt").read_bytes() == before
+
+
 def test_failed_runs_exit_with_1(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train", tiny_file, "optim.lr=1e30", "--output", str(tmp_path / "run"), "--quiet") == 1
     assert "the loss is" in capsys.readouterr().err

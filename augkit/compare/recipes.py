@@ -24,7 +24,7 @@ from augkit.measure.comparison import (
     conclusion,
     open_test_sets,
 )
-from augkit.train.build import choose_device, fresh_model, load_recipe_data
+from augkit.train.build import check_overwrite, choose_device, fresh_model, load_recipe_data
 from augkit.train.checkpoint import FILE as CHECKPOINT
 from augkit.train.checkpoint import read_checkpoint, stalled
 from augkit.train.constraint import check_constraint
@@ -89,6 +89,9 @@ def compare(
     for recipe in recipes:
         check_measurable(recipe, dataset.validation, fresh_model(recipe, dataset))
         check_constraint(recipe, dataset.validation)
+    if overwrite and not resume:
+        for recipe in recipes:
+            check_overwrite(folder, recipe)
     claim(folder, resume=resume, overwrite=overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     show = display or Display(0, quiet=True)

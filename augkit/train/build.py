@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Required, TypedDict
 
 import torch
@@ -16,6 +17,7 @@ from augkit.augment.whole_images import needed_side
 from augkit.core.errors import InputError
 from augkit.core.random_streams import seeded
 from augkit.data import Dataset, Images, Reading, WholeImages, load_dataset
+from augkit.data.files import check_kept
 from augkit.train.recipe import Recipe
 from augkit.train.recipe_sections import DataSettings, ModelSettings
 
@@ -217,6 +219,11 @@ def load_data(data: DataSettings) -> Dataset:
         background=fill,
         **vars(reading),
     )
+
+
+def check_overwrite(folder: str | Path, recipe: Recipe) -> None:
+    """Raise InputError if data or weights of a recipe lie in a folder that is to be replaced."""
+    check_kept(Path(folder), [recipe.model.weights, recipe.data.name, recipe.data.root])
 
 
 def load_recipe_data(recipe: Recipe) -> Dataset:

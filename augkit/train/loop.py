@@ -27,6 +27,7 @@ from augkit.invariance import Estimate
 from augkit.train.batches import Batch, make_batches
 from augkit.train.build import (
     build_recipe_model,
+    check_overwrite,
     choose_device,
     describe_input,
     load_initial_weights,
@@ -113,6 +114,8 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
     recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
     target = choose_device(local_device(device))
     check_whole("until", until, 1)
+    if output is not None and overwrite and not resume:
+        check_overwrite(output, recipe)
     trackers = _trackers(recipe, log, output)
     if (loader is None) != (validation_loader is None) or (loader is not None and model is None):
         raise InputError("fit: expected loader, validation_loader and model together")

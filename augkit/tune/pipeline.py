@@ -27,7 +27,7 @@ from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
 from augkit.data import Dataset
-from augkit.train.build import choose_device, fresh_model, load_recipe_data
+from augkit.train.build import check_overwrite, choose_device, fresh_model, load_recipe_data
 from augkit.train.constraint import check_constraint
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
@@ -260,6 +260,8 @@ def _search_control(
 
 
 def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> None:
+    if overwrite and not resume:
+        check_overwrite(folder, space.recipe)
     claim(folder, resume=resume, overwrite=overwrite)
     kept = folder / "recipe.yaml"
     if resume and kept.is_file() and Recipe.load(kept) != space.recipe:
