@@ -129,7 +129,10 @@ def _from_run(path: Path) -> LoadedModel:
     if path.is_dir() and not (path / CHECKPOINT).is_file():
         return _from_export(path)
     path = path / CHECKPOINT if path.is_dir() else path
-    state = read_checkpoint(path)
+    try:
+        state = read_checkpoint(path)
+    except InputError as error:
+        raise InputError(f"{error}; for another network give package.module:callable, which returns it") from None
     if "recipe" not in state:
         raise InputError(f"'{path}': a bare state dict names no network; give MODEL and --weights {path}")
     recipe = validate(Recipe, state["recipe"], str(path))

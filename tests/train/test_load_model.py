@@ -222,3 +222,15 @@ def test_the_final_layer() -> None:
         out_features: Tensor | int = 3
 
     assert final_layer(Attribute()) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("made", [b"", b"hello", None])
+def test_a_file_that_is_no_checkpoint_has_a_remedy(made: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    if made is None:
+        torch.jit.trace(net().eval(), torch.rand(1, 1, 3, 3)).save(path)
+    else:
+        path.write_bytes(made)
+    with pytest.raises(InputError, match=r"cannot be read \(it is .*give package\.module:callable"):
+        load_model(str(path))
