@@ -21,6 +21,7 @@ PLAIN = {
     "dict_type": "a mapping of keys to values",
     "invalid_key": "text as a key",
     "int_parsing_size": "a whole number of fewer digits",
+    "string_too_short": "text that is not empty",
 }
 
 
@@ -118,6 +119,8 @@ def validate(model: type[Model], tree: Tree, source: str) -> Model:
             message = "text, in quotes where YAML would read something else"
         if first["type"] in PLAIN:
             message = PLAIN[first["type"]]
+        if first["type"] == "string_pattern_mismatch":
+            message = f"text that matches {first['ctx']['pattern']}"
         if first["type"] == "too_short":
             message = f"at least {first['ctx']['min_length']} of them"
         raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None

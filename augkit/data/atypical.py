@@ -31,7 +31,7 @@ def atypical(images: Images, *, seed: int = 0, data: str = "") -> dict[str, Imag
     ``upside down`` and ``inverted`` (contrast, including the canvas) keep order and labels, so they pair with the
     originals image by image. Networks for digits carry hardly any information about inverted digits; where ``data``
     names digits, ``another hand`` replaces them, see `other_hand`. ``photographs`` are patches of scikit-learn's two
-    photographs, equal to the images in number, size and channels, without labels.
+    photographs, equal to the images in number, size and channels, without labels; larger images take them mirrored.
 
     Args:
         images: the typical images.
@@ -225,9 +225,18 @@ def _rng(seed: int, purpose: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, number])
 
 
+def _at_least(size: tuple[int, int], photograph: np.ndarray) -> np.ndarray:
+    missing = [(0, max(0, wanted - has)) for wanted, has in zip(size, photograph.shape[:2], strict=True)]
+    return np.pad(photograph, [*missing, (0, 0)], "symmetric")
+
+
 def _patches(count: int, channels: int, size: tuple[int, int], seed: int) -> Tensor:
+    """Random patches ``(count, channels, *size)``: of photographs that are mirrored at their edges if they are smaller.
+
+    Gray is their luma; of any other number of channels, these are red, green and blue in turn.
+    """
     rng = np.random.default_rng(seed)
-    whole = photographs()
+    whole = [_at_least(size, photograph) for photograph in photographs()]
     out = np.empty((count, *size, 3), dtype=np.uint8)
     for k in range(count):
         photograph = whole[rng.integers(len(whole))]
@@ -236,4 +245,6 @@ def _patches(count: int, channels: int, size: tuple[int, int], seed: int) -> Ten
     if channels == 1:
         # ITU-R BT.601 luma, as Pillow's mode L.
         out = (out @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
+    elif channels != 3:
+        out = out[..., np.arange(channels) % 3]
     return torch.from_numpy(np.ascontiguousarray(out.transpose(0, 3, 1, 2)))

@@ -186,6 +186,16 @@ def test_other_data_are_inverted() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(3, 450, 30), (1, 20, 700), (4, 12, 12)])
+def test_photographs_have_the_size_and_channels_of_any_images(shape: tuple[int, int, int]) -> None:
+    """Of images larger than a photograph and of images with several bands as well."""
+    found = atypical(Images(torch.zeros(2, *shape, dtype=torch.uint8), None))["photographs"].images
+    assert found.shape == (2, *shape)
+    assert found.flatten(1).float().std(1).min() > 0
+    if shape[0] == 4:
+        assert torch.equal(found[:, 3], found[:, 0])
+
+
 def test_photographs_and_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read from its files, or through its functions where the files are not where they were."""
     from sklearn.datasets import load_digits, load_sample_images

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from augkit.augment.policy import changes_nothing
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import Data, apply_overrides, validate
 from augkit.train.build import CELL
@@ -41,6 +42,8 @@ class ArmSettings(Data):
         if not isinstance(tree, dict):
             return tree
         plural = {"architecture": "architectures", "policy": "policies", "strength": "strengths"}
+        if twice := [f"{key} or {several}" for key, several in plural.items() if key in tree and several in tree]:
+            raise ValueError(f"{twice[0]}, not both")
         return {plural.get(key, key): [value] if key in plural else value for key, value in tree.items()}
 
     @model_validator(mode="after")
@@ -123,11 +126,23 @@ class ArmBuilder:
         if task == "locate":
             tree["invariance"]["every"] = None  # images of this task fill the canvas and leave no room for shifts
         recipe = validate(Recipe, tree, f"{self.source}: arm {name}")
+        self._check_policy(name, policy, strength, recipe)
         try:
             check_beside_constraint(recipe)
         except InputError as error:
             raise InputError(f"{self.source}: arm {name}: {error}") from None
         return StudyArm(name, architecture, policy, strength, recipe, module, task, floor)
+
+    def _check_policy(self, name: str, policy: str, strength: float, recipe: Recipe) -> None:
+        """Raise InputError if the recipe does not have the augmentation that the name of the arm says."""
+        where, own = f"{self.source}: arm {name}", recipe.policy
+        if own.strength != strength:
+            raise InputError(
+                f"{where}: expected its strength in 'arms', as 'strength', got policy.strength {own.strength:g} among"
+                " its fields"
+            )
+        if policy == OFF and not changes_nothing(own):
+            raise InputError(f"{where}: expected no augmentation, as '{OFF}' is the control, got some; name a policy")
 
     def _check(self, architecture: str, module: object, fields: DottedFields) -> None:
         where = f"{self.source}: architecture {architecture}"

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -34,7 +33,7 @@ from augkit.compare.study.measurements import (
     measure_network,
     measure_probe,
 )
-from augkit.compare.study.schema import NOISE, Measure, Study
+from augkit.compare.study.schema import NOISE, Measure, Study, file_name
 from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.random_streams import seeded
@@ -357,7 +356,7 @@ class CellStore:
         return {TYPICAL, *named, *claimed}
 
     def _file(self, cell: Cell, name: str) -> Path:
-        return self.path(cell) / "measured" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}.npz"
+        return self.path(cell) / "measured" / f"{file_name(name)}.npz"
 
     def _digest(self, cell: Cell, measure: Measure | Part) -> str:
         # The name depends on the settings of the probe alone; the text of a claim may change.

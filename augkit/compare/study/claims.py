@@ -222,6 +222,10 @@ class Part(Data):
             raise ValueError(f"one image set with families, {len(self.sets)} came")
         if self.answers == "group" and not (self.groups or self.from_groups):
             raise ValueError("groups with answers: group")
+        if not self.sets:
+            raise ValueError("one image set or several, none came")
+        if self.near is not None and self.far is not None and not self.near < self.far:
+            raise ValueError(f"near below far, {self.near:g} and {self.far:g} came")
         return self
 
     @property

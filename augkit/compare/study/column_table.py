@@ -107,6 +107,10 @@ class ColumnTable:
             self._cache[key] = Effect(per_seed([metric], runs)[metric], len(next(iter(runs[0].values()))))
         return self._cache[key]
 
+    def lengths_of(self, measure: str) -> list[float]:
+        """Lengths of the response curve of a measure above 0 (pixels), ascending, whatever their order in the file."""
+        return sorted({length for length in self.lengths.get(measure, ()) if length > 0})
+
     def runs(self, arm: str, measure: str, images: str, needs: Sequence[str], at: float | None = None) -> list[Run]:
         """Per-image statistics ``(N, F)`` by name, for every seed.
 

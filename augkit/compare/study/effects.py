@@ -153,7 +153,7 @@ def _growth(view: ColumnTable, part: Part, images: str) -> Effect:
 
 def _half_life(view: ColumnTable, part: Part, images: str) -> Effect:
     """The shortest shift (pixels) at which V reaches half of its largest value on the curve, linearly interpolated."""
-    lengths = [length for length in view.lengths.get(part.measure, ()) if length > 0]
+    lengths = view.lengths_of(part.measure)
     if not lengths:
         raise MissingError(f"measure '{part.measure}' has no lengths")
     curve = [view.variability(str(part.arm), part.measure, images, part.metric, at) for at in lengths]

@@ -9,10 +9,11 @@ file holds several *sizes* of one study, which differ in recipe, seeds and, if n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -30,6 +31,15 @@ SIZES = ("quick", "standard", "full")
 IMAGE_SETS = (TYPICAL, "another hand", "inverted", "upside down", "photographs", "texture shuffle", "erased")
 NOISE = " with noise"  # after the name of an image set whose images are not displaced, but have noise added
 AXES = ("shift", "scale", "rotation", "layers")
+
+
+def file_name(measure: str) -> str:
+    """Name of the file in which a cell keeps a measure or a probe, without its suffix.
+
+    >>> file_name("far shifts")
+    'far-shifts'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", measure).strip("-")
 
 
 class Measure(Data):
@@ -107,7 +117,7 @@ class Size(Data):
     architectures: dict[str, DottedFields] = Field({}, description="architectures to add or replace, by name")
     policies: dict[str, DottedFields] = Field({}, description="policies to add or replace, by name")
     measures: dict[str, DottedFields] = Field({}, description="changed fields of measures, by name")
-    arms: list[ArmSettings] | None = Field(None, description="arms that replace the study's")
+    arms: list[ArmSettings] | None = Field(None, min_length=1, description="arms that replace the study's")
     claims: list[int | str] | None = Field(
         None, description="ids of the claims that are tested at this size; null: all"
     )
@@ -140,7 +150,7 @@ class StudySettings(Data):
     groups: dict[str, list[int]] = Field(
         {}, description="groups of classes by name, as numbers of classes, for claims about the images of some classes"
     )
-    floors: dict[str, float] = Field(
+    floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         {},
         description="least accuracy on typical images by name of the data, 'default' for all others; claims about arms"
         " below it are pilots, without a verdict",
@@ -207,7 +217,8 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     builder = ArmBuilder(recipe, architectures, {OFF: {}, **settings.policies, **chosen.policies}, source)
     for entry in chosen.arms or settings.arms:
         for arm in builder.expand(entry):
-            arms.setdefault(arm.name, arm)
+            if arms.setdefault(arm.name, arm) != arm:
+                raise InputError(f"{source}: arms: expected arms of one name to be equal, those of {arm.name} differ")
     measures = _measures(settings, chosen, source)
     claims = _claims(settings, chosen, source)
     check_sources(arms, source)
@@ -231,6 +242,12 @@ def _measures(settings: StudySettings, chosen: Size, source: str) -> dict[str, M
         if name not in found:
             raise InputError(f"{source}: sizes: {unknown_name('measure', name, found)}")
         found[name] = validate(Measure, {**found[name].model_dump(), **changes}, f"{source}: measure {name}")
+    files: dict[str, str] = {}
+    for name in found:
+        if (other := files.setdefault(file_name(name), name)) != name:
+            raise InputError(
+                f"{source}: measures: expected names that differ in letters or digits, got '{other}' and '{name}'"
+            )
     return found
 
 
@@ -242,6 +259,8 @@ def _claims(settings: StudySettings, chosen: Size, source: str) -> list[Claim]:
         )
     if chosen.claims is None:
         return settings.claims
+    if len(set(map(str, chosen.claims))) != len(chosen.claims):
+        raise InputError(f"{source}: sizes: claims: expected every id once, got {', '.join(map(str, chosen.claims))}")
     for name in chosen.claims:
         if str(name) not in by_id:
             raise InputError(f"{source}: sizes: {unknown_name('claim', name, by_id)}")

@@ -342,7 +342,7 @@ def _figure(evaluation: Evaluation) -> PointsFigure | LinesFigure:
 def _curves(view: ColumnTable, parts: Sequence[Part]) -> list[Curve]:
     series = []
     for part in {(part.arm, part.measure): part for part in parts}.values():
-        lengths = [length for length in view.lengths.get(part.measure, ()) if length > 0]
+        lengths = view.lengths_of(part.measure)
         of_arm = (str(part.arm), part.measure, part.sets[0], part.metric)
         series.append(Curve(part.arm, lengths, [view.variability(*of_arm, at).estimate() for at in lengths]))
     return series

@@ -239,6 +239,8 @@ def test_growth_and_half_life() -> None:
     view = ColumnTable(columns, (0, 1), lengths={"shift": [1.0, 2.0, 4.0]})
     assert statistic(view, part("growth", arm="a", near=1.0, far=4.0)).shown.value == pytest.approx(math.log(4))
     assert statistic(view, part("half_life", "describe", arm="a")).shown.value == pytest.approx(1.5)
+    mixed = ColumnTable(columns, (0, 1), lengths={"shift": [4.0, 1.0, 2.0, 2.0]})  # the order in the file says nothing
+    assert statistic(mixed, part("half_life", "describe", arm="a")).shown.value == pytest.approx(1.5)
     assert half_length(np.array([0.0, 1.0, 2.0]), np.array([[0.8], [0.2]])).tolist() == [0.5]
 
 

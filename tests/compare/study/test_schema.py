@@ -34,6 +34,7 @@ BASE: dict[str, Any] = {
         "scale": {"axis": "scale", "reach": 1.2},
     },
 }
+SHIFT = {"policy.shift.max_pixels": 3.0}
 CLAIM: dict[str, Any] = {
     "id": 6,
     "name": "augmentation",
@@ -124,6 +125,24 @@ def test_a_callable_gives_the_network_of_an_arm(tmp_path: Path) -> None:
         ({"arms": [{"architecture": "maxpool", "strength": 2.0}]}, "strengths above 0 and at most 1"),
         ({"arms": []}, r"arms: expected at least 1 of them, got \[\]"),
         ({"armz": []}, "unknown key 'armz': did you mean 'arms'"),
+        ({"sizes": {"quick": {"arms": []}}}, r"sizes\.quick\.arms: expected at least 1 of them"),
+        ({"arms": [{"architecture": "maxpool", "architectures": ["fc"]}]}, "architecture or architectures, not both"),
+        ({"policies": {"none": SHIFT}, "arms": [{"architecture": "maxpool"}]}, r"arm maxpool\+none: expected no augm"),
+        ({"policies": {"shift": {**SHIFT, "policy.strength": 0.5}}}, r"in 'arms', .* got policy\.strength 0\.5"),
+        ({"policies": {"shift": {"policy": {"shift": {}}}}}, r"arm maxpool\+shift@0\.25: expected its strength"),
+        (
+            {"arms": [{"architecture": "maxpool"}, {"architecture": "maxpool", "floor": False}]},
+            r"expected arms of one name to be equal, those of maxpool\+none differ",
+        ),
+        ({"floors": {"default": 85}}, r"floors\.default: expected less than or equal to 1, got 85"),
+        ({"measures": {"far off": {}, "far-off": {}}}, "expected names that differ .* 'far off' and 'far-off'"),
+        ({"name": "a/b"}, r"name: expected text that matches .*, got 'a/b'"),
+        ({"claims": with_claim(images=[])}, "one image set or several, none came"),
+        (
+            {"claims": with_claim(statistic="growth", control=None, near=4, far=1)},
+            "near below far, 4 and 1 came",
+        ),
+        ({"sizes": {"quick": {"claims": [6, 6]}}, "claims": with_claim()}, "sizes: claims: expected every id once"),
         ({"reference": "vgg"}, "reference: unknown architecture 'vgg'"),
         ({"claims": with_claim(arm="maxpool+shft")}, r"claim 6: unknown arm 'maxpool\+shft': did you mean"),
         ({"claims": with_claim(statistic="learned_invarianc")}, "unknown statistic 'learned_invarianc': did you mean"),
