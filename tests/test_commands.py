@@ -193,6 +193,31 @@ def test_overwrite_never_deletes_the_weights_that_a_recipe_begins_with(
     assert (folder / "checkpoint.pt").read_bytes() == before
 
 
+def test_overwrite_never_deletes_the_files_that_a_command_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recipes, finished studies, and the data of a study's arms."""
+    folder = tmp_path / "out"
+    (folder / "images").mkdir(parents=True)
+    (folder / "environment.json").write_text("{}")  # the mark of a folder that augkit wrote
+    (folder / "mine.yaml").write_text("name: mine\ndata: {name: mnist5k}")
+    part = {"label": "a", "statistic": "probe", "unit": "1", "effect": dict.fromkeys(("value", "low", "high"), 1)}
+    (folder / "results.json").write_text(json.dumps({"claims": [{"id": 1, "parts": [part]}]}))
+    other = tmp_path / "other.json"
+    other.write_text((folder / "results.json").read_text())
+    study = {"name": "s", "recipe": "mnist5k", "architectures": {"a": {}}, "arms": [{"architecture": "a"}]}
+    (tmp_path / "study.yaml").write_text(json.dumps(study))
+    for words in (
+        ["train", str(folder / "mine.yaml")],
+        ["compare", str(folder / "mine.yaml"), "train.epochs=1"],
+        ["compare", str(folder / "results.json"), str(other)],
+        ["compare", str(tmp_path / "study.yaml"), f"data.name=folder:{folder / 'images'}"],
+    ):
+        assert call(*words, "--output", str(folder), "--overwrite", "--quiet") == 2
+        assert "--overwrite would delete" in capsys.readouterr().err, words
+    assert len(list(folder.iterdir())) == 4
+
+
 def test_failed_runs_exit_with_1(tiny_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train", tiny_file, "optim.lr=1e30", "--output", str(tmp_path / "run"), "--quiet") == 1
     assert "the loss is" in capsys.readouterr().err

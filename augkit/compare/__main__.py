@@ -39,6 +39,7 @@ from augkit.core.files import claim, environment, write
 from augkit.core.json import jsonable
 from augkit.core.progress import Display
 from augkit.core.terminal import command_line, say
+from augkit.data.files import check_kept, check_read_files
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.recipe import Recipe, find_recipe
 
@@ -133,6 +134,8 @@ def _recipes(files: list[str], overrides: list[str], options: argparse.Namespace
     if len(recipes) == 1:
         recipes = [recipes[0].control(), *recipes]
     folder = options.output or new_folder("compare")
+    if options.overwrite and not options.resume:
+        check_kept(folder, files)
     try:
         with Display(sum(r.train.epochs for r in recipes) * seeds, quiet=options.quiet) as display:
             results = compare(
@@ -161,6 +164,8 @@ def _across(files: list[str], overrides: list[str], options: argparse.Namespace)
     lines = combine_studies(load_results([Path(file) for file in files]))
     found = jsonable({"across": [line.to_dict() for line in lines], "environment": environment()})
     if options.output is not None:
+        if options.overwrite:
+            check_kept(options.output, files)
         claim(options.output, overwrite=options.overwrite)
         write(options.output / "across.json", json.dumps(found, indent=2, allow_nan=False))
     if options.json:
@@ -198,6 +203,8 @@ def _study(files: list[str], overrides: list[str], options: argparse.Namespace, 
     if options.resume and options.output is None:
         raise InputError("--resume: expected --output DIR, the folder to resume")
     folder = options.output or new_folder(f"study-{study.settings.name}-{study.size}")
+    if options.overwrite and not options.resume:
+        check_read_files(folder, files, "study.yaml")
     try:
         with Display(0, quiet=options.quiet) as display:
             results = run_study(

@@ -20,6 +20,7 @@ from augkit.core.files import claim, environment, write
 from augkit.core.named import is_name, load_named, module_has
 from augkit.core.schema import Tree, parse_override
 from augkit.core.terminal import say
+from augkit.data.files import check_kept
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.train.user_images import images_named, measuring_overrides
 from augkit.train.user_loop import check_function, check_score
@@ -96,6 +97,8 @@ def compare_function(
     with contextlib.suppress(_CheckedError):  # before earlier results are replaced
         compare_policies(_stop, **settings)
     folder = options.output or new_folder("compare")
+    if options.overwrite and not options.resume:
+        check_kept(folder, [text.partition("=")[2] for text in files])
     claim(folder, resume=options.resume, overwrite=options.overwrite)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
     try:

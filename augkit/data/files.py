@@ -126,3 +126,16 @@ def check_kept(folder: Path, read: Iterable[str | Path | None]) -> None:
             raise InputError(
                 f"output '{folder}': --overwrite would delete '{place}', which is read; name another --output"
             )
+
+
+def check_read_files(folder: Path, files: Iterable[str], again: str) -> None:
+    """Check as `check_kept` that no recipe or study that a command reads lies in the folder that it replaces.
+
+    Args:
+        folder: the folder.
+        files: files, folders with one, or shipped names.
+        again: name of the file in ``folder`` that may be read, because the command writes it again.
+    """
+    paths = [Path(file).expanduser() for file in files]
+    paths = [path / again if path.is_dir() else path for path in paths]
+    check_kept(folder, [path for path in paths if path.is_file() and path.resolve() != (folder / again).resolve()])

@@ -11,6 +11,7 @@ from augkit.data.files import check_kept
 from augkit.preview.render import STAGES, PreviewSettings, preview
 from augkit.preview.strengths import QUANTILES, STRENGTHS
 from augkit.preview.subject import find_subject
+from augkit.train.build import check_overwrite
 
 EXAMPLE = """python -m augkit.preview                                     # a photograph, an example of each op
   python -m augkit.preview photo.jpg policy.shift.max_pixels=12
@@ -45,6 +46,8 @@ def main(arguments: list[str]) -> None:
     subject = find_subject(sources[0] if sources else None, overrides, options.seed)
     if options.output is not None and options.overwrite:
         check_kept(options.output, sources)
+        if subject.recipe is not None:
+            check_overwrite(options.output, subject.recipe)
     folder = options.output or new_folder("preview")
     settings = PreviewSettings(tuple(options.strengths), tuple(options.quantiles), options.device)
     with Display(STAGES, quiet=options.quiet) as display:

@@ -24,11 +24,12 @@ DATASETS = ("mnist5k", "digits", *TORCHVISION)
 
 @dataclass(frozen=True)
 class Subject:
-    """An image ``(C, H, W)`` uint8 at its full size, its title, and the policy to show on it."""
+    """An image ``(C, H, W)`` uint8 at its full size, its title, the policy to show on it, and its recipe if any."""
 
     title: str
     image: Tensor
     policy: Policy
+    recipe: Recipe | None = None
 
 
 def find_subject(source: str | None = None, overrides: list[str] | None = None, seed: int | None = None) -> Subject:
@@ -54,7 +55,7 @@ def find_subject(source: str | None = None, overrides: list[str] | None = None, 
     if _is_recipe(source, path):
         recipe = Recipe.load(find_recipe(source), overrides)
         image = _image_of(_frame_of_training(recipe), recipe.seed if seed is None else seed)
-        return Subject(f"recipe {recipe.name}", image, recipe.policy)
+        return Subject(f"recipe {recipe.name}", image, recipe.policy, recipe)
     if source.startswith("folder:") or source in DATASETS:
         name = Path(source.removeprefix("folder:")).name if source.startswith("folder:") else source
         return _with_example_policy(name, _image_of(DataSettings(name=source), seed or 0), overrides)

@@ -8,11 +8,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from augkit.core.cli import Parser, add_log, add_writing, interrupted, make_parser, new_folder, print_json, run
+from augkit.core.cli import (
+    Parser,
+    add_log,
+    add_writing,
+    interrupted,
+    make_parser,
+    new_folder,
+    print_json,
+    run,
+    split_recipe,
+)
 from augkit.core.progress import Display
 from augkit.core.ranks import rank
 from augkit.core.terminal import say
 from augkit.data import Dataset
+from augkit.data.files import check_read_files
 from augkit.train.build import load_recipe_data
 from augkit.train.card import CARD
 from augkit.train.constraint import check_constraint, outcome
@@ -47,6 +58,8 @@ def main(arguments: list[str]) -> None:
     recipe = one_recipe([*options.recipe, *skip], None)
     recipe = recipe.replaced(seed=recipe.seed if options.seed is None else options.seed)
     folder = options.output or new_folder(f"train-{recipe.name}")
+    if options.overwrite and not options.resume:
+        check_read_files(folder, split_recipe(options.recipe, None)[0], "recipe.yaml")
     dataset = load_recipe_data(recipe)
     with Display(0, quiet=options.quiet or rank() > 0) as display:
         try:

@@ -222,8 +222,8 @@ def load_data(data: DataSettings) -> Dataset:
 
 
 def check_overwrite(folder: str | Path, recipe: Recipe) -> None:
-    """Raise InputError if data or weights of a recipe lie in a folder that is to be replaced."""
-    check_kept(Path(folder), [recipe.model.weights, recipe.data.name, recipe.data.root])
+    """Raise InputError if data, labels or weights of a recipe lie in a folder that is to be replaced."""
+    check_kept(Path(folder), [recipe.model.weights, recipe.data.name, recipe.data.root, recipe.data.labels_file])
 
 
 def load_recipe_data(recipe: Recipe) -> Dataset:

@@ -201,7 +201,9 @@ def test_the_command_compares_files_of_policies(
         k: v for k, v in found.items() if k != "folder"
     }
     assert (tmp_path / "out" / "report.html").is_file()
+    (tmp_path / "out" / "best.yaml").write_text(NEAR.to_yaml())  # such as that of a search
     for words, message in (
+        (["near=out/best.yaml", *few, "--overwrite"], "output 'out': --overwrite would delete 'out/best.yaml'"),
         (["near=near.yaml", *few], "'out' exists: add --resume"),
         (["near=no.yaml"], "policy: expected a file, 'no.yaml' is none"),
         (["near=near.yaml", "optim.lr=1"], "override 'optim.lr=1': expected name=policy.yaml, train.epochs or one of"),

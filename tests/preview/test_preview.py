@@ -99,8 +99,9 @@ def test_what_is_shown_is_never_deleted(tmp_path, capsys):
     recipe.write_text(Recipe.load("mnist5k").to_yaml())
     Image.new("RGB", (16, 16)).save(photo)
     (tmp_path / "environment.json").write_text("{}")  # the mark of a folder that augkit wrote
-    for source in (recipe, tmp_path, photo, f"folder:{tmp_path}"):
-        assert cli.run(main, [str(source), "--output", str(tmp_path), "--overwrite", "--quiet"]) == 2
+    words = ["mnist5k", f"data.name=folder:{tmp_path}", "data.canvas=null"]  # the data of a recipe elsewhere
+    for source in ([recipe], [tmp_path], [photo], [f"folder:{tmp_path}"], words):
+        assert cli.run(main, [*map(str, source), "--output", str(tmp_path), "--overwrite", "--quiet"]) == 2
         assert f"output '{tmp_path}': --overwrite would delete" in capsys.readouterr().err
     assert recipe.is_file()
     assert photo.is_file()

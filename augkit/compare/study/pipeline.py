@@ -33,7 +33,7 @@ from augkit.core.jobs.status import WorkerStatus
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
-from augkit.train.build import choose_device
+from augkit.train.build import check_overwrite, choose_device
 from augkit.train.together import MOST
 
 
@@ -85,6 +85,8 @@ def run_study(  # noqa: PLR0913 (keywords of one command, each with a default)
         raise InputError(f"--together: expected at most {MOST} seeds at once, in one worker of this process, got {got}")
     store = CellStore(study, folder, choose_device(device))
     command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True), together)
+    if overwrite and not resume:
+        _check_overwrite(folder, study)
     queue, missing = None, to_do(store, cells) if resume else cells
     if not (remote or overwrite):
         reserve(folder, resume=resume)
@@ -219,6 +221,11 @@ def _earlier_looks(folder: Path) -> list[int]:
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # no results, or those of a version that did not store looks
+
+
+def _check_overwrite(folder: Path, study: Study) -> None:
+    for arm in study.arms.values():
+        check_overwrite(folder, arm.recipe)
 
 
 def _refuse_shared(leads: bool, folder: Path) -> None:
