@@ -15,6 +15,9 @@ from augkit.augment.policy import Policy
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.schema import apply_overrides, validate
 from augkit.data import TORCHVISION, Images, Stream, list_images, read_files
+from augkit.data.files import BEFORE_A_FOLDER
+from augkit.data.load import FORMS
+from augkit.data.torchvision import canonical
 from augkit.preview.strengths import TILE
 from augkit.train.build import load_data, reading_of, side_for_crops
 from augkit.train.recipe import DataSettings, Recipe, find_recipe, shipped_recipes
@@ -56,8 +59,8 @@ def find_subject(source: str | None = None, overrides: list[str] | None = None, 
         recipe = Recipe.load(find_recipe(source), overrides)
         image = _image_of(_frame_of_training(recipe), recipe.seed if seed is None else seed)
         return Subject(f"recipe {recipe.name}", image, recipe.policy, recipe)
-    if source.startswith("folder:") or source in DATASETS:
-        name = Path(source.removeprefix("folder:")).name if source.startswith("folder:") else source
+    if source.startswith(BEFORE_A_FOLDER) or source in DATASETS or canonical(source) is not None:
+        name = Path(source.partition(":")[2]).name if source.startswith(BEFORE_A_FOLDER) else source
         return _with_example_policy(name, _image_of(DataSettings(name=source), seed or 0), overrides)
     if path.is_file():
         return _with_example_policy(path.name, _loaded(read_files([path])).images[0], overrides)
@@ -65,7 +68,7 @@ def find_subject(source: str | None = None, overrides: list[str] | None = None, 
         raise InputError(f"'{source}': expected an image, a dataset or a recipe, it is a folder; as data: folder:DIR")
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"'{source}': expected an image, a dataset or a recipe, there is no such file")
-    raise unknown_name("image, dataset or recipe", source, {*DATASETS, "folder:DIR", *shipped_recipes()})
+    raise unknown_name("image, dataset or recipe", source, {*DATASETS, *FORMS, *shipped_recipes()})
 
 
 def reduced(image: Tensor, side: int) -> Tensor:

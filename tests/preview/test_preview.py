@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -343,3 +344,17 @@ def test_the_spectrum_shows_a_grating_at_its_frequency():
     row, column = np.unravel_index(power.argmax(), power.shape)
     assert row == 32
     assert abs(column - 32) == 16
+
+
+def test_data_of_every_form_are_shown(tmp_path):
+    """Those of a table as well as those of a folder."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    file = BytesIO()
+    Image.new("RGB", (6, 4), (9, 99, 199)).save(file, "PNG")
+    rows = {"image": [{"bytes": file.getvalue(), "path": None}] * 20, "label": [0, 1] * 10}
+    parquet.write_table(pa.table(rows), tmp_path / "train.parquet")
+    subject = find_subject(f"parquet:{tmp_path}")
+    assert subject.title == tmp_path.name
+    assert subject.image[:, 0, 0].tolist() == [9, 99, 199]
