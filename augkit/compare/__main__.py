@@ -161,6 +161,9 @@ def _across(files: list[str], overrides: list[str], options: argparse.Namespace)
     """Combine finished studies of the same claims on several data sets."""
     if overrides or options.seeds or options.seed is not None or options.resume or options.size:
         raise InputError("compare: finished studies cannot be changed; remove overrides, --seeds, --size and --resume")
+    flags = [*_study_flags(options), *["--device"] * (options.device is not None)]
+    if flags:
+        raise InputError(f"compare: {_named(flags)} to what is still to be run, these studies are finished")
     lines = combine_studies(load_results([Path(file) for file in files]))
     found = jsonable({"across": [line.to_dict() for line in lines], "environment": environment()})
     if options.output is not None:
@@ -189,7 +192,7 @@ def _print(results: ComparisonResults, folder: Path, options: argparse.Namespace
 
 def _finished(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
     if overrides or options.seeds or options.seed is not None or options.resume or options.overwrite:
-        raise InputError("compare: finished runs cannot be changed; remove overrides, seeds and --resume")
+        raise InputError("compare: finished runs cannot be changed; remove overrides, seeds, --resume and --overwrite")
     folder = options.output or new_folder("compare")
     with Display(len(files), quiet=options.quiet) as display:
         results = compare_finished([Path(file) for file in files], folder, device=options.device, display=display)

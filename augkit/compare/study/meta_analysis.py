@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,10 +120,14 @@ def combine_studies(studies: Mapping[str, FinishedStudy]) -> list[CombinedEffect
     if len(set(measures.values())) > 1:
         listed = ", ".join(f"{name} with {metric}" for name, metric in measures.items())
         raise InputError(f"across: expected studies measured with the same variability, got {listed}")
-    found: dict[tuple[str, str], dict[str, FinishedPart]] = {}
+    found: dict[tuple[str, str, int], dict[str, FinishedPart]] = {}
     for name, study in studies.items():
+        seen = Counter[tuple[str, str]]()
         for part in study.parts:
-            found.setdefault((part.claim, part.label), {})[name] = part
+            label = part.claim, part.label
+            # Parts without a label of their own may share one: the first is that of the other studies, and so on.
+            found.setdefault((*label, seen[label]), {})[name] = part
+            seen[label] += 1
     lines = [_line(parts) for parts in found.values() if len(parts) > 1]
     if not lines:
         raise InputError("across: expected results of two studies or more with parts of claims in common, got none")

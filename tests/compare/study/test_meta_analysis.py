@@ -88,6 +88,16 @@ def test_an_undefined_effect_is_shown_and_not_counted() -> None:
     assert not line.effects["b"].defined
 
 
+def test_parts_of_one_label_are_combined_each_for_itself() -> None:
+    first, second = study(0.5, 0.1), study(0.6, 0.1)
+    for one, other in ((first, 0.8), (second, 0.7)):
+        one["claims"][0]["parts"] += study(other, 0.1)["claims"][0]["parts"]
+    lines = combined(a=first, b=second)
+    assert [line.whole.value for line in lines] == pytest.approx(
+        [combined(a=study(x, 0.1), b=study(y, 0.1))[0].whole.value for x, y in ((0.5, 0.6), (0.8, 0.7))]
+    )
+
+
 def test_studies_with_different_variabilities_are_refused() -> None:
     with pytest.raises(InputError, match="measured with the same variability, got a with js, b with shift_information"):
         combined(a=study(0.5, 0.1), b=study(0.5, 0.1, measured_with="shift_information"))
@@ -116,6 +126,7 @@ def test_the_command_prints_lines_and_writes_json(tmp_path: Path, capsys: pytest
         ([str(tmp_path / "unfinished")], "there is no such file; is the study finished?"),
         ([files[0]], "two studies or more"),
         ([*files, "--seeds", "3"], "remove overrides, --seeds"),
+        ([*files, "--workers", "2", "--device", "cpu"], "--workers and --device belong to what is still to be run"),
     ):
         assert run(main, wrong) == 2
         (line,) = capsys.readouterr().err.splitlines()
