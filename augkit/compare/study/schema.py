@@ -74,7 +74,7 @@ class Measure(Data):
     )
     lengths: list[float] = Field([], description="with axis shift: lengths of the response curve (pixels)")
     images: list[str] = Field([TYPICAL], min_length=1, description=", ".join(IMAGE_SETS))
-    limit: int | None = Field(None, ge=2, description="largest number of test images; null: the study's")
+    limit: int | None = Field(None, ge=2, description="largest number among the study's test images; null: all of them")
     noise: bool = Field(
         False,
         description="measure also with noise in place of displacements, of the norm that each displacement changes its"
