@@ -212,6 +212,8 @@ def test_overwrite_never_deletes_the_files_that_a_command_reads(
         ["compare", str(folder / "mine.yaml"), "train.epochs=1"],
         ["compare", str(folder / "results.json"), str(other)],
         ["compare", str(tmp_path / "study.yaml"), f"data.name=folder:{folder / 'images'}"],
+        ["tune", str(folder / "mine.yaml")],
+        ["tune", "mnist5k", "--from", str(folder)],
     ):
         assert call(*words, "--output", str(folder), "--overwrite", "--quiet") == 2
         assert "--overwrite would delete" in capsys.readouterr().err, words

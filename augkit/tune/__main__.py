@@ -30,6 +30,7 @@ from augkit.core.errors import InputError
 from augkit.core.files import write
 from augkit.core.jobs.storage import Storage
 from augkit.core.terminal import command_line, say
+from augkit.data.files import check_kept, check_read_files
 from augkit.measure.tables import print_carried_over, print_table
 from augkit.tune import loop_command
 from augkit.tune.earlier import JOURNAL, load_study
@@ -63,6 +64,9 @@ def main(arguments: list[str]) -> None:
         loop_command.tune_function(function, options, arguments, goal, factor, _folder(options))
         return
     folder, space = _folder(options), _space(options)
+    if options.overwrite and not options.resume:
+        check_read_files(folder, split_recipe(options.recipe, None)[0], "recipe.yaml")
+        check_kept(folder, options.starts)
     try:
         results = tune(
             space,

@@ -17,6 +17,7 @@ from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.named import is_name, load_named, module_has
 from augkit.core.schema import apply_overrides
 from augkit.core.terminal import say
+from augkit.data.files import check_kept
 from augkit.train.user_images import images_named, measuring_overrides
 from augkit.train.user_loop import check_function
 from augkit.tune import optuna_study
@@ -121,6 +122,8 @@ def tune_function(
         images_name=validation,
     )
     study = options.study or "augkit"
+    if options.overwrite and not options.resume:
+        check_kept(folder, [options.space])
     reserve(folder, resume=options.resume, overwrite=options.overwrite)
     _refuse_known_study(options, study, folder)
 
