@@ -1,10 +1,10 @@
-"""Training and evaluation mode of each module of a network, and copies of networks."""
+"""Training and evaluation mode of each module of a network, copies of networks, and calls with other weights."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -99,6 +99,28 @@ def copied(model: nn.Module) -> nn.Module:
     }
     with torch.no_grad():  # otherwise the weights of a scripted network would be computed from its own
         return copy.deepcopy(model, memo)
+
+
+def called_with(model: nn.Module, state: Mapping[str, Tensor], *inputs: Any) -> Any:
+    """Run a network with other weights and buffers in the place of its own, which it keeps.
+
+    `torch.func.functional_call` alone would leave some of the others in a module that has several names.
+
+    Args:
+        model: the network.
+        state: tensors by the names of ``named_parameters`` and ``named_buffers``, one for each of its own.
+        inputs: arguments of the network.
+    """
+    names = {id(own): name for name, own in (*model.named_parameters(), *model.named_buffers())}
+    whole = {
+        f"{prefix}.{name}".removeprefix("."): state[names[id(own)]]
+        for prefix, module in model.named_modules()  # each module once, each weight under all names within it
+        for name, own in (
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        )
+    }
+    return torch.func.functional_call(model, whole, inputs, tie_weights=False)
 
 
 def as_written(model: nn.Module) -> nn.Module:

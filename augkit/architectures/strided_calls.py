@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from augkit.architectures.modes import evaluated
+from augkit.architectures.modes import called_with, evaluated
 from augkit.architectures.outputs import reason
 from augkit.architectures.strided import pair
 from augkit.core.errors import InputError
@@ -87,7 +87,7 @@ def trace(model: nn.Module, input_size: tuple[int, int, int]) -> list[Call]:
     with evaluated(model), torch.no_grad():
         with torch.compiler.set_stance("force_eager"), contextlib.suppress(Exception), _Watch(model) as watch:
             shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
-            torch.func.functional_call(model, shapes, (like.new_zeros(1, *input_size, device="meta"),))
+            called_with(model, shapes, like.new_zeros(1, *input_size, device="meta"))
             return watch.calls
         try:
             # Compiled code does not run the layers one by one.

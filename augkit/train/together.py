@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
-from augkit.architectures.modes import train
+from augkit.architectures.modes import called_with, train
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.files import reserve
 from augkit.core.random_streams import deterministic
@@ -208,7 +208,7 @@ class _Stacked:
 
         def loss_of(trained: Stack, others: Stack, images: Tensor, wanted: Tensor) -> Tensor:
             with autocast(first.recipe, first.device):
-                return first.loss(functional_call(first.state.model, {**trained, **others}, (images,)), wanted)
+                return first.loss(called_with(first.state.model, {**trained, **others}, images), wanted)
 
         trained = {name: self.weights[name] for name in self.trained}
         try:

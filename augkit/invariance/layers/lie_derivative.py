@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from augkit.architectures.modes import called_with
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.precision import wide_device
@@ -310,7 +311,7 @@ def _in_double(model: nn.Module, network: CheckedForward) -> CheckedForward:
         name: value.detach().to(device).to(torch.float64 if value.is_floating_point() else value.dtype)
         for name, value in (*model.named_parameters(), *model.named_buffers())
     }
-    forward: Forward = lambda images: torch.func.functional_call(model, state, (images,))  # noqa: E731
+    forward: Forward = lambda images: called_with(model, state, images)  # noqa: E731
     return replace(network, forward=forward, device=device, dtype=torch.float64)
 
 
