@@ -49,12 +49,13 @@ def reason(error: BaseException) -> str:
 def logits_in(output: Any, names: Sequence[str] = LOGITS) -> Any:
     """Return the logits in the output of a network, or the output itself where none are found.
 
-    ``names`` are the keys or attributes under which another kind of tensor is looked for, the first one first.
+    ``names`` are the keys or attributes under which another kind of tensor is looked for, the first one first. A proxy
+    of `torch.fx`, which stands for a tensor in a trace, counts as one.
 
     >>> logits_in({"out": torch.zeros(2, 3), "aux": torch.ones(2, 3)}).shape
     torch.Size([2, 3])
     """
-    if isinstance(output, Tensor):
+    if isinstance(output, (Tensor, torch.fx.Proxy)):  # a proxy has every attribute, itself a proxy
         return output
     for name in names:
         found = _field(output, name)

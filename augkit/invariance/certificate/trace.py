@@ -107,8 +107,7 @@ class _Root(nn.Module):
         self.output: Any = None
 
     def forward(self, images: Tensor) -> Any:
-        output = self.model(images)
-        self.output = output if isinstance(output, fx.Proxy) else logits_in(output)
+        self.output = logits_in(self.model(images))
         return self.output if isinstance(self.output, fx.Proxy) else None
 
 

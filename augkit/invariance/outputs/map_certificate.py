@@ -9,6 +9,7 @@ where a layer ends it, for shifts by multiples of the network's stride
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
@@ -135,7 +136,9 @@ def certify_map(
             trace, step = _judged(network, batch, whole, stride, tolerance), stride
         level = Level.FRACTIONAL if _level(trace) == Level.FRACTIONAL and step == 1 else Level.INTEGER
         shifts = FRACTIONAL_SHIFTS if level == Level.FRACTIONAL else _multiples(step)
-        error = max(_difference(network, batch, whole, shift, apart) for shift in shifts) / float(whole.abs().max())
+        difference = max(_difference(network, batch, whole, shift, apart) for shift in shifts)
+        largest = float(whole.abs().max())  # 0 where the last layer starts at zero
+        error = difference / largest if largest > 0 else (math.inf if difference > 0 else 0.0)
     verdict, limitation = _verdict(single, trace, level, step, error <= tolerance)
     return MapCertificate(
         verdict,

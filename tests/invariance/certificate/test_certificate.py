@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,6 +224,28 @@ def test_bad_input_gets_one_line(model: nn.Module, arguments: dict[str, Any], me
     with pytest.raises(InputError, match=message) as error:
         certify(model, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda y: {"logits": y},
+        lambda y: (y, y),
+        lambda y: SimpleNamespace(logits=y, hidden_states=None),  # as Hugging Face's outputs
+    ],
+)
+def test_logits_within_an_output_are_certified_as_logits_alone(wrap: Callable[[Tensor], object]) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net(nn.ReLU())
+
+        def forward(self, images: Tensor) -> object:
+            return wrap(self.inner(images))
+
+    plain, found = certify(net(nn.ReLU()), 8), certify(Wrapped(), 8)
+    assert found.verdict == plain.verdict == "integer", str(found)
+    assert found.layer == f"inner.{plain.layer}"
 
 
 def test_model_must_be_a_module() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from dense_networks import Returns, conv
@@ -53,6 +55,25 @@ def test_zero_padding_is_named_whatever_the_stride() -> None:
     found = certify_map(nn.Sequential(conv(1, 4, 2), nn.Conv2d(4, 2, 3, padding=1)), 16)
     assert (found.verdict, found.layer) == ("none", "1")
     assert "zero padding" in found.reason
+
+
+def test_a_map_of_zeros_is_judged_by_its_layers() -> None:
+    network = nn.Sequential(conv(1, 4), nn.ReLU(), nn.Conv2d(4, 2, 1))  # a last layer that starts at zero
+    for parameter in network[-1].parameters():
+        nn.init.zeros_(parameter)
+    found = certify_map(network, 12)
+    assert (found.verdict, found.error) == ("integer", 0.0)
+
+
+@pytest.mark.parametrize("wrap", [lambda y: {"out": y}, lambda y: (y, None)])
+def test_a_map_within_an_output_is_judged_alike(wrap: Callable[[torch.Tensor], object]) -> None:
+    class Wrapped(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> object:
+            return wrap(super().forward(images))
+
+    layers = (conv(1, 4), nn.ReLU(), conv(4, 2))
+    plain, found = certify_map(nn.Sequential(*layers), 12), certify_map(Wrapped(*layers), 12)
+    assert (found.verdict, found.type, len(found.walk)) == ("integer", plain.type, len(plain.walk))
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
