@@ -124,7 +124,11 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
     """
     changed, left = list[str](), dict[str, Unchanged]()
     modules = dict(model.named_modules())
+    samplers = [m.sampler for m in modules.values() if isinstance(m, AntialiasedLayer) and m.sampler is not None]
+    added = {inner for sampler in samplers for inner in sampler.modules()}  # whose padding `make_antialiased` set
     for name, layer in modules.items():
+        if layer in added:
+            continue
         if isinstance(layer, PAD_LAYERS):
             parent, _, attribute = name.rpartition(".")
             setattr(modules[parent], attribute, PADS[padding_mode](layer.padding))
@@ -133,7 +137,7 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
                 continue
         elif not isinstance(layer, LAYERS) or not is_known(layer) or not pads(layer):
             continue
-        elif is_plain(layer):
+        elif is_plain(layer) and not (padding_mode != "zeros" and _exceeds(layer, name, calls, padding_mode)):
             layer.padding_mode = padding_mode  # type: ignore[assignment]
         elif padding_mode != "zeros":  # the others have no other padding modes
             _pad_instead(layer, geometry_of(layer), TORCH_MODES[padding_mode])
@@ -143,6 +147,17 @@ def change_padding(model: nn.Module, calls: list[Call], padding_mode: str) -> tu
         if call.padded and not isinstance(layer, (*PAD_LAYERS, AntialiasedLayer)) and not is_known(layer):
             left[call.name] = Unchanged(call.name, describe(layer, call), f"{type(layer).__name__} pads by itself")
     return changed, list(left.values())
+
+
+def _exceeds(layer: nn.Module, name: str, calls: list[Call], padding_mode: str) -> bool:
+    """Whether a convolution pads a map by more than torch's own padding can take from it, as in atrous pyramids."""
+    geometry, own = geometry_of(layer), int(padding_mode == "reflect")  # a reflection does not repeat the border pixel
+    return any(
+        max(geometry.own_pads(side, axis)) > side - own
+        for call in calls
+        if call.name == name
+        for axis, side in enumerate(call.size)
+    )
 
 
 def is_plain(layer: nn.Module) -> bool:

@@ -7,6 +7,7 @@ import io
 import pickle
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from operated import build, calibrated, movement
@@ -302,6 +303,31 @@ def test_bad_arguments_get_one_line(arguments: dict[str, object], message: str) 
         antialias(model, **arguments)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     assert type(model[0]) is nn.Conv2d
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect"])
+def test_padding_beyond_the_map_continues_it_as_numpy_does(mode: str) -> None:
+    atrous = nn.Conv2d(4, 2, 3, padding=12, dilation=12, padding_mode="zeros")
+    original = nn.Sequential(nn.Conv2d(3, 4, 1, 2), atrous).double()
+    model = antialias(original, "blurpool", mode, input_size=10)  # the second sees maps of 5 pixels
+    maps = model[0](torch.rand(2, 3, 10, 10, dtype=torch.float64))
+    sides = [(0, 0), (0, 0), (12, 12), (12, 12)]
+    padded = torch.from_numpy(np.pad(maps.detach().numpy(), sides, {"circular": "wrap"}.get(mode, mode)))
+    reference = torch.nn.functional.conv2d(padded, atrous.weight, atrous.bias, dilation=12)
+    torch.testing.assert_close(model[1](maps), reference)
+    assert surgery_report(model).padded == ("0", "1")  # and the blur of the first
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular", "reflect"])
+def test_the_padding_of_a_network_is_not_that_of_the_scores_that_surgery_adds(mode: str) -> None:
+    model = antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)), "lps", mode, input_size=4)
+    assert surgery_report(model).padded == ("0", "1")
+    for layer in model:
+        assert (layer.sampler.padding_mode, layer.sampler.conv.padding_mode) == (
+            "circular" if mode == "circular" else "zeros",
+            "zeros",
+        )
+    assert model.eval()(torch.rand(1, 3, 4, 4)).shape == (1, 4, 1, 1)
 
 
 def test_networks_without_strides_get_one_line() -> None:
