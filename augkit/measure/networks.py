@@ -157,6 +157,8 @@ def folder_names(models: Sequence[str]) -> list[str]:
     names: list[str] = []
     for model in models:
         plain = re.sub(r"[^\w.-]+", "-", model, flags=re.ASCII).strip("-.") or "network"
-        same = sum(name == plain or name.startswith(f"{plain}-") for name in names)
-        names.append(f"{plain}-{same + 1}" if plain in names else plain)
+        number = 1 + sum(name == plain or name.startswith(f"{plain}-") for name in names)
+        while f"{plain}-{number}" in names:
+            number += 1
+        names.append(f"{plain}-{number}" if plain in names else plain)
     return names

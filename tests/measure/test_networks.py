@@ -324,3 +324,8 @@ def test_splits_of_their_own_are_taken_together_or_refused(tmp_path: Path) -> No
     streamed = augkit.load_dataset(f"folder:{tmp_path}", memory=10)
     with pytest.raises(InputError, match="its splits together do not fit into memory; take one split"):
         streamed.open_all()
+
+
+@pytest.mark.parametrize("models", [["a:x", "a-x-3", "a/x"], ["a:x", "a/x", "a-x-2"], ["a", "a/", "a-2", "a//"]])
+def test_no_two_networks_share_a_folder(models: list[str]) -> None:
+    assert len(set(folder_names(models))) == len(models)
