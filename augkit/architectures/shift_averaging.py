@@ -69,6 +69,8 @@ class ShiftAveraged(nn.Module):
 
     def views(self, images: Tensor) -> Tensor:
         """Return the views ``(B * len(shifts), C, *size)``, all those of an image in a row."""
+        if images.ndim != 4:
+            raise InputError(f"shift_averaged: expected images (B, C, H, W), got shape {tuple(images.shape)}")
         H, W = images.shape[-2:]
         height, width = (H, W) if self.size is None else self.size
         if height > H or width > W:

@@ -180,16 +180,24 @@ def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, o
     ):
         if value not in known:
             raise unknown_name(kind, value, known)
-    if size < 2:
-        raise InputError(f"antialias: expected a blur of size >= 2, got {size}")
+    if not isinstance(size, int) or size < 2:
+        raise InputError(f"antialias: expected a blur of size >= 2, a whole number of taps, got {size!r}")
+    scripted = next((name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        what = f"'{scripted}'" if scripted else "the network"
+        raise InputError(f"antialias: expected layers in Python, {what} is TorchScript; operate first, then script")
     if any(isinstance(module, AntialiasedLayer) for module in model.modules()):
         raise InputError(f"antialias: {type(model).__name__} was operated on before; start from the original")
 
 
 def _first_pass(model: nn.Module, given: int | tuple[int, int, int] | None) -> tuple[tuple[int, int, int], list[Call]]:
     """Return the image size (C, H, W) of a pass, and the calls of that pass."""
-    if isinstance(given, tuple):
-        return given, trace(model, given)
+    sides = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    if given is not None and (len(sides) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in sides)):
+        raise InputError(f"input_size: expected the side of a square image, or (C, H, W), in pixels, got {given!r:.80}")
+    if isinstance(given, (tuple, list)) and len(sides) == 3:
+        return (sides[0], sides[1], sides[2]), trace(model, (sides[0], sides[1], sides[2]))
+    given = sides[0]
     config = getattr(model, "pretrained_cfg", None) or {}
     named, height, width = config.get("input_size") or (3, 224, 224)
     if given is not None:

@@ -129,6 +129,8 @@ def test_bad_networks_and_images_get_one_line() -> None:
         augkit.shift_averaged(lambda x: x, 2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at least 20 x 20 pixels, got 16 x 16"):
         augkit.shift_averaged(net(), 2, size=20)(images())
+    with pytest.raises(InputError, match=r"expected images \(B, C, H, W\), got shape \(2, 16, 16\)"):
+        augkit.shift_averaged(net(), 2)(images()[0])
 
     class Summed(nn.Module):
         def forward(self, given: Tensor) -> Tensor:

@@ -294,6 +294,9 @@ def test_our_own_networks_can_be_operated_on() -> None:
         ({"padding_mode": "circula"}, "did you mean 'circular'"),
         ({"odd": "rise"}, "did you mean 'raise'"),
         ({"size": 1}, "size >= 2"),
+        ({"size": 4.5}, "size >= 2, a whole number of taps, got 4.5"),
+        ({"input_size": (16, 16)}, r"input_size: expected the side of a square image, or \(C, H, W\).*got \(16, 16\)"),
+        ({"input_size": "16"}, r"input_size: expected the side .*got '16'"),
         ({"input_size": 2}, r"a pass of Sequential over one image of 3x2x2 failed \(.*give the input_size"),
     ],
 )
@@ -341,6 +344,14 @@ def test_networks_without_strides_get_one_line() -> None:
         surgery_report(nn.Identity())
     with pytest.raises(InputError, match="operated on before"):
         antialias(antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2))))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script.*:FutureWarning", "ignore:.*torch.jit.script.*:DeprecationWarning"
+)
+def test_layers_of_torchscript_get_one_line() -> None:
+    with pytest.raises(InputError, match="expected layers in Python, '1' is TorchScript; operate first"):
+        antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2), torch.jit.script(nn.ReLU())))
 
 
 def _small_transformer() -> nn.Module:

@@ -167,7 +167,7 @@ def certify(
     >>> certificate.verdict, certificate.layer
     ('integer', '1')
     """
-    size, channels = checked_input(model, input_size, in_channels, images)
+    size, channels = checked_input(model, input_size, in_channels, images, tolerance)
     generator = torch.Generator().manual_seed(seed)
     batch = torch.randn(images, channels, *size, generator=generator, dtype=torch.float64)
     devices = [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
@@ -186,18 +186,21 @@ def certify(
 
 
 def checked_input(
-    model: nn.Module, input_size: int | tuple[int, int], in_channels: int | None, images: int
+    model: nn.Module, input_size: int | tuple[int, int], in_channels: int | None, images: int, tolerance: float
 ) -> tuple[tuple[int, int], int]:
     """Return ``(H, W)`` and the channels of the input.
 
     Raises:
         InputTypeError: the model is not a `torch.nn.Module`.
-        InputError: the size, the number of images or of channels does not fit, or the channels are unknown.
+        InputError: the size, the tolerance, the number of images or of channels does not fit, or the channels are
+            unknown.
     """
     check_network(model)
     size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
-    if images < 2:
-        raise InputError(f"images: expected at least 2, got {images}")
+    if not isinstance(images, int) or images < 2:
+        raise InputError(f"images: expected at least 2, a whole number, got {images!r}")
+    if not tolerance >= 0:
+        raise InputError(f"tolerance: expected at least 0, a share of the largest output, got {tolerance:g}")
     if in_channels is None:
         found = (getattr(module, "in_channels", None) for module in model.modules())
         in_channels = next((number for number in found if isinstance(number, int)), None)
@@ -205,8 +208,8 @@ def checked_input(
         raise InputError("in_channels: the network has lazy layers; run it on one image first")
     if in_channels is None:
         raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
-    if in_channels < 1:
-        raise InputError(f"in_channels: expected at least 1, got {in_channels}")
+    if not isinstance(in_channels, int) or in_channels < 1:
+        raise InputError(f"in_channels: expected at least 1, a whole number, got {in_channels!r}")
     return size, in_channels
 
 

@@ -120,7 +120,7 @@ def certify_map(
     >>> certificate.verdict, certificate.step, certificate.layer
     ('stride', 2, '0')
     """
-    size, channels = checked_input(model, input_size, in_channels, IMAGES)
+    size, channels = checked_input(model, input_size, in_channels, IMAGES, tolerance)
     generator = torch.Generator().manual_seed(seed)
     batch = torch.randn(IMAGES, channels, *size, generator=generator, dtype=torch.float64)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():

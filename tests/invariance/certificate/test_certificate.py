@@ -216,7 +216,10 @@ def test_compiled_and_scripted_networks() -> None:
         (net(Do(lambda x: x / 0)), {"input_size": 6}, "not finite"),
         (net(), {"input_size": (6, 0)}, "at least 1"),
         (net(), {"input_size": 6, "images": 1}, "images: expected at least 2"),
+        (net(), {"input_size": 6, "images": 2.5}, "images: expected at least 2, a whole number"),
+        (net(), {"input_size": 6, "tolerance": -1.0}, "tolerance: expected at least 0"),
         (net(), {"input_size": 6, "in_channels": 0}, "in_channels: expected at least 1"),
+        (net(), {"input_size": 6, "in_channels": 1.5}, "in_channels: expected at least 1, a whole number"),
         (net(), {"input_size": 6, "in_channels": 4}, "4 channels: the network cannot take it"),
     ],
 )  # fmt: skip
