@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,6 @@ from torchvision.transforms import v2
 
 from augkit.adapters.batch import check_arguments
 from augkit.augment import carry_targets, targets
-from augkit.augment.base import draw as draw_uniform
 from augkit.augment.checks import check_dense
 from augkit.augment.color import Tail
 from augkit.augment.compose import Augment
@@ -66,10 +66,11 @@ class Geometry(v2.Transform):
     Boxes of any upright format are clipped. A box that is less visible than ``min_visible_area`` becomes empty, and
     ``v2.SanitizeBoundingBoxes()`` after this transform removes it with its label. Boxes with
     ``clamping_mode=None`` are not clipped, and become empty only where ``min_visible_area`` is above 0. Keypoints are
-    neither clipped nor removed. As in `Augment`, targets with ops of Kornia that have no matrix are errors.
+    neither clipped nor removed. As in `Augment`, targets with ops of Kornia that have no matrix are errors, and all
+    images of a batch share the draw of an op with ``same_on_batch``.
 
     Args:
-        augment: the augmentation; in ``eval()`` it keeps the geometry.
+        augment: the augmentation; in its ``eval()``, and in that of this transform, it does as `Augment` there.
 
     Raises:
         InputTypeError: ``augment`` is not an `augkit.Augment`.
@@ -121,17 +122,20 @@ class Geometry(v2.Transform):
         if stacked and any(isinstance(v, alone) for v in flat_inputs):
             raise InputError("Geometry: expected one image (C, H, W) beside boxes, keypoints or a video, got a batch")
         size = _size(flat_inputs[0])
-        if not self._active():
+        if not self._moves():
             still = self.augment.still(size, torch.empty(batch, 1, device=device, dtype=torch.float32))
             return Draw(still, None, None, size)
+        if not self._active():  # the ops that are applied in eval() too
+            middle = self.augment.middle(batch, device)
+            draws, strength = self.augment.draw_geometry(batch, 0.0, None, device, middle)
+            return Draw(self.augment.matrix(draws, strength, size), None, None, size)
         if any(isinstance(v, (tv_tensors.BoundingBoxes, _KEYPOINTS, tv_tensors.Mask)) for v in flat_inputs):
             carry_targets.check_followed(self.augment.ops, "Geometry")
-        draws = draw_uniform(batch, self.augment.draws, device, None)
-        strength = self.augment.strength
+        draws, strength = self.augment.draw_geometry(batch, None, None, device)
         matrix, blur = self.augment.matrix(draws, strength, size), self.augment.blur(draws, strength, size)
         channels = next((v.shape[-3] for v in flat_inputs if _is_frames(v)), 3)
         like = torch.zeros((), device=device).expand(batch, channels, *size)
-        return Draw(matrix, blur, self.augment.draw_tail(like, draws=draws), size)
+        return Draw(matrix, blur, self.augment.draw_tail(like, strength, draws=draws), size)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Return ``inpt`` transformed by the draw in ``params``, with the same type."""
@@ -159,7 +163,7 @@ class Geometry(v2.Transform):
 
     def _own_size(self, draw: Draw) -> tuple[int, int]:
         """``(H, W)`` after augkit's own ops."""
-        return self.augment.output_size(draw.size) if self._active() else self.augment.size or draw.size
+        return self.augment.output_size(draw.size) if self._moves() else self.augment.size or draw.size
 
     def _size_out(self, draw: Draw) -> tuple[int, int]:
         return self._own_size(draw) if draw.tail is None else draw.tail.sizes[-1]
@@ -167,13 +171,17 @@ class Geometry(v2.Transform):
     def _active(self) -> bool:
         return self.training and self.augment.training and len(self.augment.ops) > 0
 
+    def _moves(self) -> bool:
+        """Whether there are matrices of ops: in ``eval()`` those of resizes and central crops, as in `Augment`."""
+        return self._active() or self.augment.fixed
+
     def _images(self, images: Tensor, draw: Draw) -> Tensor:
         batch = images.reshape(-1, *images.shape[-3:]) if images.ndim > 3 else images[None]
         check_images(batch)
         blur, tail = draw.blur, draw.tail
         matrix = draw.matrix.expand(batch.shape[0], 3, 3)
         blur = None if blur is None else blur.expand(batch.shape[0], 2)
-        if self._active():
+        if self._moves():
             moved = self.augment.render(batch, matrix, blur, tail)
         elif self.augment.size is not None:
             moved = self.augment.fitted(batch, self.augment.size)[0]
@@ -185,12 +193,12 @@ class Geometry(v2.Transform):
         targets.check_pickable("masks", masks, "(..., H, W)")
         matrix, size = draw.matrix, self._own_size(draw)
         batch = matrix.shape[0]
-        if batch > 1 and masks.shape[0] != batch:
+        if batch != 1 and masks.shape[0] != batch:
             raise InputError(f"Geometry: expected masks ({batch}, ..., H, W) beside a batch, got {tuple(masks.shape)}")
-        if not self._active() and self.augment.size is None:
+        if not self._moves() and self.augment.size is None:
             return masks
-        padding, aligned = self.augment.padding, self.augment.axis_aligned or not self._active()
-        flat = masks.reshape(batch, -1, *masks.shape[-2:])
+        padding, aligned = self.augment.padding, self.augment.axis_aligned or not self._moves()
+        flat = masks.reshape(batch, math.prod(masks.shape[:-2]) // max(batch, 1), *masks.shape[-2:])
         fill = None if self.augment.mask_fill is None else targets.fill_like(flat, self.augment.mask_fill)
         how = (matrix, size, padding, draw.tail)
         moved = carry_targets.carried_masks(flat, *how, axis_aligned=aligned, fill=fill)

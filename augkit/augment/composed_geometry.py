@@ -130,7 +130,7 @@ class ComposedGeometry(nn.Module):
 
     def middle(self, batch: int, device: torch.device) -> Tensor:
         """Draws ``(batch, n)`` without randomness, for ``eval()`` with ops that are applied there."""
-        return torch.full((batch, self.draws), 0.5, device=device)
+        return torch.full((batch, self.draws), 0.5, device=device, dtype=torch.float32)
 
     @property
     def same_on_batch(self) -> bool | None:

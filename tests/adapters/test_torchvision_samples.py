@@ -165,3 +165,35 @@ def test_an_op_without_a_matrix_is_refused_beside_targets_alone() -> None:
             transform(image(), target)
         transform.eval()(image(), target)
         transform.train()
+
+
+def test_a_batch_shares_the_draw_of_an_op_with_same_on_batch() -> None:
+    still = torch.rand(1, 3, 16, 16).expand(6, 3, 16, 16).contiguous()
+    out = Geometry(augkit.Augment(augkit.RandomSubpixelShift(3.0), same_on_batch=True))(still)
+    assert len(torch.unique(out, dim=0)) == 1
+    op = augkit.RandomSubpixelShift(3.0, same_on_batch=True)
+    mixed = Geometry(augkit.Augment(op, augkit.RandomSubpixelShift(1.0)))(still)
+    assert len(torch.unique(mixed, dim=0)) == 6
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["the transform", "the augmentation"])
+def test_evaluation_resizes_as_augment_does(whole: bool) -> None:
+    augment = augkit.Augment.from_torchvision(
+        v2.Compose([v2.Resize((12, 14)), v2.CenterCrop(10), v2.RandomRotation(9)])
+    )
+    sample = {"image": image(), "boxes": SOME, "mask": tv_tensors.Mask(torch.randint(0, 9, SIZE))}
+    transform = Geometry(augment)
+    (transform if whole else augment).eval()
+    out = transform(sample)
+    augment.eval()
+    alone = augment(sample["image"][None].as_subclass(Tensor), boxes=SOME[None].as_subclass(Tensor))
+    assert torch.equal(out["image"], alone.images[0])
+    assert torch.equal(out["boxes"], alone.boxes[0])
+    assert [tuple(out["mask"].shape), out["boxes"].canvas_size] == [(10, 10)] * 2
+
+
+def test_an_empty_batch_has_empty_masks() -> None:
+    out = Geometry(augkit.Augment(FLIP, augkit.RandomSubpixelCrop((8, 9))))(
+        image(0), tv_tensors.Mask(torch.ones(0, *SIZE))
+    )
+    assert [tuple(one.shape) for one in out] == [(0, 3, 8, 9), (0, 8, 9)]

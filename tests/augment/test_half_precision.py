@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 import augkit
 from augkit import (
@@ -131,3 +132,12 @@ def test_the_default_dtype_changes_nothing_in_the_functions(kernel: str) -> None
     expected = act()
     with default_dtype(torch.bfloat16):
         assert all(torch.equal(a, b) for a, b in zip(act(), expected, strict=True))
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing_in_the_evaluation_of_a_converted_pipeline(default: torch.dtype) -> None:
+    augment = augkit.Augment.from_torchvision(v2.Compose([v2.Resize((8, 9)), v2.CenterCrop(7)])).eval()
+    images = pictures()
+    expected = augment(images), augment(list(images))
+    with default_dtype(default):
+        assert all(map(torch.equal, (augment(images), augment(list(images))), expected))
