@@ -51,7 +51,7 @@ class AugmentedLoader:
         for batch in self.loader:
             images = images_at(batch, self.keys.images)
             self.augment.to(images.device)
-            idle = self._idle() and isinstance(images, Tensor)
+            idle = isinstance(images, Tensor) and self._idle((images.shape[-2], images.shape[-1]))
             if statistics is None or not images.dtype.is_floating_point or idle:
                 yield replaced(batch, augmented(self.augment, batch, self.keys))
                 continue
@@ -67,11 +67,12 @@ class AugmentedLoader:
             values[self.keys.images] = self._normal(values[self.keys.images], mean, std, images.dtype)
             yield replaced(batch, values)
 
-    def _idle(self) -> bool:
-        """Whether `Augment` leaves every image bitwise as it is."""
+    def _idle(self, size: tuple[int, int]) -> bool:
+        """Whether `Augment` leaves every image of ``size`` bitwise as it is, so that its padding does not matter."""
         augment = self.augment
         changes = augment.training and len(augment.ops) > 0 and augment.strength != 0
-        return not changes and augment.normalize is None
+        resizes = augment.size not in (None, size) or any(op.output_size(size) != size for op in augment.geometry)
+        return not changes and not resizes and augment.normalize is None
 
     def _normal(self, images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
         if self.augment.normalize is None:

@@ -340,11 +340,16 @@ class EquivarianceError(PairMetric):
             if not (isinstance(each, Tensor) and is_float(each) and each.ndim == 4):
                 got = f"{each.dtype} {tuple(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
                 raise InputTypeError(f"first and second: expected floating maps (B, C, h, w), got {got}")
+            check_dense("first and second", each, "(B, C, h, w)")
+        if not isinstance(pixels, Tensor) or pixels.is_complex():
+            kind = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+            raise InputTypeError(f"pixels: expected a real tensor (B, 2), got {kind}")
         if first.shape != second.shape or pixels.shape != (len(first), 2):
             shapes = ", ".join(str(tuple(each.shape)) for each in (first, second, pixels))
             raise InputError(f"first, second, pixels: expected two maps of one shape and (B, 2), got {shapes}")
-        if self.validate and not bool(torch.isfinite(first).all() & torch.isfinite(second).all()):
-            raise InputError("first and second: expected finite values, got NaN or infinity")
+        for name, values in (("first and second", torch.stack([first, second])), ("pixels", pixels)):
+            if self.validate and not bool(torch.isfinite(values).all()):
+                raise InputError(f"{name}: expected finite values, got NaN or infinity")
         maps = [each.detach().to(torch.promote_types(each.dtype, torch.float32)) for each in (first, second)]
         moves, size = snapped(pixels), (first.shape[-2], first.shape[-1])
         expected = moved(maps[0], moves, self.kernel, circular=self.circular)

@@ -152,6 +152,8 @@ class DetectionChange(Metric):
         if not (isinstance(pixels, Tensor) and is_float(pixels) and pixels.ndim == 2 and pixels.shape[1] == 2):
             got = f"{pixels.dtype} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
             raise InputTypeError(f"pixels: expected floating (B, 2), got {got}")
+        if not bool(torch.isfinite(pixels).all()):
+            raise InputError("pixels: expected finite values, got NaN or infinity")
         moves = geometry.shift(pixels.detach().to("cpu", torch.float64))
         pairs = zip(read_detections(first, len(pixels)), read_detections(second, len(pixels)), moves, strict=True)
         for one, other, matrix in pairs:

@@ -247,6 +247,10 @@ def _bits_of(fill: float, dtype: np.dtype[Any]) -> np.ndarray:
     Raises:
         InputError: the dtype has no such value.
     """
+    if dtype.kind not in "biuf":
+        raise InputError(f"mask_fill: expected masks of numbers, got {dtype}; leave it out")
+    if dtype.kind == "f" and math.isfinite(fill) and abs(fill) > float(np.finfo(dtype).max):
+        raise InputError(f"mask_fill: expected a finite value of masks of {dtype}, got {fill:g}")
     if dtype.kind != "f":
         low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         if not low <= fill <= high or fill != int(fill):

@@ -202,7 +202,7 @@ class Augment(ComposedGeometry):
         aligned: bool | None = self.axis_aligned
         if not self.training and self.fixed:
             strength, draws, matrix, blur = 0.0, self.middle(images.shape[0], images.device), None, None
-        still = (not self.training and not self.fixed) or not len(self.ops)
+        still = (not self.training and not self.fixed) or (not len(self.ops) and matrix is None)
         if still and self.size is not None:
             blur, aligned, size_out = None, True, self.size
             out, matrix = self.fitted(images, size_out)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augkit.core.errors import InputError, check_whole
+from augkit.core.errors import InputError, InputTypeError, check_whole
 
 LEVELS = 12  # bits of a draw that are spread evenly: 4,096 epochs, after which a new sequence begins
 BITS = 24  # of a draw: as many as float32 has below 1; the others are random
@@ -56,7 +56,7 @@ def even_draws(counts: Sequence[int], numbers: Tensor, epoch: int, seed: int = 0
         ``(B, sum(counts))`` float32 in [0, 1), on the CPU, for ``Augment(...)(images, draws=...)``.
 
     Raises:
-        InputError: an epoch or a seed below 0.
+        InputError, InputTypeError: an epoch or a seed below 0, numbers that are no integers ``(B,)``.
 
     >>> draws = torch.stack([even_draws([3], torch.tensor([7]), epoch) for epoch in range(4)])
     >>> (4 * draws[:, 0]).long().sort(dim=0).values.tolist()
@@ -64,6 +64,8 @@ def even_draws(counts: Sequence[int], numbers: Tensor, epoch: int, seed: int = 0
     """
     for name, value in (("epoch", epoch), ("seed", seed)):
         check_whole(name, value, 0)
+    if not isinstance(numbers, Tensor):
+        raise InputTypeError(f"numbers: expected an integer tensor (B,), got {type(numbers).__name__}")
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise InputError(f"numbers: expected integers (B,), got {numbers.dtype} {tuple(numbers.shape)}")
     sequence, axis = _sequences(counts)

@@ -18,8 +18,9 @@ Size = tuple[int, int]
 class Inverted(NamedTuple):
     """Images and targets in the pixels of the input; fields of what was not passed are None.
 
-    What the output did not show is 0 in ``images`` and ``masks``. Boxes and keypoints are not clipped; a box with a
-    corner behind the horizon of a perspective is 0, 0, 0, 0.
+    What the output did not show is 0 in ``images`` and ``masks``; shifted on the torus, by the kernel ``fourier``, it
+    showed all. Boxes and keypoints are not clipped; a box with a corner behind the horizon of a perspective is
+    0, 0, 0, 0.
     """
 
     images: Tensor | None
@@ -53,13 +54,14 @@ def inverted(
     check_invertible(matrix)
     back = _inverse(matrix)
     batch, aligned = len(back), masks is not None and is_axis_aligned(back)
+    padding = "circular" if kernel == "fourier" else "zeros"
     if images is not None:
         check_images(images)
-        images = resample(images, back, _size(size, images), kernel=kernel, antialias=antialias)
+        images = resample(images, back, _size(size, images), kernel=kernel, padding=padding, antialias=antialias)
     if masks is not None:
         targets.check_masks(masks, batch, (masks.shape[-2], masks.shape[-1]), back.device)
         check_values(back, _size(size, masks))
-        masks = targets.move_masks(masks, back, _size(size, masks), "zeros", axis_aligned=aligned)
+        masks = targets.move_masks(masks, back, _size(size, masks), padding, axis_aligned=aligned)
     if boxes is not None:
         targets.check_points("boxes", boxes, batch, 4, back.device)
         boxes = targets.move_boxes(back, boxes)

@@ -31,7 +31,7 @@ from augkit.augment.ops import op_classes, op_specs
 from augkit.augment.strength_schedule import ALL, WORKERS, Points, strength_at
 from augkit.core import yaml_text
 from augkit.core.class_names import class_mask
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, InputTypeError, unknown_name
 from augkit.core.schema import Data, parse_yaml, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -106,8 +106,10 @@ class Policy(OpFields):
         """Read a policy from a YAML file, or from YAML text.
 
         Raises:
-            InputError: the file is missing, or a key or a value is invalid.
+            InputError, InputTypeError: the file is missing, or a key or a value is invalid.
         """
+        if not isinstance(source, (str, Path)):
+            raise InputTypeError(f"policy: expected a file or text, got {type(source).__name__}; use Policy(**fields)")
         if isinstance(source, Path) or str(source).endswith((".yaml", ".yml")):
             path = Path(source)
             if not path.is_file():
@@ -236,6 +238,7 @@ class Policy(OpFields):
             before = [Sequential(before, p=self.strength)]
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
             raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
+        seed = None if seed is None else int(seed)  # albumentations takes no integer of NumPy
         fields = self.model_dump(exclude_none=True, exclude={"worker_ops"})
         transform = PolicyTransform(fields, size, backend, fit=fit, mask_fill=mask_fill)
         return Compose([*before, transform], bbox_params=bbox_params, keypoint_params=keypoint_params, seed=seed)

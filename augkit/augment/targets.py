@@ -10,6 +10,8 @@ They never synchronize with the device.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,13 +69,15 @@ def fill_like(masks: Tensor, fill: float) -> Tensor:
     Raises:
         InputError: the dtype has no such value.
     """
+    kind = str(masks.dtype).removeprefix("torch.")
     if not masks.is_floating_point():
         low, high = (
             (0, 1) if masks.dtype == torch.bool else (torch.iinfo(masks.dtype).min, torch.iinfo(masks.dtype).max)
         )
         if not low <= fill <= high or fill != int(fill):
-            kind = str(masks.dtype).removeprefix("torch.")
             raise InputError(f"mask_fill: expected a value of masks of {kind}, {low} to {high}, got {fill:g}")
+    elif math.isfinite(fill) and abs(fill) > torch.finfo(masks.dtype).max:
+        raise InputError(f"mask_fill: expected a finite value of masks of {kind}, got {fill:g}")
     return masks.new_full((), fill)
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torchvision.transforms import v2
 
 import augkit
+from augkit import Augment
 from augkit.adapters.batch import Keys, augmented, replaced
 from augkit.adapters.collate import Collate
 from augkit.adapters.huggingface import DatasetTransform
@@ -28,8 +30,8 @@ P = torch.rand(4, 5).softmax(-1)
 HALF = ([0.5] * 3, [0.5] * 3)
 
 
-def timm(batch: Any, normalized: Any = None, keys: Keys = Keys()) -> Any:  # noqa: B008 (frozen)
-    return next(iter(AugmentedLoader([batch], SHIFT, keys, normalized=normalized)))
+def timm(batch: Any, normalized: Any = None, keys: Keys = Keys(), augment: Augment = SHIFT) -> Any:  # noqa: B008 (frozen)
+    return next(iter(AugmentedLoader([batch], augment, keys, normalized=normalized)))
 
 
 def dataset(images: Any, mode: Any = "RGB") -> Any:
@@ -95,6 +97,20 @@ def test_statistics_of_one_channel_serve_all() -> None:
     out, _ = timm((normalized, 0), ([0.5], [0.25]))
     assert out.shape == X.shape
     assert bool(out.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment(augkit.RandomSubpixelCrop(size=(6, 6)), strength=0.0),
+        Augment(SHIFT.ops[0], size=(6, 6)).eval(),
+        Augment.from_torchvision(v2.Resize((6, 6))).eval(),
+    ],
+    ids=["strength 0", "size", "resize"],
+)
+def test_what_only_resizes_sees_images_before_they_are_normalized(augment: Augment) -> None:
+    out, _ = timm(((X - 0.5) / 0.25, 0), ([0.5], [0.25]), augment=augment)
+    torch.testing.assert_close(out, (augment(X) - 0.5) / 0.25, rtol=0, atol=1e-5)
 
 
 def test_a_negative_position_counts_from_the_end() -> None:

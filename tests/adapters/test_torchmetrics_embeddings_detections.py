@@ -103,6 +103,8 @@ def test_bad_galleries_boxes_and_moves_are_one_line() -> None:
     with pytest.raises(InputError, match="box_iou: expected a number in"):
         DetectionChange((8, 8), box_iou=2.0)
     metric = DetectionChange((32, 32))
+    with pytest.raises(InputError, match="pixels: expected finite values"):
+        metric.update([], [], torch.full((1, 2), torch.nan))
     with pytest.raises(InputTypeError, match=r"pixels: expected floating \(B, 2\), got torch.float32 \(7,\)"):
         metric.update([], [], torch.zeros(7))
     with pytest.raises(InputError):

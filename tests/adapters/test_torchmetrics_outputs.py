@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from dense_networks import segmenter
@@ -55,10 +57,14 @@ def test_constant_maps_are_left_out() -> None:
         (MAPS, MAPS, STILL[:2], r"expected two maps of one shape and \(B, 2\)"),
         (MAPS[0], MAPS[0], STILL, r"expected floating maps \(B, C, h, w\)"),
         (MAPS.long(), MAPS, STILL, "expected floating maps"),
-        (MAPS / 0, MAPS, STILL, "expected finite values"),
+        (MAPS / 0, MAPS, STILL, "first and second: expected finite values"),
+        (MAPS, MAPS, STILL / 0, "pixels: expected finite values"),
+        (MAPS, MAPS, [[0.0, 0.0]] * 3, r"pixels: expected a real tensor \(B, 2\), got list"),
+        (MAPS, MAPS, STILL.to(torch.complex64), "pixels: expected a real tensor"),
+        (MAPS.to_sparse(), MAPS, STILL, "first and second: expected a dense tensor"),
     ],
 )
-def test_bad_input_gets_one_clear_line(first: Tensor, second: Tensor, pixels: Tensor, message: str) -> None:
+def test_bad_input_gets_one_clear_line(first: Tensor, second: Tensor, pixels: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         EquivarianceError().update(first, second, pixels)
 

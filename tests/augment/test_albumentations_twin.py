@@ -253,6 +253,12 @@ def test_serialises_and_pickles() -> None:
         np.testing.assert_array_equal(drawn(copy, image)[0], drawn(twin, image)[0])
 
 
+def test_a_seed_of_numpy_is_the_same_seed() -> None:
+    image = np.random.default_rng(0).random((9, 11, 3), np.float32)
+    ours, theirs = (policy().albumentations(seed=seed)(image=image)["image"] for seed in (7, np.int64(7)))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_replay_repeats_the_draw() -> None:
     image = photograph(np.uint8)
     replay = A.ReplayCompose([twins.PolicyTransform(policy(), SIZE)])

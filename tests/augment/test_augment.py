@@ -179,6 +179,17 @@ def test_boxes_keypoints_and_masks_follow_a_blob() -> None:
         assert box.tolist() == pytest.approx([float(v) for v in seen], abs=1.3)
 
 
+def test_a_transform_without_ops_replays_a_matrix() -> None:
+    drawn = Augment(RandomSubpixelShift(4.0))(images(2), return_matrix=True).matrix
+    alone, other = Augment(kernel="nearest", padding="border"), Augment(RandomSubpixelShift(1.0), kernel="nearest")
+    other.padding = "border"
+    out, expected = (one(images(2), masks=images(2), matrix=drawn) for one in (alone, other))
+    assert torch.equal(out.images, expected.images)
+    assert torch.equal(out.masks, expected.masks)
+    assert torch.equal(out.matrix, drawn)
+    assert not torch.equal(out.images, images(2))
+
+
 def test_boxes_are_clipped_to_the_output_and_keypoints_are_not() -> None:
     matrix = geometry.shift(torch.tensor([[-10.0, 5.0]]))
     boxes, keypoints = torch.tensor([[[0.0, 0.0, 35.0, 24.0]]]), torch.tensor([[[2.0, 22.0]]])

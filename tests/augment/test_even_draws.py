@@ -132,6 +132,7 @@ def test_a_flip_alternates() -> None:
     [
         (([3], torch.arange(3), -1), "epoch: expected a whole number of 0 or more, got -1"),
         (([3], torch.arange(3), 0, -1), "seed: expected a whole number of 0 or more, got -1"),
+        (([3], [1, 2], 0), r"numbers: expected an integer tensor \(B,\), got list"),
         (([3], torch.rand(3), 0), r"numbers: expected integers \(B,\), got torch.float32 \(3,\)"),
         (
             ([3], torch.zeros(3, 1, dtype=torch.int64), 0),

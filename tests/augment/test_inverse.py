@@ -65,6 +65,16 @@ def test_exact_moves_come_back_bit_for_bit() -> None:
     assert torch.equal(augment.inverse(out.matrix[0], images=out.images[:1]).images, images[:1])
 
 
+def test_shifts_on_the_torus_come_back_whole() -> None:
+    augment = Augment(RandomSubpixelShift(5.0), kernel="fourier", padding="circular")
+    images = torch.rand(3, 2, 15, 17)
+    out = augment(images, masks=images)
+    torch.testing.assert_close(augment.inverse(out.matrix, images=out.images).images, images, rtol=0, atol=1e-5)
+    whole = geometry.shift(torch.tensor([[4.0, -3.0]]).expand(3, 2))
+    out = augment(images, masks=images, matrix=whole)
+    assert torch.equal(augment.inverse(whole, masks=out.masks).masks, images)
+
+
 def test_what_cannot_be_mapped_is_one_line() -> None:
     augment, eye = Augment(RandomHorizontalFlip()), torch.eye(3)[None]
     with pytest.raises(InputError, match="inverse: expected images, masks, boxes or keypoints"):

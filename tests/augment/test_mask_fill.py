@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import albumentations
 import numpy as np
 import pytest
@@ -113,6 +115,19 @@ def test_the_fill_must_be_a_value_of_the_mask() -> None:
     twin = augkit.Policy(shift={"max_pixels": 2.0}).albumentations(seed=0, mask_fill=300)
     with pytest.raises(InputError, match=r"mask_fill: expected a value of masks of uint8, 0 to 255, got 300"):
         twin(image=np.zeros((9, 9, 3), np.uint8), mask=np.zeros((9, 9), np.uint8))
+
+
+@pytest.mark.parametrize(("fill", "dtype"), [(1e6, np.float16), (-1e39, np.float32)])
+def test_a_fill_beyond_the_range_of_a_floating_mask_is_refused(fill: float, dtype: Any) -> None:
+    image, mask = np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), dtype)
+    augment = augkit.Augment(augkit.RandomSubpixelShift(1.0), mask_fill=fill)
+    with pytest.raises(InputError, match="mask_fill: expected a finite value of masks of float"):
+        augment(torch.zeros(1, 1, 9, 9), masks=torch.from_numpy(mask)[None, None])
+    twin = augkit.Policy(shift={"max_pixels": 2.0}).albumentations(seed=0, mask_fill=fill)
+    with pytest.raises(InputError, match="mask_fill: expected a finite value of masks of float"):
+        twin(image=image, mask=mask)
+    with pytest.raises(InputError, match="mask_fill: expected masks of numbers, got complex64"):
+        twin(image=image, mask=mask.astype(np.complex64))
 
 
 def test_matrices_without_targets_replay_the_images() -> None:

@@ -120,6 +120,7 @@ def replay_on_more_images() -> Any:
         (lambda: alone(image=PICTURE, mask=X[0, 0]), "mask: expected a numpy array, got Tensor"),
         (lambda: alone(image=PICTURE, mask=np.zeros(8, np.uint8)), r"mask: expected \(H, W\)"),
         (lambda: POLICY.albumentations(seed="a"), "seed: expected an integer of at least 0, got 'a'"),
+        (lambda: augkit.Policy.from_yaml(None), "policy: expected a file or text, got NoneType; use Policy"),  # type: ignore[arg-type]
         (lambda: POLICY.albumentations(seed=-1), "seed: expected an integer of at least 0, got -1"),
         (lambda: PolicyTransform({}, size=5), r"size: expected \(H, W\)"),  # type: ignore[arg-type]
         (lambda: PolicyTransform({}, size=(4, 4, 4)), r"size: expected \(H, W\)"),  # type: ignore[arg-type]

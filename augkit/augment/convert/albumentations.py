@@ -171,7 +171,10 @@ def _normalize(transform: Any, found: ConvertedPipeline) -> None:
 
 
 def _to_float(transform: Any, found: ConvertedPipeline) -> None:
-    del transform
+    if transform.p != 1:
+        found.refuse("ToFloat", f"p={transform.p:g}, as values would differ by a factor")
+    if transform.max_value not in (None, 1.0, 255.0):
+        found.refuse("ToFloat", f"max_value {transform.max_value:g}")
     found.dtype = torch.float32
 
 
@@ -204,6 +207,8 @@ def _gray(transform: Any, found: ConvertedPipeline) -> None:
 
     if transform.method != "weighted_average":
         found.refuse("ToGray", f"method {transform.method!r}")
+    if transform.num_output_channels != 3:
+        found.refuse("ToGray", f"num_output_channels={transform.num_output_channels}; Kornia's keeps the channels")
     found.color(RandomGrayscale(p=transform.p))
 
 

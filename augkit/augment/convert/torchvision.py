@@ -183,12 +183,20 @@ def _vertical_flip(transform: Any, found: ConvertedPipeline, share: float) -> No
 def _to_float(transform: Any, found: ConvertedPipeline, share: float) -> None:
     del share
     dtype = getattr(transform, "dtype", torch.float32)
-    dtype = dtype.get("others", next(iter(dtype.values()))) if isinstance(dtype, dict) else dtype
+    dtype = _of_images(dtype) if isinstance(dtype, dict) else dtype
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         return  # for example to uint8; nothing to do for Augment
     if type(transform).__name__ == "ToDtype" and not transform.scale:
         found.refuse("ToDtype", "scale=False; values of Augment are in [0, 1]")
     found.dtype = dtype
+
+
+def _of_images(dtypes: dict[Any, Any]) -> Any:
+    """The entry of a ``ToDtype`` for images; one for masks alone changes none."""
+    from torchvision import tv_tensors
+
+    kinds = (tv_tensors.Image, torch.Tensor, tv_tensors.Video, "others")
+    return next((dtypes[kind] for kind in kinds if kind in dtypes), None)
 
 
 def _normalize(transform: Any, found: ConvertedPipeline, share: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import albumentations as A
 import cv2
 import pytest
@@ -67,3 +69,16 @@ def test_all_that_cannot_be_taken_is_named_at_once() -> None:
     for name in ("ElasticTransform", "Rotate (border_mode 2", "Affine (fill other than 0", "Perspective (its"):
         assert name in str(caught.value)
     Augment.from_albumentations(A.Rotate(border_mode=cv2.BORDER_REFLECT), padding="reflection")
+
+
+@pytest.mark.parametrize(
+    ("op", "line"),
+    [
+        (A.ToGray(num_output_channels=1), r"ToGray \(num_output_channels=1"),
+        (A.ToFloat(max_value=1000.0), r"ToFloat \(max_value 1000\)"),
+        (A.ToFloat(p=0.5), r"ToFloat \(p=0.5"),
+    ],
+)
+def test_another_number_of_channels_or_range_of_values_is_refused(op: Any, line: str) -> None:
+    with pytest.raises(InputError, match=f"cannot convert {line}"):
+        Augment.from_albumentations(op)

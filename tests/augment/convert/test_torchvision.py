@@ -9,6 +9,7 @@ import torch
 import torchvision.transforms as v1
 from kornia.augmentation import ColorJitter, RandomGaussianBlur
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augkit.augment.compose import Augment
@@ -85,6 +86,25 @@ def test_the_first_version_of_transforms_is_read_too() -> None:
     augment = Augment.from_torchvision(pipeline, padding="reflection")
     assert (augment.kernel, augment.geometry[3].p, augment.geometry[0].rule.padding) == ("nearest", 0.3, (4, 4, 4, 4))
     assert augment(photo(2, (32, 32))).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ({tv_tensors.Image: torch.float32, "others": None}, torch.float32),
+        ({tv_tensors.Mask: torch.int64, tv_tensors.Image: torch.float16}, torch.float16),
+        ({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}, torch.float32),
+        ({"others": torch.float64}, torch.float64),
+        ({tv_tensors.Mask: torch.float32, "others": None}, None),
+    ],
+)
+def test_a_dtype_for_each_kind_of_tensor_gives_images_theirs(dtypes: Any, expected: torch.dtype | None) -> None:
+    augment = Augment.from_torchvision(v2.ToDtype(dtypes, scale=True))
+    assert augment.out_dtype == expected
+    if expected is not None:
+        image = tv_tensors.Image((255 * photo()).to(torch.uint8))
+        theirs = v2.ToDtype(dtypes, scale=True)(image).as_subclass(Tensor)
+        torch.testing.assert_close(augment(image.as_subclass(Tensor)), theirs)
 
 
 def test_strength_is_a_share_of_samples() -> None:
