@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from augkit.augment.base import RandomGeometry
+from augkit.augment.base import RandomGeometry, Size
 from augkit.core.errors import InputError
 
 Options = Mapping[str, Any]  # arguments of `augkit.Augment`
 # From the coarsest to the finest; the single resampling uses the finest kernel of all ops.
 KERNELS = ("nearest", "bilinear", "bicubic", "lanczos3")
+_PROBES = ((8, 8), (8, 4096), (4096, 8))  # sizes of images that differ in all that a resize may depend on
 _FLIPS = ("RandomHorizontalFlip", "RandomVerticalFlip")
 
 
@@ -28,6 +29,7 @@ class ConvertedPipeline:
         geometry: converted geometric ops.
         colors: converted color ops.
         kernels, paddings: kernels and paddings of all geometric ops.
+        beyond: whether an op without a padding of its own may show what lies beyond the image, as 0.
         antialias: whether an op resizes with antialias.
         dtype: dtype of the output; None keeps that of the input.
         normalize: mean and standard deviation; None without normalization.
@@ -41,6 +43,7 @@ class ConvertedPipeline:
     colors: list[nn.Module] = field(default_factory=list)
     kernels: set[str] = field(default_factory=set)
     paddings: set[str] = field(default_factory=set)
+    beyond: bool = False
     antialias: bool = False
     dtype: torch.dtype | None = None
     normalize: tuple[Any, Any] | None = None
@@ -81,6 +84,16 @@ class ConvertedPipeline:
             self.refuse("Normalize", "twice")
         self.normalize = (mean, std)
 
+    def fills(self, window: Size) -> bool:
+        """Whether images of any size are at least as large as ``window`` after the ops so far."""
+        for probe in _PROBES:
+            height, width = probe
+            for op in self.geometry:
+                height, width = op.output_size((height, width))
+            if height < window[0] or width < window[1]:
+                return False
+        return True
+
     def arguments(self) -> tuple[list[nn.Module], Options]:
         """Return the ops and keyword arguments of `augkit.Augment`.
 
@@ -94,9 +107,11 @@ class ConvertedPipeline:
                 f"{self.call}: cannot convert {', '.join(dict.fromkeys(self.refused))}; remove them, or apply them"
                 " separately, such as in the workers before Augment"
             )
+        # The libraries' resizes repeat the pixels of the border, where zeros would make a dark rim.
+        outside = "border" if self.kernels and not self.beyond else "zeros"
         own: Options = {
             "kernel": max(self.kernels, key=KERNELS.index, default="bilinear"),
-            "padding": next(iter(self.paddings), "zeros"),
+            "padding": next(iter(self.paddings), outside),
             "antialias": self.antialias,
             "normalize": self.normalize,
             "dtype": self.dtype,

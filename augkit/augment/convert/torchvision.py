@@ -142,6 +142,7 @@ def _resizes(transform: Any, found: ConvertedPipeline, share: float) -> None:
 def _center_crop(transform: Any, found: ConvertedPipeline, share: float) -> None:
     _resizes(transform, found, share)
     rule = CenterCropRule("CenterCrop", _size(transform.size), _center_start)
+    found.beyond = found.beyond or not found.fills(rule.size)  # it pads with 0 what is smaller
     found.move(ConvertedOp(rule), padding=None)
 
 

@@ -72,6 +72,25 @@ def test_evaluation_keeps_resize_center_crop_and_normalization() -> None:
     torch.testing.assert_close(ragged[:1], out[:1])
 
 
+@pytest.mark.parametrize("size", [(20, 27), (72, 100)])
+def test_a_resize_has_no_dark_rim(size: tuple[int, int]) -> None:
+    for op in (v2.Resize(size), v2.Resize(size, antialias=False), v2.RandomResizedCrop(size, (1, 1), (1.35, 1.4))):
+        assert float((Augment.from_torchvision(op)(torch.ones(2, 3, *SIZE)) - 1).abs().max()) < 1e-5
+    op = v2.Resize(size, antialias=False)
+    torch.testing.assert_close(Augment.from_torchvision(op)(photo()), op(photo()), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("before", "padding"), [(v2.Resize(24), "border"), (v2.Resize((30, 20)), "zeros"), (v2.Resize(40), "border")]
+)
+def test_a_center_crop_of_smaller_images_still_pads_with_zeros(before: Any, padding: str) -> None:
+    pipeline = v2.Compose([before, v2.CenterCrop(24)])
+    augment = Augment.from_torchvision(pipeline)
+    assert augment.padding == padding
+    assert float((augment(photo()) - pipeline(photo())).abs()[..., :2].max()) < (0.3 if padding == "zeros" else 0.05)
+    assert Augment.from_torchvision(v2.Compose([before, v2.RandomRotation(5)])).padding == "zeros"
+
+
 def test_the_first_version_of_transforms_is_read_too() -> None:
     pipeline = v1.Compose(
         [
