@@ -20,7 +20,7 @@ from torch import Tensor
 
 from augkit.augment.backends.values import concrete, laid_out
 from augkit.augment.kernels import FUNCTION, HALF_WIDTH, check_names, frequencies, padded_index
-from augkit.augment.resample import as_pixels, check_images
+from augkit.augment.resample import as_pixels, check_images, check_pixels
 from augkit.core.errors import InputError
 
 MARGIN = 32  # pixels on either side of an axis
@@ -46,6 +46,7 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
     True
     """
     check_images(images)
+    check_pixels(images)
     check_names(kernel, padding)
     if kernel == "fourier" and padding != "circular":
         raise InputError(f"kernel 'fourier': expected padding 'circular', got '{padding}'")
@@ -59,6 +60,7 @@ def shift_blur(images: Tensor, shift: Tensor, *, kernel: str = "bicubic", paddin
 
 def shift_blur_checked(images: Tensor, shift: Tensor, kernel: str, padding: str) -> Tensor:
     """`shift_blur` without its checks, which wait for the device; ``shift`` is ``(B, 2)``."""
+    check_pixels(images)
     if not images.numel():  # which MKL's FFT refuses
         return images.clone()
     work = images if images.dtype == torch.float64 else images.to(torch.float32)

@@ -101,6 +101,7 @@ def replay(
     antialiasing off.
     """
     check_images(images)
+    check_pixels(images)
     check_names(kernel, padding)
     matrix = checked_matrix(matrix, images)
     size = check_size((images.shape[-2], images.shape[-1]) if size is None else size)
@@ -135,6 +136,7 @@ def resample_checked(
     no gradient; it is much cheaper. ``affine`` promises that none is a perspective, and that its last row needs no
     gradient. ``max_shrink`` bounds how far any direction shrinks; ``inf`` has it measured, which synchronizes.
     """
+    check_pixels(images)
     if max_shrink == math.inf:
         max_shrink = strongest_shrink(matrix, size) if len(images) else 1.0
     max_shrink = _in_steps(max_shrink) if traced() else max_shrink
@@ -271,6 +273,7 @@ def fourier_shift(images: Tensor, shift: Tensor) -> Tensor:
     True
     """
     check_images(images)
+    check_pixels(images)
     try:
         shift = as_pixels(shift, images.device)
     except InputError:
@@ -337,6 +340,12 @@ def _fourier(images: Tensor, matrix: Tensor, size: tuple[int, int], padding: str
     if size != tuple(images.shape[-2:]) or not shifts:
         raise InputError("kernel 'fourier' shifts only; use 'sinc' or 'lanczos3' to rescale, crop or resize")
     return fourier_shift_checked(images, matrix[:, :2, 2], finish)
+
+
+def check_pixels(images: Tensor) -> None:
+    """Raise InputError for images on the device meta, which have a shape alone."""
+    if images.is_meta:
+        raise InputError("images: expected pixels, got a tensor on the device meta, which has none")
 
 
 def check_images(images: Tensor, name: str = "images") -> None:

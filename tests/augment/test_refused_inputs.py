@@ -72,6 +72,11 @@ def replay_on_more_images() -> Any:
         (lambda: augkit.RandomSubpixelShift(1.0, same_on_batch="no"), "same_on_batch: expected True"),  # type: ignore[arg-type]
         (lambda: SHIFT(X, masks=X.to_sparse()), "masks: expected a dense tensor"),
         (lambda: SHIFT(X, masks=X.to(torch.float8_e5m2)), "masks: expected a real tensor .* torch.float8"),
+        (lambda: SHIFT(X.to("meta")), "images: expected pixels, got a tensor on the device meta"),
+        (lambda: augkit.RandomShiftBlur(1.0)(X.to("meta")), "images: expected pixels"),
+        (lambda: augkit.resample(X.to("meta"), torch.eye(3)), "images: expected pixels"),
+        (lambda: augkit.fourier_shift(X.to("meta"), [0.5, 0.0]), "images: expected pixels"),
+        (lambda: augkit.shift_blur(X.to("meta"), [0.5, 0.0]), "images: expected pixels"),
         (lambda: SHIFT(X, masks=X.to("meta")), "masks: expected a tensor on cpu, .* on meta"),
         (lambda: SHIFT(X, boxes=BOXES.to_sparse()), "boxes: expected a dense tensor"),
         (lambda: SHIFT(X, boxes=BOXES.to(torch.float8_e5m2)), "boxes: expected a floating tensor .* torch.float8"),

@@ -164,8 +164,9 @@ class ResizedCropRule(_Aligned):
     def parameters(self, draws: Tensor, size: Size) -> Parameters:
         height, width = size
         areas = within(draws[:, :TRIES], self.area) * (height * width)
-        low, high = torch.tensor(self.ratio, dtype=draws.dtype).log().tolist()
-        ratios = torch.exp(within(draws[:, TRIES : 2 * TRIES], (low, high)))
+        # Logarithms in the dtype of the draws, as the libraries take them; on the device, as a graph reads no values.
+        low, high = (torch.log(torch.full_like(draws[:1, :1], ratio)) for ratio in self.ratio)
+        ratios = torch.exp(low + (high - low) * draws[:, TRIES : 2 * TRIES])
         wide, high_ = torch.round(torch.sqrt(areas * ratios)), torch.round(torch.sqrt(areas / ratios))
         fits = (wide > 0) & (wide <= width) & (high_ > 0) & (high_ <= height)
         first, any_fits = fits.to(torch.uint8).argmax(dim=1, keepdim=True), fits.any(dim=1)

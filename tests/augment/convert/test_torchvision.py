@@ -126,6 +126,15 @@ def test_a_dtype_for_each_kind_of_tensor_gives_images_theirs(dtypes: Any, expect
         torch.testing.assert_close(augment(image.as_subclass(Tensor)), theirs)
 
 
+@pytest.mark.integration
+def test_a_resized_crop_is_one_graph() -> None:
+    augment = Augment.from_torchvision(v2.RandomResizedCrop(12))
+    draws = torch.rand(3, augment.draws)
+    compiled = torch.compile(augment, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(photo(3), draws=draws), augment(photo(3), draws=draws))
+    assert augment(photo(3)[:0]).shape == (0, 3, 12, 12)
+
+
 def test_strength_is_a_share_of_samples() -> None:
     augment = Augment.from_torchvision(v2.RandomRotation((20, 30), BILINEAR))
     images = photo(200)
