@@ -42,7 +42,8 @@ class DatasetTransform:
             palettes become RGB, and 1, 16 and 32 bits become gray.
 
     Raises:
-        InputError, InputTypeError: the mode is not an 8-bit one, or a column or an image has another type.
+        InputError, InputTypeError: the mode is not an 8-bit one, a column or an image has another type, or the rows have
+            a column ``output`` already.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class DatasetTransform:
             raise InputTypeError(f"DatasetTransform: expected columns by name, as set_transform gives them, got {kind}")
         if self.column not in rows:
             raise InputError(f"DatasetTransform: expected a column '{self.column}', got {list(rows)}; name it: column=")
+        if self.output != self.column and self.output in rows:
+            raise InputError(f"DatasetTransform: output: expected the name of a new column, '{self.output}' is there")
         column = rows[self.column]
         stacked = isinstance(column, Ragged) or (isinstance(column, (np.ndarray, Tensor)) and column.ndim > 2)
         if not stacked and (not isinstance(column, Sequence) or isinstance(column, (str, bytes))):

@@ -57,6 +57,7 @@ def accuracy(labels: Any) -> Any:
         (lambda: AugmentedLoader([], POLICY), "AugmentedLoader: expected an augkit.Augment, got Policy"),
         (lambda: dataset("pixels"), "expected a list of images in 'image', got str"),
         (lambda: dataset(PIL.Image.new("RGB", (8, 8))), "expected a list of images in 'image', got Image"),
+        (lambda: DatasetTransform(SHIFT, output="y")({"image": [PICTURE], "y": [0]}), "output: .* 'y' is there"),
         (lambda: dataset([PICTURE], mode="P"), "unknown mode 'P'"),
         (lambda: dataset([PICTURE], mode="F"), "unknown mode 'F'"),
         (lambda: dataset([PICTURE], mode=["RGB"]), "unknown mode"),

@@ -139,7 +139,9 @@ def certify(
 ) -> Certificate:
     """Decide whether the logits of a network are exactly invariant to circular shifts.
 
-    The network is copied and judged in evaluation mode; it is not changed.
+    The network is copied and judged in evaluation mode; it is not changed. It is followed along the calls that it makes
+    for random images, traced by `torch.fx`: a branch that neither takes, such as one behind a test of the type of its
+    input, is not judged.
 
     Args:
         model: maps images ``(B, C, H, W)`` to logits ``(B, K)``.
