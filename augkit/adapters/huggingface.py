@@ -42,8 +42,8 @@ class DatasetTransform:
             palettes become RGB, and 1, 16 and 32 bits become gray.
 
     Raises:
-        InputError, InputTypeError: the mode is not an 8-bit one, a column or an image has another type, or the rows have
-            a column ``output`` already.
+        InputError, InputTypeError: the mode is not an 8-bit one, a column or an image has another type, or the rows
+            have a column ``output`` already.
     """
 
     def __init__(
