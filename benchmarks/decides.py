@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,11 @@ def parts_table(name: str) -> str:
     return f"{table}\n\n{command}: {facts} Numbers: `benchmarks/results/{name}.json`."
 
 
-def clothes_table() -> str:
-    """The parts of the claims of the studies that were also run on clothes, beside those on digits."""
+def clothes_table(names: Iterable[str]) -> str:
+    """The parts of the claims of those of the studies that were also run on clothes, beside those on digits."""
     lines = [["study", "part", "digits", "clothes", "claim on clothes"], ["---"] * 5]
     facts = []
-    for name in STUDIES:
+    for name in names:
         digits, clothes = results_of(name), results_of(CLOTHES + name)
         if digits is None or clothes is None:
             continue
@@ -347,7 +348,8 @@ def fill(page: str) -> str:
         "verdicts": verdict_table(),
         "mended": mended_table(),
         "pretrained": one_pixel_table(),
-        "clothes": clothes_table(),
+        "clothes": clothes_table(STUDIES),
+        "factorial on clothes": clothes_table([FACTORIAL]),
     }
     tables |= {name: parts_table(name) for name in (*STUDIES, FACTORIAL)}
     for name, table in tables.items():
