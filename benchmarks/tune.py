@@ -1,11 +1,12 @@
 """What a search costs beside its training, and what a second worker brings.
 
-    python benchmarks/tune.py            # about 8 minutes on 2 quiet cores; writes results/tune-cpu.json
+    python benchmarks/tune.py            # about 20 minutes on 2 quiet cores; writes results/tune-cpu.json
     python benchmarks/tune.py --quick    # a smoke run; writes nothing unless --output is given
-    python benchmarks/tune.py workers    # one part; the other keeps its numbers in the file
+    python benchmarks/tune.py workers    # one part; the others keep their numbers in the file
 
 ``overhead``: seconds of a search outside of training and measuring, over those inside, on mnist5k.
-``workers``: the search of mnist5k by one worker, over that by two, each of one thread; rounds take turns.
+``workers``: the search of mnist5k by one worker, over that by two, each of one thread; rounds take turns. The start of
+the workers (some ten seconds each) counts, so ``longer`` is the same with trials of up to 8 epochs instead of 4.
 
 How soon a search gets somewhere is another question: see `tune_table.py` and `tune_replay.py`.
 """
@@ -35,7 +36,7 @@ from augkit.tune.space import Space
 from augkit.tune.trial import TrialWorker
 
 HERE = Path(__file__).parent
-AIMS = {"overhead": 0.03, "workers": 1.7}
+AIMS = {"overhead": 0.03, "workers": 1.7, "longer": 1.7}
 
 
 class Timed(TrialWorker):
@@ -75,15 +76,16 @@ def overhead(quick: bool) -> dict[str, Any]:
     return found
 
 
-def workers(quick: bool) -> dict[str, Any]:
+def workers(quick: bool, epochs: int = 4) -> dict[str, Any]:
     """Seconds of the search phase by one worker over those by two, the start of the workers included."""
     rounds, trials = (1, 4) if quick else (3, 24)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for k in range(rounds):
         for count in (1, 2) if k % 2 == 0 else (2, 1):
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "augkit.tune", "mnist5k", "train.epochs=4", "--trials", str(trials)]
-                command += ["--trial-epochs", "4", "--seeds", "1", "--top", "1", "--workers", str(count), "--json"]
+                command = [sys.executable, "-m", "augkit.tune", "mnist5k", f"train.epochs={epochs}"]
+                command += ["--trials", str(trials), "--trial-epochs", str(epochs), "--workers", str(count)]
+                command += ["--seeds", "1", "--top", "1", "--json"]
                 command += ["--quiet", "--device", "cpu", "--output", f"{folder}/out"]
                 one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
                 done = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
@@ -91,17 +93,23 @@ def workers(quick: bool) -> dict[str, Any]:
         print(f"round {k}: one worker {seconds[1][-1]:.0f} s, two {seconds[2][-1]:.0f} s", flush=True)
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     found = {**interval(ratios), "seconds": seconds, "rounds": rounds, "trials": trials, "threads": 1}
+    found |= {"epochs": epochs}
     print(f"one worker over two: {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]")
     return found
 
 
-PARTS = {"overhead": overhead, "workers": workers}
+def longer(quick: bool) -> dict[str, Any]:
+    """`workers` with trials of twice as many epochs."""
+    return workers(quick, 8)
+
+
+PARTS = {"overhead": overhead, "workers": workers, "longer": longer}
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="both by default")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
