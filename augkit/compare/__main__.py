@@ -104,7 +104,7 @@ def command_parser() -> Parser:
 
 
 def _add_study_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where, of a study")
+    group = parser.add_argument_group("workers, of a study")
     add_spread(group, "cells.journal in --output", "NAME-SIZE")
     group.add_argument(
         "--together",

@@ -72,7 +72,7 @@ def make_parser(name: str, description: str, example: str, *, seed: str = "the r
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: a new one in runs/)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a CUDA GPU if any); mps has not been run")
-    parser.add_argument("--seed", type=non_negative, help=f"of all randomness (default: {seed})")
+    parser.add_argument("--seed", type=non_negative, help=f"seed of all randomness (default: {seed})")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser
 
@@ -90,7 +90,7 @@ def add_full(parser: Parser) -> None:
 
 def add_log(parser: Parser) -> None:
     """Add the flag of commands that train runs."""
-    text = "tell the numbers of every epoch to these trackers: mlflow, tensorboard, trackio, wandb"
+    text = "send the numbers of every epoch to these trackers: mlflow, tensorboard, trackio, wandb"
     parser.add_argument("--log", default="", metavar="NAME[,NAME]", help=text)
 
 

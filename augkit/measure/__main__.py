@@ -38,6 +38,7 @@ from augkit.measure.results import MeasureResults
 from augkit.measure.settings import ANALYZED, BATCHES, SPLITS, MeasureSettings
 from augkit.measure.state_files import MeasureInterrupted
 from augkit.measure.terminal import print_measured, print_networks
+from augkit.measure.views import MAX_SCALE, MAX_SHIFT, PAIRS
 
 EXAMPLE = """python -m augkit.measure runs/first --data mnist5k --max-shift 4
   python -m augkit.measure timm:resnet18 torchvision:resnet18 --pretrained --data folder:DIR"""
@@ -87,25 +88,29 @@ def command_parser() -> Parser:
         nargs="+",
         metavar="MODEL",
         help="run folder, checkpoint, torchvision:NAME[@WEIGHTS], timm:NAME, hf:NAME, open_clip:NAME[/PRETRAINED],"
-        " mod:fn; several give a table",
+        " package.module:callable; several give a table",
     )
     text = "networks of torchvision and timm with their own weights, which are downloaded once"
     parser.add_argument("--pretrained", action="store_true", help=text)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load, safely")
     parser.add_argument(
-        "--not-strict", dest="strict", action="store_false", help="load of --weights what fits, and list what does not"
+        "--not-strict", dest="strict", action="store_false", help="load what fits of --weights, and list what does not"
     )
     _add_images(parser)
     what = parser.add_argument_group("what is measured")
     what.add_argument("--preset", metavar="NAME", help=f"a published protocol: {', '.join(PRESETS)}")
     what.add_argument("--protocol", help=f"{', '.join(PROTOCOLS)} (default: the run's own, else crop)")
-    what.add_argument("--kernel", help=f"{', '.join(KERNELS)} (default: sinc; fourier for circular)")
-    what.add_argument("--background", type=_background, help=f"of embed: a gray value or {', '.join(BACKGROUNDS)}")
+    text = f"{', '.join(KERNELS)} (default: the run's own, else sinc; fourier for circular)"
+    what.add_argument("--kernel", help=text)
+    text = f"canvas of embed: a gray value, or {', '.join(BACKGROUNDS)}"
+    what.add_argument("--background", type=_background, help=text)
     what.add_argument("--axis", help=f"{' or '.join(AXES)} (default: shift)")
-    what.add_argument("--max-shift", type=positive_number, metavar="PX", help="largest shift along each axis")
-    what.add_argument("--max-scale", type=positive_number, metavar="F", help="largest factor (default: 1.25)")
+    text = f"largest shift along each axis (default: the run's own, else {MAX_SHIFT:g})"
+    what.add_argument("--max-shift", type=positive_number, metavar="PX", help=text)
+    what.add_argument("--max-scale", type=positive_number, metavar="F", help=f"largest factor (default: {MAX_SCALE:g})")
     what.add_argument("--shift", type=_place, metavar="X,Y", help="one displacement against none, as --shift=-1,0.5")
-    what.add_argument("--pairs", type=positive, help="pairs of displacements per image (default: 4)")
+    text = f"pairs of displacements per image (default: the run's own, else {PAIRS})"
+    what.add_argument("--pairs", type=positive, help=text)
     what.add_argument(
         "--grid", type=_numbers, metavar="STEP[,EXTENT]", help="worst case over multiples of STEP pixels up to EXTENT"
     )
@@ -123,7 +128,7 @@ def command_parser() -> Parser:
     how = parser.add_argument_group("how")
     how.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
     how.add_argument("--compile", action="store_true", help="compile the network first")
-    text = f"images at once (default: {BATCHES['cpu']}; {BATCHES['cuda']} on a GPU)"
+    text = f"images per forward pass (default: {BATCHES['cpu']}; {BATCHES['cuda']} on a GPU)"
     how.add_argument("--batch-size", type=positive, help=text)
     text = f"{' or '.join(MEMORY_FORMATS)}, of the maps (default: the faster one on the first batch)"
     how.add_argument("--memory-format", metavar="NAME", help=text)
@@ -141,12 +146,11 @@ def _add_outputs(parser: Parser) -> None:
     group.add_argument("--quantum", type=_pixels, metavar="PX", help=text)
     group.add_argument("--map-kernel", help="kernel that moves maps and images (default: by their size)")
     group.add_argument("--border", type=_pixels, default=0.0, metavar="PX", help="leave out the borders of maps")
-    group.add_argument(
-        "--gallery", metavar="DATA", help="neighbors of embeddings are from these images (default: its own)"
-    )
+    text = "look for neighbors of embeddings among these images (default: those measured)"
+    group.add_argument("--gallery", metavar="DATA", help=text)
     text = "embeddings (K, D) of the classes, .npy or .pt, for zero-shot answers"
     group.add_argument("--class-embeddings", type=Path, metavar="FILE", help=text)
-    group.add_argument("--neighbors", type=positive, metavar="N", help="of embeddings (default: 5)")
+    group.add_argument("--neighbors", type=positive, metavar="N", help="nearest neighbors of an embedding (default: 5)")
     group.add_argument("--box-score", type=float, metavar="S", help="least score of boxes (default: 0.3)")
     group.add_argument("--box-iou", type=float, metavar="IOU", help="least IoU of partners (default: 0.5)")
     group.add_argument("--box-border", type=_pixels, metavar="PX", help="leave out boxes at the edges (default: 1)")
@@ -162,15 +166,15 @@ def _add_images(parser: Parser) -> None:
     data.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be read, and count them")
     data.add_argument("--max-megapixels", type=positive, metavar="N", help="refuse larger pictures (default: 179)")
     data.add_argument("--root", help="folder of torchvision datasets")
-    data.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
+    data.add_argument("--split", choices=SPLITS, default="test", help="which images (default: test)")
     data.add_argument("--limit", type=positive, metavar="N", help="measure N images, stratified by class")
     data.add_argument("--image-size", type=positive, metavar="PX", help="resize and center-crop images of folders")
     data.add_argument("--crop-share", type=positive_number, metavar="F", help="part of the shorter side that is seen")
     text = "decode large JPEG files at a fraction whose shorter side keeps PX"
     data.add_argument("--decode-size", type=positive, metavar="PX", help=text)
-    data.add_argument("--input-size", type=positive, metavar="PX", help="side of what the network sees")
-    data.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1]")
-    data.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1]")
+    data.add_argument("--input-size", type=positive, metavar="PX", help="side of the network's input")
+    data.add_argument("--mean", type=float, nargs="+", help="per channel, of images in [0, 1] (default: the network's)")
+    data.add_argument("--std", type=float, nargs="+", help="per channel, of images in [0, 1] (default: the network's)")
 
 
 def _background(text: str) -> float | str:

@@ -21,7 +21,8 @@ EXAMPLE = """python -m augkit.preview                                     # a ph
 
 def command_parser() -> Parser:
     """Return the parser of the command."""
-    parser = make_parser("preview", "Draw what a policy does to an image, and kernels to half a pixel.", EXAMPLE)
+    description = "Draw what a policy does to an image, and what each kernel does to it at half a pixel."
+    parser = make_parser("preview", description, EXAMPLE)
     parser.add_argument(
         "source",
         nargs="*",
@@ -30,9 +31,8 @@ def command_parser() -> Parser:
         "a name that is both is the recipe (default: a photograph that scikit-learn carries)",
     )
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, metavar="S", help="columns, in [0, 1]")
-    parser.add_argument(
-        "--quantiles", type=float, nargs="+", default=QUANTILES, metavar="Q", help="of the draws, in [0, 1)"
-    )
+    text = "quantiles of the draws, one row each, in [0, 1)"
+    parser.add_argument("--quantiles", type=float, nargs="+", default=QUANTILES, metavar="Q", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace what augkit wrote to --output before")
     return parser
 

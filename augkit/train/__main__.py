@@ -42,7 +42,8 @@ def command_parser() -> Parser:
     parser = make_parser("train", "Train one recipe and write a run folder with its report.", EXAMPLE)
     parser.add_argument("recipe", nargs="*", metavar="RECIPE [dotted.key=value ...]", help="file or shipped name")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of a recipe and stop")
-    parser.add_argument("--skip-corrupt", action="store_true", help="as data.skip_corrupt=true")
+    text = "leave out images that cannot be read, as data.skip_corrupt=true does"
+    parser.add_argument("--skip-corrupt", action="store_true", help=text)
     add_log(parser)
     add_writing(parser)
     return parser
