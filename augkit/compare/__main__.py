@@ -83,7 +83,7 @@ def command_parser() -> Parser:
         "Compare recipes over seeds on typical and atypical test images. The first one is the control; a single"
         " recipe is compared with itself without augmentation. A study (a file with arms and claims, or a shipped"
         " name) is run, and its claims are tested. Folders of finished runs are measured without training; finished"
-        " studies on several data sets are put together part by part (random effects).",
+        " studies on several datasets are put together part by part (random effects).",
         EXAMPLE,
     )
     parser.add_argument(
@@ -158,7 +158,7 @@ def _is_results(file: str) -> bool:
 
 
 def _across(files: list[str], overrides: list[str], options: argparse.Namespace) -> None:
-    """Combine finished studies of the same claims on several data sets."""
+    """Combine finished studies of the same claims on several datasets."""
     if overrides or options.seeds or options.seed is not None or options.resume or options.size:
         raise InputError("compare: finished studies cannot be changed; remove overrides, --seeds, --size and --resume")
     flags = [*_study_flags(options), *["--device"] * (options.device is not None)]
