@@ -58,14 +58,21 @@ def candidates(
     if goal.mode != "pareto":
         inside = [trial for trial in fair if goal.shortfall(trial.user_attrs) <= 0]
         if not inside:
-            return sorted(fair, key=lambda trial: goal.shortfall(trial.user_attrs))[:count]
-        return sorted(inside, key=lambda trial: -score(trial, goal.objectives[0]))[:count]
+            return _distinct(sorted(fair, key=lambda trial: goal.shortfall(trial.user_attrs)))[:count]
+        return _distinct(sorted(inside, key=lambda trial: -score(trial, goal.objectives[0])))[:count]
     best = max(control_accuracy, *(score(trial, "accuracy") for trial in fair))
     error = (best * (1 - best) / images) ** 0.5
     near = [trial for trial in fair if score(trial, "accuracy") >= best - 2 * error]
     key = "learned_invariance" if near else "accuracy"
-    distinct = {json.dumps(t.user_attrs["values"], sort_keys=True): t for t in reversed(near or fair)}
-    return sorted(distinct.values(), key=lambda trial: -score(trial, key))[:count]
+    return sorted(_distinct(near or fair)[::-1], key=lambda trial: -score(trial, key))[:count]
+
+
+def _distinct(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials in their order; of several with the same values, the first."""
+    found: dict[str, FrozenTrial] = {}
+    for trial in trials:
+        found.setdefault(json.dumps(trial.user_attrs["values"], sort_keys=True), trial)
+    return list(found.values())
 
 
 def levels(study: optuna.Study) -> list[tuple[int, list[FrozenTrial]]]:
@@ -113,12 +120,12 @@ def best_controls(study: optuna.Study, terms: SearchTerms, images: int) -> dict[
     for architecture in space.architectures():
         key = control_key(architecture)
         ranks = [
-            [t for t in trials if space.architecture(t.user_attrs["values"]) == architecture]
-            for _, trials in levels(study)
+            (rung, [t for t in trials if space.architecture(t.user_attrs["values"]) == architecture])
+            for rung, trials in levels(study)
         ]
-        tried = next(filter(None, ranks), [])
-        control = study.user_attrs[key]
-        best = candidates(tried, terms.goal, control["accuracy"], images, 1) if tried else []
+        rung, tried = next((rank for rank in ranks if rank[1]), (0, []))
+        reference = halving.scores_on(study.user_attrs[key], rung)["accuracy"]
+        best = candidates(tried, terms.goal, reference, images, 1) if tried else []
         # Learned invariance is relative to the recipe's own values, which are the control of this search.
         if best and best[0].user_attrs["learned_invariance"] > 0:
             found[key] = space.others(best[0].user_attrs["values"])

@@ -148,3 +148,20 @@ def test_the_best_control_is_the_most_invariant_of_the_accurate_ones() -> None:
     worse = optuna.create_study(directions=["maximize"] * 2)
     worse.set_user_attr(control_key({}), {"accuracy": 0.9})
     assert best_controls(worse, terms, 500) == {}  # the recipe's own values
+
+
+def test_the_best_control_is_compared_with_the_control_of_its_own_rung() -> None:
+    """After few epochs no network is as accurate as the control after all of them."""
+    space = space_of(policy={}, optim={"lr": {"search": [0.01, 1.0], "default": 0.1}})
+    terms = SearchTerms(space=space.to_dict(), rungs=(1, 8), epochs=8)
+    study = optuna.create_study(directions=["maximize"] * 2)
+    study.set_user_attr(control_key({}), {"accuracy": 0.9, "rungs": [{"accuracy": 0.5}]})
+    distribution = {"optim.lr": optuna.distributions.FloatDistribution(0.01, 1.0)}
+    for lr, accuracy, learned in ((0.2, 0.51, 0.1), (0.3, 0.50, 0.3)):
+        attrs = {"values": {"optim.lr": lr}, "accuracy": accuracy, "learned_invariance": learned}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"optim.lr": lr}, distributions=distribution, values=[accuracy, learned], user_attrs=attrs
+            )
+        )
+    assert best_controls(study, terms, 500) == {control_key({}): {"optim.lr": 0.3}}
