@@ -245,7 +245,10 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
         plain = isinstance(choices, list) and all(isinstance(c, (int, float, str)) for c in choices)
         if not plain or len(set(choices)) < 2:
             raise InputError(f"{source}: {dotted}: expected a choice of two different values or more, got {choices}")
-        return Range(kind="choice", choices=choices, default=node.get("default", choices[0]))
+        chosen = node.get("default", choices[0])
+        if chosen not in choices:
+            raise InputError(f"{source}: {dotted}: expected one of {choices} as default, got {chosen!r}")
+        return Range(kind="choice", choices=choices, default=chosen)
     ends = node["search"]
     numbers = isinstance(ends, list) and len(ends) == 2 and all(type(v) in (int, float) for v in ends)
     if not numbers or not -math.inf < ends[0] < ends[1] < math.inf:
@@ -261,7 +264,11 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
     fits = isinstance(own, (int, float)) and own and low <= own <= high
     start = float(own) if fits and own is not None else middle
     found = Range(kind="int" if whole else "float", low=low, high=high, log=log, default=0, unit=unit)
-    return found.model_copy(update={"default": node.get("default", rounded(round(start) if whole else start, found))})
+    default = node.get("default", rounded(round(start) if whole else start, found))
+    # A policy's own strength may lie outside: presets move within the range, and leave the recipe itself out.
+    if not dotted.startswith("policy.") and not (type(default) in (int, float) and default in found):
+        raise InputError(f"{source}: {dotted}: expected a default within {found}, got {default!r}")
+    return found.model_copy(update={"default": default})
 
 
 def _field(dotted: str) -> tuple[Value | None, str]:

@@ -118,6 +118,10 @@ def test_rounded_values_stay_within_the_range_and_near_the_value(low: float, spa
         ("optim.name={choice: [sgd]}", "a choice of two different values or more"),
         ("policy.shift.maxpixels={search: [0, 8]}", "unknown key 'policy.shift.maxpixels'"),
         ("model.width={search: [4, 16], int: true}", "expected at most 32 architectures"),
+        ("model.width={choice: [16, 32], default: 64}", r"model.width: expected one of \[16, 32\] as default, got 64"),
+        ("policy.padding={choice: [zeros, border], default: wrap}", "expected one of .* as default, got 'wrap'"),
+        ("train.batch_size={search: [8, 16], int: true, default: 32}", r"a default within \[8, 16\] int, got 32"),
+        ("optim.lr={search: [0.1, 1], default: 2.0}", r"optim.lr: expected a default within \[0.1, 1\], got 2.0"),
     ],
 )
 def test_bad_ranges_are_refused(override: str, message: str) -> None:
