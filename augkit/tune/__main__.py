@@ -27,7 +27,7 @@ from augkit.core.cli import (
     without_place,
 )
 from augkit.core.errors import InputError
-from augkit.core.files import write
+from augkit.core.files import reserve, write
 from augkit.core.jobs.storage import Storage
 from augkit.core.terminal import command_line, say
 from augkit.data.files import check_kept, check_read_files
@@ -325,7 +325,7 @@ def _show(options: argparse.Namespace) -> None:
     print_trials(found, full=options.full)
     target = options.output or (folder if folder.is_dir() else None)
     if target is not None:
-        target.mkdir(parents=True, exist_ok=True)
+        reserve(target, resume=True)
         write(target / "search.html", search_page(study.study_name, found))
         print(f"report: {target / 'search.html'}")
         if (target / "report.html").is_file():

@@ -268,7 +268,9 @@ def _take_folder(folder: Path, space: Space, resume: bool, overwrite: bool) -> N
         raise InputError(f"'{folder}' belongs to a search of another recipe; resume with {kept}")
     if not kept.is_file():
         write(kept, space.recipe.to_yaml("the recipe that was searched"))
-    write(folder / "space.json", json.dumps(space.to_dict(), indent=2))
+    ranges = folder / "space.json"
+    if not ranges.is_file():  # with --resume, this space may be refused later
+        write(ranges, json.dumps(space.to_dict(), indent=2))
     write(folder / "environment.json", json.dumps(environment(), indent=2))
 
 

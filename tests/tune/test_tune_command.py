@@ -11,14 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
+from toy import make_terms
 
 import augkit.compare
 import augkit.tune
 from augkit.compare import __main__ as compare
 from augkit.core.cli import run
+from augkit.core.jobs.storage import open_storage
 from augkit.train import __main__ as train
 from augkit.train.recipe import Recipe
 from augkit.tune import __main__ as tune
+from augkit.tune.optuna_study import SearchTerms, make_or_join
+from augkit.tune.pipeline import _take_folder
+from augkit.tune.space import Space
 
 COMMANDS = {"train": train, "compare": compare, "tune": tune}
 
@@ -207,3 +212,29 @@ def test_a_folder_that_holds_no_search_is_not_resumed_with_the_default_recipe(
         said = capsys.readouterr().err
         assert "space.json': cannot be read (" in said
         assert said.count("\n") == 1
+
+
+def test_a_resume_that_is_refused_leaves_the_space_of_the_search(
+    tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the next resume, which reads the space from there, would be refused as well."""
+    tree = tiny.replaced(policy={"shift": {"max_pixels": 2.0}})
+    recipe, place = tmp_path / "recipe.yaml", tmp_path / "t"
+    recipe.write_text(tree.to_yaml())
+    wide, narrow = (f"policy.shift.max_pixels={{search: [0, {end}], default: 2.0}}" for end in (8, 4))
+    space = Space.load(recipe, [wide])
+    _take_folder(place, space, resume=False, overwrite=False)
+    terms = SearchTerms(space=space.to_dict(), epochs=1)
+    make_or_join(open_storage(place / "study.journal"), "augkit", terms, 1, join=False)
+    before = (place / "space.json").read_bytes()
+    words = ["--trial-epochs", "1", "--rungs", "none", "--output", str(place), "--resume", "--quiet"]
+    assert call("tune", str(recipe), narrow, *words) == 2
+    assert "policy.shift.max_pixels was [0, 8], is [0, 4]" in capsys.readouterr().err
+    assert (place / "space.json").read_bytes() == before
+
+
+def test_show_refuses_a_file_as_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_or_join(open_storage(tmp_path / "study.journal"), "augkit", make_terms(), 1, join=False)
+    (tmp_path / "file").touch()
+    assert call("tune", "--show", str(tmp_path), "--output", str(tmp_path / "file")) == 2
+    assert "expected a folder, it is a file" in capsys.readouterr().err
