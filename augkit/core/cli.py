@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import sys
 import textwrap
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SCRIPT = "augkit"  # the console script
 HELP_WIDTH = 78
+# Errors of a path that no check of ours foresees: pathlib raises them where it is only asked whether there is a file.
+UNUSABLE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM}
 _MADE: list[Path] = []  # by `new_folder`, in this process
 
 
@@ -260,6 +263,12 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
         # The reader of the output has closed it, as `| head` does; closing avoids a second error at exit.
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in UNUSABLE or error.filename is None:
+            raise
+        expected = f"expected the name of a file or folder that can be opened ({error.strerror})"
+        print(f"augkit: error: '{error.filename}': {expected}", file=sys.stderr)
+        return InputError.exit_code
     finally:
         while _MADE:
             with contextlib.suppress(OSError):  # it is not empty

@@ -36,13 +36,13 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
         with partial.open("r+b") as file:  # Windows does not flush a file that is open for reading
             os.fsync(file.fileno())
         _replace(partial, path)
-    except KeyboardInterrupt:
-        partial.unlink(missing_ok=True)
-        raise
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a full disk
         partial.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WriteError(f"cannot write '{path}' ({reason}); what was there before is intact") from None
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _replace(partial: Path, path: Path) -> None:

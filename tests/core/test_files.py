@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, WriteError
 from augkit.core.files import MARK, claim, write
 
 
@@ -65,3 +65,19 @@ def test_what_a_link_points_to_is_kept(tmp_path: Path) -> None:
     (tmp_path / "run" / "data").symlink_to(tmp_path / "data")
     claim(tmp_path / "run", overwrite=True)
     assert (tmp_path / "data" / "x").is_file()
+
+
+@pytest.mark.parametrize(("error", "raised"), [(ValueError("odd"), ValueError), (RuntimeError(), WriteError)])
+def test_no_error_leaves_a_part_of_a_file(tmp_path: Path, error: Exception, raised: type[Exception]) -> None:
+    """Also none that has no message."""
+    file = tmp_path / "x.png"
+    write(file, "whole")
+
+    def save(path: Path) -> None:
+        path.write_text("par")
+        raise error
+
+    with pytest.raises(raised):
+        write(file, save)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+    assert file.read_text() == "whole"
