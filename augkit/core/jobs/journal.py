@@ -169,12 +169,15 @@ class Journal(JournalFileBackend):
         try:
             with self._locked():
                 self.repair()
-                with open(self.path, "ab") as file:
-                    file.write(lines.encode())
-                    file.flush()
-                    os.fsync(file.fileno())
+                try:
+                    with open(self.path, "ab") as file:
+                        file.write(lines.encode())
+                        file.flush()
+                        os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        self.repair()  # a part of the line may have been written
+                    raise
         except OSError as error:
-            with contextlib.suppress(OSError):
-                self.repair()  # a part of the line may have been written
             reason = error.strerror or error
             raise StorageLostError(f"cannot write '{self.path}' ({reason}); what was there before is intact") from None

@@ -98,16 +98,16 @@ class LocalLauncher:
     def _has_ended(self, k: int) -> bool:
         """Whether worker ``k`` has ended by itself; a dead worker is replaced, and its trial is queued again."""
         worker, settings = self._workers[k], self.pool.settings
-        code = worker.process.poll()
+        code, silent = worker.process.poll(), False
         grace = settings.grace if worker.status.exists() else max(settings.grace, START_GRACE)
         if code is None and worker.silence() > grace:
             self.pool.log(f"worker {worker.index} has been silent for {worker.silence():.0f} s: killed")
             worker.process.kill()
-            code = worker.process.wait()
+            code, silent = worker.process.wait(), True
         if code is None:
             return False
         again = requeue_of(self.pool.study, worker.name, settings.retries)
-        if code in (0, 1, 2):  # the exit codes of `augkit.core.cli.run`
+        if code in (0, 1, 2) and not silent:  # the exit codes of `augkit.core.cli.run`; 1 of a killed one on Windows
             if code:
                 self.pool.log(f"worker {worker.index} gave up: {worker.last_error() or f'exit code {code}'}")
             return True

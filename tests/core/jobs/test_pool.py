@@ -8,6 +8,8 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -16,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.core.errors import InputError
 from augkit.core.jobs.heartbeat import PROCESS
 from augkit.core.jobs.launch import check_workers, needs_pool
-from augkit.core.jobs.local import LocalWorker
+from augkit.core.jobs.local import LocalLauncher, LocalWorker
 from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.recovery import _lives
 from augkit.core.jobs.status import worker_parser
@@ -83,3 +85,26 @@ def test_a_worker_parses_all_arguments_of_its_pool(tmp_path: Path) -> None:
     parsed = worker_parser("w", None).parse_args(settings.arguments(Storage.parse(tmp_path / "s.journal"), "q", "cpu"))
     assert (parsed.study, parsed.device, parsed.retries, parsed.grace) == ("q", "cpu", 3, 12.5)
     assert Storage.parse(parsed.storage) == Storage.parse(tmp_path / "s.journal")
+
+
+@pytest.mark.parametrize("code", [-9, 1])
+def test_a_silent_worker_is_replaced_whatever_its_exit_code(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows gives killed processes the exit code 1, which is also that of a worker that gives up."""
+    ended, said = list[int](), list[str]()
+    process: Any = SimpleNamespace(
+        poll=lambda: ended[0] if ended else None, kill=lambda: ended.append(code), wait=lambda: ended[0]
+    )
+    pool: Any = SimpleNamespace(study=optuna.create_study(), settings=WorkerSettings(grace=1.0), log=said.append)
+    launcher = LocalLauncher(pool)
+    status = tmp_path / "0.json"
+    status.write_text("{}")
+    worker = LocalWorker(0, "here:1:0", process, status, tmp_path / "0.log", time.monotonic() - HOUR, 0, 0)
+    worker.written = status.stat().st_mtime
+    launcher._workers = [worker]
+    monkeypatch.setattr(launcher, "_start", lambda k, restarts: "another")
+    assert not launcher._has_ended(0)
+    assert launcher._workers == ["another"]
+    assert "killed" in said[0]
+    assert "died" in said[1]

@@ -95,6 +95,20 @@ def test_repair_keeps_whole_lines(tmp_path: Path, content: bytes) -> None:
     assert not Journal(str(path)).repair()
 
 
+def test_a_writer_without_the_lock_changes_nothing(tmp_path: Path) -> None:
+    """The torn line may be that of another process, which holds the lock and is just writing it."""
+
+    class Refused(JournalFileSymlinkLock):
+        def acquire(self) -> bool:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "j"
+    path.write_bytes(b'{"op_code": 1}\n{"op_c')
+    with pytest.raises(AugkitError, match="No space left"):
+        Journal(str(path), Refused(str(path))).append_logs([{"op_code": 2}])
+    assert path.read_bytes() == b'{"op_code": 1}\n{"op_c'
+
+
 def test_a_line_that_is_being_written_is_not_cut_off(tmp_path: Path) -> None:
     journal, said = tmp_path / "study.journal", []
     open_toy(journal, make_terms(), 3).run()
