@@ -129,6 +129,13 @@ class SideBySideWorker(TrialWorker):
             atypical=self.terms.seed if atypical else None,
         )
 
+    def _place(self, trial: optuna.Trial, recipe: Recipe, until: int) -> Path | None:
+        """As in `TrialWorker`; if the team was given the trial, its folder, which another process may be writing."""
+        if self._task is None:
+            return super()._place(trial, recipe, until)
+        assert isinstance(self._task.job, SearchJob)
+        return self._task.job.folder
+
     def _tell(self, trial: optuna.Trial) -> None:
         self._hearts.pop(trial.number, None)
         self._task, self._elsewhere = self._tasks.pop(trial.number, None), 0.0

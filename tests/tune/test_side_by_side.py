@@ -27,7 +27,7 @@ from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import ControlScores, SearchTerms, rung_of
 from augkit.tune.search_jobs import RungScores, Searched, SearchJob
 from augkit.tune.side_by_side import SideBySideWorker, can_search_side_by_side
-from augkit.tune.team import Team, TeamData
+from augkit.tune.team import Task, Team, TeamData
 from augkit.tune.trial import TrialWorker
 
 CPU = torch.device("cpu")
@@ -202,3 +202,21 @@ def test_what_a_team_cannot_search() -> None:
     assert not can_search_side_by_side(terms, CPU, 2)
     assert not can_search_side_by_side(terms, torch.device("cuda"), 1)
     assert not any(can_search_side_by_side(other, CPU, 1) for other in (bounded, forked))
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(
+    data: Dataset, tmp_path: Path, beside: type[Beside]
+) -> None:
+    """Its first checkpoint may appear while the trial is told, and looked to be of no use a moment before."""
+    study, terms, *rest = open_toy(data, tmp_path)
+    with Team(terms.open_space().recipe, TeamData(data), CPU, 1, threads=1) as team:
+        worker = Toy(study, terms, *rest, folder=tmp_path, team=team)
+        while "control" in (trial := study.ask()).user_attrs:
+            pass
+        job = worker._job(trial, worker.configure(trial))
+        assert job.folder is not None
+        job.folder.mkdir(parents=True)
+        (job.folder / "checkpoint.pt").write_text("another process has just written it")
+        worker._task = Task(job)
+        assert worker._place(trial, job.recipe, job.until) == job.folder
+        assert (job.folder / "checkpoint.pt").is_file()
