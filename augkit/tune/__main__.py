@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print_json({**results.to_dict(), "folder": str(folder)})
     elif isinstance(results, JoinedSearch):
-        print(f"helped with study '{options.study}': {results.search_cost.trials} trials have finished")
+        print(f"helped with study '{options.study or 'augkit'}': {results.search_cost.trials} trials have finished")
     else:
         _print(results, folder, full=options.full)
 

@@ -23,6 +23,7 @@ from augkit.train.recipe import Recipe
 from augkit.tune import __main__ as tune
 from augkit.tune.optuna_study import SearchTerms, make_or_join
 from augkit.tune.pipeline import _take_folder
+from augkit.tune.results import JoinedSearch, SearchCost
 from augkit.tune.space import Space
 
 COMMANDS = {"train": train, "compare": compare, "tune": tune}
@@ -238,3 +239,14 @@ def test_show_refuses_a_file_as_its_output(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "file").touch()
     assert call("tune", "--show", str(tmp_path), "--output", str(tmp_path / "file")) == 2
     assert "expected a folder, it is a file" in capsys.readouterr().err
+
+
+def test_a_helper_names_the_study_that_it_joined(
+    tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it was not named on the command line."""
+    cost = SearchCost(3, 0, 0, 0, 3, 0, 1.0)
+    monkeypatch.setattr(tune, "tune", lambda *values, **named: JoinedSearch(cost))
+    for words, name in ((["--study", "mine"], "mine"), ([], "augkit")):
+        assert call("tune", tiny_file, "--output", str(tmp_path / "t"), *words) == 0
+        assert capsys.readouterr().out == f"helped with study '{name}': 3 trials have finished\n"

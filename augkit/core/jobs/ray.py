@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from augkit.core.errors import InputError, RunError
 from augkit.core.jobs.pool import WorkerPool
@@ -31,14 +31,18 @@ class RayLauncher:
         """Start all tasks and wait for them; cancel those that run `STOP_GRACE` seconds after all work is done.
 
         Raises:
-            InputError: Ray is not installed.
+            InputError: Ray is not installed, or its cluster does not answer.
             RunError: all tasks ended before the work was done.
         """
         try:
             import ray
         except ImportError:
             raise InputError("--launcher ray: expected Ray to be installed; pip install 'augkit[ray]'") from None
-        ray.init(ignore_reinit_error=True, log_to_driver=False)
+        try:
+            ray.init(ignore_reinit_error=True, log_to_driver=False)
+        except ConnectionError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"--launcher ray: expected a cluster that answers at RAY_ADDRESS ({reason})") from None
         pool, gpus = self.pool, self.pool.settings.gpus_per_worker
 
         @ray.remote(num_gpus=gpus, num_cpus=1, max_retries=0)
@@ -46,16 +50,24 @@ class RayLauncher:
             return subprocess.run(command, check=False).returncode
 
         tasks = [work.remote(pool.command(k)) for k in range(pool.settings.count)]
-        ended, waiting, since = [], tasks, None
+        codes, waiting, since = list[object](), tasks, None
         try:
             while waiting and (since is None or time.monotonic() - since < STOP_GRACE):
                 now, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)
-                ended += now
+                codes += [_code(ray, task) for task in now]
                 pool.on_status([])
                 since = since or (time.monotonic() if pool.done() else None)
-            codes = [int(code) for code in ray.get(ended)]
         finally:
             for task in waiting:  # only tasks that still run; cancelling one that has ended may crash Ray
                 ray.cancel(task)
         if not pool.done():
-            raise RunError(f"the workers on Ray ended with exit codes {codes} before the work was done")
+            said = ", ".join(map(str, codes))
+            raise RunError(f"the workers on Ray ended with exit codes {said} before the work was done")
+
+
+def _code(ray: Any, task: object) -> object:
+    """Exit code of a task that has ended; if it died with its node, Ray's name for that."""
+    try:
+        return int(ray.get(task))
+    except ray.exceptions.RayError as error:
+        return type(error).__name__
