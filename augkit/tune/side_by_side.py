@@ -22,6 +22,8 @@ from optuna.trial import TrialState
 
 from augkit.core.errors import AugkitError
 from augkit.core.jobs.heartbeat import Heartbeat
+from augkit.core.jobs.journal import StorageLostError
+from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import SkipJob, claim, hand_back
 from augkit.core.jobs.worker import POLL
 from augkit.train.history import OnEpoch
@@ -74,8 +76,9 @@ class SideBySideWorker(TrialWorker):
                         self.events.stage("waiting for other workers")
                         self.alive()
                         time.sleep(POLL)
-        except BaseException:
-            with contextlib.suppress(AugkitError):  # if nothing can be written, --resume recovers the trials
+        except BaseException as stop:
+            once = without_waiting() if isinstance(stop, StorageLostError) else contextlib.nullcontext()
+            with contextlib.suppress(AugkitError), once:  # if nothing can be written, --resume recovers the trials
                 for trial in self._open:
                     hand_back(self.study, trial.number)
             raise

@@ -18,6 +18,8 @@ from typing import Any
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 
+from augkit.core.jobs.journal import StorageLostError
+
 PATIENCE = 300.0  # seconds that a storage may be unavailable
 _REPEATS = contextvars.ContextVar("repeats", default=True)
 PRIVATE = ("_create_new_trial", "_set_trial_param", "_get_trials")
@@ -33,6 +35,10 @@ def without_waiting() -> Iterator[None]:
         yield
     finally:
         _REPEATS.reset(token)
+
+
+class StorageGoneError(StorageLostError, StorageInternalError):
+    """A database or a proxy that does not answer; Optuna knows the error by its second base."""
 
 
 class PatientDatabase(RDBStorage):
@@ -62,7 +68,9 @@ def wait_for_storage(
                 raise
             except transient() as error:
                 if time.monotonic() > until or not _REPEATS.get():
-                    raise StorageInternalError(f"the storage did not come back within {PATIENCE:.0f} s") from error
+                    raise StorageGoneError(
+                        f"the storage did not come back within {PATIENCE:.0f} s; --resume continues once it is there"
+                    ) from error
             again = True
             time.sleep(pause)
             pause = min(2 * pause, 10.0)

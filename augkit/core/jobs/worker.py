@@ -138,8 +138,10 @@ class Worker(abc.ABC):
         except UpdateFinishedTrialError:
             # This worker counted as dead, so another worker runs the job.
             self.events.log(f"trial {trial.number} was taken over while this worker slept; its result is dropped")
-        except STOPPED:
-            with contextlib.suppress(AugkitError):  # if this cannot be written either, --resume recovers the trial
+        except STOPPED as stop:
+            # If this cannot be written either, --resume recovers the trial.
+            once = without_waiting() if isinstance(stop, StorageLostError) else contextlib.nullcontext()
+            with contextlib.suppress(AugkitError), once:
                 hand_back(self.study, trial.number)
             raise
         finally:

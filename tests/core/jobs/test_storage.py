@@ -7,7 +7,9 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,10 +20,12 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from toy import make_terms, open_toy
 
+from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError
 from augkit.core.jobs import storage as storages
 from augkit.core.jobs.journal import Journal
-from augkit.core.jobs.optuna_private import PatientDatabase, database_errors, wait_for_storage
+from augkit.core.jobs.optuna_private import OPERATIONS, PatientDatabase, database_errors, wait_for_storage
+from augkit.core.jobs.recovery import requeue_of
 from augkit.core.jobs.storage import Storage, open_storage, without_password
 from augkit.tune import optuna_study
 
@@ -270,6 +274,43 @@ def test_operations_wait_for_an_unavailable_database(tmp_path: Path, monkeypatch
     worker.run()
     assert len(failures) == 2
     assert len(optuna_study.completed(worker.study)) == 3
+
+
+def test_a_database_that_stays_away_is_one_line_and_no_failure_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, calls, away = f"sqlite:///{tmp_path}/s.db", list[str](), True
+    worker = open_toy(url, make_terms(), 2)
+    monkeypatch.setattr("augkit.core.jobs.optuna_private.PATIENCE", 0.3)
+
+    def gone(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*values: Any, **named: Any) -> Any:
+            if away:
+                calls.append(name)
+                raise sqlalchemy.exc.OperationalError("query", {}, Exception("server closed the connection"))
+            return original(*values, **named)
+
+        return wait_for_storage(call, name, database_errors)
+
+    def work(trial: optuna.Trial) -> float:
+        for name in OPERATIONS:
+            if hasattr(PatientDatabase, name):
+                original = getattr(PatientDatabase, name).__wrapped__
+                monkeypatch.setattr(PatientDatabase, name, gone(name, original))
+        trial.set_user_attr("key", 1)
+        return 1.0
+
+    monkeypatch.setattr(worker, "work", work)
+    began = time.monotonic()
+    assert run(lambda words: worker.run_one(), []) == 1
+    said = capsys.readouterr().err
+    assert said == "augkit: error: the storage did not come back within 0 s; --resume continues once it is there\n"
+    assert calls.count("set_trial_user_attr") > 1
+    assert calls.count("_get_trials") == 1, "it has been waited for"
+    assert time.monotonic() - began < 5
+    away = False
+    assert requeue_of(worker.study, worker.name, 0) == []
+    assert [t.state for t in worker.study.get_trials()].count(TrialState.RUNNING) == 0
 
 
 def test_a_lost_answer_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
