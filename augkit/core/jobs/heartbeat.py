@@ -19,6 +19,8 @@ from augkit.core.jobs.retry import requeue
 
 UNNAMED_GRACE = 120.0  # seconds without a heartbeat after which an unnamed worker of a trial is dead
 LONGEST_PERIOD = 5.0  # most seconds between two heartbeats; the grace period of another worker may be shorter than ours
+SHORTEST_PERIOD = 0.5  # least seconds between two heartbeats, and between two checks of a waiting worker
+LEAST_GRACE = 6 * SHORTEST_PERIOD  # a shorter grace period counts as this one, in which a few heartbeats are due
 BEAT = "beat"  # user attribute with the counter
 PROCESS = "process"  # user attribute that distinguishes a process from a later one with the same id
 
@@ -41,7 +43,7 @@ class Heartbeat:
 
     def __init__(self, trial: optuna.Trial, grace: float) -> None:
         self.trial, self.count = trial, 0
-        self.period = max(0.5, min(LONGEST_PERIOD, grace / 6))
+        self.period = max(SHORTEST_PERIOD, min(LONGEST_PERIOD, grace / 6))
         self.last = time.monotonic()
 
     def beat(self) -> bool:
@@ -85,7 +87,8 @@ class HeartbeatMonitor:
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now = self.clock()
         # After a gap between checks (the storage was unavailable, or this process slept), all grace periods restart.
-        before, self.seen = self.seen if now - self.checked <= self.policy.grace / 3 else {}, {}
+        grace = max(self.policy.grace, LEAST_GRACE)
+        before, self.seen = self.seen if now - self.checked <= grace / 3 else {}, {}
         self.checked = now
         for trial in running:
             worker = trial.user_attrs.get("worker")
@@ -95,5 +98,5 @@ class HeartbeatMonitor:
             self.seen[trial.number] = sign, since
             if worker is None and now - since > UNNAMED_GRACE:
                 requeue(study, trial.number, None)
-            elif worker is not None and now - since > self.policy.grace:
+            elif worker is not None and now - since > grace:
                 requeue(study, trial.number, self.policy.retries)

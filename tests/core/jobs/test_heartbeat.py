@@ -91,6 +91,25 @@ def test_a_worker_without_heartbeats_is_dead(study: optuna.Study) -> None:
     assert states(study) == [TrialState.FAIL, TrialState.FAIL], "one retry was allowed"
 
 
+@pytest.mark.parametrize("grace", [0.1, 1.0, 1.5, 3.0])
+def test_a_short_grace_period_finds_dead_workers_and_spares_live_ones(grace: float) -> None:
+    """Checks are half a second apart and take a moment, which must not look like a laptop that slept."""
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5}, user_attrs={"cell": "a"})
+    trial = study.ask()
+    trial.set_user_attr("worker", "far:1:0")
+    monitor, clock = make_monitor(grace)
+    for check in range(20):
+        trial.set_user_attr(BEAT, check // 3)
+        monitor.check(study)
+        clock.now += 0.52
+    assert states(study) == [TrialState.RUNNING]
+    for _ in range(10):
+        monitor.check(study)
+        clock.now += 0.52
+    assert states(study) == [TrialState.FAIL, TrialState.WAITING]
+
+
 def test_heartbeats_continue_while_the_main_loop_runs_and_stop_with_it(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
         until = time.monotonic() + 60
