@@ -22,6 +22,7 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.core.errors import AugkitError, RunError
+from augkit.core.jobs.heartbeat import LEAST_GRACE
 from augkit.core.jobs.pool import WorkerPool
 from augkit.core.jobs.recovery import requeue_of
 from augkit.core.jobs.status import WorkerStatus
@@ -99,7 +100,7 @@ class LocalLauncher:
         """Whether worker ``k`` has ended by itself; a dead worker is replaced, and its trial is queued again."""
         worker, settings = self._workers[k], self.pool.settings
         code, silent = worker.process.poll(), False
-        grace = settings.grace if worker.status.exists() else max(settings.grace, START_GRACE)
+        grace = max(settings.grace, LEAST_GRACE if worker.status.exists() else START_GRACE)
         if code is None and worker.silence() > grace:
             self.pool.log(f"worker {worker.index} has been silent for {worker.silence():.0f} s: killed")
             worker.process.kill()

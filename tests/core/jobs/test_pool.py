@@ -108,3 +108,15 @@ def test_a_silent_worker_is_replaced_whatever_its_exit_code(
     assert launcher._workers == ["another"]
     assert "killed" in said[0]
     assert "died" in said[1]
+
+
+def test_a_short_grace_period_spares_workers_that_write_once_a_second(tmp_path: Path) -> None:
+    pool: Any = SimpleNamespace(study=optuna.create_study(), settings=WorkerSettings(grace=0.5), log=print)
+    launcher, status = LocalLauncher(pool), tmp_path / "0.json"
+    status.write_text("{}")
+    process: Any = SimpleNamespace(poll=lambda: None)
+    worker = LocalWorker(0, "here:1:0", process, status, tmp_path / "0.log", time.monotonic() - 1.5, 0, 0)
+    worker.written = status.stat().st_mtime
+    launcher._workers = [worker]
+    assert worker.silence() > 1
+    assert not launcher._has_ended(0)
