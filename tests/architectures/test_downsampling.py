@@ -94,6 +94,7 @@ def test_gradients_are_those_of_finite_differences(layer: nn.Module) -> None:
     assert torch.autograd.gradcheck(copy.deepcopy(layer).double(), maps)
 
 
+@pytest.mark.integration
 def test_max_blur_pool_compiles_as_one_graph() -> None:
     layer = MaxBlurPool2d(2)
     maps = torch.rand(2, 3, 8, 9)

@@ -234,6 +234,7 @@ def test_mixed_precision_and_memory_format_keep_the_numbers() -> None:
     assert difference(net.bfloat16()(images.bfloat16()).float(), logits) < 0.1
 
 
+@pytest.mark.integration
 def test_network_compiles_whole() -> None:
     net = HarmonicNet(3, 1, width=1, size=5).eval()
     images = torch.rand(2, 1, 12, 12)

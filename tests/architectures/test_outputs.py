@@ -106,6 +106,7 @@ def test_auxiliary_heads_add_to_the_loss() -> None:
             assert logits_in(output) is a
 
 
+@pytest.mark.integration
 def test_googlenet_of_torchvision_is_trained(tiny: Recipe, tmp_path: Path) -> None:
     data = {**tiny.data.model_dump(), "channels": 3, "canvas": 32, "limit": 40}
     recipe = tiny.replaced(data=data, model={"name": "torchvision:googlenet"}, train={"steps": 1, "batch_size": 4})

@@ -9,6 +9,8 @@ import torch._dynamo.testing
 from augkit import Augment, AugMix, RandAugment, RandomHorizontalFlip, RandomPerspective, RandomRotation, TrivialAugment
 from augkit.augment import color_changes
 
+pytestmark = pytest.mark.integration
+
 OPS = {
     "randaugment": RandAugment(2, 12.0),
     "trivialaugment": TrivialAugment(),

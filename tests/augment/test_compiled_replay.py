@@ -10,6 +10,8 @@ from torch.export import Dim
 
 from augkit import Augment, RandomHorizontalFlip, RandomPerspective, RandomRotation, RandomSubpixelShift
 
+pytestmark = pytest.mark.integration
+
 OPS = (RandomSubpixelShift(2.0), RandomRotation(20.0), RandomHorizontalFlip())
 
 

@@ -20,6 +20,8 @@ from augkit import (
 )
 from augkit.augment.kernels import frequencies
 
+pytestmark = pytest.mark.integration
+
 FULL = (RandomSubpixelShift(2.0, p=0.5), RandomRescale(1.2), RandomSubpixelCrop(), RandomHorizontalFlip())
 FIXED = (RandomSubpixelShift(2.0), RandomSubpixelCrop((12, 13), p=0.5))
 MODULES: dict[str, nn.Module] = {

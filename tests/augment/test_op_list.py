@@ -128,6 +128,7 @@ def test_states_load_as_before() -> None:
     augment.load_state_dict(augment.state_dict())
 
 
+@pytest.mark.integration
 def test_a_changed_transform_compiles() -> None:
     augment = Augment(RandomSubpixelShift(2.0), RandomRescale(1.3))
     run = torch.compile(augment, backend="eager", fullgraph=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.integration
+
 FILE = Path(__file__).parent.parent.parent / "benchmarks" / "quality.py"
 
 

@@ -12,6 +12,8 @@ import augkit
 from augkit.invariance import InvarianceReport, compare_invariance, learned_invariance
 from augkit.train.evaluate import measure_model
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(augkit.__file__).parent.parent
 RULER = json.loads((ROOT / "benchmarks" / "results" / "ruler.json").read_text())
 ROWS: dict[str, dict[str, Any]] = {row["change"]: row for row in RULER["rows"]}

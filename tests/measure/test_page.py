@@ -72,6 +72,7 @@ def test_the_file_holds_all_that_was_asked_for(result: dict[str, Any]) -> None:
     assert result["command"].startswith("augkit.measure.measure(")
 
 
+@pytest.mark.integration
 def test_the_file_holds_what_the_function_returns(measured: MeasureResults, result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(measured.to_dict())) == result
     curve = measured.typical.report.response_curves["length"]

@@ -48,6 +48,7 @@ def weights(folder: Path) -> list[torch.Tensor]:
     return list(model.values())
 
 
+@pytest.mark.integration
 def test_networks_side_by_side_have_the_bits_of_those_one_after_the_other(
     tiny: Recipe, dataset: Dataset, tmp_path: Path
 ) -> None:

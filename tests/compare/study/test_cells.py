@@ -194,6 +194,7 @@ def test_layer_loss_arises_at_pools_and_global_pooling_does_not_undo_it(
     assert np.mean(found["typical|layer_loss"]) == pytest.approx(np.mean(lost), rel=1e-4)
 
 
+@pytest.mark.integration
 def test_layers_are_measured_with_unaligned_shifts(layered_study_file: Path, finished_study: Path) -> None:
     study = Study.load(layered_study_file, seeds=1)
     place = CellStore(study, finished_study, torch.device("cpu"))
@@ -212,6 +213,7 @@ def call(*words: str) -> int:
     return run(compare.main, list(words))
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("without_pages")
 def test_the_command_runs_and_resumes_a_study(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -233,6 +235,7 @@ def test_the_command_runs_and_resumes_a_study(
     assert "to studies, 'mnist5k' is none" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_finished_runs_are_compared_without_training(
     finished_study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

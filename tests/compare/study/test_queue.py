@@ -66,6 +66,7 @@ def test_a_worker_runs_cells_until_none_is_left(study_file: Path, tmp_path: Path
     assert queue.failures(set()) == {}
 
 
+@pytest.mark.integration
 def test_a_running_worker_runs_cells_of_an_added_seed(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))
@@ -95,6 +96,7 @@ def test_an_interrupted_worker_hands_its_cell_back(study_file: Path, tmp_path: P
     assert queue.failures(set()) == {}
 
 
+@pytest.mark.integration
 def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: Path, tmp_path: Path) -> None:
     queue, study = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))
@@ -116,6 +118,7 @@ def test_a_worker_whose_cell_was_taken_over_leaves_the_folder_alone(study_file: 
     assert (tmp_path / "out" / "cells" / first.name / "cell.json").exists()
 
 
+@pytest.mark.integration
 def test_failed_cells_of_workers_are_named(study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out", seeds=2)
     let_fail(monkeypatch, "maxpool+none-seed0", RunError("the loss became NaN"))
@@ -265,6 +268,7 @@ def test_two_workers_give_the_results_of_one_and_skip_removed_seeds(study_file: 
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("without_pages")
 def test_a_host_leaves_cells_that_it_cannot_run_to_other_hosts(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
