@@ -19,7 +19,8 @@ import pytest
 from augkit.core import processes
 from augkit.core.processes import ParentWatch, end, heed_interrupts, interrupt, process_mark, runs, start
 
-SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(60)"]
+# It sleeps in short parts: Python acts on a signal that comes just before a sleep only after it.
+SLEEP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); any(time.sleep(0.1) for _ in range(600))"]
 # Starts a process of its own, prints its id, and does not heed SIGTERM.
 FAMILY = [
     sys.executable,
