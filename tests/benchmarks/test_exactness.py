@@ -50,6 +50,7 @@ def check(case, side: int, dtype: torch.dtype) -> None:
             assert move > case.moves, f"{kind}: no guarantee is claimed, and there is none"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", exactness.DTYPES, **named)
 @pytest.mark.parametrize("side", [64, 96])
 @pytest.mark.parametrize("case", [case for case in EXACT if case.kernel == "fourier"], **named)

@@ -116,6 +116,7 @@ def test_a_score_that_is_no_function_is_refused_before_anything_is_trained(loop:
         augkit.compare_policies(train, loop.validation, {"near": NEAR}, score=3, **GIVEN)
 
 
+@pytest.mark.integration
 def test_a_folder_is_gone_on_from_by_the_same_function_alone_and_no_other_files_are_deleted(
     loop: Any, tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def call(*words: str) -> int:
     return run(command.main, [*words, "--quiet"])
 
 
+@pytest.mark.integration
 def test_the_command_compares_files_of_policies(
     loop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

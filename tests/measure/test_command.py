@@ -100,6 +100,7 @@ def test_default_run_has_every_metric_and_curve_and_writes_a_new_folder(capsys: 
     assert sure == sorted(sure, reverse=True)
 
 
+@pytest.mark.integration
 def test_flags_choose_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     one = results(capsys, "make --shift=-1,0.5 --limit 30")
     assert one["settings"]["views"] == 2

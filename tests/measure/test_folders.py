@@ -72,6 +72,7 @@ def test_only_a_measurement_is_resumed(capsys: pytest.CaptureFixture[str]) -> No
     assert content("run") == kept
 
 
+@pytest.mark.integration
 def test_a_measurement_and_a_table_are_not_mixed_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(ONE, "--output", "one") == 0
     assert call(PAIR, "--output", "pair") == 0

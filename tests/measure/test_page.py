@@ -80,6 +80,7 @@ def test_the_file_holds_what_the_function_returns(measured: MeasureResults, resu
     assert [point["js"]["low"] for point in result["response"]] == [estimate.low for estimate in curve.metrics["js"]]
 
 
+@pytest.mark.integration
 def test_atypical_versions_are_measured_and_not_the_images_again(result: dict[str, Any]) -> None:
     numbers = {name: found["js"]["value"] for name, found in result["ood"].items()} | {"": result["js"]["value"]}
     assert len(set(numbers.values())) == 5
@@ -100,6 +101,7 @@ def test_the_page_needs_nothing_else_and_holds_the_numbers(
     assert json.loads(facts)["settings"] == result["settings"]
 
 
+@pytest.mark.integration
 def test_what_was_not_measured_is_left_out(measured: MeasureResults) -> None:
     small = replace(measured, model="<b>mine</b>", typical=replace(measured.typical, analyses=None), ood=())
     page = measured_page(small, [])

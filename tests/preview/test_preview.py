@@ -288,6 +288,7 @@ def test_a_policy_without_ops_shows_the_original():
     assert (row.tiles == image).all()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (3, 2)])
 def test_tiny_and_flat_images_can_be_drawn(size):
     image = random_image(1, *size)

@@ -88,6 +88,7 @@ def test_views_share_all_but_augmix() -> None:
         three_views(Augment(RandomSubpixelShift(1.0)), images, seeded())
 
 
+@pytest.mark.integration
 def test_a_recipe_trains_on_three_views(tiny: Recipe) -> None:
     recipe = with_augmix(tiny)
     batch = Batch(torch.rand(6, 1, 16, 16, generator=seeded()), torch.arange(6), torch.arange(6))

@@ -83,6 +83,7 @@ def test_a_batch_has_two_rows_per_image(tiny: Recipe) -> None:
     assert not torch.equal(seen, policy.images(batch, 1, 4))
 
 
+@pytest.mark.integration
 def test_the_control_is_trained_once_and_kept(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = constrained(tiny, {"learned_invariance": 0.5}, train={"epochs": 2, "batch_size": 32})
     whole = augkit.fit(recipe, output=tmp_path / "whole")

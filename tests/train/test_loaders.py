@@ -370,6 +370,7 @@ def test_what_a_loader_draws_is_named_by_the_seed(plain: Recipe, tmp_path: Any) 
     assert not torch.equal(weights(whole), weights(train(recipe, drawn_loader(), drawn_loader(), seed=1)))
 
 
+@pytest.mark.integration
 def test_workers_of_a_loader_draw_what_the_seed_names(plain: Recipe) -> None:
     held_out = drawn_loader()
     first, second = (train(plain, drawn_loader(workers=1), held_out) for _ in range(2))

@@ -80,6 +80,7 @@ def test_summary_says_what_the_numbers_say() -> None:
     assert "5.0 % of what its answers say is about the shift, 20.0 % when first measured" in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("classes", "epochs"), [(2, 1), (12, 3), (30, 50)])
 def test_page_is_whole_and_self_contained(classes: int, epochs: int) -> None:
     made = record(classes, epochs, notes=["Beware & <i>."])
@@ -91,6 +92,7 @@ def test_page_is_whole_and_self_contained(classes: int, epochs: int) -> None:
     assert all(address.startswith(("data:", "#")) for address in PageReader(page).addresses)
 
 
+@pytest.mark.integration
 def test_names_of_classes_are_text_in_any_script() -> None:
     made = record(4)
     made.classes[:] = [r"$\\frac$", "冰箱", "<i>", "a&b"]
@@ -100,6 +102,7 @@ def test_names_of_classes_are_text_in_any_script() -> None:
         assert f'<th scope="row">{name}</th>' in page
 
 
+@pytest.mark.integration
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["mnist5k", "data.name=digits", "data.canvas=16", "data.limit=100", "train.epochs=2", "train.patience=1"]
     words += ["optim.lr=1e-9", "invariance.every=1", "invariance.images=20", "invariance.max_shift=2"]
@@ -110,6 +113,7 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "Shift information: the share of what answers say" in page
 
 
+@pytest.mark.integration
 def test_a_run_from_python_gets_it_too(tmp_path: Path, tiny: Recipe) -> None:
     made = augkit.fit(tiny, output=tmp_path / "run", device="cpu")
     data = augkit.load_dataset(tiny.data.name, limit=tiny.data.limit)

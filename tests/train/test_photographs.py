@@ -61,6 +61,7 @@ def test_the_recipe_says_what_its_header_does() -> None:
     assert (data.image_size, data.crop_share, data.decode_size) == (224, 0.875, 512)
 
 
+@pytest.mark.integration
 def test_the_recipe_trains_the_same_from_memory_from_a_stream_and_resumed(photographs: Path, tmp_path: Path) -> None:
     def stop(done: int, of: int) -> None:
         if done == 1:
@@ -77,6 +78,7 @@ def test_the_recipe_trains_the_same_from_memory_from_a_stream_and_resumed(photog
         assert torch.equal(value, resumed.model.state_dict()[key]), key
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("skip", [False, True])
 def test_images_that_fit_into_memory_are_decoded_once(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: bool

@@ -201,6 +201,7 @@ def test_own_module_and_loader_give_the_same_run(tiny: Recipe, digits: Dataset, 
         augkit.fit(tiny, model=Plain(), loader=iter([]), validation_loader=loaders["validation_loader"])
 
 
+@pytest.mark.integration
 def test_streamed_data_train_to_the_same_weights(tiny: Recipe, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -233,6 +234,7 @@ def test_batches_that_do_not_divide_are_refused(tiny: Recipe) -> None:
         with_train(tiny, accumulate=3)
 
 
+@pytest.mark.integration
 def test_networks_of_torchvision_and_weights_to_begin_with(tiny: Recipe, tmp_path: Path) -> None:
     data = {**tiny.data.model_dump(), "channels": 3, "canvas": 32}
     recipe = tiny.replaced(data=data, model={"name": "torchvision:resnet18"}, train={"steps": 1, "batch_size": 8})
@@ -253,6 +255,7 @@ def test_networks_of_torchvision_and_weights_to_begin_with(tiny: Recipe, tmp_pat
         augkit.fit(recipe.replaced(data=tiny.data))
 
 
+@pytest.mark.integration
 def test_runs_do_not_change_the_data(tiny: Recipe, digits: Dataset) -> None:
     before = copy.deepcopy(digits.train.images)
     augkit.fit(with_train(tiny, mixup=0.3), dataset=digits)

@@ -40,6 +40,7 @@ class Recorder:
         self.told.append(("close", None))
 
 
+@pytest.mark.integration
 def test_a_tracker_is_told_the_recipe_every_epoch_and_the_end(tiny: Recipe, digits: Dataset, tmp_path: Path) -> None:
     tracker, rows = Recorder(), list[EpochRow]()
     assert isinstance(tracker, Tracker)
@@ -56,6 +57,7 @@ def test_a_tracker_is_told_the_recipe_every_epoch_and_the_end(tiny: Recipe, digi
     assert again.told == [], "a finished run has nothing to record"
 
 
+@pytest.mark.integration
 def test_trackers_change_nothing_of_the_run_and_of_standard_output(
     tiny: Recipe, digits: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:

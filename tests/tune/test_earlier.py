@@ -76,6 +76,7 @@ def test_with_rungs_the_highest_comes_first(tmp_path: Path) -> None:
     assert len({str(start.values) for start in found_in(tmp_path / "a")}) == BEST
 
 
+@pytest.mark.integration
 def test_a_new_study_tries_them_after_the_presets_and_trains_them_anew(studies: Path, tmp_path: Path) -> None:
     starts = found_in(studies / "a", studies / "b")
     assert len(starts) == 2 * BEST

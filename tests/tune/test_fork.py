@@ -79,6 +79,7 @@ def test_weights_begin_a_run_and_nothing_else_of_the_file_does(tiny: Recipe, dat
         augkit.fit(averaged, dataset=data, weights=tmp_path / "missing.pt")
 
 
+@pytest.mark.integration
 def test_the_control_is_trained_once_and_every_trial_begins_with_its_weights(
     searched: tuple[TrialWorker, Path], data: Dataset
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_control_of_a_fork_is_the_control_continued(searched: tuple[TrialWor
     assert search_cost(worker.study, worker.terms).epochs_run == 4
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("state", ["lost", "torn", "in another folder"])
 def test_a_worker_that_cannot_read_the_control_trains_it_anew_which_counts(
     searched: tuple[TrialWorker, Path], tiny: Recipe, data: Dataset, tmp_path: Path, state: str
@@ -150,6 +152,7 @@ def test_a_killed_control_goes_on_from_its_checkpoint(tiny: Recipe, data: Datase
     assert trained(again) == [2]
 
 
+@pytest.mark.integration
 def test_finals_are_trained_from_initial_weights(searched: tuple[TrialWorker, Path], data: Dataset) -> None:
     worker, out = searched
     with Display(0, quiet=True) as display:

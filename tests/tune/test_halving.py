@@ -63,6 +63,7 @@ def check_whole(study: optuna.Study, wanted: int) -> None:
         assert trial.user_attrs["values"] == values[halving.configuration_of(trial)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "goal", [Goal(), Goal(mode="accuracy", at_least=0.1), Goal(mode="invariance", at_least=0.5), Goal(atypical=True)]
 )
@@ -104,6 +105,7 @@ def test_one_configuration_climbs_to_the_top_even_of_two(tmp_path: Path) -> None
     check_whole(more.study, 9)
 
 
+@pytest.mark.integration
 def test_four_workers_at_once_climb_each_rung_once(tmp_path: Path) -> None:
     workers = [open_rungs(tmp_path / "j", 16, join=k > 0, index=k) for k in range(4)]
     threads = [threading.Thread(target=worker.run) for worker in workers]
@@ -231,6 +233,7 @@ def test_a_search_with_rungs_and_one_without_refuse_each_other_and_lose_nothing(
     assert open_toy(tmp_path / "b", make_terms(), 3, join=True).is_done()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
 def test_a_sampler_learns_from_one_rung(tmp_path: Path, sampler: str) -> None:
     worker = open_rungs(tmp_path / "j", 14, sampler=sampler, seed=2)
@@ -260,6 +263,7 @@ def test_a_trial_with_known_values_does_not_climb(tmp_path: Path) -> None:
     assert search_cost(worker.study, worker.terms).answered_from_the_study == 1
 
 
+@pytest.mark.integration
 def test_results_name_rungs_and_what_they_are_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     worker = open_rungs(tmp_path / "j", 20, factor=2, sampler="random")
     worker.run()

@@ -58,6 +58,7 @@ def call(*words: str, trials: int = 1) -> int:
     return run(tune.main, line)
 
 
+@pytest.mark.integration
 def test_a_function_is_searched_resumed_and_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("user_loop:train", "--output", "out", "--json", trials=2) == 0
     first = json.loads(capsys.readouterr().out)
@@ -144,6 +145,7 @@ def test_bad_input_is_one_line_and_nothing_is_left(
     assert {path for path in place.iterdir() if path.name != "__pycache__"} <= before
 
 
+@pytest.mark.integration
 def test_a_study_of_another_function_or_other_images_is_refused_and_stays(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +175,7 @@ def test_failures_of_the_function_are_one_line(place: Path, capsys: pytest.Captu
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.integration
 def test_a_late_trial_fails_alone_and_the_search_goes_on(place: Path) -> None:
     from user_loop import space, train, validation  # type: ignore[import-not-found]
 

@@ -16,6 +16,7 @@ OTHERS = dict(zip(("lightning", "transformers"), re.findall(r"```py\n(.*?)```", 
 LINES = re.findall(r"^\| `(train\w*)` \| (\d+)\D.*\| (\d+) \| \d+ \|$", LOOPS, flags=re.MULTILINE)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("library", "epochs"), [("lightning", 2 * 1 + 1), ("transformers", 2 * 2 + 2)])
 def test_the_example_of_a_library_runs(library: str, epochs: int) -> None:
     pytest.importorskip(library, reason=f"needs {library}")

@@ -184,6 +184,7 @@ def test_a_trial_with_known_values_is_answered_from_the_study(tmp_path: Path) ->
     assert search_cost(worker.study, worker.terms).epochs_saved == 4
 
 
+@pytest.mark.integration
 def test_bad_trials_are_pruned_and_bounds_are_recorded(tmp_path: Path) -> None:
     goal = Goal(mode="accuracy", at_least=0.3)
     worker = open_toy(tmp_path / "j", make_terms(goal=goal, epochs=8, least_epochs=2, seed=1), 40)

@@ -104,6 +104,7 @@ def test_a_checkpoint_that_cannot_be_used_costs_epochs_but_changes_nothing(
     assert trained(other) == [1, 1, 1, 2, 4]
 
 
+@pytest.mark.integration
 def test_another_worker_goes_on_in_the_folder_of_the_first(tiny: Recipe, data: Dataset, tmp_path: Path) -> None:
     first = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "one")
     while not any(map(rung_of, first.study.get_trials())):
@@ -143,6 +144,7 @@ def test_others_begin_when_the_control_has_its_scores_on_the_lowest_rung(
         other._reference({}, 1)
 
 
+@pytest.mark.integration
 def test_epochs_that_an_interrupted_trial_has_kept_are_counted(
     tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_epochs_that_an_interrupted_trial_has_kept_are_counted(
         assert trial.user_attrs["trained"] == steps[rung + 1] - steps[rung]
 
 
+@pytest.mark.integration
 def test_a_worker_without_a_folder_trains_anew(tiny: Recipe, data: Dataset, tmp_path: Path) -> None:
     worker = open_worker(tiny, data, tmp_path / "j", 3, None)
     worker.run()
@@ -193,6 +196,7 @@ def test_rungs_under_every_goal(goal: Goal, tiny: Recipe, data: Dataset, tmp_pat
         assert ({"accuracy", "kappa"} <= found["bounds"].keys()) == on_top, "a floor on the top rung alone"
 
 
+@pytest.mark.integration
 def test_below_the_top_few_images_are_measured_and_the_same_for_all(
     tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

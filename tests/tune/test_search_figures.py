@@ -346,6 +346,7 @@ def test_figures_without_data_say_so(figure: Figure) -> None:
     assert svg(figure).startswith("<svg")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("many", [1, 5])
 def test_one_trial_and_constant_values_are_drawn(many: int) -> None:
     rows = [with_parameters(k, 0.5, state="complete", curve={1: 0.5, 2: 0.5}, chosen=k == 0) for k in range(many)]

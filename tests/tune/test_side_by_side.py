@@ -114,6 +114,7 @@ def outcomes(study: optuna.Study) -> list[Any]:
     return [(trial.number, outcome(trial)) for trial in study.get_trials()]
 
 
+@pytest.mark.integration
 def test_the_trials_are_the_same_whoever_trains_them(data: Dataset, tmp_path: Path, beside: type[Beside]) -> None:
     """However long the other process takes, and if it dies."""
     whole = search(open_toy(data, tmp_path / "a"), tmp_path / "a")
@@ -176,6 +177,7 @@ def test_an_interrupt_hands_all_open_trials_back_and_the_search_goes_on(
     assert max(rung for _, rung in reached) == 2
 
 
+@pytest.mark.integration
 def test_one_bad_trial_fails_alone(
     data: Dataset, tmp_path: Path, beside: type[Beside], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_networks_side_by_side_have_the_bits_of_those_one_after_the_other(
     assert counts[1] == -(-ATYPICAL * counts[0] // 1)
 
 
+@pytest.mark.integration
 def test_what_another_process_cannot_do_is_done_here(
     tiny: Recipe, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pictures import noise
-from PIL import Image
 
 import augkit
 from augkit.compare import __main__ as compare
@@ -23,7 +20,7 @@ from augkit.compare.study.pipeline import run_study, summary
 from augkit.compare.study.results import StudyResults
 from augkit.compare.study.schema import Measure, Study
 from augkit.core.cli import run
-from augkit.core.errors import InputError, OddMapWarning, RunError
+from augkit.core.errors import InputError, RunError
 from augkit.invariance import probes
 from augkit.invariance.information import entropy, shift_information
 from augkit.train.build import load_recipe_data
@@ -92,6 +89,7 @@ def test_a_new_measure_is_taken_without_training_again(study_file: Path, finishe
     assert changed == {"scale.npz", "cell.json"}
 
 
+@pytest.mark.integration
 def test_a_cell_of_another_recipe_is_refused_before_any_work(
     study_file: Path, finished_study: Path, tmp_path: Path
 ) -> None:
@@ -115,6 +113,7 @@ def test_impossible_measures_are_refused_before_training(study_file: Path, tmp_p
     assert not (tmp_path / "out" / "cells").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("without_pages")
 def test_a_measure_of_borders_that_no_shift_reaches_is_refused(study_file: Path, tmp_path: Path) -> None:
     """On a uniform canvas that is larger than window and image, a shift equals a circular one."""
@@ -138,6 +137,7 @@ def test_a_measure_of_borders_that_no_shift_reaches_is_refused(study_file: Path,
     assert seen == {(8, 8)}
 
 
+@pytest.mark.integration
 def test_columns_are_compact_and_complete(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
     study, cpu = Study.load(study_file, seeds=1), torch.device("cpu")
     place, cells = CellStore(study, finished_study, cpu), cells_of(study)
@@ -150,6 +150,7 @@ def test_columns_are_compact_and_complete(study_file: Path, finished_study: Path
     assert cells[0] not in to_do(place, cells)
 
 
+@pytest.mark.integration
 def test_answers_are_kept_so_that_a_new_measure_needs_no_network(study_file: Path, finished_study: Path) -> None:
     place = CellStore(Study.load(study_file, seeds=1), finished_study, torch.device("cpu"))
     cell = cells_of(place.study)[0]
@@ -178,6 +179,7 @@ def test_correct_answers_of_a_network_of_another_task_are_stored_per_image(tiny:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.integration
 def test_layer_loss_arises_at_pools_and_global_pooling_does_not_undo_it(
     layered_study_file: Path, finished_study: Path
 ) -> None:
@@ -337,6 +339,7 @@ def test_a_study_ends_with_an_error_if_all_cells_fail(
         run_study(Study.load(study_file), tmp_path / "out")
 
 
+@pytest.mark.integration
 def test_overwrite_checks_everything_before_it_deletes(study_file: Path, finished_study: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_study, tmp_path / "out")
     before = stamps(folder)
@@ -373,27 +376,3 @@ def test_bad_flags_give_a_one_line_error(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("size", "shape"),
-    [
-        ("quick", (28, 28)),
-        pytest.param("standard", (28, 28), marks=pytest.mark.slow),
-        pytest.param("full", (32, 32, 3), marks=pytest.mark.slow),
-    ],
-)
-def test_the_shipped_study_can_be_measured(size: str, shape: tuple[int, ...], tmp_path: Path) -> None:
-    for label in range(10):
-        (tmp_path / f"{label}").mkdir()
-        for k in range(4):
-            Image.fromarray(noise(10 * label + k, shape)).save(tmp_path / f"{label}" / f"{k}.png")
-    # Narrow networks suffice to test that images have room for displacements and that networks accept them.
-    words = [f"data.name=folder:{tmp_path}", "data.limit=null", "model.width=4"]
-    study = Study.load("invariance", size, seeds=1, overrides=words)
-    place = CellStore(study, tmp_path, torch.device("cpu"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", OddMapWarning)  # with odd maps polyphase networks lose their exact invariance
-        for cell in {(cell.arm.architecture, *cell.measures): cell for cell in cells_of(study)}.values():
-            place.check(cell)

@@ -56,6 +56,7 @@ def test_each_cell_is_queued_once(study_file: Path, tmp_path: Path) -> None:
     assert not queue.done()
 
 
+@pytest.mark.integration
 def test_a_worker_runs_cells_until_none_is_left(study_file: Path, tmp_path: Path) -> None:
     queue, study = open_cells(study_file, tmp_path / "out")
     CellWorker(queue.queue, torch.device("cpu")).run()
@@ -77,6 +78,7 @@ def test_a_running_worker_runs_cells_of_an_added_seed(study_file: Path, tmp_path
     assert {trial.state.name for trial in queue.trials()} == {"COMPLETE"}
 
 
+@pytest.mark.integration
 def test_an_interrupted_worker_hands_its_cell_back(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     calls = [0]
@@ -156,6 +158,7 @@ def test_a_host_that_does_not_see_the_folder_is_refused(
         CellWorker(queue.queue, torch.device("cpu"))
 
 
+@pytest.mark.integration
 def test_a_running_worker_takes_an_added_measure(study_file: Path, tmp_path: Path) -> None:
     queue, _ = open_cells(study_file, tmp_path / "out")
     worker = CellWorker(queue.queue, torch.device("cpu"))

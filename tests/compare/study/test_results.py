@@ -105,6 +105,7 @@ def results(
     return found, json.loads((folder / "out" / "results.json").read_text())
 
 
+@pytest.mark.integration
 def test_the_file_holds_what_the_function_returns_under_the_keys_of_earlier_versions(
     results: tuple[StudyResults, dict[str, Any]],
 ) -> None:

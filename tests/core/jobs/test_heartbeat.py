@@ -110,6 +110,7 @@ def test_a_short_grace_period_finds_dead_workers_and_spares_live_ones(grace: flo
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
+@pytest.mark.integration
 def test_heartbeats_continue_while_the_main_loop_runs_and_stop_with_it(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
         until = time.monotonic() + 60
@@ -143,6 +144,7 @@ def test_a_worker_whose_trial_was_taken_over_stops_at_its_next_heartbeat(study: 
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
 
 
+@pytest.mark.integration
 def test_a_worker_that_runs_a_job_also_requeues_trials_of_dead_workers(study: optuna.Study) -> None:
     study.ask().set_user_attr("worker", "far:1:0")
     study.enqueue_trial({"x": 0.1})

@@ -146,6 +146,7 @@ def test_an_abandoned_lock_is_reported(tmp_path: Path) -> None:
     JournalFileSymlinkLock(str(journal)).release()
 
 
+@pytest.mark.integration
 def test_an_abandoned_lock_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of a command is relative to its working directory, the target of a link to the folder of the link."""
     monkeypatch.chdir(tmp_path)
@@ -163,6 +164,7 @@ def no_links(*paths: object, **named: object) -> None:
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
+@pytest.mark.integration
 def test_a_journal_where_no_symbolic_link_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "symlink", no_links)
     journal, said = tmp_path / "study.journal", []
@@ -258,6 +260,7 @@ def test_a_journal_damaged_during_use_gives_a_one_line_error(tmp_path: Path) -> 
         worker.run()
 
 
+@pytest.mark.integration
 def test_operations_wait_for_an_unavailable_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(f"sqlite:///{tmp_path}/s.db", make_terms(), 3)
     failures = []
@@ -313,6 +316,7 @@ def test_a_database_that_stays_away_is_one_line_and_no_failure_of_the_trial(
     assert [t.state for t in worker.study.get_trials()].count(TrialState.RUNNING) == 0
 
 
+@pytest.mark.integration
 def test_a_lost_answer_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = open_toy(f"sqlite:///{tmp_path}/s.db", make_terms(), 2)
     original, lost = PatientDatabase.set_trial_state_values.__wrapped__, []  # type: ignore[attr-defined]
