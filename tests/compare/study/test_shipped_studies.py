@@ -1,4 +1,4 @@
-"""The factorial study that ships can be measured at every size, and that of the benchmarks shares it but for a claim."""
+"""The shipped factorial study can be measured at every size; that of the benchmarks shares all of it but one claim."""
 
 from __future__ import annotations
 
