@@ -341,12 +341,17 @@ class EquivarianceError(PairMetric):
                 got = f"{each.dtype} {tuple(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
                 raise InputTypeError(f"first and second: expected floating maps (B, C, h, w), got {got}")
             check_dense("first and second", each, "(B, C, h, w)")
-        if not isinstance(pixels, Tensor) or pixels.is_complex():
+        if first.device != second.device:
+            devices = f"{first.device} and {second.device}"
+            raise InputError(f"first and second: expected tensors on one device, got {devices}; move one before")
+        if not isinstance(pixels, Tensor) or pixels.is_complex() or pixels.dtype == torch.bool:
             kind = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
             raise InputTypeError(f"pixels: expected a real tensor (B, 2), got {kind}")
         if first.shape != second.shape or pixels.shape != (len(first), 2):
             shapes = ", ".join(str(tuple(each.shape)) for each in (first, second, pixels))
             raise InputError(f"first, second, pixels: expected two maps of one shape and (B, 2), got {shapes}")
+        if not len(first):
+            return
         for name, values in (("first and second", torch.stack([first, second])), ("pixels", pixels)):
             if self.validate and not bool(torch.isfinite(values).all()):
                 raise InputError(f"{name}: expected finite values, got NaN or infinity")

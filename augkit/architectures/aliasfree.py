@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_whole, unknown_name
 
 LONGEST_MATRIX = 96  # side in pixels up to which two matrix products are faster than two FFTs on the CPU
 
@@ -86,8 +86,7 @@ class AliasFreeDownsample2d(nn.Module):
 
     def __init__(self, stride: int = 2) -> None:
         super().__init__()
-        if stride < 1:
-            raise InputError(f"AliasFreeDownsample2d: expected a stride of at least 1, got {stride}")
+        check_whole("AliasFreeDownsample2d: stride", stride, 1, optional=False)
         self.stride = stride
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -135,8 +134,7 @@ class AliasFreeActivation(nn.Module):
             raise unknown_name("form of activation", form, FORMS)
         if channels is not None and form != "polynomial":
             raise InputError(f"AliasFreeActivation: channels are learned with form 'polynomial' only, not '{form}'")
-        if factor < 1:
-            raise InputError(f"AliasFreeActivation: expected a factor of at least 1, got {factor}")
+        check_whole("AliasFreeActivation: factor", factor, 1, optional=False)
         self.form, self.channels, self.factor = form, channels, factor
         if channels is not None:
             self.coefficients = nn.Parameter(torch.tensor(GELU_QUADRATIC)[:, None].repeat(1, channels))

@@ -18,7 +18,7 @@ from augkit.architectures.resnet import STEMS, ResNet
 from augkit.architectures.small_cnn import SmallCNN
 from augkit.architectures.vgg import CONVOLUTIONS, VGG
 from augkit.architectures.vit import Blocks, ViT
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_whole, unknown_name
 from augkit.core.random_streams import seeded
 
 
@@ -116,8 +116,7 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
     )
     width = DEFAULT_WIDTH.get(name, 64) if width is None else width
     for key, number in (("num_classes", num_classes), ("in_channels", in_channels), ("width", width)):
-        if number < 1:
-            raise InputError(f"{key}: expected at least 1, got {number}")
+        check_whole(key, number, 1, optional=False)
     build = functools.partial(
         NETWORKS[name], num_classes, in_channels, style=style, head=head, width=width, input_size=input_size
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augkit.architectures.padding import pad
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_whole, unknown_name
 from augkit.core.torch_private import in_function_transform
 
 PADDING_MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect"}
@@ -33,7 +33,7 @@ class BlurPool2d(nn.Module):
         padding_mode: ``zeros``, ``circular`` or ``reflect``.
 
     Raises:
-        InputError: the size is below 2, the stride is below 1, or the padding mode is unknown.
+        InputError: the size or the stride is no whole number of at least 2 or 1, or the padding mode is unknown.
     """
 
     taps: Tensor
@@ -42,8 +42,8 @@ class BlurPool2d(nn.Module):
         self, channels: int | None = None, size: int = 4, stride: int = 2, padding_mode: str = "zeros"
     ) -> None:
         super().__init__()
-        if size < 2 or stride < 1:
-            raise InputError(f"BlurPool2d: expected size >= 2 and stride >= 1, got {size} and {stride}")
+        check_whole("BlurPool2d: size", size, 2, optional=False)
+        check_whole("BlurPool2d: stride", stride, 1, optional=False)
         if padding_mode not in PADDING_MODES:
             raise unknown_name("padding mode", padding_mode, PADDING_MODES)
         self.channels, self.size, self.stride, self.padding_mode = channels, size, stride, padding_mode
@@ -81,8 +81,7 @@ class DenseMaxPool2d(nn.Module):
 
     def __init__(self, kernel_size: int = 2, padding_mode: str = "zeros") -> None:
         super().__init__()
-        if kernel_size < 1:
-            raise InputError(f"DenseMaxPool2d: expected kernel_size >= 1, got {kernel_size}")
+        check_whole("DenseMaxPool2d: kernel_size", kernel_size, 1, optional=False)
         if padding_mode not in PADDING_MODES:
             raise unknown_name("padding mode", padding_mode, PADDING_MODES)
         self.kernel_size, self.padding_mode = kernel_size, padding_mode

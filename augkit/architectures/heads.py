@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_whole, unknown_name
 
 HEADS = ("gap", "fc", "spp")
 PYRAMID = (1, 2, 4)
@@ -35,8 +35,10 @@ class SpatialPyramidPool2d(nn.Module):
 
     def __init__(self, levels: tuple[int, ...] = PYRAMID) -> None:
         super().__init__()
-        if not levels or min(levels) < 1:
-            raise InputError(f"SpatialPyramidPool2d: expected levels of at least 1, such as (1, 2, 4), got {levels}")
+        if not levels:
+            raise InputError(f"SpatialPyramidPool2d: expected levels, such as (1, 2, 4), got {levels}")
+        for level in levels:
+            check_whole("SpatialPyramidPool2d: levels", level, 1, optional=False)
         self.levels = tuple(levels)
 
     def forward(self, maps: Tensor) -> Tensor:

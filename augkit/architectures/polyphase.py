@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augkit.core.errors import InputError, OddMapWarning, unknown_name
+from augkit.core.errors import InputError, OddMapWarning, check_whole, unknown_name
 
 ODD = ("warn", "raise", "allow")
 SCORE_PADDING_MODES = ("circular", "zeros")
@@ -172,10 +172,8 @@ class LearnablePolyphaseSampling(nn.Module):
     ) -> None:
         super().__init__()
         _check_arguments(type(self).__name__, stride, odd)
-        if channels < 1 or hidden < 1:
-            raise InputError(
-                f"LearnablePolyphaseSampling: expected channels and hidden >= 1, got {channels} and {hidden}"
-            )
+        for name, number in (("channels", channels), ("hidden", hidden)):
+            check_whole(f"LearnablePolyphaseSampling: {name}", number, 1, optional=False)
         if not temperature > 0:
             raise InputError(f"LearnablePolyphaseSampling: expected a temperature above 0, got {temperature}")
         if padding_mode not in SCORE_PADDING_MODES:
@@ -364,7 +362,6 @@ def _check_phase(maps: Tensor, phase: Tensor, stride: int) -> None:
 
 
 def _check_arguments(layer: str, stride: int, odd: str = "warn") -> None:
-    if stride < 1:
-        raise InputError(f"{layer}: expected stride >= 1, got {stride}")
+    check_whole(f"{layer}: stride", stride, 1, optional=False)
     if odd not in ODD:
         raise unknown_name("way with odd maps", odd, ODD)

@@ -15,8 +15,9 @@ gives it back.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from augkit.architectures.modes import check_network
 from augkit.architectures.outputs import logits_in
 from augkit.augment import geometry
 from augkit.augment.kernels import check_names, padded_index
-from augkit.augment.resample import check_size, resample
+from augkit.augment.resample import as_size, resample
 from augkit.core.errors import InputError, unknown_name
 
 AVERAGES = ("logits", "probabilities")
@@ -146,17 +147,18 @@ def shift_averaged(
         raise unknown_name("average", average, AVERAGES)
     pairs = _pairs(shifts)
     if size is not None:
-        size = check_size((size, size) if isinstance(size, int) else size)
+        size = as_size(size)
     if kernel == "fourier" and (padding != "circular" or size is not None):
         raise InputError("shift_averaged: kernel 'fourier' moves a torus; padding='circular' and no size")
     return ShiftAveraged(model, pairs, kernel, padding, size, average).train(model.training)
 
 
 def _pairs(shifts: Any) -> tuple[tuple[float, float], ...]:
-    if isinstance(shifts, int) and not isinstance(shifts, bool):
-        if shifts < 1:
-            raise InputError(f"shifts: expected at least 1, the whole pixels along each axis, got {shifts}")
-        along = [float(value - shifts // 2) for value in range(shifts)]
+    if isinstance(shifts, SupportsIndex) and not isinstance(shifts, (bool, Tensor)):  # NumPy's integers too
+        count = operator.index(shifts)
+        if count < 1:
+            raise InputError(f"shifts: expected at least 1, the whole pixels along each axis, got {count}")
+        along = [float(value - count // 2) for value in range(count)]
         return tuple((x, y) for y in along for x in along)
     try:
         pairs = tuple((float(x), float(y)) for x, y in shifts)

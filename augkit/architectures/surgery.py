@@ -18,6 +18,7 @@ Blur pooling is Zhang 2019 (https://arxiv.org/abs/1904.11486), adaptive polyphas
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from augkit.architectures.placed_parts import find_placed
 from augkit.architectures.polyphase import ODD
 from augkit.architectures.strided import AntialiasedLayer, PhaseSelector, PhaseUpsample
 from augkit.architectures.strided_calls import Call, Site, Unchanged, describe, expose_pools, find_sites, trace
-from augkit.core.errors import InputError, InputTypeError, unknown_name
+from augkit.core.errors import InputError, InputTypeError, check_whole, unknown_name
 
 Grid = tuple[tuple[int, int], tuple[int, int]]  # size of the maps, stride
 
@@ -180,8 +181,7 @@ def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, o
     ):
         if value not in known:
             raise unknown_name(kind, value, known)
-    if not isinstance(size, int) or size < 2:
-        raise InputError(f"antialias: expected a blur of size >= 2, a whole number of taps, got {size!r}")
+    check_whole("antialias: size of the blur", size, 2, optional=False)
     scripted = next((name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
     if scripted is not None:
         what = f"'{scripted}'" if scripted else "the network"
@@ -192,16 +192,18 @@ def _check(model: nn.Module, method: str, padding_mode: str | None, size: int, o
 
 def _first_pass(model: nn.Module, given: int | tuple[int, int, int] | None) -> tuple[tuple[int, int, int], list[Call]]:
     """Return the image size (C, H, W) of a pass, and the calls of that pass."""
-    sides = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-    if given is not None and (len(sides) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in sides)):
-        raise InputError(f"input_size: expected the side of a square image, or (C, H, W), in pixels, got {given!r:.80}")
-    if isinstance(given, (tuple, list)) and len(sides) == 3:
-        return (sides[0], sides[1], sides[2]), trace(model, (sides[0], sides[1], sides[2]))
-    given = sides[0]
+    if isinstance(given, (tuple, list)):
+        if len(given) != 3:
+            raise InputError(f"input_size: expected the side of a square image, or (C, H, W), got {given!r:.80}")
+        for side in given:
+            check_whole("input_size", side, 1, optional=False)
+        image = operator.index(given[0]), operator.index(given[1]), operator.index(given[2])
+        return image, trace(model, image)
+    check_whole("input_size", given, 1)
     config = getattr(model, "pretrained_cfg", None) or {}
     named, height, width = config.get("input_size") or (3, 224, 224)
     if given is not None:
-        height = width = given
+        height = width = operator.index(given)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), named)
     try:
         return (channels, height, width), trace(model, (channels, height, width))

@@ -36,6 +36,7 @@ from augkit.augment.ragged_augment import Call, augment_each
 from augkit.augment.resample import (
     Finish,
     check_images,
+    check_pixels,
     finished,
     fourier_shift_checked,
     output_dtype,
@@ -198,6 +199,7 @@ class Augment(ComposedGeometry):
             return Augmented(out, **{"masks": None, **fields}) if fields else out  # type: ignore[arg-type]
         tail: Tail | None = None
         check_images(images)
+        check_pixels(images)
         size: Size = (images.shape[-2], images.shape[-1])
         aligned: bool | None = self.axis_aligned
         if not self.training and self.fixed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -364,6 +365,12 @@ def check_images(images: Tensor, name: str = "images") -> None:
         raise InputTypeError(f"{name}: expected a floating dtype or uint8, got {images.dtype}")
     if 0 in images.shape[-2:]:
         raise InputError(f"{name}: expected at least one pixel, got {tuple(images.shape)}")
+
+
+def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return ``(H, W)`` for the side of a square, or for ``(H, W)`` itself; raise as `check_size`."""
+    square = isinstance(size, SupportsIndex) and not isinstance(size, (bool, Tensor))  # NumPy's integers too
+    return check_size((operator.index(size),) * 2 if square else size)  # type: ignore[arg-type]
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:

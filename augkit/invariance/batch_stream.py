@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from augkit.augment.ragged import Ragged
-from augkit.augment.resample import check_images, check_size
+from augkit.augment.resample import as_size, check_images
 from augkit.augment.resample_each import centers
 from augkit.core.errors import InputError, InputTypeError
 
@@ -49,7 +49,7 @@ def batches(
         elif image_size is None:
             raise InputError("images: expected an image_size for images of different sizes (Ragged), got none; set it")
         else:
-            size = check_size((image_size, image_size) if isinstance(image_size, int) else image_size)
+            size = as_size(image_size)
         (check or check_labels)(of_batch, len(whole))
         for start in range(0, len(whole), batch_size):
             part = slice(start, start + batch_size)

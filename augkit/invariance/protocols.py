@@ -23,7 +23,7 @@ from torch import Tensor
 from augkit.augment import geometry
 from augkit.augment.blur import shift_blur_checked
 from augkit.augment.kernels import check_names, padded_index
-from augkit.augment.resample import check_size, fourier_shift_checked, resample_checked, shift_checked
+from augkit.augment.resample import as_size, fourier_shift_checked, resample_checked, shift_checked
 from augkit.core.errors import InputError, unknown_name
 
 PROTOCOLS = ("crop", "embed", "circular")
@@ -254,10 +254,7 @@ def make_protocol(
         raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
     if name == "circular" and factors != (1.0, 1.0):
         raise InputError("protocol 'circular': a torus cannot be rescaled; expected 'crop' or 'embed'")
-    if input_size is None:
-        size = _default_size(name, image_size, max_shift, factors)
-    else:
-        size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
+    size = _default_size(name, image_size, max_shift, factors) if input_size is None else as_size(input_size)
     _check_sizes(name, image_size, size)
     protocol = Protocol(name, kernel, (image_size[0], image_size[1]), size, _checked_background(background))
     _check_margins(protocol, max_shift, factors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def starts_of(
     for one in (named,) if isinstance(named, (str, Path)) else named:
         flag = f"--from {one}"
         is_folder = (Path(one) / JOURNAL).is_file() or place.is_inside(folder)
-        own = Path(one).resolve() == folder.resolve() if is_folder else str(one) == study_name
+        own = os.path.realpath(one) == os.path.realpath(folder) if is_folder else str(one) == study_name
         if own:
             raise InputError(f"{flag}: expected an earlier study, got the study itself")
         study = load_study(Path(one), None if is_folder else str(place), None if is_folder else str(one), flag)

@@ -47,6 +47,7 @@ def test_constant_maps_are_left_out() -> None:
     metric.update(torch.ones(3, 2, 8, 8), MAPS, STILL)
     assert metric.compute().isnan()
     metric.update(MAPS, MAPS, STILL)
+    metric.update(MAPS[:0], MAPS[:0], STILL[:0])  # an empty batch adds nothing
     assert metric.compute() == 0
 
 
@@ -61,6 +62,8 @@ def test_constant_maps_are_left_out() -> None:
         (MAPS, MAPS, STILL / 0, "pixels: expected finite values"),
         (MAPS, MAPS, [[0.0, 0.0]] * 3, r"pixels: expected a real tensor \(B, 2\), got list"),
         (MAPS, MAPS, STILL.to(torch.complex64), "pixels: expected a real tensor"),
+        (MAPS, MAPS, STILL.bool(), "pixels: expected a real tensor"),
+        (MAPS, MAPS.to("meta"), STILL, "expected tensors on one device, got cpu and meta"),
         (MAPS.to_sparse(), MAPS, STILL, "first and second: expected a dense tensor"),
     ],
 )

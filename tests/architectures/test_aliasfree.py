@@ -302,10 +302,10 @@ def test_bilinear_shifts_move_them(name: str) -> None:
     ("make", "message"),
     [
         (lambda: IdealLowpass2d(0.0), "0 < cutoff <= 1"),
-        (lambda: AliasFreeDownsample2d(0), "a stride of at least 1"),
+        (lambda: AliasFreeDownsample2d(0), "stride: expected a whole number of 1 or more"),
         (lambda: AliasFreeActivation("polynomail"), "did you mean 'polynomial'"),
         (lambda: AliasFreeActivation("gelu", channels=3), "with form 'polynomial' only"),
-        (lambda: AliasFreeActivation("gelu", factor=0), "a factor of at least 1"),
+        (lambda: AliasFreeActivation("gelu", factor=0), "factor: expected a whole number of 1 or more"),
         (lambda: ConvNeXt(5, norm="aliasfre"), "did you mean 'aliasfree'"),
         (lambda: ConvNeXt(5, stem="smal"), "did you mean 'small'"),
         (lambda: ConvNeXt(5, style=Style(padding_mode="full")), "a network without shortcuts"),

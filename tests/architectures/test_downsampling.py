@@ -118,13 +118,15 @@ def test_cuda_agrees_with_the_cpu(layer: nn.Module) -> None:
 
 
 def test_bad_layers_get_one_line() -> None:
-    with pytest.raises(InputError, match="size >= 2 and stride >= 1"):
+    with pytest.raises(InputError, match="size: expected a whole number of 2 or more"):
         BlurPool2d(3, size=1)
+    with pytest.raises(InputError, match="stride: expected a whole number of 1 or more"):
+        BlurPool2d(3, stride=1.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean 'reflect'"):
         BlurPool2d(3, padding_mode="reflct")
     with pytest.raises(InputError, match="expected 3 channels, got maps of 2"):
         BlurPool2d(3)(torch.rand(1, 2, 4, 4))
-    with pytest.raises(InputError, match="kernel_size >= 1"):
+    with pytest.raises(InputError, match="kernel_size: expected a whole number of 1 or more"):
         DenseMaxPool2d(0)
     with pytest.raises(InputError, match="did you mean 'circular'"):
         MaxBlurPool2d(2, padding_mode="circula")

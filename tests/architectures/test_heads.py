@@ -53,5 +53,5 @@ def test_bad_heads_get_one_line() -> None:
         build_head("sppp", 3, 2)
     with pytest.raises(InputError, match="expected input_size"):
         build_head("fc", 3, 2)
-    with pytest.raises(InputError, match="expected levels of at least 1"):
+    with pytest.raises(InputError, match="levels: expected a whole number of 1 or more"):
         SpatialPyramidPool2d((1, 0))

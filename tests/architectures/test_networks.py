@@ -233,8 +233,9 @@ def test_networks_have_pieces_of_their_own(own: tuple[str, str, str]) -> None:
         ({"padding_mode": "full", "name": "resnet18"}, "expected a network without shortcuts"),
         ({"name": "vgg11", "input_size": 28}, "expected input_size >= 32"),
         ({"head": "fc"}, "expected input_size"),
-        ({"num_classes": 0}, "num_classes: expected at least 1"),
-        ({"width": 0}, "width: expected at least 1"),
+        ({"num_classes": 0}, "num_classes: expected a whole number of 1 or more"),
+        ({"width": 8.5}, "width: expected a whole number"),
+        ({"width": 0}, "width: expected a whole number of 1 or more"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments: dict[str, object], message: str) -> None:

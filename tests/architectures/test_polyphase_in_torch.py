@@ -210,12 +210,19 @@ def test_the_gpu_agrees_and_never_waits(name: str, layout: torch.memory_format) 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: AdaptivePolyphaseSampling(0), "AdaptivePolyphaseSampling: expected stride >= 1, got 0"),
-        (lambda: AdaptivePolyphaseUpsampling(0), "AdaptivePolyphaseUpsampling: expected stride >= 1, got 0"),
+        (
+            lambda: AdaptivePolyphaseSampling(0),
+            "Sampling: stride: expected a whole number of 1 or more, got 0",
+        ),
+        (
+            lambda: AdaptivePolyphaseUpsampling(0),
+            "Upsampling: stride: expected a whole number of 1 or more, got 0",
+        ),
+        (lambda: AdaptivePolyphaseSampling(2.5), "stride: expected a whole number of 1 or more, got 2.5"),  # type: ignore[arg-type]
         (lambda: AdaptivePolyphaseSampling(norm=0.5), "norm of order 1 to inf, got 0.5"),
         (lambda: AdaptivePolyphaseSampling(norm=float("nan")), "norm of order 1 to inf, got nan"),
         (lambda: AdaptivePolyphaseSampling(odd="warm"), "did you mean 'warn'"),
-        (lambda: LearnablePolyphaseSampling(0), "channels and hidden >= 1, got 0 and 16"),
+        (lambda: LearnablePolyphaseSampling(0), "channels: expected a whole number of 1 or more, got 0"),
         (lambda: LearnablePolyphaseSampling(3, temperature=0.0), "temperature above 0, got 0.0"),
         (lambda: LearnablePolyphaseSampling(3, padding_mode="circlar"), "did you mean 'circular'"),
         (lambda: AdaptivePolyphaseSampling()(torch.rand(3, 4, 4)), r"maps \(B, C, H, W\).*got shape \(3, 4, 4\)"),

@@ -293,10 +293,12 @@ def test_our_own_networks_can_be_operated_on() -> None:
         ({"method": "apss"}, "did you mean 'aps'"),
         ({"padding_mode": "circula"}, "did you mean 'circular'"),
         ({"odd": "rise"}, "did you mean 'raise'"),
-        ({"size": 1}, "size >= 2"),
-        ({"size": 4.5}, "size >= 2, a whole number of taps, got 4.5"),
-        ({"input_size": (16, 16)}, r"input_size: expected the side of a square image, or \(C, H, W\).*got \(16, 16\)"),
-        ({"input_size": "16"}, r"input_size: expected the side .*got '16'"),
+        ({"size": 1}, "size of the blur: expected a whole number of 2 or more"),
+        ({"size": True}, "size of the blur: expected a whole number"),
+        ({"input_size": True}, "input_size: expected a whole number"),
+        ({"size": 4.5}, "size of the blur: expected a whole number of 2 or more, got 4.5"),
+        ({"input_size": (16, 16)}, r"input_size: expected the side of a square image, or \(C, H, W\), got \(16, 16\)"),
+        ({"input_size": "16"}, "input_size: expected a whole number of 1 or more, got '16'"),
         ({"input_size": 2}, r"a pass of Sequential over one image of 3x2x2 failed \(.*give the input_size"),
     ],
 )
@@ -358,3 +360,13 @@ def _small_transformer() -> nn.Module:
     return models.VisionTransformer(
         image_size=224, patch_size=32, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=3
     )
+
+
+def test_numpys_integers_are_integers() -> None:
+    size, model = np.int64(16), nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    plain = antialias(model, size=3, input_size=16)(torch.ones(1, 3, 16, 16))
+    for given in (size, (np.int64(3), size, size)):
+        changed = antialias(model, size=np.int64(3), input_size=given)
+        assert torch.equal(changed(torch.ones(1, 3, 16, 16)), plain)
+    assert augkit.certify(model, size, images=np.int64(2), in_channels=np.int64(3)) == augkit.certify(model, 16)
+    assert len(augkit.shift_averaged(model, np.int64(2)).shifts) == 4

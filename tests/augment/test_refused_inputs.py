@@ -74,6 +74,7 @@ def replay_on_more_images() -> Any:
         (lambda: SHIFT(X, masks=X.to(torch.float8_e5m2)), "masks: expected a real tensor .* torch.float8"),
         (lambda: SHIFT(X.to("meta")), "images: expected pixels, got a tensor on the device meta"),
         (lambda: augkit.RandomShiftBlur(1.0)(X.to("meta")), "images: expected pixels"),
+        (lambda: augkit.Augment(normalize=([0.5] * 3, [0.5] * 3))(X.to("meta")), "images: expected pixels"),
         (lambda: augkit.resample(X.to("meta"), torch.eye(3)), "images: expected pixels"),
         (lambda: augkit.fourier_shift(X.to("meta"), [0.5, 0.0]), "images: expected pixels"),
         (lambda: augkit.shift_blur(X.to("meta"), [0.5, 0.0]), "images: expected pixels"),

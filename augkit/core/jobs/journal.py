@@ -43,7 +43,7 @@ def open_journal(path: Path, patience: int, say: Callable[[str], None]) -> Journ
     if not BEGIN.startswith(head):
         raise ValueError("it is another file")  # a repair must not remove its last line
     # Absolute, because the lock is a link to it.
-    file_path = str(path.resolve())
+    file_path = os.path.realpath(path)  # unlike `Path.resolve`, no error for links in a circle
     journal = Journal(file_path, _lock(file_path, patience))
     try:
         storage = JournalStorage(journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 import warnings
@@ -72,7 +73,8 @@ class Storage:
 
     def is_inside(self, folder: Path) -> bool:
         """Whether it is a journal within a folder."""
-        return self.kind == "journal" and folder.resolve() in Path(self.url).resolve().parents
+        # `Path.resolve` raises RuntimeError for links in a circle.
+        return self.kind == "journal" and Path(os.path.realpath(folder)) in Path(os.path.realpath(self.url)).parents
 
     def __str__(self) -> str:
         return self.url

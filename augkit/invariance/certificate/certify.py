@@ -15,15 +15,15 @@ import dataclasses
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
 from augkit.architectures.modes import as_written, check_network, copied, is_lazy
 from augkit.architectures.outputs import check_logits, logits_in, reason
-from augkit.augment.resample import check_size, fourier_shift
-from augkit.core.errors import InputError, OddMapWarning
+from augkit.augment.resample import as_size, fourier_shift
+from augkit.core.errors import InputError, OddMapWarning, check_whole
 from augkit.core.precision import wide_device
 from augkit.invariance.certificate.state import Equivariant, Level, Limitation, Lost, State
 from augkit.invariance.certificate.trace import Step, Trace, trace_states
@@ -198,11 +198,10 @@ def checked_input(
             unknown.
     """
     check_network(model)
-    size = check_size((input_size, input_size) if isinstance(input_size, int) else input_size)
-    if not isinstance(images, int) or images < 2:
-        raise InputError(f"images: expected at least 2, a whole number, got {images!r}")
-    if not tolerance >= 0:
-        raise InputError(f"tolerance: expected at least 0, a share of the largest output, got {tolerance:g}")
+    size = as_size(input_size)
+    check_whole("images", images, 2, optional=False)
+    if not (isinstance(tolerance, SupportsFloat) and tolerance >= 0):
+        raise InputError(f"tolerance: expected at least 0, a share of the largest output, got {tolerance!r}")
     if in_channels is None:
         found = (getattr(module, "in_channels", None) for module in model.modules())
         in_channels = next((number for number in found if isinstance(number, int)), None)
@@ -210,8 +209,7 @@ def checked_input(
         raise InputError("in_channels: the network has lazy layers; run it on one image first")
     if in_channels is None:
         raise InputError("in_channels: the network has no convolution to read it from; pass it, such as in_channels=3")
-    if not isinstance(in_channels, int) or in_channels < 1:
-        raise InputError(f"in_channels: expected at least 1, a whole number, got {in_channels!r}")
+    check_whole("in_channels", in_channels, 1, optional=False)
     return size, in_channels
 
 

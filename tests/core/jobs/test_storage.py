@@ -371,3 +371,10 @@ def test_a_url_of_no_database_is_refused_before_anything_is_opened() -> None:
     with pytest.raises(InputError, match=r"storage 'ftp://me:\*\*\*@x/y': expected a path, grpc://host:port, or a URL"):
         Storage.parse("ftp://me:secret@x/y")
     assert Storage.parse("mysql+pymysql://me@x/y").is_remote
+
+
+def test_links_in_a_circle_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="cannot be read as a journal"):
+        open_storage(tmp_path / "loop")
+    assert not Storage.parse(tmp_path / "loop").is_inside(tmp_path / "out")
