@@ -74,7 +74,7 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
 
     Raises:
         InputError: the folder exists and neither ``resume`` nor ``overwrite`` is set; it is a file; augkit did not
-            write the folder to overwrite; or it cannot be created.
+            write the folder to overwrite, or the code that runs lies in it; or it cannot be created.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output '{folder}': expected a folder, it is a file")
@@ -85,6 +85,10 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
         )
     if filled and not resume and not (folder / MARK).is_file():
         raise InputError(f"output '{folder}': --overwrite replaces folders that augkit wrote, this is none")
+    if filled and not resume and (code := _code_in(folder)) is not None:
+        raise InputError(
+            f"output '{folder}': --overwrite would delete '{code}', which is running; name another --output"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.partial"
@@ -92,6 +96,13 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
         probe.unlink()
     except OSError as error:
         raise InputError(f"output '{folder}': cannot be written ({error.strerror or error})") from None
+
+
+def _code_in(folder: Path) -> str | None:
+    """Return the file of a module in a folder that has been imported, such as a training loop of the user's own."""
+    inside = tuple(os.path.join(path, "") for path in (os.path.abspath(folder), os.path.realpath(folder)))
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return next((file for file in files if file and os.path.abspath(file).startswith(inside)), None)
 
 
 def _empty(folder: Path) -> None:

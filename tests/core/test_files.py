@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,22 @@ def test_no_error_leaves_a_part_of_a_file(tmp_path: Path, error: Exception, rais
         write(file, save)
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
     assert file.read_text() == "whole"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_code_that_runs_is_never_deleted(linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / MARK).touch()
+    (folder / "augkit_my_loop.py").write_text("")
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.import_module("augkit_my_loop")
+    given = tmp_path / "link" if linked else folder
+    if linked:
+        given.symlink_to(folder)
+    with pytest.raises(InputError, match="--overwrite would delete '.*augkit_my_loop.py', which is running"):
+        claim(given, overwrite=True)
+    assert (folder / "augkit_my_loop.py").is_file()
+    monkeypatch.delitem(sys.modules, "augkit_my_loop")
+    claim(given, overwrite=True)
+    assert not list(folder.iterdir())
