@@ -87,18 +87,18 @@ def test_no_error_leaves_a_part_of_a_file(tmp_path: Path, error: Exception, rais
 
 @pytest.mark.parametrize("linked", [False, True])
 def test_code_that_runs_is_never_deleted(linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "out"
+    folder, name = tmp_path / "out", f"augkit_loop_{linked}"
     folder.mkdir()
     (folder / MARK).touch()
-    (folder / "augkit_my_loop.py").write_text("")
+    (folder / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(str(folder))
-    importlib.import_module("augkit_my_loop")
+    importlib.import_module(name)
     given = tmp_path / "link" if linked else folder
     if linked:
         given.symlink_to(folder)
-    with pytest.raises(InputError, match="--overwrite would delete '.*augkit_my_loop.py', which is running"):
+    with pytest.raises(InputError, match=r"--overwrite would delete '.*\.py', which runs"):
         claim(given, overwrite=True)
-    assert (folder / "augkit_my_loop.py").is_file()
-    monkeypatch.delitem(sys.modules, "augkit_my_loop")
+    assert (folder / f"{name}.py").is_file()
+    monkeypatch.delitem(sys.modules, name)
     claim(given, overwrite=True)
     assert not list(folder.iterdir())
