@@ -86,9 +86,7 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
     if filled and not resume and not (folder / MARK).is_file():
         raise InputError(f"output '{folder}': --overwrite replaces folders that augkit wrote, this is none")
     if filled and not resume and (code := _code_in(folder)) is not None:
-        raise InputError(
-            f"output '{folder}': --overwrite would delete '{code}', which is running; name another --output"
-        )
+        raise InputError(f"output '{folder}': --overwrite would delete '{code}', which runs; name another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.partial"
