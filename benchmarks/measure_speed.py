@@ -5,12 +5,14 @@
     python benchmarks/measure_speed.py --quick    # seconds; prints alone
 
 Two processes take turns: **before** is malloc of glibc as it is, contiguous maps and batches of 64; **after** is what
-the commands do: freed memory is kept (`augkit.core.allocator`), the faster format, and batches of `BATCHES`. Each turn
+the commands do: freed memory is kept (`augkit.core.allocator`), the faster format, batch norms are folded, and batches
+of `BATCHES`. Each turn
 measures the same random images with `augkit.invariance.Measurement`. Times are those of the processor (user and
 kernel) with one thread, so that other processes on the machine have little part in them; wall clock stands beside.
 
 - **measure**: images seen per second, and after over before in each round.
-- **bare**: the same forward passes and nothing else in the process *after*; measure over bare is the overhead.
+- **bare**: the same forward passes of the network as it is, in the same format, and nothing else in the process
+  *after*; measure over bare is the overhead. **folded** is the same with its batch norms folded.
 - **outputs**: the same ratio for embeddings and maps (`measure_speed_outputs.py`).
 - **layers**, **certify**: the analyses of `--layers` and `--certify`, which run contiguous in both.
 - **memory**: the peak of each process in MiB beyond what it held before the first batch; then, in fresh processes, the
@@ -38,6 +40,7 @@ from machine import environment, loads
 from memory import peak, restart_peak
 from torch import Tensor, nn
 
+from augkit.architectures.folding import foldable_pairs, folded
 from augkit.core.allocator import VARIABLE, keep_freed_memory
 from augkit.invariance import Measurement, Network, Pairs, Plan, certify, layerwise_equivariance
 from augkit.invariance.protocols import ProtocolOptions
@@ -49,7 +52,7 @@ SIDE, AIM, BARE_AIM = 224, 4.0, 1.10
 PLAN = Plan(pairs=Pairs(1, -4.0, 4.0, quantum=1.0))
 PARTS = ("turns", "outputs", "batches", "stream")
 SIZES = (4, 8, 16, 32, 64)
-MODES = {"before": ("system", "contiguous", 64), "after": ("keep", "channels_last", BATCHES["cpu"])}
+MODES = {"before": ("system", "contiguous", 64, False), "after": ("keep", "channels_last", BATCHES["cpu"], True)}
 
 
 def lite() -> nn.Module:
@@ -64,11 +67,12 @@ class Side:
     """One of the two processes: what it does on a word from its input."""
 
     def __init__(self, mode: str, images: int) -> None:
-        allocator, memory_format, self.batch = MODES[mode]
+        allocator, memory_format, self.batch, fold = MODES[mode]
         assert keep_freed_memory() == (allocator == "keep")
         torch.set_num_threads(1)
         self.network = Network(lite())
         self.network.use_memory_format(memory_format)
+        self.network.use_folding(fold)
         self.pixels = torch.randint(0, 256, (images, 3, SIDE + 8, SIDE + 8), dtype=torch.uint8)
         self.start = restart_peak()
 
@@ -91,6 +95,14 @@ class Side:
             for part in inputs:
                 for _ in PLAN.layout.columns:
                     self.network.model(part.contiguous(memory_format=layout))
+
+    def folded(self) -> None:
+        """As `bare`, with the batch norms folded."""
+        model, first = self.network.model, self.pixels[:1].float()
+        with torch.inference_mode():
+            pairs = foldable_pairs(model, lambda: model(first))
+        with folded(pairs):
+            self.bare()
 
     def layers(self) -> None:
         """Equivariance layer by layer, of 4 images."""
@@ -131,10 +143,14 @@ def turns(images: int, rounds: int) -> dict[str, Any]:
     """Before and after by turns."""
     ask = {mode: start(mode, images) for mode in MODES}
     found: dict[str, dict[str, list[dict[str, float]]]] = {mode: {} for mode in MODES}
-    jobs = [("before", "measure"), ("after", "measure"), ("after", "bare")]
+    jobs = [("before", "measure"), ("after", "measure"), ("after", "bare"), ("after", "folded")]
     turn = [("after", "warm"), ("before", "warm")]
     turn += [job for _ in range(rounds) for job in random.sample(jobs, len(jobs))]
-    turn += [("after", "measure"), ("after", "bare")] * rounds  # cheap, and their ratio is close to 1
+    turn += [
+        ("after", "measure"),
+        ("after", "bare"),
+        ("after", "folded"),
+    ] * rounds  # cheap, and their ratio is close to 1
     # Last, as the memory of the analyses would count for what is measured.
     turn += [(mode, word) for word in ("layers", "layers", "certify") for mode in MODES]
     for mode, word in turn:
@@ -152,8 +168,9 @@ def turns(images: int, rounds: int) -> dict[str, Any]:
     for word in ("measure", "layers", "certify"):
         pairs = zip(found["before"][word], found["after"][word], strict=False)
         out[f"{word}_gain"] = _spread([before["cpu"] / after["cpu"] for before, after in pairs])
-    pairs = zip(found["after"]["measure"], found["after"]["bare"], strict=True)
-    out["over_bare"] = _spread([ours["cpu"] / bare["cpu"] for ours, bare in pairs])
+    for word in ("bare", "folded"):
+        pairs = zip(found["after"]["measure"], found["after"][word], strict=True)
+        out[f"over_{word}"] = _spread([ours["cpu"] / passes["cpu"] for ours, passes in pairs])
     return out | {"aim": AIM, "met": out["measure_gain"][0] >= AIM, "bare_aim": BARE_AIM}
 
 

@@ -1,7 +1,10 @@
 """What measuring outputs other than logits costs beside the bare forward passes; a part of `measure_speed.py`.
 
 Each network measures `IMAGES` random images under two pairs of shifts (three views) with `augkit.invariance.outputs`,
-and runs the same forward passes bare, by turns in one process that keeps freed memory, contiguous, with one thread.
+and runs the same forward passes, by turns in one process that keeps freed memory, with one thread: **measure** as the
+command does, in the faster format and with batch norms folded where that is faster (`augkit.measure.fast_passes`);
+**before**, contiguous and as it is; **bare**, passes alone of the network as it is, in the format of *measure*;
+**folded**, passes alone as those of *measure*. The ratios are *measure* over the passes alone, and *before* over it.
 Weights are random, as their values do not matter here. Times are those of the processor. What is done once whatever the
 number of images (recognizing the output, the report) counts, and is the smaller a part the more images there are.
 """
@@ -18,9 +21,12 @@ import torch
 from memory import peak, restart_peak
 from torch import Tensor, nn
 
+from augkit.architectures.folding import foldable_pairs, folded
 from augkit.invariance import Network, Pairs, Plan
+from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.outputs import OutputMeasurement
 from augkit.invariance.protocols import ProtocolOptions
+from augkit.measure.fast_passes import choose_fast_passes
 
 SIDE, MARGIN, BATCH, CLASSES, AIM = 224, 8, 8, 21, 1.15
 IMAGES = 32
@@ -73,22 +79,37 @@ def _case(model: nn.Module, rounds: int, images: int) -> dict[str, Any]:
         measurement.run((part, None) for _ in range(times) for part in pixels.split(BATCH))
         measurement.report().to_dict()
 
+    def before() -> None:
+        kept = network.memory_format, network.folds
+        network.use_memory_format("contiguous")
+        network.use_folding(False)
+        measure()
+        network.use_memory_format(kept[0])
+        network.use_folding(kept[1])
+
     def bare() -> None:
+        layout = MEMORY_FORMATS[network.memory_format]
         with torch.inference_mode():
-            network.model(inputs[0][:1])  # as `begin` does
+            network.model(inputs[0][:1].contiguous(memory_format=layout))  # as `begin` does
             for part in inputs:
                 for _ in range(measured_views()):
-                    network.model(part)
+                    network.model(part.contiguous(memory_format=layout))
 
-    seconds: dict[str, list[float]] = {"measure": [], "bare": []}
-    runs = {"measure": measure, "bare": bare}
+    def without_norms() -> None:
+        with folded(pairs if network.folds else []):
+            bare()
+
+    choose_fast_passes(network, lambda: inputs[0], 10_000, network.output)
+    with torch.inference_mode():
+        pairs = foldable_pairs(network.model, lambda: network.model(inputs[0]))
+    runs = {"measure": measure, "before": before, "bare": bare, "folded": without_norms}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     measure()  # warms up
     for _ in range(rounds):
-        for name in random.sample(list(runs), 2):
+        for name in random.sample(list(runs), len(runs)):
             start = time.process_time()
             runs[name]()
             seconds[name].append(time.process_time() - start)
-    ratios = np.array(seconds["measure"]) / np.array(seconds["bare"])
     peaks = []
     for times in (1, 4):
         before = restart_peak()
@@ -96,11 +117,21 @@ def _case(model: nn.Module, rounds: int, images: int) -> dict[str, Any]:
         peaks.append(round(peak() - before, 1))
     return {
         "seconds": {name: round(float(np.median(found)), 3) for name, found in seconds.items()},
-        "over_bare": [round(float(f(ratios)), 3) for f in (np.median, np.min, np.max)],
-        "met": bool(np.median(ratios) <= AIM),
+        "memory_format": network.memory_format,
+        "folded": network.folds,
+        "over_bare": (over := _ratio(seconds["measure"], seconds["bare"])),
+        "over_folded": _ratio(seconds["measure"], seconds["folded"]),
+        "gain": _ratio(seconds["before"], seconds["measure"]),
+        "met": over[0] <= AIM,
         "rounds": rounds,
         "more_mib": {f"{times * images} images": mib for times, mib in zip((1, 4), peaks, strict=True)},
     }
+
+
+def _ratio(one: list[float], other: list[float]) -> list[float]:
+    """Median, least and most of the ratios of the rounds."""
+    ratios = np.array(one) / np.array(other)
+    return [round(float(f(ratios)), 3) for f in (np.median, np.min, np.max)]
 
 
 def measured_views() -> int:

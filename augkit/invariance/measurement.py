@@ -23,7 +23,7 @@ from augkit.invariance.views import NoisyViews, Views
 
 Batch = tuple[Tensor, Tensor | None]
 STATE_VERSION = 2  # of `Measurement.state`
-OF_SPEED = ("compiled", "device", "memory_format")  # settings that change numbers by rounding alone
+OF_SPEED = ("compiled", "device", "memory_format", "folded")  # settings that change numbers by rounding alone
 
 
 def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with a default)
@@ -267,6 +267,7 @@ class Measurement:
             device=self.network.device.type,
             classes=self.accumulator.classes,
             memory_format=self.network.memory_format,
+            folded=self.network.folds,
             noise=self._noise,
         )
 
@@ -288,7 +289,7 @@ class Measurement:
 
     def state(self) -> State:
         """Return the state after the last whole batch, for `restore`."""
-        whole = {"version": STATE_VERSION, "identity": self._identity(), "memory_format": self.network.memory_format}
+        whole = {"version": STATE_VERSION, "identity": self._identity(), **self.network.speed()}
         return whole | {"tally": self.accumulator.state()}
 
     def restore(self, state: State) -> None:
@@ -301,7 +302,7 @@ class Measurement:
             raise InputError(
                 "the measurement there is of another network, plan, protocol, precision or seed; start anew"
             )
-        self.network.use_memory_format(state.get("memory_format", "contiguous"))  # older ones lack it
+        self.network.restore_speed(state)
         self.accumulator.restore(state["tally"])
 
     def _fetch(self, waiting: list[_PendingBatch], on_batch: Callable[[int], None] | None) -> None:

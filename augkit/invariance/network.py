@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augkit.architectures.folding import FoldablePair, foldable_pairs, folded
 from augkit.architectures.modes import check_network, evaluated, is_lazy
 from augkit.architectures.outputs import check_logits, logits_in, run_network
 from augkit.augment.resample import check_images
@@ -77,6 +78,9 @@ class Network:
             raise InputError(f"precision '{precision}': the network is in float64; convert it first, or use float32")
         self.model, self.precision, self.compiled = model.to(self.device), precision, compiled
         self.memory_format = "contiguous"
+        self.folds = False
+        self._pairs: list[FoldablePair] | None = None  # to fold; None before the first pass
+        self._fold: contextlib.ExitStack | None = None  # within `measuring`, until norms are folded
         self._run = torch.compile(self.model) if compiled else self.model
         self._mean, self._std = (None if v is None else self._per_channel(v) for v in (mean, std))
         # The first convolution nearly always receives the images; its channels are mentioned only if the network fails.
@@ -97,9 +101,16 @@ class Network:
         self._classes = None
         cudnn.allow_tf32 = products.allow_tf32 = False
         try:
-            with evaluated(self.model), drawing(self.device, 0, MEASUREMENT), without_gradients:
+            with (
+                evaluated(self.model),
+                drawing(self.device, 0, MEASUREMENT),
+                without_gradients,
+                contextlib.ExitStack() as fold,
+            ):
+                self._fold = fold
                 yield
         finally:
+            self._fold = None
             cudnn.allow_tf32, products.allow_tf32 = before
 
     def use_memory_format(self, name: str) -> None:
@@ -115,6 +126,24 @@ class Network:
         with torch.inference_mode(False):  # weights that are laid out anew within `measuring` could never be trained
             self.model.to(memory_format=MEMORY_FORMATS[name])
         self.memory_format = name
+
+    def use_folding(self, on: bool) -> None:
+        """Fold batch norms into the convolutions before them (`augkit.architectures.folding`) within `measuring`.
+
+        Outputs change by rounding alone, except where another layer uses the output of such a convolution, too.
+        """
+        self.folds = on
+        if on:
+            _ = self.digest  # of the weights as they are
+
+    def speed(self) -> dict[str, object]:
+        """How the passes run, which changes outputs by rounding alone, for `restore_speed`."""
+        return {"memory_format": self.memory_format, "folds": self.folds}
+
+    def restore_speed(self, state: Mapping[str, Any]) -> None:
+        """Let the passes run as when `speed` returned these values; older states lack some of them."""
+        self.use_memory_format(state.get("memory_format", "contiguous"))
+        self.use_folding(state.get("folds", False))
 
     def fit_channels(self, channels: int) -> str:
         """Prepare for images of ``channels``; gray images are repeated for a network that expects red, green and blue.
@@ -170,6 +199,9 @@ class Network:
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
+                if self.folds and self._fold is not None:
+                    fold, self._fold = self._fold, None
+                    fold.enter_context(folded(self._find_pairs(inputs)))
                 return run_network(self._run, inputs, take)
         except torch.OutOfMemoryError:
             raise RunError(
@@ -180,6 +212,13 @@ class Network:
             if wanted not in (None, 0, channels):  # 0 of a lazy one
                 raise InputError(f"images: the model expects {wanted} channels, the images have {channels}") from error
             raise
+
+    def _find_pairs(self, inputs: Tensor) -> list[FoldablePair]:
+        """The batch norms that can be folded, from an extra pass the first time."""
+        if self._pairs is None:
+            with drawing(self.device, 0, MEASUREMENT):  # the extra pass takes no random number of the measurement
+                self._pairs = foldable_pairs(self.model, lambda: run_network(self._run, inputs.clone()))
+        return self._pairs
 
     @cached_property
     def digest(self) -> str:

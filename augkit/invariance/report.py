@@ -74,6 +74,7 @@ class MeasurementSettings:
         precision, compiled, device: settings of the forward passes.
         classes: number of classes K.
         memory_format: ``contiguous`` or ``channels_last``; it changes numbers by rounding alone.
+        folded: whether batch norms were folded into the convolutions before them; it changes numbers by rounding alone.
         noise: whether noise of the same norm takes the place of displacements.
     """
 
@@ -97,6 +98,7 @@ class MeasurementSettings:
     device: str
     classes: int
     memory_format: str = "contiguous"
+    folded: bool = False
     noise: bool = False
 
     def to_dict(self) -> dict[str, object]:

@@ -132,6 +132,8 @@ def command_parser() -> Parser:
     how.add_argument("--batch-size", type=positive, help=text)
     text = f"{' or '.join(MEMORY_FORMATS)}, of the maps (default: the faster one on the first batch)"
     how.add_argument("--memory-format", metavar="NAME", help=text)
+    text = "fold batch norms into convolutions (default: where it is faster on the first batch)"
+    how.add_argument("--fold", action=argparse.BooleanOptionalAction, default=None, help=text)
     add_full(parser)
     add_writing(parser)
     parser.set_defaults(seed=0)

@@ -19,11 +19,12 @@ from augkit.invariance.outputs.kinds import CLASS_INDICES
 from augkit.invariance.outputs.pictures import WorstPicture
 from augkit.invariance.protocols import ProtocolOptions
 from augkit.measure.analyses import Analyses
+from augkit.measure.fast_passes import choose_fast_passes
 from augkit.measure.image_sets import ImageSet, atypical_sets
 from augkit.measure.output_page import outputs_page
 from augkit.measure.output_results import OutputResults, OutputSetResults
 from augkit.measure.output_settings import choose_options, choose_pairs
-from augkit.measure.session_parts import analyses_of, network_of, repeated_note
+from augkit.measure.session_parts import analyses_of, batches_of, network_of, repeated_note
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.state_files import StateFolder
 from augkit.measure.views import Operator
@@ -74,8 +75,6 @@ class OutputSession:
         if settings.ood_builtin:
             self.sets = self.sets | atypical_sets(typical, self.plan, settings.seed)
         self.network = network_of(settings, self.loaded)
-        if settings.memory_format is not None:
-            self.network.use_memory_format(settings.memory_format)
         for name, found in self.sets.items():
             self.measurements[name], operator = self._begun(name, found, operator)
 
@@ -88,7 +87,7 @@ class OutputSession:
             InputError: the folder exists; with ``resume``, it contains no measurement, or a different one.
         """
         self.files = StateFolder(folder, self.measurements, resume=resume, overwrite=overwrite)
-        self.files.begin(self.network, self.settings.memory_format)
+        self.files.begin(self.network, self.settings)
 
     def measure(self, command: str) -> OutputResults:
         """Return the results, after writing them with a page to the folder if there is one.
@@ -101,6 +100,7 @@ class OutputSession:
 
     def _measure(self, command: str, folder: Path | None) -> OutputResults:
         views = len({column for pair in self.plan.layout.pairs for column in pair})
+        self._choose_fast_passes(views)
         with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as display:
             found = {name: self._measure_one(name, display, views) for name in self.sets}
             first = next(iter(found))
@@ -118,6 +118,25 @@ class OutputSession:
             write(folder / "results.json", json.dumps(results.to_dict(), indent=2, allow_nan=False))
             write(folder / "report.html", outputs_page(results, self.pictures(results)))
         return results
+
+    def _choose_fast_passes(self, views: int) -> None:
+        """Choose how the passes run. A resumed measurement keeps its own way, so that its bits are those of one run."""
+        if self.files.resumed:
+            return
+        settings, (typical, found) = self.settings, next(iter(self.sets.items()))
+        size = settings.images_at_once(self.network.device)
+
+        def first_batch() -> Tensor:
+            return self.measurements[typical].unshifted(found.pixels(list(range(min(size, len(found))))))
+
+        choose_fast_passes(
+            self.network,
+            first_batch,
+            views * batches_of(self.sets, size),
+            self.network.output,
+            memory_format=settings.memory_format,
+            fold=settings.fold,
+        )
 
     def pictures(self, results: OutputResults) -> list[WorstPicture]:
         """Return pictures of the worst cases of the first image set."""

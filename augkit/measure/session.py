@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from augkit.invariance import Measurement, Network, Plan
 from augkit.invariance.gallery import FlipPicture, flip_pictures
 from augkit.invariance.protocols import ProtocolOptions
 from augkit.measure.analyses import Analyses
+from augkit.measure.fast_passes import choose_fast_passes
 from augkit.measure.image_sets import ImageSet
-from augkit.measure.memory_format import choose_memory_format
 from augkit.measure.results import ImageSetResults
-from augkit.measure.session_parts import analyses_of, network_of, repeated_note
+from augkit.measure.session_parts import analyses_of, batches_of, network_of, repeated_note
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.state_files import StateFolder
 from augkit.measure.views import Operator
@@ -79,30 +78,28 @@ class MeasureSession:
             InputError: the folder exists; with ``resume``, it contains no measurement, or a different one.
         """
         self.files = StateFolder(folder, self.measurements, resume=resume, overwrite=overwrite)
-        self.files.begin(self.network, self.settings.memory_format)
+        self.files.begin(self.network, self.settings)
 
     def measure(self) -> list[ImageSetResults]:
         """Return the results by image set; those of the first include the analyses."""
-        self._choose_memory_format()
+        self._choose_fast_passes()
         views = len(self.plan.layout.columns)
         with Display(sum(map(len, self.sets.values())) * views, quiet=not self.progress) as bar:
             first, *others = [self._measure_one(name, bar) for name in self.sets]
             return [replace(first, analyses=self._analyze(bar)), *others]
 
-    def _choose_memory_format(self) -> None:
-        """Set the format of the maps. A resumed measurement keeps its own, so that its bits are those of one run."""
+    def _choose_fast_passes(self) -> None:
+        """Choose how the passes run. A resumed measurement keeps its own way, so that its bits are those of one run."""
         if self.files.resumed:
             return
-        if self.settings.memory_format is not None:
-            self.network.use_memory_format(self.settings.memory_format)
-            return
         found, size = self.sets[self.typical], self.settings.images_at_once(self.network.device)
-        passes = len(self.plan.layout.columns) * sum(math.ceil(len(other) / size) for other in self.sets.values())
+        passes = len(self.plan.layout.columns) * batches_of(self.sets, size)
 
         def first_batch() -> Tensor:
             return self.measurements[self.typical].unshifted(found.pixels(list(range(min(size, len(found))))))
 
-        choose_memory_format(self.network, first_batch, passes)
+        given = self.settings
+        choose_fast_passes(self.network, first_batch, passes, memory_format=given.memory_format, fold=given.fold)
 
     def pictures(self, results: ImageSetResults) -> list[FlipPicture]:
         """Return pictures of the flips of the first image set."""

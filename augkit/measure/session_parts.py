@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,8 +11,8 @@ from augkit.core.progress import Display
 from augkit.invariance import Network, Plan
 from augkit.invariance.protocols import Protocol
 from augkit.measure.analyses import Analyses, AnalysisInput, analyze, chosen_analyses
+from augkit.measure.fast_passes import contiguous
 from augkit.measure.image_sets import ImageSet
-from augkit.measure.memory_format import contiguous
 from augkit.measure.settings import MeasureSettings
 from augkit.measure.views import MAX_SHIFT
 from augkit.train.build import choose_device
@@ -40,6 +41,11 @@ def network_of(settings: MeasureSettings, loaded: LoadedModel) -> Network:
         compiled=settings.compile,
         device=choose_device(settings.device),
     )
+
+
+def batches_of(sets: Mapping[str, ImageSet], size: int) -> int:
+    """Return the number of batches of at most ``size`` images in all image sets."""
+    return sum(math.ceil(len(found) / size) for found in sets.values())
 
 
 def repeated_note(channels: str) -> list[str]:

@@ -61,7 +61,9 @@ class MeasureSettings:
         compile: compile the network first.
         batch_size: images per forward pass; `BATCHES` by device when None.
         memory_format: ``contiguous`` or ``channels_last``; when None the faster one on the first batch, contiguous for
-            short measurements and outputs other than logits. It changes numbers by rounding alone.
+            short measurements. It changes numbers by rounding alone.
+        fold: fold batch norms into the convolutions before them; when None where that is faster on the first batch, not
+            for short measurements nor on a GPU. It changes numbers by rounding alone.
         device: ``cpu``, ``cuda``, ...; a GPU if there is one when None.
         seed: seed of all random numbers.
         output_kind: kind of output, a key of `augkit.invariance.outputs.KINDS`; ``auto`` recognizes it, and takes
@@ -113,6 +115,7 @@ class MeasureSettings:
     compile: bool = False
     batch_size: int | None = None
     memory_format: str | None = None
+    fold: bool | None = None
     device: str | None = None
     seed: int = 0
     output_kind: str = "auto"

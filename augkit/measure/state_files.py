@@ -16,6 +16,7 @@ from augkit.core.files import MARK, claim, environment, write
 from augkit.core.safe_files import Unreadable, load_safely
 from augkit.invariance import Network
 from augkit.invariance.accumulator import State
+from augkit.measure.settings import MeasureSettings
 
 STATE = "measurement.pt"
 WRITTEN = (MARK, "results.json", "report.html")  # beside the states
@@ -88,15 +89,18 @@ class StateFolder:
                 self._restore(self._file(folder, name), name)
                 self.resumed = True
 
-    def begin(self, network: Network, asked: str | None) -> None:
+    def begin(self, network: Network, settings: MeasureSettings) -> None:
         """Mark the folder as that of a measurement with ``network``.
 
         Raises:
-            InputError: the memory format ``asked`` for is not that of the restored state.
+            InputError: the settings have another memory format than the restored state, or fold otherwise.
         """
-        if self.resumed and asked not in (None, network.memory_format):
-            kept = network.memory_format
-            raise InputError(f"--memory-format: expected {kept}, with which the measurement there began, got {asked}")
+        if self.resumed and settings.memory_format not in (None, network.memory_format):
+            kept, got = network.memory_format, settings.memory_format
+            raise InputError(f"--memory-format: expected {kept}, with which the measurement there began, got {got}")
+        if self.resumed and settings.fold not in (None, network.folds):
+            kept, got = ("--fold" if on else "--no-fold" for on in (network.folds, settings.fold))
+            raise InputError(f"{got}: expected {kept}, with which the measurement there began")
         if self.folder is not None:
             write(self.folder / MARK, json.dumps(environment(), indent=2))
 

@@ -49,6 +49,7 @@ class OutputSettings(Record):
         views: forward passes per image.
         channels: how the channels of the images were fitted to the network.
         precision, device, memory_format: settings of the forward passes.
+        folded: whether batch norms were folded into the convolutions before them.
         plan: all displacements.
         of_kind: what the kind of output chose, such as stride and kernel of a map.
     """
@@ -70,6 +71,7 @@ class OutputSettings(Record):
     precision: str
     device: str
     memory_format: str
+    folded: bool
     plan: Plan
     of_kind: dict[str, object]
 

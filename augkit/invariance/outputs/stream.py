@@ -124,6 +124,11 @@ class OutputMeasurement:
         assert self.kind is not None
         return self.kind
 
+    def unshifted(self, images: Tensor) -> Tensor:
+        """Return the unshifted inputs ``(B, C, h, w)`` of the network in [0, 1], on its device, for images."""
+        self._prepare(images)
+        return Scene(self.protocol, self.network.load(images)).unshifted()
+
     def run(self, stream: Iterable[tuple[Tensor, Any]], on_batch: Callable[[int], None] | None = None) -> None:
         """Measure a stream of batches ``(images, targets)``; ``on_batch`` gets the number of finished images.
 
@@ -162,7 +167,7 @@ class OutputMeasurement:
         images, worst, digests = self._done
         if self.kind is None or not images:
             raise InputError("measurement: it has a state once the first batch has been measured")
-        whole = {"version": STATE_VERSION, "identity": self._identity(), "memory_format": self.network.memory_format}
+        whole = {"version": STATE_VERSION, "identity": self._identity(), **self.network.speed()}
         cases = [(case.image, case.shifts, case.score, case.factors) for case in worst]
         own = {"kind": self.kind.name, "measure": self.measure.state(images)}
         return whole | own | {"images": images, "worst": cases, "digests": torch.cat(digests)}
@@ -180,7 +185,7 @@ class OutputMeasurement:
                 "the measurement there is of another network, plan, protocol, precision, seed, kind of output or its"
                 " options; start anew"
             )
-        self.network.use_memory_format(state["memory_format"])
+        self.network.restore_speed(state)
         self.measure.restore(state["measure"], state["images"])
         cases = tuple(WorstCase(*case) for case in state["worst"])
         self._done, self._restored = _Done(state["images"], cases, (state["digests"],)), state["images"]
@@ -208,6 +213,7 @@ class OutputMeasurement:
             precision=self.network.precision,
             device=self.network.device.type,
             memory_format=self.network.memory_format,
+            folded=self.network.folds,
             plan=plan,
             of_kind=found.settings,
         )

@@ -1,11 +1,13 @@
-"""The memory format: the faster one on the first batch, kept when resumed, equal within rounding, and stated."""
+"""Memory format and folded norms: as is faster on the first batch, kept when resumed, equal within rounding, stated."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +18,8 @@ from augkit.core.safe_files import load_safely
 from augkit.invariance import Measurement, Network, Plan, measure_invariance
 from augkit.invariance.plan import Pairs
 from augkit.invariance.protocols import ProtocolOptions
-from augkit.measure import MeasureResults, MeasureSettings, measure, memory_format
-from augkit.measure.memory_format import PASSES, SECONDS, choose_memory_format
+from augkit.measure import MeasureResults, MeasureSettings, fast_passes, measure
+from augkit.measure.fast_passes import PASSES, SECONDS, choose_fast_passes
 
 IMAGES = torch.rand(6, 3, 16, 16)
 PLAN = Plan(pairs=Pairs(2, -2.0, 2.0))
@@ -29,6 +31,9 @@ def make():
     torch.manual_seed(1)
     layers = nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(*layers, nn.Linear(8, 10))
+
+def normed():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), *make()[1:3], *make()[3:])
 """
 
 
@@ -58,9 +63,9 @@ class Views(Clocked):
 
 
 def chosen(net: Clocked, monkeypatch: pytest.MonkeyPatch, passes: int = 1000, **options: bool) -> str:
-    monkeypatch.setattr(memory_format, "_clock", lambda device: net.now)
+    monkeypatch.setattr(fast_passes, "_clock", lambda device: net.now)
     network = Network(net, **options)
-    choose_memory_format(network, lambda: IMAGES, passes)
+    choose_fast_passes(network, lambda: IMAGES, passes)
     last = net.layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert last == (network.memory_format == "channels_last")
     return network.memory_format
@@ -70,8 +75,8 @@ def chosen(net: Clocked, monkeypatch: pytest.MonkeyPatch, passes: int = 1000, **
 def test_a_pass_on_an_accelerator_has_ended_when_its_time_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
-    memory_format._clock(torch.device(kind))
-    memory_format._clock(torch.device("cpu"))
+    fast_passes._clock(torch.device(kind))
+    fast_passes._clock(torch.device("cpu"))
     assert waited == [torch.device(kind)]
 
 
@@ -136,21 +141,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Measur
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def call(output: str, *, resume: bool = False, memory_format: str | None = None) -> MeasureResults:
-        settings = MeasureSettings(max_shift=1.0, curves=False, limit=40, batch_size=8, memory_format=memory_format)
-        return measure("nets_in_formats:make", "digits", settings, output=output, resume=resume)
+    def call(output: str, *, net: str = "make", resume: bool = False, **how: Any) -> MeasureResults:
+        settings = MeasureSettings(max_shift=1.0, curves=False, limit=40, batch_size=8, **how)
+        return measure(f"nets_in_formats:{net}", "digits", settings, output=output, resume=resume)
 
     return call
 
 
 def choose(name: str) -> Callable[..., None]:
-    return lambda network, first_batch, passes: network.use_memory_format(name)
+    return lambda network, *given, **chosen: network.use_memory_format(name)
 
 
 def test_a_resumed_measurement_keeps_the_format_that_was_chosen_first(
     run: Callable[..., MeasureResults], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("augkit.measure.session.choose_memory_format", choose("channels_last"))
+    monkeypatch.setattr("augkit.measure.session.choose_fast_passes", choose("channels_last"))
     whole = run("whole")
     assert whole.to_dict()["settings"]["memory_format"] == "channels_last"  # type: ignore[index]
     batches, measured = itertools.count(), Measurement._measure
@@ -159,7 +164,7 @@ def test_a_resumed_measurement_keeps_the_format_that_was_chosen_first(
         run("stopped")
     state = load_safely(Path("stopped/measurement.pt"))
     assert (state["memory_format"], len(state["tally"]["columns"]["top1"])) == ("channels_last", 16)
-    monkeypatch.setattr("augkit.measure.session.choose_memory_format", choose("contiguous"))
+    monkeypatch.setattr("augkit.measure.session.choose_fast_passes", choose("contiguous"))
     resumed = run("stopped", resume=True)
     for key, values in whole.typical.report.statistics.items():
         assert torch.equal(values, resumed.typical.report.statistics[key]), key
@@ -213,7 +218,7 @@ def test_analyses_run_contiguous_where_the_passes_run_in_channels_last(
     )
     seen = __import__("nets_that_note").LAST
     seen.clear()
-    analyze = memory_format.contiguous
+    analyze = fast_passes.contiguous
 
     @contextlib.contextmanager
     def noted(network: Network) -> Iterator[None]:
@@ -232,3 +237,125 @@ def test_analyses_run_contiguous_where_the_passes_run_in_channels_last(
     assert all(seen[end:])  # pictures of the worst cases
     assert found["settings"]["memory_format"] == "channels_last"  # type: ignore[index]
     assert found["probe_memory_format"] == "contiguous"
+
+
+class Normed(nn.Module):
+    """Takes seconds of a made-up clock, by whether its norm is folded; ``beside`` is the part of the convolution."""
+
+    def __init__(self, apart: float, folded: float, beside: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.now, self.costs, self.beside = 0.0, (apart, folded), beside
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.norm.running_var.fill_(0.5)
+        self.folded = list[bool]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.folded.append("forward" in vars(self.norm))
+        self.now += self.costs[self.folded[-1]]
+        maps = self.conv(images)
+        return (self.norm(maps) + self.beside * maps).mean((2, 3))
+
+
+def folds(net: Normed, monkeypatch: pytest.MonkeyPatch, passes: int = 1000, **options: Any) -> bool:
+    monkeypatch.setattr(fast_passes, "_clock", lambda device: net.now)
+    network = Network(net, precision=options.pop("precision", "float32"))
+    choose_fast_passes(network, lambda: IMAGES, passes, **options)
+    return network.folds
+
+
+def test_norms_are_folded_where_that_is_faster_and_gives_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folds(Normed(1.0, 0.8), monkeypatch)
+    assert not folds(Normed(1.0, 0.99), monkeypatch)
+    assert not folds(Normed(1.0, 1.2), monkeypatch)
+    assert not folds(Normed(1.0, 0.8), monkeypatch, passes=PASSES - 1)
+    # Another layer uses what the convolution makes, even if little of it.
+    assert not folds(Normed(1.0, 0.8, beside=1.0), monkeypatch)
+    assert not folds(Normed(1.0, 0.8, beside=0.01), monkeypatch)
+
+
+def test_norms_are_not_folded_in_half_precision_nor_against_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not folds(Normed(1.0, 0.8), monkeypatch, precision="bf16")
+    assert not folds(Normed(1.0, 0.8), monkeypatch, fold=False)
+    assert folds(Normed(1.0, 1.2), monkeypatch, fold=True, passes=1)
+
+
+def test_folded_norms_change_numbers_by_rounding_alone_and_return() -> None:
+    net = Normed(0.0, 0.0)
+    reports, digests = [], []
+    for on in (False, True):
+        network = Network(net)
+        network.use_folding(on)
+        net.folded.clear()
+        measurement = Measurement(network, PLAN, ProtocolOptions("crop"))
+        measurement.run([(IMAGES, None), (IMAGES, None)])
+        reports.append(measurement.report())
+        digests.append(network.digest)
+        assert sum(net.folded) == (len(net.folded) - 1 if on else 0)  # one pass finds the norm
+        assert "forward" not in vars(net.norm)
+        assert reports[-1].settings.folded is on
+    one, other = reports
+    assert digests[0] == digests[1]
+    assert one.fingerprint == other.fingerprint
+    for key, values in one.statistics.items():
+        torch.testing.assert_close(values, other.statistics[key], rtol=1e-4, atol=1e-5)
+
+
+def test_finding_norms_draws_no_number_of_the_measurement() -> None:
+    class Noisy(Normed):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + torch.rand(4)
+
+    logits = []
+    for on in (False, True):
+        network = Network(Noisy(0.0, 0.0))
+        network.use_folding(on)
+        with network.measuring():
+            logits.append([network(IMAGES) for _ in range(2)])
+    torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_a_resumed_measurement_folds_as_it_began(
+    run: Callable[..., MeasureResults], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "augkit.measure.session.choose_fast_passes", lambda network, *given, **chosen: network.use_folding(True)
+    )
+    measured, batches = Measurement._measure, itertools.count()
+    whole = run("whole", net="normed")
+    monkeypatch.setattr(Measurement, "_measure", lambda *given: measured(*given) if next(batches) != 2 else interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", net="normed")
+    assert load_safely(Path("stopped/measurement.pt"))["folds"] is True
+    resumed = run("stopped", net="normed", resume=True)
+    assert resumed.to_dict()["settings"]["folded"] is True  # type: ignore[index]
+    for key, values in whole.typical.report.statistics.items():
+        assert torch.equal(values, resumed.typical.report.statistics[key]), key
+    with pytest.raises(InputError, match="--no-fold: expected --fold, with which the measurement there began"):
+        run("stopped", net="normed", resume=True, fold=False)
+
+
+@pytest.mark.parametrize("name", ["segmenter", "classifier"])
+def test_passes_of_any_output_are_timed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_in_turn.py").write_text(SEGMENTER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = __import__("nets_in_turn").LAST
+    monkeypatch.setattr(fast_passes, "_clock", lambda device: 10 * len(seen) - 5 * sum(seen))  # channels last: 5 s less
+    settings = MeasureSettings(max_shift=1.0, limit=32, batch_size=1, curves=False, pairs=4)
+    found = measure(f"nets_in_turn:{name}", "digits", settings).to_dict()["settings"]
+    sys.modules.pop("nets_in_turn")
+    assert found["memory_format"] == "channels_last"  # type: ignore[index]
+    assert found["folded"] is False  # type: ignore[index]
+    assert all(seen[-10:])
+
+
+def test_outputs_that_hold_no_tensors_or_other_shapes_are_not_the_same() -> None:
+    boxes = [{"boxes": torch.ones(3, 4), "labels": torch.ones(3, dtype=torch.long)}]
+    fewer = [{"boxes": torch.ones(2, 4), "labels": torch.ones(2, dtype=torch.long)}]
+    none = [{"boxes": torch.ones(0, 4), "labels": torch.ones(0, dtype=torch.long)}]
+    tensors = [list(fast_passes._tensors(output)) for output in (boxes, fewer, none, object())]
+    assert fast_passes._are_close(tensors[0], tensors[0], 1e-3)
+    assert not fast_passes._are_close(tensors[0], tensors[1], 1e-3)
+    assert fast_passes._are_close(tensors[2], tensors[2], 1e-3)
+    assert not fast_passes._are_close(tensors[3], tensors[3], 1e-3)
