@@ -169,7 +169,7 @@ def command_parser() -> Parser:
         "--factor",
         type=positive,
         metavar="N",
-        help="with rungs: one trial in N goes on (default: 3)",
+        help="with rungs: one trial in N goes on (default: 3; 4 in long searches)",
     )
     parser.add_argument(
         "--fork",
@@ -265,10 +265,10 @@ def _rungs(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"expected numbers of epochs, such as 2,4,8, or none, got '{text}'") from None
 
 
-def _factor(options: argparse.Namespace) -> int:
+def _factor(options: argparse.Namespace) -> int | None:
     if options.factor is not None and options.rungs == ():
         raise InputError("--factor: expected rungs, whose best part it sets, got --rungs none")
-    return 3 if options.factor is None else int(options.factor)
+    return None if options.factor is None else int(options.factor)
 
 
 def _goal(options: argparse.Namespace) -> Goal:

@@ -28,6 +28,7 @@ from augkit.tune.space import Value
 LEARNS = ("tpe", "gp")  # samplers that use results, each as a function of all trials: they are shown one rung
 IGNORES = ("qmc", "random")  # samplers that use no results
 MOST = 4  # rungs that are derived, so that the lowest one has an eighth of a trial's epochs
+FACTOR, FACTOR_OF_LONG, LONG = 3, 4, 32  # by default; the second from so many configurations on
 LEAST = 2  # configurations that derived rungs let reach the top
 PLACE = "place"  # user attribute: folder of the run of a trial, which other workers may reach
 EARLY = "lower rungs of the "  # study attribute, followed by the key of a control: its scores while it is trained
@@ -161,7 +162,9 @@ def epochs_on(terms: SearchTerms, rung: int) -> int:
     return terms.rungs[rung] if terms.rungs else terms.epochs
 
 
-def epochs_of_a_trial(rungs: Sequence[int] | None, factor: int, trial_epochs: int | None, recipe_epochs: int) -> int:
+def epochs_of_a_trial(
+    rungs: Sequence[int] | None, factor: int | None, trial_epochs: int | None, recipe_epochs: int
+) -> int:
     """Most epochs of a trial: those of the last rung, or without rungs ``trial_epochs``, or half of the recipe's.
 
     Raises:
@@ -169,7 +172,7 @@ def epochs_of_a_trial(rungs: Sequence[int] | None, factor: int, trial_epochs: in
             the factor is below 2.
     """
     check_whole("epochs of a trial", trial_epochs, 1)
-    check_whole("factor", factor, 2, optional=False)
+    check_whole("factor", factor, 2)
     if rungs is None or (isinstance(rungs, Sequence) and not rungs):
         return trial_epochs or math.ceil(recipe_epochs / 2)
     if isinstance(rungs, str) or not isinstance(rungs, Sequence):
@@ -208,6 +211,22 @@ def derived_rungs(epochs: int, trials: int, factor: int) -> tuple[int, ...]:
     while len(rungs) < MOST and rungs[0] > 1 and left >= LEAST:
         rungs, left = [rungs[0] // 2, *rungs], left // factor
     return tuple(rungs) if len(rungs) > 1 else ()
+
+
+def derived_factor(rungs: Sequence[int], trials: int) -> int:
+    """Factor of a search that is given none: 4 in long ones, if two configurations or more then reach the top, else 3.
+
+    In replays of long searches 4 was faster than 3 (benchmarks/results/tune-replay.md).
+
+    Args:
+        rungs: epochs of each rung, ascending.
+        trials: number of configurations.
+
+    >>> derived_factor((1, 2, 4), 24), derived_factor((1, 2, 4), 32), derived_factor((1, 2, 4, 8), 32)
+    (3, 4, 3)
+    """
+    enough = trials >= LONG and trials // FACTOR_OF_LONG ** (len(rungs) - 1) >= LEAST
+    return FACTOR_OF_LONG if rungs and enough else FACTOR
 
 
 def goes_with_rungs(goal: Goal, sampler: str, processes: int, least_epochs: int | None) -> bool:

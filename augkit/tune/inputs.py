@@ -75,13 +75,13 @@ class Rungs:
 
     Attributes:
         given: epochs of each rung; empty for none, None to derive them.
-        factor: one of ``factor`` configurations goes on.
+        factor: one of ``factor`` configurations goes on; None takes `augkit.tune.halving.derived_factor`.
         trials: number of configurations.
         processes: processes per trial.
     """
 
     given: Sequence[int] | None
-    factor: int
+    factor: int | None
     trials: int
     processes: int = 1
 
@@ -103,8 +103,12 @@ class Rungs:
             halving.refuse_with_rungs(self.given, sampler, self.processes, least_epochs)
             return tuple(self.given)
         if halving.goes_with_rungs(goal, sampler, self.processes, least_epochs):
-            return halving.derived_rungs(epochs, self.trials, self.factor)
+            return halving.derived_rungs(epochs, self.trials, self.factor or halving.FACTOR)
         return ()
+
+    def factor_of(self, rungs: Sequence[int]) -> int:
+        """The factor of a search with these rungs."""
+        return self.factor or halving.derived_factor(rungs, self.trials)
 
 
 def make_terms(
@@ -130,11 +134,12 @@ def make_terms(
         raise InputTypeError(f"fork: expected True or False, got {fork!r}")
     asked = epochs_of_a_fork(fork, trial_epochs, rungs.given or (), space)
     epochs = halving.epochs_of_a_trial(rungs.given, rungs.factor, asked, space.recipe.train.epochs)
+    found = rungs.of(epochs, goal, sampler, least_epochs)
     fields = {
         "space": space.to_dict(),
         "goal": goal,
-        "rungs": rungs.of(epochs, goal, sampler, least_epochs),
-        "factor": rungs.factor,
+        "rungs": found,
+        "factor": rungs.factor_of(found),
         "fork": epochs_of_the_control(fork, space, rungs.processes),
         "epochs": epochs,
         "least_epochs": min(epochs, least_epochs or math.ceil(epochs / 4)),
@@ -145,4 +150,6 @@ def make_terms(
     kept: tuple[str, ...] = ()
     if rungs.given is None:
         kept = ("rungs",) if trial_epochs or least_epochs else ("rungs", "epochs", "least_epochs")
+    if rungs.factor is None:
+        kept = (*kept, "factor")
     return validate(SearchTerms, fields, "tune"), kept

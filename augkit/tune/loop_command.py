@@ -91,7 +91,7 @@ def refuse_flags(options: argparse.Namespace, defaults: Mapping[str, Any]) -> No
 
 
 def tune_function(
-    name: str, options: argparse.Namespace, arguments: Sequence[str], goal: Goal, factor: int, folder: Path
+    name: str, options: argparse.Namespace, arguments: Sequence[str], goal: Goal, factor: int | None, folder: Path
 ) -> None:
     """Search the policy of the function, write the results to ``folder``, and print them."""
     module = name.partition(":")[0]

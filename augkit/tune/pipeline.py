@@ -81,7 +81,7 @@ def tune(  # noqa: PLR0913 (the flags of the command)
     seeds: int = 3,
     top: int = 2,
     rungs: Sequence[int] | None = None,
-    factor: int = 3,
+    factor: int | None = None,
     fork: bool = False,
     goal: Goal | None = None,
     sampler: str = "tpe",
@@ -112,7 +112,8 @@ def tune(  # noqa: PLR0913 (the flags of the command)
             `augkit.tune.promotion`). They replace pruning, and the last one is ``trial_epochs``. Empty for no rungs.
             None takes those of the study that is resumed or joined; for a new one `augkit.tune.halving.derived_rungs`,
             unless the goal has a bound or ``sampler``, ``least_epochs`` or ``workers.processes`` exclude rungs.
-        factor: with rungs, one of ``factor`` configurations goes on.
+        factor: with rungs, one of ``factor`` configurations goes on. None takes that of a study that is continued; for
+            a new one 4 from 32 trials on, if two or more then reach the top, else 3.
         fork: whether every trial starts from the weights of the control, trained for half of the recipe's epochs, and
             has only a few epochs of its own (2 unless ``trial_epochs`` or ``rungs`` say otherwise); see
             `augkit.tune.fork`. Final runs start from initial weights all the same.

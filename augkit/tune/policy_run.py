@@ -89,7 +89,7 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     trials: int | None,
     epochs: int | None,
     rungs: Sequence[int] | None,
-    factor: int,
+    factor: int | None,
     goal: Goal | None,
     score: Score | None,
     sampler: str,
@@ -119,14 +119,14 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     settings = measuring_settings(images, **measuring)
     # The recipe bears the name of the function, so that a study is not continued with another one.
     settings |= {"name": re.sub(r"[^A-Za-z0-9._-]+", ".", function), "train": {"epochs": longest}, "seed": seed}
-    found = policy_space(space, settings)
+    found, its_rungs = policy_space(space, settings), asked.of(longest, goal, sampler, None)
     terms = validate(
         SearchTerms,
         {
             "space": found.to_dict(),
             "goal": goal,
-            "rungs": asked.of(longest, goal, sampler, None),
-            "factor": factor,
+            "rungs": its_rungs,
+            "factor": asked.factor_of(its_rungs),
             "epochs": longest,
             "sampler": sampler,
             "floor": floor,
@@ -141,7 +141,7 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     if needs_pool(workers):
         check_shared(training, images, images_name is not None)
     held = HeldOut(images, settings["data"]["name"])
-    kept = ("rungs",) if rungs is None else ()
+    kept = tuple(name for name, value in (("rungs", rungs), ("factor", factor)) if value is None)
     return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed, kept)
 
 

@@ -32,7 +32,7 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
     trials: int | None = None,
     epochs: int | None = None,
     rungs: Sequence[int] | None = None,
-    factor: int = 3,
+    factor: int | None = None,
     goal: Goal | None = None,
     score: Score | None = None,
     sampler: str = "tpe",
@@ -80,7 +80,8 @@ def tune_policy(  # noqa: PLR0913 (settings of a search and of its measurement, 
         rungs: epochs of each rung of Pareto halving, ascending, such as (2, 4, 8); empty for no rungs. None takes those
             of the study that is continued; for a new one an eighth, a quarter, a half and all of ``epochs``, as far as
             two trials or more reach the top, unless the goal has a bound or the sampler is ``nsga2``.
-        factor: with rungs, one of ``factor`` configurations goes on.
+        factor: with rungs, one of ``factor`` configurations goes on. None takes that of a study that is continued; for
+            a new one 4 from 32 trials on, if two or more then reach the top, else 3.
         goal: goal of the search; None maximizes accuracy and learned invariance. Trials are never pruned.
         score: gives the score of a network in [0, 1], higher is better, which stands in the place of accuracy, such as
             the mean average precision of a detector; the network is in ``eval()``. Labels may then be None. The network
