@@ -46,7 +46,7 @@ from augkit.core.files import write
 from augkit.data import Images, atypical_versions, batches, load_dataset
 from augkit.invariance import InvarianceReport, Measurement, Network, Pairs, Plan, layerwise_equivariance
 from augkit.invariance.protocols import ProtocolOptions
-from augkit.measure.memory_format import choose_memory_format
+from augkit.measure.fast_passes import choose_fast_passes
 from augkit.measure.settings import BATCHES
 
 HERE = Path(__file__).parent
@@ -105,7 +105,7 @@ def measured(found: Pretrained, images: Images, plan: Plan, device: str, setting
     size = BATCHES[network.device.type]
     measurement.count_classes(images.images[:1])
     passes = len(plan.layout.columns) * -(-len(images) // size)
-    choose_memory_format(network, lambda: measurement.unshifted(images.images[:size]), passes)
+    choose_fast_passes(network, lambda: measurement.unshifted(images.images[:size]), passes)
     labels = images.labels
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     measurement.run((images.images[part], None if labels is None else labels[part]) for part in parts)

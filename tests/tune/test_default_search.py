@@ -128,7 +128,8 @@ def test_a_new_study_has_the_number_of_trials_that_was_given_or_the_default(tmp_
     [
         ({"seeds": None}, "seeds: expected a whole number of 1 or more, got None"),
         ({"top": None}, "top: expected a whole number of 1 or more, got None"),
-        ({"factor": None}, "factor: expected a whole number of 2 or more, got None"),
+        ({"factor": 1}, "factor: expected a whole number of 2 or more, got 1"),
+        ({"factor": "4"}, "factor: expected a whole number of 2 or more, got '4'"),
         ({"trials": 0}, "trials: expected a whole number of 1 or more, got 0"),
         ({"trials": "7"}, "trials: expected a whole number of 1 or more, got '7'"),
         ({"rungs": 4}, r"rungs: expected two or more ascending numbers of epochs, such as \(2, 4, 8\), got 4"),
