@@ -178,8 +178,12 @@ class Network:
         self._classes = logits.shape[1]
         return logits
 
-    def output(self, inputs: Tensor, take: Callable[[Any], Any] = lambda output: output) -> Any:
+    def output(
+        self, inputs: Tensor, take: Callable[[Any], Any] = lambda output: output, *, hooked: bool = False
+    ) -> Any:
         """Return ``take`` of whatever the network returns for float inputs ``(B, C, H, W)`` on the device, unchecked.
+
+        With ``hooked`` no batch norms are folded for this pass, because hooks of the caller watch the layers.
 
         Raises:
             InputError: the network or ``take`` fails.
@@ -199,7 +203,7 @@ class Network:
         context = torch.autocast(self.device.type, half) if half is not None else contextlib.nullcontext()
         try:
             with context:
-                if self.folds and self._fold is not None:
+                if self.folds and self._fold is not None and not hooked:
                     fold, self._fold = self._fold, None
                     fold.enter_context(folded(self._find_pairs(inputs)))
                 return run_network(self._run, inputs, take)

@@ -129,6 +129,10 @@ class DenseMeasure(OutputMeasure):
         upsampling = self._watch.last_of(found) if isinstance(found, Tensor) else None
         whole = self._same.check(map_in(output, batch, self.setting.protocol.input_size, self.shape))
         self.stride_of(whole)
+        if whole.is_inference() and _suits_loop(whole, whole):  # not where it is differentiated
+            from augkit.invariance.outputs import map_loop  # numba takes a third of a second to import
+
+            whole = map_loop.planar(whole)  # once, as a view may be in several pairs
         if upsampling is None:
             return Dense(whole)
         before = upsampling.before.to(torch.promote_types(upsampling.before.dtype, torch.float32))

@@ -65,11 +65,21 @@ def compare(first: Tensor, second: Tensor, moves: Tensor, rectangles: Tensor, *,
     """
     batch, channels = first.shape[:2]
     found = tuple(np.zeros(shape) for shape in ((batch, 3), (batch, 4), (batch, 2, RANGES), (batch, channels)))
-    maps = tuple(each.detach().contiguous().numpy() for each in (first, second))
+    maps = tuple(planar(each.detach()).numpy() for each in (first, second))
     places = tuple(each.contiguous().numpy() for each in (moves, rectangles))
     threads = torch.get_num_threads() if first.numel() > SMALL else 1
     spread(_COMPARE, batch, threads, (maps, places, classes, found))
     return Sums(*map(torch.from_numpy, found))
+
+
+def planar(maps: Tensor) -> Tensor:
+    """Return maps ``(B, C, h, w)``, float32 on the CPU, contiguous: from channels last in half of the time of torch."""
+    if maps.is_contiguous() or not maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.contiguous()
+    out = torch.empty(maps.shape)
+    threads = torch.get_num_threads() if maps.numel() > SMALL else 1
+    spread(_TO_PLANAR, len(maps), threads, (maps.permute(0, 2, 3, 1).numpy(), out.numpy()))
+    return out
 
 
 # Sums in any order, so that eight or sixteen of their terms are added at once.
@@ -296,4 +306,14 @@ def _compare(start, stop, maps, places, with_classes, found):
             answer[b] /= pixels
 
 
+def _to_planar(start, stop, last, out):
+    """Write maps ``start`` to ``stop`` of ``last`` ``(B, h, w, C)`` to ``out`` ``(B, C, h, w)``, row by row."""
+    for b in range(start, stop):
+        for y in range(last.shape[1]):
+            for c in range(last.shape[3]):
+                for x in range(last.shape[2]):
+                    out[b, c, y, x] = last[b, y, x, c]
+
+
 _COMPARE = kept(_compare, _SUMMING)
+_TO_PLANAR = kept(_to_planar, _SUMMING)

@@ -263,7 +263,7 @@ class OutputMeasurement:
         """Find the kind from the output for one unshifted image, and return that output."""
         inputs = Scene(self.protocol, self.network.load(images[:1])).unshifted()
         with own_stride(self.network.model, self.protocol.input_size) as stride:
-            output = self.network.output(inputs)
+            output = self.network.output(inputs, hooked=True)
         seen = inputs.expand(-1, 3, -1, -1) if "repeated" in self.channels else inputs
         kind = find_kind(self._output, output, seen)
         for name, value in vars(self.options).items():

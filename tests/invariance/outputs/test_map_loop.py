@@ -8,10 +8,13 @@ import torch
 from dense_networks import Returns
 from measured import photo_like
 
-from augkit.invariance.outputs import dense, measure_outputs
-from augkit.invariance.outputs.map_loop import compare, exp_of, log_of
+from augkit.architectures.folding import folded
+from augkit.invariance import Network, Pairs, Plan
+from augkit.invariance.outputs import OutputMeasurement, dense, measure_outputs
+from augkit.invariance.outputs.map_loop import compare, exp_of, log_of, planar
 from augkit.invariance.outputs.maps import MapMeasure
 from augkit.invariance.outputs.regions import rectangles, shared
+from augkit.invariance.protocols import ProtocolOptions
 
 
 @pytest.mark.integration
@@ -78,3 +81,39 @@ def test_the_rectangle_of_a_region_is_where_its_pixels_are() -> None:
         wanted = torch.zeros(8, 7, dtype=torch.bool)
         wanted[top:bottom, left:right] = True
         assert torch.equal(mask, wanted)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 21, 64, 65), (3, 1, 4, 4), (2, 4, 1, 9), (0, 3, 4, 4)])
+def test_planar_maps_have_the_same_values(shape: tuple[int, ...]) -> None:
+    maps = torch.rand(shape)
+    last = maps.contiguous(memory_format=torch.channels_last)
+    wider = torch.rand(*shape[:3], shape[3] + 2).contiguous(memory_format=torch.channels_last)
+    for given in (maps, last, wider[..., 1:-1], wider.transpose(2, 3)):
+        found = planar(given)
+        assert found.is_contiguous()
+        assert torch.equal(found, given)
+    assert planar(maps) is maps
+
+
+@pytest.mark.integration
+def test_a_network_that_runs_channels_last_with_folded_norms_has_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Conv2d(6, 5, 1)
+    layers[1].running_var.fill_(0.3)
+    monkeypatch.setattr(dense, "LOOP_FROM", 1)
+    images, found, folds = photo_like(3, 40) + 0.1 * torch.rand(3, 1, 40, 40), [], list[int]()
+    monkeypatch.setattr("augkit.invariance.network.folded", lambda pairs: folds.append(len(pairs)) or folded(pairs))
+    for memory_format, fold in (("contiguous", False), ("channels_last", True)):
+        network = Network(torch.nn.Sequential(*layers))
+        network.use_memory_format(memory_format)
+        network.use_folding(fold)
+        measurement = OutputMeasurement(network, Plan(pairs=Pairs(2, -3.0, 3.0, quantum=1.0)), ProtocolOptions("crop"))
+        measurement.run([(images, None)])
+        found.append(measurement.report())
+        assert found[-1].settings.folded is fold
+    assert folds == [1]  # though hooks watch the layers while the kind of output is found
+    for name, wanted in found[0].statistics.items():
+        torch.testing.assert_close(found[1].statistics[name], wanted, rtol=2e-4, atol=2e-5, msg=name)
