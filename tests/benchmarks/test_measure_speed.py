@@ -18,8 +18,10 @@ def test_the_guide_has_the_numbers_of_the_results() -> None:
     assert rates + f"{before['images_per_cpu_second']:.1f}" in text
     assert f"a peak of {after['peak_mib']} MiB instead of {before['peak_mib']}" in text
     assert f"{SPEED['turns']['images']} images, {SPEED['turns']['rounds']} rounds" in text
-    ratio = SPEED["turns"]["over_bare"][0]
-    assert f"logits takes {ratio:.2f} times the processor time of the bare forward passes" in text
+    middle, least, most = SPEED["turns"]["over_bare"]
+    passes = f"bare forward passes of the network as it is ({least:.2f} to {most:.2f})"
+    assert f"logits takes {middle:.2f} times the processor time of the {passes}" in text
+    assert f"{SPEED['turns']['over_folded'][0]:.2f} times that of passes with folded norms" in text
 
 
 def test_the_guide_has_the_overhead_of_embeddings_and_maps() -> None:
@@ -29,15 +31,18 @@ def test_the_guide_has_the_overhead_of_embeddings_and_maps() -> None:
         middle, least, most = outputs[name]["over_bare"]
         return f"{middle:.2f} times ({least:.2f} to {most:.2f})"
 
-    assert f"measuring its embeddings {told('embeddings of tf_efficientnet_lite0')}" in text
+    assert f"Measuring its embeddings takes {told('embeddings of tf_efficientnet_lite0')}" in text
     deeplab, lraspp = (told(f"maps of {name}_mobilenet_v3_large") for name in ("deeplabv3", "lraspp"))
     assert f"take {deeplab} with DeepLab v3 on MobileNet v3, and {lraspp} with LRASPP" in text
-    assert f"({outputs['images']} images, two pairs of shifts each)" in text
+    assert f"({outputs['images']} images, two pairs of shifts each" in text
+    gains = [row["gain"][0] for row in (outputs[name] for name in outputs if " of " in name)]
+    named = (f"{gain:.2f}" for gain in (gains[0], gains[2], gains[1]))
+    assert "these three took {}, {} and {} times as long".format(*named) in text
     loaded = SPEED["runs"]["outputs"]["load_before"][0] > 2
     assert ("beside other work on the machine" in text) == loaded
 
 
-def test_the_default_batch_is_within_five_percent_of_the_fastest() -> None:
+def test_the_default_batch_is_within_a_tenth_of_the_fastest() -> None:
     for found in SPEED["batches"].values():
         rates = {int(size): row["images_per_cpu_second"] for size, row in found.items()}
-        assert rates[BATCHES["cpu"]] >= 0.95 * max(rates.values())
+        assert rates[BATCHES["cpu"]] >= 0.9 * max(rates.values())
