@@ -30,13 +30,16 @@ class FoldablePair(NamedTuple):
 def foldable_pairs(model: nn.Module, run: Callable[[], object]) -> list[FoldablePair]:
     """Find the batch norms of a network in evaluation that can be folded into the convolution before them.
 
-    Both must run once in a pass, without hooks. Whether another layer uses the output of such a convolution, too, is
-    not seen, so compare the outputs of a pass with those of `folded`.
+    Both must run once in a pass, without hooks, and not in a network that `torch.compile` has compiled, which would not
+    see the other weights. Whether another layer uses the output of such a convolution, too, is not seen, nor whether a
+    convolution of the user's own changes its weights, so compare the outputs of a pass with those of `folded`.
 
     Args:
         model: network whose layers are in ``eval()``.
         run: runs it once.
     """
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        return []
     made: dict[int, tuple[nn.Conv2d, weakref.ref[Tensor]]] = {}
     calls: Counter[nn.Module] = Counter()
     pairs: list[FoldablePair] = []

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.core.errors import AugkitError
+from augkit.core.errors import AugkitError, InputError
 from augkit.invariance import Network
 from augkit.invariance.network import MEMORY_FORMATS
 
@@ -52,15 +52,19 @@ def choose_fast_passes(
         run: returns the output for inputs, in which the tensors are compared; ``network`` when None.
         memory_format: chosen by the user, so not timed.
         fold: chosen by the user, so not timed.
+
+    Raises:
+        InputError: the user chose to fold, and that changes the outputs.
     """
+    run = run or network
     if memory_format is not None:
         network.use_memory_format(memory_format)
-    if fold is not None:
-        network.use_folding(fold)
+    if fold:
+        _fold(network, run, first_batch())
     may_fold = fold is None and network.device.type == "cpu" and network.precision == "float32"
     if network.compiled or passes < PASSES or not (may_fold or memory_format is None):
         return
-    inputs, run = first_batch(), run or network
+    inputs = first_batch()
     if passes * min(_timed(network, run, inputs)[0] for _ in range(2)) < SECONDS:
         return
     if memory_format is None:
@@ -79,6 +83,20 @@ def contiguous(network: Network) -> Iterator[None]:
         yield
     finally:
         network.use_memory_format(kept)
+
+
+def _fold(network: Network, run: Callable[[Tensor], Any], inputs: Tensor) -> None:
+    """Fold batch norms as the user chose; raise InputError where that changes outputs by more than rounding."""
+    outputs = []
+    for on in (False, True):
+        network.use_folding(on)
+        outputs.append(list(_tensors(_timed(network, run, inputs)[1])))
+    close = CLOSE_IF_FOLDED if network.precision == "float32" else CLOSE_IN_HALF
+    if not _are_close(outputs[0], outputs[1], close):
+        raise InputError(
+            "--fold: expected a network whose convolutions feed their batch norm alone, and outputs change here; leave"
+            " it out"
+        )
 
 
 def _try(network: Network, run: Callable[[Tensor], Any], inputs: Tensor, use: Setting, close: float) -> None:

@@ -172,3 +172,19 @@ def test_finding_pairs_leaves_no_hooks_even_after_an_error() -> None:
     with pytest.raises(RuntimeError):
         pairs_of(net)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+@pytest.mark.integration
+def test_a_compiled_network_stays_as_it_is() -> None:
+    net = with_statistics(Net(plain))
+    whole = torch.compile(net, backend="eager")
+    parts = nn.Sequential(torch.compile(net, backend="eager"), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).double().eval()
+    assert [pairs_of(each) for each in (whole, parts)] == [[], []]
+    assert len(pairs_of(net)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_network_stays_as_it_is() -> None:
+    net = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    for each in (torch.jit.script(net), torch.jit.trace(net, IMAGES)):
+        assert pairs_of(each) == []

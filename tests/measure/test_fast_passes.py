@@ -278,6 +278,8 @@ def test_norms_are_not_folded_in_half_precision_nor_against_the_settings(monkeyp
     assert not folds(Normed(1.0, 0.8), monkeypatch, precision="bf16")
     assert not folds(Normed(1.0, 0.8), monkeypatch, fold=False)
     assert folds(Normed(1.0, 1.2), monkeypatch, fold=True, passes=1)
+    with pytest.raises(InputError, match="--fold: expected a network whose convolutions feed their batch norm alone"):
+        folds(Normed(1.0, 1.2, beside=0.1), monkeypatch, fold=True, passes=1)
 
 
 def test_folded_norms_change_numbers_by_rounding_alone_and_return() -> None:
