@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from augkit.architectures.blocks import pooling_first
-from augkit.data import sample
+from augkit.data import Images, sample
 from augkit.invariance import InvarianceReport
 from augkit.measure.comparison import TYPICAL
 from augkit.train.history import EpochRow, OnEpoch
 from augkit.train.recipe import Recipe
 from augkit.tune.team import TeamData
-from augkit.tune.training import RecipeTraining
+from augkit.tune.training import RecipeTraining, Training
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class SearchJob:
         measured: the recipe with the settings by which it is measured.
         images: number of images of each set on which it is measured; None takes all.
         atypical: seed of the atypical images; None measures on typical ones alone.
+        lengths: lengths of the shifts (pixels) in the response curve on typical images; empty for none.
     """
 
     recipe: Recipe
@@ -74,32 +74,35 @@ class SearchJob:
     measured: Recipe
     images: int | None = None
     atypical: int | None = None
+    lengths: tuple[float, ...] = ()
 
     def perform(
         self,
         data: TeamData,
         device: torch.device,
         on_epoch: OnEpoch | None = None,
-        alive: Callable[[], object] | None = None,
+        alive: Callable[[], None] | None = None,
     ) -> Searched:
-        """Train and measure it."""
+        """Train it by `augkit.fit`, and measure it on all image sets."""
+        training, sets = RecipeTraining(data.dataset, device), data.searched(self.atypical)
+        return self.perform_by(training, sets, on_epoch or (lambda row: None), alive or (lambda: None))
+
+    def perform_by(
+        self, training: Training, sets: Mapping[str, Images], on_epoch: OnEpoch, alive: Callable[[], None]
+    ) -> Searched:
+        """Train it, and measure it on image sets, of which one is ``typical``."""
 
         def on_row(row: EpochRow) -> None:
             rows.append(row)
-            if on_epoch is not None:
-                on_epoch(row)
+            on_epoch(row)
 
-        def beat() -> None:
-            if alive is not None:
-                alive()
-
-        began, rows, training = time.monotonic(), list[EpochRow](), RecipeTraining(data.dataset, device)
-        model = training.train(self.recipe, self.folder, self.until, on_row, beat)
-        trained, reports = time.monotonic(), dict[str, InvarianceReport]()
-        with pooling_first(model):
-            for name, images in data.searched(self.atypical).items():
-                shown = images if self.images is None else sample(images, self.images)
-                reports[name] = training.measure(model, self.measured, shown, (), lambda done, of: beat())
+        began, rows, reports = time.monotonic(), list[EpochRow](), dict[str, InvarianceReport]()
+        model = training.train(self.recipe, self.folder, self.until, on_row, alive)
+        trained = time.monotonic()
+        for name, images in sets.items():
+            shown = images if self.images is None else sample(images, self.images)
+            lengths = self.lengths if name == TYPICAL else ()
+            reports[name] = training.measure(model, self.measured, shown, lengths, lambda done, of: alive())
+        measuring = time.monotonic() - trained
         scores = RungScores(*training.scores(model, reports[TYPICAL]), reports)
-        ended = time.monotonic()
-        return Searched(scores, rows, ended - began, ended - trained)
+        return Searched(scores, rows, time.monotonic() - began, measuring)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -26,12 +26,12 @@ from augkit.core.jobs.journal import StorageLostError
 from augkit.core.jobs.optuna_private import without_waiting
 from augkit.core.jobs.retry import SkipJob, claim, hand_back
 from augkit.core.jobs.worker import POLL
+from augkit.data import Images
 from augkit.train.history import OnEpoch
 from augkit.train.recipe import Recipe
 from augkit.tune import halving
-from augkit.tune.budget import FEW, measuring_cost, one_pair
 from augkit.tune.optuna_study import SearchTerms, rung_of
-from augkit.tune.search_jobs import RungScores, Searched, SearchJob
+from augkit.tune.search_jobs import Searched, SearchJob
 from augkit.tune.space import Value
 from augkit.tune.team import Task, Team, threads
 from augkit.tune.trial import TrialWorker
@@ -111,7 +111,7 @@ class SideBySideWorker(TrialWorker):
         if halving.is_wanted(self.study, trial):
             values = self.configure(trial)
             if rung_of(trial) or not self._is_known(trial, values):
-                self._tasks[trial.number] = self.team.give(Task(self._job(trial, values)))
+                self._tasks[trial.number] = self.team.give(Task(self._job_of(trial, values)))
 
     def _is_known(self, trial: optuna.Trial, values: dict[str, Value]) -> bool:
         """Whether another trial has, or will have, the result of these values."""
@@ -119,18 +119,9 @@ class SideBySideWorker(TrialWorker):
         before = [t for t in trials if t.number < trial.number and t.state != TrialState.FAIL]
         return any(t.user_attrs.get("values") == values for t in before)
 
-    def _job(self, trial: optuna.Trial, values: dict[str, Value]) -> SearchJob:
+    def _job_of(self, trial: optuna.Trial, values: dict[str, Value]) -> SearchJob:
         rung, recipe = rung_of(trial), self._budgeted(self.space.with_values(values))
-        until, cheap = halving.epochs_on(self.terms, rung), self._is_cheap(rung)
-        place, atypical = self._place(trial, recipe, until), self.terms.goal.atypical
-        return SearchJob(
-            recipe,
-            place,
-            until,
-            one_pair(recipe) if cheap else recipe,
-            images=FEW if cheap else None,
-            atypical=self.terms.seed if atypical else None,
-        )
+        return self._job(recipe, self._place(trial, recipe, halving.epochs_on(self.terms, rung)), rung, self.lengths)
 
     def _place(self, trial: optuna.Trial, recipe: Recipe, until: int) -> Path | None:
         """As in `TrialWorker`; if the team was given the trial, its folder, which another process may be writing."""
@@ -152,24 +143,13 @@ class SideBySideWorker(TrialWorker):
     def _spent(self, began: float) -> float:
         return super()._spent(began) + self._elsewhere
 
-    def _scores_on(
-        self, recipe: Recipe, place: Path | None, rung: int, sets: Iterable[str], on_row: OnEpoch | None = None
-    ) -> RungScores:
+    def _perform(self, job: SearchJob, sets: Mapping[str, Images], on_epoch: OnEpoch) -> Searched:
         """As in `TrialWorker`, by the team if it was given the trial."""
         if self._task is None:
-            return super()._scores_on(recipe, place, rung, sets, on_row)
+            return super()._perform(job, sets, on_epoch)
         waited = time.monotonic()
         found: Searched = self.team.result(self._task, alive=self.alive)
         self._elsewhere = found.seconds - (time.monotonic() - waited)
-        self._measuring += found.measuring
         for row in found.rows:
-            self.events.work(1)
-            self.events.epoch(dict(row), recipe.train.epochs)
-            if on_row is not None:
-                on_row(row)
-        job = self._task.job
-        assert isinstance(job, SearchJob)
-        count = len(self.validation) if job.images is None else min(job.images, len(self.validation))
-        each = measuring_cost(job.measured, count, len(self.dataset.listed_train))
-        self.events.work(each * len(found.scores.reports))
-        return found.scores
+            on_epoch(row)
+        return found

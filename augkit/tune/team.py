@@ -36,7 +36,7 @@ ATYPICAL = 0.5  # share of the number of test images that an atypical set has; i
 PAYS = 100_000  # training images shown in a whole tuning from which a second process is worth its start
 MOST = 4  # processes; each holds the data
 PAUSE = 0.02  # seconds between two looks at what other processes have done
-Nothing = Callable[[], object]
+Nothing = Callable[[], None]
 
 
 class TeamData:
@@ -161,7 +161,7 @@ class Team:
         self,
         jobs: Sequence[Job],
         *,
-        begun: Callable[[Any], object] = lambda job: None,
+        begun: Callable[[Any], None] = lambda job: None,
         done: Callable[[Any, bool], object] = lambda job, here: None,
         on_epoch: OnEpoch | None = None,
     ) -> list[Any]:

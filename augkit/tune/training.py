@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from augkit.architectures.blocks import pooling_first
 from augkit.core.errors import InputError
 from augkit.data import Dataset, Images
 from augkit.invariance import InvarianceReport
@@ -122,7 +123,8 @@ class RecipeTraining:
         self, model: nn.Module, recipe: Recipe, images: Images, lengths: Sequence[float], on_batch: OnBatch
     ) -> InvarianceReport:
         """Measure a network by the settings of its recipe."""
-        return measure_model(model, recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
+        with pooling_first(model):
+            return measure_model(model, recipe, images, lengths=lengths, device=self.device, on_batch=on_batch)
 
     def scores(self, model: nn.Module, report: InvarianceReport) -> tuple[float, float | None]:
         """Accuracy and Cohen's kappa of the report."""

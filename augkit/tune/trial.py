@@ -14,13 +14,12 @@ from typing import Any
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from torch import nn
 
 from augkit.core.errors import RunError
 from augkit.core.jobs.heartbeat import BEAT, PROCESS
 from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
 from augkit.core.jobs.worker import POLL, GiveUpError, Worker
-from augkit.data import Dataset, Images, atypical, sample
+from augkit.data import Dataset, Images, atypical
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.checkpoint import FILE
 from augkit.train.history import EpochRow, OnEpoch
@@ -32,7 +31,7 @@ from augkit.tune.goal import Goal
 from augkit.tune.halving import PLACE
 from augkit.tune.optuna_study import CONFIGURATION, MEASURING, START, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
-from augkit.tune.search_jobs import RungScores
+from augkit.tune.search_jobs import RungScores, Searched, SearchJob
 from augkit.tune.space import Space, Value
 from augkit.tune.training import RecipeTraining, Training
 
@@ -276,13 +275,31 @@ class TrialWorker(Worker):
         self, recipe: Recipe, place: Path | None, rung: int, sets: Iterable[str], on_row: OnEpoch | None = None
     ) -> RungScores:
         """Train a configuration up to a rung and measure it there on image sets, of which the first is typical."""
-        model = self._train(recipe, place, halving.epochs_on(self.terms, rung), on_row)
-        lengths = () if on_row is None else self.lengths
-        reports = {
-            name: self._measure(model, recipe, self.sets[name], rung, lengths if name == "typical" else ())
-            for name in sets
-        }
-        return RungScores(*self._training.scores(model, reports["typical"]), reports)
+        job = self._job(recipe, place, rung, () if on_row is None else self.lengths)
+
+        def on_epoch(row: EpochRow) -> None:
+            self.events.work(1)
+            self.events.epoch(dict(row), recipe.train.epochs)
+            if on_row is not None:
+                on_row(row)
+
+        found = self._perform(job, {name: self.sets[name] for name in sets}, on_epoch)
+        self._measuring += found.measuring
+        images, trained_on = len(self.validation), len(self.dataset.listed_train)
+        for name in found.scores.reports:
+            lengths = len(job.lengths) if name == "typical" else 0
+            self.events.work(measuring_cost(job.measured, min(job.images or images, images), trained_on, lengths))
+        return found.scores
+
+    def _job(self, recipe: Recipe, place: Path | None, rung: int, lengths: Sequence[float]) -> SearchJob:
+        """A configuration on a rung; below the top it is measured on `FEW` images with one pair of views of each."""
+        until, atypical = halving.epochs_on(self.terms, rung), self.terms.seed if self.terms.goal.atypical else None
+        if self._is_cheap(rung):
+            return SearchJob(recipe, place, until, one_pair(recipe), FEW, atypical)
+        return SearchJob(recipe, place, until, recipe, None, atypical, tuple(lengths))
+
+    def _perform(self, job: SearchJob, sets: Mapping[str, Images], on_epoch: OnEpoch) -> Searched:
+        return job.perform_by(self._training, sets, on_epoch, self.alive)
 
     def score(
         self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
@@ -349,31 +366,6 @@ class TrialWorker(Worker):
         train = {**recipe.train.model_dump(), "epochs": self.terms.epochs, "steps": None, "evaluate_every": every}
         invariance = {**recipe.invariance.model_dump(), "every": along}
         return recipe.replaced(train=train, invariance=invariance, seed=self.terms.seed)
-
-    def _train(self, recipe: Recipe, output: Path | None, until: int, on_row: OnEpoch | None = None) -> nn.Module:
-        def on_epoch(row: EpochRow) -> None:
-            self.events.work(1)
-            self.events.epoch(dict(row), recipe.train.epochs)
-            if on_row is not None:
-                on_row(row)
-
-        return self._training.train(recipe, output, until, on_epoch, self.alive)
-
-    def _measure(
-        self, model: nn.Module, recipe: Recipe, images: Images, rung: int, lengths: Sequence[float] = ()
-    ) -> InvarianceReport:
-        """Measure a network; below the top rung on `FEW` images, the same for all, with one pair of views each."""
-
-        def on_batch(done: int, of: int) -> None:
-            self.alive()
-
-        began = time.monotonic()
-        if self._is_cheap(rung):
-            recipe, images, lengths = one_pair(recipe), sample(images, FEW), ()
-        report = self._training.measure(model, recipe, images, lengths, on_batch)
-        self._measuring += time.monotonic() - began
-        self.events.work(measuring_cost(recipe, len(images), len(self.dataset.listed_train), len(lengths)))
-        return report
 
 
 def _error(share: float, images: int) -> float:

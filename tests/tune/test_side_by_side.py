@@ -215,7 +215,7 @@ def test_a_folder_in_which_another_process_trains_is_left_alone(
         worker = Toy(study, terms, *rest, folder=tmp_path, team=team)
         while "control" in (trial := study.ask()).user_attrs:
             pass
-        job = worker._job(trial, worker.configure(trial))
+        job = worker._job_of(trial, worker.configure(trial))
         assert job.folder is not None
         job.folder.mkdir(parents=True)
         (job.folder / "checkpoint.pt").write_text("another process has just written it")
