@@ -117,12 +117,13 @@ def make_terms(
     rungs: Rungs,
     *,
     trial_epochs: int | None,
-    least_epochs: int | None,
+    least_epochs: int | None = None,
     fork: bool,
     sampler: str,
     floor: float,
+    name: str = "tune",
 ) -> tuple[SearchTerms, tuple[str, ...]]:
-    """The terms of a search, from the arguments of `augkit.tune.tune`.
+    """The terms of a search, from the arguments of `augkit.tune.tune`; ``name`` is the function, for messages.
 
     Returns:
         The terms, and the names of those that an existing study decides because they were not given.
@@ -152,4 +153,4 @@ def make_terms(
         kept = ("rungs",) if trial_epochs or least_epochs else ("rungs", "epochs", "least_epochs")
     if rungs.factor is None:
         kept = (*kept, "factor")
-    return validate(SearchTerms, fields, "tune"), kept
+    return validate(SearchTerms, fields, name), kept

@@ -19,19 +19,15 @@ from augkit.core.errors import InputError
 from augkit.core.figures import save_png
 from augkit.core.files import claim, environment, reserve, write
 from augkit.core.images import save
-from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.launch import needs_pool, run_workers
-from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
-from augkit.core.jobs.recovery import recover
+from augkit.core.jobs.pool import WorkerSettings, own_index
 from augkit.core.jobs.storage import Storage, open_storage
-from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.progress import Display
 from augkit.data import Dataset
 from augkit.train.build import check_overwrite, choose_device, fresh_model, load_recipe_data
 from augkit.train.constraint import check_constraint
 from augkit.train.evaluate import check_measurable
 from augkit.train.recipe import Recipe
-from augkit.tune import halving, optuna_study, selection
+from augkit.tune import optuna_study, selection
 from augkit.tune.budget import trial_cost
 from augkit.tune.conclusion import conclude
 from augkit.tune.dashboard import annotate
@@ -45,6 +41,7 @@ from augkit.tune.page import tuning_page
 from augkit.tune.progress import LiveProgress
 from augkit.tune.results import JoinedSearch, TuneResults, cost_of, search_cost
 from augkit.tune.rung_report import rung_rows, rung_words
+from augkit.tune.search import run_trials, take_up
 from augkit.tune.side_by_side import SideBySideWorker, can_search_side_by_side
 from augkit.tune.space import Space, Value
 from augkit.tune.team import Team
@@ -232,13 +229,7 @@ def _take_up(
     alone: bool,
 ) -> None:
     """Enqueue the unfinished trials of earlier commands again, and report other trials found in the study."""
-    again, others = recover(study, settings.retries, alone=alone)
-    if resume:
-        again += optuna_study.restore_controls(study, terms)
-    if again:
-        say(f"{again} unfinished trial(s) of an earlier command were queued again")
-    if others:
-        say(f"{others} trial(s) are running elsewhere")
+    take_up(study, terms, settings.retries, say, alone=alone, controls=resume)
     if not resume and (starts := optuna_study.starts_taken(study)):
         taken = ", ".join(f"{count} of {name}" for name, count in starts.items())
         say(f"earlier   {sum(starts.values())} configuration(s) of earlier studies follow the presets: {taken}")
@@ -286,38 +277,21 @@ def _plan(tuning: TuneContext, searches: int) -> None:
 
 def _search(tuning: TuneContext, place: Storage, settings: TuneWorkers, first: int, team: Team) -> None:
     started = time.monotonic()
-    progress = LiveProgress(tuning)
-    if needs_pool(settings):
-        words = settings.arguments(place, tuning.study.study_name, tuning.device)
-        words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
-        words += ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
-        pool = WorkerPool(
-            tuning.study,
-            tuning.folder,
-            "augkit.tune.worker",
-            words,
-            settings,
-            done=lambda: halving.done(tuning.study, tuning.terms),
-            first=first,
-            on_status=progress.on_status,
-            log=tuning.display.line,
-        )
-        tuning.display.stage(f"searching with {settings.count} workers", "final runs")
-        try:
-            run_workers(pool)
-        finally:
-            tuning.display.panel([])
-    else:
-        events = WorkerEvents(stage=progress.stage, work=tuning.display.advance, log=tuning.display.line)
+    words = settings.arguments(place, tuning.study.study_name, tuning.device)
+    words += ["--folder", str(tuning.folder), "--nproc-per-trial", str(settings.processes)]
+    words += ["--keep-trials"] * settings.keep + ["--dashboard"] * settings.dashboard
+
+    def make(**rest: Any) -> TrialWorker:
+        rest |= {"keep": settings.keep, "processes": settings.processes}
         plain = tuning.study, tuning.terms, tuning.dataset, tuning.device
-        kept: dict[str, Any] = {"index": first, "folder": tuning.folder, "keep": settings.keep, "events": events}
-        kept |= {"processes": settings.processes, "policy": RetryPolicy(settings.retries, settings.grace)}
         beside = team.count > 1 and can_search_side_by_side(tuning.terms, tuning.device, settings.processes)
-        worker = SideBySideWorker(*plain, **kept, team=team) if beside else TrialWorker(*plain, **kept)
+        worker = SideBySideWorker(*plain, **rest, team=team) if beside else TrialWorker(*plain, **rest)
         if settings.dashboard:
             worker.on_trial = annotate(worker)
-        worker.run()
-    progress.trials()
+        return worker
+
+    progress = LiveProgress(tuning.study, tuning.terms, tuning.dataset, tuning.display)
+    run_trials(progress, tuning.folder, settings, first, make, "augkit.tune.worker", words, "final runs")
     tuning.phases["search"] = time.monotonic() - started
     spent = search_cost(tuning.study, tuning.terms)
     tuning.display.line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +15,11 @@ from torch import Tensor
 
 from augkit.augment.policy import Policy
 from augkit.core.errors import InputError, check_whole
-from augkit.core.jobs.heartbeat import RetryPolicy
-from augkit.core.jobs.launch import needs_pool, run_workers
-from augkit.core.jobs.pool import WorkerPool, WorkerSettings, own_index
-from augkit.core.jobs.recovery import recover
+from augkit.core.jobs.launch import needs_pool
+from augkit.core.jobs.pool import WorkerSettings, own_index
 from augkit.core.jobs.storage import Storage, open_storage
-from augkit.core.jobs.worker import WorkerEvents
 from augkit.core.named import name_of
 from augkit.core.progress import Display
-from augkit.core.schema import validate
 from augkit.data import Dataset, Images
 from augkit.train.evaluate import check_measurable
 from augkit.train.user_images import checked_images, classes_of, measuring_settings
@@ -31,13 +28,13 @@ from augkit.tune import halving, optuna_study
 from augkit.tune.budget import trial_cost
 from augkit.tune.function_training import FunctionTraining
 from augkit.tune.goal import Goal
-from augkit.tune.inputs import Rungs, as_workers
+from augkit.tune.inputs import Rungs, as_workers, make_terms
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.policy_inputs import HeldOut, policy_space
 from augkit.tune.policy_results import PolicyResults, policy_results
 from augkit.tune.policy_worker import PolicyWorker, check_shared, worker_words
 from augkit.tune.progress import LiveProgress
-from augkit.tune.space import Space
+from augkit.tune.search import run_trials, take_up
 
 JOURNAL = "study.journal"
 EPOCHS = 10
@@ -68,17 +65,6 @@ class PolicySearch:
     images_name: str | None = None
     check_seed: bool = False
     kept: tuple[str, ...] = ()
-
-
-@dataclass
-class RunningSearch:
-    """A search in progress, for `LiveProgress`."""
-
-    study: optuna.Study
-    terms: SearchTerms
-    display: Display
-    space: Space
-    dataset: HeldOut
 
 
 def prepare(  # noqa: PLR0913 (those of `tune_policy`)
@@ -119,21 +105,11 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     settings = measuring_settings(images, **measuring)
     # The recipe bears the name of the function, so that a study is not continued with another one.
     settings |= {"name": re.sub(r"[^A-Za-z0-9._-]+", ".", function), "train": {"epochs": longest}, "seed": seed}
-    found, its_rungs = policy_space(space, settings), asked.of(longest, goal, sampler, None)
-    terms = validate(
-        SearchTerms,
-        {
-            "space": found.to_dict(),
-            "goal": goal,
-            "rungs": its_rungs,
-            "factor": asked.factor_of(its_rungs),
-            "epochs": longest,
-            "sampler": sampler,
-            "floor": floor,
-            "seed": seed,
-        },
-        "tune_policy",
+    found = policy_space(space, settings)
+    terms, kept = make_terms(
+        *(found, goal, asked), trial_epochs=longest, fork=False, sampler=sampler, floor=floor, name="tune_policy"
     )
+    terms = terms.model_copy(update={"least_epochs": 1})  # trials are not pruned
     if terms.goal.atypical and images.images.dtype != torch.uint8:
         raise InputError("validation: expected uint8 images for atypical ones, got floating ones")
     check_measurable(found.recipe, images)
@@ -141,7 +117,6 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
     if needs_pool(workers):
         check_shared(training, images, images_name is not None)
     held = HeldOut(images, settings["data"]["name"])
-    kept = tuple(name for name, value in (("rungs", rungs), ("factor", factor)) if value is None)
     return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed, kept)
 
 
@@ -183,8 +158,7 @@ def run_search(
             images = search.dataset.validation
             folder.mkdir(parents=True, exist_ok=True)
             words += worker_words(search.training, images, search.images_name, folder.resolve())
-        running = RunningSearch(study, search.terms, display, search.terms.open_space(), search.dataset)
-        _search(running, search, folder, words, 0 if created else own_index())
+        _search(study, search, display, folder, words, 0 if created else own_index())
     return policy_results(study, search.terms, len(search.dataset.validation))
 
 
@@ -208,12 +182,7 @@ def _open_study(
     if created:
         return study, True
     study.set_user_attr("trials", max(int(trials or 1), int(study.user_attrs["trials"])))
-    again, others = recover(study, settings.retries, alone=False)
-    again += optuna_study.restore_controls(study, terms)
-    if again:
-        say(f"{again} unfinished trial(s) of an earlier call were queued again")
-    if others:
-        say(f"{others} trial(s) are running elsewhere")
+    take_up(study, terms, settings.retries, say, alone=False, earlier="call")
     return study, False
 
 
@@ -238,43 +207,17 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _search(running: RunningSearch, search: PolicySearch, folder: Path, words: Sequence[str], index: int) -> None:
-    """Run trials until the search is done: in this process, or with ``words`` by workers with these arguments."""
-    study, terms, display, settings = running.study, search.terms, running.display, search.workers
-    each, already = trial_cost(terms, running.space.recipe, search.dataset), len(optuna_study.finished(study))
+def _search(
+    study: optuna.Study, search: PolicySearch, display: Display, folder: Path, words: Sequence[str], index: int
+) -> None:
+    """Run trials until the search is done: in this process, or by workers with the arguments ``words``."""
+    terms, dataset = search.terms, search.dataset
+    each, already = trial_cost(terms, terms.open_space().recipe, dataset), len(optuna_study.finished(study))
     display.begin((1 + max(int(study.user_attrs["trials"]), already)) * each, already * each)
-    progress = LiveProgress(running)
-    if words:
-        pool = WorkerPool(
-            study,
-            folder,
-            "augkit.tune.policy_worker",
-            words,
-            settings,
-            done=lambda: halving.done(study, terms),
-            first=index,
-            on_status=progress.on_status,
-            log=display.line,
-        )
-        display.stage(f"searching with {settings.count} workers")
-        try:
-            run_workers(pool)
-        finally:
-            display.panel([])
-    else:
-        PolicyWorker(
-            study,
-            terms,
-            search.dataset,
-            torch.device("cpu"),
-            index=index,
-            folder=folder,
-            training=search.training,
-            check_seed=search.check_seed,
-            events=WorkerEvents(stage=progress.stage, work=display.advance, log=display.line),
-            policy=RetryPolicy(settings.retries, settings.grace),
-        ).run()
-    progress.trials()
+    rest: dict[str, Any] = {"training": search.training, "check_seed": search.check_seed}
+    make = functools.partial(PolicyWorker, study, terms, dataset, torch.device("cpu"), **rest)
+    progress = LiveProgress(study, terms, dataset, display)
+    run_trials(progress, folder, search.workers, index, make, "augkit.tune.policy_worker", words)
     if anew := _began_anew(study, terms):
         display.line(f"train left nothing to go on from in start, so {anew} configuration(s) began anew on a rung")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,74 +17,67 @@ from augkit.tune.space import Space
 FRONT = 6  # largest number of trials in the live table
 
 
-class Searching(Protocol):
-    """A search in progress, such as `augkit.tune.finals.TuneContext`."""
-
-    study: optuna.Study
-    terms: SearchTerms
-    display: Display
-    space: Space
-
-    @property
-    def dataset(self) -> SearchData:
-        """The data of the search."""
-
-
 class LiveProgress:
-    """Prints every trial once, when it has finished, and shows what the workers do."""
+    """Prints every trial once, when it has finished, and shows what the workers do.
 
-    def __init__(self, tuning: Searching) -> None:
-        self.tuning = tuning
-        self.seen = {trial.number for trial in optuna_study.ended(tuning.study)}
+    Args:
+        study: Optuna study of the search.
+        terms: terms of the search.
+        dataset: data of the search.
+        display: what shows it.
+    """
+
+    def __init__(self, study: optuna.Study, terms: SearchTerms, dataset: SearchData, display: Display) -> None:
+        self.study, self.terms, self.display = study, terms, display
+        self.space, self.images = terms.open_space(), len(dataset.validation)
+        self.seen = {trial.number for trial in optuna_study.ended(study)}
         self.controls: set[str] = set()
         self.worked = 0.0
 
     def stage(self, text: str) -> None:
         """Print the trials that have finished since, then show the current job of this process."""
         self.trials()
-        self.tuning.display.stage(text)
+        self.display.stage(text)
 
     def on_status(self, statuses: list[WorkerStatus]) -> None:
         """Print the trials that have finished since, then show the state of all workers."""
         self.trials()
         working = sum(status.work for status in statuses)
         if working > self.worked:
-            self.tuning.display.advance(working - self.worked)
+            self.display.advance(working - self.worked)
         self.worked = working
-        self.tuning.display.panel([*(status.describe() for status in statuses), *self.front()])
+        self.display.panel([*(status.describe() for status in statuses), *self.front()])
 
     def trials(self) -> None:
         """Print one line for each control and trial that has finished since the last call."""
-        tuning, terms = self.tuning, self.tuning.terms
-        attrs = tuning.study.user_attrs
-        for key in {optuna_study.control_key(a) for a in tuning.space.architectures()} - self.controls:
+        attrs, keys = self.study.user_attrs, {optuna_study.control_key(a) for a in self.space.architectures()}
+        for key in keys - self.controls:
             if key in attrs:
                 self.controls.add(key)
-                tuning.display.line(
+                self.display.line(
                     f"{key.removesuffix(' {}')}   accuracy {100 * attrs[key]['accuracy']:5.1f} %"
                     f"  shift information {100 * attrs[key]['shift_information']['typical']:.1f} % (not augmented)"
                 )
-        for trial in optuna_study.ended(tuning.study):
+        for trial in optuna_study.ended(self.study):
             if trial.number in self.seen:
                 continue
             self.seen.add(trial.number)
-            tuning.display.line(f"trial {trial.number:3d} {in_words(trial, tuning.space, terms.rungs)}")
-        space, images = tuning.space, len(tuning.dataset.validation)
-        ready = all(optuna_study.control_key(architecture) in attrs for architecture in space.architectures())
-        best_trials = selection.best_trials(tuning.study, space, terms.goal, images, 1) if ready else []
-        if best_trials:
+            self.display.line(f"trial {trial.number:3d} {in_words(trial, self.space, self.terms.rungs)}")
+        if not keys <= attrs.keys():
+            return
+        if best_trials := selection.best_trials(self.study, self.space, self.terms.goal, self.images, 1):
             best = best_trials[0].user_attrs
-            tuning.display.best(
+            self.display.best(
                 f"best {100 * best['accuracy']:.1f} %, invariance {100 * best['learned_invariance']:.0f} %"
             )
 
     def front(self) -> list[str]:
         """The best trials so far on the highest rung: the Pareto front, or with a single objective the best value."""
-        goal, rungs, found = self.tuning.terms.goal, self.tuning.terms.rungs, selection.levels(self.tuning.study)
+        goal, rungs, found = self.terms.goal, self.terms.rungs, selection.levels(self.study)
         best = selection.front(found[0][1]) if found else []
         if not goal.prunes:
             best.sort(key=lambda trial: -trial.user_attrs["learned_invariance"])
-        return [f"trial {t.number:3d} {in_words(t, self.tuning.space, rungs)}" for t in best[:FRONT]]
+        return [f"trial {t.number:3d} {in_words(t, self.space, rungs)}" for t in best[:FRONT]]
 
 
 def in_words(trial: FrozenTrial, space: Space, rungs: Sequence[int] = ()) -> str:

@@ -20,12 +20,8 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from augkit.core.errors import AugkitError
 from augkit.core.jobs.heartbeat import Heartbeat
-from augkit.core.jobs.journal import StorageLostError
-from augkit.core.jobs.optuna_private import without_waiting
-from augkit.core.jobs.retry import SkipJob, claim, hand_back
-from augkit.core.jobs.worker import POLL
+from augkit.core.jobs.retry import SkipJob, claim
 from augkit.data import Images
 from augkit.train.history import OnEpoch
 from augkit.train.recipe import Recipe
@@ -67,21 +63,24 @@ class SideBySideWorker(TrialWorker):
         """As in `Worker.run`."""
         try:
             with threads(self.team.threads):
-                while self._open or not self.is_done():
-                    if len(self._open) < OPEN * self.team.count and self.has_job():
-                        self._take()
-                    elif self._open:
-                        self._tell(self._open.popleft())
-                    else:
-                        self.events.stage("waiting for other workers")
-                        self.alive()
-                        time.sleep(POLL)
+                super().run()
         except BaseException as stop:
-            once = without_waiting() if isinstance(stop, StorageLostError) else contextlib.nullcontext()
-            with contextlib.suppress(AugkitError), once:  # if nothing can be written, --resume recovers the trials
-                for trial in self._open:
-                    hand_back(self.study, trial.number)
+            self.hand_back(self._open, stop)
             raise
+
+    def is_done(self) -> bool:
+        """As in `TrialWorker`, and no trial is open."""
+        return not self._open and super().is_done()
+
+    def step(self) -> bool:
+        """Take a trial if there is room for it, else tell the oldest one; return False if there is none."""
+        if len(self._open) < OPEN * self.team.count and self.has_job():
+            self._take()
+        elif self._open:
+            self._tell(self._open.popleft())
+        else:
+            return False
+        return True
 
     def has_job(self) -> bool:
         """As in `TrialWorker`; trials may start behind a control that is open, as it is told before them."""

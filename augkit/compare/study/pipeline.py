@@ -85,8 +85,8 @@ def run_study(  # noqa: PLR0913 (keywords of one command, each with a default)
         raise InputError(f"--together: expected at most {MOST} seeds at once, in one worker of this process, got {got}")
     store = CellStore(study, folder, choose_device(device))
     command = _StudyCommand(store, settings, where, name, display or Display(0, quiet=True), together)
-    if overwrite and not resume:
-        _check_overwrite(folder, study)
+    for arm in study.arms.values() if overwrite and not resume else ():
+        check_overwrite(folder, arm.recipe)
     queue, missing = None, to_do(store, cells) if resume else cells
     if not (remote or overwrite):
         reserve(folder, resume=resume)
@@ -167,17 +167,14 @@ class _StudyCommand:
         earlier = queue.closed()
         queue.fill(store.study, store.folder, missing)
         progress = _CellProgress(queue, earlier, len(missing), self.show)
-        try:
-            if self.together > 1:
-                train_seeds_together(store, missing, self.together, self.show)
-            if self.storage is None:
-                events = WorkerEvents(stage=lambda name: progress([]))
-                CellWorker(queue.queue, store.device, events=events).run()
-            elif missing:
-                self._run_workers(queue, progress)
-            progress([])
-        finally:
-            self.show.panel([])
+        if self.together > 1:
+            train_seeds_together(store, missing, self.together, self.show)
+        if self.storage is None:
+            events = WorkerEvents(stage=lambda name: progress([]))
+            CellWorker(queue.queue, store.device, events=events).run()
+        elif missing:
+            self._run_workers(queue, progress)
+        progress([])
         why = queue.failures(earlier)
         # The files in the folder decide, not the state of the queue.
         return {cell.name: why.get(cell.name, "it was not worked on") for cell in missing if not store.is_done(cell)}
@@ -187,13 +184,9 @@ class _StudyCommand:
         check_shared(queue.queue)
         self.show.stage(f"helping with study '{queue.queue.study_name}'")
         try:
-            self._run_workers(
-                queue, lambda statuses: self.show.panel([status.describe() for status in statuses]), own_index()
-            )
+            self._run_workers(queue, lambda rows: self.show.panel([row.describe() for row in rows]), own_index())
         except KeyboardInterrupt:
             raise HelperInterrupted from None
-        finally:
-            self.show.panel([])
         self.show.line("all cells are done; the command that leads the study evaluates its claims")
         return JoinedStudy(str(queue.folder))
 
@@ -210,7 +203,7 @@ class _StudyCommand:
             on_status,
             self.show.line,
         )
-        run_workers(pool)
+        run_workers(pool, self.show)
 
 
 def _earlier_looks(folder: Path) -> list[int]:
@@ -221,11 +214,6 @@ def _earlier_looks(folder: Path) -> list[int]:
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # no results, or those of a version that did not store looks
-
-
-def _check_overwrite(folder: Path, study: Study) -> None:
-    for arm in study.arms.values():
-        check_overwrite(folder, arm.recipe)
 
 
 def _refuse_shared(leads: bool, folder: Path) -> None:

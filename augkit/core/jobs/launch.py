@@ -14,6 +14,7 @@ from augkit.core.jobs.local import LocalLauncher
 from augkit.core.jobs.pool import WorkerPool, WorkerSettings
 from augkit.core.jobs.ray import RayLauncher
 from augkit.core.jobs.storage import Storage
+from augkit.core.progress import Display
 
 
 class Launcher(Protocol):
@@ -63,6 +64,9 @@ def check_workers(settings: WorkerSettings, storage: Storage | None) -> None:
         )
 
 
-def run_workers(pool: WorkerPool) -> None:
-    """Run the workers of a pool until they have ended; raises the errors of `Launcher.run`."""
-    launcher_of(pool.settings)(pool).run()
+def run_workers(pool: WorkerPool, display: Display) -> None:
+    """Run the workers of a pool until they have ended, then empty the panel; raises the errors of `Launcher.run`."""
+    try:
+        launcher_of(pool.settings)(pool).run()
+    finally:
+        display.panel([])

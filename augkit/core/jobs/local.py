@@ -79,9 +79,8 @@ class LocalLauncher:
         status.unlink(missing_ok=True)
         threads = max(1, torch.get_num_threads() // pool.settings.count)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        gpus = (
-            torch.cuda.device_count() if "cuda" in pool.arguments else 0
-        )  # a device such as cuda:1 needs no assignment
+        # A device such as cuda:1 needs no assignment.
+        gpus = torch.cuda.device_count() if "cuda" in pool.arguments else 0
         if gpus:
             mine = k // pool.settings.per_gpu % gpus
             environment["CUDA_VISIBLE_DEVICES"] = visible_gpus(gpus)[mine]
@@ -131,9 +130,7 @@ class LocalLauncher:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-        with contextlib.suppress(
-            AugkitError
-        ):  # such as a full disk, which was reported before; --resume recovers the trials
+        with contextlib.suppress(AugkitError):  # a full disk, reported before; --resume recovers the trials
             for worker in self._workers:
                 requeue_of(self.pool.study, worker.name, None)
 

@@ -10,14 +10,8 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-TASK = {
-    "control",
-    "preset",
-    "cell",
-    "values",
-    "rung",
-    "configuration",
-}  # user attributes that define what a trial is to run
+# User attributes that define what a trial is to run.
+TASK = {"control", "preset", "cell", "values", "rung", "configuration"}
 OWN = {"fixed_params", "failed_trial", "retry_history"}  # Optuna's system attributes: fixed values and retries so far
 RETRY_OF = "retry_of"  # user attribute of a retry: number of the trial that it repeats
 

@@ -12,7 +12,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -117,12 +117,17 @@ class Worker(abc.ABC):
             KeyboardInterrupt: the worker was interrupted; its job was handed back.
         """
         while not self.is_done():
-            if self.has_job():
-                self.run_one()
-                continue
-            self.events.stage("waiting for other workers")
-            self.alive()
-            time.sleep(POLL)
+            if not self.step():
+                self.events.stage("waiting for other workers")
+                self.alive()
+                time.sleep(POLL)
+
+    def step(self) -> bool:
+        """Run a job if one can be taken; return whether there was one."""
+        found = self.has_job()
+        if found:
+            self.run_one()
+        return found
 
     def run_one(self) -> None:
         """Take one job, run it, and report its result."""
@@ -139,13 +144,17 @@ class Worker(abc.ABC):
             # This worker counted as dead, so another worker runs the job.
             self.events.log(f"trial {trial.number} was taken over while this worker slept; its result is dropped")
         except STOPPED as stop:
-            # If this cannot be written either, --resume recovers the trial.
-            once = without_waiting() if isinstance(stop, StorageLostError) else contextlib.nullcontext()
-            with contextlib.suppress(AugkitError), once:
-                hand_back(self.study, trial.number)
+            self.hand_back([trial], stop)
             raise
         finally:
             self._heartbeat = None
+
+    def hand_back(self, trials: Iterable[optuna.Trial], stop: BaseException) -> None:
+        """Enqueue trials again that this worker leaves because of ``stop``; if it cannot, --resume recovers them."""
+        once = without_waiting() if isinstance(stop, StorageLostError) else contextlib.nullcontext()
+        with contextlib.suppress(AugkitError), once:
+            for trial in trials:
+                hand_back(self.study, trial.number)
 
     def sign(self, trial: optuna.Trial) -> None:
         """Write to a trial which worker runs it."""
