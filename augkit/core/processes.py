@@ -46,12 +46,10 @@ def start(
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
     """Interrupt a process of `start` as Ctrl-C would, even a suspended one; nothing happens if it has ended."""
-    event = getattr(signal, "CTRL_BREAK_EVENT", None)
-    resume = getattr(signal, "SIGCONT", None)
-    if resume is not None:
-        process.send_signal(resume)
+    if hasattr(signal, "SIGCONT"):
+        process.send_signal(signal.SIGCONT)
     with contextlib.suppress(OSError):  # Windows without a console: the caller kills what does not end
-        process.send_signal(signal.SIGINT if event is None else event)
+        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
 
 
 def heed_interrupts() -> None:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from augkit.core.errors import InputError, check_whole
 from augkit.core.jobs.retry import RETRY_OF
+from augkit.core.jobs.worker import OPEN
 from augkit.tune import optuna_study
 from augkit.tune.goal import Goal
 from augkit.tune.optuna_study import CONFIGURATION, RUNG, ControlScores, SearchTerms, rung_of
@@ -32,7 +33,6 @@ FACTOR, FACTOR_OF_LONG, LONG = 3, 4, 32  # by default; the second from so many c
 LEAST = 2  # configurations that derived rungs let reach the top
 PLACE = "place"  # user attribute: folder of the run of a trial, which other workers may reach
 EARLY = "lower rungs of the "  # study attribute, followed by the key of a control: its scores while it is trained
-OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
 def configuration_of(trial: FrozenTrial | optuna.Trial) -> int:

@@ -166,10 +166,8 @@ class CellStore:
 
     def missing(self, cell: Cell) -> list[str]:
         """Names of the measures that are still to be taken; raise InputError if the folder holds another recipe."""
-        kept = self.kept(cell)
-        if kept is None:
-            return list(cell.measures)
-        return [name for name, measure in cell.measures.items() if not self._is_there(cell, name, measure)]
+        anew = self.kept(cell) is None
+        return [name for name, measure in cell.measures.items() if anew or not self._is_there(cell, name, measure)]
 
     def kept(self, cell: Cell) -> CellRecord | None:
         """The content of ``cell.json``; None if there is no such file.
@@ -394,4 +392,4 @@ def _located(arm: StudyArm) -> Dataset:
 
 def to_do(store: CellStore, cells: Iterable[Cell]) -> list[Cell]:
     """The cells that are not done; raise InputError, before any work, if a folder holds another recipe."""
-    return [cell for cell in cells if store.kept(cell) is None or store.missing(cell)]
+    return [cell for cell in cells if store.missing(cell)]

@@ -192,26 +192,17 @@ class _StudyCommand:
 
     def _run_workers(self, queue: CellQueue, on_status: Callable[[list[WorkerStatus]], None], first: int = 0) -> None:
         assert self.storage is not None
-        pool = WorkerPool(
-            queue.queue,
-            queue.folder,
-            "augkit.compare.study.worker",
-            self.settings.arguments(self.storage, queue.queue.study_name, self.store.device),
-            self.settings,
-            queue.done,
-            first,
-            on_status,
-            self.show.line,
-        )
-        run_workers(pool, self.show)
+        study, settings, module = queue.queue, self.settings, "augkit.compare.study.worker"
+        words = settings.arguments(self.storage, study.study_name, self.store.device)
+        rest = queue.done, first, on_status, self.show.line
+        run_workers(WorkerPool(study, queue.folder, module, words, settings, *rest), self.show)
 
 
 def _earlier_looks(folder: Path) -> list[int]:
     """Numbers of seeds at which the claims of this folder were evaluated before."""
     try:
-        return [
-            int(seeds) for seeds in json.loads((folder / "results.json").read_text(encoding="utf-8"))["looks"]["taken"]
-        ]
+        taken = json.loads((folder / "results.json").read_text(encoding="utf-8"))["looks"]["taken"]
+        return [int(seeds) for seeds in taken]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # no results, or those of a version that did not store looks
 

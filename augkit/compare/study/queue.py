@@ -22,12 +22,11 @@ from augkit.compare.study.cells import Cell, cells_of
 from augkit.compare.study.schema import Study, StudySettings, resolve
 from augkit.core.errors import InputError
 from augkit.core.files import write
-from augkit.core.jobs.worker import wait_for, wait_until_ready
+from augkit.core.jobs.worker import OPEN, wait_for, wait_until_ready
 from augkit.core.schema import parse_yaml, validate
 
 JOURNAL, TOKEN, LOCK = "cells.journal", "queue.json", "leader.lock"
 SEEN = 30.0  # seconds after which a host must see a file that another host wrote
-OPEN = (TrialState.WAITING, TrialState.RUNNING)
 REQUEST = "order"  # attribute of the Optuna study that holds a `CellRequest`
 
 

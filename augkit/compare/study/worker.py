@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from optuna.trial import TrialState
 
 from augkit.compare.study.cells import Cell, CellStore, cells_of
-from augkit.compare.study.queue import OPEN, CellRequest, check_shared
+from augkit.compare.study.queue import CellRequest, check_shared
 from augkit.core.cli import run
 from augkit.core.errors import AugkitError, InputError, RunError
 from augkit.core.jobs.retry import PostponeJob, SkipJob
@@ -27,8 +26,6 @@ from augkit.core.jobs.worker import Worker
 from augkit.train.build import choose_device
 from augkit.train.history import EpochRow
 from augkit.train.optimizer import warm_up
-
-POLL = 1.0  # seconds between looks for a cell that another worker trains
 
 
 @dataclass
@@ -60,14 +57,6 @@ class CellWorker(Worker):
                     f"cell {name}: this host reads another recipe for it than the host that made the study; expected"
                     " the same recipe files and release of augkit on all hosts"
                 )
-
-    def is_done(self) -> bool:
-        """Whether no cell is queued or running."""
-        return not self.study.get_trials(deepcopy=False, states=OPEN)
-
-    def has_job(self) -> bool:
-        """Whether a cell is queued."""
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def work(self, trial: optuna.Trial) -> float:
         """Run one cell; return its time in seconds.
@@ -112,8 +101,7 @@ class CellWorker(Worker):
         source = cell.source
         while source is not None:
             while self.store.kept(source) is None and self._runs(source.name):
-                self.alive()
-                time.sleep(POLL)
+                self.wait()
             source = source.source
 
     def _runs(self, name: str) -> bool:

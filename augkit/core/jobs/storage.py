@@ -105,8 +105,7 @@ def open_storage(
     if where.kind == "journal" and not path.parent.is_dir():
         raise InputError(f"storage '{path}': expected a file in a folder that exists, there is no '{path.parent}'")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             if where.kind == "journal":
                 return open_journal(path, max(3, min(LOCKED, int(grace / 2))), say)
             return _open_proxy(where.url) if where.kind == "proxy" else _open_database(where.url)

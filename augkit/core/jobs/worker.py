@@ -29,6 +29,7 @@ from augkit.core.processes import process_mark
 
 IN_A_ROW = 3  # failed jobs after which a worker gives up
 POLL = 0.5  # seconds between checks while there is no job to take
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
 READY = 60.0  # seconds that the command that creates a study has to enqueue its first trials
 STOPPED = (KeyboardInterrupt, WriteError, StorageLostError)  # not a failure of the job, which is handed back
 Values = float | Sequence[float]
@@ -79,13 +80,13 @@ class Worker(abc.ABC):
     failed: int = field(default=0, init=False)
     _heartbeat: Heartbeat | None = field(default=None, init=False, repr=False)
 
-    @abc.abstractmethod
     def is_done(self) -> bool:
         """Whether no job is left to run or running, also with other workers."""
+        return not self.study.get_trials(deepcopy=False, states=OPEN)
 
-    @abc.abstractmethod
     def has_job(self) -> bool:
         """Whether a job can be taken now; if not, the worker waits for other workers."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     @abc.abstractmethod
     def work(self, trial: optuna.Trial) -> Values:
@@ -119,8 +120,12 @@ class Worker(abc.ABC):
         while not self.is_done():
             if not self.step():
                 self.events.stage("waiting for other workers")
-                self.alive()
-                time.sleep(POLL)
+                self.wait()
+
+    def wait(self) -> None:
+        """Wait for a moment until another worker may have got further; to be called in a loop."""
+        self.alive()
+        time.sleep(POLL)
 
     def step(self) -> bool:
         """Run a job if one can be taken; return whether there was one."""
