@@ -20,7 +20,7 @@ from augkit.core.jobs.pool import WorkerSettings, own_index
 from augkit.core.jobs.storage import Storage, open_storage
 from augkit.core.named import name_of
 from augkit.core.progress import Display
-from augkit.data import Dataset, Images
+from augkit.data import Dataset, Images, Stream
 from augkit.train.evaluate import check_measurable
 from augkit.train.user_images import checked_images, classes_of, measuring_settings
 from augkit.train.user_loop import Score, TrainFunction, check_function, check_score, check_timeout
@@ -32,7 +32,7 @@ from augkit.tune.inputs import Rungs, as_workers, make_terms
 from augkit.tune.optuna_study import SearchTerms
 from augkit.tune.policy_inputs import HeldOut, policy_space
 from augkit.tune.policy_results import PolicyResults, policy_results
-from augkit.tune.policy_worker import PolicyWorker, check_shared, worker_words
+from augkit.tune.policy_worker import WHY, PolicyWorker, function_words, image_words
 from augkit.tune.progress import LiveProgress
 from augkit.tune.search import run_trials, take_up
 
@@ -50,7 +50,7 @@ class PolicySearch:
         training: the function, and how it is called.
         trials: number of trials to finish; None takes that of an existing study, or `augkit.tune.optuna_study.TRIALS`.
         workers: settings of the workers.
-        function: name of the function.
+        words: arguments for workers in processes of their own that name the function; empty without such workers.
         images_name: name by which worker processes import the validation images; None writes them to a file.
         check_seed: train the control twice.
         kept: names of terms that an existing study decides.
@@ -61,7 +61,7 @@ class PolicySearch:
     training: FunctionTraining
     trials: int | None
     workers: WorkerSettings
-    function: str
+    words: list[str]
     images_name: str | None = None
     check_seed: bool = False
     kept: tuple[str, ...] = ()
@@ -114,10 +114,11 @@ def prepare(  # noqa: PLR0913 (those of `tune_policy`)
         raise InputError("validation: expected uint8 images for atypical ones, got floating ones")
     check_measurable(found.recipe, images)
     training = FunctionTraining(train, score, classes_of(images), rungs=terms.rungs, timeout=timeout)
-    if needs_pool(workers):
-        check_shared(training, images, images_name is not None)
+    words = function_words(training) if needs_pool(workers) else []
+    if words and images_name is None and isinstance(images, Stream):
+        raise InputError(f"validation: expected images in memory for {WHY}, got a stream; take a sample of it")
     held = HeldOut(images, settings["data"]["name"])
-    return PolicySearch(terms, held, training, trials, workers, function, images_name, check_seed, kept)
+    return PolicySearch(terms, held, training, trials, workers, words, images_name, check_seed, kept)
 
 
 def run_search(
@@ -152,12 +153,13 @@ def run_search(
         search = replace(search, terms=terms, training=replace(search.training, rungs=terms.rungs))
         if not inside:
             take()
-        words: list[str] = []
-        if needs_pool(search.workers):
-            words = search.workers.arguments(place, study_name, _device()) + ["--check-seed"] * search.check_seed
-            images = search.dataset.validation
+        words = list(search.words)
+        if words:
+            # With a GPU, the launcher gives each worker its own.
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            words += search.workers.arguments(place, study_name, device) + ["--check-seed"] * search.check_seed
             folder.mkdir(parents=True, exist_ok=True)
-            words += worker_words(search.training, images, search.images_name, folder.resolve())
+            words += image_words(search.dataset.validation, search.images_name, folder.resolve())
         _search(study, search, display, folder, words, 0 if created else own_index())
     return policy_results(study, search.terms, len(search.dataset.validation))
 
@@ -200,11 +202,6 @@ def _refuse_other_function(backend: optuna.storages.BaseStorage, name: str, term
     mine = terms.space["recipe"]["name"]
     if theirs is not None and (other := theirs["space"]["recipe"]["name"]) != mine:
         raise InputError(f"study '{name}': expected '{other}', with which it was begun, got '{mine}'; name another one")
-
-
-def _device() -> str:
-    """Device for the arguments of workers; with a GPU, the launcher gives each worker its own."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _search(

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -20,7 +19,7 @@ from augkit.core.files import write
 from augkit.core.jobs.status import open_job_study, worker_parser
 from augkit.core.jobs.worker import GiveUpError
 from augkit.core.named import import_folder, importable_name, load_named
-from augkit.data import Images, Stream
+from augkit.data import Images
 from augkit.invariance import InvarianceReport
 from augkit.train.optimizer import warm_up
 from augkit.train.recipe import Recipe
@@ -82,10 +81,8 @@ class PolicyWorker(TrialWorker):
 
 def _difference(first: ControlScores, second: ControlScores, seed: int) -> str:
     """In words, how two networks that were trained with the same seed differ; empty if they do not."""
-    pairs = [("accuracy", first["accuracy"], second["accuracy"])]
     one, two = (found["shift_information"]["typical"] for found in (first, second))
-    pairs.append(("shift information", one, two))
-    for name, a, b in pairs:
+    for name, a, b in (("accuracy", first["accuracy"], second["accuracy"]), ("shift information", one, two)):
         if a != b:
             return (
                 f"train: two calls with seed {seed} gave networks whose {name} is {a:.6g} and {b:.6g}; the search goes"
@@ -94,49 +91,35 @@ def _difference(first: ControlScores, second: ControlScores, seed: int) -> str:
     return ""
 
 
-def check_shared(training: FunctionTraining, images: Images, named: bool) -> None:
-    """Raise InputError if workers in processes of their own cannot get function, score or images.
+def function_words(training: FunctionTraining) -> list[str]:
+    """Arguments for workers in processes of their own, which import function and score by their names.
 
-    Args:
-        training: the training.
-        images: validation images.
-        named: whether the workers import the validation images by a name.
-    """
-    importable_name(training.function, "train", WHY)
-    if training.score is not None:
-        importable_name(training.score, "score", WHY)
-    if not named and isinstance(images, Stream):
-        raise InputError(f"validation: expected images in memory for {WHY}, got a stream; take a sample of it")
-
-
-def worker_words(training: FunctionTraining, images: Images, name: str | None, folder: Path) -> list[str]:
-    """Arguments for workers in processes of their own, which import the function by its name.
-
-    Args:
-        training: the training.
-        images: validation images, written to ``folder`` unless there is a name.
-        name: name by which the workers import the validation images.
-        folder: folder of the search.
+    Raises:
+        InputError: they cannot be imported by a name.
     """
     train = importable_name(training.function, "train", WHY)
-    words = ["--train", train, "--folder", str(folder)]
+    words = ["--train", train]
     if training.score is not None:
         words += ["--score", importable_name(training.score, "score", WHY)]
     if training.timeout is not None:
         words += ["--timeout", str(training.timeout)]
     if (place := import_folder(train)) is not None:
         words += ["--import-from", str(place)]
+    return words
+
+
+def image_words(images: Images, name: str | None, folder: Path) -> list[str]:
+    """Arguments for workers in processes of their own: the folder of the search, and the validation images.
+
+    Args:
+        images: validation images, written to ``folder`` unless there is a name.
+        name: name by which the workers import them.
+        folder: folder of the search.
+    """
     if name is None:
         kept = {"images": images.images.cpu(), "labels": images.labels, "background": images.background}
         write(folder / VALIDATION, lambda path: torch.save(kept, path))
-    return [*words, "--validation", name or str(folder / VALIDATION)]
-
-
-def _validation(source: str) -> Any:
-    """The validation images of the arguments: a file of `worker_words`, or a name."""
-    if source.endswith(".pt"):
-        return Images(**torch.load(source, weights_only=True))
-    return images_named(source, "validation")
+    return ["--folder", str(folder), "--validation", name or str(folder / VALIDATION)]
 
 
 def main(arguments: list[str]) -> None:
@@ -156,15 +139,18 @@ def main(arguments: list[str]) -> None:
     if options.import_from is not None and options.import_from not in sys.path:
         sys.path.insert(0, options.import_from)
     score = None if options.score is None else load_named(options.score, "score")
-    images = checked_images(_validation(options.validation), "validation", scored=score is not None)
+    source = options.validation  # a file of `image_words`, or a name
+    kept = source.endswith(".pt")
+    given = Images(**torch.load(source, weights_only=True)) if kept else images_named(source, "validation")
+    images = checked_images(given, "validation", scored=score is not None)
     held, began = HeldOut(images, f"images-{fingerprint(images)}"), terms.open_space().recipe.data.name
     if held.name != began:
-        raise InputError(f"validation '{options.validation}': a worker got {held.name}, the search has {began}")
+        raise InputError(f"validation '{source}': a worker got {held.name}, the search has {began}")
     function = load_named(options.train, "train")
     training = FunctionTraining(function, score, classes_of(images), rungs=terms.rungs, timeout=options.timeout)
     device = torch.device(options.device)
-    kept = {"folder": options.folder, "training": training, "check_seed": options.check_seed}
-    PolicyWorker(study, terms, held, device, **kept, **common).run()
+    own = {"folder": options.folder, "training": training, "check_seed": options.check_seed}
+    PolicyWorker(study, terms, held, device, **own, **common).run()
 
 
 if __name__ == "__main__":
