@@ -175,8 +175,7 @@ def make_or_join(
         study.set_user_attr(STARTS, [start._asdict() for start in starts])
         study.set_user_attr("terms", terms.model_dump())
     if created or lead:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             study.set_metric_names(list(goal.objectives))  # shown by Optuna's own tools
         if trials is not None or "trials" not in study.user_attrs:
             study.set_user_attr("trials", int(trials or TRIALS))  # JSON has no integers of numpy
@@ -203,8 +202,7 @@ def equip(study: optuna.Study, terms: SearchTerms, worker: int) -> None:
     """Set the sampler and the pruner of a worker's study; the sampler's seed differs between workers."""
     text = f"{terms.seed}:{worker}:{len(study.get_trials(deepcopy=False))}"
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         study.sampler = SAMPLERS[terms.sampler](seed)
         study.pruner = optuna.pruners.NopPruner()
         if terms.prunes:
@@ -248,9 +246,8 @@ def lost(study: optuna.Study) -> list[FrozenTrial]:
     trials = [t for t in study.get_trials(deepcopy=False) if "values" in t.user_attrs]
 
     def again(trial: FrozenTrial) -> bool:
-        same = [
-            t for t in trials if t.user_attrs["values"] == trial.user_attrs["values"] and rung_of(t) == rung_of(trial)
-        ]
+        values, rung = trial.user_attrs["values"], rung_of(trial)
+        same = [t for t in trials if t.user_attrs["values"] == values and rung_of(t) == rung]
         return any(t.state != TrialState.FAIL or t.number > trial.number for t in same)
 
     failed = [t for t in trials if t.state == TrialState.FAIL and "skipped" not in t.user_attrs]
@@ -264,7 +261,7 @@ def has_place(study: optuna.Study, number: int) -> bool:
         if "control" in trial.user_attrs or rung_of(trial) or trial.number == number:
             continue
         ahead = trial.number < number and trial.state in (TrialState.RUNNING, TrialState.WAITING)
-        counted += (trial.state in FINISHED and not is_foreign(trial)) or ahead
+        counted += counts(trial) or ahead
     return counted < int(study.user_attrs["trials"])
 
 

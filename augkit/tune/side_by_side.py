@@ -9,11 +9,9 @@ trials every time. The team's other processes know nothing of the study, and one
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 
 import optuna
 import torch
@@ -57,7 +55,6 @@ class SideBySideWorker(TrialWorker):
         self._tasks: dict[int, Task] = {}  # by number of the trial
         self._hearts: dict[int, Heartbeat] = {}
         self._task: Task | None = None  # of the trial that is being told
-        self._elsewhere = 0.0  # seconds of that trial beyond those that this process waited for it
 
     def run(self) -> None:
         """As in `Worker.run`."""
@@ -110,7 +107,8 @@ class SideBySideWorker(TrialWorker):
         if halving.is_wanted(self.study, trial):
             values = self.configure(trial)
             if rung_of(trial) or not self._is_known(trial, values):
-                self._tasks[trial.number] = self.team.give(Task(self._job_of(trial, values)))
+                recipe = self._budgeted(self.space.with_values(values))
+                self._tasks[trial.number] = self.team.give(Task(self._job_of(trial, recipe)))
 
     def _is_known(self, trial: optuna.Trial, values: dict[str, Value]) -> bool:
         """Whether another trial has, or will have, the result of these values."""
@@ -118,20 +116,16 @@ class SideBySideWorker(TrialWorker):
         before = [t for t in trials if t.number < trial.number and t.state != TrialState.FAIL]
         return any(t.user_attrs.get("values") == values for t in before)
 
-    def _job_of(self, trial: optuna.Trial, values: dict[str, Value]) -> SearchJob:
-        rung, recipe = rung_of(trial), self._budgeted(self.space.with_values(values))
-        return self._job(recipe, self._place(trial, recipe, halving.epochs_on(self.terms, rung)), rung, self.lengths)
-
-    def _place(self, trial: optuna.Trial, recipe: Recipe, until: int) -> Path | None:
-        """As in `TrialWorker`; if the team was given the trial, its folder, which another process may be writing."""
+    def _job_of(self, trial: optuna.Trial, recipe: Recipe) -> SearchJob:
+        """As in `TrialWorker`; if the team was given the trial, its job, in whose folder another process may write."""
         if self._task is None:
-            return super()._place(trial, recipe, until)
+            return super()._job_of(trial, recipe)
         assert isinstance(self._task.job, SearchJob)
-        return self._task.job.folder
+        return self._task.job
 
     def _tell(self, trial: optuna.Trial) -> None:
         self._hearts.pop(trial.number, None)
-        self._task, self._elsewhere = self._tasks.pop(trial.number, None), 0.0
+        self._task = self._tasks.pop(trial.number, None)
         try:
             self.run_taken(trial)
         finally:
@@ -139,16 +133,11 @@ class SideBySideWorker(TrialWorker):
                 self.team.drop(self._task)
                 self._task = None
 
-    def _spent(self, began: float) -> float:
-        return super()._spent(began) + self._elsewhere
-
     def _perform(self, job: SearchJob, sets: Mapping[str, Images], on_epoch: OnEpoch) -> Searched:
         """As in `TrialWorker`, by the team if it was given the trial."""
         if self._task is None:
             return super()._perform(job, sets, on_epoch)
-        waited = time.monotonic()
         found: Searched = self.team.result(self._task, alive=self.alive)
-        self._elsewhere = found.seconds - (time.monotonic() - waited)
         for row in found.rows:
             on_epoch(row)
         return found

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 import torch
@@ -36,6 +35,7 @@ ATYPICAL = 0.5  # share of the number of test images that an atypical set has; i
 PAYS = 100_000  # training images shown in a whole tuning from which a second process is worth its start
 MOST = 4  # processes; each holds the data
 PAUSE = 0.02  # seconds between two looks at what other processes have done
+ENDED = (EOFError, OSError, ValueError, pickle.UnpicklingError)  # by the pipes of a process that has died
 Nothing = Callable[[], None]
 
 
@@ -88,16 +88,16 @@ class Task:
 
     Attributes:
         job: the job.
-        begun: called when a process begins it, by one thread at a time.
-        done: called when it is done, with whether this process did it.
+        begun: called with the job when a process begins it, by one thread at a time.
+        done: called with the job when it is done, and with whether this process did it.
         state: ``failed`` if another process could not do it.
         result: what the job returned.
         error: the error that it raised in this process.
     """
 
     job: Job
-    begun: Nothing = lambda: None
-    done: Callable[[bool], object] = lambda here: None
+    begun: Callable[[Any], None] = lambda job: None
+    done: Callable[[Any, bool], None] = lambda job, here: None
     state: Literal["waiting", "begun", "failed", "done"] = "waiting"
     result: Any = None
     error: Exception | None = None
@@ -148,9 +148,7 @@ class Team:
     def __enter__(self) -> Team:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -162,23 +160,19 @@ class Team:
         jobs: Sequence[Job],
         *,
         begun: Callable[[Any], None] = lambda job: None,
-        done: Callable[[Any, bool], object] = lambda job, here: None,
+        done: Callable[[Any, bool], None] = lambda job, here: None,
         on_epoch: OnEpoch | None = None,
     ) -> list[Any]:
         """Do all jobs, and return their results in the same order.
 
         Args:
             jobs: the jobs; the longest should come first.
-            begun, done: as for `Task`, with the job.
+            begun, done: as for `Task`.
             on_epoch: called for each epoch that this process trains.
         """
-
-        def given(job: Job) -> Task:
-            task = Task(job, lambda: begun(job), lambda here: done(job, here))
-            return self._taken_up(task) or self.give(task)
-
-        tasks = [given(job) for job in jobs]
-        return [self.result(task, on_epoch) for task in tasks]
+        tasks = [Task(job, begun, done) for job in jobs]
+        given = [self._taken_up(task) or self.give(task) for task in tasks]
+        return [self.result(task, on_epoch) for task in given]
 
     def give(self, task: Task) -> Task:
         """Put a task at the end of the queue; return it."""
@@ -205,7 +199,7 @@ class Team:
                 return None
             self._spare.remove(spare)
             if spare.state == "done":
-                task.done(False)
+                task.done(task.job, False)
             spare.done = task.done
             return spare if spare.state in ("begun", "done") else None
 
@@ -251,13 +245,13 @@ class Team:
 
     def _begin(self, task: Task) -> Task:
         task.state = "begun"
-        task.begun()
+        task.begun(task.job)
         return task
 
     def _end(self, task: Task, *, here: bool) -> None:
         with self._change:
             task.state = "done"
-            task.done(here)
+            task.done(task.job, here)
 
     def _idle(self) -> list[Task]:
         """Spare tasks that no process has begun."""
@@ -273,7 +267,7 @@ class Team:
                 task = self._begin(self._waiting.popleft() if self._waiting else self._idle()[0])
             try:
                 task.result = other.ask(task.job)
-            except ConnectionError:
+            except ENDED:
                 task.state = "failed"
                 return
             if task.result is None:
@@ -294,29 +288,23 @@ class _Other:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        with contextlib.suppress(ConnectionError):  # it has died, which its first answer will show
+        with contextlib.suppress(*ENDED):  # it has died, which its first answer will show
             self._send((recipe, str(device), threads))
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None
-        try:
-            pickle.dump(message, self._process.stdin)
-            self._process.stdin.flush()
-        except (OSError, ValueError) as error:
-            raise ConnectionError from error
+        pickle.dump(message, self._process.stdin)
+        self._process.stdin.flush()
 
     def ask(self, job: Job) -> Any:
         """Let it do a job; return the result, or None if it failed.
 
         Raises:
-            ConnectionError: the process has died.
+            Exception: the process has died, which is one of `ENDED`.
         """
         assert self._process.stdout is not None
         self._send(job)
-        try:
-            return pickle.load(self._process.stdout)
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-            raise ConnectionError from error
+        return pickle.load(self._process.stdout)
 
     def end(self) -> None:
         """End the process; files are written atomically, so none is incomplete."""

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from augkit.core.errors import RunError
 from augkit.core.jobs.heartbeat import BEAT, PROCESS
 from augkit.core.jobs.retry import RETRY_OF, PostponeJob, SkipJob, frozen
-from augkit.core.jobs.worker import POLL, GiveUpError, Worker
+from augkit.core.jobs.worker import GiveUpError, Worker
 from augkit.data import Dataset, Images, atypical
 from augkit.invariance import InvarianceReport, learned_invariance, unsaid
 from augkit.train.checkpoint import FILE
@@ -31,7 +31,7 @@ from augkit.tune.goal import Goal
 from augkit.tune.halving import PLACE
 from augkit.tune.optuna_study import CONFIGURATION, MEASURING, START, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
-from augkit.tune.search_jobs import RungScores, Searched, SearchJob
+from augkit.tune.search_jobs import Searched, SearchJob
 from augkit.tune.space import Space, Value
 from augkit.tune.training import RecipeTraining, Training
 
@@ -73,7 +73,7 @@ class TrialWorker(Worker):
     def __post_init__(self) -> None:
         self.space = Space.from_dict(self.terms.space)
         self.validation = self.dataset.validation
-        self._fork_epochs, self._measuring = 0, 0.0  # so far; seconds
+        self._fork_epochs = 0  # so far
         self._early: str | None = None  # attribute of the study for scores of a control that is still trained
         self._training = self.training or self._of_recipes()
         self.sets: dict[str, Images] = {"typical": self.validation}
@@ -136,16 +136,14 @@ class TrialWorker(Worker):
             return self._as(trial, twin)
         reference = self._reference(self.space.architecture(values), rung)
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
-        measured = self._measuring
         self.events.stage(self._stage(trial, len(finished)))
         try:
             report, found = self.score(trial, recipe, reference)
         except optuna.TrialPruned:
-            trial.set_user_attr("seconds", self._spent(began))
+            trial.set_user_attr("seconds", time.monotonic() - began)
             self.on_trial(trial, recipe, None)
             raise
-        found["seconds"], found[MEASURING] = self._spent(began), self._measuring - measured
-        self._judge(trial, found, reference)
+        self._judge(trial, {"seconds": time.monotonic() - began, MEASURING: 0.0, **found}, reference)
         self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
 
@@ -164,13 +162,8 @@ class TrialWorker(Worker):
             if optuna_study.control_key(architecture) not in {t.user_attrs.get("control") for t in running}:
                 raise PostponeJob
             self.events.stage("waiting for the control")
-            self.alive()
-            time.sleep(POLL)
+            self.wait()
         return found
-
-    def _spent(self, began: float) -> float:
-        """Seconds of work on a trial since a time of `time.monotonic`."""
-        return time.monotonic() - began
 
     def _stage(self, trial: optuna.Trial, finished: int) -> str:
         """Description of the work on a trial."""
@@ -255,7 +248,7 @@ class TrialWorker(Worker):
         """Train a control up to a rung and measure it there as its trials are measured."""
         later = " or let the first rung come later" * bool(self.terms.rungs)
         try:
-            scores = self._scores_on(recipe, kept, rung, self.sets)
+            scores = self._searched(self._job(recipe, kept, rung), self.sets).scores
         except RunError as error:
             raise GiveUpError(f"the control could not be trained: {error}") from None
         typical = scores.reports["typical"]
@@ -271,27 +264,29 @@ class TrialWorker(Worker):
             )
         return {"accuracy": scores.accuracy, "kappa": scores.kappa, "shift_information": said}
 
-    def _scores_on(
-        self, recipe: Recipe, place: Path | None, rung: int, sets: Iterable[str], on_row: OnEpoch | None = None
-    ) -> RungScores:
-        """Train a configuration up to a rung and measure it there on image sets, of which the first is typical."""
-        job = self._job(recipe, place, rung, () if on_row is None else self.lengths)
+    def _searched(
+        self, job: SearchJob, sets: Iterable[str], on_row: Callable[[EpochRow], None] = lambda row: None
+    ) -> Searched:
+        """Train a configuration up to a rung and measure it there on image sets, of which one is ``typical``."""
 
         def on_epoch(row: EpochRow) -> None:
             self.events.work(1)
-            self.events.epoch(dict(row), recipe.train.epochs)
-            if on_row is not None:
-                on_row(row)
+            self.events.epoch(dict(row), job.recipe.train.epochs)
+            on_row(row)
 
         found = self._perform(job, {name: self.sets[name] for name in sets}, on_epoch)
-        self._measuring += found.measuring
         images, trained_on = len(self.validation), len(self.dataset.listed_train)
         for name in found.scores.reports:
             lengths = len(job.lengths) if name == "typical" else 0
             self.events.work(measuring_cost(job.measured, min(job.images or images, images), trained_on, lengths))
-        return found.scores
+        return found
 
-    def _job(self, recipe: Recipe, place: Path | None, rung: int, lengths: Sequence[float]) -> SearchJob:
+    def _job_of(self, trial: optuna.Trial, recipe: Recipe) -> SearchJob:
+        """What is to be done for a trial."""
+        rung = rung_of(trial)
+        return self._job(recipe, self._place(trial, recipe, halving.epochs_on(self.terms, rung)), rung, self.lengths)
+
+    def _job(self, recipe: Recipe, place: Path | None, rung: int, lengths: Sequence[float] = ()) -> SearchJob:
         """A configuration on a rung; below the top it is measured on `FEW` images with one pair of views of each."""
         until, atypical = halving.epochs_on(self.terms, rung), self.terms.seed if self.terms.goal.atypical else None
         if self._is_cheap(rung):
@@ -317,10 +312,12 @@ class TrialWorker(Worker):
             if row["epoch"] < recipe.train.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        until, before = halving.epochs_on(self.terms, rung), self._fork_epochs
-        said = reference["shift_information"]
-        scores = self._scores_on(recipe, self._place(trial, recipe, until), rung, said, on_epoch)
+        job, before, said = self._job_of(trial, recipe), self._fork_epochs, reference["shift_information"]
+        searched, until = self._searched(job, said, on_epoch), job.until
+        scores = searched.scores
         found = {
+            "seconds": searched.seconds,
+            MEASURING: searched.measuring,
             "accuracy": scores.accuracy,
             "learned_invariance": 1 - scores.variability() / said["typical"],
             "shift_information": scores.variability(),

@@ -153,11 +153,11 @@ class Stopped(Toy):
 
     told = 0
 
-    def _scores_on(self, *arguments: Any) -> RungScores:
+    def _searched(self, *arguments: Any) -> Searched:
         self.told += 1
         if self.told == 6:
             raise KeyboardInterrupt
-        return super()._scores_on(*arguments)
+        return super()._searched(*arguments)
 
 
 def test_an_interrupt_hands_all_open_trials_back_and_the_search_goes_on(
@@ -215,10 +215,10 @@ def test_a_folder_in_which_another_process_trains_is_left_alone(
         worker = Toy(study, terms, *rest, folder=tmp_path, team=team)
         while "control" in (trial := study.ask()).user_attrs:
             pass
-        job = worker._job_of(trial, worker.configure(trial))
+        job = worker._job_of(trial, worker._budgeted(worker.space.with_values(worker.configure(trial))))
         assert job.folder is not None
         job.folder.mkdir(parents=True)
         (job.folder / "checkpoint.pt").write_text("another process has just written it")
         worker._task = Task(job)
-        assert worker._place(trial, job.recipe, job.until) == job.folder
+        assert worker._job_of(trial, job.recipe) == job
         assert (job.folder / "checkpoint.pt").is_file()

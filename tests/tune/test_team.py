@@ -157,7 +157,7 @@ def test_a_wanted_task_comes_first_and_the_error_of_another_waits_for_its_turn(t
         team.drop(given["a"])
         given["a"].state = "begun"  # by another process, which takes until the next two are done here
         given["e"] = team.give(Task(Named("e", log)))
-        given["e"].done = lambda here: setattr(given["a"], "state", "done")
+        given["e"].done = lambda job, here: setattr(given["a"], "state", "done")
         team.result(given["a"])
         assert log == ["c", "b", "e"]
         with pytest.raises(RunError, match=r"^b$"):
