@@ -196,6 +196,25 @@ def test_one_bad_trial_fails_alone(
     assert len(optuna_study.finished(study)) == 8
 
 
+def test_the_team_measures_the_response_curves_that_the_dashboard_shows(
+    data: Dataset, tmp_path: Path, beside: type[Beside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithCurves(Toy):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.lengths = [1.0, 2.0]
+
+    seen: list[Any] = []
+
+    def perform(job: SearchJob, *rest: Any) -> Searched:
+        seen.append(job.lengths)
+        return toy(job)
+
+    monkeypatch.setattr(SearchJob, "perform", perform)
+    search(open_toy(data, tmp_path, 3, rungs=()), tmp_path, kind=WithCurves)
+    assert set(seen) == {(1.0, 2.0)}
+
+
 def test_what_a_team_cannot_search() -> None:
     terms = SearchTerms(space={}, epochs=4)
     bounded = terms.model_copy(update={"goal": Goal(mode="accuracy", at_least=0.5)})

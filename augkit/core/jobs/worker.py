@@ -29,7 +29,7 @@ from augkit.core.processes import process_mark
 
 IN_A_ROW = 3  # failed jobs after which a worker gives up
 POLL = 0.5  # seconds between checks while there is no job to take
-OPEN = (TrialState.WAITING, TrialState.RUNNING)
+OPEN = (TrialState.WAITING, TrialState.RUNNING)  # states of jobs that have not ended
 READY = 60.0  # seconds that the command that creates a study has to enqueue its first trials
 STOPPED = (KeyboardInterrupt, WriteError, StorageLostError)  # not a failure of the job, which is handed back
 Values = float | Sequence[float]
@@ -123,7 +123,7 @@ class Worker(abc.ABC):
                 self.wait()
 
     def wait(self) -> None:
-        """Wait for a moment until another worker may have got further; to be called in a loop."""
+        """Wait a moment for other workers, with a heartbeat; raises the errors of `alive`."""
         self.alive()
         time.sleep(POLL)
 
