@@ -13,6 +13,7 @@ import torch
 
 import augkit
 from augkit.core.cli import run
+from augkit.core.jobs import worker as worker_module
 from augkit.core.jobs.retry import PostponeJob
 from augkit.core.jobs.storage import open_storage
 from augkit.data import Dataset
@@ -129,7 +130,7 @@ def test_others_begin_when_the_control_has_its_scores_on_the_lowest_rung(
         begun.append(other.has_job())
         if rung == 1:
             assert other._reference({}, 0) == halving.reference_on(other.study, {}, 0)
-            monkeypatch.setattr(trial_module, "POLL", 0.0)
+            monkeypatch.setattr(worker_module, "POLL", 0.0)
             monkeypatch.setattr(other, "alive", lambda: other.study.set_user_attr(EARLY + "control {}", ["a", "b"]))
             waited.append(other._reference({}, 1))
         return real(recipe, kept, rung)
