@@ -49,7 +49,8 @@ COLORS = {"supported": "#1e8449", "refuted": "#c0392b", "undetermined": "#7f8c8d
 FAMILIES = {"without shifts": "#7f8c8d", "trained with shifts": "#c0392b", "exact on the torus": "#2471a3"}
 OLD = "study-quick-10-seeds"
 FACTORIAL = "factorial"  # the factorial study anew: five seeds, by shift information
-CLOTHES = "clothes-"  # before the name of a study: the same on FashionMNIST
+BESIDE = {"clothes": "clothes-", "CIFAR-10": "cifar10-"}  # other data: what is before the name of a study there
+LINE = "on-the-line-shift-information"  # benchmarks/on_the_line.py
 
 
 def results_of(name: str) -> dict[str, Any] | None:
@@ -124,16 +125,16 @@ def parts_table(name: str) -> str:
     return f"{table}\n\n{command}: {facts} Numbers: `benchmarks/results/{name}.json`."
 
 
-def clothes_table(names: Iterable[str]) -> str:
-    """The parts of the claims of those of the studies that were also run on clothes, beside those on digits."""
-    lines = [["study", "part", "digits", "clothes", "claim on clothes"], ["---"] * 5]
+def beside_table(names: Iterable[str], data: str) -> str:
+    """The parts of the claims of those of the studies that were also run on other data, beside those on digits."""
+    lines = [["study", "part", "digits", data, f"claim on {data}"], ["---"] * 5]
     facts = []
     for name in names:
-        digits, clothes = results_of(name), results_of(CLOTHES + name)
-        if digits is None or clothes is None:
+        digits, other = results_of(name), results_of(BESIDE[data] + name)
+        if digits is None or other is None:
             continue
         known = {(claim["id"], part["label"]): part for claim in digits["claims"] for part in claim["parts"]}
-        for claim in clothes["claims"]:
+        for claim in other["claims"]:
             for k, part in enumerate(claim["parts"]):
                 primary = k == claim["primary"]
                 same = [found for (_, label), found in known.items() if label == part["label"]]
@@ -147,17 +148,31 @@ def clothes_table(names: Iterable[str]) -> str:
                         claim["verdict"] if primary else "",
                     ]
                 )
-        settings, cost = clothes["settings"], clothes["cost"]
+        settings, cost = other["settings"], other["cost"]
+        command = re.split(" --(?:workers|output)", other["environment"]["command"])[0]
         facts.append(
-            f"`{clothes['environment']['command'].split(' --workers')[0]}`: {settings['seeds']} seeds,"
+            f"`{command}`: {settings['seeds']} seeds,"
             f" {settings['images']} test images at most, {cost['runs']} networks, {cost['seconds'] / 60:.0f} minutes of"
-            f" training and measuring on a busy machine, level {clothes['looks']['level']:.4f}. Numbers:"
-            f" `benchmarks/results/{CLOTHES}{name}.json`."
+            f" training and measuring on a busy machine, level {other['looks']['level']:.4f}. Numbers:"
+            f" `benchmarks/results/{BESIDE[data]}{name}.json`."
         )
     if not facts:
         return "Not run here."
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return "\n\n".join([table, *facts])
+
+
+def line_table() -> str:
+    """The lines through the arms of the factorial studies that are not exact, and how far from them the learned lie."""
+    found = json.loads((RESULTS / f"{LINE}.json").read_text())["results"]
+    lines = [["data", "images", "arms with and without shifts", "r", "slope [95 %]", "offset [95 %]", "p, within 0.1"]]
+    lines.append(["---"] * len(lines[0]))
+    for data in ("digits", "clothes"):
+        for images, results in found[data].items():
+            row = results["offsets"]["trained with shifts, without exact arms"]
+            values = [number(row["slope"], "").strip(), number(row, "nats"), f"{row['p_within_margin']:.2f}"]
+            lines.append([data, images, f"{row['arms']} and {row['against']}", f"{row['correlation']:.2f}", *values])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def forest(results: dict[str, Any]) -> Any:
@@ -348,8 +363,10 @@ def fill(page: str) -> str:
         "verdicts": verdict_table(),
         "mended": mended_table(),
         "pretrained": one_pixel_table(),
-        "clothes": clothes_table(STUDIES),
-        "factorial on clothes": clothes_table([FACTORIAL]),
+        "clothes": beside_table(STUDIES, "clothes"),
+        "factorial on clothes": beside_table([FACTORIAL], "clothes"),
+        "CIFAR-10": beside_table(STUDIES, "CIFAR-10"),
+        "line": line_table(),
     }
     tables |= {name: parts_table(name) for name in (*STUDIES, FACTORIAL)}
     for name, table in tables.items():
