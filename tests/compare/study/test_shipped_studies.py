@@ -1,4 +1,4 @@
-"""The shipped factorial study can be measured at every size; that of the benchmarks shares all of it but one claim."""
+"""The shipped factorial study can be measured at every size; those of the benchmarks share the claims of the shipped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from augkit.compare.study.schema import Study
 from augkit.core.errors import OddMapWarning
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+PLACED = {"partial-classes": (), "data-as-source": ("1b",)}  # claims of the pilots that size quick has not
 
 
 def test_the_factorial_study_on_clothes_is_the_shipped_one_without_rotation() -> None:
@@ -24,6 +25,24 @@ def test_the_factorial_study_on_clothes_is_the_shipped_one_without_rotation() ->
     assert list(here.claims) == [claim for claim in shipped.claims if claim.id != 12]
     assert here.measures == {name: value for name, value in shipped.measures.items() if name != "rotation"}
     assert (here.seeds, here.settings.floors) == (shipped.seeds, shipped.settings.floors)
+
+
+@pytest.mark.parametrize("name", ["partial-classes", "data-as-source"])
+def test_the_pilots_on_photographs_make_the_claims_of_the_shipped_studies(name: str) -> None:
+    here, shipped = Study.load(str(BENCHMARKS / f"cifar10-{name}.yaml")), Study.load(name, "quick")
+    assert {claim.id for claim in here.claims} == {claim.id for claim in shipped.claims} | {*PLACED[name]}
+    assert here.settings.floors["default"] == shipped.settings.floors["default"]
+    assert all(arm.floor for arm in here.arms.values())  # not one is exempt: the plain network is below the floor
+    assert all(arm.recipe.data.canvas_fill == "reflection" for arm in here.arms.values())
+    theirs = {claim.id: claim for claim in Study.load(name, "standard").claims}
+    for claim in here.claims:
+        same, parts = theirs[claim.id], {part.label: part for part in theirs[claim.id].parts}
+        assert (claim.claim, claim.source) == (same.claim, same.source)
+        assert claim.parts[claim.primary].label == same.parts[same.primary].label
+        for part in claim.parts:
+            fields = (part.statistic, part.prediction, part.expected, part.groups, part.answers)
+            other = parts[part.label]
+            assert fields == (other.statistic, other.prediction, other.expected, other.groups, other.answers)
 
 
 @pytest.mark.integration
