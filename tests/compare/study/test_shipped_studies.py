@@ -1,4 +1,4 @@
-"""The shipped factorial study can be measured at every size; those of the benchmarks share the claims of the shipped."""
+"""The shipped factorial study can be measured at every size; those of the benchmarks make the claims of shipped."""
 
 from __future__ import annotations
 
