@@ -76,9 +76,16 @@ def main(folder: Path, name: str) -> None:
             row = {"trained": trained, "answers in": f"{half.start} to {half.stop - 1}", "seeds": len(cells)}
             rows.append(row | {"share": dict(zip(shown, by_seed.T.tolist(), strict=True))})
     command = "python benchmarks/moved_or_resampled.py RUNS/cifar10-partial-classes data.name=parquet:DATA/cifar10-jpeg"
-    whole = {"images": IMAGES, "rows": rows, "environment": environment("cpu", ["numpy", "torch"]) | {"command": command}}
+    whole = {
+        "images": IMAGES,
+        "rows": rows,
+        "environment": environment("cpu", ["numpy", "torch"]) | {"command": command},
+    }
     (RESULTS / "moved-or-resampled.json").write_text(json.dumps(whole, indent=1) + "\n")
-    lines = ["| trained | classes of the answers | " + " | ".join(shown) + " |", "| --- | --- |" + " --: |" * len(shown)]
+    lines = [
+        "| trained | classes of the answers | " + " | ".join(shown) + " |",
+        "| --- | --- |" + " --: |" * len(shown),
+    ]
     for row in rows:
         cells = [f"{100 * np.mean(v):.0f} [{100 * min(v):.0f}, {100 * max(v):.0f}]" for v in row["share"].values()]
         lines.append(f"| {row['trained']} | {row['answers in']} | " + " | ".join(cells) + " |")
