@@ -36,3 +36,24 @@ def test_numbers_that_are_not_there_are_words() -> None:
     assert decides.number(None, "nats") == "undefined"
     assert decides.number({"value": None, "low": None, "high": None}, "nats") == "undefined"
     assert decides.number({"value": -0.5, "low": -1.0, "high": 0.0}, "nats") == "−0.50 [−1.00, 0.00] nats"
+
+
+def test_what_the_page_says_of_photographs_stands_in_the_results() -> None:
+    page = " ".join((ROOT / "docs" / "decides.md").read_text().split())
+    found = decides.results_of("cifar10-partial-classes")
+    assert found is not None
+    effects = {part["label"]: part["effect"] for claim in found["claims"] for part in claim["parts"]}
+    labels = (
+        "all classes augmented, on the same images",
+        "classes never seen",
+        "all images beside noise of equal norm",
+    )
+    for label in labels:
+        effect = effects[label]
+        value, low, high = (f"{-effect[key]:.2f}" for key in ("value", "high", "low"))
+        assert f"{value} nats [{low}, {high}]" in page
+    rows = json.loads((ROOT / "benchmarks" / "results" / "moved-or-resampled.json").read_text())["rows"]
+    views = ("in the center", "moved by half a pixel")
+    for view in views:
+        moved = [sum(row["share"][view]) / 3 for row in rows if row["trained"] in ("shiftA", "shiftB")]
+        assert f"{100 * moved[0]:.0f} and {100 * moved[1]:.0f} %" in page
