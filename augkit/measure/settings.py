@@ -171,6 +171,8 @@ class MeasureSettings:
             raise unknown_name("split", self.split, SPLITS)
         if self.memory_format not in (None, *MEMORY_FORMATS):
             raise unknown_name("memory format", str(self.memory_format), MEMORY_FORMATS)
+        if self.fold and self.compile:
+            raise InputError("--fold: expected no --compile, whose graph keeps the weights as they were; leave one out")
         self.find_preset()
         if self.shift is not None:
             for name in UNUSED_BY_SHIFT:

@@ -361,3 +361,9 @@ def test_outputs_that_hold_no_tensors_or_other_shapes_are_not_the_same() -> None
     assert not fast_passes._are_close(tensors[0], tensors[1], 1e-3)
     assert fast_passes._are_close(tensors[2], tensors[2], 1e-3)
     assert not fast_passes._are_close(tensors[3], tensors[3], 1e-3)
+
+
+def test_a_compiled_network_is_not_folded(run: Callable[..., MeasureResults]) -> None:
+    with pytest.raises(InputError, match="--fold: expected no --compile"):
+        run("both", net="normed", fold=True, compile=True)
+    assert not Path("both").exists()
