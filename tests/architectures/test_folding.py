@@ -110,6 +110,21 @@ def test_a_norm_is_folded_into_the_convolution_whose_output_it_gets(
     assert len(pairs_of(with_statistics(Net(run)))) == found
 
 
+def test_a_later_tensor_in_the_place_of_the_output_is_another() -> None:
+    """Python gives the id of a tensor that has gone to a new one."""
+
+    def forgetful(net: Net, images: Tensor) -> Tensor:
+        number, tensors = id(net.conv(images)), [torch.zeros(2, 4, 3, 3, dtype=images.dtype)]
+        while id(tensors[-1]) != number and len(tensors) < 1000:
+            tensors.append(torch.zeros_like(tensors[0]))
+        reused.append(id(tensors[-1]) == number)
+        return net.norm(tensors[-1])
+
+    reused: list[bool] = []
+    assert pairs_of(with_statistics(Net(forgetful))) == []
+    assert reused == [True]
+
+
 @pytest.mark.parametrize(
     "norm",
     [
