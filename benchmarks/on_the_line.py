@@ -141,7 +141,7 @@ def draw(results: dict, path: Path, metric: str) -> None:
             axis.scatter(x, y, color=color, label=kind, s=28)
         low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
         axis.plot([low, high], [low, high], color="#cccccc", linewidth=1)
-        axis.set_title(f"{name}, {len(rows)} arms, {by_images['upside down']['seeds']} seeds each")
+        axis.set_title(f"{name}\n{len(rows)} arms, {by_images['upside down']['seeds']} seeds each")
         axis.set_xlabel(f"{LABELS[metric]} on typical images (nats)")
         axis.set_ylabel(f"{LABELS[metric]} upside down (nats)")
         axis.legend(frameon=False)
