@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights, parametrize
-from torchvision.ops import FrozenBatchNorm2d
 
 from augkit.core.torch_private import has_forward_hooks
 
@@ -89,6 +88,8 @@ def _restore(conv: nn.Conv2d, norm: nn.Module, weight: Any, bias: Any) -> None:
 
 def _after_folding(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """What is left of a batch norm that was folded; None for layers that cannot be."""
+    from torchvision.ops import FrozenBatchNorm2d  # takes a second, and a loop that never folds does not need it
+
     if "forward" in vars(module):  # replaced by the user
         return None
     if isinstance(module, FrozenBatchNorm2d):
